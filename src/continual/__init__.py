@@ -1,0 +1,31 @@
+"""Running trained PyTorch networks on endless streams, one step at a time, exactly.
+
+>>> net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU()))
+>>> net.delay, net.forward_step(torch.zeros(1, 2)) is None
+(1, True)
+"""
+
+from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip
+from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
+from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
+from .conv import Conv1d, Conv2d, Conv3d
+from .convert import continual, forward_stepping
+from .delay import Delay, Trim
+from .errors import (
+    CapacityError,
+    ContinualError,
+    ExportError,
+    NotStreamable,
+    ShapeMismatch,
+    StateMismatch,
+    StreamMismatch,
+)
+from .linear import Linear
+from .module import CoModule, PaddingMode, call_mode
+from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .shape import Reshape
+from .skip import Skip
+from .state import State
+from .timing import Timing
+
+__version__ = "0.1.0"

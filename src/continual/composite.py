@@ -1,0 +1,157 @@
+"""What all containers share: children that are streaming modules, run between their forward hooks, and kept as a list."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from torch import nn
+
+from .errors import NotStreamable
+from .module import CoModule, call_with_hooks, has_hooks, structure_changed
+from .registry import to_continual
+from .state import Call, Node, Wire
+
+
+def run_clip(child: nn.Module, x: Wire) -> Wire:
+    """A child's clip computation, hooks included, whatever the call mode."""
+    return nn.Module.__call__(child, x)
+
+
+def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    """A child's kernel on a chunk, between its forward hooks if it has some."""
+    if x is None or not has_hooks(child):
+        return child.advance(x, node, e, call)
+    ended = [0]
+
+    def kernel(x: Wire) -> Wire | None:
+        y, ended[0] = child.advance(x, node, e, call)
+        return y
+
+    y = call_with_hooks(child, kernel, x)
+    return y, ended[0]
+
+
+def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
+    """A child's kernel on a step, between its forward hooks if it has some."""
+    if has_hooks(child):
+        return call_with_hooks(child, lambda x: child.advance_step(x, node, call), x)
+    return child.advance_step(x, node, call)
+
+
+class Container(CoModule):
+    """A list of streaming modules under names. ``torch.nn`` modules are converted when they come in."""
+
+    def _set(self, modules: Sequence[Any]) -> None:
+        """Take the constructor's modules: several, or one dictionary of them."""
+        named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], dict) else enumerate(modules)
+        memo: dict[int, Any] = {}
+        for name, module in named:
+            self.add_module(str(name), self._converted(module, str(name), memo))
+        self._changed()
+
+    def _converted(self, module: Any, name: str, memo: dict[int, Any] | None = None) -> CoModule:
+        child = to_continual(module, memo, name)
+        if child.time_dim != 2:
+            raise NotStreamable(
+                f"{type(self).__name__}: the time of '{name}' is dim {child.time_dim} of its clips, in a container it is dim 2"
+            )
+        own = next((c for c in type(child).__mro__ if "forward_step" in c.__dict__ or "forward_steps" in c.__dict__), CoModule)
+        if own is not CoModule:
+            raise NotStreamable(
+                f"{type(self).__name__}: '{name}' ({type(child).__name__}) brings its own forward_step(s). Containers run the kernel, "
+                "so define open and advance instead, and all three forward modes follow"
+            )
+        return child
+
+    def _changed(self) -> None:
+        """Called after every change of the children."""
+        structure_changed()
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        """A container of the same type and options with other children."""
+        return type(self)(cast(Any, modules))
+
+    @property
+    def kids(self) -> list[CoModule]:
+        """The children."""
+        return cast(list[CoModule], list(self._modules.values()))
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    # ---- a list of modules ------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[CoModule]:
+        return iter(self.kids)
+
+    def _name_at(self, index: int) -> str:
+        names = list(self._modules)
+        if not -len(names) <= index < len(names):
+            raise IndexError(f"{type(self).__name__} has {len(names)} modules, there is none at {index}")
+        return names[index]
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self._like(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
+        return self._modules[self._name_at(index)]
+
+    def __setitem__(self, index: int, module: nn.Module) -> None:
+        name = self._name_at(index)
+        self._modules[name] = self._converted(module, name)
+        self._changed()
+
+    def __delitem__(self, index: int | slice) -> None:
+        gone = list(self._modules)[index] if isinstance(index, slice) else [self._name_at(index)]
+        left = [(name, m) for name, m in self._modules.items() if name not in gone]
+        numbered = all(name.isdigit() for name in self._modules)
+        self._modules = {str(i) if numbered else name: m for i, (name, m) in enumerate(left)}
+        self._changed()
+
+    def append(self, module: nn.Module) -> Any:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), self._converted(module, str(len(self))))
+        self._changed()
+        return self
+
+    def extend(self, modules: Iterable[nn.Module]) -> Any:
+        """Add modules at the end."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: nn.Module) -> Any:
+        """Put a module before the one at ``index``. The children are numbered anew."""
+        if not -len(self) <= index <= len(self):
+            raise IndexError(f"{type(self).__name__} has {len(self)} modules, nothing can be inserted at {index}")
+        kids: list[nn.Module] = list(self.kids)
+        kids.insert(index, self._converted(module, str(index)))
+        self._modules = {str(i): m for i, m in enumerate(kids)}
+        self._changed()
+        return self
+
+    def pop(self, index: int) -> CoModule:
+        """Remove a module and return it."""
+        module = cast(CoModule, self[index])
+        del self[index]
+        return module
+
+    def __add__(self, other: Iterable[nn.Module]) -> Any:
+        if not isinstance(other, (nn.Module, list, tuple)) or not hasattr(other, "__iter__"):
+            raise TypeError(f"{type(self).__name__} + {type(other).__name__}: add another container or a list of modules")
+        return self._like(OrderedDict((str(i), m) for i, m in enumerate([*self, *other])))
+
+    def __iadd__(self, other: Iterable[nn.Module]) -> Any:
+        return self.extend(other)
+
+    def __mul__(self, times: int) -> Any:
+        if not isinstance(times, int) or times < 1:
+            raise ValueError(f"{type(self).__name__} * n repeats the modules n times, n at least 1, got {times!r}")
+        return self._like(OrderedDict((str(i), m) for i, m in enumerate(self.kids * times)))
+
+    __rmul__ = __mul__

@@ -1,0 +1,10 @@
+"""All containers, under the import path that existing code uses."""
+
+from .composite import Container
+from .parallel import BroadcastReduce, Conditional, Parallel, Residual
+from .sequential import Sequential
+from .streams import Broadcast, ParallelDispatch, Reduce
+
+__all__ = [
+    "Broadcast", "BroadcastReduce", "Conditional", "Container", "Parallel", "ParallelDispatch", "Reduce", "Residual", "Sequential",
+]  # fmt: skip

@@ -1,0 +1,255 @@
+"""Convolutions over time: `Conv1d`, `Conv2d`, `Conv3d`. The first dimension of the kernel is time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import NotStreamable, ShapeMismatch
+from .module import PaddingMode
+from .state import Frame, Node
+from .window import SlidingWindow, fill_name, per_dim
+
+_CONV = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+_FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class _Conv(SlidingWindow, nn.modules.conv._ConvNd):
+    """What the three convolutions share; their number of dimensions is data."""
+
+    dims: int
+    _prepared = frozenset({"_cache"})
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        temporal_fill: PaddingMode | str | None = None,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            per_dim(kernel_size, self.dims, "kernel_size"),
+            per_dim(stride, self.dims, "stride"),
+            padding if isinstance(padding, str) else per_dim(padding, self.dims, "padding"),
+            per_dim(dilation, self.dims, "dilation"),
+            groups,
+            bias,
+            padding_mode,
+            device=device,
+            dtype=dtype,
+        )
+        self.configure(temporal_fill)
+
+    def configure(self, temporal_fill: PaddingMode | str | None = None) -> None:
+        """Derive the temporal geometry from the attributes of the ``torch.nn`` convolution."""
+        self.temporal_fill = fill_name(temporal_fill)
+        if isinstance(self.padding, str):
+            spans = [d * (k - 1) if self.padding == "same" else 0 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            self._pads = [(span // 2, span - span // 2) for span in spans]
+            self.padding = tuple(left for left, _ in self._pads)
+        elif not hasattr(self, "_pads"):
+            self._pads = [(p, p) for p in self.padding]
+        start, end = self._pads[0]
+        fill = self.temporal_fill or self.padding_mode
+        if fill == "circular":
+            if start or end:
+                raise NotStreamable(
+                    f"{type(self).__name__}(padding_mode='circular') pads time with frames from the other end of the clip, which "
+                    "a stream has not seen. Remedies: padding=(0, …) over time, or temporal_fill='zeros' (another function)"
+                )
+            fill = "zeros"
+        self.set_window(self.kernel_size[0], self.stride[0], start, end, self.dilation[0], fill)
+        self._last = self.groups > 1 and self.dims > 1
+        self._plain_forward = fill == self.padding_mode and all(a == b for a, b in self._pads)
+
+    # ---- clip -------------------------------------------------------------------------------------------------------
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The clip computation: that of the ``torch.nn`` convolution."""
+        if self._plain_forward and self.padding_mode == "zeros":
+            return _CONV[self.dims](input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        if input.ndim == self.dims + 1:
+            return self.windows_of(input.unsqueeze(0)).squeeze(0)
+        return self.windows_of(input)
+
+    def _pad_space(self, x: Tensor, dims: int) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad space (the last ``dims`` dimensions) where the convolution itself can't; the rest is left to it."""
+        pads = self._pads[self.dims - dims :]
+        if self.padding_mode == "zeros" and all(a == b for a, b in pads):
+            return x, tuple(a for a, _ in pads)
+        if any(a or b for a, b in pads):
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            flat = [p for pad in reversed(pads) for p in pad]
+            if mode != "constant" and x.ndim == self.dims + 2 and dims == self.dims - 1:  # frames (B, C, n, *S)
+                flat += [0, 0]
+            x = F.pad(x, flat, mode)
+        return x, (0,) * dims
+
+    # ---- kernels ----------------------------------------------------------------------------------------------------
+
+    def check(self, frame: Frame, path: str) -> Frame:
+        name = f"{path} ({type(self).__name__})" if path else type(self).__name__
+        space = frame.shape[2:]
+        if len(frame.shape) != self.dims + 1 or frame.shape[1] != self.in_channels:
+            dims = ", ".join(["B", str(self.in_channels), *"HW"[2 - (self.dims - 1) :]])
+            raise ShapeMismatch(f"{name}: expects steps ({dims}), got {tuple(frame.shape)}")
+        if frame.dtype != self.weight.dtype and not torch.is_autocast_enabled(frame.device.type):
+            raise ShapeMismatch(f"{name}: weights are {self.weight.dtype}, the step is {frame.dtype}; convert one with .to()")
+        if frame.device != self.weight.device:
+            raise ShapeMismatch(
+                f"{name}: weights are on {self.weight.device}, the step is on {frame.device}; move one with .to()"
+            )
+        out = []
+        for size, k, s, d, (a, b) in zip(
+            space, self.kernel_size[1:], self.stride[1:], self.dilation[1:], self._pads[1:], strict=True
+        ):
+            out.append((size + a + b - d * (k - 1) - 1) // s + 1)
+            if out[-1] < 1:
+                raise ShapeMismatch(
+                    f"{name}: a frame of {tuple(space)} is too small for the spatial kernel {self.kernel_size[1:]}"
+                )
+        return frame.resized(frame.shape[0], self.out_channels, *out)
+
+    def apply(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        if self._last and frames.is_cpu and not torch.is_grad_enabled():
+            frames = frames.contiguous(memory_format=_FORMAT[frames.ndim])
+        frames, pads = self._pad_space(frames, self.dims - 1)
+        return _CONV[self.dims](frames, self.weight, self.bias, self.stride, (0, *pads), self.dilation, self.groups)
+
+    def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
+        if self._last or (self.groups > 1 and self.dims == 1):
+            return tuple(p.movedim(2, -1) for p in pieces)
+        if self._dilation == 1:
+            return tuple(p.flatten(1, 2) for p in pieces)
+        return tuple(p[:, i] for p in pieces for i in range(p.shape[1]))
+
+    def apply_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
+        if self.groups > 1:
+            return self._grouped_step(parts, x)
+        window = torch.cat((*parts, x), 1) if parts else x
+        if self.dims == 1:
+            return F.linear(window, self._folded(), self.bias)
+        window, pads = self._pad_space(window, self.dims - 1)
+        return _CONV[self.dims - 1](window, self._folded(), self.bias, self.stride[1:], pads, self.dilation[1:])
+
+    def _grouped_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
+        """Grouped convolutions run on the window as it is, channels-last: folding time into their channels is slow."""
+        window = x.movedim(1, -1).unsqueeze(1)
+        if parts:
+            window = torch.cat((*parts, window), 1)
+        if self.dims == 1 and self.groups == self.in_channels == self.out_channels:
+            y = (window * self._folded()).sum(1)
+            return y if self.bias is None else y + self.bias
+        window, pads = self._pad_space(window.movedim(-1, 1), self.dims - 1)
+        dilation = (1, *self.dilation[1:])
+        y = _CONV[self.dims](window, self.weight, self.bias, (1, *self.stride[1:]), (0, *pads), dilation, self.groups)
+        return y.squeeze(2)
+
+    def _folded(self) -> Tensor:
+        """The weight with time folded into the input channels, ``(O, k*I, *K)``, in the order of the window.
+
+        It is laid out once per version of the parameter. A change that torch does not count as one (writing to
+        ``weight.data``) is noticed when a stream starts.
+        """
+        weight = self.weight
+        if not isinstance(weight, nn.Parameter):  # computed by a parametrisation, new at each access
+            return self._fold(weight)
+        cache = self.__dict__.get("_cache")
+        if cache is not None and cache[0] is weight and cache[1] == weight._version and cache[2] == weight.data_ptr():
+            folded: Tensor = cache[3]
+            return folded
+        with torch.inference_mode(False), torch.no_grad():
+            folded = self._fold(weight).contiguous()
+        self.__dict__["_cache"] = (weight, weight._version, weight.data_ptr(), folded)
+        return folded
+
+    def _fold(self, weight: Tensor) -> Tensor:
+        if self.groups > 1:
+            return weight[:, 0].t()  # depthwise over time alone: (k, C)
+        by_time = weight.transpose(1, 2).flatten(1, 2)
+        return by_time.flatten(1) if self.dims == 1 else by_time
+
+    def open(self, frame: Frame, opening: Any) -> Node:
+        self.__dict__.pop("_cache", None)
+        return super().open(frame, opening)
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        points = 1
+        for size in frame.shape[2:]:
+            points *= size
+        return points * self.weight.numel()
+
+    def extra_repr(self) -> str:
+        fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"
+        return super().extra_repr() + fill
+
+
+class Conv1d(_Conv, nn.Conv1d):
+    """1D convolution over time, ``nn.Conv1d`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype: as
+            ``torch.nn.Conv1d``. ``padding`` may exceed the kernel, or be ``"same"`` or ``"valid"``.
+        temporal_fill: ``"zeros"``, ``"replicate"``, ``"reflect"`` or ``"neg_inf"``: what pads time, in all three forward modes.
+            ``None``: as ``padding_mode``.
+
+    Raises:
+        NotStreamable: circular padding over time.
+        ShapeMismatch: when run on a step of another shape or dtype.
+
+    Example:
+        >>> conv = co.Conv1d(4, 8, kernel_size=3, padding=1)
+        >>> conv.receptive_field, conv.delay, conv.forward_steps(torch.randn(2, 4, 10)).shape
+        (3, 1, torch.Size([2, 8, 9]))
+    """
+
+    dims = 1
+
+
+class Conv2d(_Conv, nn.Conv2d):
+    """2D convolution over time and one more axis: clips ``(B, C, T, S)``, steps ``(B, C, S)``. Kernel, stride … are (time, space).
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype: as
+            ``torch.nn.Conv2d``; ``padding_mode="circular"`` over space alone.
+        temporal_fill: as in :class:`Conv1d`.
+
+    Example:
+        >>> conv = co.Conv2d(3, 8, kernel_size=(9, 1), padding=(4, 0))  # a skeleton's joints
+        >>> conv.forward_steps(torch.randn(2, 3, 20, 25)).shape
+        torch.Size([2, 8, 16, 25])
+    """
+
+    dims = 2
+
+
+class Conv3d(_Conv, nn.Conv3d):
+    """3D convolution over time and space: clips ``(B, C, T, H, W)``, steps ``(B, C, H, W)``. Kernel, stride … are (time, H, W).
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype: as
+            ``torch.nn.Conv3d``; ``padding_mode="circular"`` over space alone.
+        temporal_fill: as in :class:`Conv1d`.
+
+    Example:
+        >>> conv = co.Conv3d(3, 8, kernel_size=3, padding=1)
+        >>> with torch.no_grad():
+        ...     conv.forward_step(torch.randn(1, 3, 8, 8)), conv.forward_step(torch.randn(1, 3, 8, 8)).shape
+        (None, torch.Size([1, 8, 8, 8]))
+    """
+
+    dims = 3

@@ -1,0 +1,56 @@
+"""Conversion: from `torch.nn` modules to streaming ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .conv import Conv1d, Conv2d, Conv3d
+from .linear import Linear
+from .local import forward_stepping
+from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .registry import register, register_refusal, register_twin, to_continual
+
+__all__ = ["continual", "forward_stepping", "register"]
+
+for _torch, _co in (
+    (nn.Conv1d, Conv1d),
+    (nn.Conv2d, Conv2d),
+    (nn.Conv3d, Conv3d),
+    (nn.AvgPool1d, AvgPool1d),
+    (nn.AvgPool2d, AvgPool2d),
+    (nn.AvgPool3d, AvgPool3d),
+    (nn.MaxPool1d, MaxPool1d),
+    (nn.MaxPool2d, MaxPool2d),
+    (nn.MaxPool3d, MaxPool3d),
+    (nn.Linear, Linear),
+):
+    register_twin(_torch, _co)
+
+register_refusal(
+    nn.GroupNorm, "its statistics run over the whole clip. Remedies: BatchNorm or a norm over channels, or train it with a window"
+)
+
+
+def continual(module: nn.Module) -> Any:
+    """The streaming version of a module: same weights, same function, step by step.
+
+    Takes modules of registered classes and their subclasses, and ``nn.Sequential`` of them. The module itself is not changed;
+    parameters are copied, and what shared a parameter still does. Dtype, device, ``requires_grad``, the training flag, hooks and
+    parametrisations (weight norm) are kept. In-place activations become ordinary ones.
+
+    Args:
+        module: the module. A :class:`CoModule` is returned as it is.
+
+    Raises:
+        NotStreamable: a class that is not known, or that can't be streamed exactly, with its path and what you can do.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU()).eval()
+        >>> stream = co.continual(net)
+        >>> clip = torch.randn(1, 2, 10)
+        >>> torch.allclose(stream.forward_steps(clip, pad_end=True), net(clip), atol=1e-6)
+        True
+    """
+    return to_continual(module)

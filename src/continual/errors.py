@@ -1,0 +1,33 @@
+"""What can go wrong, as types: every error names the module, the numbers that disagree and what to do."""
+
+
+class ContinualError(Exception):
+    """Base class of all errors raised by this library."""
+
+
+class NotStreamable(ContinualError, ValueError):
+    """A module can't be run step by step exactly (or not with these options)."""
+
+
+class ShapeMismatch(ContinualError, ValueError):
+    """An input has another rank, size, dtype or device than the module or its running stream."""
+
+
+class StateMismatch(ContinualError, ValueError):
+    """A state belongs to another network, or a file does not hold a state that can be used."""
+
+
+class StreamMismatch(ContinualError, AssertionError):
+    """Streaming differs from the clip computation. ``report`` holds every check that was made."""
+
+    def __init__(self, message: str, report: object = None):
+        super().__init__(message)
+        self.report = report
+
+
+class CapacityError(ContinualError, RuntimeError):
+    """More streams were opened than there is room for."""
+
+
+class ExportError(ContinualError, RuntimeError):
+    """A network can't be written in the format that was asked for."""

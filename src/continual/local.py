@@ -1,0 +1,281 @@
+"""Modules that are local in time: each output frame depends on the input frame at the same moment alone.
+
+Every such ``torch.nn`` class becomes a class that is both, so that names, parameters, ``isinstance`` and printing stay as they
+are: ``type(local(nn.ReLU()))`` is a subclass of ``nn.ReLU`` and of :class:`Local`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import NotStreamable
+from .module import CoModule
+from .state import Call, Frame, Node, Opening
+from .timing import IDENTITY, Timing
+
+
+def named(path: str, module: nn.Module) -> str:
+    """How an error names a module: its path and its class."""
+    name = type(module).__name__
+    return f"{path} ({name})" if path else name
+
+
+class Local(CoModule):
+    """Base class of modules that are local in time. They hold no state.
+
+    A subclass gives ``forward`` on clips; a step then runs on a clip of one. Where the same code runs on a step as it is,
+    :meth:`local_step` says so.
+    """
+
+    @property
+    def timing(self) -> Timing:
+        return IDENTITY
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    def clip(self, x: Tensor) -> Tensor:
+        """The computation on a chunk whose time is dim 2."""
+        return type(self).forward.__wrapped__(self, x)  # type: ignore[no-any-return, attr-defined]
+
+    def local_step(self, x: Tensor) -> Tensor:
+        """The computation on a step."""
+        return self.clip(x.unsqueeze(2)).squeeze(2)
+
+    def check(self, frame: Frame, path: str) -> None:
+        """Refuse frames on which the module would mix time."""
+
+    def out(self, frame: Frame) -> Frame:
+        """The frame that leaves; by default found by running zeros through a copy."""
+        run = self if not self.training else copy.deepcopy(self).eval()
+        with torch.no_grad():
+            return Frame.of(run.local_step(frame.zeros()))
+
+    def open(self, frame: Frame, opening: Opening) -> Node:
+        self.check(frame, named(opening.path, self))
+        return Node(opening.path, self.kind, self.out(frame))
+
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        return (None if x is None else self.clip(x)), e
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+        return self.local_step(x)
+
+
+class _Adopted(Local):
+    """A ``torch.nn`` module made a :class:`Local`, with its own ``forward``, attributes and parameters."""
+
+    adopts: type[nn.Module] = nn.Module
+
+    def clip(self, x: Tensor) -> Tensor:
+        if self.time_dim == 2:
+            return self.adopts.forward(self, x)  # type: ignore[no-any-return]
+        return self.adopts.forward(self, x.movedim(2, self.time_dim)).movedim(self.time_dim, 2)  # type: ignore[no-any-return]
+
+    def local_step(self, x: Tensor) -> Tensor:
+        dim = self.time_dim
+        return self.adopts.forward(self, x.unsqueeze(dim)).squeeze(dim)  # type: ignore[no-any-return]
+
+    def check(self, frame: Frame, path: str) -> None:
+        if reason := _sees_time(self, len(frame.shape) + 1):
+            raise NotStreamable(f"{path}: {reason}")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (self.adopts, type(self).__name__), self.__getstate__()
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        if isinstance(self, nn.Linear):
+            return int(self.in_features * torch.Size(frame.shape[1:]).numel())
+        return 0
+
+
+class _Pointwise(_Adopted):
+    """Elementwise: a step needs no time axis, and the frame keeps its shape."""
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x)  # type: ignore[no-any-return]
+
+    def out(self, frame: Frame) -> Frame:
+        return frame
+
+
+class _SameShape(_Adopted):
+    """Keeps the frame's shape, but needs the time axis to know which dimension is which."""
+
+    def out(self, frame: Frame) -> Frame:
+        return frame
+
+
+class _Norm(_SameShape):
+    """Batch normalisation with running statistics."""
+
+    def clip(self, x: Tensor) -> Tensor:
+        self._refuse_training(type(self).__name__)
+        return super().clip(x)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        self._refuse_training(type(self).__name__)
+        norm: Any = self
+        return torch.batch_norm(  # the time axis is none of its business
+            x, norm.weight, norm.bias, norm.running_mean, norm.running_var, False, 0.0, norm.eps, False
+        )
+
+    def check(self, frame: Frame, path: str) -> None:
+        super().check(frame, path)
+        self._refuse_training(path)
+
+    def _refuse_training(self, name: str) -> None:
+        if self.training:
+            raise NotStreamable(
+                f"{name}: in training mode batch normalisation takes its statistics over the whole clip, which a stream has not "
+                "seen. Call net.eval() (or .eval() on this module) before streaming"
+            )
+
+
+class _Alone(_SameShape):
+    """Instance normalisation with running statistics: as batch normalisation."""
+
+    def check(self, frame: Frame, path: str) -> None:
+        norm: Any = self
+        if self.training or not norm.track_running_stats:
+            raise NotStreamable(
+                f"{path}: instance normalisation without running statistics takes its mean over the whole clip. "
+                "Remedies: track_running_stats=True and .eval(), or a norm over channels (LayerNorm), or BatchNorm"
+            )
+
+
+def _sees_time(module: nn.Module, ndim: int) -> str:
+    """Why a module mixes time on clips with ``ndim`` dimensions; empty if it does not."""
+    name = type(module).__name__
+    dim = getattr(module, "dim", None)
+    if isinstance(module, (nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU)):
+        if dim is None:
+            return f"{name} without `dim` chooses the dimension by rank; give dim=1 (channels)"
+        if dim % ndim == 2:
+            return (
+                f"{name}(dim={dim}) runs over time on clips with {ndim} dimensions; use dim=1 (channels), or co.Lambda on steps"
+            )
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) > ndim - 3:
+        return (
+            f"{name}({tuple(module.normalized_shape)}) normalises the last {len(module.normalized_shape)} of {ndim} dimensions, time "
+            "among them. Remedies: normalise over space alone, or over channels with co.Lambda on steps"
+        )
+    if isinstance(module, nn.Flatten):
+        first, last = module.start_dim % ndim, module.end_dim % ndim
+        if first <= 2 and last >= 2 and first != last:
+            return f"{name}({module.start_dim}, {module.end_dim}) merges time with other dimensions; start at dim 3, or use co.Reshape"
+    if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:  # type: ignore[operator]
+        return f"{name}({module.dim}) moves or splits time; use co.Reshape"
+    if isinstance(module, nn.Softmax2d) and ndim not in (4,):
+        return f"{name} takes clips (B, C, T, S), got {ndim} dimensions; use Softmax(dim=1)"
+    if isinstance(module, nn.Linear) and ndim == 3:
+        return f"{name} acts on the last dimension, which is time in a clip (B, C, T). Use co.Linear(…, channel_dim=1)"
+    if isinstance(module, nn.Upsample):
+        factor = module.scale_factor
+        if module.size is not None or not isinstance(factor, tuple) or factor[0] != 1:
+            return f"{name} changes the number of frames; over space alone give scale_factor=(1, …)"
+    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)):
+        size = module.output_size
+        if not isinstance(size, tuple) or size[0] is not None:
+            return f"{name}({size}) pools over the whole clip; use co.{name}(output_size, kernel_size=frames), or output_size=(None, …)"
+    return ""
+
+
+_POINTWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.LogSigmoid, nn.Tanh,
+    nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanhshrink,
+    nn.Threshold, nn.PReLU, nn.RReLU, nn.Dropout, nn.AlphaDropout, nn.Identity,
+)  # fmt: skip
+_SAME_SHAPE = (
+    nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.LayerNorm, nn.RMSNorm,
+    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout,
+)  # fmt: skip
+_ANY_SHAPE = (
+    nn.GLU, nn.Flatten, nn.Unflatten, nn.Upsample,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+LOCAL: dict[type[nn.Module], type[_Adopted]] = {
+    **dict.fromkeys(_POINTWISE, _Pointwise),
+    **dict.fromkeys(_SAME_SHAPE, _SameShape),
+    **dict.fromkeys(_ANY_SHAPE, _Adopted),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _Norm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
+}
+
+
+@functools.cache
+def local_class(cls: type[nn.Module], name: str = "") -> type[_Adopted]:
+    """The class that is both ``cls`` and a :class:`Local`."""
+    base = next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), _Adopted)
+    body = {"adopts": cls, "forward": cls.forward, "__doc__": cls.__doc__, "__module__": __name__}
+    return type(name or cls.__name__, (base, cls), body)
+
+
+def _rebuild(cls: type[nn.Module], name: str) -> nn.Module:
+    made = local_class(cls, name if name != cls.__name__ else "")
+    return made.__new__(made)
+
+
+def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, Any] | None = None) -> Local:
+    """A module that is local in time, as a streaming module.
+
+    Args:
+        module: it is not changed.
+        dim: which dimension of its clips is time.
+        share: share parameters with the module instead of copying them.
+        memo: that of ``copy.deepcopy``, so that what is shared stays shared.
+    """
+    made: Any = copy.copy(module) if share else copy.deepcopy(module, memo)
+    if share:
+        for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+            made.__dict__[name] = getattr(module, name).copy()
+    made.__class__ = local_class(type(module))
+    if dim != 2:
+        made.__dict__["time_dim"] = dim
+    if getattr(made, "inplace", False):
+        made.inplace = False  # what arrives may be kept by the layer before
+    result: Local = made
+    return result
+
+
+def forward_stepping(module: nn.Module, dim: int = 2) -> CoModule:
+    """Give steps to a module that is local in time. It is the caller who knows that it is; ``co.verify`` checks.
+
+    Args:
+        module: maps a clip to a clip of equal length, each frame on its own. It is not changed; parameters are shared.
+        dim: which dimension of the clip is time.
+
+    Returns:
+        A module of the same class that is a :class:`CoModule` too.
+
+    Example:
+        >>> head = nn.Sequential(nn.Conv3d(3, 4, kernel_size=(1, 3, 3)), nn.ReLU())
+        >>> net = co.forward_stepping(head)
+        >>> net.forward_step(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 6, 6])
+    """
+    if isinstance(module, CoModule):
+        return module
+    return local(module, dim, share=True)
+
+
+class LocalFunction(Local):
+    """Base class of the small functions of :mod:`continual.closure` that run on clips and steps alike."""
+
+    fn: Callable[[Tensor], Tensor]
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.local_step(input)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.local_step(x)
+
+    def out(self, frame: Frame) -> Frame:
+        return frame

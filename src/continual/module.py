@@ -1,0 +1,589 @@
+"""`CoModule`: a module that runs on clips, on chunks and on single steps, with the same result."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from fractions import Fraction
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
+from .state import Call, Frame, Node, Opening, State, Wire, frames, length, rewire
+from .timing import Timing
+
+T = TypeVar("T")
+CALL_MODES = ("forward", "forward_steps", "forward_step")
+
+
+class PaddingMode(str, Enum):
+    """What stands in the place of frames before the first and after the last one."""
+
+    REPLICATE = "replicate"
+    ZEROS = "zeros"
+    NEG_INF = "neg_inf"
+
+
+class _ThreadLocal(threading.local):
+    mode: str | None = None  # of the innermost call_mode context
+    target: tuple[nn.Module, Callable[..., Any]] | None = None  # what the next forward of a module stands for
+
+
+_local = _ThreadLocal()
+_structure = [0]  # counts all changes of containers, so that a running stream notices one cheaply
+
+
+def structure_changed() -> None:
+    """Tell running streams that some container was changed."""
+    _structure[0] += 1
+
+
+@contextmanager
+def call_mode(mode: str) -> Iterator[None]:
+    """Choose what ``net(x)`` runs inside a ``with`` block, in this thread. Blocks nest; they beat the property.
+
+    Args:
+        mode: ``"forward"``, ``"forward_steps"`` or ``"forward_step"``.
+
+    Example:
+        >>> net = co.Conv1d(1, 1, 3, padding=1)
+        >>> with co.call_mode("forward_step"), torch.no_grad():
+        ...     net(torch.zeros(2, 1)), net(torch.zeros(2, 1)).shape
+        (None, torch.Size([2, 1]))
+    """
+    before, _local.mode = _local.mode, _checked_mode(mode)
+    try:
+        yield
+    finally:
+        _local.mode = before
+
+
+def _checked_mode(mode: str) -> str:
+    if mode not in CALL_MODES:
+        raise ValueError(f"call_mode is one of {', '.join(map(repr, CALL_MODES))}, not {mode!r}")
+    return str(mode)
+
+
+def call_with_hooks(module: nn.Module, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a module as torch does, hooks included, with ``run`` in the place of its ``forward``."""
+    before, _local.target = _local.target, (module, run)
+    try:
+        return nn.Module.__call__(module, *args, **kwargs)
+    finally:
+        _local.target = before
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether forward hooks are registered, on this module or on all."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+    )
+
+
+def _routed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``nn.Module.__call__`` run something else than ``forward`` between its hooks: see :func:`call_with_hooks`."""
+
+    @functools.wraps(forward)
+    def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        target = _local.target
+        if target is not None and target[0] is self:
+            _local.target = None
+            return target[1](*args, **kwargs)
+        return forward(self, *args, **kwargs)
+
+    routed.is_routed = True  # type: ignore[attr-defined]
+    return routed
+
+
+class derived(Generic[T]):
+    """A read-only property that an instance attribute of the same name overrides (as ``stride`` of ``nn.Conv1d`` does)."""
+
+    def __init__(self, get: Callable[[Any], T]):
+        self.get, self.__doc__ = get, get.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        return self.get(instance) if instance is not None else self  # type: ignore[return-value]
+
+
+class CoModule(nn.Module):
+    """Base class of all streaming modules.
+
+    One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:
+
+    - ``forward(x)`` is the computation of the ``torch.nn`` module. It neither reads nor writes stream state.
+    - ``forward_steps`` on any split of ``x`` into chunks, the last with ``pad_end=True``, gives outputs that concatenate to
+      ``forward(x)``.
+    - ``forward_step`` takes one step ``(B, C, *S)`` and returns the output that it completes, or ``None``.
+
+    An output is returned by the call that brings the last input on which it depends: never later. The state belongs to the
+    module on which the call is made. ``step``, ``steps`` and ``init_state`` are the same computation as pure functions.
+
+    **Writing a layer** takes a :attr:`timing` and a kernel. Most layers are a :class:`~continual.window.SlidingWindow`
+    or a :class:`~continual.local.Local`; otherwise override :meth:`open` (the cold state) and :meth:`advance` (the kernel,
+    pure: it reads ``node.tensors`` and hands every change to ``call``), and :meth:`advance_step` where a step can be faster
+    than a chunk of one. ``co.verify`` tells whether it is right.
+    """
+
+    time_dim = 2
+    _stream: State | None = None
+    _own_mode: str = "forward"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not getattr(cls.forward, "is_routed", False):
+            cls.forward = _routed(cls.forward)  # type: ignore[method-assign]
+
+    # ---- timing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def timing(self) -> Timing:
+        """When outputs come: :class:`~continual.timing.Timing`."""
+        raise NotStreamable(
+            f"{type(self).__name__} defines no `timing`: return a continual.timing.Window (or other Timing) there"
+        )
+
+    @derived
+    def receptive_field(self) -> int:
+        """Temporal receptive field, in input steps."""
+        return self.timing.receptive_field
+
+    @derived
+    def delay(self) -> int:
+        """Inputs to observe before the one that brings the first output."""
+        return self.timing.delay
+
+    @derived
+    def stride(self) -> tuple[int | Fraction, ...]:
+        """(Spatio)temporal stride, time first."""
+        return (self.timing.stride,)
+
+    @derived
+    def padding(self) -> tuple[int | Fraction, ...]:
+        """(Spatio)temporal padding, time first: what ``torch.nn`` calls padding."""
+        return (self.timing.start,)
+
+    # ---- the kernel: what a layer defines ---------------------------------------------------------------------------
+
+    def open(self, frame: Any, opening: Opening) -> Node:
+        """The cold state for a step like ``frame``, and the frame that leaves.
+
+        Raises:
+            ShapeMismatch: if the module can't take such a frame.
+            NotStreamable: if it can't be streamed on frames of this rank.
+        """
+        raise NotStreamable(f"{type(self).__name__} defines no `open`: return its cold state, a continual.state.Node")
+
+    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        """Run a chunk.
+
+        Args:
+            x: the frames ``(B, C, n, *S)`` that arrive, or ``None`` if there are none. ``node.seen`` came before them.
+            node: this use's state; to be read only.
+            e: how many frames the input wire would have had in all if the stream ended now.
+            call: takes the changes; with ``call.final`` the stream ends here, and ``e`` frames have come.
+
+        Returns:
+            The frames that leave (``None``: none), and the ``e`` of the output wire.
+        """
+        raise NotStreamable(f"{type(self).__name__} defines no `advance`: the kernel of a chunk")
+
+    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
+        y, _ = self.advance(rewire(_chunk_of_one, x), node, node.seen + 1, call)
+        return None if y is None else rewire(_only_frame, y)
+
+    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+        """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts are not plain there."""
+        plain = self.timing.plain(lead)
+        if plain is None or plain.delay < 0:
+            return None
+        node.delay, node.stride = plain.delay, plain.stride
+        return plain
+
+    @property
+    def kind(self) -> str:
+        """What the module is, for a network's signature: name and timing."""
+        return f"{type(self).__name__} {self.timing}"
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        """Multiply-adds for one output frame, convolutions and matrix products alone."""
+        return 0
+
+    def dummy_value(self) -> float:
+        """What fills the dummy steps of :meth:`warm_up`."""
+        return 0.0
+
+    # ---- the three ways to run --------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        mode = _local.mode or self._own_mode
+        if mode == "forward":
+            return super().__call__(*args, **kwargs)
+        return call_with_hooks(self, getattr(self, mode), *args, **kwargs)
+
+    @property
+    def call_mode(self) -> str:
+        """What ``net(x)`` runs: ``"forward"``, ``"forward_steps"`` or ``"forward_step"``. Setting it sets the children too."""
+        return self._own_mode
+
+    @call_mode.setter
+    def call_mode(self, mode: str) -> None:
+        mode = _checked_mode(mode)
+        for module in self.modules():
+            if isinstance(module, CoModule):
+                module.__dict__["_own_mode"] = mode
+
+    def forward(self, input: Wire) -> Wire:
+        """The clip computation, identical to the ``torch.nn`` module's.
+
+        Args:
+            input: the clip ``(B, C, T, *S)``.
+
+        Returns:
+            The outputs ``(B, C', T', *S')``.
+        """
+        raise NotStreamable(f"{type(self).__name__} defines no `forward`")
+
+    def forward_step(self, input: Wire, update_state: bool = True) -> Wire | None:
+        """One step.
+
+        Args:
+            input: ``(B, C, *S)``.
+            update_state: with ``False`` the stream stays where it is.
+
+        Returns:
+            The output ``(B, C', *S')`` that this step completes, or ``None`` if there is none yet (warming up, or between
+            strided outputs). A module that can emit several outputs for one input (``net.timing.bursts``) returns them
+            stacked on dim 2, always.
+
+        Raises:
+            ShapeMismatch: wrong rank, size, dtype or device. The stream is as before.
+
+        Example:
+            >>> net = co.Conv1d(1, 1, 3, padding=1)
+            >>> clip = torch.randn(2, 1, 5)
+            >>> steps = [net.forward_step(clip[:, :, t]) for t in range(5)]
+            >>> [None if s is None else tuple(s.shape) for s in steps]
+            [None, (2, 1), (2, 1), (2, 1), (2, 1)]
+            >>> torch.allclose(torch.stack(steps[1:], 2), net(clip)[:, :, :4], atol=1e-6)
+            True
+        """
+        state = self._stream_for(input)
+        if state.quick and state.owned and not torch.is_grad_enabled():
+            call = Call()
+            y = self.advance_step(input, state.node, call)
+            if update_state:
+                call.apply_in_place()
+                state.clock += 1
+                self.__dict__["_stream"] = state
+            return y
+        y = self._run(state, rewire(_chunk_of_one, input), False, update_state)
+        return y if y is None or self.timing.bursts else rewire(_only_frame, y)
+
+    def forward_steps(self, input: Wire, pad_end: bool = False, update_state: bool = True) -> Wire | None:
+        """A chunk of steps.
+
+        Args:
+            input: ``(B, C, T, *S)``, ``T`` from 0 up.
+            pad_end: return also what the end of the stream after this chunk would bring: frames that wait, and outputs
+                that see end padding. The stream itself goes on as if it had not been asked for.
+            update_state: with ``False`` the stream stays where it is.
+
+        Returns:
+            The outputs that the chunk completes, stacked on dim 2, or ``None`` if there are none.
+
+        Raises:
+            ShapeMismatch: wrong rank, size, dtype or device. The stream is as before.
+
+        Example:
+            >>> net = co.Conv1d(1, 1, 3, padding=1)
+            >>> clip = torch.randn(2, 1, 5)
+            >>> a, b = net.forward_steps(clip[:, :, :2]), net.forward_steps(clip[:, :, 2:], pad_end=True)
+            >>> torch.allclose(torch.cat((a, b), 2), net(clip), atol=1e-6)
+            True
+        """
+        chunk = rewire(lambda t: _time_second(self, t), input)
+        y = self._run(self._stream_for(chunk, chunk=True), chunk, pad_end, update_state)
+        return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> State | None:
+        """An independent snapshot of the stream, at any phase; ``None`` if it is cold."""
+        return None if self._stream is None else self._stream.clone()
+
+    def set_state(self, state: State | None) -> None:
+        """Continue from a snapshot, of any batch size; the next input must match it. ``None`` makes the stream cold.
+
+        Raises:
+            StateMismatch: the snapshot belongs to another network. The module keeps its state.
+        """
+        if state is None:
+            return self.clean_state()
+        if not isinstance(state, State):
+            raise StateMismatch(
+                f"{type(self).__name__}.set_state takes a state from get_state or init_state, or None, not {type(state).__name__}"
+            )
+        self.__dict__["_stream"] = self._adopt(self._twin(state), state.clone())
+
+    def clean_state(self) -> None:
+        """Forget the stream: the next input is its first."""
+        self.__dict__["_stream"] = None
+
+    def detach_state(self) -> None:
+        """Cut the autograd graph of the stream (for truncated back-propagation through time)."""
+        if self._stream is not None:
+            self.__dict__["_stream"] = self._stream.detach()
+
+    def warm_up(self, step_shape: Sequence[int]) -> None:
+        """Run ``delay`` dummy steps, so that the next step has an output. The first outputs are then inexact.
+
+        Args:
+            step_shape: ``(B, C, *S)``.
+        """
+        like = next((t for t in self.parameters() if t.is_floating_point()), torch.empty(0))
+        step = torch.full(tuple(step_shape), self.dummy_value(), dtype=like.dtype, device=like.device)
+        with torch.no_grad():
+            for _ in range(self.delay):
+                self.forward_step(step)
+
+    # ---- the same, as pure functions --------------------------------------------------------------------------------
+
+    def init_state(self, step: Wire) -> State:
+        """The cold state of a stream of steps like this one. Only the step's shape, dtype and device matter.
+
+        Args:
+            step: ``(B, C, *S)``.
+        """
+        return self._open(Frame.of(step))
+
+    def step(self, x: Wire, state: State) -> tuple[Wire | None, State]:
+        """One step as a pure function: ``(B, C, *S), state → output or None, new state``.
+
+        Example:
+            >>> net = co.Conv1d(1, 1, 3, padding=1)
+            >>> x = torch.randn(2, 1)
+            >>> state = net.init_state(x)
+            >>> y, state = net.step(x, state)
+            >>> y is None, state.clock
+            (True, 1)
+        """
+        self._check(x, state, chunk=False)
+        y, new = self._pure(rewire(_chunk_of_one, x), state, False)
+        return (y if y is None or self.timing.bursts else rewire(_only_frame, y)), new
+
+    def steps(self, x: Wire, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
+        """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
+        chunk = rewire(lambda t: _time_second(self, t), x)
+        self._check(chunk, state, chunk=True)
+        y, new = self._pure(chunk, state, pad_end)
+        return (y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)), new
+
+    # ---- building ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def build_from(module: nn.Module, *args: Any, **kwargs: Any) -> CoModule:
+        """The continual version of a ``torch.nn`` module, with a copy of its parameters.
+
+        Args:
+            module: the module; it is not changed.
+            kwargs: constructor arguments that override the module's, where the class has some.
+        """
+        raise NotStreamable(
+            f"CoModule.build_from: call it on a layer's class, or use co.continual(module) for {type(module).__name__}"
+        )
+
+    @staticmethod
+    def is_valid(module: object) -> bool:
+        """Whether an object can be stepped: the three ``forward`` methods, the state methods and the timing are there."""
+        methods = ("forward", "forward_step", "forward_steps", "get_state", "set_state", "clean_state")
+        return all(callable(getattr(module, m, None)) for m in methods) and all(
+            hasattr(module, a) for a in ("receptive_field", "delay", "stride", "padding")
+        )
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _open(self, frame: Any) -> State:
+        """A cold state for steps like ``frame``."""
+        for f in frames(frame):
+            if len(f.shape) < 2:
+                raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
+        node = self.open(frame, Opening())
+        return State(0, frame, node, quick=self.plan(node, 0) is not None, version=_structure[0])
+
+    def _twin(self, state: State) -> State:
+        """A cold state of this network for the steps of a given one, which must be of the same network."""
+        try:
+            fresh = self._open(state.frame)
+        except ContinualError as error:
+            raise StateMismatch(f"{type(self).__name__}: this state belongs to another network ({error})") from error
+        fresh.check_twin(state, type(self).__name__)
+        return fresh
+
+    def _adopt(self, fresh: State, state: State) -> State:
+        """Put a state's tensors and clock on a freshly opened tree."""
+        given = state.tensors
+        for node in fresh.node.walk():
+            node.tensors = [given[f"{node.path}.{name}".lstrip(".")] for name in node.names]
+        fresh.clock = state.clock
+        if state.node.kind != STORED:
+            for new, old in zip(fresh.node.walk(), state.node.walk(), strict=True):
+                new.seen, new.sent = old.seen, old.sent
+        else:
+            self.recount(fresh.node, state.clock, state.clock)
+        return fresh
+
+    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+        """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, e)``."""
+        node.seen = n
+        node.sent, e = self.timing.counts(n, e)
+        return node.sent, e
+
+    def _stream_for(self, input: Wire, chunk: bool = False) -> State:
+        """The running stream if the input fits it, or a cold one."""
+        state = self._stream
+        if state is None:
+            frame = Frame.of(rewire(_without_time, input) if chunk else input)
+            _check_lengths(self, input, chunk)
+            return self._open(frame)
+        frame = state.frame
+        fits = (
+            not chunk
+            and isinstance(input, Tensor)
+            and isinstance(frame, Frame)
+            and input.shape == frame.shape
+            and input.dtype == frame.dtype
+            and input.device == frame.device
+        )
+        if not fits:
+            self._check(input, state, chunk)
+        if state.version != _structure[0]:
+            self._open(state.frame).check_twin(state, f"{type(self).__name__} was changed while a stream ran")
+            state.version = _structure[0]
+        return state
+
+    def _check(self, input: Wire, state: State, chunk: bool) -> None:
+        """Refuse an input that does not fit the stream."""
+        _check_lengths(self, input, chunk)
+        got = Frame.of(rewire(_without_time, input) if chunk else input)
+        if got != state.frame:
+            shown = "; ".join(map(str, frames(got)))
+            raise ShapeMismatch(
+                f"{type(self).__name__}: this stream runs on steps {'; '.join(map(str, frames(state.frame)))}, got {shown}. "
+                "Call clean_state() to start another stream, or set_state() to continue one of this shape"
+            )
+
+    def _run(self, state: State, x: Wire, pad_end: bool, update_state: bool) -> Wire | None:
+        """The general path: any chunk, any counts, gradients."""
+        in_place = not torch.is_grad_enabled()
+        if in_place and not state.owned:
+            state = state.detach()
+            state.owned = True
+        call = Call()
+        e = state.clock + length(x)
+        y, _ = self.advance(x if length(x) else None, state.node, e, call)
+        if pad_end:
+            ended = state.forked()
+            _apply_forked(call, state, ended)
+            y = join(y, self.advance(None, ended.node, e, Call(final=True))[0])
+        if update_state:
+            if in_place:
+                call.apply_in_place()
+            else:
+                call.apply_as_new()
+                state.owned = False
+            state.clock = e
+            self.__dict__["_stream"] = state
+        return y
+
+    def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
+        if state.node.kind == STORED:
+            state = self._adopt(self._twin(state), state)
+        new = state.forked()
+        call = Call()
+        new.clock = state.clock + length(x)
+        y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
+        call.apply_as_new()
+        if pad_end:
+            y = join(y, self.advance(None, new.node, new.clock, Call(final=True))[0])
+        return y, new
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CoModule:
+        """``.to()``, ``.half()`` and their like move the stream too."""
+        super()._apply(fn, recurse)
+        if self._stream is not None:
+            self.__dict__["_stream"] = self._stream.map(fn)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles carry a detached state, and nothing that kernels have prepared."""
+        held = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
+        held = {k: v for k, v in cast(dict[str, Any], held).items() if k not in self._prepared}
+        if self._stream is not None:
+            held["_stream"] = self._stream.detach()
+        return held
+
+    _prepared: frozenset[str] = frozenset({"_cache"})
+
+
+STORED = "stored"  # the kind of a node that was read from a file: names and tensors, no counts
+
+
+def _apply_forked(call: Call, state: State, fork: State) -> None:
+    """Apply a call that was collected on ``state`` to a fork of it instead."""
+    twin = dict(zip(map(id, state.node.walk()), fork.node.walk(), strict=True))
+    moved = Call()
+    moved.ticks = [(twin[id(n)], a, b) for n, a, b in call.ticks]
+    moved.rings = [(twin[id(n)], i, p, c) for n, i, p, c in call.rings]
+    moved.puts = [(twin[id(n)], i, v) for n, i, v in call.puts]
+    moved.apply_as_new()
+
+
+def join(a: Wire | None, b: Wire | None) -> Wire | None:
+    """Chunks one after another."""
+    if a is None or b is None:
+        return b if a is None else a
+    return rewire(lambda s, t: torch.cat((s, t), 2), a, b)
+
+
+def _chunk_of_one(step: Tensor) -> Tensor:
+    return step.unsqueeze(2)
+
+
+def _only_frame(chunk: Tensor) -> Tensor:
+    return chunk.squeeze(2)
+
+
+def _without_time(chunk: Tensor) -> Tensor:
+    if chunk.ndim < 3:
+        raise ShapeMismatch(
+            f"a chunk has the shape (B, C, T, *S), got {tuple(chunk.shape)}; forward_step takes a single step (B, C, *S)"
+        )
+    if chunk.shape[2]:
+        return chunk[:, :, 0]
+    return chunk.new_empty(chunk.shape[:2] + chunk.shape[3:])
+
+
+def _check_lengths(module: CoModule, input: Wire, chunk: bool) -> None:
+    """Streams that are fed together must bring the same number of frames."""
+    if not chunk or isinstance(input, Tensor):
+        return
+    found: list[int] = []
+    rewire(lambda t: found.append(t.shape[2]), input)
+    if len(set(found)) > 1:
+        raise ShapeMismatch(f"{type(module).__name__}: streams fed together must have equal lengths, got {found} frames")
+
+
+def _time_second(module: CoModule, t: Tensor) -> Tensor:
+    if module.time_dim == 2:
+        return t
+    return t.movedim(module.time_dim, 2)

@@ -1,0 +1,366 @@
+"""Branches side by side: `Parallel`, `BroadcastReduce`, `Residual`, `Conditional`. They align the delays of what they hold.
+
+A branch that delivers its output ``j`` early keeps it in a queue until the slowest branch delivers the same ``j``. How deep a
+queue gets follows from the counts of :mod:`continual.timing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from .closure import Identity
+from .composite import Container, run_chunk, run_clip, run_step
+from .delay import Trim, queued
+from .errors import NotStreamable, ShapeMismatch
+from .local import named
+from .module import CoModule, PaddingMode
+from .state import Call, Node, Opening, Wire, frames, length, rewire, ring_zeros
+from .streams import Reduce, check_lengths
+from .timing import Timing, waiting
+from .window import FILLS, fill_name
+
+
+class Parallel(Container):
+    """Branches side by side: a list of streams in, a list of streams out, branch ``i`` working on stream ``i``.
+
+    Args:
+        modules: the branches, or one ``OrderedDict`` of them.
+        auto_delay: align the branches' delays. With ``False`` they must be equal already.
+
+    Raises:
+        ShapeMismatch: branches with different temporal strides; or, at the end of a clip, of different lengths.
+        NotStreamable: ``auto_delay=False`` with different delays.
+    """
+
+    def __init__(self, *modules: nn.Module | dict[str, nn.Module], auto_delay: bool = True):
+        super().__init__()
+        self.auto_delay = auto_delay
+        self._set(modules)
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        return type(self)(modules, auto_delay=self.auto_delay)
+
+    def _changed(self) -> None:
+        super()._changed()
+        if not self._modules:
+            raise ValueError(f"{type(self).__name__} needs at least one branch")
+        delays = {name: cast(CoModule, m).delay for name, m in self._modules.items()}
+        if not self.auto_delay and len(set(delays.values())) > 1:
+            raise NotStreamable(
+                f"{type(self).__name__}(auto_delay=False): the branches' delays are {delays}, so their outputs would be paired "
+                "wrongly. Use auto_delay=True, or put co.Delay before the faster ones"
+            )
+        Timing.parallel(*(m.timing for m in self.kids))  # refuses different strides
+
+    @property
+    def num_streams(self) -> int:
+        """How many branches there are."""
+        return len(self._modules)
+
+    @property
+    def timing(self) -> Timing:
+        return Timing.parallel(*(m.timing for m in self.kids))
+
+    def forward(self, input: Wire) -> Wire:
+        """The branches' outputs on the clips, in a list."""
+        outs = [run_clip(m, x) for m, x in zip(self.kids, self.split(input), strict=True)]
+        check_lengths(type(self).__name__, outs)
+        return outs
+
+    def split(self, x: Any) -> Sequence[Any]:
+        """The branches' inputs."""
+        if not isinstance(x, (list, tuple)) or len(x) != len(self._modules):
+            shown = f"{len(x)} streams" if isinstance(x, (list, tuple)) else type(x).__name__
+            raise ShapeMismatch(
+                f"{type(self).__name__} has {len(self._modules)} branches and takes a list of as many streams, got {shown}"
+            )
+        return x
+
+    def merge(self, outs: list[Wire]) -> Wire:
+        """What leaves, of the branches' aligned outputs."""
+        return outs
+
+    def merge_frames(self, outs: list[Any], name: str) -> Any:
+        """The frame that leaves."""
+        return outs
+
+    # ---- kernel -----------------------------------------------------------------------------------------------------
+    # A node's kids are the branches' nodes and then one node per branch for its queue: `seen` counts the frames that the branch
+    # has delivered, `sent` those that have left.
+
+    copies = True  # frames taken from a queue leave as they are, so they must not be views of it
+
+    def open(self, frame: Any, opening: Opening) -> Node:
+        names, inputs = list(self._modules), self.split(frame)
+        kids = [m.open(f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
+        depths = waiting(tuple(m.timing for m in self.kids), opening.before)
+        queues = [
+            Node(opening.below(name).path, "queue", kid.out, self._queue(kid.out, depth))
+            for name, kid, depth in zip(names, kids, depths, strict=True)
+        ]
+        out = self.merge_frames([k.out for k in kids], named(opening.path, self))
+        return Node(opening.path, self.kind, out, kids=kids + queues, held=frame)
+
+    @staticmethod
+    def _queue(out: Any, depth: int) -> dict[str, Tensor]:
+        return {f"queue{i or ''}": ring_zeros(f, depth) for i, f in enumerate(frames(out))} if depth else {}
+
+    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+        plans = [child.plan(kid, lead) for child, kid in zip(self.kids, node.kids, strict=False)]
+        plain = super().plan(node, lead)
+        return None if any(p is None for p in plans) else plain
+
+    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+        size = len(self._modules)
+        for child, kid, queue in zip(self.kids, node.kids[:size], node.kids[size:], strict=True):
+            queue.seen, _ = child.recount(kid, n, e)
+        counts = super().recount(node, n, e)
+        for queue in node.kids[size:]:
+            queue.sent = node.sent
+        return counts
+
+    def _branches(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[list[Wire | None], list[int], list[int]]:
+        """Run the branches; return their outputs, how many they have delivered, and how many a clip of ``e`` would have."""
+        size = len(self._modules)
+        inputs = [None] * size if x is None else self.split(x)
+        outs, have, ends = [], [], []
+        for child, given, kid, queue in zip(self.kids, inputs, node.kids[:size], node.kids[size:], strict=True):
+            y, ended = run_chunk(child, given, kid, e, call)
+            if y is not None and queue.tensors:
+                for i, t in enumerate(_flat(y)):
+                    call.ring(queue, i, queue.seen, t)
+            outs.append(y)
+            have.append(queue.seen + length(y))
+            ends.append(ended)
+        return outs, have, ends
+
+    def _leave(self, x: Wire | None, node: Node, have: list[int], stop: int, call: Call) -> None:
+        """Count what has come and what has left."""
+        for queue, n in zip(node.kids[len(self._modules) :], have, strict=True):
+            call.tick(queue, n, stop)
+        call.tick(node, node.seen + length(x), stop)
+
+    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        outs, have, ends = self._branches(x, node, e, call)
+        if call.final and len(set(ends)) > 1:
+            raise ShapeMismatch(
+                f"{type(self).__name__}: the stream ends here, and its branches have {ends} output steps for this clip (forward "
+                "refuses it too). Give them equal lengths: the same padding − receptive field balance and stride"
+            )
+        stop = min(have)
+        self._leave(x, node, have, stop, call)
+        if stop == node.sent:
+            return None, min(ends)
+        queues = node.kids[len(self._modules) :]
+        return self.merge([_taken(q, y, node.sent, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
+
+    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        kids, first = node.kids, node.sent
+        size = len(kids) // 2
+        outs = [run_step(m, g, k, call) for m, g, k in zip(self._modules.values(), self.split(x), kids, strict=False)]  # type: ignore[arg-type]
+        have = [q.seen if y is None else q.seen + 1 for q, y in zip(kids[size:], outs, strict=True)]
+        stop = min(have)
+        aligned = self._align(outs, kids[size:], first, call) if stop > first else None
+        for queue, y, n in zip(kids[size:], outs, have, strict=True):
+            if y is not None and queue.tensors:
+                for ring, t in zip(queue.tensors, _flat(y), strict=True):
+                    call.slots.append((ring[:, queue.seen % ring.shape[1]], t))
+            call.ticks.append((queue, n, stop))
+        call.ticks.append((node, node.seen + 1, stop))
+        return None if aligned is None else self.merge(aligned)
+
+    def _align(self, outs: list[Wire | None], queues: list[Node], first: int, call: Call) -> list[Wire]:
+        """Output ``first`` of every branch: the frame that has just come, or one that waits."""
+        aligned: list[Wire] = []
+        for queue, y in zip(queues, outs, strict=True):
+            if y is not None and queue.seen == first:
+                aligned.append(y)
+            else:
+                waiting = [ring[:, first % ring.shape[1]] for ring in queue.tensors]
+                aligned.append(_regroup(iter([w.clone() for w in waiting] if self.copies else waiting), queue.out))
+        return aligned
+
+
+def _flat(wire: Wire) -> list[Tensor]:
+    """All tensors of a wire."""
+    return [wire] if isinstance(wire, Tensor) else [t for w in wire for t in _flat(w)]
+
+
+def _regroup(tensors: Iterator[Tensor], like: Any) -> Wire:
+    """Tensors as a wire that is nested like another."""
+    return [_regroup(tensors, w) for w in like] if isinstance(like, list) else next(tensors)
+
+
+def _taken(queue: Node, y: Wire | None, first: int, stop: int) -> Wire:
+    """Outputs ``first … stop - 1`` of a branch, from its queue and from what has just come."""
+    if not queue.tensors:
+        return y
+    fresh = [None] * len(queue.tensors) if y is None else _flat(y)
+    return _regroup(iter([queued(queue, i, t, queue.seen, first, stop) for i, t in enumerate(fresh)]), queue.out)
+
+
+class BroadcastReduce(Parallel):
+    """Feed the same stream to all branches and reduce their outputs to one.
+
+    Args:
+        modules: the branches, or one ``OrderedDict`` of them.
+        reduce: ``"sum"``, ``"concat"`` (channels), ``"mul"``, ``"max"``, or a function of the list of tensors.
+        auto_delay: align the branches' delays. With ``False`` they must be equal already.
+
+    Raises:
+        ShapeMismatch: branches with different temporal strides; or, at the end of a clip, of different lengths.
+        NotStreamable: ``auto_delay=False`` with different delays.
+
+    Example:
+        >>> inception = co.BroadcastReduce(
+        ...     co.Conv1d(2, 4, 1), co.Conv1d(2, 4, 3, padding=1), co.Conv1d(2, 4, 5, padding=2), reduce="concat"
+        ... )
+        >>> inception.receptive_field, inception.delay, inception(torch.randn(1, 2, 10)).shape
+        (5, 2, torch.Size([1, 12, 10]))
+    """
+
+    def __init__(
+        self,
+        *modules: nn.Module | dict[str, nn.Module],
+        reduce: str | Callable[[Sequence[Tensor]], Tensor] = "sum",
+        auto_delay: bool = True,
+    ):
+        super().__init__(*modules, auto_delay=auto_delay)
+        self.__dict__["reducer"] = Reduce(reduce)  # not a child: it has neither parameters nor state
+        self.copies = not isinstance(self.reducer.reduce, str) or len(self) == 1
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        return BroadcastReduce(modules, reduce=self.reduce, auto_delay=self.auto_delay)
+
+    @property
+    def reduce(self) -> str | Callable[[Sequence[Tensor]], Tensor]:
+        """How the outputs are reduced."""
+        return self.reducer.reduce  # type: ignore[no-any-return]
+
+    @property
+    def kind(self) -> str:
+        return f"{type(self).__name__} {self.reducer.kind}"
+
+    def forward(self, input: Wire) -> Wire:
+        """The reduced outputs of the branches on the clip."""
+        return self.reducer.rearrange(super().forward.__wrapped__(self, input))
+
+    def split(self, x: Any) -> Sequence[Any]:
+        return [x] * len(self._modules)
+
+    def merge(self, outs: list[Wire]) -> Wire:
+        return self.reducer.rearrange(outs)
+
+    def merge_frames(self, outs: list[Any], name: str) -> Any:
+        return self.reducer.out(outs, name)
+
+    def extra_repr(self) -> str:
+        return f"reduce={self.reducer.extra_repr()}"
+
+
+class Residual(BroadcastReduce):
+    """A module and a shortcut around it, reduced. The shortcut waits for the module.
+
+    The children are named ``"0"`` (the shortcut) and ``"1"`` (the module).
+
+    Args:
+        module: maps ``(B, C, T, *S)`` to a shape that can be reduced with its input.
+        temporal_fill: what :meth:`warm_up` feeds, ``"zeros"`` (also for ``None``) or ``"neg_inf"``.
+        reduce: as in :class:`BroadcastReduce`.
+        residual_shrink: how the shortcut loses the frames that the module loses for want of padding: ``"centered"`` (or
+            ``True``) at both ends, ``"lagging"`` at the end, ``"leading"`` at the start; ``False``: it loses none.
+
+    Example:
+        >>> block = co.Residual(co.Conv1d(4, 4, 3), residual_shrink=True)
+        >>> block.delay, block(torch.randn(1, 4, 10)).shape
+        (2, torch.Size([1, 4, 8]))
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        temporal_fill: PaddingMode | str | None = None,
+        reduce: str | Callable[[Sequence[Tensor]], Tensor] = "sum",
+        residual_shrink: bool | str = False,
+    ):
+        if residual_shrink not in (False, True, "centered", "lagging", "leading"):
+            raise ValueError(f"residual_shrink is False, True, 'centered', 'lagging' or 'leading', not {residual_shrink!r}")
+        inner = self._converted(module, "1")
+        super().__init__(_shortcut(inner.timing, residual_shrink), inner, reduce=reduce)
+        self.temporal_fill = fill_name(temporal_fill)
+
+    def dummy_value(self) -> float:
+        return FILLS.get(self.temporal_fill, 0.0) if self.temporal_fill else self.kids[1].dummy_value()
+
+
+def _shortcut(timing: Timing, shrink: bool | str) -> CoModule:
+    if not shrink:
+        return Identity()
+    lost = timing.receptive_field - 1 - int(timing.start) - int(timing.end)
+    if lost < 0 or timing.stride != 1:
+        raise ValueError(
+            f"residual_shrink is for modules of stride 1 that lose frames; this one loses {lost} at stride {timing.stride}"
+        )
+    first = {"leading": lost, "lagging": 0}.get(str(shrink), lost // 2)
+    return Trim(first, lost - first)
+
+
+class Conditional(Parallel):
+    """Run one module or another, as a predicate says. Both are fed, so that a switch in mid-stream is seamless.
+
+    Args:
+        predicate: ``predicate(module, x) -> bool``. In a stream ``x`` is the step or the chunk at hand (an empty one when only the
+            stream's end is asked for), in ``forward`` it is the clip. Only for predicates that depend neither on the chunking nor
+            on the batch are the three ways to run equal.
+        on_true: module for ``True``.
+        on_false: module for ``False``; by default the identity.
+
+    Example:
+        >>> smooth = co.Conditional(lambda module, x: module.on, co.AvgPool1d(3, stride=1, padding=1))
+        >>> smooth.on = False
+        >>> smooth.delay, smooth(torch.tensor([[[3.0, 0.0, 3.0]]]))
+        (1, tensor([[[3., 0., 3.]]]))
+    """
+
+    def __init__(self, predicate: Callable[[CoModule, Any], bool], on_true: nn.Module, on_false: nn.Module | None = None):
+        if not callable(predicate):
+            raise TypeError(f"Conditional takes a function predicate(module, x) -> bool, got {type(predicate).__name__}")
+        super().__init__(on_true, Identity() if on_false is None else on_false)
+        self.predicate = predicate
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        raise NotStreamable("Conditional has exactly two modules, on_true and on_false: build another one")
+
+    append = insert = extend = __delitem__ = _like
+
+    def _choice(self, x: Any) -> int:
+        return 0 if self.predicate(self, x) else 1
+
+    def forward(self, input: Wire) -> Wire:
+        """The chosen module's clip computation."""
+        return run_clip(self.kids[self._choice(input)], input)
+
+    def split(self, x: Any) -> Sequence[Any]:
+        return [x, x]
+
+    def merge_frames(self, outs: list[Any], name: str) -> Any:
+        if outs[0] != outs[1]:
+            raise ShapeMismatch(f"{name}: on_true gives steps {outs[0]} and on_false {outs[1]}; they must be alike")
+        return outs[0]
+
+    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        choice = self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
+        outs, have, ends = self._branches(x, node, e, call)
+        stop, ended = (have[choice], ends[choice]) if call.final else (min(have), min(ends))
+        self._leave(x, node, have, stop, call)
+        if stop == node.sent:
+            return None, ended
+        return _taken(node.kids[2 + choice], outs[choice], node.sent, stop), ended
+
+    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        choice = self._choice(x)
+        both = super().advance_step(x, node, call)
+        return None if both is None else both[choice]

@@ -1,0 +1,343 @@
+"""The state of a stream: a tree of nodes that mirrors the network, and the writes that a call wants to make to it.
+
+A kernel never changes state. It reads the tensors of its node, and puts what should change into the :class:`Call`. Only when
+the whole network has run without an error does the root apply these changes: in place, to the tensors that the root owns, or
+as new tensors (pure steps, and whenever gradients are enabled). This one rule gives purity (``update_state=False`` drops the
+changes), exception safety and the in-place speed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ShapeMismatch, StateMismatch
+from .timing import IDENTITY, Timing
+
+Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one step ``(B, C, *S)`` looks like: shape, dtype, device."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(step: Wire) -> Any:
+        """The frame of a step, or a list of frames for a list of steps."""
+        if isinstance(step, Tensor):
+            return Frame(tuple(step.shape), step.dtype, step.device)
+        if isinstance(step, (list, tuple)) and step:
+            return [Frame.of(s) for s in step]
+        raise ShapeMismatch(f"a step is a tensor (B, C, *S) or a list of them, not {type(step).__name__}")
+
+    def resized(self, *shape: int) -> Frame:
+        """The same dtype and device with another shape."""
+        return replace(self, shape=shape)
+
+    def zeros(self, *time: int) -> Tensor:
+        """A step of zeros, or with ``time`` a chunk of so many."""
+        return torch.zeros(*self.shape[:2], *time, *self.shape[2:], dtype=self.dtype, device=self.device)
+
+    def __str__(self) -> str:
+        return f"{tuple(self.shape)} {str(self.dtype).removeprefix('torch.')} on {self.device}"
+
+
+def frames(tree: Any) -> list[Frame]:
+    """All frames in a nested list."""
+    return [tree] if isinstance(tree, Frame) else [f for t in tree for f in frames(t)]
+
+
+def rewire(fn: Callable[..., Any], *wires: Wire) -> Wire:
+    """Apply ``fn`` to tensors (or frames), or to the tensors in equally nested lists of them."""
+    if isinstance(wires[0], (list, tuple)):
+        return [rewire(fn, *w) for w in zip(*wires, strict=True)]
+    return fn(*wires)
+
+
+def same(first: Tensor, *_: Tensor) -> Tensor:
+    """The wire's first value."""
+    return first
+
+
+def length(wire: Wire) -> int:
+    """The number of frames in a chunk (``None`` has none)."""
+    while isinstance(wire, (list, tuple)):
+        wire = wire[0]
+    return 0 if wire is None else wire.shape[2]
+
+
+class Node:
+    """The state of one use of a module in a network.
+
+    Attributes:
+        path: where in the network, in the names of ``named_modules``.
+        kind: what stands there, in words; part of the network's signature.
+        out: the frame that leaves here (or a list of them).
+        held: the frame that is kept in the state, where the kernel needs to know it.
+        tensors: the state tensors, batch in dim 0, named by ``names``.
+        seen: frames delivered to this module so far.
+        sent: frames it has returned so far.
+        delay, stride: the counts as far as the fast path needs them (:class:`~continual.timing.Plain`).
+        memo: what a kernel prepared for these very tensors; dropped when they are replaced.
+    """
+
+    __slots__ = ("delay", "held", "kids", "kind", "memo", "names", "out", "path", "seen", "sent", "stride", "tensors")
+
+    def __init__(
+        self,
+        path: str,
+        kind: str,
+        out: Any,
+        tensors: Mapping[str, Tensor] | None = None,
+        kids: list[Node] | None = None,
+        held: Any = None,
+    ):
+        self.path, self.kind, self.out, self.held = path, kind, out, held
+        self.names = tuple(tensors or ())
+        self.tensors: list[Tensor] = list((tensors or {}).values())
+        self.kids = kids or []
+        self.seen = self.sent = self.delay = 0
+        self.stride = 1
+        self.memo: Any = None
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it."""
+        yield self
+        for kid in self.kids:
+            yield from kid.walk()
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
+        """A copy of the tree with ``fn`` applied to every tensor."""
+        node = Node.__new__(Node)
+        for name in ("path", "kind", "out", "held", "names", "seen", "sent", "delay", "stride"):
+            setattr(node, name, getattr(self, name))
+        node.memo = None
+        node.tensors = [fn(t) for t in self.tensors]
+        node.kids = [kid.map(fn) for kid in self.kids]
+        return node
+
+
+class Call:
+    """What one call on a network wants to change, collected while the kernels run.
+
+    Attributes:
+        final: whether the stream ends with this call, so that what waits is flushed and end padding is added.
+    """
+
+    __slots__ = ("final", "puts", "rings", "slots", "ticks")
+
+    def __init__(self, final: bool = False):
+        self.final = final
+        self.slots: list[tuple[Tensor, Tensor]] = []
+        self.ticks: list[tuple[Node, int, int]] = []
+        self.rings: list[tuple[Node, int, int, Tensor]] = []
+        self.puts: list[tuple[Node, int, Tensor]] = []
+
+    def tick(self, node: Node, seen: int, sent: int) -> None:
+        """Count the frames that came and left."""
+        self.ticks.append((node, seen, sent))
+
+    def put(self, node: Node, index: int, value: Tensor) -> None:
+        """Replace the state tensor ``index`` of a node by ``value``."""
+        self.puts.append((node, index, value))
+
+    def ring(self, node: Node, index: int, first: int, chunk: Tensor) -> None:
+        """Write frames ``first, first + 1, …`` of a wire, ``(B, C, n, *S)``, into a ring ``(B, L, C, *S)``.
+
+        Frame ``i`` goes to slot ``i % L``. Frames that would be overwritten at once are left out.
+        """
+        size, count = node.tensors[index].shape[1], chunk.shape[2]
+        if size and count:
+            if count > size:
+                first, chunk = first + count - size, chunk[:, :, count - size :]
+            self.rings.append((node, index, first % size, chunk))
+
+    def apply_in_place(self) -> None:
+        """Make the changes in the tensors themselves."""
+        for slot, frame in self.slots:
+            slot.copy_(frame)
+        for node, index, position, chunk in self.rings:
+            ring = node.tensors[index]
+            fit = min(chunk.shape[2], ring.shape[1] - position)
+            by_time = chunk.transpose(1, 2)
+            ring[:, position : position + fit].copy_(by_time[:, :fit])
+            if fit < chunk.shape[2]:
+                ring[:, : chunk.shape[2] - fit].copy_(by_time[:, fit:])
+        for node, index, value in self.puts:
+            node.tensors[index].copy_(value)
+        for node, seen, sent in self.ticks:
+            node.seen, node.sent = seen, sent
+
+    def apply_as_new(self) -> None:
+        """Make the changes as new tensors, through which gradients flow."""
+        changed: list[tuple[Node, int, Tensor]] = []
+        for node, index, position, chunk in self.rings:
+            ring, by_time = node.tensors[index], chunk.transpose(1, 2)
+            fit = min(chunk.shape[2], ring.shape[1] - position)
+            left = chunk.shape[2] - fit
+            parts = (by_time[:, fit:], ring[:, left:position], by_time[:, :fit], ring[:, position + fit :])
+            changed.append((node, index, torch.cat(parts, 1).to(ring.dtype)))
+        for node, index, value in self.puts:
+            changed.append((node, index, value.to(node.tensors[index].dtype, copy=True)))
+        for node, index, value in changed:
+            node.tensors[index], node.memo = value, None
+        for node, seen, sent in self.ticks:
+            node.seen, node.sent = seen, sent
+
+
+@dataclass
+class State:
+    """A stream's whole state: the number of steps seen, and named tensors. Take it as a value: steps never change it.
+
+    Attributes:
+        clock: steps that the stream has seen.
+        frame: the step that it runs on.
+        node: the tree of tensors.
+
+    Example:
+        >>> net = co.Sequential(co.Conv1d(2, 4, 3, padding=1), co.Delay(2))
+        >>> state = net.init_state(torch.zeros(1, 2))
+        >>> {name: tuple(t.shape) for name, t in state.tensors.items()}
+        {'0.window': (1, 2, 2), '1.frames': (1, 2, 4)}
+        >>> state.clock, state.nbytes
+        (0, 48)
+    """
+
+    clock: int
+    frame: Any
+    node: Node
+    owned: bool = field(default=True, repr=False)
+    quick: bool = field(default=False, repr=False)
+    version: int = field(default=-1, repr=False)
+    stored_signature: str = field(default="", repr=False)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The state tensors by name: the module's path and the tensor's own name."""
+        return {
+            f"{node.path}.{name}".lstrip("."): tensor
+            for node in self.node.walk()
+            for name, tensor in zip(node.names, node.tensors, strict=True)
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all state tensors, for the whole batch."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    @property
+    def signature(self) -> str:
+        """A digest of the network's structure and of all shapes but the batch's; equal for twins only."""
+        if self.stored_signature:
+            return self.stored_signature
+        lines = [str([(f.shape[1:], str(f.dtype)) for f in frames(self.frame)])]
+        for node in self.node.walk():
+            outs = [(f.shape[1:], str(f.dtype)) for f in frames(node.out)]
+            held = [(n, tuple(t.shape[1:]), str(t.dtype)) for n, t in zip(node.names, node.tensors, strict=True)]
+            lines.append(f"{node.path} {node.kind} {outs} {held}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> State:
+        """A copy with ``fn`` applied to every tensor; the frame follows a change of dtype or device."""
+
+        def moved(f: Frame) -> Frame:
+            like = fn(torch.empty(0, dtype=f.dtype, device=f.device))
+            return replace(f, dtype=like.dtype, device=like.device)
+
+        state = replace(self, node=self.node.map(fn), frame=rewire(moved, self.frame))
+        for node in state.node.walk():
+            node.out = rewire(moved, node.out)
+            node.held = None if node.held is None else rewire(moved, node.held)
+        return state
+
+    def clone(self) -> State:
+        """An independent copy, with ordinary tensors also under ``torch.inference_mode``."""
+        with torch.inference_mode(False):
+            return self.map(torch.clone)
+
+    def detach(self) -> State:
+        """An independent copy without an autograd graph."""
+        with torch.inference_mode(False):
+            return self.map(lambda t: t.detach().clone())
+
+    def forked(self) -> State:
+        """A copy of the tree with the same tensors: what a pure step builds its new state in."""
+        return replace(self, node=self.node.map(lambda t: t), owned=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.detach().__dict__ if any(t.requires_grad for t in self.tensors.values()) else self.__dict__.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self.detach()
+
+    def check_twin(self, other: State, name: str) -> None:
+        """Refuse a state whose network is not this one's."""
+        if self.signature == other.signature:
+            return
+        mine, theirs = _described(self), _described(other)
+        first = next((f"{a or 'nothing'} here, {b or 'nothing'} in the state" for a, b in _zip(mine, theirs) if a != b), "")
+        raise StateMismatch(
+            f"{name}: this state belongs to another network ({first}). A state fits the network it was taken from: the same "
+            "modules, shapes (the batch size aside) and dtype"
+        )
+
+
+def _described(state: State) -> list[str]:
+    steps = [f"a step (*, {', '.join(map(str, f.shape[1:]))}) {f.dtype}" for f in frames(state.frame)]
+    return steps + [
+        f"'{node.path}' {node.kind} → {[f.shape[1:] for f in frames(node.out)]}"
+        + (f" holding {[tuple(t.shape[1:]) for t in node.tensors]}" if node.tensors else "")
+        for node in state.node.walk()
+    ]
+
+
+def _zip(a: list[str], b: list[str]) -> Iterator[tuple[str, str]]:
+    size = max(len(a), len(b))
+    yield from zip(a + [""] * (size - len(a)), b + [""] * (size - len(b)), strict=True)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Where a module stands while a stream is opened: its path, and the timing of all that is before it."""
+
+    path: str = ""
+    before: Timing = IDENTITY
+
+    def below(self, name: str, before: Timing = IDENTITY) -> Opening:
+        """The place of a child, after ``before`` within this module."""
+        return Opening(f"{self.path}.{name}".lstrip("."), self.before.then(before))
+
+
+def ring_zeros(frame: Frame, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
+    """A cold ring ``(B, L, C, *S)``, time before channels so that a window is one block of memory.
+
+    With ``last`` the channels are innermost in memory (channels-last frames), the shape is the same.
+    """
+    batch, channels, *space = frame.shape
+    with torch.inference_mode(False):
+        if last:
+            ring = torch.full((batch, depth, *space, channels), fill, dtype=frame.dtype, device=frame.device)
+            return ring.movedim(-1, 2)
+        return torch.full((batch, depth, channels, *space), fill, dtype=frame.dtype, device=frame.device)
+
+
+def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:
+    """Frames ``first … stop - 1`` of the wire as pieces ``(B, C, n, *S)``, in order. They are views of the ring."""
+    if stop <= first:
+        return []
+    size = ring.shape[1]
+    a, count = first % size, stop - first
+    fit = min(count, size - a)
+    pieces = [ring[:, a : a + fit].transpose(1, 2)]
+    if fit < count:
+        pieces.append(ring[:, : count - fit].transpose(1, 2))
+    return pieces
