@@ -1,0 +1,222 @@
+"""Hypothesis strategies of random networks and clips.
+
+All layers map ``channels`` to ``channels`` and keep the size of space, so that any of them can follow or stand beside any other.
+A *block* of stride ``s`` and loss ``c`` maps ``e`` frames to ``(e - 1 - c) // s + 1``: blocks that agree in both can be branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import continual as co
+
+CHANNELS = 2
+SPACE = {1: (), 2: (3,), 3: (3, 2)}
+CONV = {1: co.Conv1d, 2: co.Conv2d, 3: co.Conv3d}
+AVG = {1: co.AvgPool1d, 2: co.AvgPool2d, 3: co.AvgPool3d}
+MAX = {1: co.MaxPool1d, 2: co.MaxPool2d, 3: co.MaxPool3d}
+NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+BRANCH_REDUCTIONS = ("sum", "mul", "max")
+
+
+def module_is(net: nn.Module, *classes: type) -> bool:
+    """Whether a module of one of these classes is in the network."""
+    return any(isinstance(m, classes) for m in net.modules())
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+
+def _space(draw: Draw, dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Kernel and padding over space that keep its size."""
+    kernel = tuple(draw(st.sampled_from((1, 3))) for _ in range(dims - 1))
+    return kernel, tuple(k // 2 for k in kernel)
+
+
+def _extent(draw: Draw, extent: int) -> tuple[int, int]:
+    """A kernel and a dilation of this extent."""
+    if extent == 1:
+        return 1, draw(st.sampled_from((1, 2)))
+    dilation = draw(st.sampled_from([d for d in (1, 2, 3) if (extent - 1) % d == 0]))
+    return (extent - 1) // dilation + 1, dilation
+
+
+def _conv(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, padding: int) -> nn.Module:
+    spaces, pads = _space(draw, dims)
+    fills = ["zeros", "replicate", *(["reflect"] if padding <= (kernel - 1) * dilation - padding else [])]
+    options: dict[str, Any] = {}
+    if padding:
+        options = {"temporal_fill": draw(st.sampled_from([None, *fills]))}
+    return CONV[dims](
+        CHANNELS,
+        CHANNELS,
+        (kernel, *spaces),
+        (stride, *(1,) * (dims - 1)),
+        (padding, *pads),
+        (dilation, *(1,) * (dims - 1)),
+        groups=draw(st.sampled_from((1, 1, CHANNELS))),
+        bias=draw(st.sampled_from((True, True, False))),
+        **options,
+    )
+
+
+def _pool(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, padding: int, ceil_mode: bool = False) -> nn.Module:
+    spaces, pads = _space(draw, dims)
+    full = {
+        "kernel_size": (kernel, *spaces),
+        "stride": (stride, *(1,) * (dims - 1)),
+        "padding": (padding, *pads),
+        "dilation": (dilation, *(1,) * (dims - 1)),
+        "ceil_mode": ceil_mode,
+        "temporal_fill": draw(st.sampled_from((None, "zeros", "replicate"))) if padding else None,
+    }
+    if draw(st.booleans()):
+        return MAX[dims](**full)
+    return AVG[dims](count_include_pad=draw(st.booleans()), **full)
+
+
+def _norm(dims: int) -> nn.Module:
+    norm = NORM[dims](CHANNELS)
+    for value, low in ((norm.running_mean, -1), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1)):
+        nn.init.uniform_(value, low, low + 1.5)
+    return norm.eval()
+
+
+def _pointwise(draw: Draw, dims: int) -> nn.Module:
+    make = draw(
+        st.sampled_from(
+            (nn.ReLU, nn.Tanh, nn.GELU, lambda: _norm(dims), lambda: nn.Softmax(dim=1), lambda: nn.Dropout(0.5), nn.PReLU,
+             lambda: co.Linear(CHANNELS, CHANNELS, channel_dim=1), lambda: co.Add(0.5), lambda: co.Multiply(-1.5), co.Identity,
+             lambda: co.Lambda(lambda step: step.flip(1)), lambda: co.Lambda(lambda clip: clip * 2, takes_time=True))
+        )
+    )  # fmt: skip
+    return make()
+
+
+def _free(draw: Draw, dims: int) -> nn.Module:
+    """A layer of any loss: padding beyond the kernel, ``ceil_mode``, "same" with an even kernel, cuts."""
+    kernel, dilation, stride = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 1, 2, 3)))
+    extent = dilation * (kernel - 1) + 1
+    match draw(st.sampled_from(("conv", "conv", "conv", "wide", "pool", "pool", "trim", "skip"))):
+        case "conv":
+            return _conv(draw, dims, kernel, dilation, stride, draw(st.integers(0, extent - 1)))
+        case "wide":
+            return _conv(draw, dims, kernel, dilation, stride, draw(st.integers(0, extent + 2)))
+        case "pool":
+            padding = draw(st.integers(0, extent // 2)) if dilation == 1 else 0
+            return _pool(draw, dims, kernel, dilation, stride, padding, draw(st.booleans()))
+        case "trim":
+            return co.Trim(draw(st.integers(0, 2)), draw(st.integers(0, 3)))
+    return co.Skip(draw(st.integers(0, 3)))
+
+
+def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
+    """A layer of this stride and loss."""
+    choices = ["conv", "conv", "conv"]
+    if loss >= 0:
+        choices += ["pool"]
+    if stride == 1 and loss >= 0:
+        choices += ["trim", "causal"]
+    if stride == 1 and loss == 0:
+        choices += ["pointwise", "delay", "same"]
+    padding = draw(st.integers(max(0, -loss), max(0, -loss) + 2))
+    kernel, dilation = _extent(draw, loss + 1 + 2 * padding)
+    match draw(st.sampled_from(choices)):
+        case "conv":
+            return _conv(draw, dims, kernel, dilation, stride, padding)
+        case "pool":
+            return _pool(draw, dims, loss + 1 + 2 * padding, 1, stride, padding)
+        case "trim":
+            first = draw(st.integers(0, loss))
+            return co.Trim(first, loss - first)
+        case "causal":
+            wide = _conv(draw, dims, kernel, dilation, 1, (kernel - 1) * dilation)
+            return co.Sequential(wide, co.Trim(loss, (kernel - 1) * dilation))
+        case "delay":
+            return co.Delay(draw(st.integers(0, 4)))
+        case "same":
+            spaces, _ = _space(draw, dims)
+            return CONV[dims](CHANNELS, CHANNELS, (draw(st.integers(1, 5)), *spaces), padding="same")
+    return _pointwise(draw, dims)
+
+
+# ---- blocks ---------------------------------------------------------------------------------------------------------
+
+
+def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Module:
+    """A block of this stride and loss, nested ``depth`` deep at most."""
+    kinds = ["layer"]
+    if depth:
+        kinds += ["before", "after", "branches", "concat"]
+        if stride == 1:
+            kinds += ["residual"] * (loss >= 0)
+        if (stride, loss) == (1, 0):
+            kinds += ["conditional", "twice", "streams"]
+    deeper = depth - 1
+    match draw(st.sampled_from(kinds)):
+        case "layer":
+            return _exact(draw, dims, stride, loss)
+        case "before":
+            return co.Sequential(block(draw, dims, 1, 0, deeper), block(draw, dims, stride, loss, deeper))
+        case "after":
+            return co.Sequential(block(draw, dims, stride, loss, deeper), block(draw, dims, 1, 0, deeper))
+        case "branches":
+            branches = [block(draw, dims, stride, loss, deeper) for _ in range(draw(st.integers(1, 3)))]
+            return co.BroadcastReduce(*branches, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
+        case "concat":
+            branches = [block(draw, dims, stride, loss, deeper) for _ in range(2)]
+            joined = CONV[dims](2 * CHANNELS, CHANNELS, 1)
+            return co.Sequential(co.BroadcastReduce(*branches, reduce="concat"), joined)
+        case "residual":
+            shrink = draw(st.sampled_from((True, "centered", "lagging", "leading") if loss else (False, True)))
+            inner = _shrinking(draw, dims, loss, deeper)
+            return co.Residual(inner, residual_shrink=shrink, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
+        case "conditional":
+            choice = draw(st.booleans())
+            a, b = (block(draw, dims, 1, 0, deeper) for _ in range(2))
+            return co.Conditional(lambda module, x: choice, a, b)
+        case "twice":
+            shared = block(draw, dims, 1, 0, deeper)
+            return co.Sequential(shared, _pointwise(draw, dims), shared)
+    branches = [block(draw, dims, 1, 0, deeper) for _ in range(2)]
+    order = draw(st.sampled_from(([0, 1], [1, 0], [1, 1])))
+    return co.Sequential(co.Broadcast(2), co.Parallel(*branches), co.ParallelDispatch(order), co.Reduce("sum"))
+
+
+def _shrinking(draw: Draw, dims: int, loss: int, depth: int) -> nn.Module:
+    """A block that loses frames evenly, as convolutions do (a cut says which ones go, so a shrink can't be guessed)."""
+    padding = draw(st.integers(0, 1))
+    kernel, dilation = _extent(draw, loss + 1 + 2 * padding)
+    made = _conv(draw, dims, kernel, dilation, 1, padding)
+    return co.Sequential(block(draw, dims, 1, 0, depth), made) if depth else made
+
+
+def network(draw: Draw, dims: int, depth: int = 2) -> co.CoModule:
+    """Up to four blocks and free layers in a row."""
+    parts = []
+    for _ in range(draw(st.integers(1, 4 if dims == 1 else 2))):
+        if draw(st.booleans()):
+            parts.append(_free(draw, dims))
+        else:
+            stride, loss = draw(st.sampled_from((1, 1, 1, 2, 3))), draw(st.sampled_from((0, 0, 0, 1, 2, 3, -2)))
+            parts.append(block(draw, dims, stride, loss, depth))
+    return parts[0] if len(parts) == 1 and draw(st.booleans()) else co.Sequential(*parts)
+
+
+@st.composite
+def networks_and_clips(
+    draw: Draw, dims: int = 1, depth: int = 2, dtype: torch.dtype = torch.float64, longest: int = 60
+) -> tuple[Any, Tensor]:
+    """A random network with a clip that is mostly, but not always, long enough for it."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    net = network(draw, dims, depth).to(dtype).eval()
+    field = min(net.receptive_field, longest - 20)
+    total = draw(st.integers(max(1, field - 3), field + 4 * min(6, int(net.timing.stride)) + 8))
+    return net, torch.randn(draw(st.integers(1, 3)), CHANNELS, total, *SPACE[dims]).to(dtype)

@@ -1,0 +1,77 @@
+"""The contract on random networks, and the counter-examples that this has found."""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import continual as co
+from tests.contract import check_contract, check_gradients, clip_of, length, outputs_due
+from tests.strategies import module_is, networks_and_clips
+
+EXAMPLES = settings().max_examples  # 50, or 400 in CI
+SLICES = 3 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 1  # one test each, so that workers share them
+
+
+def check(net: Any, clip: Tensor, seed: int) -> None:
+    note(f"{net}\nclip {tuple(clip.shape)}")
+    check_contract(net, clip, seed=seed)
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+@given(data=st.data())
+@settings(max_examples=EXAMPLES)
+def test_one_dimension(part: int, data: st.DataObject):
+    check(*data.draw(networks_and_clips(depth=part)), seed=part)
+
+
+@given(case=networks_and_clips(depth=3))
+@settings(max_examples=EXAMPLES)
+def test_deep(case: tuple[Any, Tensor]):
+    check(*case, seed=0)
+
+
+@given(case=networks_and_clips(dtype=torch.float32))
+@settings(max_examples=EXAMPLES)
+def test_single_precision(case: tuple[Any, Tensor]):
+    check(*case, seed=1)
+
+
+@given(case=networks_and_clips(dims=2))
+@settings(max_examples=EXAMPLES // 2)
+def test_two_dimensions(case: tuple[Any, Tensor]):
+    check(*case, seed=2)
+
+
+@given(case=networks_and_clips(dims=3, depth=1))
+@settings(max_examples=EXAMPLES // 2)
+def test_three_dimensions(case: tuple[Any, Tensor]):
+    check(*case, seed=3)
+
+
+@given(case=networks_and_clips(depth=2))
+@settings(max_examples=EXAMPLES // 2)
+def test_no_output_is_held_back(case: tuple[Any, Tensor]):
+    """Counts equal dependence found by marking the future with NaN (delays wait on purpose: their counts are an upper bound)."""
+    net, clip = case
+    note(f"{net}\nclip {tuple(clip.shape)}")
+    waits = module_is(net, co.Delay, co.Conditional, co.ParallelDispatch)
+    with torch.no_grad():
+        if length(clip_of(net, clip)) == 0:
+            return
+        for n in range(length(clip) + 1):
+            due, given_out = outputs_due(net, clip, n), net.timing.delivered(n)
+            assert given_out <= due if waits else given_out == due, f"after {n} inputs {given_out} outputs, {due} are due"
+
+
+@given(case=networks_and_clips(depth=2))
+@settings(max_examples=EXAMPLES // 2)
+def test_gradients(case: tuple[Any, Tensor]):
+    net, clip = case
+    note(f"{net}\nclip {tuple(clip.shape)}")
+    if length(clip_of(net, clip)):
+        check_gradients(net, clip)
