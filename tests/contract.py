@@ -254,19 +254,21 @@ def check_pure_steps(net: Any, clip: Wire, expected: Wire, rng: random.Random) -
 # ---- dependence, by brute force -------------------------------------------------------------------------------------
 
 
-def outputs_due(net: Any, clip: Tensor, n: int) -> int:
-    """How many leading outputs neither exist nor change with what comes after ``n`` inputs: none of them may be held back."""
-    if n == 0:
-        return 0
+def outputs_due(net: Any, clip: Tensor) -> list[int]:
+    """For ``n = 0, 1, …``: how many leading outputs neither exist nor change with what comes after ``n`` inputs.
+
+    None of them may be held back. ``n`` stops a receptive field (and a margin for crops) before the end of the clip.
+    """
     total = length(clip)
-    spoilt = clip.clone()
-    spoilt[:, :, n:] = float("nan")
-    y = clip_of(net, spoilt)
-    if y is None:
-        return 0
-    due = min(length(clip_of(net, clip[:, :, :end])) for end in range(n, total + 1))
-    known = (~y.isnan()).movedim(2, 0).flatten(1).all(1)
-    return min(due, int(known.long().cumprod(0).sum()))
+    lengths = [length(clip_of(net, clip[:, :, :end])) for end in range(total + 1)]
+    due = [0]
+    for n in range(1, total - net.receptive_field - 12):
+        spoilt = clip.clone()
+        spoilt[:, :, n:] = float("nan")
+        y = clip_of(net, spoilt)
+        known = (~y.isnan()).movedim(2, 0).flatten(1).all(1).long().cumprod(0)
+        due.append(min(int(known.sum()), *lengths[n:]))
+    return due
 
 
 def gradients(net: Any, y: Tensor, clip: Tensor) -> list[Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import continual as co
 
 CHANNELS = 2
-SPACE = {1: (), 2: (3,), 3: (3, 2)}
+SPACE = {1: (), 2: (3,), 3: (4, 3)}
 CONV = {1: co.Conv1d, 2: co.Conv2d, 3: co.Conv3d}
 AVG = {1: co.AvgPool1d, 2: co.AvgPool2d, 3: co.AvgPool3d}
 MAX = {1: co.MaxPool1d, 2: co.MaxPool2d, 3: co.MaxPool3d}
