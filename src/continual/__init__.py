@@ -6,6 +6,14 @@
 """
 
 from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip
+from .adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+)
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
@@ -26,6 +34,73 @@ from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxP
 from .shape import Reshape
 from .skip import Skip
 from .state import State
+from .storage import load_state, save_state
+from .summary import summary
 from .timing import Timing
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "Add",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "Broadcast",
+    "BroadcastReduce",
+    "CapacityError",
+    "CoModule",
+    "Conditional",
+    "Constant",
+    "ContinualError",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "Delay",
+    "ExportError",
+    "Identity",
+    "Lambda",
+    "Linear",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "Multiply",
+    "NotStreamable",
+    "One",
+    "PaddingMode",
+    "Parallel",
+    "ParallelDispatch",
+    "Reduce",
+    "Reshape",
+    "Residual",
+    "Sequential",
+    "ShapeMismatch",
+    "Skip",
+    "State",
+    "StateMismatch",
+    "StreamMismatch",
+    "Timing",
+    "Trim",
+    "Zero",
+    "call_mode",
+    "closure",
+    "container",
+    "continual",
+    "conv",
+    "convert",
+    "delay",
+    "forward_stepping",
+    "linear",
+    "load_state",
+    "module",
+    "pooling",
+    "save_state",
+    "shape",
+    "summary",
+    "skip",
+]

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from torch import nn
 
+from .calling import call_with_hooks, has_hooks
 from .errors import NotStreamable
-from .module import CoModule, call_with_hooks, has_hooks, structure_changed
+from .module import CoModule, structure_changed
 from .registry import to_continual
 from .state import Call, Node, Wire
 

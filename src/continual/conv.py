@@ -11,17 +11,29 @@ from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
 from .module import PaddingMode
+from .registry import Twin
 from .state import Frame, Node
 from .window import SlidingWindow, fill_name, per_dim
 
-_CONV = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+_CONV: Any = (None, F.conv1d, F.conv2d, F.conv3d)
 _FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-class _Conv(SlidingWindow, nn.modules.conv._ConvNd):
+class _Conv(Twin, SlidingWindow):
     """What the three convolutions share; their number of dimensions is data."""
 
     dims: int
+    in_channels: int
+    out_channels: int
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+    padding_mode: Any
+    weight: Tensor
+    bias: Tensor | None
+    _pads: list[tuple[int, int]]
     _prepared = frozenset({"_cache"})
 
     def __init__(
@@ -39,7 +51,8 @@ class _Conv(SlidingWindow, nn.modules.conv._ConvNd):
         dtype: Any = None,
         temporal_fill: PaddingMode | str | None = None,
     ):
-        super().__init__(
+        init: Any = super().__init__  # of the torch.nn class
+        init(
             in_channels,
             out_channels,
             per_dim(kernel_size, self.dims, "kernel_size"),
@@ -124,7 +137,7 @@ class _Conv(SlidingWindow, nn.modules.conv._ConvNd):
                 )
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
-    def apply(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         if self._last and frames.is_cpu and not torch.is_grad_enabled():
             frames = frames.contiguous(memory_format=_FORMAT[frames.ndim])
         frames, pads = self._pad_space(frames, self.dims - 1)
@@ -137,7 +150,7 @@ class _Conv(SlidingWindow, nn.modules.conv._ConvNd):
             return tuple(p.flatten(1, 2) for p in pieces)
         return tuple(p[:, i] for p in pieces for i in range(p.shape[1]))
 
-    def apply_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
+    def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         if self.groups > 1:
             return self._grouped_step(parts, x)
         window = torch.cat((*parts, x), 1) if parts else x

@@ -6,15 +6,24 @@ from typing import Any
 
 from torch import nn
 
+from .adaptive import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+)
 from .conv import Conv1d, Conv2d, Conv3d
 from .linear import Linear
 from .local import forward_stepping
+from .module import CoModule
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
-from .registry import register, register_refusal, register_twin, to_continual
+from .registry import register, register_refusal, register_twin, register_window, to_continual
 
 __all__ = ["continual", "forward_stepping", "register"]
 
-for _torch, _co in (
+_TWINS: tuple[tuple[type[nn.Module], type[CoModule]], ...] = (
     (nn.Conv1d, Conv1d),
     (nn.Conv2d, Conv2d),
     (nn.Conv3d, Conv3d),
@@ -25,8 +34,19 @@ for _torch, _co in (
     (nn.MaxPool2d, MaxPool2d),
     (nn.MaxPool3d, MaxPool3d),
     (nn.Linear, Linear),
-):
+)
+_WINDOWS: tuple[tuple[type[nn.Module], type[CoModule]], ...] = (
+    (nn.AdaptiveAvgPool1d, AdaptiveAvgPool1d),
+    (nn.AdaptiveAvgPool2d, AdaptiveAvgPool2d),
+    (nn.AdaptiveAvgPool3d, AdaptiveAvgPool3d),
+    (nn.AdaptiveMaxPool1d, AdaptiveMaxPool1d),
+    (nn.AdaptiveMaxPool2d, AdaptiveMaxPool2d),
+    (nn.AdaptiveMaxPool3d, AdaptiveMaxPool3d),
+)
+for _torch, _co in _TWINS:
     register_twin(_torch, _co)
+for _torch, _co in _WINDOWS:
+    register_window(_torch, _co)
 
 register_refusal(
     nn.GroupNorm, "its statistics run over the whole clip. Remedies: BatchNorm or a norm over channels, or train it with a window"

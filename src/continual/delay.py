@@ -36,7 +36,7 @@ class Shift(CoModule):
     def open(self, frame: Frame, opening: Opening) -> Node:
         depth = self.depth()
         ring = {"frames": ring_zeros(frame, depth)} if depth else None
-        return Node(opening.path, self.kind, frame, ring)
+        return Node(opening, self.kind, frame, ring)
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         seen = node.seen
@@ -91,26 +91,26 @@ class Delay(Shift):
             raise ValueError(f"Delay takes a number of steps from 0 up, got {delay}")
         if auto_shrink not in (False, True, "centered", "lagging"):
             raise ValueError(f"Delay: auto_shrink is False, True, 'centered' or 'lagging', not {auto_shrink!r}")
-        self.steps, self.temporal_fill = int(delay), fill_name(temporal_fill)
+        self.waits, self.temporal_fill = int(delay), fill_name(temporal_fill)
         self.auto_shrink = "centered" if auto_shrink is True else auto_shrink
         if self.auto_shrink == "centered":
-            self.first = self.steps
+            self.first = self.waits
 
     @property
     def timing(self) -> Timing:
         if self.auto_shrink:
-            return Crop(self.first, self.steps)
-        return Window(self.steps + 1, end=self.steps)
+            return Crop(self.first, self.waits)
+        return Window(self.waits + 1, end=self.waits)
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip itself, or what ``auto_shrink`` leaves of it."""
-        return _cropped(self, input, self.first, self.steps) if self.auto_shrink else input
+        return _cropped(self, input, self.first, self.waits) if self.auto_shrink else input
 
     def dummy_value(self) -> float:
         return FILLS.get(self.temporal_fill or "zeros", 0.0)
 
     def extra_repr(self) -> str:
-        return f"{self.steps}" + (f", auto_shrink='{self.auto_shrink}'" if self.auto_shrink else "")
+        return f"{self.waits}" + (f", auto_shrink='{self.auto_shrink}'" if self.auto_shrink else "")
 
 
 class Trim(Shift):

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
 from .local import Local
+from .registry import Twin
 from .state import Frame, Node
 
 
-class Linear(Local, nn.Linear):
+class Linear(Twin, Local, nn.Linear):
     """``nn.Linear`` on one dimension of a clip.
 
     Args:
@@ -28,6 +29,8 @@ class Linear(Local, nn.Linear):
         Traceback (most recent call last):
         continual.errors.NotStreamable: Linear(channel_dim=-1) on a clip with 3 dimensions would mix time …
     """
+
+    channel_dim = -1
 
     def __init__(
         self,

@@ -7,12 +7,12 @@ are: ``type(local(nn.ReLU()))`` is a subclass of ``nn.ReLU`` and of :class:`Loca
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import NotStreamable
 from .module import CoModule
@@ -43,7 +43,8 @@ class Local(CoModule):
 
     def clip(self, x: Tensor) -> Tensor:
         """The computation on a chunk whose time is dim 2."""
-        return type(self).forward.__wrapped__(self, x)  # type: ignore[no-any-return, attr-defined]
+        forward: Any = type(self).forward
+        return forward.__wrapped__(self, x)
 
     def local_step(self, x: Tensor) -> Tensor:
         """The computation on a step."""
@@ -60,7 +61,7 @@ class Local(CoModule):
 
     def open(self, frame: Frame, opening: Opening) -> Node:
         self.check(frame, named(opening.path, self))
-        return Node(opening.path, self.kind, self.out(frame))
+        return Node(opening, self.kind, self.out(frame), held=frame)
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         return (None if x is None else self.clip(x)), e
@@ -76,12 +77,12 @@ class _Adopted(Local):
 
     def clip(self, x: Tensor) -> Tensor:
         if self.time_dim == 2:
-            return self.adopts.forward(self, x)  # type: ignore[no-any-return]
-        return self.adopts.forward(self, x.movedim(2, self.time_dim)).movedim(self.time_dim, 2)  # type: ignore[no-any-return]
+            return self.adopts.forward(self, x)
+        return self.adopts.forward(self, x.movedim(2, self.time_dim)).movedim(self.time_dim, 2)
 
     def local_step(self, x: Tensor) -> Tensor:
         dim = self.time_dim
-        return self.adopts.forward(self, x.unsqueeze(dim)).squeeze(dim)  # type: ignore[no-any-return]
+        return self.adopts.forward(self, x.unsqueeze(dim)).squeeze(dim)
 
     def check(self, frame: Frame, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
@@ -91,16 +92,18 @@ class _Adopted(Local):
         return _rebuild, (self.adopts, type(self).__name__), self.__getstate__()
 
     def macs(self, node: Node, frame: Frame) -> int:
-        if isinstance(self, nn.Linear):
-            return int(self.in_features * torch.Size(frame.shape[1:]).numel())
-        return 0
+        if next(self.parameters(), None) is None or isinstance(node.held, list):
+            return 0
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self.local_step(node.held.zeros())
+        return counter.get_total_flops() // 2 // node.held.shape[0]
 
 
 class _Pointwise(_Adopted):
     """Elementwise: a step needs no time axis, and the frame keeps its shape."""
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x)  # type: ignore[no-any-return]
+        return self.adopts.forward(self, x)
 
     def out(self, frame: Frame) -> Frame:
         return frame
@@ -171,7 +174,7 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
         first, last = module.start_dim % ndim, module.end_dim % ndim
         if first <= 2 and last >= 2 and first != last:
             return f"{name}({module.start_dim}, {module.end_dim}) merges time with other dimensions; start at dim 3, or use co.Reshape"
-    if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:  # type: ignore[operator]
+    if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:
         return f"{name}({module.dim}) moves or splits time; use co.Reshape"
     if isinstance(module, nn.Softmax2d) and ndim not in (4,):
         return f"{name} takes clips (B, C, T, S), got {ndim} dimensions; use Softmax(dim=1)"
@@ -186,6 +189,12 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
         if not isinstance(size, tuple) or size[0] is not None:
             return f"{name}({size}) pools over the whole clip; use co.{name}(output_size, kernel_size=frames), or output_size=(None, …)"
     return ""
+
+
+def always_sees_time(module: nn.Module) -> str:
+    """Why a module mixes time on clips of every rank; empty if on some it does not."""
+    reasons = [_sees_time(module, ndim) for ndim in (3, 4, 5)]
+    return reasons[0] if all(reasons) else ""
 
 
 _POINTWISE = (
@@ -210,16 +219,20 @@ LOCAL: dict[type[nn.Module], type[_Adopted]] = {
 }
 
 
-@functools.cache
-def local_class(cls: type[nn.Module], name: str = "") -> type[_Adopted]:
+_made: dict[tuple[type[nn.Module], str], type[_Adopted]] = {}
+
+
+def _local_class(cls: type[nn.Module], name: str) -> type[_Adopted]:
     """The class that is both ``cls`` and a :class:`Local`."""
+    if (cls, name) in _made:
+        return _made[cls, name]
     base = next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), _Adopted)
     body = {"adopts": cls, "forward": cls.forward, "__doc__": cls.__doc__, "__module__": __name__}
-    return type(name or cls.__name__, (base, cls), body)
+    return _made.setdefault((cls, name), type(name, (base, cls), body))
 
 
 def _rebuild(cls: type[nn.Module], name: str) -> nn.Module:
-    made = local_class(cls, name if name != cls.__name__ else "")
+    made = _local_class(cls, name)
     return made.__new__(made)
 
 
@@ -236,7 +249,7 @@ def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, 
     if share:
         for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
             made.__dict__[name] = getattr(module, name).copy()
-    made.__class__ = local_class(type(module))
+    made.__class__ = _local_class(type(module), type(module).__name__)
     if dim != 2:
         made.__dict__["time_dim"] = dim
     if getattr(made, "inplace", False):

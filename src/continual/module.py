@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from enum import Enum
-from fractions import Fraction
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
+from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
-from .state import Call, Frame, Node, Opening, State, Wire, frames, length, rewire
-from .timing import Timing
+from .kernel import Kernel, chunk_of_one, only_frame
+from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
 
-T = TypeVar("T")
-CALL_MODES = ("forward", "forward_steps", "forward_step")
+__all__ = ["CoModule", "PaddingMode", "call_mode"]
 
 
-class PaddingMode(str, Enum):
+class PaddingMode(str, Enum):  # noqa: UP042 (a StrEnum prints otherwise)
     """What stands in the place of frames before the first and after the last one."""
 
     REPLICATE = "replicate"
@@ -30,12 +25,6 @@ class PaddingMode(str, Enum):
     NEG_INF = "neg_inf"
 
 
-class _ThreadLocal(threading.local):
-    mode: str | None = None  # of the innermost call_mode context
-    target: tuple[nn.Module, Callable[..., Any]] | None = None  # what the next forward of a module stands for
-
-
-_local = _ThreadLocal()
 _structure = [0]  # counts all changes of containers, so that a running stream notices one cheaply
 
 
@@ -44,77 +33,7 @@ def structure_changed() -> None:
     _structure[0] += 1
 
 
-@contextmanager
-def call_mode(mode: str) -> Iterator[None]:
-    """Choose what ``net(x)`` runs inside a ``with`` block, in this thread. Blocks nest; they beat the property.
-
-    Args:
-        mode: ``"forward"``, ``"forward_steps"`` or ``"forward_step"``.
-
-    Example:
-        >>> net = co.Conv1d(1, 1, 3, padding=1)
-        >>> with co.call_mode("forward_step"), torch.no_grad():
-        ...     net(torch.zeros(2, 1)), net(torch.zeros(2, 1)).shape
-        (None, torch.Size([2, 1]))
-    """
-    before, _local.mode = _local.mode, _checked_mode(mode)
-    try:
-        yield
-    finally:
-        _local.mode = before
-
-
-def _checked_mode(mode: str) -> str:
-    if mode not in CALL_MODES:
-        raise ValueError(f"call_mode is one of {', '.join(map(repr, CALL_MODES))}, not {mode!r}")
-    return str(mode)
-
-
-def call_with_hooks(module: nn.Module, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a module as torch does, hooks included, with ``run`` in the place of its ``forward``."""
-    before, _local.target = _local.target, (module, run)
-    try:
-        return nn.Module.__call__(module, *args, **kwargs)
-    finally:
-        _local.target = before
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether forward hooks are registered, on this module or on all."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-    )
-
-
-def _routed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let ``nn.Module.__call__`` run something else than ``forward`` between its hooks: see :func:`call_with_hooks`."""
-
-    @functools.wraps(forward)
-    def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        target = _local.target
-        if target is not None and target[0] is self:
-            _local.target = None
-            return target[1](*args, **kwargs)
-        return forward(self, *args, **kwargs)
-
-    routed.is_routed = True  # type: ignore[attr-defined]
-    return routed
-
-
-class derived(Generic[T]):
-    """A read-only property that an instance attribute of the same name overrides (as ``stride`` of ``nn.Conv1d`` does)."""
-
-    def __init__(self, get: Callable[[Any], T]):
-        self.get, self.__doc__ = get, get.__doc__
-
-    def __get__(self, instance: Any, owner: type) -> T:
-        return self.get(instance) if instance is not None else self  # type: ignore[return-value]
-
-
-class CoModule(nn.Module):
+class CoModule(Kernel):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:
@@ -133,99 +52,18 @@ class CoModule(nn.Module):
     than a chunk of one. ``co.verify`` tells whether it is right.
     """
 
-    time_dim = 2
     _stream: State | None = None
     _own_mode: str = "forward"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not getattr(cls.forward, "is_routed", False):
-            cls.forward = _routed(cls.forward)  # type: ignore[method-assign]
-
-    # ---- timing -----------------------------------------------------------------------------------------------------
-
-    @property
-    def timing(self) -> Timing:
-        """When outputs come: :class:`~continual.timing.Timing`."""
-        raise NotStreamable(
-            f"{type(self).__name__} defines no `timing`: return a continual.timing.Window (or other Timing) there"
-        )
-
-    @derived
-    def receptive_field(self) -> int:
-        """Temporal receptive field, in input steps."""
-        return self.timing.receptive_field
-
-    @derived
-    def delay(self) -> int:
-        """Inputs to observe before the one that brings the first output."""
-        return self.timing.delay
-
-    @derived
-    def stride(self) -> tuple[int | Fraction, ...]:
-        """(Spatio)temporal stride, time first."""
-        return (self.timing.stride,)
-
-    @derived
-    def padding(self) -> tuple[int | Fraction, ...]:
-        """(Spatio)temporal padding, time first: what ``torch.nn`` calls padding."""
-        return (self.timing.start,)
-
-    # ---- the kernel: what a layer defines ---------------------------------------------------------------------------
-
-    def open(self, frame: Any, opening: Opening) -> Node:
-        """The cold state for a step like ``frame``, and the frame that leaves.
-
-        Raises:
-            ShapeMismatch: if the module can't take such a frame.
-            NotStreamable: if it can't be streamed on frames of this rank.
-        """
-        raise NotStreamable(f"{type(self).__name__} defines no `open`: return its cold state, a continual.state.Node")
-
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        """Run a chunk.
-
-        Args:
-            x: the frames ``(B, C, n, *S)`` that arrive, or ``None`` if there are none. ``node.seen`` came before them.
-            node: this use's state; to be read only.
-            e: how many frames the input wire would have had in all if the stream ended now.
-            call: takes the changes; with ``call.final`` the stream ends here, and ``e`` frames have come.
-
-        Returns:
-            The frames that leave (``None``: none), and the ``e`` of the output wire.
-        """
-        raise NotStreamable(f"{type(self).__name__} defines no `advance`: the kernel of a chunk")
-
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
-        """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
-        y, _ = self.advance(rewire(_chunk_of_one, x), node, node.seen + 1, call)
-        return None if y is None else rewire(_only_frame, y)
-
-    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
-        """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts are not plain there."""
-        plain = self.timing.plain(lead)
-        if plain is None or plain.delay < 0:
-            return None
-        node.delay, node.stride = plain.delay, plain.stride
-        return plain
-
-    @property
-    def kind(self) -> str:
-        """What the module is, for a network's signature: name and timing."""
-        return f"{type(self).__name__} {self.timing}"
-
-    def macs(self, node: Node, frame: Frame) -> int:
-        """Multiply-adds for one output frame, convolutions and matrix products alone."""
-        return 0
-
-    def dummy_value(self) -> float:
-        """What fills the dummy steps of :meth:`warm_up`."""
-        return 0.0
+            cls.forward = routed_forward(cls.forward)  # type: ignore[method-assign]
 
     # ---- the three ways to run --------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        mode = _local.mode or self._own_mode
+        mode = current_mode() or self._own_mode
         if mode == "forward":
             return super().__call__(*args, **kwargs)
         return call_with_hooks(self, getattr(self, mode), *args, **kwargs)
@@ -237,7 +75,7 @@ class CoModule(nn.Module):
 
     @call_mode.setter
     def call_mode(self, mode: str) -> None:
-        mode = _checked_mode(mode)
+        mode = checked_mode(mode)
         for module in self.modules():
             if isinstance(module, CoModule):
                 module.__dict__["_own_mode"] = mode
@@ -286,8 +124,8 @@ class CoModule(nn.Module):
                 state.clock += 1
                 self.__dict__["_stream"] = state
             return y
-        y = self._run(state, rewire(_chunk_of_one, input), False, update_state)
-        return y if y is None or self.timing.bursts else rewire(_only_frame, y)
+        y = self._run(state, rewire(chunk_of_one, input), False, update_state)
+        return y if y is None or state.bursts else rewire(only_frame, y)
 
     def forward_steps(self, input: Wire, pad_end: bool = False, update_state: bool = True) -> Wire | None:
         """A chunk of steps.
@@ -378,8 +216,8 @@ class CoModule(nn.Module):
             (True, 1)
         """
         self._check(x, state, chunk=False)
-        y, new = self._pure(rewire(_chunk_of_one, x), state, False)
-        return (y if y is None or self.timing.bursts else rewire(_only_frame, y)), new
+        y, new = self._pure(rewire(chunk_of_one, x), state, False)
+        return (y if y is None or new.bursts else rewire(only_frame, y)), new
 
     def steps(self, x: Wire, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
@@ -418,7 +256,8 @@ class CoModule(nn.Module):
             if len(f.shape) < 2:
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, Opening())
-        return State(0, frame, node, quick=self.plan(node, 0) is not None, version=_structure[0])
+        quick = self.plan(node, 0) is not None
+        return State(0, frame, node, quick=quick, bursts=not quick and self.timing.bursts, version=_structure[0])
 
     def _twin(self, state: State) -> State:
         """A cold state of this network for the steps of a given one, which must be of the same network."""
@@ -441,12 +280,6 @@ class CoModule(nn.Module):
         else:
             self.recount(fresh.node, state.clock, state.clock)
         return fresh
-
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
-        """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, e)``."""
-        node.seen = n
-        node.sent, e = self.timing.counts(n, e)
-        return node.sent, e
 
     def _stream_for(self, input: Wire, chunk: bool = False) -> State:
         """The running stream if the input fits it, or a cold one."""
@@ -553,14 +386,6 @@ def join(a: Wire | None, b: Wire | None) -> Wire | None:
     if a is None or b is None:
         return b if a is None else a
     return rewire(lambda s, t: torch.cat((s, t), 2), a, b)
-
-
-def _chunk_of_one(step: Tensor) -> Tensor:
-    return step.unsqueeze(2)
-
-
-def _only_frame(chunk: Tensor) -> Tensor:
-    return chunk.squeeze(2)
 
 
 def _without_time(chunk: Tensor) -> Tensor:

@@ -66,6 +66,10 @@ class Parallel(Container):
 
     def forward(self, input: Wire) -> Wire:
         """The branches' outputs on the clips, in a list."""
+        return self.branches(input)
+
+    def branches(self, input: Wire) -> list[Wire]:
+        """The branches' outputs on the clips, of equal lengths."""
         outs = [run_clip(m, x) for m, x in zip(self.kids, self.split(input), strict=True)]
         check_lengths(type(self).__name__, outs)
         return outs
@@ -98,11 +102,11 @@ class Parallel(Container):
         kids = [m.open(f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
         depths = waiting(tuple(m.timing for m in self.kids), opening.before)
         queues = [
-            Node(opening.below(name).path, "queue", kid.out, self._queue(kid.out, depth))
+            Node(opening.below(name), "queue", kid.out, self._queue(kid.out, depth))
             for name, kid, depth in zip(names, kids, depths, strict=True)
         ]
         out = self.merge_frames([k.out for k in kids], named(opening.path, self))
-        return Node(opening.path, self.kind, out, kids=kids + queues, held=frame)
+        return Node(opening, self.kind, out, kids=kids + queues, held=frame)
 
     @staticmethod
     def _queue(out: Any, depth: int) -> dict[str, Tensor]:
@@ -222,6 +226,8 @@ class BroadcastReduce(Parallel):
         (5, 2, torch.Size([1, 12, 10]))
     """
 
+    reducer: Reduce
+
     def __init__(
         self,
         *modules: nn.Module | dict[str, nn.Module],
@@ -238,7 +244,7 @@ class BroadcastReduce(Parallel):
     @property
     def reduce(self) -> str | Callable[[Sequence[Tensor]], Tensor]:
         """How the outputs are reduced."""
-        return self.reducer.reduce  # type: ignore[no-any-return]
+        return self.reducer.reduce
 
     @property
     def kind(self) -> str:
@@ -246,7 +252,7 @@ class BroadcastReduce(Parallel):
 
     def forward(self, input: Wire) -> Wire:
         """The reduced outputs of the branches on the clip."""
-        return self.reducer.rearrange(super().forward.__wrapped__(self, input))
+        return self.reducer.rearrange(self.branches(input))
 
     def split(self, x: Any) -> Sequence[Any]:
         return [x] * len(self._modules)
@@ -334,7 +340,10 @@ class Conditional(Parallel):
     def _like(self, modules: dict[str, nn.Module]) -> Any:
         raise NotStreamable("Conditional has exactly two modules, on_true and on_false: build another one")
 
-    append = insert = extend = __delitem__ = _like
+    def _changed(self) -> None:
+        super()._changed()
+        if len(self) != 2:
+            self._like({})
 
     def _choice(self, x: Any) -> int:
         return 0 if self.predicate(self, x) else 1

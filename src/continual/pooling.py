@@ -6,6 +6,7 @@ subtracted again: a result depends on the frames in its window alone, without dr
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,17 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import cumulative_max, cumulative_sum, older_max, windows
 from .errors import NotStreamable, ShapeMismatch
 from .local import named
-from .module import PaddingMode
-from .state import Frame
-from .window import SlidingWindow, fill_name, per_dim
+from .module import CoModule, PaddingMode
+from .registry import Twin
+from .state import Call, Frame, Node, ring_zeros
+from .window import FILLS, SlidingWindow, fill_name, padding, per_dim
 
+LONG = 8  # taps; with more, windows are computed by blocks
 _AVG = (None, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 _MAX = (None, F.max_pool1d, F.max_pool2d, F.max_pool3d)
 
 
-class _Pool(SlidingWindow):
+class _Pool(Twin, SlidingWindow):
     """What average and maximum pooling share."""
 
     dims: int
@@ -60,6 +64,64 @@ class _Pool(SlidingWindow):
         )
         self._last = self._over_space and self.dims == 3
 
+    # ---- long windows: by blocks ------------------------------------------------------------------------------------
+
+    @property
+    def _by_blocks(self) -> bool:
+        return self._taps > LONG and self._dilation == 1 and self._fill in FILLS
+
+    def cold(self, held: Frame) -> dict[str, Tensor]:
+        if not self._by_blocks:
+            return super().cold(held)
+        ring = ring_zeros(held, self._taps, self.fill_value, last=self._last)
+        return {"blocks": ring, "prefix": ring_zeros(held, 1, self.nothing, last=self._last)[:, 0]}
+
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        if not self._by_blocks:
+            return super().advance(x, node, e, call)
+        w, seen = self._window, node.seen
+        n = seen + (0 if x is None else x.shape[2])
+        sent, ended = w.counts(n, e)
+        chunk = [] if x is None else [self.enter(x)]
+        if call.final:
+            sent = ended
+            beyond = max(0, w.stride * (sent - 1) - w.start + w.receptive_field - n)
+            chunk += [padding(node.held, min(beyond, self._padded_end), self.fill_value)]
+            chunk += [padding(node.held, beyond - self._padded_end, self.nothing)]
+        call.tick(node, n, sent)
+        frames = torch.cat(chunk, 2) if len(chunk) > 1 else chunk[0] if chunk else None
+        if frames is None or frames.shape[2] == 0:
+            return None, ended
+        y, ring, prefix = windows(node.tensors[0], frames, seen, self._taps, self.nothing, self.combine, self.cumulate)
+        call.put(node, 0, ring)
+        call.put(node, 1, prefix)
+        if sent <= node.sent:
+            return None, ended
+        first = w.stride * node.sent - w.start
+        last = first + w.receptive_field - 1 - seen
+        y = y[:, :, last : last + w.stride * (sent - node.sent - 1) + 1 : w.stride]
+        return self.finish(y, first, e if call.final else None), ended
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+        if not self._by_blocks:
+            return super().advance_step(x, node, call)
+        if node.seen < self._taps and not self.step_is_plain():
+            return CoModule.advance_step(self, x, node, call)
+        seen, size = node.seen, self._taps
+        ring, held = node.tensors
+        entered, at = self.enter_step(x), seen % size
+        prefix = entered if at == 0 else self.combine(held, entered)
+        late = seen - node.delay
+        emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
+        call.ticks.append((node, seen + 1, node.sent + emits))
+        call.slots.append((held, prefix))
+        if at < size - 1:
+            call.slots.append((ring[:, at], entered))
+            return self.finish_step(self.combine(ring[:, at + 1], prefix)) if emits else None
+        block = torch.cat((ring[:, :at], entered.unsqueeze(1)), 1)
+        call.slots.append((ring, self.cumulate(block, 1, True)))
+        return self.finish_step(prefix) if emits else None
+
     # ---- over space -------------------------------------------------------------------------------------------------
 
     def over_space(self, x: Tensor) -> Tensor:
@@ -93,6 +155,34 @@ class _Pool(SlidingWindow):
 
     # ---- over time --------------------------------------------------------------------------------------------------
 
+    def combine(self, older: Tensor, newer: Tensor) -> Tensor:
+        """The result of two neighbouring stretches of frames."""
+        raise NotStreamable(f"{type(self).__name__} defines no `combine`")
+
+    def cumulate(self, x: Tensor, dim: int, reverse: bool) -> Tensor:
+        """The results of all beginnings along a dimension, or of all endings."""
+        raise NotStreamable(f"{type(self).__name__} defines no `cumulate`")
+
+    def finish(self, y: Tensor, start: int, ended: int | None) -> Tensor:
+        """What is left to do for windows of which the first starts at frame ``start``."""
+        return y
+
+    def finish_step(self, y: Tensor) -> Tensor:
+        """The same for a window that lies inside the clip."""
+        return y
+
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        first, *others = self.taps(frames)
+        total = functools.reduce(self.combine, others, first)
+        return self.finish(total if others else total.clone(), start, ended)
+
+    def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
+        total = functools.reduce(self.combine, (*parts[1:], x), parts[0]) if parts else x
+        return self.finish_step(total)
+
+    def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(p[:, i] for p in pieces for i in range(p.shape[1]))
+
     def taps(self, frames: Tensor) -> list[Tensor]:
         """The frames at each tap of all windows: ``kernel`` tensors ``(B, C, windows, *S)``."""
         w = self._window
@@ -122,31 +212,18 @@ class _MaxPool(_Pool):
         if not self._native:
             return self.windows_of(input)
         pool: Any = _MAX[self.dims]
-        return pool(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)  # type: ignore[no-any-return]
+        return pool(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def over_space(self, x: Tensor) -> Tensor:
         pool: Any = _MAX[self.dims - 1]
         k, s, p, d = (v[1:] for v in (self.kernel_size, self.stride, self.padding, self.dilation))
-        return pool(x, k, s, p, d, self.ceil_mode)  # type: ignore[no-any-return]
+        return pool(x, k, s, p, d, self.ceil_mode)
 
-    def apply(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
-        if frames.requires_grad:  # ties pass their gradient to the first frame, as in torch.nn
-            flat = frames.flatten(3) if frames.ndim > 3 else frames.unsqueeze(3)
-            y = F.max_pool2d(flat, (self._taps, 1), (self._window.stride, 1), 0, (self._dilation, 1))
-            return y.reshape(*y.shape[:3], *frames.shape[3:])
-        first, *others = self.taps(frames)
-        for tap in others:
-            first = torch.maximum(first, tap)
-        return first.clone() if not others else first
+    def combine(self, older: Tensor, newer: Tensor) -> Tensor:
+        return older_max(older, newer)
 
-    def apply_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
-        largest = x
-        for tap in parts:
-            largest = torch.maximum(tap, largest)
-        return largest
-
-    def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(p[:, i] for p in pieces for i in range(p.shape[1]))
+    def cumulate(self, x: Tensor, dim: int, reverse: bool) -> Tensor:
+        return cumulative_max(x, dim, reverse)
 
 
 class _AvgPool(_Pool):
@@ -178,7 +255,7 @@ class _AvgPool(_Pool):
             return self.windows_of(input)
         pool: Any = _AVG[self.dims]
         override = () if self.dims == 1 else (self.divisor_override,)
-        return pool(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *override)  # type: ignore[no-any-return]
+        return pool(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *override)
 
     def over_space(self, x: Tensor) -> Tensor:
         k, s, p = ((1,) * (3 - self.dims) + v[1:] for v in (self.kernel_size, self.stride, self.padding))
@@ -191,16 +268,20 @@ class _AvgPool(_Pool):
     def step_is_plain(self) -> bool:
         return self.count_include_pad or not self._window.start
 
-    def apply(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
-        total: Tensor
-        first, *others = self.taps(frames)
-        total = first
-        for tap in others:
-            total = total + tap
-        counts = self._counts(start, total.shape[2], ended)
+    def combine(self, older: Tensor, newer: Tensor) -> Tensor:
+        return older + newer
+
+    def cumulate(self, x: Tensor, dim: int, reverse: bool) -> Tensor:
+        return cumulative_sum(x, dim, reverse)
+
+    def finish(self, y: Tensor, start: int, ended: int | None) -> Tensor:
+        counts = self._counts(start, y.shape[2], ended)
         if isinstance(counts, list):
-            return total / torch.tensor(counts, dtype=total.dtype, device=total.device).view(-1, *(1,) * (total.ndim - 3))
-        return total / counts if counts != 1 or not others else total.clone()
+            return y / torch.tensor(counts, dtype=y.dtype, device=y.device).view(-1, *(1,) * (y.ndim - 3))
+        return y / counts
+
+    def finish_step(self, y: Tensor) -> Tensor:
+        return y / (self.divisor_override or self._taps)
 
     def _counts(self, start: int, windows: int, ended: int | None) -> int | list[int]:
         """By what to divide: one number, or one for each window where some of them reach beyond the clip."""
@@ -213,14 +294,6 @@ class _AvgPool(_Pool):
         if start >= low and start + w.stride * (windows - 1) + w.receptive_field <= high:
             return self._taps
         return [sum(low <= start + w.stride * j + i * self._dilation < high for i in range(self._taps)) for j in range(windows)]
-
-    def apply_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
-        total = x
-        for tap in parts:
-            total = total + tap
-        return total / (self.divisor_override or self._taps)
-
-    arrange = _MaxPool.arrange
 
 
 def _avg_init(dims: int) -> Callable[..., None]:

@@ -7,7 +7,7 @@ dtype, device, ``requires_grad`` and the training flag.
 from __future__ import annotations
 
 import copy
-import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +15,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .errors import NotStreamable
-from .local import LOCAL, local
+from .local import LOCAL, always_sees_time, local, named
 from .module import CoModule
 
 Builder = Callable[[nn.Module, dict[int, Any], str], CoModule]
 _classes: dict[type[nn.Module], type[CoModule]] = {}
+_windows: dict[type[nn.Module], type[CoModule]] = {}
 _builders: dict[type[nn.Module], Builder] = {}
 _reasons: dict[type[nn.Module], str] = {}
 
@@ -55,6 +56,11 @@ def register_twin(torch_class: type[nn.Module], co_class: type[CoModule]) -> Non
     _classes[torch_class] = co_class
 
 
+def register_window(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
+    """Register a class that ``build_from`` converts when it is told the window, and `continual` leaves to others."""
+    _windows[torch_class] = co_class
+
+
 def register_builder(torch_class: type[nn.Module], builder: Builder) -> None:
     """Register a function that builds the streaming module."""
     _builders[torch_class] = builder
@@ -65,18 +71,65 @@ def register_refusal(torch_class: type[nn.Module], reason: str) -> None:
     _reasons[torch_class] = reason
 
 
+# Attributes of torch.nn modules that `build_from(module, name=value)` may override before the copy is set up.
+_OVERRIDABLE = (
+    "stride", "padding", "dilation", "padding_mode", "ceil_mode", "count_include_pad", "divisor_override", "channel_dim", "output_size",
+)  # fmt: skip
+
+
 def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **options: Any) -> Any:
-    """A copy of a module as ``co_class``, which is a subclass of the module's own kind."""
+    """A copy of a module as ``co_class``, which is a subclass of the module's own kind.
+
+    Args:
+        options: of the class's ``configure``, or attributes of the module to override.
+    """
     made: Any = copy.deepcopy(module, memo)
     cls = type(module)
-    made.__class__ = co_class if cls in _classes else _mixed(co_class, cls)
+    made.__class__ = co_class if cls in _classes or cls in _windows else _mixed(co_class, cls)
+    own = inspect.signature(made.configure).parameters
+    for name in [n for n in options if n not in own]:
+        if name not in _OVERRIDABLE or not hasattr(made, name):
+            raise TypeError(f"{co_class.__name__}.build_from: unknown argument {name!r}")
+        made.__dict__[name] = options.pop(name)
     made.configure(**options)
     return made
 
 
-@functools.cache
+class Twin(CoModule):
+    """Base class of streaming classes that are subclasses of the ``torch.nn`` class they stand for."""
+
+    def configure(self) -> None:
+        """Derive what the ``torch.nn`` attributes leave open."""
+
+    @classmethod
+    def build_from(cls, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """The continual version of a ``torch.nn`` module, with a copy of its parameters; keyword arguments override.
+
+        Raises:
+            TypeError: the module is of another kind, or an argument is unknown.
+        """
+        kinds = [t for t, c in (*_classes.items(), *_windows.items()) if issubclass(cls, c)]
+        if not isinstance(module, tuple(kinds)):
+            raise TypeError(
+                f"{cls.__name__}.build_from takes a {' or '.join(k.__name__ for k in kinds)}, not {type(module).__name__}"
+            )
+        if type(module).forward is not kinds[0].forward and not isinstance(module, CoModule):
+            return to_continual(module)  # refuses, with the reason
+        names = [n for n in inspect.signature(cls.configure).parameters if n != "self"]
+        return twin(module, {}, cls, **dict(zip(names, args, strict=False)), **kwargs)
+
+
+_mixes: dict[tuple[type[CoModule], type[nn.Module]], type[CoModule]] = {}
+
+
 def _mixed(co_class: type[CoModule], cls: type[nn.Module]) -> type[CoModule]:
     """A streaming class for a subclass of a registered one."""
+    if (co_class, cls) not in _mixes:
+        _mixes[co_class, cls] = _mix(co_class, cls)
+    return _mixes[co_class, cls]
+
+
+def _mix(co_class: type[CoModule], cls: type[nn.Module]) -> type[CoModule]:
     if cls.__name__.startswith("Parametrized") and cls.__module__ == parametrize.__name__:
         body = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__", "__getstate__")}
         return type(cls.__name__, (co_class,), body)  # the properties of parametrize, on our class
@@ -121,11 +174,17 @@ def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         made: CoModule = builder(module, memo, path)
         return made
     if co_class := _lookup(_classes, cls):
-        twin_made: CoModule = twin(module, memo, co_class)
+        try:
+            twin_made: CoModule = twin(module, memo, co_class)
+        except NotStreamable as error:
+            raise NotStreamable(f"{named(path, module)}: {error}") from None
         return twin_made
     if _lookup(LOCAL, cls):
-        return local(module, memo=memo)
-    where = f"{path} ({cls.__name__})" if path else cls.__name__
+        made = local(module, memo=memo)
+        if reason := always_sees_time(made):
+            raise NotStreamable(f"{named(path, module)}: {reason}")
+        return made
+    where = named(path, module)
     reason = next((_reasons[c] for c in cls.__mro__ if c in _reasons), "")
     if reason:
         raise NotStreamable(f"{where}: {reason}")
@@ -136,5 +195,5 @@ def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         f"  - if each output frame depends on the input frame at the same moment alone: co.forward_stepping({cls.__name__}(…))\n"
         f"  - if you have a streaming version: co.convert.register({cls.__name__}, CoVersion)\n"
         "  - rebuild its forward from co.Sequential, co.Residual, co.BroadcastReduce and layers of `continual`\n"
-        "  - convert by its exported graph, co.continual(module, clip), once this version of the library can"
+        "  (conversion of any module by its exported graph is planned; this version does not have it)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 from torch import nn
@@ -14,7 +15,7 @@ from .streams import Broadcast
 from .timing import IDENTITY, Timing
 
 
-class Sequential(Container, nn.Sequential):
+class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     """Modules one after another, as ``nn.Sequential``; ``torch.nn`` modules are converted (a copy is; they stay as they are).
 
     Args:
@@ -38,7 +39,7 @@ class Sequential(Container, nn.Sequential):
     def _changed(self) -> None:
         super()._changed()
         kids = self.kids  # a Broadcast without a number hands on as many streams as the next module takes
-        for child, after in zip(kids, kids[1:], strict=False):
+        for child, after in pairwise(kids):
             if isinstance(child, Broadcast):
                 child.__dict__["inferred"] = getattr(after, "num_streams", None)
 
@@ -54,7 +55,7 @@ class Sequential(Container, nn.Sequential):
     def forward(self, input: Wire) -> Wire:
         """The modules' clip computations one after another."""
         for child in self._modules.values():
-            input = run_clip(cast(nn.Module, child), input)
+            input = run_clip(child, input)
         return input
 
     def dummy_value(self) -> float:
@@ -62,12 +63,12 @@ class Sequential(Container, nn.Sequential):
 
     def open(self, frame: Any, opening: Opening) -> Node:
         nodes: list[Node] = []
-        before = IDENTITY
+        before: Timing = IDENTITY
         for name, child in self._modules.items():
             child = cast(CoModule, child)
             nodes.append(child.open(frame, opening.below(name, before)))
             frame, before = nodes[-1].out, before.then(child.timing)
-        return Node(opening.path, self.kind, frame, kids=nodes)
+        return Node(opening, self.kind, frame, kids=nodes)
 
     def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
         delay, stride = 0, 1

@@ -75,11 +75,24 @@ def length(wire: Wire) -> int:
     return 0 if wire is None else wire.shape[2]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """Where a module stands while a stream is opened: its path, and the timing of all that is before it."""
+
+    path: str = ""
+    before: Timing = IDENTITY
+
+    def below(self, name: str, before: Timing = IDENTITY) -> Opening:
+        """The place of a child, after ``before`` within this module."""
+        return Opening(f"{self.path}.{name}".lstrip("."), self.before.then(before))
+
+
 class Node:
     """The state of one use of a module in a network.
 
     Attributes:
         path: where in the network, in the names of ``named_modules``.
+        before: the timing of all that is before it, from the network's input on.
         kind: what stands there, in words; part of the network's signature.
         out: the frame that leaves here (or a list of them).
         held: the frame that is kept in the state, where the kernel needs to know it.
@@ -90,18 +103,19 @@ class Node:
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
     """
 
-    __slots__ = ("delay", "held", "kids", "kind", "memo", "names", "out", "path", "seen", "sent", "stride", "tensors")
+    __slots__ = ("before", "delay", "held", "kids", "kind", "memo", "names", "out", "path", "seen", "sent", "stride", "tensors")
 
     def __init__(
         self,
-        path: str,
+        place: Opening,
         kind: str,
         out: Any,
         tensors: Mapping[str, Tensor] | None = None,
         kids: list[Node] | None = None,
         held: Any = None,
     ):
-        self.path, self.kind, self.out, self.held = path, kind, out, held
+        self.path, self.before = place.path, place.before
+        self.kind, self.out, self.held = kind, out, held
         self.names = tuple(tensors or ())
         self.tensors: list[Tensor] = list((tensors or {}).values())
         self.kids = kids or []
@@ -118,7 +132,7 @@ class Node:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
         """A copy of the tree with ``fn`` applied to every tensor."""
         node = Node.__new__(Node)
-        for name in ("path", "kind", "out", "held", "names", "seen", "sent", "delay", "stride"):
+        for name in ("path", "kind", "out", "held", "before", "names", "seen", "sent", "delay", "stride"):
             setattr(node, name, getattr(self, name))
         node.memo = None
         node.tensors = [fn(t) for t in self.tensors]
@@ -217,6 +231,7 @@ class State:
     node: Node
     owned: bool = field(default=True, repr=False)
     quick: bool = field(default=False, repr=False)
+    bursts: bool = field(default=False, repr=False)
     version: int = field(default=-1, repr=False)
     stored_signature: str = field(default="", repr=False)
 
@@ -255,7 +270,7 @@ class State:
 
         state = replace(self, node=self.node.map(fn), frame=rewire(moved, self.frame))
         for node in state.node.walk():
-            node.out = rewire(moved, node.out)
+            node.out = None if node.out is None else rewire(moved, node.out)
             node.held = None if node.held is None else rewire(moved, node.held)
         return state
 
@@ -283,7 +298,8 @@ class State:
         """Refuse a state whose network is not this one's."""
         if self.signature == other.signature:
             return
-        mine, theirs = _described(self), _described(other)
+        mine = _described(self)
+        theirs = _described(other) if not other.stored_signature else [f"{sorted(other.tensors)} in a file"]
         first = next((f"{a or 'nothing'} here, {b or 'nothing'} in the state" for a, b in _zip(mine, theirs) if a != b), "")
         raise StateMismatch(
             f"{name}: this state belongs to another network ({first}). A state fits the network it was taken from: the same "
@@ -303,18 +319,6 @@ def _described(state: State) -> list[str]:
 def _zip(a: list[str], b: list[str]) -> Iterator[tuple[str, str]]:
     size = max(len(a), len(b))
     yield from zip(a + [""] * (size - len(a)), b + [""] * (size - len(b)), strict=True)
-
-
-@dataclass(frozen=True)
-class Opening:
-    """Where a module stands while a stream is opened: its path, and the timing of all that is before it."""
-
-    path: str = ""
-    before: Timing = IDENTITY
-
-    def below(self, name: str, before: Timing = IDENTITY) -> Opening:
-        """The place of a child, after ``before`` within this module."""
-        return Opening(f"{self.path}.{name}".lstrip("."), self.before.then(before))
 
 
 def ring_zeros(frame: Frame, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:

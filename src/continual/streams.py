@@ -63,7 +63,7 @@ class Broadcast(Rewiring):
         return [x] * number
 
     def open(self, frame: Any, opening: Opening) -> Node:
-        return Node(opening.path, "Broadcast", self.rearrange(frame))
+        return Node(opening, "Broadcast", self.rearrange(frame))
 
     def extra_repr(self) -> str:
         return "" if self.num_streams is None else f"{self.num_streams}"
@@ -114,7 +114,7 @@ class ParallelDispatch(Rewiring):
         name = named(opening.path, self)
         if not isinstance(frame, list) or len(frame) <= self._largest:
             raise ShapeMismatch(f"{name}: takes a list of at least {self._largest + 1} streams, got {frame}")
-        return Node(opening.path, self.kind, self.rearrange(frame))
+        return Node(opening, self.kind, self.rearrange(frame))
 
     def extra_repr(self) -> str:
         return f"{self.dispatch_mapping}"
@@ -193,7 +193,7 @@ class Reduce(Rewiring):
         """Reduce frames, or chunks of one length."""
         if isinstance(self.reduce, str):
             return _REDUCTIONS[self.reduce](streams)
-        return self.reduce(streams)  # type: ignore[no-any-return]
+        return self.reduce(streams)
 
     def forward(self, input: Wire) -> Tensor:
         """One stream."""
@@ -203,7 +203,7 @@ class Reduce(Rewiring):
     def open(self, frame: Any, opening: Opening) -> Node:
         if not isinstance(frame, list):
             raise ShapeMismatch(f"{named(opening.path, self)}: takes a list of streams, got one of {frame}")
-        return Node(opening.path, self.kind, self.out(frame, named(opening.path, self)))
+        return Node(opening, self.kind, self.out(frame, named(opening.path, self)))
 
     def out(self, frame: list[Any], name: str) -> Frame:
         """The frame that leaves."""

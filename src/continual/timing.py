@@ -15,7 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, reduce
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from .errors import ShapeMismatch
@@ -99,7 +100,7 @@ class Timing(ABC):
         if plain is not None and plain.delay >= 0:
             return False
         counts = [self.delivered(n) for n in range(self.settled + 2 * self.period + 1)]
-        return any(b - a > 1 for a, b in zip(counts, counts[1:], strict=False))
+        return any(b - a > 1 for a, b in pairwise(counts))
 
     def then(self, other: Timing) -> Timing:
         """This timing followed by another."""
@@ -109,7 +110,10 @@ class Timing(ABC):
     @staticmethod
     def sequence(*timings: Timing) -> Timing:
         """Timings one after another; none at all is the identity."""
-        return reduce(Timing.then, timings, IDENTITY)
+        whole: Timing = IDENTITY
+        for timing in timings:
+            whole = whole.then(timing)
+        return whole
 
     @staticmethod
     def parallel(*timings: Timing) -> Timing:
@@ -299,7 +303,7 @@ class Sequence(Timing):
         return _whole(sum((s * p.end for p, s in self._with_strides()), start=Fraction(0)))
 
     @cached_property
-    def period(self) -> int:  # type: ignore[override]
+    def period(self) -> int:
         period, stride = 1, Fraction(1)
         for part in self.parts:
             period = math.lcm(period, (stride * part.period).numerator)
@@ -307,7 +311,7 @@ class Sequence(Timing):
         return period
 
     @cached_property
-    def settled(self) -> int:  # type: ignore[override]
+    def settled(self) -> int:
         return sum(math.ceil(s * p.settled) + math.ceil(s) for p, s in self._with_strides())
 
 
@@ -359,11 +363,11 @@ class Parallel(Timing):
         return min(b.start + b.end - b.receptive_field for b in self.branches) + self.receptive_field - self.start
 
     @cached_property
-    def period(self) -> int:  # type: ignore[override]
+    def period(self) -> int:
         return math.lcm(*(b.period for b in self.branches))
 
     @cached_property
-    def settled(self) -> int:  # type: ignore[override]
+    def settled(self) -> int:
         return max(b.settled for b in self.branches)
 
 

@@ -48,8 +48,8 @@ class SlidingWindow(CoModule):
     A subclass gives the geometry (:meth:`set_window`) and these kernels; time is dim 2, batch dim 0:
 
     - :meth:`enter` maps frames to what is kept of them (pooling over space, for instance);
-    - :meth:`apply` computes all windows of consecutive kept frames, without temporal padding;
-    - :meth:`apply_step` computes the one window that a new frame completes.
+    - :meth:`over_time` computes all windows of consecutive kept frames, without temporal padding;
+    - :meth:`over_time_step` computes the one window that a new frame completes.
     """
 
     _fill = "zeros"
@@ -113,7 +113,7 @@ class SlidingWindow(CoModule):
         """The same for one step."""
         return x
 
-    def apply(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         """All windows of the kept frames, at the temporal stride.
 
         Args:
@@ -122,12 +122,12 @@ class SlidingWindow(CoModule):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `apply`")
 
-    def apply_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
+    def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """The window that the kept frame ``x`` completes, given its older taps as :meth:`arrange` made them."""
-        raise NotStreamable(f"{type(self).__name__} defines no `apply_step`")
+        raise NotStreamable(f"{type(self).__name__} defines no `over_time_step`")
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
-        """Views ``(B, n, C', *S')`` of the older taps, in order, to the views that :meth:`apply_step` wants."""
+        """Views ``(B, n, C', *S')`` of the older taps, in order, to the views that :meth:`over_time_step` wants."""
         return tuple(pieces)
 
     def step_is_plain(self) -> bool:
@@ -137,14 +137,16 @@ class SlidingWindow(CoModule):
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
     def open(self, frame: Frame, opening: Opening) -> Node:
-        out = self.check(frame, opening.path)
-        held = self.kept(frame)
-        ring = {"window": ring_zeros(held, self._kept, self.fill_value, self._last)} if self._kept else None
-        return Node(opening.path, self.kind, out, ring, held=held)
+        out, held = self.check(frame, opening.path), self.kept(frame)
+        return Node(opening, self.kind, out, self.cold(held), held=held)
+
+    def cold(self, held: Frame) -> dict[str, Tensor]:
+        """The cold state tensors, for kept frames like ``held``."""
+        return {"window": ring_zeros(held, self._kept, self.fill_value, self._last)} if self._kept else {}
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         if self._memoryless:
-            return (None if x is None else self.apply(self.enter(x), 0, None)), e
+            return (None if x is None else self.over_time(self.enter(x), 0, None)), e
         seen = node.seen
         n = seen + (0 if x is None else x.shape[2])
         sent, ended = self._window.counts(n, e)
@@ -160,7 +162,7 @@ class SlidingWindow(CoModule):
         first = w.stride * node.sent - w.start
         stop = w.stride * (sent - 1) - w.start + w.receptive_field
         frames = self._gather(entered, node, first, stop, e if call.final else n)
-        return self.apply(frames, first, e if call.final else None), ended
+        return self.over_time(frames, first, e if call.final else None), ended
 
     def _gather(self, entered: Tensor | None, node: Node, first: int, stop: int, n: int) -> Tensor:
         """Frames ``first … stop - 1``; those before 0 and from ``n`` on are padding."""
@@ -169,8 +171,8 @@ class SlidingWindow(CoModule):
             return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
         if self._fill in FILLS:
             middle = self._real(entered, node, max(first, 0), min(stop, n))
-            left = _full(node.held, min(0, stop) - first, self.fill_value)
-            right = _full(node.held, min(stop, n + self._padded_end) - max(n, first), self.fill_value)
+            left = padding(node.held, min(0, stop) - first, self.fill_value)
+            right = padding(node.held, min(stop, n + self._padded_end) - max(n, first), self.fill_value)
         else:
             needed = 1 if self._fill == "replicate" else self._padded_end + 1
             real = torch.cat(self._real(entered, node, max(0, min(first, n - needed)), n), 2)
@@ -178,7 +180,7 @@ class SlidingWindow(CoModule):
             left, right = left[:, :, : min(0, stop) - first], right[:, :, max(0, first - n) :]
             known = n - real.shape[2]
             middle = [real[:, :, max(first, 0) - known : max(stop, 0) - known]] if first < n else []
-        beyond = _full(node.held, stop - max(first, n + self._padded_end), self.nothing)
+        beyond = padding(node.held, stop - max(first, n + self._padded_end), self.nothing)
         return torch.cat([p for p in (left, *middle, right, beyond) if p.shape[2]], 2)
 
     def _real(self, entered: Tensor | None, node: Node, first: int, stop: int) -> list[Tensor]:
@@ -200,7 +202,7 @@ class SlidingWindow(CoModule):
     def windows_of(self, x: Tensor) -> Tensor:
         """The clip computation by the kernel itself, for options that ``torch.nn`` does not have."""
         held = Frame.of(self.enter(x[:, :, :1])[:, :, 0])
-        node = Node("", "", None, {"window": ring_zeros(held, self._kept)}, held=held)
+        node = Node(Opening(), "", None, self.cold(held), held=held)
         y, _ = self.advance(x, node, x.shape[2], Call(final=True))
         if y is None:
             raise ShapeMismatch(
@@ -211,7 +213,7 @@ class SlidingWindow(CoModule):
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         if self._memoryless:
-            return self.apply_step((), self.enter_step(x))
+            return self.over_time_step((), self.enter_step(x))
         seen = node.seen
         if seen < self._kept and not (self._fill in FILLS and self.step_is_plain()):
             return super().advance_step(x, node, call)
@@ -220,13 +222,13 @@ class SlidingWindow(CoModule):
         entered = self.enter_step(x)
         call.ticks.append((node, seen + 1, node.sent + emits))
         if self._kept == 0:
-            return self.apply_step((), entered) if emits else None
+            return self.over_time_step((), entered) if emits else None
         memo = node.memo
         if memo is None:
             memo = node.memo = _Views(node.tensors[0], self)
         position = seen % self._kept
         call.slots.append((memo.slot(position), entered))
-        return self.apply_step(memo.parts(position), entered) if emits else None
+        return self.over_time_step(memo.parts(position), entered) if emits else None
 
 
 class _Views:
@@ -265,7 +267,7 @@ class _Views:
         return pieces
 
 
-def _full(frame: Frame, count: int, value: float) -> Tensor:
+def padding(frame: Frame, count: int, value: float) -> Tensor:
     """``count`` frames ``(B, C, count, *S)`` of one value; none if negative."""
     batch, channels, *space = frame.shape
     return torch.full((batch, channels, max(0, count), *space), value, dtype=frame.dtype, device=frame.device)
