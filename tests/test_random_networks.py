@@ -54,7 +54,7 @@ def test_three_dimensions(case: tuple[Any, Tensor]):
 
 
 @given(case=networks_and_clips(depth=2))
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 def test_no_output_is_held_back(case: tuple[Any, Tensor]):
     """Counts equal dependence found by marking the future with NaN (delays wait on purpose: their counts are an upper bound)."""
     net, clip = case

@@ -1,0 +1,320 @@
+"""`continual.timing` against brute force: the same composition made of torch operations, on inputs marked with NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from continual import ShapeMismatch
+from continual.timing import IDENTITY, Crop, Parallel, Timing, Upsampling, Window, waiting
+
+Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
+Case = tuple[Timing, Op]
+HORIZON = 90  # inputs after which all generated compositions are periodic
+
+
+# ---- the same thing twice: a timing, and torch operations ------------------------------------------------------------
+
+
+def _at_least(x: Tensor, frames: int = 1) -> Tensor:
+    if x.shape[2] < frames:
+        raise RuntimeError("too short")
+    return x
+
+
+def window(r: int, s: int = 1, start: int = 0, end: int = 0) -> Case:
+    ones = torch.ones(1, 1, r, dtype=torch.float64)
+    # The 0.37 tells a frame from padding, also where all that it sees is padding.
+    return Window(r, s, start, end), lambda x: F.conv1d(F.pad(_at_least(x), (start, end)), ones, stride=s) + 0.37
+
+
+def reflect(r: int, start: int, end: int) -> Case:
+    ones = torch.ones(1, 1, r, dtype=torch.float64)
+    timing = Window(r, 1, start, end, wait=start + 1 if start else 0, least=max(start, end) + 1)
+    return timing, lambda x: F.conv1d(F.pad(_at_least(x, max(start, end) + 1), (start, end), "reflect"), ones)
+
+
+def crop(first: int, last: int) -> Case:
+    return Crop(first, last), lambda x: _at_least(x, first + last + 1)[:, :, first : x.shape[2] - last]
+
+
+def upsampling(u: int, extent: int, p: int, out: int) -> Case:
+    ones = torch.ones(1, 1, extent, dtype=torch.float64)
+
+    def op(x: Tensor) -> Tensor:
+        return _at_least(F.conv_transpose1d(_at_least(x), ones, stride=u, padding=p, output_padding=out) + 0.37)
+
+    return Upsampling(u, extent, p, out), op
+
+
+def sequence(*cases: Case) -> Case:
+    def op(x: Tensor) -> Tensor:
+        for _, fn in cases:
+            x = fn(x)
+        return x
+
+    return Timing.sequence(*(t for t, _ in cases)), op
+
+
+def parallel(*cases: Case) -> Case:
+    def op(x: Tensor) -> Tensor:
+        outs = [fn(x) for _, fn in cases]
+        shortest = min(y.shape[2] for y in outs)
+        return sum(y[:, :, :shortest] for y in outs)
+
+    return Timing.parallel(*(t for t, _ in cases)), op
+
+
+small = st.integers(0, 3)
+windows = st.builds(window, st.integers(1, 4), st.sampled_from((1, 1, 1, 2, 3)), small, small)
+ordinary = st.tuples(st.integers(1, 4), st.sampled_from((1, 1, 2, 3)), small, small).map(
+    lambda w: window(w[0], w[1], min(w[2], w[0] - 1), w[3])
+)
+crops = st.builds(crop, small, small)
+steady = st.one_of(st.builds(window, st.integers(1, 4), st.just(1), small, small), crops)
+reflections = st.tuples(st.integers(1, 4), small, small).map(lambda w: reflect(w[0], w[1], w[2]))
+
+
+@st.composite
+def transposed(draw: Any) -> Case:
+    u, extent = draw(st.integers(2, 3)), draw(st.integers(1, 5))
+    return upsampling(u, extent, draw(st.integers(0, (extent - 1) // 2)), draw(st.integers(0, u - 1)))
+
+
+@st.composite
+def branches(draw: Any, inner: st.SearchStrategy[Case] = steady) -> list[Case]:
+    """Branches of equal stride, of any delays and lengths."""
+    stride = draw(st.integers(1, 3))
+
+    def one() -> Case:
+        core = window(draw(st.integers(1, 4)), stride, draw(small), draw(small))
+        return sequence(*draw(st.lists(inner, max_size=1)), core, *draw(st.lists(inner, max_size=2)))
+
+    return [one() for _ in range(draw(st.integers(2, 3)))]
+
+
+parallels = branches().map(lambda found: parallel(*found))
+parts = st.one_of(windows, windows, crops, parallels, transposed())
+compositions = st.lists(parts, min_size=1, max_size=4).map(lambda found: sequence(*found))
+plain_compositions = st.lists(st.one_of(ordinary, crops, branches(crops).map(lambda b: parallel(*b))), min_size=1, max_size=4)
+
+
+def length_of(op: Op, total: int) -> int:
+    """The number of outputs of a clip; 0 where torch raises."""
+    try:
+        return op(torch.zeros(1, 1, total, dtype=torch.float64)).shape[2]
+    except RuntimeError:
+        return 0
+
+
+def due(op: Op, n: int, total: int, lengths: list[int]) -> int:
+    """Leading outputs on which nothing after ``n`` inputs has an effect: neither a frame, nor that there is none."""
+    clip = torch.linspace(1, 2, total, dtype=torch.float64).cos().view(1, 1, -1)
+    clip[:, :, n:] = float("nan")
+    count = min(lengths[n : total + 1])
+    futures = [op(clip[:, :, :end])[0, 0, :count] for end in (n, n + 1, n + 2, n + 5, total)] if count else []
+    for y in futures:
+        known = torch.isclose(y, futures[0], 1e-9, 1e-9)
+        count = min(count, int(known.long().cumprod(0).sum()))
+    return count
+
+
+# ---- counts ---------------------------------------------------------------------------------------------------------
+
+
+@given(case=compositions)
+def test_ended_is_the_length_that_torch_gives(case: Case):
+    timing, op = case
+    note(timing)
+    assert [timing.ended(e) for e in range(20)] == [length_of(op, e) for e in range(20)]
+
+
+@given(case=compositions)
+@settings(max_examples=settings().max_examples // 2)
+def test_delivered_is_what_the_future_can_not_change(case: Case):
+    timing, op = case
+    note(timing)
+    total = 26 + timing.receptive_field
+    assume(total < HORIZON)
+    lengths = [length_of(op, e) for e in range(total + 1)]
+    found = [due(op, n, total, lengths) for n in range(14)]
+    assert [timing.delivered(n) for n in range(14)] == found
+
+
+@given(case=st.lists(st.one_of(reflections, ordinary), min_size=1, max_size=2).map(lambda found: sequence(*found)))
+@settings(max_examples=settings().max_examples // 2)
+def test_reflection_gives_as_many_outputs_and_none_too_early(case: Case):
+    timing, op = case
+    note(timing)
+    total = 40
+    lengths = [length_of(op, e) for e in range(total + 1)]
+    assert [timing.ended(e) for e in range(total)] == lengths[:total]
+    assert all(timing.delivered(n) <= due(op, n, total, lengths) for n in range(14))
+
+
+@given(case=compositions)
+def test_delay_is_the_wait_for_the_first_output(case: Case):
+    timing, _ = case
+    note(timing)
+    first = next((n for n in range(1, HORIZON) if timing.delivered(n)), None)
+    if first is None:  # crops can remove every frame that a short horizon brings
+        assert timing.delay >= HORIZON - 1
+    else:
+        assert timing.delay == first - 1
+
+
+@given(case=compositions)
+def test_counts_never_go_back_and_never_exceed_the_end(case: Case):
+    timing, _ = case
+    pairs = [timing.counts(n, n) for n in range(HORIZON)]
+    assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in itertools.pairwise(pairs))
+    assert all(0 <= n <= e for n, e in pairs)
+
+
+@given(case=compositions)
+def test_bursts_are_several_outputs_for_one_input(case: Case):
+    timing, _ = case
+    note(timing)
+    delivered = [timing.delivered(n) for n in range(HORIZON)]
+    assert timing.bursts == any(b - a > 1 for a, b in itertools.pairwise(delivered))
+
+
+@given(case=compositions)
+def test_the_pattern_repeats_once_it_has_settled(case: Case):
+    timing, _ = case
+    note(timing)
+    delivered = [timing.delivered(n) for n in range(timing.settled + 4 * timing.period)]
+    gain = {delivered[n + timing.period] - delivered[n] for n in range(timing.settled, len(delivered) - timing.period)}
+    assert gain == {int(timing.period / timing.stride)}
+
+
+def test_counts_of_long_streams_are_exact():
+    timing = Timing.sequence(Window(3, 2, 1, 1), Window(5, 3, 2, 2), Window(2, 7))
+    n = 10**30 * 42
+    assert timing.delivered(n + 42) - timing.delivered(n) == 1
+
+
+# ---- closed form ----------------------------------------------------------------------------------------------------
+
+
+@given(case=compositions)
+def test_plain_predicts_delivered(case: Case):
+    timing, _ = case
+    plain = timing.plain()
+    assume(plain is not None)
+    note(f"{timing}\n{plain}")
+    assert [timing.delivered(n) for n in range(HORIZON)] == [
+        max(0, (n - 1 - plain.delay) // plain.stride + 1) for n in range(HORIZON)
+    ]
+    if plain.lead is not None:
+        running = [(n, e) for n, e in (timing.counts(n, n) for n in range(HORIZON)) if n]
+        assert {e - n for n, e in running} <= {plain.lead}
+
+
+@given(cases=st.lists(ordinary, min_size=1, max_size=5))
+def test_ordinary_windows_are_plain(cases: list[Case]):
+    timing, _ = sequence(*cases)
+    if all(t.end == 0 or t.stride == 1 for t, _ in cases):
+        assert timing.plain() is not None
+        assert timing.delay == timing.receptive_field - 1 - timing.start
+
+
+@given(cases=plain_compositions)
+@settings(max_examples=settings().max_examples // 2)
+def test_receptive_field_is_the_span_of_inputs_that_an_output_sees(cases: list[Case]):
+    timing, op = sequence(*cases)
+    note(timing)
+    s, field = int(timing.stride), timing.receptive_field
+    j = max(0, -(-timing.start // s)) + field + 4  # beyond the start padding of everything before
+    first, total = s * j - timing.start, s * j + 2 * field + 30
+    assume(first >= 0 and total < 400)
+    seen = []
+    for i in range(max(0, first - 3), first + field + 3):
+        clip = torch.zeros(1, 1, total, dtype=torch.float64)
+        clip[:, :, i] = float("nan")
+        seen += [i] if op(clip)[0, 0, j].isnan() else []
+    assert (seen[0], seen[-1]) == (first, first + field - 1)
+
+
+@given(cases=st.lists(st.one_of(ordinary, crops), min_size=1, max_size=4))
+def test_end_padding_gives_the_length(cases: list[Case]):
+    timing, _ = sequence(*cases)
+    assume(timing.stride == 1)
+    for e in range(timing.receptive_field + 30, timing.receptive_field + 34):
+        assert timing.ended(e) == e + timing.start + timing.end - timing.receptive_field + 1
+
+
+# ---- queues ---------------------------------------------------------------------------------------------------------
+
+
+@given(before=st.lists(st.one_of(windows, crops, transposed()), max_size=2), found=branches())
+def test_queues_are_as_deep_as_needed_and_no_deeper(before: list[Case], found: list[Case]):
+    prior, timings = Timing.sequence(*(t for t, _ in before)), tuple(t for t, _ in found)
+    note(f"{timings} after {prior}")
+    deepest = [0] * len(timings)
+    for n in range(2 * HORIZON):
+        delivered = [t.counts(*prior.counts(n, n))[0] for t in timings]
+        deepest = [max(d, k - min(delivered)) for d, k in zip(deepest, delivered)]
+    assert waiting(timings, prior) == deepest
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+VALUES = [
+    Window(3, 2, 1, 1),
+    Crop(1, 2),
+    Upsampling(2, 4, 1),
+    Window(3).then(Crop(0, 1)),
+    Parallel((Window(3, start=1, end=1), Window())),
+]
+
+
+@pytest.mark.parametrize("timing", VALUES, ids=lambda t: type(t).__name__)
+def test_timings_are_immutable_values(timing: Timing):
+    twin = pickle.loads(pickle.dumps(timing))
+    assert timing == twin
+    assert hash(timing) == hash(twin)
+    assert timing.delay == twin.delay  # what was computed once is kept, and is no part of the value
+    assert timing == pickle.loads(pickle.dumps(twin))
+    name = dataclasses.fields(timing)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(timing, name, 1)
+
+
+@given(a=parts, b=parts, c=parts)
+def test_composition_is_associative(a: Case, b: Case, c: Case):
+    (a, _), (b, _), (c, _) = a, b, c
+    assert a.then(b).then(c) == a.then(b.then(c)) == Timing.sequence(a, b, c)
+    assert a.then(IDENTITY) == IDENTITY.then(a) == a
+
+
+def test_nothing_in_a_row_and_nothing_side_by_side_is_the_identity():
+    assert Timing.sequence() == Timing.parallel() == IDENTITY
+    assert Timing.parallel(Window(3), Window(3)) == Window(3)
+
+
+def test_branches_of_different_strides_are_refused():
+    with pytest.raises(ShapeMismatch, match=r"strides \[1, 2\].*strided 1×1 convolution"):
+        Timing.parallel(Window(3), Window(3, 2))
+
+
+def test_a_network_whose_crops_remove_everything_says_so():
+    with pytest.raises(ShapeMismatch, match="never gives an output"):
+        _ = Nothing().delay
+
+
+class Nothing(Window):
+    """A timing that never delivers."""
+
+    def counts(self, n: int, e: int) -> tuple[int, int]:
+        return 0, 0
