@@ -64,12 +64,12 @@ def call_with_hooks(module: nn.Module, run: Callable[..., Any], *args: Any, **kw
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether forward hooks are registered, on this module or on all."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-    )
+    return bool(module._forward_hooks or module._forward_pre_hooks) or hooks_on_all()
+
+
+def hooks_on_all() -> bool:
+    """Whether forward hooks are registered for every module there is."""
+    return bool(torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
 
 
 def routed_forward(forward: Callable[..., Any]) -> Callable[..., Any]:

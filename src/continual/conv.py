@@ -34,6 +34,7 @@ class _Conv(Twin, SlidingWindow):
     weight: Tensor
     bias: Tensor | None
     _pads: list[tuple[int, int]]
+    _cache: tuple[Tensor, int, int, Tensor] | None = None
     _prepared = frozenset({"_cache"})
 
     def __init__(
@@ -87,6 +88,8 @@ class _Conv(Twin, SlidingWindow):
             fill = "zeros"
         self.set_window(self.kernel_size[0], self.stride[0], start, end, self.dilation[0], fill)
         self._last = self.groups > 1 and self.dims > 1
+        plain = self.padding_mode == "zeros" and all(a == b for a, b in self._pads[1:])
+        self._space_pads = tuple(a for a, _ in self._pads[1:]) if plain else None
         self._plain_forward = fill == self.padding_mode and all(a == b for a, b in self._pads)
 
     # ---- clip -------------------------------------------------------------------------------------------------------
@@ -101,9 +104,9 @@ class _Conv(Twin, SlidingWindow):
 
     def _pad_space(self, x: Tensor, dims: int) -> tuple[Tensor, tuple[int, ...]]:
         """Pad space (the last ``dims`` dimensions) where the convolution itself can't; the rest is left to it."""
+        if self._space_pads is not None:
+            return x, self._space_pads
         pads = self._pads[self.dims - dims :]
-        if self.padding_mode == "zeros" and all(a == b for a, b in pads):
-            return x, tuple(a for a, _ in pads)
         if any(a or b for a, b in pads):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             flat = [p for pad in reversed(pads) for p in pad]
@@ -137,11 +140,25 @@ class _Conv(Twin, SlidingWindow):
                 )
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
+    def enter_step(self, x: Tensor) -> Tensor:
+        if self._last:  # once, for the window and for the ring
+            return x.movedim(1, -1).contiguous().movedim(-1, 1)
+        return x
+
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
-        if self._last and frames.is_cpu and not torch.is_grad_enabled():
-            frames = frames.contiguous(memory_format=_FORMAT[frames.ndim])
+        if frames.is_cpu and not torch.is_grad_enabled():
+            if self._last:  # measured 2 to 5 times faster
+                frames = frames.contiguous(memory_format=_FORMAT[frames.ndim])
+            elif self.dims == 1 and self.groups == 1 and (self._dilation > 1 or frames.shape[0] > 1):
+                return self._folded_chunk(frames)
         frames, pads = self._pad_space(frames, self.dims - 1)
         return _CONV[self.dims](frames, self.weight, self.bias, self.stride, (0, *pads), self.dilation, self.groups)
+
+    def _folded_chunk(self, frames: Tensor) -> Tensor:
+        """All windows of ``Conv1d`` as one matrix product; torch's own loop is slow for dilations and batches."""
+        windows = torch.cat(self.taps(frames), 1)
+        folded = self._folded().expand(frames.shape[0], -1, -1)
+        return torch.bmm(folded, windows) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), folded, windows)
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         if self._last or (self.groups > 1 and self.dims == 1):
@@ -155,7 +172,7 @@ class _Conv(Twin, SlidingWindow):
             return self._grouped_step(parts, x)
         window = torch.cat((*parts, x), 1) if parts else x
         if self.dims == 1:
-            return F.linear(window, self._folded(), self.bias)
+            return F.linear(window, self._folded(), self._parameters["bias"])
         window, pads = self._pad_space(window, self.dims - 1)
         return _CONV[self.dims - 1](window, self._folded(), self.bias, self.stride[1:], pads, self.dilation[1:])
 
@@ -178,13 +195,12 @@ class _Conv(Twin, SlidingWindow):
         It is laid out once per version of the parameter. A change that torch does not count as one (writing to
         ``weight.data``) is noticed when a stream starts.
         """
-        weight = self.weight
+        weight = self._parameters.get("weight")
         if not isinstance(weight, nn.Parameter):  # computed by a parametrisation, new at each access
-            return self._fold(weight)
-        cache = self.__dict__.get("_cache")
+            return self._fold(self.weight)
+        cache = self._cache
         if cache is not None and cache[0] is weight and cache[1] == weight._version and cache[2] == weight.data_ptr():
-            folded: Tensor = cache[3]
-            return folded
+            return cache[3]
         with torch.inference_mode(False), torch.no_grad():
             folded = self._fold(weight).contiguous()
         self.__dict__["_cache"] = (weight, weight._version, weight.data_ptr(), folded)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import NotStreamable
 from .module import CoModule
@@ -94,6 +93,8 @@ class _Adopted(Local):
     def macs(self, node: Node, frame: Frame) -> int:
         if next(self.parameters(), None) is None or isinstance(node.held, list):
             return 0
+        from torch.utils.flop_counter import FlopCounterMode
+
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             self.local_step(node.held.zeros())
         return counter.get_total_flops() // 2 // node.held.shape[0]
@@ -103,6 +104,9 @@ class _Pointwise(_Adopted):
     """Elementwise: a step needs no time axis, and the frame keeps its shape."""
 
     def local_step(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x)
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
         return self.adopts.forward(self, x)
 
     def out(self, frame: Frame) -> Frame:
@@ -125,9 +129,9 @@ class _Norm(_SameShape):
 
     def local_step(self, x: Tensor) -> Tensor:
         self._refuse_training(type(self).__name__)
-        norm: Any = self
+        own, held, norm = self._parameters, self._buffers, cast(nn.BatchNorm1d, self)
         return torch.batch_norm(  # the time axis is none of its business
-            x, norm.weight, norm.bias, norm.running_mean, norm.running_var, False, 0.0, norm.eps, False
+            x, own["weight"], own["bias"], held["running_mean"], held["running_var"], False, 0.0, norm.eps, False
         )
 
     def check(self, frame: Frame, path: str) -> None:

@@ -149,7 +149,7 @@ class CoModule(Kernel):
             >>> torch.allclose(torch.cat((a, b), 2), net(clip), atol=1e-6)
             True
         """
-        chunk = rewire(lambda t: _time_second(self, t), input)
+        chunk = input if self.time_dim == 2 else rewire(lambda t: _time_second(self, t), input)
         y = self._run(self._stream_for(chunk, chunk=True), chunk, pad_end, update_state)
         return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
 
@@ -288,16 +288,7 @@ class CoModule(Kernel):
             frame = Frame.of(rewire(_without_time, input) if chunk else input)
             _check_lengths(self, input, chunk)
             return self._open(frame)
-        frame = state.frame
-        fits = (
-            not chunk
-            and isinstance(input, Tensor)
-            and isinstance(frame, Frame)
-            and input.shape == frame.shape
-            and input.dtype == frame.dtype
-            and input.device == frame.device
-        )
-        if not fits:
+        if not (isinstance(input, Tensor) and isinstance(state.frame, Frame) and state.frame.fits(input, chunk)):
             self._check(input, state, chunk)
         if state.version != _structure[0]:
             self._open(state.frame).check_twin(state, f"{type(self).__name__} was changed while a stream ran")

@@ -183,13 +183,6 @@ class _Pool(Twin, SlidingWindow):
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         return tuple(p[:, i] for p in pieces for i in range(p.shape[1]))
 
-    def taps(self, frames: Tensor) -> list[Tensor]:
-        """The frames at each tap of all windows: ``kernel`` tensors ``(B, C, windows, *S)``."""
-        w = self._window
-        windows = (frames.shape[2] - w.receptive_field) // w.stride + 1
-        span = w.stride * (windows - 1) + 1
-        return [frames[:, :, i * self._dilation : i * self._dilation + span : w.stride] for i in range(self._taps)]
-
 
 class _MaxPool(_Pool):
     native_fill = "neg_inf"

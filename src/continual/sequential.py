@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from .calling import hooks_on_all
 from .composite import Container, run_chunk, run_clip, run_step
 from .module import CoModule
 from .registry import register_builder, to_continual
@@ -86,8 +87,13 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         return x, e
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        watched = hooks_on_all()
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
-            x = run_step(child, x, kid, call)  # type: ignore[arg-type]
+            step: Any = child
+            if watched or step._forward_hooks or step._forward_pre_hooks:
+                x = run_step(step, x, kid, call)
+            else:
+                x = step.advance_step(x, kid, call)
             if x is None:
                 return None
         return x

@@ -39,6 +39,15 @@ class Frame:
             return [Frame.of(s) for s in step]
         raise ShapeMismatch(f"a step is a tensor (B, C, *S) or a list of them, not {type(step).__name__}")
 
+    def fits(self, x: Tensor, chunk: bool) -> bool:
+        """Whether a step, or a chunk, is of such frames."""
+        shape = x.shape
+        if chunk:
+            same_shape = len(shape) == len(self.shape) + 1 and shape[:2] + shape[3:] == self.shape
+        else:
+            same_shape = shape == self.shape
+        return same_shape and x.dtype == self.dtype and x.device == self.device
+
     def resized(self, *shape: int) -> Frame:
         """The same dtype and device with another shape."""
         return replace(self, shape=shape)
@@ -172,7 +181,7 @@ class Call:
         size, count = node.tensors[index].shape[1], chunk.shape[2]
         if size and count:
             if count > size:
-                first, chunk = first + count - size, chunk[:, :, count - size :]
+                first, chunk = first + count - size, chunk.narrow(2, count - size, size)
             self.rings.append((node, index, first % size, chunk))
 
     def apply_in_place(self) -> None:
@@ -183,9 +192,12 @@ class Call:
             ring = node.tensors[index]
             fit = min(chunk.shape[2], ring.shape[1] - position)
             by_time = chunk.transpose(1, 2)
-            ring[:, position : position + fit].copy_(by_time[:, :fit])
-            if fit < chunk.shape[2]:
-                ring[:, : chunk.shape[2] - fit].copy_(by_time[:, fit:])
+            left = chunk.shape[2] - fit
+            if left == 0:
+                ring.narrow(1, position, fit).copy_(by_time)
+            else:
+                ring.narrow(1, position, fit).copy_(by_time.narrow(1, 0, fit))
+                ring.narrow(1, 0, left).copy_(by_time.narrow(1, fit, left))
         for node, index, value in self.puts:
             node.tensors[index].copy_(value)
         for node, seen, sent in self.ticks:
@@ -341,7 +353,7 @@ def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:
     size = ring.shape[1]
     a, count = first % size, stop - first
     fit = min(count, size - a)
-    pieces = [ring[:, a : a + fit].transpose(1, 2)]
+    pieces = [ring.narrow(1, a, fit).transpose(1, 2)]
     if fit < count:
-        pieces.append(ring[:, : count - fit].transpose(1, 2))
+        pieces.append(ring.narrow(1, 0, count - fit).transpose(1, 2))
     return pieces

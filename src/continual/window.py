@@ -130,6 +130,13 @@ class SlidingWindow(CoModule):
         """Views ``(B, n, C', *S')`` of the older taps, in order, to the views that :meth:`over_time_step` wants."""
         return tuple(pieces)
 
+    def taps(self, frames: Tensor) -> list[Tensor]:
+        """The frames at each tap of all windows: ``kernel`` tensors ``(B, C, windows, *S)``."""
+        w = self._window
+        windows = (frames.shape[2] - w.receptive_field) // w.stride + 1
+        span = w.stride * (windows - 1) + 1
+        return [frames[:, :, i * self._dilation : i * self._dilation + span : w.stride] for i in range(self._taps)]
+
     def step_is_plain(self) -> bool:
         """Whether a window that reaches into constant start padding is computed like any other."""
         return True
@@ -234,24 +241,29 @@ class SlidingWindow(CoModule):
 class _Views:
     """Views of a ring, made once: the slot to overwrite, and the older taps of the window that a new frame completes."""
 
-    __slots__ = ("_layer", "_parts", "_ring", "_slots")
+    __slots__ = ("_keep", "_layer", "_parts", "_ring", "_slots")
 
     def __init__(self, ring: Tensor, layer: SlidingWindow):
         self._ring, self._layer = ring, layer
         size = ring.shape[1]
         self._slots: list[Tensor | None] = [None] * size
         self._parts: list[tuple[Tensor, ...] | None] = [None] * size
+        self._keep = size <= 256  # views cost memory of their own
 
     def slot(self, position: int) -> Tensor:
         view = self._slots[position]
         if view is None:
-            view = self._slots[position] = self._ring[:, position]
+            view = self._ring.select(1, position)
+            if self._keep:
+                self._slots[position] = view
         return view
 
     def parts(self, position: int) -> tuple[Tensor, ...]:
         views = self._parts[position]
         if views is None:
-            views = self._parts[position] = self._layer.arrange(self._older_taps(position))
+            views = self._layer.arrange(self._older_taps(position))
+            if self._keep:
+                self._parts[position] = views
         return views
 
     def _older_taps(self, position: int) -> list[Tensor]:
