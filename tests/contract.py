@@ -292,3 +292,44 @@ def check_gradients(net: Any, clip: Tensor, seed: int = 0) -> None:
     for a, b in zip(found, expected):
         assert_equal(a, b, "gradients")
     net.clean_state()
+
+
+def check_layer(net: Any, reference: nn.Module, shape: Sequence[int]) -> None:
+    """The contract of a layer in double and single precision, against the ``torch.nn`` layer whose weights it takes over.
+
+    Args:
+        net: the streaming layer.
+        reference: a ``torch.nn`` module; keys and shapes of its ``state_dict`` are those of the layer.
+        shape: of the clip ``(B, C, T, *S)``.
+    """
+    for dtype in (torch.float64, torch.float32):
+        net, reference = net.to(dtype).eval(), reference.to(dtype).eval()
+        net.load_state_dict(reference.state_dict())
+        clip = torch.randn(*shape).to(dtype)
+        check_contract(net, clip, reference)
+        if dtype == torch.float64:
+            check_gradients(net, clip)
+
+
+class TimePadded(nn.Module):
+    """Pads time explicitly, then runs a module that does not: what ``temporal_fill`` means."""
+
+    def __init__(self, inner: nn.Module, start: int, end: int, fill: str):
+        super().__init__()
+        self.start, self.end, self.fill = start, end, fill
+        self.inner = [inner]  # no child: the keys of the state_dict stay those of the module
+        self.load_state_dict = inner.load_state_dict
+        self.state_dict = inner.state_dict
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.inner[0]._apply(fn, recurse)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fill in ("zeros", "neg_inf"):
+            value = 0.0 if self.fill == "zeros" else -torch.inf
+            edges = (x.new_full((*x.shape[:2], n, *x.shape[3:]), value) for n in (self.start, self.end))
+            return self.inner[0](torch.cat((next(edges), x, next(edges)), 2))
+        times = torch.arange(x.shape[2], dtype=torch.float64).view(1, 1, -1)
+        times = nn.functional.pad(times, (self.start, self.end), self.fill).long().flatten()
+        return self.inner[0](x.index_select(2, times))
