@@ -1,0 +1,135 @@
+"""Modules of `torch.nn` that are local in time, and the refusal of those that are not."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import continual as co
+from tests.contract import check_contract, check_layer
+
+
+def randomized(norm: Any) -> Any:
+    """A normalisation whose statistics and weights tell all channels apart."""
+    for value, low in ((norm.running_mean, -1), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1)):
+        if value is not None:
+            nn.init.uniform_(value, low, low + 1.5)
+    return norm.eval()
+
+
+C1, C2, C3 = (2, 4, 9), (3, 4, 9, 5), (2, 4, 9, 3, 5)
+ACTIVATIONS = [
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.LogSigmoid, nn.Tanh,
+    nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanhshrink, nn.RReLU,
+    nn.PReLU, nn.Identity, nn.Dropout, nn.AlphaDropout,
+]  # fmt: skip
+LOCAL = {
+    "threshold": (lambda: nn.Threshold(0.1, -2), C1),
+    "prelu of channels": (lambda: nn.PReLU(4), C2),
+    "prelu of channels 1d": (lambda: nn.PReLU(4), C1),
+    "gelu tanh": (lambda: nn.GELU("tanh"), C2),
+    "batch norm 1d": (lambda: randomized(nn.BatchNorm1d(4)), C1),
+    "batch norm 2d": (lambda: randomized(nn.BatchNorm2d(4)), C2),
+    "batch norm 3d": (lambda: randomized(nn.BatchNorm3d(4, eps=0.1)), C3),
+    "batch norm not affine": (lambda: randomized(nn.BatchNorm1d(4, affine=False)), C1),
+    "instance norm 1d": (lambda: randomized(nn.InstanceNorm1d(4, affine=True, track_running_stats=True)), C1),
+    "instance norm 2d": (lambda: randomized(nn.InstanceNorm2d(4, affine=True, track_running_stats=True)), C2),
+    "instance norm 3d": (lambda: randomized(nn.InstanceNorm3d(4, track_running_stats=True)), C3),
+    "layer norm of space": (lambda: nn.LayerNorm(5), C2),
+    "layer norm of planes": (lambda: nn.LayerNorm((3, 5), elementwise_affine=False), C3),
+    "rms norm of space": (lambda: nn.RMSNorm(5), C2),
+    "softmax of channels": (lambda: nn.Softmax(dim=1), C1),
+    "softmax of space": (lambda: nn.Softmax(dim=-1), C2),
+    "softmin": (lambda: nn.Softmin(dim=1), C3),
+    "log softmax": (lambda: nn.LogSoftmax(dim=1), C2),
+    "softmax2d": (lambda: nn.Softmax2d(), C2),
+    "glu": (lambda: nn.GLU(1), C1),
+    "glu from the end": (lambda: nn.GLU(-3), C2),
+    "dropout1d": (lambda: nn.Dropout1d(), C1),
+    "dropout2d": (lambda: nn.Dropout2d(), C2),
+    "dropout3d": (lambda: nn.Dropout3d(), C3),
+    "feature alpha dropout": (lambda: nn.FeatureAlphaDropout(), C2),
+    "flatten of space": (lambda: nn.Flatten(3), C3),
+    "flatten of nothing": (lambda: nn.Flatten(3, 3), C2),
+    "unflatten of space": (lambda: nn.Unflatten(3, (1, 5)), C2),
+    "upsample of a line": (lambda: nn.Upsample(scale_factor=(1, 2)), C2),
+    "upsample of planes": (lambda: nn.Upsample(scale_factor=(1, 2, 3)), C3),
+    "upsample bilinear": (lambda: nn.Upsample(scale_factor=(1, 2, 2), mode="trilinear"), C3),
+    "adaptive average of a line": (lambda: nn.AdaptiveAvgPool2d((None, 2)), C2),
+    "adaptive average of planes": (lambda: nn.AdaptiveAvgPool3d((None, 1, 1)), C3),
+    "adaptive maximum of a line": (lambda: nn.AdaptiveMaxPool2d((None, 1)), C2),
+    "adaptive maximum of planes": (lambda: nn.AdaptiveMaxPool3d((None, 2, 3)), C3),
+} | {cls.__name__: (cls, shape) for cls, shape in zip(ACTIVATIONS, [C1, C2, C3] * 9)}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local(name: str):
+    make, shape = LOCAL[name]
+    module = make().eval()
+    net = co.continual(module)
+    assert isinstance(net, type(module))
+    assert (net.delay, net.receptive_field, net.timing.stride) == (0, 1, 1)
+    check_layer(net, module, shape)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_after_a_delay(name: str):
+    """The same frames a little later: chunks and steps reach the module in other shapes."""
+    make, shape = LOCAL[name]
+    check_contract(co.Sequential(co.Delay(1), make().eval(), co.Trim(1)).double(), torch.randn(shape, dtype=torch.float64))
+
+
+REFUSED = {
+    "batch norm in training": (lambda: nn.BatchNorm1d(4).train(), C1, r"training mode.*\.eval\(\)"),
+    "instance norm without statistics": (lambda: nn.InstanceNorm1d(4), C1, "without running statistics"),
+    "instance norm in training": (lambda: nn.InstanceNorm1d(4, track_running_stats=True).train(), C1, "running statistics"),
+    "softmax of time": (lambda: nn.Softmax(dim=2), C1, r"Softmax\(dim=2\) runs over time"),
+    "softmax of time from the end": (lambda: nn.Softmax(dim=-1), C1, "runs over time"),
+    "softmax by rank": (lambda: nn.Softmax(), C1, "without `dim`"),
+    "glu of time": (lambda: nn.GLU(), C1, "runs over time"),
+    "layer norm of time": (lambda: nn.LayerNorm(9), C1, "time among them"),
+    "layer norm of time and space": (lambda: nn.LayerNorm((9, 5)), C2, "time among them"),
+    "rms norm of time": (lambda: nn.RMSNorm(9), C1, "time among them"),
+    "flatten": (lambda: nn.Flatten(), C1, "merges time.*Reshape"),
+    "flatten of time and space": (lambda: nn.Flatten(2), C2, "merges time"),
+    "unflatten of channels": (lambda: nn.Unflatten(1, (2, 2)), C1, "moves or splits time"),
+    "softmax2d of volumes": (lambda: nn.Softmax2d(), C3, r"use Softmax\(dim=1\)"),
+    "upsample of time": (lambda: nn.Upsample(scale_factor=2), C2, "changes the number of frames"),
+    "upsample to a size": (lambda: nn.Upsample(size=(18, 10)), C2, "changes the number of frames"),
+    "adaptive pool of time": (lambda: nn.AdaptiveAvgPool3d(1), C3, "over the whole clip.*kernel_size"),
+    "adaptive pool to a length": (lambda: nn.AdaptiveAvgPool2d((3, 1)), C2, "over the whole clip"),
+    "linear over time": (lambda: nn.Linear(9, 2), C1, "channel_dim=1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_sees_time_is_refused(name: str):
+    """At the latest when the rank of the steps is known; with the module's path, the reason and the remedy."""
+    make, shape, message = REFUSED[name]
+    step = torch.zeros(shape)[:, :, 0]
+    with pytest.raises(co.NotStreamable, match=message) as caught:
+        co.continual(nn.Sequential(nn.Sequential(nn.Identity(), make()))).forward_step(step)
+    assert "0.1" in str(caught.value)
+
+
+def test_batch_norm_uses_its_running_statistics_in_a_stream_that_is_switched_to_training():
+    net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4)).eval())
+    step = torch.randn(2, 2)
+    for _ in range(4):
+        net.forward_step(step)
+    net.train()
+    with pytest.raises(co.NotStreamable, match="training mode"):
+        net.forward_step(step)
+    net.eval()
+    assert net.forward_step(step) is not None
+
+
+def test_inplace_modules_do_not_change_what_the_layer_before_keeps():
+    """An in-place activation after a delay would overwrite the frames that wait."""
+    net = co.continual(nn.Sequential(co.Delay(2), nn.ReLU(inplace=True)))
+    check_contract(net, torch.randn(2, 3, 9))
+    clip = torch.randn(2, 3, 9)
+    before = clip.clone()
+    co.continual(nn.ReLU(inplace=True)).forward_steps(clip)
+    assert torch.equal(clip, before)
