@@ -27,5 +27,6 @@ from .shape import Reshape
 from .skip import Skip
 from .state import State
 from .timing import Timing
+from .verify import Report, verify
 
 __version__ = "0.1.0"
