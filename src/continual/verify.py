@@ -126,6 +126,6 @@ def _independent(state: Any) -> Any:
 
 def _restore(module: nn.Module, name: str, buffer: Tensor, content: Tensor) -> None:
     module._buffers[name] = buffer
-    if buffer.shape != content.shape or not torch.equal(buffer, content):
+    if buffer.shape == content.shape and not torch.equal(buffer, content):
         with torch.no_grad():
-            buffer.set_(content) if buffer.shape != content.shape else buffer.copy_(content)
+            buffer.copy_(content)

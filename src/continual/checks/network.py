@@ -24,7 +24,7 @@ def gradients(t: Trial) -> str:
     names, leaves = _leaves(t)
     with torch.enable_grad():
         leaf = rewire(lambda x: x.clone().requires_grad_(), clip)
-        y = t.forward(leaf)
+        y = t.truth(leaf)
         if not any(o.requires_grad for o in flat(y)):
             raise Skipped("the outputs of forward need no gradients")
         weights = [torch.randn(o.shape, generator=t.generator, dtype=torch.float64).to(o) for o in flat(y)]

@@ -21,7 +21,6 @@ from .trial import Broken, Skipped, Trial, contract, cut, frames_in, joined, kep
 @contract(4, "update_state=False")
 def purity(t: Trial) -> str:
     for phase in t.phases():
-        run = t.go_to(phase)
         piece = cut(t.clip, phase, min(phase + 3, t.length))
         asked: list[tuple[str, Callable[..., Wire | None], Wire, dict[str, Any]]] = [
             ("forward_steps", t.steps, piece, {}),
@@ -30,14 +29,16 @@ def purity(t: Trial) -> str:
         ]
         for name, call, x, options in asked:
             what = f"{name}({', '.join(f'{k}={v}' for k, v in (*options.items(), ('update_state', False)))}) after {phase} steps"
-            state, before = t.state(), t.look()
+            t.go_to(phase)
+            before = t.look()
             first = _own(call(x, update_state=False, **options))
             kept(t, before, what)
             second = call(x, **options)
             if found := _differs(first, second):
                 raise Broken(f"{what} does not return what the updating call returns: {found}")
-            t.net.set_state(state)
-        t.right_to_the_end(run, phase, f"After calls with update_state=False at step {phase}")
+            run = t.go_to(phase)
+            call(x, update_state=False, **options)
+            t.right_to_the_end(run, phase, f"After {what}")
     return f"at {len(t.phases())} phases"
 
 
@@ -136,7 +137,7 @@ def _foreign(t: Trial) -> list[tuple[str, Any]]:
     if t.floating and isinstance(t.net, nn.Module):
         dtype = torch.float32 if flat(x)[0].dtype == torch.float64 else torch.float64
         try:
-            twin = copy.deepcopy(t.net).to(dtype)
+            twin: Any = copy.deepcopy(t.net).to(dtype)
             twin.clean_state()
             twin.forward_steps(t._moved(rewire(lambda v: v.to(dtype), x)))
             found.append((f"a state of {dtype}", twin.get_state()))
@@ -203,7 +204,7 @@ def forgotten(t: Trial) -> str:
         raise Skipped(f"receptive_field is {r}")
     after = max(8, min(t.length, 64))
     tail = joined([t.clip] * -(-(r + after) // t.length))
-    want = t.forward(joined([rewire(torch.zeros_like, t.clip), tail]))
+    want = t.truth(joined([rewire(torch.zeros_like, t.clip), tail]))
     half = flat(t.clip)[0].dtype not in (torch.float32, torch.float64)
     size = 1e8 if flat(t.clip)[0].dtype == torch.float64 else 1e2 if half else 1e4
     worst = 0.0

@@ -77,7 +77,7 @@ def needed_inputs(t: Trial) -> str:
     sent = _single_steps(t)
     long = _lengthened(t)
     try:
-        want = t.forward(long)
+        want = t.truth(long)
     except Exception as error:
         raise Skipped(
             f"forward refuses a longer clip ({type(error).__name__}), so needs can't be told from end padding"
@@ -128,7 +128,7 @@ def _lengthened(t: Trial) -> Wire:
 
 def _known(t: Trial, x: Wire, want: Wire) -> int:
     """How many outputs at the start are the same on another clip."""
-    return leading(t.forward(x), want, t.tolerance)
+    return leading(t.truth(x), want, t.tolerance)
 
 
 def _first_with(sent: list[int], output: int) -> int | None:

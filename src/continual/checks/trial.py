@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,7 @@ class Trial:
         first = flat(self.clip)[0]
         self.batch, self.length = first.shape[0], first.shape[2]
         self.floating = all(t.is_floating_point() for t in flat(self.clip))
+        self._pristine = rewire(torch.clone, self.clip)
         self._takes_first = self._clip_level = False
         self._ndim = 0
         self._prefixes: dict[int, Wire | None] = {}
@@ -104,6 +106,11 @@ class Trial:
         own = getattr(self.net, "forward", None)
         return self.canonical(own(self._moved(x)) if callable(own) else self.reference(self._moved(x)))
 
+    def truth(self, x: Wire) -> Wire:
+        """The clip computation, from a cold stream, in case that it reads one."""
+        self.clean()
+        return self.forward(x)
+
     def canonical(self, y: Any) -> Wire:
         """A clip's output with time in dim 2: of ``(output, hidden)`` the output, and an output of a whole clip as one frame."""
         if self._takes_first and isinstance(y, (tuple, list)):
@@ -114,15 +121,26 @@ class Trial:
 
     def step(self, x: Wire, **options: Any) -> Wire | None:
         """``forward_step`` on a chunk of one."""
-        y = self.net.forward_step(rewire(lambda t: t[:, :, 0], x), **options)
+        y = self._call("forward_step", rewire(lambda t: t[:, :, 0], x), options)
         if y is None:
             return None
         return rewire(lambda t: t if t.ndim == self._ndim else t.unsqueeze(2), y)
 
     def steps(self, x: Wire, **options: Any) -> Wire | None:
         """``forward_steps``."""
-        y = self.net.forward_steps(self._moved(x), **options)
+        y = self._call("forward_steps", self._moved(x), options)
         return None if y is None else rewire(lambda t: t.movedim(self.time_dim, 2) if t.ndim > self.time_dim else t, y)
+
+    def _call(self, method: str, x: Wire, options: dict[str, Any]) -> Wire | None:
+        versions = [t._version for t in flat(x)]
+        y = getattr(self.net, method)(x, **options)
+        if versions != [t._version for t in flat(x)]:
+            raise Broken(f"{method} changed its input in place")
+        return y
+
+    def renew(self) -> None:
+        """Undo what a broken module may have done to the clip."""
+        self.clip = rewire(torch.clone, self._pristine)
 
     def clean(self) -> None:
         """``clean_state``."""
@@ -156,6 +174,14 @@ class Trial:
         value = getattr(self.net, "receptive_field", None)
         unbounded = any(getattr(m, "unbounded_memory", False) for m in (self.net, *self.modules()))
         return value if isinstance(value, int) and not unbounded else None
+
+    def moved_copy(self, dtype: torch.dtype) -> Any:
+        """A deep copy of the module with another dtype."""
+        twin = copy.deepcopy(self.net)
+        mine = {id(p) for p in (*self.modules(), *self.parameters(), *self.net.buffers())}
+        if any(id(p) in mine for p in (*twin.modules(), *twin.parameters(), *twin.buffers())):
+            raise Broken("a deepcopy shares modules or weights with the original")  # .to() would change the user's
+        return twin.to(dtype)
 
     # ---- streams --------------------------------------------------------------------------------------------------------
 
@@ -216,7 +242,7 @@ class Trial:
         """``forward`` of the first ``n`` steps; ``None`` where it refuses the clip as too short, or gives nothing."""
         if n not in self._prefixes:
             try:
-                y = self.forward(cut(self.clip, 0, n)) if n else None
+                y = self.truth(cut(self.clip, 0, n)) if n else None
             except Exception:
                 y = None
             self._prefixes[n] = None if y is None or frames_in(y) == 0 else y
@@ -256,12 +282,12 @@ class Trial:
             y = own(self._moved(self.clip)) if callable(own) else self.reference(self._moved(self.clip))
         except Exception as error:
             raise ShapeMismatch(
-                f"co.verify: forward refuses the clip {shapes(self.clip)} ({type(error).__name__}: {error}). Give one that it takes, "
-                "a few receptive fields long"
+                f"co.verify: forward refuses the clip {shapes(self.clip)} ({type(error).__name__}: {error}). "
+                "Give one that it takes, a few receptive fields long"
             ) from error
         try:
             self.clean()
-            streamed = self.steps(self.clip, pad_end=True)
+            streamed = self.steps(rewire(torch.clone, self.clip), pad_end=True)
         except Exception:  # the checks will say so
             streamed = None
         if streamed is None:
