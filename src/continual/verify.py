@@ -44,7 +44,7 @@ def verify(
         net: a :class:`~continual.CoModule`, or any object with ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``
             and ``clean_state``, and with ``forward`` if no reference is given.
         clip: ``(B, C, T, *S)``, or a list of such for a module that takes several streams. A few receptive fields long, with
-            values that tell right from wrong. A batch of 1 is tiled to 3 rows: as given, reversed in time, and turned by ``T // 2``.
+            values that tell right from wrong. A batch of 1 is tiled to 3 rows: as given, reversed in time, turned by ``T // 2``.
         reference: the trained module, or a function of the clip, that ``net.forward`` has to equal.
         splits: how many random splits into chunks.
         tolerance: largest ``|a - b| / max(1, max|b|)``; ``None`` for 1e-12 in float64, 1e-5 in float32 and 1e-2 in half types.
@@ -72,7 +72,13 @@ def verify(
         continual.errors.StreamMismatch: Conv1d on a clip (2, 2, 20) float32 breaks contract point 2 (any chunking) ...
     """
     devices = {t.device.index or 0 for t in flat(clip) if t.device.type == "cuda"}
-    with torch.random.fork_rng(sorted(devices)), call_mode("forward"), _left_as_it_was(net, reference), torch.no_grad():
+    with (
+        torch.inference_mode(False),
+        torch.random.fork_rng(sorted(devices)),
+        call_mode("forward"),
+        _left_as_it_was(net, reference),
+        torch.no_grad(),
+    ):
         trial = Trial(net, clip, reference, splits, tolerance, seed)
         report = Report(f"{type(net).__name__} on a clip {shapes(trial.clip)}, tolerance {trial.tolerance:.0e}")
         for point, name, check in sorted(CHECKS, key=lambda c: c[0]):
@@ -85,6 +91,7 @@ def verify(
 
 
 def _outcome(trial: Trial, point: int, name: str, check: Callable[[Trial], str]) -> Check:
+    trial.renew()
     try:
         return Check(point, name, "passed", check(trial))
     except Skipped as reason:

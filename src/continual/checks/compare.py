@@ -80,7 +80,8 @@ def mismatch(got: Wire | None, want: Wire | None, tolerance: float, first: int =
             kind = "bitwise equality" if tolerance == 0 else f"{tolerance:.0e}"
             return (
                 f"output {first + at}{stream} is off by {float(by_time[at]):.1e} of the largest output "
-                f"(allowed: {kind}; worst {float(by_time.max()):.1e} in {int((by_time > tolerance).sum())} of {y.shape[2]} outputs)"
+                f"(allowed: {kind}; "
+                f"worst {float(by_time.max()):.1e} in {int((by_time > tolerance).sum())} of {y.shape[2]} outputs)"
             )
     return ""
 

@@ -45,15 +45,12 @@ def chunking(t: Trial) -> str:
         [*[("chunk", 1)] * (n - 1), ("end", 1)],
         *(t.random_plan() for _ in range(t.splits)),
     ]
-    given = [x.clone() for x in flat(t.clip)]
     worst = 0.0
     for plan in plans:
         run = t.play(plan)
         if found := mismatch(run.outputs, t.expected, t.tolerance):
             raise Broken(f"split [{described(plan)}] differs from forward: {found}")
         worst = max(worst, largest_error(run.outputs, t.expected))
-        if found := next((m for a, b in zip(flat(t.clip), given, strict=True) if (m := mismatch(a, b, 0.0))), ""):
-            raise Broken(f"split [{described(plan)}] changed its input in place: {found.replace('output', 'frame')}")
     return f"{len(plans)} splits, off by {worst:.0e}"
 
 
@@ -73,8 +70,8 @@ def step_layout(t: Trial) -> str:
     stacked, bursts = flat(t.expected)[0].ndim in ndims, getattr(t.timing, "bursts", None)
     if bursts is not None and stacked != bursts:
         raise Broken(
-            f"forward_step returned {next(iter(ndims))} dimensions, forward {flat(t.expected)[0].ndim}, and timing.bursts is {bursts}: "
-            "outputs of a step are stacked on dim 2 where bursts is True, and nowhere else"
+            f"forward_step returned {next(iter(ndims))} dimensions, forward {flat(t.expected)[0].ndim}, and timing.bursts is "
+            f"{bursts}: outputs of a step are stacked on dim 2 where bursts is True, and nowhere else"
         )
     return "stacked on dim 2" if stacked else "singles"
 
@@ -102,9 +99,8 @@ def flush(t: Trial) -> str:
                 continue  # lengths of branches that disagree: forward refuses the clip too
             raise Broken(f"a flush after {n} steps raised {type(error).__name__}: {error}") from error
         if want is None and y is not None:
-            raise Broken(
-                f"forward refuses a clip of {n} steps as too short, but the flush returned {frames_in(y)} outputs, not None"
-            )
+            few = f"forward refuses a clip of {n} steps as too short" if n else "no frame has come"
+            raise Broken(f"{few}, but the flush returned {frames_in(y)} outputs, not None")
         if want is not None and (found := mismatch(joined([*run.parts, *([] if y is None else [y])]), want, t.tolerance)):
             raise Broken(f"a flush (empty chunk with pad_end=True) after {n} steps differs from forward on {n} steps: {found}")
         if n:

@@ -66,9 +66,7 @@ def chunks_in_time(t: Trial) -> str:
     for plan in [[("chunk", t.length)], *plans]:
         for n, came in t.play(plan).counts:
             if came != sent[n]:
-                raise Broken(
-                    f"split [{described(plan)}]: after {n} inputs {came} outputs have come, single steps deliver {sent[n]} by then"
-                )
+                raise Broken(f"split [{described(plan)}]: after {n} inputs {came} outputs have come, by single steps {sent[n]}")
     return f"{len(plans) + 1} splits"
 
 
