@@ -91,6 +91,7 @@ def require_equal(what: str, got: Tensor, expected: Tensor) -> None:
     """
     if got.shape != expected.shape:
         raise WrongResult(f"{what}: outputs {tuple(got.shape)}, the plain module's are {tuple(expected.shape)}")
+    got, expected = got.detach(), expected.detach()
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     apart = float((got - expected).abs().max())
     if not apart <= allowed:  # NaN is not equal

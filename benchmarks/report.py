@@ -81,8 +81,8 @@ def cpu_name() -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or more, none after the point from 100 on."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Three significant digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _time(stats: Stats | None, unit: float) -> str:
