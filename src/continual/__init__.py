@@ -37,6 +37,7 @@ from .state import State
 from .storage import load_state, save_state
 from .summary import summary
 from .timing import Timing
+from .verify import Report, verify
 
 __version__ = "0.1.0"
 

@@ -198,12 +198,14 @@ class _Conv(Twin, SlidingWindow):
         weight = self._parameters.get("weight")
         if not isinstance(weight, nn.Parameter):  # computed by a parametrisation, new at each access
             return self._fold(self.weight)
+        version = -1 if weight.is_inference() else weight._version
         cache = self._cache
-        if cache is not None and cache[0] is weight and cache[1] == weight._version and cache[2] == weight.data_ptr():
+        if cache is not None and cache[0] is weight and cache[1] == version and cache[2] == weight.data_ptr():
             return cache[3]
-        with torch.inference_mode(False), torch.no_grad():
-            folded = self._fold(weight).contiguous()
-        self.__dict__["_cache"] = (weight, weight._version, weight.data_ptr(), folded)
+        with torch.no_grad():
+            folded = self._fold(weight)
+            folded = folded.contiguous(memory_format=torch.channels_last if folded.ndim == 4 else torch.contiguous_format)
+        self.__dict__["_cache"] = (weight, version, weight.data_ptr(), folded)
         return folded
 
     def _fold(self, weight: Tensor) -> Tensor:

@@ -162,6 +162,9 @@ class CoModule(Kernel):
     def set_state(self, state: State | None) -> None:
         """Continue from a snapshot, of any batch size; the next input must match it. ``None`` makes the stream cold.
 
+        While a stream is running, the snapshot's steps must be like its steps but for the batch; from cold, any are taken that
+        the network takes.
+
         Raises:
             StateMismatch: the snapshot belongs to another network. The module keeps its state.
         """
@@ -171,7 +174,10 @@ class CoModule(Kernel):
             raise StateMismatch(
                 f"{type(self).__name__}.set_state takes a state from get_state or init_state, or None, not {type(state).__name__}"
             )
-        self.__dict__["_stream"] = self._adopt(self._twin(state), state.clone())
+        fresh = self._twin(state)
+        if self._stream is not None:  # a running stream has a dtype and a frame size, also where the module has not
+            self._stream.check_twin(state, f"{type(self).__name__}, whose stream is running")
+        self.__dict__["_stream"] = self._adopt(fresh, state.clone())
 
     def clean_state(self) -> None:
         """Forget the stream: the next input is its first."""

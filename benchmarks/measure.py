@@ -1,0 +1,245 @@
+"""One row: check that every candidate computes the same, then time them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import continual as co
+
+from .other_library import CantRun, OtherLibrary
+from .timing import MIN_BLOCK, Candidate, Local, Stats, alternate
+from .workloads import Workload
+
+CHUNK = 64  # steps of a chunk
+BEYOND = 5  # steps that are checked after the first output
+TOLERANCE = 1e-5
+
+# The targets: our step over the window's, our chunk over the plain clip's, the other library's step over ours.
+CHUNK_TARGET = 1.2
+OTHER_TARGET = {"dense": 5.0, "depthwise": 2.0, "pool": 2.0, "network": 2.0}
+
+
+class WrongResult(ArithmeticError):
+    """A candidate does not compute what the plain module computes: it is not timed."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: rounds, and seconds of a block at least."""
+
+    rounds: int = 15
+    min_block: float = MIN_BLOCK
+
+
+@dataclass
+class Row:
+    """What was measured of one workload; times in seconds per call.
+
+    Attributes:
+        step: our ``forward_step``.
+        window: the plain module on a clip buffer, by the fastest of the ways to shift it; ``shift`` is which.
+        windows: all ways.
+        chunk: our ``forward_steps`` on :data:`CHUNK` steps.
+        forward: the plain module on a clip that gives as many outputs.
+        other: the other library's step, or ``None`` with the reason in ``cant_run``.
+        to_window, to_forward: our time over theirs.
+        to_other: their time over ours.
+        error: why there are no numbers.
+    """
+
+    name: str
+    kind: str
+    threads: int
+    receptive_field: int = 0
+    step: Stats | None = None
+    window: Stats | None = None
+    shift: str = ""
+    windows: dict[str, Stats] | None = None
+    chunk: Stats | None = None
+    forward: Stats | None = None
+    other: Stats | None = None
+    to_window: Stats | None = None
+    to_forward: Stats | None = None
+    to_other: Stats | None = None
+    cant_run: str = ""
+    error: str = ""
+
+    @property
+    def verdicts(self) -> dict[str, bool | None]:
+        """Whether the targets (a), (b) and (c) are met; ``None`` where nothing was compared."""
+        if self.to_window is None or self.to_forward is None:
+            return {"a": None, "b": None, "c": None}
+        against = self.to_window.median
+        return {
+            "a": against < 1 if self.kind == "network" else against <= 1,
+            "b": self.to_forward.median <= CHUNK_TARGET,
+            "c": None if self.to_other is None else self.to_other.median >= OTHER_TARGET[self.kind],
+        }
+
+
+def require_equal(what: str, got: Tensor, expected: Tensor) -> None:
+    """Refuse outputs that differ from the plain module's.
+
+    Raises:
+        WrongResult: with the two shapes, or the difference and what is allowed.
+    """
+    if got.shape != expected.shape:
+        raise WrongResult(f"{what}: outputs {tuple(got.shape)}, the plain module's are {tuple(expected.shape)}")
+    got, expected = got.detach(), expected.detach()
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    apart = float((got - expected).abs().max())
+    if not apart <= allowed:  # NaN is not equal
+        raise WrongResult(f"{what}: differs from the plain module by {apart:.2e}, allowed are {allowed:.2e}")
+
+
+# ---- what a user does without us: three ways to shift a clip buffer ----------------------------------------------------
+# Each takes the plain module and the first frames, and returns the step. The time dimension of 1 is left in the output.
+
+Step = Callable[[Tensor], Tensor]
+
+
+def shift_by_cat(plain: nn.Module, first: Tensor) -> Step:
+    """A new buffer of the old one without its first frame, and the frame."""
+    buffer = first.clone()
+
+    def step(frame: Tensor) -> Tensor:
+        nonlocal buffer
+        buffer = torch.cat((buffer[:, :, 1:], frame.unsqueeze(2)), 2)
+        return plain(buffer)
+
+    return step
+
+
+def shift_by_roll(plain: nn.Module, first: Tensor) -> Step:
+    """``torch.roll``, and the frame over the last place."""
+    buffer = first.clone()
+
+    def step(frame: Tensor) -> Tensor:
+        nonlocal buffer
+        buffer = buffer.roll(-1, 2)
+        buffer[:, :, -1] = frame
+        return plain(buffer)
+
+    return step
+
+
+def shift_by_copy(plain: nn.Module, first: Tensor) -> Step:
+    """Two buffers allocated once, views of them made once; every step copies from one into the other."""
+
+    def parts(buffer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return buffer, buffer[:, :, 1:], buffer[:, :, :-1], buffer[:, :, -1]
+
+    old, new = parts(first.clone()), parts(torch.empty_like(first))
+
+    def step(frame: Tensor) -> Tensor:
+        nonlocal old, new
+        new[2].copy_(old[1])
+        new[3].copy_(frame)
+        old, new = new, old
+        return plain(old[0])
+
+    return step
+
+
+SHIFTS: dict[str, Callable[[nn.Module, Tensor], Step]] = {
+    "cat": shift_by_cat,
+    "roll": shift_by_roll,
+    "copy": shift_by_copy,
+}
+
+
+# ---- equality ----------------------------------------------------------------------------------------------------------
+
+
+def steps_of(step: Callable[[Tensor], Any], clip: Tensor) -> Tensor:
+    """The outputs of stepping through a clip, stacked on dim 2."""
+    outputs = [y for t in range(clip.shape[2]) if (y := step(clip[:, :, t])) is not None]
+    if not outputs:
+        raise WrongResult(f"no output in {clip.shape[2]} steps")
+    return torch.stack(outputs, 2)
+
+
+def check(net: Any, plain: nn.Module, clip: Tensor) -> Tensor:
+    """Check steps, chunks and windows against the plain module, on a clip of ``CHUNK + R - 1`` steps or any longer than R.
+
+    Returns:
+        The plain module's outputs on the clip.
+
+    Raises:
+        WrongResult: naming what differs.
+    """
+    expected: Tensor = plain(clip)
+    field = net.receptive_field
+    some = min(field + BEYOND, clip.shape[2])
+    few, first = clip[:, :, :some], clip[:, :, :field]
+
+    net.clean_state()
+    require_equal("forward_step", steps_of(net.forward_step, few), expected[:, :, : some - field + 1])
+    net.clean_state()
+    net.forward_steps(clip[:, :, : field - 1])
+    require_equal("forward_steps", net.forward_steps(clip[:, :, field - 1 :]), expected)
+    net.clean_state()
+    for name, shift in SHIFTS.items():
+        shifted = steps_of(shift(plain, first), few[:, :, field:]).squeeze(3)
+        require_equal(f"window ({name})", shifted, expected[:, :, 1 : some - field + 1])
+    return expected
+
+
+# ---- a row -------------------------------------------------------------------------------------------------------------
+
+
+def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrary | None = None, cant_run: str = "") -> Row:
+    """Check and time one workload, under :func:`benchmarks.timing.conditions`.
+
+    Args:
+        workload: what to measure.
+        threads: how many are set; for the record.
+        effort: how long.
+        other: the other library's process.
+        cant_run: why there is none.
+    """
+    row = Row(workload.name, workload.kind, threads, cant_run=cant_run)
+    with torch.inference_mode(False):  # ordinary parameters, as in a network that was loaded before
+        plain = workload.plain()
+        net = co.continual(plain)
+    field = row.receptive_field = net.receptive_field
+    clip = workload.clip(CHUNK + field - 1)
+    try:
+        expected = check(net, plain, clip)
+    except WrongResult as wrong:
+        row.error = f"wrong result: {wrong}"
+        return row
+    # One frame over and over: nobody reads it from cold memory, and the values stay what they are.
+    frame, first, chunk = clip[:, :, 0].clone(), clip[:, :, :field].clone(), clip[:, :, :CHUNK].clone()
+
+    net.forward_steps(first)
+    candidates: list[Candidate] = [Local("step", partial(net.forward_step, frame))]
+    candidates += [Local(name, partial(shift(plain, first), frame)) for name, shift in SHIFTS.items()]
+    if other is not None:
+        try:
+            few = clip[:, :, : field + BEYOND]
+            require_equal("its forward_step", other.build(workload, plain, few), expected[:, :, : BEYOND + 1])
+            candidates.append(other.candidate("other"))
+        except (CantRun, WrongResult) as error:
+            row.cant_run = str(error)
+    steps = alternate(candidates, effort.rounds, effort.min_block)
+    row.windows = {name: steps.stats(name) for name in SHIFTS}
+    row.shift = steps.fastest(list(SHIFTS))
+    row.step, row.window, row.to_window = steps.stats("step"), row.windows[row.shift], steps.ratio("step", row.shift)
+    if "other" in steps.rounds:
+        row.other, row.to_other = steps.stats("other"), steps.ratio("other", "step")
+
+    chunks = alternate(
+        [Local("chunk", partial(net.forward_steps, chunk)), Local("forward", partial(plain, clip))],
+        effort.rounds,
+        effort.min_block,
+    )
+    row.chunk, row.forward = chunks.stats("chunk"), chunks.stats("forward")
+    row.to_forward = chunks.ratio("chunk", "forward")
+    return row

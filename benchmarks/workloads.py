@@ -1,0 +1,116 @@
+"""What is measured: layers and networks as data, so that each library builds the same one from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+KINDS = ("dense", "depthwise", "pool", "network")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: a class name that ``torch.nn`` and the streaming libraries share, and its arguments."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> nn.Module:
+        """The ``torch.nn`` layer."""
+        made: nn.Module = getattr(nn, self.name)(*self.args, **self.kwargs)
+        return made
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A row of the table.
+
+    Attributes:
+        name: what the row is called.
+        layers: the layers; more than one make an ``nn.Sequential``.
+        frame: one step ``(B, C, *S)``.
+        kind: one of :data:`KINDS`; the targets depend on it.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    frame: tuple[int, ...]
+    kind: str
+
+    def plain(self, seed: int = 0) -> nn.Module:
+        """The ``torch.nn`` module, in eval mode.
+
+        Weights are drawn so that the signal neither dies nor explodes over ten layers: with torch's defaults the outputs
+        of the networks are so small that a comparison would say little.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = [layer.plain() for layer in self.layers]
+            for weight in (p for m in made for p in m.parameters() if p.ndim > 1):
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        return (made[0] if len(made) == 1 else nn.Sequential(*made)).eval()
+
+    def clip(self, steps: int, seed: int = 1) -> Tensor:
+        """A random clip ``(B, C, steps, *S)``."""
+        batch, channels, *space = self.frame
+        return torch.randn(batch, channels, steps, *space, generator=torch.Generator().manual_seed(seed))
+
+    def at(self, size: int) -> Workload:
+        """The same on frames of at most this spatial size."""
+        return replace(self, frame=(*self.frame[:2], *(min(size, s) for s in self.frame[2:])))
+
+    def spec(self) -> list[dict[str, Any]]:
+        """The layers as JSON data."""
+        return [asdict(layer) for layer in self.layers]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is anything to convolve with."""
+        return self.kind != "pool"
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one step in float32."""
+        return 4 * math.prod(self.frame)
+
+
+def _conv3d(channels: int, **kwargs: Any) -> Layer:
+    return Layer("Conv3d", (channels, channels, 3), {"padding": (0, 1, 1), **kwargs})
+
+
+def _pool3d(name: str) -> Layer:
+    return Layer(name, (3,), {"stride": (1, 2, 2), "padding": (0, 1, 1)})
+
+
+def _stack(layer: Layer, depth: int = 10) -> tuple[Layer, ...]:
+    return (layer, Layer("ReLU")) * depth
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    Workload("Conv3d 64→64 k3, 56²", (_conv3d(64),), (1, 64, 56, 56), "dense"),
+    Workload("Conv3d 64→64 k3, 28²", (_conv3d(64),), (1, 64, 28, 28), "dense"),
+    Workload("Conv3d depthwise 54 k3, 56²", (_conv3d(54, groups=54),), (1, 54, 56, 56), "depthwise"),
+    Workload("Conv3d depthwise 54 k3, 28²", (_conv3d(54, groups=54),), (1, 54, 28, 28), "depthwise"),
+    Workload("Conv2d 64→64 (9,1), V=25", (Layer("Conv2d", (64, 64, (9, 1))),), (1, 64, 25), "dense"),
+    Workload("Conv1d 256→256 k9", (Layer("Conv1d", (256, 256, 9)),), (1, 256), "dense"),
+    Workload("Conv1d 64→64 k3", (Layer("Conv1d", (64, 64, 3)),), (1, 64), "dense"),
+    Workload("AvgPool3d k3 s(1,2,2), 64×56²", (_pool3d("AvgPool3d"),), (1, 64, 56, 56), "pool"),
+    Workload("MaxPool3d k3 s(1,2,2), 64×56²", (_pool3d("MaxPool3d"),), (1, 64, 56, 56), "pool"),
+    Workload("10 × Conv1d 64 k3 + ReLU", _stack(Layer("Conv1d", (64, 64, 3))), (1, 64), "network"),
+    Workload("10 × Conv3d 16 k3 + ReLU, 32²", _stack(_conv3d(16)), (1, 16, 32, 32), "network"),
+)
+
+
+def choose(pattern: str | None, workloads: Iterable[Workload] = WORKLOADS) -> list[Workload]:
+    """The workloads whose name or kind matches: a part of the name, or a shell pattern; case does not matter."""
+    if not pattern:
+        return list(workloads)
+    low = pattern.lower()
+    return [w for w in workloads if low in w.name.lower() or low == w.kind or fnmatch(w.name.lower(), low)]
