@@ -64,12 +64,11 @@ def verify(
         >>> co.verify(net, torch.randn(2, 2, 20), reference=model).passed
         True
 
-        A module that says that it is local in time, and is not:
+        A module that is said to be local in time, and is not:
 
-        >>> co.verify(co.forward_stepping(nn.Conv1d(2, 2, 3, padding=1)), torch.randn(2, 2, 20))
-        Traceback (most recent call last):
-            ...
-        continual.errors.StreamMismatch: Conv1d on a clip (2, 2, 20) float32 breaks contract point 2 (any chunking) ...
+        >>> report = co.verify(co.forward_stepping(nn.Conv1d(2, 2, 3, padding=1)), torch.randn(2, 2, 20), raise_on_fail=False)
+        >>> print(report.failures[0])
+        contract point 2 (any chunking), chunks and steps = forward: split [20 steps, 0 with pad_end] differs from forward: ...
     """
     devices = {t.device.index or 0 for t in flat(clip) if t.device.type == "cuda"}
     with (
