@@ -685,7 +685,7 @@ def test_lambdas_skip_the_pickle_alone() -> None:
 
 
 def test_long_clips_are_looked_at_in_places() -> None:
-    from continual.checks import Trial
+    from continual.checks.trial import Trial
 
     trial = Trial(co.Conv1d(1, 1, 3), torch.randn(2, 1, 3000))
     assert len(trial.positions()) <= 40
