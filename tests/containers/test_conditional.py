@@ -62,7 +62,7 @@ def test_a_predicate_that_raises_leaves_the_stream_as_it_was(grad: bool):
         return True
 
     bad = [False]
-    net = co.Sequential(A(), co.Conditional(predicate, A(), B())).double()
+    net = co.Sequential(co.Conditional(predicate, A(), B()), A()).double()
     clip, outs = torch.randn(2, 2, 12, dtype=torch.float64), []
     with torch.set_grad_enabled(grad):
         for t in range(12):
