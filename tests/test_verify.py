@@ -225,8 +225,8 @@ class HeldBack(co.Conv1d):
         self._window = type(self._window)(self._window.receptive_field + 1, 1, 1, 2)  # a tap too many, without a weight
         self._kept += 1
 
-    def apply(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
-        return super().apply(frames[:, :, :-1], start, ended)
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        return super().over_time(frames[:, :, :-1], start, ended)
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         return co.CoModule.advance_step(self, x, node, call)
