@@ -140,14 +140,20 @@ def test_shared_weights_stay_shared():
     check_contract(net, clip(2, 2, 15), module)
 
 
-def test_dtype_training_and_requires_grad_are_kept():
+def test_dtype_and_requires_grad_are_kept():
     module = nn.Sequential(nn.Conv1d(2, 2, 3), nn.Dropout(), nn.Sequential(nn.Conv1d(2, 2, 1))).half()
     module[0].bias.requires_grad_(False)
-    module[2].eval()
     net = co.continual(module)
     assert {p.dtype for p in net.parameters()} == {torch.float16}
     assert [p.requires_grad for p in net.parameters()] == [p.requires_grad for p in module.parameters()]
-    assert [m.training for m in net.modules()] == [m.training for m in module.modules()]
+
+
+@pytest.mark.parametrize("outer", [True, False])
+def test_every_module_keeps_its_own_training_flag(outer: bool):
+    """A frozen part (normalisation in eval mode) of a network in training stays frozen, and the other way round."""
+    module = nn.Sequential(nn.Conv1d(2, 2, 3), nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2), nn.ReLU())).train(outer)
+    module[2].train(not outer)
+    assert [m.training for m in co.continual(module).modules()] == [m.training for m in module.modules()]
 
 
 def test_hooks_are_kept():
@@ -220,7 +226,7 @@ def test_refused_at_the_latest_when_a_stream_starts(name: str):
     assert "1.0" in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [None, 3, torch.relu, nn.ReLU], ids=repr)
+@pytest.mark.parametrize("bad", [None, 3, torch.relu, nn.ReLU], ids=["none", "number", "function", "class"])
 def test_what_is_no_module(bad: Any):
     with pytest.raises(co.NotStreamable, match="takes an nn.Module"):
         co.continual(bad)
@@ -273,7 +279,7 @@ class LastDimTime(nn.Module):
 
 
 def test_forward_stepping():
-    module = nn.Sequential(nn.Conv3d(2, 3, (1, 3, 3), (1, 2, 1)), nn.GroupNorm(1, 3) if False else nn.ReLU()).double()
+    module = nn.Sequential(nn.Conv3d(2, 3, (1, 3, 3), (1, 2, 1)), nn.ReLU()).double()
     net = co.forward_stepping(module)
     assert isinstance(net, nn.Sequential)
     assert net[0].weight is module[0].weight
