@@ -172,6 +172,20 @@ def test_a_child_is_its_own_root():
     assert net[0].get_state().clock == 1
 
 
+def test_a_long_stream_neither_grows_nor_drifts(net: Any):
+    clip = torch.randn(2, 2, 2500, dtype=torch.float64)
+    net, sizes = net.double(), set()
+    with torch.no_grad():
+        outs = []
+        for t in range(2500):
+            outs.append(
+                net.forward_steps(clip[:, :, t : t + 1], pad_end=True) if t == 2499 else steps(net, cut(clip, t, t + 1))[0]
+            )
+            sizes.add(net._stream.nbytes)
+        assert_equal(join(outs), net(clip))
+    assert len(sizes) == 1
+
+
 # ---- the structure changes ------------------------------------------------------------------------------------------
 
 
