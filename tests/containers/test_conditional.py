@@ -76,7 +76,7 @@ def test_a_predicate_that_raises_leaves_the_stream_as_it_was(grad: bool):
             bad[0] = False
             y = net.forward_step(clip[:, :, t])
             outs += [] if y is None else [y]
-    assert_equal(torch.stack(outs, 2), net(clip)[:, :, : len(outs)])
+    assert_equal(torch.stack(outs, 2), net.forward(clip)[:, :, : len(outs)])
     assert len(outs) == 12 - net.delay
 
 

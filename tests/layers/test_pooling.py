@@ -124,6 +124,24 @@ def test_a_clip_shorter_than_the_kernel(table: dict[int, tuple[type, type]], dim
     check_contract(net, torch.randn(2, 2, total, *SPACE[dims], dtype=torch.float64))
 
 
+CLIP_BY_KERNEL = {
+    "dilated average": lambda: co.AvgPool1d(2, dilation=2),
+    "average, replicate": lambda: co.AvgPool1d(3, 1, 1, temporal_fill="replicate"),
+    "maximum, zeros": lambda: co.MaxPool1d(3, 1, 1, temporal_fill="zeros"),
+    "convolution, replicate": lambda: co.Conv1d(2, 2, 3, padding=1, temporal_fill="replicate"),
+    "convolution, same even": lambda: co.Conv1d(2, 2, 4, padding="same"),
+}
+
+
+@pytest.mark.parametrize("name", CLIP_BY_KERNEL)
+def test_an_empty_clip_is_too_short_where_torch_has_no_such_layer(name: str):
+    """Found by a random network: the clip computation by our own kernel raised an IndexError."""
+    net = CLIP_BY_KERNEL[name]()
+    with pytest.raises(co.ShapeMismatch):
+        net(torch.zeros(2, 2, 0))
+    assert net.forward_steps(torch.zeros(2, 2, 0), pad_end=True) is None
+
+
 def test_a_nan_leaves_with_its_frame():
     clip = torch.randn(1, 1, 20)
     clip[:, :, 3] = torch.nan
