@@ -226,7 +226,7 @@ class HeldBack(co.Conv1d):
         self._kept += 1
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
-        return super().over_time(frames[:, :, :-1], start, ended)
+        return torch.conv1d(frames[:, :, :-1], self.weight, self.bias)
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         return co.CoModule.advance_step(self, x, node, call)

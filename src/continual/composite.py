@@ -12,7 +12,7 @@ from .calling import call_with_hooks, has_hooks
 from .errors import NotStreamable
 from .module import CoModule, structure_changed
 from .registry import to_continual
-from .state import Call, Node, Wire
+from .state import Call, Node, Opening, Wire, rewire
 
 
 def run_clip(child: nn.Module, x: Wire) -> Wire:
@@ -21,9 +21,14 @@ def run_clip(child: nn.Module, x: Wire) -> Wire:
 
 
 def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-    """A child's kernel on a chunk, between its forward hooks if it has some."""
-    if x is None or not has_hooks(child):
+    """A child's kernel on a chunk, between its forward hooks if it has some and if there is something to see."""
+    if not has_hooks(child):
         return child.advance(x, node, e, call)
+    if x is None:  # what waits leaves at the end of the stream: hooks see an empty chunk come and it leave
+        y, e = child.advance(x, node, e, call)
+        if y is None:
+            return None, e
+        return call_with_hooks(child, lambda _: y, rewire(lambda f: f.zeros(0), node.given)), e
     ended = [0]
 
     def kernel(x: Wire) -> Wire | None:
@@ -32,6 +37,13 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -
 
     y = call_with_hooks(child, kernel, x)
     return y, ended[0]
+
+
+def open_child(child: CoModule, frame: Any, opening: Opening) -> Node:
+    """A child's cold state."""
+    node = child.open(frame, opening)
+    node.given = frame
+    return node
 
 
 def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
@@ -102,23 +114,30 @@ class Container(CoModule):
             return self._like(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
         return self._modules[self._name_at(index)]
 
+    def _replace(self, modules: dict[str, nn.Module | None]) -> Any:
+        """Take other children; if they don't fit, the old ones stay."""
+        before, self._modules = self._modules, modules
+        try:
+            self._changed()
+        except Exception:
+            self._modules = before
+            raise
+        return self
+
     def __setitem__(self, index: int, module: nn.Module) -> None:
         name = self._name_at(index)
-        self._modules[name] = self._converted(module, name)
-        self._changed()
+        self._replace({**self._modules, name: self._converted(module, name)})
 
     def __delitem__(self, index: int | slice) -> None:
         gone = list(self._modules)[index] if isinstance(index, slice) else [self._name_at(index)]
         left = [(name, m) for name, m in self._modules.items() if name not in gone]
         numbered = all(name.isdigit() for name in self._modules)
-        self._modules = {str(i) if numbered else name: m for i, (name, m) in enumerate(left)}
-        self._changed()
+        self._replace({str(i) if numbered else name: m for i, (name, m) in enumerate(left)})
 
     def append(self, module: nn.Module) -> Any:
         """Add a module at the end."""
-        self.add_module(str(len(self)), self._converted(module, str(len(self))))
-        self._changed()
-        return self
+        name = str(len(self))
+        return self._replace({**self._modules, name: self._converted(module, name)})
 
     def extend(self, modules: Iterable[nn.Module]) -> Any:
         """Add modules at the end."""
@@ -132,9 +151,7 @@ class Container(CoModule):
             raise IndexError(f"{type(self).__name__} has {len(self)} modules, nothing can be inserted at {index}")
         kids: list[nn.Module] = list(self.kids)
         kids.insert(index, self._converted(module, str(index)))
-        self._modules = {str(i): m for i, m in enumerate(kids)}
-        self._changed()
-        return self
+        return self._replace({str(i): m for i, m in enumerate(kids)})
 
     def pop(self, index: int) -> CoModule:
         """Remove a module and return it."""

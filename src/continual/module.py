@@ -116,8 +116,8 @@ class CoModule(Kernel):
             True
         """
         state = self._stream_for(input)
-        if state.quick and state.owned and not torch.is_grad_enabled():
-            call = Call()
+        if state.quick and not torch.is_grad_enabled():
+            state, call = state.taken(), Call()
             y = self.advance_step(input, state.node, call)
             if update_state:
                 call.apply_in_place()
@@ -318,9 +318,8 @@ class CoModule(Kernel):
     def _run(self, state: State, x: Wire, pad_end: bool, update_state: bool) -> Wire | None:
         """The general path: any chunk, any counts, gradients."""
         in_place = not torch.is_grad_enabled()
-        if in_place and not state.owned:
-            state = state.detach()
-            state.owned = True
+        if in_place:
+            state = state.taken()
         call = Call()
         e = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, state.node, e, call)
@@ -390,6 +389,8 @@ def join(a: Wire | None, b: Wire | None) -> Wire | None:
 
 def _frame_of(input: Wire, chunk: bool) -> Any:
     """What a step of the input looks like."""
+    if isinstance(input, (list, tuple)) and not input:
+        raise ShapeMismatch("a chunk is a tensor (B, C, T, *S) or a list of them, got an empty list")
     return rewire(_frame_in_chunk, input) if chunk else Frame.of(input)
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from .closure import Identity
-from .composite import Container, run_chunk, run_clip, run_step
+from .composite import Container, open_child, run_chunk, run_clip, run_step
 from .delay import Trim, queued
 from .errors import NotStreamable, ShapeMismatch
 from .local import named
@@ -99,7 +99,7 @@ class Parallel(Container):
 
     def open(self, frame: Any, opening: Opening) -> Node:
         names, inputs = list(self._modules), self.split(frame)
-        kids = [m.open(f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
+        kids = [open_child(m, f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
         depths = waiting(tuple(m.timing for m in self.kids), opening.before)
         queues = [
             Node(opening.below(name), "queue", kid.out, self._queue(kid.out, depth))

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from .calling import hooks_on_all
-from .composite import Container, run_chunk, run_clip, run_step
+from .composite import Container, open_child, run_chunk, run_clip, run_step
 from .module import CoModule
 from .registry import register_builder, to_continual
 from .state import Call, Node, Opening, Wire
@@ -67,7 +67,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         before: Timing = IDENTITY
         for name, child in self._modules.items():
             child = cast(CoModule, child)
-            nodes.append(child.open(frame, opening.below(name, before)))
+            nodes.append(open_child(child, frame, opening.below(name, before)))
             frame, before = nodes[-1].out, before.then(child.timing)
         return Node(opening, self.kind, frame, kids=nodes)
 
@@ -111,7 +111,8 @@ def _build(module: nn.Module, memo: dict[int, Any], path: str) -> Sequential:
     for name, child in module.named_children():
         made.add_module(name, to_continual(child, memo, f"{path}.{name}".lstrip(".")))
     made._changed()
-    return made.train(module.training)
+    made.training = module.training
+    return made
 
 
 register_builder(nn.Sequential, _build)

@@ -109,6 +109,7 @@ class Node:
         before: the timing of all that is before it, from the network's input on.
         kind: what stands there, in words; part of the network's signature.
         out: the frame that leaves here (or a list of them).
+        given: the frame that arrives, where a container knows it.
         held: the frame that is kept in the state, where the kernel needs to know it.
         tensors: the state tensors, batch in dim 0, named by ``names``.
         seen: frames delivered to this module so far.
@@ -117,7 +118,22 @@ class Node:
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
     """
 
-    __slots__ = ("before", "delay", "held", "kids", "kind", "memo", "names", "out", "path", "seen", "sent", "stride", "tensors")
+    __slots__ = (
+        "before",
+        "delay",
+        "given",
+        "held",
+        "kids",
+        "kind",
+        "memo",
+        "names",
+        "out",
+        "path",
+        "seen",
+        "sent",
+        "stride",
+        "tensors",
+    )
 
     def __init__(
         self,
@@ -130,6 +146,7 @@ class Node:
     ):
         self.path, self.before = place.path, place.before
         self.kind, self.out, self.held = kind, out, held
+        self.given: Any = None
         self.names = tuple(tensors or ())
         self.tensors: list[Tensor] = list((tensors or {}).values())
         self.kids = kids or []
@@ -146,7 +163,7 @@ class Node:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
         """A copy of the tree with ``fn`` applied to every tensor."""
         node = Node.__new__(Node)
-        for name in ("path", "kind", "out", "held", "before", "names", "seen", "sent", "delay", "stride"):
+        for name in ("path", "kind", "out", "given", "held", "before", "names", "seen", "sent", "delay", "stride"):
             setattr(node, name, getattr(self, name))
         node.memo = None
         node.tensors = [fn(t) for t in self.tensors]
@@ -289,6 +306,7 @@ class State:
         for node in state.node.walk():
             node.out = None if node.out is None else rewire(moved, node.out)
             node.held = None if node.held is None else rewire(moved, node.held)
+            node.given = None if node.given is None else rewire(moved, node.given)
         return state
 
     def clone(self) -> State:
@@ -300,6 +318,14 @@ class State:
         """An independent copy without an autograd graph."""
         with torch.inference_mode(False):
             return self.map(lambda t: t.detach().clone())
+
+    def taken(self) -> State:
+        """The same stream without a graph, in tensors that may be changed in place."""
+        if self.owned:
+            return self
+        state = self.detach()
+        state.owned = True
+        return state
 
     def forked(self) -> State:
         """A copy of the tree with the same tensors: what a pure step builds its new state in."""
