@@ -1,0 +1,87 @@
+"""The demonstration's figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+NOISY, CLEAN, STREAM = "#9aa5b1", "#1f2933", "#d64545"
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the figure tells; signals by sample, ``streamed`` with NaN where nothing has come yet."""
+
+    title: str
+    noisy: np.ndarray
+    clean: np.ndarray
+    streamed: np.ndarray
+    rate: float
+    delay: int
+    held_out: int
+    facts: str
+
+
+def draw(story: Story, path: Path) -> None:
+    """Save the figure.
+
+    Args:
+        story: what it shows.
+        path: a .png, .pdf or .svg file.
+    """
+    mpl.rcParams["font.size"] = 10
+    seconds = np.arange(story.clean.size) / story.rate
+    delay = story.delay / story.rate
+    start, stop = _zoom(story)
+    figure = Figure(figsize=(12, 8.5), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 1, 1.5])
+    figure.suptitle(f"{story.title}\n", fontsize=14, fontweight="bold")
+    figure.text(0.5, 0.945, story.facts, ha="center", fontsize=10, color="#52606d")
+
+    top.set_title("What comes in: the recording with noise", loc="left")
+    top.plot(seconds, story.noisy, color=NOISY, lw=0.8, label="noisy input")
+    top.plot(seconds, story.clean, color=CLEAN, lw=0.8, alpha=0.6, label="clean recording")
+
+    middle.set_title(f"What comes out, sample by sample, shifted back by the delay of {1000 * delay:.0f} ms", loc="left")
+    middle.plot(seconds, story.clean, color=CLEAN, lw=1.6, alpha=0.45, label="clean recording")
+    middle.plot(seconds - delay, story.streamed, color=STREAM, lw=1.0, label="streamed output")
+    for axis in (top, middle):
+        axis.axvspan(story.held_out / story.rate, seconds[-1], color="#f0b429", alpha=0.12, lw=0)
+        axis.axvspan(seconds[start], seconds[stop], color="#2186eb", alpha=0.10, lw=0)
+        axis.set_xlim(0, seconds[-1])
+    middle.text(
+        story.held_out / story.rate, 0.03, " not seen in training", transform=middle.get_xaxis_transform(), color="#8d5a00"
+    )
+
+    bottom.set_title("A closer look (blue above): each output arrives a fixed delay after the sample it belongs to", loc="left")
+    part = slice(start, stop)
+    bottom.plot(seconds[part], story.noisy[part], color=NOISY, lw=1, label="noisy input")
+    bottom.plot(seconds[part], story.clean[part], color=CLEAN, lw=2, alpha=0.55, label="clean recording")
+    bottom.plot(seconds[part], story.streamed[part], color=STREAM, lw=1.6, label="streamed output, when it arrives")
+    bottom.set_xlim(seconds[start], seconds[stop])
+    peak = start + int(np.argmax(story.clean[start : max(start + 1, stop - story.delay)]))
+    if story.delay and peak + story.delay < stop:
+        height = story.clean[peak] * 1.02
+        bottom.annotate("", (seconds[peak] + delay, height), (seconds[peak], height), arrowprops={"arrowstyle": "->", "lw": 1.6})
+        bottom.text(seconds[peak] + delay / 2, height, f"{story.delay} steps\n{1000 * delay:.0f} ms", ha="center", va="bottom")
+        bottom.margins(y=0.22)
+    bottom.set_xlabel("seconds")
+    for axis in (top, middle, bottom):
+        axis.legend(loc="upper right", frameon=False, ncols=3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_yticks([])
+    figure.savefig(path, dpi=130)
+
+
+def _zoom(story: Story) -> tuple[int, int]:
+    """A stretch around the highest peak of the part not seen in training."""
+    size = story.clean.size
+    width = min(size - 1, max(6 * story.delay, size // 5))
+    seen = story.clean[story.held_out : max(story.held_out + 1, size - width // 2)]
+    peak = story.held_out + int(np.argmax(seen))
+    start = max(0, min(peak - width // 3, size - 1 - width))
+    return start, start + width
