@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
-from .local import Local
+from .local import Local, check_parameters
 from .registry import Twin
 from .state import Frame, Node
 
@@ -67,6 +67,7 @@ class Linear(Twin, Local, nn.Linear):
 
     def check(self, frame: Frame, path: str) -> None:
         dim = self._dim(len(frame.shape) + 1, path)
+        check_parameters(self, frame, path)
         features = frame.shape[dim - (dim > 2)]
         if features != self.in_features:
             raise ShapeMismatch(

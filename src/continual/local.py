@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .errors import NotStreamable
+from .errors import NotStreamable, ShapeMismatch
 from .module import CoModule
 from .state import Call, Frame, Node, Opening
 from .timing import IDENTITY, Timing
@@ -59,14 +59,34 @@ class Local(CoModule):
             return Frame.of(run.local_step(frame.zeros()))
 
     def open(self, frame: Frame, opening: Opening) -> Node:
-        self.check(frame, named(opening.path, self))
-        return Node(opening, self.kind, self.out(frame), held=frame)
+        path = named(opening.path, self)
+        self.check(frame, path)
+        try:
+            return Node(opening, self.kind, self.out(frame), held=frame)
+        except RuntimeError as error:
+            raise ShapeMismatch(f"{path}: can't take steps {frame}: {error}") from error
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         return (None if x is None else self.clip(x)), e
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
         return self.local_step(x)
+
+
+def check_parameters(module: nn.Module, frame: Frame, path: str) -> None:
+    """Refuse frames of another dtype, device or size than a module's own parameters are for."""
+    own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
+    if own is not None and frame.device != own.device:
+        raise ShapeMismatch(f"{path}: weights are on {own.device}, the step is on {frame.device}; move one with .to()")
+    mixed = frame.dtype in (torch.half, torch.bfloat16) or torch.is_autocast_enabled(frame.device.type)
+    if own is not None and frame.dtype.is_floating_point and frame.dtype != own.dtype and not mixed:
+        raise ShapeMismatch(f"{path}: weights are {own.dtype}, the step is {frame.dtype}; convert one with .to()")
+    channels = getattr(module, "num_features", None)
+    if channels is not None and frame.shape[1] != channels:
+        raise ShapeMismatch(f"{path}: expects steps of {channels} channels, got {tuple(frame.shape)}")
+    normalized = tuple(getattr(module, "normalized_shape", ()))
+    if normalized and frame.shape[-len(normalized) :] != normalized:
+        raise ShapeMismatch(f"{path}: normalises the last dimensions {normalized}, got steps {tuple(frame.shape)}")
 
 
 class _Adopted(Local):
@@ -86,6 +106,7 @@ class _Adopted(Local):
     def check(self, frame: Frame, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
             raise NotStreamable(f"{path}: {reason}")
+        check_parameters(self, frame, path)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rebuild, (self.adopts, type(self).__name__), self.__getstate__()

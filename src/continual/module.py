@@ -150,7 +150,10 @@ class CoModule(Kernel):
             True
         """
         chunk = input if self.time_dim == 2 else rewire(lambda t: _time_second(self, t), input)
-        y = self._run(self._stream_for(chunk, chunk=True), chunk, pad_end, update_state)
+        state = self._stream_for(chunk, chunk=True)
+        if self._stream is None and length(chunk) == 0:
+            return None  # nothing has come: the stream stays cold
+        y = self._run(state, chunk, pad_end, update_state)
         return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
 
     # ---- state ------------------------------------------------------------------------------------------------------
@@ -269,7 +272,7 @@ class CoModule(Kernel):
         """A cold state of this network for the steps of a given one, which must be of the same network."""
         try:
             fresh = self._open(state.frame)
-        except ContinualError as error:
+        except (ContinualError, RuntimeError) as error:
             raise StateMismatch(f"{type(self).__name__}: this state belongs to another network ({error})") from error
         fresh.check_twin(state, type(self).__name__)
         return fresh
@@ -291,7 +294,7 @@ class CoModule(Kernel):
         """The running stream if the input fits it, or a cold one."""
         state = self._stream
         if state is None:
-            frame = Frame.of(rewire(_without_time, input) if chunk else input)
+            frame = _frame_of(input, chunk)
             _check_lengths(self, input, chunk)
             return self._open(frame)
         if not (isinstance(input, Tensor) and isinstance(state.frame, Frame) and state.frame.fits(input, chunk)):
@@ -303,8 +306,8 @@ class CoModule(Kernel):
 
     def _check(self, input: Wire, state: State, chunk: bool) -> None:
         """Refuse an input that does not fit the stream."""
+        got = _frame_of(input, chunk)
         _check_lengths(self, input, chunk)
-        got = Frame.of(rewire(_without_time, input) if chunk else input)
         if got != state.frame:
             shown = "; ".join(map(str, frames(got)))
             raise ShapeMismatch(
@@ -385,14 +388,19 @@ def join(a: Wire | None, b: Wire | None) -> Wire | None:
     return rewire(lambda s, t: torch.cat((s, t), 2), a, b)
 
 
-def _without_time(chunk: Tensor) -> Tensor:
+def _frame_of(input: Wire, chunk: bool) -> Any:
+    """What a step of the input looks like."""
+    return rewire(_frame_in_chunk, input) if chunk else Frame.of(input)
+
+
+def _frame_in_chunk(chunk: Any) -> Frame:
+    if not isinstance(chunk, Tensor):
+        raise ShapeMismatch(f"a chunk is a tensor (B, C, T, *S) or a list of them, not {type(chunk).__name__}")
     if chunk.ndim < 3:
         raise ShapeMismatch(
             f"a chunk has the shape (B, C, T, *S), got {tuple(chunk.shape)}; forward_step takes a single step (B, C, *S)"
         )
-    if chunk.shape[2]:
-        return chunk[:, :, 0]
-    return chunk.new_empty(chunk.shape[:2] + chunk.shape[3:])
+    return Frame.of_chunk(chunk)
 
 
 def _check_lengths(module: CoModule, input: Wire, chunk: bool) -> None:

@@ -149,6 +149,8 @@ class Parallel(Container):
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
         outs, have, ends = self._branches(x, node, e, call)
+        if call.final and min(ends) == 0:  # the clip is too short for one of them: forward refuses it, so nothing leaves
+            return None, 0
         if call.final and len(set(ends)) > 1:
             raise ShapeMismatch(
                 f"{type(self).__name__}: the stream ends here, and its branches have {ends} output steps for this clip (forward "
@@ -361,8 +363,10 @@ class Conditional(Parallel):
         return outs[0]
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        choice = self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
         outs, have, ends = self._branches(x, node, e, call)
+        if x is None and not call.final and min(have) == node.sent:
+            return None, min(ends)
+        choice = self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
         stop, ended = (have[choice], ends[choice]) if call.final else (min(have), min(ends))
         self._leave(x, node, have, stop, call)
         if stop == node.sent:

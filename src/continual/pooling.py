@@ -244,8 +244,8 @@ class _AvgPool(_Pool):
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip computation: that of the ``torch.nn`` layer."""
-        if not self._native:
-            return self.windows_of(input)
+        if not self._native or (self.dims == 3 and input.shape[-3] < self.kernel_size[0]):
+            return self.windows_of(input)  # nn.AvgPool3d refuses clips shorter than the kernel, whatever the padding
         pool: Any = _AVG[self.dims]
         override = () if self.dims == 1 else (self.divisor_override,)
         return pool(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *override)

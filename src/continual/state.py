@@ -39,6 +39,11 @@ class Frame:
             return [Frame.of(s) for s in step]
         raise ShapeMismatch(f"a step is a tensor (B, C, *S) or a list of them, not {type(step).__name__}")
 
+    @staticmethod
+    def of_chunk(chunk: Tensor) -> Frame:
+        """The frame of the steps in a chunk ``(B, C, T, *S)``, which may be empty."""
+        return Frame(tuple(chunk.shape[:2] + chunk.shape[3:]), chunk.dtype, chunk.device)
+
     def fits(self, x: Tensor, chunk: bool) -> bool:
         """Whether a step, or a chunk, is of such frames."""
         shape = x.shape

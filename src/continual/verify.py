@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .checks import CHECKS, Broken, Skipped, Trial
-from .checks.compare import flat, state_tensors
-from .checks.trial import shapes
 from .errors import StreamMismatch
-from .module import call_mode
 from .report import Check, Report
 from .state import Wire
 
@@ -64,75 +57,17 @@ def verify(
         >>> co.verify(net, torch.randn(2, 2, 20), reference=model).passed
         True
 
-        A module that says that it is local in time, and is not:
+        A module that is said to be local in time, and is not:
 
-        >>> co.verify(co.forward_stepping(nn.Conv1d(2, 2, 3, padding=1)), torch.randn(2, 2, 20))
-        Traceback (most recent call last):
-            ...
-        continual.errors.StreamMismatch: Conv1d on a clip (2, 2, 20) float32 breaks contract point 2 (any chunking) ...
+        >>> report = co.verify(co.forward_stepping(nn.Conv1d(2, 2, 3, padding=1)), torch.randn(2, 2, 20), raise_on_fail=False)
+        >>> print(report.failures[0])
+        contract point 2 (any chunking), chunks and steps = forward: split [20 steps, 0 with pad_end] differs from forward: ...
     """
-    devices = {t.device.index or 0 for t in flat(clip) if t.device.type == "cuda"}
-    with (
-        torch.inference_mode(False),
-        torch.random.fork_rng(sorted(devices)),
-        call_mode("forward"),
-        _left_as_it_was(net, reference),
-        torch.no_grad(),
-    ):
-        trial = Trial(net, clip, reference, splits, tolerance, seed)
-        report = Report(f"{type(net).__name__} on a clip {shapes(trial.clip)}, tolerance {trial.tolerance:.0e}")
-        for point, name, check in sorted(CHECKS, key=lambda c: c[0]):
-            report.checks.append(_outcome(trial, point, name, check))
+    from .checks.runner import run_checks  # here, since only those who verify need it: importing continual stays fast
+
+    report = run_checks(net, clip, reference, splits, tolerance, seed)
     if raise_on_fail and not report.passed:
         subject = report.subject.split(", tolerance")[0]
         more = f"\n\n{report}" if len(report.failures) > 1 else ""
         raise StreamMismatch(f"{subject} breaks {report.failures[0]}{more}", report)
     return report
-
-
-def _outcome(trial: Trial, point: int, name: str, check: Callable[[Trial], str]) -> Check:
-    trial.renew()
-    try:
-        return Check(point, name, "passed", check(trial))
-    except Skipped as reason:
-        return Check(point, name, "skipped", str(reason))
-    except Broken as broken:
-        return Check(point, name, "failed", str(broken))
-    except Exception as error:  # the module under test may raise anything
-        return Check(point, name, "failed", f"raised {type(error).__name__}: {error}")
-
-
-@contextmanager
-def _left_as_it_was(net: Any, reference: Any) -> Iterator[None]:
-    """Eval mode for the length of a block; then training flags, buffers and the stream are as before."""
-    modules = [m for top in (net, reference) if isinstance(top, nn.Module) for m in top.modules()]
-    training = [(m, m.training) for m in modules]
-    tensors = [(m, name, b, b.detach().clone()) for m in modules for name, b in m._buffers.items() if b is not None]
-    state = net.get_state()
-    if not any(t.requires_grad for t in state_tensors(state).values()):
-        state = _independent(state)
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module, flag in training:
-            module.training = flag
-        for module, name, buffer, content in tensors:
-            _restore(module, name, buffer, content)
-        net.clean_state() if state is None else net.set_state(state)
-
-
-def _independent(state: Any) -> Any:
-    """A copy, in case that the module's own snapshots are not."""
-    try:
-        return copy.deepcopy(state)
-    except Exception:
-        return state
-
-
-def _restore(module: nn.Module, name: str, buffer: Tensor, content: Tensor) -> None:
-    module._buffers[name] = buffer
-    if buffer.shape == content.shape and not torch.equal(buffer, content):
-        with torch.no_grad():
-            buffer.copy_(content)

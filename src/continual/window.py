@@ -208,7 +208,7 @@ class SlidingWindow(CoModule):
 
     def windows_of(self, x: Tensor) -> Tensor:
         """The clip computation by the kernel itself, for options that ``torch.nn`` does not have."""
-        held = Frame.of(self.enter(x[:, :, :1])[:, :, 0])
+        held = self.kept(Frame.of_chunk(x))
         node = Node(Opening(), "", None, self.cold(held), held=held)
         y, _ = self.advance(x, node, x.shape[2], Call(final=True))
         if y is None:

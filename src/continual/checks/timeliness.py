@@ -3,7 +3,8 @@
 What an output needs is found on the clip computation. Let everything from input ``n`` on be NaN: outputs that stay as they were
 are known after ``n`` inputs. NaN can also reach what it should not (a masked position, times zero), and be swallowed where it
 should not (a comparison), so the same is done with noise: an output *must* have come if neither changes it, and *may* have come
-if the noise does not. It must also exist whatever follows: ``forward`` on the first ``n`` steps alone has to have it.
+if the noise does not. It must also exist and have its value if nothing follows: ``forward`` on the first ``n`` steps alone has it
+too.
 
 Modules that wait without need (a `Delay`) can't be seen in this way; with such a module inside, the module's own `timing` says
 when outputs are due. The clip is lengthened, so that its end padding is not taken for knowledge.
@@ -12,6 +13,7 @@ when outputs are due. The clip is lengthened, so that its end padding is not tak
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..closure import Constant
 from ..delay import Delay
@@ -81,6 +83,7 @@ def needed_inputs(t: Trial) -> str:
             f"forward refuses a longer clip ({type(error).__name__}), so needs can't be told from end padding"
         ) from error
     other = t.noise(long)
+    contents = [(x, t.truth(x)) for x in (long, other, _rising(other))]
     nothing = rewire(lambda x: torch.full_like(x, torch.nan), long) if t.floating else None
     unseen = next((type(m).__name__ for m in t.modules() if isinstance(m, _UNSEEN)), "")
     if nothing is None:
@@ -91,14 +94,12 @@ def needed_inputs(t: Trial) -> str:
     due: list[tuple[int, int]] = []
     exist = 0
     for n in positions:
-        exist = max(exist, frames_in(t.prefix(n)))
-        if t.prefix(n) is None and t.timing is not None:
-            exist = max(exist, t.timing.ended(n))  # forward also refuses clips whose branches have different lengths
+        exist = max(exist, min(_settled(t, x, n, y) for x, y in contents))
         may = min(exist, _known(t, joined([cut(long, 0, n), cut(other, n, frames_in(long))]), want))
         if sent[n] > may:
             raise Broken(
                 f"output {may} came early: delivered after {_first_with(sent, may)} inputs, but with {n} inputs "
-                + (f"a clip has only {exist} outputs" if exist <= may else "what follows still changes it")
+                + ("it is not settled if the clip ends there" if exist <= may else "what follows still changes it")
             )
         must = 0 if nothing is None else min(may, _known(t, joined([cut(long, 0, n), cut(nothing, n, frames_in(long))]), want))
         due.append((n, must))
@@ -127,6 +128,28 @@ def _lengthened(t: Trial) -> Wire:
 def _known(t: Trial, x: Wire, want: Wire) -> int:
     """How many outputs at the start are the same on another clip."""
     return leading(t.truth(x), want, t.tolerance)
+
+
+def _rising(x: Wire) -> Wire:
+    """Every frame larger than the ones before, so that the last one always shows in a maximum."""
+
+    def raised(v: Tensor) -> Tensor:
+        if not v.is_floating_point():
+            return v
+        steps = torch.arange(v.shape[2], dtype=torch.float64, device=v.device).view(-1, *[1] * (v.ndim - 3))
+        return (v + 4 * v.abs().max() * steps).to(v.dtype)
+
+    return rewire(raised, x)
+
+
+def _settled(t: Trial, x: Wire, n: int, want: Wire) -> int:
+    """How many outputs at the start are there, and as they stay, if the clip ends after ``n`` steps."""
+    if n == 0:
+        return 0
+    try:
+        return leading(t.truth(cut(x, 0, n)), want, t.tolerance)
+    except Exception:  # too short; or, where the timing knows better, a clip whose branches have different lengths
+        return 0 if t.timing is None else int(t.timing.ended(n))
 
 
 def _first_with(sent: list[int], output: int) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -339,17 +340,13 @@ def shapes(x: Wire) -> str:
 
 
 def described(plan: Plan) -> str:
-    """A plan in words: ``·`` marks a step, ``|`` the end."""
-    said = [{"step": "·", "chunk": f"{n}", "end": f"{n}|"}[kind] for kind, n in plan]
-    return " ".join(said if len(said) <= 24 else [*said[:20], "…", *said[-3:]])
-
-
-def runs(plan: Plan) -> Iterator[tuple[int, str]]:
-    """Where each piece of a plan ends, and what kind it is."""
-    at = 0
-    for kind, n in plan:
-        at += n
-        yield at, kind
+    """A plan in words: chunk sizes, and steps."""
+    said = []
+    for piece, same in itertools.groupby(plan):
+        count, (kind, n) = len(list(same)), piece
+        one = {"step": "step", "chunk": f"{n}", "end": f"{n} with pad_end"}[kind]
+        said.append(one if count == 1 else f"{count} steps" if kind == "step" else f"{count} × {one}")
+    return ", ".join(said if len(said) <= 24 else [*said[:20], "…", *said[-3:]])
 
 
 def _with_rows(t: Tensor) -> Tensor:
