@@ -1,6 +1,7 @@
 """Settings for all tests: how many random examples, and a fixed seed."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,3 +16,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=[True, False], ids=["grad", "no grad"])
+def grad(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """The test runs with gradients and without."""
+    with torch.set_grad_enabled(request.param):
+        yield request.param

@@ -60,7 +60,8 @@ def test_no_output_is_held_back(case: tuple[Any, Tensor]):
     net, clip = case
     note(f"{net}\nclip {tuple(clip.shape)}")
     waits = module_is(net, co.Delay, co.Conditional, co.ParallelDispatch)
-    longer = torch.randn(1, CHANNELS, 2 * net.receptive_field + 24, dtype=clip.dtype)
+    # Many rows, so that no maximum or ReLU hides a change in all of them.
+    longer = 3 * torch.randn(64, CHANNELS, 2 * net.receptive_field + 24, dtype=clip.dtype)
     with torch.no_grad():
         for n, due in enumerate(outputs_due(net, longer)):
             given_out = net.timing.delivered(n)
