@@ -77,6 +77,7 @@ __all__ = [
     "Parallel",
     "ParallelDispatch",
     "Reduce",
+    "Report",
     "Reshape",
     "Residual",
     "Sequential",
@@ -103,5 +104,6 @@ __all__ = [
     "save_state",
     "shape",
     "summary",
+    "verify",
     "skip",
 ]
