@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from .calling import call_with_hooks, has_hooks
+from .calling import call_with_hooks, has_hooks, hooks_on_all
 from .errors import NotStreamable
 from .module import CoModule, structure_changed
 from .registry import to_continual
@@ -48,7 +48,7 @@ def open_child(child: CoModule, frame: Any, opening: Opening) -> Node:
 
 def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
     """A child's kernel on a step, between its forward hooks if it has some."""
-    if has_hooks(child):
+    if child._forward_hooks or child._forward_pre_hooks or hooks_on_all():
         return call_with_hooks(child, lambda x: child.advance_step(x, node, call), x)
     return child.advance_step(x, node, call)
 

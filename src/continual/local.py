@@ -149,7 +149,8 @@ class _Norm(_SameShape):
         return super().clip(x)
 
     def local_step(self, x: Tensor) -> Tensor:
-        self._refuse_training(type(self).__name__)
+        if self.training:
+            self._refuse_training(type(self).__name__)
         own, held, norm = self._parameters, self._buffers, cast(nn.BatchNorm1d, self)
         return torch.batch_norm(  # the time axis is none of its business
             x, own["weight"], own["bias"], held["running_mean"], held["running_var"], False, 0.0, norm.eps, False
@@ -235,6 +236,12 @@ _ANY_SHAPE = (
     nn.GLU, nn.Flatten, nn.Unflatten, nn.Upsample,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
+_DIRECT: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # without the calls in between
+    nn.ReLU: torch.relu,
+    nn.Sigmoid: torch.sigmoid,
+    nn.Tanh: torch.tanh,
+    nn.Identity: lambda x: x,
+}
 LOCAL: dict[type[nn.Module], type[_Adopted]] = {
     **dict.fromkeys(_POINTWISE, _Pointwise),
     **dict.fromkeys(_SAME_SHAPE, _SameShape),
@@ -252,7 +259,11 @@ def _local_class(cls: type[nn.Module], name: str) -> type[_Adopted]:
     if (cls, name) in _made:
         return _made[cls, name]
     base = next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), _Adopted)
-    body = {"adopts": cls, "forward": cls.forward, "__doc__": cls.__doc__, "__module__": __name__}
+    body: dict[str, Any] = {}
+    if cls in _DIRECT:
+        fn = _DIRECT[cls]
+        body["advance_step"] = lambda self, x, node, call: fn(x)
+    body |= {"adopts": cls, "forward": cls.forward, "__doc__": cls.__doc__, "__module__": __name__}
     return _made.setdefault((cls, name), type(name, (base, cls), body))
 
 

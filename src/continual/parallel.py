@@ -17,7 +17,7 @@ from .delay import Trim, queued
 from .errors import NotStreamable, ShapeMismatch
 from .local import named
 from .module import CoModule, PaddingMode
-from .state import Call, Node, Opening, Wire, frames, length, rewire, ring_zeros
+from .state import Call, Frame, Node, Opening, Wire, frames, length, rewire, ring_zeros
 from .streams import Reduce, check_lengths
 from .timing import Timing, waiting
 from .window import FILLS, fill_name
@@ -164,30 +164,41 @@ class Parallel(Container):
         return self.merge([_taken(q, y, node.sent, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
-        kids, first = node.kids, node.sent
+        kids, first, stop = node.kids, node.sent, node.sent + 1
         size = len(kids) // 2
-        outs = [run_step(m, g, k, call) for m, g, k in zip(self._modules.values(), self.split(x), kids, strict=False)]  # type: ignore[arg-type]
-        have = [q.seen if y is None else q.seen + 1 for q, y in zip(kids[size:], outs, strict=True)]
-        stop = min(have)
-        aligned = self._align(outs, kids[size:], first, call) if stop > first else None
-        for queue, y, n in zip(kids[size:], outs, have, strict=True):
-            if y is not None and queue.tensors:
-                for ring, t in zip(queue.tensors, _flat(y), strict=True):
-                    call.slots.append((ring[:, queue.seen % ring.shape[1]], t))
-            call.ticks.append((queue, n, stop))
-        call.ticks.append((node, node.seen + 1, stop))
-        return None if aligned is None else self.merge(aligned)
-
-    def _align(self, outs: list[Wire | None], queues: list[Node], first: int, call: Call) -> list[Wire]:
-        """Output ``first`` of every branch: the frame that has just come, or one that waits."""
+        outs: list[Wire | None] = []
+        for child, given, kid, queue in zip(self._modules.values(), self.split(x), kids, kids[size:], strict=False):
+            y = run_step(cast(CoModule, child), given, kid, call)
+            outs.append(y)
+            if y is None and queue.seen <= first:
+                stop = first  # this branch has not delivered the output that is due
         aligned: list[Wire] = []
-        for queue, y in zip(queues, outs, strict=True):
-            if y is not None and queue.seen == first:
-                aligned.append(y)
-            else:
-                waiting = [ring[:, first % ring.shape[1]] for ring in queue.tensors]
-                aligned.append(_regroup(iter([w.clone() for w in waiting] if self.copies else waiting), queue.out))
-        return aligned
+        for y, queue in zip(outs, kids[size:], strict=True):
+            seen = queue.seen
+            if stop > first and y is not None and seen == first:
+                aligned.append(y)  # has just come and leaves at once
+            elif queue.tensors:
+                rings = queue.memo or _slots(queue)
+                if stop > first:
+                    aligned.append(self._waiting(queue, rings, first))
+                if y is not None:
+                    call.slots.extend((ring[seen % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
+            call.ticks.append((queue, seen if y is None else seen + 1, stop))
+        call.ticks.append((node, node.seen + 1, stop))
+        return self.merge(aligned) if stop > first else None
+
+    def _waiting(self, queue: Node, rings: list[list[Tensor]], first: int) -> Wire:
+        """A branch's output that has waited."""
+        frames = [ring[first % len(ring)] for ring in rings]
+        if self.copies:
+            frames = [f.clone() for f in frames]
+        return frames[0] if isinstance(queue.out, Frame) else _regroup(iter(frames), queue.out)
+
+
+def _slots(queue: Node) -> list[list[Tensor]]:
+    """Views of a queue's slots, made once."""
+    queue.memo = [[ring.select(1, i) for i in range(ring.shape[1])] for ring in queue.tensors]
+    return queue.memo
 
 
 def _flat(wire: Wire) -> list[Tensor]:
