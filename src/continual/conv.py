@@ -90,6 +90,8 @@ class _Conv(Twin, SlidingWindow):
         self._last = self.groups > 1 and self.dims > 1
         plain = self.padding_mode == "zeros" and all(a == b for a, b in self._pads[1:])
         self._space_pads = tuple(a for a, _ in self._pads[1:]) if plain else None
+        alone = all(k == s == 1 for k, s in zip(self.kernel_size[1:], self.stride[1:], strict=True))
+        self._over_time_alone = alone and not any(map(sum, self._pads[1:])) and self.groups == 1
         self._plain_forward = fill == self.padding_mode and all(a == b for a, b in self._pads)
 
     # ---- clip -------------------------------------------------------------------------------------------------------
@@ -173,6 +175,11 @@ class _Conv(Twin, SlidingWindow):
         window = torch.cat((*parts, x), 1) if parts else x
         if self.dims == 1:
             return F.linear(window, self._folded(), self._parameters["bias"])
+        if self._over_time_alone:  # a matrix product, 1.1 to 4 times as fast as a convolution with a kernel of 1
+            folded = self._folded().expand(x.shape[0], -1, -1)
+            flat, bias = window.flatten(2), self._parameters["bias"]
+            y = torch.bmm(folded, flat) if bias is None else torch.baddbmm(bias.unsqueeze(1), folded, flat)
+            return y.view(y.shape[0], y.shape[1], *x.shape[2:])
         window, pads = self._pad_space(window, self.dims - 1)
         return _CONV[self.dims - 1](window, self._folded(), self.bias, self.stride[1:], pads, self.dilation[1:])
 
@@ -212,7 +219,7 @@ class _Conv(Twin, SlidingWindow):
         if self.groups > 1:
             return weight[:, 0].t()  # depthwise over time alone: (k, C)
         by_time = weight.transpose(1, 2).flatten(1, 2)
-        return by_time.flatten(1) if self.dims == 1 else by_time
+        return by_time.flatten(1) if self._over_time_alone else by_time
 
     def open(self, frame: Frame, opening: Any) -> Node:
         self.__dict__.pop("_cache", None)

@@ -93,6 +93,7 @@ class _Adopted(Local):
     """A ``torch.nn`` module made a :class:`Local`, with its own ``forward``, attributes and parameters."""
 
     adopts: type[nn.Module] = nn.Module
+    own_forward = False  # whether clips are computed otherwise than by the adopted class
 
     def clip(self, x: Tensor) -> Tensor:
         if self.time_dim == 2:
@@ -139,6 +140,26 @@ class _SameShape(_Adopted):
 
     def out(self, frame: Frame) -> Frame:
         return frame
+
+
+class _OfImages(_Adopted):
+    """Works on single images ``(…, C, H, W)``; on a clip ``(B, C, T, H, W)`` it works on every frame."""
+
+    own_forward = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Every frame on its own: torch.nn would take time for the channels."""
+        return self.clip(input)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x.movedim(2, 1)).movedim(1, 2)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x)
+
+    def check(self, frame: Frame, path: str) -> None:
+        if len(frame.shape) != 4:
+            raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
 
 
 class _Norm(_SameShape):
@@ -233,7 +254,7 @@ _SAME_SHAPE = (
     nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout,
 )  # fmt: skip
 _ANY_SHAPE = (
-    nn.GLU, nn.Flatten, nn.Unflatten, nn.Upsample,
+    nn.GLU, nn.ChannelShuffle, nn.Flatten, nn.Unflatten, nn.Upsample,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
 _DIRECT: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # without the calls in between
@@ -246,6 +267,7 @@ LOCAL: dict[type[nn.Module], type[_Adopted]] = {
     **dict.fromkeys(_POINTWISE, _Pointwise),
     **dict.fromkeys(_SAME_SHAPE, _SameShape),
     **dict.fromkeys(_ANY_SHAPE, _Adopted),
+    **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _OfImages),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _Norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
 }
@@ -263,7 +285,9 @@ def _local_class(cls: type[nn.Module], name: str) -> type[_Adopted]:
     if cls in _DIRECT:
         fn = _DIRECT[cls]
         body["advance_step"] = lambda self, x, node, call: fn(x)
-    body |= {"adopts": cls, "forward": cls.forward, "__doc__": cls.__doc__, "__module__": __name__}
+    if not base.own_forward:
+        body["forward"] = cls.forward
+    body |= {"adopts": cls, "__doc__": cls.__doc__, "__module__": __name__}
     return _made.setdefault((cls, name), type(name, (base, cls), body))
 
 

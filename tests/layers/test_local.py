@@ -133,3 +133,14 @@ def test_inplace_modules_do_not_change_what_the_layer_before_keeps():
     before = clip.clone()
     co.continual(nn.ReLU(inplace=True)).forward_steps(clip)
     assert torch.equal(clip, before)
+
+
+def test_pixel_shuffle_works_on_every_frame():
+    """torch.nn would take the time of a clip for its channels."""
+    shuffle, clip = nn.PixelShuffle(2), torch.randn(2, 8, 9, 3, 5, dtype=torch.float64)
+    net = co.continual(shuffle)
+    assert torch.equal(net(clip), torch.stack([shuffle(f) for f in clip.unbind(2)], 2))
+    check_contract(net, clip)
+    check_contract(co.Sequential(nn.PixelUnshuffle(3), nn.ChannelShuffle(2)), torch.randn(2, 2, 9, 3, 6, dtype=torch.float64))
+    with pytest.raises(co.ShapeMismatch, match=r"takes steps \(B, C, H, W\)"):
+        net.forward_step(torch.zeros(2, 8, 3))
