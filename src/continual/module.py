@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
+from .inputs import check_lengths, frame_of, join, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
 
@@ -149,7 +150,7 @@ class CoModule(Kernel):
             >>> torch.allclose(torch.cat((a, b), 2), net(clip), atol=1e-6)
             True
         """
-        chunk = input if self.time_dim == 2 else rewire(lambda t: _time_second(self, t), input)
+        chunk = input if self.time_dim == 2 else rewire(lambda t: time_second(t, self.time_dim), input)
         state = self._stream_for(chunk, chunk=True)
         if self._stream is None and length(chunk) == 0:
             return None  # nothing has come: the stream stays cold
@@ -230,7 +231,7 @@ class CoModule(Kernel):
 
     def steps(self, x: Wire, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
-        chunk = rewire(lambda t: _time_second(self, t), x)
+        chunk = rewire(lambda t: time_second(t, self.time_dim), x)
         self._check(chunk, state, chunk=True)
         y, new = self._pure(chunk, state, pad_end)
         return (y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)), new
@@ -294,8 +295,8 @@ class CoModule(Kernel):
         """The running stream if the input fits it, or a cold one."""
         state = self._stream
         if state is None:
-            frame = _frame_of(input, chunk)
-            _check_lengths(self, input, chunk)
+            frame = frame_of(input, chunk)
+            check_lengths(type(self).__name__, input, chunk)
             return self._open(frame)
         if not (isinstance(input, Tensor) and isinstance(state.frame, Frame) and state.frame.fits(input, chunk)):
             self._check(input, state, chunk)
@@ -306,8 +307,8 @@ class CoModule(Kernel):
 
     def _check(self, input: Wire, state: State, chunk: bool) -> None:
         """Refuse an input that does not fit the stream."""
-        got = _frame_of(input, chunk)
-        _check_lengths(self, input, chunk)
+        got = frame_of(input, chunk)
+        check_lengths(type(self).__name__, input, chunk)
         if got != state.frame:
             shown = "; ".join(map(str, frames(got)))
             raise ShapeMismatch(
@@ -378,43 +379,3 @@ def _apply_forked(call: Call, state: State, fork: State) -> None:
     moved.rings = [(twin[id(n)], i, p, c) for n, i, p, c in call.rings]
     moved.puts = [(twin[id(n)], i, v) for n, i, v in call.puts]
     moved.apply_as_new()
-
-
-def join(a: Wire | None, b: Wire | None) -> Wire | None:
-    """Chunks one after another."""
-    if a is None or b is None:
-        return b if a is None else a
-    return rewire(lambda s, t: torch.cat((s, t), 2), a, b)
-
-
-def _frame_of(input: Wire, chunk: bool) -> Any:
-    """What a step of the input looks like."""
-    if isinstance(input, (list, tuple)) and not input:
-        raise ShapeMismatch("a chunk is a tensor (B, C, T, *S) or a list of them, got an empty list")
-    return rewire(_frame_in_chunk, input) if chunk else Frame.of(input)
-
-
-def _frame_in_chunk(chunk: Any) -> Frame:
-    if not isinstance(chunk, Tensor):
-        raise ShapeMismatch(f"a chunk is a tensor (B, C, T, *S) or a list of them, not {type(chunk).__name__}")
-    if chunk.ndim < 3:
-        raise ShapeMismatch(
-            f"a chunk has the shape (B, C, T, *S), got {tuple(chunk.shape)}; forward_step takes a single step (B, C, *S)"
-        )
-    return Frame.of_chunk(chunk)
-
-
-def _check_lengths(module: CoModule, input: Wire, chunk: bool) -> None:
-    """Streams that are fed together must bring the same number of frames."""
-    if not chunk or isinstance(input, Tensor):
-        return
-    found: list[int] = []
-    rewire(lambda t: found.append(t.shape[2]), input)
-    if len(set(found)) > 1:
-        raise ShapeMismatch(f"{type(module).__name__}: streams fed together must have equal lengths, got {found} frames")
-
-
-def _time_second(module: CoModule, t: Tensor) -> Tensor:
-    if module.time_dim == 2:
-        return t
-    return t.movedim(module.time_dim, 2)

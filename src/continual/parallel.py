@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from .alignment import waiting
 from .closure import Identity
 from .composite import Container, open_child, run_chunk, run_clip, run_step
 from .delay import Trim, queued
@@ -19,7 +20,7 @@ from .local import named
 from .module import CoModule, PaddingMode
 from .state import Call, Frame, Node, Opening, Wire, frames, length, rewire, ring_zeros
 from .streams import Reduce, check_lengths
-from .timing import Timing, waiting
+from .timing import Timing
 from .window import FILLS, fill_name
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from continual import ShapeMismatch
-from continual.timing import IDENTITY, Crop, Parallel, Timing, Upsampling, Window, waiting
+from continual.alignment import waiting
+from continual.timing import IDENTITY, Crop, Parallel, Timing, Upsampling, Window
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]
