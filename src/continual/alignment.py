@@ -15,6 +15,7 @@ def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int
         before: the timing from the network's input to the wire that feeds the branches.
 
     Example:
+        >>> from continual.timing import Window
         >>> waiting((Window(), Window(3, start=1, end=1)))  # a residual connection
         [1, 0]
         >>> waiting((Window(stride=2), Window(3, 2, 1, 1).then(Window(3, start=1, end=1))))
