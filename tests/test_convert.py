@@ -306,3 +306,21 @@ def test_forward_stepping_over_another_dimension(dim: int):
     assert_equal(torch.cat((y, net.steps(second, state)[0]), dim), expected)
     with pytest.raises(co.NotStreamable, match=f"dim {dim} of its clips"):
         co.Sequential(net)
+
+
+def test_a_bias_may_be_parametrised_too():
+    class Double(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    module = nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.ReLU()).eval()
+    for name in ("weight", "bias"):
+        torch.nn.utils.parametrize.register_parametrization(module[0], name, Double())
+        torch.nn.utils.parametrize.register_parametrization(module[1], name, Double())
+    check_contract(co.continual(module.double()), torch.randn(2, 2, 15, dtype=torch.float64), module)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_hooks_that_leave_a_weight_that_can_not_be_copied_are_refused():
+    with pytest.raises(co.NotStreamable, match=r"1 \(Conv1d\): .*Use torch.nn.utils.parametrizations"):
+        co.continual(nn.Sequential(nn.ReLU(), torch.nn.utils.weight_norm(nn.Conv1d(2, 2, 3))))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
+from .local import parameter
 from .module import PaddingMode
 from .registry import Twin
 from .state import Frame, Node
@@ -174,10 +175,10 @@ class _Conv(Twin, SlidingWindow):
             return self._grouped_step(parts, x)
         window = torch.cat((*parts, x), 1) if parts else x
         if self.dims == 1:
-            return F.linear(window, self._folded(), self._parameters["bias"])
+            return F.linear(window, self._folded(), parameter(self, "bias"))
         if self._over_time_alone:  # a matrix product, 1.1 to 4 times as fast as a convolution with a kernel of 1
             folded = self._folded().expand(x.shape[0], -1, -1)
-            flat, bias = window.flatten(2), self._parameters["bias"]
+            flat, bias = window.flatten(2), parameter(self, "bias")
             y = torch.bmm(folded, flat) if bias is None else torch.baddbmm(bias.unsqueeze(1), folded, flat)
             return y.view(y.shape[0], y.shape[1], *x.shape[2:])
         window, pads = self._pad_space(window, self.dims - 1)

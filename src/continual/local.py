@@ -25,6 +25,12 @@ def named(path: str, module: nn.Module) -> str:
     return f"{path} ({name})" if path else name
 
 
+def parameter(module: nn.Module, name: str) -> Any:
+    """A module's parameter, without the detour of ``nn.Module.__getattr__`` where it is an ordinary one."""
+    own = module._parameters
+    return own[name] if name in own else getattr(module, name)
+
+
 class Local(CoModule):
     """Base class of modules that are local in time. They hold no state.
 
@@ -172,10 +178,9 @@ class _Norm(_SameShape):
     def local_step(self, x: Tensor) -> Tensor:
         if self.training:
             self._refuse_training(type(self).__name__)
-        own, held, norm = self._parameters, self._buffers, cast(nn.BatchNorm1d, self)
-        return torch.batch_norm(  # the time axis is none of its business
-            x, own["weight"], own["bias"], held["running_mean"], held["running_var"], False, 0.0, norm.eps, False
-        )
+        held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
+        mean, var = held["running_mean"], held["running_var"]
+        return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
     def check(self, frame: Frame, path: str) -> None:
         super().check(frame, path)

@@ -83,7 +83,12 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     Args:
         options: of the class's ``configure``, or attributes of the module to override.
     """
-    made: Any = copy.deepcopy(module, memo)
+    try:
+        made: Any = copy.deepcopy(module, memo)
+    except RuntimeError as error:  # the hooks of torch.nn.utils.weight_norm leave a weight that torch can't copy
+        raise NotStreamable(
+            f"it can't be copied ({error}). Was it wrapped by torch.nn.utils.weight_norm? Use torch.nn.utils.parametrizations instead"
+        ) from error
     cls = type(module)
     made.__class__ = co_class if cls in _classes or cls in _windows else _mixed(co_class, cls)
     own = inspect.signature(made.configure).parameters
