@@ -1,0 +1,81 @@
+"""Weights that change while a stream runs: the next step uses the new ones, whatever a kernel has laid out for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import continual as co
+from tests.contract import assert_equal
+
+LAYERS = {
+    "conv 1d": (lambda: co.Conv1d(4, 4, 3, padding=1), ()),
+    "dilated": (lambda: co.Conv1d(4, 4, 3, padding=2, dilation=2), ()),
+    "depthwise 1d": (lambda: co.Conv1d(4, 4, 3, padding=1, groups=4), ()),
+    "time alone 2d": (lambda: co.Conv2d(4, 4, (3, 1), padding=(1, 0)), (5,)),
+    "conv 2d": (lambda: co.Conv2d(4, 4, 3, padding=1), (5,)),
+    "conv 3d": (lambda: co.Conv3d(4, 4, 3, padding=1), (5, 6)),
+    "depthwise 3d": (lambda: co.Conv3d(4, 4, 3, padding=1, groups=4), (5, 6)),
+}
+
+
+def in_place(net: nn.Module) -> None:
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(-1.5)
+
+
+def load(net: nn.Module) -> None:
+    net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()})
+
+
+def optimise(net: nn.Module) -> None:
+    with torch.enable_grad():
+        sum(p.square().sum() for p in net.parameters()).backward()
+    torch.optim.SGD(net.parameters(), lr=0.3).step()
+
+
+def new_data(net: nn.Module) -> None:
+    for p in net.parameters():
+        p.data = p.data.clone() * 2
+
+
+def new_parameter(net: nn.Module) -> None:
+    for name, p in list(net.named_parameters()):
+        setattr(net, name, nn.Parameter(p.detach() - 1))
+
+
+CHANGES = {f.__name__: f for f in (in_place, load, optimise, new_data, new_parameter)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_next_step_uses_the_new_weights(name: str, change: str):
+    make, space = LAYERS[name]
+    net, clip = make().double(), torch.randn(2, 4, 14, *space, dtype=torch.float64)
+    with torch.no_grad():
+        for t in range(9):
+            net.forward_step(clip[:, :, t])
+        before = net.forward_step(clip[:, :, 9], update_state=False)
+        CHANGES[change](net)
+        after = net.forward_step(clip[:, :, 9])
+        window = clip[:, :, : 9 + 1]
+        expected: Callable[[Tensor], Tensor] = net.forward  # of the frames alone, so with the new weights throughout
+        assert not torch.allclose(before, after)
+        assert_equal(after, expected(window)[:, :, 9 - net.delay])
+        assert_equal(net.forward_steps(clip[:, :, 10:], pad_end=True), expected(clip)[:, :, 10 - net.delay :])
+
+
+def test_writing_to_data_is_noticed_when_a_stream_starts():
+    """torch's version counter does not see it; the documentation says so."""
+    net, clip = co.Conv1d(4, 4, 3, padding=1).double(), torch.randn(2, 4, 9, dtype=torch.float64)
+    with torch.no_grad():
+        for t in range(5):
+            net.forward_step(clip[:, :, t])
+        net.weight.data.mul_(2)
+        net.clean_state()
+        outs = [net.forward_step(clip[:, :, t]) for t in range(9)]
+    assert_equal(torch.stack([y for y in outs if y is not None], 2), net(clip)[:, :, :8])
