@@ -113,6 +113,9 @@ class _Adopted(Local):
     def check(self, frame: Frame, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
             raise NotStreamable(f"{path}: {reason}")
+        for name, module in self.named_modules():
+            if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise NotStreamable(f"{path}: {name or type(module).__name__} {_TRAINING}")
         check_parameters(self, frame, path)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -168,30 +171,29 @@ class _OfImages(_Adopted):
             raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
 
 
+_TRAINING = (
+    "is in training mode: batch normalisation then takes its statistics over the whole clip, which a stream has not seen. Call "
+    "net.eval() before streaming"
+)
+
+
 class _Norm(_SameShape):
     """Batch normalisation with running statistics."""
 
     def clip(self, x: Tensor) -> Tensor:
-        self._refuse_training(type(self).__name__)
+        self._refuse_training()
         return super().clip(x)
 
     def local_step(self, x: Tensor) -> Tensor:
         if self.training:
-            self._refuse_training(type(self).__name__)
+            self._refuse_training()
         held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
         mean, var = held["running_mean"], held["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
-    def check(self, frame: Frame, path: str) -> None:
-        super().check(frame, path)
-        self._refuse_training(path)
-
-    def _refuse_training(self, name: str) -> None:
+    def _refuse_training(self) -> None:
         if self.training:
-            raise NotStreamable(
-                f"{name}: in training mode batch normalisation takes its statistics over the whole clip, which a stream has not "
-                "seen. Call net.eval() (or .eval() on this module) before streaming"
-            )
+            raise NotStreamable(f"{type(self).__name__} {_TRAINING}")
 
 
 class _Alone(_SameShape):
@@ -222,6 +224,8 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
             f"{name}({tuple(module.normalized_shape)}) normalises the last {len(module.normalized_shape)} of {ndim} dimensions, time "
             "among them. Remedies: normalise over space alone, or over channels with co.Lambda on steps"
         )
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        return f"{name}(track_running_stats=False) takes its statistics over the whole clip; use track_running_stats=True"
     if isinstance(module, nn.Flatten):
         first, last = module.start_dim % ndim, module.end_dim % ndim
         if first <= 2 and last >= 2 and first != last:

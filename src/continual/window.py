@@ -120,7 +120,7 @@ class SlidingWindow(CoModule):
             frames: ``(B, C', n, *S')``, the first with index ``start`` (negative in start padding).
             ended: the length of the clip where it is known that it ends.
         """
-        raise NotStreamable(f"{type(self).__name__} defines no `apply`")
+        raise NotStreamable(f"{type(self).__name__} defines no `over_time`")
 
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """The window that the kept frame ``x`` completes, given its older taps as :meth:`arrange` made them."""

@@ -144,3 +144,17 @@ def test_pixel_shuffle_works_on_every_frame():
     check_contract(co.Sequential(nn.PixelUnshuffle(3), nn.ChannelShuffle(2)), torch.randn(2, 2, 9, 3, 6, dtype=torch.float64))
     with pytest.raises(co.ShapeMismatch, match=r"takes steps \(B, C, H, W\)"):
         net.forward_step(torch.zeros(2, 8, 3))
+
+
+def test_batch_norm_that_takes_the_clips_statistics_is_refused():
+    with pytest.raises(co.NotStreamable, match="track_running_stats=False"):
+        co.continual(nn.BatchNorm1d(3, track_running_stats=False))
+    for module in (nn.BatchNorm1d(3), nn.Sequential(nn.Identity(), nn.BatchNorm1d(3))):
+        net = co.forward_stepping(module)
+        with pytest.raises(co.NotStreamable, match="training mode"):
+            net.forward_steps(torch.randn(2, 3, 5))
+        assert net.get_state() is None
+        net.eval()
+        assert net.forward_steps(torch.randn(2, 3, 5)).shape == (2, 3, 5)
+        net.train()
+        assert net(torch.randn(2, 3, 5)).shape == (2, 3, 5)  # training on clips goes on as ever
