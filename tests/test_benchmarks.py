@@ -157,7 +157,7 @@ def test_worker_that_dies(tmp_path: Path) -> None:
 
 
 def test_brief_errors_name_no_places() -> None:
-    assert brief("Traceback\n  at x\nOSError: /home/someone/lib/thing.so is missing\n") == "OSError: thing.so is missing"
+    assert brief("Traceback\n  at x\nOSError: /srv/someone/lib/thing.so is missing\n") == "OSError: thing.so is missing"
     assert brief("") == "no message"
     assert len(brief("long " * 100)) <= 120
 

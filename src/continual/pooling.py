@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -224,6 +224,22 @@ class _AvgPool(_Pool):
     count_include_pad: bool
     divisor_override: int | None
 
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+        dilation: int | Sequence[int] = 1,
+        temporal_fill: PaddingMode | str | None = None,
+    ):
+        init: Any = super().__init__  # of the torch.nn class; only the 2D and 3D ones take a divisor
+        init(kernel_size, stride, padding, ceil_mode, count_include_pad, *([divisor_override] if self.dims > 1 else []))
+        self.dilation = dilation
+        self.configure(temporal_fill)
+
     def configure(self, temporal_fill: PaddingMode | str | None = None) -> None:
         self.divisor_override = getattr(self, "divisor_override", None)
         if self.divisor_override == 0:
@@ -289,40 +305,6 @@ class _AvgPool(_Pool):
         return [sum(low <= start + w.stride * j + i * self._dilation < high for i in range(self._taps)) for j in range(windows)]
 
 
-def _avg_init(dims: int) -> Callable[..., None]:
-    """The constructor of ``AvgPoolNd``; only the 2D and 3D ones take a ``divisor_override``, as in ``torch.nn``."""
-
-    def with_override(
-        self: Any,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: int | Sequence[int] = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: int | None = None,
-        dilation: int | Sequence[int] = 1,
-        temporal_fill: PaddingMode | str | None = None,
-    ) -> None:
-        args = (kernel_size, stride, padding, ceil_mode, count_include_pad)
-        super(_AvgPool, self).__init__(*args, *(() if dims == 1 else (divisor_override,)))
-        self.dilation = dilation
-        self.configure(temporal_fill)
-
-    def without_override(
-        self: Any,
-        kernel_size: int | Sequence[int],
-        stride: int | Sequence[int] | None = None,
-        padding: int | Sequence[int] = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        dilation: int | Sequence[int] = 1,
-        temporal_fill: PaddingMode | str | None = None,
-    ) -> None:
-        with_override(self, kernel_size, stride, padding, ceil_mode, count_include_pad, None, dilation, temporal_fill)
-
-    return without_override if dims == 1 else with_override
-
-
 class AvgPool1d(_AvgPool, nn.AvgPool1d):
     """Average pooling over time, ``nn.AvgPool1d`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
@@ -341,7 +323,18 @@ class AvgPool1d(_AvgPool, nn.AvgPool1d):
     """
 
     dims = 1
-    __init__ = _avg_init(1)
+
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] | None = None,
+        padding: int | Sequence[int] = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        dilation: int | Sequence[int] = 1,
+        temporal_fill: PaddingMode | str | None = None,
+    ):
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad, None, dilation, temporal_fill)
 
 
 class AvgPool2d(_AvgPool, nn.AvgPool2d):
@@ -352,14 +345,12 @@ class AvgPool2d(_AvgPool, nn.AvgPool2d):
     """
 
     dims = 2
-    __init__ = _avg_init(2)
 
 
 class AvgPool3d(_AvgPool, nn.AvgPool3d):
     """Average pooling over time and space: clips ``(B, C, T, H, W)``, steps ``(B, C, H, W)``; as :class:`AvgPool2d`."""
 
     dims = 3
-    __init__ = _avg_init(3)
 
 
 class MaxPool1d(_MaxPool, nn.MaxPool1d):
