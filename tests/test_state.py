@@ -305,3 +305,12 @@ def test_warm_up_feeds_what_the_module_pads_with():
     net = co.MaxPool1d(3, 1)
     net.warm_up((1, 1))
     assert net.forward_step(torch.full((1, 1), -5.0)).item() == -5
+
+
+def test_a_pure_step_refuses_the_state_of_another_network():
+    net, x = co.Sequential(co.Conv1d(2, 2, 3), nn.ReLU()), torch.randn(3, 2)
+    for other in (co.Conv1d(2, 2, 3), co.Sequential(co.Conv1d(2, 2, 5), nn.ReLU()), co.Sequential(co.Conv1d(2, 4, 3), nn.ReLU())):
+        with pytest.raises(co.StateMismatch, match="belongs to another network"):
+            net.step(x, other.init_state(x))
+    twin = co.Sequential(co.Conv1d(2, 2, 3), nn.ReLU())
+    assert net.step(x, twin.init_state(x))[1].clock == 1

@@ -212,7 +212,9 @@ class CoModule(Kernel):
         Args:
             step: ``(B, C, *S)``.
         """
-        return self._open(Frame.of(step))
+        state = self._open(Frame.of(step))
+        state.owner = self
+        return state
 
     def step(self, x: Wire, state: State) -> tuple[Wire | None, State]:
         """One step as a pure function: ``(B, C, *S), state → output or None, new state``.
@@ -341,7 +343,10 @@ class CoModule(Kernel):
     def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         if state.node.kind == STORED:
             state = self._adopt(self._twin(state), state)
+        elif state.owner is not self:
+            self._twin(state)  # refuses the state of another network
         new = state.forked()
+        new.owner = self
         call = Call()
         new.clock = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)

@@ -268,6 +268,7 @@ class State:
     bursts: bool = field(default=False, repr=False)
     version: int = field(default=-1, repr=False)
     stored_signature: str = field(default="", repr=False)
+    owner: Any = field(default=None, repr=False, compare=False)  # the network whose state it is known to be
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -332,7 +333,8 @@ class State:
         return replace(self, node=self.node.map(lambda t: t), owned=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.detach().__dict__ if any(t.requires_grad for t in self.tensors.values()) else self.__dict__.copy()
+        state = self.detach() if any(t.requires_grad for t in self.tensors.values()) else self
+        return {**state.__dict__, "owner": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         return self.detach()
