@@ -1,0 +1,85 @@
+"""Every public layer and container through `co.verify`, as a user would. Options are in the tables of the layers' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import continual as co
+
+Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
+SPACES: dict[str, tuple[int, ...]] = {"1d": (), "2d": (5,), "3d": (5, 4)}
+
+
+def _on(module: co.CoModule, x: object) -> bool:
+    return True
+
+
+CASES: dict[str, Case] = {
+    "Conv1d": (lambda: co.Conv1d(4, 3, 3, padding=1, stride=2), ()),
+    "Conv1d reflect": (lambda: co.Conv1d(4, 3, 4, padding="same", padding_mode="reflect"), ()),
+    "Conv1d wide padding": (lambda: co.Conv1d(4, 3, 2, padding=5, padding_mode="replicate"), ()),
+    "Conv2d": (lambda: co.Conv2d(4, 3, (3, 1), padding=(1, 0), dilation=(2, 1)), (5,)),
+    "Conv3d": (lambda: co.Conv3d(4, 4, 3, padding=1, groups=4), (5, 4)),
+    "Linear": (lambda: co.Linear(4, 3, channel_dim=1), ()),
+    "Delay": (lambda: co.Delay(3), ()),
+    "Delay, shrinking": (lambda: co.Delay(2, auto_shrink=True), ()),
+    "Skip": (lambda: co.Skip(2), ()),
+    "Trim": (lambda: co.Trim(1, 2), ()),
+    "Reshape": (lambda: co.Reshape(-1, 2, 2), ()),
+    "Lambda": (lambda: co.Lambda(torch.tanh), ()),
+    "Add": (lambda: co.Add(2), ()),
+    "Multiply": (lambda: co.Multiply(-2), ()),
+    "Constant": (lambda: co.Constant(3), ()),
+    "Zero": (lambda: co.Zero(), ()),
+    "One": (lambda: co.One(), ()),
+    "Identity": (lambda: co.Identity(), ()),
+    "BatchNorm1d": (lambda: co.continual(nn.BatchNorm1d(4)), ()),
+    "LayerNorm": (lambda: co.continual(nn.LayerNorm(5)), (5,)),
+    "Softmax": (lambda: co.continual(nn.Softmax(1)), ()),
+    "GELU": (lambda: co.continual(nn.GELU()), ()),
+    "Sequential": (lambda: co.Sequential(nn.Conv1d(4, 4, 3, 2), nn.ReLU(), nn.Conv1d(4, 2, 3, padding=1)), ()),
+    "Residual": (lambda: co.Residual(co.Conv1d(4, 4, 4), residual_shrink=True), ()),
+    "BroadcastReduce": (
+        lambda: co.BroadcastReduce(
+            co.Sequential(co.Conv1d(4, 4, 3, 2, 1), nn.ReLU(), co.Conv1d(4, 4, 3, padding=1)), co.Conv1d(4, 4, 1, 2)
+        ),
+        (),
+    ),
+    "streams": (
+        lambda: co.Sequential(
+            co.Broadcast(), co.Parallel(co.Conv1d(4, 4, 3, padding=1), co.Delay(2)), co.ParallelDispatch([1, 0]), co.Reduce("max")
+        ),
+        (),
+    ),
+    "Conditional": (lambda: co.Conditional(_on, co.Conv1d(4, 4, 3, padding=1)), ()),
+}
+for _dims, _space in SPACES.items():
+    for _kind in ("Avg", "Max"):
+        _pool, _adaptive = getattr(co, f"{_kind}Pool{_dims}"), getattr(co, f"Adaptive{_kind}Pool{_dims}")
+        CASES[_pool.__name__] = (lambda pool=_pool: pool(3, stride=2, padding=1, ceil_mode=True), _space)
+        CASES[f"{_pool.__name__}, long"] = (lambda pool=_pool, space=_space: pool((11, *(2 for _ in space)), stride=1), _space)
+        CASES[_adaptive.__name__] = (lambda pool=_adaptive: pool(1, kernel_size=4), _space)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", CASES)
+def test_keeps_the_contract(name: str, dtype: torch.dtype):
+    make, space = CASES[name]
+    net = make().eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    report = co.verify(net.to(dtype), torch.randn(2, 4, 31, *space, dtype=dtype))
+    assert report.passed
+
+
+def test_no_layer_is_forgotten():
+    """Whoever adds a public layer adds a row."""
+    public = {n for n in co.__all__ if isinstance(getattr(co, n), type) and issubclass(getattr(co, n), co.CoModule)}
+    used = {type(m).__name__ for make, _ in CASES.values() for m in make().modules()}
+    assert public - {"CoModule"} <= used
