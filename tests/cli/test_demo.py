@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,12 @@ import torch
 from typer.testing import CliRunner
 
 import continual as co
+from continual import cli
+from continual.cli import recording
 from continual.cli.app import app
+from continual.cli.demo import scaled
 from continual.cli.denoise import denoiser
+from continual.cli.recording import load
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -67,12 +72,41 @@ OWN: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+def archive() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, signal())
+    return file.getvalue()
+
+
+ROWS = list(enumerate(signal()))
+READ: dict[str, Callable[[Path], object]] = {
+    **OWN,
+    "byte-order-mark.csv": lambda p: p.write_text("\n".join(map(str, signal())), encoding="utf-8-sig"),
+    "comment.csv": lambda p: p.write_text("# a sensor\n\n" + "\n".join(map(str, signal())) + "\n\n"),
+    "huge.npy": lambda p: np.save(p, signal() * 1e307),
+    "tiny.npy": lambda p: np.save(p, signal() * 1e-300),
+    "far from zero.npy": lambda p: np.save(p, signal() + 1e9),
+    "whole numbers.npy": lambda p: np.save(p, (signal() * 10_000).astype(np.int16)),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_recordings_are_read_and_scaled(name: str, tmp_path: Path):
+    READ[name](tmp_path / name)
+    found = load(tmp_path / name, None, None, 300)
+    assert found.samples.shape == (400,)
+    assert found.rate == (500 if name.endswith("wav") else 100)
+    want = (signal() - np.median(signal()[:240])) / signal()[:240].std()
+    assert scaled(found).numpy() == pytest.approx(want, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["heading.csv", "stereo.wav"])
 def test_own_recordings(name: str, tmp_path: Path):
     OWN[name](tmp_path / name)
     result = invoke("demo", "--input", tmp_path / name, "--steps", 2, "--out", tmp_path / "o.png")
     assert result.exit_code == 0, result.output
     assert f"400 samples at {500 if name.endswith('wav') else 100} per second" in result.output
+    assert ("100 samples per second are assumed" in result.output) != name.endswith("wav")
     assert "taken as the clean signal" in result.output
     assert ("channels are averaged" in result.output) == (name == "stereo.wav")
     assert ("heading: volt" in result.output) == (name == "heading.csv")
@@ -80,11 +114,44 @@ def test_own_recordings(name: str, tmp_path: Path):
 
 def test_another_column_and_rate(tmp_path: Path):
     (tmp_path / "two.csv").write_text("\n".join(f"x,{v}" for v in signal()))
-    result = invoke(
-        "demo", "--input", tmp_path / "two.csv", "--column", 2, "--rate", 50, "--steps", 2, "--out", tmp_path / "o.png"
-    )
-    assert result.exit_code == 0, result.output
-    assert "400 samples at 50 per second" in result.output
+    found = load(tmp_path / "two.csv", 50.0, "2", 300)
+    assert np.array_equal(found.samples, signal())
+    assert found.rate == 50
+
+
+@pytest.mark.parametrize("column", ["volt [mV]", "2"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", " ; "])
+def test_a_column_by_heading_or_number(separator: str, column: str, tmp_path: Path):
+    rows = [("time", "volt [mV]"), *ROWS]
+    (tmp_path / "two.csv").write_text("\n".join(separator.join(map(str, row)) for row in rows))
+    found = load(tmp_path / "two.csv", 50.0, column, 300)
+    assert np.array_equal(found.samples, signal())
+    assert found.notes == ("the first line is taken as a heading: volt [mV]",)
+
+
+@pytest.mark.parametrize("heading", ["", "time volt\n"])
+def test_columns_between_spaces(heading: str, tmp_path: Path):
+    (tmp_path / "two.csv").write_text(heading + "\n".join(f"  {i}   {v} " for i, v in ROWS))
+    assert np.array_equal(load(tmp_path / "two.csv", 50.0, "2", 300).samples, signal())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.npy", "a.wav"])
+def test_a_long_recording_is_cut(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recording, "LONGEST", 350)
+    OWN[name](tmp_path / name)
+    found = load(tmp_path / name, 100.0, None, 300)
+    assert found.samples.size == 350
+    assert found.notes == ("only the first 350 samples are used",)
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path):
+    file = tmp_path / "markup[bold]$_$.csv"
+    file.write_text("volt [mV]\n" + "\n".join(map(str, signal())))
+    result = invoke("demo", "--input", file, "--steps", 2, "--out", tmp_path)
+    assert result.output.startswith(f"{file.name}: 400 samples")
+    assert "heading: volt [mV]" in result.output
+    assert f"figure: {tmp_path / 'ecg_stream.png'}" in result.output
+    assert (tmp_path / "ecg_stream.png").read_bytes().startswith(PNG)
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -93,7 +160,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty.csv": (lambda p: p.write_text(""), "is empty"),
     "word.csv": (lambda p: p.write_text("1\n2\nthree\n"), "line 3: 'three' is no number"),
     "binary.csv": (lambda p: p.write_bytes(b"\xff\xfe\x00\x01"), "is no text file"),
-    "nan.csv": (lambda p: p.write_text("\n".join(["1", "2", "nan"] * 200)), "sample 2 is nan"),
+    "nan.csv": (lambda p: p.write_text("\n".join(["1", "2", "nan"] * 200)), "line 3: nan is no finite number"),
+    "gap.csv": (lambda p: p.write_text("1\n''\n"), "line 2: \"''\" is no number"),
+    "columns.csv": (lambda p: p.write_text("time,volt\n1,2\n"), "has 2 columns (time, volt): choose one with --column"),
+    "folder.csv": (lambda p: p.mkdir(), "is a folder"),
+    "heading.csv": (lambda p: p.write_text("volt\n"), "has 0 samples, at least 300"),
+    "inf.npy": (lambda p: np.save(p, np.r_[1.0, np.inf, np.ones(400)]), "sample 2 is inf"),
+    "nothing.npy": (lambda p: np.save(p, np.ones(0)), "has 0 samples, at least 300"),
+    "late.npy": (lambda p: np.save(p, np.r_[np.ones(300), signal(100)]), "its first 240 samples are all 1; there is nothing"),
+    "archive.npy": (lambda p: p.write_bytes(archive()), "holds NpzFile"),
     "short.csv": (lambda p: p.write_text("1\n2\n3\n"), "has 3 samples, at least 300"),
     "constant.npy": (lambda p: np.save(p, np.ones(500)), "there is no signal"),
     "plane.npy": (lambda p: np.save(p, np.ones((20, 20))), r"of shape (20, 20); a one-dimensional array"),
@@ -115,18 +190,57 @@ def test_a_bad_file_gets_one_clear_line(name: str, tmp_path: Path):
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("out", ["figure.txt", "no/such/folder/figure.png"])
+@pytest.mark.parametrize("out", ["figure.txt", "no/such/folder/figure.png", ""])
 def test_a_figure_that_can_not_be_saved(out: str, tmp_path: Path):
-    result = invoke("demo", "--out", tmp_path / out)
+    (tmp_path / "ecg_stream.png").mkdir()  # in the way, where --out is a folder
+    result = invoke("demo", "--steps", 1, "--out", tmp_path / out)
     assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
     assert "can't save the figure" in result.stderr
 
 
 def test_a_column_that_is_not_there(tmp_path: Path):
-    (tmp_path / "one.csv").write_text("1\n2\n")
-    result = invoke("demo", "--input", tmp_path / "one.csv", "--column", 3)
+    (tmp_path / "two.csv").write_text("a,b\n1,2\n3\n")
+    for column, message in (("3", "there is no column '3', it has a, b"), ("b", "line 3: there is no column 2, the line has 1")):
+        result = invoke("demo", "--input", tmp_path / "two.csv", "--column", column)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_column_of_what_has_none(tmp_path: Path):
+    np.save(tmp_path / "a.npy", signal())
+    for more in ((), ("--input", tmp_path / "a.npy")):
+        result = invoke("demo", "--column", 2, *more)
+        assert result.exit_code == 2
+        assert "--column chooses from a .csv file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "option, value", [("--rate", "nan"), ("--rate", "inf"), ("--steps", 0), ("--seed", -1), ("--seed", 2**70)]
+)
+def test_options_out_of_range(option: str, value: object):
+    result = invoke("demo", option, value)
     assert result.exit_code == 2
-    assert "line 1: there is no column 3, the line has 1" in result.stderr
+    assert option in result.stderr
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(cli, "NEEDED", ("rich", "no_such_package"))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "continual: the command line needs no_such_package: pip install 'continual[cli]'\n"
+
+
+def test_recomputing_gives_what_is_streamed():
+    plain = denoiser().eval()
+    net, clip = co.continual(plain), torch.randn(1, 1, 150)
+    with torch.inference_mode():
+        streamed = torch.stack([y for x in clip.unbind(2) if (y := net.forward_step(x)) is not None], 2)
+        windows = torch.cat([plain(w)[:, :, net.delay :][:, :, :1] for w in clip.unfold(2, net.receptive_field, 1).unbind(2)], 2)
+    inside = streamed[:, :, net.receptive_field - 1 - net.delay :]
+    assert (inside - windows).abs().max() <= 1e-5 * max(1.0, windows.abs().max())
 
 
 def test_help_and_version():

@@ -37,17 +37,21 @@ def demo(
     input: Annotated[
         Path | None,
         typer.Option(
-            help="Your own recording: .csv (one column, or see --column), .npy (1D) or .wav. It is taken as the clean signal."
+            metavar="FILE",
+            help="Your own recording: .csv (one column, or see --column), .npy (1D) or .wav. "
+            "It is taken as the clean signal, to which noise is added.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where to save the figure.")] = Path("ecg_stream.png"),
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to save the figure: a .png, .pdf or .svg file, or a folder.")
+    ] = Path("ecg_stream.png"),
     rate: Annotated[
         float | None,
-        typer.Option(min=1e-6, help="Samples per second. Default: 360 for the ECG, the header's for .wav, else 100."),
+        typer.Option(min=1e-6, max=1e9, help="Samples per second. Default: 360 for the ECG, the header's for .wav, else 100."),
     ] = None,
-    column: Annotated[int, typer.Option(min=1, help="Which column of a .csv file.")] = 1,
+    column: Annotated[str | None, typer.Option(metavar="NAME|NUMBER", help="Which column of a .csv file with several.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 500,
-    seed: Annotated[int, typer.Option(help="Of the noise, the weights and the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise, the weights and the training.")] = 0,
 ) -> None:
     """Train a small denoiser on a real ECG, convert it, prove that it streams exactly, and stream it sample by sample.
 
@@ -57,5 +61,5 @@ def demo(
     try:
         run(Options(input, out, rate, column, steps, seed))
     except BadRecording as error:
-        typer.echo(f"continual demo: {error}", err=True)
+        typer.echo(f"continual demo: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None

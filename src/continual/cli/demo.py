@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor, nn
@@ -33,7 +35,7 @@ class Options:
     input: Path | None
     out: Path
     rate: float | None
-    column: int
+    column: str | None
     steps: int
     seed: int
 
@@ -52,29 +54,48 @@ def run(options: Options) -> None:
     Raises:
         BadRecording: the recording can't be used, or the figure can't be saved there.
     """
-    if options.out.suffix.lower() not in FIGURES or not options.out.absolute().parent.is_dir():
+    out = options.out / "ecg_stream.png" if options.out.is_dir() else options.out
+    folder = out.absolute().parent
+    if out.suffix.lower() not in FIGURES or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise BadRecording(
-            f"can't save the figure as '{options.out}': give a file in an existing folder, ending in {', '.join(FIGURES)}"
+            f"can't save the figure as '{out}': give a file in a folder that can be written to, ending in {', '.join(FIGURES)}"
         )
     recording = load(options.input, options.rate, options.column, LEAST)
+    clean = scaled(recording)
     console = Console()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so small a network is fastest so
     try:
-        _tell(options, recording, console)
+        story = _tell(options, recording, clean, console)
     finally:
         torch.set_num_threads(threads)
+    try:
+        draw(story, out)
+    except OSError as error:
+        raise BadRecording(f"can't save the figure as '{out}' ({error.strerror or error})") from error
+    console.print(f"figure: {escape(str(out))}", soft_wrap=True)
 
 
-def _tell(options: Options, recording: Recording, console: Console) -> None:
-    console.print(f"[bold]{recording.name}[/]: {recording.samples.size} samples at {recording.rate:g} per second")
+def scaled(recording: Recording) -> Tensor:
+    """The samples in standard deviations from the middle, as the part that is learnt from has them."""
+    _, exponent = np.frexp(np.abs(recording.samples).max())
+    samples = np.ldexp(recording.samples, -exponent)  # exact; the squares of what follows neither overflow nor vanish
+    learnt = samples[: int(SEEN * samples.size)]
+    if np.ptp(learnt) == 0:
+        raise BadRecording(
+            f"'{recording.name}': its first {learnt.size} samples are all {recording.samples[0]:g}; there is nothing to learn from"
+        )
+    return torch.tensor((samples - np.median(learnt)) / learnt.std(), dtype=torch.float32)
+
+
+def _tell(options: Options, recording: Recording, clean: Tensor, console: Console) -> Story:
+    name = f"[bold]{escape(recording.name)}[/]"
+    console.print(f"{name}: {recording.samples.size} samples at {recording.rate:g} per second", soft_wrap=True)
     for note in recording.notes:
-        console.print(f"  {note}")
+        console.print(f"  {escape(note)}", soft_wrap=True)
     if options.input is not None:
         console.print("  taken as the clean signal; noise is added to it")
     generator = torch.Generator().manual_seed(options.seed)
-    samples = recording.samples
-    clean = torch.tensor((samples - np.median(samples)) / samples.std(), dtype=torch.float32)
     held_out = int(SEEN * clean.numel())
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
@@ -94,7 +115,7 @@ def _tell(options: Options, recording: Recording, console: Console) -> None:
         difference = (streamed.outputs - expected).abs().max().item() / max(1.0, expected.abs().max().item())
         ours, window = _race(net, plain, clip)
     state = net.get_state()
-    gain = _snr(clean[held_out:], expected[0, 0, held_out:]) - _snr(clean[held_out:], noisy[held_out:])
+    gain = _gain(clean[held_out:], noisy[held_out:], streamed.outputs[0, 0, held_out:])
     delay_ms = 1000 * net.delay / recording.rate
     table = Table(title="The same network, sample by sample", title_justify="left", show_header=False)
     for name, value in (
@@ -116,8 +137,7 @@ def _tell(options: Options, recording: Recording, console: Console) -> None:
         f"{ours:.0f} µs a step, recomputing takes {window / ours:.1f}× as long"
     )
     title = f"{recording.name}: a clip network, run sample by sample"
-    draw(Story(title, noisy.numpy(), clean.numpy(), streamed.arrived, recording.rate, net.delay, held_out, facts), options.out)
-    console.print(f"figure: {options.out}")
+    return Story(title, noisy.numpy(), clean.numpy(), streamed.arrived, recording.rate, net.delay, held_out, facts)
 
 
 def _progress(console: Console, *columns: str) -> Progress:
@@ -138,14 +158,15 @@ def _stream(net: co.CoModule, clip: Tensor, console: Console) -> Streamed:
     net.clean_state()
     started = time.perf_counter()
     with _progress(console, "{task.fields[speed]:.0f} µs a sample, {task.fields[late]} steps late") as progress:
-        task = progress.add_task("streaming samples", total=clip.shape[2], speed=0.0, late=net.delay)
+        task = progress.add_task("streaming samples", total=clip.shape[2], speed=0.0, late=0)
         for t, sample in enumerate(clip.unbind(2)):
             y = net.forward_step(sample)
             if y is not None:
                 outputs.append(y.unsqueeze(2))
                 arrived[t] = y.item()
             if t % 16 == 15:
-                progress.update(task, completed=t + 1, speed=1e6 * (time.perf_counter() - started) / (t + 1))
+                speed = 1e6 * (time.perf_counter() - started) / (t + 1)
+                progress.update(task, completed=t + 1, speed=speed, late=t + 1 - len(outputs))
         progress.update(task, completed=clip.shape[2])
     if (rest := net.forward_steps(clip[:, :, :0], pad_end=True)) is not None:
         outputs.append(rest)
@@ -175,6 +196,6 @@ def _timed(call: Callable[[], object], times: int) -> float:
     return 1e6 * (time.perf_counter() - started) / times
 
 
-def _snr(clean: Tensor, estimate: Tensor) -> float:
-    """Signal-to-noise ratio in decibels."""
-    return float(10 * torch.log10(clean.square().mean() / (clean - estimate).square().mean()))
+def _gain(clean: Tensor, noisy: Tensor, output: Tensor) -> float:
+    """By how many decibels the signal-to-noise ratio of the output is better than the input's."""
+    return float(10 * torch.log10((noisy - clean).square().mean() / (output - clean).square().mean()))

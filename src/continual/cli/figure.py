@@ -39,7 +39,7 @@ def draw(story: Story, path: Path) -> None:
     start, stop = _zoom(story)
     figure = Figure(figsize=(12, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 1, 1.5])
-    figure.suptitle(f"{story.title}\n", fontsize=14, fontweight="bold")
+    figure.suptitle(f"{story.title}\n", fontsize=14, fontweight="bold", parse_math=False)  # a file's name may hold a $
     figure.text(0.5, 0.945, story.facts, ha="center", fontsize=10, color="#52606d")
 
     top.set_title("What comes in: the recording with noise", loc="left")
