@@ -13,6 +13,7 @@ from .recording import BadRecording
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Run trained PyTorch networks on endless streams, one step at a time, exactly.",

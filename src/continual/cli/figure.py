@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-NOISY, CLEAN, STREAM = "#9aa5b1", "#1f2933", "#d64545"
+NOISY, CLEAN, STREAM = "#7b93b0", "#1f2933", "#d64545"
+SEEN_NOT, CLOSER = "#f0b429", "#2186eb"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ def draw(story: Story, path: Path) -> None:
         story: what it shows.
         path: a .png, .pdf or .svg file.
     """
-    mpl.rcParams["font.size"] = 10
     seconds = np.arange(story.clean.size) / story.rate
     delay = story.delay / story.rate
     start, stop = _zoom(story)
@@ -43,24 +42,23 @@ def draw(story: Story, path: Path) -> None:
     figure.text(0.5, 0.945, story.facts, ha="center", fontsize=10, color="#52606d")
 
     top.set_title("What comes in: the recording with noise", loc="left")
-    top.plot(seconds, story.noisy, color=NOISY, lw=0.8, label="noisy input")
-    top.plot(seconds, story.clean, color=CLEAN, lw=0.8, alpha=0.6, label="clean recording")
+    top.plot(seconds, story.clean, color=CLEAN, lw=3, alpha=0.25, label="clean recording")
+    top.plot(seconds, story.noisy, color=NOISY, lw=0.9, label="noisy input")
 
     middle.set_title(f"What comes out, sample by sample, shifted back by the delay of {1000 * delay:.0f} ms", loc="left")
-    middle.plot(seconds, story.clean, color=CLEAN, lw=1.6, alpha=0.45, label="clean recording")
-    middle.plot(seconds - delay, story.streamed, color=STREAM, lw=1.0, label="streamed output")
+    middle.plot(seconds, story.clean, color=CLEAN, lw=3, alpha=0.25, label="clean recording")
+    middle.plot(seconds - delay, story.streamed, color=STREAM, lw=1.1, label="streamed output")
     for axis in (top, middle):
-        axis.axvspan(story.held_out / story.rate, seconds[-1], color="#f0b429", alpha=0.12, lw=0)
-        axis.axvspan(seconds[start], seconds[stop], color="#2186eb", alpha=0.10, lw=0)
+        axis.axvspan(story.held_out / story.rate, seconds[-1], color=SEEN_NOT, alpha=0.12, lw=0)
+        axis.axvspan(seconds[start], seconds[stop], fill=False, edgecolor=CLOSER, lw=1.2, ls="--")
         axis.set_xlim(0, seconds[-1])
-    middle.text(
-        story.held_out / story.rate, 0.03, " not seen in training", transform=middle.get_xaxis_transform(), color="#8d5a00"
-    )
+        for second, said in ((0, " seen in training"), (story.held_out / story.rate, " not seen in training")):
+            axis.text(second, 0.93, said, transform=axis.get_xaxis_transform(), color="#8d5a00", va="top")
 
-    bottom.set_title("A closer look (blue above): each output arrives a fixed delay after the sample it belongs to", loc="left")
+    bottom.set_title("A closer look (dashed above): each output arrives a fixed delay after the sample it belongs to", loc="left")
     part = slice(start, stop)
     bottom.plot(seconds[part], story.noisy[part], color=NOISY, lw=1, label="noisy input")
-    bottom.plot(seconds[part], story.clean[part], color=CLEAN, lw=2, alpha=0.55, label="clean recording")
+    bottom.plot(seconds[part], story.clean[part], color=CLEAN, lw=4, alpha=0.25, label="clean recording")
     bottom.plot(seconds[part], story.streamed[part], color=STREAM, lw=1.6, label="streamed output, when it arrives")
     bottom.set_xlim(seconds[start], seconds[stop])
     peak = start + int(np.argmax(story.clean[start : max(start + 1, stop - story.delay)]))
@@ -71,7 +69,7 @@ def draw(story: Story, path: Path) -> None:
         bottom.margins(y=0.22)
     bottom.set_xlabel("seconds")
     for axis in (top, middle, bottom):
-        axis.legend(loc="upper right", frameon=False, ncols=3)
+        axis.legend(loc="upper right", bbox_to_anchor=(1, 1 if axis is bottom else 1.2), frameon=False, ncols=3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_yticks([])
     figure.savefig(path, dpi=130)
