@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
-from .local import parameter
+from .local import check_home, named, parameter
 from .module import PaddingMode
 from .registry import Twin
 from .state import Frame, Node
@@ -105,33 +106,28 @@ class _Conv(Twin, SlidingWindow):
             return self.windows_of(input.unsqueeze(0)).squeeze(0)
         return self.windows_of(input)
 
-    def _pad_space(self, x: Tensor, dims: int) -> tuple[Tensor, tuple[int, ...]]:
-        """Pad space (the last ``dims`` dimensions) where the convolution itself can't; the rest is left to it."""
+    def _pad_space(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pad space where the convolution itself can't; the rest is left to it."""
         if self._space_pads is not None:
             return x, self._space_pads
-        pads = self._pads[self.dims - dims :]
+        pads = self._pads[1:]
         if any(a or b for a, b in pads):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             flat = [p for pad in reversed(pads) for p in pad]
-            if mode != "constant" and x.ndim == self.dims + 2 and dims == self.dims - 1:  # frames (B, C, n, *S)
+            if mode != "constant" and x.ndim == self.dims + 2:  # frames (B, C, n, *S)
                 flat += [0, 0]
             x = F.pad(x, flat, mode)
-        return x, (0,) * dims
+        return x, (0,) * len(pads)
 
     # ---- kernels ----------------------------------------------------------------------------------------------------
 
     def check(self, frame: Frame, path: str) -> Frame:
-        name = f"{path} ({type(self).__name__})" if path else type(self).__name__
+        name = named(path, self)
         space = frame.shape[2:]
         if len(frame.shape) != self.dims + 1 or frame.shape[1] != self.in_channels:
             dims = ", ".join(["B", str(self.in_channels), *"HW"[2 - (self.dims - 1) :]])
             raise ShapeMismatch(f"{name}: expects steps ({dims}), got {tuple(frame.shape)}")
-        if frame.dtype != self.weight.dtype and not torch.is_autocast_enabled(frame.device.type):
-            raise ShapeMismatch(f"{name}: weights are {self.weight.dtype}, the step is {frame.dtype}; convert one with .to()")
-        if frame.device != self.weight.device:
-            raise ShapeMismatch(
-                f"{name}: weights are on {self.weight.device}, the step is on {frame.device}; move one with .to()"
-            )
+        check_home(self.weight, frame, name, mixed=torch.is_autocast_enabled(frame.device.type))
         out = []
         for size, k, s, d, (a, b) in zip(
             space, self.kernel_size[1:], self.stride[1:], self.dilation[1:], self._pads[1:], strict=True
@@ -153,15 +149,14 @@ class _Conv(Twin, SlidingWindow):
             if self._last:  # measured 2 to 5 times faster
                 frames = frames.contiguous(memory_format=_FORMAT[frames.ndim])
             elif self.dims == 1 and self.groups == 1 and (self._dilation > 1 or frames.shape[0] > 1):
-                return self._folded_chunk(frames)
-        frames, pads = self._pad_space(frames, self.dims - 1)
+                return self._product(torch.cat(self.taps(frames), 1))  # torch's own loop is slow for dilations and batches
+        frames, pads = self._pad_space(frames)
         return _CONV[self.dims](frames, self.weight, self.bias, self.stride, (0, *pads), self.dilation, self.groups)
 
-    def _folded_chunk(self, frames: Tensor) -> Tensor:
-        """All windows of ``Conv1d`` as one matrix product; torch's own loop is slow for dilations and batches."""
-        windows = torch.cat(self.taps(frames), 1)
-        folded = self._folded().expand(frames.shape[0], -1, -1)
-        return torch.bmm(folded, windows) if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), folded, windows)
+    def _product(self, windows: Tensor) -> Tensor:
+        """The convolution of windows ``(B, k*I, n)``, side by side, as one matrix product."""
+        folded, bias = self._folded().expand(windows.shape[0], -1, -1), parameter(self, "bias")
+        return torch.bmm(folded, windows) if bias is None else torch.baddbmm(bias.unsqueeze(1), folded, windows)
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         if self._last or (self.groups > 1 and self.dims == 1):
@@ -177,11 +172,8 @@ class _Conv(Twin, SlidingWindow):
         if self.dims == 1:
             return F.linear(window, self._folded(), parameter(self, "bias"))
         if self._over_time_alone:  # a matrix product, 1.1 to 4 times as fast as a convolution with a kernel of 1
-            folded = self._folded().expand(x.shape[0], -1, -1)
-            flat, bias = window.flatten(2), parameter(self, "bias")
-            y = torch.bmm(folded, flat) if bias is None else torch.baddbmm(bias.unsqueeze(1), folded, flat)
-            return y.view(y.shape[0], y.shape[1], *x.shape[2:])
-        window, pads = self._pad_space(window, self.dims - 1)
+            return self._product(window.flatten(2)).unflatten(2, x.shape[2:])
+        window, pads = self._pad_space(window)
         return _CONV[self.dims - 1](window, self._folded(), self.bias, self.stride[1:], pads, self.dilation[1:])
 
     def _grouped_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -192,7 +184,7 @@ class _Conv(Twin, SlidingWindow):
         if self.dims == 1 and self.groups == self.in_channels == self.out_channels:
             y = (window * self._folded()).sum(1)
             return y if self.bias is None else y + self.bias
-        window, pads = self._pad_space(window.movedim(-1, 1), self.dims - 1)
+        window, pads = self._pad_space(window.movedim(-1, 1))
         dilation = (1, *self.dilation[1:])
         y = _CONV[self.dims](window, self.weight, self.bias, (1, *self.stride[1:]), (0, *pads), dilation, self.groups)
         return y.squeeze(2)
@@ -227,10 +219,7 @@ class _Conv(Twin, SlidingWindow):
         return super().open(frame, opening)
 
     def macs(self, node: Node, frame: Frame) -> int:
-        points = 1
-        for size in frame.shape[2:]:
-            points *= size
-        return points * self.weight.numel()
+        return math.prod(frame.shape[2:]) * self.weight.numel()
 
     def extra_repr(self) -> str:
         fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"

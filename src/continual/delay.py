@@ -40,11 +40,7 @@ class Shift(CoModule):
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         seen = node.seen
-        n = seen + (0 if x is None else x.shape[2])
-        sent, ended = self.timing.counts(n, e)
-        if call.final:
-            sent = ended
-        call.tick(node, n, sent)
+        _, sent, ended = self.count(x, node, e, call)
         if x is not None and node.tensors:
             call.ring(node, 0, seen, x)
         if sent == node.sent:

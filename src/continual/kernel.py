@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from .errors import NotStreamable
-from .state import Call, Frame, Node, Opening, Wire, rewire
+from .state import Call, Frame, Node, Opening, Wire, length, rewire
 from .timing import Timing
 
 T = TypeVar("T")
@@ -113,6 +113,15 @@ class Kernel(nn.Module):
     def dummy_value(self) -> float:
         """What fills the dummy steps of :meth:`warm_up`."""
         return 0.0
+
+    def count(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[int, int, int]:
+        """Count a chunk: frames that have come with it, outputs that have left with it, and the ``e`` of the output wire."""
+        n = node.seen + length(x)
+        sent, ended = self.timing.counts(n, e)
+        if call.final:
+            sent = ended
+        call.tick(node, n, sent)
+        return n, sent, ended
 
     def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
         """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, e)``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -75,10 +76,7 @@ class Linear(Twin, Local, nn.Linear):
             )
 
     def macs(self, node: Node, frame: Frame) -> int:
-        total = self.in_features
-        for size in frame.shape[1:]:
-            total *= size
-        return total
+        return self.in_features * math.prod(frame.shape[1:])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, channel_dim={self.channel_dim}"

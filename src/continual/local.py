@@ -79,14 +79,20 @@ class Local(CoModule):
         return self.local_step(x)
 
 
+def check_home(own: Tensor, frame: Frame, path: str, mixed: bool) -> None:
+    """Refuse frames on another device than a module's tensor, or, unless they may be mixed, of another dtype."""
+    if frame.device != own.device:
+        raise ShapeMismatch(f"{path}: weights are on {own.device}, the step is on {frame.device}; move one with .to()")
+    if frame.dtype != own.dtype and not mixed:
+        raise ShapeMismatch(f"{path}: weights are {own.dtype}, the step is {frame.dtype}; convert one with .to()")
+
+
 def check_parameters(module: nn.Module, frame: Frame, path: str) -> None:
     """Refuse frames of another dtype, device or size than a module's own parameters are for."""
     own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
-    if own is not None and frame.device != own.device:
-        raise ShapeMismatch(f"{path}: weights are on {own.device}, the step is on {frame.device}; move one with .to()")
-    mixed = frame.dtype in (torch.half, torch.bfloat16) or torch.is_autocast_enabled(frame.device.type)
-    if own is not None and frame.dtype.is_floating_point and frame.dtype != own.dtype and not mixed:
-        raise ShapeMismatch(f"{path}: weights are {own.dtype}, the step is {frame.dtype}; convert one with .to()")
+    if own is not None:
+        half_or_index = frame.dtype in (torch.half, torch.bfloat16) or not frame.dtype.is_floating_point
+        check_home(own, frame, path, mixed=half_or_index or torch.is_autocast_enabled(frame.device.type))
     channels = getattr(module, "num_features", None)
     if channels is not None and frame.shape[1] != channels:
         raise ShapeMismatch(f"{path}: expects steps of {channels} channels, got {tuple(frame.shape)}")
@@ -350,8 +356,6 @@ def forward_stepping(module: nn.Module, dim: int = 2) -> CoModule:
 
 class LocalFunction(Local):
     """Base class of the small functions of :mod:`continual.closure` that run on clips and steps alike."""
-
-    fn: Callable[[Tensor], Tensor]
 
     def forward(self, input: Tensor) -> Tensor:
         return self.local_step(input)

@@ -370,7 +370,7 @@ class CoModule(Kernel):
             held["_stream"] = self._stream.detach()
         return held
 
-    _prepared: frozenset[str] = frozenset({"_cache"})
+    _prepared: frozenset[str] = frozenset()
 
 
 STORED = "stored"  # the kind of a node that was read from a file: names and tensors, no counts

@@ -80,15 +80,12 @@ class _Pool(Twin, SlidingWindow):
         if not self._by_blocks:
             return super().advance(x, node, e, call)
         w, seen = self._window, node.seen
-        n = seen + (0 if x is None else x.shape[2])
-        sent, ended = w.counts(n, e)
+        n, sent, ended = self.count(x, node, e, call)
         chunk = [] if x is None else [self.enter(x)]
         if call.final:
-            sent = ended
             beyond = max(0, w.stride * (sent - 1) - w.start + w.receptive_field - n)
             chunk += [padding(node.held, min(beyond, self._padded_end), self.fill_value)]
             chunk += [padding(node.held, beyond - self._padded_end, self.nothing)]
-        call.tick(node, n, sent)
         frames = torch.cat(chunk, 2) if len(chunk) > 1 else chunk[0] if chunk else None
         if frames is None or frames.shape[2] == 0:
             return None, ended

@@ -77,11 +77,6 @@ def rewire(fn: Callable[..., Any], *wires: Wire) -> Wire:
     return fn(*wires)
 
 
-def same(first: Tensor, *_: Tensor) -> Tensor:
-    """The wire's first value."""
-    return first
-
-
 def length(wire: Wire) -> int:
     """The number of frames in a chunk (``None`` has none)."""
     while isinstance(wire, (list, tuple)):

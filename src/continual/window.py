@@ -155,14 +155,10 @@ class SlidingWindow(CoModule):
         if self._memoryless:
             return (None if x is None else self.over_time(self.enter(x), 0, None)), e
         seen = node.seen
-        n = seen + (0 if x is None else x.shape[2])
-        sent, ended = self._window.counts(n, e)
-        if call.final:
-            sent = ended
+        n, sent, ended = self.count(x, node, e, call)
         entered = None if x is None else self.enter(x)
         if entered is not None and self._kept:
             call.ring(node, 0, seen, entered)
-        call.tick(node, n, sent)
         if sent <= node.sent:
             return None, ended
         w = self._window
