@@ -16,8 +16,9 @@ from .state import Call, Node, Opening, Wire, rewire
 
 
 def run_clip(child: nn.Module, x: Wire) -> Wire:
-    """A child's clip computation, hooks included, whatever the call mode."""
-    return nn.Module.__call__(child, x)
+    """A child's clip computation, hooks included, whatever the call mode. Of ``(output, hidden)`` the output alone."""
+    y = nn.Module.__call__(child, x)
+    return y[0] if cast(CoModule, child).gives_more else y
 
 
 def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
@@ -71,7 +72,7 @@ class Container(CoModule):
                 f"{type(self).__name__}: the time of '{name}' is dim {child.time_dim} of its clips, in a container it is dim 2"
             )
         own = next((c for c in type(child).__mro__ if "forward_step" in c.__dict__ or "forward_steps" in c.__dict__), CoModule)
-        if own is not CoModule:
+        if not own.__dict__.get("runs_kernel", False):
             raise NotStreamable(
                 f"{type(self).__name__}: '{name}' ({type(child).__name__}) brings its own forward_step(s). Containers run the kernel, "
                 "so define open and advance instead, and all three forward modes follow"

@@ -19,7 +19,7 @@ from .linear import Linear
 from .local import forward_stepping
 from .module import CoModule
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
-from .registry import register, register_refusal, register_twin, register_window, to_continual
+from .registry import register, register_refusal, register_twin, register_window, with_options
 
 __all__ = ["continual", "forward_stepping", "register"]
 
@@ -53,7 +53,7 @@ register_refusal(
 )
 
 
-def continual(module: nn.Module) -> Any:
+def continual(module: nn.Module, **options: Any) -> Any:
     """The streaming version of a module: same weights, same function, step by step.
 
     Takes modules of registered classes and their subclasses, and ``nn.Sequential`` of them. The module itself is not changed;
@@ -62,8 +62,10 @@ def continual(module: nn.Module) -> Any:
 
     Args:
         module: the module. A :class:`CoModule` is returned as it is.
+        options: choices that some modules need, such as ``sequence_len`` for attention over a window.
 
     Raises:
+        TypeError: an option that no module in it takes.
         NotStreamable: a class that is not known, or that can't be streamed exactly, with its path and what you can do.
 
     Example:
@@ -73,4 +75,4 @@ def continual(module: nn.Module) -> Any:
         >>> torch.allclose(stream.forward_steps(clip, pad_end=True), net(clip), atol=1e-6)
         True
     """
-    return to_continual(module)
+    return with_options(module, **options)

@@ -33,6 +33,7 @@ class Kernel(nn.Module):
     """
 
     time_dim = 2  # of the clips; inside the library time is always dim 2
+    gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
     # ---- timing -----------------------------------------------------------------------------------------------------
 
@@ -62,6 +63,11 @@ class Kernel(nn.Module):
     def padding(self) -> tuple[int | Fraction, ...]:
         """(Spatio)temporal padding, time first: what ``torch.nn`` calls padding."""
         return (self.timing.start,)
+
+    @derived
+    def unbounded_memory(self) -> bool:
+        """Whether an output depends on all that came before it (recurrent and cumulative modules); ``receptive_field`` is then 1."""
+        return any(getattr(child, "unbounded_memory", False) for child in self.children())
 
     # ---- the kernel: what a layer defines ---------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ class CoModule(Kernel):
     than a chunk of one. ``co.verify`` tells whether it is right.
     """
 
+    runs_kernel = True  # for a class whose own forward_step(s) run its kernel, so that containers may do so too
     _stream: State | None = None
     _own_mode: str = "forward"
 

@@ -173,6 +173,26 @@ def to_continual(module: nn.Module, memo: dict[int, Any] | None = None, path: st
     return made
 
 
+def option(memo: dict[int, Any], name: str, default: Any = None) -> Any:
+    """A keyword argument of :func:`continual.continual`, for a builder. It is then known to be used."""
+    given, used = memo.setdefault("options", ({}, set()))  # type: ignore[call-overload]
+    used.add(name)
+    return given.get(name, default)
+
+
+def with_options(module: nn.Module, **options: Any) -> CoModule:
+    """Convert a module with options for its builders.
+
+    Raises:
+        TypeError: an option that no module in it takes.
+    """
+    memo: dict[Any, Any] = {"options": (options, used := set[str]())}
+    made = to_continual(module, memo)
+    if left := [f"{n}={options[n]!r}" for n in options if n not in used]:
+        raise TypeError(f"continual({type(module).__name__}): no module in it takes {', '.join(left)}")
+    return made
+
+
 def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
     cls = type(module)
     if builder := _lookup(_builders, cls):
