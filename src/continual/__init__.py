@@ -5,7 +5,20 @@
 (1, True)
 """
 
-from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip
+from . import (
+    closure,
+    container,
+    conv,
+    convert,
+    delay,
+    linear,
+    module,
+    multihead_attention,
+    pooling,
+    positional_encoding,
+    shape,
+    skip,
+)
 from .adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -30,7 +43,9 @@ from .errors import (
 )
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
+from .multihead_attention import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .positional_encoding import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
 from .shape import Reshape
 from .skip import Skip
 from .state import State
@@ -42,6 +57,14 @@ from .verify import Report, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "positional_encoding",
+    "multihead_attention",
+    "SinusoidalPositionalEncoding",
+    "RotaryPositionalEncoding",
+    "RecyclingPositionalEncoding",
+    "SingleOutputMultiheadAttention",
+    "RetroactiveMultiheadAttention",
+    "MultiheadAttention",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",

@@ -47,4 +47,6 @@ def check_lengths(name: str, input: Wire, chunk: bool) -> None:
 
 def time_second(t: Tensor, dim: int) -> Tensor:
     """A chunk whose time is ``dim``, with time in dim 2."""
+    if t.ndim < 3:
+        raise ShapeMismatch(f"a chunk has three dimensions at least, dim {dim} of them time, got {tuple(t.shape)}")
     return t if dim == 2 else t.movedim(dim, 2)

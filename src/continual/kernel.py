@@ -33,6 +33,9 @@ class Kernel(nn.Module):
     """
 
     time_dim = 2  # of the clips; inside the library time is always dim 2
+    output_of_window: tuple[int, int | None] | None = (
+        None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
+    )
     gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
     # ---- timing -----------------------------------------------------------------------------------------------------

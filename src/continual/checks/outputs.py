@@ -14,7 +14,7 @@ def reference(t: Trial) -> str:
         raise Skipped("no reference was given")
     if not callable(getattr(t.net, "forward", None)):
         return "the reference is the clip computation"
-    want = t.canonical(t.reference(t._moved(t.clip)))
+    want = t.canonical(t.computed(t.reference, t.clip))
     if found := mismatch(t.expected, want, t.tolerance):
         raise Broken(f"forward differs from the reference: {found}")
     return f"{frames_in(want)} outputs, off by {largest_error(t.expected, want):.0e}"

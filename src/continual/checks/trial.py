@@ -85,6 +85,7 @@ class Trial:
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.time_dim = int(getattr(net, "time_dim", 2))
+        self._window: tuple[int, int | None] | None = getattr(net, "output_of_window", None)
         clip = rewire(lambda t: t.detach().movedim(self.time_dim, 2), clip)
         self.clip = rewire(_with_rows if flat(clip)[0].shape[0] == 1 else torch.clone, clip)
         first = flat(self.clip)[0]
@@ -106,7 +107,8 @@ class Trial:
     def forward(self, x: Wire) -> Wire:
         """The clip computation: the module's own, or the reference's if it has none."""
         own = getattr(self.net, "forward", None)
-        return self.canonical(own(self._moved(x)) if callable(own) else self.reference(self._moved(x)))
+        run = own if callable(own) else self.reference
+        return self.canonical(self.computed(run, x))
 
     def truth(self, x: Wire) -> Wire:
         """The clip computation, from a cold stream, in case that it reads one."""
@@ -119,19 +121,19 @@ class Trial:
             y = y[0]
         if self._clip_level and flat(y)[0].ndim < self._ndim:
             return rewire(lambda t: t.unsqueeze(2), y)
-        return rewire(lambda t: t.movedim(self.time_dim, 2), y)
+        return rewire(self._out, y)
 
     def step(self, x: Wire, **options: Any) -> Wire | None:
         """``forward_step`` on a chunk of one."""
         y = self._call("forward_step", rewire(lambda t: t[:, :, 0], x), options)
         if y is None:
             return None
-        return rewire(lambda t: t if t.ndim == self._ndim else t.unsqueeze(2), y)
+        return rewire(lambda t: t if t.ndim == self._ndim else self._batch_first(t).unsqueeze(2), y)
 
     def steps(self, x: Wire, **options: Any) -> Wire | None:
         """``forward_steps``."""
         y = self._call("forward_steps", self._moved(x), options)
-        return None if y is None else rewire(lambda t: t.movedim(self.time_dim, 2) if t.ndim > self.time_dim else t, y)
+        return None if y is None else rewire(lambda t: self._out(t) if t.ndim > self.time_dim else t, y)
 
     def _call(self, method: str, x: Wire, options: dict[str, Any]) -> Wire | None:
         versions = [t._version for t in flat(x)]
@@ -282,6 +284,32 @@ class Trial:
 
     # ---- inside ---------------------------------------------------------------------------------------------------------
 
+    def computed(self, run: Any, x: Wire) -> Any:
+        """A clip computation, in the module's own layout; of every window in the clip where `output_of_window` says so."""
+        if self._window is None:
+            return run(self._moved(x))
+        size, token = self._window
+        count = frames_in(x) - size + 1
+        if count < 1:
+            raise ShapeMismatch(f"a clip of {frames_in(x)} steps is shorter than a window of {size}")
+
+        def output(j: int) -> Tensor:
+            y = run(self._moved(cut(x, j, j + size)))
+            y = y[0] if isinstance(y, (tuple, list)) else y
+            chosen: Tensor = y if token is None else y.select(self.time_dim, token)
+            return chosen
+
+        return torch.stack([output(j) for j in range(count)], self.time_dim)
+
+    def _out(self, y: Tensor) -> Tensor:
+        """Outputs in the module's layout with the batch in dim 0 and time in dim 2."""
+        return self._batch_first(y.movedim(self.time_dim, 2))
+
+    def _batch_first(self, y: Tensor) -> Tensor:
+        """Windows of tokens ``(L, N, …)`` with the batch in dim 0."""
+        whole_windows = self._window is not None and self._window[1] is None
+        return y.transpose(0, 1) if whole_windows and self.time_dim == 0 else y
+
     def _moved(self, x: Wire) -> Wire:
         return x if self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), x)
 
@@ -291,7 +319,8 @@ class Trial:
         if not callable(own) and self.reference is None:
             raise TypeError(f"co.verify: {type(self.net).__name__} has no `forward`; give the clip computation as `reference`")
         try:
-            y = own(self._moved(self.clip)) if callable(own) else self.reference(self._moved(self.clip))
+            run = own if callable(own) else self.reference
+            y = self.computed(run, self.clip)
         except Exception as error:
             raise ShapeMismatch(
                 f"co.verify: forward refuses the clip {shapes(self.clip)} ({type(error).__name__}: {error}). "

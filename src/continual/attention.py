@@ -1,0 +1,293 @@
+"""What all attention layers share: projections, layouts, and attention over a band of keys.
+
+Inside, tokens are ``(B, n, E)`` and heads ``(B, H, n, D)``. State keeps projected tokens, so that every token is projected once:
+rings ``(B, L, H, D)`` whose memory is laid out ``(B, H, L, D)``, as the products read it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import NotStreamable, ShapeMismatch
+from .local import check_home, named, parameter
+from .registry import Twin
+from .state import Frame, Node, Wire, rewire
+
+_LAYOUTS = ("(L, N, E)", "(N, L, E)", "(N, E, L)")  # by the dimension that is time
+Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, H, n, D)
+
+
+class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
+    """Base class: an ``nn.MultiheadAttention``, with its parameters and names, on a stream of tokens.
+
+    A step is ``(N, E)``. A clip is laid out as ``torch.nn`` has it, ``(L, N, E)`` or with ``batch_first`` ``(N, L, E)``, or with
+    ``embed_dim_second`` as everywhere in this library, ``(N, E, L)``: in containers it must be that.
+    """
+
+    runs_kernel = True
+    sequence_len = 0
+    embed_dim_second = False
+    window_mask: Tensor | None  # (L, L), added to the scores of every window
+
+    def _construct(self, first: tuple[Any, ...], sequence_len: int | None, **own: Any) -> None:
+        """Set up the ``torch.nn`` module, with its own arguments, and then the stream."""
+        init: Any = super().__init__
+        embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype = first
+        init(embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype)
+        self.configure(sequence_len, **own)
+
+    def configure(self, sequence_len: int | None = None, embed_dim_second: bool = False) -> None:
+        """Set the window and the layout."""
+        if sequence_len is None or int(sequence_len) < 1:
+            raise ValueError(
+                f"{type(self).__name__} attends to a window of tokens: give its length as sequence_len=…, at least 1 (got {sequence_len})"
+            )
+        self.sequence_len, self.embed_dim_second = int(sequence_len), embed_dim_second
+        self.register_buffer("window_mask", None, persistent=False)
+        self.__dict__["time_dim"] = 2 if embed_dim_second else 1 if self.batch_first else 0
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Give the mask ``(L, L)`` of a window, as ``torch.nn`` means it: ``True`` hides, a float is added to the scores."""
+        if mask is None:
+            return
+        size = (self.sequence_len, self.sequence_len)
+        if tuple(mask.shape) != size:
+            raise ShapeMismatch(
+                f"{type(self).__name__}: a mask for windows of {size[0]} tokens is {size}, got {tuple(mask.shape)}. A mask for a whole "
+                "clip is representable only if it is the same band everywhere: give causal=True instead"
+            )
+        like = self.out_proj.weight
+        added = torch.zeros(size, dtype=like.dtype, device=like.device)
+        added = added.masked_fill(mask.to(like.device), -math.inf) if mask.dtype == torch.bool else mask.to(added)
+        if bool((added == -math.inf).all(1).any()):
+            raise ValueError(f"{type(self).__name__}: the mask hides every key from some query, so there is nothing to attend to")
+        self.window_mask = added
+
+    # ---- inputs ---------------------------------------------------------------------------------------------------------
+
+    def wire(self, query: Any, key: Tensor | None, value: Tensor | None) -> Wire:
+        """What the kernel takes: one stream that attends to itself, or queries, keys and values side by side."""
+        if key is None and value is None:
+            return query
+        if isinstance(key, bool) or isinstance(value, bool):
+            raise TypeError(f"{type(self).__name__} takes (query, key, value); give pad_end and update_state by name")
+        if key is None:
+            raise TypeError(f"{type(self).__name__} got values without keys")
+        return [query, key, key if value is None else value]
+
+    def forward_step(  # type: ignore[override]
+        self, query: Wire, key: Tensor | None = None, value: Tensor | None = None, update_state: bool = True
+    ) -> Wire | None:
+        """One token of each stream, ``(N, E)``; with one argument it attends to itself."""
+        return self._leave_step(super().forward_step(self.wire(query, key, value), update_state))
+
+    def forward_steps(  # type: ignore[override]
+        self,
+        query: Wire,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        pad_end: bool = False,
+        update_state: bool = True,
+    ) -> Wire | None:
+        """A chunk of tokens of each stream, in the layout of clips; with one argument it attends to itself."""
+        return self._leave(super().forward_steps(self.wire(query, key, value), pad_end, update_state))
+
+    def step(self, x: Wire, state: Any) -> tuple[Wire | None, Any]:
+        """One token as a pure function; several streams as a list."""
+        y, state = super().step(x, state)
+        return self._leave_step(y), state
+
+    def steps(self, x: Wire, state: Any, pad_end: bool = False) -> tuple[Wire | None, Any]:
+        """A chunk as a pure function; several streams as a list."""
+        y, state = super().steps(x, state, pad_end)
+        return self._leave(y), state
+
+    def _leave(self, y: Tensor | None) -> Tensor | None:
+        return y
+
+    def _leave_step(self, y: Tensor | None) -> Tensor | None:
+        return y
+
+    def tokens(self, clip: Wire) -> Wire:
+        """Clips in the module's layout as tokens ``(B, n, E)``."""
+        if not isinstance(clip, (list, tuple)) and clip.ndim != 3:
+            raise ShapeMismatch(f"{type(self).__name__} takes batched clips {_LAYOUTS[self.time_dim]}, got {tuple(clip.shape)}")
+        return rewire(lambda t: t.movedim(self.time_dim, 2).transpose(1, 2), clip)
+
+    def clip(self, tokens: Tensor) -> Tensor:
+        """Tokens ``(B, n, E)`` in the module's layout."""
+        return tokens.transpose(1, 2).movedim(2, self.time_dim)
+
+    def check(self, frame: Any, path: str) -> Frame:
+        """Refuse steps that the layer can't take; return the frame that leaves."""
+        name, given = named(path, self), frame if isinstance(frame, list) else [frame] * 3
+        sizes = (self.embed_dim, self.kdim, self.vdim)
+        if len(given) != 3 or any(isinstance(f, list) for f in given):
+            raise ShapeMismatch(f"{name}: takes one stream, or three (queries, keys, values), got {len(given)}")
+        for what, f, size in zip(("query", "key", "value"), given, sizes, strict=True):
+            if len(f.shape) != 2 or f.shape[1] != size:
+                more = (
+                    ""
+                    if isinstance(frame, list) or sizes == (self.embed_dim,) * 3
+                    else ". Its kdim and vdim need streams of their own"
+                )
+                raise ShapeMismatch(f"{name}: expects {what} steps (N, {size}), got {tuple(f.shape)}{more}")
+            check_home(self.out_proj.weight, f, name, mixed=torch.is_autocast_enabled(f.device.type))
+        found: Frame = given[0]
+        return found
+
+    # ---- projections ----------------------------------------------------------------------------------------------------
+
+    def project(self, x: Wire) -> Heads:
+        """Tokens ``(B, n, E)``, or a list of three, to heads ``(B, H, n, D)``."""
+        if isinstance(x, Tensor) and self._qkv_same_embed_dim:
+            packed = F.linear(x, parameter(self, "in_proj_weight"), parameter(self, "in_proj_bias"))
+            q, k, v = packed.unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        inputs = (x, x, x) if isinstance(x, Tensor) else x
+        made = [self.project_one(i, t) for i, t in enumerate(inputs)]
+        return made[0], made[1], made[2]
+
+    def project_one(self, which: int, x: Tensor) -> Tensor:
+        """Tokens ``(B, n, E)`` to queries (0), keys (1) or values (2)."""
+        bias, size = parameter(self, "in_proj_bias"), self.embed_dim
+        if self._qkv_same_embed_dim:
+            weight = parameter(self, "in_proj_weight")[which * size : (which + 1) * size]
+        else:
+            weight = parameter(self, ("q_proj_weight", "k_proj_weight", "v_proj_weight")[which])
+        y = F.linear(x, weight, None if bias is None else bias[which * size : (which + 1) * size])
+        return y.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def project_pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens ``(B, n, E)`` to keys and values, without their queries."""
+        size, bias = self.embed_dim, parameter(self, "in_proj_bias")
+        weight = parameter(self, "in_proj_weight")
+        packed = F.linear(x, weight[size:], None if bias is None else bias[size:])
+        k, v = packed.unflatten(2, (2, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        return k, v
+
+    def with_constants(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Append the keys and values that every query sees: ``add_bias_kv``, ``add_zero_attn``."""
+        if self.bias_k is None and not self.add_zero_attn:
+            return k, v, mask
+        shape = (*k.shape[:-2], 1, k.shape[-1])
+        keys, values = [k], [v]
+        if self.bias_k is not None and self.bias_v is not None:
+            for held, constant in ((keys, self.bias_k), (values, self.bias_v)):
+                held.append(constant.view(self.num_heads, 1, self.head_dim).expand(shape))
+        if self.add_zero_attn:
+            keys.append(k.new_zeros(shape))
+            values.append(k.new_zeros(shape))
+        if mask is not None:
+            mask = F.pad(mask, (0, len(keys) - 1), value=True if mask.dtype == torch.bool else 0.0)
+        return torch.cat(keys, -2), torch.cat(values, -2), mask
+
+    @property
+    def constants(self) -> int:
+        """How many keys every query sees beside those of the window."""
+        return (self.bias_k is not None) + bool(self.add_zero_attn)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention of heads ``(B, H, n, D)``, merged to ``(B, n, E)``. In a mask ``True`` lets a key be seen."""
+        k, v, mask = self.with_constants(k, v, mask)
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        return y.transpose(1, 2).flatten(2)
+
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The attention weights of heads ``(…, H, n, D)``, mean over heads: ``(…, n, m)``."""
+        k, _, mask = self.with_constants(k, k, mask)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)
+        return (scores if mask is None else scores + mask).softmax(-1).mean(-3)
+
+    def leave(self, attended: Tensor) -> Tensor:
+        """The output projection."""
+        return F.linear(attended, self.out_proj.weight, self.out_proj.bias)
+
+    def whole(self, x: Wire) -> Tensor:
+        """Attention of all tokens ``(B, n, E)`` to all, as ``torch.nn`` has it, before the output projection."""
+        q, k, v = self.project(x)
+        return self.attend(q, k, v, self._mask_for(q.shape[2]))
+
+    def _mask_for(self, count: int) -> Tensor | None:
+        if self.window_mask is not None and count != self.sequence_len:
+            raise ShapeMismatch(
+                f"{type(self).__name__}: its mask is for windows of {self.sequence_len} tokens, the clip has {count}"
+            )
+        return self.window_mask
+
+    def full_forward(self, clip: Wire, need_weights: bool) -> Any:
+        """``torch.nn``'s computation on a clip of any length, in the module's layout."""
+        x = self.tokens(clip)
+        y = self.clip(self.leave(self.whole(x)))
+        if not need_weights:
+            return y
+        q, k, _ = self.project(x)
+        return y, self.weights(q, k, self._mask_for(q.shape[2]))
+
+    # ---- accounting -----------------------------------------------------------------------------------------------------
+
+    queries_per_step = 1  # how many rows of the window are attended anew with every token
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        return self._products()
+
+    def _products(self) -> int:
+        rows, keys = self.queries_per_step, self.sequence_len + self.constants
+        projections = self.embed_dim * (self.embed_dim + self.kdim + self.vdim)
+        return projections + rows * (2 * keys * self.embed_dim + self.embed_dim**2)
+
+    def flops(self, include_muls: bool = True, include_adds: bool = False, include_exps: bool = False) -> int:
+        """Operations of one step of one row: projections, scores, softmax, weighted values and output projection.
+
+        Args:
+            include_muls: multiplications and divisions.
+            include_adds: additions, one for each multiply-add; comparisons count as such.
+            include_exps: exponentials.
+
+        Example:
+            >>> co.SingleOutputMultiheadAttention(8, 2, sequence_len=4).flops()
+            336
+        """
+        rows, keys = self.queries_per_step, self.sequence_len + self.constants
+        products, softmax = self._products(), rows * keys * self.num_heads
+        muls = products + rows * self.embed_dim + softmax  # the queries are scaled, the exponentials divided by their sum
+        adds = products + 3 * softmax  # maximum, its subtraction, sum
+        return include_muls * muls + include_adds * adds + include_exps * softmax
+
+    @property
+    def kind(self) -> str:
+        masked = "" if self.window_mask is None else ", masked"
+        return f"{type(self).__name__} {self.timing}, {self.num_heads} heads, {self.constants} constants{masked}"
+
+    def extra_repr(self) -> str:
+        return f"{self.embed_dim}, {self.num_heads}, sequence_len={self.sequence_len}, clips {_LAYOUTS[self.time_dim]}"
+
+
+def head_ring(frame: Frame, size: int, heads: int, head_dim: int) -> Tensor:
+    """A cold ring ``(B, L, H, D)`` in memory that is laid out ``(B, H, L, D)``."""
+    with torch.inference_mode(False):
+        made = torch.zeros(frame.shape[0], heads, size, head_dim, dtype=frame.dtype, device=frame.device)
+    return made.transpose(1, 2)
+
+
+def in_order(ring: Tensor, seen: int, last: Tensor, dim: int) -> Tensor:
+    """All tokens of a full ring (its tensor, time in ``dim``) from the oldest on, and one more."""
+    size = ring.shape[dim]
+    position = seen % size if size else 0
+    if position == 0:
+        return torch.cat((ring, last), dim)
+    return torch.cat((ring.narrow(dim, position, size - position), ring.narrow(dim, 0, position), last), dim)
+
+
+def refuse_unbounded(name: str) -> NotStreamable:
+    """Attention without a window."""
+    return NotStreamable(
+        f"{name} attends to all tokens of a clip, which in a stream have no end. Say over how many it shall attend: "
+        "co.continual(…, sequence_len=…) attends to the newest so many, as the module does on clips of that length; with causal=True "
+        "every layer attends to so many tokens up to its own, as the module does with a causal band for a mask"
+    )
