@@ -18,6 +18,7 @@ from . import (
     positional_encoding,
     shape,
     skip,
+    transformer,
 )
 from .adaptive import (
     AdaptiveAvgPool1d,
@@ -52,11 +53,24 @@ from .state import State
 from .storage import load_state, save_state
 from .summary import summary
 from .timing import Timing
+from .transformer import (
+    CausalTransformerEncoderLayer,
+    RetroactiveTransformerEncoderLayer,
+    SingleOutputTransformerEncoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayerFactory,
+)
 from .verify import Report, verify
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "transformer",
+    "TransformerEncoderLayerFactory",
+    "TransformerEncoder",
+    "SingleOutputTransformerEncoderLayer",
+    "RetroactiveTransformerEncoderLayer",
+    "CausalTransformerEncoderLayer",
     "positional_encoding",
     "multihead_attention",
     "SinusoidalPositionalEncoding",

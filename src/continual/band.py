@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .errors import NotStreamable
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -30,6 +33,30 @@ def band_attention(
     count, size = q.shape[2], k.shape[2]
     if count == 1 and slopes is None and offset <= behind and size - 1 - offset <= ahead:
         return attend(q, k, v, None)
+    if _finite(k, v):
+        return _masked(attend, q, k, v, offset, behind, ahead, slopes)
+    # a hidden key has the weight 0, and 0 * NaN is NaN: so what is not finite is left out, and put back where it is seen
+    broken = ~(k.isfinite() & v.isfinite()).all(-1)
+    k, v = (t.masked_fill(broken.unsqueeze(-1), 0.0) for t in (k, v))
+    y = _masked(attend, q, k, v, offset, behind, ahead, slopes)
+    left, reach = behind - offset, behind + ahead + 1
+    around = F.pad(broken.to(q.dtype), (left, count + reach - 1 - left - size))
+    seen = F.max_pool1d(around, reach, 1).bool()  # (B, H, n)
+    return y.masked_fill(seen.transpose(1, 2).repeat_interleave(q.shape[3], 2), torch.nan)
+
+
+def _finite(k: Tensor, v: Tensor) -> bool:
+    """Whether it is known that all is finite. A look at the values costs little on the CPU, and a wait elsewhere."""
+    if torch.compiler.is_compiling() or not k.is_cpu:
+        return False
+    with torch.no_grad():
+        return math.isfinite(float(k.sum() + v.sum()))
+
+
+def _masked(
+    attend: Attend, q: Tensor, k: Tensor, v: Tensor, offset: int, behind: int, ahead: int, slopes: Tensor | None
+) -> Tensor:
+    count, size = q.shape[2], k.shape[2]
     block = max(behind + ahead + 1, 16)
     if count <= 2 * block:
         return attend(q, k, v, _mask(_distances(count, size, offset, q), behind, ahead, slopes))
@@ -98,3 +125,34 @@ def alibi_row(heads: int, count: int, ahead: int, dtype: torch.dtype, device: to
     with torch.inference_mode(False):
         distances = (torch.arange(count, device=device) - (count - 1 - ahead)).unsqueeze(0)
         return _sloped(distances, alibi_slopes(heads, dtype, device))
+
+
+def band_of(mask: Tensor, sequence_len: int | None) -> tuple[int, int]:
+    """The window and the look-ahead of a mask ``(T, T)`` as ``torch.nn`` means it: ``True`` or ``-inf`` hides.
+
+    Raises:
+        NotStreamable: a mask that is no band, or hides nothing that comes later.
+        ValueError: a mask whose band has another length than ``sequence_len``, or none.
+    """
+    size = mask.shape[-1]
+    if mask.ndim != 2 or mask.shape[0] != size:
+        raise NotStreamable(f"a mask of tokens is (T, T), got {tuple(mask.shape)}; masks for each row or head can't be streamed")
+    visible = ~mask if mask.dtype == torch.bool else mask == 0
+    distances = _distances(size, size, 0, mask)
+    seen = distances[visible]
+    ahead, behind = (int(seen.max()), -int(seen.min())) if seen.numel() else (-1, -1)
+    whole_band = bool((visible == ((distances >= -behind) & (distances <= ahead))).all())
+    if mask.dtype != torch.bool:
+        whole_band &= bool((visible | (mask == -torch.inf)).all())
+    if not whole_band or ahead < 0 or behind < 0 or (ahead == size - 1 and size > 1):
+        raise NotStreamable(
+            "the mask is no causal band: every token has to see the same number of tokens before it and after it, and not all that "
+            "come. Other masks are representable within a window: causal=False, mask (sequence_len, sequence_len)"
+        )
+    if behind == size - 1:  # the clip was too short for the band to end
+        if sequence_len is None:
+            raise ValueError(f"the mask lets its last token see all {size} tokens, so it tells no window: give sequence_len=…")
+        return sequence_len, ahead
+    if sequence_len not in (None, behind + ahead + 1):
+        raise ValueError(f"the mask is a band of {behind + ahead + 1} tokens, sequence_len says {sequence_len}")
+    return behind + ahead + 1, ahead

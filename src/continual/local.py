@@ -125,7 +125,7 @@ class _Adopted(Local):
         check_parameters(self, frame, path)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self.adopts, type(self).__name__), self.__getstate__()
+        return _rebuild, (self.adopts, type(self).__name__, isinstance(self, _Tokenwise)), self.__getstate__()
 
     def macs(self, node: Node, frame: Frame) -> int:
         if next(self.parameters(), None) is None or isinstance(node.held, list):
@@ -288,14 +288,34 @@ LOCAL: dict[type[nn.Module], type[_Adopted]] = {
 }
 
 
-_made: dict[tuple[type[nn.Module], str], type[_Adopted]] = {}
+class _Tokenwise(_Adopted):
+    """Works on the last dimension, which in streams ``(B, C, T)`` are the channels."""
+
+    own_forward = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Every token on its own."""
+        return self.clip(input)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x.movedim(1, -1)).movedim(-1, 1)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x) if x.ndim == 2 else self.clip(x)
+
+    def check(self, frame: Frame, path: str) -> None:
+        check_parameters(self, frame.resized(*frame.shape[:1], *frame.shape[2:], frame.shape[1]), path)
 
 
-def _local_class(cls: type[nn.Module], name: str) -> type[_Adopted]:
+_made: dict[tuple[type[nn.Module], str, bool], type[_Adopted]] = {}
+
+
+def _local_class(cls: type[nn.Module], name: str, of_tokens: bool = False) -> type[_Adopted]:
     """The class that is both ``cls`` and a :class:`Local`."""
-    if (cls, name) in _made:
-        return _made[cls, name]
+    if (cls, name, of_tokens) in _made:
+        return _made[cls, name, of_tokens]
     base = next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), _Adopted)
+    base = _Tokenwise if of_tokens else base
     body: dict[str, Any] = {}
     if cls in _DIRECT:
         fn = _DIRECT[cls]
@@ -303,12 +323,20 @@ def _local_class(cls: type[nn.Module], name: str) -> type[_Adopted]:
     if not base.own_forward:
         body["forward"] = cls.forward
     body |= {"adopts": cls, "__doc__": cls.__doc__, "__module__": __name__}
-    return _made.setdefault((cls, name), type(name, (base, cls), body))
+    return _made.setdefault((cls, name, of_tokens), type(name, (base, cls), body))
 
 
-def _rebuild(cls: type[nn.Module], name: str) -> nn.Module:
-    made = _local_class(cls, name)
+def _rebuild(cls: type[nn.Module], name: str, of_tokens: bool = False) -> nn.Module:
+    made = _local_class(cls, name, of_tokens)
     return made.__new__(made)
+
+
+def tokenwise(module: nn.Module, memo: dict[int, Any] | None = None) -> Local:
+    """A copy of a module that works on the last dimension (a norm, say), to work on the channels of every step instead."""
+    made: Any = copy.deepcopy(module, memo)
+    made.__class__ = _local_class(type(module), type(module).__name__, True)
+    result: Local = made
+    return result
 
 
 def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, Any] | None = None) -> Local:

@@ -89,7 +89,12 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
         raise NotStreamable(
             f"it can't be copied ({error}). Was it wrapped by torch.nn.utils.weight_norm? Use torch.nn.utils.parametrizations instead"
         ) from error
-    cls = type(module)
+    return become(made, co_class, **options)
+
+
+def become(made: Any, co_class: type[CoModule], **options: Any) -> Any:
+    """Make a module one of ``co_class``, which is a subclass of its own kind."""
+    cls = type(made)
     made.__class__ = co_class if cls in _classes or cls in _windows else _mixed(co_class, cls)
     own = inspect.signature(made.configure).parameters
     for name in [n for n in options if n not in own]:

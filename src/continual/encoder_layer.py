@@ -1,0 +1,435 @@
+"""Transformer encoder layers on streams. A step is ``(B, E)``, a clip ``(B, E, T)``; inside, tokens are ``(B, n, E)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Attention, in_order
+from .delay import queued
+from .errors import NotStreamable, ShapeMismatch
+from .local import named
+from .multihead_attention import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
+from .registry import Twin, become, register_window
+from .state import Call, Frame, Node, Opening, ring_zeros
+from .timing import IDENTITY, Timing
+
+Activation = str | Callable[[Tensor], Tensor]
+
+
+class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
+    """Base class: an ``nn.TransformerEncoderLayer``, with its parameters and names, on a stream of tokens.
+
+    In an encoder, layers after the first see whole windows ``(B, E, L)`` as frames; they then hold no state.
+    """
+
+    attention: type[Attention]
+    sequence_len = 0
+    on_windows = False
+
+    def _construct(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float,
+        activation: Activation,
+        layer_norm_eps: float,
+        device: Any,
+        dtype: Any,
+        norm_first: bool,
+        bias: bool,
+        **own: Any,
+    ) -> None:
+        init: Any = super().__init__
+        given: Any = activation
+        init(d_model, nhead, dim_feedforward, dropout, given, layer_norm_eps, True, norm_first, bias, device, dtype)
+        self.configure(**own)
+
+    def configure(self, sequence_len: int | None = None, mask: Tensor | None = None, **own: Any) -> None:
+        """Set the window; ``mask`` is what hides tokens of a window ``(L, L)``, as in ``torch.nn``."""
+        if sequence_len is None:
+            raise ValueError(f"{type(self).__name__} attends to a window of tokens: give its length as sequence_len=…")
+        become(self.self_attn, self.attention, sequence_len=sequence_len, embed_dim_second=True, **own)
+        self.heads.set_mask(mask)
+        self.sequence_len = self.heads.sequence_len
+
+    @property
+    def heads(self) -> Any:
+        """The attention."""
+        return self.self_attn
+
+    @property
+    def timing(self) -> Timing:
+        return IDENTITY if self.on_windows else self.heads.timing
+
+    @property
+    def kind(self) -> str:
+        return f"{type(self).__name__} {self.timing}, norm_first={self.norm_first}"
+
+    # ---- the layer's arithmetic on tokens -------------------------------------------------------------------------------
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the attention sees."""
+        return self.norm1(x) if self.norm_first else x
+
+    def after(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The tokens that leave: output projection, feed-forward, residual connections and norms."""
+        y = self.heads.leave(attended)
+        if self.training:
+            y = self.dropout1(y)
+        if self.norm_first:
+            x = x + y
+            return x + self.feed_forward(self.norm2(x))
+        x = self.norm1(x + y)
+        return self.norm2(x + self.feed_forward(x))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The two linear maps, each token on its own."""
+        hidden = self.activation(self.linear1(x))
+        if not self.training:
+            return self.linear2(hidden)
+        return self.dropout2(self.linear2(self.dropout(hidden)))
+
+    def whole(self, x: Tensor) -> Tensor:
+        """``torch.nn``'s layer: all tokens ``(B, n, E)`` attend to all."""
+        return self.after(x, self.heads.whole(self.before(x)))
+
+    def of_windows(self, x: Tensor) -> Tensor:
+        """Windows ``(B, L, E)`` on their own, to what the layer makes of each."""
+        return self.whole(x)
+
+    def on_frames(self, x: Tensor) -> Tensor:
+        """Windows that come as frames ``(B, E, W, L)``."""
+        batch, _, count, _ = x.shape
+        y = self.of_windows(x.permute(0, 2, 3, 1).flatten(0, 1)).unflatten(0, (batch, count))
+        return y.permute(0, 3, 1, 2)
+
+    # ---- kernel ---------------------------------------------------------------------------------------------------------
+
+    def waiting(self) -> int:
+        """How many tokens wait for the residual connection."""
+        return self.sequence_len - 1
+
+    def out(self, batch: int) -> tuple[int, ...]:
+        """The shape of the frame that leaves."""
+        return batch, self.heads.embed_dim, self.sequence_len
+
+    def open(self, frame: Frame, opening: Opening) -> Node:
+        if self.on_windows:
+            expected = (frame.shape[0], self.heads.embed_dim, self.sequence_len)
+            if frame.shape != expected:
+                raise ShapeMismatch(f"{named(opening.path, self)}: expects windows {expected}, got {frame.shape}")
+            return Node(opening, self.kind, frame.resized(*self.out(frame.shape[0])), held=frame)
+        kid = self.heads.open(frame, opening.below("self_attn"))
+        waiting = self.waiting()
+        rings = {"tokens": ring_zeros(frame, waiting)} if waiting else None
+        return Node(opening, self.kind, frame.resized(*self.out(frame.shape[0])), rings, [kid], held=frame)
+
+    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+        for kid in node.kids:
+            self.heads.plan(kid, lead)
+        return super().plan(node, lead)
+
+    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+        for kid in node.kids:
+            self.heads.recount(kid, n, e)
+        return super().recount(node, n, e)
+
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        if self.on_windows:
+            return (None if x is None else self.on_frames(x)), e
+        seen, before = node.seen, node.sent
+        _, sent, ended = self.count(x, node, e, call)
+        if x is not None and node.tensors:
+            call.ring(node, 0, seen, x)
+        attended, _ = self._attended(None if x is None else self.before(x.transpose(1, 2)), node.kids[0], e, call)
+        if attended is None:
+            return None, ended
+        return self._joined(attended, x, node, before, sent), ended
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+        if self.on_windows:
+            return self.on_frames(x.unsqueeze(2)).squeeze(2)
+        seen = node.seen
+        emits = seen >= node.delay
+        call.ticks.append((node, seen + 1, node.sent + emits))
+        if node.tensors:
+            call.slots.append((node.tensors[0].select(1, seen % node.tensors[0].shape[1]), x))
+        attended = self._attended_step(self.before(x), node.kids[0], call)
+        return None if attended is None else self._joined_step(attended, x, node)
+
+    def _attended(self, x: Tensor | None, kid: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        """The attention's kernel on a chunk of tokens, up to its output projection."""
+        raise NotStreamable(f"{type(self).__name__} defines no attention")
+
+    def _attended_step(self, x: Tensor, kid: Node, call: Call) -> Tensor | None:
+        """The attention's kernel on a step, up to its output projection."""
+        raise NotStreamable(f"{type(self).__name__} defines no attention")
+
+    def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
+        """Outputs ``first … stop - 1`` of what was attended, and the tokens it is added to."""
+        raise NotStreamable(f"{type(self).__name__} defines no residual connection")
+
+    def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
+        """The same for one step."""
+        raise NotStreamable(f"{type(self).__name__} defines no residual connection")
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        size = self.heads.embed_dim
+        feed_forward = 2 * size * self.linear1.out_features
+        tokens = self.sequence_len if len(frame.shape) == 3 else 1  # that leave
+        if not self.on_windows:
+            return self.heads.macs(node, frame) + tokens * feed_forward
+        products = 2 * self.sequence_len * size**2 + tokens * 2 * (size**2 + self.sequence_len * size)
+        return products + tokens * feed_forward
+
+
+class SlidingEncoderLayer(EncoderLayer):
+    """Base class of layers with one token a step."""
+
+    def waiting(self) -> int:
+        return self.heads.ahead
+
+    def out(self, batch: int) -> tuple[int, ...]:
+        return batch, self.heads.embed_dim
+
+    def _attended(self, x: Tensor | None, kid: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        return self.heads.attended(x, kid, e, call)
+
+    def _attended_step(self, x: Tensor, kid: Node, call: Call) -> Tensor | None:
+        return self.heads.attended_step(x, kid, call)
+
+    def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
+        skipped = 0 if self.heads.partial else self.heads.behind
+        if node.tensors:
+            own = queued(node, 0, x, node.seen, first + skipped, stop + skipped)
+        else:
+            assert x is not None
+            own = x[:, :, first + skipped - node.seen :]
+        return self.after(own.transpose(1, 2), attended).transpose(1, 2)
+
+    def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
+        own = node.tensors[0].select(1, node.seen % node.tensors[0].shape[1]) if node.tensors else x
+        return self.after(own, attended)
+
+    def single(self, x: Tensor) -> Tensor:
+        """What a stream gives for a clip ``(B, E, T)``."""
+        tokens = x.transpose(1, 2)
+        attended = self.heads.attended_windows(self.before(tokens))
+        if not self.heads.partial:
+            tokens = tokens[:, self.heads.behind : tokens.shape[1] - self.heads.ahead]
+        return self.after(tokens, attended).transpose(1, 2)
+
+
+class SingleOutputTransformerEncoderLayer(SlidingEncoderLayer):
+    """An encoder layer that gives one token of a sliding window: the query's, which attends to all of the window.
+
+    Args:
+        d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype: as ``torch.nn``; the activation is
+            ``"relu"``, ``"gelu"``, a function or a module.
+        sequence_len: tokens in the window.
+        single_output_forward: ``forward`` gives what a stream gives, one token for every window in the clip. With ``False`` it is
+            ``torch.nn``'s layer: all tokens of the clip, each attending to all.
+        query_index: which token of the window asks; the delay is ``sequence_len - 1`` for each.
+        norm_first, bias: as ``torch.nn``.
+
+    Raises:
+        ValueError: without ``sequence_len``.
+        ShapeMismatch: steps that are not ``(B, d_model)``.
+
+    Example:
+        >>> layer = co.SingleOutputTransformerEncoderLayer(8, 2, 16, sequence_len=4).eval()
+        >>> clip = torch.randn(3, 8, 4)
+        >>> torch.allclose(layer.forward_steps(clip), layer(clip)[:, :, -1:], atol=1e-6)
+        True
+
+    Source: Hedegaard, Bakhtiarnia and Iosifidis, Continual Transformers (2022), section 3.5.
+    """
+
+    attention = SingleOutputMultiheadAttention
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = F.relu,
+        layer_norm_eps: float = 1e-5,
+        device: Any = None,
+        dtype: Any = None,
+        sequence_len: int | None = None,
+        single_output_forward: bool = False,
+        query_index: int = -1,
+        *,
+        norm_first: bool = False,
+        bias: bool = True,
+    ):
+        own = {"sequence_len": sequence_len, "single_output_forward": single_output_forward, "query_index": query_index}
+        self._construct(
+            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype, norm_first, bias, **own
+        )
+
+    def configure(  # type: ignore[override]
+        self,
+        sequence_len: int | None = None,
+        mask: Tensor | None = None,
+        single_output_forward: bool = False,
+        query_index: int = -1,
+    ) -> None:
+        """Set the window, its mask, and which token of it asks."""
+        super().configure(sequence_len, mask, query_index=query_index, forward_returns_attn_mask=False)
+        self.single_output_forward = single_output_forward
+        self.output_of_window = None if single_output_forward else (self.sequence_len, self.heads.query_index)
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """The clip ``(B, E, T)``: one token of every window in it, or ``torch.nn``'s layer."""
+        if self.on_windows:
+            return self.on_frames(input)
+        return self.single(input) if self.single_output_forward else self.whole(input.transpose(1, 2)).transpose(1, 2)
+
+    def of_windows(self, x: Tensor) -> Tensor:
+        heads: SingleOutputMultiheadAttention = self.heads
+        seen, place = self.before(x), heads.query_index
+        q, (k, v) = heads.project_one(0, seen[:, place : place + 1]), heads.project_pair(seen)
+        mask = None if heads.window_mask is None else heads.window_mask[place].unsqueeze(0)
+        return self.after(x[:, place], heads.attend(q, k, v, mask).squeeze(1))
+
+    def on_frames(self, x: Tensor) -> Tensor:
+        batch, _, count, _ = x.shape
+        y = self.of_windows(x.permute(0, 2, 3, 1).flatten(0, 1))
+        return y.unflatten(0, (batch, count)).transpose(1, 2)
+
+
+class CausalTransformerEncoderLayer(SlidingEncoderLayer):
+    """An encoder layer with a band for a mask: every token attends to ``sequence_len`` tokens up to its own. One token a step.
+
+    Args:
+        d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype, norm_first, bias: as ``torch.nn``.
+        sequence_len: tokens in the band, the token's own and those of the look-ahead included.
+        look_ahead: tokens after its own that a token sees; so many steps of delay.
+        positions: as in :class:`~continual.MultiheadAttention`.
+
+    Raises:
+        ValueError: without ``sequence_len``.
+        ShapeMismatch: steps that are not ``(B, d_model)``.
+
+    Example:
+        >>> layer = co.CausalTransformerEncoderLayer(8, 2, 16, sequence_len=4).eval()
+        >>> clip = torch.randn(3, 8, 10)
+        >>> layer.delay, torch.allclose(layer.forward_steps(clip), layer(clip), atol=1e-6)
+        (0, True)
+    """
+
+    attention = MultiheadAttention
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = F.relu,
+        layer_norm_eps: float = 1e-5,
+        device: Any = None,
+        dtype: Any = None,
+        sequence_len: int | None = None,
+        look_ahead: int = 0,
+        *,
+        positions: Any = None,
+        norm_first: bool = False,
+        bias: bool = True,
+    ):
+        own = {"sequence_len": sequence_len, "look_ahead": look_ahead, "positions": positions}
+        self._construct(
+            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype, norm_first, bias, **own
+        )
+
+    def configure(  # type: ignore[override]
+        self, sequence_len: int | None = None, look_ahead: int = 0, positions: Any = None
+    ) -> None:
+        """Set the band and the positions."""
+        super().configure(sequence_len, None, look_ahead=look_ahead, positions=positions)
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """``torch.nn``'s layer with the band for a mask, on a clip ``(B, E, T)``."""
+        return self.single(input)
+
+
+class RetroactiveTransformerEncoderLayer(EncoderLayer):
+    """An encoder layer that gives all tokens of a sliding window with every step: ``torch.nn``'s layer on the newest tokens.
+
+    A step returns ``(B, E, L)``, ``forward_steps`` stacks windows on dim 2: ``(B, E, W, L)``.
+
+    Args:
+        d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype, norm_first, bias: as ``torch.nn``.
+        sequence_len: tokens in the window.
+
+    Raises:
+        ValueError: without ``sequence_len``.
+        ShapeMismatch: steps that are not ``(B, d_model)``.
+
+    Example:
+        >>> layer = co.RetroactiveTransformerEncoderLayer(8, 2, 16, sequence_len=4).eval()
+        >>> clip = torch.randn(3, 8, 6)
+        >>> windows = layer.forward_steps(clip)
+        >>> windows.shape, torch.allclose(windows[:, :, -1], layer(clip[:, :, -4:]), atol=1e-6)
+        (torch.Size([3, 8, 3, 4]), True)
+
+    Source: Hedegaard, Bakhtiarnia and Iosifidis, Continual Transformers (2022), section 3.5.
+    """
+
+    attention = RetroactiveMultiheadAttention
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = F.relu,
+        layer_norm_eps: float = 1e-5,
+        device: Any = None,
+        dtype: Any = None,
+        sequence_len: int | None = None,
+        *,
+        norm_first: bool = False,
+        bias: bool = True,
+    ):
+        own = {"sequence_len": sequence_len}
+        self._construct(
+            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype, norm_first, bias, **own
+        )
+
+    def configure(self, sequence_len: int | None = None, mask: Tensor | None = None) -> None:  # type: ignore[override]
+        """Set the window and its mask."""
+        super().configure(sequence_len, mask, forward_returns_attn_mask=False)
+        self.output_of_window = (self.sequence_len, None)
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """``torch.nn``'s layer on a clip ``(B, E, T)``: all tokens, each attending to all."""
+        return self.on_frames(input) if self.on_windows else self.whole(input.transpose(1, 2)).transpose(1, 2)
+
+    def _attended(self, x: Tensor | None, kid: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        return self.heads.windows(x, kid, e, call)
+
+    def _attended_step(self, x: Tensor, kid: Node, call: Call) -> Tensor | None:
+        return self.heads.window(x, kid, call)
+
+    def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
+        size = self.sequence_len
+        assert x is not None
+        tokens = queued(node, 0, x, node.seen, first, stop + size - 1) if node.tensors else x
+        return self.after(tokens.unfold(2, size, 1).permute(0, 2, 3, 1), attended).permute(0, 3, 1, 2)
+
+    def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
+        last = x.unsqueeze(1)
+        tokens = in_order(node.tensors[0], node.seen, last, 1) if node.tensors else last
+        return self.after(tokens, attended).transpose(1, 2)
+
+
+register_window(nn.TransformerEncoderLayer, EncoderLayer)
