@@ -1,7 +1,7 @@
 """What all attention layers share: projections, layouts, and attention over a band of keys.
 
-Inside, tokens are ``(B, n, E)`` and heads ``(B, H, n, D)``. State keeps projected tokens, so that every token is projected once:
-rings ``(B, L, H, D)`` whose memory is laid out ``(B, H, L, D)``, as the products read it.
+Inside, tokens are ``(B, n, E)`` and heads ``(B, H, n, D)``. State keeps projected tokens, so that every token is projected once. What
+a token brings (query, key, value) lies side by side in one ring: a step then copies the window once.
 """
 
 from __future__ import annotations
@@ -131,11 +131,8 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             raise ShapeMismatch(f"{name}: takes one stream, or three (queries, keys, values), got {len(given)}")
         for what, f, size in zip(("query", "key", "value"), given, sizes, strict=True):
             if len(f.shape) != 2 or f.shape[1] != size:
-                more = (
-                    ""
-                    if isinstance(frame, list) or sizes == (self.embed_dim,) * 3
-                    else ". Its kdim and vdim need streams of their own"
-                )
+                alone = not isinstance(frame, list) and sizes != (self.embed_dim,) * 3
+                more = ". Its kdim and vdim need streams of their own: give query, key and value" if alone else ""
                 raise ShapeMismatch(f"{name}: expects {what} steps (N, {size}), got {tuple(f.shape)}{more}")
             check_home(self.out_proj.weight, f, name, mixed=torch.is_autocast_enabled(f.device.type))
         found: Frame = given[0]
@@ -143,15 +140,29 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     # ---- projections ----------------------------------------------------------------------------------------------------
 
-    def project(self, x: Wire) -> Heads:
-        """Tokens ``(B, n, E)``, or a list of three, to heads ``(B, H, n, D)``."""
-        if isinstance(x, Tensor) and self._qkv_same_embed_dim:
-            packed = F.linear(x, parameter(self, "in_proj_weight"), parameter(self, "in_proj_bias"))
-            q, k, v = packed.unflatten(2, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-            return q, k, v
+    def pack(self, x: Wire) -> Tensor:
+        """Tokens ``(…, E)``, or a list of three, to their queries, keys and values side by side: ``(…, 3E)``."""
+        bias = parameter(self, "in_proj_bias")
+        if self._qkv_same_embed_dim:
+            weight = parameter(self, "in_proj_weight")
+            if isinstance(x, Tensor):
+                return F.linear(x, weight, bias)
+            weights = weight.chunk(3)
+        else:
+            weights = [parameter(self, name) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")]
+        biases = (None,) * 3 if bias is None else bias.chunk(3)
         inputs = (x, x, x) if isinstance(x, Tensor) else x
-        made = [self.project_one(i, t) for i, t in enumerate(inputs)]
-        return made[0], made[1], made[2]
+        return torch.cat([F.linear(t, w, b) for t, w, b in zip(inputs, weights, biases, strict=True)], -1)
+
+    def split(self, packed: Tensor, parts: int = 3) -> tuple[Tensor, ...]:
+        """What lies side by side, ``(B, n, parts * E)``, as heads ``(B, H, n, D)`` each."""
+        batch, count, _ = packed.shape
+        return packed.view(batch, count, parts, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def project(self, x: Wire) -> Heads:
+        """Tokens ``(B, n, E)``, or a list of three, to queries, keys and values ``(B, H, n, D)``."""
+        q, k, v = self.split(self.pack(x))
+        return q, k, v
 
     def project_one(self, which: int, x: Tensor) -> Tensor:
         """Tokens ``(B, n, E)`` to queries (0), keys (1) or values (2)."""
@@ -163,13 +174,23 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         y = F.linear(x, weight, None if bias is None else bias[which * size : (which + 1) * size])
         return y.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
 
-    def project_pair(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``(B, n, E)`` to keys and values, without their queries."""
-        size, bias = self.embed_dim, parameter(self, "in_proj_bias")
-        weight = parameter(self, "in_proj_weight")
-        packed = F.linear(x, weight[size:], None if bias is None else bias[size:])
-        k, v = packed.unflatten(2, (2, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        return k, v
+    def ask(self, x: Tensor, place: int) -> Tensor:
+        """One token's attention to all tokens ``(B, n, E)``, itself among them: ``(B, E)``, before the output projection.
+
+        Keys and values need not be made: ``q · (W x) = (Wᵀ q) · x``, and the mean of the values is the value of the mean. This is
+        a head's size times less work than to project all tokens for one that asks.
+        """
+        q = self.project_one(0, x[:, place : place + 1])
+        mask = None if self.window_mask is None else self.window_mask[place].unsqueeze(0)
+        if self.constants or self.training or not self._qkv_same_embed_dim:
+            return self.attend(q, self.project_one(1, x), self.project_one(2, x), mask).squeeze(1)
+        _, keys, values = parameter(self, "in_proj_weight").view(3, self.num_heads, self.head_dim, self.embed_dim).unbind(0)
+        asked = torch.matmul(q, keys).transpose(1, 2)  # (B, 1, H, E); a key's bias adds the same to all scores
+        x = x.unsqueeze(1)
+        mean = F.scaled_dot_product_attention(asked, x, x, mask, scale=self.head_dim**-0.5)  # (B, 1, H, E)
+        y = torch.matmul(mean.transpose(1, 2), values.transpose(1, 2)).flatten(1)
+        bias = parameter(self, "in_proj_bias")
+        return y if bias is None else y + bias[2 * self.embed_dim :]
 
     def with_constants(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the keys and values that every query sees: ``add_bias_kv``, ``add_zero_attn``."""
@@ -268,20 +289,12 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         return f"{self.embed_dim}, {self.num_heads}, sequence_len={self.sequence_len}, clips {_LAYOUTS[self.time_dim]}"
 
 
-def head_ring(frame: Frame, size: int, heads: int, head_dim: int) -> Tensor:
-    """A cold ring ``(B, L, H, D)`` in memory that is laid out ``(B, H, L, D)``."""
-    with torch.inference_mode(False):
-        made = torch.zeros(frame.shape[0], heads, size, head_dim, dtype=frame.dtype, device=frame.device)
-    return made.transpose(1, 2)
-
-
-def in_order(ring: Tensor, seen: int, last: Tensor, dim: int) -> Tensor:
-    """All tokens of a full ring (its tensor, time in ``dim``) from the oldest on, and one more."""
-    size = ring.shape[dim]
-    position = seen % size if size else 0
+def in_order(ring: Tensor, seen: int, last: Tensor) -> Tensor:
+    """All tokens of a full ring ``(B, L, C)``, from the oldest on, and one more ``(B, C)``."""
+    position, last = seen % ring.shape[1], last.unsqueeze(1)
     if position == 0:
-        return torch.cat((ring, last), dim)
-    return torch.cat((ring.narrow(dim, position, size - position), ring.narrow(dim, 0, position), last), dim)
+        return torch.cat((ring, last), 1)
+    return torch.cat((ring[:, position:], ring[:, :position], last), 1)
 
 
 def refuse_unbounded(name: str) -> NotStreamable:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, head_ring, in_order, refuse_unbounded
+from .attention import Attention, in_order, refuse_unbounded
 from .positional_encoding import RotaryPositionalEncoding
 from .registry import option, register_builder, register_window, twin
 from .sliding_attention import SlidingAttention
-from .state import Call, Node, Opening, Wire, ring_frames
+from .state import Call, Node, Opening, Wire, ring_frames, ring_zeros
 from .timing import Timing, Window
 
 __all__ = ["MultiheadAttention", "RetroactiveMultiheadAttention", "SingleOutputMultiheadAttention"]
@@ -285,43 +285,35 @@ class RetroactiveMultiheadAttention(Attention):
 
     def open(self, frame: Any, opening: Opening) -> Node:
         like = self.check(frame, opening.path)
-        size, out = self.sequence_len - 1, like.resized(like.shape[0], self.embed_dim, self.sequence_len)
-        rings = {n: head_ring(like, size, self.num_heads, self.head_dim) for n in ("queries", "keys", "values") if size}
-        return Node(opening, self.kind, out, rings)
+        batch, size, waiting = like.shape[0], self.embed_dim, self.sequence_len - 1
+        ring = {"projected": ring_zeros(like.resized(batch, 3 * size), waiting)} if waiting else None
+        return Node(opening, self.kind, like.resized(batch, size, self.sequence_len), ring)
 
     def windows(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection: ``(B, W, L, E)``."""
-        seen, size = node.seen, self.sequence_len - 1
-        entered = None if x is None else [t.transpose(1, 2) for t in ([x] if isinstance(x, Tensor) else x)]
-        _, sent, ended = self.count(entered, node, e, call)
-        if x is None:
+        packed = None if x is None else self.pack(x).transpose(1, 2)
+        _, sent, ended = self.count(packed, node, e, call)
+        if packed is not None and node.tensors:
+            call.ring(node, 0, node.seen, packed)
+        if packed is None or sent == node.sent:
             return None, ended
-        made = self.project(x)
-        for i, new in enumerate(made):
-            if size:
-                call.ring(node, i, seen, new)
-        if sent == node.sent:
-            return None, ended
-        held = [torch.cat((*(ring_frames(node.tensors[i], node.sent, seen) if size else ()), t), 2) for i, t in enumerate(made)]
-        q, k, v = (t.unfold(2, size + 1, 1).permute(0, 2, 1, 4, 3).flatten(0, 1) for t in held)  # (B·W, H, L, D)
-        return self.attend(q, k, v, self.window_mask).unflatten(0, (-1, sent - node.sent)), ended
+        older = ring_frames(node.tensors[0], node.sent, node.seen) if node.tensors else ()
+        windows = torch.cat((*older, packed), 2).unfold(2, self.sequence_len, 1).permute(0, 2, 3, 1)  # (B, W, L, 3E)
+        q, k, v = self.split(windows.flatten(0, 1))
+        y = self.attend(q, k, v, self.window_mask)
+        return y.unflatten(0, (-1, sent - node.sent)), ended
 
     def window(self, x: Wire, node: Node, call: Call) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection: ``(B, L, E)``."""
-        seen, size = node.seen, self.sequence_len - 1
+        seen, size, packed = node.seen, self.sequence_len - 1, self.pack(x)
         emits = seen >= size
         call.ticks.append((node, seen + 1, node.sent + emits))
-        made = self.project(x.unsqueeze(1) if isinstance(x, Tensor) else [t.unsqueeze(1) for t in x])
-        if not size:
-            return self.attend(*made, self.window_mask)
-        rings = node.memo
-        if rings is None:
-            rings = node.memo = [t.transpose(1, 2) for t in node.tensors]
-        position = seen % size
-        call.slots.extend((ring.select(2, position), t.squeeze(2)) for ring, t in zip(rings, made, strict=True))
+        if size:
+            call.slots.append((node.tensors[0].select(1, seen % size), packed))
         if not emits:
             return None
-        q, k, v = (in_order(ring, seen, t, 2) for ring, t in zip(rings, made, strict=True))
+        window = in_order(node.tensors[0], seen, packed) if size else packed.unsqueeze(1)
+        q, k, v = self.split(window)
         return self.attend(q, k, v, self.window_mask)
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:

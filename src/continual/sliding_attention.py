@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import Attention, Heads, head_ring, in_order
+from .attention import Attention, in_order
 from .band import alibi_row, alibi_slopes, band_attention
 from .errors import ShapeMismatch
 from .positional_encoding import RotaryPositionalEncoding
-from .state import Call, Node, Opening, Wire, ring_frames
+from .state import Call, Node, Opening, Wire, ring_frames, ring_zeros
 from .timing import Timing, Window
 
 
@@ -38,43 +38,45 @@ class SlidingAttention(Attention):
 
     def open(self, frame: Any, opening: Opening) -> Node:
         like = self.check(frame, opening.path)
-        sizes = {"keys": self.sequence_len - 1, "values": self.sequence_len - 1, "queries": self.ahead}
-        rings = {n: head_ring(like, s, self.num_heads, self.head_dim) for n, s in sizes.items() if s}
-        return Node(opening, self.kind, like.resized(like.shape[0], self.embed_dim), rings)
+        batch, size = like.shape[0], self.embed_dim
+        sizes = {"keys_values": (2 * size, self.sequence_len - 1), "queries": (size, self.ahead)}
+        rings = {name: ring_zeros(like.resized(batch, width), depth) for name, (width, depth) in sizes.items() if depth}
+        return Node(opening, self.kind, like.resized(batch, size), rings)
 
-    def projected(self, x: Wire, first: int) -> Heads:
-        """Heads of the tokens from index ``first`` on, turned to their positions."""
-        q, k, v = self.project(x)
-        if self.rotary is not None:
-            q, k = (self.rotary.turned(t.transpose(1, 2), first).transpose(1, 2) for t in (q, k))
-        return q, k, v
+    def placed(self, packed: Tensor, first: int) -> Tensor:
+        """Queries, keys and values of the tokens from index ``first`` on, ``(B, n, 3E)``, turned to their positions."""
+        if self.rotary is None:
+            return packed
+        turned, values = packed.split((2 * self.embed_dim, self.embed_dim), -1)
+        both = turned.unflatten(2, (2 * self.num_heads, self.head_dim))
+        return torch.cat((self.rotary.turned(both, first).flatten(2), values), 2)
 
     def attended(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection."""
-        seen = node.seen
-        entered = None if x is None else [t.transpose(1, 2) for t in ([x] if isinstance(x, Tensor) else x)]
-        n, sent, ended = self.count(entered, node, e, call)
-        q, k, v = (None, None, None) if x is None else self.projected(x, seen)
-        rings = dict(zip(node.names, range(3), strict=False))
-        for name, new in (("keys", k), ("values", v), ("queries", q)):
-            if new is not None and name in rings:
-                call.ring(node, rings[name], seen, new)
+        seen, size = node.seen, self.embed_dim
+        packed = None if x is None else self.placed(self.pack(x), seen).transpose(1, 2)
+        n, sent, ended = self.count(packed, node, e, call)
+        queries, pairs = (None, None) if packed is None else packed.split((size, 2 * size), 1)
+        for i, new in enumerate((pairs, queries)):
+            if new is not None and i < len(node.tensors):
+                call.ring(node, i, seen, new)
         if sent == node.sent:
             return None, ended
         first = node.sent + (0 if self.partial else self.behind)  # the token that asks first
         stop = first + sent - node.sent
         oldest = max(0, first - self.behind)
-        newest = min(n, stop + self.ahead)
+        (q,) = self._since(node, 1, queries, first, stop)
+        k, v = self._since(node, 0, pairs, oldest, min(n, stop + self.ahead))
+        return self.banded(q, k, v, first - oldest), ended
 
-        def since(name: str, new: Tensor | None, a: int, b: int) -> Tensor:
-            pieces = ring_frames(node.tensors[rings[name]], a, min(b, seen)) if name in rings else []
-            if new is not None and b > seen:
-                pieces.append(new[:, :, max(0, a - seen) : b - seen])
-            return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
-
-        queries = since("queries", q, first, stop)
-        keys, values = (since(name, new, oldest, newest) for name, new in (("keys", k), ("values", v)))
-        return self.banded(queries, keys, values, first - oldest), ended
+    def _since(self, node: Node, index: int, new: Tensor | None, first: int, stop: int) -> tuple[Tensor, ...]:
+        """What tokens ``first … stop - 1`` have brought, from a ring and from a chunk ``(B, C, n)``, as heads."""
+        seen = node.seen
+        pieces = ring_frames(node.tensors[index], first, min(stop, seen)) if index < len(node.tensors) else []
+        if new is not None and stop > seen:
+            pieces.append(new[:, :, max(0, first - seen) : stop - seen])
+        found = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).transpose(1, 2)
+        return self.split(found, found.shape[2] // self.embed_dim)
 
     def banded(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Every query attends to its window; ``offset`` is the key of the first query's own token."""
@@ -96,36 +98,33 @@ class SlidingAttention(Attention):
         seen, size = node.seen, self.sequence_len - 1
         emits = seen >= node.delay
         call.ticks.append((node, seen + 1, node.sent + emits))
-        x = x.unsqueeze(1) if isinstance(x, Tensor) else [t.unsqueeze(1) for t in x]
-        q, k, v = self.projected(x, seen)
-        keys, values = k, v
-        if size:
-            rings = node.memo
-            if rings is None:
-                rings = node.memo = [t.transpose(1, 2) for t in node.tensors]
-            position = seen % size
-            call.slots.append((rings[0].select(2, position), k.squeeze(2)))
-            call.slots.append((rings[1].select(2, position), v.squeeze(2)))
+        packed = self.pack(x)
+        if self.rotary is not None:
+            packed = self.placed(packed.unsqueeze(1), seen).squeeze(1)
+        query, pair = packed.split((self.embed_dim, 2 * self.embed_dim), 1)
+        ring = node.tensors[0] if size else None
+        if ring is not None:
+            call.slots.append((ring.select(1, seen % size), pair))
             if self.ahead:
-                place = rings[2].select(2, seen % self.ahead)
-                call.slots.append((place, q.squeeze(2)))
-                q = place.unsqueeze(2)  # still the query of `ahead` steps ago
-            if emits:
-                keys, values = (self._window(ring, seen, new) for ring, new in ((rings[0], k), (rings[1], v)))
+                place = node.tensors[1].select(1, seen % self.ahead)
+                call.slots.append((place, query))
+                query = place  # which still holds the query of `ahead` steps ago
         if not emits:
             return None
-        return self.attend(q, keys, values, self._step_mask(keys, seen)).squeeze(1)
+        window = pair.unsqueeze(1) if ring is None else self._window(ring, seen, pair)
+        k, v = self.split(window, 2)
+        q = query.reshape(-1, self.num_heads, 1, self.head_dim)
+        return self.attend(q, k, v, self._step_mask(k)).squeeze(1)
 
     def _window(self, ring: Tensor, seen: int, new: Tensor) -> Tensor:
-        """The newest tokens, in the order of time where a mask or a slope needs it."""
-        size = ring.shape[2]
-        if seen < size:
-            return torch.cat((ring.narrow(2, 0, seen), new), 2)
+        """What the newest tokens have brought, in the order of time where a mask or a slope needs it."""
+        if seen < ring.shape[1]:
+            return torch.cat((ring[:, :seen], new.unsqueeze(1)), 1)
         if not self.alibi and self.window_mask is None:
-            return torch.cat((ring, new), 2)
-        return in_order(ring, seen, new, 2)
+            return torch.cat((ring, new.unsqueeze(1)), 1)
+        return in_order(ring, seen, new)
 
-    def _step_mask(self, keys: Tensor, seen: int) -> Tensor | None:
+    def _step_mask(self, keys: Tensor) -> Tensor | None:
         if self.window_mask is not None:
             return self.window_mask[self.behind].view(1, 1, 1, -1)
         if not self.alibi:
@@ -143,10 +142,11 @@ class SlidingAttention(Attention):
 
     def attended_windows(self, x: Wire) -> Tensor:
         """All outputs of clips as tokens ``(B, n, E)``, up to the output projection."""
-        q, k, v = self.projected(x, 0)
+        lengths = [x.shape[1]] if isinstance(x, Tensor) else [t.shape[1] for t in x]
+        if len(set(lengths)) > 1:
+            raise ShapeMismatch(f"{type(self).__name__}: queries, keys and values come together, got {lengths} of them")
+        q, k, v = self.split(self.placed(self.pack(x), 0))
         count = k.shape[2]
-        if q.shape[2] != count:
-            raise ShapeMismatch(f"{type(self).__name__}: queries and keys come together, got {q.shape[2]} and {count} of them")
         if self.partial:
             return self.banded(q, k, v, 0)
         if count < self.sequence_len:

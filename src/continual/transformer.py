@@ -13,10 +13,9 @@ from .attention import refuse_unbounded
 from .band import band_of
 from .calling import call_with_hooks
 from .composite import run_clip
-from .encoder_layer import (
-    Activation,
+from .encoder_layer import Activation, EncoderLayer
+from .encoder_layers import (
     CausalTransformerEncoderLayer,
-    EncoderLayer,
     RetroactiveTransformerEncoderLayer,
     SingleOutputTransformerEncoderLayer,
 )
