@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -286,7 +287,7 @@ def test_a_long_chunk_is_one_computation():
     net.load_state_dict(reference.state_dict())
     clip = torch.randn(3, EMBED, 301, dtype=torch.float64)
     expected = reference.double()(clip)
-    for sizes in ([301], [7, 200, 94], random_split(301, __import__("random").Random(1))):
+    for sizes in ([301], [7, 200, 94], random_split(301, random.Random(1))):
         net.clean_state()
         chunks = [net.forward_steps(c, pad_end=i == len(sizes) - 1) for i, c in enumerate(clip.split(sizes, 2))]
         assert_equal(torch.cat([c for c in chunks if c is not None], 2), expected)
@@ -330,8 +331,9 @@ def test_conversion():
     like = randomised(nn.MultiheadAttention(EMBED, HEADS, batch_first=True, add_bias_kv=True))
     single = co.continual(like, sequence_len=5)
     causal = co.continual(nn.Sequential(like), sequence_len=5, causal=True, look_ahead=1)[0]
-    assert isinstance(single, co.SingleOutputMultiheadAttention) and isinstance(causal, co.MultiheadAttention)
-    assert isinstance(causal, nn.MultiheadAttention) and causal.look_ahead == 1
+    assert isinstance(single, co.SingleOutputMultiheadAttention)
+    assert isinstance(causal, co.MultiheadAttention)
+    assert causal.look_ahead == 1
     assert list(single.state_dict()) == list(like.state_dict())
     clip = torch.randn(2, 5, EMBED)
     assert_equal(single(clip.transpose(1, 2))[:, :, 0], like(clip, clip, clip)[0][:, -1])
