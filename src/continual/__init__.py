@@ -5,7 +5,7 @@
 (1, True)
 """
 
-from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip
+from . import closure, container, conv, convert, delay, linear, module, pooling, rnn, shape, skip
 from .adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -14,6 +14,7 @@ from .adaptive import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from .cells import GRUCell, LSTMCell, RNNCell
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
@@ -31,6 +32,7 @@ from .errors import (
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .rnn import GRU, LSTM, RNN
 from .shape import Reshape
 from .skip import Skip
 from .state import State
@@ -64,7 +66,11 @@ __all__ = [
     "Conv3d",
     "Delay",
     "ExportError",
+    "GRU",
+    "GRUCell",
     "Identity",
+    "LSTM",
+    "LSTMCell",
     "Lambda",
     "Linear",
     "MaxPool1d",
@@ -76,6 +82,8 @@ __all__ = [
     "PaddingMode",
     "Parallel",
     "ParallelDispatch",
+    "RNN",
+    "RNNCell",
     "Reduce",
     "Report",
     "Reshape",
@@ -101,6 +109,7 @@ __all__ = [
     "load_state",
     "module",
     "pooling",
+    "rnn",
     "save_state",
     "shape",
     "summary",

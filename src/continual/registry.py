@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -83,6 +83,7 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     Args:
         options: of the class's ``configure``, or attributes of the module to override.
     """
+    cast(type[Twin], co_class).before_copy(module, memo)
     try:
         made: Any = copy.deepcopy(module, memo)
     except RuntimeError as error:  # the hooks of torch.nn.utils.weight_norm leave a weight that torch can't copy
@@ -105,6 +106,10 @@ class Twin(CoModule):
 
     def configure(self) -> None:
         """Derive what the ``torch.nn`` attributes leave open."""
+
+    @classmethod
+    def before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
+        """Tell ``copy.deepcopy``, by its memo, what of a module not to copy."""
 
     @classmethod
     def build_from(cls, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
