@@ -125,24 +125,29 @@ class Recurrent(Twin):
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         if x is None:
             return None, e
-        held: Held
-        if x.shape[2] == 1:
-            new = self.over_step(x.squeeze(2), _by_layer(node))
+        held: Held = node.tensors
+        if torch.is_grad_enabled():  # tensors of an inference mode before can't be saved for the way back
+            held = [h.clone() if h.is_inference() else h for h in held]
+        if x.shape[2] == 1 and not torch.is_autocast_enabled(x.device.type):  # which treats cells otherwise than clips
+            new = self.over_step(x.squeeze(2), _by_layer(held))
             y, held = new[-1][0].unsqueeze(2), [torch.stack(h) for h in zip(*new, strict=True)]
         else:
-            y, held = self.over_clip(x, [h.transpose(0, 1) for h in node.tensors])
+            y, held = self.over_clip(x, [h.transpose(0, 1) for h in held])
         for index, h in enumerate(held):
             call.put(node, index, h.transpose(0, 1))
         return y, e
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+        if torch.is_autocast_enabled(x.device.type):
+            return super().advance_step(x, node, call)
         held = node.memo
         if held is None:
-            held = node.memo = _by_layer(node)
+            held = node.memo = _by_layer(node.tensors)
         new = self.over_step(x, held)
         for old, now in zip(held, new, strict=True):
             call.slots.extend(zip(old, now, strict=True))
-        return new[-1][0]
+        y: Tensor = new[-1][0]
+        return y
 
     def macs(self, node: Node, frame: Frame) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
@@ -250,12 +255,14 @@ class Recurrent(Twin):
         return [torch.zeros(shape, dtype=frame.dtype, device=frame.device) for shape in self._shapes(frame.shape[0])]
 
     def _check_home(self, frame: Frame, name: str) -> None:
-        check_home(self.weights(0)[0], frame, name, mixed=torch.is_autocast_enabled(frame.device.type))
+        weight = self.weights(0)[0]
+        mixed = frame.dtype != weight.dtype and torch.is_autocast_enabled(frame.device.type)
+        check_home(weight, frame, name, mixed)
 
 
-def _by_layer(node: Node) -> list[Held]:
-    """Views of the state: for each layer its held tensors ``(B, H)``."""
-    return list(zip(*(t.unbind(1) for t in node.tensors), strict=True))
+def _by_layer(tensors: Held) -> list[Held]:
+    """Views of the state tensors: for each layer its held tensors ``(B, H)``."""
+    return list(zip(*(t.unbind(1) for t in tensors), strict=True))
 
 
 def refuse_unknown(name: str, options: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .errors import NotStreamable
+from .kernel import derived
 from .local import LOCAL, always_sees_time, local, named
 from .module import CoModule
 
@@ -94,11 +95,17 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     made.__class__ = co_class if cls in _classes or cls in _windows else _mixed(co_class, cls)
     own = inspect.signature(made.configure).parameters
     for name in [n for n in options if n not in own]:
-        if name not in _OVERRIDABLE or not hasattr(made, name):
+        if name not in _OVERRIDABLE or not _has(made, name):
             raise TypeError(f"{co_class.__name__}.build_from: unknown argument {name!r}")
         made.__dict__[name] = options.pop(name)
     made.configure(**options)
     return made
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether a module has such an attribute of its own; what every streaming module reports does not count."""
+    reported = isinstance(getattr(type(module), name, None), derived)
+    return name in module.__dict__ or (hasattr(module, name) and not reported)
 
 
 class Twin(CoModule):

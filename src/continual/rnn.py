@@ -20,11 +20,13 @@ class _Layers(Recurrent):
     batch_first: bool
     bidirectional: bool
     flatten_parameters: Any  # of nn.RNNBase
+    _init_flat_weights: Any
 
     @classmethod
     def before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
         """Leave torch's list of the weights behind: with a parametrisation it holds tensors that can't be copied."""
-        memo[id(module.__dict__.get("_flat_weights"))] = []
+        if "_flat_weights" in module.__dict__:
+            memo[id(module.__dict__["_flat_weights"])] = []
 
     def configure(self) -> None:
         """Refuse what runs backward; the layout is ``(B, C, T)``, whatever it was."""
@@ -32,7 +34,7 @@ class _Layers(Recurrent):
             refuse_backward(type(self).__name__)
         self.__dict__.pop("_flat_weights", None)
         self.batch_first = False
-        self.flatten_parameters()
+        self._init_flat_weights()  # torch's references to the weights; on GPUs they are laid side by side
 
     @property
     def _flat_weights(self) -> list[Any]:
