@@ -268,7 +268,8 @@ def test_new_weights_are_used_at_once(make: Any, how: str, grad: bool):
         assert_equal(net(clip, start), y)
     assert how == "to" or not torch.equal(old[0] if isinstance(old, tuple) else old, y)
     for sizes in ([1] * 9, [9]):
-        net.set_state(start)
+        if how in ("remove", "to") or net.get_state().clock:  # else the stream was opened before the change
+            net.set_state(start)
         assert_equal(torch.cat(stream(net, clip, sizes, lambda: True, end=False), 2), y)
 
 
