@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .calling import current_mode
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from .local import check_home, named
 from .registry import Twin
@@ -153,6 +154,15 @@ class Recurrent(Twin):
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------
+
+    def __call__(self, input: Any, *options: Any, **named_options: Any) -> Any:
+        mode = current_mode() or self.call_mode
+        if mode != "forward" and options and not isinstance(options[0], bool):
+            raise TypeError(
+                f"{type(self).__name__}: in call mode {mode!r} the hidden state is the stream's: start it by set_state(hx), and "
+                "call with the input alone"
+            )
+        return super().__call__(input, *options, **named_options)
 
     def set_state(self, state: State | Tensor | tuple[Tensor, ...] | None) -> None:
         """Continue from a snapshot, or start a stream from a hidden state.

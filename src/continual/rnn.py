@@ -32,7 +32,6 @@ class _Layers(Recurrent):
         """Refuse what runs backward; the layout is ``(B, C, T)``, whatever it was."""
         if self.bidirectional:
             refuse_backward(type(self).__name__)
-        self.__dict__.pop("_flat_weights", None)
         self.batch_first = False
         self._init_flat_weights()  # torch's references to the weights; on GPUs they are laid side by side
 

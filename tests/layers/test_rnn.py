@@ -155,7 +155,7 @@ def test_hooks_see_outputs_in_streams():
 
 def test_call_mode():
     net, clip = co.LSTM(3, 4), torch.randn(2, 3, 6)
-    out, (_h, _c) = net(clip)
+    out, hidden = net(clip)
     with co.call_mode("forward_steps"):
         assert_equal(net(clip[:, :, :4]), out[:, :, :4])
     with co.call_mode("forward_step"):
@@ -165,6 +165,12 @@ def test_call_mode():
     net.clean_state()
     assert_equal(net(clip[:, :, 0]), out[:, :, 0])
     assert_equal(net.get_state().tensors["hidden"].squeeze(1), out[:, :, 0])
+    with pytest.raises(
+        TypeError, match=r"call mode 'forward_step' the hidden state is the stream's: start it by set_state\(hx\)"
+    ):
+        net(clip[:, :, 1], hidden)
+    assert_equal(net(clip[:, :, 1], False), net(clip[:, :, 1]))
+    assert_equal(net(clip[:, :, 2], update_state=False), out[:, :, 2])
 
 
 # ---- subclasses and sharing -------------------------------------------------------------------------------------------

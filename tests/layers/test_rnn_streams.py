@@ -81,6 +81,9 @@ def test_gradients_reach_a_learned_start():
     assert_equal(torch.autograd.grad((steps * weight).sum(), start), expected)
     with torch.no_grad():  # and are cut where no gradients are wanted
         net.set_state(tuple(start))
+    assert not any(t.requires_grad for t in net.get_state().tensors.values())
+    net.set_state(tuple(start))
+    with torch.no_grad():
         net.forward_step(clip[:, :, 0])
     assert not any(t.requires_grad for t in net.get_state().tensors.values())
 
