@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ BEYOND = 5  # steps that are checked after the first output
 TOLERANCE = 1e-5
 
 # The targets: our step over the window's, our chunk over the plain clip's, the other library's step over ours.
+RECURRENT_TARGET = 1.1
 CHUNK_TARGET = 1.2
 OTHER_TARGET = {"dense": 5.0, "depthwise": 2.0, "pool": 2.0, "network": 2.0}
 
@@ -43,7 +44,8 @@ class Row:
 
     Attributes:
         step: our ``forward_step``.
-        window: the plain module on a clip buffer, by the fastest of the ways to shift it; ``shift`` is which.
+        window: the plain module on a clip buffer, by the fastest of the ways to shift it; ``shift`` is which. A recurrent
+            layer needs no buffer: the plain module is called with one step and the carried state.
         windows: all ways.
         chunk: our ``forward_steps`` on :data:`CHUNK` steps.
         forward: the plain module on a clip that gives as many outputs.
@@ -76,10 +78,11 @@ class Row:
         if self.to_window is None or self.to_forward is None:
             return {"a": None, "b": None, "c": None}
         against = self.to_window.median
+        other = OTHER_TARGET.get(self.kind)
         return {
-            "a": against < 1 if self.kind == "network" else against <= 1,
+            "a": against < 1 if self.kind == "network" else against <= (RECURRENT_TARGET if self.kind == "recurrent" else 1),
             "b": self.to_forward.median <= CHUNK_TARGET,
-            "c": None if self.to_other is None else self.to_other.median >= OTHER_TARGET[self.kind],
+            "c": None if self.to_other is None or other is None else self.to_other.median >= other,
         }
 
 
@@ -98,7 +101,7 @@ def require_equal(what: str, got: Tensor, expected: Tensor) -> None:
         raise WrongResult(f"{what}: differs from the plain module by {apart:.2e}, allowed are {allowed:.2e}")
 
 
-# ---- what a user does without us: three ways to shift a clip buffer ----------------------------------------------------
+# ---- what a user does without us: three ways to shift a clip buffer, or a carried state --------------------------------
 # Each takes the plain module and the first frames, and returns the step. The time dimension of 1 is left in the output.
 
 Step = Callable[[Tensor], Tensor]
@@ -147,11 +150,46 @@ def shift_by_copy(plain: nn.Module, first: Tensor) -> Step:
     return step
 
 
-SHIFTS: dict[str, Callable[[nn.Module, Tensor], Step]] = {
-    "cat": shift_by_cat,
-    "roll": shift_by_roll,
-    "copy": shift_by_copy,
-}
+def carry(plain: nn.Module, first: Tensor) -> Step:
+    """A recurrent module on one step and the state that it returned before."""
+    _, hidden = plain(first.permute(2, 0, 1))
+
+    def step(frame: Tensor) -> Tensor:
+        nonlocal hidden
+        y, hidden = plain(frame.unsqueeze(0), hidden)
+        return cast(Tensor, y)
+
+    return step
+
+
+def recurrent_clip(plain: nn.Module, clip: Tensor) -> Tensor:
+    """A recurrent module's output on a clip ``(B, C, T)``; its own layout is ``(T, B, C)``."""
+    y: Tensor = plain(clip.permute(2, 0, 1))[0]
+    return y.permute(1, 2, 0)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What a user does without us.
+
+    Attributes:
+        ways: to step.
+        time_dim: of what such a step returns.
+        clip: the plain module on a clip ``(B, C, T, *S)``.
+    """
+
+    ways: dict[str, Callable[[nn.Module, Tensor], Step]]
+    time_dim: int = 2
+    clip: Callable[[nn.Module, Tensor], Tensor] = lambda plain, clip: plain(clip)
+
+    @staticmethod
+    def of(kind: str) -> Rival:
+        """The rival of a kind of workload."""
+        return CARRIED if kind == "recurrent" else SHIFTED
+
+
+SHIFTED = Rival({"cat": shift_by_cat, "roll": shift_by_roll, "copy": shift_by_copy})
+CARRIED = Rival({"carried": carry}, time_dim=0, clip=recurrent_clip)
 
 
 # ---- equality ----------------------------------------------------------------------------------------------------------
@@ -165,7 +203,7 @@ def steps_of(step: Callable[[Tensor], Any], clip: Tensor) -> Tensor:
     return torch.stack(outputs, 2)
 
 
-def check(net: Any, plain: nn.Module, clip: Tensor) -> Tensor:
+def check(net: Any, plain: nn.Module, clip: Tensor, rival: Rival = SHIFTED) -> Tensor:
     """Check steps, chunks and windows against the plain module, on a clip of ``CHUNK + R - 1`` steps or any longer than R.
 
     Returns:
@@ -174,7 +212,7 @@ def check(net: Any, plain: nn.Module, clip: Tensor) -> Tensor:
     Raises:
         WrongResult: naming what differs.
     """
-    expected: Tensor = plain(clip)
+    expected = rival.clip(plain, clip)
     field = net.receptive_field
     some = min(field + BEYOND, clip.shape[2])
     few, first = clip[:, :, :some], clip[:, :, :field]
@@ -185,9 +223,10 @@ def check(net: Any, plain: nn.Module, clip: Tensor) -> Tensor:
     net.forward_steps(clip[:, :, : field - 1])
     require_equal("forward_steps", net.forward_steps(clip[:, :, field - 1 :]), expected)
     net.clean_state()
-    for name, shift in SHIFTS.items():
-        shifted = steps_of(shift(plain, first), few[:, :, field:]).squeeze(3)
-        require_equal(f"window ({name})", shifted, expected[:, :, 1 : some - field + 1])
+    for name, way in rival.ways.items():
+        step = way(plain, first)
+        shifted = [step(frame).squeeze(rival.time_dim) for frame in few[:, :, field:].unbind(2)]
+        require_equal(f"window ({name})", torch.stack(shifted, 2), expected[:, :, 1 : some - field + 1])
     return expected
 
 
@@ -209,9 +248,9 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
         plain = workload.plain()
         net = co.continual(plain)
     field = row.receptive_field = net.receptive_field
-    clip = workload.clip(CHUNK + field - 1)
+    clip, rival = workload.clip(CHUNK + field - 1), Rival.of(workload.kind)
     try:
-        expected = check(net, plain, clip)
+        expected = check(net, plain, clip, rival)
     except WrongResult as wrong:
         row.error = f"wrong result: {wrong}"
         return row
@@ -220,7 +259,7 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
 
     net.forward_steps(first)
     candidates: list[Candidate] = [Local("step", partial(net.forward_step, frame))]
-    candidates += [Local(name, partial(shift(plain, first), frame)) for name, shift in SHIFTS.items()]
+    candidates += [Local(name, partial(way(plain, first), frame)) for name, way in rival.ways.items()]
     if other is not None:
         try:
             few = clip[:, :, : field + BEYOND]
@@ -229,14 +268,14 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
         except (CantRun, WrongResult) as error:
             row.cant_run = str(error)
     steps = alternate(candidates, effort.rounds, effort.min_block)
-    row.windows = {name: steps.stats(name) for name in SHIFTS}
-    row.shift = steps.fastest(list(SHIFTS))
+    row.windows = {name: steps.stats(name) for name in rival.ways}
+    row.shift = steps.fastest(list(rival.ways))
     row.step, row.window, row.to_window = steps.stats("step"), row.windows[row.shift], steps.ratio("step", row.shift)
     if "other" in steps.rounds:
         row.other, row.to_other = steps.stats("other"), steps.ratio("other", "step")
 
     chunks = alternate(
-        [Local("chunk", partial(net.forward_steps, chunk)), Local("forward", partial(plain, clip))],
+        [Local("chunk", partial(net.forward_steps, chunk)), Local("forward", partial(rival.clip, plain, clip))],
         effort.rounds,
         effort.min_block,
     )

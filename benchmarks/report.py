@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .measure import CHUNK, CHUNK_TARGET, OTHER_TARGET, Row
+from .measure import CHUNK, CHUNK_TARGET, OTHER_TARGET, RECURRENT_TARGET, Row
 from .memory import Point, StateSize
 from .timing import Stats
 
@@ -37,12 +37,14 @@ HEADER: Cells = [
 
 LEGEND = f"""\
 *step*: `forward_step`. *window*: the plain `torch.nn` module on a clip buffer of the receptive field that is shifted by one
-frame, shift included, by the fastest of three ways (named beside the number). *chunk*: `forward_steps` on {CHUNK} steps of a
+frame, shift included, by the fastest of three ways (named beside the number); for a recurrent layer the plain module called
+with one step and the state that it returned before (*carried*). *chunk*: `forward_steps` on {CHUNK} steps of a
 running stream. *clip*: the plain module's `forward` on as many outputs ({CHUNK} + R - 1 frames). *other*: `forward_step` of
 the other library. Batch 1, float32, `torch.inference_mode`, denormals flushed; medians, and ratios taken within each round.
 
-Targets: (a) at most 1 for a layer, below 1 for a network; (b) at most {CHUNK_TARGET:g}; (c) at least
-{OTHER_TARGET["dense"]:g} for a dense convolution, at least {OTHER_TARGET["network"]:g} for all else."""
+Targets: (a) at most 1 for a layer, {RECURRENT_TARGET:g} for a recurrent one, below 1 for a network; (b) at most
+{CHUNK_TARGET:g}; (c) at least {OTHER_TARGET["dense"]:g} for a dense convolution, {OTHER_TARGET["network"]:g} for all else, none
+for a recurrent layer."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ def point_cells(points: Sequence[Point]) -> list[Cells]:
 
 def size_cells(sizes: Sequence[StateSize]) -> list[Cells]:
     """The rows of the state's sizes."""
-    return [[s.name, f"{s.state:,}", f"{s.frames:,}", f"{s.state / s.frames:.2f}"] for s in sizes]
+    return [[s.name, f"{s.state:,}", f"{s.frames:,}", f"{s.state / s.frames:.2f}" if s.frames else "–"] for s in sizes]
 
 
 def memory_markdown(machine: Machine, points: Sequence[Point], sizes: Sequence[StateSize]) -> str:
@@ -228,7 +230,8 @@ def memory_markdown(machine: Machine, points: Sequence[Point], sizes: Sequence[S
             f"Measured: {machine}; 1 thread.",
             "A small network over a long time. Its last output is checked against the plain module's on the last frames.",
             markdown_table(POINT_HEADER, point_cells(points)),
-            "The state of a stream at batch 1, float32, beside the input frames that the next output depends on.",
+            "The state of a stream at batch 1, float32, beside the input frames that the next output depends on "
+            "(none for a recurrent layer, whose state stands for all of them).",
             markdown_table(SIZE_HEADER, size_cells(sizes)),
         )
     )

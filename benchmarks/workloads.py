@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = ("dense", "depthwise", "pool", "network")
+KINDS = ("dense", "depthwise", "pool", "recurrent", "network")
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class Workload:
         """The ``torch.nn`` module, in eval mode.
 
         Weights are drawn so that the signal neither dies nor explodes over ten layers: with torch's defaults the outputs
-        of the networks are so small that a comparison would say little.
+        of the networks are so small that a comparison would say little. Recurrent layers keep torch's weights: larger ones
+        would amplify rounding errors from step to step.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = [layer.plain() for layer in self.layers]
-            for weight in (p for m in made for p in m.parameters() if p.ndim > 1):
+            for weight in (p for m in made for p in m.parameters() if p.ndim > 1 and not isinstance(m, nn.RNNBase)):
                 nn.init.kaiming_normal_(weight, nonlinearity="relu")
         return (made[0] if len(made) == 1 else nn.Sequential(*made)).eval()
 
@@ -103,6 +104,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("Conv1d 64→64 k3", (Layer("Conv1d", (64, 64, 3)),), (1, 64), "dense"),
     Workload("AvgPool3d k3 s(1,2,2), 64×56²", (_pool3d("AvgPool3d"),), (1, 64, 56, 56), "pool"),
     Workload("MaxPool3d k3 s(1,2,2), 64×56²", (_pool3d("MaxPool3d"),), (1, 64, 56, 56), "pool"),
+    Workload("LSTM 128", (Layer("LSTM", (128, 128)),), (1, 128), "recurrent"),
+    Workload("GRU 128", (Layer("GRU", (128, 128)),), (1, 128), "recurrent"),
     Workload("10 × Conv1d 64 k3 + ReLU", _stack(Layer("Conv1d", (64, 64, 3))), (1, 64), "network"),
     Workload("10 × Conv3d 16 k3 + ReLU, 32²", _stack(_conv3d(16)), (1, 16, 32, 32), "network"),
 )

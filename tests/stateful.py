@@ -24,6 +24,7 @@ NETS = {
     "delay": lambda: co.Delay(3),
     "local": lambda: co.Add(1),
     "residual": lambda: co.Residual(co.Conv1d(2, 2, 5, padding=2)),
+    "recurrent": lambda: co.Sequential(co.LSTM(2, 3, num_layers=2, proj_size=2), co.GRUCell(2, 2)),
     "network": network,
 }
 

@@ -89,6 +89,11 @@ def _norm(dims: int) -> nn.Module:
     return norm.eval()
 
 
+def _recurrent(draw: Draw) -> nn.Module:
+    make = draw(st.sampled_from((co.GRU, co.LSTM, co.GRUCell, co.LSTMCell, lambda c, h: co.LSTM(c, h + 1, 2, proj_size=h))))
+    return make(CHANNELS, CHANNELS)
+
+
 def _pointwise(draw: Draw, dims: int) -> nn.Module:
     make = draw(
         st.sampled_from(
@@ -125,7 +130,7 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
     if stride == 1 and loss >= 0:
         choices += ["trim", "causal"]
     if stride == 1 and loss == 0:
-        choices += ["pointwise", "delay", "same"]
+        choices += ["pointwise", "delay", "same", *(["recurrent"] if dims == 1 else [])]
     padding = draw(st.integers(max(0, -loss), max(0, -loss) + 2))
     kernel, dilation = _extent(draw, loss + 1 + 2 * padding)
     match draw(st.sampled_from(choices)):
@@ -141,6 +146,8 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
             return co.Sequential(wide, co.Trim(loss, (kernel - 1) * dilation))
         case "delay":
             return co.Delay(draw(st.integers(0, 4)))
+        case "recurrent":
+            return _recurrent(draw)
         case "same":
             spaces, _ = _space(draw, dims)
             return CONV[dims](CHANNELS, CHANNELS, (draw(st.integers(1, 5)), *spaces), padding="same")

@@ -12,7 +12,7 @@ from torch import nn
 import continual as co
 from benchmarks import memory, report
 from benchmarks.__main__ import main
-from benchmarks.measure import CHUNK, Effort, Row, WrongResult, check, measure, require_equal
+from benchmarks.measure import CHUNK, Effort, Rival, Row, WrongResult, check, measure, require_equal
 from benchmarks.other_library import CantRun, OtherLibrary, brief
 from benchmarks.timing import Local, Stats, Timings, alternate, calibrate, conditions
 from benchmarks.workloads import KINDS, WORKLOADS, Layer, Workload, choose
@@ -86,7 +86,7 @@ def test_workload_builds_and_is_right(workload: Workload) -> None:
     plain = small.plain()
     net = co.continual(plain)
     with torch.inference_mode():
-        expected = check(net, plain, small.clip(net.receptive_field + 7))
+        expected = check(net, plain, small.clip(net.receptive_field + 7), Rival.of(workload.kind))
     assert expected.shape[2] == 8
     assert 0.05 < expected.abs().max() < 100  # neither dead nor exploded: the comparison says something
     assert workload.kind in KINDS
@@ -125,6 +125,22 @@ def test_measure_fills_a_row() -> None:
     assert row.verdicts["c"] is None
     assert "can't run" in report.cells(row)
     assert report.notes([row]) == ["small: the other library can't run it (not installed)"]
+
+
+def test_a_recurrent_layer_is_timed_against_a_carried_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload("gru", (Layer("GRU", (4, 4)),), (1, 4), "recurrent")
+    with conditions(1):
+        row = measure(workload, 1, SHORT)
+    assert (row.receptive_field, row.error, row.shift, list(row.windows or ())) == (1, "", "carried", ["carried"])
+    (size,) = memory.state_sizes([workload])
+    assert (size.state, size.frames) == (16, 0)
+    assert report.size_cells([size])[0][-1] == "–"
+
+    # A rival that forgets the state is noticed.
+    forward = nn.GRU.forward
+    monkeypatch.setattr(nn.GRU, "forward", lambda self, x, hx=None: forward(self, x))
+    row = measure(workload, 1, SHORT)
+    assert row.error.startswith("wrong result: window (carried): differs")
 
 
 # ---- the other library's process: here it runs ours --------------------------------------------------------------------
@@ -191,6 +207,10 @@ def test_verdicts() -> None:
     assert good.verdicts["c"] is False
     good.kind = "depthwise"
     assert good.verdicts["c"] is True
+    good.kind, good.to_window = "recurrent", Stats(1.1, 1.1, 1.1)
+    assert good.verdicts == {"a": True, "b": True, "c": None}
+    good.to_window = Stats(1.11, 1.11, 1.11)
+    assert good.verdicts["a"] is False
 
 
 def test_markdown() -> None:

@@ -16,6 +16,7 @@ from . import (
     multihead_attention,
     pooling,
     positional_encoding,
+    rnn,
     shape,
     skip,
     transformer,
@@ -28,25 +29,19 @@ from .adaptive import (
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
 )
+from .cells import GRUCell, LSTMCell, RNNCell
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .convert import continual, forward_stepping
 from .delay import Delay, Trim
-from .errors import (
-    CapacityError,
-    ContinualError,
-    ExportError,
-    NotStreamable,
-    ShapeMismatch,
-    StateMismatch,
-    StreamMismatch,
-)
+from .errors import CapacityError, ContinualError, ExportError, NotStreamable, ShapeMismatch, StateMismatch, StreamMismatch
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
 from .multihead_attention import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .positional_encoding import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
+from .rnn import GRU, LSTM, RNN
 from .shape import Reshape
 from .skip import Skip
 from .state import State
@@ -65,20 +60,6 @@ from .verify import Report, verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "transformer",
-    "TransformerEncoderLayerFactory",
-    "TransformerEncoder",
-    "SingleOutputTransformerEncoderLayer",
-    "RetroactiveTransformerEncoderLayer",
-    "CausalTransformerEncoderLayer",
-    "positional_encoding",
-    "multihead_attention",
-    "SinusoidalPositionalEncoding",
-    "RotaryPositionalEncoding",
-    "RecyclingPositionalEncoding",
-    "SingleOutputMultiheadAttention",
-    "RetroactiveMultiheadAttention",
-    "MultiheadAttention",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -92,6 +73,7 @@ __all__ = [
     "Broadcast",
     "BroadcastReduce",
     "CapacityError",
+    "CausalTransformerEncoderLayer",
     "CoModule",
     "Conditional",
     "Constant",
@@ -101,29 +83,45 @@ __all__ = [
     "Conv3d",
     "Delay",
     "ExportError",
+    "GRU",
+    "GRUCell",
     "Identity",
+    "LSTM",
+    "LSTMCell",
     "Lambda",
     "Linear",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MultiheadAttention",
     "Multiply",
     "NotStreamable",
     "One",
     "PaddingMode",
     "Parallel",
     "ParallelDispatch",
+    "RNN",
+    "RNNCell",
+    "RecyclingPositionalEncoding",
     "Reduce",
     "Report",
     "Reshape",
     "Residual",
+    "RetroactiveMultiheadAttention",
+    "RetroactiveTransformerEncoderLayer",
+    "RotaryPositionalEncoding",
     "Sequential",
     "ShapeMismatch",
+    "SingleOutputMultiheadAttention",
+    "SingleOutputTransformerEncoderLayer",
+    "SinusoidalPositionalEncoding",
     "Skip",
     "State",
     "StateMismatch",
     "StreamMismatch",
     "Timing",
+    "TransformerEncoder",
+    "TransformerEncoderLayerFactory",
     "Trim",
     "Zero",
     "call_mode",
@@ -137,10 +135,14 @@ __all__ = [
     "linear",
     "load_state",
     "module",
+    "multihead_attention",
     "pooling",
+    "positional_encoding",
+    "rnn",
     "save_state",
     "shape",
-    "summary",
-    "verify",
     "skip",
+    "summary",
+    "transformer",
+    "verify",
 ]

@@ -361,11 +361,15 @@ def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, 
     return result
 
 
+STEPPERS: dict[type[nn.Module], Callable[[nn.Module, int], CoModule]] = {}  # what forward_stepping makes of other classes
+
+
 def forward_stepping(module: nn.Module, dim: int = 2) -> CoModule:
     """Give steps to a module that is local in time. It is the caller who knows that it is; ``co.verify`` checks.
 
     Args:
-        module: maps a clip to a clip of equal length, each frame on its own. It is not changed; parameters are shared.
+        module: maps a clip to a clip of equal length, each frame on its own; or an ``nn.RNNCell``, ``nn.GRUCell`` or
+            ``nn.LSTMCell``, whose hidden state is then carried. It is not changed; parameters are shared.
         dim: which dimension of the clip is time.
 
     Returns:
@@ -379,7 +383,8 @@ def forward_stepping(module: nn.Module, dim: int = 2) -> CoModule:
     """
     if isinstance(module, CoModule):
         return module
-    return local(module, dim, share=True)
+    stepper = next((STEPPERS[c] for c in type(module).__mro__ if c in STEPPERS), None)
+    return local(module, dim, share=True) if stepper is None else stepper(module, dim)
 
 
 class LocalFunction(Local):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
 
 from .errors import NotStreamable
+from .kernel import derived
 from .local import LOCAL, always_sees_time, local, named
 from .module import CoModule
 
@@ -83,6 +84,7 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     Args:
         options: of the class's ``configure``, or attributes of the module to override.
     """
+    cast(type[Twin], co_class).before_copy(module, memo)
     try:
         made: Any = copy.deepcopy(module, memo)
     except RuntimeError as error:  # the hooks of torch.nn.utils.weight_norm leave a weight that torch can't copy
@@ -98,11 +100,17 @@ def become(made: Any, co_class: type[CoModule], **options: Any) -> Any:
     made.__class__ = co_class if cls in _classes or cls in _windows else _mixed(co_class, cls)
     own = inspect.signature(made.configure).parameters
     for name in [n for n in options if n not in own]:
-        if name not in _OVERRIDABLE or not hasattr(made, name):
+        if name not in _OVERRIDABLE or not _has(made, name):
             raise TypeError(f"{co_class.__name__}.build_from: unknown argument {name!r}")
         made.__dict__[name] = options.pop(name)
     made.configure(**options)
     return made
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether a module has such an attribute of its own; what every streaming module reports does not count."""
+    reported = isinstance(getattr(type(module), name, None), derived)
+    return name in module.__dict__ or (hasattr(module, name) and not reported)
 
 
 class Twin(CoModule):
@@ -110,6 +118,10 @@ class Twin(CoModule):
 
     def configure(self) -> None:
         """Derive what the ``torch.nn`` attributes leave open."""
+
+    @classmethod
+    def before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
+        """Tell ``copy.deepcopy``, by its memo, what of a module not to copy."""
 
     @classmethod
     def build_from(cls, module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -61,3 +61,9 @@ def test_build_from():
 def test_the_number_of_features_is_checked():
     with pytest.raises(co.ShapeMismatch, match=r"expects 4 features in dim 1.*\(2, 3\)"):
         co.Linear(4, 3, channel_dim=1).forward_step(torch.zeros(2, 3))
+
+
+def test_arguments_that_build_from_does_not_know():
+    for name in ("stride", "padding", "kernel_size"):
+        with pytest.raises(TypeError, match=f"unknown argument '{name}'"):
+            co.Linear.build_from(nn.Linear(4, 3), **{name: 2})
