@@ -48,6 +48,30 @@ CASES: dict[str, Case] = {
     "LayerNorm": (lambda: co.continual(nn.LayerNorm(5)), (5,)),
     "Softmax": (lambda: co.continual(nn.Softmax(1)), ()),
     "GELU": (lambda: co.continual(nn.GELU()), ()),
+    "MultiheadAttention": (lambda: co.MultiheadAttention(4, 2, sequence_len=5, look_ahead=1, embed_dim_second=True), ()),
+    "MultiheadAttention, rotary": (
+        lambda: co.MultiheadAttention(4, 2, sequence_len=5, embed_dim_second=True, positions=co.RotaryPositionalEncoding(2)),
+        (),
+    ),
+    "SingleOutputMultiheadAttention": (
+        lambda: co.SingleOutputMultiheadAttention(4, 2, sequence_len=5, query_index=2, embed_dim_second=True),
+        (),
+    ),
+    "RetroactiveMultiheadAttention": (lambda: co.RetroactiveMultiheadAttention(4, 2, sequence_len=5, embed_dim_second=True), ()),
+    "SingleOutputTransformerEncoderLayer": (lambda: co.SingleOutputTransformerEncoderLayer(4, 2, 8, sequence_len=5), ()),
+    "RetroactiveTransformerEncoderLayer": (lambda: co.RetroactiveTransformerEncoderLayer(4, 2, 8, sequence_len=5), ()),
+    "CausalTransformerEncoderLayer": (lambda: co.CausalTransformerEncoderLayer(4, 2, 8, sequence_len=5, positions="alibi"), ()),
+    "TransformerEncoder": (
+        lambda: co.TransformerEncoder(co.TransformerEncoderLayerFactory(4, 2, 8, sequence_len=5), 3, nn.LayerNorm(4)),
+        (),
+    ),
+    "TransformerEncoder, causal": (
+        lambda: co.TransformerEncoder(co.TransformerEncoderLayerFactory(4, 2, 8, sequence_len=3, causal=True, look_ahead=1), 2),
+        (),
+    ),
+    "RecyclingPositionalEncoding": (lambda: co.RecyclingPositionalEncoding(4, 7), ()),
+    "SinusoidalPositionalEncoding": (lambda: co.SinusoidalPositionalEncoding(4), ()),
+    "RotaryPositionalEncoding": (lambda: co.RotaryPositionalEncoding(4, 2), ()),
     "Sequential": (lambda: co.Sequential(nn.Conv1d(4, 4, 3, 2), nn.ReLU(), nn.Conv1d(4, 2, 3, padding=1)), ()),
     "Residual": (lambda: co.Residual(co.Conv1d(4, 4, 4), residual_shrink=True), ()),
     "BroadcastReduce": (
