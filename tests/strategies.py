@@ -94,6 +94,27 @@ def _recurrent(draw: Draw) -> nn.Module:
     return make(CHANNELS, CHANNELS)
 
 
+def _attention(draw: Draw, loss: int) -> nn.Module:
+    """Attention that loses so many frames: to a band (none), or of one token of a window."""
+    heads = draw(st.sampled_from((1, CHANNELS)))
+    if loss:
+        query = draw(st.integers(0, loss))
+        made = {"sequence_len": loss + 1, "query_index": query}
+        if draw(st.booleans()):
+            return co.SingleOutputTransformerEncoderLayer(CHANNELS, heads, 3, single_output_forward=True, **made)
+        return co.SingleOutputMultiheadAttention(CHANNELS, heads, embed_dim_second=True, **made)
+    length = draw(st.integers(1, 5))
+    ahead = draw(st.integers(0, length - 1))
+    made = {"sequence_len": length, "look_ahead": ahead}
+    match draw(st.sampled_from(("attention", "layer", "encoder"))):
+        case "attention":
+            positions = draw(st.sampled_from((None, "alibi", "rotary"))) if heads == 1 else None
+            return co.MultiheadAttention(CHANNELS, heads, embed_dim_second=True, positions=positions, **made)
+        case "layer":
+            return co.CausalTransformerEncoderLayer(CHANNELS, heads, 3, norm_first=draw(st.booleans()), **made)
+    return co.TransformerEncoder(co.TransformerEncoderLayerFactory(CHANNELS, heads, 3, causal=True, **made), 2)
+
+
 def _pointwise(draw: Draw, dims: int) -> nn.Module:
     make = draw(
         st.sampled_from(
@@ -131,6 +152,8 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
         choices += ["trim", "causal"]
     if stride == 1 and loss == 0:
         choices += ["pointwise", "delay", "same", *(["recurrent"] if dims == 1 else [])]
+    if dims == 1 and stride == 1 and loss >= 0:
+        choices += ["attention"]
     padding = draw(st.integers(max(0, -loss), max(0, -loss) + 2))
     kernel, dilation = _extent(draw, loss + 1 + 2 * padding)
     match draw(st.sampled_from(choices)):
@@ -148,6 +171,8 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
             return co.Delay(draw(st.integers(0, 4)))
         case "recurrent":
             return _recurrent(draw)
+        case "attention":
+            return _attention(draw, loss)
         case "same":
             spaces, _ = _space(draw, dims)
             return CONV[dims](CHANNELS, CHANNELS, (draw(st.integers(1, 5)), *spaces), padding="same")
