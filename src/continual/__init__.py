@@ -18,6 +18,7 @@ from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .convert import continual, forward_stepping
+from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .delay import Delay, Trim
 from .errors import (
     CapacityError,
@@ -28,8 +29,21 @@ from .errors import (
     StateMismatch,
     StreamMismatch,
 )
+from .frozen import FrozenNorm, calibrate
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
+from .norms import (
+    CumulativeGroupNorm,
+    CumulativeInstanceNorm1d,
+    CumulativeInstanceNorm2d,
+    CumulativeInstanceNorm3d,
+    CumulativeLayerNorm,
+    WindowedGroupNorm,
+    WindowedInstanceNorm1d,
+    WindowedInstanceNorm2d,
+    WindowedInstanceNorm3d,
+    WindowedLayerNorm,
+)
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .shape import Reshape
 from .skip import Skip
@@ -62,8 +76,17 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "CumulativeGroupNorm",
+    "CumulativeInstanceNorm1d",
+    "CumulativeInstanceNorm2d",
+    "CumulativeInstanceNorm3d",
+    "CumulativeLayerNorm",
+    "CumulativeMax",
+    "CumulativeMean",
+    "CumulativeSum",
     "Delay",
     "ExportError",
+    "FrozenNorm",
     "Identity",
     "Lambda",
     "Linear",
@@ -88,7 +111,13 @@ __all__ = [
     "StreamMismatch",
     "Timing",
     "Trim",
+    "WindowedGroupNorm",
+    "WindowedInstanceNorm1d",
+    "WindowedInstanceNorm2d",
+    "WindowedInstanceNorm3d",
+    "WindowedLayerNorm",
     "Zero",
+    "calibrate",
     "call_mode",
     "closure",
     "container",
