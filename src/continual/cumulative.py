@@ -138,7 +138,7 @@ class CumulativeMean(_Cumulative):
         return not dtype.is_floating_point
 
     def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        offset, start = mean_up_to_now(x, seen, before, 2)
+        offset, start = mean_up_to_now(x, seen, before.unsqueeze(2), 2)
         return start + offset
 
     def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:

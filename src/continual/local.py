@@ -122,24 +122,27 @@ class _Adopted(Local):
     def check(self, frame: Frame, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
             raise NotStreamable(f"{path}: {reason}")
-        self._refuse_training(path)
         check_parameters(self, frame, path)
+
+    def open(self, frame: Frame, opening: Opening) -> Node:
+        self._refuse_training(opening.path)
+        return super().open(frame, opening)
 
     def _refuse_training(self, path: str) -> None:
         """Refuse norms in training mode, this one or those inside: they then take the statistics of the whole clip."""
-        for name, module in self.named_modules():
+        for name, module in self.named_modules(prefix=path):
             tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
             if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
-                raise NotStreamable(f"{path}: {name or type(module).__name__} {_TRAINING}")
+                raise NotStreamable(f"{named(name, module)} {_TRAINING}")
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
-            self._refuse_training(named(node.path, self))
+            self._refuse_training(node.path)
         return super().advance(x, node, e, call)
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
         if self.training or self._modules:
-            self._refuse_training(named(node.path, self))
+            self._refuse_training(node.path)
         return self.local_step(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

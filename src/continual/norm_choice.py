@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from . import refusals
 from .errors import NotStreamable, ShapeMismatch
-from .local import always_sees_time, local, named
+from .local import local, named
 from .module import CoModule
 from .norms import (
     CumulativeGroupNorm,
@@ -127,12 +127,13 @@ def _instance(up_to_now: type[TimeNorm], of_last: type[TimeNorm]) -> Callable[[n
 
 
 def _layer(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
-    if not cast(nn.LayerNorm, module).elementwise_affine and chosen(memo)[0] is not None:
+    norm = cast(nn.LayerNorm, module)
+    kind, _ = chosen(memo)
+    if kind is not None and not norm.elementwise_affine:
         return _as_chosen(module, memo, path, LayerNormUpToNow, LayerNormOfLast, "")
-    made = local(module, memo=memo)
-    if reason := always_sees_time(made):
+    if reason := refusals.layer_norm(norm):
         raise NotStreamable(f"{named(path, module)}: {reason}")
-    return made
+    return local(module, memo=memo)  # which refuses frames of too low a rank
 
 
 register_builder(nn.GroupNorm, _group)

@@ -25,6 +25,9 @@ class _Group(TimeNorm, nn.GroupNorm):
     def groups(self, shape: Sequence[int]) -> int:
         return self.num_groups
 
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
     def check(self, frame: Frame, path: str) -> None:
         super().check(frame, path)
         if frame.shape[1] != self.num_channels:

@@ -46,20 +46,31 @@ def instance_norm(norm: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3
     )
 
 
-def layer_norm(norm: nn.LayerNorm | nn.RMSNorm, ndim: int) -> str:
-    """Why a norm of the last dimensions is refused on clips with ``ndim`` dimensions; empty if it leaves time alone."""
+def layer_norm(norm: nn.LayerNorm | nn.RMSNorm, ndim: int | None = None) -> str:
+    """Why a norm of the last dimensions is refused on clips with ``ndim`` dimensions; empty if it leaves time alone.
+
+    Without ``ndim``: why it is on clips of every rank.
+    """
     shape, dims = tuple(norm.normalized_shape), len(norm.normalized_shape)
-    if dims <= ndim - 3:
+    if dims <= (5 if ndim is None else ndim) - 3:
         return ""
-    over = f"{type(norm).__name__}({shape}) normalises the last {dims} of {ndim} dimensions, time among them"
+    among = "" if ndim is None else f" of {ndim}"
+    over = f"{type(norm).__name__}({shape}) normalises the last {dims}{among} dimensions, time among them"
     instead = "normalise over space alone, or over channels with co.Lambda on steps"
     if norm.elementwise_affine:
-        steps = shape[dims - (ndim - 2)]
+        steps = "each step of a clip" if ndim is None else f"each of {shape[dims - (ndim - 2)]} steps"
         return (
-            f"{over}, with a weight for each of {steps} steps, and a stream has more. Remedies: {instead}; or train with "
+            f"{over}, with a weight for {steps}, and a stream has more. Remedies: {instead}; or train with "
             "co.CumulativeLayerNorm(C) in its place, which has a weight for each channel"
         )
     if isinstance(norm, nn.RMSNorm):
         return f"{over}. Remedies: {instead}"
-    kind = "LayerNorm(C, affine=False" if dims == ndim - 1 else f"InstanceNorm{ndim - 2}d(C"
-    return no_end(f"{over}: it", f"co.Cumulative{kind})", f"co.Windowed{kind}, window=N)", instead)
+    layer, instance = "LayerNorm(C, affine=False{})", f"InstanceNorm{dims}d(C{{}})"
+    kinds = [layer if dims > 3 or dims + 1 == ndim else instance]
+    if ndim is None and dims == 3:
+        kinds = [layer, instance]  # (C, T, S) or (T, H, W)
+    cumulative, windowed = (
+        " (or, where it leaves channels apart, ".join(f"co.{name}{k.format(window)}" for k in kinds) + ")" * (len(kinds) - 1)
+        for name, window in (("Cumulative", ""), ("Windowed", ", window=N"))
+    )
+    return no_end(f"{over}: it", cumulative, windowed, instead)

@@ -108,7 +108,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
 
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> Sequential:
     made = Sequential()
-    for name, child in module.named_children():
+    for name, child in cast(nn.Sequential, module)._modules.items():  # named_children leaves out what is used a second time
         made.add_module(name, to_continual(child, memo, f"{path}.{name}".lstrip(".")))
     made._changed()
     made.training = module.training

@@ -10,6 +10,8 @@ frame is ``1/n``.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,29 +19,18 @@ from torch import Tensor
 Statistics = tuple[Tensor, Tensor]  # means and variances (divided by the number of values) of equal shape
 
 
-def of_frames(x: Tensor, groups: int) -> Statistics:
-    """Of every group of channels in every frame: ``(B, C, n, *S)`` to ``(B, groups, n)``."""
-    parts = x.unflatten(1, (groups, -1))
-    dims = [2, *range(4, parts.ndim)]
-    if parts.numel() == parts.shape[0] * groups * parts.shape[3]:  # one value each
-        mean = parts.flatten(2)
-        return mean, torch.zeros_like(mean)
-    centre = parts.mean(dims, keepdim=True)
-    return centre.flatten(2), (parts - centre).square().mean(dims)
-
-
-def of_frame(parts: Tensor) -> Statistics:
-    """Of the groups of one frame: ``(B, groups, N)`` to ``(B, groups)``."""
-    if parts.shape[2] == 1:
-        mean = parts[:, :, 0]
-        return mean, torch.zeros_like(mean)
-    centre = parts.mean(2, keepdim=True)
-    return centre[:, :, 0], (parts - centre).square().mean(2)
+def of_frames(parts: Tensor, dims: list[int]) -> Statistics:
+    """Of every frame over some dimensions, which are kept with size 1."""
+    if math.prod(parts.shape[d] for d in dims) == 1:
+        return parts, torch.zeros_like(parts)
+    mean = parts.mean(dims, keepdim=True)
+    apart = parts - mean
+    return mean, (apart.square() if torch.is_grad_enabled() else apart.square_()).mean(dims, keepdim=True)
 
 
 def counts(first: int, number: int, like: Tensor) -> Tensor:
-    """``first, first + 1, …``."""
-    return torch.arange(first, first + number, dtype=like.dtype, device=like.device)
+    """``first, first + 1, …``, also where the type can't tell these from each other."""
+    return torch.arange(number, dtype=like.dtype, device=like.device) + first
 
 
 def mean_up_to_now(x: Tensor, seen: int, before: Tensor | None, dim: int = -1) -> tuple[Tensor, Tensor]:
@@ -48,12 +39,12 @@ def mean_up_to_now(x: Tensor, seen: int, before: Tensor | None, dim: int = -1) -
     Args:
         x: the values.
         seen: how many came before.
-        before: their mean, without the dimension; not read if there were none.
+        before: their mean, of size 1 along the dimension; not read if there were none.
 
     Returns:
-        What to add to the second result to get the means, and the mean before, or else the first value, with the dimension.
+        What to add to the second result to get the means, and that: the mean before, or else the first value.
     """
-    start = x.narrow(dim, 0, min(1, x.shape[dim])) if before is None or seen == 0 else before.unsqueeze(dim)
+    start = x.narrow(dim, 0, min(1, x.shape[dim])) if before is None or seen == 0 else before
     shape = [1] * x.ndim
     shape[dim] = -1
     return (x - start).cumsum(dim) / counts(seen + 1, x.shape[dim], x).view(shape), start
@@ -65,14 +56,14 @@ def up_to_now(mean: Tensor, variance: Tensor, seen: int = 0, before: Statistics 
     Args:
         mean, variance: of every frame, ``(…, n)``; all frames have the same number of values.
         seen: how many frames came before.
-        before: their statistics ``(…)``; not read if there were none.
+        before: their statistics ``(…, 1)``; not read if there were none.
     """
     number = counts(seen + 1, mean.shape[-1], mean)
     offset, start = mean_up_to_now(mean, seen, None if before is None else before[0])
     surprise = mean - start - F.pad(offset[..., :-1], (1, 0))  # of each frame's mean, given those before
     total = (variance + surprise.square() * ((number - 1) / number)).cumsum(-1) / number
     if before is not None and seen:
-        total = total + before[1].unsqueeze(-1) * (seen / number)
+        total = total + before[1] * (seen / number)
     return start + offset, total
 
 

@@ -6,7 +6,7 @@ They are kept in float64, in the ways of :mod:`continual.statistics`. The norms 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,15 +16,15 @@ from .local import check_parameters, named, parameter
 from .precision import widest
 from .registry import Twin
 from .state import Call, Frame, Node, Opening, ring_frames
-from .statistics import Statistics, of_frame, of_frames, over_last, up_to_now
+from .statistics import Statistics, of_frames, over_last, up_to_now
 from .timing import IDENTITY, Timing, Window
 
 
 class TimeNorm(Twin):
     """Base class: normalise each group of channels by its mean and variance over frames that a subclass of this chooses.
 
-    The statistics of every frame are taken alone, ``(B, groups)``; :meth:`known` and :meth:`known_step` make of them those to
-    normalise by.
+    The statistics of every frame are taken alone; :meth:`known` makes of them those to normalise by, and :meth:`centred_step` does
+    both for one frame.
     """
 
     eps: float
@@ -44,12 +44,12 @@ class TimeNorm(Twin):
         raise NotStreamable(f"{type(self).__name__} defines no `cold`")
 
     def known(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
-        """The statistics to normalise each frame of a chunk by, ``(B, groups, n)``, of those of the frames alone."""
+        """The statistics to normalise each frame of a chunk by, of those of the frames alone; all ``(B, groups, n)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `known`")
 
-    def known_step(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
-        """The same for one frame, ``(B, groups)``."""
-        raise NotStreamable(f"{type(self).__name__} defines no `known_step`")
+    def centred_step(self, parts: Tensor, node: Node, call: Call) -> Statistics:
+        """A frame ``(B, groups, N)`` minus the mean to normalise it by, and the variance ``(B, groups, 1)``."""
+        raise NotStreamable(f"{type(self).__name__} defines no `centred_step`")
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
@@ -66,29 +66,40 @@ class TimeNorm(Twin):
         _, _, ended = self.count(x, node, e, call)
         if x is None:
             return None, ended
-        wide, groups = x.to(widest(x.device)), self.groups(x.shape[:2] + x.shape[3:])
-        mean, variance = self.known(*of_frames(wide, groups), node, call)
-        parts = wide.unflatten(1, (groups, -1))
-        shape = (*mean.shape[:2], 1, mean.shape[2], *(1,) * (parts.ndim - 4))
-        parts = (parts - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        groups = self.groups(x.shape[:2] + x.shape[3:])
+        parts = x.to(widest(x.device)).unflatten(1, (groups, -1))  # (B, groups, C / groups, n, *S)
+        alone = of_frames(parts, [2, *range(4, parts.ndim)])
+        shape = alone[0].shape
+        mean, variance = self.known(alone[0].flatten(2), alone[1].flatten(2), node, call)
+        parts = parts - mean.view(shape)
+        parts = _times(parts, (variance + self.eps).rsqrt().view(shape))
         return self._scaled(parts.flatten(1, 2)).to(x.dtype), ended
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
-        parts = x.reshape(x.shape[0], self.groups(x.shape), -1).to(widest(x.device))
         n = node.seen + 1
-        mean, variance = self.known_step(*of_frame(parts), node, call)
+        if n == 1:  # there is no mean to look from
+            return cast(Tensor, super().advance_step(x, node, call))
+        parts = x.reshape(x.shape[0], self.groups(x.shape), -1).to(widest(x.device))
+        centred, variance = self.centred_step(parts, node, call)
         call.ticks.append((node, n, n))
-        parts = (parts - mean.unsqueeze(2)) * (variance + self.eps).rsqrt_().unsqueeze(2)
-        return self._scaled(parts.view(x.shape)).to(x.dtype)
+        return self._scaled(centred.mul_((variance + self.eps).rsqrt_()).view(x.shape)).to(x.dtype)
 
     def _scaled(self, y: Tensor) -> Tensor:
-        """Channels (dim 1) times the weight, plus the bias."""
+        """Channels (dim 1) times the weight, plus the bias. ``y`` is not used again."""
         weight, bias = parameter(self, "weight"), parameter(self, "bias")
         if weight is None:
             return y
         shape = (-1, *(1,) * (y.ndim - 2))
-        weight = weight.to(y.dtype).view(shape)
-        return y * weight if bias is None else torch.addcmul(bias.to(y.dtype).view(shape), y, weight)
+        weight = weight.view(shape)
+        if bias is None:
+            return _times(y, weight)
+        bias = bias.view(shape)
+        return torch.addcmul(bias, y, weight) if torch.is_grad_enabled() else y.mul_(weight).add_(bias)
+
+
+def _times(x: Tensor, factor: Tensor) -> Tensor:
+    """``x * factor``, in place where no gradients are wanted: a chunk's memory costs more than its arithmetic."""
+    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
 
 
 # ---- which frames -----------------------------------------------------------------------------------------------------
@@ -104,7 +115,7 @@ class UpToNow(TimeNorm):
         return IDENTITY
 
     def cold(self, frame: Frame) -> dict[str, Tensor]:
-        shape = (frame.shape[0], self.groups(frame.shape))
+        shape = (frame.shape[0], self.groups(frame.shape), 1)
         with torch.inference_mode(False):
             mean, variance = (torch.zeros(shape, dtype=widest(frame.device), device=frame.device) for _ in range(2))
         return {"mean": mean, "variance": variance}
@@ -112,19 +123,20 @@ class UpToNow(TimeNorm):
     def known(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
         before = (node.tensors[0], node.tensors[1])
         mean, variance = up_to_now(mean, variance, node.seen, before)
-        call.put(node, 0, mean[:, :, -1].clone())
-        call.put(node, 1, variance[:, :, -1].clone())
+        call.put(node, 0, mean[:, :, -1:].clone())
+        call.put(node, 1, variance[:, :, -1:].clone())
         return mean, variance
 
-    def known_step(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
-        old_mean, old_variance = node.tensors
+    def centred_step(self, parts: Tensor, node: Node, call: Call) -> Statistics:
+        mean, variance = node.tensors
         share = 1 / (node.seen + 1)
-        surprise = mean - old_mean
-        mean = torch.add(old_mean, surprise, alpha=share)
-        variance = torch.addcmul(variance, surprise, surprise, value=1 - share)
-        variance = torch.lerp(old_variance, variance, share)
-        call.slots += [(old_mean, mean), (old_variance, variance)]
-        return mean, variance
+        centred = parts - mean  # by the mean before: the new one is close to it
+        surprise = centred.mean(2, keepdim=True)
+        square = torch.linalg.vector_norm(centred, dim=2, keepdim=True).square_()
+        spread = torch.lerp(variance, square.mul_(1 / parts.shape[2]), share)
+        spread = torch.addcmul(spread, surprise, surprise, value=-share * share)  # at most half of what it came with
+        call.slots += [(mean, torch.add(mean, surprise, alpha=share)), (variance, spread)]
+        return centred.sub_(surprise, alpha=share), spread
 
 
 class OfLast(TimeNorm):
@@ -149,7 +161,7 @@ class OfLast(TimeNorm):
         return f"{super().extra_repr()}, window={self.window}"
 
     def cold(self, frame: Frame) -> dict[str, Tensor]:
-        shape = (frame.shape[0], self.window - 1, 2, self.groups(frame.shape))
+        shape = (frame.shape[0], self.window - 1, self.groups(frame.shape), 2)
         with torch.inference_mode(False):
             ring = torch.zeros(shape, dtype=widest(frame.device), device=frame.device)
         return {"frames": ring} if self.window > 1 else {}
@@ -158,21 +170,22 @@ class OfLast(TimeNorm):
         if self.window == 1:
             return mean, variance
         seen, new = node.seen, mean.shape[2]
-        frames = torch.stack((mean, variance), 1).transpose(2, 3)  # (B, 2, n, groups)
+        frames = torch.stack((mean, variance), 3)
         past = ring_frames(node.tensors[0], max(0, seen - self.window + 1), seen)
         call.ring(node, 0, seen, frames)
-        frames = torch.cat((*past, frames), 2).transpose(2, 3)
-        mean, variance = over_last(frames[:, 0], frames[:, 1], self.window)
+        frames = torch.cat((*past, frames), 2)
+        mean, variance = over_last(frames[..., 0], frames[..., 1], self.window)
         return mean[:, :, -new:], variance[:, :, -new:]
 
-    def known_step(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
+    def centred_step(self, parts: Tensor, node: Node, call: Call) -> Statistics:
+        mean, variance = of_frames(parts, [2])
         if self.window == 1:
-            return mean, variance
-        ring, seen = node.tensors[0], node.seen
-        frame = torch.stack((mean, variance), 1)
-        call.slots.append((ring[:, seen % (self.window - 1)], frame))
-        past = ring if seen >= self.window - 1 else ring[:, :seen]
-        frames = torch.cat((past, frame.unsqueeze(1)), 1)
-        means, variances = frames.unbind(2)
-        mean = means.mean(1)
-        return mean, variances.mean(1) + (means - mean.unsqueeze(1)).square_().mean(1)
+            return parts - mean, variance
+        ring, seen, kept = node.tensors[0], node.seen, self.window - 1
+        frame = torch.cat((mean, variance), 2)
+        call.slots.append((ring[:, seen % kept], frame))
+        frames = torch.cat((ring if seen >= kept else ring[:, :seen], frame.unsqueeze(1)), 1)
+        average = frames.mean(1)
+        mean = average[:, :, :1]
+        apart = frames[..., :1] - mean.unsqueeze(1)
+        return parts - mean, average[:, :, 1:] + apart.square_().mean(1)
