@@ -60,7 +60,8 @@ def continual(module: nn.Module, **options: Any) -> Any:
     Args:
         module: the module. A :class:`CoModule` is returned as it is.
         options: choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the whole
-            clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames``.
+            clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames``
+            (or first :func:`~continual.frozen.calibrate`).
 
     Raises:
         TypeError: an option that no module in it takes.
