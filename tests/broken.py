@@ -205,6 +205,12 @@ class RunningSum(co.AvgPool1d):
         self.sum = 0.0
 
 
+class ClaimsUnboundedMemory(RunningSum):
+    """A running sum that says its memory is unbounded, so that what it keeps for ever is not looked for; `forward` has a window."""
+
+    unbounded_memory = True
+
+
 class CorruptedByException(co.Conv1d):
     def forward_steps(self, input: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None:
         if self._stream is not None and input.ndim == 3 and input.shape[0] != self._stream.frame.shape[0]:

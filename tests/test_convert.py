@@ -190,6 +190,16 @@ def test_the_original_is_not_changed():
     assert not net[2].inplace
 
 
+def test_a_module_that_is_used_twice_is_so_in_its_twin():
+    """And runs twice."""
+    conv = nn.Conv1d(2, 2, 3).double()
+    module = nn.Sequential(conv, nn.ReLU(), conv, nn.Sequential(conv))
+    net = co.continual(module)
+    assert len(net) == 4
+    assert net[0] is net[2] is net[3][0]
+    check_contract(net, clip(2, 2, 14), module)
+
+
 def test_a_streaming_module_is_returned_as_it_is():
     net = co.Conv1d(2, 2, 3)
     assert co.continual(net) is net

@@ -46,6 +46,16 @@ CASES: dict[str, Case] = {
     "Identity": (lambda: co.Identity(), ()),
     "BatchNorm1d": (lambda: co.continual(nn.BatchNorm1d(4)), ()),
     "LayerNorm": (lambda: co.continual(nn.LayerNorm(5)), (5,)),
+    "GroupNorm": (lambda: co.continual(nn.GroupNorm(2, 4), time_norm="cumulative"), ()),
+    "LocalResponseNorm": (lambda: co.continual(nn.LocalResponseNorm(3, alpha=0.5)), (5,)),
+    "CumulativeGroupNorm": (lambda: co.CumulativeGroupNorm(2, 4), (5,)),
+    "CumulativeLayerNorm": (lambda: co.CumulativeLayerNorm(4), ()),
+    "WindowedGroupNorm": (lambda: co.WindowedGroupNorm(2, 4, window=6), (5,)),
+    "WindowedLayerNorm": (lambda: co.WindowedLayerNorm(4, window=4), ()),
+    "FrozenNorm": (lambda: co.calibrate(nn.GroupNorm(2, 4), torch.randn(2, 4, 9)), (5, 4)),
+    "CumulativeSum": (lambda: co.CumulativeSum(), ()),
+    "CumulativeMean": (lambda: co.CumulativeMean(), (5,)),
+    "CumulativeMax": (lambda: co.CumulativeMax(), (5, 4)),
     "Softmax": (lambda: co.continual(nn.Softmax(1)), ()),
     "GELU": (lambda: co.continual(nn.GELU()), ()),
     "MultiheadAttention": (lambda: co.MultiheadAttention(4, 2, sequence_len=5, look_ahead=1, embed_dim_second=True), ()),
@@ -89,6 +99,9 @@ CASES: dict[str, Case] = {
     "Conditional": (lambda: co.Conditional(_on, co.Conv1d(4, 4, 3, padding=1)), ()),
 }
 for _dims, _space in SPACES.items():
+    for _norm, _options in (("Cumulative", {"affine": True}), ("Windowed", {"window": 5})):
+        _class = getattr(co, f"{_norm}InstanceNorm{_dims}")
+        CASES[_class.__name__] = (lambda norm=_class, options=_options: norm(4, **options), _space)
     for _kind in ("Avg", "Max"):
         _pool, _adaptive = getattr(co, f"{_kind}Pool{_dims}"), getattr(co, f"Adaptive{_kind}Pool{_dims}")
         CASES[_pool.__name__] = (lambda pool=_pool: pool(3, stride=2, padding=1, ceil_mode=True), _space)

@@ -13,6 +13,7 @@ from tests.broken import (
     AnyError,
     BatchBound,
     Broadcasts,
+    ClaimsUnboundedMemory,
     CorruptedByException,
     CutGradient,
     EmptyIsAStep,
@@ -143,6 +144,12 @@ BROKEN: dict[str, tuple[Any, int, str, str]] = {
     "grows": (lambda: _conv(Grows), 7, "state does not grow", r"holds \d+ bytes and list items after 11 steps, and \d+ after 31"),
     "running sum": (
         lambda: RunningSum(4, stride=1),
+        7,
+        "what left the window",
+        r"1e\+04 times the size more than 7 steps ago \(receptive_field \+ delay\) still show: output \d+ is off",
+    ),
+    "running sum that claims unbounded memory": (
+        lambda: ClaimsUnboundedMemory(4, stride=1),
         7,
         "what left the window",
         r"1e\+04 times the size more than 7 steps ago \(receptive_field \+ delay\) still show: output \d+ is off",

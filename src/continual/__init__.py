@@ -34,11 +34,25 @@ from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .convert import continual, forward_stepping
+from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .delay import Delay, Trim
 from .errors import CapacityError, ContinualError, ExportError, NotStreamable, ShapeMismatch, StateMismatch, StreamMismatch
+from .frozen import FrozenNorm, calibrate
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
 from .multihead_attention import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
+from .norms import (
+    CumulativeGroupNorm,
+    CumulativeInstanceNorm1d,
+    CumulativeInstanceNorm2d,
+    CumulativeInstanceNorm3d,
+    CumulativeLayerNorm,
+    WindowedGroupNorm,
+    WindowedInstanceNorm1d,
+    WindowedInstanceNorm2d,
+    WindowedInstanceNorm3d,
+    WindowedLayerNorm,
+)
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .positional_encoding import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
 from .rnn import GRU, LSTM, RNN
@@ -81,8 +95,17 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "CumulativeGroupNorm",
+    "CumulativeInstanceNorm1d",
+    "CumulativeInstanceNorm2d",
+    "CumulativeInstanceNorm3d",
+    "CumulativeLayerNorm",
+    "CumulativeMax",
+    "CumulativeMean",
+    "CumulativeSum",
     "Delay",
     "ExportError",
+    "FrozenNorm",
     "GRU",
     "GRUCell",
     "Identity",
@@ -123,7 +146,13 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",
     "Trim",
+    "WindowedGroupNorm",
+    "WindowedInstanceNorm1d",
+    "WindowedInstanceNorm2d",
+    "WindowedInstanceNorm3d",
+    "WindowedLayerNorm",
     "Zero",
+    "calibrate",
     "call_mode",
     "closure",
     "container",

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from . import norm_choice  # noqa: F401 (it registers its conversions)
 from .adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -19,7 +20,7 @@ from .linear import Linear
 from .local import forward_stepping
 from .module import CoModule
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
-from .registry import register, register_refusal, register_twin, register_window, with_options
+from .registry import register, register_twin, register_window, with_options
 
 __all__ = ["continual", "forward_stepping", "register"]
 
@@ -48,10 +49,6 @@ for _torch, _co in _TWINS:
 for _torch, _co in _WINDOWS:
     register_window(_torch, _co)
 
-register_refusal(
-    nn.GroupNorm, "its statistics run over the whole clip. Remedies: BatchNorm or a norm over channels, or train it with a window"
-)
-
 
 def continual(module: nn.Module, **options: Any) -> Any:
     """The streaming version of a module: same weights, same function, step by step.
@@ -62,7 +59,9 @@ def continual(module: nn.Module, **options: Any) -> Any:
 
     Args:
         module: the module. A :class:`CoModule` is returned as it is.
-        options: choices that some modules need, such as ``sequence_len`` for attention over a window.
+        options: choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the whole
+            clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames``
+            (or first :func:`~continual.frozen.calibrate`).
 
     Raises:
         TypeError: an option that no module in it takes.

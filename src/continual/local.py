@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .errors import NotStreamable, ShapeMismatch
+from . import refusals
+from .errors import ContinualError, NotStreamable, ShapeMismatch
 from .module import CoModule
 from .state import Call, Frame, Node, Opening
 from .timing import IDENTITY, Timing
@@ -69,7 +70,9 @@ class Local(CoModule):
         self.check(frame, path)
         try:
             return Node(opening, self.kind, self.out(frame), held=frame)
-        except RuntimeError as error:
+        except ContinualError:
+            raise
+        except (RuntimeError, ValueError) as error:
             raise ShapeMismatch(f"{path}: can't take steps {frame}: {error}") from error
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
@@ -119,10 +122,28 @@ class _Adopted(Local):
     def check(self, frame: Frame, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
             raise NotStreamable(f"{path}: {reason}")
-        for name, module in self.named_modules():
-            if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                raise NotStreamable(f"{path}: {name or type(module).__name__} {_TRAINING}")
         check_parameters(self, frame, path)
+
+    def open(self, frame: Frame, opening: Opening) -> Node:
+        self._refuse_training(opening.path)
+        return super().open(frame, opening)
+
+    def _refuse_training(self, path: str) -> None:
+        """Refuse norms in training mode, this one or those inside: they then take the statistics of the whole clip."""
+        for name, module in self.named_modules(prefix=path):
+            tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+            if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+                raise NotStreamable(f"{named(name, module)} {_TRAINING}")
+
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        if self.training or self._modules:  # switched since the stream was opened
+            self._refuse_training(node.path)
+        return super().advance(x, node, e, call)
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+        if self.training or self._modules:
+            self._refuse_training(node.path)
+        return self.local_step(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rebuild, (self.adopts, type(self).__name__, isinstance(self, _Tokenwise)), self.__getstate__()
@@ -178,28 +199,18 @@ class _OfImages(_Adopted):
 
 
 _TRAINING = (
-    "is in training mode: batch normalisation then takes its statistics over the whole clip, which a stream has not seen. Call "
-    "net.eval() before streaming"
+    "is in training mode: it then normalises by the statistics of the whole clip, which a stream has not seen. Call net.eval() "
+    "before streaming; in training, run clips through net.forward"
 )
 
 
 class _Norm(_SameShape):
     """Batch normalisation with running statistics."""
 
-    def clip(self, x: Tensor) -> Tensor:
-        self._refuse_training()
-        return super().clip(x)
-
     def local_step(self, x: Tensor) -> Tensor:
-        if self.training:
-            self._refuse_training()
         held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
         mean, var = held["running_mean"], held["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
-
-    def _refuse_training(self) -> None:
-        if self.training:
-            raise NotStreamable(f"{type(self).__name__} {_TRAINING}")
 
 
 class _Alone(_SameShape):
@@ -207,11 +218,9 @@ class _Alone(_SameShape):
 
     def check(self, frame: Frame, path: str) -> None:
         norm: Any = self
-        if self.training or not norm.track_running_stats:
-            raise NotStreamable(
-                f"{path}: instance normalisation without running statistics takes its mean over the whole clip. "
-                "Remedies: track_running_stats=True and .eval(), or a norm over channels (LayerNorm), or BatchNorm"
-            )
+        if not norm.track_running_stats:
+            raise NotStreamable(f"{path}: {refusals.instance_norm(norm)}")
+        super().check(frame, path)
 
 
 def _sees_time(module: nn.Module, ndim: int) -> str:
@@ -225,11 +234,8 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
             return (
                 f"{name}(dim={dim}) runs over time on clips with {ndim} dimensions; use dim=1 (channels), or co.Lambda on steps"
             )
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) > ndim - 3:
-        return (
-            f"{name}({tuple(module.normalized_shape)}) normalises the last {len(module.normalized_shape)} of {ndim} dimensions, time "
-            "among them. Remedies: normalise over space alone, or over channels with co.Lambda on steps"
-        )
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and (reason := refusals.layer_norm(module, ndim)):
+        return reason
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
         return f"{name}(track_running_stats=False) takes its statistics over the whole clip; use track_running_stats=True"
     if isinstance(module, nn.Flatten):
@@ -266,10 +272,10 @@ _POINTWISE = (
 )  # fmt: skip
 _SAME_SHAPE = (
     nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.LayerNorm, nn.RMSNorm,
-    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout,
+    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout, nn.LocalResponseNorm,
 )  # fmt: skip
 _ANY_SHAPE = (
-    nn.GLU, nn.ChannelShuffle, nn.Flatten, nn.Unflatten, nn.Upsample,
+    nn.CrossMapLRN2d, nn.GLU, nn.ChannelShuffle, nn.Flatten, nn.Unflatten, nn.Upsample,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
 _DIRECT: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # without the calls in between

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeMismatch, StateMismatch
+from .precision import kept_wide
 from .timing import IDENTITY, Timing
 
 Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
@@ -111,6 +112,7 @@ class Node:
         sent: frames it has returned so far.
         delay, stride: the counts as far as the fast path needs them (:class:`~continual.timing.Plain`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
+        wide: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
     """
 
     __slots__ = (
@@ -128,6 +130,7 @@ class Node:
         "sent",
         "stride",
         "tensors",
+        "wide",
     )
 
     def __init__(
@@ -138,6 +141,7 @@ class Node:
         tensors: Mapping[str, Tensor] | None = None,
         kids: list[Node] | None = None,
         held: Any = None,
+        wide: bool = False,
     ):
         self.path, self.before = place.path, place.before
         self.kind, self.out, self.held = kind, out, held
@@ -148,6 +152,7 @@ class Node:
         self.seen = self.sent = self.delay = 0
         self.stride = 1
         self.memo: Any = None
+        self.wide = wide
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it."""
@@ -158,10 +163,10 @@ class Node:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
         """A copy of the tree with ``fn`` applied to every tensor."""
         node = Node.__new__(Node)
-        for name in ("path", "kind", "out", "given", "held", "before", "names", "seen", "sent", "delay", "stride"):
+        for name in ("path", "kind", "out", "given", "held", "before", "names", "seen", "sent", "delay", "stride", "wide"):
             setattr(node, name, getattr(self, name))
         node.memo = None
-        node.tensors = [fn(t) for t in self.tensors]
+        node.tensors = [kept_wide(fn, t) if self.wide else fn(t) for t in self.tensors]
         node.kids = [kid.map(fn) for kid in self.kids]
         return node
 

@@ -1,5 +1,6 @@
 """Modules of `torch.nn` that are local in time, and the refusal of those that are not."""
 
+import re
 from typing import Any
 
 import pytest
@@ -39,6 +40,10 @@ LOCAL = {
     "layer norm of space": (lambda: nn.LayerNorm(5), C2),
     "layer norm of planes": (lambda: nn.LayerNorm((3, 5), elementwise_affine=False), C3),
     "rms norm of space": (lambda: nn.RMSNorm(5), C2),
+    "local response norm": (lambda: nn.LocalResponseNorm(3, alpha=0.5), C1),
+    "local response norm of a line": (lambda: nn.LocalResponseNorm(2, alpha=0.5, beta=0.5, k=2), C2),
+    "local response norm of planes": (lambda: nn.LocalResponseNorm(5, alpha=0.5), C3),
+    "cross map response norm": (lambda: nn.CrossMapLRN2d(3, alpha=0.5), C2),
     "softmax of channels": (lambda: nn.Softmax(dim=1), C1),
     "softmax of space": (lambda: nn.Softmax(dim=-1), C2),
     "softmin": (lambda: nn.Softmin(dim=1), C3),
@@ -81,16 +86,42 @@ def test_local_after_a_delay(name: str):
 
 
 REFUSED = {
-    "batch norm in training": (lambda: nn.BatchNorm1d(4).train(), C1, r"training mode.*\.eval\(\)"),
+    "batch norm in training": (lambda: nn.BatchNorm1d(4).train(), C1, r"BatchNorm1d\) is in training mode.*net\.eval\(\)"),
     "instance norm without statistics": (lambda: nn.InstanceNorm1d(4), C1, "without running statistics"),
-    "instance norm in training": (lambda: nn.InstanceNorm1d(4, track_running_stats=True).train(), C1, "running statistics"),
+    "instance norm in training": (
+        lambda: nn.InstanceNorm1d(4, track_running_stats=True).train(),
+        C1,
+        r"training mode.*\.eval\(\)",
+    ),
     "softmax of time": (lambda: nn.Softmax(dim=2), C1, r"Softmax\(dim=2\) runs over time"),
     "softmax of time from the end": (lambda: nn.Softmax(dim=-1), C1, "runs over time"),
     "softmax by rank": (lambda: nn.Softmax(), C1, "without `dim`"),
     "glu of time": (lambda: nn.GLU(), C1, "runs over time"),
-    "layer norm of time": (lambda: nn.LayerNorm(9), C1, "time among them"),
-    "layer norm of time and space": (lambda: nn.LayerNorm((9, 5)), C2, "time among them"),
-    "rms norm of time": (lambda: nn.RMSNorm(9), C1, "time among them"),
+    "layer norm of time": (lambda: nn.LayerNorm(9), C1, "time among them, with a weight for each of 9 steps"),
+    "layer norm of time and space": (lambda: nn.LayerNorm((9, 5)), C2, "a weight for each of 9 steps.*co.CumulativeLayerNorm"),
+    "layer norm of channels and time": (lambda: nn.LayerNorm((4, 9)), C1, "a weight for each of 9 steps.*co.CumulativeLayerNorm"),
+    "layer norm of all, no weights": (
+        lambda: nn.LayerNorm((4, 9, 5), elementwise_affine=False),
+        C2,
+        r"(?s)time among them.*co.CumulativeLayerNorm\(C, affine=False\) \(or, .* co.CumulativeInstanceNorm3d\(C\)\) in its place",
+    ),
+    "layer norm of channels and time, no weights": (
+        lambda: nn.LayerNorm((4, 9), elementwise_affine=False),
+        C1,
+        r"(?s)time among them.*or co.CumulativeLayerNorm\(C, affine=False\) in its place",
+    ),
+    "layer norm of all": (
+        lambda: nn.LayerNorm((4, 9, 5)),
+        C2,
+        "a weight for each step of a clip, and a stream has more. Remedies",
+    ),
+    "layer norm of time, no weights": (
+        lambda: nn.LayerNorm((9, 5), elementwise_affine=False),
+        C2,
+        r"(?s)time among them.*co.WindowedInstanceNorm2d\(C, window=N\)",
+    ),
+    "rms norm of time": (lambda: nn.RMSNorm(9), C1, "time among them, with a weight.*Remedies"),
+    "rms norm of time, no weights": (lambda: nn.RMSNorm(9, elementwise_affine=False), C1, "time among them. Remedies"),
     "flatten": (lambda: nn.Flatten(), C1, "merges time.*Reshape"),
     "flatten of time and space": (lambda: nn.Flatten(2), C2, "merges time"),
     "unflatten of channels": (lambda: nn.Unflatten(1, (2, 2)), C1, "moves or splits time"),
@@ -113,16 +144,54 @@ def test_what_sees_time_is_refused(name: str):
     assert "0.1" in str(caught.value)
 
 
-def test_batch_norm_uses_its_running_statistics_in_a_stream_that_is_switched_to_training():
-    net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4)).eval())
-    step = torch.randn(2, 2)
-    for _ in range(4):
-        net.forward_step(step)
-    net.train()
-    with pytest.raises(co.NotStreamable, match="training mode"):
-        net.forward_step(step)
-    net.eval()
-    assert net.forward_step(step) is not None
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d, lambda c: nn.InstanceNorm1d(c, track_running_stats=True)], ids=["batch", "instance"]
+)
+@pytest.mark.parametrize("wrap", [co.continual, co.forward_stepping], ids=["converted", "forward_stepping"])
+@pytest.mark.parametrize("whole", [True, False], ids=["network", "norm alone"])
+def test_norms_that_are_switched_to_training_while_a_stream_runs(norm: Any, wrap: Any, whole: bool):
+    """The clip's statistics are not known in a stream: refused, with the path, and the stream goes on after eval()."""
+    inner = wrap(nn.Sequential(nn.ReLU(), norm(4)).eval())
+    net = co.Sequential(co.Conv1d(2, 4, 3), co.Residual(inner)).eval()
+    clip = torch.randn(2, 2, 12)
+    running = inner[1].running_mean.clone()
+    y = net(clip)
+    found = [net.forward_steps(clip[:, :, :5])]
+    for call in (
+        net.forward_step,
+        lambda x: net.forward_steps(x.unsqueeze(2)),
+        lambda x: net.forward_steps(x.unsqueeze(2), True),
+    ):
+        (net if whole else inner[1]).train()
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad), pytest.raises(co.NotStreamable) as caught:
+                call(clip[:, :, 5])
+        assert re.search(r"1\.1\.1 \(.*Norm1d\) is in training mode.*net\.eval\(\)", str(caught.value)), caught.value
+        net.eval()
+        assert torch.equal(inner[1].running_mean, running)
+    found.append(net.forward_steps(clip[:, :, 5:], pad_end=True))
+    assert torch.allclose(torch.cat(found, 2), y, atol=1e-6)
+    assert net.train()(clip).shape == y.shape  # clips train it as ever
+    assert not torch.equal(inner[1].running_mean, running)
+
+
+def test_a_norm_of_single_frames_may_be_in_training():
+    """Without running statistics, and with time in the batch, there is nothing that a stream has not seen."""
+
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.InstanceNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x.movedim(2, 1).flatten(0, 1)).unflatten(0, (len(x), -1)).movedim(1, 2)
+
+    check_contract(co.forward_stepping(Frames().train()), torch.randn(2, 3, 7, 4, 5))
+
+
+def test_cross_map_response_norm_takes_lines_only():
+    with pytest.raises(co.ShapeMismatch, match=r"0 \(CrossMapLRN2d\): can't take steps .*4D"):
+        co.continual(nn.Sequential(nn.CrossMapLRN2d(3))).forward_step(torch.zeros(2, 4, 3, 5))
 
 
 def test_inplace_modules_do_not_change_what_the_layer_before_keeps():

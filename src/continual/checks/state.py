@@ -212,24 +212,28 @@ def _held(value: Any) -> int:
 
 @contract(7, "what left the window is forgotten")
 def forgotten(t: Trial) -> str:
-    """Large values and NaN, a receptive field ago, leave no trace: a running sum would keep their rounding error for ever."""
-    if not t.floating or t.receptive_field is None:
+    """Large values and NaN, a receptive field ago, leave no trace: a running sum would keep their rounding error for ever.
+
+    A module with unbounded memory is excused only if its ``forward`` remembers, too.
+    """
+    if not t.floating or t.stated_field is None:
         raise Skipped("integer input" if not t.floating else "no finite receptive_field")
-    r = t.receptive_field + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
+    r = t.stated_field + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
     if r > 2048:
-        raise Skipped(f"receptive_field is {t.receptive_field}")
+        raise Skipped(f"receptive_field is {t.stated_field}")
     after = max(8, min(t.length, 64))
     tail = joined([t.clip] * -(-(r + after) // t.length))
     dtype = flat(t.clip)[0].dtype
     size = {torch.float64: 1e8, torch.float32: 1e4}.get(dtype, 1e2)
-    want = _after(t, rewire(torch.zeros_like, t.clip), tail, r)
+    nothing, lost = rewire(torch.zeros_like, t.clip), rewire(lambda x: torch.full_like(x, torch.nan), t.clip)
+    want = _after(t, nothing, tail, r)
     if want is None:
         raise Skipped("too few outputs")
+    count = frames_in(want)
+    if t.unbounded and mismatch(_at_the_end(t, lost, tail, count), _at_the_end(t, nothing, tail, count), t.tolerance):
+        raise Skipped("unbounded memory: in forward, too, a NaN of long ago shows")
     worst = 0.0
-    for what, past in (
-        (f"values of {size:.0e} times the size", rewire(lambda x: x * size, t.clip)),
-        ("NaN", rewire(lambda x: torch.full_like(x, torch.nan), t.clip)),
-    ):
+    for what, past in ((f"values of {size:.0e} times the size", rewire(lambda x: x * size, t.clip)), ("NaN", lost)):
         got = _after(t, past, tail, r)
         if found := mismatch(got, want, t.tolerance):
             raise Broken(f"{what} more than {r} steps ago (receptive_field + delay) still show: {found}")
@@ -241,6 +245,12 @@ def _after(t: Trial, past: Wire, tail: Wire, r: int) -> Wire | None:
     """The outputs of single steps, a receptive field after the past."""
     t.play([("chunk", t.length - 1), ("step", 1), ("chunk", r)], joined([past, tail]))
     return t.play([("step", 1)] * (frames_in(tail) - r), cut(tail, r, frames_in(tail)), clean=False).outputs
+
+
+def _at_the_end(t: Trial, past: Wire, tail: Wire, count: int) -> Wire:
+    """The last outputs of ``forward``."""
+    y = t.truth(joined([past, tail]))
+    return cut(y, max(0, frames_in(y) - count), frames_in(y))
 
 
 def _own(y: Wire | None) -> Wire | None:

@@ -175,9 +175,18 @@ class Trial:
     @property
     def receptive_field(self) -> int | None:
         """Inputs on which an output depends, if the module says so and it is bounded."""
+        return None if self.unbounded else self.stated_field
+
+    @property
+    def stated_field(self) -> int | None:
+        """What the module says is its receptive field; that of its bounded parts where :attr:`unbounded`."""
         value = getattr(self.net, "receptive_field", None)
-        unbounded = any(getattr(m, "unbounded_memory", False) for m in (self.net, *self.modules()))
-        return value if isinstance(value, int) and not unbounded else None
+        return value if isinstance(value, int) else None
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the module says that an output depends on all that came before it."""
+        return any(getattr(m, "unbounded_memory", False) for m in (self.net, *self.modules()))
 
     def moved_copy(self, dtype: torch.dtype) -> Any:
         """A deep copy of the module with another dtype."""
