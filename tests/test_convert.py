@@ -140,17 +140,6 @@ def test_shared_weights_stay_shared():
     check_contract(net, clip(2, 2, 15), module)
 
 
-def test_a_module_that_is_used_twice_is_converted_twice():
-    """`named_children` of torch leaves out the second use."""
-    conv, act = nn.Conv1d(2, 2, 3, padding=1), nn.ELU()
-    module = nn.Sequential(conv, act, conv, act, nn.Sequential(conv, act, act)).double()
-    net = co.continual(module)
-    assert list(net.state_dict()) == list(module.state_dict())
-    assert net[0] is net[2] is net[4][0]
-    assert (len(net), len(net[4])) == (5, 3)
-    check_contract(net, clip(2, 2, 15), module)
-
-
 def test_dtype_and_requires_grad_are_kept():
     module = nn.Sequential(nn.Conv1d(2, 2, 3), nn.Dropout(), nn.Sequential(nn.Conv1d(2, 2, 1))).half()
     module[0].bias.requires_grad_(False)

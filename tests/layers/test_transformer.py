@@ -16,6 +16,15 @@ from tests.contract import assert_equal, check_gradients, check_layer
 EMBED, HEADS, LENGTH, STEPS = 8, 2, 5, 17
 
 
+@pytest.fixture(autouse=True)
+def _plain_torch():
+    """Without torch's fused encoder layer, which makes NaN of a float mask with -inf."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(before)
+
+
 def encoder(layers: int, norm: bool = True, **options: Any) -> nn.TransformerEncoder:
     """A plain encoder with no weight or bias at zero."""
     layer = nn.TransformerEncoderLayer(EMBED, HEADS, 16, **{"batch_first": True, **options})
