@@ -37,6 +37,8 @@ from .state import State
 from .storage import load_state, save_state
 from .summary import summary
 from .timing import Timing
+from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .upsample import Upsample
 from .verify import Report, verify
 
 __version__ = "0.1.0"
@@ -62,6 +64,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Delay",
     "ExportError",
     "Identity",
@@ -88,6 +93,7 @@ __all__ = [
     "StreamMismatch",
     "Timing",
     "Trim",
+    "Upsample",
     "Zero",
     "call_mode",
     "closure",

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from continual import ShapeMismatch
 from continual.alignment import waiting
-from continual.timing import IDENTITY, Crop, Parallel, Timing, Upsampling, Window
+from continual.resampling import Interpolation, Upsampling
+from continual.timing import IDENTITY, Crop, Parallel, Timing, Window
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]
@@ -58,6 +60,24 @@ def upsampling(u: int, extent: int, p: int, out: int) -> Case:
     return Upsampling(u, extent, p, out), op
 
 
+def interpolation(factor: Fraction, kind: str) -> Case:
+    mode = {"linear": "linear", "cubic": "bicubic"}.get(kind, kind)
+
+    def op(x: Tensor) -> Tensor:
+        basis = torch.eye(_at_least(x).shape[2], dtype=torch.float64).unsqueeze(1)
+        scale: list[float] = [float(factor)]
+        if kind == "cubic":
+            weights = F.interpolate(basis.unsqueeze(3), scale_factor=[*scale, 1.0], mode=mode).squeeze(3)
+        else:
+            weights = F.interpolate(basis, scale_factor=scale, mode=mode)
+        # What has no weight is not seen: torch multiplies it by zero, which NaN survives. All outputs differ, also those that repeat
+        # a frame: what follows would else not show that there is one frame more.
+        y = torch.where(weights.abs() < 1e-9, 0, weights * x.transpose(0, 2)).sum(0, keepdim=True)
+        return y * torch.linspace(1, 2, 1000, dtype=torch.float64)[: y.shape[2]] + 0.37
+
+    return Interpolation(factor, kind), op
+
+
 def sequence(*cases: Case) -> Case:
     def op(x: Tensor) -> Tensor:
         for _, fn in cases:
@@ -88,9 +108,16 @@ reflections = st.tuples(st.integers(1, 4), small, small).map(lambda w: reflect(w
 
 @st.composite
 def transposed(draw: Any) -> Case:
-    u = draw(st.integers(2, 3))
+    u = draw(st.integers(1, 3))
     extent = draw(st.integers(u, u + 3))  # below u, outputs between the taps see no input at all
     return upsampling(u, extent, draw(st.integers(0, (extent - 1) // 2)), draw(st.integers(0, u - 1)))
+
+
+interpolations = st.builds(
+    interpolation,
+    st.sampled_from([Fraction(f) for f in (2, 3, 4, "3/2", "5/2", "1/2", "1/3", "2/3", "3/4", "5/3")]),
+    st.sampled_from(("nearest", "nearest-exact", "linear", "cubic")),
+)
 
 
 @st.composite
@@ -107,7 +134,8 @@ def branches(draw: Any, inner: st.SearchStrategy[Case] = steady, wide: bool = Tr
 
 
 parallels = branches().map(lambda found: parallel(*found))
-parts = st.one_of(windows, windows, crops, parallels, transposed())
+rates = st.one_of(transposed(), interpolations)
+parts = st.one_of(windows, windows, crops, parallels, rates)
 compositions = st.lists(parts, min_size=1, max_size=4).map(lambda found: sequence(*found))
 plain_compositions = st.lists(
     st.one_of(ordinary, crops, branches(crops, wide=False).map(lambda b: parallel(*b))), min_size=1, max_size=4
@@ -262,7 +290,7 @@ def test_end_padding_gives_the_length(cases: list[Case]):
 # ---- queues ---------------------------------------------------------------------------------------------------------
 
 
-@given(before=st.lists(st.one_of(windows, crops, transposed()), max_size=2), found=branches())
+@given(before=st.lists(st.one_of(windows, crops, rates), max_size=2), found=branches())
 def test_queues_are_as_deep_as_needed_and_no_deeper(before: list[Case], found: list[Case]):
     prior, timings = Timing.sequence(*(t for t, _ in before)), tuple(t for t, _ in found)
     note(f"{timings} after {prior}")
@@ -279,6 +307,7 @@ VALUES = [
     Window(3, 2, 1, 1),
     Crop(1, 2),
     Upsampling(2, 4, 1),
+    Interpolation(Fraction(3, 2), "linear"),
     Window(3).then(Crop(0, 1)),
     Parallel((Window(3, start=1, end=1), Window())),
 ]
