@@ -129,6 +129,17 @@ def clip_of(net: Any, clip: Wire) -> Wire:
         return None
 
 
+def refuses_the_length(net: Any, clip: Wire) -> bool:
+    """Whether ``forward`` refuses a clip because branches have different lengths for it, not because it is too short."""
+    try:
+        net.forward(clip)
+    except co.ShapeMismatch as error:
+        return "the branches have" in str(error)
+    except TOO_SHORT:
+        pass
+    return False
+
+
 # ---- the contract ---------------------------------------------------------------------------------------------------
 
 
@@ -275,13 +286,16 @@ def outputs_due(net: Any, clip: Tensor) -> list[int]:
     stops a receptive field (and a margin for crops) before the end of the clip.
     """
     total = length(clip)
-    lengths = [length(clip_of(net, clip[:, :, :end])) for end in range(total + 1)]
+    # Lengths that branches can't agree on say nothing: no such clip has outputs.
+    ends = [e for e in range(total + 1) if not refuses_the_length(net, clip[:, :, :e])]
+    lengths = {e: length(clip_of(net, clip[:, :, :e])) for e in ends}
     due = [0]
     for n in range(1, total - net.receptive_field - 12):
         spoilt = clip.clone()
         spoilt[:, :, n:] = float("nan")
-        count = min(lengths[n:])
-        futures = [clip_of(net, spoilt[:, :, :end])[:, :, :count] for end in (n, n + 1, n + 3, total)] if count else []
+        later = [e for e in ends if e >= n]
+        count = min(lengths[e] for e in later)
+        futures = [clip_of(net, spoilt[:, :, :e])[:, :, :count] for e in (*later[:2], *later[3:4], later[-1])] if count else []
         for y in futures:
             known = torch.isclose(y, futures[0], 1e-9, 1e-9).movedim(2, 0).flatten(1).all(1)
             count = min(count, int(known.long().cumprod(0).sum()))

@@ -46,6 +46,10 @@ class Upsampling(Timing):
         return Plain(self.padding + max(0, -lead - more), 1, max(0, lead + more))
 
     @property
+    def steady(self) -> bool:
+        return self.extent + self.output_padding >= self.rate + self.padding
+
+    @property
     def phased(self) -> bool:
         return self.rate > 1
 
@@ -140,6 +144,10 @@ class Interpolation(Timing):
         delay = max(max(i for i, _ in self.taps(0)), stride - 1 - lead)
         ahead, rest = divmod(lead + 1 + delay - stride, stride)
         return Plain(delay, stride, None if rest else ahead)
+
+    @cached_property
+    def steady(self) -> bool:
+        return all(self._reached(n) <= self.ended(n) for n in range(1, self.settled + self.period + 1))
 
     @property
     def settled(self) -> int:

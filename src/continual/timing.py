@@ -80,6 +80,11 @@ class Timing(ABC):
         """The first and the last input that outputs ``first … last`` see, padding included."""
         return int(self.stride * first - self.start), int(self.stride * last - self.start) + self.receptive_field - 1
 
+    @property
+    def steady(self) -> bool:
+        """Whether what has been delivered follows from ``n`` alone, whatever is known of the end: no input, no output."""
+        return self.plain(None) is not None
+
     def ended(self, e: int) -> int:
         """How many outputs a clip of ``e`` steps has; 0 where the clip computation refuses it as too short."""
         return self.counts(e, e)[1]
@@ -241,6 +246,10 @@ class Sequence(Timing):
             delay, stride, lead = delay + stride * plain.delay, stride * plain.stride, plain.lead
         return Plain(delay, stride, lead)
 
+    @cached_property
+    def steady(self) -> bool:
+        return all(p.steady for p in self.parts)
+
     def _with_strides(self) -> Iterator[tuple[Timing, int | Fraction]]:
         stride: int | Fraction = 1
         for part in self.parts:
@@ -252,7 +261,7 @@ class Sequence(Timing):
         return whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
 
     @cached_property
-    def phased(self) -> bool:  # type: ignore[override]
+    def phased(self) -> bool:
         return any(p.phased for p in self.parts)
 
     def span(self, first: int, last: int) -> tuple[int, int]:
@@ -314,6 +323,10 @@ class Parallel(Timing):
         return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None)
 
     @cached_property
+    def steady(self) -> bool:
+        return all(b.steady for b in self.branches)
+
+    @cached_property
     def lengths_agree(self) -> bool:
         """Whether all branches have the same number of outputs for every clip."""
         return len({b.start + b.end - b.receptive_field for b in self.branches}) == 1
@@ -327,7 +340,7 @@ class Parallel(Timing):
         return max(b.start for b in self.branches)
 
     @cached_property
-    def phased(self) -> bool:  # type: ignore[override]
+    def phased(self) -> bool:
         return any(b.phased for b in self.branches)
 
     def span(self, first: int, last: int) -> tuple[int, int]:

@@ -20,8 +20,8 @@ from .folded import FoldedWeight
 from .kernel import chunk_of_one
 from .local import check_home, named, parameter
 from .registry import Twin, register_twin
-from .state import Call, Frame, Node, Opening, ring_frames, ring_zeros
 from .resampling import Upsampling
+from .state import Call, Frame, Node, Opening, ring_frames, ring_zeros
 from .timing import Timing
 from .window import per_dim
 
@@ -79,8 +79,7 @@ class _ConvTranspose(Twin, FoldedWeight):
 
     def configure(self) -> None:
         """Derive the temporal geometry from the attributes of the ``torch.nn`` transposed convolution."""
-        (first, *space), taps, dilation = self.stride, self.kernel_size[0], self.dilation[0]
-        rate = first.denominator if isinstance(first, Fraction) else first
+        (rate, *space), taps, dilation = self.stride, self.kernel_size[0], self.dilation[0]
         padding, beyond = self.padding[0], self.output_padding[0]
         if min(rate, taps, dilation) < 1 or min(padding, beyond) < 0:
             raise ValueError(
@@ -94,7 +93,7 @@ class _ConvTranspose(Twin, FoldedWeight):
                     f"{self.output_padding}, stride {(rate, *space)}, dilation {self.dilation}"
                 )
         self.rate, self._steps = rate, (rate, *space)
-        self.stride = (Fraction(1, rate) if rate > 1 else 1, *space)
+        self.stride = (Fraction(1, rate) if rate > 1 else 1, *space)  # of a stream: inputs per output
         self._extent = dilation * (taps - 1) + 1
         self._timing = Upsampling(rate, self._extent, padding, beyond)
         # Where the crop at the end is larger than what one input adds, or no tap falls on a position, outputs come late.
@@ -138,9 +137,7 @@ class _ConvTranspose(Twin, FoldedWeight):
     def _check_size(self, input: Tensor, size: list[int]) -> None:
         """Refuse an ``output_size`` for which ``torch.nn`` would use another ``output_padding`` than this module's."""
         module: Any = self
-        chosen = tuple(
-            module._output_padding(input, size, self._steps, self.padding, self.kernel_size, self.dims, self.dilation)
-        )
+        chosen = tuple(module._output_padding(input, size, self._steps, self.padding, self.kernel_size, self.dims, self.dilation))
         if chosen != tuple(self.output_padding):
             raise NotStreamable(
                 f"{type(self).__name__}: output_size={tuple(size)} asks for output_padding={chosen}, but a stream, whose length is not "
@@ -204,7 +201,7 @@ class _ConvTranspose(Twin, FoldedWeight):
         if sent <= node.sent:
             return None
         start, stop = node.sent + self.padding[0], sent + self.padding[0]  # positions before the crop
-        if arrived == 1 and self._folds and not call.final and not torch.is_grad_enabled():
+        if x is not None and arrived == 1 and self._folds and not call.final and not torch.is_grad_enabled():
             return self._folded_step(x, node)[:, :, start - seen * self.rate :]
         last = min(seen + arrived - 1, (stop - 1) // self.rate)
         first = min(last, start // self.rate, max(0, -((self._extent - 1 - start) // self.rate)))

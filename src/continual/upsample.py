@@ -127,18 +127,20 @@ class Upsample(Twin, nn.Upsample):
             )
         if kind == "linear" and 1 < factor < Fraction(3, 2):
             raise NotStreamable(
-                f"Upsample(scale_factor={given}, mode={self.mode!r}): torch.nn copies clips whose length stays what it is, which are those of "
-                f"up to {math.ceil(1 / (factor - 1)) - 1} steps, and interpolates longer ones, so the first outputs depend on the length of "
-                "the clip. Remedies: a factor from 1.5 on, or mode='nearest'"
+                f"Upsample(scale_factor={given}, mode={self.mode!r}): torch.nn copies clips whose length stays what it is, those of up to "
+                f"{math.ceil(1 / (factor - 1)) - 1} steps, and interpolates longer ones, so the first outputs depend on the clip's "
+                "length. Remedies: a factor from 1.5 on, or mode='nearest'"
             )
         made = Interpolation(factor, kind)
         single = float(torch.tensor(1 / given, dtype=torch.float32))
-        hits = kind == "nearest" or (kind == "nearest-exact" and factor.denominator % 2 == 0)  # positions on the border of two frames
+        hits = kind == "nearest" or (
+            kind == "nearest-exact" and factor.denominator % 2 == 0
+        )  # positions on the border of two frames
         if hits and not _stays_whole(single, 1 / factor, 24):
             first = _first_wrong(single, factor, kind)
             raise NotStreamable(
-                f"Upsample(scale_factor={given}, mode={self.mode!r}): torch.nn rounds its places in single precision and takes a wrong frame "
-                f"for output {first}, and for others. Remedies: another factor, or two steps whose factors multiply to it"
+                f"Upsample(scale_factor={given}, mode={self.mode!r}): torch.nn rounds its places in single precision and takes a wrong "
+                f"frame for output {first}, and for others. Remedies: another factor, or two steps whose factors multiply to it"
             )
         return made
 
@@ -162,7 +164,9 @@ class Upsample(Twin, nn.Upsample):
         steps = input.shape[2]
         ended = self._interpolation.ended(steps)
         if ended == 0:
-            raise ShapeMismatch(f"Upsample: a clip of {steps} steps is too short for scale_factor {self.scale_factor}: it leaves none")
+            raise ShapeMismatch(
+                f"Upsample: a clip of {steps} steps is too short for scale_factor {self.scale_factor}: it leaves none"
+            )
         base, sources = self._sources(0, ended, steps, entered)
         return _mixed(entered[:, :, base + sources.first : base + sources.stop], sources)
 
@@ -180,7 +184,7 @@ class Upsample(Twin, nn.Upsample):
     def enter(self, x: Tensor) -> Tensor:
         """Frames ``(B, C, n, *S)`` interpolated over space, each on its own."""
         dims, factor = x.ndim - 3, self.scale_factor
-        space = list(factor[1:]) if isinstance(factor, tuple) else [factor] * dims
+        space: Any = list(factor[1:]) if isinstance(factor, tuple) else [factor] * dims
         if all(s == 1 for s in space):
             return x
         mode = _MODES[self.mode][1][dims - 1]
