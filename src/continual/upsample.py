@@ -122,7 +122,7 @@ class Upsample(Twin, nn.Upsample):
             )
         if self.recompute_scale_factor and factor.denominator > 1:
             raise NotStreamable(
-                f"Upsample(recompute_scale_factor=True) divides the clip's lengths: with factor {factor} a clip of {factor.denominator + 1} "
+                f"Upsample(recompute_scale_factor=True) divides lengths: with factor {factor} a clip of {factor.denominator + 1} "
                 f"steps has another one than a clip of {factor.denominator}. Remedy: recompute_scale_factor=False"
             )
         if kind == "linear" and 1 < factor < Fraction(3, 2):

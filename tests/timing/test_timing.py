@@ -237,6 +237,47 @@ def test_counts_of_long_streams_are_exact():
     assert timing.delivered(n + 42) - timing.delivered(n) == 1
 
 
+@given(case=compositions, ahead=st.lists(st.integers(0, 6), min_size=1, max_size=12))
+def test_steady_timings_deliver_whatever_is_known_of_the_end(case: Case, ahead: list[int]):
+    """And nothing where nothing comes: on this stands that empty wires are not followed."""
+    timing, _ = case
+    note(timing)
+    assume(timing.steady)
+    for n in range(1, 30):
+        assert {timing.counts(n, n + more)[0] for more in ahead} == {timing.delivered(n)}
+    assert timing.counts(0, 5)[0] == 0
+
+
+@given(extent=st.integers(1, 6), crop=small, beyond=small, lead=st.integers(0, 5))
+def test_transposed_convolution_of_rate_1_is_a_window(extent: int, crop: int, beyond: int, lead: int):
+    timing, plain = Upsampling(1, extent, crop, beyond), Upsampling(1, extent, crop, beyond).plain(lead)
+    same = Window(extent, 1, extent - 1 - crop, extent - 1 - crop + beyond)
+    assert [timing.counts(n, n + lead) for n in range(1, 20)] == [same.counts(n, n + lead) for n in range(1, 20)]
+    assert [timing.counts(n, n + lead)[0] for n in range(1, 20)] == [max(0, n - plain.delay) for n in range(1, 20)]
+    assert {e - n for n, e in (timing.counts(n, n + lead) for n in range(1, 20)) if n} <= {plain.lead}
+    assert timing.steady == (timing.plain(None) is not None)
+    assert (timing.stride, timing.receptive_field) == (1, same.receptive_field)
+
+
+@given(case=st.lists(st.one_of(ordinary, rates), min_size=1, max_size=3).map(lambda found: sequence(*found)))
+@settings(max_examples=settings().max_examples // 2)
+def test_receptive_field_is_the_widest_span_of_a_period(case: Case):
+    """Where there is upsampling, outputs see more or fewer inputs in turns."""
+    timing, op = case
+    note(timing)
+    outputs = int(timing.period / Fraction(timing.stride))
+    assume(timing.phased and timing.period <= 12 and outputs <= 24)
+    j = -(-40 // timing.period) * outputs  # in the middle of the clip
+    touched: dict[int, list[int]] = {k: [] for k in range(j, j + outputs)}
+    for i in range(total := 80 + 4 * timing.period + timing.receptive_field):
+        clip = torch.zeros(1, 1, total, dtype=torch.float64)
+        clip[:, :, i] = float("nan")
+        y = op(clip)[0, 0]
+        for k in touched:
+            touched[k] += [i] if y[k].isnan() else []
+    assert max((seen[-1] - seen[0] + 1 for seen in touched.values() if seen), default=1) == timing.receptive_field
+
+
 # ---- closed form ----------------------------------------------------------------------------------------------------
 
 
