@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 import continual as co
 
+from . import bursts
+from .bursts import Burst
 from .other_library import CantRun, OtherLibrary
-from .timing import MIN_BLOCK, Candidate, Local, Stats, alternate
+from .timing import MIN_BLOCK, Candidate, Local, Stats, Timings, alternate
 from .workloads import Workload
 
 CHUNK = 64  # steps of a chunk
@@ -248,6 +250,8 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
         plain = workload.plain()
         net = co.continual(plain)
     field = row.receptive_field = net.receptive_field
+    if workload.period > 1:
+        return measure_bursts(workload, net, plain, row, effort)
     clip, rival = workload.clip(CHUNK + field - 1), Rival.of(workload.kind)
     try:
         expected = check(net, plain, clip, rival)
@@ -281,4 +285,27 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
     )
     row.chunk, row.forward = chunks.stats("chunk"), chunks.stats("forward")
     row.to_forward = chunks.ratio("chunk", "forward")
+    return row
+
+
+def measure_bursts(workload: Workload, net: Any, plain: nn.Module, row: Row, effort: Effort) -> Row:
+    """Fill the row of a network whose outputs come in bursts. Times are per step of the input."""
+    period = workload.period
+    row.cant_run = row.cant_run or "it has no transposed convolution"
+    clip = workload.clip(Burst.of(net, period).stop + CHUNK)
+    try:
+        bursts.check(net, plain, clip, period, require_equal)
+    except WrongResult as wrong:
+        row.error = f"wrong result: {wrong}"
+        return row
+    ours, theirs = bursts.calls(net, plain, clip, period)
+    steps = alternate([Local("step", ours), Local("cat", theirs)], effort.rounds, effort.min_block)
+    row.to_window, row.shift = steps.ratio("step", "cat"), "cat"
+    per_step = Timings({name: [t / period for t in rounds] for name, rounds in steps.rounds.items()})
+    row.step, row.window = per_step.stats("step"), per_step.stats("cat")
+    row.windows = {"cat": row.window}
+    chunk = clip[:, :, :CHUNK].clone()
+    chunks = alternate([Local("chunk", partial(net.forward_steps, chunk)), Local("forward", partial(plain, chunk))], effort.rounds,
+                       effort.min_block)  # fmt: skip
+    row.chunk, row.forward, row.to_forward = chunks.stats("chunk"), chunks.stats("forward"), chunks.ratio("chunk", "forward")
     return row

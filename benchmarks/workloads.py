@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .bursts import Skip
+
 KINDS = ("dense", "depthwise", "pool", "recurrent", "network")
 
 
@@ -23,7 +25,9 @@ class Layer:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> nn.Module:
-        """The ``torch.nn`` layer."""
+        """The ``torch.nn`` layer; ``Skip`` is a row of layers with a connection around them."""
+        if self.name == "Skip":
+            return Skip(nn.Sequential(*(layer.plain() for layer in self.args)))
         made: nn.Module = getattr(nn, self.name)(*self.args, **self.kwargs)
         return made
 
@@ -37,12 +41,14 @@ class Workload:
         layers: the layers; more than one make an ``nn.Sequential``.
         frame: one step ``(B, C, *S)``.
         kind: one of :data:`KINDS`; the targets depend on it.
+        period: steps after which the pattern of outputs repeats. Above 1 they come in bursts: see :mod:`benchmarks.bursts`.
     """
 
     name: str
     layers: tuple[Layer, ...]
     frame: tuple[int, ...]
     kind: str
+    period: int = 1
 
     def plain(self, seed: int = 0) -> nn.Module:
         """The ``torch.nn`` module, in eval mode.
@@ -94,6 +100,21 @@ def _stack(layer: Layer, depth: int = 10) -> tuple[Layer, ...]:
     return (layer, Layer("ReLU")) * depth
 
 
+def _unet(dims: int, channels: int, kernel: int, depth: int = 2) -> tuple[Layer, ...]:
+    """Down by two, twice as many channels, and up again, ``depth`` times, with skip connections."""
+
+    def conv(inputs: int, outputs: int) -> tuple[Layer, ...]:
+        return Layer(f"Conv{dims}d", (inputs, outputs, kernel), {"padding": kernel // 2}), Layer("ReLU")
+
+    if depth == 0:
+        return conv(channels, channels)
+    two = (2, *(1,) * (dims - 1))
+    down = Layer(f"Conv{dims}d", (channels, 2 * channels, two), {"stride": two})
+    up = Layer(f"ConvTranspose{dims}d", (2 * channels, channels, two), {"stride": two})
+    skip = Layer("Skip", (down, Layer("ReLU"), *_unet(dims, 2 * channels, kernel, depth - 1), up, Layer("ReLU")))
+    return *conv(channels, channels), skip, *conv(2 * channels, channels)
+
+
 WORKLOADS: tuple[Workload, ...] = (
     Workload("Conv3d 64→64 k3, 56²", (_conv3d(64),), (1, 64, 56, 56), "dense"),
     Workload("Conv3d 64→64 k3, 28²", (_conv3d(64),), (1, 64, 28, 28), "dense"),
@@ -108,6 +129,8 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("GRU 128", (Layer("GRU", (128, 128)),), (1, 128), "recurrent"),
     Workload("10 × Conv1d 64 k3 + ReLU", _stack(Layer("Conv1d", (64, 64, 3))), (1, 64), "network"),
     Workload("10 × Conv3d 16 k3 + ReLU, 32²", _stack(_conv3d(16)), (1, 16, 32, 32), "network"),
+    Workload("U-Net of Conv1d 64 k9, down and up by 4", _unet(1, 64, 9), (1, 64), "network", period=4),
+    Workload("U-Net of Conv3d 16 k3, down and up by 4, 32²", _unet(3, 16, 3), (1, 16, 32, 32), "network", period=4),
 )
 
 

@@ -135,6 +135,17 @@ def clip_of(net: Any, clip: Wire) -> Wire:
         return None
 
 
+def refuses_the_length(net: Any, clip: Wire) -> bool:
+    """Whether ``forward`` refuses a clip because branches have different lengths for it, not because it is too short."""
+    try:
+        net.forward(clip)
+    except co.ShapeMismatch as error:
+        return "the branches have" in str(error)
+    except TOO_SHORT:
+        pass
+    return False
+
+
 # ---- the contract ---------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +208,8 @@ def check_purity(net: Any, clip: Wire, rng: random.Random) -> None:
     net.clean_state()
     stream(net, clip, random_split(at, rng), lambda: True, end=False)
     before, snapshot = fingerprint(net._stream), net.get_state()
-    for step, pad_end in ((True, False), (False, False), (False, True)):
+    flush = not refuses_the_end(net, cut(clip, 0, at + size), chunk, before)
+    for step, pad_end in ((True, False), (False, False), *[(False, True)] * flush):
         given = cut(chunk, 0, 1) if step else chunk
         dry = call(net, given, step, pad_end, update_state=False)
         assert_same_state(fingerprint(net._stream), before, f"update_state=False, {step=}, {pad_end=}")
@@ -206,9 +218,20 @@ def check_purity(net: Any, clip: Wire, rng: random.Random) -> None:
     call(net, chunk)
     wanted, outs = fingerprint(net._stream), stream(net, rest, [length(rest)])
     net.set_state(snapshot)
-    call(net, chunk, pad_end=True)
+    call(net, chunk, pad_end=flush)
     assert_same_state(fingerprint(net._stream), wanted, "pad_end=True and the same call without it")
     assert_identical(stream(net, rest, [length(rest)]), outs, "the stream after a flush")
+
+
+def refuses_the_end(net: Any, clip: Wire, chunk: Wire, before: Any) -> bool:
+    """Point 11: whether a stream can't end after a chunk, since branches have different lengths for this clip. It is unharmed."""
+    try:
+        call(net, chunk, pad_end=True, update_state=False)
+    except co.ShapeMismatch:
+        assert clip_of(net, clip) is None, f"the stream refuses to end after {length(clip)} inputs, forward does not"
+        assert_same_state(fingerprint(net._stream), before, "a refused end")
+        return True
+    return False
 
 
 def check_snapshot(net: Any, clip: Wire, rng: random.Random) -> None:
@@ -269,13 +292,16 @@ def outputs_due(net: Any, clip: Tensor) -> list[int]:
     stops a receptive field (and a margin for crops) before the end of the clip.
     """
     total = length(clip)
-    lengths = [length(clip_of(net, clip[:, :, :end])) for end in range(total + 1)]
+    # Lengths that branches can't agree on say nothing: no such clip has outputs.
+    ends = [e for e in range(total + 1) if not refuses_the_length(net, clip[:, :, :e])]
+    lengths = {e: length(clip_of(net, clip[:, :, :e])) for e in ends}
     due = [0]
     for n in range(1, total - net.receptive_field - 12):
         spoilt = clip.clone()
         spoilt[:, :, n:] = float("nan")
-        count = min(lengths[n:])
-        futures = [clip_of(net, spoilt[:, :, :end])[:, :, :count] for end in (n, n + 1, n + 3, total)] if count else []
+        later = [e for e in ends if e >= n]
+        count = min(lengths[e] for e in later)
+        futures = [clip_of(net, spoilt[:, :, :e])[:, :, :count] for e in (*later[:2], *later[3:4], later[-1])] if count else []
         for y in futures:
             known = torch.isclose(y, futures[0], 1e-9, 1e-9).movedim(2, 0).flatten(1).all(1)
             count = min(count, int(known.long().cumprod(0).sum()))

@@ -2,6 +2,7 @@
 
 All layers map ``channels`` to ``channels`` and keep the size of space, so that any of them can follow or stand beside any other.
 A *block* of stride ``s`` and loss ``c`` maps ``e`` frames to ``(e - 1 - c) // s + 1``: blocks that agree in both can be branches.
+A U-Net does so for multiples of its rate alone; for other clips its branches have different lengths, and all refuse them.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import continual as co
+from tests.contract import refuses_the_length
 
 CHANNELS = 2
 SPACE = {1: (), 2: (3,), 3: (4, 3)}
 CONV = {1: co.Conv1d, 2: co.Conv2d, 3: co.Conv3d}
 AVG = {1: co.AvgPool1d, 2: co.AvgPool2d, 3: co.AvgPool3d}
+UP = {1: co.ConvTranspose1d, 2: co.ConvTranspose2d, 3: co.ConvTranspose3d}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 MAX = {1: co.MaxPool1d, 2: co.MaxPool2d, 3: co.MaxPool3d}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
@@ -130,7 +135,7 @@ def _free(draw: Draw, dims: int) -> nn.Module:
     """A layer of any loss: padding beyond the kernel, ``ceil_mode``, "same" with an even kernel, cuts."""
     kernel, dilation, stride = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 1, 2, 3)))
     extent = dilation * (kernel - 1) + 1
-    match draw(st.sampled_from(("conv", "conv", "conv", "wide", "pool", "pool", "trim", "skip"))):
+    match draw(st.sampled_from(("conv", "conv", "conv", "wide", "pool", "pool", "trim", "skip", "rate", "rate"))):
         case "conv":
             return _conv(draw, dims, kernel, dilation, stride, draw(st.integers(0, extent - 1)))
         case "wide":
@@ -140,7 +145,59 @@ def _free(draw: Draw, dims: int) -> nn.Module:
             return _pool(draw, dims, kernel, dilation, stride, padding, draw(st.booleans()))
         case "trim":
             return co.Trim(draw(st.integers(0, 2)), draw(st.integers(0, 3)))
+        case "rate":
+            return _free_rate(draw, dims)
     return co.Skip(draw(st.integers(0, 3)))
+
+
+def _free_rate(draw: Draw, dims: int) -> nn.Module:
+    """Transposed convolution or interpolation of any rate and crop."""
+    space = (1,) * (dims - 1)
+    if draw(st.booleans()):
+        mode = draw(st.sampled_from(("nearest", "nearest-exact", LINEAR[dims], *(["bicubic"] * (dims == 2)))))
+        return co.Upsample(None, (draw(st.sampled_from((2, 3, 1.5, 0.5, 0.75, 1 / 3))), *space), mode)
+    kernel, dilation, rate = draw(st.integers(1, 5)), draw(st.sampled_from((1, 1, 2))), draw(st.integers(1, 3))
+    crop, beyond = draw(st.integers(0, 3)), draw(st.integers(0, max(rate, dilation) - 1))
+    options: dict[str, Any] = {"groups": draw(st.sampled_from((1, CHANNELS))), "dilation": (dilation, *space)}
+    zeros = (0,) * (dims - 1)
+    return UP[dims](CHANNELS, CHANNELS, (kernel, *space), (rate, *space), (crop, *zeros), (beyond, *zeros), **options)
+
+
+def _rise(draw: Draw, dims: int, rate: int) -> nn.Module:
+    """A layer that maps ``e`` frames to ``rate * e``."""
+    kind = draw(st.sampled_from(("transposed", "transposed", "transposed", "nearest", "linear")))
+    if kind != "transposed":
+        mode = LINEAR[dims] if kind == "linear" else draw(st.sampled_from(("nearest", "nearest-exact")))
+        return co.Upsample(None, (rate, *(1,) * (dims - 1)), mode)
+    kernel, dilation, padding = draw(st.integers(1, 5)), draw(st.sampled_from((1, 1, 1, 2))), draw(st.integers(0, 2))
+    extent = dilation * (kernel - 1) + 1
+    beyond = rate + 2 * padding - extent  # what makes the length rate times the input's
+    while not 0 <= beyond < max(rate, dilation):
+        kernel, padding = (kernel, padding + 1) if beyond < 0 else (kernel + 1, padding)
+        beyond = rate + 2 * padding - dilation * (kernel - 1) - 1
+    spaces, pads = _space(draw, dims)
+    return UP[dims](
+        CHANNELS,
+        CHANNELS,
+        (kernel, *spaces),
+        (rate, *(1,) * (dims - 1)),
+        (padding, *pads),
+        (beyond, *(0,) * (dims - 1)),
+        groups=draw(st.sampled_from((1, 1, CHANNELS))),
+        bias=draw(st.sampled_from((True, True, False))),
+        dilation=(dilation, *(1,) * (dims - 1)),
+    )
+
+
+def _fall(draw: Draw, dims: int, rate: int) -> nn.Module:
+    """A layer that maps ``e`` frames to ``e / rate`` where that is a whole number, as a U-Net goes down."""
+    match draw(st.sampled_from(("conv", "pool", "linear"))):
+        case "conv":
+            padding = draw(st.integers(0, 1))
+            return _conv(draw, dims, rate + 2 * padding, 1, rate, padding)
+        case "pool":
+            return _pool(draw, dims, rate, 1, rate, 0)
+    return co.Upsample(None, (1 / rate, *(1,) * (dims - 1)), LINEAR[dims])
 
 
 def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
@@ -190,7 +247,7 @@ def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Modul
         if stride == 1:
             kinds += ["residual"] * (loss >= 0)
         if (stride, loss) == (1, 0):
-            kinds += ["conditional", "twice", "streams"]
+            kinds += ["conditional", "twice", "streams", "up and down", "unet"]
     deeper = depth - 1
     match draw(st.sampled_from(kinds)):
         case "layer":
@@ -214,12 +271,27 @@ def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Modul
             choice = draw(st.booleans())
             a, b = (block(draw, dims, 1, 0, deeper) for _ in range(2))
             return co.Conditional(lambda module, x: choice, a, b)
+        case "up and down":
+            rate = draw(st.integers(2, 3))
+            return co.Sequential(_rise(draw, dims, rate), block(draw, dims, 1, 0, deeper), _fall(draw, dims, rate))
+        case "unet":
+            return _unet(draw, dims, deeper)
         case "twice":
             shared = block(draw, dims, 1, 0, deeper)
             return co.Sequential(shared, _pointwise(draw, dims), shared)
     branches = [block(draw, dims, 1, 0, deeper) for _ in range(2)]
     order = draw(st.sampled_from(([0, 1], [1, 0], [1, 1])))
     return co.Sequential(co.Broadcast(2), co.Parallel(*branches), co.ParallelDispatch(order), co.Reduce("sum"))
+
+
+def _unet(draw: Draw, dims: int, depth: int) -> nn.Module:
+    """Down, a block, up, and a skip connection around them."""
+    rate = draw(st.sampled_from((2, 2, 3)))
+    inner = block(draw, dims, 1, 0, depth)
+    branch = co.Sequential(_fall(draw, dims, rate), inner, _rise(draw, dims, rate))
+    if draw(st.booleans()):
+        return co.Residual(branch, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
+    return co.Sequential(co.BroadcastReduce(co.Identity(), branch, reduce="concat"), CONV[dims](2 * CHANNELS, CHANNELS, 1))
 
 
 def _shrinking(draw: Draw, dims: int, loss: int, depth: int) -> nn.Module:
@@ -251,4 +323,8 @@ def networks_and_clips(
     net = network(draw, dims, depth).to(dtype).eval()
     field = min(net.receptive_field, longest - 20)
     total = draw(st.integers(max(1, field - 3), field + 4 * min(6, int(net.timing.stride)) + 8))
-    return net, torch.randn(draw(st.integers(1, 3)), CHANNELS, total, *SPACE[dims]).to(dtype)
+    clip = torch.randn(draw(st.integers(1, 3)), CHANNELS, total + net.timing.period, *SPACE[dims]).to(dtype)
+    while refuses_the_length(net, clip[:, :, :total]):
+        total += 1
+        assume(total <= clip.shape[2])
+    return net, clip[:, :, :total]

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 import continual as co
-from benchmarks import memory, report
+from benchmarks import bursts, memory, report
 from benchmarks.__main__ import main
+from benchmarks.bursts import Burst
 from benchmarks.measure import CHUNK, Effort, Rival, Row, WrongResult, check, measure, require_equal
 from benchmarks.other_library import CantRun, OtherLibrary, brief
 from benchmarks.timing import Local, Stats, Timings, alternate, calibrate, conditions
-from benchmarks.workloads import KINDS, WORKLOADS, Layer, Workload, choose
+from benchmarks.workloads import KINDS, WORKLOADS, Layer, Workload, _unet, choose
 
 SMALL = Workload("small", (Layer("Conv1d", (4, 4, 3)),), (1, 4), "dense")
 SHORT = Effort(rounds=2, min_block=1e-5)
@@ -86,8 +87,11 @@ def test_workload_builds_and_is_right(workload: Workload) -> None:
     plain = small.plain()
     net = co.continual(plain)
     with torch.inference_mode():
-        expected = check(net, plain, small.clip(net.receptive_field + 7), Rival.of(workload.kind))
-    assert expected.shape[2] == 8
+        if workload.period > 1:
+            expected = bursts.check(net, plain, small.clip(Burst.of(net, 4).stop + 8), workload.period, require_equal)
+        else:
+            expected = check(net, plain, small.clip(net.receptive_field + 7), Rival.of(workload.kind))
+            assert expected.shape[2] == 8
     assert 0.05 < expected.abs().max() < 100  # neither dead nor exploded: the comparison says something
     assert workload.kind in KINDS
     assert json.loads(json.dumps(workload.spec()))[0]["name"] == workload.layers[0].name
@@ -141,6 +145,21 @@ def test_a_recurrent_layer_is_timed_against_a_carried_state(monkeypatch: pytest.
     monkeypatch.setattr(nn.GRU, "forward", lambda self, x, hx=None: forward(self, x))
     row = measure(workload, 1, SHORT)
     assert row.error.startswith("wrong result: window (carried): differs")
+
+
+def test_measure_fills_a_row_of_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Workload("small U-Net", _unet(1, 2, 3), (1, 2), "network", period=4)
+    with conditions(1):
+        row = measure(small, 1, SHORT)
+    assert (row.receptive_field, row.error, row.cant_run) == (26, "", "it has no transposed convolution")
+    assert row.step is not None
+    assert set(row.verdicts) == {"a", "b", "c"}
+    step = co.ConvTranspose1d.advance
+    monkeypatch.setattr(
+        co.ConvTranspose1d, "advance", lambda *a: (None if (out := step(*a))[0] is None else out[0] + 1e-2, out[1])
+    )
+    with conditions(1):
+        assert measure(small, 1, SHORT).error.startswith("wrong result: forward_step: differs")
 
 
 # ---- the other library's process: here it runs ours --------------------------------------------------------------------

@@ -69,6 +69,8 @@ from .transformer import (
     TransformerEncoder,
     TransformerEncoderLayerFactory,
 )
+from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .upsample import Upsample
 from .verify import Report, verify
 
 __version__ = "0.1.0"
@@ -95,6 +97,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CumulativeGroupNorm",
     "CumulativeInstanceNorm1d",
     "CumulativeInstanceNorm2d",
@@ -146,6 +151,7 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",
     "Trim",
+    "Upsample",
     "WindowedGroupNorm",
     "WindowedInstanceNorm1d",
     "WindowedInstanceNorm2d",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
+from .folded import FoldedWeight
 from .local import check_home, named, parameter
 from .module import PaddingMode
 from .registry import Twin
@@ -21,7 +22,7 @@ _CONV: Any = (None, F.conv1d, F.conv2d, F.conv3d)
 _FORMAT = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-class _Conv(Twin, SlidingWindow):
+class _Conv(Twin, FoldedWeight, SlidingWindow):
     """What the three convolutions share; their number of dimensions is data."""
 
     dims: int
@@ -33,11 +34,8 @@ class _Conv(Twin, SlidingWindow):
     dilation: Any
     groups: int
     padding_mode: Any
-    weight: Tensor
     bias: Tensor | None
     _pads: list[tuple[int, int]]
-    _cache: tuple[Tensor, int, int, Tensor] | None = None
-    _prepared = frozenset({"_cache"})
 
     def __init__(
         self,
@@ -189,33 +187,16 @@ class _Conv(Twin, SlidingWindow):
         y = _CONV[self.dims](window, self.weight, self.bias, (1, *self.stride[1:]), (0, *pads), dilation, self.groups)
         return y.squeeze(2)
 
-    def _folded(self) -> Tensor:
-        """The weight with time folded into the input channels, ``(O, k*I, *K)``, in the order of the window.
-
-        It is laid out once per version of the parameter. A change that torch does not count as one (writing to
-        ``weight.data``) is noticed when a stream starts.
-        """
-        weight = self._parameters.get("weight")
-        if not isinstance(weight, nn.Parameter):  # computed by a parametrisation, new at each access
-            return self._fold(self.weight)
-        version = -1 if weight.is_inference() else weight._version
-        cache = self._cache
-        if cache is not None and cache[0] is weight and cache[1] == version and cache[2] == weight.data_ptr():
-            return cache[3]
-        with torch.no_grad():
-            folded = self._fold(weight)
-            folded = folded.contiguous(memory_format=torch.channels_last if folded.ndim == 4 else torch.contiguous_format)
-        self.__dict__["_cache"] = (weight, version, weight.data_ptr(), folded)
-        return folded
-
     def _fold(self, weight: Tensor) -> Tensor:
+        """The weight with time folded into the input channels, ``(O, k*I, *K)``, in the order of the window."""
         if self.groups > 1:
-            return weight[:, 0].t()  # depthwise over time alone: (k, C)
+            return weight[:, 0].t().contiguous()  # depthwise over time alone: (k, C)
         by_time = weight.transpose(1, 2).flatten(1, 2)
-        return by_time.flatten(1) if self._over_time_alone else by_time
+        folded = by_time.flatten(1) if self._over_time_alone else by_time
+        return folded.contiguous(memory_format=torch.channels_last if folded.ndim == 4 else torch.contiguous_format)
 
     def open(self, frame: Frame, opening: Any) -> Node:
-        self.__dict__.pop("_cache", None)
+        self._refold()
         return super().open(frame, opening)
 
     def macs(self, node: Node, frame: Frame) -> int:

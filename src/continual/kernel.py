@@ -115,8 +115,8 @@ class Kernel(nn.Module):
         """What the module is, for a network's signature: name and timing."""
         return f"{type(self).__name__} {self.timing}"
 
-    def macs(self, node: Node, frame: Frame) -> int:
-        """Multiply-adds for one output frame, convolutions and matrix products alone."""
+    def macs(self, node: Node, frame: Frame) -> int | Fraction:
+        """Multiply-adds for one output frame (the mean of several), convolutions and matrix products alone."""
         return 0
 
     def dummy_value(self) -> float:

@@ -251,7 +251,7 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
     if isinstance(module, nn.Upsample):
         factor = module.scale_factor
         if module.size is not None or not isinstance(factor, tuple) or factor[0] != 1:
-            return f"{name} changes the number of frames; over space alone give scale_factor=(1, …)"
+            return f"{name} changes the number of frames: use co.Upsample (or co.continual); over space alone give scale_factor=(1, …)"
     if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)):
         size = module.output_size
         if not isinstance(size, tuple) or size[0] is not None:

@@ -270,7 +270,9 @@ class CoModule(Kernel):
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, Opening())
         quick = self.plan(node, 0) is not None
-        return State(0, frame, node, quick=quick, bursts=not quick and self.timing.bursts, version=_structure[0])
+        timing = self.timing
+        bursts = not quick and timing.bursts
+        return State(0, frame, node, quick=quick, bursts=bursts, steady=timing.steady, version=_structure[0])
 
     def _twin(self, state: State) -> State:
         """A cold state of this network for the steps of a given one, which must be of the same network."""
@@ -324,20 +326,21 @@ class CoModule(Kernel):
         in_place = not torch.is_grad_enabled()
         if in_place:
             state = state.taken()
-        call = Call()
+        if pad_end:  # the end is computed from the state after this chunk, which becomes the stream's if all goes well
+            state = state.clone() if in_place else state.forked()
+        call = Call(steady=state.steady, in_place=in_place)
         e = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, state.node, e, call)
-        if pad_end:
-            ended = state.forked()
-            _apply_forked(call, state, ended)
-            y = join(y, self.advance(None, ended.node, e, Call(final=True))[0])
-        if update_state:
+        if update_state or pad_end:
             if in_place:
                 call.apply_in_place()
             else:
                 call.apply_as_new()
                 state.owned = False
             state.clock = e
+        if pad_end:
+            y = join(y, self.advance(None, state.node, e, Call(final=True))[0])
+        if update_state:
             self.__dict__["_stream"] = state
         return y
 
@@ -348,7 +351,7 @@ class CoModule(Kernel):
             self._twin(state)  # refuses the state of another network
         new = state.forked()
         new.owner = self
-        call = Call()
+        call = Call(steady=state.steady)
         new.clock = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
         call.apply_as_new()
@@ -375,13 +378,3 @@ class CoModule(Kernel):
 
 
 STORED = "stored"  # the kind of a node that was read from a file: names and tensors, no counts
-
-
-def _apply_forked(call: Call, state: State, fork: State) -> None:
-    """Apply a call that was collected on ``state`` to a fork of it instead."""
-    twin = dict(zip(map(id, state.node.walk()), fork.node.walk(), strict=True))
-    moved = Call()
-    moved.ticks = [(twin[id(n)], a, b) for n, a, b in call.ticks]
-    moved.rings = [(twin[id(n)], i, p, c) for n, i, p, c in call.rings]
-    moved.puts = [(twin[id(n)], i, v) for n, i, v in call.puts]
-    moved.apply_as_new()

@@ -155,7 +155,8 @@ class Parallel(Container):
         if call.final and len(set(ends)) > 1:
             raise ShapeMismatch(
                 f"{type(self).__name__}: the stream ends here, and its branches have {ends} output steps for this clip (forward "
-                "refuses it too). Give them equal lengths: the same padding − receptive field balance and stride"
+                "refuses it too). Give them equal lengths: the same padding − receptive field balance and stride; where one goes down and "
+                "up in time, end the stream where its strides divide the length"
             )
         stop = min(have)
         self._leave(x, node, have, stop, call)

@@ -75,6 +75,7 @@ def register_refusal(torch_class: type[nn.Module], reason: str) -> None:
 # Attributes of torch.nn modules that `build_from(module, name=value)` may override before the copy is set up.
 _OVERRIDABLE = (
     "stride", "padding", "dilation", "padding_mode", "ceil_mode", "count_include_pad", "divisor_override", "channel_dim", "output_size",
+    "output_padding",
 )  # fmt: skip
 
 

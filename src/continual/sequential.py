@@ -84,6 +84,8 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
             x, e = run_chunk(cast(CoModule, child), x, kid, e, call)
+            if x is None and call.steady:
+                break
         return x, e
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:

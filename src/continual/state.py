@@ -113,6 +113,7 @@ class Node:
         delay, stride: the counts as far as the fast path needs them (:class:`~continual.timing.Plain`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         wide: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
+        steps: whether chunks of one may run as steps: the counts are plain, whatever is known of the end. ``None``: not asked yet.
     """
 
     __slots__ = (
@@ -128,6 +129,7 @@ class Node:
         "path",
         "seen",
         "sent",
+        "steps",
         "stride",
         "tensors",
         "wide",
@@ -153,6 +155,7 @@ class Node:
         self.stride = 1
         self.memo: Any = None
         self.wide = wide
+        self.steps: bool | None = None
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it."""
@@ -163,7 +166,8 @@ class Node:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
         """A copy of the tree with ``fn`` applied to every tensor."""
         node = Node.__new__(Node)
-        for name in ("path", "kind", "out", "given", "held", "before", "names", "seen", "sent", "delay", "stride", "wide"):
+        names = ("path", "kind", "out", "given", "held", "before", "names", "seen", "sent", "delay", "stride", "wide", "steps")
+        for name in names:
             setattr(node, name, getattr(self, name))
         node.memo = None
         node.tensors = [kept_wide(fn, t) if self.wide else fn(t) for t in self.tensors]
@@ -176,12 +180,14 @@ class Call:
 
     Attributes:
         final: whether the stream ends with this call, so that what waits is flushed and end padding is added.
+        steady: whether nothing can leave where nothing comes, so that empty wires need not be followed.
+        in_place: whether the changes will be made in place, so that :attr:`slots` may be used.
     """
 
-    __slots__ = ("final", "puts", "rings", "slots", "ticks")
+    __slots__ = ("final", "in_place", "puts", "rings", "slots", "steady", "ticks")
 
-    def __init__(self, final: bool = False):
-        self.final = final
+    def __init__(self, final: bool = False, steady: bool = False, in_place: bool = False):
+        self.final, self.steady, self.in_place = final, steady, in_place
         self.slots: list[tuple[Tensor, Tensor]] = []
         self.ticks: list[tuple[Node, int, int]] = []
         self.rings: list[tuple[Node, int, int, Tensor]] = []
@@ -266,6 +272,7 @@ class State:
     owned: bool = field(default=True, repr=False)
     quick: bool = field(default=False, repr=False)
     bursts: bool = field(default=False, repr=False)
+    steady: bool = field(default=False, repr=False)
     version: int = field(default=-1, repr=False)
     stored_signature: str = field(default="", repr=False)
     owner: Any = field(default=None, repr=False, compare=False)  # the network whose state it is known to be

@@ -223,5 +223,6 @@ def check_lengths(name: str, streams: Sequence[Tensor], names: Sequence[str] = (
     if len(set(found)) > 1:
         raise ShapeMismatch(
             f"{name}: the branches have {found} output steps for this clip. Give them equal lengths: the same padding − receptive "
-            "field balance and stride, or residual_shrink / Delay(auto_shrink) where one branch loses frames"
+            "field balance and stride, or residual_shrink / Delay(auto_shrink) where one branch loses frames; where one goes down and up "
+            "in time, give clips of a length that its strides divide"
         )

@@ -122,13 +122,13 @@ def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
         return
     timing = node.before if is_queue else node.before.then(module.timing)
     direct = [row for row in below if row.path.count(".") == node.path.count(".") + bool(node.path) and row.path != node.path]
-    own = 0 if is_queue else sum(module.macs(node, f) for f in frames(node.out))
+    own = Fraction(0 if is_queue else sum(module.macs(node, f) for f in frames(node.out)))
     yield Row(
         path=f"{node.path} (waits)" if is_queue else node.path,
         type="queue" if is_queue else type(module).__name__,
         params=0 if is_queue else sum(p.numel() for p in module.parameters()),
         macs_step=own / Fraction(timing.stride) + sum((r.macs_step for r in direct), Fraction(0)),
-        macs_clip=own * timing.ended(steps) + sum(r.macs_clip for r in direct),
+        macs_clip=int(own * timing.ended(steps)) + sum(r.macs_clip for r in direct),
         receptive_field=timing.receptive_field,
         delay=timing.delay,
         stride=timing.stride,

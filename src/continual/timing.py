@@ -71,6 +71,20 @@ class Timing(ABC):
         """Inputs after which the pattern of outputs repeats."""
         return Fraction(self.stride).numerator
 
+    @property
+    def phased(self) -> bool:
+        """Whether outputs see more or fewer inputs in turns, so that the closed form can't say how many (upsampling)."""
+        return False
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The first and the last input that outputs ``first … last`` see, padding included."""
+        return int(self.stride * first - self.start), int(self.stride * last - self.start) + self.receptive_field - 1
+
+    @property
+    def steady(self) -> bool:
+        """Whether what has been delivered follows from ``n`` alone, whatever is known of the end: no input, no output."""
+        return self.plain(None) is not None
+
     def ended(self, e: int) -> int:
         """How many outputs a clip of ``e`` steps has; 0 where the clip computation refuses it as too short."""
         return self.counts(e, e)[1]
@@ -213,54 +227,6 @@ class Crop(Timing):
 
 
 @dataclass(frozen=True)
-class Upsampling(Timing):
-    """Transposed convolution over time: ``rate`` outputs per input, kernel ``extent``, ``padding`` cut at both ends.
-
-    Nearest-neighbour upsampling is ``Upsampling(rate, extent=rate)``.
-
-    Example:
-        >>> up = Upsampling(2, extent=4, padding=1)
-        >>> up.stride, up.ended(5), [up.delivered(n) for n in range(4)]
-        (Fraction(1, 2), 10, [0, 1, 3, 5])
-    """
-
-    rate: int
-    extent: int
-    padding: int = 0
-    output_padding: int = 0
-
-    def counts(self, n: int, e: int) -> Counts:
-        if e == 0:
-            return 0, 0
-        ended = max(0, (e - 1) * self.rate - 2 * self.padding + self.extent + self.output_padding)
-        return min(max(0, n * self.rate - self.padding), ended), ended
-
-    def plain(self, lead: int | None = 0) -> Plain | None:
-        return None
-
-    @property
-    def receptive_field(self) -> int:  # type: ignore[override]
-        return (self.extent - 1) // self.rate + 1
-
-    @property
-    def stride(self) -> Fraction:  # type: ignore[override]
-        return Fraction(1, self.rate)
-
-    @property
-    def start(self) -> int:  # type: ignore[override]
-        return (self.extent - 1 - self.padding) // self.rate
-
-    @property
-    def end(self) -> Fraction:  # type: ignore[override]
-        length = Fraction(self.extent + self.output_padding - 2 * self.padding - 1, self.rate)
-        return length - 1 + self.receptive_field - self.start
-
-    @property
-    def settled(self) -> int:
-        return 2 + (self.padding + self.extent + self.output_padding) // self.rate
-
-
-@dataclass(frozen=True)
 class Sequence(Timing):
     """Timings in a row: strides multiply, ``R = R1 + s1*(R2 - 1)``, ``start = start1 + s1*start2``."""
 
@@ -280,6 +246,10 @@ class Sequence(Timing):
             delay, stride, lead = delay + stride * plain.delay, stride * plain.stride, plain.lead
         return Plain(delay, stride, lead)
 
+    @cached_property
+    def steady(self) -> bool:
+        return all(p.steady for p in self.parts)
+
     def _with_strides(self) -> Iterator[tuple[Timing, int | Fraction]]:
         stride: int | Fraction = 1
         for part in self.parts:
@@ -288,19 +258,30 @@ class Sequence(Timing):
 
     @cached_property
     def stride(self) -> int | Fraction:  # type: ignore[override]
-        return _whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
+        return whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
+
+    @cached_property
+    def phased(self) -> bool:
+        return any(p.phased for p in self.parts)
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        for part in reversed(self.parts):
+            first, last = part.span(first, last)
+        return first, last
 
     @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
+        if self.phased:
+            return widest(self)
         return 1 + math.ceil(sum(s * (p.receptive_field - 1) for p, s in self._with_strides()))
 
     @cached_property
     def start(self) -> int | Fraction:  # type: ignore[override]
-        return _whole(sum((s * p.start for p, s in self._with_strides()), start=Fraction(0)))
+        return whole(sum((s * p.start for p, s in self._with_strides()), start=Fraction(0)))
 
     @cached_property
     def end(self) -> int | Fraction:  # type: ignore[override]
-        return _whole(sum((s * p.end for p, s in self._with_strides()), start=Fraction(0)))
+        return whole(sum((s * p.end for p, s in self._with_strides()), start=Fraction(0)))
 
     @cached_property
     def period(self) -> int:
@@ -342,6 +323,10 @@ class Parallel(Timing):
         return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None)
 
     @cached_property
+    def steady(self) -> bool:
+        return all(b.steady for b in self.branches)
+
+    @cached_property
     def lengths_agree(self) -> bool:
         """Whether all branches have the same number of outputs for every clip."""
         return len({b.start + b.end - b.receptive_field for b in self.branches}) == 1
@@ -355,7 +340,17 @@ class Parallel(Timing):
         return max(b.start for b in self.branches)
 
     @cached_property
+    def phased(self) -> bool:
+        return any(b.phased for b in self.branches)
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        spans = [b.span(first, last) for b in self.branches]
+        return min(s[0] for s in spans), max(s[1] for s in spans)
+
+    @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
+        if self.phased:
+            return widest(self)
         return math.ceil(self.start + max(b.receptive_field - b.start for b in self.branches))
 
     @cached_property
@@ -371,7 +366,13 @@ class Parallel(Timing):
         return max(b.settled for b in self.branches)
 
 
-def _whole(value: int | Fraction) -> int | Fraction:
+def widest(timing: Timing) -> int:
+    """The largest number of inputs from the first to the last that an output sees, over a period of outputs."""
+    spans = (timing.span(j, j) for j in range(int(timing.period / Fraction(timing.stride))))
+    return max(1, max(last - first + 1 for first, last in spans))
+
+
+def whole(value: int | Fraction) -> int | Fraction:
     """Fractions that are whole numbers as ints."""
     return int(value) if Fraction(value).denominator == 1 else Fraction(value)
 

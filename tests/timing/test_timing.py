@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import pickle
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from continual import ShapeMismatch
 from continual.alignment import waiting
-from continual.timing import IDENTITY, Crop, Parallel, Timing, Upsampling, Window
+from continual.resampling import Interpolation, Upsampling
+from continual.timing import IDENTITY, Crop, Parallel, Timing, Window
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]
@@ -58,6 +60,24 @@ def upsampling(u: int, extent: int, p: int, out: int) -> Case:
     return Upsampling(u, extent, p, out), op
 
 
+def interpolation(factor: Fraction, kind: str) -> Case:
+    mode = {"linear": "linear", "cubic": "bicubic"}.get(kind, kind)
+
+    def op(x: Tensor) -> Tensor:
+        basis = torch.eye(_at_least(x).shape[2], dtype=torch.float64).unsqueeze(1)
+        scale: list[float] = [float(factor)]
+        if kind == "cubic":
+            weights = F.interpolate(basis.unsqueeze(3), scale_factor=[*scale, 1.0], mode=mode).squeeze(3)
+        else:
+            weights = F.interpolate(basis, scale_factor=scale, mode=mode)
+        # What has no weight is not seen: torch multiplies it by zero, which NaN survives. All outputs differ, also those that repeat
+        # a frame: what follows would else not show that there is one frame more.
+        y = torch.where(weights.abs() < 1e-9, 0, weights * x.transpose(0, 2)).sum(0, keepdim=True)
+        return y * torch.linspace(1, 2, 1000, dtype=torch.float64)[: y.shape[2]] + 0.37
+
+    return Interpolation(factor, kind), op
+
+
 def sequence(*cases: Case) -> Case:
     def op(x: Tensor) -> Tensor:
         for _, fn in cases:
@@ -88,9 +108,16 @@ reflections = st.tuples(st.integers(1, 4), small, small).map(lambda w: reflect(w
 
 @st.composite
 def transposed(draw: Any) -> Case:
-    u = draw(st.integers(2, 3))
+    u = draw(st.integers(1, 3))
     extent = draw(st.integers(u, u + 3))  # below u, outputs between the taps see no input at all
     return upsampling(u, extent, draw(st.integers(0, (extent - 1) // 2)), draw(st.integers(0, u - 1)))
+
+
+interpolations = st.builds(
+    interpolation,
+    st.sampled_from([Fraction(f) for f in (2, 3, 4, "3/2", "5/2", "1/2", "1/3", "2/3", "3/4", "5/3")]),
+    st.sampled_from(("nearest", "nearest-exact", "linear", "cubic")),
+)
 
 
 @st.composite
@@ -107,7 +134,8 @@ def branches(draw: Any, inner: st.SearchStrategy[Case] = steady, wide: bool = Tr
 
 
 parallels = branches().map(lambda found: parallel(*found))
-parts = st.one_of(windows, windows, crops, parallels, transposed())
+rates = st.one_of(transposed(), interpolations)
+parts = st.one_of(windows, windows, crops, parallels, rates)
 compositions = st.lists(parts, min_size=1, max_size=4).map(lambda found: sequence(*found))
 plain_compositions = st.lists(
     st.one_of(ordinary, crops, branches(crops, wide=False).map(lambda b: parallel(*b))), min_size=1, max_size=4
@@ -209,6 +237,47 @@ def test_counts_of_long_streams_are_exact():
     assert timing.delivered(n + 42) - timing.delivered(n) == 1
 
 
+@given(case=compositions, ahead=st.lists(st.integers(0, 6), min_size=1, max_size=12))
+def test_steady_timings_deliver_whatever_is_known_of_the_end(case: Case, ahead: list[int]):
+    """And nothing where nothing comes: on this stands that empty wires are not followed."""
+    timing, _ = case
+    note(timing)
+    assume(timing.steady)
+    for n in range(1, 30):
+        assert {timing.counts(n, n + more)[0] for more in ahead} == {timing.delivered(n)}
+    assert timing.counts(0, 5)[0] == 0
+
+
+@given(extent=st.integers(1, 6), crop=small, beyond=small, lead=st.integers(0, 5))
+def test_transposed_convolution_of_rate_1_is_a_window(extent: int, crop: int, beyond: int, lead: int):
+    timing, plain = Upsampling(1, extent, crop, beyond), Upsampling(1, extent, crop, beyond).plain(lead)
+    same = Window(extent, 1, extent - 1 - crop, extent - 1 - crop + beyond)
+    assert [timing.counts(n, n + lead) for n in range(1, 20)] == [same.counts(n, n + lead) for n in range(1, 20)]
+    assert [timing.counts(n, n + lead)[0] for n in range(1, 20)] == [max(0, n - plain.delay) for n in range(1, 20)]
+    assert {e - n for n, e in (timing.counts(n, n + lead) for n in range(1, 20)) if n} <= {plain.lead}
+    assert timing.steady == (timing.plain(None) is not None)
+    assert (timing.stride, timing.receptive_field) == (1, same.receptive_field)
+
+
+@given(case=st.lists(st.one_of(ordinary, rates), min_size=1, max_size=3).map(lambda found: sequence(*found)))
+@settings(max_examples=settings().max_examples // 2)
+def test_receptive_field_is_the_widest_span_of_a_period(case: Case):
+    """Where there is upsampling, outputs see more or fewer inputs in turns."""
+    timing, op = case
+    note(timing)
+    outputs = int(timing.period / Fraction(timing.stride))
+    assume(timing.phased and timing.period <= 12 and outputs <= 24)
+    j = -(-40 // timing.period) * outputs  # in the middle of the clip
+    touched: dict[int, list[int]] = {k: [] for k in range(j, j + outputs)}
+    for i in range(total := 80 + 4 * timing.period + timing.receptive_field):
+        clip = torch.zeros(1, 1, total, dtype=torch.float64)
+        clip[:, :, i] = float("nan")
+        y = op(clip)[0, 0]
+        for k in touched:
+            touched[k] += [i] if y[k].isnan() else []
+    assert max((seen[-1] - seen[0] + 1 for seen in touched.values() if seen), default=1) == timing.receptive_field
+
+
 # ---- closed form ----------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +331,7 @@ def test_end_padding_gives_the_length(cases: list[Case]):
 # ---- queues ---------------------------------------------------------------------------------------------------------
 
 
-@given(before=st.lists(st.one_of(windows, crops, transposed()), max_size=2), found=branches())
+@given(before=st.lists(st.one_of(windows, crops, rates), max_size=2), found=branches())
 def test_queues_are_as_deep_as_needed_and_no_deeper(before: list[Case], found: list[Case]):
     prior, timings = Timing.sequence(*(t for t, _ in before)), tuple(t for t, _ in found)
     note(f"{timings} after {prior}")
@@ -279,6 +348,7 @@ VALUES = [
     Window(3, 2, 1, 1),
     Crop(1, 2),
     Upsampling(2, 4, 1),
+    Interpolation(Fraction(3, 2), "linear"),
     Window(3).then(Crop(0, 1)),
     Parallel((Window(3, start=1, end=1), Window())),
 ]
