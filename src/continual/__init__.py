@@ -5,7 +5,7 @@
 (1, True)
 """
 
-from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip
+from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip, utils
 from .adaptive import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -37,6 +37,7 @@ from .state import State
 from .storage import load_state, save_state
 from .summary import summary
 from .timing import Timing
+from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
 __version__ = "0.1.0"
@@ -96,14 +97,18 @@ __all__ = [
     "conv",
     "convert",
     "delay",
+    "flat_state_dict",
     "forward_stepping",
     "linear",
     "load_state",
+    "load_state_dict",
     "module",
     "pooling",
     "save_state",
     "shape",
-    "summary",
-    "verify",
     "skip",
+    "state_dict",
+    "summary",
+    "utils",
+    "verify",
 ]

@@ -14,6 +14,7 @@ from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from .inputs import check_lengths, frame_of, join, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
+from .utils import FlatNames
 
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
 
@@ -34,7 +35,7 @@ def structure_changed() -> None:
     _structure[0] += 1
 
 
-class CoModule(Kernel):
+class CoModule(FlatNames, Kernel):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:
