@@ -257,7 +257,7 @@ def test_versions_of_modules_are_kept():
     assert co.state_dict(net, flatten=True)._metadata["0.norm"] == {"version": 2}
     for make in (lambda: net.state_dict(), lambda: co.state_dict(net, flatten=True)):
         checkpoint = make()
-        del checkpoint[[k for k in checkpoint if k.endswith("num_batches_tracked")][0]]
+        del checkpoint[next(k for k in checkpoint if k.endswith("num_batches_tracked"))]
         with pytest.raises(RuntimeError, match="Missing key.*0.norm.num_batches_tracked"):
             co.load_state_dict(net, checkpoint, flatten=True)
 

@@ -6,14 +6,6 @@
 """
 
 from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip, utils
-from .adaptive import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
-)
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
@@ -30,7 +22,20 @@ from .errors import (
 )
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
-from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from .shape import Reshape
 from .skip import Skip
 from .state import State
