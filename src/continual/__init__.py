@@ -5,7 +5,7 @@
 (1, True)
 """
 
-from . import closure, container, conv, convert, delay, linear, module, pooling, shape, skip, utils
+from . import closure, container, conv, convert, counting, delay, linear, module, pooling, shape, skip, utils
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
@@ -101,6 +101,7 @@ __all__ = [
     "continual",
     "conv",
     "convert",
+    "counting",
     "delay",
     "flat_state_dict",
     "forward_stepping",
