@@ -74,7 +74,7 @@ def earlier_names(module: nn.Module, keys: Iterable[str], prefix: str = "") -> d
     added: dict[str, str] = {}
     for path, container in module.named_modules(remove_duplicate=False):
         if getattr(container, "auto_delay", False):
-            children: dict[str, Any] = dict(container.named_children())
+            children: dict[str, Any] = container._modules
             delays = {name: child.delay for name, child in children.items()}
             number = "1" if hasattr(container, "predicate") else "0"  # a Conditional delays before its branch, others behind it
             added |= {f"{path}.{n}".lstrip("."): number for n, delay in delays.items() if delay < max(delays.values())}

@@ -108,8 +108,8 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
 
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> Sequential:
     made = Sequential()
-    for name, child in module.named_children():
-        made.add_module(name, to_continual(child, memo, f"{path}.{name}".lstrip(".")))
+    for name, child in module._modules.items():  # named_children leaves out a module that comes again
+        made.add_module(name, to_continual(cast(nn.Module, child), memo, f"{path}.{name}".lstrip(".")))
     made._changed()
     made.training = module.training
     return made
