@@ -140,6 +140,17 @@ def test_shared_weights_stay_shared():
     check_contract(net, clip(2, 2, 15), module)
 
 
+def test_a_module_that_comes_twice_runs_twice():
+    """`named_children` leaves the second one out, and the network was one layer short."""
+    conv, act = nn.Conv1d(2, 2, 3, padding=1), nn.Tanh()
+    module = nn.Sequential(conv, act, conv, act).double()
+    net = co.continual(module)
+    assert len(net) == 4
+    assert net[0] is net[2]
+    assert list(net.state_dict()) == list(module.state_dict())
+    check_contract(net, clip(2, 2, 15), module)
+
+
 def test_dtype_and_requires_grad_are_kept():
     module = nn.Sequential(nn.Conv1d(2, 2, 3), nn.Dropout(), nn.Sequential(nn.Conv1d(2, 2, 1))).half()
     module[0].bias.requires_grad_(False)

@@ -10,6 +10,7 @@ from . import (
     container,
     conv,
     convert,
+    counting,
     delay,
     linear,
     module,
@@ -20,14 +21,7 @@ from . import (
     shape,
     skip,
     transformer,
-)
-from .adaptive import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
+    utils,
 )
 from .cells import GRUCell, LSTMCell, RNNCell
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
@@ -53,7 +47,20 @@ from .norms import (
     WindowedInstanceNorm3d,
     WindowedLayerNorm,
 )
-from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from .positional_encoding import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
 from .rnn import GRU, LSTM, RNN
 from .shape import Reshape
@@ -71,6 +78,7 @@ from .transformer import (
 )
 from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .upsample import Upsample
+from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
 __version__ = "0.1.0"
@@ -165,10 +173,13 @@ __all__ = [
     "continual",
     "conv",
     "convert",
+    "counting",
     "delay",
+    "flat_state_dict",
     "forward_stepping",
     "linear",
     "load_state",
+    "load_state_dict",
     "module",
     "multihead_attention",
     "pooling",
@@ -177,7 +188,9 @@ __all__ = [
     "save_state",
     "shape",
     "skip",
+    "state_dict",
     "summary",
     "transformer",
+    "utils",
     "verify",
 ]

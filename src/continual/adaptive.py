@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .module import PaddingMode
-from .pooling import _AvgPool, _MaxPool, _Pool
+from .pools import _AvgPool, _MaxPool, _Pool
 
 Size = int | None | Sequence[int | None]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, baddbmm, bmm, nn  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
 
 from .errors import NotStreamable, ShapeMismatch
 from .folded import FoldedWeight
@@ -154,7 +154,7 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
     def _product(self, windows: Tensor) -> Tensor:
         """The convolution of windows ``(B, k*I, n)``, side by side, as one matrix product."""
         folded, bias = self._folded().expand(windows.shape[0], -1, -1), parameter(self, "bias")
-        return torch.bmm(folded, windows) if bias is None else torch.baddbmm(bias.unsqueeze(1), folded, windows)
+        return bmm(folded, windows) if bias is None else baddbmm(bias.unsqueeze(1), folded, windows)
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         if self._last or (self.groups > 1 and self.dims == 1):

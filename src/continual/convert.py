@@ -7,19 +7,24 @@ from typing import Any
 from torch import nn
 
 from . import norm_choice  # noqa: F401 (it registers its conversions)
-from .adaptive import (
+from .conv import Conv1d, Conv2d, Conv3d
+from .linear import Linear
+from .local import forward_stepping
+from .module import CoModule
+from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
     AdaptiveAvgPool3d,
     AdaptiveMaxPool1d,
     AdaptiveMaxPool2d,
     AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
 )
-from .conv import Conv1d, Conv2d, Conv3d
-from .linear import Linear
-from .local import forward_stepping
-from .module import CoModule
-from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .registry import register, register_twin, register_window, with_options
 
 __all__ = ["continual", "forward_stepping", "register"]

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
+from .counting import Countable
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from .inputs import check_lengths, frame_of, join, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
+from .utils import FlatNames
 
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
 
@@ -34,7 +36,7 @@ def structure_changed() -> None:
     _structure[0] += 1
 
 
-class CoModule(Kernel):
+class CoModule(FlatNames, Countable, Kernel):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:

@@ -1,0 +1,87 @@
+"""The import paths that code written for continual-inference 1.2.4 uses: DESIGN.md, section 8, and API.md, part 1.
+
+`continual.onnx` comes with export.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import continual as co
+
+CONVOLUTIONS = "Conv1d Conv2d Conv3d"
+POOLS = (
+    "AvgPool1d AvgPool2d AvgPool3d MaxPool1d MaxPool2d MaxPool3d "
+    "AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool2d AdaptiveMaxPool3d"
+)
+RECURRENT = "RNN GRU LSTM"
+ATTENTION = "SingleOutputMultiheadAttention RetroactiveMultiheadAttention"
+TRANSFORMERS = (
+    "SingleOutputTransformerEncoderLayer RetroactiveTransformerEncoderLayer TransformerEncoderLayerFactory TransformerEncoder"
+)
+CONTAINERS = "Sequential Parallel Broadcast ParallelDispatch Reduce BroadcastReduce Residual Conditional"
+CLOSURES = "Lambda Add Multiply Constant Zero One Identity"
+
+PATHS: dict[str, str] = {
+    "container": CONTAINERS,
+    "closure": CLOSURES,
+    "convert": "continual forward_stepping register",
+    "conv": CONVOLUTIONS,
+    "pooling": POOLS,
+    "rnn": RECURRENT,
+    "linear": "Linear",
+    "delay": "Delay",
+    "skip": "Skip",
+    "shape": "Reshape",
+    "transformer": TRANSFORMERS,
+    "multihead_attention": ATTENTION,
+    "positional_encoding": "RecyclingPositionalEncoding",
+    "utils": "flat_state_dict state_dict load_state_dict",
+    "module": "CoModule call_mode PaddingMode",
+}
+PENDING = {
+    "rnn",
+    "transformer",
+    "multihead_attention",
+    "positional_encoding",
+}  # being written; each is deleted here when it is there
+
+NOT_AT_THE_TOP = {"register"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_names_are_where_existing_code_imports_them_from(path: str):
+    if path in PENDING:
+        pytest.skip("being written")
+    module = importlib.import_module(f"continual.{path}")
+    assert getattr(co, path) is module, f"`import continual as co; co.{path}` has to work without a further import"
+    for name in PATHS[path].split():
+        assert hasattr(module, name), f"from continual.{path} import {name}"
+        if name not in NOT_AT_THE_TOP:
+            assert getattr(co, name) is getattr(module, name), f"co.{name} is another object"
+
+
+@pytest.mark.parametrize("path", sorted(PENDING))
+def test_what_is_pending_is_not_there_yet(path: str):
+    """Otherwise its row would go untested."""
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"continual.{path}")
+
+
+def test_all_is_what_is_there():
+    assert len(co.__all__) == len(set(co.__all__))
+    assert [name for name in co.__all__ if not hasattr(co, name)] == []
+    names = {name for path, names in PATHS.items() if path not in PENDING for name in names.split()}
+    assert (names | (PATHS.keys() - PENDING)) - NOT_AT_THE_TOP <= set(co.__all__)
+
+
+def test_no_optional_package_and_nothing_slow_is_imported():
+    """An import costs some 50 ms beyond torch's second; each of these would add more than that."""
+    heavy = ["numpy", "torch.onnx", "torch._dynamo", "torch._inductor", "torch.export", "torch.utils.flop_counter", "ptflops"]
+    code = f"import sys, torch; before = set(sys.modules); import continual; print([m for m in {heavy} if m in set(sys.modules) - before])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
