@@ -401,8 +401,25 @@ CONVERSIONS: dict[type[nn.Module], Callable[[], nn.Module]] = {
     nn.Flatten: lambda: nn.Flatten(3),
     nn.Unflatten: lambda: nn.Unflatten(3, (2, 2)),
     nn.Upsample: lambda: nn.Upsample(scale_factor=(1, 2)),
+    nn.RNN: lambda: nn.RNN(4, 6, nonlinearity="relu"),
+    nn.GRU: lambda: nn.GRU(4, 6, num_layers=2),
+    nn.LSTM: lambda: nn.LSTM(4, 6, proj_size=3),
+    **{cell: lambda cell=cell: cell(4, 6) for cell in (nn.RNNCell, nn.GRUCell, nn.LSTMCell)},
+    nn.ConvTranspose1d: lambda: nn.ConvTranspose1d(4, 6, 4, stride=2),
+    nn.ConvTranspose2d: lambda: nn.ConvTranspose2d(4, 6, 3, groups=2),
+    nn.ConvTranspose3d: lambda: nn.ConvTranspose3d(4, 6, 3, bias=False),
+    nn.GroupNorm: lambda: nn.GroupNorm(2, 4),
+    nn.MultiheadAttention: lambda: nn.MultiheadAttention(4, 2, add_bias_kv=True, kdim=3),
+    nn.TransformerEncoderLayer: lambda: nn.TransformerEncoderLayer(4, 2, 8),
+    nn.TransformerEncoder: lambda: nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 3, nn.LayerNorm(4), enable_nested_tensor=False
+    ),
     **{pool: lambda pool=pool: pool((None, 1)) for pool in (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)},
     **{pool: lambda pool=pool: pool((None, 1, 1)) for pool in (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)},
+}
+OPTIONS: dict[type[nn.Module], dict[str, Any]] = {
+    nn.GroupNorm: {"time_norm": "cumulative"},
+    **dict.fromkeys((nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder), {"sequence_len": 5}),
 }
 WITHOUT_ARGUMENTS = {cls for cls in LOCAL if cls not in CONVERSIONS}
 
@@ -416,7 +433,7 @@ def test_no_conversion_is_forgotten():
 @pytest.mark.parametrize("cls", [*CONVERSIONS, *sorted(WITHOUT_ARGUMENTS, key=lambda c: c.__name__)], ids=lambda c: c.__name__)
 def test_the_checkpoint_of_a_module_loads_into_its_twin(cls: type[nn.Module]):
     module = CONVERSIONS.get(cls, cls)().eval()
-    net = co.continual(module)
+    net = co.continual(module, **OPTIONS.get(cls, {}))
     for value in module.state_dict().values():  # the twin has copies, so what it gets now can only come from the checkpoint
         value.copy_(torch.randn(value.shape) * 5)
     checkpoint = module.state_dict()
