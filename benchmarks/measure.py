@@ -25,7 +25,8 @@ TOLERANCE = 1e-5
 # The targets: our step over the window's, our chunk over the plain clip's, the other library's step over ours.
 RECURRENT_TARGET = 1.1
 CHUNK_TARGET = 1.2
-OTHER_TARGET = {"dense": 5.0, "depthwise": 2.0, "pool": 2.0, "network": 2.0}
+NETWORKS = ("network", "encoder", "attention")
+OTHER_TARGET = {"dense": 5.0, "depthwise": 2.0, "pool": 2.0, "encoder": 20.0, "network": 2.0}
 
 
 class WrongResult(ArithmeticError):
@@ -80,9 +81,9 @@ class Row:
         if self.to_window is None or self.to_forward is None:
             return {"a": None, "b": None, "c": None}
         against = self.to_window.median
-        other = OTHER_TARGET.get(self.kind)
+        other, limit = OTHER_TARGET.get(self.kind), RECURRENT_TARGET if self.kind == "recurrent" else 1
         return {
-            "a": against < 1 if self.kind == "network" else against <= (RECURRENT_TARGET if self.kind == "recurrent" else 1),
+            "a": against < 1 if self.kind in NETWORKS else against <= limit,
             "b": self.to_forward.median <= CHUNK_TARGET,
             "c": None if self.to_other is None or other is None else self.to_other.median >= other,
         }
@@ -185,9 +186,49 @@ class Rival:
     clip: Callable[[nn.Module, Tensor], Tensor] = lambda plain, clip: plain(clip)
 
     @staticmethod
-    def of(kind: str) -> Rival:
-        """The rival of a kind of workload."""
-        return CARRIED if kind == "recurrent" else SHIFTED
+    def of(workload: Workload, field: int) -> Rival:
+        """The rival of a workload whose receptive field is so long."""
+        if workload.kind in ("encoder", "attention"):
+            return tokens(field, workload.options["sequence_len"] if workload.options.get("causal") else None)
+        return CARRIED if workload.kind == "recurrent" else SHIFTED
+
+
+def tokens(field: int, band: int | None) -> Rival:
+    """What a user of an encoder on ``(B, T, E)`` does: recompute the window for the newest token.
+
+    Args:
+        field: tokens in the window.
+        band: how many of them a token sees in each layer; ``None`` for all.
+    """
+    mask = None if band is None else _band(field, band)
+
+    def shift(plain: nn.Module, first: Tensor) -> Step:
+        buffer = first.transpose(1, 2).clone()
+
+        def step(frame: Tensor) -> Tensor:
+            nonlocal buffer
+            buffer = torch.cat((buffer[:, 1:], frame.unsqueeze(1)), 1)
+            y: Tensor = plain(buffer, mask=mask)
+            return y[:, -1].unsqueeze(2)
+
+        return step
+
+    def clip(plain: nn.Module, x: Tensor) -> Tensor:
+        """A token of each window; windows of a band are computed as one clip."""
+        if band is None:
+            windows = x.unfold(2, field, 1).permute(0, 2, 3, 1).flatten(0, 1)
+            y: Tensor = plain(windows)[:, -1]
+            return y.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
+        y = plain(x.transpose(1, 2), mask=_band(x.shape[2], band))
+        return y[:, field - 1 :].transpose(1, 2)
+
+    return Rival({"cat": shift}, clip=clip)
+
+
+def _band(size: int, band: int) -> Tensor:
+    """A mask that hides all but ``band`` tokens up to one's own."""
+    ages = torch.arange(size).unsqueeze(1) - torch.arange(size)
+    return (ages < 0) | (ages >= band)
 
 
 SHIFTED = Rival({"cat": shift_by_cat, "roll": shift_by_roll, "copy": shift_by_copy})
@@ -220,7 +261,8 @@ def check(net: Any, plain: nn.Module, clip: Tensor, rival: Rival = SHIFTED) -> T
     few, first = clip[:, :, :some], clip[:, :, :field]
 
     net.clean_state()
-    require_equal("forward_step", steps_of(net.forward_step, few), expected[:, :, : some - field + 1])
+    whole = steps_of(net.forward_step, few)[:, :, field - some - 1 :]  # those that see a whole window
+    require_equal("forward_step", whole, expected[:, :, : some - field + 1])
     net.clean_state()
     net.forward_steps(clip[:, :, : field - 1])
     require_equal("forward_steps", net.forward_steps(clip[:, :, field - 1 :]), expected)
@@ -248,11 +290,11 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
     row = Row(workload.name, workload.kind, threads, cant_run=cant_run)
     with torch.inference_mode(False):  # ordinary parameters, as in a network that was loaded before
         plain = workload.plain()
-        net = co.continual(plain)
+        net = co.continual(plain, **workload.options)
     field = row.receptive_field = net.receptive_field
     if workload.period > 1:
         return measure_bursts(workload, net, plain, row, effort)
-    clip, rival = workload.clip(CHUNK + field - 1), Rival.of(workload.kind)
+    clip, rival = workload.clip(CHUNK + field - 1), Rival.of(workload, field)
     try:
         expected = check(net, plain, clip, rival)
     except WrongResult as wrong:

@@ -38,13 +38,15 @@ HEADER: Cells = [
 LEGEND = f"""\
 *step*: `forward_step`. *window*: the plain `torch.nn` module on a clip buffer of the receptive field that is shifted by one
 frame, shift included, by the fastest of three ways (named beside the number); for a recurrent layer the plain module called
-with one step and the state that it returned before (*carried*). *chunk*: `forward_steps` on {CHUNK} steps of a
+with one step and the state that it returned before (*carried*); for an encoder `nn.TransformerEncoder` on the window's tokens (with
+the band for a mask where it is causal), and for its *clip* on all windows as a batch. *chunk*: `forward_steps` on {CHUNK} steps of a
 running stream. *clip*: the plain module's `forward` on as many outputs ({CHUNK} + R - 1 frames). *other*: `forward_step` of
 the other library. Batch 1, float32, `torch.inference_mode`, denormals flushed; medians, and ratios taken within each round.
 
 Targets: (a) at most 1 for a layer, {RECURRENT_TARGET:g} for a recurrent one, below 1 for a network; (b) at most
-{CHUNK_TARGET:g}; (c) at least {OTHER_TARGET["dense"]:g} for a dense convolution, {OTHER_TARGET["network"]:g} for all else, none
-for a recurrent layer."""
+{CHUNK_TARGET:g}; (c) at least {OTHER_TARGET["dense"]:g} for a dense convolution,
+{OTHER_TARGET["encoder"]:g} for an encoder of 2 layers, {OTHER_TARGET["network"]:g} for all else, none for a recurrent layer
+and for other encoders."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ import continual as co
 
 def made(layer: dict[str, Any]) -> nn.Module:
     """A layer of the library, or of torch where the library has none by that name."""
+    if layer["name"] == "TransformerEncoder":
+        channels, heads, hidden, layers = layer["args"]
+        inner = nn.TransformerEncoderLayer(channels, heads, hidden, batch_first=True)
+        return nn.TransformerEncoder(inner, layers, enable_nested_tensor=False)
     args = [tuple(a) if isinstance(a, list) else a for a in layer["args"]]
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in layer["kwargs"].items()}
     found: nn.Module = (getattr(co, layer["name"], None) or getattr(nn, layer["name"]))(*args, **kwargs)
@@ -55,6 +59,10 @@ class Worker:
             state = torch.load(weights, weights_only=True)
             if state:
                 net.load_state_dict(state)
+            if isinstance(net, nn.TransformerEncoder):
+                if layers[0]["kwargs"].get("causal"):
+                    raise TypeError("it has no causal encoder")
+                net = co.TransformerEncoder.build_from(net, layers[0]["kwargs"]["sequence_len"]).eval()
         self.step = net.forward_step
         frames = torch.load(clip, weights_only=True)
         outputs = [y for y in (self.step(frames[:, :, t]) for t in range(frames.shape[2])) if y is not None]

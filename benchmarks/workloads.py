@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .bursts import Skip
 
-KINDS = ("dense", "depthwise", "pool", "recurrent", "network")
+KINDS = ("dense", "depthwise", "pool", "recurrent", "encoder", "attention", "network")
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,16 @@ class Layer:
         """The ``torch.nn`` layer; ``Skip`` is a row of layers with a connection around them."""
         if self.name == "Skip":
             return Skip(nn.Sequential(*(layer.plain() for layer in self.args)))
+        if self.name == "TransformerEncoder":
+            return encoder(*self.args)
         made: nn.Module = getattr(nn, self.name)(*self.args, **self.kwargs)
         return made
+
+
+def encoder(channels: int, heads: int, hidden: int, layers: int) -> nn.Module:
+    """An encoder as ``torch.nn`` has it, on clips ``(B, T, E)``."""
+    layer = nn.TransformerEncoderLayer(channels, heads, hidden, batch_first=True)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
 @dataclass(frozen=True)
@@ -55,12 +63,13 @@ class Workload:
 
         Weights are drawn so that the signal neither dies nor explodes over ten layers: with torch's defaults the outputs
         of the networks are so small that a comparison would say little. Recurrent layers keep torch's weights: larger ones
-        would amplify rounding errors from step to step.
+        would amplify rounding errors from step to step. Encoders do too: their norms take care of the signal.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             made = [layer.plain() for layer in self.layers]
-            for weight in (p for m in made for p in m.parameters() if p.ndim > 1 and not isinstance(m, nn.RNNBase)):
+            drawn = [m for m in made if not isinstance(m, (nn.RNNBase, nn.TransformerEncoder))]
+            for weight in (p for m in drawn for p in m.parameters() if p.ndim > 1):
                 nn.init.kaiming_normal_(weight, nonlinearity="relu")
         return (made[0] if len(made) == 1 else nn.Sequential(*made)).eval()
 
@@ -76,6 +85,11 @@ class Workload:
     def spec(self) -> list[dict[str, Any]]:
         """The layers as JSON data."""
         return [asdict(layer) for layer in self.layers]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``co.continual`` has to be told."""
+        return dict(self.layers[0].kwargs) if self.kind in ("encoder", "attention") else {}
 
     @property
     def has_weights(self) -> bool:
@@ -115,6 +129,15 @@ def _unet(dims: int, channels: int, kernel: int, depth: int = 2) -> tuple[Layer,
     return *conv(channels, channels), skip, *conv(2 * channels, channels)
 
 
+def _encoder(layers: int, window: int, **kwargs: Any) -> tuple[Layer, ...]:
+    return (Layer("TransformerEncoder", (128, 4, 256, layers), {"sequence_len": window, **kwargs}),)
+
+
+def _tcn() -> tuple[Layer, ...]:
+    convs = (Layer("Conv1d", (64, 64, 3), {"dilation": 2**i}) for i in range(8))
+    return tuple(layer for conv in convs for layer in (conv, Layer("ReLU")))
+
+
 WORKLOADS: tuple[Workload, ...] = (
     Workload("Conv3d 64→64 k3, 56²", (_conv3d(64),), (1, 64, 56, 56), "dense"),
     Workload("Conv3d 64→64 k3, 28²", (_conv3d(64),), (1, 64, 28, 28), "dense"),
@@ -127,8 +150,16 @@ WORKLOADS: tuple[Workload, ...] = (
     Workload("MaxPool3d k3 s(1,2,2), 64×56²", (_pool3d("MaxPool3d"),), (1, 64, 56, 56), "pool"),
     Workload("LSTM 128", (Layer("LSTM", (128, 128)),), (1, 128), "recurrent"),
     Workload("GRU 128", (Layer("GRU", (128, 128)),), (1, 128), "recurrent"),
+    Workload("encoder of 1, window 32", _encoder(1, 32), (1, 128), "attention"),
+    Workload("encoder of 1, window 128", _encoder(1, 128), (1, 128), "attention"),
+    Workload("encoder of 2, window 32", _encoder(2, 32), (1, 128), "encoder"),
+    Workload("encoder of 2, window 128", _encoder(2, 128), (1, 128), "encoder"),
+    Workload("encoder of 4, window 32", _encoder(4, 32), (1, 128), "attention"),
+    Workload("encoder of 4, window 128", _encoder(4, 128), (1, 128), "attention"),
+    Workload("causal encoder of 8, band 32", _encoder(8, 32, causal=True), (1, 128), "attention"),
     Workload("10 × Conv1d 64 k3 + ReLU", _stack(Layer("Conv1d", (64, 64, 3))), (1, 64), "network"),
     Workload("10 × Conv3d 16 k3 + ReLU, 32²", _stack(_conv3d(16)), (1, 16, 32, 32), "network"),
+    Workload("TCN of 8 × Conv1d 64 k3, dilations 1…128", _tcn(), (1, 64), "network"),
     Workload("U-Net of Conv1d 64 k9, down and up by 4", _unet(1, 64, 9), (1, 64), "network", period=4),
     Workload("U-Net of Conv3d 16 k3, down and up by 4, 32²", _unet(3, 16, 3), (1, 16, 32, 32), "network", period=4),
 )

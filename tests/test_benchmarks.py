@@ -85,12 +85,12 @@ def test_conditions_are_restored() -> None:
 def test_workload_builds_and_is_right(workload: Workload) -> None:
     small = workload.at(6)
     plain = small.plain()
-    net = co.continual(plain)
+    net = co.continual(plain, **workload.options)
     with torch.inference_mode():
         if workload.period > 1:
             expected = bursts.check(net, plain, small.clip(Burst.of(net, 4).stop + 8), workload.period, require_equal)
         else:
-            expected = check(net, plain, small.clip(net.receptive_field + 7), Rival.of(workload.kind))
+            expected = check(net, plain, small.clip(net.receptive_field + 7), Rival.of(workload, net.receptive_field))
             assert expected.shape[2] == 8
     assert 0.05 < expected.abs().max() < 100  # neither dead nor exploded: the comparison says something
     assert workload.kind in KINDS

@@ -419,7 +419,7 @@ CONVERSIONS: dict[type[nn.Module], Callable[[], nn.Module]] = {
 }
 OPTIONS: dict[type[nn.Module], dict[str, Any]] = {
     nn.GroupNorm: {"time_norm": "cumulative"},
-    **dict.fromkeys((nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder), {"sequence_len": 5}),
+    **{cls: {"sequence_len": 5} for cls in (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)},
 }
 WITHOUT_ARGUMENTS = {cls for cls in LOCAL if cls not in CONVERSIONS}
 

@@ -81,6 +81,13 @@ def banded(length: int, ahead: int = 0) -> Any:
     return run
 
 
+def described(value: Any) -> str:
+    """A name of a case that is the same in every process."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ",".join(f"{k}={getattr(v, '__name__', v)}" for k, v in value.items()) or "default"
+
+
 #  options of nn.TransformerEncoderLayer, with a norm at the end
 OPTIONS: list[tuple[dict[str, Any], bool]] = [
     ({}, True),
@@ -93,7 +100,7 @@ OPTIONS: list[tuple[dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
-@pytest.mark.parametrize(("options", "norm"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("options", "norm"), OPTIONS, ids=described)
 def test_over_a_window(options: dict[str, Any], norm: bool, layers: int):
     if layers > 2 and options not in ({}, OPTIONS[3][0]):
         pytest.skip("depth is tested with two sets of options")
@@ -104,7 +111,7 @@ def test_over_a_window(options: dict[str, Any], norm: bool, layers: int):
 
 
 @pytest.mark.parametrize("layers", [1, 2, 8])
-@pytest.mark.parametrize(("options", "norm"), OPTIONS, ids=str)
+@pytest.mark.parametrize(("options", "norm"), OPTIONS, ids=described)
 def test_causal(options: dict[str, Any], norm: bool, layers: int):
     if layers > 1 and options not in ({}, OPTIONS[3][0]):
         pytest.skip("depth is tested with two sets of options")
