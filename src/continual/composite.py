@@ -15,7 +15,6 @@ from .module import CoModule, structure_changed
 from .registry import to_continual
 from .state import Call, Node, Opening, Wire, rewire
 
-
 OPEN = 1 << 62  # the `e` of a wire that was not followed, since how it ends has no effect: no count may be limited by it
 
 
