@@ -270,6 +270,8 @@ def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Modul
         case "conditional":
             choice = draw(st.booleans())
             a, b = (block(draw, dims, 1, 0, deeper) for _ in range(2))
+            if co.Sequential(a, b).timing.phased:  # a U-Net has another length, and `timing` counts the shorter one
+                a, b = (_exact(draw, dims, 1, 0) for _ in range(2))
             return co.Conditional(lambda module, x: choice, a, b)
         case "up and down":
             rate = draw(st.integers(2, 3))

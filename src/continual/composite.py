@@ -15,6 +15,8 @@ from .module import CoModule, structure_changed
 from .registry import to_continual
 from .state import Call, Node, Opening, Wire, rewire
 
+OPEN = 1 << 62  # the `e` of a wire that was not followed, since how it ends has no effect: no count may be limited by it
+
 
 def run_clip(child: nn.Module, x: Wire) -> Wire:
     """A child's clip computation, hooks included, whatever the call mode. Of ``(output, hidden)`` the output alone."""
@@ -25,7 +27,7 @@ def run_clip(child: nn.Module, x: Wire) -> Wire:
 def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
     """A child's kernel on a chunk, between its forward hooks if it has some and if there is something to see."""
     if x is None and call.steady:
-        return None, e
+        return None, OPEN
     if not has_hooks(child):
         if call.in_place and call.steady and not node.kids and isinstance(x, Tensor) and x.shape[2] == 1 and _steps(child, node):
             y = child.advance_step(x.squeeze(2), node, call)

@@ -320,7 +320,8 @@ class Residual(BroadcastReduce):
 def _shortcut(timing: Timing, shrink: bool | str) -> CoModule:
     if not shrink:
         return Identity()
-    lost = timing.receptive_field - 1 - int(timing.start) - int(timing.end)
+    steps = timing.period * (timing.settled // timing.period + 2)
+    lost = steps - timing.ended(steps)
     if lost < 0 or timing.stride != 1:
         raise ValueError(
             f"residual_shrink is for modules of stride 1 that lose frames; this one loses {lost} at stride {timing.stride}"
@@ -376,15 +377,28 @@ class Conditional(Parallel):
         return outs[0]
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        if call.final:
+            return self._end(x, node, e, call)
         outs, have, ends = self._branches(x, node, e, call)
-        if x is None and not call.final and min(have) == node.sent:
-            return None, min(ends)
-        choice = self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
-        stop, ended = (have[choice], ends[choice]) if call.final else (min(have), min(ends))
+        stop, ended = min(have), min(ends)
+        if x is None and stop == node.sent:
+            return None, ended
+        choice = self._choice_of_chunk(x, node)
         self._leave(x, node, have, stop, call)
         if stop == node.sent:
             return None, ended
         return _taken(node.kids[2 + choice], outs[choice], node.sent, stop), ended
+
+    def _choice_of_chunk(self, x: Wire | None, node: Node) -> int:
+        return self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
+
+    def _end(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        """The stream ends: nothing is fed any more, and the other module may refuse to end here."""
+        choice = self._choice_of_chunk(x, node)
+        queue = node.kids[2 + choice]
+        y, ended = run_chunk(self.kids[choice], x, node.kids[choice], e, call)
+        stop = queue.seen + length(y)
+        return (None if stop == node.sent else _taken(queue, y, node.sent, stop)), ended
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
         choice = self._choice(x)

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from .calling import hooks_on_all
-from .composite import Container, open_child, run_chunk, run_clip, run_step
+from .composite import OPEN, Container, open_child, run_chunk, run_clip, run_step
 from .module import CoModule
 from .registry import register_builder, to_continual
 from .state import Call, Node, Opening, Wire
@@ -85,7 +85,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
             x, e = run_chunk(cast(CoModule, child), x, kid, e, call)
             if x is None and call.steady:
-                break
+                return None, OPEN
         return x, e
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:

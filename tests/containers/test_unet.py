@@ -161,6 +161,9 @@ WIRES: dict[str, Make] = {
     ),
     "a choice of two": lambda: co.Conditional(lambda module, x: True, up(4, 1), nn.Upsample(scale_factor=2)),
     "crops at half a step": lambda: co.Sequential(up(3, 0, 1), co.Trim(1, 3), conv(3, 1, 2), co.Trim(0, 2)),
+    "a waiting branch before a stride": lambda: co.Sequential(
+        co.BroadcastReduce(co.Delay(2), co.Sequential(conv(2, 2), nn.Upsample(scale_factor=2, mode="linear"))), conv(2, 2)
+    ),
     "gaps before a delay": lambda: co.Sequential(nn.ConvTranspose1d(CHANNELS, CHANNELS, 1, 3), co.Residual(conv(3, 1, 1))),
 }
 
@@ -171,6 +174,22 @@ def test_wires_of_fractional_rate(name: str):
     for steps in (1, 2, 16):
         check_contract(net, torch.randn(2, CHANNELS, steps, dtype=torch.float64))
     check_gradients(net, torch.randn(2, CHANNELS, 16, dtype=torch.float64))
+
+
+def test_a_branch_that_is_not_chosen_does_not_refuse_the_end():
+    """``forward`` runs the chosen module alone: the other one may have branches of different lengths for this clip."""
+    net = co.Conditional(lambda module, x: False, unet("conv k2", "transposed k2"), conv(3, 1, 1)).double()
+    clip = torch.randn(2, CHANNELS, 11, dtype=torch.float64)
+    for sizes in ([11], [1] * 11 + [0], [3, 0, 5, 3]):
+        assert_equal(run(net, clip, sizes), net(clip))
+    check_gradients(net, clip)
+
+
+def test_a_residual_shrinks_around_a_unet():
+    """What is lost is counted: the widest receptive field says more than the length that a clip loses."""
+    net = co.Residual(co.Sequential(unet("conv k2", "transposed k4"), conv(3)), residual_shrink=True).double()
+    for steps in (20, 24):
+        check_contract(net, torch.randn(2, CHANNELS, steps, dtype=torch.float64))
 
 
 def test_one_output_per_step_is_a_single_frame():
