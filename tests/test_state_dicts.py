@@ -390,6 +390,8 @@ CONVERSIONS: dict[type[nn.Module], Callable[[], nn.Module]] = {
     nn.LayerNorm: lambda: nn.LayerNorm(4),
     nn.RMSNorm: lambda: nn.RMSNorm(4),
     nn.PReLU: lambda: nn.PReLU(4),
+    nn.LocalResponseNorm: lambda: nn.LocalResponseNorm(3),
+    nn.CrossMapLRN2d: lambda: nn.CrossMapLRN2d(3),
     nn.Softmax: lambda: nn.Softmax(1),
     nn.Softmin: lambda: nn.Softmin(1),
     nn.LogSoftmax: lambda: nn.LogSoftmax(1),

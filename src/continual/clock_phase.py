@@ -36,8 +36,7 @@ def angles(frequencies: Tensor, first: int, count: int) -> Tensor:
     On devices without float64 (MPS) they are float32.
     """
     precise = torch.float32 if frequencies.device.type == "mps" else torch.float64
-    start = _signed(first)
-    positions = torch.arange(start, start + count, device=frequencies.device)
+    positions = torch.arange(count, device=frequencies.device) + _signed(first)
     return (positions.unsqueeze(1) * frequencies).to(precise) * (2 * math.pi / 2**64)
 
 
