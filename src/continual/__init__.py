@@ -30,6 +30,23 @@ from .errors import (
 )
 from .linear import Linear
 from .module import CoModule, PaddingMode, call_mode
+from .pads import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .shape import Reshape
 from .skip import Skip
@@ -55,9 +72,15 @@ __all__ = [
     "Broadcast",
     "BroadcastReduce",
     "CapacityError",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
     "CoModule",
     "Conditional",
     "Constant",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
     "ContinualError",
     "Conv1d",
     "Conv2d",
@@ -77,6 +100,12 @@ __all__ = [
     "Parallel",
     "ParallelDispatch",
     "Reduce",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
     "Report",
     "Reshape",
     "Residual",
@@ -89,6 +118,9 @@ __all__ = [
     "Timing",
     "Trim",
     "Zero",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
     "call_mode",
     "closure",
     "container",
@@ -103,7 +135,7 @@ __all__ = [
     "pooling",
     "save_state",
     "shape",
+    "skip",
     "summary",
     "verify",
-    "skip",
 ]

@@ -118,7 +118,7 @@ class CoModule(Kernel):
             True
         """
         state = self._stream_for(input)
-        if state.quick and not torch.is_grad_enabled():
+        if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
             state, call = state.taken(), Call()
             y = self.advance_step(input, state.node, call)
             if update_state:
@@ -269,8 +269,10 @@ class CoModule(Kernel):
             if len(f.shape) < 2:
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, Opening())
-        quick = self.plan(node, 0) is not None
-        return State(0, frame, node, quick=quick, bursts=not quick and self.timing.bursts, version=_structure[0])
+        plain = None if self.plan(node, 0) is None else self.timing.plain()
+        if plain is None:
+            return State(0, frame, node, bursts=self.timing.bursts, version=_structure[0])
+        return State(0, frame, node, quick=True, quick_from=plain.after, version=_structure[0])
 
     def _twin(self, state: State) -> State:
         """A cold state of this network for the steps of a given one, which must be of the same network."""

@@ -259,7 +259,8 @@ class State:
     frame: Any
     node: Node
     owned: bool = field(default=True, repr=False)
-    quick: bool = field(default=False, repr=False)
+    quick: bool = field(default=False, repr=False)  # whether single steps take the fast path,
+    quick_from: int = field(default=0, repr=False)  # and from which clock on
     bursts: bool = field(default=False, repr=False)
     version: int = field(default=-1, repr=False)
     stored_signature: str = field(default="", repr=False)

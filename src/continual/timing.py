@@ -27,12 +27,19 @@ Counts = tuple[int, int]
 class Plain(NamedTuple):
     """Counts that depend on ``n`` alone: output ``j`` comes with input ``delay + j*stride``, one at most per input.
 
-    ``lead`` is ``e - n`` of the output wire while it runs, where that is one number, else ``None``.
+    Attributes:
+        delay: as said; below 0 for padding beyond the window, of which :meth:`Timing.eventual` tells.
+        stride: inputs from one output to the next.
+        lead: ``e - n`` of the output wire while it runs, where that is one number, else ``None``.
+        first: no output comes before so many inputs. With ``delay + 1 < first`` the first outputs come in a burst.
+        after: inputs after which there are no bursts any more, on the wires inside either.
     """
 
     delay: int
     stride: int
     lead: int | None
+    first: int = 1
+    after: int = 0
 
 
 class Timing(ABC):
@@ -60,6 +67,10 @@ class Timing(ABC):
     @abstractmethod
     def plain(self, lead: int | None = 0) -> Plain | None:
         """The counts as a delay and a stride, if they are that simple on an input wire with this lead."""
+
+    def eventual(self, lead: int | None = 0) -> Plain | None:
+        """As :meth:`plain`, also where the first outputs come in a burst, after which the counts are that simple."""
+        return self.plain(lead)
 
     @property
     @abstractmethod
@@ -160,11 +171,16 @@ class Window(Timing):
         return min(ended, max(0, (n - self.receptive_field + self.start) // self.stride + 1)), ended
 
     def plain(self, lead: int | None = 0) -> Plain | None:
-        delay = self.receptive_field - 1 - self.start
-        if delay < 0 or self.end < 0 or delay + 1 < max(self.wait, self.least):
+        found = self.eventual(lead)
+        return None if found is None or found.after else found
+
+    def eventual(self, lead: int | None = 0) -> Plain | None:
+        if self.end < 0:
             return None
         lead = None if lead is None else lead + self.end
-        return Plain(delay, self.stride, lead if self.stride == 1 or lead == 0 else None)
+        lead = lead if self.stride == 1 or lead == 0 else None
+        delay, first = self.receptive_field - 1 - self.start, max(self.wait, self.least, 1)
+        return Plain(delay, self.stride, lead, first, after=first if delay + 1 < first else 0)
 
     @property
     def settled(self) -> int:
@@ -272,13 +288,35 @@ class Sequence(Timing):
         return n, e
 
     def plain(self, lead: int | None = 0) -> Plain | None:
-        delay, stride = 0, 1
-        for part in self.parts:
-            plain = part.plain(lead)
-            if plain is None:
+        """Also where the burst that padding brings at the start is swallowed by the windows behind it (a causal convolution)."""
+        behind = 0
+        for part in reversed(self._eventual(lead)):
+            behind = part.delay + part.stride * behind  # the delay from this part on
+            if behind + 1 < part.first:
                 return None
-            delay, stride, lead = delay + stride * plain.delay, stride * plain.stride, plain.lead
-        return Plain(delay, stride, lead)
+        return self.eventual(lead)
+
+    def eventual(self, lead: int | None = 0) -> Plain | None:
+        parts = self._eventual(lead)
+        if len(parts) < len(self.parts):
+            return None
+        delay, stride, after = 0, 1, 0
+        for part in parts:
+            if part.after:
+                after = max(after, delay + stride * (part.after - 1) + 1)
+            delay, stride = delay + stride * part.delay, stride * part.stride
+        return Plain(delay, stride, parts[-1].lead, after=after)
+
+    def _eventual(self, lead: int | None) -> list[Plain]:
+        """What the parts become, up to the first that never becomes plain."""
+        found: list[Plain] = []
+        for part in self.parts:
+            plain = part.eventual(lead)
+            if plain is None:
+                break
+            found.append(plain)
+            lead = plain.lead
+        return found
 
     def _with_strides(self) -> Iterator[tuple[Timing, int | Fraction]]:
         stride: int | Fraction = 1
@@ -339,7 +377,8 @@ class Parallel(Timing):
         found = [p for p in plains if p is not None]
         leads = [p.lead for p in found if p.lead is not None]
         known = len(leads) == len(found) and self.lengths_agree
-        return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None)
+        after = max(p.after for p in found)
+        return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None, after=after)
 
     @cached_property
     def lengths_agree(self) -> bool:
