@@ -19,6 +19,7 @@ from .container import Broadcast, BroadcastReduce, Conditional, Parallel, Parall
 from .conv import Conv1d, Conv2d, Conv3d
 from .convert import continual, forward_stepping
 from .delay import Delay, Trim
+from .embedding import Embedding
 from .errors import (
     CapacityError,
     ContinualError,
@@ -29,6 +30,7 @@ from .errors import (
     StreamMismatch,
 )
 from .linear import Linear
+from .lp_pooling import LPPool1d, LPPool2d, LPPool3d
 from .module import CoModule, PaddingMode, call_mode
 from .pads import (
     CircularPad1d,
@@ -54,6 +56,7 @@ from .state import State
 from .storage import load_state, save_state
 from .summary import summary
 from .timing import Timing
+from .unfold import Unfold
 from .verify import Report, verify
 
 __version__ = "0.1.0"
@@ -86,8 +89,12 @@ __all__ = [
     "Conv2d",
     "Conv3d",
     "Delay",
+    "Embedding",
     "ExportError",
     "Identity",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "Lambda",
     "Linear",
     "MaxPool1d",
@@ -117,6 +124,7 @@ __all__ = [
     "StreamMismatch",
     "Timing",
     "Trim",
+    "Unfold",
     "Zero",
     "ZeroPad1d",
     "ZeroPad2d",

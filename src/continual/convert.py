@@ -19,6 +19,7 @@ from .linear import Linear
 from .local import forward_stepping
 from .module import CoModule
 from .pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from .refusals import REASONS
 from .registry import register, register_refusal, register_twin, register_window, with_options
 
 __all__ = ["continual", "forward_stepping", "register"]
@@ -48,6 +49,8 @@ for _torch, _co in _TWINS:
 for _torch, _co in _WINDOWS:
     register_window(_torch, _co)
 
+for _torch, _reason in REASONS.items():
+    register_refusal(_torch, _reason)
 register_refusal(
     nn.GroupNorm, "its statistics run over the whole clip. Remedies: BatchNorm or a norm over channels, or train it with a window"
 )

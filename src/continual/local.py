@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from .errors import NotStreamable, ShapeMismatch
+from .errors import ContinualError, NotStreamable, ShapeMismatch
 from .module import CoModule
 from .state import Call, Frame, Node, Opening
 from .timing import IDENTITY, Timing
@@ -69,7 +70,9 @@ class Local(CoModule):
         self.check(frame, path)
         try:
             return Node(opening, self.kind, self.out(frame), held=frame)
-        except RuntimeError as error:
+        except ContinualError:
+            raise
+        except (RuntimeError, ValueError) as error:
             raise ShapeMismatch(f"{path}: can't take steps {frame}: {error}") from error
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
@@ -234,8 +237,9 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
         return f"{name}(track_running_stats=False) takes its statistics over the whole clip; use track_running_stats=True"
     if isinstance(module, nn.Flatten):
         first, last = module.start_dim % ndim, module.end_dim % ndim
-        if first <= 2 and last >= 2 and first != last:
-            return f"{name}({module.start_dim}, {module.end_dim}) merges time with other dimensions; start at dim 3, or use co.Reshape"
+        if first <= 2 and first < last:
+            what = "merges time with other dimensions" if last >= 2 else "merges batch and channels, which makes time dim 1"
+            return f"{name}({module.start_dim}, {module.end_dim}) {what}; start at dim 3, or use co.Reshape"
     if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:
         return f"{name}({module.dim}) moves or splits time; use co.Reshape"
     if isinstance(module, nn.Softmax2d) and ndim not in (4,):
@@ -265,7 +269,7 @@ _POINTWISE = (
     nn.Threshold, nn.PReLU, nn.RReLU, nn.Dropout, nn.AlphaDropout, nn.Identity,
 )  # fmt: skip
 _SAME_SHAPE = (
-    nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.LayerNorm, nn.RMSNorm,
+    nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm, nn.CrossMapLRN2d,
     nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout,
 )  # fmt: skip
 _ANY_SHAPE = (
@@ -283,7 +287,7 @@ LOCAL: dict[type[nn.Module], type[_Adopted]] = {
     **dict.fromkeys(_SAME_SHAPE, _SameShape),
     **dict.fromkeys(_ANY_SHAPE, _Adopted),
     **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _OfImages),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _Norm),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _Norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
 }
 
@@ -291,8 +295,22 @@ LOCAL: dict[type[nn.Module], type[_Adopted]] = {
 _made: dict[tuple[type[nn.Module], str], type[_Adopted]] = {}
 
 
+def with_parametrisations(cls: type[nn.Module], co_class: type[Any]) -> type[Any] | None:
+    """``co_class`` with the properties of a class made by :mod:`torch.nn.utils.parametrize`; ``None`` for other classes.
+
+    As there it is made for one module, since ``remove_parametrizations`` takes the properties off the class again.
+    """
+    if not (cls.__name__.startswith("Parametrized") and cls.__module__ == parametrize.__name__):
+        return None
+    body = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__", "__getstate__")}
+    return type(cls.__name__, (co_class,), {**body, "__reduce_ex__": object.__reduce_ex__})
+
+
 def _local_class(cls: type[nn.Module], name: str) -> type[_Adopted]:
     """The class that is both ``cls`` and a :class:`Local`."""
+    plain = cls.__bases__[0]
+    if issubclass(plain, nn.Module) and (parametrised := with_parametrisations(cls, _local_class(plain, plain.__name__))):
+        return parametrised
     if (cls, name) in _made:
         return _made[cls, name]
     base = next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), _Adopted)
