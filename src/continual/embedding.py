@@ -114,7 +114,9 @@ class Embedding(Twin, Local, nn.Embedding):
                 "space, (B, 1, N); a step of a clip (B, T) is tokens[:, t : t + 1]"
             )
         if frame.device != self.weight.device:
-            raise ShapeMismatch(f"{path}: weights are on {self.weight.device}, the step is on {frame.device}; move one with .to()")
+            raise ShapeMismatch(
+                f"{path}: weights are on {self.weight.device}, the step is on {frame.device}; move one with .to()"
+            )
 
     def out(self, frame: Frame) -> Frame:
         shape = (frame.shape[0], self.embedding_dim, *frame.shape[2:])

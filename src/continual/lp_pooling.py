@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import cumulative_max, cumulative_sum, older_max
-from .pooling import _MAX, _Pool
+from .pooling import _Pool
 from .registry import register_twin
 
 _AVG: Any = (None, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+_MAX: Any = (None, F.max_pool1d, F.max_pool2d, F.max_pool3d)
 _LP: Any = (None, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)
 
 
@@ -37,7 +38,7 @@ class _LPPool(_Pool):
         super().__init__(norm_type, kernel_size, stride, ceil_mode)
         self.configure()
 
-    def configure(self) -> None:
+    def configure(self) -> None:  # type: ignore[override]  # there is no padding to fill
         if self.norm_type == 0 or math.isnan(self.norm_type):
             raise ValueError(f"{type(self).__name__}: norm_type is a number other than 0, got {self.norm_type}")
         self.padding, self.dilation = 0, 1

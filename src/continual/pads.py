@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
 from .local import named
-from .module import CoModule
 from .registry import Twin, register_twin
 from .state import Call, Frame, Node
 from .timing import Crop, Timing, Window
@@ -119,16 +118,15 @@ class _Pad(Twin, SlidingWindow):
         if self._memoryless:
             return self.over_time_step((), x)
         seen, wanted, emits = node.seen, node.sent - self._window.start, node.seen >= node.delay
-        if wanted < 0:  # padding that the cut at the end has held back
-            return CoModule.advance_step(self, x, node, call)
         call.ticks.append((node, seen + 1, node.sent + emits))
-        frame: Tensor = x
         if node.tensors:
             ring = node.tensors[0]
             call.slots.append((ring[:, seen % self._kept], x))
-            if emits and wanted < seen:
-                frame = ring[:, wanted % self._kept].clone()
-        return self.over_time_step((), frame) if emits else None
+            if emits and wanted < 0:  # padding that a cut at the end has held back
+                x = self._gather(x.unsqueeze(2), node, wanted, wanted + 1, seen + 1).squeeze(2)
+            elif emits and wanted < seen:
+                x = ring[:, wanted % self._kept].clone()
+        return self.over_time_step((), x) if emits else None
 
 
 class _ConstantPad(_Pad):

@@ -1,15 +1,21 @@
 """`Embedding`: streams of tokens, against `nn.Embedding`."""
 
+import random
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import continual as co
-from tests.contract import assert_equal, check_contract, random_split, run
-import random
+from tests.contract import assert_equal, random_split, run
 
 SHAPES = {"tokens": (3, 1, 17), "two tokens a step": (2, 1, 11, 2), "planes of tokens": (2, 1, 9, 3, 4)}
-OPTIONS = {"plain": {}, "padding_idx": {"padding_idx": 3}, "padding_idx from the end": {"padding_idx": -1}, "sparse": {"sparse": True}}
+OPTIONS = {
+    "plain": {},
+    "padding_idx": {"padding_idx": 3},
+    "padding_idx from the end": {"padding_idx": -1},
+    "sparse": {"sparse": True},
+}
 
 
 def by_torch(module: nn.Embedding, tokens: Tensor) -> Tensor:
@@ -22,7 +28,8 @@ def by_torch(module: nn.Embedding, tokens: Tensor) -> Tensor:
 def test_embedding(shape: str, options: str, dtype: torch.dtype):
     module = nn.Embedding(10, 5, dtype=dtype, **OPTIONS[options])
     net, clip = co.continual(module), torch.randint(0, 10, SHAPES[shape])
-    assert type(net) is co.Embedding and repr(net) == repr(module)
+    assert type(net) is co.Embedding
+    assert repr(net) == repr(module)
     assert list(net.state_dict()) == list(module.state_dict())
     for tokens in (clip, clip.int()):
         assert torch.equal(net(tokens), by_torch(module, tokens))
@@ -50,7 +57,11 @@ def test_gradients(options: str):
 
 def test_in_a_network():
     net = co.Sequential(
-        co.ConstantPad1d((2, 0), 9), nn.Embedding(10, 6, padding_idx=9), nn.Conv1d(6, 6, 3), nn.ReLU(), co.Linear(6, 4, channel_dim=1)
+        co.ConstantPad1d((2, 0), 9),
+        nn.Embedding(10, 6, padding_idx=9),
+        nn.Conv1d(6, 6, 3),
+        nn.ReLU(),
+        co.Linear(6, 4, channel_dim=1),
     )
     clip = torch.randint(0, 9, (3, 1, 21))
     assert net.delay == 0
@@ -114,7 +125,10 @@ def test_bags_are_refused():
 BAD = {
     "clip (B, T)": (lambda net: net(torch.zeros(2, 5, dtype=torch.long)), r"give tokens.unsqueeze\(1\)"),
     "step (B,)": (lambda net: net.forward_step(torch.zeros(2, dtype=torch.long)), r"a step has the shape \(B, C, \*S\)"),
-    "step of several": (lambda net: net.forward_step(torch.zeros(2, 5, dtype=torch.long)), r"one token a step \(B, 1, \*S\), got \(2, 5\)"),
+    "step of several": (
+        lambda net: net.forward_step(torch.zeros(2, 5, dtype=torch.long)),
+        r"one token a step \(B, 1, \*S\), got \(2, 5\)",
+    ),
     "clip of several": (lambda net: net(torch.zeros(2, 3, 5, dtype=torch.long)), "one token a step"),
     "floats": (lambda net: net.forward_step(torch.zeros(2, 1)), "int64 or int32, got torch.float32"),
     "booleans": (lambda net: net(torch.zeros(2, 1, 4, dtype=torch.bool)), "int64 or int32, got torch.bool"),
@@ -141,7 +155,8 @@ def test_what_torch_does_after_an_embedding_is_not_mistaken():
 def test_from_pretrained():
     weight = torch.randn(10, 4)
     net = co.Embedding.from_pretrained(weight, padding_idx=2)
-    assert type(net) is co.Embedding and not net.weight.requires_grad
+    assert type(net) is co.Embedding
+    assert not net.weight.requires_grad
     assert torch.equal(net(torch.tensor([[[2, 5]]])), weight[[2, 5]].t().unsqueeze(0))
     with pytest.raises(TypeError):
         co.Embedding(10, 4, channels=3)

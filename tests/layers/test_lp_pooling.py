@@ -93,7 +93,9 @@ def test_negative_values_and_zeros(norm: float):
 def test_a_clip_shorter_than_the_kernel(dims: int, steps: int):
     """With ceil_mode its window has an output (nn.LPPool3d refuses it)."""
     net = POOLS[dims][0](2, (3, *(2,) * (dims - 1)), stride=(2, *(2,) * (dims - 1)), ceil_mode=True)
-    check_contract(net, torch.randn(2, 2, steps, *SPACE[dims], dtype=torch.float64), POOLS[dims][1](2, 3, 2, True) if dims == 1 else None)
+    check_contract(
+        net, torch.randn(2, 2, steps, *SPACE[dims], dtype=torch.float64), POOLS[dims][1](2, 3, 2, True) if dims == 1 else None
+    )
 
 
 @pytest.mark.parametrize("norm", [0, 0.0, math.nan])

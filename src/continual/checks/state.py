@@ -215,7 +215,8 @@ def forgotten(t: Trial) -> str:
     """Large values and NaN, a receptive field ago, leave no trace: a running sum would keep their rounding error for ever."""
     if not t.floating or t.receptive_field is None:
         raise Skipped("integer input" if not t.floating else "no finite receptive_field")
-    r = t.receptive_field + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
+    shift = int(getattr(getattr(t.net, "timing", None), "start", 0)) + 1  # padding and an equal cut: output j is input j - shift
+    r = max(t.receptive_field, shift) + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
     if r > 2048:
         raise Skipped(f"receptive_field is {t.receptive_field}")
     after = max(8, min(t.length, 64))
