@@ -221,7 +221,7 @@ def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Modul
             return co.Residual(inner, residual_shrink=shrink, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
         case "conditional":
             choice = draw(st.booleans())
-            a, b = (block(draw, dims, 1, 0, deeper) for _ in range(2))
+            a, b = (co.continual(block(draw, dims, 1, 0, deeper)) for _ in range(2))
             if any(a.timing.ended(e) != b.timing.ended(e) for e in range(1, 30)):
                 return a  # a short clip that one of them refuses has no one length
             return co.Conditional(lambda module, x: choice, a, b)

@@ -377,6 +377,7 @@ class Conditional(Parallel):
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
         outs, have, ends = self._branches(x, node, e, call)
         if x is None and not call.final and min(have) == node.sent:
+            self._leave(x, node, have, node.sent, call)  # a branch that pads may have delivered all the same
             return None, min(ends)
         choice = self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
         stop, ended = (have[choice], ends[choice]) if call.final else (min(have), min(ends))
