@@ -109,7 +109,7 @@ class Node:
         tensors: the state tensors, batch in dim 0, named by ``names``.
         seen: frames delivered to this module so far.
         sent: frames it has returned so far.
-        delay, stride: the counts as far as the fast path needs them (:class:`~continual.timing.Plain`).
+        delay, stride: the counts as far as the fast path needs them (:class:`~continual.plain.Plain`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
     """
 

@@ -17,29 +17,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 from .errors import ShapeMismatch
+from .plain import Plain, in_a_row, swallowed
 
 Counts = tuple[int, int]
-
-
-class Plain(NamedTuple):
-    """Counts that depend on ``n`` alone: output ``j`` comes with input ``delay + j*stride``, one at most per input.
-
-    Attributes:
-        delay: as said; below 0 for padding beyond the window, of which :meth:`Timing.eventual` tells.
-        stride: inputs from one output to the next.
-        lead: ``e - n`` of the output wire while it runs, where that is one number, else ``None``.
-        first: no output comes before so many inputs. With ``delay + 1 < first`` the first outputs come in a burst.
-        after: inputs after which there are no bursts any more, on the wires inside either.
-    """
-
-    delay: int
-    stride: int
-    lead: int | None
-    first: int = 1
-    after: int = 0
 
 
 class Timing(ABC):
@@ -289,31 +271,20 @@ class Sequence(Timing):
 
     def plain(self, lead: int | None = 0) -> Plain | None:
         """Also where the burst that padding brings at the start is swallowed by the windows behind it (a causal convolution)."""
-        behind = 0
-        for part in reversed(self._eventual(lead)):
-            behind = part.delay + part.stride * behind  # the delay from this part on
-            if behind + 1 < part.first:
-                return None
-        return self.eventual(lead)
+        parts = self._eventual(lead)
+        return in_a_row(parts) if parts and swallowed(parts) else None
 
     def eventual(self, lead: int | None = 0) -> Plain | None:
         parts = self._eventual(lead)
-        if len(parts) < len(self.parts):
-            return None
-        delay, stride, after = 0, 1, 0
-        for part in parts:
-            if part.after:
-                after = max(after, delay + stride * (part.after - 1) + 1)
-            delay, stride = delay + stride * part.delay, stride * part.stride
-        return Plain(delay, stride, parts[-1].lead, after=after)
+        return in_a_row(parts) if parts else None
 
     def _eventual(self, lead: int | None) -> list[Plain]:
-        """What the parts become, up to the first that never becomes plain."""
+        """What the parts become; empty if one of them never becomes plain."""
         found: list[Plain] = []
         for part in self.parts:
             plain = part.eventual(lead)
             if plain is None:
-                break
+                return []
             found.append(plain)
             lead = plain.lead
         return found

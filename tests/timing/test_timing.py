@@ -18,7 +18,8 @@ from torch import Tensor
 
 from continual import ShapeMismatch
 from continual.alignment import waiting
-from continual.timing import IDENTITY, Crop, Parallel, Plain, Sequence, Timing, Upsampling, Window
+from continual.plain import Plain
+from continual.timing import IDENTITY, Crop, Parallel, Sequence, Timing, Upsampling, Window
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]
