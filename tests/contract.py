@@ -310,10 +310,13 @@ def outputs_due(net: Any, clip: Tensor) -> list[int]:
 
 
 def gradients(net: Any, y: Tensor, clip: Tensor) -> list[Tensor]:
-    """Gradients of a weighted sum of the outputs, with respect to the clip and all parameters."""
+    """Gradients of a weighted sum of the outputs, with respect to the clip and all parameters; zeros where nothing depends on them."""
     weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
     wanted = [clip, *(p for p in net.parameters() if p.requires_grad)]
-    return [g for g in torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True) if g is not None]
+    if not y.requires_grad:  # padding alone
+        return [torch.zeros_like(w) for w in wanted]
+    found = torch.autograd.grad((y * weight).sum(), wanted, allow_unused=True)
+    return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found)]
 
 
 def check_gradients(net: Any, clip: Tensor, seed: int = 0) -> None:

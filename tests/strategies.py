@@ -7,6 +7,7 @@ A U-Net does so for multiples of its rate alone; for other clips its branches ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,10 @@ AVG = {1: co.AvgPool1d, 2: co.AvgPool2d, 3: co.AvgPool3d}
 UP = {1: co.ConvTranspose1d, 2: co.ConvTranspose2d, 3: co.ConvTranspose3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 MAX = {1: co.MaxPool1d, 2: co.MaxPool2d, 3: co.MaxPool3d}
+LP = {1: co.LPPool1d, 2: co.LPPool2d, 3: co.LPPool3d}
+PADS = {
+    dims: [getattr(co, f"{kind}Pad{dims}d") for kind in ("Constant", "Zero", "Replication", "Reflection")] for dims in (1, 2, 3)
+}
 NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -87,6 +92,23 @@ def _pool(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, paddin
     return AVG[dims](count_include_pad=draw(st.booleans()), **full)
 
 
+def _lp_pool(draw: Draw, dims: int, kernel: int, stride: int, ceil_mode: bool = False) -> nn.Module:
+    spaces, pads = _space(draw, dims)
+    pool = LP[dims](draw(st.sampled_from((1, 2, 4, math.inf))), (kernel, *spaces), (stride, *(1,) * (dims - 1)), ceil_mode)
+    return co.Sequential(_pad(draw, dims, 0, 0, pads), pool) if any(pads) else pool
+
+
+def _pad(draw: Draw, dims: int, start: int, end: int, space: tuple[int, ...] = ()) -> nn.Module:
+    """Padding, or with negative numbers a cut, of time, and padding of space."""
+    around = [p for pad in reversed(space or (0,) * (dims - 1)) for p in (pad, pad)]
+    cls = draw(st.sampled_from(PADS[dims]))
+    return cls((*around, start, end), *([0.5] if cls in (co.ConstantPad1d, co.ConstantPad2d, co.ConstantPad3d) else []))
+
+
+def _unfold(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, padding: int) -> nn.Module:
+    return co.Sequential(co.Unfold(kernel, dilation, padding, stride), CONV[dims](kernel * CHANNELS, CHANNELS, 1))
+
+
 def _norm(dims: int) -> nn.Module:
     norm = NORM[dims](CHANNELS)
     for value, low in ((norm.running_mean, -1), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1)):
@@ -135,7 +157,8 @@ def _free(draw: Draw, dims: int) -> nn.Module:
     """A layer of any loss: padding beyond the kernel, ``ceil_mode``, "same" with an even kernel, cuts."""
     kernel, dilation, stride = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.sampled_from((1, 1, 1, 2, 3)))
     extent = dilation * (kernel - 1) + 1
-    match draw(st.sampled_from(("conv", "conv", "conv", "wide", "pool", "pool", "trim", "skip", "rate", "rate"))):
+    kinds = ("conv", "conv", "conv", "wide", "pool", "pool", "lp pool", "pad", "unfold", "trim", "skip", "rate", "rate")
+    match draw(st.sampled_from(kinds)):
         case "conv":
             return _conv(draw, dims, kernel, dilation, stride, draw(st.integers(0, extent - 1)))
         case "wide":
@@ -143,6 +166,12 @@ def _free(draw: Draw, dims: int) -> nn.Module:
         case "pool":
             padding = draw(st.integers(0, extent // 2)) if dilation == 1 else 0
             return _pool(draw, dims, kernel, dilation, stride, padding, draw(st.booleans()))
+        case "lp pool":
+            return _lp_pool(draw, dims, kernel, stride, draw(st.booleans()))
+        case "pad":
+            return _pad(draw, dims, draw(st.integers(-2, 3)), draw(st.integers(-2, 3)))
+        case "unfold":
+            return _unfold(draw, dims, kernel, dilation, stride, draw(st.integers(0, extent + 1)))
         case "trim":
             return co.Trim(draw(st.integers(0, 2)), draw(st.integers(0, 3)))
         case "rate":
@@ -204,7 +233,9 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
     """A layer of this stride and loss."""
     choices = ["conv", "conv", "conv"]
     if loss >= 0:
-        choices += ["pool"]
+        choices += ["pool", "lp pool", "unfold"]
+    if stride == 1:
+        choices += ["pad", "padded"]
     if stride == 1 and loss >= 0:
         choices += ["trim", "causal"]
     if stride == 1 and loss == 0:
@@ -218,6 +249,17 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
             return _conv(draw, dims, kernel, dilation, stride, padding)
         case "pool":
             return _pool(draw, dims, loss + 1 + 2 * padding, 1, stride, padding)
+        case "lp pool":
+            return _lp_pool(draw, dims, loss + 1, stride)
+        case "unfold":
+            return _unfold(draw, dims, kernel, dilation, stride, padding)
+        case "pad":
+            start = draw(st.integers(-2, 2))
+            return _pad(draw, dims, start, -loss - start)
+        case "padded":
+            wide = _conv(draw, dims, kernel, dilation, 1, 0)
+            start = draw(st.integers(0, 2 * padding))
+            return co.Sequential(_pad(draw, dims, start, 2 * padding - start), wide)
         case "trim":
             first = draw(st.integers(0, loss))
             return co.Trim(first, loss - first)
@@ -269,9 +311,9 @@ def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Modul
             return co.Residual(inner, residual_shrink=shrink, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
         case "conditional":
             choice = draw(st.booleans())
-            a, b = (block(draw, dims, 1, 0, deeper) for _ in range(2))
-            if co.Sequential(a, b).timing.phased:  # a U-Net has another length, and `timing` counts the shorter one
-                a, b = (_exact(draw, dims, 1, 0) for _ in range(2))
+            a, b = (co.continual(block(draw, dims, 1, 0, deeper)) for _ in range(2))
+            if any(a.timing.ended(e) != b.timing.ended(e) for e in range(1, 30)):
+                return a  # a short clip that one of them refuses has no one length
             return co.Conditional(lambda module, x: choice, a, b)
         case "up and down":
             rate = draw(st.integers(2, 3))

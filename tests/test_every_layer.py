@@ -18,6 +18,11 @@ def _on(module: co.CoModule, x: object) -> bool:
     return True
 
 
+def tokens(step: torch.Tensor) -> torch.Tensor:
+    """A token of each step: which of its values is the largest, and whether its sum is positive."""
+    return step.argmax(1, keepdim=True) + 4 * (step.sum(1, keepdim=True) > 0)
+
+
 CASES: dict[str, Case] = {
     "Conv1d": (lambda: co.Conv1d(4, 3, 3, padding=1, stride=2), ()),
     "Conv1d reflect": (lambda: co.Conv1d(4, 3, 4, padding="same", padding_mode="reflect"), ()),
@@ -40,6 +45,19 @@ CASES: dict[str, Case] = {
     "RNNCell": (lambda: co.RNNCell(4, 3), ()),
     "GRUCell": (lambda: co.GRUCell(4, 3), ()),
     "LSTMCell": (lambda: co.LSTMCell(4, 3), ()),
+    "Unfold": (lambda: co.Unfold(3, dilation=2, padding=1, stride=2), (5,)),
+    "LPPool1d": (lambda: co.LPPool1d(2, 3, stride=2, ceil_mode=True), ()),
+    "LPPool2d": (lambda: co.LPPool2d(2, (9, 2), stride=1), (5,)),
+    "LPPool3d": (lambda: co.LPPool3d(float("inf"), (3, 2, 2), stride=1), (5, 4)),
+    "CircularPad1d": (lambda: co.CircularPad1d(0), ()),
+    "CircularPad2d": (lambda: co.CircularPad2d((2, 1, 0, 0)), (5,)),
+    "CircularPad3d": (lambda: co.CircularPad3d((1, 1, 2, 0, 0, 0)), (5, 4)),
+    "shift": (lambda: co.ReplicationPad1d((2, -2)), ()),
+    "causal": (
+        lambda: co.Sequential(co.ReplicationPad1d((2, 0)), co.Conv1d(4, 4, 3), co.ReflectionPad1d(1), co.MaxPool1d(3, 1)),
+        (),
+    ),
+    "Embedding": (lambda: co.Sequential(co.Lambda(tokens), co.Embedding(9, 3), co.Conv1d(3, 3, 3)), ()),
     "Delay": (lambda: co.Delay(3), ()),
     "Delay, shrinking": (lambda: co.Delay(2, auto_shrink=True), ()),
     "Skip": (lambda: co.Skip(2), ()),
@@ -110,6 +128,10 @@ for _dims, _space in SPACES.items():
     for _norm, _options in (("Cumulative", {"affine": True}), ("Windowed", {"window": 5})):
         _class = getattr(co, f"{_norm}InstanceNorm{_dims}")
         CASES[_class.__name__] = (lambda norm=_class, options=_options: norm(4, **options), _space)
+    for _fill in ("Constant", "Zero", "Replication", "Reflection"):
+        _pad = getattr(co, f"{_fill}Pad{_dims}")
+        _args = ((*(1, 0) * len(_space), 3, 2), *([0.5] if _fill == "Constant" else []))
+        CASES[_pad.__name__] = (lambda pad=_pad, args=_args: pad(*args), _space)
     for _kind in ("Avg", "Max"):
         _pool, _adaptive = getattr(co, f"{_kind}Pool{_dims}"), getattr(co, f"Adaptive{_kind}Pool{_dims}")
         CASES[_pool.__name__] = (lambda pool=_pool: pool(3, stride=2, padding=1, ceil_mode=True), _space)

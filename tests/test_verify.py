@@ -151,6 +151,14 @@ def test_integer_input() -> None:
 # ---- the module is left as it was --------------------------------------------------------------------------------------
 
 
+def test_leaves_a_stream_of_another_dtype_as_it_was() -> None:
+    """Found with streams of tokens: the state was put back while a stream of the clip's dtype was open, which refuses it."""
+    net = co.Delay(2)
+    net.forward_steps(torch.arange(5.0).view(1, 1, 5))
+    co.verify(net, torch.randn(2, 3, 12, dtype=torch.float64))
+    assert net.forward_step(torch.zeros(1, 1)).item() == 3
+
+
 def test_leaves_the_module_as_it_was() -> None:
     torch.manual_seed(1)
     net = co.Sequential(co.Conv1d(2, 4, 3, padding=1), nn.Dropout(0.5), nn.BatchNorm1d(4).eval(), co.Conv1d(4, 2, 3))

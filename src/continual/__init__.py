@@ -30,9 +30,11 @@ from .conv import Conv1d, Conv2d, Conv3d
 from .convert import continual, forward_stepping
 from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .delay import Delay, Trim
+from .embedding import Embedding
 from .errors import CapacityError, ContinualError, ExportError, NotStreamable, ShapeMismatch, StateMismatch, StreamMismatch
 from .frozen import FrozenNorm, calibrate
 from .linear import Linear
+from .lp_pooling import LPPool1d, LPPool2d, LPPool3d
 from .module import CoModule, PaddingMode, call_mode
 from .multihead_attention import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
 from .norms import (
@@ -46,6 +48,23 @@ from .norms import (
     WindowedInstanceNorm2d,
     WindowedInstanceNorm3d,
     WindowedLayerNorm,
+)
+from .pads import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
 )
 from .pooling import (
     AdaptiveAvgPool1d,
@@ -77,6 +96,7 @@ from .transformer import (
     TransformerEncoderLayerFactory,
 )
 from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .unfold import Unfold
 from .upsample import Upsample
 from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
@@ -98,9 +118,15 @@ __all__ = [
     "BroadcastReduce",
     "CapacityError",
     "CausalTransformerEncoderLayer",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
     "CoModule",
     "Conditional",
     "Constant",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
     "ContinualError",
     "Conv1d",
     "Conv2d",
@@ -117,11 +143,15 @@ __all__ = [
     "CumulativeMean",
     "CumulativeSum",
     "Delay",
+    "Embedding",
     "ExportError",
     "FrozenNorm",
     "GRU",
     "GRUCell",
     "Identity",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "LSTM",
     "LSTMCell",
     "Lambda",
@@ -140,6 +170,12 @@ __all__ = [
     "RNNCell",
     "RecyclingPositionalEncoding",
     "Reduce",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
     "Report",
     "Reshape",
     "Residual",
@@ -159,6 +195,7 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",
     "Trim",
+    "Unfold",
     "Upsample",
     "WindowedGroupNorm",
     "WindowedInstanceNorm1d",
@@ -166,6 +203,9 @@ __all__ = [
     "WindowedInstanceNorm3d",
     "WindowedLayerNorm",
     "Zero",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
     "calibrate",
     "call_mode",
     "closure",

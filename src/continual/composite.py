@@ -51,7 +51,7 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -
 def _steps(child: CoModule, node: Node) -> bool:
     """Whether a child may run a chunk of one as a step, which can be much faster."""
     if node.steps is None:
-        node.steps = child.plan(node, None) is not None
+        node.steps = child.timing.plain(None) is not None and child.plan(node, None) is not None
     return node.steps
 
 

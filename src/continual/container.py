@@ -1,7 +1,8 @@
 """All containers, under the import path that existing code uses."""
 
 from .composite import Container
-from .parallel import BroadcastReduce, Conditional, Parallel, Residual
+from .conditional import Conditional
+from .parallel import BroadcastReduce, Parallel, Residual
 from .sequential import Sequential
 from .streams import Broadcast, ParallelDispatch, Reduce
 

@@ -25,7 +25,8 @@ from .pooling import (
     MaxPool2d,
     MaxPool3d,
 )
-from .registry import register, register_twin, register_window, with_options
+from .registry import register, register_refusal, register_twin, register_window, with_options
+from .unstreamable import REASONS
 
 __all__ = ["continual", "forward_stepping", "register"]
 
@@ -53,6 +54,9 @@ for _torch, _co in _TWINS:
     register_twin(_torch, _co)
 for _torch, _co in _WINDOWS:
     register_window(_torch, _co)
+
+for _torch, _reason in REASONS.items():
+    register_refusal(_torch, _reason)
 
 
 def continual(module: nn.Module, **options: Any) -> Any:

@@ -103,12 +103,12 @@ class Kernel(nn.Module):
         return None if y is None else rewire(only_frame, y)
 
     def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
-        """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts are not plain there."""
-        plain = self.timing.plain(lead)
-        if plain is None or plain.delay < 0:
+        """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts never become plain there."""
+        plain = self.timing.eventual(lead)
+        if plain is None:
             return None
         node.delay, node.stride = plain.delay, plain.stride
-        return plain
+        return plain[:3]
 
     @property
     def kind(self) -> str:

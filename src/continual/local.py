@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from . import refusals
 from .errors import ContinualError, NotStreamable, ShapeMismatch
 from .module import CoModule
+from .parametrised import with_parametrisations
 from .state import Call, Frame, Node, Opening
 from .timing import IDENTITY, Timing
 
@@ -104,10 +105,11 @@ def check_parameters(module: nn.Module, frame: Frame, path: str) -> None:
         raise ShapeMismatch(f"{path}: normalises the last dimensions {normalized}, got steps {tuple(frame.shape)}")
 
 
-class _Adopted(Local):
+class Adopted(Local):
     """A ``torch.nn`` module made a :class:`Local`, with its own ``forward``, attributes and parameters."""
 
     adopts: type[nn.Module] = nn.Module
+    way: type[Adopted] | None = None  # in which the class was adopted, where its own would be another
     own_forward = False  # whether clips are computed otherwise than by the adopted class
 
     def clip(self, x: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ class _Adopted(Local):
         return self.local_step(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self.adopts, type(self).__name__, isinstance(self, _Tokenwise)), self.__getstate__()
+        return _rebuild, (self.adopts, type(self).__name__, self.way), self.__getstate__()
 
     def macs(self, node: Node, frame: Frame) -> int:
         if next(self.parameters(), None) is None or isinstance(node.held, list):
@@ -158,7 +160,7 @@ class _Adopted(Local):
         return counter.get_total_flops() // 2 // node.held.shape[0]
 
 
-class _Pointwise(_Adopted):
+class _Pointwise(Adopted):
     """Elementwise: a step needs no time axis, and the frame keeps its shape."""
 
     def local_step(self, x: Tensor) -> Tensor:
@@ -171,14 +173,14 @@ class _Pointwise(_Adopted):
         return frame
 
 
-class _SameShape(_Adopted):
+class _SameShape(Adopted):
     """Keeps the frame's shape, but needs the time axis to know which dimension is which."""
 
     def out(self, frame: Frame) -> Frame:
         return frame
 
 
-class _OfImages(_Adopted):
+class _OfImages(Adopted):
     """Works on single images ``(…, C, H, W)``; on a clip ``(B, C, T, H, W)`` it works on every frame."""
 
     own_forward = True
@@ -240,8 +242,9 @@ def _sees_time(module: nn.Module, ndim: int) -> str:
         return f"{name}(track_running_stats=False) takes its statistics over the whole clip; use track_running_stats=True"
     if isinstance(module, nn.Flatten):
         first, last = module.start_dim % ndim, module.end_dim % ndim
-        if first <= 2 and last >= 2 and first != last:
-            return f"{name}({module.start_dim}, {module.end_dim}) merges time with other dimensions; start at dim 3, or use co.Reshape"
+        if first <= 2 and first < last:
+            what = "merges time with other dimensions" if last >= 2 else "merges batch and channels, which makes time dim 1"
+            return f"{name}({module.start_dim}, {module.end_dim}) {what}; start at dim 3, or use co.Reshape"
     if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:
         return f"{name}({module.dim}) moves or splits time; use co.Reshape"
     if isinstance(module, nn.Softmax2d) and ndim not in (4,):
@@ -284,65 +287,40 @@ _DIRECT: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # without the ca
     nn.Tanh: torch.tanh,
     nn.Identity: lambda x: x,
 }
-LOCAL: dict[type[nn.Module], type[_Adopted]] = {
+LOCAL: dict[type[nn.Module], type[Adopted]] = {
     **dict.fromkeys(_POINTWISE, _Pointwise),
     **dict.fromkeys(_SAME_SHAPE, _SameShape),
-    **dict.fromkeys(_ANY_SHAPE, _Adopted),
+    **dict.fromkeys(_ANY_SHAPE, Adopted),
     **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _OfImages),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _Norm),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _Norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
 }
 
 
-class _Tokenwise(_Adopted):
-    """Works on the last dimension, which in streams ``(B, C, T)`` are the channels."""
-
-    own_forward = True
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Every token on its own."""
-        return self.clip(input)
-
-    def clip(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x.movedim(1, -1)).movedim(-1, 1)
-
-    def local_step(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x) if x.ndim == 2 else self.clip(x)
-
-    def check(self, frame: Frame, path: str) -> None:
-        check_parameters(self, frame.resized(*frame.shape[:1], *frame.shape[2:], frame.shape[1]), path)
+_made: dict[tuple[type[nn.Module], str, type[Adopted] | None], type[Adopted]] = {}
 
 
-_made: dict[tuple[type[nn.Module], str, bool], type[_Adopted]] = {}
-
-
-def _local_class(cls: type[nn.Module], name: str, of_tokens: bool = False) -> type[_Adopted]:
-    """The class that is both ``cls`` and a :class:`Local`."""
-    if (cls, name, of_tokens) in _made:
-        return _made[cls, name, of_tokens]
-    base = next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), _Adopted)
-    base = _Tokenwise if of_tokens else base
+def adopted_class(cls: type[nn.Module], name: str, way: type[Adopted] | None = None) -> type[Adopted]:
+    """The class that is both ``cls`` and a :class:`Local`; ``way`` says how its frames are given to it, if not as they are."""
+    plain = cls.__bases__[0]
+    if issubclass(plain, nn.Module) and (known := with_parametrisations(cls, adopted_class(plain, plain.__name__, way))):
+        return known
+    if (cls, name, way) in _made:
+        return _made[cls, name, way]
+    base = way or next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), Adopted)
     body: dict[str, Any] = {}
     if cls in _DIRECT:
         fn = _DIRECT[cls]
         body["advance_step"] = lambda self, x, node, call: fn(x)
     if not base.own_forward:
         body["forward"] = cls.forward
-    body |= {"adopts": cls, "__doc__": cls.__doc__, "__module__": __name__}
-    return _made.setdefault((cls, name, of_tokens), type(name, (base, cls), body))
+    body |= {"adopts": cls, "way": way, "__doc__": cls.__doc__, "__module__": __name__}
+    return _made.setdefault((cls, name, way), type(name, (base, cls), body))
 
 
-def _rebuild(cls: type[nn.Module], name: str, of_tokens: bool = False) -> nn.Module:
-    made = _local_class(cls, name, of_tokens)
+def _rebuild(cls: type[nn.Module], name: str, way: type[Adopted] | None = None) -> nn.Module:
+    made = adopted_class(cls, name, way)
     return made.__new__(made)
-
-
-def tokenwise(module: nn.Module, memo: dict[int, Any] | None = None) -> Local:
-    """A copy of a module that works on the last dimension (a norm, say), to work on the channels of every step instead."""
-    made: Any = copy.deepcopy(module, memo)
-    made.__class__ = _local_class(type(module), type(module).__name__, True)
-    result: Local = made
-    return result
 
 
 def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, Any] | None = None) -> Local:
@@ -358,7 +336,7 @@ def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, 
     if share:
         for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
             made.__dict__[name] = getattr(module, name).copy()
-    made.__class__ = _local_class(type(module), type(module).__name__)
+    made.__class__ = adopted_class(type(module), type(module).__name__)
     if dim != 2:
         made.__dict__["time_dim"] = dim
     if getattr(made, "inplace", False):

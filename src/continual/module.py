@@ -120,7 +120,7 @@ class CoModule(FlatNames, Countable, Kernel):
             True
         """
         state = self._stream_for(input)
-        if state.quick and not torch.is_grad_enabled():
+        if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
             state, call = state.taken(), Call()
             y = self.advance_step(input, state.node, call)
             if update_state:
@@ -271,10 +271,11 @@ class CoModule(FlatNames, Countable, Kernel):
             if len(f.shape) < 2:
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, Opening())
-        quick = self.plan(node, 0) is not None
         timing = self.timing
-        bursts = not quick and timing.bursts
-        return State(0, frame, node, quick=quick, bursts=bursts, steady=timing.steady, version=_structure[0])
+        plain = None if self.plan(node, 0) is None else timing.plain()
+        bursts, quick_from = (timing.bursts, 0) if plain is None else (False, plain.after)
+        quick, version = plain is not None, _structure[0]
+        return State(0, frame, node, quick=quick, quick_from=quick_from, bursts=bursts, steady=timing.steady, version=version)
 
     def _twin(self, state: State) -> State:
         """A cold state of this network for the steps of a given one, which must be of the same network."""

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .errors import NotStreamable
 from .kernel import derived
 from .local import LOCAL, always_sees_time, local, named
 from .module import CoModule
+from .parametrised import with_parametrisations
 
 Builder = Callable[[nn.Module, dict[int, Any], str], CoModule]
 _classes: dict[type[nn.Module], type[CoModule]] = {}
@@ -85,14 +86,10 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     Args:
         options: of the class's ``configure``, or attributes of the module to override.
     """
+    if reason := _unready(module):
+        raise NotStreamable(reason)
     cast(type[Twin], co_class).before_copy(module, memo)
-    try:
-        made: Any = copy.deepcopy(module, memo)
-    except RuntimeError as error:  # the hooks of torch.nn.utils.weight_norm leave a weight that torch can't copy
-        raise NotStreamable(
-            f"it can't be copied ({error}). Was it wrapped by torch.nn.utils.weight_norm? Use torch.nn.utils.parametrizations instead"
-        ) from error
-    return become(made, co_class, **options)
+    return become(copy.deepcopy(module, memo), co_class, **options)
 
 
 def become(made: Any, co_class: type[CoModule], **options: Any) -> Any:
@@ -147,15 +144,14 @@ _mixes: dict[tuple[type[CoModule], type[nn.Module]], type[CoModule]] = {}
 
 def _mixed(co_class: type[CoModule], cls: type[nn.Module]) -> type[CoModule]:
     """A streaming class for a subclass of a registered one."""
+    if parametrised := with_parametrisations(cls, co_class):
+        return parametrised
     if (co_class, cls) not in _mixes:
         _mixes[co_class, cls] = _mix(co_class, cls)
     return _mixes[co_class, cls]
 
 
 def _mix(co_class: type[CoModule], cls: type[nn.Module]) -> type[CoModule]:
-    if cls.__name__.startswith("Parametrized") and cls.__module__ == parametrize.__name__:
-        body = {k: v for k, v in cls.__dict__.items() if k not in ("__dict__", "__weakref__", "__getstate__")}
-        return type(cls.__name__, (co_class,), body)  # the properties of parametrize, on our class
     return type(cls.__name__, (co_class, cls), {"__reduce_ex__": _reduce, "__module__": __name__, "_mixes": (co_class, cls)})
 
 
@@ -211,8 +207,33 @@ def with_options(module: nn.Module, **options: Any) -> CoModule:
     return made
 
 
+# Hooks that compute a weight before each forward: they leave a tensor that torch can't copy, and weights that a step does not see.
+_WEIGHT_HOOKS = {
+    "torch.nn.utils.weight_norm": "Use torch.nn.utils.parametrizations.weight_norm instead",
+    "torch.nn.utils.spectral_norm": "Use torch.nn.utils.parametrizations.spectral_norm instead",
+    "torch.nn.utils.prune": "Remedies: torch.nn.utils.prune.remove(module, name) first, which keeps the zeros; or prune the layers of the "
+    "converted network",
+}
+
+
+def _unready(module: nn.Module) -> str:
+    """Why a module can't be converted as it is now; empty if it can."""
+    if isinstance(module, LazyModuleMixin) and (module.cls_to_become or module.has_uninitialized_params()):
+        return "it is lazy: without an input it has no weights yet. Remedy: run a clip through the network first, module(clip)"
+    for hook in module._forward_pre_hooks.values():
+        for kind in type(hook).__mro__:
+            if kind.__module__ in _WEIGHT_HOOKS:
+                return (
+                    f"a hook of {kind.__module__} computes its weight before each forward, so it can't be copied. "
+                    f"{_WEIGHT_HOOKS[kind.__module__]}"
+                )
+    return ""
+
+
 def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
     cls = type(module)
+    if reason := _unready(module):
+        raise NotStreamable(f"{named(path, module)}: {reason}")
     if builder := _lookup(_builders, cls):
         made: CoModule = builder(module, memo, path)
         return made

@@ -110,7 +110,7 @@ class Node:
         tensors: the state tensors, batch in dim 0, named by ``names``.
         seen: frames delivered to this module so far.
         sent: frames it has returned so far.
-        delay, stride: the counts as far as the fast path needs them (:class:`~continual.timing.Plain`).
+        delay, stride: the counts as far as the fast path needs them (:class:`~continual.plain.Plain`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         wide: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
         steps: whether chunks of one may run as steps: the counts are plain, whatever is known of the end. ``None``: not asked yet.
@@ -270,7 +270,8 @@ class State:
     frame: Any
     node: Node
     owned: bool = field(default=True, repr=False)
-    quick: bool = field(default=False, repr=False)
+    quick: bool = field(default=False, repr=False)  # whether single steps take the fast path,
+    quick_from: int = field(default=0, repr=False)  # and from which clock on
     bursts: bool = field(default=False, repr=False)
     steady: bool = field(default=False, repr=False)
     version: int = field(default=-1, repr=False)

@@ -17,22 +17,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 from .errors import ShapeMismatch
+from .plain import Plain, in_a_row, swallowed
 
 Counts = tuple[int, int]
-
-
-class Plain(NamedTuple):
-    """Counts that depend on ``n`` alone: output ``j`` comes with input ``delay + j*stride``, one at most per input.
-
-    ``lead`` is ``e - n`` of the output wire while it runs, where that is one number, else ``None``.
-    """
-
-    delay: int
-    stride: int
-    lead: int | None
 
 
 class Timing(ABC):
@@ -60,6 +49,10 @@ class Timing(ABC):
     @abstractmethod
     def plain(self, lead: int | None = 0) -> Plain | None:
         """The counts as a delay and a stride, if they are that simple on an input wire with this lead."""
+
+    def eventual(self, lead: int | None = 0) -> Plain | None:
+        """As :meth:`plain`, also where the first outputs come in a burst, after which the counts are that simple."""
+        return self.plain(lead)
 
     @property
     @abstractmethod
@@ -174,11 +167,16 @@ class Window(Timing):
         return min(ended, max(0, (n - self.receptive_field + self.start) // self.stride + 1)), ended
 
     def plain(self, lead: int | None = 0) -> Plain | None:
-        delay = self.receptive_field - 1 - self.start
-        if delay < 0 or self.end < 0 or delay + 1 < max(self.wait, self.least):
+        found = self.eventual(lead)
+        return None if found is None or found.after else found
+
+    def eventual(self, lead: int | None = 0) -> Plain | None:
+        if self.end < 0:
             return None
         lead = None if lead is None else lead + self.end
-        return Plain(delay, self.stride, lead if self.stride == 1 or lead == 0 else None)
+        lead = lead if self.stride == 1 or lead == 0 else None
+        delay, first = self.receptive_field - 1 - self.start, max(self.wait, self.least, 1)
+        return Plain(delay, self.stride, lead, first, after=first if delay + 1 < first else 0)
 
     @property
     def settled(self) -> int:
@@ -238,13 +236,24 @@ class Sequence(Timing):
         return n, e
 
     def plain(self, lead: int | None = 0) -> Plain | None:
-        delay, stride = 0, 1
+        """Also where the burst that padding brings at the start is swallowed by the windows behind it (a causal convolution)."""
+        parts = self._eventual(lead)
+        return in_a_row(parts) if parts and swallowed(parts) else None
+
+    def eventual(self, lead: int | None = 0) -> Plain | None:
+        parts = self._eventual(lead)
+        return in_a_row(parts) if parts else None
+
+    def _eventual(self, lead: int | None) -> list[Plain]:
+        """What the parts become; empty if one of them never becomes plain."""
+        found: list[Plain] = []
         for part in self.parts:
-            plain = part.plain(lead)
+            plain = part.eventual(lead)
             if plain is None:
-                return None
-            delay, stride, lead = delay + stride * plain.delay, stride * plain.stride, plain.lead
-        return Plain(delay, stride, lead)
+                return []
+            found.append(plain)
+            lead = plain.lead
+        return found
 
     @cached_property
     def steady(self) -> bool:
@@ -320,7 +329,8 @@ class Parallel(Timing):
         found = [p for p in plains if p is not None]
         leads = [p.lead for p in found if p.lead is not None]
         known = len(leads) == len(found) and self.lengths_agree
-        return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None)
+        after = max(p.after for p in found)
+        return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None, after=after)
 
     @cached_property
     def steady(self) -> bool:

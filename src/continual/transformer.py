@@ -20,9 +20,10 @@ from .encoder_layers import (
     SingleOutputTransformerEncoderLayer,
 )
 from .errors import NotStreamable, ShapeMismatch
-from .local import named, tokenwise
+from .local import named
 from .registry import option, register_builder, register_refusal, twin
 from .sequential import Sequential
+from .tokenwise import tokenwise
 
 __all__ = [
     "CausalTransformerEncoderLayer",

@@ -106,3 +106,13 @@ def test_it_has_exactly_two_modules(change):
 def test_a_predicate_is_a_function():
     with pytest.raises(TypeError, match="predicate"):
         co.Conditional(True, A())
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_a_branch_that_delivers_before_its_first_frame(choice: bool):
+    """Found by a random network: its output exists as soon as the wire has one to come, and was lost."""
+    for early in (co.ConstantPad1d((1, -1), 0.5), co.Sequential(co.Conv1d(2, 2, 1, padding=1), co.Trim(0, 2))):
+        net = co.Sequential(
+            co.Conv1d(2, 2, 3, padding=1), co.Conditional(lambda module, x: choice, co.Identity(), early)
+        ).double()
+        check_contract(net, torch.randn(2, 2, 9, dtype=torch.float64))

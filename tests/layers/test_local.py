@@ -123,6 +123,7 @@ REFUSED = {
     "rms norm of time": (lambda: nn.RMSNorm(9), C1, "time among them, with a weight.*Remedies"),
     "rms norm of time, no weights": (lambda: nn.RMSNorm(9, elementwise_affine=False), C1, "time among them. Remedies"),
     "flatten": (lambda: nn.Flatten(), C1, "merges time.*Reshape"),
+    "flatten of the batch": (lambda: nn.Flatten(0, 1), C2, "makes time dim 1.*Reshape"),
     "flatten of time and space": (lambda: nn.Flatten(2), C2, "merges time"),
     "unflatten of channels": (lambda: nn.Unflatten(1, (2, 2)), C1, "moves or splits time"),
     "softmax2d of volumes": (lambda: nn.Softmax2d(), C3, r"use Softmax\(dim=1\)"),
@@ -206,6 +207,15 @@ def test_inplace_modules_do_not_change_what_the_layer_before_keeps():
     before = clip.clone()
     co.continual(nn.ReLU(inplace=True)).forward_steps(clip)
     assert torch.equal(clip, before)
+
+
+def test_steps_that_a_module_can_not_take():
+    """Whatever torch raises for them."""
+    for module in (nn.Upsample(scale_factor=(1, 2)), nn.UpsamplingNearest2d(scale_factor=(1, 2)), nn.Unflatten(3, (2, 3))):
+        net = co.continual(nn.Sequential(module))
+        with pytest.raises(co.ShapeMismatch, match=rf"0 \({type(module).__name__}\): can't take steps"):
+            net.forward_step(torch.zeros(2, 4, 5, 5) if not isinstance(module, nn.Unflatten) else torch.zeros(2, 4, 5))
+        assert net.get_state() is None
 
 
 def test_pixel_shuffle_works_on_every_frame():

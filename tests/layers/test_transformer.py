@@ -323,7 +323,11 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         "overrides the forward of TransformerEncoder",
     ),
     (lambda: co.continual(_shared(), sequence_len=4), co.NotStreamable, "uses one layer object several times"),
-    (lambda: co.continual(nn.Transformer(8, 2, 1, 1, 16, batch_first=True), sequence_len=4), co.NotStreamable, "a decoder attends to a memory"),
+    (
+        lambda: co.continual(nn.Transformer(8, 2, 1, 1, 16, batch_first=True), sequence_len=4),
+        co.NotStreamable,
+        "a decoder attends to a memory",
+    ),
     (
         lambda: co.continual(nn.TransformerDecoderLayer(8, 2), sequence_len=4),
         co.NotStreamable,

@@ -7,6 +7,7 @@ import itertools
 import pickle
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from continual import ShapeMismatch
 from continual.alignment import waiting
+from continual.plain import Plain
 from continual.resampling import Interpolation, Upsampling
-from continual.timing import IDENTITY, Crop, Parallel, Timing, Window
+from continual.timing import IDENTITY, Crop, Parallel, Sequence, Timing, Window
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]
@@ -293,6 +295,39 @@ def test_plain_predicts_delivered(case: Case):
     if plain.lead is not None:
         running = [(n, e) for n, e in (timing.counts(n, n) for n in range(HORIZON)) if n]
         assert {e - n for n, e in running} <= {plain.lead}
+
+
+@given(cases=st.lists(st.one_of(windows, steady, reflections, parallels), min_size=2, max_size=5))
+@settings(max_examples=4 * settings().max_examples)
+def test_bursts_that_are_swallowed(cases: list[Case]):
+    """Padding beyond a window may burst inside a plain sequence; after so many inputs as it says no wire does any more."""
+    timing, _ = sequence(*cases)
+    plain = timing.plain()
+    assume(plain is not None and isinstance(timing, Sequence))
+    note(f"{timing}\n{plain}")
+    assert [timing.delivered(n) for n in range(HORIZON)] == [
+        max(0, (n - 1 - plain.delay) // plain.stride + 1) for n in range(HORIZON)
+    ]
+    for size in range(1, len(timing.parts)):
+        wire = [Timing.sequence(*timing.parts[:size]).delivered(n) for n in range(plain.after, HORIZON)]
+        assert all(b - a <= 1 for a, b in pairwise(wire)), f"after {size} parts"
+
+
+SWALLOWED = {
+    "causal": ([Window(start=2), Window(3)], Plain(0, 1, 0, after=1)),
+    "behind a window": ([Window(5), Window(start=2), Window(3)], Plain(4, 1, 0, after=5)),
+    "mirrored": ([Window(start=1, end=1, wait=2, least=2), Window(3)], Plain(1, 1, 1, after=2)),
+    "stride": ([Window(3, 2, 1), Window(start=2), Window(3)], Plain(1, 2, 0, after=2)),
+    "in front of the window alone": ([Window(5), Window(start=2)], None),
+    "padding too wide": ([Window(start=3), Window(3)], None),
+    "mirrored, and a longer clip is wanted": ([Window(start=1, end=3, wait=2, least=4), Window(3)], None),
+}
+
+
+@pytest.mark.parametrize("name", SWALLOWED)
+def test_what_is_swallowed(name: str):
+    parts, wanted = SWALLOWED[name]
+    assert Timing.sequence(*parts).plain() == wanted
 
 
 @given(cases=st.lists(ordinary, min_size=1, max_size=5))

@@ -66,7 +66,9 @@ def _left_as_it_was(net: Any, reference: Any) -> Iterator[None]:
             module.training = flag
         for module, name, buffer, content in tensors:
             _restore(module, name, buffer, content)
-        net.clean_state() if state is None else net.set_state(state)
+        net.clean_state()  # a stream of another dtype or size would refuse the state
+        if state is not None:
+            net.set_state(state)
 
 
 def _independent(state: Any) -> Any:

@@ -226,7 +226,8 @@ def forgotten(t: Trial) -> str:
     """
     if not t.floating or t.stated_field is None:
         raise Skipped("integer input" if not t.floating else "no finite receptive_field")
-    r = t.stated_field + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
+    shift = int(getattr(t.timing, "start", 0)) + 1  # padding and an equal cut: output j is input j - shift
+    r = max(t.stated_field, shift) + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
     if r > 2048:
         raise Skipped(f"receptive_field is {t.stated_field}")
     after = max(8, min(t.length, 64))

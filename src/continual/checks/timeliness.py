@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..closure import Constant
+from ..conditional import Conditional
 from ..delay import Delay
-from ..parallel import Conditional
 from ..state import Wire, rewire
 from ..streams import ParallelDispatch
 from .compare import leading
