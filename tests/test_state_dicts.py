@@ -382,6 +382,7 @@ CONVERSIONS: dict[type[nn.Module], Callable[[], nn.Module]] = {
     nn.MaxPool3d: lambda: nn.MaxPool3d(2),
     nn.Sequential: lambda: nn.Sequential(nn.Conv1d(4, 6, 3), nn.Sequential(nn.PReLU(), nn.BatchNorm1d(6))),
     nn.BatchNorm1d: lambda: nn.BatchNorm1d(4),
+    nn.SyncBatchNorm: lambda: nn.SyncBatchNorm(4),
     nn.BatchNorm2d: lambda: nn.BatchNorm2d(4, affine=False),
     nn.BatchNorm3d: lambda: nn.BatchNorm3d(4),
     nn.InstanceNorm1d: lambda: nn.InstanceNorm1d(4, affine=True, track_running_stats=True),
@@ -419,6 +420,14 @@ CONVERSIONS: dict[type[nn.Module], Callable[[], nn.Module]] = {
     **{pool: lambda pool=pool: pool((None, 1)) for pool in (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)},
     **{pool: lambda pool=pool: pool((None, 1, 1)) for pool in (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)},
 }
+CONVERSIONS |= {
+    nn.Embedding: lambda: nn.Embedding(9, 3),
+    **{getattr(nn, f"LPPool{d}d"): lambda d=d: getattr(nn, f"LPPool{d}d")(2, 3) for d in (1, 2, 3)},
+}
+for _dims in (1, 2, 3):
+    for _kind in ("Zero", "Replication", "Reflection", "Constant", "Circular"):
+        _args = ((0,) * 2 * _dims, *([1.0] if _kind == "Constant" else []))
+        CONVERSIONS[getattr(nn, f"{_kind}Pad{_dims}d")] = lambda name=f"{_kind}Pad{_dims}d", args=_args: getattr(nn, name)(*args)
 OPTIONS: dict[type[nn.Module], dict[str, Any]] = {
     nn.GroupNorm: {"time_norm": "cumulative"},
     **{cls: {"sequence_len": 5} for cls in (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)},

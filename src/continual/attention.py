@@ -32,6 +32,8 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
     runs_kernel = True
     sequence_len = 0
     embed_dim_second = False
+    _cache: tuple[Any, Any] | None = None
+    _prepared = frozenset({"_cache"})
     window_mask: Tensor | None  # (L, L), added to the scores of every window
 
     def _construct(self, first: tuple[Any, ...], sequence_len: int | None, **own: Any) -> None:
@@ -164,33 +166,37 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         q, k, v = self.split(self.pack(x))
         return q, k, v
 
-    def project_one(self, which: int, x: Tensor) -> Tensor:
-        """Tokens ``(B, n, E)`` to queries (0), keys (1) or values (2)."""
-        bias, size = parameter(self, "in_proj_bias"), self.embed_dim
-        if self._qkv_same_embed_dim:
-            weight = parameter(self, "in_proj_weight")[which * size : (which + 1) * size]
-        else:
-            weight = parameter(self, ("q_proj_weight", "k_proj_weight", "v_proj_weight")[which])
-        y = F.linear(x, weight, None if bias is None else bias[which * size : (which + 1) * size])
-        return y.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
-
     def ask(self, x: Tensor, place: int) -> Tensor:
         """One token's attention to all tokens ``(B, n, E)``, itself among them: ``(B, E)``, before the output projection.
 
         Keys and values need not be made: ``q · (W x) = (Wᵀ q) · x``, and the mean of the values is the value of the mean. This is
         a head's size times less work than to project all tokens for one that asks.
         """
-        q = self.project_one(0, x[:, place : place + 1])
         mask = None if self.window_mask is None else self.window_mask[place].unsqueeze(0)
         if self.constants or self.training or not self._qkv_same_embed_dim:
-            return self.attend(q, self.project_one(1, x), self.project_one(2, x), mask).squeeze(1)
-        _, keys, values = parameter(self, "in_proj_weight").view(3, self.num_heads, self.head_dim, self.embed_dim).unbind(0)
+            q, k, v = self.project(x)
+            return self.attend(q[:, :, place : place + 1], k, v, mask).squeeze(1)
+        weight, bias, keys, values, value_bias = self._parts()
+        q = F.linear(x[:, place], weight, bias).view(-1, self.num_heads, 1, self.head_dim)
         asked = torch.matmul(q, keys).transpose(1, 2)  # (B, 1, H, E); a key's bias adds the same to all scores
         x = x.unsqueeze(1)
         mean = F.scaled_dot_product_attention(asked, x, x, mask, scale=self.head_dim**-0.5)  # (B, 1, H, E)
-        y = torch.matmul(mean.transpose(1, 2), values.transpose(1, 2)).flatten(1)
-        bias = parameter(self, "in_proj_bias")
-        return y if bias is None else y + bias[2 * self.embed_dim :]
+        y = torch.matmul(mean.transpose(1, 2), values).flatten(1)
+        return y if value_bias is None else y + value_bias
+
+    def _parts(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+        """Views of the packed weight and bias: those of queries, keys, values (transposed), and the bias of the values."""
+        weight, bias, size = parameter(self, "in_proj_weight"), parameter(self, "in_proj_bias"), self.embed_dim
+        kept = not torch.is_grad_enabled() and isinstance(weight, nn.Parameter)
+        home = (weight.data_ptr(), 0 if bias is None else bias.data_ptr()) if kept else None
+        if kept and self._cache is not None and self._cache[0] == home:
+            return self._cache[1]
+        by_head = weight.view(3, self.num_heads, self.head_dim, size)
+        biases = (None, None) if bias is None else (bias[:size], bias[2 * size :])
+        parts = (weight[:size], biases[0], by_head[1], by_head[2].transpose(1, 2), biases[1])
+        if kept:  # views see changes in place, and hold the memory that they are found by
+            self.__dict__["_cache"] = (home, parts)
+        return parts
 
     def with_constants(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the keys and values that every query sees: ``add_bias_kv``, ``add_zero_attn``."""

@@ -10,12 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention
+from .calling import has_hooks
 from .delay import queued
 from .errors import NotStreamable, ShapeMismatch
 from .local import named
 from .registry import Twin, become, register_window
 from .state import Call, Frame, Node, Opening, ring_zeros
 from .timing import IDENTITY, Timing
+
+
+def mapped(linear: Any, x: Tensor) -> Tensor:
+    """A linear map of tokens; an ordinary one without the detour of a module's call."""
+    if type(linear) is nn.Linear and not has_hooks(linear):
+        own = linear._parameters
+        return F.linear(x, own["weight"], own["bias"])  # type: ignore[arg-type]
+    y: Tensor = linear(x)
+    return y
+
+
+def normed(norm: Any, x: Tensor) -> Tensor:
+    """A norm of tokens, likewise."""
+    if type(norm) is nn.LayerNorm and not has_hooks(norm):
+        own = norm._parameters
+        return F.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)  # type: ignore[arg-type]
+    y: Tensor = norm(x)
+    return y
+
 
 Activation = str | Callable[[Tensor], Tensor]
 
@@ -74,26 +94,28 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
 
     def before(self, x: Tensor) -> Tensor:
         """What the attention sees."""
-        return self.norm1(x) if self.norm_first else x
+        return normed(self._modules["norm1"], x) if self.norm_first else x
 
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
         """The tokens that leave: output projection, feed-forward, residual connections and norms."""
-        y = self.heads.leave(attended)
+        parts = self._modules
+        y = parts["self_attn"].leave(attended)  # type: ignore[union-attr, operator]
         if self.training:
             y = self.dropout1(y)
         if self.norm_first:
             x = x + y
-            return x + self.feed_forward(self.norm2(x))
-        x = self.norm1(x + y)
-        return self.norm2(x + self.feed_forward(x))
+            return x + self.feed_forward(normed(parts["norm2"], x))
+        x = normed(parts["norm1"], x + y)
+        return normed(parts["norm2"], x + self.feed_forward(x))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The two linear maps, each token on its own."""
-        hidden = self.linear1(x)
+        parts = self._modules
+        hidden = mapped(parts["linear1"], x)
         in_place = self.activation is F.relu and not torch.is_grad_enabled()
         hidden = hidden.relu_() if in_place else self.activation(hidden)
         if not self.training:
-            return self.linear2(hidden)
+            return mapped(parts["linear2"], hidden)
         return self.dropout2(self.linear2(self.dropout(hidden)))
 
     def whole(self, x: Tensor) -> Tensor:
@@ -155,7 +177,7 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         if self.on_windows:
-            return self.on_frames(x.unsqueeze(2)).squeeze(2)
+            return self.of_windows(x.transpose(1, 2)).transpose(1, -1)
         seen = node.seen
         emits = seen >= node.delay
         call.ticks.append((node, seen + 1, node.sent + emits))
