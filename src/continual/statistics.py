@@ -23,9 +23,8 @@ def of_frames(parts: Tensor, dims: list[int]) -> Statistics:
     """Of every frame over some dimensions, which are kept with size 1."""
     if math.prod(parts.shape[d] for d in dims) == 1:
         return parts, torch.zeros_like(parts)
-    mean = parts.mean(dims, keepdim=True)
-    apart = parts - mean
-    return mean, (apart.square() if torch.is_grad_enabled() else apart.square_()).mean(dims, keepdim=True)
+    variance, mean = torch.var_mean(parts, dims, correction=0, keepdim=True)  # by Welford's method, in one pass
+    return mean, variance
 
 
 def counts(first: int, number: int, like: Tensor) -> Tensor:

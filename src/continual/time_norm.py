@@ -185,7 +185,5 @@ class OfLast(TimeNorm):
         frame = torch.cat((mean, variance), 2)
         call.slots.append((ring[:, seen % kept], frame))
         frames = torch.cat((ring if seen >= kept else ring[:, :seen], frame.unsqueeze(1)), 1)
-        average = frames.mean(1)
-        mean = average[:, :, :1]
-        apart = frames[..., :1] - mean.unsqueeze(1)
-        return parts - mean, average[:, :, 1:] + apart.square_().mean(1)
+        apart, mean = torch.var_mean(frames, 1, correction=0)  # of the means the spread, and the mean of both
+        return parts - mean[:, :, :1], mean[:, :, 1:] + apart[:, :, :1]
