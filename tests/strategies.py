@@ -142,6 +142,24 @@ def _attention(draw: Draw, loss: int) -> nn.Module:
     return co.TransformerEncoder(co.TransformerEncoderLayerFactory(CHANNELS, heads, 3, causal=True, **made), 2)
 
 
+def _looking_back(draw: Draw, dims: int) -> nn.Module:
+    """Statistics over time, and positions: what depends on the clock or on all that came before."""
+    makers = [
+        lambda: co.CumulativeGroupNorm(1, CHANNELS),
+        lambda: co.WindowedGroupNorm(CHANNELS, CHANNELS, window=draw(st.integers(1, 5))),
+        lambda: co.WindowedLayerNorm(CHANNELS, window=3),
+        co.CumulativeMean,
+        co.CumulativeMax,
+    ]
+    if dims == 1:
+        makers += [
+            lambda: co.SinusoidalPositionalEncoding(CHANNELS),
+            lambda: co.RotaryPositionalEncoding(CHANNELS),
+            lambda: co.RecyclingPositionalEncoding(CHANNELS, draw(st.integers(1, 5)), learned=draw(st.booleans())),
+        ]
+    return draw(st.sampled_from(makers))()
+
+
 def _pointwise(draw: Draw, dims: int) -> nn.Module:
     make = draw(
         st.sampled_from(
@@ -239,7 +257,7 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
     if stride == 1 and loss >= 0:
         choices += ["trim", "causal"]
     if stride == 1 and loss == 0:
-        choices += ["pointwise", "delay", "same", *(["recurrent"] if dims == 1 else [])]
+        choices += ["pointwise", "delay", "same", "looking back", *(["recurrent"] if dims == 1 else [])]
     if dims == 1 and stride == 1 and loss >= 0:
         choices += ["attention"]
     padding = draw(st.integers(max(0, -loss), max(0, -loss) + 2))
@@ -272,6 +290,8 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
             return _recurrent(draw)
         case "attention":
             return _attention(draw, loss)
+        case "looking back":
+            return _looking_back(draw, dims)
         case "same":
             spaces, _ = _space(draw, dims)
             return CONV[dims](CHANNELS, CHANNELS, (draw(st.integers(1, 5)), *spaces), padding="same")

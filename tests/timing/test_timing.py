@@ -75,7 +75,7 @@ def interpolation(factor: Fraction, kind: str) -> Case:
         # What has no weight is not seen: torch multiplies it by zero, which NaN survives. All outputs differ, also those that repeat
         # a frame: what follows would else not show that there is one frame more.
         y = torch.where(weights.abs() < 1e-9, 0, weights * x.transpose(0, 2)).sum(0, keepdim=True)
-        return y * torch.linspace(1, 2, 1000, dtype=torch.float64)[: y.shape[2]] + 0.37
+        return y * (1 + torch.arange(y.shape[2], dtype=torch.float64) / 1000) + 0.37
 
     return Interpolation(factor, kind), op
 
