@@ -223,6 +223,41 @@ def branching() -> co.Sequential:
 BRANCHING_STEP = (4 * 4 * 3 + 4) + 4 + (4 * 2 + 2) + (4 * 2 * 5 + 2) + (4 * 3 + 3)  # with a multiply-add for each bias
 
 
+def encoder(layers: int, **options: Any) -> Any:
+    layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
+    return co.continual(nn.TransformerEncoder(layer, layers, enable_nested_tensor=False), sequence_len=5, **options).eval()
+
+
+ATTENTION: dict[str, Callable[[], Any]] = {
+    "band": lambda: co.MultiheadAttention(4, 2, sequence_len=5, embed_dim_second=True),
+    "single output": lambda: co.SingleOutputMultiheadAttention(4, 2, sequence_len=5, embed_dim_second=True),
+    "retroactive": lambda: co.RetroactiveMultiheadAttention(4, 2, sequence_len=5, embed_dim_second=True),
+    "encoder of 1": lambda: encoder(1),
+    "encoder of 3": lambda: encoder(3),
+    "causal encoder of 2": lambda: encoder(2, causal=True),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_ptflops_of_attention(ptflops: Any, name: str):
+    """A step, and as many in a chunk, count what `co.summary` says; a clip of one window what its projections and scores are."""
+    net = ATTENTION[name]().eval()
+    step = int(co.summary(net, torch.zeros(1, 4)).rows[0].macs_step)
+    for mode, shape, count in (("forward_step", (4,), 1), ("forward_steps", (4, LENGTH), LENGTH)):
+        net.clean_state()
+        net.warm_up((1, 4))
+        with co.call_mode(mode):
+            assert complexity(ptflops, net, shape)[0] == count * step
+    net.clean_state()
+    clip = complexity(ptflops, net, (4, 5))[0]
+    if name == "retroactive":
+        assert clip == 5 * (4 * 16 + 2 * 5 * 4)
+    elif name == "single output":
+        assert clip == 5 * 48 + 2 * 5 * 4 + 16
+    else:
+        assert clip >= step
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 def test_ptflops_of_containers_and_of_plain_modules_around_them(ptflops: Any, mode: str, wrapped: bool):

@@ -268,6 +268,22 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         projections = self.embed_dim * (self.embed_dim + self.kdim + self.vdim)
         return projections + rows * (2 * keys * self.embed_dim + self.embed_dim**2)
 
+    def macs_of_call(self, x: Any, y: Any) -> int:
+        """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout; for counters."""
+        x, y = (t[0] if isinstance(t, (tuple, list)) else t for t in (x, y))
+        rows, given = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
+        size, keys, returned = self.embed_dim, self.sequence_len + self.constants, given
+        per_query = self.queries_per_step
+        if per_query > 1 and y.ndim == x.ndim:  # all tokens of a clip attend to all
+            keys, per_query = given + self.constants, 1
+        elif y.ndim > 2:
+            returned = 1 if per_query > 1 and y.ndim == 3 else y.shape[self.time_dim]
+        projections = given * size * (size + self.kdim + self.vdim)
+        return rows * (projections + returned * per_query * (2 * keys * size + size**2))
+
+    def _rows(self, x: Tensor) -> int:
+        return x.shape[1] if x.ndim == 3 and self.time_dim == 0 else x.shape[0]
+
     def flops(self, include_muls: bool = True, include_adds: bool = False, include_exps: bool = False) -> int:
         """Operations of one step of one row: projections, scores, softmax, weighted values and output projection.
 

@@ -79,10 +79,17 @@ def _enter(cls: type[nn.Module]) -> None:
     """Enter a class, and the operations that steps use, into the tables of ptflops if that is loaded."""
     if (engine := sys.modules.get("ptflops.pytorch_ops")) is not None and cls not in engine.MODULES_MAPPING:
         base = next((c for c in cls.__mro__ if c in engine.MODULES_MAPPING), None)
-        if base is not None:
+        if hasattr(cls, "macs_of_call"):
+            engine.MODULES_MAPPING[cls] = partial(_counted, _own)
+        elif base is not None:
             engine.MODULES_MAPPING[cls] = partial(_counted, engine.MODULES_MAPPING[base])
     if (engine := sys.modules.get("ptflops.aten_ops")) is not None:
         engine.ATEN_OPS_MAPPING.setdefault(torch.ops.aten.baddbmm, _baddbmm_macs)
+
+
+def _own(module: Any, args: Any, output: Any) -> None:
+    """Count by the module itself."""
+    module.__flops__ += module.macs_of_call(args[0], output)
 
 
 def _counted(hook: Hook, module: nn.Module, args: Any, output: Any) -> None:

@@ -22,8 +22,8 @@ from .timing import IDENTITY, Timing
 def mapped(linear: Any, x: Tensor) -> Tensor:
     """A linear map of tokens; an ordinary one without the detour of a module's call."""
     if type(linear) is nn.Linear and not has_hooks(linear):
-        own = linear._parameters
-        return F.linear(x, own["weight"], own["bias"])  # type: ignore[arg-type]
+        own: dict[str, Any] = linear._parameters
+        return F.linear(x, own["weight"], own["bias"])
     y: Tensor = linear(x)
     return y
 
@@ -31,8 +31,8 @@ def mapped(linear: Any, x: Tensor) -> Tensor:
 def normed(norm: Any, x: Tensor) -> Tensor:
     """A norm of tokens, likewise."""
     if type(norm) is nn.LayerNorm and not has_hooks(norm):
-        own = norm._parameters
-        return F.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)  # type: ignore[arg-type]
+        own: dict[str, Any] = norm._parameters
+        return F.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)
     y: Tensor = norm(x)
     return y
 
@@ -203,13 +203,28 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
     def macs(self, node: Node, frame: Frame) -> int:
-        size = self.heads.embed_dim
-        feed_forward = 2 * size * self.linear1.out_features
         tokens = self.sequence_len if len(frame.shape) == 3 else 1  # that leave
-        if not self.on_windows:
-            return self.heads.macs(node, frame) + tokens * feed_forward
-        products = 2 * self.sequence_len * size**2 + tokens * 2 * (size**2 + self.sequence_len * size)
-        return products + tokens * feed_forward
+        own = self._macs_of_window(tokens) if self.on_windows else 0  # else the attention has a node of its own
+        return own + tokens * self._feed_forward_macs
+
+    @property
+    def _feed_forward_macs(self) -> int:
+        return 2 * self.heads.embed_dim * self.linear1.out_features
+
+    def _macs_of_window(self, tokens: int) -> int:
+        """The attention's share for a window of which so many tokens leave."""
+        size, length = self.heads.embed_dim, self.sequence_len
+        if tokens == length:
+            return length * (4 * size**2 + 2 * length * size)
+        return 4 * size**2 + 2 * self.heads.num_heads * length * size  # see `Attention.ask`
+
+    def macs_of_call(self, x: Tensor, y: Tensor) -> int:
+        """Multiply-adds of a call that took ``x`` and returned ``y``; for counters."""
+        frames = y.numel() // self.heads.embed_dim  # tokens that leave, of all rows and windows
+        if not (self.on_windows or x.ndim == 4):
+            return int(self.heads.macs_of_call(x, y) + frames * self._feed_forward_macs)
+        windows = x.shape[0] * (x.shape[2] if x.ndim == 4 else 1)
+        return windows * self._macs_of_window(frames // windows) + frames * self._feed_forward_macs
 
 
 class SlidingEncoderLayer(EncoderLayer):

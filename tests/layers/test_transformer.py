@@ -284,6 +284,19 @@ def test_state_is_one_ring_of_projections_and_one_of_tokens():
     }
 
 
+def test_multiply_adds_of_a_step():
+    """By hand, for 8 channels, a window of 5 and 16 hidden features; the last layer projects no keys and values."""
+    feed_forward, projections, scores = 2 * 8 * 16, 3 * 64, 2 * 5 * 8
+    first = projections + 5 * (scores + 64) + 5 * feed_forward
+    middle = 5 * (projections + scores + 64 + feed_forward)
+    last = 4 * 64 + 2 * scores + feed_forward
+    causal = projections + scores + 64 + feed_forward
+    step = torch.zeros(1, EMBED)
+    for layers, expected in ((2, first + last), (3, first + middle + last)):
+        assert co.summary(co.continual(encoder(layers, norm=False), sequence_len=5), step).rows[0].macs_step == expected
+    assert co.summary(co.continual(encoder(3, norm=False), sequence_len=5, causal=True), step).rows[0].macs_step == 3 * causal
+
+
 class OwnLayer(nn.TransformerEncoderLayer):
     def forward(self, src: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return super().forward(src, *args, **kwargs) * 2
