@@ -345,3 +345,21 @@ def test_a_bias_may_be_parametrised_too():
 def test_hooks_that_leave_a_weight_that_can_not_be_copied_are_refused():
     with pytest.raises(co.NotStreamable, match=r"1 \(Conv1d\): .*Use torch.nn.utils.parametrizations"):
         co.continual(nn.Sequential(nn.ReLU(), torch.nn.utils.weight_norm(nn.Conv1d(2, 2, 3))))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: co.Conv1d(2, 4, 3, padding=1), lambda: co.ConvTranspose1d(2, 4, 3), lambda: co.LSTM(2, 4), lambda: co.MaxPool1d(2)],
+)
+def test_build_from_a_streaming_module_copies_it(make):
+    module = make()
+    built = type(module).build_from(module)
+    assert type(built) is type(module)
+    assert built is not module
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.zero_()
+    clip = torch.randn(2, 2, 9)
+    before = module(clip)
+    assert co.verify(module, clip).passed
+    assert all((a == b).all() for a, b in zip(module(clip), before, strict=True) if isinstance(a, torch.Tensor))

@@ -144,6 +144,8 @@ _mixes: dict[tuple[type[CoModule], type[nn.Module]], type[CoModule]] = {}
 
 def _mixed(co_class: type[CoModule], cls: type[nn.Module]) -> type[CoModule]:
     """A streaming class for a subclass of a registered one."""
+    if issubclass(cls, co_class):  # it is one already
+        return cls
     if parametrised := with_parametrisations(cls, co_class):
         return parametrised
     if (co_class, cls) not in _mixes:

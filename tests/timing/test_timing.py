@@ -53,11 +53,16 @@ def crop(first: int, last: int) -> Case:
     return Crop(first, last), lambda x: _at_least(x, first + last + 1)[:, :, first : x.shape[2] - last]
 
 
+def _uneven(y: Tensor) -> Tensor:
+    """All frames differ, also those that repeat an input: an interpolation between equal frames would not show that both are there."""
+    return y * (1 + torch.arange(y.shape[2], dtype=torch.float64) / 1000)
+
+
 def upsampling(u: int, extent: int, p: int, out: int) -> Case:
     ones = torch.ones(1, 1, extent, dtype=torch.float64)
 
     def op(x: Tensor) -> Tensor:
-        return _at_least(F.conv_transpose1d(_at_least(x), ones, stride=u, padding=p, output_padding=out) + 0.37)
+        return _at_least(_uneven(F.conv_transpose1d(_at_least(x), ones, stride=u, padding=p, output_padding=out)) + 0.37)
 
     return Upsampling(u, extent, p, out), op
 
@@ -72,10 +77,9 @@ def interpolation(factor: Fraction, kind: str) -> Case:
             weights = F.interpolate(basis.unsqueeze(3), scale_factor=[*scale, 1.0], mode=mode).squeeze(3)
         else:
             weights = F.interpolate(basis, scale_factor=scale, mode=mode)
-        # What has no weight is not seen: torch multiplies it by zero, which NaN survives. All outputs differ, also those that repeat
-        # a frame: what follows would else not show that there is one frame more.
+        # What has no weight is not seen: torch multiplies it by zero, which NaN survives.
         y = torch.where(weights.abs() < 1e-9, 0, weights * x.transpose(0, 2)).sum(0, keepdim=True)
-        return y * (1 + torch.arange(y.shape[2], dtype=torch.float64) / 1000) + 0.37
+        return _uneven(y) + 0.37
 
     return Interpolation(factor, kind), op
 
