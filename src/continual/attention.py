@@ -217,11 +217,12 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
     @property
     def constants(self) -> int:
         """How many keys every query sees beside those of the window."""
-        return (self.bias_k is not None) + bool(self.add_zero_attn)
+        return (parameter(self, "bias_k") is not None) + bool(self.add_zero_attn)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention of heads ``(B, H, n, D)``, merged to ``(B, n, E)``. In a mask ``True`` lets a key be seen."""
-        k, v, mask = self.with_constants(k, v, mask)
+        if self.constants:
+            k, v, mask = self.with_constants(k, v, mask)
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return y.transpose(1, 2).flatten(2)
 
@@ -233,7 +234,8 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     def leave(self, attended: Tensor) -> Tensor:
         """The output projection."""
-        return F.linear(attended, self.out_proj.weight, self.out_proj.bias)
+        own = self._modules["out_proj"]
+        return F.linear(attended, parameter(own, "weight"), parameter(own, "bias"))  # type: ignore[arg-type]
 
     def whole(self, x: Wire) -> Tensor:
         """Attention of all tokens ``(B, n, E)`` to all, as ``torch.nn`` has it, before the output projection."""

@@ -32,7 +32,7 @@ def normed(norm: Any, x: Tensor) -> Tensor:
     """A norm of tokens, likewise."""
     if type(norm) is nn.LayerNorm and not has_hooks(norm):
         own: dict[str, Any] = norm._parameters
-        return F.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)
+        return torch.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)
     y: Tensor = norm(x)
     return y
 
