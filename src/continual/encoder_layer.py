@@ -18,18 +18,11 @@ from .registry import Twin, become, register_window
 from .state import Call, Frame, Node, Opening, ring_zeros
 from .timing import IDENTITY, Timing
 
-
-def mapped(linear: Any, x: Tensor) -> Tensor:
-    """A linear map of tokens; an ordinary one without the detour of a module's call."""
-    if type(linear) is nn.Linear and not has_hooks(linear):
-        own: dict[str, Any] = linear._parameters
-        return F.linear(x, own["weight"], own["bias"])
-    y: Tensor = linear(x)
-    return y
+_PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
 
 
 def normed(norm: Any, x: Tensor) -> Tensor:
-    """A norm of tokens, likewise."""
+    """A norm of tokens; an ordinary one without the detour of a module's call."""
     if type(norm) is nn.LayerNorm and not has_hooks(norm):
         own: dict[str, Any] = norm._parameters
         return torch.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)
@@ -49,6 +42,7 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
     attention: type[Attention]
     sequence_len = 0
     on_windows = False
+    _prepared = frozenset({"_laid_out_weights"})
 
     def _construct(
         self,
@@ -96,35 +90,65 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
         """What the attention sees."""
         return normed(self._modules["norm1"], x) if self.norm_first else x
 
-    def after(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The tokens that leave: output projection, feed-forward, residual connections and norms."""
-        parts = self._modules
-        y = parts["self_attn"].leave(attended)  # type: ignore[union-attr, operator]
+    def after(self, x: Tensor, attended: Tensor, in_stream: bool = False) -> Tensor:
+        """The tokens that leave: output projection, feed-forward, residual connections and norms.
+
+        Args:
+            x: the tokens that came, ``(…, E)``.
+            attended: what they attended to, before the output projection.
+            in_stream: in a stream that runs on windows: the weights are read in an order of their own (:meth:`_laid_out`).
+        """
+        parts: dict[str, Any] = self._modules
+        heads = parts["self_attn"]
+        y = self._mapped(heads._modules["out_proj"], attended, True) if in_stream else heads.leave(attended)
         if self.training:
             y = self.dropout1(y)
         if self.norm_first:
             x = x + y
-            return x + self.feed_forward(normed(parts["norm2"], x))
+            return x + self.feed_forward(normed(parts["norm2"], x), in_stream)
         x = normed(parts["norm1"], x + y)
-        return normed(parts["norm2"], x + self.feed_forward(x))
+        return normed(parts["norm2"], x + self.feed_forward(x, in_stream))
 
-    def feed_forward(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor, in_stream: bool = False) -> Tensor:
         """The two linear maps, each token on its own."""
         parts = self._modules
-        hidden = mapped(parts["linear1"], x)
+        hidden = self._mapped(parts["linear1"], x, in_stream)
         in_place = self.activation is F.relu and not torch.is_grad_enabled()
         hidden = hidden.relu_() if in_place else self.activation(hidden)
         if not self.training:
-            return mapped(parts["linear2"], hidden)
+            return self._mapped(parts["linear2"], hidden, in_stream)
         return self.dropout2(self.linear2(self.dropout(hidden)))
 
-    def whole(self, x: Tensor) -> Tensor:
-        """``torch.nn``'s layer: all tokens ``(B, n, E)`` attend to all."""
-        return self.after(x, self.heads.whole(self.before(x)))
+    def _mapped(self, linear: Any, x: Tensor, in_stream: bool) -> Tensor:
+        """A linear map of tokens; an ordinary one without the detour of a module's call."""
+        if type(linear) not in _PLAIN or has_hooks(linear):
+            y: Tensor = linear(x)
+            return y
+        own: dict[str, Any] = linear._parameters
+        return F.linear(x, self._laid_out(own["weight"]) if in_stream else own["weight"], own["bias"])
 
-    def of_windows(self, x: Tensor) -> Tensor:
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        """The weight with its inputs outermost in memory: for 32 tokens the product then takes 0.7 to 0.8 of the time.
+
+        It is laid out once per version of the parameter; what torch does not count as a change is noticed when a stream starts.
+        """
+        if not weight.is_cpu:
+            return weight
+        version = -1 if weight.is_inference() else weight._version
+        home = (version, weight.data_ptr())
+        kept = self._layouts.get(id(weight))
+        if kept is None or kept[0] is not weight or kept[1] != home:
+            with torch.no_grad():
+                kept = self._layouts[id(weight)] = (weight, home, weight.t().contiguous().t())
+        return kept[2]
+
+    def whole(self, x: Tensor, in_stream: bool = False) -> Tensor:
+        """``torch.nn``'s layer: all tokens ``(B, n, E)`` attend to all."""
+        return self.after(x, self.heads.whole(self.before(x)), in_stream)
+
+    def of_windows(self, x: Tensor, in_stream: bool = False) -> Tensor:
         """Windows ``(B, L, E)`` on their own, to what the layer makes of each."""
-        return self.whole(x)
+        return self.whole(x, in_stream)
 
     def on_frames(self, x: Tensor) -> Tensor:
         """Windows that come as frames ``(B, E, W, L)``."""
@@ -142,7 +166,12 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
         """The shape of the frame that leaves."""
         return batch, self.heads.embed_dim, self.sequence_len
 
+    @property
+    def _layouts(self) -> dict[int, tuple[Tensor, tuple[int, int], Tensor]]:
+        return self.__dict__.setdefault("_laid_out_weights", {})
+
     def open(self, frame: Frame, opening: Opening) -> Node:
+        self.__dict__.pop("_laid_out_weights", None)
         if self.on_windows:
             expected = (frame.shape[0], self.heads.embed_dim, self.sequence_len)
             if frame.shape != expected:
@@ -177,7 +206,7 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         if self.on_windows:
-            return self.of_windows(x.transpose(1, 2)).transpose(1, -1)
+            return self.of_windows(x.transpose(1, 2), in_stream=True).transpose(1, -1)
         seen = node.seen
         emits = seen >= node.delay
         call.ticks.append((node, seen + 1, node.sent + emits))

@@ -81,9 +81,9 @@ class SingleOutputTransformerEncoderLayer(SlidingEncoderLayer):
             return self.on_frames(input)
         return self.single(input) if self.single_output_forward else self.whole(input.transpose(1, 2)).transpose(1, 2)
 
-    def of_windows(self, x: Tensor) -> Tensor:
+    def of_windows(self, x: Tensor, in_stream: bool = False) -> Tensor:
         place = self.heads.query_index
-        return self.after(x[:, place], self.heads.ask(self.before(x), place))
+        return self.after(x[:, place], self.heads.ask(self.before(x), place), in_stream)
 
     def on_frames(self, x: Tensor) -> Tensor:
         batch, _, count, _ = x.shape
@@ -214,4 +214,4 @@ class RetroactiveTransformerEncoderLayer(EncoderLayer):
 
     def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
         tokens = in_order(node.tensors[0], node.seen, x) if node.tensors else x.unsqueeze(1)
-        return self.after(tokens, attended).transpose(1, 2)
+        return self.after(tokens, attended, in_stream=True).transpose(1, 2)

@@ -284,6 +284,47 @@ def test_state_is_one_ring_of_projections_and_one_of_tokens():
     }
 
 
+def in_place(parameter: nn.Parameter) -> None:
+    with torch.no_grad():
+        parameter.mul_(-1.5)
+
+
+def new_data(parameter: nn.Parameter) -> None:
+    parameter.data = parameter.data.clone() * 2
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("change", [in_place, new_data, None], ids=["in place", "new data", "new parameter"])
+def test_weights_that_change_while_a_stream_runs(layers: int, change: Any):
+    """Once all that is held was made with the new weights, outputs are those of `forward` with them."""
+    net = co.continual(encoder(layers), sequence_len=LENGTH).double()
+    clip = torch.randn(2, EMBED, 2 * LENGTH + 3, dtype=torch.float64)
+    with torch.no_grad():
+        for t in range(LENGTH + 2):
+            net.forward_step(clip[:, :, t])
+        for name, parameter in list(net.named_parameters()):
+            if change is None:
+                path, _, own = name.rpartition(".")
+                setattr(net.get_submodule(path), own, nn.Parameter(parameter.detach() - 1))
+            else:
+                change(parameter)
+        outs = [net.forward_step(clip[:, :, t]) for t in range(LENGTH + 2, clip.shape[2])]
+        assert_equal(outs[-1], net(clip[:, :, -LENGTH:])[:, :, 0])
+
+
+def test_writing_to_data_is_noticed_when_a_stream_starts():
+    net = co.continual(encoder(2), sequence_len=LENGTH).double()
+    clip = torch.randn(2, EMBED, LENGTH, dtype=torch.float64)
+    with torch.no_grad():
+        for t in range(LENGTH):
+            net.forward_step(clip[:, :, t])
+        for parameter in net.parameters():
+            parameter.data.mul_(2)
+        net.clean_state()
+        outs = [net.forward_step(clip[:, :, t]) for t in range(LENGTH)]
+        assert_equal(outs[-1], net(clip)[:, :, 0])
+
+
 def test_multiply_adds_of_a_step():
     """By hand, for 8 channels, a window of 5 and 16 hidden features; the last layer projects no keys and values."""
     feed_forward, projections, scores = 2 * 8 * 16, 3 * 64, 2 * 5 * 8
