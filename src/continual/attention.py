@@ -121,6 +121,10 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             raise ShapeMismatch(f"{type(self).__name__} takes batched clips {_LAYOUTS[self.time_dim]}, got {tuple(clip.shape)}")
         return rewire(lambda t: t.movedim(self.time_dim, 2).transpose(1, 2), clip)
 
+    def by_token(self, x: Wire | None) -> Wire | None:
+        """Chunks ``(B, E, n)`` as tokens ``(B, n, E)``."""
+        return None if x is None else rewire(lambda t: t.transpose(1, 2), x)
+
     def clip(self, tokens: Tensor) -> Tensor:
         """Tokens ``(B, n, E)`` in the module's layout."""
         return tokens.transpose(1, 2).movedim(2, self.time_dim)
@@ -172,7 +176,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         Keys and values need not be made: ``q · (W x) = (Wᵀ q) · x``, and the mean of the values is the value of the mean. This is
         a head's size times less work than to project all tokens for one that asks.
         """
-        mask = None if self.window_mask is None else self.window_mask[place].unsqueeze(0)
+        mask = self.mask_row(place)
         if self.constants or self.training or not self._qkv_same_embed_dim:
             q, k, v = self.project(x)
             return self.attend(q[:, :, place : place + 1], k, v, mask).squeeze(1)
@@ -200,7 +204,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     def with_constants(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the keys and values that every query sees: ``add_bias_kv``, ``add_zero_attn``."""
-        if self.bias_k is None and not self.add_zero_attn:
+        if not self.constants:
             return k, v, mask
         shape = (*k.shape[:-2], 1, k.shape[-1])
         keys, values = [k], [v]
@@ -221,8 +225,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention of heads ``(B, H, n, D)``, merged to ``(B, n, E)``. In a mask ``True`` lets a key be seen."""
-        if self.constants:
-            k, v, mask = self.with_constants(k, v, mask)
+        k, v, mask = self.with_constants(k, v, mask)
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return y.transpose(1, 2).flatten(2)
 
@@ -241,6 +244,10 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         """Attention of all tokens ``(B, n, E)`` to all, as ``torch.nn`` has it, before the output projection."""
         q, k, v = self.project(x)
         return self.attend(q, k, v, self._mask_for(q.shape[2]))
+
+    def mask_row(self, place: int) -> Tensor | None:
+        """What one token of a window may see, ``(1, L)``."""
+        return None if self.window_mask is None else self.window_mask[place].unsqueeze(0)
 
     def _mask_for(self, count: int) -> Tensor | None:
         if self.window_mask is not None and count != self.sequence_len:
@@ -266,22 +273,24 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         return self._products()
 
     def _products(self) -> int:
-        rows, keys = self.queries_per_step, self.sequence_len + self.constants
-        projections = self.embed_dim * (self.embed_dim + self.kdim + self.vdim)
-        return projections + rows * (2 * keys * self.embed_dim + self.embed_dim**2)
+        return self._multiply_adds(1, self.queries_per_step, self.sequence_len + self.constants)
+
+    def _multiply_adds(self, tokens: int, queries: int, keys: int) -> int:
+        """Of so many tokens' projections, and of so many queries with so many keys each."""
+        projections = tokens * self.embed_dim * (self.embed_dim + self.kdim + self.vdim)
+        return projections + queries * (2 * keys * self.embed_dim + self.embed_dim**2)
 
     def macs_of_call(self, x: Any, y: Any) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout; for counters."""
         x, y = (t[0] if isinstance(t, (tuple, list)) else t for t in (x, y))
         rows, given = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
-        size, keys, returned = self.embed_dim, self.sequence_len + self.constants, given
+        keys, returned = self.sequence_len + self.constants, given
         per_query = self.queries_per_step
         if per_query > 1 and y.ndim == x.ndim:  # all tokens of a clip attend to all
             keys, per_query = given + self.constants, 1
         elif y.ndim > 2:
             returned = 1 if per_query > 1 and y.ndim == 3 else y.shape[self.time_dim]
-        projections = given * size * (size + self.kdim + self.vdim)
-        return rows * (projections + returned * per_query * (2 * keys * size + size**2))
+        return rows * self._multiply_adds(given, returned * per_query, keys)
 
     def _rows(self, x: Tensor) -> int:
         return x.shape[1] if x.ndim == 3 and self.time_dim == 0 else x.shape[0]

@@ -14,6 +14,8 @@ from decimal import Decimal, localcontext
 import torch
 from torch import Tensor
 
+from .precision import widest
+
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582")
 
 
@@ -35,9 +37,8 @@ def angles(frequencies: Tensor, first: int, count: int) -> Tensor:
 
     On devices without float64 (MPS) they are float32.
     """
-    precise = torch.float32 if frequencies.device.type == "mps" else torch.float64
     positions = torch.arange(count, device=frequencies.device) + _signed(first)
-    return (positions.unsqueeze(1) * frequencies).to(precise) * (2 * math.pi / 2**64)
+    return (positions.unsqueeze(1) * frequencies).to(widest(frequencies.device)) * (2 * math.pi / 2**64)
 
 
 def _signed(value: int) -> int:

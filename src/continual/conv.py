@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, baddbmm, bmm, nn  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
 
 from .errors import NotStreamable, ShapeMismatch
-from .folded import FoldedWeight
-from .local import check_home, named, parameter
+from .folded import FoldedWeight, check_images
+from .local import named, parameter
 from .module import PaddingMode
 from .registry import Twin
 from .state import Frame, Node
@@ -121,11 +121,8 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
 
     def check(self, frame: Frame, path: str) -> Frame:
         name = named(path, self)
+        check_images(self, frame, name)
         space = frame.shape[2:]
-        if len(frame.shape) != self.dims + 1 or frame.shape[1] != self.in_channels:
-            dims = ", ".join(["B", str(self.in_channels), *"HW"[2 - (self.dims - 1) :]])
-            raise ShapeMismatch(f"{name}: expects steps ({dims}), got {tuple(frame.shape)}")
-        check_home(self.weight, frame, name, mixed=torch.is_autocast_enabled(frame.device.type))
         out = []
         for size, k, s, d, (a, b) in zip(
             space, self.kernel_size[1:], self.stride[1:], self.dilation[1:], self._pads[1:], strict=True
@@ -196,7 +193,7 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         return folded.contiguous(memory_format=torch.channels_last if folded.ndim == 4 else torch.contiguous_format)
 
     def open(self, frame: Frame, opening: Any) -> Node:
-        self._refold()
+        self._forget_layouts()
         return super().open(frame, opening)
 
     def macs(self, node: Node, frame: Frame) -> int:

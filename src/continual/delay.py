@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .errors import ShapeMismatch
 from .module import CoModule, PaddingMode
-from .state import Call, Frame, Node, Opening, Wire, ring_frames, ring_zeros
+from .rings import ring_zeros, wire_frames
+from .state import Call, Frame, Node, Opening, Wire
 from .timing import Crop, Timing, Window
 from .window import FILLS, fill_name
 
@@ -17,10 +18,7 @@ def queued(node: Node, index: int, x: Tensor | None, have: int, first: int, stop
 
     Always a tensor of its own, since the ring's slots are overwritten.
     """
-    pieces = ring_frames(node.tensors[index], first, min(stop, have))
-    if x is not None and stop > have:
-        pieces.append(x[:, :, max(0, first - have) : stop - have])
-    return torch.cat(pieces, 2)
+    return torch.cat(wire_frames(node, index, x, have, first, stop), 2)
 
 
 class Shift(CoModule):

@@ -13,9 +13,11 @@ from .attention import Attention
 from .calling import has_hooks
 from .delay import queued
 from .errors import NotStreamable, ShapeMismatch
+from .folded import LaidOut
 from .local import named
 from .registry import Twin, become, register_window
-from .state import Call, Frame, Node, Opening, ring_zeros
+from .rings import ring_zeros
+from .state import Call, Frame, Node, Opening
 from .timing import IDENTITY, Timing
 
 _PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
@@ -30,10 +32,15 @@ def normed(norm: Any, x: Tensor) -> Tensor:
     return y
 
 
+def _inputs_outermost(weight: Tensor) -> Tensor:
+    """The same weight in another order in memory."""
+    return weight.t().contiguous().t()
+
+
 Activation = str | Callable[[Tensor], Tensor]
 
 
-class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
+class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[misc]
     """Base class: an ``nn.TransformerEncoderLayer``, with its parameters and names, on a stream of tokens.
 
     In an encoder, layers after the first see whole windows ``(B, E, L)`` as frames; they then hold no state.
@@ -42,7 +49,6 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
     attention: type[Attention]
     sequence_len = 0
     on_windows = False
-    _prepared = frozenset({"_laid_out_weights"})
 
     def _construct(
         self,
@@ -96,11 +102,11 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
         Args:
             x: the tokens that came, ``(…, E)``.
             attended: what they attended to, before the output projection.
-            in_stream: in a stream that runs on windows: the weights are read in an order of their own (:meth:`_laid_out`).
+            in_stream: in a stream that runs on windows: weights are read in the order that suits many tokens.
         """
         parts: dict[str, Any] = self._modules
         heads = parts["self_attn"]
-        y = self._mapped(heads._modules["out_proj"], attended, True) if in_stream else heads.leave(attended)
+        y = self._mapped("out_proj", heads._modules["out_proj"], attended, True) if in_stream else heads.leave(attended)
         if self.training:
             y = self.dropout1(y)
         if self.norm_first:
@@ -112,35 +118,23 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
     def feed_forward(self, x: Tensor, in_stream: bool = False) -> Tensor:
         """The two linear maps, each token on its own."""
         parts = self._modules
-        hidden = self._mapped(parts["linear1"], x, in_stream)
+        hidden = self._mapped("linear1", parts["linear1"], x, in_stream)
         in_place = self.activation is F.relu and not torch.is_grad_enabled()
         hidden = hidden.relu_() if in_place else self.activation(hidden)
         if not self.training:
-            return self._mapped(parts["linear2"], hidden, in_stream)
+            return self._mapped("linear2", parts["linear2"], hidden, in_stream)
         return self.dropout2(self.linear2(self.dropout(hidden)))
 
-    def _mapped(self, linear: Any, x: Tensor, in_stream: bool) -> Tensor:
+    def _mapped(self, name: str, linear: Any, x: Tensor, in_stream: bool) -> Tensor:
         """A linear map of tokens; an ordinary one without the detour of a module's call."""
         if type(linear) not in _PLAIN or has_hooks(linear):
             y: Tensor = linear(x)
             return y
         own: dict[str, Any] = linear._parameters
-        return F.linear(x, self._laid_out(own["weight"]) if in_stream else own["weight"], own["bias"])
-
-    def _laid_out(self, weight: Tensor) -> Tensor:
-        """The weight with its inputs outermost in memory: for 32 tokens the product then takes 0.7 to 0.8 of the time.
-
-        It is laid out once per version of the parameter; what torch does not count as a change is noticed when a stream starts.
-        """
-        if not weight.is_cpu:
-            return weight
-        version = -1 if weight.is_inference() else weight._version
-        home = (version, weight.data_ptr())
-        kept = self._layouts.get(id(weight))
-        if kept is None or kept[0] is not weight or kept[1] != home:
-            with torch.no_grad():
-                kept = self._layouts[id(weight)] = (weight, home, weight.t().contiguous().t())
-        return kept[2]
+        weight = own["weight"]
+        if in_stream and weight.is_cpu:  # for 32 tokens the product then takes 0.7 to 0.8 of the time
+            weight = self._laid_out(name, weight, _inputs_outermost)
+        return F.linear(x, weight, own["bias"])
 
     def whole(self, x: Tensor, in_stream: bool = False) -> Tensor:
         """``torch.nn``'s layer: all tokens ``(B, n, E)`` attend to all."""
@@ -166,12 +160,8 @@ class EncoderLayer(Twin, nn.TransformerEncoderLayer):  # type: ignore[misc]
         """The shape of the frame that leaves."""
         return batch, self.heads.embed_dim, self.sequence_len
 
-    @property
-    def _layouts(self) -> dict[int, tuple[Tensor, tuple[int, int], Tensor]]:
-        return self.__dict__.setdefault("_laid_out_weights", {})
-
     def open(self, frame: Frame, opening: Opening) -> Node:
-        self.__dict__.pop("_laid_out_weights", None)
+        self._forget_layouts()
         if self.on_windows:
             expected = (frame.shape[0], self.heads.embed_dim, self.sequence_len)
             if frame.shape != expected:
@@ -273,10 +263,9 @@ class SlidingEncoderLayer(EncoderLayer):
 
     def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
         skipped = 0 if self.heads.partial else self.heads.behind
-        if node.tensors:
+        if x is None or node.tensors:
             own = queued(node, 0, x, node.seen, first + skipped, stop + skipped)
         else:
-            assert x is not None
             own = x[:, :, first + skipped - node.seen :]
         return self.after(own.transpose(1, 2), attended).transpose(1, 2)
 

@@ -208,8 +208,7 @@ class RetroactiveTransformerEncoderLayer(EncoderLayer):
 
     def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
         size = self.sequence_len
-        assert x is not None
-        tokens = queued(node, 0, x, node.seen, first, stop + size - 1) if node.tensors else x
+        tokens = queued(node, 0, x, node.seen, first, stop + size - 1) if x is None or node.tensors else x
         return self.after(tokens.unfold(2, size, 1).permute(0, 2, 3, 1), attended).permute(0, 3, 1, 2)
 
     def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:

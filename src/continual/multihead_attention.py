@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from .attention import Attention, in_order, refuse_unbounded
 from .positional_encoding import RotaryPositionalEncoding
 from .registry import option, register_builder, register_window, twin
+from .rings import ring_frames, ring_zeros
 from .sliding_attention import SlidingAttention
-from .state import Call, Node, Opening, Wire, ring_frames, ring_zeros
+from .state import Call, Node, Opening, Wire
 from .timing import Timing, Window
 
 __all__ = ["MultiheadAttention", "RetroactiveMultiheadAttention", "SingleOutputMultiheadAttention"]
@@ -202,8 +203,7 @@ class SingleOutputMultiheadAttention(SlidingAttention):
         q, k, _ = self.project(x)
         windows = k.unfold(2, self.sequence_len, 1).permute(0, 2, 1, 4, 3)  # (B, W, H, L, D)
         asking = q[:, :, self.behind : q.shape[2] - self.ahead].transpose(1, 2).unsqueeze(3)
-        mask = None if self.window_mask is None else self.window_mask[self.behind].view(1, -1)
-        return self.weights(asking, windows, mask).squeeze(2)
+        return self.weights(asking, windows, self.mask_row(self.behind)).squeeze(2)
 
 
 class RetroactiveMultiheadAttention(Attention):
@@ -317,8 +317,7 @@ class RetroactiveMultiheadAttention(Attention):
         return self.attend(q, k, v, self.window_mask)
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        tokens = x if x is None else x.transpose(1, 2) if isinstance(x, Tensor) else [t.transpose(1, 2) for t in x]
-        y, ended = self.windows(tokens, node, e, call)
+        y, ended = self.windows(self.by_token(x), node, e, call)
         return (None if y is None else self.leave(y).permute(0, 3, 1, 2)), ended
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Tensor | None:

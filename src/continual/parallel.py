@@ -18,7 +18,8 @@ from .delay import Trim, queued
 from .errors import NotStreamable, ShapeMismatch
 from .local import named
 from .module import CoModule, PaddingMode
-from .state import Call, Frame, Node, Opening, Wire, frames, length, ring_zeros
+from .rings import ring_zeros
+from .state import Call, Frame, Node, Opening, Wire, frames, length
 from .streams import Reduce, check_lengths
 from .timing import Timing
 from .window import FILLS, fill_name

@@ -20,7 +20,8 @@ from .errors import NotStreamable, ShapeMismatch
 from .local import named
 from .module import CoModule, PaddingMode
 from .registry import Twin
-from .state import Call, Frame, Node, ring_zeros
+from .rings import ring_zeros
+from .state import Call, Frame, Node
 from .window import FILLS, SlidingWindow, fill_name, padding, per_dim
 
 LONG = 8  # taps; with more, windows are computed by blocks

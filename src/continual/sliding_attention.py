@@ -11,7 +11,8 @@ from .attention import Attention, in_order
 from .band import alibi_row, alibi_slopes, band_attention
 from .errors import ShapeMismatch
 from .positional_encoding import RotaryPositionalEncoding
-from .state import Call, Node, Opening, Wire, ring_frames, ring_zeros
+from .rings import one_piece, ring_zeros, wire_frames
+from .state import Call, Node, Opening, Wire
 from .timing import Timing, Window
 
 
@@ -71,11 +72,7 @@ class SlidingAttention(Attention):
 
     def _since(self, node: Node, index: int, new: Tensor | None, first: int, stop: int) -> tuple[Tensor, ...]:
         """What tokens ``first … stop - 1`` have brought, from a ring and from a chunk ``(B, C, n)``, as heads."""
-        seen = node.seen
-        pieces = ring_frames(node.tensors[index], first, min(stop, seen)) if index < len(node.tensors) else []
-        if new is not None and stop > seen:
-            pieces.append(new[:, :, max(0, first - seen) : stop - seen])
-        found = (pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)).transpose(1, 2)
+        found = one_piece(wire_frames(node, index, new, node.seen, first, stop)).transpose(1, 2)
         return self.split(found, found.shape[2] // self.embed_dim)
 
     def banded(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
@@ -87,10 +84,9 @@ class SlidingAttention(Attention):
 
     def _masked_windows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Windows with a mask that says for each place in the window whether it is seen (whole windows only)."""
-        assert self.window_mask is not None
         batch, count = q.shape[0], q.shape[2]
         k, v = (t.unfold(2, self.sequence_len, 1).permute(0, 2, 1, 4, 3).flatten(0, 1) for t in (k, v))
-        y = self.attend(q.transpose(1, 2).flatten(0, 1).unsqueeze(2), k, v, self.window_mask[self.behind].view(1, 1, 1, -1))
+        y = self.attend(q.transpose(1, 2).flatten(0, 1).unsqueeze(2), k, v, self.mask_row(self.behind))
         return y.view(batch, count, -1)
 
     def attended_step(self, x: Wire, node: Node, call: Call) -> Tensor | None:
@@ -125,15 +121,13 @@ class SlidingAttention(Attention):
         return in_order(ring, seen, new)
 
     def _step_mask(self, keys: Tensor) -> Tensor | None:
-        if self.window_mask is not None:
-            return self.window_mask[self.behind].view(1, 1, 1, -1)
-        if not self.alibi:
-            return None
+        row = self.mask_row(self.behind)
+        if row is not None or not self.alibi:
+            return row
         return alibi_row(self.num_heads, keys.shape[2], self.ahead, keys.dtype, keys.device)
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        tokens = x if x is None else x.transpose(1, 2) if isinstance(x, Tensor) else [t.transpose(1, 2) for t in x]
-        y, ended = self.attended(tokens, node, e, call)
+        y, ended = self.attended(self.by_token(x), node, e, call)
         return (None if y is None else self.leave(y).transpose(1, 2)), ended
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Tensor | None:

@@ -372,29 +372,3 @@ def _described(state: State) -> list[str]:
 def _zip(a: list[str], b: list[str]) -> Iterator[tuple[str, str]]:
     size = max(len(a), len(b))
     yield from zip(a + [""] * (size - len(a)), b + [""] * (size - len(b)), strict=True)
-
-
-def ring_zeros(frame: Frame, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
-    """A cold ring ``(B, L, C, *S)``, time before channels so that a window is one block of memory.
-
-    With ``last`` the channels are innermost in memory (channels-last frames), the shape is the same.
-    """
-    batch, channels, *space = frame.shape
-    with torch.inference_mode(False):
-        if last:
-            ring = torch.full((batch, depth, *space, channels), fill, dtype=frame.dtype, device=frame.device)
-            return ring.movedim(-1, 2)
-        return torch.full((batch, depth, channels, *space), fill, dtype=frame.dtype, device=frame.device)
-
-
-def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:
-    """Frames ``first … stop - 1`` of the wire as pieces ``(B, C, n, *S)``, in order. They are views of the ring."""
-    if stop <= first:
-        return []
-    size = ring.shape[1]
-    a, count = first % size, stop - first
-    fit = min(count, size - a)
-    pieces = [ring.narrow(1, a, fit).transpose(1, 2)]
-    if fit < count:
-        pieces.append(ring.narrow(1, 0, count - fit).transpose(1, 2))
-    return pieces

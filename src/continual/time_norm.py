@@ -15,7 +15,8 @@ from .errors import NotStreamable, ShapeMismatch
 from .local import check_parameters, named, parameter
 from .precision import widest
 from .registry import Twin
-from .state import Call, Frame, Node, Opening, ring_frames
+from .rings import ring_frames
+from .state import Call, Frame, Node, Opening
 from .statistics import Statistics, of_frames, over_last, up_to_now
 from .timing import IDENTITY, Timing, Window
 

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import NotStreamable, ShapeMismatch
-from .folded import FoldedWeight
+from .folded import FoldedWeight, check_images
 from .kernel import chunk_of_one
-from .local import check_home, named, parameter
+from .local import named, parameter
 from .registry import Twin, register_twin
 from .resampling import Upsampling
-from .state import Call, Frame, Node, Opening, ring_frames, ring_zeros
+from .rings import one_piece, ring_frames, ring_zeros, wire_frames
+from .state import Call, Frame, Node, Opening
 from .timing import Timing
 from .window import per_dim
 
@@ -162,17 +163,14 @@ class _ConvTranspose(Twin, FoldedWeight):
 
     def open(self, frame: Frame, opening: Opening) -> Node:
         out = self.check(frame, named(opening.path, self))
-        self._refold()
+        self._forget_layouts()
         ring = {"frames": ring_zeros(frame, self._kept)} if self._kept else None
         return Node(opening, self.kind, out, ring, held=frame)
 
     def check(self, frame: Frame, name: str) -> Frame:
         """Refuse a frame that the layer can't take; return the frame that leaves."""
+        check_images(self, frame, name)
         space = frame.shape[2:]
-        if len(frame.shape) != self.dims + 1 or frame.shape[1] != self.in_channels:
-            dims = ", ".join(["B", str(self.in_channels), *"HW"[2 - (self.dims - 1) :]])
-            raise ShapeMismatch(f"{name}: expects steps ({dims}), got {tuple(frame.shape)}")
-        check_home(self.weight, frame, name, mixed=torch.is_autocast_enabled(frame.device.type))
         options = (self._steps, self.padding, self.kernel_size, self.dilation, self.output_padding)
         out = [
             (size - 1) * s - 2 * p + d * (k - 1) + o + 1
@@ -205,10 +203,7 @@ class _ConvTranspose(Twin, FoldedWeight):
             return self._folded_step(x, node)[:, :, start - seen * self.rate :]
         last = min(seen + arrived - 1, (stop - 1) // self.rate)
         first = min(last, start // self.rate, max(0, -((self._extent - 1 - start) // self.rate)))
-        pieces = ring_frames(node.tensors[0], first, min(last + 1, seen)) if self._kept else []
-        if x is not None and last >= seen:
-            pieces.append(x[:, :, max(0, first - seen) : last + 1 - seen])
-        frames = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+        frames = one_piece(wire_frames(node, 0, x, seen, first, last + 1))
         beyond = max(0, stop - last * self.rate - self._extent)  # positions that no tap reaches: they hold the bias
         return self._transposed(frames, 0, beyond).narrow(2, start - first * self.rate, stop - start)
 
@@ -222,7 +217,7 @@ class _ConvTranspose(Twin, FoldedWeight):
         for taps, weight in self._folded():
             unseen = (older + 1 - taps) * self.in_channels
             parts.append(self._product(window[:, unseen:] if unseen else window, weight))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return one_piece(parts)
 
     def _product(self, window: Tensor, weight: Tensor) -> Tensor:
         """Frames side by side ``(B, taps*I, *S)`` to positions ``(B, O, n, *S')``."""

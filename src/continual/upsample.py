@@ -17,7 +17,8 @@ from .local import local, named
 from .module import CoModule
 from .registry import Twin, register_builder, register_twin, twin
 from .resampling import Interpolation
-from .state import Call, Frame, Node, Opening, ring_frames, ring_zeros
+from .rings import one_piece, ring_zeros, wire_frames
+from .state import Call, Frame, Node, Opening
 from .timing import IDENTITY, Timing
 
 # For each mode: its kind over time, what it is over one or two dimensions of space, and the number of dimensions it takes.
@@ -231,10 +232,7 @@ class Upsample(Twin, nn.Upsample):
             return None
         base, sources = self._sources(node.sent, sent, e, node.tensors[0] if entered is None else entered)
         first, stop = base + sources.first, base + sources.stop
-        pieces = ring_frames(node.tensors[0], first, min(stop, seen)) if node.tensors else []
-        if entered is not None and stop > seen:
-            pieces.append(entered[:, :, max(0, first - seen) : stop - seen])
-        return _mixed(pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2), sources)
+        return _mixed(one_piece(wire_frames(node, 0, entered, seen, first, stop)), sources)
 
     def _sources(self, first: int, stop: int, e: int | None, like: Tensor) -> tuple[int, _Sources]:
         """Of which frames, counted from a base, outputs ``first … stop - 1`` are made; ``e`` is the clip's length if it ends."""

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .errors import NotStreamable, ShapeMismatch
 from .module import CoModule, PaddingMode
-from .state import Call, Frame, Node, Opening, ring_frames, ring_zeros
+from .rings import one_piece, ring_zeros, wire_frames
+from .state import Call, Frame, Node, Opening
 from .timing import Timing, Window
 
 FILLS = {"zeros": 0.0, "neg_inf": -math.inf}
@@ -170,29 +171,21 @@ class SlidingWindow(CoModule):
     def _gather(self, entered: Tensor | None, node: Node, first: int, stop: int, n: int) -> Tensor:
         """Frames ``first … stop - 1``; those before 0 and from ``n`` on are padding."""
         if first >= 0 and stop <= n:
-            pieces = self._real(entered, node, first, stop)
-            return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+            pieces = wire_frames(node, 0, entered, node.seen, first, stop)
+            return one_piece(pieces)
         if self._fill in FILLS:
-            middle = self._real(entered, node, max(first, 0), min(stop, n))
+            middle = wire_frames(node, 0, entered, node.seen, max(first, 0), min(stop, n))
             left = padding(node.held, min(0, stop) - first, self.fill_value)
             right = padding(node.held, min(stop, n + self._padded_end) - max(n, first), self.fill_value)
         else:
             needed = 1 if self._fill == "replicate" else self._padded_end + 1
-            real = torch.cat(self._real(entered, node, max(0, min(first, n - needed)), n), 2)
+            real = torch.cat(wire_frames(node, 0, entered, node.seen, max(0, min(first, n - needed)), n), 2)
             left, right = self._mirrored(real, max(0, -first), max(0, min(stop - n, self._padded_end)))
             left, right = left[:, :, : min(0, stop) - first], right[:, :, max(0, first - n) :]
             known = n - real.shape[2]
             middle = [real[:, :, max(first, 0) - known : max(stop, 0) - known]] if first < n else []
         beyond = padding(node.held, stop - max(first, n + self._padded_end), self.nothing)
         return torch.cat([p for p in (left, *middle, right, beyond) if p.shape[2]], 2)
-
-    def _real(self, entered: Tensor | None, node: Node, first: int, stop: int) -> list[Tensor]:
-        """Frames that have come, as pieces."""
-        seen = node.seen
-        pieces = ring_frames(node.tensors[0], first, min(stop, seen)) if self._kept else []
-        if entered is not None and stop > seen:
-            pieces.append(entered[:, :, max(0, first - seen) : stop - seen])
-        return pieces
 
     def _mirrored(self, real: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
         """Padding made of the frames at both ends."""
