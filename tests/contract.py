@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import continual as co
+from tests.reference import Reference
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 1e-2}
 TOO_SHORT = (RuntimeError, ValueError)  # what torch and we raise for a clip that is shorter than the network needs
@@ -348,19 +349,12 @@ def check_layer(net: Any, reference: nn.Module, shape: Sequence[int]) -> None:
             check_gradients(net, clip)
 
 
-class TimePadded(nn.Module):
+class TimePadded(Reference):
     """Pads time explicitly, then runs a module that does not: what ``temporal_fill`` means."""
 
     def __init__(self, inner: nn.Module, start: int, end: int, fill: str):
-        super().__init__()
+        super().__init__(inner)
         self.start, self.end, self.fill = start, end, fill
-        self.inner = [inner]  # no child: the keys of the state_dict stay those of the module
-        self.load_state_dict = inner.load_state_dict
-        self.state_dict = inner.state_dict
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.inner[0]._apply(fn, recurse)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fill in ("zeros", "neg_inf"):

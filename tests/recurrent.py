@@ -8,26 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.reference import Reference
 
 CLASSES = {"RNN": (co.RNN, nn.RNN), "GRU": (co.GRU, nn.GRU), "LSTM": (co.LSTM, nn.LSTM)}
 CELLS = {"RNNCell": (co.RNNCell, nn.RNNCell), "GRUCell": (co.GRUCell, nn.GRUCell), "LSTMCell": (co.LSTMCell, nn.LSTMCell)}
 
 
-class ByClips(nn.Module):
+class ByClips(Reference):
     """A recurrent layer of `torch.nn` on clips (B, C, T), its output alone; or a cell, in a loop written by hand."""
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = [inner]  # no child: the keys of the state_dict stay those of the module
-        self.load_state_dict, self.state_dict = inner.load_state_dict, inner.state_dict
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.inner[0]._apply(fn, recurse)
-        return self
-
-    def train(self, mode: bool = True) -> Any:
-        self.inner[0].train(mode)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         inner: Any = self.inner[0]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.recurrent import ByClips
 
 C1, C2, C3 = (2, 4, 13), (2, 4, 13, 5), (2, 4, 11, 3, 6)
 IMAGES = (2, 16, 9, 3, 6)
@@ -25,24 +26,6 @@ def frame_by_frame(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def embedded(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: module(x[:, 0]).movedim(-1, 1)
-
-
-def time_first(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A recurrent layer on clips ``(B, C, T)``."""
-    return lambda x: module(x.permute(2, 0, 1))[0].permute(1, 2, 0)
-
-
-def stepped(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A recurrent cell, step by step."""
-
-    def run(x: Tensor) -> Tensor:
-        held, outs = None, []
-        for frame in x.unbind(2):
-            held = module(frame, held)
-            outs.append(held[0] if isinstance(held, tuple) else held)
-        return torch.stack(outs, 2)
-
-    return run
 
 
 def newest_of_windows(module: Any) -> Callable[[Tensor], Tensor]:
@@ -146,8 +129,7 @@ for _kind in ("ZeroPad", "ReplicationPad", "ReflectionPad", "ConstantPad"):
         _args = ((1, 0) * (_dims - 1) + (2, 1),) + ((3.0,) if _kind == "ConstantPad" else ())
         WORKS[f"{_kind}{_dims}d"] = (lambda name=f"{_kind}{_dims}d", args=_args: getattr(nn, name)(*args)), _shape
 REFERENCE = {"PixelShuffle": frame_by_frame, "PixelUnshuffle": frame_by_frame, "Embedding": embedded} | {
-    **dict.fromkeys(("RNN", "GRU", "LSTM"), time_first),
-    **dict.fromkeys(("RNNCell", "GRUCell", "LSTMCell"), stepped),
+    **dict.fromkeys(("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"), ByClips),
     **dict.fromkeys(("MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder"), newest_of_windows),
     "GroupNorm": up_to_now,
 }

@@ -45,7 +45,8 @@ def new_data(net: nn.Module) -> None:
 
 def new_parameter(net: nn.Module) -> None:
     for name, p in list(net.named_parameters()):
-        setattr(net, name, nn.Parameter(p.detach() - 1))
+        path, _, own = name.rpartition(".")
+        setattr(net.get_submodule(path), own, nn.Parameter(p.detach() - 1))
 
 
 CHANGES = {f.__name__: f for f in (in_place, load, optimise, new_data, new_parameter)}

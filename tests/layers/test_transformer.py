@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 import continual as co
 from tests.contract import assert_equal, check_gradients, check_layer
+from tests.encoders import EMBED, HEADS, EncoderReference, banded, encoder, of_windows, plain
+from tests.test_weights import CHANGES
 
-EMBED, HEADS, LENGTH, STEPS = 8, 2, 5, 17
+LENGTH, STEPS = 5, 17
 
 
 @pytest.fixture(autouse=True)
@@ -23,62 +25,6 @@ def _plain_torch():
     torch.backends.mha.set_fastpath_enabled(False)
     yield
     torch.backends.mha.set_fastpath_enabled(before)
-
-
-def encoder(layers: int, norm: bool = True, **options: Any) -> nn.TransformerEncoder:
-    """A plain encoder with no weight or bias at zero."""
-    layer = nn.TransformerEncoderLayer(EMBED, HEADS, 16, **{"batch_first": True, **options})
-    made = nn.TransformerEncoder(layer, layers, nn.LayerNorm(EMBED) if norm else None, enable_nested_tensor=False)
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.4)
-    return made.eval()
-
-
-class Reference(nn.Module):
-    """A plain encoder on clips ``(B, E, T)``; its weights keep their names."""
-
-    def __init__(self, inner: Any, run: Any):
-        super().__init__()
-        self.inner, self.run = [inner], run
-        self.state_dict, self.load_state_dict = inner.state_dict, inner.load_state_dict
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.inner[0]._apply(fn, recurse)
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self.inner[0], x)
-
-
-def plain(inner: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """``torch.nn`` on a clip ``(B, E, T)``, whatever its layout is."""
-    first = inner.layers[0] if isinstance(inner, nn.TransformerEncoder) else inner
-    lay = (1, 2) if first.self_attn.batch_first else (0, 2)
-    if lay == (1, 2):
-        return inner(x.transpose(1, 2), mask).transpose(1, 2)
-    return inner(x.permute(2, 0, 1), mask).permute(1, 2, 0)
-
-
-def of_windows(length: int, query: int = -1, mask: Tensor | None = None) -> Any:
-    """The query's token of every window."""
-
-    def run(inner: Any, x: Tensor) -> Tensor:
-        if x.shape[2] < length:
-            raise ValueError("shorter than a window")
-        windows = [plain(inner, x[:, :, j : j + length], mask)[:, :, query] for j in range(x.shape[2] - length + 1)]
-        return torch.stack(windows, 2)
-
-    return run
-
-
-def banded(length: int, ahead: int = 0) -> Any:
-    """Every token attends to a band."""
-
-    def run(inner: Any, x: Tensor) -> Tensor:
-        later = torch.arange(x.shape[2]) - torch.arange(x.shape[2]).unsqueeze(1)
-        return plain(inner, x, (later > ahead) | (later <= ahead - length))
-
-    return run
 
 
 def described(value: Any) -> str:
@@ -107,7 +53,7 @@ def test_over_a_window(options: dict[str, Any], norm: bool, layers: int):
     inner = encoder(layers, norm, **options)
     net = co.TransformerEncoder.build_from(inner, LENGTH)
     assert (net.delay, net.receptive_field, net.timing.ended(9)) == (LENGTH - 1, LENGTH, 10 - LENGTH)
-    check_layer(net, Reference(inner, of_windows(LENGTH)), (2, EMBED, STEPS))
+    check_layer(net, EncoderReference(inner, of_windows(LENGTH)), (2, EMBED, STEPS))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 8])
@@ -118,7 +64,7 @@ def test_causal(options: dict[str, Any], norm: bool, layers: int):
     inner = encoder(layers, norm, **options)
     net = co.continual(inner, sequence_len=3, causal=True)
     assert (net.delay, net.receptive_field, net.timing.ended(9)) == (0, 1 + 2 * layers, 9)
-    check_layer(net, Reference(inner, banded(3)), (2, EMBED, STEPS))
+    check_layer(net, EncoderReference(inner, banded(3)), (2, EMBED, STEPS))
 
 
 def test_causal_with_a_look_ahead():
@@ -126,7 +72,7 @@ def test_causal_with_a_look_ahead():
     inner = encoder(3)
     net = co.continual(inner, sequence_len=4, causal=True, look_ahead=1)
     assert (net.delay, net.receptive_field) == (3, 10)
-    check_layer(net, Reference(inner, banded(4, 1)), (2, EMBED, STEPS))
+    check_layer(net, EncoderReference(inner, banded(4, 1)), (2, EMBED, STEPS))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -134,7 +80,7 @@ def test_causal_with_a_look_ahead():
 def test_another_query(layers: int, query: int):
     inner = encoder(layers)
     net = co.TransformerEncoder.build_from(inner, LENGTH, query_index=query)
-    check_layer(net, Reference(inner, of_windows(LENGTH, query)), (2, EMBED, STEPS))
+    check_layer(net, EncoderReference(inner, of_windows(LENGTH, query)), (2, EMBED, STEPS))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -150,7 +96,7 @@ def test_a_mask_within_the_window(layers: int, kind: str):
         own = mask if kind == "bool" else mask.to(x)
         return of_windows(LENGTH, -1, own)(plain_encoder, x)
 
-    check_layer(net, Reference(inner, run), (2, EMBED, STEPS))
+    check_layer(net, EncoderReference(inner, run), (2, EMBED, STEPS))
 
 
 def test_a_causal_mask_tells_its_band():
@@ -179,7 +125,7 @@ LAYERS: list[tuple[str, dict[str, Any], Any]] = [
 def test_layers(name: str, own: dict[str, Any], run: Any, options: dict[str, Any]):
     inner = encoder(1, **options).layers[0]
     net = getattr(co, name)(EMBED, HEADS, 16, sequence_len=LENGTH, **own, **options)
-    check_layer(net, Reference(inner, run), (2, EMBED, STEPS))
+    check_layer(net, EncoderReference(inner, run), (2, EMBED, STEPS))
 
 
 @pytest.mark.parametrize("name", ["SingleOutputTransformerEncoderLayer", "RetroactiveTransformerEncoderLayer"])
@@ -190,7 +136,7 @@ def test_layers_whose_forward_is_that_of_torch(name: str, options: dict[str, Any
     net = getattr(co, name).build_from(inner, sequence_len=LENGTH)
     clip = torch.randn(2, EMBED, STEPS, dtype=torch.float64)
     assert_equal(net(clip), plain(inner, clip))
-    assert co.verify(net, clip, Reference(inner, plain)).passed
+    assert co.verify(net, clip, EncoderReference(inner, plain)).passed
 
 
 def test_retroactive_windows_have_gradients():
@@ -284,32 +230,21 @@ def test_state_is_one_ring_of_projections_and_one_of_tokens():
     }
 
 
-def in_place(parameter: nn.Parameter) -> None:
-    with torch.no_grad():
-        parameter.mul_(-1.5)
-
-
-def new_data(parameter: nn.Parameter) -> None:
-    parameter.data = parameter.data.clone() * 2
-
-
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("change", [in_place, new_data, None], ids=["in place", "new data", "new parameter"])
-def test_weights_that_change_while_a_stream_runs(layers: int, change: Any):
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_change_while_a_stream_runs(layers: int, change: str):
     """Once all that is held was made with the new weights, outputs are those of `forward` with them."""
     net = co.continual(encoder(layers), sequence_len=LENGTH).double()
     clip = torch.randn(2, EMBED, 2 * LENGTH + 3, dtype=torch.float64)
     with torch.no_grad():
         for t in range(LENGTH + 2):
             net.forward_step(clip[:, :, t])
-        for name, parameter in list(net.named_parameters()):
-            if change is None:
-                path, _, own = name.rpartition(".")
-                setattr(net.get_submodule(path), own, nn.Parameter(parameter.detach() - 1))
-            else:
-                change(parameter)
+        before = net(clip[:, :, -LENGTH:])
+        CHANGES[change](net)
         outs = [net.forward_step(clip[:, :, t]) for t in range(LENGTH + 2, clip.shape[2])]
-        assert_equal(outs[-1], net(clip[:, :, -LENGTH:])[:, :, 0])
+        after = net(clip[:, :, -LENGTH:])
+        assert not torch.allclose(before, after)
+        assert_equal(outs[-1], after[:, :, 0])
 
 
 def test_writing_to_data_is_noticed_when_a_stream_starts():
