@@ -1,0 +1,91 @@
+"""What a converted module shows of the module it was made of: its layout, and its tree of names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from .layout import TIME, View
+
+
+class Input:
+    """Where an input of the module is in the clip: its time and rows; ``None`` for what it has not."""
+
+    def __init__(self, time: int | None, batch: int | None, shape: tuple[int, ...]):
+        self.time, self.batch, self.shape = time, batch, shape
+
+    def chunk(self, x: Tensor) -> Tensor:
+        """A chunk of the module's layout as ``(B, C, n, *S)``."""
+        if self.time == 2 and self.batch == 0:
+            return x
+        if self.time == 0:
+            x = x.movedim(0, 1)  # (B, n, …)
+        return x.unsqueeze(1) if x.ndim == 2 else x.movedim(self.time or 1, 2)
+
+    def step(self, x: Tensor) -> Tensor:
+        """A step of the module's layout as ``(B, C, *S)``."""
+        return x.unsqueeze(1) if x.ndim == 1 else x
+
+
+class Output:
+    """How what leaves is laid out.
+
+    Attributes:
+        view: from the module's layout to a chunk.
+        windows: whether it is a clip-level output: the module's layout has no time, and windows are stacked in dim 2.
+    """
+
+    def __init__(self, view: View, windows: bool):
+        self.view, self.windows = view, windows
+        self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
+
+    def chunk(self, y: Tensor) -> Tensor:
+        """A chunk ``(B, C, n, *S)`` in the module's layout."""
+        if self.windows:
+            y = y.squeeze(1) if self.view.lonely else y
+            return y
+        return self.view.leave(y, y.shape[0], y.shape[2])
+
+    def step(self, y: Tensor) -> Tensor:
+        """A step ``(B, C, *S)`` in the module's layout."""
+        return y.squeeze(1) if self.view.lonely else y
+
+
+def with_flag(inputs: Sequence[Any], flag: bool) -> tuple[Sequence[Any], bool]:
+    """`forward_step(x, False)`: the flag may be given by position."""
+    return (inputs[:-1], inputs[-1]) if inputs and isinstance(inputs[-1], bool) else (inputs, flag)
+
+
+class Module(nn.Module):
+    """A part of a converted module's tree of names: it holds the part's own parameters and buffers.
+
+    Args:
+        kind: the class of the part that it stands for.
+        modal: whether that works otherwise in training mode.
+    """
+
+    def __init__(self, kind: str = "Module", modal: bool = False):
+        super().__init__()
+        self.kind, self.modal = kind, modal
+
+    def _get_name(self) -> str:
+        return self.kind
+
+
+MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)  # modules that work otherwise in training mode
+
+
+def mirror(module: nn.Module, into: nn.Module, memo: dict[int, nn.Module] | None = None) -> None:
+    """Give a module the parameters, buffers and names of another, shared."""
+    memo = {} if memo is None else memo
+    memo[id(module)] = into
+    for table in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+        into.__dict__[table] = module.__dict__[table]
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in memo:
+            part = Module(type(child).__name__, isinstance(child, MODAL))
+            mirror(child, part, memo)
+            part.training = False
+        into._modules[name] = None if child is None else memo[id(child)]

@@ -1,0 +1,177 @@
+"""Operations that work on every element on its own, with broadcasting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..builder import Builder
+from ..call import Call, Refused, exchanged, leaves, rule
+from ..layout import BATCH, TIME, Dims, joined_dims, where
+from ..program import Home, Ref, Shape
+from ..values import Const, Stream, Value
+
+
+def explicit(b: Builder, call: Call, streams: list[Stream]) -> dict[int, Stream]:
+    """Streams whose time is beside their rows (windows), with time where the others have it. By slots."""
+    plain = [s for s in streams if not s.windows and s.wire >= 0]
+    if not plain or not any(s.windows for s in streams):
+        return {}
+    at = where(plain[0].dims, TIME)
+    if at is None or plain[0].dims[at] != (TIME,):
+        raise Refused(
+            "frames that are merged with another dimension meet a value for the whole clip", "keep time a dimension of its own"
+        )
+    right = len(plain[0].dims) - at
+    return {s.slot: _spread(b, call, s, len(s.dims) - right) for s in streams if s.windows}
+
+
+def _spread(b: Builder, call: Call, s: Stream, dim: int) -> Stream:
+    batch = where(s.dims, BATCH)
+    if batch is None or not 0 <= dim < len(s.dims) or s.dims[dim] != () or dim == batch:
+        raise Refused(
+            f"a value for the whole clip meets frames in `{call.op}`, and has no dimension of size 1 where these have time",
+            "keepdim=True",
+        )
+    rows = tuple(f for f in s.dims[batch] if f != TIME)
+    dims = tuple(rows if i == batch else (TIME,) if i == dim else d for i, d in enumerate(s.dims))
+    shape = Shape((rows, (TIME,)))
+    return b.local(
+        call, dims, s, target="operators:spread", args=(Ref(s.slot), batch, shape, dim), kwargs={}, inputs=[s], windows=False,
+        dtype=s.dtype,
+    )  # fmt: skip
+
+
+def with_explicit(b: Builder, call: Call) -> Call:
+    """A call whose streams all have time where frames have it."""
+    new = explicit(b, call, call.streams)
+    return call if not new else replace(call, args={n: exchanged(v, new) for n, v in call.args.items()})
+
+
+def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
+    """The layout of an elementwise result."""
+    given = [v for v in values if isinstance(v, (Stream, Const))]
+    dims = joined_dims([v.dims for v in given])
+    if dims is not None:
+        return dims
+    lead = max((v for v in given if isinstance(v, Stream)), key=lambda v: len(v.dims))
+    for v in given:
+        if not isinstance(v, Const):
+            continue
+        for own, other in zip(reversed(v.dims), reversed(lead.dims), strict=False):
+            size = b.size(v, v.dims.index(own)).now if own else 1
+            if TIME in other and size > 1:
+                raise Refused(
+                    f"`{call.op}` has a constant with a value of its own for each of {size} frames: it is defined for clips of one length alone",
+                    "positions that go on: co.RecyclingPositionalEncoding, rotary or ALiBi; or a constant of one frame",
+                )
+            if BATCH in other and size > 1:
+                raise Refused(
+                    f"`{call.op}` has a constant with {size} rows, as many as the example clip", "x.shape[0] for the batch size"
+                )
+    raise Refused(
+        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(str(b.shape(v)) for v in given)}", "reshape one"
+    )
+
+
+@rule("pointwise", "aten.where.self", "aten.masked_fill", "aten.clone.default", "aten.to", "aten._to_copy.default", "aten.contiguous.default",
+      "aten.detach.default", "aten.alias.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
+      "aten.lift_fresh_copy.default", "aten.prelu.default", "aten.nan_to_num.default", "aten.fill")  # fmt: skip
+def elementwise(b: Builder, call: Call) -> Stream:
+    """The operation on the frames that have come."""
+    call = with_explicit(b, call)
+    values = leaves(list(call.args.values()))
+    dims = _prelu(call) if call.op == "prelu" else broadcast(b, call, values)
+    if call.op == "prelu":
+        return _per_channel(b, call, dims)
+    return b.local(call, dims, lead(call.streams))
+
+
+def lead(streams: list[Stream]) -> Stream:
+    """The stream whose timing a result has: one that moves, if there is one."""
+    return next((s for s in streams if s.wire >= 0), streams[0])
+
+
+def _prelu(call: Call) -> Dims:
+    return call["self"].dims
+
+
+def _per_channel(b: Builder, call: Call, dims: Dims) -> Stream:
+    if len(dims) > 1 and dims[1] == (TIME,) and b.shape(call["weight"]) != (1,):
+        raise Refused("PReLU has a slope for every frame of the clip", "one slope, or slopes for channels in dim 1")
+    return b.local(call, dims, call["self"])
+
+
+@rule("aten.copy.default")
+def copy(b: Builder, call: Call) -> Value:
+    """What is written into a tensor takes its place."""
+    x, src = call["self"], call["src"]
+    if isinstance(src, Stream) and (not isinstance(x, Stream) or src.dims == x.dims):
+        return src
+    if isinstance(x, Stream):
+        call = b.together(call)
+        given = [Ref(src.slot), Shape(x.dims)] if isinstance(src, (Stream, Const)) else None
+        if given:
+            return b.local(
+                call, x.dims, lead(call.streams), target="aten.expand.default", args=given, kwargs={}, inputs=call.streams
+            )
+        return b.local(call, x.dims, x, target="aten.full_like.default", args=(Ref(x.slot), src), kwargs={}, inputs=[x])
+    raise Refused("writes into a constant", "torch.cat or torch.where")
+
+
+IDENTITIES = ("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout", "aten.native_dropout")
+
+
+@rule(*IDENTITIES)
+def dropout(b: Builder, call: Call) -> Value:
+    """Nothing, in eval mode."""
+    if call.get("train"):
+        raise Refused("dropout is active although the module is in eval mode", "pass training=self.training")
+    return call.get("input", call.get("self"))
+
+
+@rule("aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.empty_like", "aten.rand_like", "aten.randn_like")
+def filled_like(b: Builder, call: Call) -> Stream:
+    """Frames of one value."""
+    if "rand" in call.op:
+        raise Refused(f"`{call.op}` draws random numbers", "leave it out in eval mode")
+    fill = {"zeros_like": 0.0, "ones_like": 1.0}.get(call.op, call.get("fill_value"))
+    return b.local(call, call["self"].dims, call["self"], fill=fill)
+
+
+@rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
+def filled_new(b: Builder, call: Call) -> Value:
+    """A constant of a fixed size, or frames of one value."""
+    like: Stream = call["self"]
+    dims = sizes(b, call["size"], [like])
+    args = [Shape(dims) if n == "size" else b.template(call[n]) for n in call.positional]
+    kwargs = {n: b.template(v) for n, v in call.args.items() if n not in call.positional}
+    fill = {"new_zeros": 0.0, "new_ones": 1.0}.get(call.op, call.get("fill_value"))
+    if any(TIME in d for d in dims):
+        return b.local(call, dims, like, args=args, kwargs=kwargs, inputs=[like], fill=fill)
+    args = [Shape(dims), 0.0 if fill is None else fill]
+    kwargs = {"dtype": b.dtype(call), "device": Home()}
+    return replace(b.still(replace(call, name="aten.full.default"), dims, args, kwargs, b.dtype(call)), fill=fill)
+
+
+def sizes(b: Builder, given: list[Value], near: list[Stream]) -> Dims:
+    """The layout that a list of sizes means beside some streams."""
+    from ..values import Size
+
+    length = next((b.length(s.wire) for s in near if s.wire >= 0), None)
+    dims: list[tuple[int | str, ...]] = []
+    for size in given:
+        s = Size.of(size, len(b.lengths))
+        if s.varies and s.values == b.batches:
+            dims.append((BATCH,))
+        elif length is not None and length.varies and s.values[:3] == length.values[:3]:
+            dims.append((TIME,))
+        elif (
+            length is not None
+            and length.varies
+            and s.values[:3] == tuple(x * y for x, y in zip(b.batches, length.values, strict=True))[:3]
+        ):
+            dims.append((BATCH, TIME))
+        else:
+            value = b.number(s, "a size")
+            dims.append((value,) if value != 1 else ())
+    return tuple(dims)

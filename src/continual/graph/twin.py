@@ -1,0 +1,390 @@
+"""`GraphModule`: the streaming twin of any module, in the module's own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ContinualError, NotStreamable, ShapeMismatch
+from ..inputs import check_lengths
+from ..module import CoModule
+from ..state import Call, Frame, Node, Opening, State, Wire
+from ..timing import Timing
+from .layout import View
+from .ports import Input, Module, Output, mirror, with_flag
+from .program import Env, Instruction, Layer, Meet, Moment, Op, Positions
+from .wiring import Wiring
+
+
+class GraphModule(CoModule):
+    """The streaming twin that :func:`continual.continual` makes of a module and an example clip.
+
+    It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
+    Parameters and buffers are shared with the module; ``copy=True`` separates them.
+    """
+
+    runs_kernel = True
+    _prepared = frozenset({"_computed"})
+
+    def __init__(
+        self,
+        module: nn.Module,
+        instructions: Sequence[Instruction],
+        constants: Sequence[Op],
+        sources: Sequence[Any],
+        tensors: dict[str, Tensor],
+        slots: int,
+        inputs: Sequence[Input],
+        outputs: Sequence[Any],
+        timing: Wiring,
+        wires: int,
+        nested: bool,
+        notes: Sequence[str],
+    ):
+        super().__init__()
+        mirror(module, self)
+        self.__dict__["name"] = type(module).__name__
+        self.__dict__["_program"] = list(instructions)
+        self._layers = [i for i in instructions if isinstance(i, Layer)]
+        self._constants, self._tensors, self._slots = list(constants), dict(tensors), slots
+        self._inputs, self._nested, self._wires, self.notes = list(inputs), nested, wires, tuple(notes)
+        self._outputs, self._timing = list(outputs), timing
+        self._sources: list[tuple[int, dict[str, Any], str]] = []
+        self._given: list[tuple[int, int]] = []  # inputs that are no streams: number, slot
+        self._streams: list[tuple[int, int, View]] = []
+        for source in sources:
+            self._add_source(source)
+        self.training = False
+
+    def _add_source(self, source: Any) -> None:
+        path, _, name = source.name.rpartition(".")
+        if source.kind == "constant":
+            self._sources.append((source.slot, self._tensors, source.name))
+        elif source.kind == "input":
+            number = int(source.name)
+            if self._inputs[number].time is None:
+                self._given.append((number, source.slot))
+            else:
+                self._streams.append((number, source.slot, source.view))
+        else:
+            holder = self.get_submodule(path)
+            table = holder._parameters if source.kind == "parameter" else holder._buffers
+            self._sources.append((source.slot, cast(dict[str, Any], table), name))
+
+    # ---- what it reports --------------------------------------------------------------------------------------------
+
+    @property
+    def timing(self) -> Timing:
+        return self._timing
+
+    @property
+    def time_dim(self) -> Any:  # type: ignore[override]
+        """Where time is in the clips of the first stream."""
+        return next(i.time for i in self._inputs if i.time is not None)
+
+    @property
+    def time_dims(self) -> tuple[int | None, ...]:
+        """Where time is in each input; ``None`` for what is no stream."""
+        return tuple(i.time for i in self._inputs)
+
+    @property
+    def output_time_dims(self) -> tuple[int, ...]:
+        """Where time is in the chunks of each output."""
+        return tuple(out.time for out, _, _ in self._outputs)
+
+    @property
+    def kind(self) -> str:
+        return f"Graph of {self.name}"
+
+    @property
+    def unbounded_memory(self) -> bool:  # type: ignore[override]
+        return any(layer.module.unbounded_memory for layer in self._layers)
+
+    # ---- the three ways to run, in the module's layout --------------------------------------------------------------
+
+    def forward(self, *inputs: Any) -> Any:
+        """The clip computation, in the module's own layout.
+
+        Args:
+            inputs: as the module's.
+        """
+        wire, given = self._arrive(inputs, chunk=True)
+        streams = wire if isinstance(wire, list) else [wire]
+        self._refuse_training()
+        batch, frames = streams[0].shape[0], streams[0].shape[2]
+        m = Moment(self._environment(given), self._wires, batch, streams[0].device, [], None)
+        m.frames[0] = frames
+        for (_, slot, view), x in zip(self._streams, streams, strict=True):
+            m.env[slot] = view.leave(x, batch, frames)
+        for instruction in self._program:
+            instruction.clip(m)
+        return self._nest([self._clip_output(m, out, slot, wire) for out, slot, wire in self._outputs])
+
+    def _clip_output(self, m: Moment, out: Output, slot: int, wire: int) -> Tensor:
+        y = m.env[slot]
+        if out.windows:
+            y = out.view.enter(y, m.batch, m.frames[wire])
+            y = y.squeeze(1) if out.view.lonely else y
+            return y.squeeze(min(2, y.ndim - 1)) if m.frames[wire] == 1 else y
+        return cast(Tensor, y)
+
+    def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
+        """One step: as :meth:`CoModule.forward_step`, with inputs and outputs as the module's, without time."""
+        inputs, update_state = with_flag(inputs, update_state)
+        wire, given = self._arrive(inputs, chunk=False)
+        y = super().forward_step(self._with_given(wire, given, 0), update_state)
+        return None if y is None else self._depart(y)
+
+    def forward_steps(self, *inputs: Any, pad_end: bool = False, update_state: bool = True) -> Any:
+        """A chunk of steps: as :meth:`CoModule.forward_steps`, with inputs and outputs as the module's."""
+        wire, given = self._arrive(inputs, chunk=True)
+        y = self._chunk(self._with_given(wire, given, 1), pad_end, update_state)
+        return None if y is None else self._depart(y)
+
+    # ---- the same, as pure functions --------------------------------------------------------------------------------
+
+    def init_state(self, *step: Any) -> State:
+        """The cold state of a stream of steps like this one: as :meth:`CoModule.init_state`."""
+        wire, given = self._arrive(step, chunk=False)
+        return super().init_state(self._with_given(wire, given, 0))
+
+    def step(self, *x: Any) -> tuple[Any, State]:
+        """One step as a pure function: ``inputs …, state → output or None, new state``."""
+        *inputs, state = x
+        wire, given = self._arrive(inputs, chunk=False)
+        y, new = super().step(self._with_given(wire, given, 0), state)
+        return (None if y is None else self._depart(y)), new
+
+    def steps(self, *x: Any, pad_end: bool = False) -> tuple[Any, State]:
+        """A chunk as a pure function: ``inputs …, state → outputs or None, new state``."""
+        inputs, pad_end = (x[:-1], x[-1]) if isinstance(x[-1], bool) else (x, pad_end)
+        *inputs, state = inputs  # type: ignore[assignment]
+        wire, given = self._arrive(inputs, chunk=True)
+        y, new = self._pure_chunk(self._with_given(wire, given, 1), state, pad_end)
+        return (None if y is None else self._depart(y)), new
+
+    def warm_up(self, step_shape: Sequence[int]) -> None:
+        """Run ``delay`` dummy steps of zeros: as :meth:`CoModule.warm_up`; ``step_shape`` is that of the module's input without time."""
+        if len(self._inputs) > 1:
+            raise ShapeMismatch(
+                f"{self.name}: takes {len(self._inputs)} inputs; warm it up by forward_step on zeros of their shapes"
+            )
+        super().warm_up(step_shape)
+
+    # ---- layouts ----------------------------------------------------------------------------------------------------
+
+    def _arrive(self, inputs: Sequence[Any], chunk: bool) -> tuple[Wire, list[Tensor]]:
+        """The streams as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams."""
+        if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) and len(self._inputs) > 1:
+            inputs = inputs[0]
+        if len(inputs) != len(self._inputs):
+            raise ShapeMismatch(f"{self.name}: takes {len(self._inputs)} inputs, as the module does; got {len(inputs)}")
+        streams, given = [], []
+        for number, (own, x) in enumerate(zip(self._inputs, inputs, strict=True)):
+            if not isinstance(x, Tensor):
+                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(x).__name__}")
+            if own.time is None:
+                given.append(x)
+                continue
+            rank = len(own.shape) if chunk else len(own.shape) - 1
+            if x.ndim != rank:
+                shape = own.shape if chunk else (*own.shape[: own.time], *own.shape[own.time + 1 :])
+                what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
+                raise ShapeMismatch(
+                    f"{self.name}: {what} has {rank} dimensions here, as the example {tuple(shape)} had; got {tuple(x.shape)}"
+                )
+            streams.append(own.chunk(x) if chunk else own.step(x))
+        if chunk:
+            check_lengths(self.name, streams, True)
+        return (streams if len(self._inputs) > 1 else streams[0]), given
+
+    def _with_given(self, wire: Wire, given: list[Tensor], time: int) -> Wire:
+        """Inputs that are no streams go along, as frames that are always the same."""
+        if not given:
+            return wire
+        frames = wire[0].shape[2] if time else 0
+        flat = [g.reshape(*g.shape, *(1,) * (2 - g.ndim)) for g in given]
+        return [*wire, *(g.unsqueeze(2).expand(*g.shape[:2], frames, *g.shape[2:]) if time else g for g in flat)]
+
+    def _depart(self, y: Wire) -> Any:
+        """What leaves, in the module's layout."""
+        found = []
+        for (out, _, _), value in zip(self._outputs, y if isinstance(y, list) else [y], strict=True):
+            chunk = value.ndim == len(out.view.order) + out.view.lonely
+            found.append(out.chunk(value) if chunk else out.step(value))
+        return self._nest(found)
+
+    def _nest(self, values: list[Any]) -> Any:
+        return values if self._nested else values[0]
+
+    # ---- the kernel -------------------------------------------------------------------------------------------------
+
+    def _environment(self, given: Sequence[Tensor]) -> Env:
+        """All slots, with the parameters and constants of now in theirs."""
+        env: Env = [None] * self._slots
+        for slot, table, name in self._sources:
+            env[slot] = table[name]
+        for (_, slot), value in zip(self._given, given, strict=True):
+            env[slot] = value
+        if self._constants:
+            self._compute(env)
+        return env
+
+    def _compute(self, env: Env) -> None:
+        """What depends on parameters and constants alone; kept until they change, where no gradients are wanted."""
+        if torch.is_grad_enabled():
+            self._run_constants(env)
+            return
+        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in env if t is not None]
+        kept = self.__dict__.get("_computed")
+        if kept is None or kept[0] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                self._run_constants(env)
+            held = [t for t in env if t is not None]  # so that no other tensor gets the same id
+            kept = self.__dict__["_computed"] = (key, {op.out: env[op.out] for op in self._constants}, held)
+        for slot, value in kept[1].items():
+            env[slot] = value
+
+    def _run_constants(self, env: Env) -> None:
+        m = Moment(env, 1, 1, next((t.device for t in env if t is not None), torch.device("cpu")), [], None)
+        for op in self._constants:
+            op.chunk(m)
+
+    def _refuse_training(self) -> None:
+        if self.training and (modes := self._modes()):
+            raise NotStreamable(
+                f"{self.name}: it was converted in eval mode, and {modes} work otherwise in training mode. Train the module that it was "
+                "made of, whose weights it shares, and call eval() here"
+            )
+
+    def _modes(self) -> str:
+        kinds = sorted({m.kind for m in self.modules() if isinstance(m, Module) and m.modal})
+        return ", ".join(kinds)
+
+    def open(self, frame: Any, opening: Opening) -> Node:
+        self._refuse_training()
+        frames = list(frame) if isinstance(frame, list) else [frame]
+        streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
+        given = [self._unpadded(i, f.zeros()) for i, f in enumerate(rest)]
+        batch, device = streams[0].shape[0], streams[0].device
+        with torch.no_grad():
+            m = Moment(self._environment(given), self._wires, batch, device, [], Call(in_place=False))
+            m.frames = [1] * self._wires
+            kids: list[Node] = []
+            for (_, slot, view), f in zip(self._streams, streams, strict=True):
+                m.env[slot] = view.leave(f.zeros(1), batch, 1)
+            for instruction in self._program:
+                kids += self._opened(instruction, m, opening)
+            out = [Frame.of(o.view.enter(m.env[slot], batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
+        held = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
+        return Node(opening, self.kind, out if self._nested else out[0], held, kids)
+
+    def _opened(self, instruction: Instruction, m: Moment, opening: Opening) -> list[Node]:
+        before = self._timing.at(getattr(instruction, "before", 0)) if isinstance(instruction, Layer) else self._timing.at(0)
+        try:
+            return instruction.open(m, opening.below(instruction.path, before))
+        except ContinualError:
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ShapeMismatch(f"{self.name}: '{instruction.path}' can't take these steps: {error}") from error
+
+    def _unpadded(self, index: int, value: Tensor) -> Tensor:
+        shape = self._inputs[self._given[index][0]].shape
+        return value.reshape(value.shape[: len(shape)]) if len(shape) < 2 else value
+
+    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+        for layer in self._layers:
+            before = self._timing.at(layer.before).eventual(lead)
+            if before is None or layer.module.plan(node.kids[layer.kid], before.lead) is None:
+                return None
+        return super().plan(node, lead)
+
+    def _moment(self, x: Wire, node: Node, call: Call, time: int) -> Moment:
+        """The environment of a call, with what has come in it."""
+        if not self._given:
+            streams, given = (x if isinstance(x, list) else [x]), []
+        elif x is None:
+            streams, given = [None], [self._unpadded(i, t) for i, t in enumerate(node.tensors)]
+        else:
+            count = len(self._streams)
+            streams, flat = x[:count], [g[:, :, -1] if time else g for g in x[count:]]
+            given = [self._unpadded(i, g) for i, g in enumerate(flat)]
+            for i, g in enumerate(flat):
+                call.put(node, i, g)
+        like = streams[0] if x is not None else None
+        out = node.out[0] if isinstance(node.out, list) else node.out
+        batch, device = (out.shape[0], out.device) if like is None else (like.shape[0], like.device)
+        m = Moment(self._environment(given), self._wires, batch, device, node.kids, call)
+        if like is not None:
+            for (_, slot, view), value in zip(self._streams, streams, strict=True):
+                m.env[slot] = view.leave(value.unsqueeze(2) if not time else value, batch, 1 if not time else value.shape[2])
+        return m
+
+    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        self._refuse_training()
+        m = self._moment(x, node, call, 1)
+        m.frames[0] = 0 if x is None else (x[0] if isinstance(x, list) else x).shape[2]
+        m.ends[0] = e
+        call.tick(node, node.seen + m.frames[0], 0)
+        for instruction in self._program:
+            instruction.chunk(m)
+        _, slot, wire = self._outputs[0]
+        if m.env[slot] is None:
+            return None, m.ends[wire]
+        frames = m.frames[wire]
+        found = [out.view.enter(m.env[s], m.batch, frames) for out, s, _ in self._outputs]
+        return (found if self._nested else found[0]), m.ends[wire]
+
+    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        m = self._moment(x, node, call, 0)
+        m.frames = [1] * self._wires
+        call.ticks.append((node, node.seen + 1, 0))
+        for instruction in self._program:
+            instruction.step(m)
+        env = m.env
+        if env[self._outputs[0][1]] is None:
+            return None
+        found = [out.view.enter(env[s], m.batch, 1).squeeze(2) for out, s, _ in self._outputs]
+        return found if self._nested else found[0]
+
+    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+        node.seen = n
+        counts = self._timing.all_counts(n, e)
+        for instruction in self._program:
+            if isinstance(instruction, Layer):
+                instruction.module.recount(node.kids[instruction.kid], *counts[instruction.before])
+            elif isinstance(instruction, Meet):
+                for i, wire in enumerate(instruction.before):
+                    queue = node.kids[instruction.kid + i]
+                    queue.seen, queue.sent = counts[wire][0], counts[instruction.wire][0]
+            elif isinstance(instruction, Positions):
+                kid = node.kids[instruction.kid]
+                kid.seen = kid.sent = counts[instruction.wire][0]
+        return counts[self._timing.out]
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        return 0
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
+        for name, tensor in self._tensors.items():
+            self._tensors[name] = fn(tensor)
+        super()._apply(fn, recurse)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles bind their own weights: what the layers hold now may be computed of others."""
+        for layer in self._layers:
+            layer.unbind()
+        return super().__getstate__()
+
+    # ---- what people see --------------------------------------------------------------------------------------------
+
+    def instructions(self) -> Iterator[Instruction]:
+        """The program."""
+        return iter(self._program)
+
+    def __repr__(self) -> str:
+        return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
