@@ -96,7 +96,6 @@ class Source:
     view: View | None = None
 
 
-@dataclass
 def hint(size: Any) -> int:
     """A size of the example, also where it is symbolic."""
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
