@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .capture import Captured, module_path, source_line
 from .layout import BATCH, TIME, Dims, View, fixed, shape_of
 from .program import Home, Instruction, Layer, Meet, Op, Ref, Shape
 from .values import STILL, Const, Size, Stream, Unknown, Value, Varying
-from .wiring import Wires
+from .wiring import Wires, Wiring
 
 FAR = 80640  # a whole number of periods of all strides that occur, so that lengths so far apart differ by the rate alone
 
@@ -206,9 +206,23 @@ class Emission:
         module.eval()
         self.instructions.append(
             Layer(path, label or name, source, module, stream.slot, made.slot, stream.wire, wire, View(stream.dims), View(dims), self.kid(),
-                  {n: w.slot for n, w in (weights or {}).items()})
+                  {n: w.slot for n, w in (weights or {}).items()}, any(isinstance(w, Stream) for w in (weights or {}).values()))
         )  # fmt: skip
         return made
+
+    def maker(self, call: Call, stream: Stream, name: str) -> Layer | None:
+        """The layer that gives a stream, if nothing but this operation takes it: it may then be changed instead.
+
+        Args:
+            call: the operation.
+            stream: what it takes.
+            name: as which argument.
+        """
+        index = [a.name for a in call.node.target._schema.arguments].index(name)  # type: ignore[union-attr]
+        source = call.node.args[index] if index < len(call.node.args) else None
+        last = next((i for i in reversed(self.instructions) if stream.slot in i.outs), None)
+        alone = isinstance(source, Fx) and len(source.users) == 1 and self.values.get(source) == stream
+        return last if alone and isinstance(last, Layer) and last is self.instructions[-1] else None
 
     def filled(self, call: Call, dims: Dims, beside: Stream, value: float, dtype: torch.dtype) -> Stream:
         """A stream of one value, beside another one and of its type where that is so in the module."""
@@ -265,6 +279,9 @@ class Emission:
         lengths = {self.length(w).now for w in wires}
         if len(lengths) > 1:
             raise Refused(f"`{call.op}` joins streams of different lengths, {sorted(lengths)}", "pad or cut one of them")
+        paces = {_pace(self.wires.timing(w)) for w in wires}
+        if wire in wires and len(paces) == 1 and None not in paces:
+            return [s if s.wire == STILL else replace(s, wire=wire) for s in streams]
         different = {s.slot: s for s in moving}
         outs = {slot: Stream(self.slot(), s.dims, wire, s.dtype, s.windows) for slot, s in different.items()}
         path, _, source = self.place(call)
@@ -316,3 +333,9 @@ class Emission:
             name, i = f"{path}_{i}", i + 1
         self._paths.add(name)
         return name
+
+
+def _pace(timing: Wiring) -> tuple[int, int] | None:
+    """Delay and stride of a wire whose counts are that simple from the start; wires of one pace and length never wait."""
+    plain = timing.plain()
+    return None if plain is None or plain.lead is None else (plain.delay, plain.stride)

@@ -153,6 +153,9 @@ class Op(Instruction):
         given = [_filled(a, m, frames) for a in self.args]
         env[self.out] = self.fn(*given, **{k: _filled(v, m, frames) for k, v in self.kwargs.items()})
 
+    step = chunk
+    clip = chunk
+
 
 def _refers(arg: Any) -> bool:
     if isinstance(arg, (list, tuple)):
@@ -189,6 +192,7 @@ class Layer(Instruction):
     leave: View
     kid: int
     weights: dict[str, int] = field(default_factory=dict)  # names of the layer's parameters, and slots
+    late: bool = False  # whether some weights are computed while the program runs
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -208,7 +212,8 @@ class Layer(Instruction):
         self.module._parameters.update(dict.fromkeys(self.weights))
 
     def open(self, m: Moment, opening: Opening) -> list[Node]:
-        self.bind(m.env)
+        if self.late:
+            self.bind(m.env)
         x = self.enter.enter(m.env[self.slot], m.batch, 1)
         node = open_child(self.module, Frame.of(x.select(2, 0)), opening)
         m.frames[self.wire] = 1
@@ -216,7 +221,8 @@ class Layer(Instruction):
         return [node]
 
     def chunk(self, m: Moment) -> None:
-        self.bind(m.env)
+        if self.late:
+            self.bind(m.env)
         x = m.env[self.slot]
         if x is not None:
             x = self.enter.enter(x, m.batch, m.frames[self.before])
@@ -235,12 +241,14 @@ class Layer(Instruction):
         if x is None:
             m.env[self.out] = None
             return
-        self.bind(m.env)
+        if self.late:
+            self.bind(m.env)
         y = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.kids[self.kid], m.call)
         m.env[self.out] = None if y is None else self.leave.leave(y.unsqueeze(2), m.batch, 1)
 
     def clip(self, m: Moment) -> None:
-        self.bind(m.env)
+        if self.late:
+            self.bind(m.env)
         self._leave(m, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before])))
 
 

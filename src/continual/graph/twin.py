@@ -27,7 +27,7 @@ class GraphModule(CoModule):
     """
 
     runs_kernel = True
-    _prepared = frozenset({"_computed"})
+    _prepared = frozenset({"_computed", "_base"})
 
     def __init__(
         self,
@@ -224,22 +224,34 @@ class GraphModule(CoModule):
 
     def _environment(self, given: Sequence[Tensor]) -> Env:
         """All slots, with the parameters and constants of now in theirs."""
-        env: Env = [None] * self._slots
+        base = self.__dict__.get("_base")
+        changed = base is None
+        if base is None:
+            base = self.__dict__["_base"] = [None] * self._slots
         for slot, table, name in self._sources:
-            env[slot] = table[name]
+            value = table[name]
+            if base[slot] is not value:
+                base[slot], changed = value, True
+        env: Env = base.copy()
         for (_, slot), value in zip(self._given, given, strict=True):
             env[slot] = value
         if self._constants:
-            self._compute(env)
+            changed |= self._compute(env)
+        if changed:
+            for layer in self._layers:
+                if not layer.late:
+                    layer.bind(env)
         return env
 
-    def _compute(self, env: Env) -> None:
-        """What depends on parameters and constants alone; kept until they change, where no gradients are wanted."""
+    def _compute(self, env: Env) -> bool:
+        """What depends on parameters and constants alone, and whether it is new. Kept until they change, if no gradients are wanted."""
         if torch.is_grad_enabled():
+            self.__dict__.pop("_computed", None)
             self._run_constants(env)
-            return
+            return True
         key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in env if t is not None]
         kept = self.__dict__.get("_computed")
+        new = kept is None or kept[0] != key
         if kept is None or kept[0] != key:
             with torch.inference_mode(False), torch.no_grad():
                 self._run_constants(env)
@@ -247,6 +259,7 @@ class GraphModule(CoModule):
             kept = self.__dict__["_computed"] = (key, {op.out: env[op.out] for op in self._constants}, held)
         for slot, value in kept[1].items():
             env[slot] = value
+        return new
 
     def _run_constants(self, env: Env) -> None:
         m = Moment(env, 1, 1, next((t.device for t in env if t is not None), torch.device("cpu")), [], None)
@@ -376,6 +389,7 @@ class GraphModule(CoModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles bind their own weights: what the layers hold now may be computed of others."""
+        self.__dict__.pop("_base", None)
         for layer in self._layers:
             layer.unbind()
         return super().__getstate__()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from ... import conv as layers
-from ... import transposed
+from ... import pads, transposed
 from ..builder import Builder
 from ..call import Call, Refused, hint, rule
 from ..layout import BATCH, TIME, Dims
@@ -83,7 +84,45 @@ def conv(b: Builder, call: Call) -> Stream:
         call["groups"], bias is not None, device="meta",
     )  # fmt: skip
     given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
+    x = with_padding(b, call, x, made)
     return b.layer(call, x, made, _time_kept(out, at + 2), weights=given, label=described(made))
+
+
+def with_padding(b: Builder, call: Call, x: Stream, conv: Any) -> Stream:
+    """Zeros that a layer pads in front of a convolution become the convolution's own padding: one layer less."""
+    last = b.maker(call, x, "input")
+    if last is None or not isinstance(last.module, pads._ConstantPad) or last.module.value != 0 or conv.padding_mode != "zeros":
+        return x
+    start, end = last.module._pads[-2:]
+    if min(start, end) < 0 or any(last.module._pads[:-2]):
+        return x
+    repad(conv, conv._pads[0][0] + start, conv._pads[0][1] + end)
+    b.instructions.pop()
+    return replace(x, slot=last.slot, wire=last.before)
+
+
+def repad(conv: Any, start: int, end: int) -> None:
+    """Give a convolution other padding over time."""
+    conv._pads = [(start, end), *conv._pads[1:]]
+    conv.padding = (start, *conv.padding[1:])
+    conv.configure()
+
+
+def without_end(b: Builder, call: Call, x: Stream, cut: int) -> Stream | None:
+    """Frames that are cut off after a convolution which pads the end: it pads less. ``None`` where that is not so."""
+    last = b.maker(call, x, "self")
+    conv: Any = None if last is None else last.module
+    if (
+        last is None
+        or not isinstance(conv, layers._Conv)
+        or conv.padding_mode != "zeros"
+        or conv.stride[0] != 1
+        or conv._pads[0][1] < cut
+    ):
+        return None
+    repad(conv, conv._pads[0][0], conv._pads[0][1] - cut)
+    last.wire, last.label = b.wires.then(last.before, conv.timing), described(conv)
+    return replace(x, wire=last.wire)
 
 
 def _time_kept(dims: Dims, at: int) -> Dims:
@@ -118,8 +157,12 @@ def conv_transpose(b: Builder, call: Call) -> Stream:
 def described(module: nn.Module) -> str:
     """A layer in a few words: class, kernel, stride, padding, dilation."""
     parts = [type(module).__name__]
+    uneven = [p for p in module.__dict__.get("_pads", ()) if isinstance(p, tuple)][:1]
     for name, attribute, default in (("k", "kernel_size", None), ("s", "stride", 1), ("p", "padding", 0), ("d", "dilation", 1)):
         value = module.__dict__.get(attribute)
+        if name == "p" and uneven and uneven[0][0] != uneven[0][1]:
+            parts.append(f"p({uneven[0][0]}, {uneven[0][1]})")
+            continue
         if value is None:
             continue
         values = tuple(value) if isinstance(value, (tuple, list)) else (value,)

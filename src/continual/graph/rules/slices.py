@@ -12,6 +12,7 @@ from ..layers import Decimate, Surround, Taps
 from ..layout import BATCH, TIME, Dim, Dims, View, joined_dims
 from ..program import Ref, Shape
 from ..values import Const, Fragment, Size, Stream, Value
+from .conv import without_end
 from .elementwise import explicit, lead
 from .reduce import at_frame
 
@@ -87,7 +88,10 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
             dims, x.dtype, f"takes frames {first.now} … {last.now - 1} of the clip alone, and there is one clip in a stream",
             "a cut from the end (x[:, :, :-k]), or the part of the network that uses them outside of the stream",
         )  # fmt: skip
-    if first.now or cut.now:
+    shorter = without_end(b, call, x, cut.now) if cut.now and not first.now else None
+    if shorter is not None:
+        x = shorter
+    elif first.now or cut.now:
         x = b.layer(call, x, b.trim(first.now, cut.now), x.dims, label=f"cut {first.now}, {cut.now}", fill=x.fill)
     return x if step == 1 else b.layer(call, x, Decimate(step), x.dims, label=f"every {step}th frame", fill=x.fill)
 
