@@ -1,0 +1,162 @@
+"""Coordinates: boxes in the middle of their lanes, lines that run straight down and change lanes between the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .lanes import Edge, Lanes, assign
+
+LANE_GAP = 26  # between neighbouring lanes with boxes
+LINE_GAP = 14  # beside a lane in which there are lines alone
+RANK_GAP = 26  # from one rank to the next, where no line changes lanes
+TRACK = 9  # between lines that change lanes in the same gap
+PORT = 14  # between lines that leave or enter the same box
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a box."""
+
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Where everything stands.
+
+    Attributes:
+        corners: left and top of each box.
+        lines: the points of each line, from its box down to the next; all stretches are upright or level.
+        width, height: of all together.
+    """
+
+    corners: list[tuple[float, float]]
+    lines: list[list[tuple[float, float]]]
+    width: float
+    height: float
+
+
+@dataclass
+class _Turn:
+    """Where a line changes lanes: in the gap below a rank, from one x to another."""
+
+    edge: int
+    rank: int
+    start: float
+    stop: float
+    leaving: bool
+    track: int = 0
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """What leaves turns above what arrives; the farthest of the former first, of the latter last."""
+        way = abs(self.stop - self.start)
+        return (not self.leaving, -way if self.leaving else way)
+
+    def meets(self, other: _Turn) -> bool:
+        return min(self.start, self.stop) <= max(other.start, other.stop) and min(other.start, other.stop) <= max(
+            self.start, self.stop
+        )
+
+
+def route(sizes: Sequence[Size], edges: Sequence[Edge], floating: frozenset[int]) -> Drawn:
+    """Place boxes and lines.
+
+    Args:
+        sizes: of the boxes, each after those whose outputs it takes.
+        edges: the lines.
+        floating: queues, as in :func:`~continual.drawing.lanes.assign`.
+
+    Example:
+        >>> drawn = route([Size(60, 20), Size(60, 20)], [Edge(0, 1)], frozenset())
+        >>> drawn.corners, drawn.lines
+        ([(0.0, 0.0), (0.0, 46.0)], [[(30.0, 20.0), (30.0, 46.0)]])
+    """
+    lanes = assign(len(sizes), edges, floating)
+    middle = _middles(sizes, lanes)
+    starts, stops = _ports(sizes, edges, lanes, middle)
+    turns = _turns(edges, lanes, middle, starts, stops)
+    count = max(lanes.ranks, default=-1) + 1
+    tracks = [_stack([t for t in turns if t.rank == rank]) for rank in range(count)]
+    tops, bottoms = [], []
+    y = 0.0
+    for rank in range(count):
+        tops.append(y)
+        y += max(size.height for size, r in zip(sizes, lanes.ranks, strict=True) if r == rank)
+        bottoms.append(y)
+        y += RANK_GAP + TRACK * max(0, tracks[rank] - 1)
+    corners = [
+        (middle[lane] - size.width / 2, tops[rank] + (bottoms[rank] - tops[rank] - size.height) / 2 * (v in floating))
+        for v, (size, lane, rank) in enumerate(zip(sizes, lanes.lanes, lanes.ranks, strict=True))
+    ]
+    lines = []
+    for e, edge in enumerate(edges):
+        points = [(starts[e], corners[edge.src][1] + sizes[edge.src].height)]
+        for turn in (t for t in turns if t.edge == e):
+            level = bottoms[turn.rank] + RANK_GAP / 2 + TRACK * turn.track
+            points += [(turn.start, level), (turn.stop, level)]
+        points.append((stops[e], corners[edge.dst][1]))
+        lines.append(points)
+    width = max((x + size.width for (x, _), size in zip(corners, sizes, strict=True)), default=0.0)
+    width = max([width, *(x for line in lines for x, _ in line)])
+    return Drawn(corners, lines, width, bottoms[-1] if bottoms else 0.0)
+
+
+def _middles(sizes: Sequence[Size], lanes: Lanes) -> dict[int, float]:
+    """The middle of each lane."""
+    used = sorted({*lanes.lanes, *lanes.edge_lanes})
+    widths = {lane: max((s.width for s, at in zip(sizes, lanes.lanes, strict=True) if at == lane), default=0.0) for lane in used}
+    x, found = 0.0, {}
+    for lane, after in zip(used, [*used[1:], None], strict=True):
+        found[lane] = x + widths[lane] / 2
+        x += widths[lane] + (LANE_GAP if widths[lane] and after is not None and widths[after] else LINE_GAP)
+    return found
+
+
+def _ports(
+    sizes: Sequence[Size], edges: Sequence[Edge], lanes: Lanes, middle: dict[int, float]
+) -> tuple[list[float], list[float]]:
+    """Where each line leaves its box, and where it enters the next: in the order of the lanes to which it goes, so none cross."""
+    starts, stops = [0.0] * len(edges), [0.0] * len(edges)
+    for found, own, other in ((starts, "src", "dst"), (stops, "dst", "src")):
+        for v, size in enumerate(sizes):
+            here = [e for e, edge in enumerate(edges) if getattr(edge, own) == v]
+            way = {e: _next_lane(e, edges[e], lanes, getattr(edges[e], other)) - lanes.lanes[v] for e in here}
+            order = sorted(here, key=lambda e: (way[e], e))
+            straight = next((k for k, e in enumerate(order) if way[e] == 0), (len(order) - 1) / 2)
+            longer = max(straight, len(order) - 1 - straight)
+            step = min(PORT, (size.width / 2 - 8) / max(1, longer))
+            for k, e in enumerate(order):
+                found[e] = middle[lanes.lanes[v]] + step * (k - straight)
+    return starts, stops
+
+
+def _next_lane(e: int, edge: Edge, lanes: Lanes, other: int) -> int:
+    """The lane to which a line goes from its box."""
+    direct = lanes.ranks[edge.dst] - lanes.ranks[edge.src] == 1
+    return lanes.lanes[other] if direct else lanes.edge_lanes[e]
+
+
+def _turns(edges: Sequence[Edge], lanes: Lanes, middle: dict[int, float], starts: list[float], stops: list[float]) -> list[_Turn]:
+    """All changes of lane, for each line from top to bottom."""
+    turns = []
+    for e, edge in enumerate(edges):
+        above, below = lanes.ranks[edge.src], lanes.ranks[edge.dst] - 1
+        if above == below:
+            turns.append(_Turn(e, above, starts[e], stops[e], abs(lanes.lanes[edge.src]) < abs(lanes.lanes[edge.dst])))
+        else:
+            between = middle[lanes.edge_lanes[e]]
+            turns.append(_Turn(e, above, starts[e], between, True))
+            turns.append(_Turn(e, below, between, stops[e], False))
+    return [t for t in turns if t.start != t.stop]
+
+
+def _stack(turns: list[_Turn]) -> int:
+    """Put the turns of a gap on tracks, so that none covers another; return how many tracks there are."""
+    done: list[_Turn] = []
+    for turn in sorted(turns, key=lambda t: t.order):
+        turn.track = 1 + max((t.track for t in done if t.meets(turn)), default=-1)
+        done.append(turn)
+    return 1 + max((t.track for t in done), default=-1)
