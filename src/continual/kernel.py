@@ -119,6 +119,14 @@ class Kernel(nn.Module):
         """Multiply-adds for one output frame (the mean of several), convolutions and matrix products alone."""
         return 0
 
+    def part(self, path: str) -> nn.Module:
+        """The module at a path of this network's state."""
+        head, _, rest = path.partition(".")
+        below = self._modules.get(head)
+        if not rest or not isinstance(below, Kernel):
+            return self.get_submodule(path)
+        return below.part(rest)
+
     def dummy_value(self) -> float:
         """What fills the dummy steps of :meth:`warm_up`."""
         return 0.0

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node as Fx
 
-from .call import APART, KEEPS_CLOCKED, RULES, Call, Refusal, Refused, Rule, Source, exchanged, hint, leaves
+from ..rows import Refusal
+from .call import APART, KEEPS_CLOCKED, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
 from .capture import module_path, source_line
 from .clockwork import Clockwork
 from .layout import BATCH, TIME, fixed, where
@@ -47,6 +48,7 @@ class Builder(Clockwork):
     def _placeholder(self, node: Fx, signature: Any, numbers: Any) -> Value:
         if node.name in signature.user_inputs:
             i = next(numbers)
+            self.names.append(node.name)
             x, time, batch = self.captured.inputs[i], self.captured.time_dims[i], self.captured.batch_dims[i]
             dims = list(fixed(x.shape))
             if batch is not None:
@@ -189,9 +191,28 @@ class Builder(Clockwork):
         with torch.no_grad():
             many = resolve(name)(*(self.example(a) for a in given), **{k: self.example(v) for k, v in kwargs.items()})
         if not isinstance(many, (tuple, list)):
-            return self.const(name, given, kwargs)
+            return replace(self.const(name, given, kwargs), fill=self._filled_with(name, args))
         whole = self.const(name, given, kwargs)
         return [self.const("operators:item", [whole, i]) for i in range(len(many))]
+
+    def _filled_with(self, name: str, args: dict[str, Value]) -> float | None:
+        """The value of all elements of a constant, where the operation says so."""
+        if name in ("aten.zeros.default", "aten.zeros_like.default"):
+            return 0.0
+        source = args.get("self")
+        kept = name.split(".")[1] in (
+            "expand",
+            "unsqueeze",
+            "view",
+            "reshape",
+            "permute",
+            "transpose",
+            "repeat",
+            "to",
+            "_to_copy",
+            "clone",
+        )
+        return source.fill if kept and isinstance(source, Const) else None
 
     # ---- what leaves ------------------------------------------------------------------------------------------------
 

@@ -76,17 +76,6 @@ def leaves(value: Any) -> list[Any]:
 
 
 @dataclass
-class Refusal:
-    """What was refused, and where."""
-
-    path: str
-    op: str
-    source: str
-    reason: str
-    remedy: str
-
-
-@dataclass
 class Source:
     """Where the value of a slot comes from: a parameter or a buffer by its name, or an input that is no stream."""
 

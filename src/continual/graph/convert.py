@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ..errors import NotStreamable
 from ..module import CoModule
+from ..rows import format_refusals
 from . import rules  # noqa: F401 (they register themselves)
+from .account import rows_of
 from .builder import Builder
-from .call import Refusal
 from .capture import Captured, capture
 from .layout import TIME, View, fixed
 from .ports import Input, Output
@@ -45,7 +46,7 @@ def graph_twin(
     captured = capture(module, clip, time_dim)
     builder, outputs = build(captured, module, time_pooling)
     if builder.refusals:
-        raise refused(module, builder.refusals)
+        raise refused(module, builder)
     net = assemble(builder, module, outputs)
     if check:
         check_clip(net, module, captured, builder)
@@ -63,14 +64,13 @@ def build(captured: Captured, module: nn.Module, time_pooling: str | None) -> tu
         middle = middle | builder.middle_found
 
 
-def refused(module: nn.Module, refusals: list[Refusal]) -> NotStreamable:
+def refused(module: nn.Module, builder: Builder) -> NotStreamable:
     """All refusals of a module as one error."""
-    lines = [f"{type(module).__name__} can't be streamed as it is:"]
-    for i, r in enumerate(refusals, 1):
-        where = r.path or type(module).__name__
-        source = f"\n     {r.source}" if r.source else ""
-        lines.append(f"  {i}. {where} ({r.op}): {r.reason}.{source}\n     Remedy: {r.remedy}.")
-    return NotStreamable("\n".join(lines))
+    entries = {s.slot: int(s.name) for s in builder.sources if s.kind == "input"}
+    known = [i for i in builder.instructions if isinstance(i, (Op, Layer, Meet, Positions))]
+    rows, _ = rows_of(known, entries, builder.wires.timing)
+    refusals = tuple(builder.refusals)
+    return NotStreamable(format_refusals(type(module).__name__, refusals), refusals, rows)
 
 
 def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> GraphModule:
@@ -85,9 +85,7 @@ def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> Grap
             instruction.kid = kid
             kid += len(instruction.inputs) if isinstance(instruction, Meet) else 1
     captured = builder.captured
-    inputs = [
-        Input(t, b, tuple(x.shape)) for x, t, b in zip(captured.inputs, captured.time_dims, captured.batch_dims, strict=True)
-    ]
+    inputs = [Input(t, b, x) for x, t, b in zip(captured.inputs, captured.time_dims, captured.batch_dims, strict=True)]
     for source in builder.sources:
         if source.kind == "input" and inputs[int(source.name)].time is not None:
             own = inputs[int(source.name)]
@@ -100,7 +98,7 @@ def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> Grap
     leaving = [(Output(View(o.dims), o.windows), o.slot, o.wire) for o in outputs]
     return GraphModule(
         module, program, constants, sources, builder.tensors, builder.slots, inputs, leaving, timing, len(builder.wires.entries),
-        builder.nested, builder.notes,
+        builder.nested, builder.notes, builder.names,
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from torch.fx import Node as Fx
 from ..delay import Trim
 from ..errors import ShapeMismatch
 from ..module import CoModule
-from .call import Call, Refusal, Refused, Source
+from ..rows import Refusal
+from .call import Call, Refused, Source
 from .capture import Captured, module_path, source_line
 from .layout import BATCH, TIME, Dims, View, fixed, shape_of
 from .program import Home, Instruction, Layer, Meet, Op, Ref, Shape
@@ -38,6 +39,7 @@ class Emission:
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)  # constants of the module's code
+    names: list[str] = field(default_factory=list)  # of the module's inputs
     slots: int = 0
     kids: int = 0
     nested: bool = False  # whether the module gives several outputs
@@ -186,6 +188,7 @@ class Emission:
             raise Refused(f"`{call.op}` mixes the rows of the batch", "keep the batch as a dimension of its own")
         wire = moving[0].wire if moving else STILL
         path, label, source = self.place(call)
+        label = label if target is None else target.split(":")[-1].split(".")[-2 if "." in target else -1].strip("_")
         windowed = (moving[0].windows if moving else False) if windows is None else windows
         made = Stream(self.slot(), dims, wire, dtype or self.dtype(call), windowed, fill)
         slots = tuple(s.slot for s in moving)
@@ -210,19 +213,17 @@ class Emission:
         )  # fmt: skip
         return made
 
-    def maker(self, call: Call, stream: Stream, name: str) -> Layer | None:
-        """The layer that gives a stream, if nothing but this operation takes it: it may then be changed instead.
-
-        Args:
-            call: the operation.
-            stream: what it takes.
-            name: as which argument.
-        """
-        index = [a.name for a in call.node.target._schema.arguments].index(name)  # type: ignore[union-attr]
-        source = call.node.args[index] if index < len(call.node.args) else None
+    def maker(self, call: Call, stream: Stream) -> Layer | None:
+        """The layer that gives a stream, if nothing but this operation takes it: it may then be changed instead."""
         last = next((i for i in reversed(self.instructions) if stream.slot in i.outs), None)
-        alone = isinstance(source, Fx) and len(source.users) == 1 and self.values.get(source) == stream
-        return last if alone and isinstance(last, Layer) and last is self.instructions[-1] else None
+        given = [n for n in call.node.all_input_nodes if self.values.get(n) == stream]
+        alone = len(given) == 1 and len(given[0].users) == 1
+        return last if alone and isinstance(last, Layer) else None
+
+    def undo(self, layer: Layer, stream: Stream) -> Stream:
+        """Take back a layer that nothing needs any more; what it took."""
+        self.instructions.remove(layer)
+        return replace(stream, slot=layer.slot, wire=layer.before, dims=layer.enter.dims, fill=None)
 
     def filled(self, call: Call, dims: Dims, beside: Stream, value: float, dtype: torch.dtype) -> Stream:
         """A stream of one value, beside another one and of its type where that is so in the module."""

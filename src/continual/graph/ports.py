@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .layout import TIME, View
@@ -13,8 +14,16 @@ from .layout import TIME, View
 class Input:
     """Where an input of the module is in the clip: its time and rows; ``None`` for what it has not."""
 
-    def __init__(self, time: int | None, batch: int | None, shape: tuple[int, ...]):
-        self.time, self.batch, self.shape = time, batch, shape
+    def __init__(self, time: int | None, batch: int | None, example: Tensor):
+        self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
+
+    def __str__(self) -> str:
+        return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(self.shape)) + ")"
+
+    def example(self, device: Any) -> Tensor:
+        """A step of zeros as the example had them."""
+        shape = self.shape if self.time is None else (*self.shape[: self.time], *self.shape[self.time + 1 :])
+        return torch.zeros(shape, dtype=self.dtype, device=device)
 
     def chunk(self, x: Tensor) -> Tensor:
         """A chunk of the module's layout as ``(B, C, n, *S)``."""

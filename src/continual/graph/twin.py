@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,14 @@ from ..inputs import check_lengths
 from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..timing import Timing
+from .account import macs_of, rows_of
 from .layout import View
 from .ports import Input, Module, Output, mirror, with_flag
 from .program import Env, Instruction, Layer, Meet, Moment, Op, Positions
 from .wiring import Wiring
+
+if TYPE_CHECKING:
+    from ..explanation import Explanation
 
 
 class GraphModule(CoModule):
@@ -43,6 +48,7 @@ class GraphModule(CoModule):
         wires: int,
         nested: bool,
         notes: Sequence[str],
+        names: Sequence[str],
     ):
         super().__init__()
         mirror(module, self)
@@ -51,7 +57,7 @@ class GraphModule(CoModule):
         self._layers = [i for i in instructions if isinstance(i, Layer)]
         self._constants, self._tensors, self._slots = list(constants), dict(tensors), slots
         self._inputs, self._nested, self._wires, self.notes = list(inputs), nested, wires, tuple(notes)
-        self._outputs, self._timing = list(outputs), timing
+        self._outputs, self._timing, self._names = list(outputs), timing, list(names)
         self._sources: list[tuple[int, dict[str, Any], str]] = []
         self._given: list[tuple[int, int]] = []  # inputs that are no streams: number, slot
         self._streams: list[tuple[int, int, View]] = []
@@ -279,21 +285,25 @@ class GraphModule(CoModule):
 
     def open(self, frame: Any, opening: Opening) -> Node:
         self._refuse_training()
+        with torch.no_grad():
+            m = self._zeros_moment(frame)
+            kids = [kid for instruction in self._program for kid in self._opened(instruction, m, opening)]
+            out = [Frame.of(o.view.enter(m.env[slot], m.batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
+        rest = frame[len(self._streams) :] if isinstance(frame, list) else []
+        tensors = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
+        return Node(opening, self.kind, out if self._nested else out[0], tensors, kids, held=frame)
+
+    def _zeros_moment(self, frame: Any) -> Moment:
+        """A moment in which one frame of zeros has come on every input."""
         frames = list(frame) if isinstance(frame, list) else [frame]
         streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
         given = [self._unpadded(i, f.zeros()) for i, f in enumerate(rest)]
         batch, device = streams[0].shape[0], streams[0].device
-        with torch.no_grad():
-            m = Moment(self._environment(given), self._wires, batch, device, [], Call(in_place=False))
-            m.frames = [1] * self._wires
-            kids: list[Node] = []
-            for (_, slot, view), f in zip(self._streams, streams, strict=True):
-                m.env[slot] = view.leave(f.zeros(1), batch, 1)
-            for instruction in self._program:
-                kids += self._opened(instruction, m, opening)
-            out = [Frame.of(o.view.enter(m.env[slot], batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
-        held = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
-        return Node(opening, self.kind, out if self._nested else out[0], held, kids)
+        m = Moment(self._environment(given), self._wires, batch, device, [], Call())
+        m.frames = [1] * self._wires
+        for (_, slot, view), f in zip(self._streams, streams, strict=True):
+            m.env[slot] = view.leave(f.zeros(1), batch, 1)
+        return m
 
     def _opened(self, instruction: Instruction, m: Moment, opening: Opening) -> list[Node]:
         before = self._timing.at(getattr(instruction, "before", 0)) if isinstance(instruction, Layer) else self._timing.at(0)
@@ -378,8 +388,18 @@ class GraphModule(CoModule):
                 kid.seen = kid.sent = counts[instruction.wire][0]
         return counts[self._timing.out]
 
-    def macs(self, node: Node, frame: Frame) -> int:
-        return 0
+    def macs(self, node: Node, frame: Frame) -> Fraction:
+        """Of the operations that run as they are, for one output frame."""
+        m = self._zeros_moment(node.given if node.held is None else node.held)
+        for instruction in self._program:
+            instruction.open(m, Opening())
+        return macs_of(self._program, m, self._timing.at) * Fraction(self._timing.stride)
+
+    def part(self, path: str) -> nn.Module:
+        for layer in self._layers:
+            if layer.path == path:
+                return layer.module
+        return super().part(path)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
         for name, tensor in self._tensors.items():
@@ -396,9 +416,34 @@ class GraphModule(CoModule):
 
     # ---- what people see --------------------------------------------------------------------------------------------
 
-    def instructions(self) -> Iterator[Instruction]:
-        """The program."""
-        return iter(self._program)
+    def explanation(self, clip: Any = None) -> Explanation:
+        """The operations of the network, as :func:`co.explain` shows them.
+
+        Args:
+            clip: an example in the module's layout, for the bytes of the state; by default one like that of the conversion.
+        """
+        from ..explanation import Explanation  # here: only those who look at it need it
+
+        state = self._stream if clip is None and self._stream is not None else self._state_for(clip)
+        nbytes = {
+            i: sum(t.numel() * t.element_size() for n in kid.walk() for t in n.tensors) for i, kid in enumerate(state.node.kids)
+        }
+        entries = {slot: number for number, slot, _ in self._streams} | {slot: number for number, slot in self._given}
+        rows, where = rows_of(self._program, entries, self._timing.at, nbytes)
+        names = tuple(f"{name} {own}" for name, own in zip(self._names, self._inputs, strict=True))
+        return Explanation(self.name, rows, tuple(where[slot] for _, slot, _ in self._outputs), self.notes, inputs=names)
+
+    def _state_for(self, clip: Any) -> State:
+        if clip is not None:
+            inputs = clip if isinstance(clip, (list, tuple)) else [clip]
+            return self.init_state(
+                *(x if i.time is None else x.select(i.time, 0) for i, x in zip(self._inputs, inputs, strict=True))
+            )
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        return self.init_state(*(i.example(device) for i in self._inputs))
+
+    def __str__(self) -> str:
+        return str(self.explanation())
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"

@@ -60,6 +60,7 @@ class Const:
     slot: int
     dims: Dims
     value: Tensor  # for the example
+    fill: float | None = None  # the value of all elements, where the module's code says so
 
 
 @dataclass(frozen=True)

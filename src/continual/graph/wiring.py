@@ -9,7 +9,7 @@ from functools import cached_property
 
 from ..errors import ShapeMismatch
 from ..plain import Plain
-from ..timing import IDENTITY, Counts, Timing, whole, widest
+from ..timing import IDENTITY, Counts, Sequence, Timing, whole, widest
 
 Entry = tuple[Timing | None, tuple[int, ...]]  # what happens to which wires; without a timing: they wait for each other
 
@@ -217,8 +217,10 @@ class Wires:
         return Wiring(tuple(self.entries[: wire + 1]), wire)
 
     def then(self, wire: int, timing: Timing) -> int:
-        """The wire behind a module."""
-        return wire if timing == IDENTITY else self._add((timing, (wire,)))
+        """The wire behind a module; what is several timings in a row is as many wires."""
+        for part in timing.parts if isinstance(timing, Sequence) else (timing,):
+            wire = wire if part == IDENTITY else self._add((part, (wire,)))
+        return wire
 
     def meet(self, wires: list[int]) -> int:
         """The wire on which several have waited for each other.

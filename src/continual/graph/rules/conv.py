@@ -90,15 +90,14 @@ def conv(b: Builder, call: Call) -> Stream:
 
 def with_padding(b: Builder, call: Call, x: Stream, conv: Any) -> Stream:
     """Zeros that a layer pads in front of a convolution become the convolution's own padding: one layer less."""
-    last = b.maker(call, x, "input")
+    last = b.maker(call, x)
     if last is None or not isinstance(last.module, pads._ConstantPad) or last.module.value != 0 or conv.padding_mode != "zeros":
         return x
     start, end = last.module._pads[-2:]
     if min(start, end) < 0 or any(last.module._pads[:-2]):
         return x
     repad(conv, conv._pads[0][0] + start, conv._pads[0][1] + end)
-    b.instructions.pop()
-    return replace(x, slot=last.slot, wire=last.before)
+    return b.undo(last, x)
 
 
 def repad(conv: Any, start: int, end: int) -> None:
@@ -110,7 +109,7 @@ def repad(conv: Any, start: int, end: int) -> None:
 
 def without_end(b: Builder, call: Call, x: Stream, cut: int) -> Stream | None:
     """Frames that are cut off after a convolution which pads the end: it pads less. ``None`` where that is not so."""
-    last = b.maker(call, x, "self")
+    last = b.maker(call, x)
     conv: Any = None if last is None else last.module
     if (
         last is None

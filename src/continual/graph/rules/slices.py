@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ... import pads
+from ...delay import Trim
 from ..builder import Builder
 from ..call import Call, Refused, hint, rule
 from ..layers import Decimate, Surround, Taps
@@ -205,8 +206,17 @@ def _around(b: Builder, call: Call, values: list[Value], dim: int) -> Stream:
         raise Refused("`cat` over time merged with another dimension", "do it before the dimensions are merged")
     before, after = values[: moving[0]], values[moving[0] + 1 :]
     first, last = (sum(b.shape(v)[dim] for v in part) for part in (before, after))
+    if all(v.fill == 0 for v in (*before, *after)):
+        return pad_time(b, call, x, (first, last), "constant", 0.0)
+    maker = b.maker(call, x)
+    cut = maker.module if maker is not None and isinstance(maker.module, Trim) else None
+    if maker is not None and cut is not None and not (first and cut.first) and not (last and cut.last):
+        x = b.undo(maker, x)  # cut after the constants are there: a clip may then be as short as the module takes it
+    else:
+        cut = None
     given = {n: _frames(b, call, part, x, dim) for n, part in (("before", before), ("after", after)) if part}
-    return b.layer(call, x, Surround(first, last), x.dims, weights=given, label=f"cat {first} + {last} frames")
+    y = b.layer(call, x, Surround(first, last), x.dims, weights=given, label=f"cat {first} + {last} frames")
+    return y if cut is None else b.layer(call, y, b.trim(cut.first, cut.last), y.dims, label=f"cut {cut.first}, {cut.last}")
 
 
 def _frames(b: Builder, call: Call, parts: list[Value], x: Stream, dim: int) -> Value:
@@ -272,6 +282,17 @@ def pad(b: Builder, call: Call) -> Stream:
 
 def pad_time(b: Builder, call: Call, x: Stream, amounts: tuple[int, int], mode: str, value: float) -> Stream:
     """Padding of time."""
+    maker = b.maker(call, x) if mode == "constant" else None
+    if (
+        maker is not None
+        and isinstance(maker.module, Trim)
+        and not any(a and c for a, c in zip(amounts, (maker.module.first, maker.module.last)))
+    ):
+        amounts = (
+            amounts[0] - maker.module.first,
+            amounts[1] - maker.module.last,
+        )  # a shift: in one layer, and without delay if it can
+        x = b.undo(maker, x)
     n = max(1, len(View(x.dims).order) - 2)
     if n > 3:
         raise Refused("pads time of a tensor of more than 5 dimensions", "merge dimensions before")
