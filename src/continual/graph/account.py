@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..rows import Row
-from .program import Instruction, Layer, Meet, Moment, Op, Positions
+from .program import Instruction, Layer, Meet, Moment, Op, Positions, slots_of
 from .wiring import Wiring
 
 TimingOf = Callable[[int], Wiring]
@@ -39,7 +39,7 @@ def rows_of(
                     origin[out] = (origin[slot][0], depth, nbytes.get(instruction.kid + i, 0))
             continue
         own = nbytes.get(instruction.kid, 0) if isinstance(instruction, (Layer, Positions)) else 0
-        given = [origin[s] for s in dict.fromkeys(instruction.inputs) if s in origin]
+        given = [origin[s] for s in slots_of(instruction) if s in origin]
         after = timing(instruction.wire)
         rows.append(
             Row(

@@ -66,7 +66,7 @@ def layout_of(inputs: Sequence[Any], time_dim: Any) -> tuple[tuple[int | None, .
     streams = [i for i, d in enumerate(times) if d is not None]
     if not streams:
         raise ValueError("continual: no input of the clip is a stream (time_dim is None for all of them)")
-    lengths = {i: inputs[i].shape[times[i]] for i in streams}  # type: ignore[index]
+    lengths = {i: inputs[i].shape[times[i]] for i in streams}
     if len(set(lengths.values())) > 1:
         raise ShapeMismatch(f"continual: streams are fed together and have equal lengths, got {lengths} frames")
     rows = {i: inputs[i].shape[0 if times[i] else 1] for i in streams}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +51,8 @@ class Clockwork(Emission):
         if name in CREATION:
             return self._created(node, name, args, positional, stream, length)
         source = args.get("self")
+        if name in ("aten.expand.default", "aten.repeat.default") and isinstance(source, Const):
+            return self._for_rows(node, name, source, args)
         if name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(node, source, args, stream, length)
         given = {n: self._materialised(v, stream) for n, v in args.items()}
@@ -122,6 +125,27 @@ class Clockwork(Emission):
         slots = () if wire == STILL else (stream.slot,)
         self.instructions.append(Op(path, label, source, name, call_args, kwargs, slots, made.slot, max(wire, 0)))
         return made
+
+    def _for_rows(self, node: Fx, name: str, source: Const, args: dict[str, Value]) -> Stream:
+        """A constant for every row of the batch; over time it stays one frame, which others repeat."""
+        sizes = [Size.of(v, len(self.lengths)) for v in args.get("size") or args["repeats"]]
+        new = len(sizes) - len(source.dims)
+        dims: list[Any] = []
+        for i, size in enumerate(sizes):
+            own = source.dims[i - new] if i >= new else ()
+            if size.varies and (own or size.values != self.batches):
+                if own or name == "aten.repeat.default":
+                    raise Refused("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
+                dims.append(())
+            elif size.varies:
+                dims.append((BATCH,))
+            elif name == "aten.repeat.default" and size.now != 1 and own:
+                raise Refused("a constant with rows of its own is repeated for the batch", "repeat it first, and expand it then")
+            else:
+                dims.append(own if own or size.now in (-1, 1) else (size.now,))
+        call = Call(node, "aten.expand.default", {}, ())
+        made = self.still(call, tuple(dims), (Ref(source.slot), Shape(tuple(dims))), {}, source.value.dtype)
+        return replace(made, fill=source.fill)
 
     def _rows(self, node: Fx, table: Const, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
         """Rows of a table for the frames of a stream: ``table[:, :x.shape[time]]``."""

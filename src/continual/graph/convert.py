@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy as copying
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from .builder import Builder
 from .capture import Captured, capture
 from .layout import TIME, View, fixed
 from .ports import Input, Output
-from .program import Instruction, Layer, Meet, Op, Positions, Ref
+from .program import Instruction, Layer, Meet, Op, Positions, slots_of
 from .twin import GraphModule
 from .values import Stream
 
@@ -102,25 +101,6 @@ def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> Grap
     )  # fmt: skip
 
 
-def refs(value: Any) -> Iterator[int]:
-    """The slots in an argument."""
-    if isinstance(value, Ref):
-        yield value.slot
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from refs(v)
-
-
-def slots_of(instruction: Instruction) -> set[int]:
-    """The slots that an instruction reads."""
-    found = set(instruction.inputs)
-    if isinstance(instruction, Op):
-        found |= set(refs([*instruction.args, *instruction.kwargs.values()]))
-    if isinstance(instruction, Layer):
-        found |= set(instruction.weights.values())
-    return found
-
-
 def needed(instructions: list[Instruction], wanted: set[int]) -> list[Instruction]:
     """The instructions without which some slots would stay empty."""
     kept: list[Instruction] = []
@@ -128,7 +108,7 @@ def needed(instructions: list[Instruction], wanted: set[int]) -> list[Instructio
     for instruction in reversed(instructions):
         if wanted & set(instruction.outs):
             kept.append(instruction)
-            wanted |= slots_of(instruction)
+            wanted |= set(slots_of(instruction))
     return kept[::-1]
 
 

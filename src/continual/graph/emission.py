@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -198,7 +198,7 @@ class Emission:
         return made
 
     def layer(
-        self, call: Call, stream: Stream, module: CoModule, dims: Dims, *, weights: dict[str, Const | Stream] | None = None, label: str = "",
+        self, call: Call, stream: Stream, module: CoModule, dims: Dims, *, weights: Mapping[str, Const | Stream] | None = None, label: str = "",
         windows: bool | None = None, fill: float | None = None,
     ) -> Stream:  # fmt: skip
         """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""

@@ -82,7 +82,7 @@ class Mutations:
         if not hasattr(target, "_schema"):
             return self._function(node)
         if name == "aten.sym_size.int":
-            of, dim = self.given(node.args[0]), int(node.args[1])  # type: ignore[call-overload]
+            of, dim = self.given(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
             if isinstance(of, Unknown):
                 return of.shape[dim]
             return self._size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)

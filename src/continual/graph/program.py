@@ -6,7 +6,7 @@ layers of this library, between two changes of layout. Where branches with diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -382,3 +382,22 @@ class Positions(Instruction):
 
     def clip(self, m: Moment) -> None:
         m.env[self.out] = self._from(m, 0, m.frames[self.wire])
+
+
+def refs(value: Any) -> Iterator[int]:
+    """The slots in an argument."""
+    if isinstance(value, Ref):
+        yield value.slot
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from refs(v)
+
+
+def slots_of(instruction: Instruction) -> tuple[int, ...]:
+    """The slots that an instruction reads."""
+    found = list(instruction.inputs)
+    if isinstance(instruction, Op):
+        found += refs([*instruction.args, *instruction.kwargs.values()])
+    if isinstance(instruction, Layer):
+        found += instruction.weights.values()
+    return tuple(dict.fromkeys(found))

@@ -15,6 +15,8 @@ from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..timing import Timing
 from .account import macs_of, rows_of
+from .bank import Bank
+from .call import Source
 from .layout import View
 from .ports import Input, Module, Output, mirror, with_flag
 from .program import Env, Instruction, Layer, Meet, Moment, Op, Positions
@@ -32,14 +34,16 @@ class GraphModule(CoModule):
     """
 
     runs_kernel = True
-    _prepared = frozenset({"_computed", "_base"})
+    name: str
+    _program: list[Instruction]
+    _layers: list[Layer]
 
     def __init__(
         self,
         module: nn.Module,
         instructions: Sequence[Instruction],
         constants: Sequence[Op],
-        sources: Sequence[Any],
+        sources: Sequence[Source],
         tensors: dict[str, Tensor],
         slots: int,
         inputs: Sequence[Input],
@@ -54,31 +58,28 @@ class GraphModule(CoModule):
         mirror(module, self)
         self.__dict__["name"] = type(module).__name__
         self.__dict__["_program"] = list(instructions)
-        self._layers = [i for i in instructions if isinstance(i, Layer)]
-        self._constants, self._tensors, self._slots = list(constants), dict(tensors), slots
+        self.__dict__["_layers"] = [i for i in instructions if isinstance(i, Layer)]
         self._inputs, self._nested, self._wires, self.notes = list(inputs), nested, wires, tuple(notes)
         self._outputs, self._timing, self._names = list(outputs), timing, list(names)
-        self._sources: list[tuple[int, dict[str, Any], str]] = []
         self._given: list[tuple[int, int]] = []  # inputs that are no streams: number, slot
         self._streams: list[tuple[int, int, View]] = []
+        self._bank = Bank(constants, dict(tensors), slots)
         for source in sources:
             self._add_source(source)
         self.training = False
 
-    def _add_source(self, source: Any) -> None:
+    def _add_source(self, source: Source) -> None:
         path, _, name = source.name.rpartition(".")
         if source.kind == "constant":
-            self._sources.append((source.slot, self._tensors, source.name))
+            self._bank.add(source.slot, self._bank.tensors, source.name)
+        elif source.view is not None:
+            self._streams.append((int(source.name), source.slot, source.view))
         elif source.kind == "input":
-            number = int(source.name)
-            if self._inputs[number].time is None:
-                self._given.append((number, source.slot))
-            else:
-                self._streams.append((number, source.slot, source.view))
+            self._given.append((int(source.name), source.slot))
         else:
             holder = self.get_submodule(path)
             table = holder._parameters if source.kind == "parameter" else holder._buffers
-            self._sources.append((source.slot, cast(dict[str, Any], table), name))
+            self._bank.add(source.slot, cast(dict[str, Any], table), name)
 
     # ---- what it reports --------------------------------------------------------------------------------------------
 
@@ -106,7 +107,7 @@ class GraphModule(CoModule):
         return f"Graph of {self.name}"
 
     @property
-    def unbounded_memory(self) -> bool:  # type: ignore[override]
+    def unbounded_memory(self) -> bool:
         return any(layer.module.unbounded_memory for layer in self._layers)
 
     # ---- the three ways to run, in the module's layout --------------------------------------------------------------
@@ -139,8 +140,8 @@ class GraphModule(CoModule):
 
     def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
         """One step: as :meth:`CoModule.forward_step`, with inputs and outputs as the module's, without time."""
-        inputs, update_state = with_flag(inputs, update_state)
-        wire, given = self._arrive(inputs, chunk=False)
+        own, update_state = with_flag(inputs, update_state)
+        wire, given = self._arrive(own, chunk=False)
         y = super().forward_step(self._with_given(wire, given, 0), update_state)
         return None if y is None else self._depart(y)
 
@@ -230,47 +231,12 @@ class GraphModule(CoModule):
 
     def _environment(self, given: Sequence[Tensor]) -> Env:
         """All slots, with the parameters and constants of now in theirs."""
-        base = self.__dict__.get("_base")
-        changed = base is None
-        if base is None:
-            base = self.__dict__["_base"] = [None] * self._slots
-        for slot, table, name in self._sources:
-            value = table[name]
-            if base[slot] is not value:
-                base[slot], changed = value, True
-        env: Env = base.copy()
-        for (_, slot), value in zip(self._given, given, strict=True):
-            env[slot] = value
-        if self._constants:
-            changed |= self._compute(env)
+        env, changed = self._bank.environment([slot for _, slot in self._given], given)
         if changed:
             for layer in self._layers:
                 if not layer.late:
                     layer.bind(env)
         return env
-
-    def _compute(self, env: Env) -> bool:
-        """What depends on parameters and constants alone, and whether it is new. Kept until they change, if no gradients are wanted."""
-        if torch.is_grad_enabled():
-            self.__dict__.pop("_computed", None)
-            self._run_constants(env)
-            return True
-        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in env if t is not None]
-        kept = self.__dict__.get("_computed")
-        new = kept is None or kept[0] != key
-        if kept is None or kept[0] != key:
-            with torch.inference_mode(False), torch.no_grad():
-                self._run_constants(env)
-            held = [t for t in env if t is not None]  # so that no other tensor gets the same id
-            kept = self.__dict__["_computed"] = (key, {op.out: env[op.out] for op in self._constants}, held)
-        for slot, value in kept[1].items():
-            env[slot] = value
-        return new
-
-    def _run_constants(self, env: Env) -> None:
-        m = Moment(env, 1, 1, next((t.device for t in env if t is not None), torch.device("cpu")), [], None)
-        for op in self._constants:
-            op.chunk(m)
 
     def _refuse_training(self) -> None:
         if self.training and (modes := self._modes()):
@@ -296,6 +262,8 @@ class GraphModule(CoModule):
     def _zeros_moment(self, frame: Any) -> Moment:
         """A moment in which one frame of zeros has come on every input."""
         frames = list(frame) if isinstance(frame, list) else [frame]
+        if len(frames) != len(self._inputs):
+            raise ShapeMismatch(f"{self.name}: takes {len(self._inputs)} inputs, as the module does; got {len(frames)}")
         streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
         given = [self._unpadded(i, f.zeros()) for i, f in enumerate(rest)]
         batch, device = streams[0].shape[0], streams[0].device
@@ -402,14 +370,13 @@ class GraphModule(CoModule):
         return super().part(path)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
-        for name, tensor in self._tensors.items():
-            self._tensors[name] = fn(tensor)
+        self._bank.move(fn)
         super()._apply(fn, recurse)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles bind their own weights: what the layers hold now may be computed of others."""
-        self.__dict__.pop("_base", None)
+        self._bank.forget()
         for layer in self._layers:
             layer.unbind()
         return super().__getstate__()

@@ -228,15 +228,15 @@ def _frames(b: Builder, call: Call, parts: list[Value], x: Stream, dim: int) -> 
     order = list(View(x.dims).order)
     if all(isinstance(v, Const) for v in parts):
         joined = parts[0] if len(parts) == 1 else b.const("aten.cat.default", [parts, dim])
-        turned = b.const("aten.permute.default", [joined, order])
-        return b.const("aten.unsqueeze.default", [turned, 1]) if len(order) == 2 else turned
+        fixed_part = b.const("aten.permute.default", [joined, order])
+        return b.const("aten.unsqueeze.default", [fixed_part, 1]) if len(order) == 2 else fixed_part
     like = [v for v in parts if isinstance(v, Stream)]
     dims = with_dim(rest, dim, whole(total))
     full = [_still(b, call, v, with_dim(rest, dim, v.dims[dim])) for v in parts]
     refs = [b.template(v) for v in full]
-    joined = b.local(call, dims, like[0], target="aten.cat.default", args=(refs, dim), kwargs={}, inputs=like)
-    turned = b.local(call, tuple(dims[i] for i in order), like[0], target="aten.permute.default", args=(Ref(joined.slot), order),
-                     kwargs={}, inputs=[joined])  # fmt: skip
+    whole_part = b.local(call, dims, like[0], target="aten.cat.default", args=(refs, dim), kwargs={}, inputs=like)
+    turned = b.local(call, tuple(dims[i] for i in order), like[0], target="aten.permute.default", args=(Ref(whole_part.slot), order),
+                     kwargs={}, inputs=[whole_part])  # fmt: skip
     if len(order) > 2:
         return turned
     return b.local(call, (turned.dims[0], (), *turned.dims[1:]), like[0], target="aten.unsqueeze.default", args=(Ref(turned.slot), 1),
