@@ -164,8 +164,8 @@ class Builder(Clockwork):
                     self.middle_found.update(self._reduced.get(s.wire, ()))
                     raise Refused(
                         "a value of the whole clip meets the clip's frames again: a stream has not seen all of them",
-                        'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" for each '
-                        "frame alone; the twin is then another function than the module",
+                        'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" '
+                        "for each frame alone; the twin is then another function than the module",
                     )
         if len({s.wire for s in moving.values()}) <= 1:
             return call

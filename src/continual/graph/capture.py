@@ -102,13 +102,18 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     ]
     with _left_alone(module), _quiet(), torch.no_grad():
         try:
-            program = export(module, inputs, dynamic_shapes=tuple(shapes), strict=False)
+            program = export(module, _fresh(inputs), dynamic_shapes=tuple(shapes), strict=False)
         except Exception as first:
             try:  # some modules make the symbolic solver give up
-                program = export(module, inputs, strict=False)
+                program = export(module, _fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(_why(module, first)) from first
     return Captured(program, inputs, times, batches)
+
+
+def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Tensors that torch.export may mark as it likes: marks of an attempt that failed would stay."""
+    return tuple(x.clone() for x in inputs)
 
 
 @contextlib.contextmanager

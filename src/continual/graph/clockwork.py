@@ -79,8 +79,9 @@ class Clockwork(Emission):
         end = Size.of(args["end"], 5)
         count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
+            number = count.values[0] if isinstance(count, (Size, Varying)) else count
             raise Refused(
-                f"arange gives {count.values[0] if isinstance(count, (Size, Varying)) else count} positions beside {length.now} frames of a stream",
+                f"arange gives {number} positions beside {length.now} frames of a stream",
                 "torch.arange(x.shape[time]) for the positions of x's frames",
             )
         first = self.number(start, "the first position")

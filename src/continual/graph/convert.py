@@ -136,8 +136,8 @@ def check_clip(net: GraphModule, module: nn.Module, captured: Captured, builder:
             )
             if off > tolerance:
                 raise NotStreamable(
-                    f"{type(module).__name__}: the streaming twin differs from the module on the example by {off:.1e}. This is a bug of the "
-                    "conversion, or the module gives other results each time (dropout that does not know eval mode?)"
+                    f"{type(module).__name__}: the streaming twin differs from the module on the example by {off:.1e}. This is a bug "
+                    "of the conversion, or the module gives other results each time (dropout that does not know eval mode?)"
                 )
 
 

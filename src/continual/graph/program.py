@@ -336,7 +336,8 @@ class Meet(Instruction):
         lengths = [m.frames[w] for w in self.before]
         if len(set(lengths)) > 1:
             raise ShapeMismatch(
-                f"{self.path}: the streams that meet have {lengths} steps for this clip. Give clips whose length the network's strides divide"
+                f"{self.path}: the streams that meet have {lengths} steps for this clip. Give clips whose length the network's "
+                "strides divide"
             )
         m.frames[self.wire] = lengths[0]
         for slot, out in zip(self.inputs, self.outs, strict=True):
@@ -375,8 +376,8 @@ class Positions(Instruction):
     def _from(self, m: Moment, first: int, count: int) -> Tensor:
         if self.limit is not None and first + count > self.limit:
             raise ShapeMismatch(
-                f"{self.path}: the stream has come to frame {first + count}, and the module has positions for {self.limit}. Start anew with "
-                "clean_state(), or train with positions that go on (co.RecyclingPositionalEncoding, rotary, ALiBi)"
+                f"{self.path}: the stream has come to frame {first + count}, and the module has positions for {self.limit}. "
+                "Start anew with clean_state(), or train with positions that go on (co.RecyclingPositionalEncoding, rotary, ALiBi)"
             )
         return torch.arange(first, first + count, device=m.device)
 

@@ -61,7 +61,7 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
             size = b.size(v, v.dims.index(own)).now if own else 1
             if TIME in other and size > 1:
                 raise Refused(
-                    f"`{call.op}` has a constant with a value of its own for each of {size} frames: it is defined for clips of one length alone",
+                    f"`{call.op}` has a constant with a value for each of {size} frames: it is defined for clips of one length alone",
                     "positions that go on: co.RecyclingPositionalEncoding, rotary or ALiBi; or a constant of one frame",
                 )
             if BATCH in other and size > 1:
