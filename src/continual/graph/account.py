@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..rows import Row
-from .program import Instruction, Layer, Meet, Moment, Op, Positions, slots_of
+from .program import Instruction, Layer, Moment, Op, slots_of
+from .queues import Meet, Positions
 from .wiring import Wiring
 
 TimingOf = Callable[[int], Wiring]

@@ -12,7 +12,8 @@ from torch.fx import Node as Fx
 from .call import Call, Refused
 from .emission import Emission
 from .layout import BATCH, TIME, fixed
-from .program import Op, Positions, Ref, Shape
+from .program import Op, Ref, Shape
+from .queues import Positions
 from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
 
 if TYPE_CHECKING:

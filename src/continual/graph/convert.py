@@ -17,7 +17,8 @@ from .builder import Builder
 from .capture import Captured, capture
 from .layout import TIME, View, fixed
 from .ports import Input, Output
-from .program import Instruction, Layer, Meet, Op, Positions, slots_of
+from .program import Instruction, Layer, Op, slots_of
+from .queues import Meet, Positions
 from .twin import GraphModule
 from .values import Stream
 

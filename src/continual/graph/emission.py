@@ -17,7 +17,8 @@ from ..rows import Refusal
 from .call import Call, Refused, Source
 from .capture import Captured, module_path, source_line
 from .layout import BATCH, TIME, Dims, View, fixed, shape_of
-from .program import Home, Instruction, Layer, Meet, Op, Ref, Shape
+from .program import Home, Instruction, Layer, Op, Ref, Shape
+from .queues import Meet
 from .values import STILL, Const, Size, Stream, Unknown, Value, Varying
 from .wiring import Wires, Wiring
 
@@ -198,8 +199,8 @@ class Emission:
         return made
 
     def layer(
-        self, call: Call, stream: Stream, module: CoModule, dims: Dims, *, weights: Mapping[str, Const | Stream] | None = None, label: str = "",
-        windows: bool | None = None, fill: float | None = None,
+        self, call: Call, stream: Stream, module: CoModule, dims: Dims, *, weights: Mapping[str, Const | Stream] | None = None,
+        label: str = "", windows: bool | None = None, fill: float | None = None,
     ) -> Stream:  # fmt: skip
         """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""
         wire = self.wires.then(stream.wire, module.timing)
@@ -285,10 +286,10 @@ class Emission:
             return [s if s.wire == STILL else replace(s, wire=wire) for s in streams]
         different = {s.slot: s for s in moving}
         outs = {slot: Stream(self.slot(), s.dims, wire, s.dtype, s.windows) for slot, s in different.items()}
-        path, _, source = self.place(call)
+        name, source = self.name_of(call), source_line(call.node)
         timings = tuple(self.wires.timing(s.wire) for s in different.values())
         self.instructions.append(
-            Meet(self.unique(f"{path}.wait"), "wait", source, tuple(different), tuple(o.slot for o in outs.values()),
+            Meet(self.unique(f"{name}.wait"), "wait", source, tuple(different), tuple(o.slot for o in outs.values()),
                  tuple(s.wire for s in different.values()), wire, tuple(View(s.dims) for s in different.values()), timings,
                  self.kid(len(different)))
         )  # fmt: skip
@@ -317,15 +318,17 @@ class Emission:
         return val.dtype if isinstance(val, Tensor) else torch.get_default_dtype()
 
     def place(self, call: Call) -> tuple[str, str, str]:
-        """Path, operation and source line of a node."""
+        """A path of its own, the operation and the source line of a node."""
+        return self.unique(self.name_of(call)), call.op.strip("_"), source_line(call.node)
+
+    def name_of(self, call: Call) -> str:
+        """The path of the module, if it is one of torch's and so a single operation; else with the operation."""
         path = module_path(call.node)
         stack = call.node.meta.get("nn_module_stack") or {}
         kind = next(reversed(stack.values()))[1] if stack else ""
         kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        name = (
-            path if path and kind.startswith("torch.nn.modules") and "container" not in kind else f"{path}.{call.op}".lstrip(".")
-        )
-        return self.unique(name), call.op.strip("_"), source_line(call.node)
+        alone = path and kind.startswith("torch.nn.modules") and "container" not in kind
+        return path if alone else f"{path}.{call.op}".lstrip(".")
 
     def unique(self, path: str) -> str:
         """A path that is not taken yet."""

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ShapeMismatch
+from ..inputs import check_lengths
+from ..state import Wire
 from .layout import TIME, View
 
 
@@ -36,6 +39,56 @@ class Input:
     def step(self, x: Tensor) -> Tensor:
         """A step of the module's layout as ``(B, C, *S)``."""
         return x.unsqueeze(1) if x.ndim == 1 else x
+
+
+class Ports:
+    """The inputs of a converted module, in the order of its ``forward``.
+
+    Args:
+        name: of the module, for errors.
+        inputs: streams, and what goes along with them.
+    """
+
+    def __init__(self, name: str, inputs: Sequence[Input]):
+        self.name, self.inputs = name, list(inputs)
+        self._shapes = [i.shape for i in inputs if i.time is None]
+
+    def arrive(self, inputs: Sequence[Any], chunk: bool) -> tuple[Wire, list[Tensor]]:
+        """The streams as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams."""
+        if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) and len(self.inputs) > 1:
+            inputs = inputs[0]
+        if len(inputs) != len(self.inputs):
+            raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
+        streams, given = [], []
+        for number, (own, x) in enumerate(zip(self.inputs, inputs, strict=True)):
+            if not isinstance(x, Tensor):
+                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(x).__name__}")
+            if own.time is None:
+                given.append(x)
+                continue
+            shape = own.shape if chunk else (*own.shape[: own.time], *own.shape[own.time + 1 :])
+            if x.ndim != len(shape):
+                what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
+                raise ShapeMismatch(
+                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {tuple(shape)} had; got {tuple(x.shape)}"
+                )
+            streams.append(own.chunk(x) if chunk else own.step(x))
+        if chunk:
+            check_lengths(self.name, streams, True)
+        return (streams if len(self.inputs) > 1 else streams[0]), given
+
+    def together(self, wire: Wire, given: list[Tensor], time: int) -> Wire:
+        """Inputs that are no streams go along, as frames that are always the same."""
+        if not given:
+            return wire
+        frames = wire[0].shape[2] if time else 0
+        flat = [g.reshape(*g.shape, *(1,) * (2 - g.ndim)) for g in given]
+        return [*wire, *(g.unsqueeze(2).expand(*g.shape[:2], frames, *g.shape[2:]) if time else g for g in flat)]
+
+    def unpadded(self, index: int, value: Tensor) -> Tensor:
+        """An input that is no stream, in its own shape."""
+        rank = len(self._shapes[index])
+        return value.reshape(value.shape[:rank]) if rank < 2 else value
 
 
 class Output:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ContinualError, NotStreamable, ShapeMismatch
-from ..inputs import check_lengths
 from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..timing import Timing
@@ -18,8 +17,9 @@ from .account import macs_of, rows_of
 from .bank import Bank
 from .call import Source
 from .layout import View
-from .ports import Input, Module, Output, mirror, with_flag
-from .program import Env, Instruction, Layer, Meet, Moment, Op, Positions
+from .ports import Input, Module, Output, Ports, mirror, with_flag
+from .program import Env, Instruction, Layer, Moment, Op
+from .queues import Meet, Positions
 from .wiring import Wiring
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class GraphModule(CoModule):
         self.__dict__["name"] = type(module).__name__
         self.__dict__["_program"] = list(instructions)
         self.__dict__["_layers"] = [i for i in instructions if isinstance(i, Layer)]
-        self._inputs, self._nested, self._wires, self.notes = list(inputs), nested, wires, tuple(notes)
+        self._ports, self._nested, self._wires, self.notes = Ports(self.name, inputs), nested, wires, tuple(notes)
         self._outputs, self._timing, self._names = list(outputs), timing, list(names)
         self._given: list[tuple[int, int]] = []  # inputs that are no streams: number, slot
         self._streams: list[tuple[int, int, View]] = []
@@ -90,12 +90,12 @@ class GraphModule(CoModule):
     @property
     def time_dim(self) -> Any:  # type: ignore[override]
         """Where time is in the clips of the first stream."""
-        return next(i.time for i in self._inputs if i.time is not None)
+        return next(i.time for i in self._ports.inputs if i.time is not None)
 
     @property
     def time_dims(self) -> tuple[int | None, ...]:
         """Where time is in each input; ``None`` for what is no stream."""
-        return tuple(i.time for i in self._inputs)
+        return tuple(i.time for i in self._ports.inputs)
 
     @property
     def output_time_dims(self) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ class GraphModule(CoModule):
         Args:
             inputs: as the module's.
         """
-        wire, given = self._arrive(inputs, chunk=True)
+        wire, given = self._ports.arrive(inputs, chunk=True)
         streams = wire if isinstance(wire, list) else [wire]
         self._refuse_training()
         batch, frames = streams[0].shape[0], streams[0].shape[2]
@@ -141,80 +141,47 @@ class GraphModule(CoModule):
     def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
         """One step: as :meth:`CoModule.forward_step`, with inputs and outputs as the module's, without time."""
         own, update_state = with_flag(inputs, update_state)
-        wire, given = self._arrive(own, chunk=False)
-        y = super().forward_step(self._with_given(wire, given, 0), update_state)
+        wire, given = self._ports.arrive(own, chunk=False)
+        y = super().forward_step(self._ports.together(wire, given, 0), update_state)
         return None if y is None else self._depart(y)
 
     def forward_steps(self, *inputs: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """A chunk of steps: as :meth:`CoModule.forward_steps`, with inputs and outputs as the module's."""
-        wire, given = self._arrive(inputs, chunk=True)
-        y = self._chunk(self._with_given(wire, given, 1), pad_end, update_state)
+        wire, given = self._ports.arrive(inputs, chunk=True)
+        y = self._chunk(self._ports.together(wire, given, 1), pad_end, update_state)
         return None if y is None else self._depart(y)
 
     # ---- the same, as pure functions --------------------------------------------------------------------------------
 
     def init_state(self, *step: Any) -> State:
         """The cold state of a stream of steps like this one: as :meth:`CoModule.init_state`."""
-        wire, given = self._arrive(step, chunk=False)
-        return super().init_state(self._with_given(wire, given, 0))
+        wire, given = self._ports.arrive(step, chunk=False)
+        return super().init_state(self._ports.together(wire, given, 0))
 
     def step(self, *x: Any) -> tuple[Any, State]:
         """One step as a pure function: ``inputs …, state → output or None, new state``."""
         *inputs, state = x
-        wire, given = self._arrive(inputs, chunk=False)
-        y, new = super().step(self._with_given(wire, given, 0), state)
+        wire, given = self._ports.arrive(inputs, chunk=False)
+        y, new = super().step(self._ports.together(wire, given, 0), state)
         return (None if y is None else self._depart(y)), new
 
     def steps(self, *x: Any, pad_end: bool = False) -> tuple[Any, State]:
         """A chunk as a pure function: ``inputs …, state → outputs or None, new state``."""
         inputs, pad_end = (x[:-1], x[-1]) if isinstance(x[-1], bool) else (x, pad_end)
         *inputs, state = inputs  # type: ignore[assignment]
-        wire, given = self._arrive(inputs, chunk=True)
-        y, new = self._pure_chunk(self._with_given(wire, given, 1), state, pad_end)
+        wire, given = self._ports.arrive(inputs, chunk=True)
+        y, new = self._pure_chunk(self._ports.together(wire, given, 1), state, pad_end)
         return (None if y is None else self._depart(y)), new
 
     def warm_up(self, step_shape: Sequence[int]) -> None:
         """Run ``delay`` dummy steps of zeros: as :meth:`CoModule.warm_up`; ``step_shape`` is that of the module's input without time."""
-        if len(self._inputs) > 1:
+        if len(self._ports.inputs) > 1:
             raise ShapeMismatch(
-                f"{self.name}: takes {len(self._inputs)} inputs; warm it up by forward_step on zeros of their shapes"
+                f"{self.name}: takes {len(self._ports.inputs)} inputs; warm it up by forward_step on zeros of their shapes"
             )
         super().warm_up(step_shape)
 
     # ---- layouts ----------------------------------------------------------------------------------------------------
-
-    def _arrive(self, inputs: Sequence[Any], chunk: bool) -> tuple[Wire, list[Tensor]]:
-        """The streams as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams."""
-        if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) and len(self._inputs) > 1:
-            inputs = inputs[0]
-        if len(inputs) != len(self._inputs):
-            raise ShapeMismatch(f"{self.name}: takes {len(self._inputs)} inputs, as the module does; got {len(inputs)}")
-        streams, given = [], []
-        for number, (own, x) in enumerate(zip(self._inputs, inputs, strict=True)):
-            if not isinstance(x, Tensor):
-                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(x).__name__}")
-            if own.time is None:
-                given.append(x)
-                continue
-            rank = len(own.shape) if chunk else len(own.shape) - 1
-            if x.ndim != rank:
-                shape = own.shape if chunk else (*own.shape[: own.time], *own.shape[own.time + 1 :])
-                what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
-                raise ShapeMismatch(
-                    f"{self.name}: {what} has {rank} dimensions here, as the example {tuple(shape)} had; got {tuple(x.shape)}"
-                )
-            streams.append(own.chunk(x) if chunk else own.step(x))
-        if chunk:
-            check_lengths(self.name, streams, True)
-        return (streams if len(self._inputs) > 1 else streams[0]), given
-
-    def _with_given(self, wire: Wire, given: list[Tensor], time: int) -> Wire:
-        """Inputs that are no streams go along, as frames that are always the same."""
-        if not given:
-            return wire
-        frames = wire[0].shape[2] if time else 0
-        flat = [g.reshape(*g.shape, *(1,) * (2 - g.ndim)) for g in given]
-        return [*wire, *(g.unsqueeze(2).expand(*g.shape[:2], frames, *g.shape[2:]) if time else g for g in flat)]
 
     def _depart(self, y: Wire) -> Any:
         """What leaves, in the module's layout."""
@@ -262,10 +229,10 @@ class GraphModule(CoModule):
     def _zeros_moment(self, frame: Any) -> Moment:
         """A moment in which one frame of zeros has come on every input."""
         frames = list(frame) if isinstance(frame, list) else [frame]
-        if len(frames) != len(self._inputs):
-            raise ShapeMismatch(f"{self.name}: takes {len(self._inputs)} inputs, as the module does; got {len(frames)}")
+        if len(frames) != len(self._ports.inputs):
+            raise ShapeMismatch(f"{self.name}: takes {len(self._ports.inputs)} inputs, as the module does; got {len(frames)}")
         streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
-        given = [self._unpadded(i, f.zeros()) for i, f in enumerate(rest)]
+        given = [self._ports.unpadded(i, f.zeros()) for i, f in enumerate(rest)]
         batch, device = streams[0].shape[0], streams[0].device
         m = Moment(self._environment(given), self._wires, batch, device, [], Call())
         m.frames = [1] * self._wires
@@ -282,10 +249,6 @@ class GraphModule(CoModule):
         except (RuntimeError, ValueError, IndexError) as error:
             raise ShapeMismatch(f"{self.name}: '{instruction.path}' can't take these steps: {error}") from error
 
-    def _unpadded(self, index: int, value: Tensor) -> Tensor:
-        shape = self._inputs[self._given[index][0]].shape
-        return value.reshape(value.shape[: len(shape)]) if len(shape) < 2 else value
-
     def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
         for layer in self._layers:
             before = self._timing.at(layer.before).eventual(lead)
@@ -298,11 +261,11 @@ class GraphModule(CoModule):
         if not self._given:
             streams, given = (x if isinstance(x, list) else [x]), []
         elif x is None:
-            streams, given = [None], [self._unpadded(i, t) for i, t in enumerate(node.tensors)]
+            streams, given = [None], [self._ports.unpadded(i, t) for i, t in enumerate(node.tensors)]
         else:
             count = len(self._streams)
             streams, flat = x[:count], [g[:, :, -1] if time else g for g in x[count:]]
-            given = [self._unpadded(i, g) for i, g in enumerate(flat)]
+            given = [self._ports.unpadded(i, g) for i, g in enumerate(flat)]
             for i, g in enumerate(flat):
                 call.put(node, i, g)
         like = streams[0] if x is not None else None
@@ -397,17 +360,17 @@ class GraphModule(CoModule):
         }
         entries = {slot: number for number, slot, _ in self._streams} | {slot: number for number, slot in self._given}
         rows, where = rows_of(self._program, entries, self._timing.at, nbytes)
-        names = tuple(f"{name} {own}" for name, own in zip(self._names, self._inputs, strict=True))
+        names = tuple(f"{name} {own}" for name, own in zip(self._names, self._ports.inputs, strict=True))
         return Explanation(self.name, rows, tuple(where[slot] for _, slot, _ in self._outputs), self.notes, inputs=names)
 
     def _state_for(self, clip: Any) -> State:
         if clip is not None:
             inputs = clip if isinstance(clip, (list, tuple)) else [clip]
             return self.init_state(
-                *(x if i.time is None else x.select(i.time, 0) for i, x in zip(self._inputs, inputs, strict=True))
+                *(x if i.time is None else x.select(i.time, 0) for i, x in zip(self._ports.inputs, inputs, strict=True))
             )
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
-        return self.init_state(*(i.example(device) for i in self._inputs))
+        return self.init_state(*(i.example(device) for i in self._ports.inputs))
 
     def __str__(self) -> str:
         return str(self.explanation())

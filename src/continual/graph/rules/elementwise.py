@@ -73,8 +73,8 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
     )
 
 
-@rule("pointwise", "aten.where.self", "aten.masked_fill", "aten.clone.default", "aten.to", "aten._to_copy.default", "aten.contiguous.default",
-      "aten.detach.default", "aten.alias.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
+@rule("pointwise", "aten.where.self", "aten.masked_fill", "aten.clone.default", "aten.to", "aten._to_copy.default",
+      "aten.contiguous.default", "aten.detach.default", "aten.alias.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
       "aten.lift_fresh_copy.default", "aten.prelu.default", "aten.nan_to_num.default", "aten.fill")  # fmt: skip
 def elementwise(b: Builder, call: Call) -> Stream:
     """The operation on the frames that have come."""
