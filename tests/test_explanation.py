@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,25 @@ def test_a_refused_module_shows_what_was_followed_and_every_refusal():
 def test_rows_that_do_not_fit_together(rows: tuple[Row, ...], outputs: tuple[int, ...], message: str):
     with pytest.raises(ValueError, match=message):
         Explanation("Net", rows, outputs)
+
+
+def test_notes_that_are_the_same_are_said_once():
+    again = Explanation("Net", (CONV, RELU, ADD, row("more", "add", (2, 2), note="is late")), (3,))
+    assert again.all_notes() == ("add, more: is late",)
+
+
+def test_the_ending_chooses_what_is_saved(tmp_path: Path):
+    for name, begins in (("a.svg", "<svg"), ("a.HTML", "<!DOCTYPE html>"), ("a.txt", "Net  ←  x")):
+        path = NET.save(tmp_path / name)
+        assert path == tmp_path / name
+        assert path.read_text(encoding="utf-8").startswith(begins)
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == f"{NET}\n"
+    with pytest.raises(ValueError, match=r"ends in \.svg, \.html, \.txt"):
+        NET.save(tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_notebooks_show_the_page_without_a_document_around_it():
+    assert NET._repr_html_() in NET.html()
+    assert "<html" not in NET._repr_html_()
+    assert NET.svg().startswith("<svg")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import drawing
 from .rows import Graph, Refusal, Row, format_refusals
 
 __all__ = ["Explanation", "Refusal", "Row", "format_refusals"]
@@ -60,15 +59,21 @@ class Explanation(Graph):
 
     def svg(self) -> str:
         """The graph as an SVG document: boxes from top to bottom, the queues on their lines. Runs of local operations share a box."""
-        return drawing.draw(self)
+        from .drawing import draw  # here, since only those who draw need it: importing continual stays fast
+
+        return draw(self)
 
     def html(self) -> str:
         """A page of its own: the graph, the refusals, the table and the notes."""
-        return drawing.page(self)
+        from .drawing import page
+
+        return page(self)
 
     def _repr_html_(self) -> str:
         """What notebooks show."""
-        return drawing.fragment(self)
+        from .drawing import fragment
+
+        return fragment(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the explanation to a file.

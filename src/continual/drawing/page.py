@@ -28,9 +28,9 @@ def fragment(graph: Graph) -> str:
     parts = [
         f'<div class="co-page"><style>{PAGE_CSS}</style>',
         f"<h1>{safe(graph.name or 'network')}</h1>",
-        f'<p class="facts">{safe(", ".join(graph.inputs))}{" → " if graph.inputs else ""}{safe(facts(graph))}</p>',
+        f'<p class="facts">{safe(" · ".join([*graph.inputs, facts(graph)]))}</p>',
         *(["<h2>Refused</h2>", _refusals(graph.refusals)] if graph.refusals else []),
-        f'<h2>Graph</h2><div class="wide">{draw(graph)}</div>',
+        f'<h2>Graph</h2><div class="wide">{draw(graph, titled=False)}</div>',
         *(["<h2>Operations</h2>", _table(graph)] if graph.rows else []),
         *(["<h2>Notes</h2>", _notes(graph.all_notes())] if graph.all_notes() else []),
         "</div>",

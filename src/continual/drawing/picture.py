@@ -22,16 +22,17 @@ _LEGEND = {
 }
 
 
-def draw(graph: Graph) -> str:
+def draw(graph: Graph, titled: bool = True) -> str:
     """A network as SVG: self-contained, readable on light and dark pages.
 
     Args:
         graph: the network.
+        titled: write its name and numbers above it.
     """
     found = boxes_of(graph)
     sizes = [_size(box) for box in found.boxes]
     drawn = route(sizes, found.edges, found.queues)
-    header, top, least = _header(graph, {box.kind for box in found.boxes})
+    header, top, least = _header(graph, {box.kind for box in found.boxes}, titled)
     width, height = max(drawn.width, least) + 2 * MARGIN, top + drawn.height + MARGIN
     left = (width - drawn.width) / 2
     title = safe(f"{graph.name or 'network'}: how it streams")
@@ -67,20 +68,22 @@ def _often(rate: Fraction) -> str:
     return f"an output every {rate.denominator} steps" if rate.numerator == 1 else f"{rate} outputs a step"
 
 
-def _header(graph: Graph, kinds: set[str]) -> tuple[list[str], float, float]:
+def _header(graph: Graph, kinds: set[str], titled: bool) -> tuple[list[str], float, float]:
     """Name, numbers and legend, where the drawing begins below them, and how wide they are."""
-    name, numbers = graph.name or "network", facts(graph)
-    parts = [
-        f'<text class="title ink" x="{MARGIN}" y="{MARGIN + 14}">{safe(cut(name, 700, TITLE))}</text>',
-        f'<text class="dim" x="{MARGIN}" y="{MARGIN + 34}">{safe(numbers)}</text>',
-    ]
-    x, y = float(MARGIN), MARGIN + 50
+    parts, least, y = [], 0.0, float(MARGIN)
+    if titled:
+        name, numbers = cut(graph.name or "network", 700, TITLE), facts(graph)
+        parts += [
+            _text("title ink", MARGIN, y + 14, name),
+            _text("dim", MARGIN, y + 34, numbers),
+        ]
+        least, y = max(TITLE * len(name), 6.8 * len(numbers)), y + 50
+    x = float(MARGIN)
     for kind in (k for k in _LEGEND if k in kinds):
-        parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="14" height="11" rx="3"/>')
-        parts.append(f'<text class="small dim" x="{x + 19:.1f}" y="{y + 9.5}">{_LEGEND[kind]}</text>')
+        parts.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="14" height="11" rx="3"/>')
+        parts.append(_text("small dim", x + 19, y + 9.5, _LEGEND[kind]))
         x += 19 + 5.9 * len(_LEGEND[kind]) + 20
-    wide = max(x - MARGIN, TITLE * min(len(name), 70), 6.8 * len(numbers))
-    return parts, y + 36, wide
+    return parts, y + (36 if x > MARGIN else 0), max(least, x - MARGIN)
 
 
 def _lines(box: Box) -> tuple[tuple[str, str], tuple[str, str]]:

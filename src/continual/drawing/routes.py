@@ -108,10 +108,12 @@ def _middles(sizes: Sequence[Size], lanes: Lanes) -> dict[int, float]:
     """The middle of each lane."""
     used = sorted({*lanes.lanes, *lanes.edge_lanes})
     widths = {lane: max((s.width for s, at in zip(sizes, lanes.lanes, strict=True) if at == lane), default=0.0) for lane in used}
-    x, found = 0.0, {}
-    for lane, after in zip(used, [*used[1:], None], strict=True):
-        found[lane] = x + widths[lane] / 2
-        x += widths[lane] + (LANE_GAP if widths[lane] and after is not None and widths[after] else LINE_GAP)
+    x, before, found = 0.0, 0.0, {}
+    for k, lane in enumerate(used):
+        if k:
+            x += LANE_GAP if widths[lane] and before else LINE_GAP
+        found[lane], before = x + widths[lane] / 2, widths[lane]
+        x += widths[lane]
     return found
 
 
@@ -130,7 +132,22 @@ def _ports(
             step = min(PORT, (size.width / 2 - 8) / max(1, longer))
             for k, e in enumerate(order):
                 found[e] = middle[lanes.lanes[v]] + step * (k - straight)
+    _part(edges, lanes, starts, stops)
     return starts, stops
+
+
+def _part(edges: Sequence[Edge], lanes: Lanes, starts: list[float], stops: list[float]) -> None:
+    """Move what enters a box aside where it would cover what leaves the box above, for another one."""
+    leaving: dict[tuple[int, int], dict[int, float]] = {}
+    entering: dict[tuple[int, int], dict[int, float]] = {}
+    for e, edge in enumerate(edges):
+        leaving.setdefault((lanes.lanes[edge.src], lanes.ranks[edge.src]), {})[e] = starts[e]
+        entering.setdefault((lanes.lanes[edge.dst], lanes.ranks[edge.dst] - 1), {})[e] = stops[e]
+    for place, here in entering.items():
+        for e in here:
+            others = {x for f, x in leaving.get(place, {}).items() if f != e} | {x for f, x in here.items() if f != e}
+            shifts = (PORT * k / 8 for k in (0, 4, -4, 2, -2, 3, -3, 5, -5, 1, -1))
+            stops[e] = here[e] = next((x for s in shifts if (x := stops[e] + s) not in others), stops[e])
 
 
 def _next_lane(e: int, edge: Edge, lanes: Lanes, other: int) -> int:

@@ -57,7 +57,7 @@ PAGE_CSS = f"""
 .co-page table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;color:inherit}}
 .co-page th,.co-page td{{padding:3px 10px;text-align:right;border-bottom:1px solid color-mix(in srgb,var(--co-line) 30%,transparent);
   white-space:nowrap;vertical-align:top;background:none;color:inherit}}
-.co-page th{{color:var(--co-dim);font-weight:600}} .co-page .word{{text-align:left}}
+.co-page th{{color:var(--co-dim);font:600 13px {SANS}}} .co-page .word{{text-align:left}}
 .co-page .mono,.co-page code{{font-family:{MONO};font-size:12px}} .co-page tbody tr:hover{{background:var(--co-soft)}}
 .co-page tfoot td{{font-weight:600;border-bottom:0}} .co-page tr.bad td{{color:var(--co-bad)}}
 .co-page .refusals li{{margin:0 0 14px;border-left:3px solid var(--co-bad);padding:2px 12px;list-style:none;white-space:pre-line}}

@@ -29,5 +29,5 @@ def size(count: int) -> str:
     """Bytes, for people."""
     if count < 1000:
         return f"{count} B"
-    power = 1 if count < 999_500 else 2 if count < 999_500_000 else 3
-    return f"{count / 1000**power:.3g} {('kB', 'MB', 'GB')[power - 1]}"
+    power = next((k for k in (1, 2, 3) if count < 999.5 * 1000**k), 4)
+    return f"{count / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
