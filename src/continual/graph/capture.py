@@ -25,12 +25,14 @@ class Captured:
         inputs: the example, of two rows at least.
         time_dims: where time is in each input; ``None`` for inputs that are no streams.
         batch_dims: where the rows are in each input; ``None`` for constants that have none.
+        symbolic: whether the length is a symbol in the export, and not that of the example.
     """
 
     program: ExportedProgram
     inputs: tuple[Tensor, ...]
     time_dims: tuple[int | None, ...]
     batch_dims: tuple[int | None, ...]
+    symbolic: bool = True
 
     @property
     def batch(self) -> int:
@@ -100,15 +102,17 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
+    symbolic = True
     with _left_alone(module), _quiet(), torch.no_grad():
         try:
             program = export(module, _fresh(inputs), dynamic_shapes=tuple(shapes), strict=False)
         except Exception as first:
+            symbolic = False
             try:  # some modules make the symbolic solver give up
                 program = export(module, _fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(_why(module, first)) from first
-    return Captured(program, inputs, times, batches)
+    return Captured(program, inputs, times, batches, symbolic)
 
 
 def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -43,6 +43,7 @@ class Emission:
     names: list[str] = field(default_factory=list)  # of the module's inputs
     slots: int = 0
     kids: int = 0
+    windowed: bool = False  # whether something looks at a window of the example's length, so that longer clips are another matter
     nested: bool = False  # whether the module gives several outputs
 
     def __post_init__(self) -> None:
@@ -299,6 +300,11 @@ class Emission:
         """Note that a stream was reduced over the clip here."""
         self._reduced[stream.wire] = {call.node.name}
         return stream
+
+    def window_note(self, call: Call, text: str) -> None:
+        """A note about something that looks at a window of the example's length."""
+        self.windowed = True
+        self.note(call, text)
 
     def note(self, call: Call, text: str) -> None:
         """Something that people should know about an operation."""

@@ -88,7 +88,7 @@ def band(b: Builder, call: Call, q: Stream) -> tuple[int, int, Tensor | None]:
     if mask is None:
         if not call.get("is_causal", False):
             raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
-        b.note(call, f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many")
+        b.window_note(call, f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many")
         return size - 1, 0, None
     if isinstance(mask, Stream):
         raise Refused("the mask of attention depends on the stream", CAUSAL)
@@ -116,6 +116,6 @@ def read_band(b: Builder, call: Call, mask: Tensor, size: int) -> tuple[int, int
     if behind < 0 or ahead < 0:
         behind, ahead = max(behind, 0), max(ahead, 0)
     if behind == size - 1:
-        b.note(call, f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many")
+        b.window_note(call, f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many")
     row = row[:, size - 1 - behind : size + ahead]
     return behind, ahead, None if bool((row == 0).all()) else row

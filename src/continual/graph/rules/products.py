@@ -40,7 +40,7 @@ def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | 
     features = (weight.value.shape[0],) if weight.value.shape[0] != 1 else ()
     out = (*((*d, TIME) if i == batch else d for i, d in enumerate(x.dims[:-1])), features)
     given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
-    b.note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
+    b.window_note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
     return b.reduced(b.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True), call)
 
 

@@ -38,7 +38,7 @@ def at_frame(b: Builder, call: Call, x: Stream, dim: int, index: int, keep: bool
     size = b.length(x.wire).now
     out = in_rows(x.dims, dim)
     if size > 1:
-        b.note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
+        b.window_note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
     y = b.layer(call, x, b.trim(index, size - 1 - index), out, label=f"frame {index} of {size}", windows=True)
     y = b.reduced(y, call)
     return _kept(b, call, y, dim) if keep else y
@@ -69,7 +69,7 @@ def over_clip(
     if middle and what not in ("mean", "amax"):
         raise Refused(f"`{call.op}` over the clip in the middle of the network", "a mean or a maximum, which time_pooling knows")
     if middle and b.time_pooling == "frame":
-        b.note(call, "over each frame alone, where the module takes the whole clip: the twin is another function")
+        b.window_note(call, "over each frame alone, where the module takes the whole clip: the twin is another function")
         batch = where(x.dims, BATCH)
         return b.local(
             call, out, x, target="operators:gathered", args=(Ref(x.slot), batch, dim), kwargs={}, inputs=[x], windows=True
@@ -81,7 +81,7 @@ def over_clip(
         )
         layer: Any = Reduction(size, f"aten.{what}.{'dim' if what == 'mean' else 'default'}", {}, trailing=True)
         return b.layer(call, x, layer, out, label=f"{what} of the last {size}", windows=True)
-    b.note(call, f"over the {size} frames of a clip; in a stream over a sliding window of as many")
+    b.window_note(call, f"over the {size} frames of a clip; in a stream over a sliding window of as many")
     n = max(1, len(View(x.dims).order) - 2)
     pools = {"mean": AVG, "sum": AVG, "amax": MAX}.get(what)
     if pools is not None and n <= 3 and x.dtype.is_floating_point:
