@@ -107,6 +107,28 @@ def test_crossing_lines_between_two_ranks_use_ports_of_their_own():
     assert len(leaving & entering) == 2  # those that go straight down
 
 
+@pytest.mark.parametrize(
+    "skips", [[(0, 3), (0, 5)], [(0, 5), (2, 5)], [(0, 5), (1, 4), (0, 4), (1, 5)], [(0, 2), (2, 5), (3, 5)]]
+)
+@pytest.mark.parametrize("boxes", [False, True])
+def test_nested_lines_turn_without_crossing(skips: list[tuple[int, int]], boxes: bool):
+    """On the left, and, where there are boxes on the way, on the right."""
+    edges = [Edge(i, i + 1) for i in range(5)]
+    for k, (a, b) in enumerate(skips):
+        edges += [Edge(a, 6 + k), Edge(6 + k, b)] if boxes else [Edge(a, b)]
+    at = sorted(range(6 + boxes * len(skips)), key=lambda v: v if v < 6 else skips[v - 6][0] + 0.5)  # each after what it takes
+    edges = [Edge(at.index(e.src), at.index(e.dst)) for e in edges]
+    drawn = route([Size(100, 40)] * len(at), edges, frozenset())
+    crossings = [
+        (e, f)
+        for e, l1, t1, r1, b1 in stretches(drawn)
+        for f, l2, t2, r2, b2 in stretches(drawn)
+        if e != f and l1 < l2 == r2 < r1 and t2 < t1 == b1 < b2
+    ]
+    overlapping = skips == [(0, 5), (1, 4), (0, 4), (1, 5)]
+    assert len(crossings) == (1 if overlapping else 0)
+
+
 def test_an_input_stands_next_to_where_it_is_used():
     edges = [Edge(0, 1), Edge(1, 2), Edge(2, 4), Edge(3, 4)]
     assert assign(5, edges, frozenset()).ranks == [0, 1, 2, 2, 3]

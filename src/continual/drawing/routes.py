@@ -47,13 +47,13 @@ class _Turn:
     start: float
     stop: float
     leaving: bool
+    far: int  # how many lanes
     track: int = 0
 
     @property
-    def order(self) -> tuple[bool, float]:
+    def order(self) -> tuple[bool, int]:
         """What leaves turns above what arrives; the farthest of the former first, of the latter last."""
-        way = abs(self.stop - self.start)
-        return (not self.leaving, -way if self.leaving else way)
+        return (not self.leaving, -self.far if self.leaving else self.far)
 
     def meets(self, other: _Turn) -> bool:
         return min(self.start, self.stop) <= max(other.start, other.stop) and min(other.start, other.stop) <= max(
@@ -161,12 +161,12 @@ def _turns(edges: Sequence[Edge], lanes: Lanes, middle: dict[int, float], starts
     turns = []
     for e, edge in enumerate(edges):
         above, below = lanes.ranks[edge.src], lanes.ranks[edge.dst] - 1
+        src, lane, dst = lanes.lanes[edge.src], lanes.edge_lanes[e], lanes.lanes[edge.dst]
         if above == below:
-            turns.append(_Turn(e, above, starts[e], stops[e], abs(lanes.lanes[edge.src]) < abs(lanes.lanes[edge.dst])))
+            turns.append(_Turn(e, above, starts[e], stops[e], abs(src) < abs(dst), abs(src - dst)))
         else:
-            between = middle[lanes.edge_lanes[e]]
-            turns.append(_Turn(e, above, starts[e], between, True))
-            turns.append(_Turn(e, below, between, stops[e], False))
+            turns.append(_Turn(e, above, starts[e], middle[lane], True, abs(src - lane)))
+            turns.append(_Turn(e, below, middle[lane], stops[e], False, abs(lane - dst)))
     return [t for t in turns if t.start != t.stop]
 
 
