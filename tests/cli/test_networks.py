@@ -187,6 +187,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "there is no module 'no_nets'": ("no_nets:net", "--clip", "1,2,9"),
     "'cli_nets' has no 'nett' (did you mean 'net'?)": ("cli_nets:nett", "--clip", "1,2,9"),
     "--clip 1,b: give the sizes": ("cli_nets:net", "--clip", "1,b"),
+    "cli_nets:plain can't run on the clip (2, 5, 9): RuntimeError: Given groups=1": ("cli_nets:plain", "--clip", "2,5,9"),
     "(2, 5": ("cli_nets:net", "--clip", "2,5,9"),  # the shape that does not fit
     "--dtype float31": ("cli_nets:net", "--clip", "1,2,9", "--dtype", "float31"),
 }

@@ -61,7 +61,10 @@ def test_lines_run_between_boxes(graph: tuple[list[Size], list[Edge], frozenset[
 @settings(max_examples=200)
 @given(graphs())
 def test_lines_do_not_cover_each_other(graph: tuple[list[Size], list[Edge], frozenset[int]]):
-    drawn = route(*graph)
+    check_apart(route(*graph))
+
+
+def check_apart(drawn: Drawn) -> None:
     for (e, l1, t1, r1, b1), (f, l2, t2, r2, b2) in combinations(stretches(drawn), 2):
         if e != f and l1 == r1 == l2 == r2:
             assert b1 <= t2 or b2 <= t1
@@ -101,10 +104,29 @@ def test_nested_skips_do_not_cross():
 def test_crossing_lines_between_two_ranks_use_ports_of_their_own():
     """Found by hypothesis: what leaves a box to the right and what enters the one below from the right went over each other, since in
     the one lane the former had to turn first, and in the other lane the latter."""
-    sizes = [Size(40, 26)] * 4
-    drawn = route(sizes, [Edge(1, 2), Edge(0, 3), Edge(1, 3), Edge(0, 2)], frozenset())
-    leaving, entering = {line[0][0] for line in drawn.lines}, {line[-1][0] for line in drawn.lines}
-    assert len(leaving & entering) == 2  # those that go straight down
+    check_apart(route([Size(40, 26)] * 4, [Edge(1, 2), Edge(0, 3), Edge(1, 3), Edge(0, 2)], frozenset()))
+
+
+@pytest.mark.parametrize(
+    "skips", [[(0, 3), (0, 5)], [(0, 5), (2, 5)], [(0, 5), (1, 4), (0, 4), (1, 5)], [(0, 2), (2, 5), (3, 5)]]
+)
+@pytest.mark.parametrize("boxes", [False, True])
+def test_nested_lines_turn_without_crossing(skips: list[tuple[int, int]], boxes: bool):
+    """On the left, and, where there are boxes on the way, on the right."""
+    edges = [Edge(i, i + 1) for i in range(5)]
+    for k, (a, b) in enumerate(skips):
+        edges += [Edge(a, 6 + k), Edge(6 + k, b)] if boxes else [Edge(a, b)]
+    at = sorted(range(6 + boxes * len(skips)), key=lambda v: v if v < 6 else skips[v - 6][0] + 0.5)  # each after what it takes
+    edges = [Edge(at.index(e.src), at.index(e.dst)) for e in edges]
+    drawn = route([Size(100, 40)] * len(at), edges, frozenset())
+    crossings = [
+        (e, f)
+        for e, l1, t1, r1, b1 in stretches(drawn)
+        for f, l2, t2, r2, b2 in stretches(drawn)
+        if e != f and l1 < l2 == r2 < r1 and t2 < t1 == b1 < b2
+    ]
+    overlapping = skips == [(0, 5), (1, 4), (0, 4), (1, 5)]
+    assert len(crossings) == (1 if overlapping else 0)
 
 
 def test_an_input_stands_next_to_where_it_is_used():

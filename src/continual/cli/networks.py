@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -86,12 +87,20 @@ def _line_of(error: Exception) -> str:
 
 
 def subject(options: Options, command: str) -> Subject:
-    """The network, in eval mode, and its clips."""
+    """The network, in eval mode, and its clips, which it takes."""
     net = load(options.target, options.arguments)
     if net.training:
         net.eval()
         typer.echo(f"continual {command}: {options.target} was in training mode; it is looked at in eval mode", err=True)
-    return Subject(net, clips_of(net, options.clips, options.dtypes, options.high, options.seed))
+    made = Subject(net, clips_of(net, options.clips, options.dtypes, options.high, options.seed))
+    if not isinstance(net, co.CoModule):  # else the conversion would say that it can't follow the network
+        try:
+            with torch.no_grad():
+                net(*made.clips)
+        except Exception as error:
+            shapes = ", ".join(str(tuple(c.shape)) for c in made.clips)
+            raise BadInput(f"{options.target} can't run on the clip {shapes}: {_line_of(error)}") from error
+    return made
 
 
 def explain(options: Options, out: Path | None, as_json: bool) -> None:

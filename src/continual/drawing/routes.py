@@ -47,13 +47,13 @@ class _Turn:
     start: float
     stop: float
     leaving: bool
+    far: int  # how many lanes
     track: int = 0
 
     @property
-    def order(self) -> tuple[bool, float]:
+    def order(self) -> tuple[bool, int]:
         """What leaves turns above what arrives; the farthest of the former first, of the latter last."""
-        way = abs(self.stop - self.start)
-        return (not self.leaving, -way if self.leaving else way)
+        return (not self.leaving, -self.far if self.leaving else self.far)
 
     def meets(self, other: _Turn) -> bool:
         return min(self.start, self.stop) <= max(other.start, other.stop) and min(other.start, other.stop) <= max(
@@ -125,7 +125,7 @@ def _ports(
     for found, own, other in ((starts, "src", "dst"), (stops, "dst", "src")):
         for v, size in enumerate(sizes):
             here = [e for e, edge in enumerate(edges) if getattr(edge, own) == v]
-            way = {e: _next_lane(e, edges[e], lanes, getattr(edges[e], other)) - lanes.lanes[v] for e in here}
+            way = {e: _next_lane(e, edges, lanes, getattr(edges[e], other)) - lanes.lanes[v] for e in here}
             order = sorted(here, key=lambda e: (way[e], e))
             straight = next((k for k, e in enumerate(order) if way[e] == 0), (len(order) - 1) / 2)
             longer = max(straight, len(order) - 1 - straight)
@@ -137,23 +137,42 @@ def _ports(
 
 
 def _part(edges: Sequence[Edge], lanes: Lanes, starts: list[float], stops: list[float]) -> None:
-    """Move what enters a box aside where it would cover what leaves the box above, for another one."""
-    leaving: dict[tuple[int, int], dict[int, float]] = {}
-    entering: dict[tuple[int, int], dict[int, float]] = {}
+    """Move what enters a box aside where it would cover what leaves the box above, for another one.
+
+    That is where the former turns above the latter, which lines do that go to a box in the next rank without a lane of their own.
+    """
+    leaving: dict[tuple[int, int], list[int]] = {}
+    entering: dict[tuple[int, int], list[int]] = {}
     for e, edge in enumerate(edges):
-        leaving.setdefault((lanes.lanes[edge.src], lanes.ranks[edge.src]), {})[e] = starts[e]
-        entering.setdefault((lanes.lanes[edge.dst], lanes.ranks[edge.dst] - 1), {})[e] = stops[e]
+        leaving.setdefault((lanes.lanes[edge.src], lanes.ranks[edge.src]), []).append(e)
+        entering.setdefault((lanes.lanes[edge.dst], lanes.ranks[edge.dst] - 1), []).append(e)
     for place, here in entering.items():
         for e in here:
-            others = {x for f, x in leaving.get(place, {}).items() if f != e} | {x for f, x in here.items() if f != e}
-            shifts = (PORT * k / 8 for k in (0, 4, -4, 2, -2, 3, -3, 5, -5, 1, -1))
-            stops[e] = here[e] = next((x for s in shifts if (x := stops[e] + s) not in others), stops[e])
+            high = _direct(e, edges, lanes) and _outward(edges[e], lanes)
+            above = [
+                f
+                for f in leaving.get(place, [])
+                if f != e and (high or (_direct(f, edges, lanes) and not _outward(edges[f], lanes)))
+            ]
+            if any(starts[f] == stops[e] for f in above):
+                others = {starts[f] for f in leaving[place]} | {stops[f] for f in here if f != e}
+                shifts = (PORT * k / 8 for k in (4, -4, 2, -2, 3, -3, 5, -5, 1, -1))
+                stops[e] = next((x for shift in shifts if (x := stops[e] + shift) not in others), stops[e])
 
 
-def _next_lane(e: int, edge: Edge, lanes: Lanes, other: int) -> int:
+def _direct(e: int, edges: Sequence[Edge], lanes: Lanes) -> bool:
+    """Whether a line leads to the next rank, and so needs no lane of its own."""
+    return lanes.ranks[edges[e].dst] - lanes.ranks[edges[e].src] == 1
+
+
+def _outward(edge: Edge, lanes: Lanes) -> bool:
+    """Whether a line leads away from the main lane. If it needs no lane of its own it then turns above those that arrive."""
+    return abs(lanes.lanes[edge.src]) < abs(lanes.lanes[edge.dst])
+
+
+def _next_lane(e: int, edges: Sequence[Edge], lanes: Lanes, other: int) -> int:
     """The lane to which a line goes from its box."""
-    direct = lanes.ranks[edge.dst] - lanes.ranks[edge.src] == 1
-    return lanes.lanes[other] if direct else lanes.edge_lanes[e]
+    return lanes.lanes[other] if _direct(e, edges, lanes) else lanes.edge_lanes[e]
 
 
 def _turns(edges: Sequence[Edge], lanes: Lanes, middle: dict[int, float], starts: list[float], stops: list[float]) -> list[_Turn]:
@@ -161,12 +180,12 @@ def _turns(edges: Sequence[Edge], lanes: Lanes, middle: dict[int, float], starts
     turns = []
     for e, edge in enumerate(edges):
         above, below = lanes.ranks[edge.src], lanes.ranks[edge.dst] - 1
+        src, lane, dst = lanes.lanes[edge.src], lanes.edge_lanes[e], lanes.lanes[edge.dst]
         if above == below:
-            turns.append(_Turn(e, above, starts[e], stops[e], abs(lanes.lanes[edge.src]) < abs(lanes.lanes[edge.dst])))
+            turns.append(_Turn(e, above, starts[e], stops[e], _outward(edge, lanes), abs(src - dst)))
         else:
-            between = middle[lanes.edge_lanes[e]]
-            turns.append(_Turn(e, above, starts[e], between, True))
-            turns.append(_Turn(e, below, between, stops[e], False))
+            turns.append(_Turn(e, above, starts[e], middle[lane], True, abs(src - lane)))
+            turns.append(_Turn(e, below, middle[lane], stops[e], False, abs(lane - dst)))
     return [t for t in turns if t.start != t.stop]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-MONO, OP, SMALL, TITLE = 6.4, 7.2, 6.3, 10.0  # mean width of a letter, a little on the safe side
+MONO, OP, SMALL, TITLE = 6.4, 7.6, 6.3, 10.5  # mean width of a letter, a little on the safe side
 _FORBIDDEN = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML can't hold
 
 
