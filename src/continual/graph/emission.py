@@ -333,7 +333,7 @@ class Emission:
         stack = call.node.meta.get("nn_module_stack") or {}
         kind = next(reversed(stack.values()))[1] if stack else ""
         kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        alone = path and kind.startswith("torch.nn.modules") and "container" not in kind
+        alone = path and kind.startswith(("torch.nn.modules", "torch.nn.utils.parametrize")) and "container" not in kind
         return path if alone else f"{path}.{call.op}".lstrip(".")
 
     def unique(self, path: str) -> str:

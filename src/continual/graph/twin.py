@@ -103,6 +103,16 @@ class GraphModule(CoModule):
         return tuple(out.time for out, _, _ in self._outputs)
 
     @property
+    def clip_level(self) -> bool:  # type: ignore[override]
+        return any(out.windows for out, _, _ in self._outputs)
+
+    @property
+    def output_rank(self) -> int:
+        """The number of dimensions of a chunk of the first output."""
+        out = self._outputs[0][0]
+        return len(out.view.dims) + out.windows
+
+    @property
     def kind(self) -> str:
         return f"Graph of {self.name}"
 
