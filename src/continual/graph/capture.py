@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,7 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     symbolic = True
     with _left_alone(module), _quiet(), torch.no_grad():
         try:
-            program = export(module, _fresh(inputs), dynamic_shapes=tuple(shapes), strict=False)
+            program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
             symbolic = False
             try:  # some modules make the symbolic solver give up
@@ -113,6 +114,15 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
             except Exception:
                 raise NotStreamable(_why(module, first)) from first
     return Captured(program, inputs, times, batches, symbolic)
+
+
+def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """What is said of each input, as torch.export wants it: that of ``*inputs`` in a tuple of its own."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:first], tuple(shapes[first:]))
 
 
 def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
