@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node as Fx
 
 from ..rows import Refusal
-from .call import APART, KEEPS_CLOCKED, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
+from .call import APART, KEEPS_CLOCKED, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
 from .capture import module_path, source_line
 from .clockwork import Clockwork
 from .layout import BATCH, TIME, fixed, where
@@ -113,7 +113,9 @@ class Builder(Clockwork):
 
     def apply_named(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on values, by its name."""
-        values = leaves(list(args.values()))
+        values, op = leaves(list(args.values())), name.split(".")[1]
+        if op in RANDOM:
+            raise Refused(f"`{op}` draws random numbers", "leave it out in eval mode")
         if any(isinstance(v, Unknown) for v in values):
             return self._guess(node)
         fragment = next((v for v in values if isinstance(v, Fragment)), None)
@@ -226,6 +228,9 @@ class Builder(Clockwork):
         outputs: list[Stream] = []
         for i, value in enumerate(values):
             if isinstance(value, Unknown):
+                continue
+            if isinstance(value, Fragment):
+                self.refusals.append(Refusal("", "output", "", f"output {i}: {value.reason}", value.remedy))
                 continue
             if not isinstance(value, Stream):
                 self.refusals.append(Refusal("", "output", "", f"output {i} does not depend on the stream", "return what does"))

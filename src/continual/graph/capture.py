@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -102,17 +103,31 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    symbolic = True
     with _left_alone(module), _quiet(), torch.no_grad():
         try:
-            program = export(module, _fresh(inputs), dynamic_shapes=tuple(shapes), strict=False)
+            program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
-            symbolic = False
             try:  # some modules make the symbolic solver give up
                 program = export(module, _fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(_why(module, first)) from first
-    return Captured(program, inputs, times, batches, symbolic)
+    return Captured(program, inputs, times, batches, _symbolic(program, times))
+
+
+def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
+    """Whether the length has stayed a symbol: what a module asks of it may fix it."""
+    values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs]
+    lengths = [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
+    return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths)
+
+
+def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """What is said of each input, as torch.export wants it: that of ``*inputs`` in a tuple of its own."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:first], tuple(shapes[first:]))
 
 
 def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

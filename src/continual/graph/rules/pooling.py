@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from ..builder import Builder
 from ..call import Call, Refused, hint, rule
 from ..layout import BATCH, TIME, Dims
 from ..program import Ref, Shape
-from ..values import Size, Stream
+from ..values import Fragment, Size, Stream
 from .conv import described, spread
 from .reduce import AVG, MAX, over_clip
 
@@ -26,9 +29,9 @@ def _place(b: Builder, call: Call, x: Stream, n: int) -> int | None:
 def _sized(call: Call, x: Stream) -> Dims:
     val = call.node.meta["val"]
     val = val[0] if isinstance(val, (list, tuple)) else val
-    return tuple(
-        d if TIME in d or BATCH in d else ((hint(s),) if hint(s) != 1 else ()) for d, s in zip(x.dims, val.shape, strict=True)
-    )
+    shape = [hint(s) for s in val.shape]
+    shape = shape if len(shape) == len(x.dims) else [shape[0], 1, *shape[1:]]
+    return tuple(d if TIME in d or BATCH in d else ((s,) if s != 1 else ()) for d, s in zip(x.dims, shape, strict=True))
 
 
 @rule("aten.max_pool1d.default", "aten.max_pool2d.default", "aten.max_pool3d.default", "aten.avg_pool1d.default", "aten.avg_pool2d.default",
@@ -40,8 +43,11 @@ def pool(b: Builder, call: Call) -> Stream:
     at, out = _place(b, call, x, n), _sized(call, x)
     if at is None:
         return b.local(call, out, x)
-    if len(x.dims) != n + 2:
-        raise Refused(f"`{call.op}` of time on a tensor of {len(x.dims)} dimensions", f"{n + 2} dimensions")
+    if len(x.dims) == n + 1:  # torch takes the rows for channels, which are pooled one by one all the same
+        dims = (x.dims[0], (), *x.dims[1:])
+        x = b.local(call, dims, x, target="aten.unsqueeze.default", args=(Ref(x.slot), 1), kwargs={}, inputs=[x])
+        y = pool(b, replace(call, args=call.args | {"self": x}))
+        return b.local(call, y.dims[:1] + y.dims[2:], y, target="aten.squeeze.dims", args=(Ref(y.slot), [1]), kwargs={}, inputs=[y])
     order = [at, *(i for i in range(n) if i != at)]
 
     def ordered(name: str, default: Any) -> tuple[int, ...]:
@@ -64,7 +70,12 @@ def pool(b: Builder, call: Call) -> Stream:
 
 
 def _everything(b: Builder, call: Call, x: Stream, at: int) -> bool:
-    """Whether a pool without stride takes the whole example into one value: ``F.avg_pool2d(x, x.shape[2:])``."""
+    """Whether a pool without stride takes the whole example into one value: ``F.avg_pool2d(x, x.shape[2:])``.
+
+    Such code fixes the length in the export. Where the length has stayed a symbol, the kernel is a number like any other.
+    """
+    if b.captured.symbolic:
+        return False
     n = int(call.op[-2])
     kernel, stride = spread(call["kernel_size"], n)[at], spread(call.get("stride") or call["kernel_size"], n)[at]
     alone = spread(call.get("padding") or 0, n)[at] == 0 and spread(call.get("dilation") or 1, n)[at] == 1
@@ -93,8 +104,7 @@ def _whole_clip(b: Builder, call: Call, x: Stream, n: int, at: int, is_max: bool
     return b.local(call, dims, y, target="aten.unsqueeze.default", args=(Ref(y.slot), keep), kwargs={}, inputs=[y])
 
 
-@rule("aten.max_pool1d_with_indices", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.fractional_max_pool2d",
-      "aten.fractional_max_pool3d")  # fmt: skip
+@rule("aten.max_pool1d_with_indices", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.max_unpool2d", "aten.max_unpool3d")  # fmt: skip
 def pool_with_indices(b: Builder, call: Call) -> Stream:
     """Positions in the clip have no meaning in a stream."""
     raise Refused(f"`{call.op}` gives positions in the clip", "return_indices=False")
@@ -110,8 +120,10 @@ def adaptive(b: Builder, call: Call) -> Any:
     out = _sized(call, x)
     if at is None:
         y = b.local(call, out, x)
-        return [_first(b, call, y), None] if is_max else y
+        return [_first(b, call, y), _places(call, y)] if is_max else y
     length, wanted = b.length(x.wire), Size.of(call["output_size"][at], len(b.lengths))
+    if not b.captured.symbolic and wanted.now == length.now > 1:  # the export knows one length alone
+        wanted = length
     keep = len(x.dims) - n + at
     kept = tuple((TIME,) if i == keep else d for i, d in enumerate(out))
     y = x
@@ -128,7 +140,11 @@ def adaptive(b: Builder, call: Call) -> Any:
         y = over_clip(b, call, y, keep, "amax" if is_max else "mean")
         dims = (*y.dims[:keep], (), *y.dims[keep:])
         y = b.local(call, dims, y, target="aten.unsqueeze.default", args=(Ref(y.slot), keep), kwargs={}, inputs=[y])
-    return [y, None] if is_max else y
+    return [y, _places(call, y)] if is_max else y
+
+
+def _places(call: Call, y: Stream) -> Fragment:
+    return Fragment(y.dims, torch.long, f"`{call.op}` gives positions in the clip", "return_indices=False")
 
 
 def _space(call: Call, n: int) -> list[Any]:

@@ -82,9 +82,10 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
         raise Refused(
             f"takes the last {size.now} frames of the clip", "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold"
         )
-    if not cut.steady and not b.captured.symbolic and cut.now > 0:  # the export knows one length alone: a cut from its end, then
+    if not cut.steady and not b.captured.symbolic:  # the export knows one length alone: a cut from its end, then
         cut = Size.of(cut.now, len(length.values))
-        b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
+        if cut.now:
+            b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
     if not cut.steady:
         size = last.combine(lambda e, f: e - f, first)
         dims = with_dim(x.dims, dim, whole(max(0, size.now)))
