@@ -47,7 +47,9 @@ def pool(b: Builder, call: Call) -> Stream:
         dims = (x.dims[0], (), *x.dims[1:])
         x = b.local(call, dims, x, target="aten.unsqueeze.default", args=(Ref(x.slot), 1), kwargs={}, inputs=[x])
         y = pool(b, replace(call, args=call.args | {"self": x}))
-        return b.local(call, y.dims[:1] + y.dims[2:], y, target="aten.squeeze.dims", args=(Ref(y.slot), [1]), kwargs={}, inputs=[y])
+        return b.local(
+            call, y.dims[:1] + y.dims[2:], y, target="aten.squeeze.dims", args=(Ref(y.slot), [1]), kwargs={}, inputs=[y]
+        )
     order = [at, *(i for i in range(n) if i != at)]
 
     def ordered(name: str, default: Any) -> tuple[int, ...]:
