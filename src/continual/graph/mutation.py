@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.fx import Node as Fx
 
 from .call import Refused
-from .values import Clocked, Size, Unknown, Value, Varying, computed
+from .values import Clocked, Size, Stream, Unknown, Value, Varying, computed
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -84,7 +84,7 @@ class Mutations:
         if name == "aten.sym_size.int":
             of, dim = self.given(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
             if isinstance(of, Unknown):
-                return of.shape[dim]
+                return of.shape[dim] if -len(of.shape) <= dim < len(of.shape) else Unknown(())
             return self._size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
         if "_assert" in name or name.startswith("aten.sym_constrain"):
             return None
@@ -106,6 +106,8 @@ class Mutations:
     def _function(self, node: Fx) -> Value:
         args = [self.given(a) for a in node.args]
         name = getattr(node.target, "__name__", str(node.target))
+        if any(isinstance(a, Unknown) for a in args):
+            return Unknown(())
         if any(isinstance(a, (Size, Varying, int, float, bool)) for a in args) and not node.kwargs:
             return computed(node.target, *args)  # type: ignore[arg-type]
         raise Refused(f"`{name}` is control flow or a function that torch.export keeps as it is", "plain operations on tensors")
@@ -124,6 +126,11 @@ class Mutations:
     def _mutate(self, node: Fx, new: Value, by: Fx) -> None:
         builder, parent = self._builder, self._of.get(node)
         name = str(node.target)
+        if parent is None and node.op == "placeholder" and not isinstance(builder.values[node], Stream):
+            raise Refused(
+                f"the module changes its own {node.name.removeprefix('b_').removeprefix('p_')} in forward, at each call",
+                "keep such state out of the module: a stream has its own; or compute it of the frames, by cumsum or a recurrent layer",
+            )
         if parent is None:
             builder.values[node] = new
             self._written[node] = self._written.get(node, 0) + 1
