@@ -38,6 +38,11 @@ class Captured:
     symbolic: bool = True
 
     @property
+    def longer(self) -> tuple[Tensor, ...]:
+        """A clip of twice the length."""
+        return tuple(x if t is None else torch.cat((x, x), t) for x, t in zip(self.inputs, self.time_dims, strict=True))
+
+    @property
     def batch(self) -> int:
         """Rows of the example."""
         i = next(i for i, d in enumerate(self.time_dims) if d is not None)

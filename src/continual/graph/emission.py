@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..delay import Trim
 from ..errors import ShapeMismatch
 from ..module import CoModule
 from ..rows import Refusal
-from .call import Call, Refused, Source
+from .call import Call, Refused, Source, leaves
 from .capture import Captured, module_path, source_line
 from .layout import BATCH, TIME, Dims, View, fixed, shape_of
 from .program import Home, Instruction, Layer, Op, Ref, Shape
@@ -316,6 +317,19 @@ class Emission:
         made = Stream(self.slot(), dims, STILL, dtype)
         self.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
         return made
+
+    @cached_property
+    def one_output(self) -> bool:
+        """Whether the module gives as much for a longer clip as for the example (or takes none)."""
+        shapes = []
+        for clip in (self.captured.inputs, self.captured.longer):
+            try:
+                with torch.no_grad():
+                    found = self.module(*clip)
+            except Exception:
+                return True
+            shapes.append([tuple(y.shape) for y in leaves(found) if isinstance(y, Tensor)])
+        return shapes[0] == shapes[1]
 
     def dtype(self, call: Call) -> torch.dtype:
         """The type of the result, as exported."""

@@ -77,7 +77,9 @@ class GraphModule(CoModule):
         elif source.kind == "input":
             self._given.append((int(source.name), source.slot))
         else:
-            holder = self.get_submodule(path)
+            holder: nn.Module = self
+            for part in path.split(".") if path else ():  # not by attributes: a child may be called as a property of ours is
+                holder = cast(nn.Module, holder._modules[part])
             table = holder._parameters if source.kind == "parameter" else holder._buffers
             self._bank.add(source.slot, cast(dict[str, Any], table), name)
 

@@ -32,9 +32,9 @@ def _spread(b: Builder, call: Call, s: Stream, dim: int) -> Stream:
             f"a value for the whole clip meets frames in `{call.op}`, and has no dimension of size 1 where these have time",
             "keepdim=True",
         )
-    rows = tuple(f for f in s.dims[batch] if f != TIME)
-    dims = tuple(rows if i == batch else (TIME,) if i == dim else d for i, d in enumerate(s.dims))
-    shape = Shape((rows, (TIME,)))
+    rest = tuple(f for f in s.dims[batch] if f not in (BATCH, TIME))
+    dims = tuple((BATCH, *rest) if i == batch else (TIME,) if i == dim else d for i, d in enumerate(s.dims))
+    shape = Shape(((BATCH,), (TIME,), rest))
     return b.local(
         call, dims, s, target="operators:spread", args=(Ref(s.slot), batch, shape, dim), kwargs={}, inputs=[s], windows=False,
         dtype=s.dtype,
@@ -101,7 +101,7 @@ def _per_channel(b: Builder, call: Call, dims: Dims) -> Stream:
     return b.local(call, dims, call["self"])
 
 
-@rule("aten.copy.default")
+@rule("aten.copy.default", keeps_clocked=True)
 def copy(b: Builder, call: Call) -> Value:
     """What is written into a tensor takes its place."""
     x, src = call["self"], call["src"]
