@@ -69,9 +69,8 @@ class Mutations:
                 positional.append(argument.name)
             elif argument.name in node.kwargs:
                 args[argument.name] = self.given(node.kwargs[argument.name])
-            elif argument.has_default_value() and not argument.kwarg_only:
+            elif argument.has_default_value() and not argument.kwarg_only:  # for the rules; the operation knows it itself
                 args[argument.name] = argument.default_value
-                positional.append(argument.name)
         return node.target, args, tuple(positional)
 
     def evaluate(self, node: Fx, again: bool = False) -> Value:

@@ -73,9 +73,9 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
     )
 
 
-@rule("pointwise", "aten.where.self", "aten.masked_fill", "aten.clone.default", "aten.to", "aten._to_copy.default",
-      "aten.contiguous.default", "aten.detach.default", "aten.alias.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
-      "aten.lift_fresh_copy.default", "aten.prelu.default", "aten.nan_to_num.default", "aten.fill")  # fmt: skip
+@rule("pointwise", "aten.where.self", "aten.masked_fill", "aten.to", "aten._to_copy.default",
+      "aten.detach.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
+      "aten.prelu.default", "aten.nan_to_num.default", "aten.fill")  # fmt: skip
 def elementwise(b: Builder, call: Call) -> Stream:
     """The operation on the frames that have come."""
     call = with_explicit(b, call)
@@ -99,6 +99,12 @@ def _per_channel(b: Builder, call: Call, dims: Dims) -> Stream:
     if len(dims) > 1 and dims[1] == (TIME,) and b.shape(call["weight"]) != (1,):
         raise Refused("PReLU has a slope for every frame of the clip", "one slope, or slopes for channels in dim 1")
     return b.local(call, dims, call["self"])
+
+
+@rule("aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.lift_fresh_copy.default")
+def handed_on(b: Builder, call: Call) -> Value:
+    """What is handed on as it is: nothing here writes into tensors."""
+    return call["self"]
 
 
 @rule("aten.copy.default", keeps_clocked=True)
