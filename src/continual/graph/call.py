@@ -54,8 +54,8 @@ class Call:
 Rule = Callable[["Builder", Call], Value]
 RULES: dict[str, Rule] = {}
 APART = {"aten.slice_scatter.default", "aten.select_scatter.default", "aten.copy.default"}  # what they write is no matter of time
-RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson", "multinomial",
-          "uniform", "exponential", "rrelu_with_noise"}  # fmt: skip
+RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson",
+          "multinomial", "uniform", "exponential", "rrelu_with_noise"}  # fmt: skip
 KEEPS_CLOCKED: set[str] = set()  # operations whose rules want masks as they are
 
 

@@ -116,7 +116,9 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
 
 def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
     """Whether the length has stayed a symbol: what a module asks of it may fix it."""
-    values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs]
+    values = [
+        n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in program.graph_signature.user_inputs
+    ]
     lengths = [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
     return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .mutation import Mutations
 
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
+
+
 class Clockwork(Emission):
     """Makes what depends on the clip's length alone."""
 

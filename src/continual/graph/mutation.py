@@ -27,6 +27,11 @@ def writes(name: str) -> bool:
     return op.endswith("_") and not op.endswith("__") and op != "detach_"
 
 
+def _asserts(name: str) -> bool:
+    """Whether an operation only looks whether something is as it should be."""
+    return "_assert" in name or name.startswith("aten.sym_constrain")
+
+
 class Mutations:
     """The values of nodes, of which some are written into later."""
 
@@ -86,7 +91,7 @@ class Mutations:
             if isinstance(of, Unknown):
                 return of.shape[dim]
             return self._size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
-        if "_assert" in name or name.startswith("aten.sym_constrain"):
+        if _asserts(name) or (node.users and all(_asserts(str(user.target)) for user in node.users)):
             return None
         if writes(name):
             return self._write(node, name)

@@ -62,7 +62,8 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
             if TIME in other and size > 1:
                 raise Refused(
                     f"`{call.op}` has a constant with a value for each of {size} frames: it is defined for clips of one length alone",
-                    "positions that go on: co.RecyclingPositionalEncoding, rotary or ALiBi; or a constant of one frame",
+                    "positions that go on (co.RecyclingPositionalEncoding, rotary, ALiBi); a constant of one frame; for a weighted sum over "
+                    "the clip torch.einsum('bct,t->bc', x, weights)",
                 )
             if BATCH in other and size > 1:
                 raise Refused(

@@ -47,7 +47,9 @@ def pool(b: Builder, call: Call) -> Stream:
         dims = (x.dims[0], (), *x.dims[1:])
         x = b.local(call, dims, x, target="aten.unsqueeze.default", args=(Ref(x.slot), 1), kwargs={}, inputs=[x])
         y = pool(b, replace(call, args=call.args | {"self": x}))
-        return b.local(call, y.dims[:1] + y.dims[2:], y, target="aten.squeeze.dims", args=(Ref(y.slot), [1]), kwargs={}, inputs=[y])
+        return b.local(
+            call, y.dims[:1] + y.dims[2:], y, target="aten.squeeze.dims", args=(Ref(y.slot), [1]), kwargs={}, inputs=[y]
+        )
     order = [at, *(i for i in range(n) if i != at)]
 
     def ordered(name: str, default: Any) -> tuple[int, ...]:
@@ -104,7 +106,8 @@ def _whole_clip(b: Builder, call: Call, x: Stream, n: int, at: int, is_max: bool
     return b.local(call, dims, y, target="aten.unsqueeze.default", args=(Ref(y.slot), keep), kwargs={}, inputs=[y])
 
 
-@rule("aten.max_pool1d_with_indices", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.max_unpool2d", "aten.max_unpool3d")  # fmt: skip
+@rule("aten.max_pool1d_with_indices", "aten.max_pool2d_with_indices", "aten.max_pool3d_with_indices", "aten.max_unpool2d",
+      "aten.max_unpool3d")  # fmt: skip
 def pool_with_indices(b: Builder, call: Call) -> Stream:
     """Positions in the clip have no meaning in a stream."""
     raise Refused(f"`{call.op}` gives positions in the clip", "return_indices=False")
