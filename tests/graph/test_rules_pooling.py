@@ -68,7 +68,7 @@ ADAPTIVE = [
     fn("adaptive avg of (B, T, C, S) per frame", lambda x: F.adaptive_avg_pool2d(x.flatten(0, 1), 1).flatten(1).unflatten(
         0, (x.shape[0], -1)), shape=(2, 8, 3, 4, 5), time=1, delay=0),
     fn("adaptive avg over space, time a channel", lambda x: F.adaptive_avg_pool1d(x, 2), shape=(2, 8, 7), time=1, delay=0),
-    fn("adaptive avg and a head", lambda m, x: F.linear(F.adaptive_avg_pool3d(x, 1).flatten(1), m.w, m.b), 
+    fn("adaptive avg and a head", lambda m, x: F.linear(F.adaptive_avg_pool3d(x, 1).flatten(1), m.w, m.b),
        params={"w": (4, 3), "b": (4,)}, shape=VIDEO, windows=True),
     fn("pool of the whole clip", lambda x: F.avg_pool1d(x, x.shape[2]).squeeze(2), windows=True, delay=12),
     fn("pool of the whole clip and of space", lambda x: F.avg_pool2d(x, x.shape[2:]).flatten(1), shape=(2, 3, 7, 5), windows=True,
