@@ -25,7 +25,7 @@ class Fn(nn.Module):
         super().__init__()
         self.body, self.own = body, bool(shapes or buffers)
         for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.randn(*shape)))
+            self.register_parameter(name, nn.Parameter(torch.randn(tuple(shape))))
         for name, value in (buffers or {}).items():
             self.register_buffer(name, value)
 

@@ -13,10 +13,19 @@ from ..rows import Refusal
 from .call import APART, KEEPS_CLOCKED, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
 from .capture import source_line
 from .clockwork import Clockwork
+from .decomposition import paired, taken_apart
 from .layout import BATCH, TIME, fixed, where
 from .mutation import Mutations
 from .program import Home, Op, Shape, resolve
 from .values import STILL, Clocked, Const, Fragment, Size, Stream, Unknown, Value
+
+
+def rule_of(name: str) -> Rule | None:
+    """The rule of an operation."""
+    found = RULES.get(name) or RULES.get(name.rpartition(".")[0])
+    if found is None and torch.Tag.pointwise in getattr(resolve(name), "tags", ()):
+        found = RULES["pointwise"]
+    return found
 
 
 class Builder(Clockwork):
@@ -130,7 +139,9 @@ class Builder(Clockwork):
             if any(isinstance(v, Clocked) or (isinstance(v, Size) and v.varies) for v in values):
                 return Clocked(node, None)
             return self._constant(name, args, positional)
-        found, call = self._rule(name), Call(node, name, args, positional)
+        found, call = rule_of(name), Call(node, name, args, positional)
+        if found is None:
+            return self._in_parts(node, name, args)
         if name not in APART:
             call = self.together(call)
         if name not in KEEPS_CLOCKED and any(isinstance(v, Clocked) for v in values):
@@ -151,16 +162,28 @@ class Builder(Clockwork):
         made = self.still(call, like.dims, (Shape(like.dims), value), {"dtype": like.dtype, "device": Home()}, like.dtype)
         return replace(made, fill=value)
 
-    def _rule(self, name: str) -> Rule:
-        found = RULES.get(name) or RULES.get(name.rpartition(".")[0])
-        if found is None and torch.Tag.pointwise in getattr(resolve(name), "tags", ()):
-            found = RULES["pointwise"]
-        if found is None:
+    def _in_parts(self, node: Fx, name: str, args: dict[str, Value]) -> Value:
+        """An operation without a rule: what torch makes of it, operation by operation."""
+        parts = taken_apart(node, name)
+        if parts is None:
             raise Refused(
                 f"there is no streaming rule for `{name.removeprefix('aten.').removesuffix('.default')}` yet",
                 "write it with operations that are covered (docs/conversion.md lists them), or ask for it in an issue",
             )
-        return found
+        names = [a.name for a in resolve(name)._schema.arguments]  # type: ignore[attr-defined]
+        given = dict(paired([*node.args], [args[n] for n in names[: len(node.args)]]))
+        given |= dict(paired([*node.kwargs.values()], [args[n] for n in node.kwargs]))
+        inputs = iter(node.all_input_nodes)
+        for inner in parts.graph.nodes:
+            if inner.op == "placeholder":
+                self.values[inner] = given[next(inputs)]
+            elif inner.op == "get_attr":
+                self.values[inner] = self.constant(inner.name, getattr(parts, inner.target))
+            elif inner.op == "call_function":
+                self.values[inner] = self.mutations.evaluate(inner)
+            else:
+                return self.mutations.given(inner.args[0])
+        return None
 
     def together(self, call: Call) -> Call:
         """A call whose streams have waited for each other."""

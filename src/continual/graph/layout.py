@@ -66,6 +66,9 @@ def regrouped(dims: Dims, target: Sequence[int], batch: int, time: int) -> Dims 
                 dim.append(need)
                 left.insert(0, (own // need, last))
                 size = wanted
+            elif isinstance(factor, int) and left and isinstance(left[0][0], int):  # two sizes that nobody asks for apart
+                other, last = left.pop(0)
+                left.insert(0, (factor * other, last))
             else:
                 return None
         while left and left[0][1] == last and size_of((left[0][0],), batch, time) == 1:  # windows of a clip stay with its rows

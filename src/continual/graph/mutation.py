@@ -28,6 +28,11 @@ def writes(name: str) -> bool:
     return op.endswith("_") and not op.endswith("__") and op != "detach_"
 
 
+def _asserts(name: str) -> bool:
+    """Whether an operation only looks whether something is as it should be."""
+    return "_assert" in name or name.startswith("aten.sym_constrain")
+
+
 class Mutations:
     """The values of nodes, of which some are written into later."""
 
@@ -86,7 +91,7 @@ class Mutations:
             if isinstance(of, Unknown):
                 return of.shape[dim] if -len(of.shape) <= dim < len(of.shape) else Unknown(())
             return self.size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
-        if "_assert" in name or name.startswith("aten.sym_constrain"):
+        if _asserts(name) or (node.users and all(_asserts(str(user.target)) for user in node.users)):
             return None
         if writes(name):
             return self.value(self._of[node]) if again else self._write(node, name)
@@ -111,6 +116,8 @@ class Mutations:
             return Unknown(())
         if any(isinstance(a, (Size, Varying, int, float, bool)) for a in args) and not node.kwargs:
             return computed(node.target, *args)  # type: ignore[arg-type]
+        if name.startswith("return_types_"):  # a tuple whose parts have names
+            return args[0]
         raise Refused(f"`{name}` is control flow or a function that torch.export keeps as it is", "plain operations on tensors")
 
     def _write(self, node: Fx, name: str) -> Value:

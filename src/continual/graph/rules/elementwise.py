@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from ..builder import Builder
 from ..call import Call, Refused, exchanged, leaves, rule
 from ..layout import BATCH, TIME, Dims, joined_dims, where
@@ -62,7 +64,8 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
             if TIME in other and size > 1:
                 raise Refused(
                     f"`{call.op}` has a constant with a value for each of {size} frames: it is defined for clips of one length alone",
-                    "positions that go on: co.RecyclingPositionalEncoding, rotary or ALiBi; or a constant of one frame",
+                    "positions that go on (co.RecyclingPositionalEncoding, rotary, ALiBi); a constant of one frame; for a weighted sum "
+                    "over the clip torch.einsum('bct,t->bc', x, weights)",
                 )
             if BATCH in other and size > 1:
                 raise Refused(
@@ -73,17 +76,68 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
     )
 
 
-@rule("pointwise", "aten.where.self", "aten.masked_fill", "aten.to", "aten._to_copy.default",
-      "aten.detach.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
-      "aten.prelu.default", "aten.nan_to_num.default", "aten.fill")  # fmt: skip
-def elementwise(b: Builder, call: Call) -> Stream:
+@rule(
+    "pointwise", "aten.where.self", "aten.masked_fill", "aten.to", "aten._to_copy.default",
+    "aten.detach.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
+    "aten.prelu.default", "aten.fill", "aten.log_sigmoid.default", "aten.polar.default",
+    "aten.complex.default", "aten.real.default", "aten.imag.default", "aten.conj.default", "aten._conj.default",
+    "aten.resolve_conj.default", "aten.resolve_neg.default", "aten.fake_quantize_per_tensor_affine", "aten.positive.default",
+)  # fmt: skip
+def elementwise(b: Builder, call: Call) -> Value:
     """The operation on the frames that have come."""
     call = with_explicit(b, call)
     values = leaves(list(call.args.values()))
     dims = _prelu(call) if call.op == "prelu" else broadcast(b, call, values)
     if call.op == "prelu":
         return _per_channel(b, call, dims)
-    return b.local(call, dims, lead(call.streams))
+    y = b.local(call, dims, lead(call.streams))
+    return y if isinstance(call.node.meta["val"], Tensor) else items(b, call, y)
+
+
+def items(b: Builder, call: Call, both: Stream) -> list[Stream]:
+    """The results of an operation that gives several of one layout."""
+    return [
+        b.local(call, both.dims, both, target="operators:item", args=(Ref(both.slot), i), kwargs={}, inputs=[both], dtype=v.dtype)
+        for i, v in enumerate(call.node.meta["val"])
+    ]
+
+
+@rule("aten.view_as_real.default", "aten.view_as_complex.default")
+def complex_parts(b: Builder, call: Call) -> Stream:
+    """Real and imaginary parts in a last dimension of two, and back."""
+    x: Stream = call["self"]
+    return b.local(call, (*x.dims, (2,)) if call.op == "view_as_real" else x.dims[:-1], x)
+
+
+@rule("aten.bucketize.Tensor", "aten.searchsorted.Tensor")
+def bucketize(b: Builder, call: Call) -> Stream:
+    """The number of the interval in which each value lies."""
+    borders = call.get("boundaries", call.get("sorted_sequence"))
+    if not isinstance(borders, Const) or len(borders.dims) != 1:
+        raise Refused(f"`{call.op}` in borders that depend on the stream", "a constant list of borders")
+    return b.local(call, call["self"].dims, call["self"])
+
+
+@rule("aten.fake_quantize_per_channel_affine.default")
+def quantised(b: Builder, call: Call) -> Stream:
+    """Rounding with a scale for each index of one axis."""
+    x: Stream = call["self"]
+    if any(f in x.dims[int(call["axis"])] for f in (TIME, BATCH)):
+        raise Refused(f"`{call.op}` has a scale for every frame or row", "scales of channels")
+    return b.local(call, x.dims, x)
+
+
+@rule("aten.glu.default")
+def glu(b: Builder, call: Call) -> Stream:
+    """Half of a dimension gates the other half."""
+    x: Stream = call["self"]
+    dim = int(call["dim"]) % len(x.dims)
+    if TIME in x.dims[dim] or BATCH in x.dims[dim]:
+        raise Refused(
+            "`glu` gates a half of the clip (or of its rows) with the other", "glu over channels: dim=1, or dim=-1 of (B, T, C)"
+        )
+    half = b.shape(x)[dim] // 2
+    return b.local(call, (*x.dims[:dim], (half,) if half != 1 else (), *x.dims[dim + 1 :]), x)
 
 
 def lead(streams: list[Stream]) -> Stream:

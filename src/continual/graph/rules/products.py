@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ..builder import Builder
 from ..call import Call, Refused, rule
-from ..layers import WindowLinear
-from ..layout import BATCH, TIME, Dim, Dims, where
+from ..layout import BATCH, TIME, Dim, Dims
 from ..values import Const, Stream
+from .contraction import over_frames, over_window
 from .elementwise import lead, with_explicit
-from .reduce import settled
 
 
 @rule("aten.linear.default")
@@ -26,24 +25,6 @@ def linear(b: Builder, call: Call) -> Stream:
     if TIME in x.dims[-1]:
         return over_window(b, call, x, weight, call.get("bias"))
     return b.local(call, (*x.dims[:-1], (features,) if features != 1 else ()), x)
-
-
-def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | None) -> Stream:
-    """A linear map of the clip's frames (and of what is merged with them): of a sliding window of as many."""
-    size, merged, batch = b.length(x.wire).now, x.dims[-1], where(x.dims, BATCH)
-    others = [d for d in x.dims[:-1] if BATCH not in d and d != ()]
-    if merged != (TIME,) and others:
-        raise Refused("`linear` maps frames that are merged with several other dimensions", "flatten (B, C, T, …) to (B, C·T·…)")
-    if batch is None:
-        raise Refused("`linear` mixes the rows of the batch", "the batch in a dimension of its own")
-    flat = merged != (TIME,) or len(x.dims) == 2
-    layer = WindowLinear(size, flat, time_first=merged[0] == TIME and len(merged) > 1)
-    features = (weight.value.shape[0],) if weight.value.shape[0] != 1 else ()
-    out = (*((*d, TIME) if i == batch else d for i, d in enumerate(x.dims[:-1])), features)
-    given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
-    b.window_note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
-    y = b.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True)
-    return b.reduced(settled(b, call, y), call)
 
 
 def _product(b: Builder, call: Call, x: Stream | Const, y: Stream | Const) -> Dims:
@@ -77,7 +58,7 @@ def matmul(b: Builder, call: Call) -> Stream:
     """A product whose rows or batch are time."""
     call = with_explicit(b, call)
     x, y = [v for v in call.args.values() if isinstance(v, (Stream, Const))][:2]
-    return b.local(call, _product(b, call, x, y), lead(call.streams))
+    return over_frames(b, call, x, y) or b.local(call, _product(b, call, x, y), lead(call.streams))
 
 
 @rule("aten.addmm.default", "aten.baddbmm.default", "aten.addbmm.default", "aten.addmv.default")
@@ -88,37 +69,40 @@ def added(b: Builder, call: Call) -> Stream:
     return b.local(call, _joined(b, call, [add.dims, _product(b, call, x, y)]), lead(call.streams))
 
 
-@rule("aten.einsum.default")
-def einsum(b: Builder, call: Call) -> Stream:
-    """Sums over other axes than time, with time and the batch among those that stay."""
-    equation, operands = str(call["equation"]).replace(" ", ""), call["tensors"]
-    if "." in equation:
-        raise Refused("einsum with an ellipsis has no streaming rule", "name all axes")
-    left, _, right = equation.partition("->")
-    terms = left.split(",")
-    if "->" not in equation:
-        letters = left.replace(",", "")
-        right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    found: dict[str, Dim] = {}
-    for term, operand in zip(terms, operands, strict=True):
-        for letter, dim in zip(term, operand.dims, strict=True):
-            known = found.get(letter, ())
-            if known and dim and known != dim:
-                if TIME in known or TIME in dim:
-                    raise Refused(
-                        f"einsum '{equation}' multiplies frames with a constant of one clip length", "a constant without time"
-                    )
-                raise Refused(f"einsum '{equation}' joins axes '{letter}' that do not fit", "reshape one of the operands")
-            found[letter] = known or dim
-    for letter, dim in found.items():
-        if letter not in right and TIME in dim:
-            raise Refused(
-                f"einsum '{equation}' sums over the frames of the clip ('{letter}')",
-                "a mean over time at the end of the network, or attention by F.scaled_dot_product_attention(is_causal=True)",
-            )
-        if letter not in right and BATCH in dim:
-            raise Refused(f"einsum '{equation}' sums over the rows of the batch ('{letter}')", "keep the batch among the results")
-    return b.local(call, tuple(found[c] for c in right), lead(call.streams))
+@rule("aten.cdist.default", "aten._cdist_forward.default", "aten._euclidean_dist.default")
+def cdist(b: Builder, call: Call) -> Stream:
+    """Distances between the vectors of a frame and others."""
+    call = with_explicit(b, call)
+    x, y = call["x1"], call["x2"]
+    for v in (x, y):
+        if TIME in v.dims[-1]:
+            raise Refused(f"`{call.op}` sums over the frames of the clip", "vectors of channels: (…, T, C)")
+        if BATCH in v.dims[-1] or BATCH in v.dims[-2]:
+            raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch as a dimension of its own")
+    return b.local(call, (*_joined(b, call, [x.dims[:-2], y.dims[:-2]]), x.dims[-2], y.dims[-2]), lead(call.streams))
+
+
+@rule("aten.bilinear.default")
+def bilinear(b: Builder, call: Call) -> Stream:
+    """A bilinear map of channels."""
+    call = with_explicit(b, call)
+    x, y, weight = call["input1"], call["input2"], call["weight"]
+    if any(f in v.dims[-1] for v in (x, y) for f in (TIME, BATCH)) or not isinstance(weight, Const):
+        raise Refused("`bilinear` maps frames or rows, or by a weight that depends on the stream", "channels last: (B, T, C)")
+    features = weight.value.shape[0]
+    dims = (*_joined(b, call, [x.dims[:-1], y.dims[:-1]]), (features,) if features != 1 else ())
+    return b.local(call, dims, lead(call.streams))
+
+
+@rule("aten.linalg_cross.default")
+def cross(b: Builder, call: Call) -> Stream:
+    """The cross product of vectors that lie beside time."""
+    call = with_explicit(b, call)
+    dims = _joined(b, call, [call["self"].dims, call["other"].dims])
+    dim = int(call["dim"]) % len(dims)
+    if TIME in dims[dim] or BATCH in dims[dim]:
+        raise Refused("`cross` of vectors that lie along time or rows", "vectors of channels")
+    return b.local(call, dims, lead(call.streams))
 
 
 @rule("aten.embedding.default")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from ..builder import Builder
-from ..call import Call, Refused, rule
-from ..layout import BATCH, TIME, Dims, regrouped
+from ..call import Call, Refused, hint, rule
+from ..layout import BATCH, TIME, Dims, fixed, regrouped
 from ..program import Ref, Shape
 from ..values import Size, Stream, Value
 
@@ -152,6 +152,7 @@ def repeat(b: Builder, call: Call) -> Stream:
     """Dimensions are repeated one after another."""
     x: Stream = call["self"]
     times = [b.number(v, "a number of repetitions") for v in call.get("repeats", call.get("dims"))]
+    times = [1] * (len(x.dims) - len(times)) + times
     new = len(times) - len(x.dims)
     own = ((),) * new + x.dims
     if any((TIME in d or BATCH in d) and r != 1 for d, r in zip(own, times, strict=True)):
@@ -187,7 +188,16 @@ def flip(b: Builder, call: Call) -> Stream:
 @rule("aten.diagonal.default", "aten.diag_embed.default")
 def diagonal(b: Builder, call: Call) -> Stream:
     """Diagonals of other axes than time."""
-    raise Refused(f"there is no streaming rule for `{call.op}` yet", "einsum, or a mask")
+    x: Stream = call["self"]
+    shape = [hint(s) for s in call.node.meta["val"].shape]
+    first, second = (int(call[n]) % (len(x.dims) if call.op == "diagonal" else len(shape)) for n in ("dim1", "dim2"))
+    touched = [x.dims[first], x.dims[second]] if call.op == "diagonal" else [x.dims[-1]]
+    if any(TIME in d or BATCH in d for d in touched):
+        raise Refused(f"`{call.op}` takes frames of the clip (or rows) by their number", "diagonals of space or channels")
+    if call.op == "diagonal":
+        return b.local(call, (*(d for i, d in enumerate(x.dims) if i not in (first, second)), fixed(shape[-1:])[0]), x)
+    rest = iter(x.dims[:-1])
+    return b.local(call, tuple(fixed((s,))[0] if i in (first, second) else next(rest) for i, s in enumerate(shape)), x)
 
 
 @rule("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.channel_shuffle.default")
