@@ -413,7 +413,7 @@ def test_refused_operations_stand_in_the_table():
 
     explained = co.explain(Turned().eval(), CLIP)
     rows = {row.path: row for row in explained.rows}
-    assert [r.path for r in explained.refusals] == ["flip"]
+    assert [(r.path, r.op, r.row) for r in explained.refusals] == [("", "flip", "flip")]
     assert rows["flip"].inputs == (-1,)
     assert explained.refusal_of(rows["flip"]) is explained.refusals[0]
     assert "stream has not seen" in str(explained)
