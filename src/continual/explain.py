@@ -13,7 +13,6 @@ from .inputs import frame_of, time_second
 from .module import CoModule
 from .rows import Refusal
 from .state import Frame, frames, rewire
-from .structure import rows_of
 
 _convert: Any = continual
 
@@ -71,6 +70,8 @@ def explain(net: nn.Module, clip: Any = None, **options: Any) -> Explanation:
 
 
 def _by_structure(net: CoModule, clip: Any) -> Explanation:
+    from .structure import rows_of  # here: only those who look at a network need it
+
     name = type(net).__name__
     if clip is None:
         running = net.get_state()

@@ -36,6 +36,7 @@ class Kernel(nn.Module):
     output_of_window: tuple[int, int | None] | None = (
         None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
     )
+    clip_level: bool = False  # forward on a clip of one window gives the window's output without a dimension for time
     gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
     # ---- timing -----------------------------------------------------------------------------------------------------

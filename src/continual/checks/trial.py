@@ -122,7 +122,7 @@ class Trial:
         """A clip's output with time in dim 2: of ``(output, hidden)`` the output, and an output of a whole clip as one frame."""
         if self._takes_first and isinstance(y, (tuple, list)):
             y = y[0]
-        if self._clip_level and flat(y)[0].ndim < self.own_ndim:
+        if (self._clip_level or self.layout.outputs is not None) and flat(y)[0].ndim < self.own_ndim:
             return self.layout.arrived_step(y)
         return self.layout.arrived(y) if self.layout.outputs is not None else rewire(self._out, y)
 

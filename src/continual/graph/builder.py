@@ -11,12 +11,12 @@ from torch.fx import Node as Fx
 
 from ..rows import Refusal
 from .call import APART, KEEPS_CLOCKED, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
-from .capture import module_path, source_line
+from .capture import source_line
 from .clockwork import Clockwork
 from .decomposition import paired, taken_apart
 from .layout import BATCH, TIME, fixed, where
 from .mutation import Mutations
-from .program import Home, Shape, resolve
+from .program import Home, Op, Shape, resolve
 from .values import STILL, Clocked, Const, Fragment, Size, Stream, Unknown, Value
 
 
@@ -93,28 +93,33 @@ class Builder(Clockwork):
             return self._refuse(node, refused.reason, refused.remedy)
 
     def _refuse(self, node: Fx, reason: str, remedy: str) -> Value:
+        """Note a refusal, and give a stand-in for the result, so that what comes after it is looked at too."""
         name = str(node.target).split(".")[1] if "." in str(node.target) else getattr(node.target, "__name__", str(node.target))
-        self.refusals.append(Refusal(module_path(node), name, source_line(node), reason, remedy))
-        return self._guess(node)
-
-    def _guess(self, node: Fx) -> Value:
-        """A stand-in for the result of a refused operation, so that what comes after it is looked at too."""
+        call = Call(node, f"aten.{name.strip('_')}.default", {}, ())
+        path = self.unique(self.name_of(call))
+        self.refusals.append(Refusal(path, name.strip("_"), source_line(node), reason, remedy))
         val = node.meta.get("val")
-        if isinstance(val, (list, tuple)):
-            return [self._guessed(node, v) for v in val]
-        return self._guessed(node, val)
+        return [self._stand_in(node, path, v) for v in val] if isinstance(val, (list, tuple)) else self._stand_in(node, path, val)
 
-    def _guessed(self, node: Fx, val: Any) -> Value:
-        if not isinstance(val, Tensor):
-            return Unknown(())
-        shape = tuple(hint(s) for s in val.shape)
+    def _stand_in(self, node: Fx, path: str, val: Any) -> Value:
+        try:
+            shape = tuple(hint(s) for s in val.shape) if isinstance(val, Tensor) else ()
+        except Refused:
+            shape = ()
         given = [v for v in leaves([self.values.get(a) for a in node.all_input_nodes]) if isinstance(v, Stream)]
-        if not given or len(shape) != self.rank(given[0]):
+        if not given:
             return Unknown(shape)
-        first = given[0]
+        first, slots = given[0], tuple(s.slot for s in given)
+        slot = self.slot()
+        label = self.refusals[-1].op
+        self.instructions.append(
+            Op(path, label, source_line(node), "aten.alias.default", (), {}, slots, slot, max(first.wire, 0))
+        )
+        if not isinstance(val, Tensor) or len(shape) != self.rank(first):
+            return Unknown(shape)
         dims = tuple(d if s == t else fixed((t,))[0] for d, s, t in zip(first.dims, self.shape(first), shape, strict=True))
         whole = where(dims, TIME) is not None and where(dims, BATCH) is not None
-        return Stream(self.slot(), dims, first.wire, val.dtype, first.windows) if whole else Unknown(shape)
+        return Stream(slot, dims, first.wire, val.dtype, first.windows) if whole else Unknown(shape)
 
     def apply(self, node: Fx, target: Any, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on values."""
@@ -126,7 +131,7 @@ class Builder(Clockwork):
         if op in RANDOM:
             raise Refused(f"`{op}` draws random numbers", "leave it out in eval mode")
         if any(isinstance(v, Unknown) for v in values):
-            return self._guess(node)
+            return self._unknown(node)
         fragment = next((v for v in values if isinstance(v, Fragment)), None)
         if fragment is not None:
             return self._like_fragment(node, name, fragment)
@@ -143,6 +148,11 @@ class Builder(Clockwork):
             beside = next((s for s in call.streams if s.wire != STILL), call.streams[0])
             call = replace(call, args={n: self._materialised(v, beside) for n, v in call.args.items()})
         return found(self, call)
+
+    def _unknown(self, node: Fx) -> Value:
+        """The result of an operation on what a refused one gives."""
+        val = node.meta.get("val")
+        return [Unknown(())] * len(val) if isinstance(val, (list, tuple)) else Unknown(())
 
     def _like_fragment(self, node: Fx, name: str, like: Fragment) -> Stream:
         value = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0}.get(name)

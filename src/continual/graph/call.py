@@ -88,8 +88,15 @@ class Source:
 
 
 def hint(size: Any) -> int:
-    """A size of the example, also where it is symbolic."""
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+    """A size of the example, also where it is symbolic.
+
+    Raises:
+        Refused: values decide how large it is.
+    """
+    known = size.node.hint if isinstance(size, torch.SymInt) else size
+    if known is None:
+        raise Refused("the values of the stream decide how many elements there are", "torch.where, which keeps all of them")
+    return int(known)
 
 
 def exchanged(value: Value, new: dict[int, Stream]) -> Value:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,6 +36,11 @@ class Captured:
     time_dims: tuple[int | None, ...]
     batch_dims: tuple[int | None, ...]
     symbolic: bool = True
+
+    @property
+    def longer(self) -> tuple[Tensor, ...]:
+        """A clip of twice the length."""
+        return tuple(x if t is None else torch.cat((x, x), t) for x, t in zip(self.inputs, self.time_dims, strict=True))
 
     @property
     def batch(self) -> int:
@@ -152,10 +159,18 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of torch.export about modules that keep references to their weights (all recurrent ones)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without torch.export's own words: on references to weights, which all recurrent layers keep, and on what it can't follow."""
+    loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    loud = [log for log in loud if not log.disabled]
+    for log in loud:
+        log.disabled = True
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log in loud:
+            log.disabled = False
 
 
 def _why(module: nn.Module, error: Exception) -> str:

@@ -126,7 +126,7 @@ def check_clip(net: GraphModule, module: nn.Module, captured: Captured, builder:
         compare(module, net(*captured.inputs), module(*captured.inputs), "the example")
         if builder.windowed:
             return
-        longer = [x if t is None else torch.cat((x, x), t) for x, t in zip(captured.inputs, captured.time_dims, strict=True)]
+        longer = captured.longer
         try:
             want = module(*longer)
         except Exception:  # a module for clips of one length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..delay import Trim
 from ..errors import ShapeMismatch
 from ..module import CoModule
 from ..rows import Refusal
-from .call import Call, Refused, Source
+from .call import Call, Refused, Source, leaves
 from .capture import Captured, module_path, source_line
 from .layout import BATCH, TIME, Dims, View, fixed, shape_of
 from .program import Home, Instruction, Layer, Op, Ref, Shape
@@ -317,6 +318,19 @@ class Emission:
         self.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
         return made
 
+    @cached_property
+    def one_output(self) -> bool:
+        """Whether the module gives as much for a longer clip as for the example (or takes none)."""
+        shapes = []
+        for clip in (self.captured.inputs, self.captured.longer):
+            try:
+                with torch.no_grad():
+                    found = self.module(*clip)
+            except Exception:
+                return True
+            shapes.append([tuple(y.shape) for y in leaves(found) if isinstance(y, Tensor)])
+        return shapes[0] == shapes[1]
+
     def dtype(self, call: Call) -> torch.dtype:
         """The type of the result, as exported."""
         val = call.node.meta.get("val")
@@ -333,7 +347,7 @@ class Emission:
         stack = call.node.meta.get("nn_module_stack") or {}
         kind = next(reversed(stack.values()))[1] if stack else ""
         kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        alone = path and kind.startswith("torch.nn.modules") and "container" not in kind
+        alone = path and kind.startswith(("torch.nn.modules", "torch.nn.utils.parametrize")) and "container" not in kind
         return path if alone else f"{path}.{call.op}".lstrip(".")
 
     def unique(self, path: str) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch.fx import Node as Fx
 
 from .call import Refused
-from .values import Clocked, Size, Unknown, Value, Varying, computed
+from .layout import TIME, where
+from .values import Clocked, Size, Stream, Unknown, Value, Varying, computed
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -73,9 +74,8 @@ class Mutations:
                 positional.append(argument.name)
             elif argument.name in node.kwargs:
                 args[argument.name] = self.given(node.kwargs[argument.name])
-            elif argument.has_default_value() and not argument.kwarg_only:
+            elif argument.has_default_value() and not argument.kwarg_only:  # for the rules; the operation knows it itself
                 args[argument.name] = argument.default_value
-                positional.append(argument.name)
         return node.target, args, tuple(positional)
 
     def evaluate(self, node: Fx, again: bool = False) -> Value:
@@ -89,18 +89,19 @@ class Mutations:
         if name == "aten.sym_size.int":
             of, dim = self.given(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
             if isinstance(of, Unknown):
-                return of.shape[dim]
-            return self._size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
+                return of.shape[dim] if -len(of.shape) <= dim < len(of.shape) else Unknown(())
+            return self.size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
         if _asserts(name) or (node.users and all(_asserts(str(user.target)) for user in node.users)):
             return None
         if writes(name):
-            return self._write(node, name)
+            return self.value(self._of[node]) if again else self._write(node, name)
         if name in VIEWS and not again:
             self._of[node] = node.args[0]  # type: ignore[assignment]
             self._stamp[node] = self._written.get(self._root(node), 0)
         return builder.apply(node, *self.bound(node))
 
-    def _size_of_clocked(self, of: Any, dim: int) -> Size:
+    def size_of_clocked(self, of: Any, dim: int) -> Size:
+        """The size of a dimension of what depends on the clip's length alone."""
         found = tuple(int(self._builder.concrete(of, i).shape[dim]) if i in (0, 3, 4) else 0 for i in range(5))
         rate = found[3] - found[0]  # a far example would be costly to compute
         lengths = self._builder.lengths
@@ -111,6 +112,8 @@ class Mutations:
     def _function(self, node: Fx) -> Value:
         args = [self.given(a) for a in node.args]
         name = getattr(node.target, "__name__", str(node.target))
+        if any(isinstance(a, Unknown) for a in args):
+            return Unknown(())
         if any(isinstance(a, (Size, Varying, int, float, bool)) for a in args) and not node.kwargs:
             return computed(node.target, *args)  # type: ignore[arg-type]
         if name.startswith("return_types_"):  # a tuple whose parts have names
@@ -129,21 +132,52 @@ class Mutations:
         return new
 
     def _mutate(self, node: Fx, new: Value, by: Fx) -> None:
-        builder, parent = self._builder, self._of.get(node)
-        name = str(node.target)
-        if parent is None:
-            builder.values[node] = new
-            self._written[node] = self._written.get(node, 0) + 1
-            return
-        if name in VIEWS and name not in SCATTERS and name not in ("aten.alias.default", "aten.detach.default"):
+        """Give a tensor, and what it is a view of, another value."""
+        root, views = self._views(node)
+        if root.op == "placeholder" and not isinstance(self._builder.values[root], Stream):
             raise Refused(
-                f"writes into a view made by `{name.split('.')[1]}`", "write into slices, or use torch.cat and torch.where"
+                f"the module changes its own {root.name.removeprefix('b_').removeprefix('p_')} in forward, at each call",
+                "keep such state out of the module: a stream has its own; or compute it of the frames, by cumsum or a recurrent layer",
             )
-        if name in SCATTERS:
-            _, args, positional = self.bound(node)
-            given = {"self": self.value(parent), "src": new} | {n: v for n, v in args.items() if n != "self"}
-            order = ("self", "src", *(n for n in positional if n != "self"))
-            new = builder.apply_named(by, SCATTERS[name], given, order)
-        self._mutate(parent, new, by)
-        builder.values[node] = self.evaluate(node, again=True)
-        self._stamp[node] = self._written[self._root(node)]
+        base = self.value(root)
+        self._builder.values[root] = self._scattered(base, self._in_order(base, views), new, by)
+        self._written[root] = self._written.get(root, 0) + 1
+
+    def _views(self, node: Fx) -> tuple[Fx, list[Fx]]:
+        """The tensor at which a node looks, and the views through which it does. What only hands a tensor on is left out."""
+        found: list[Fx] = []
+        while node in self._of:
+            name = str(node.target)
+            if name in SCATTERS:
+                found.append(node)
+            elif name in VIEWS and name not in ("aten.alias.default", "aten.detach.default"):
+                raise Refused(
+                    f"writes into a view made by `{name.split('.')[1]}`", "write into slices, or use torch.cat and torch.where"
+                )
+            node = self._of[node]
+        return node, found[::-1]
+
+    def _in_order(self, base: Value, views: list[Fx]) -> list[Fx]:
+        """Slices of time after those of other dimensions, so that it is known what is written in these."""
+        if not isinstance(base, Stream) or any(str(v.target) != "aten.slice.Tensor" for v in views):
+            return views
+        time, dims = where(base.dims, TIME), [int(self.bound(v)[1].get("dim", 0)) % len(base.dims) for v in views]
+        if len(set(dims)) < len(dims):
+            return views
+        return [v for v, d in zip(views, dims, strict=True) if d != time] + [
+            v for v, d in zip(views, dims, strict=True) if d == time
+        ]
+
+    def _scattered(self, base: Value, views: list[Fx], new: Value, by: Fx) -> Value:
+        """A tensor in which a view has another value."""
+        if not views:
+            return new
+        view, *rest = views
+        name = str(view.target)
+        _, args, positional = self.bound(view)
+        others = {n: v for n, v in args.items() if n != "self"}
+        if rest:
+            inner = self._builder.apply_named(view, name, {"self": base} | others, positional)
+            new = self._scattered(inner, rest, new, by)
+        order = ("self", "src", *(n for n in positional if n != "self"))
+        return self._builder.apply_named(by, SCATTERS[name], {"self": base, "src": new} | others, order)

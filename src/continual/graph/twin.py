@@ -77,7 +77,9 @@ class GraphModule(CoModule):
         elif source.kind == "input":
             self._given.append((int(source.name), source.slot))
         else:
-            holder = self.get_submodule(path)
+            holder: nn.Module = self
+            for part in path.split(".") if path else ():  # not by attributes: a child may be called as a property of ours is
+                holder = cast(nn.Module, holder._modules[part])
             table = holder._parameters if source.kind == "parameter" else holder._buffers
             self._bank.add(source.slot, cast(dict[str, Any], table), name)
 
@@ -101,6 +103,16 @@ class GraphModule(CoModule):
     def output_time_dims(self) -> tuple[int, ...]:
         """Where time is in the chunks of each output."""
         return tuple(out.time for out, _, _ in self._outputs)
+
+    @property
+    def clip_level(self) -> bool:  # type: ignore[override]
+        return any(out.windows for out, _, _ in self._outputs)
+
+    @property
+    def output_rank(self) -> int:
+        """The number of dimensions of a chunk of the first output."""
+        out = self._outputs[0][0]
+        return len(out.view.dims) + out.windows
 
     @property
     def kind(self) -> str:

@@ -11,6 +11,7 @@ from ..layout import BATCH, TIME, Dim, Dims, where
 from ..program import Ref, Shape
 from ..values import Const, Stream, Value
 from .elementwise import lead
+from .reduce import settled
 
 
 def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | None) -> Stream:
@@ -27,7 +28,8 @@ def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | 
     out = (*((*d, TIME) if i == batch else d for i, d in enumerate(x.dims[:-1])), features)
     given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
     b.window_note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
-    return b.reduced(b.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True), call)
+    y = b.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True)
+    return b.reduced(settled(b, call, y), call)
 
 
 def over_frames(b: Builder, call: Call, x: Stream | Const, y: Stream | Const) -> Stream | None:

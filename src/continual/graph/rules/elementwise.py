@@ -34,9 +34,9 @@ def _spread(b: Builder, call: Call, s: Stream, dim: int) -> Stream:
             f"a value for the whole clip meets frames in `{call.op}`, and has no dimension of size 1 where these have time",
             "keepdim=True",
         )
-    rows = tuple(f for f in s.dims[batch] if f != TIME)
-    dims = tuple(rows if i == batch else (TIME,) if i == dim else d for i, d in enumerate(s.dims))
-    shape = Shape((rows, (TIME,)))
+    rest = tuple(f for f in s.dims[batch] if f not in (BATCH, TIME))
+    dims = tuple((BATCH, *rest) if i == batch else (TIME,) if i == dim else d for i, d in enumerate(s.dims))
+    shape = Shape(((BATCH,), (TIME,), rest))
     return b.local(
         call, dims, s, target="operators:spread", args=(Ref(s.slot), batch, shape, dim), kwargs={}, inputs=[s], windows=False,
         dtype=s.dtype,
@@ -77,9 +77,9 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
 
 
 @rule(
-    "pointwise", "aten.where.self", "aten.masked_fill", "aten.clone.default", "aten.to", "aten._to_copy.default",
-    "aten.contiguous.default", "aten.detach.default", "aten.alias.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
-    "aten.lift_fresh_copy.default", "aten.prelu.default", "aten.fill", "aten.log_sigmoid.default", "aten.polar.default",
+    "pointwise", "aten.where.self", "aten.masked_fill", "aten.to", "aten._to_copy.default",
+    "aten.detach.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
+    "aten.prelu.default", "aten.fill", "aten.log_sigmoid.default", "aten.polar.default",
     "aten.complex.default", "aten.real.default", "aten.imag.default", "aten.conj.default", "aten._conj.default",
     "aten.resolve_conj.default", "aten.resolve_neg.default", "aten.fake_quantize_per_tensor_affine", "aten.positive.default",
 )  # fmt: skip
@@ -155,7 +155,13 @@ def _per_channel(b: Builder, call: Call, dims: Dims) -> Stream:
     return b.local(call, dims, call["self"])
 
 
-@rule("aten.copy.default")
+@rule("aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.lift_fresh_copy.default")
+def handed_on(b: Builder, call: Call) -> Value:
+    """What is handed on as it is: nothing here writes into tensors."""
+    return call["self"]
+
+
+@rule("aten.copy.default", keeps_clocked=True)
 def copy(b: Builder, call: Call) -> Value:
     """What is written into a tensor takes its place."""
     x, src = call["self"], call["src"]

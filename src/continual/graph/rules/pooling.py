@@ -72,16 +72,15 @@ def pool(b: Builder, call: Call) -> Stream:
 
 
 def _everything(b: Builder, call: Call, x: Stream, at: int) -> bool:
-    """Whether a pool without stride takes the whole example into one value: ``F.avg_pool2d(x, x.shape[2:])``.
+    """Whether a pool without stride takes the whole clip into one value: ``F.avg_pool2d(x, x.shape[2:])``.
 
-    Such code fixes the length in the export. Where the length has stayed a symbol, the kernel is a number like any other.
+    In the export the kernel is a number like any other. But then a longer clip would give more outputs.
     """
-    if b.captured.symbolic:
-        return False
     n = int(call.op[-2])
     kernel, stride = spread(call["kernel_size"], n)[at], spread(call.get("stride") or call["kernel_size"], n)[at]
     alone = spread(call.get("padding") or 0, n)[at] == 0 and spread(call.get("dilation") or 1, n)[at] == 1
-    return kernel == stride == b.length(x.wire).now and kernel > 1 and alone and call.get("divisor_override") is None
+    whole = kernel == stride == b.length(x.wire).now and kernel > 1 and alone and call.get("divisor_override") is None
+    return whole and b.one_output
 
 
 def _whole_clip(b: Builder, call: Call, x: Stream, n: int, at: int, is_max: bool) -> Stream:

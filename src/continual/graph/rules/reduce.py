@@ -21,6 +21,22 @@ def in_rows(dims: Dims, time: int) -> Dims:
     return tuple((*d, TIME) if BATCH in d else d for i, d in enumerate(dims) if i != time)
 
 
+def settled(b: Builder, call: Call, y: Stream) -> Stream:
+    """Windows that lie behind what else is in the rows, ``(B·M·n, …)``, right behind the batch: ``(B·n·M, …)``."""
+    batch = where(y.dims, BATCH)
+    if batch is None or y.dims[batch][:2] == (BATCH, TIME):
+        return y
+    rest = tuple(f for f in y.dims[batch] if f not in (BATCH, TIME))
+    if y.dims[batch] != (BATCH, *rest, TIME):
+        raise Refused(
+            "the rows of the batch are not the first in the dimension that they are merged in",
+            "(batch, others), not (others, batch)",
+        )
+    dims = tuple((BATCH, TIME, *rest) if i == batch else d for i, d in enumerate(y.dims))
+    args = (Ref(y.slot), batch, Shape(((BATCH,), rest, (TIME,))))
+    return b.local(call, dims, y, target="operators:settled", args=args, kwargs={}, inputs=[y])
+
+
 def unmerged(b: Builder, call: Call, x: Stream, dim: int) -> tuple[Stream, list[int]]:
     """A stream whose time dimension is time alone, and the places of what was merged there."""
     own = x.dims[dim]
@@ -40,7 +56,7 @@ def at_frame(b: Builder, call: Call, x: Stream, dim: int, index: int, keep: bool
     if size > 1:
         b.window_note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
     y = b.layer(call, x, b.trim(index, size - 1 - index), out, label=f"frame {index} of {size}", windows=True)
-    y = b.reduced(y, call)
+    y = b.reduced(settled(b, call, y), call)
     return _kept(b, call, y, dim) if keep else y
 
 
@@ -80,7 +96,7 @@ def over_clip(
             f"over the last {size} frames, those present at the start, where the module takes the whole clip: another function",
         )
         layer: Any = Reduction(size, f"aten.{what}.{'dim' if what == 'mean' else 'default'}", {}, trailing=True)
-        return b.layer(call, x, layer, out, label=f"{what} of the last {size}", windows=True)
+        return settled(b, call, b.layer(call, x, layer, out, label=f"{what} of the last {size}", windows=True))
     b.window_note(call, f"over the {size} frames of a clip; in a stream over a sliding window of as many")
     n = max(1, len(View(x.dims).order) - 2)
     pools = {"mean": AVG, "sum": AVG, "amax": MAX}.get(what)
@@ -93,7 +109,7 @@ def over_clip(
     else:
         layer = Reduction(size, call.name, options or {}, pick=pick)
         y = b.layer(call, x, layer, out, label=f"{what} over {size} frames", windows=True)
-    return b.reduced(y, call)
+    return b.reduced(settled(b, call, y), call)
 
 
 def chosen_dims(call: Call, rank: int, name: str = "dim") -> list[int]:

@@ -94,6 +94,8 @@ def reshaped(b: Builder, call: Call, x: Stream, wanted: list[int]) -> Stream:
             f"`{call.op}` from {b.shape(x)} to {tuple(wanted)} splits time, or mixes it with other dimensions",
             "tensor.unfold or a strided convolution takes frames together; permute first where dimensions are to be swapped",
         )
+    if dims == x.dims:
+        return x
     return b.local(call, dims, x, target="aten.reshape.default", args=(Ref(x.slot), Shape(dims)), kwargs={}, inputs=[x])
 
 
@@ -140,6 +142,8 @@ def expand(b: Builder, call: Call) -> Stream:
 
 
 def _expanded(b: Builder, call: Call, x: Stream, dims: Dims, inputs: list[Stream]) -> Stream:
+    if dims == x.dims:
+        return x
     return b.local(call, dims, x, target="aten.expand.default", args=(Ref(x.slot), Shape(dims)), kwargs={}, inputs=inputs)
 
 
