@@ -91,6 +91,10 @@ class Builder(Clockwork):
             return self.mutations.evaluate(node)
         except Refused as refused:
             return self._refuse(node, refused.reason, refused.remedy)
+        except Exception as error:  # a rule that meets what it was not made for
+            what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            return self._refuse(node, f"its streaming rule can't take it as it is used here ({what})",
+                                "write it in another way, and report it: this is a gap of the conversion")  # fmt: skip
 
     def _refuse(self, node: Fx, reason: str, remedy: str) -> Value:
         """Note a refusal, and give a stand-in for the result, so that what comes after it is looked at too."""
@@ -121,10 +125,6 @@ class Builder(Clockwork):
         whole = where(dims, TIME) is not None and where(dims, BATCH) is not None
         return Stream(slot, dims, first.wire, val.dtype, first.windows) if whole else Unknown(shape)
 
-    def apply(self, node: Fx, target: Any, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
-        """An operation on values."""
-        return self.apply_named(node, str(target), args, positional)
-
     def apply_named(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on values, by its name."""
         values, op = leaves(list(args.values())), name.split(".")[1]
@@ -137,7 +137,7 @@ class Builder(Clockwork):
             return self._like_fragment(node, name, fragment)
         if not any(isinstance(v, Stream) for v in values):
             if any(isinstance(v, Clocked) or (isinstance(v, Size) and v.varies) for v in values):
-                return Clocked(node, None)
+                return Clocked(node, name, args, positional)
             return self._constant(name, args, positional)
         found, call = rule_of(name), Call(node, name, args, positional)
         if found is None:

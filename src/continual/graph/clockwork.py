@@ -12,7 +12,7 @@ from torch.fx import Node as Fx
 from .call import Call, Refused
 from .emission import Emission
 from .layout import BATCH, TIME, fixed
-from .program import Op, Ref, Shape
+from .program import Op, Ref, Shape, resolve
 from .queues import Positions
 from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
 
@@ -27,26 +27,26 @@ class Clockwork(Emission):
 
     mutations: Mutations
 
-    def apply(self, node: Fx, target: Any, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
+    def apply_named(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on values."""
-        raise Refused(f"`{target}` is no operation", "")
+        raise Refused(f"`{name}` is no operation", "")
 
     def _materialised(self, value: Value, stream: Stream) -> Value:
         """Positions and what is computed of them, for the frames of the streams that they meet."""
         if isinstance(value, (list, tuple)):
             return [self._materialised(v, stream) for v in value]
-        return self.clocked_stream(value.node, stream) if isinstance(value, Clocked) else value
+        return self.clocked_stream(value, stream) if isinstance(value, Clocked) else value
 
-    def clocked_stream(self, node: Fx, stream: Stream) -> Value:
-        """What a node that depends on the clip's length alone gives beside the frames of a stream."""
-        key = node, stream.slot, True
+    def clocked_stream(self, value: Clocked, stream: Stream) -> Value:
+        """What depends on the clip's length alone, beside the frames of a stream."""
+        key = value, stream.slot, True
         if key not in self._made:
-            self._made[key] = self._make_clocked(node, stream)
+            self._made[key] = self._make_clocked(value, stream)
         return self._made[key]
 
-    def _make_clocked(self, node: Fx, stream: Stream) -> Value:
-        target, args, positional = self.mutations.bound(node)
-        name, length = str(target), self.length(stream.wire)
+    def _make_clocked(self, value: Clocked, stream: Stream) -> Value:
+        node, name, args, positional = value.node, value.name, value.args, value.positional
+        length = self.length(stream.wire)
         if name in ("aten.arange.default", "aten.arange.start", "aten.arange.start_step"):
             return self._arange(node, args, stream, length)
         if name in CREATION:
@@ -57,7 +57,7 @@ class Clockwork(Emission):
         if name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(node, source, args, stream, length)
         given = {n: self._materialised(v, stream) for n, v in args.items()}
-        found = self.apply(node, target, given, positional)
+        found = self.apply_named(node, name, given, positional)
         if isinstance(found, Clocked):
             raise Refused("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
         return found
@@ -172,17 +172,35 @@ class Clockwork(Emission):
         )  # fmt: skip
         return made
 
-    def concrete(self, value: Value, sample: int = 0) -> Any:
-        """What a value that depends on no stream is for an example length."""
+    def concrete(self, value: Value, sample: int = 0, shape: bool = False) -> Any:
+        """What a value that depends on no stream is for an example length.
+
+        Args:
+            value: such a value.
+            sample: which of the example lengths.
+            shape: only the shape is wanted: a tensor on the device "meta", which costs nothing at any length.
+        """
         if isinstance(value, (list, tuple)):
-            return [self.concrete(v, sample) for v in value]
+            return [self.concrete(v, sample, shape) for v in value]
         if isinstance(value, Const):
-            return value.value
+            return value.value.to("meta") if shape else value.value
         if isinstance(value, (Size, Varying)):
             return value.values[sample]
-        if isinstance(value, Clocked):
-            target, args, positional = self.mutations.bound(value.node)
-            given = {n: self.concrete(v, sample) for n, v in args.items()}
-            with torch.no_grad():
-                return target(*(given[n] for n in positional), **{n: v for n, v in given.items() if n not in positional})
-        return value
+        if not isinstance(value, Clocked):
+            return value
+        target: Any = resolve(value.name)
+        given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
+        if shape and any(a.name == "device" for a in target._schema.arguments):
+            given["device"] = torch.device("meta")
+        names = [a.name for a in target._schema.arguments]
+        kwargs = {n: v for n, v in given.items() if n not in value.positional and names.index(n) >= len(value.positional)}
+        with torch.no_grad():
+            return target(*(given[n] for n in value.positional), **kwargs)
+
+    def size_of_clocked(self, of: Clocked, dim: int) -> Size:
+        """The size of a dimension of what depends on the clip's length alone."""
+        return Size(tuple(int(self.concrete(of, i, shape=True).shape[dim]) for i in range(len(self.lengths))))
+
+    def size_of(self, value: Value, dim: int) -> Size:
+        """The size of a dimension, for all examples."""
+        return self.size_of_clocked(value, dim) if isinstance(value, Clocked) else self.size(value, dim)

@@ -53,7 +53,7 @@ class Emission:
         self.batches = (b, b + 1, b + 2, b, b)
         self.values: dict[Fx, Value] = {}
         self._paths: set[str] = set()
-        self._made: dict[tuple[Fx, int, bool], Value] = {}
+        self._made: dict[tuple[Any, int, bool], Value] = {}
         self._length_of: dict[int, Size] = {}
         self._reduced: dict[int, set[str]] = {}  # wires behind a reduction over the clip, and the nodes that made it
         self.middle_found: set[str] = set()

@@ -5,32 +5,70 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
 from torch.fx import Node as Fx
 
 from .call import Refused
 from .layout import TIME, where
-from .values import Clocked, Size, Stream, Unknown, Value, Varying, computed
+from .program import resolve
+from .values import Clocked, Fragment, Size, Stream, Unknown, Value, Varying, computed
 
 if TYPE_CHECKING:
     from .builder import Builder
 
-VIEWS = {
-    "aten.slice.Tensor", "aten.select.int", "aten.narrow.default", "aten.transpose.int", "aten.permute.default", "aten.view.default",
-    "aten.unsqueeze.default", "aten.squeeze.dim", "aten.squeeze.default", "aten.expand.default", "aten.alias.default", "aten.t.default",
-    "aten.detach.default", "aten.detach_.default", "aten.view_as.default", "aten.expand_as.default", "aten.movedim.int",
+SCATTERS = {
+    "aten.slice.Tensor": "aten.slice_scatter.default", "aten.narrow.default": "aten.slice_scatter.default",
+    "aten.select.int": "aten.select_scatter.default",
 }  # fmt: skip
-SCATTERS = {"aten.slice.Tensor": "aten.slice_scatter.default", "aten.select.int": "aten.select_scatter.default"}
+SHAPED = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "_unsafe_view"}
+TURNED = {"permute", "transpose", "t", "mT", "numpy_T", "movedim", "moveaxis", "swapaxes", "swapdims", "adjoint"}
+PARTS = {
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "tensor_split",
+    "unsafe_chunk",
+    "unsafe_split",
+    "hsplit",
+    "vsplit",
+    "dsplit",
+}
+HANDED_ON = {"alias", "detach", "contiguous", "to", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout", "alpha_dropout",
+             "expand_as", "type_as"}  # fmt: skip
+LAYOUT = {"detach_", "squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_"}  # they write into no element
+
+
+def op_of(node: Fx) -> str:
+    """The name of a node's operation, without the library's."""
+    return str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
 
 
 def writes(name: str) -> bool:
     """Whether an operation writes into its first argument."""
     op = name.split(".")[1] if name.startswith("aten.") else ""
-    return op.endswith("_") and not op.endswith("__") and op != "detach_"
+    return op.endswith("_") and not op.endswith("__") and op not in LAYOUT
 
 
-def _asserts(name: str) -> bool:
+def asserts(name: str) -> bool:
     """Whether an operation only looks whether something is as it should be."""
     return "_assert" in name or name.startswith("aten.sym_constrain")
+
+
+def viewed(node: Fx) -> Fx | None:
+    """The node whose elements a node looks at, if it makes none of its own."""
+    if op_of(node) in HANDED_ON and node.args:
+        return node.args[0] if isinstance(node.args[0], Fx) else None
+    if node.target is operator.getitem:
+        return node.args[0]  # type: ignore[return-value]
+    own = node.meta.get("val")
+    first = own[0] if isinstance(own, (list, tuple)) and own else own
+    for given in node.all_input_nodes if isinstance(first, Tensor) else ():
+        other = given.meta.get("val")
+        if isinstance(other, Tensor) and torch._C._is_alias_of(first, other):  # type: ignore[attr-defined]
+            return given
+    return None
 
 
 class Mutations:
@@ -82,6 +120,7 @@ class Mutations:
         """The value of an operation, new or after what it is a view of was written into."""
         builder, target, name = self._builder, node.target, str(node.target)
         if target is operator.getitem:
+            self._look(node, again)
             many = self.value(node.args[0])  # type: ignore[arg-type]
             return many if isinstance(many, Unknown) else many[node.args[1]]
         if not hasattr(target, "_schema"):
@@ -90,24 +129,20 @@ class Mutations:
             of, dim = self.given(node.args[0]), int(node.args[1])  # type: ignore[arg-type]
             if isinstance(of, Unknown):
                 return of.shape[dim] if -len(of.shape) <= dim < len(of.shape) else Unknown(())
-            return self.size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
-        if _asserts(name) or (node.users and all(_asserts(str(user.target)) for user in node.users)):
+            return builder.size_of_clocked(of, dim) if isinstance(of, Clocked) else builder.size(of, dim)
+        if asserts(name) or (node.users and all(asserts(str(user.target)) for user in node.users)):
             return None
         if writes(name):
             return self.value(self._of[node]) if again else self._write(node, name)
-        if name in VIEWS and not again:
-            self._of[node] = node.args[0]  # type: ignore[assignment]
-            self._stamp[node] = self._written.get(self._root(node), 0)
-        return builder.apply(node, *self.bound(node))
+        self._look(node, again)
+        _, args, positional = self.bound(node)
+        return builder.apply_named(node, name.replace("_.", ".") if op_of(node) in LAYOUT else name, args, positional)
 
-    def size_of_clocked(self, of: Any, dim: int) -> Size:
-        """The size of a dimension of what depends on the clip's length alone."""
-        found = tuple(int(self._builder.concrete(of, i).shape[dim]) if i in (0, 3, 4) else 0 for i in range(5))
-        rate = found[3] - found[0]  # a far example would be costly to compute
-        lengths = self._builder.lengths
-        return Size(
-            (found[0], found[0] + rate * (lengths[1] - lengths[0]), found[0] + rate * (lengths[2] - lengths[0]), *found[3:])
-        )
+    def _look(self, node: Fx, again: bool) -> None:
+        """Note what a view looks at."""
+        if not again and (other := viewed(node)) is not None and (node.target is not operator.getitem or other in self._of):
+            self._of[node] = other
+            self._stamp[node] = self._written.get(self._root(node), 0)
 
     def _function(self, node: Fx) -> Value:
         args = [self.given(a) for a in node.args]
@@ -120,15 +155,18 @@ class Mutations:
             return args[0]
         raise Refused(f"`{name}` is control flow or a function that torch.export keeps as it is", "plain operations on tensors")
 
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
     def _write(self, node: Fx, name: str) -> Value:
-        builder = self._builder
         target: Fx = node.args[0]  # type: ignore[assignment]
         _, args, positional = self.bound(node)
         op, overload = name.split(".")[1][:-1], name.split(".")[2]
-        new = builder.apply_named(node, f"aten.{op}.{overload}", args, positional)
+        new = self._builder.apply_named(node, f"aten.{op}.{overload}", args, positional)
         self._mutate(target, new, node)
         self._of[node] = target
-        self._stamp[node] = self._written[self._root(target)]
+        for known in (node, target):
+            self._builder.values[known] = new
+            self._stamp[known] = self._written[self._root(target)]
         return new
 
     def _mutate(self, node: Fx, new: Value, by: Fx) -> None:
@@ -139,22 +177,23 @@ class Mutations:
                 f"the module changes its own {root.name.removeprefix('b_').removeprefix('p_')} in forward, at each call",
                 "keep such state out of the module: a stream has its own; or compute it of the frames, by cumsum or a recurrent layer",
             )
-        base = self.value(root)
-        self._builder.values[root] = self._scattered(base, self._in_order(base, views), new, by)
+        base, strange = self.value(root), next((v for v in views if not _known(v)), None)
+        if strange is None:
+            changed = self._scattered(base, self._in_order(base, views), new, by)
+        else:  # nobody may need it: then it does not matter
+            dims, dtype = getattr(base, "dims", ()), getattr(base, "dtype", torch.get_default_dtype())
+            changed = Fragment(dims, dtype, f"was written into through a view made by `{op_of(strange)}`",
+                               "write into slices, or use torch.cat and torch.where")  # fmt: skip
+        self._builder.values[root] = changed
         self._written[root] = self._written.get(root, 0) + 1
 
     def _views(self, node: Fx) -> tuple[Fx, list[Fx]]:
         """The tensor at which a node looks, and the views through which it does. What only hands a tensor on is left out."""
         found: list[Fx] = []
         while node in self._of:
-            name = str(node.target)
-            if name in SCATTERS:
+            if not (writes(str(node.target)) or op_of(node) in HANDED_ON):
                 found.append(node)
-            elif name in VIEWS and name not in ("aten.alias.default", "aten.detach.default"):
-                raise Refused(
-                    f"writes into a view made by `{name.split('.')[1]}`", "write into slices, or use torch.cat and torch.where"
-                )
-            node = self._of[node]
+            node = self._of[node] if node.target is not operator.getitem else self._of.get(self._of[node], self._of[node])
         return node, found[::-1]
 
     def _in_order(self, base: Value, views: list[Fx]) -> list[Fx]:
@@ -173,11 +212,58 @@ class Mutations:
         if not views:
             return new
         view, *rest = views
-        name = str(view.target)
-        _, args, positional = self.bound(view)
-        others = {n: v for n, v in args.items() if n != "self"}
         if rest:
-            inner = self._builder.apply_named(view, name, {"self": base} | others, positional)
-            new = self._scattered(inner, rest, new, by)
-        order = ("self", "src", *(n for n in positional if n != "self"))
-        return self._builder.apply_named(by, SCATTERS[name], {"self": base, "src": new} | others, order)
+            new = self._scattered(self._seen(base, view), rest, new, by)
+        apply, name, op = self._builder.apply_named, str(view.target), op_of(view)
+        if name in SCATTERS or view.target is operator.getitem:
+            target, where_ = self._place(view, base)
+            return apply(by, target, {"self": base, "src": new} | where_, ("self", "src", *where_))
+        if op in TURNED or op.removesuffix("_") in TURNED:
+            order = _order(view)
+            back = [order.index(i) for i in range(len(order))]
+            return apply(by, "aten.permute.default", {"self": new, "dims": back}, ("self", "dims"))
+        rank = len(base.dims) if hasattr(base, "dims") else len(self._builder.concrete(base).shape)
+        sizes = [self._builder.size_of(base, i) for i in range(rank)]
+        return apply(by, "aten.view.default", {"self": new, "size": sizes}, ("self", "size"))
+
+    def _seen(self, base: Value, view: Fx) -> Value:
+        """What a view shows of a tensor."""
+        maker: Fx = view.args[0] if view.target is operator.getitem else view  # type: ignore[assignment]
+        _, args, positional = self.bound(maker)
+        first = next(iter(args))
+        name = str(maker.target).replace("_.", ".") if op_of(maker) in LAYOUT else str(maker.target)
+        found = self._builder.apply_named(maker, name, args | {first: base}, positional)
+        return found[view.args[1]] if view.target is operator.getitem else found
+
+    def _place(self, view: Fx, base: Value) -> tuple[str, dict[str, Value]]:
+        """The operation that writes where a view looks, and its arguments."""
+        maker: Fx = view.args[0] if view.target is operator.getitem else view  # type: ignore[assignment]
+        _, args, _ = self.bound(maker)
+        dim = args.get("dim", 0)
+        if view.target is not operator.getitem:
+            if "length" in args:
+                end = Size.of(args["start"], len(self._builder.lengths)).combine(operator.add, args["length"])
+                return SCATTERS[str(view.target)], {"dim": dim, "start": args["start"], "end": end}
+            return SCATTERS[str(view.target)], {n: v for n, v in args.items() if n != "self"}
+        index = int(view.args[1])  # type: ignore[arg-type]
+        if op_of(maker) == "unbind":
+            return SCATTERS["aten.select.int"], {"dim": dim, "index": index}
+        sizes = [int(v.shape[dim]) for v in maker.meta["val"][: index + 1]]
+        return SCATTERS["aten.slice.Tensor"], {"dim": dim, "start": sum(sizes[:-1]), "end": sum(sizes)}
+
+
+def _known(view: Fx) -> bool:
+    """Whether it is known what it means to write into a view."""
+    if view.target is operator.getitem:
+        return op_of(view.args[0]) in PARTS - {"hsplit", "vsplit", "dsplit"}  # type: ignore[arg-type]
+    op = op_of(view).removesuffix("_")
+    return str(view.target) in SCATTERS or op in SHAPED or op in TURNED
+
+
+def _order(view: Fx) -> list[int]:
+    """The order in which a permutation brings dimensions."""
+    source: Fx = view.args[0]  # type: ignore[assignment]
+    marks = torch.empty(tuple(range(2, 2 + source.meta["val"].ndim)), device="meta")
+    name = str(view.target)
+    turned = resolve(name.replace("_.", ".") if op_of(view) in LAYOUT else name)(marks, *view.args[1:], **view.kwargs)
+    return [s - 2 for s in turned.shape]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 from torch import Tensor
 
 
@@ -29,6 +31,27 @@ def gathered(x: Tensor, batch: int, dim: int) -> Tensor:
 def settled(x: Tensor, batch: int, rows: Sequence[int]) -> Tensor:
     """Windows behind what else is in the rows, ``(B·M·n, …)``, right behind the batch; ``rows``: ``(B, M, n)``."""
     return x.unflatten(batch, tuple(rows)).transpose(batch + 1, batch + 2).flatten(batch, batch + 2)
+
+
+def as_complex(x: Tensor) -> Tensor:
+    """Real and imaginary parts, side by side in the last dimension, as complex numbers."""
+    return torch.view_as_complex(x.contiguous())
+
+
+def indexed(x: Tensor, places: Sequence[int], indices: Sequence[Tensor]) -> Tensor:
+    """``x[:, i, :, j]``: some dimensions indexed by tensors."""
+    return x[_everywhere(x, places, indices)]
+
+
+def placed(x: Tensor, places: Sequence[int], indices: Sequence[Tensor], values: Tensor, accumulate: bool) -> Tensor:
+    """A copy in which ``x[:, i, :, j]`` is another one."""
+    chosen = [None if isinstance(w, slice) else w for w in _everywhere(x, places, indices)]
+    return cast(Tensor, torch.ops.aten.index_put(x, chosen, values, accumulate))
+
+
+def _everywhere(x: Tensor, places: Sequence[int], indices: Sequence[Tensor]) -> tuple[Tensor | slice, ...]:
+    chosen = dict(zip(places, indices, strict=True))
+    return tuple(chosen.get(i, slice(None)) for i in range(x.ndim))
 
 
 def item(values: Sequence[Tensor], index: int) -> Tensor:

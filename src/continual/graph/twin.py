@@ -233,7 +233,10 @@ class GraphModule(CoModule):
         with torch.no_grad():
             m = self._zeros_moment(frame)
             kids = [kid for instruction in self._program for kid in self._opened(instruction, m, opening)]
-            out = [Frame.of(o.view.enter(m.env[slot], m.batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
+            try:
+                out = [Frame.of(o.view.enter(m.env[slot], m.batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
+            except (RuntimeError, IndexError) as error:
+                raise ShapeMismatch(f"{self.name}: can't take these steps: {error}") from error
         rest = frame[len(self._streams) :] if isinstance(frame, list) else []
         tensors = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
         return Node(opening, self.kind, out if self._nested else out[0], tensors, kids, held=frame)

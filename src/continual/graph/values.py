@@ -12,6 +12,7 @@ from torch.fx import Node as Fx
 
 from .layout import Dims
 
+Value = Any  # Size | Varying | Const | Stream | Clocked | Fragment | Unknown | numbers, None, lists
 STILL = -1  # the wire of what is the same for all frames
 
 
@@ -96,12 +97,21 @@ class Fragment:
     remedy: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clocked:
-    """What depends on the clip's length and on no stream: positions, and what is computed of them. Made where it is used."""
+    """What depends on the clip's length and on no stream: positions, and what is computed of them. Made where it is used.
+
+    Attributes:
+        node: where it comes from.
+        name: the operation that makes it.
+        args: that operation's arguments, by name.
+        positional: which of them are positional.
+    """
 
     node: Fx
-    dims: Dims | None  # with one time; None: more than one, as masks have
+    name: str
+    args: dict[str, Value]
+    positional: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -109,9 +119,6 @@ class Unknown:
     """What a refused operation gives."""
 
     shape: tuple[int, ...]
-
-
-Value = Any  # Size | Varying | Const | Stream | Clocked | Unknown | numbers, None, lists
 
 
 def computed(fn: Callable[..., Any], *args: Any) -> Any:

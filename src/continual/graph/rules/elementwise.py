@@ -106,7 +106,9 @@ def items(b: Builder, call: Call, both: Stream) -> list[Stream]:
 def complex_parts(b: Builder, call: Call) -> Stream:
     """Real and imaginary parts in a last dimension of two, and back."""
     x: Stream = call["self"]
-    return b.local(call, (*x.dims, (2,)) if call.op == "view_as_real" else x.dims[:-1], x)
+    if call.op == "view_as_real":
+        return b.local(call, (*x.dims, (2,)), x)
+    return b.local(call, x.dims[:-1], x, target="operators:as_complex", args=(Ref(x.slot),), kwargs={}, inputs=[x])
 
 
 @rule("aten.bucketize.Tensor", "aten.searchsorted.Tensor")

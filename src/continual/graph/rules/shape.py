@@ -8,7 +8,8 @@ from ..builder import Builder
 from ..call import Call, Refused, hint, rule
 from ..layout import BATCH, TIME, Dims, fixed, regrouped
 from ..program import Ref, Shape
-from ..values import Size, Stream, Value
+from ..values import Const, Size, Stream, Value
+from .elementwise import lead
 
 
 @rule("aten.permute.default")
@@ -119,11 +120,11 @@ def unflatten(b: Builder, call: Call) -> Stream:
 
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
-def expand(b: Builder, call: Call) -> Stream:
+def expand(b: Builder, call: Call) -> Stream | Const:
     """Dimensions of size 1 are repeated."""
-    x: Stream = call["self"]
+    x: Stream | Const = call["self"]
     if "other" in call.args:
-        other: Stream = call["other"]
+        other: Stream | Const = call["other"]
         return _expanded(b, call, x, other.dims, [x, other])
     wanted = [Size.of(s, len(b.lengths)) for s in call["size"]]
     new = len(wanted) - len(x.dims)
@@ -141,10 +142,14 @@ def expand(b: Builder, call: Call) -> Stream:
     return _expanded(b, call, x, tuple(dims), [x])
 
 
-def _expanded(b: Builder, call: Call, x: Stream, dims: Dims, inputs: list[Stream]) -> Stream:
+def _expanded(b: Builder, call: Call, x: Stream | Const, dims: Dims, inputs: list[Stream | Const]) -> Stream | Const:
     if dims == x.dims:
         return x
-    return b.local(call, dims, x, target="aten.expand.default", args=(Ref(x.slot), Shape(dims)), kwargs={}, inputs=inputs)
+    streams = [s for s in inputs if isinstance(s, Stream)]
+    return b.local(
+        call, dims, lead(streams), target="aten.expand.default", args=(Ref(x.slot), Shape(dims)), kwargs={}, inputs=streams,
+        dtype=x.dtype if isinstance(x, Stream) else x.value.dtype,
+    )  # fmt: skip
 
 
 @rule("aten.repeat.default", "aten.tile.default")

@@ -47,12 +47,15 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
         if size.steady and size.now == 1 and not any(cut.values):
             return at_frame(b, call, x, dim, first.now, keep=True)
         raise Refused(
-            f"takes the last {size.now} frames of the clip", "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold"
+            f"takes the last {size.values[1]} frames of the clip",
+            "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
     if not cut.steady and not b.captured.symbolic:  # the export knows one length alone: a cut from its end, then
         cut = Size.of(cut.now, len(length.values))
         if cut.now:
             b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
+    if len(set(cut.values[:3])) == 1:
+        b.number(cut, "how many frames are cut off")
     if not cut.steady:
         size = last.combine(lambda e, f: e - f, first)
         dims = with_dim(x.dims, dim, whole(max(0, size.now)))

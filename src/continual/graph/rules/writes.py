@@ -57,10 +57,10 @@ def _into_constant(b: Builder, call: Call, x: Clocked, src: Stream) -> Stream:
     """A stream is written into what depends on the clip's length alone: ``torch.zeros(b, c, t)``."""
     dim = int(call["dim"]) % len(src.dims)
     if call.op == "select_scatter" or src.dims[dim] != (TIME,):
-        made = b.clocked_stream(x.node, src)
+        made = b.clocked_stream(x, src)
         return scatter(b, replace(call, args=call.args | {"self": made}))
     value = b.concrete(x).flatten()
-    first, cut = _ends(call, b.mutations.size_of_clocked(x, dim))
+    first, cut = _ends(call, b.size_of_clocked(x, dim))
     if not value.numel() or bool((value != value[0]).any()) or not first.steady or not cut.steady:
         raise Refused("writes frames into a part of a table", "torch.cat over time with constants, or torch.where")
     return pad_time(b, call, src, (first.now, cut.now), "constant", float(value[0]))
