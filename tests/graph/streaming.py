@@ -21,6 +21,11 @@ def listed(y: Any) -> list[Tensor]:
     return list(y) if isinstance(y, (tuple, list)) else [y]
 
 
+def as_windows(y: Any, out_times: Dims) -> list[Tensor]:
+    """What a clip gives as a stream gives it: outputs without time are one window, on dim 2."""
+    return [t.unsqueeze(2) if d is None else t for t, d in zip(listed(y), out_times)]
+
+
 def stream(
     net: Any,
     inputs: Sequence[Tensor],

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import continual as co
 from tests.contract import assert_equal, random_split
 from tests.graph.networks import NETWORKS, Case
-from tests.graph.streaming import listed, stream
+from tests.graph.streaming import as_windows, listed, stream
 
 STRIDED = ("r3d_18", "r2plus1d_18")
 BIG = (*STRIDED, "resnet18_per_frame")  # some hundred megabytes of weights are read at every step
@@ -69,11 +69,6 @@ def out_times(case: Case) -> tuple[int | None, ...]:
     return case.out_time if isinstance(case.out_time, tuple) else (case.out_time,)
 
 
-def as_windows(y: Any, case: Case) -> list[Tensor]:
-    """Outputs with time: an output of a clip is one window."""
-    return [t.unsqueeze(2) if d is None and t.ndim == 2 else t for t, d in zip(listed(y), out_times(case))]
-
-
 @every_network
 def test_contract(name: str):
     if name in BIG:  # the shortest clip that has a window of two outputs behind three strides
@@ -97,11 +92,11 @@ def test_contract_in_double_precision(name: str):
 def test_streams_in_the_module_s_own_layout(name: str):
     """By hand, as a user writes it: frames cut where the module has time, outputs joined where the module has it."""
     case, net = case_of(name), twin_of(name)
-    want = as_windows(case.run() if reference_of(case) is not None else net(*case.inputs), case)
+    want = as_windows(case.run() if reference_of(case) is not None else net(*case.inputs), out_times(case))
     rng = random.Random(3)
     splits = [[1] * case.frames + [0], [case.frames], *(random_split(case.frames, rng) for _ in range(1 if name in BIG else 3))]
     with torch.no_grad():
-        assert_equal(as_windows(net(*case.inputs), case), want, "forward")
+        assert_equal(as_windows(net(*case.inputs), out_times(case)), want, "forward")
         for sizes in splits:
             got, _ = stream(net, case.inputs, case.time_dims, out_times(case), sizes, lambda: rng.random() < 0.7)
             assert_equal(got, want, f"chunks {sizes}")
@@ -222,7 +217,7 @@ def test_training_the_module_changes_the_twin(name: str):
         if reference_of(case) is not None:
             assert_equal(after, listed(case.run()), "after a step of training")
             got, _ = stream(net, case.inputs, case.time_dims, out_times(case), [*[1] * case.frames, 0], lambda: True)
-            assert_equal(got, as_windows(case.run(), case), "a stream after a step of training")
+            assert_equal(got, as_windows(case.run(), out_times(case)), "a stream after a step of training")
 
 
 @small_networks
