@@ -62,7 +62,7 @@ def mixes_rows(module: RandomModule, length: int) -> list[bool]:
             found.append(False)
             continue
         rows = [v.unflatten(b, (ROWS, -1)).select(b, 0) for v in (a.double(), c.double())]
-        found.append(not torch.allclose(*rows, 1e-8, 1e-8, equal_nan=True))
+        found.append(not torch.allclose(rows[0], rows[1], 1e-8, 1e-8, equal_nan=True))
     return found
 
 
@@ -93,5 +93,5 @@ def unstreamable(module: RandomModule) -> dict[int, str]:
 
 def faults(module: RandomModule, found: dict[int, str]) -> dict[int, str]:
     """Those of the lines in which it begins."""
-    inputs = module.module.inputs
-    return {i: why for i, why in found.items() if not any(j - inputs in found for j in module.module.ops[i].inputs)}
+    inputs, ops = module.module.inputs, module.module.lines
+    return {i: why for i, why in found.items() if not any(j - inputs in found for j in ops[i].inputs)}

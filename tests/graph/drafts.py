@@ -122,6 +122,8 @@ class Draft:
             raise Unfit(f"{code}: values that are too large")
         if "T" in dims and example.shape[dims.index("T")] < 2:
             raise Unfit(f"{code}: a single frame")
+        if flat(example, dims):
+            raise Unfit(f"{code}: all frames are the same")
         made = Value(self.inputs + len(self.ops), dims, tuple(probes))
         self.ops.append(op)
         self.values.append(made)
@@ -219,6 +221,12 @@ class Draft:
             f"x.view(y.size({b}), -1, *x.shape[1:])",
         )
         return self.add(code, "BT" + v.dims[1:], v, o)
+
+
+def flat(value: Tensor, dims: str) -> bool:
+    """Whether all frames of a value are the same: then no test can tell right from wrong."""
+    time = next((i for i, letter in enumerate(dims) if letter in "TM"), None)
+    return time is not None and bool(torch.isclose(value, value.narrow(time, 0, 1)).all())
 
 
 def slices(v: Value, t: int, what: str) -> str:

@@ -166,9 +166,10 @@ def fault(d: Draft) -> Value:
                 return d.add(code, "BTC", v, attention=nn.MultiheadAttention(c, 1, batch_first=True))
             if "self.rnn" not in code:
                 return d.add(code, "BTC", v)
-            y = d.add(code, "BTC", v, rnn=nn.RNN(c, c, nonlinearity="relu", batch_first=True, bidirectional=True))
+            rnn = nn.RNN(c, c, nonlinearity="relu", batch_first=True, bidirectional=True)
+            y = d.add(code, "BTC", v, rnn=rnn)
             with torch.no_grad():  # what comes from the end shall not fade
-                for name, weight in d.ops[-1].rnn.named_parameters():
+                for name, weight in rnn.named_parameters():
                     weight.copy_(torch.eye(c) if "_hh" in name and weight.ndim > 1 else weight.abs() * 0.02)
             return y
     if "one length" in d.flags:

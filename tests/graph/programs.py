@@ -88,7 +88,7 @@ class Program(nn.Module):
 
     Args:
         ops: the lines; the value of line ``i`` has the number ``inputs + i``.
-        inputs: how many tensors the module takes.
+        inputs: how many tensors the module takes, 1 or 2.
         outputs: numbers of the values that it returns: one tensor, or a tuple.
     """
 
@@ -97,17 +97,22 @@ class Program(nn.Module):
         self.ops = nn.ModuleList(ops)
         self.inputs, self.outputs = inputs, tuple(outputs)
 
-    def forward(self, *inputs: Tensor) -> Any:
-        values = list(inputs)
-        for op in self.ops:
+    def forward(self, x0: Tensor, x1: Tensor | None = None) -> Any:
+        values = [x0] if x1 is None else [x0, x1]
+        for op in self.lines:
             values.append(op(*(values[i] for i in op.inputs)))
         found = tuple(values[i] for i in self.outputs)
         return found if len(found) > 1 else found[0]
 
+    @property
+    def lines(self) -> list[Op]:
+        """The lines, in turn."""
+        return [op for op in self.get_submodule("ops").children() if isinstance(op, Op)]
+
     def values(self, *inputs: Tensor) -> list[Tensor | None]:
         """All values on other inputs; ``None`` for what a line refuses, and for all that is made of it."""
         values: list[Tensor | None] = list(inputs)
-        for op in self.ops:
+        for op in self.lines:
             given = [values[i] for i in op.inputs]
             try:
                 values.append(None if any(v is None for v in given) else op(*given))
@@ -116,7 +121,7 @@ class Program(nn.Module):
         return values
 
     def __repr__(self) -> str:
-        lines = [op.line(self.inputs + i) for i, op in enumerate(self.ops)]
+        lines = [op.line(self.inputs + i) for i, op in enumerate(self.lines)]
         returned = ", ".join(f"x{i}" for i in self.outputs)
         return "\n".join([f"def forward({', '.join(f'x{i}' for i in range(self.inputs))}):", *lines, f"return {returned}"])
 

@@ -112,7 +112,7 @@ def random_modules(draw: Any, faults: int = 6, most: int = 7) -> RandomModule:
 
 def _inputs(draw: Any, frames: int) -> list[tuple[str, list[Tensor]]]:
     """One stream; sometimes another, sometimes a matrix."""
-    found = []
+    found: list[tuple[str, list[Tensor]]] = []
 
     def add(dims: str, **sizes: int) -> None:
         shape = [{"B": 2, "T": frames, **sizes}[letter] for letter in dims]

@@ -148,7 +148,7 @@ def test_long_streams_of_video(name: str):
     trunk = nn.Sequential(*(getattr(case.module, part) for part in ("stem", "layer1", "layer2", "layer3", "layer4")))
     with torch.no_grad():
         pooled = trunk(clip).mean((3, 4)).unfold(2, 2, 1).mean(3)
-        want = case.module.fc(pooled.transpose(1, 2)).transpose(1, 2)
+        want = case.module.get_submodule("fc")(pooled.transpose(1, 2)).transpose(1, 2)
         got, counts = stream(net, (clip,), (2,), (None,), [1] * steps, lambda: True, end=False)
     assert [counts.index(n) for n in (1, 2, 3)] == [net.delay + 8 * i for i in range(3)]
     assert_equal(got, [want[:, :, :3]], "steps")
@@ -209,7 +209,7 @@ def test_training_the_module_changes_the_twin(name: str):
     net = case.convert()
     before = listed(net(*case.inputs))
     optimizer = torch.optim.SGD(case.module.parameters(), lr=0.05)
-    sum(y.square().mean() for y in listed(case.module(*case.inputs))).backward()
+    torch.stack([y.square().mean() for y in listed(case.module(*case.inputs))]).sum().backward()
     optimizer.step()
     with torch.no_grad():
         after = listed(net(*case.inputs))
@@ -306,7 +306,7 @@ def test_copies_stream_on(name: str, duplicate: Any):
 def test_it_prints_as_a_table(name: str):
     case = NETWORKS[name]()
     table = str(twin_of(name))
-    sum(y.sum() for y in listed(case.module(*case.inputs))).backward()  # some layers are there for nothing
+    torch.stack([y.sum() for y in listed(case.module(*case.inputs))]).sum().backward()  # some layers are there for nothing
     layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear, nn.LSTM, nn.GRU)
     found = {path: m for path, m in case.module.named_modules() if isinstance(m, layers)}
     paths = [path for path, m in found.items() if any(p.grad is not None for p in m.parameters())]

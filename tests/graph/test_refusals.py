@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tests.graph.refused import CHANNELS, REFUSED, Refused, ThreeFaults
 every_fault = pytest.mark.parametrize("fault", REFUSED.values(), ids=REFUSED)
 
 
-def message_of(module: nn.Module, clip: Tensor, **options: object) -> str:
+def message_of(module: nn.Module, clip: Tensor, **options: Any) -> str:
     with pytest.raises(co.NotStreamable) as caught:
         co.continual(module, clip, **options)
     return str(caught.value)
@@ -56,7 +57,7 @@ def test_the_module_still_works_and_is_unchanged(fault: Refused):
 def test_without_the_fault_it_is_converted(fault: Refused):
     """What is around the fault is not what is refused."""
     module = fault.module
-    module.middle.fault = nn.Identity()
+    module.get_submodule("middle").fault = nn.Identity()
     assert co.continual(module, fault.clip, **fault.options).delay == 0
 
 
@@ -106,7 +107,7 @@ def test_a_mean_in_the_middle_is_converted_if_one_says_so():
     message_of(module, fault.clip)
     window, frame = (co.continual(module, fault.clip, time_pooling=pooling) for pooling in ("window", "frame"))
     with torch.no_grad():
-        first = module.first(fault.clip)
+        first = module.get_submodule("first")(fault.clip)
         trailing = torch.stack([first[:, :, : t + 1].mean(2) for t in range(first.shape[2])], 2)
         assert torch.allclose(window(fault.clip), torch.tanh(first - trailing), atol=1e-6)
         assert torch.allclose(frame(fault.clip), torch.zeros_like(first), atol=1e-6)
@@ -132,7 +133,7 @@ def test_a_module_in_training_mode_is_refused():
     ],
     ids=["no such dim", "more dims than inputs", "no such pooling", "no stream", "a clip that the module refuses"],
 )
-def test_wrong_arguments_are_explained(clip: Tensor, options: dict[str, object], words: str):
+def test_wrong_arguments_are_explained(clip: Tensor, options: dict[str, Any], words: str):
     module = nn.Conv1d(CHANNELS, CHANNELS, 3).eval()
     with pytest.raises((ValueError, TypeError), match=words):
         co.continual(module, clip, **options)
