@@ -48,7 +48,8 @@ ROWS = [
     fn("sound, mirrored", lambda x: F.pad(x[:, None], (3, 3), mode="reflect")[:, 0], shape=(2, 14), time=1),
     fn("booleans", lambda x: F.pad((x > 0).to(x.dtype), (1, 1), value=1.0), delay=0),
     fn("padding by a size of space", lambda x: F.pad(x, (0, 0, x.shape[3] - 2, 0)), **IMAGES, delay=0),
-    fn("a residual of a padded and cut branch", lambda m, x: x + F.conv1d(F.pad(x, (2, 2)), m.w)[:, :, :-2], params={"w": (3, 3, 3)}, delay=0),
+    fn("a residual of a padded and cut branch", lambda m, x: x + F.conv1d(F.pad(x, (2, 2)), m.w)[:, :, :-2], params={"w": (3, 3, 3)},
+        delay=0),
     fn("F.pad of merged rows", lambda x: F.pad(x.transpose(1, 2).flatten(0, 1), (1, 1)).unflatten(0, (x.shape[0], -1)), **IMAGES, delay=0,
        verify=False),
 ]  # fmt: skip
@@ -57,12 +58,14 @@ REFUSED = [
     no("circular", lambda x: F.pad(x, (1, 1), mode="circular"), "from the other end of the clip", "zeros or 'replicate'"),
     no("circular, by hand", lambda x: torch.cat((x[:, :, -2:], x), 2), "takes the last 2 frames|behind the other", "window|channels"),
     no("CircularPad2d", lambda: nn.CircularPad2d((0, 0, 1, 1)), "circular|from the other end", "replicate", shape=(2, 3, 8, 4)),
-    no("to a multiple of four", lambda x: F.pad(x, (0, -x.shape[2] % 4)), "what is left when the clip's length is divided", "fixed number of steps",
+    no("to a multiple of four", lambda x: F.pad(x, (0, -x.shape[2] % 4)), "what is left when the clip's length is divided",
+        "fixed number of steps",
        shape=(2, 3, 14)),
     no("to a fixed length", lambda x: F.pad(x, (0, 40 - x.shape[2])), "depends on the length of the clip", "a stream has no length"),
     no("rows", lambda x: F.pad(x, (0, 0, 0, 0, 1, 0)), "rows of the batch", "keep the batch"),
     no("merged time", lambda x: F.pad(x.flatten(2), (1, 0)), "merged with another", "before", shape=(2, 3, 7, 4)),
-    no("mirrored by two rows", lambda: Fn(lambda m, x: F.pad(x, (x.shape[2] // 2, 0), mode="reflect"), w=(1,)), "depends on the length", "fixed"),
+    no("mirrored by two rows", lambda: Fn(lambda m, x: F.pad(x, (x.shape[2] // 2, 0), mode="reflect"), w=(1,)), "depends on the length",
+        "fixed"),
 ]  # fmt: skip
 
 
