@@ -43,6 +43,7 @@ class Refusal:
         path, op, source: as in :class:`Row`.
         reason: why.
         remedy: what to write instead.
+        row: the path of its :class:`Row`, where that is not the module's.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Refusal:
     source: str
     reason: str
     remedy: str
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Graph:
 
     def refusal_of(self, row: Row) -> Refusal | None:
         """Why a row is refused, if it is."""
-        return next((r for r in self.refusals if r.path == row.path and (r.path or r.op == row.op)), None)
+        return next((r for r in self.refusals if (r.row or r.path) == row.path and (r.row or r.path or r.op == row.op)), None)
 
     def all_notes(self) -> tuple[str, ...]:
         """The notes on the network, and those on rows with their paths."""

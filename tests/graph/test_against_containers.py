@@ -21,6 +21,7 @@ OWN += (co.CumulativeGroupNorm, co.CumulativeLayerNorm, co.WindowedGroupNorm, co
 def own_code(net: nn.Module) -> bool:
     """Whether a network's clip computation is written with kernels of this library."""
     own = any(getattr(m, "_plain_forward", True) is False or getattr(m, "_native", True) is False for m in net.modules())
+    own |= any(type(m) is co.Delay and not m.auto_shrink for m in net.modules())  # on clips it is the identity, and no delay
     named = ("Encoder", "Attention", "Cumulative", "Windowed", "Rotary", "Positional")
     return own or module_is(net, *OWN) or any(word in type(m).__name__ for m in net.modules() for word in named)
 

@@ -358,6 +358,67 @@ def test_pure_functions_and_snapshots():
     assert set(state.tensors) == {"conv.window", "wide.window", "add.wait.0.queue"}
 
 
+class Everything(nn.Module):
+    """A queue, positions, a recurrent state and a strided head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.rnn = nn.Conv1d(3, 4, 5, padding=2), nn.GRU(4, 4, batch_first=True)
+        self.down = nn.Conv1d(4, 2, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x) + F.pad(x, (0, 0, 0, 1))
+        y = y * torch.cos(0.3 * torch.arange(x.shape[2]))
+        return self.down(self.rnn(y.transpose(1, 2))[0].transpose(1, 2))
+
+
+@pytest.mark.parametrize("phase", [0, 1, 4, 7])
+def test_stored_states_go_on(phase: int, tmp_path: Any):
+    module = made(Everything())
+    net, other = co.continual(module, CLIP), co.continual(module, CLIP)
+    with torch.no_grad():
+        net.forward_steps(CLIP[:, :, :phase])
+        state = net.get_state() or net.init_state(CLIP[:, :, 0])
+        co.save_state(state, tmp_path / "state.safetensors")
+        other.set_state(co.load_state(tmp_path / "state.safetensors"))
+        a, b = (n.forward_steps(CLIP[:, :, phase:], pad_end=True) for n in (net, other))
+    assert torch.equal(a, b)
+    co.verify(net.double(), CLIP.double())
+
+
+def test_a_state_of_another_network_is_refused():
+    net, other = co.continual(made(Net()), CLIP), co.continual(made(Everything()), CLIP)
+    with pytest.raises(co.StateMismatch):
+        net.set_state(other.init_state(CLIP[:, :, 0]))
+
+
+def test_the_table_follows_the_data():
+    explained = co.continual(made(Everything()), CLIP).explanation()
+    rows = {row.path: row for row in explained.rows}
+    names = [row.path for row in explained.rows]
+    add = rows["add"]
+    assert [names[i] for i in add.inputs] == ["conv", "pad"]
+    assert add.waits == (0, 2)
+    assert rows["down"].rate == 1 / 2
+    assert (rows["down"].receptive_field, rows["down"].delay) == (explained.receptive_field, 3)
+    assert "test_twin.py" in add.source
+    assert explained.state_bytes == co.continual(made(Everything()), CLIP).init_state(CLIP[:, :, 0]).nbytes
+    assert explained.inputs == ("x (2, 3, T)",)
+
+
+def test_refused_operations_stand_in_the_table():
+    class Turned(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x.flip(2)) + x
+
+    explained = co.explain(Turned().eval(), CLIP)
+    rows = {row.path: row for row in explained.rows}
+    assert [(r.path, r.op, r.row) for r in explained.refusals] == [("", "flip", "flip")]
+    assert rows["flip"].inputs == (-1,)
+    assert explained.refusal_of(rows["flip"]) is explained.refusals[0]
+    assert "stream has not seen" in str(explained)
+
+
 def test_summary_counts_layers_and_the_rest():
     net = co.continual(made(Net()), CLIP)
     rows = {row.path: row for row in co.summary(net, CLIP[:1, :, 0]).rows}

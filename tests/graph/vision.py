@@ -31,14 +31,14 @@ def models() -> Any:
 
 
 @network
-def r3d_18(frames: int = 16, size: int = 32, batch: int = 2, classes: int = 5) -> Case:
+def r3d_18(frames: int = 16, size: int = 16, batch: int = 2, classes: int = 5) -> Case:
     """Residual network of 3D convolutions, three of them strided in time; global pooling."""
     module = seeded(lambda: models().video.r3d_18(num_classes=classes))
     return Case(module, noise(batch, 3, frames, size, size), out_time=None, any_length=False)
 
 
 @network
-def r2plus1d_18(frames: int = 16, size: int = 32, batch: int = 2, classes: int = 5) -> Case:
+def r2plus1d_18(frames: int = 16, size: int = 16, batch: int = 2, classes: int = 5) -> Case:
     """The same of convolutions over space and over time in turns."""
     module = seeded(lambda: models().video.r2plus1d_18(num_classes=classes))
     return Case(module, noise(batch, 3, frames, size, size), out_time=None, any_length=False)

@@ -303,7 +303,8 @@ class Trial:
     def computed(self, run: Any, x: Wire) -> Any:
         """A clip computation, in the module's own layout; of every window in the clip where `output_of_window` says so."""
         if self._window is None:
-            return run(self._moved(x))
+            moved = self._moved(x)
+            return run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved)
         size, token = self._window
         count = frames_in(x) - size + 1
         if count < 1:

@@ -62,6 +62,24 @@ class BandAttention(CoModule):
         keys, values = one_piece(wire_frames(node, 0, kv, seen, first, min(n, sent + self.ahead))).split(self.size, 3)
         return self._attend(queries, keys, values, node.sent - first), ended
 
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+        if self.biased or not node.tensors:
+            return super().advance_step(x, node, call)
+        seen, ring = node.seen, node.tensors[0]
+        depth, emits = ring.shape[1], seen >= node.delay
+        call.ticks.append((node, seen + 1, node.sent + emits))
+        query, pair = x.split((self.size, 2 * self.size), 2)
+        call.slots.append((ring.select(1, seen % depth), pair))
+        if self.ahead:
+            place = node.tensors[1].select(1, seen % self.ahead)
+            call.slots.append((place, query))
+            query = place  # which still holds the query of `ahead` steps ago
+        if not emits:
+            return None
+        kept = ring if seen >= depth else ring[:, :seen]
+        keys, values = torch.cat((kept, pair.unsqueeze(1)), 1).transpose(1, 2).split(self.size, 3)
+        return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, scale=self.scale).squeeze(2)
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Queries of which the first is key ``offset``."""
         if self.biased:

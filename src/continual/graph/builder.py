@@ -11,7 +11,7 @@ from torch.fx import Node as Fx
 
 from ..rows import Refusal
 from .call import APART, KEEPS_CLOCKED, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
-from .capture import source_line
+from .capture import module_path, source_line
 from .clockwork import Clockwork
 from .decomposition import paired, taken_apart
 from .layout import BATCH, TIME, fixed, where
@@ -108,7 +108,7 @@ class Builder(Clockwork):
         name = str(node.target).split(".")[1] if "." in str(node.target) else getattr(node.target, "__name__", str(node.target))
         call = Call(node, f"aten.{name.strip('_')}.default", {}, ())
         path = self.unique(self.name_of(call))
-        self.refusals.append(Refusal(path, name.strip("_"), source_line(node), reason, remedy))
+        self.refusals.append(Refusal(module_path(node), name.strip("_"), source_line(node), reason, remedy, row=path))
         val = node.meta.get("val")
         return [self._stand_in(node, path, v) for v in val] if isinstance(val, (list, tuple)) else self._stand_in(node, path, val)
 
@@ -205,9 +205,11 @@ class Builder(Clockwork):
             frames = next(s for s in moving.values() if not s.windows)
             for s in clip_level:
                 if self.length(s.wire).values != self.length(frames.wire).values:
-                    self.middle_found.update(self._reduced.get(s.wire, ()))
+                    makers = self._reduced.get(s.wire, ())
+                    self.middle_found.update(makers)
+                    what = " and ".join(sorted({f"`{name.rstrip('_0123456789')}`" for name in makers})) or "a value"
                     raise Refused(
-                        "a value of the whole clip meets the clip's frames again: a stream has not seen all of them",
+                        f"{what} of the whole clip meets the clip's frames again, in `{call.op}`: a stream has not seen all of them",
                         'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" '
                         "for each frame alone; the twin is then another function than the module",
                     )

@@ -89,6 +89,12 @@ class Emission:
         times = self.length(value.wire).values
         return Size(tuple(shape_of((value.dims[dim],), b, t)[0] for b, t in zip(self.batches, times, strict=True)))
 
+    def length_is_fixed(self, call: Call, dim: int) -> bool:
+        """Whether the export knows the size of a dimension for the example alone: recurrent layers, global pools … fix it."""
+        sources = call.node.all_input_nodes
+        val = sources[0].meta.get("val") if sources else None
+        return isinstance(val, Tensor) and dim < val.ndim and not isinstance(val.shape[dim], torch.SymInt)
+
     def number(self, value: Value, what: str = "a number") -> Any:
         """A number that must not depend on the clip."""
         if isinstance(value, Size) and not value.varies:

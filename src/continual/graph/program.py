@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -125,7 +125,7 @@ class Op(Instruction):
     def __post_init__(self) -> None:
         self.fn = native(self.target) or resolve(self.target)
         self.outs = (self.out,)
-        self._ready: dict[Any, _Arguments] = {}
+        self._ready: dict[Any, Callable[[Env], Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("fn", "_ready")}
@@ -140,48 +140,36 @@ class Op(Instruction):
             env[self.out] = None
             return
         key = m.batch, m.frames[self.wire], m.device
-        ready = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self._arguments(m)
-        if ready is None:
+        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self._prepared(m)
+        if run is None:
             if len(self._ready) >= REMEMBERED:
                 self._ready.clear()
-            ready = self._ready[key] = self._arguments(m)
-        args = ready.given.copy()
-        for index, slot in ready.refs:
-            args[index] = env[slot]
-        for index, slots in ready.lists:
-            args[index] = [env[slot] for slot in slots]
-        env[self.out] = self.fn(*args, **ready.kwargs) if ready.kwargs else self.fn(*args)
+            run = self._ready[key] = self._prepared(m)
+        env[self.out] = run(env)
 
     step = chunk
     clip = chunk
 
-    def _arguments(self, m: Moment) -> _Arguments:
-        """The arguments for so many rows and frames, but for the values of slots."""
-        frames = m.frames[self.wire]
-        refs = [(i, a.slot) for i, a in enumerate(self.args) if isinstance(a, Ref)]
-        lists = [(i, [ref.slot for ref in a]) for i, a in enumerate(self.args) if _is_refs(a)]
-        left = {i for i, _ in (*refs, *lists)}
-        given = [None if i in left else _filled(a, m, frames) for i, a in enumerate(self.args)]
-        return _Arguments(given, refs, lists, {k: _filled(v, m, frames) for k, v in self.kwargs.items()})
+    def _prepared(self, m: Moment) -> Callable[[Env], Any]:
+        """The call for so many rows and frames, as a function of the slots: ``lambda env: fn(env[3], a1, [env[4], env[5]])``."""
+        names: dict[str, Any] = {"fn": self.fn}
 
+        def shown(arg: Any, name: str) -> str:
+            if isinstance(arg, Ref):
+                return f"env[{arg.slot}]"
+            if isinstance(arg, (list, tuple)) and any(isinstance(a, Ref) for a in arg):
+                return f"[{', '.join(shown(a, f'{name}_{i}') for i, a in enumerate(arg))}]"
+            names[name] = _filled(arg, m, m.frames[self.wire])
+            return name
 
-class _Arguments(NamedTuple):
-    """The arguments of an operation, of which some come from slots."""
-
-    given: list[Any]
-    refs: list[tuple[int, int]]
-    lists: list[tuple[int, list[int]]]
-    kwargs: dict[str, Any]
-
-
-def _is_refs(arg: Any) -> bool:
-    return isinstance(arg, (list, tuple)) and bool(arg) and all(isinstance(a, Ref) for a in arg)
+        given = [shown(a, f"a{i}") for i, a in enumerate(self.args)]
+        given += [f"{k}={shown(v, f'k_{k}')}" for k, v in self.kwargs.items()]
+        run: Callable[[Env], Any] = eval(f"lambda env: fn({', '.join(given)})", names)
+        return run
 
 
 def _filled(arg: Any, m: Moment, frames: int) -> Any:
     """An argument with the sizes of now."""
-    if isinstance(arg, Ref):
-        raise TypeError("values of slots stand alone or in lists of their own among the positional arguments")
     if isinstance(arg, Shape):
         return shape_of(arg.dims, m.batch, frames)
     if isinstance(arg, Home):

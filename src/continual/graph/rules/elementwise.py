@@ -159,7 +159,9 @@ def _per_channel(b: Builder, call: Call, dims: Dims) -> Stream:
 
 @rule("aten.clone.default", "aten.contiguous.default", "aten.alias.default", "aten.lift_fresh_copy.default")
 def handed_on(b: Builder, call: Call) -> Value:
-    """What is handed on as it is: nothing here writes into tensors."""
+    """What is handed on as it is: nothing here writes into tensors. Complex numbers alone are particular about memory."""
+    if any("view_as_complex" in str(user.target) for user in call.node.users):
+        return elementwise(b, replace(call, name="aten.contiguous.default"))
     return call["self"]
 
 

@@ -1,0 +1,161 @@
+"""Random modules of ordinary operations are converted and stream exactly, or are refused where they can't be streamed."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import continual as co
+from tests.contract import assert_equal, random_split
+from tests.graph import joints
+from tests.graph.confirm import faults, unstreamable
+from tests.graph.drafts import BEYOND, Draft
+from tests.graph.programs import Op, Program
+from tests.graph.random_modules import RandomModule, inputs_like, random_modules
+from tests.graph.streaming import as_windows, listed, stream
+
+EXAMPLES = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else settings().max_examples
+PARTS = 4  # one test each, so that workers share them
+
+
+def check_stream(m: RandomModule, net: Any, seed: int) -> None:
+    """The clip, some splits into chunks and steps, and clips of other lengths."""
+    rng = random.Random(seed)
+    inputs, frames = m.inputs, m.frames
+    with torch.no_grad():
+        want = as_windows(m.module(*inputs), m.out_times)
+        assert_equal(as_windows(net(*inputs), m.out_times), want, "forward")
+        for sizes in ([1] * frames + [0], [frames], random_split(frames, rng), random_split(frames, rng)):
+            got, _ = stream(net, inputs, m.time_dims, m.out_times, sizes, lambda: rng.random() < 0.7)
+            assert_equal(got, want, f"chunks {sizes}")
+        for other in (frames + rng.randint(1, 7), 2 * frames, frames - 1) if m.any_length else ():
+            clips = m.clips(other, rng.randint(1, 3))
+            try:
+                want = listed(m.module(*clips))
+            except RuntimeError:
+                continue  # lengths that the module refuses
+            assert_equal(listed(net(*clips)), want, f"forward on {other} frames")
+            sizes = random_split(other, rng)
+            got, _ = stream(net, clips, m.time_dims, m.out_times, sizes, lambda: rng.random() < 0.7)
+            assert_equal(got, want, f"{other} frames in chunks {sizes}")
+    assert list(net.state_dict()) == list(m.module.state_dict())
+
+
+def check_refusal(m: RandomModule, error: co.NotStreamable) -> None:
+    """Each line that is named can't be streamed, and each in which this begins is named."""
+    named = {int(i) for i in re.findall(r"\bops\.(\d+)\b", str(error))}
+    bad = unstreamable(m)
+    more = f"{error}\nlines that can't be streamed: {bad}"
+    assert named, f"no line is named: {more}"
+    assert not [i for i in named if i not in bad], f"refused, and nothing is wrong with it: {more}"
+    assert not [i for i in faults(m, bad) if i not in named], f"a fault is not named: {more}"
+
+
+def converted(m: RandomModule) -> Any:
+    """The twin, or ``None`` if it is refused for a reason that holds."""
+    try:
+        return co.continual(m.module, m.clip, **m.options)
+    except co.NotStreamable as error:
+        check_refusal(m, error)
+        return None
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@given(data=st.data())
+@settings(max_examples=EXAMPLES // PARTS)
+def test_converted_or_refused(part: int, data: st.DataObject):
+    m = data.draw(random_modules(most=3 + 2 * part))
+    net = converted(m)
+    event("refused" if net is None else "converted")
+    if net is not None:
+        check_stream(m, net, seed=part)
+
+
+@given(m=random_modules(faults=0))
+@settings(max_examples=EXAMPLES // 10)
+def test_contract(m: RandomModule):
+    net = converted(m)
+    if net is not None:
+        report = co.verify(net, m.clip, reference=m.module, splits=3, raise_on_fail=False)
+        assert report.passed, str(report)
+
+
+# ---- the tests, tested --------------------------------------------------------------------------------------------------
+
+
+@given(m=random_modules(faults=0, most=9))
+@settings(max_examples=EXAMPLES)
+def test_what_has_no_fault_is_not_said_to_have_one(m: RandomModule):
+    assert not unstreamable(m)
+
+
+def draft(dims: str) -> Draft:
+    """A stream of 12 frames to add lines to; nothing is drawn at random."""
+    shape = {"B": 2, "T": 12, "C": 3, "S": 2}
+    x = torch.zeros([shape[letter] for letter in dims], dtype=torch.float64)
+    d = Draft(lambda strategy: 0, [(dims, [inputs_like(dims, x, 12 + n, 2, 1) for n in BEYOND])])
+    return d
+
+
+def faulty(code: str, dims: str, **parts: nn.Module) -> RandomModule:
+    """A line between two others that can be streamed."""
+    d = draft(dims)
+    first = d.add("torch.tanh(x) + 0.1 * x", dims, d.values[0])
+    d.add("F.relu(x) + 1", dims, d.add(code, dims, first, **parts))
+    return RandomModule(Program(d.ops, 1, [3]).eval(), (d.values[0].example,), (dims,) * 4, True)
+
+
+FAULTS = [
+    *((code.format(t=2, b=0, c=1), "BCT") for code in joints.ANYWHERE),
+    *((code.format(t=1, b=0, c=2), "BTC") for code in joints.ANYWHERE),
+    *((code.format(pad=(2, 1)), "BCT") for code in joints.BEFORE_TIME),
+    *((code.format(pad=(0, 0, 2, 1)), "BCTS") for code in joints.BEFORE_TIME),
+    *((code, "BTC") for code in joints.TOKENS if "self" not in code),
+]
+
+
+@pytest.mark.parametrize("code, dims", FAULTS)
+def test_each_fault_is_refused(code: str, dims: str):
+    m = faulty(code, dims)
+    assert list(faults(m, unstreamable(m))) == [1]
+    with pytest.raises(co.NotStreamable) as caught:
+        co.continual(m.module, m.clip, **m.options)
+    check_refusal(m, caught.value)
+    assert "ops.0" not in str(caught.value)
+    assert "ops.2" not in str(caught.value)
+
+
+def test_a_wrong_twin_is_found():
+    """Streams of other weights, of a delayed module and of one that forgets differ from the module."""
+    x = inputs_like("BCT", torch.zeros(2, 3, 12), 12, 2, 1)
+    lines = ["self.conv(x)", "torch.tanh(x)"]
+    make = [lambda line: Op(line, [0], conv=nn.Conv1d(3, 3, 3, padding=1)), lambda line: Op(line, [1])]
+    module = Program([one(line) for one, line in zip(make, lines)], 1, [2]).double().eval()
+    m = RandomModule(module, (x,), ("BCT",) * 3, True)
+    net = co.continual(module, x)
+    check_stream(m, net, 0)
+    other = Program([one(line) for one, line in zip(make, lines)], 1, [2]).double().eval()
+    with pytest.raises(AssertionError, match="forward"):
+        check_stream(m, co.continual(other, x), 0)
+    net.forward_steps = lambda *chunk, pad_end=False: type(net).forward_steps(net, *chunk, pad_end=False)
+    with pytest.raises(AssertionError, match="chunks"):
+        check_stream(m, net, 0)
+
+
+def test_programs_print_as_the_code_that_they_are():
+    conv = Op("self.conv(x)", [0], conv=nn.Conv1d(3, 2, 3))
+    cut = Op("x[:, :, 1:-1] * torch.exp(y)", [0, 1])
+    assert repr(Program([conv, cut], 1, [2])).splitlines() == [
+        "def forward(x0):",
+        "x1 = self.conv(x0)    # conv: Conv1d(3, 2, kernel_size=(3,), stride=(1,))",
+        "x2 = x0[:, :, 1:-1] * torch.exp(x1)",
+        "return x2",
+    ]
