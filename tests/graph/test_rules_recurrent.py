@@ -108,9 +108,11 @@ ROWS = [
 
 TOKENS: dict = {"shape": (2, 7, 3), "time": 1}
 REFUSED = [
-    no("bidirectional", lambda: Around(nn.LSTM(3, 4, batch_first=True, bidirectional=True), ""), "reads the clip from its end", "bidirectional=False",
+    no("bidirectional", lambda: Around(nn.LSTM(3, 4, batch_first=True, bidirectional=True), ""), "reads the clip from its end",
+        "bidirectional=False",
        op="lstm", **TOKENS),
-    no("bidirectional gru", lambda: Around(nn.GRU(3, 4, batch_first=True, bidirectional=True), ""), "reads the clip from its end", "bidirectional=False",
+    no("bidirectional gru", lambda: Around(nn.GRU(3, 4, batch_first=True, bidirectional=True), ""), "reads the clip from its end",
+        "bidirectional=False",
        op="gru", **TOKENS),
     no("from ones", lambda: Around(nn.GRU(3, 4, batch_first=True), "ones"), "hidden state other than zero", "set_state", **TOKENS),
     no("the cell state", lambda: Around(nn.LSTM(3, 4, batch_first=True), "c"), "cell state", "hidden state h", **TOKENS),

@@ -30,21 +30,29 @@ ROWS = [
     fn("to a size of space", lambda x: F.interpolate(x, size=(x.shape[2], 7), mode="bilinear"), **IMAGES, delay=0),
     fn("to a size of space, aligned corners", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), size=(7, 5), mode="bilinear",
        align_corners=True).unflatten(0, (x.shape[0], -1)), **VIDEO, delay=0),
-    fn("images, bicubic", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), scale_factor=2, mode="bicubic").unflatten(0, (-1, x.shape[2])),
+    fn("images, bicubic", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), scale_factor=2, mode="bicubic").unflatten(0, (-1,
+        x.shape[2])),
        **VIDEO, delay=0),
-    fn("images to half, antialiased", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), size=(2, 2), mode="bilinear", antialias=True).unflatten(
+    fn("images to half, antialiased", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), size=(2, 2), mode="bilinear",
+        antialias=True).unflatten(
        0, (-1, x.shape[2])), **VIDEO, delay=0, verify=False),
-    fn("area of images", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), size=(2, 3), mode="area").unflatten(0, (-1, x.shape[2])), **VIDEO,
+    fn("area of images", lambda x: F.interpolate(x.transpose(1, 2).flatten(0, 1), size=(2, 3), mode="area").unflatten(0, (-1,
+        x.shape[2])), **VIDEO,
        delay=0),
     fn("area of space of video", lambda x: F.interpolate(x, size=(x.shape[2], 2, 3), mode="area"), **VIDEO, delay=0),
+    fn("by one and a half", lambda x: F.interpolate(x, scale_factor=1.5, mode="linear"), shape=(2, 3, 12)),
+    fn("bicubic", lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), **IMAGES),
     fn("half the frames, nearest", lambda x: F.interpolate(x, scale_factor=0.5), shape=(2, 3, 12), other=4),
-    fn("down and up to the length of a skip", lambda x: x + F.interpolate(F.avg_pool1d(x, 2), size=x.shape[2]), shape=(2, 3, 12), other=4),
+    fn("down and up to the length of a skip", lambda x: x + F.interpolate(F.avg_pool1d(x, 2), size=x.shape[2]), shape=(2, 3, 12),
+        other=4),
     fn("down and up, linear", lambda m, x: F.interpolate(F.conv1d(x, m.w, stride=2, padding=1), size=x.shape[-1:], mode="linear"),
        params={"w": (4, 3, 4)}, shape=(2, 3, 12), other=4),
-    fn("down by 4 and up to the skip, images", lambda x: x * F.interpolate(F.max_pool2d(x, (4, 2)), x.shape[2:]), shape=(2, 3, 12, 4), other=4),
+    fn("down by 4 and up to the skip, images", lambda x: x * F.interpolate(F.max_pool2d(x, (4, 2)), x.shape[2:]), shape=(2, 3, 12, 4),
+        other=4),
     fn("repeated frames", lambda x: x.repeat_interleave(2, 2)),
     fn("repeated frames by stacking", lambda x: x.unsqueeze(3).expand(-1, -1, -1, 2).sum(3), delay=0),
-    fn("grid sample of frames", lambda x: F.grid_sample(x.transpose(1, 2).flatten(0, 1), torch.linspace(-1, 1, 8, dtype=x.dtype).view(1, 2, 2, 2)
+    fn("grid sample of frames", lambda x: F.grid_sample(x.transpose(1, 2).flatten(0, 1), torch.linspace(-1, 1, 8, dtype=x.dtype).view(1,
+        2, 2, 2)
        .expand(x.shape[0] * x.shape[2], -1, -1, -1), align_corners=False).unflatten(0, (x.shape[0], -1)), **VIDEO, delay=0, verify=False),
 ]  # fmt: skip
 
@@ -68,14 +76,15 @@ REFUSED = [
     no("to a fixed number of frames", lambda x: F.interpolate(x, size=20), "whatever the length of the clip", "scale_factor"),
     no("aligned corners", lambda: nn.Upsample(scale_factor=2, mode="linear", align_corners=True), "depend on the length of the clip",
        "align_corners=False"),
-    no("aligned corners over time and space", lambda: nn.UpsamplingBilinear2d(scale_factor=2), "depend on the length", "align_corners=False",
+    no("aligned corners over time and space", lambda: nn.UpsamplingBilinear2d(scale_factor=2), "depend on the length",
+        "align_corners=False",
        shape=(2, 3, 6, 4)),
-    no("by one and a half", lambda x: F.interpolate(x, scale_factor=1.5, mode="linear"), "whole|1.5", "whole factor|scale_factor", shape=(2, 3, 12)),
-    no("merged time", lambda x: F.interpolate(x.flatten(2), scale_factor=2), "merged with another", "dimension of its own", shape=(2, 3, 6, 4)),
-    no("bicubic over time", lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"), "cubic", "interpolate|linear", shape=(2, 3, 6, 4)),
+    no("merged time", lambda x: F.interpolate(x.flatten(2), scale_factor=2), "merged with another", "dimension of its own", shape=(2, 3,
+        6, 4)),
     no("area over time", lambda x: F.interpolate(x, size=x.shape[2] // 2, mode="area"), "bins", "fixed kernel", shape=(2, 3, 12)),
-    no("grid sample over time", lambda: Fn(lambda m, x: F.grid_sample(x, m.g.expand(x.shape[0], -1, -1, -1), align_corners=False), g=(1, 2, 2, 2)),
-       "grid_sample|samples", "frame|interpolate", shape=(2, 3, 6, 4)),
+    no("grid sample over time", lambda: Fn(lambda m, x: F.grid_sample(x, m.g.expand(x.shape[0], -1, -1, -1), align_corners=False), g=(1,
+        2, 2, 2)),
+       "takes samples between frames", "frame by frame", shape=(2, 3, 6, 4)),
 ]  # fmt: skip
 
 

@@ -183,8 +183,10 @@ def with_time(b: Builder, call: Call, x: Stream, dims: list[int], keep: bool, wh
     at = next(d for d in new if x.dims[d] == (TIME,))
     others = [d for d in new if d != at]
     if others and call.name == "aten.max.dim" and pick == 0:
-        dims = tuple(() if i in others else d for i, d in enumerate(x.dims))
-        x = b.local(call, dims, x, target="aten.amax.default", args=(Ref(x.slot), others, True), kwargs={}, inputs=[x], dtype=x.dtype)
+        left = tuple(() if i in others else d for i, d in enumerate(x.dims))
+        x = b.local(
+            call, left, x, target="aten.amax.default", args=(Ref(x.slot), others, True), kwargs={}, inputs=[x], dtype=x.dtype
+        )
     elif others and what in IN_TURN:
         x = local_reduction(b, call, x, others, keep=True)
     elif others and isinstance(call.get("dim"), int):  # torch takes one dimension: what is merged there stays so
