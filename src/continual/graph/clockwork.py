@@ -19,6 +19,7 @@ from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
 if TYPE_CHECKING:
     from .mutation import Mutations
 
+HANDED = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
 
 
@@ -74,6 +75,17 @@ class Clockwork(Emission):
         made = Stream(self.slot(), ((TIME,),), stream.wire, torch.long)
         self.instructions.append(Positions(path, "positions", source, (stream.slot,), made.slot, stream.wire, self.kid(), limit))
         return made
+
+    def limit(self, stream: Stream, rows: int) -> None:
+        """Note that a table has so many rows for positions: there the stream ends. Other indices are left alone."""
+        makers, offset = {slot: i for i in self.instructions for slot in i.outs}, 0
+        maker = makers.get(stream.slot)
+        while isinstance(maker, Op) and maker.target in HANDED and maker.inputs:
+            offset += maker.args[1] if maker.target == "aten.add.Scalar" else 0
+            maker = makers.get(maker.inputs[0])
+        if isinstance(maker, Positions):
+            maker.limit = min(rows - offset, rows - offset if maker.limit is None else maker.limit)
+            self.notes.append(f"{maker.path}: positions for {maker.limit} frames; the stream ends there")
 
     def _arange(self, node: Fx, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
         start, step = args.get("start") or 0, args.get("step") or 1

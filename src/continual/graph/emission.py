@@ -229,6 +229,10 @@ class Emission:
         label: str = "", windows: bool | None = None, fill: float | None = None,
     ) -> Stream:  # fmt: skip
         """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""
+        if not any(BATCH in d for d in stream.dims):
+            raise Refused(
+                f"`{call.op}` works over time on positions alone, which have no rows", "positions by torch.arange(x.shape[time])"
+            )
         wire = self.wires.then(stream.wire, module.timing)
         windowed = stream.windows if windows is None else windows
         made = Stream(self.slot(), dims, wire, self.dtype(call), windowed, fill)

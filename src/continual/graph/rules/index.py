@@ -22,6 +22,8 @@ def index_select(b: Builder, call: Call) -> Stream:
     x, index = call["self"], call["index"]
     if isinstance(x, Const) or x.wire < 0 <= getattr(index, "wire", -1):
         dim = int(call["dim"]) % len(x.dims)
+        if isinstance(x, Const):
+            b.limit(index, x.value.shape[dim])
         return b.local(call, with_dim(x.dims, dim, index.dims[0] if index.dims else ()), lead(call.streams))
     dim = _besides(b, call, x)
     if isinstance(index, Stream):
@@ -67,6 +69,9 @@ def index(b: Builder, call: Call) -> Stream:
     if isinstance(x, Stream) and any(isinstance(v, Stream) for v in chosen):
         raise Refused("indexing by values of the stream", "torch.gather, torch.where, or embedding")
     layouts = _joined([v.dims for v in chosen])
+    for place, v in zip(places, chosen, strict=True):
+        if isinstance(x, Const) and isinstance(v, Stream):
+            b.limit(v, x.value.shape[place])
     rest = [d for i, d in enumerate(x.dims) if i not in places]
     at = places[0] if places == list(range(places[0], places[0] + len(places))) else 0
     args = (Ref(x.slot), places, [Ref(v.slot) for v in chosen])
