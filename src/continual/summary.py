@@ -72,10 +72,14 @@ class Summary:
         return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
     def _cells(self, row: Row) -> tuple[str, ...]:
-        depth = row.path.count(".") + 1 if row.path else 0
+        above = [
+            r.path for r in self.rows if r.path and row.path.startswith(f"{r.path}.")
+        ]  # the modules that have rows of their own
+        depth = len(above) + bool(row.path)
+        name = row.path[len(max(above, key=len)) + 1 :] if above else row.path
         delay = f"{row.delay}" if self.rate is None else f"{row.delay} ({1000 * row.delay / self.rate:.1f})"
         return (
-            "  " * depth + (row.path.rpartition(".")[2] or "network"),
+            "  " * depth + (name or "network"),
             row.type,
             f"{row.params:,}",
             f"{float(row.macs_step):,.0f}",

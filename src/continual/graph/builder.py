@@ -110,24 +110,26 @@ class Builder(Clockwork):
         path = self.unique(self.name_of(call))
         self.refusals.append(Refusal(module_path(node), name.strip("_"), source_line(node), reason, remedy, row=path))
         val = node.meta.get("val")
-        return [self._stand_in(node, path, v) for v in val] if isinstance(val, (list, tuple)) else self._stand_in(node, path, val)
+        given = [v for v in leaves([self.values.get(a) for a in node.all_input_nodes]) if isinstance(v, Stream)]
+        slot = self.slot()
+        if given:
+            slots = tuple(s.slot for s in given)
+            self.instructions.append(
+                Op(path, name.strip("_"), source_line(node), "aten.alias.default", (), {}, slots, slot, max(given[0].wire, 0))
+            )
+        if isinstance(val, (list, tuple)):
+            return [self._stand_in(given, slot, v) for v in val]
+        return self._stand_in(given, slot, val)
 
-    def _stand_in(self, node: Fx, path: str, val: Any) -> Value:
+    def _stand_in(self, given: list[Stream], slot: int, val: Any) -> Value:
+        """What a refused operation gives, as far as it can be guessed of its shape."""
         try:
             shape = tuple(hint(s) for s in val.shape) if isinstance(val, Tensor) else ()
         except Refused:
             shape = ()
-        given = [v for v in leaves([self.values.get(a) for a in node.all_input_nodes]) if isinstance(v, Stream)]
-        if not given:
+        if not given or not isinstance(val, Tensor) or len(shape) != self.rank(given[0]):
             return Unknown(shape)
-        first, slots = given[0], tuple(s.slot for s in given)
-        slot = self.slot()
-        label = self.refusals[-1].op
-        self.instructions.append(
-            Op(path, label, source_line(node), "aten.alias.default", (), {}, slots, slot, max(first.wire, 0))
-        )
-        if not isinstance(val, Tensor) or len(shape) != self.rank(first):
-            return Unknown(shape)
+        first = given[0]
         dims = tuple(d if s == t else fixed((t,))[0] for d, s, t in zip(first.dims, self.shape(first), shape, strict=True))
         whole = where(dims, TIME) is not None and where(dims, BATCH) is not None
         return Stream(slot, dims, first.wire, val.dtype, first.windows) if whole else Unknown(shape)

@@ -372,11 +372,15 @@ class Emission:
     def name_of(self, call: Call) -> str:
         """The path of the module, if it is one of torch's and so a single operation; else with the operation."""
         path = module_path(call.node)
-        stack = call.node.meta.get("nn_module_stack") or {}
-        kind = next(reversed(stack.values()))[1] if stack else ""
-        kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        alone = path and kind.startswith(("torch.nn.modules", "torch.nn.utils.parametrize")) and "container" not in kind
-        return path if alone else f"{path}.{call.op}".lstrip(".")
+        parts = self.parts
+        return path if path in parts else f"{path}.{call.op}".lstrip(".")
+
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """The paths of modules that are one of torch's own, and so a single operation."""
+        own = {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Module)}
+        own -= {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict}
+        return frozenset(name for name, part in self.module.named_modules() if name and own & set(type(part).__mro__))
 
     def unique(self, path: str) -> str:
         """A path that is not taken yet."""
