@@ -17,7 +17,7 @@ from .decomposition import paired, taken_apart
 from .layout import BATCH, TIME, fixed, where
 from .mutation import Mutations
 from .program import Home, Op, Shape, resolve
-from .values import STILL, Clocked, Const, Fragment, Size, Stream, Unknown, Value
+from .values import STILL, Clocked, Const, Fragment, Size, Stream, Unknown, Value, Varying
 
 
 def rule_of(name: str) -> Rule | None:
@@ -26,6 +26,13 @@ def rule_of(name: str) -> Rule | None:
     if found is None and torch.Tag.pointwise in getattr(resolve(name), "tags", ()):
         found = RULES["pointwise"]
     return found
+
+
+def settled(value: Value) -> Value:
+    """A number beside windows of the clip: they are as long as the example, so it is that of the example."""
+    if isinstance(value, (list, tuple)):
+        return [settled(v) for v in value]
+    return value.values[0] if isinstance(value, (Size, Varying)) else value
 
 
 class Builder(Clockwork):
@@ -146,6 +153,8 @@ class Builder(Clockwork):
             return self._in_parts(node, name, args)
         if name not in APART:
             call = self.together(call)
+        if (moving := [s for s in call.streams if s.wire != STILL]) and all(s.windows for s in moving):
+            call = replace(call, args={n: settled(v) for n, v in call.args.items()})
         if name not in KEEPS_CLOCKED and any(isinstance(v, Clocked) for v in values):
             beside = next((s for s in call.streams if s.wire != STILL), call.streams[0])
             call = replace(call, args={n: self._materialised(v, beside) for n, v in call.args.items()})

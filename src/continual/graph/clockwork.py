@@ -11,7 +11,7 @@ from torch.fx import Node as Fx
 
 from .call import Call, Refused
 from .emission import Emission
-from .layout import BATCH, TIME, fixed
+from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
 from .queues import Positions
 from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
@@ -19,6 +19,7 @@ from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
 if TYPE_CHECKING:
     from .mutation import Mutations
 
+HANDED = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
 
 
@@ -50,10 +51,10 @@ class Clockwork(Emission):
         if name in ("aten.arange.default", "aten.arange.start", "aten.arange.start_step"):
             return self._arange(node, args, stream, length)
         if name in CREATION:
-            return self._created(node, name, args, positional, stream, length)
+            return self._created(node, name, args, positional, stream)
         source = args.get("self")
         if name in ("aten.expand.default", "aten.repeat.default") and isinstance(source, Const):
-            return self._for_rows(node, name, source, args)
+            return self._for_rows(node, name, source, args, stream)
         if name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(node, source, args, stream, length)
         given = {n: self._materialised(v, stream) for n, v in args.items()}
@@ -74,6 +75,17 @@ class Clockwork(Emission):
         made = Stream(self.slot(), ((TIME,),), stream.wire, torch.long)
         self.instructions.append(Positions(path, "positions", source, (stream.slot,), made.slot, stream.wire, self.kid(), limit))
         return made
+
+    def limit(self, stream: Stream, rows: int) -> None:
+        """Note that a table has so many rows for positions: there the stream ends. Other indices are left alone."""
+        makers, offset = {slot: i for i in self.instructions for slot in i.outs}, 0
+        maker = makers.get(stream.slot)
+        while isinstance(maker, Op) and maker.target in HANDED and maker.inputs:
+            offset += maker.args[1] if maker.target == "aten.add.Scalar" else 0
+            maker = makers.get(maker.inputs[0])
+        if isinstance(maker, Positions):
+            maker.limit = min(rows - offset, rows - offset if maker.limit is None else maker.limit)
+            self.notes.append(f"{maker.path}: positions for {maker.limit} frames; the stream ends there")
 
     def _arange(self, node: Fx, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
         start, step = args.get("start") or 0, args.get("step") or 1
@@ -101,26 +113,13 @@ class Clockwork(Emission):
         self.instructions.append(Op(path, label, source, target, tuple(args), {}, (stream.slot,), made.slot, stream.wire))
         return made
 
-    def _created(
-        self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...], stream: Stream, length: Size
-    ) -> Stream:
+    def _created(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...], stream: Stream) -> Stream:
         """zeros, ones, full … with a dimension of time."""
-        times = length.values
-        dims: list[Any] = []
-        for size in args["size"]:
-            size = Size.of(size, 5)
-            if size.values[:3] == times[:3]:
-                dims.append((TIME,))
-            elif size.varies and size.values == self.batches:
-                dims.append((BATCH,))
-            elif size.varies and size.values[:3] == tuple(b * t for b, t in zip(self.batches, times, strict=True))[:3]:
-                dims.append((BATCH, TIME))
-            else:
-                dims.append(fixed((self.number(size, "a size"),))[0])
-        given = {n: self.template(v) for n, v in args.items() if n != "size"} | {"size": Shape(tuple(dims))}
+        dims = self.layout(args["size"], stream.wire)
+        given = {n: self.template(v) for n, v in args.items() if n != "size"} | {"size": Shape(dims)}
         value = {"zeros": 0.0, "ones": 1.0}.get(name.split(".")[1], args.get("fill_value"))
         wire = stream.wire if any(TIME in d for d in dims) else STILL
-        made = Stream(self.slot(), tuple(dims), wire, node.meta["val"].dtype, fill=value)
+        made = Stream(self.slot(), dims, wire, node.meta["val"].dtype, fill=value)
         path, label, source = self.place(self._call(node, name, {}))
         call_args = tuple(given[n] for n in positional)
         kwargs = {n: v for n, v in given.items() if n not in positional}
@@ -128,14 +127,16 @@ class Clockwork(Emission):
         self.instructions.append(Op(path, label, source, name, call_args, kwargs, slots, made.slot, max(wire, 0)))
         return made
 
-    def _for_rows(self, node: Fx, name: str, source: Const, args: dict[str, Value]) -> Stream:
-        """A constant for every row of the batch; over time it stays one frame, which others repeat."""
+    def _for_rows(self, node: Fx, name: str, source: Const, args: dict[str, Value], stream: Stream) -> Stream:
+        """A constant for every row of the batch; over time it stays one frame, which others repeat, unless frames are rows."""
         sizes = [Size.of(v, len(self.lengths)) for v in args.get("size") or args["repeats"]]
         new = len(sizes) - len(source.dims)
         dims: list[Any] = []
         for i, size in enumerate(sizes):
             own = source.dims[i - new] if i >= new else ()
-            if size.varies and (own or size.values != self.batches):
+            if size.varies and not own and self.layout([size], stream.wire) == ((BATCH, TIME),):
+                dims.append((BATCH, TIME))
+            elif size.varies and (own or size.values != self.batches):
                 if own or name == "aten.repeat.default":
                     raise Refused("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
                 dims.append(())
@@ -146,7 +147,13 @@ class Clockwork(Emission):
             else:
                 dims.append(own if own or size.now in (-1, 1) else (size.now,))
         call = Call(node, "aten.expand.default", {}, ())
-        made = self.still(call, tuple(dims), (Ref(source.slot), Shape(tuple(dims))), {}, source.value.dtype)
+        given = Ref(source.slot), Shape(tuple(dims))
+        if any(TIME in d for d in dims):
+            made = self.local(
+                call, tuple(dims), stream, args=given, kwargs={}, inputs=[stream], dtype=source.value.dtype, windows=False
+            )
+        else:
+            made = self.still(call, tuple(dims), given, {}, source.value.dtype)
         return replace(made, fill=source.fill)
 
     def _rows(self, node: Fx, table: Const, args: dict[str, Value], stream: Stream, length: Size) -> Stream:

@@ -17,7 +17,7 @@ from ..module import CoModule
 from ..rows import Refusal
 from .call import Call, Refused, Source, leaves
 from .capture import Captured, module_path, source_line
-from .layout import BATCH, TIME, Dims, View, fixed, shape_of
+from .layout import BATCH, TIME, Dim, Dims, View, fixed, shape_of
 from .program import Home, Instruction, Layer, Op, Ref, Shape
 from .queues import Meet
 from .values import STILL, Const, Size, Stream, Unknown, Value, Varying
@@ -111,6 +111,24 @@ class Emission:
                 "make it a fixed number: a stream has no length",
             )
         return value
+
+    def layout(self, sizes: Sequence[Value], wire: int) -> Dims:
+        """The layout that a list of sizes means beside frames of a wire."""
+        length = self.length(wire)
+        both = Size(tuple(b * t for b, t in zip(self.batches, length.values, strict=True)))
+        dims: list[Dim] = []
+        for given in sizes:
+            size = Size.of(given, len(self.lengths))
+            baked = not self.captured.symbolic and size.steady and size.now == length.now > 1  # the export knows one length alone
+            if size.varies and size.values == self.batches:
+                dims.append((BATCH,))
+            elif length.varies and (baked or size.values[:3] == length.values[:3]):
+                dims.append((TIME,))
+            elif length.varies and size.values[:3] == both.values[:3]:
+                dims.append((BATCH, TIME))
+            else:
+                dims.append(fixed((self.number(size, "a size"),))[0])
+        return tuple(dims)
 
     # ---- what rules give --------------------------------------------------------------------------------------------
 
@@ -211,6 +229,10 @@ class Emission:
         label: str = "", windows: bool | None = None, fill: float | None = None,
     ) -> Stream:  # fmt: skip
         """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""
+        if not any(BATCH in d for d in stream.dims):
+            raise Refused(
+                f"`{call.op}` works over time on positions alone, which have no rows", "positions by torch.arange(x.shape[time])"
+            )
         wire = self.wires.then(stream.wire, module.timing)
         windowed = stream.windows if windows is None else windows
         made = Stream(self.slot(), dims, wire, self.dtype(call), windowed, fill)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..cumulative import _Cumulative
 from ..errors import NotStreamable
 from ..module import CoModule
 from ..state import Call, Frame, Node
@@ -84,23 +86,39 @@ class Windowed(SlidingWindow):
 
 
 class Reduction(Windowed):
-    """A reduction over the frames of a window, by the name of torch's operation."""
+    """A reduction over the frames of a window, by the name of torch's operation.
+
+    Args:
+        size: frames in a window.
+        target: the operation, which takes ``dim``.
+        options: its other arguments.
+        trailing: as in :class:`Windowed`.
+        pick: which of its results is meant, if it gives several.
+        others: dimensions of a chunk over which it goes too; they are left with a size of 1.
+    """
 
     def __init__(
-        self, size: int, target: str, options: dict[str, Any] | None = None, trailing: bool = False, pick: int | None = None
-    ):
+        self, size: int, target: str, options: dict[str, Any] | None = None, trailing: bool = False, pick: int | None = None,
+        others: Sequence[int] = (),
+    ):  # fmt: skip
         super().__init__(size, trailing=trailing)
-        self.target, self.options, self.pick = target, options or {}, pick
+        self.target, self.options, self.pick, self.others = target, options or {}, pick, tuple(others)
+        schema = {a.name: a for a in resolve(target)._schema.arguments}  # type: ignore[attr-defined]
+        self._many = "List" in str(schema["dim"].real_type) if "dim" in schema else False
 
     @property
     def kind(self) -> str:
-        return f"Reduction {self.target} {self.options} {self.timing}"
+        return f"Reduction {self.target} {self.options} {self.others} {self.timing}"
 
     def of_windows(self, windows: Tensor, present: Tensor | None) -> Tensor:
         if present is not None:
             return self._partial(windows, present)
-        y = resolve(self.target)(windows, -1, **self.options)
-        return y if self.pick is None else y[self.pick]
+        dims = [*self.others, -1]
+        y: Any = resolve(self.target)(windows, dim=dims if self._many else -1, **self.options)
+        y = y if self.pick is None else y[self.pick]
+        for dim in sorted(self.others):
+            y = y.unsqueeze(dim)
+        return cast(Tensor, y)
 
     def _partial(self, windows: Tensor, present: Tensor) -> Tensor:
         """Means and maxima of the frames that there are."""
@@ -110,6 +128,33 @@ class Reduction(Windowed):
             return windows.masked_fill(~there, -torch.inf).amax(-1)
         count = present.view(-1, *(1,) * (windows.ndim - 4)).to(windows.dtype)
         return windows.masked_fill(~there, 0.0).sum(-1) / count
+
+
+class CumulativeProduct(_Cumulative):
+    """The product of all frames up to now."""
+
+    nothing = 1.0
+
+    def refuses(self, dtype: torch.dtype) -> bool:
+        return not dtype.is_floating_point
+
+    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+        return torch.cat((before.unsqueeze(2), x), 2).cumprod(2)[:, :, 1:]
+
+    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+        return before * x
+
+
+class LogCumulativeSumExp(CumulativeProduct):
+    """The logarithm of the sum of the exponentials of all frames up to now."""
+
+    nothing = -math.inf
+
+    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+        return torch.cat((before.unsqueeze(2), x), 2).logcumsumexp(2)[:, :, 1:]
+
+    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+        return torch.logaddexp(before, x)
 
 
 class WindowLinear(Windowed):

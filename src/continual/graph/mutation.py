@@ -40,6 +40,11 @@ HANDED_ON = {"alias", "detach", "contiguous", "to", "lift_fresh", "lift_fresh_co
 LAYOUT = {"detach_", "squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_"}  # they write into no element
 
 
+def functional(name: str) -> str:
+    """The name of an operation that makes a tensor of its own, where this one changes the layout of a given one."""
+    return "aten.transpose.int" if name == "aten.transpose_.default" else name.replace("_.", ".", 1)
+
+
 def op_of(node: Fx) -> str:
     """The name of a node's operation, without the library's."""
     return str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
@@ -136,7 +141,7 @@ class Mutations:
             return self.value(self._of[node]) if again else self._write(node, name)
         self._look(node, again)
         _, args, positional = self.bound(node)
-        return builder.apply_named(node, name.replace("_.", ".") if op_of(node) in LAYOUT else name, args, positional)
+        return builder.apply_named(node, functional(name) if op_of(node) in LAYOUT else name, args, positional)
 
     def _look(self, node: Fx, again: bool) -> None:
         """Note what a view looks at."""
@@ -231,7 +236,7 @@ class Mutations:
         maker: Fx = view.args[0] if view.target is operator.getitem else view  # type: ignore[assignment]
         _, args, positional = self.bound(maker)
         first = next(iter(args))
-        name = str(maker.target).replace("_.", ".") if op_of(maker) in LAYOUT else str(maker.target)
+        name = functional(str(maker.target)) if op_of(maker) in LAYOUT else str(maker.target)
         found = self._builder.apply_named(maker, name, args | {first: base}, positional)
         return found[view.args[1]] if view.target is operator.getitem else found
 
@@ -265,5 +270,5 @@ def _order(view: Fx) -> list[int]:
     source: Fx = view.args[0]  # type: ignore[assignment]
     marks = torch.empty(tuple(range(2, 2 + source.meta["val"].ndim)), device="meta")
     name = str(view.target)
-    turned = resolve(name.replace("_.", ".") if op_of(view) in LAYOUT else name)(marks, *view.args[1:], **view.kwargs)
+    turned = resolve(functional(name) if op_of(view) in LAYOUT else name)(marks, *view.args[1:], **view.kwargs)
     return [s - 2 for s in turned.shape]

@@ -204,7 +204,7 @@ def filled_like(b: Builder, call: Call) -> Stream:
 def filled_new(b: Builder, call: Call) -> Value:
     """A constant of a fixed size, or frames of one value."""
     like: Stream = call["self"]
-    dims = sizes(b, call["size"], [like])
+    dims = b.layout(call["size"], like.wire)
     args = [Shape(dims) if n == "size" else b.template(call[n]) for n in call.positional]
     kwargs = {n: b.template(v) for n, v in call.args.items() if n not in call.positional}
     fill = {"new_zeros": 0.0, "new_ones": 1.0}.get(call.op, call.get("fill_value"))
@@ -213,27 +213,3 @@ def filled_new(b: Builder, call: Call) -> Value:
     args = [Shape(dims), 0.0 if fill is None else fill]
     kwargs = {"dtype": b.dtype(call), "device": Home()}
     return replace(b.still(replace(call, name="aten.full.default"), dims, args, kwargs, b.dtype(call)), fill=fill)
-
-
-def sizes(b: Builder, given: list[Value], near: list[Stream]) -> Dims:
-    """The layout that a list of sizes means beside some streams."""
-    from ..values import Size
-
-    length = next((b.length(s.wire) for s in near if s.wire >= 0), None)
-    dims: list[tuple[int | str, ...]] = []
-    for size in given:
-        s = Size.of(size, len(b.lengths))
-        if s.varies and s.values == b.batches:
-            dims.append((BATCH,))
-        elif length is not None and length.varies and s.values[:3] == length.values[:3]:
-            dims.append((TIME,))
-        elif (
-            length is not None
-            and length.varies
-            and s.values[:3] == tuple(x * y for x, y in zip(b.batches, length.values, strict=True))[:3]
-        ):
-            dims.append((BATCH, TIME))
-        else:
-            value = b.number(s, "a size")
-            dims.append((value,) if value != 1 else ())
-    return tuple(dims)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
-from ..layout import BATCH, TIME, Dims, joined_dims
-from ..program import Ref, Shape, resolve
-from ..values import Const, Stream, Value
+from ..call import Call, Refused, rule
+from ..layout import Dims, joined_dims
+from ..program import Ref
+from ..values import Const, Stream
 from .elementwise import lead
-from .parts import alone, whole, with_dim
+from .parts import alone, positional, spread_out, whole, with_dim
 from .resample import over_time
 
 FRAMES = "slices, or pooling"
@@ -24,6 +22,8 @@ def index_select(b: Builder, call: Call) -> Stream:
     x, index = call["self"], call["index"]
     if isinstance(x, Const) or x.wire < 0 <= getattr(index, "wire", -1):
         dim = int(call["dim"]) % len(x.dims)
+        if isinstance(x, Const):
+            b.limit(index, x.value.shape[dim])
         return b.local(call, with_dim(x.dims, dim, index.dims[0] if index.dims else ()), lead(call.streams))
     dim = _besides(b, call, x)
     if isinstance(index, Stream):
@@ -47,7 +47,7 @@ def gather(b: Builder, call: Call) -> Stream:
         raise Refused(f"`{call.op}` chooses from a constant by a stream", "embedding, or table[index]")
     dim, name = _besides(b, call, x), "indices" if "indices" in call.args else "index"
     index = spread_out(b, call, name, x)
-    return _positional(b, call, {name: index}, with_dim(x.dims, dim, index.dims[dim]))
+    return positional(b, call, {name: index}, with_dim(x.dims, dim, index.dims[dim]))
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce", "aten.index_add", "aten.index_copy", "aten.index_fill")
@@ -58,40 +58,7 @@ def scatter(b: Builder, call: Call) -> Stream:
         raise Refused(f"`{call.op}` writes a stream into a constant", f"torch.zeros_like(…) of the stream, and `{call.op}` on it")
     _besides(b, call, x)
     names = [n for n in ("index", "src") if call.op.startswith("scatter") and isinstance(call.get(n), (Stream, Const))]
-    return _positional(b, call, {n: spread_out(b, call, n, x) for n in names}, x.dims)
-
-
-def _positional(b: Builder, call: Call, new: dict[str, Value], dims: Dims) -> Stream:
-    """The operation, some of its arguments exchanged."""
-    given = {n: new.get(n, v) for n, v in call.args.items()}
-    streams = [v for v in given.values() if isinstance(v, Stream)]
-    args = [b.template(given[n]) for n in call.positional]
-    kwargs = {n: b.template(v) for n, v in given.items() if n not in call.positional and n in call.node.kwargs}
-    return b.local(call, dims, lead(streams), args=args, kwargs=kwargs, inputs=streams)
-
-
-def spread_out(b: Builder, call: Call, name: str, like: Stream) -> Any:
-    """An argument that is repeated over frames and rows in the module, really repeated: this operation does not broadcast."""
-    value: Stream | Const = call[name]
-    names = [a.name for a in resolve(call.name)._schema.arguments]  # type: ignore[attr-defined]
-    node: Any = call.node.args[names.index(name)] if names.index(name) < len(call.node.args) else call.node.kwargs[name]
-    sizes = [hint(s) for s in node.meta["val"].shape]
-    each = zip(value.dims, like.dims, sizes, b.shape(like), strict=True)
-    dims = tuple(d if own == () and s == n and (TIME in d or BATCH in d) else own for own, d, s, n in each)
-    if dims == value.dims:
-        return value
-    streams = [s for s in (value, like) if isinstance(s, Stream)]
-    dtype = value.dtype if isinstance(value, Stream) else value.value.dtype
-    return b.local(
-        call,
-        dims,
-        like,
-        target="aten.expand.default",
-        args=(Ref(value.slot), Shape(dims)),
-        kwargs={},
-        inputs=streams,
-        dtype=dtype,
-    )
+    return positional(b, call, {n: spread_out(b, call, n, x) for n in names}, x.dims)
 
 
 @rule("aten.index.Tensor")
@@ -102,6 +69,9 @@ def index(b: Builder, call: Call) -> Stream:
     if isinstance(x, Stream) and any(isinstance(v, Stream) for v in chosen):
         raise Refused("indexing by values of the stream", "torch.gather, torch.where, or embedding")
     layouts = _joined([v.dims for v in chosen])
+    for place, v in zip(places, chosen, strict=True):
+        if isinstance(x, Const) and isinstance(v, Stream):
+            b.limit(v, x.value.shape[place])
     rest = [d for i, d in enumerate(x.dims) if i not in places]
     at = places[0] if places == list(range(places[0], places[0] + len(places))) else 0
     args = (Ref(x.slot), places, [Ref(v.slot) for v in chosen])

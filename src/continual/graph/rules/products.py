@@ -112,4 +112,5 @@ def embedding(b: Builder, call: Call) -> Stream:
     if not isinstance(weight, Const) or not isinstance(indices, Stream):
         raise Refused("embedding of a table that depends on the stream", "a table of parameters")
     width = weight.value.shape[1]
+    b.limit(indices, weight.value.shape[0])
     return b.local(call, (*indices.dims, (width,) if width != 1 else ()), indices)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ... import cumulative, pooling
+from ... import pooling
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Refused, rule
 from ..layers import Reduction
 from ..layout import BATCH, TIME, Dims, View, where
 from ..program import Ref, Shape
 from ..values import Stream, Value
+from .elementwise import items
 
 AVG: Any = (None, pooling.AvgPool1d, pooling.AvgPool2d, pooling.AvgPool3d)
 MAX: Any = (None, pooling.MaxPool1d, pooling.MaxPool2d, pooling.MaxPool3d)
@@ -77,9 +79,19 @@ def only_frame(b: Builder, call: Call, x: Stream, others: list[int]) -> Stream:
 
 
 def over_clip(
-    b: Builder, call: Call, x: Stream, dim: int, what: str, options: dict[str, Any] | None = None, pick: int | None = None
-) -> Stream:
-    """A reduction over the clip's frames: over a sliding window of as many, or as `time_pooling` says."""
+    b: Builder, call: Call, x: Stream, dim: int, what: str, options: dict[str, Any] | None = None, pick: int | None = None,
+    others: Sequence[int] = (),
+) -> Stream:  # fmt: skip
+    """A reduction over the clip's frames: over a sliding window of as many, or as `time_pooling` says.
+
+    Args:
+        b, call, x: the operation on a stream.
+        dim: where time is.
+        what: the reduction.
+        options: its other arguments.
+        pick: which of its results is meant, if it gives several.
+        others: dimensions over which it goes at the same time; they are left with a size of 1.
+    """
     size, out = b.length(x.wire).now, in_rows(x.dims, dim)
     middle = call.node.name in b.middle
     if middle and what not in ("mean", "amax"):
@@ -100,14 +112,17 @@ def over_clip(
     b.window_note(call, f"over the {size} frames of a clip; in a stream over a sliding window of as many")
     n = max(1, len(View(x.dims).order) - 2)
     pools = {"mean": AVG, "sum": AVG, "amax": MAX}.get(what)
-    if pools is not None and n <= 3 and x.dtype.is_floating_point:
+    if pools is not None and n <= 3 and x.dtype.is_floating_point and pick in (None, 0):
         kernel = (size, *(1,) * (n - 1))
         layer = pools[n](kernel, (1,) * n)
         y = b.layer(call, x, layer, out, label=f"{what} over {size} frames", windows=True)
         if what == "sum":
             y = b.local(call, y.dims, y, target="aten.mul.Scalar", args=(Ref(y.slot), size), kwargs={}, inputs=[y])
     else:
-        layer = Reduction(size, call.name, options or {}, pick=pick)
+        order = View(x.dims).order
+        chunk = [order.index(d) for d in others]  # where they are in a chunk
+        layer = Reduction(size, call.name, options or {}, pick=pick, others=chunk)
+        out = in_rows(tuple(() if i in others else d for i, d in enumerate(x.dims)), dim)
         y = b.layer(call, x, layer, out, label=f"{what} over {size} frames", windows=True)
     return b.reduced(settled(b, call, y), call)
 
@@ -140,9 +155,12 @@ KINDS = {
     "aten.mean.dim": "mean", "aten.sum.dim_IntList": "sum", "aten.amax.default": "amax", "aten.amin.default": "amin",
     "aten.std.correction": "std", "aten.std.dim": "std", "aten.var.correction": "var", "aten.var.dim": "var",
     "aten.logsumexp.default": "logsumexp", "aten.linalg_vector_norm.default": "norm", "aten.norm.ScalarOpt_dim": "norm",
-    "aten.prod.dim_int": "prod", "aten.any.dim": "any", "aten.all.dim": "all", "aten.argmax.default": "argmax",
-    "aten.argmin.default": "argmin",
+    "aten.prod.dim_int": "prod", "aten.any.dim": "any", "aten.all.dim": "all", "aten.any.dims": "any", "aten.all.dims": "all",
+    "aten.argmax.default": "argmax", "aten.argmin.default": "argmin", "aten.nansum.default": "nansum", "aten.nanmean.default": "nanmean",
+    "aten.count_nonzero.dim_IntList": "count", "aten.quantile.scalar": "quantile", "aten.nanquantile.scalar": "quantile",
+    "aten.count_nonzero.default": "count",
 }  # fmt: skip
+IN_TURN = ("mean", "sum", "amax", "amin")  # one dimension after the other gives the same as all at once
 
 
 @rule(*KINDS)
@@ -150,22 +168,32 @@ def reduce(b: Builder, call: Call) -> Stream:
     """A reduction over any axes."""
     x: Stream = call["self"]
     dims, keep, what = chosen_dims(call, len(x.dims)), bool(call.get("keepdim", False)), KINDS[call.name]
-    time = next((d for d in dims if TIME in x.dims[d]), None)
     if any(BATCH in x.dims[d] for d in dims):
         return _of_rows(call)
-    if time is None:
+    if not any(TIME in x.dims[d] for d in dims):
         return local_reduction(b, call, x, dims, keep)
-    places, shape = list(dims), len(x.dims)
+    return with_time(b, call, x, dims, keep, what)
+
+
+def with_time(b: Builder, call: Call, x: Stream, dims: list[int], keep: bool, what: str, pick: int | None = None) -> Stream:
+    """A reduction over time, and perhaps over other dimensions too."""
+    time, places = next(d for d in dims if TIME in x.dims[d]), list(dims)
     x, parts = unmerged(b, call, x, time)
     new = [d if d < time else d + len(parts) - 1 for d in dims if d != time] + parts
     at = next(d for d in new if x.dims[d] == (TIME,))
     others = [d for d in new if d != at]
-    if others and what not in ("mean", "sum", "amax", "amin", "any", "all"):
-        return _all_at_once(b, call, x, at, others, what, keep, (places, shape))
-    if others:
+    if others and call.name == "aten.max.dim" and pick == 0:
+        left = tuple(() if i in others else d for i, d in enumerate(x.dims))
+        x = b.local(
+            call, left, x, target="aten.amax.default", args=(Ref(x.slot), others, True), kwargs={}, inputs=[x], dtype=x.dtype
+        )
+    elif others and what in IN_TURN:
         x = local_reduction(b, call, x, others, keep=True)
-    options = {n: b.template(v) for n, v in call.args.items() if n not in ("self", "dim", "keepdim", "dtype")}
-    y = over_clip(b, call, x, at, what, options | _dim(call))
+    elif others and isinstance(call.get("dim"), int):  # torch takes one dimension: what is merged there stays so
+        raise Refused(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
+    options = {n: b.template(v) for n, v in call.args.items() if n in call.positional or n in call.node.kwargs}
+    options = {n: v for n, v in options.items() if n not in ("self", "dim", "keepdim")}
+    y = over_clip(b, call, x, at, what, options, pick, others if what not in IN_TURN else [])
     gone = [d - (d > at) for d in others]
     out = tuple(d for i, d in enumerate(y.dims) if i not in gone)
     if gone:
@@ -175,104 +203,29 @@ def reduce(b: Builder, call: Call) -> Stream:
     return y
 
 
-def _dim(call: Call) -> dict[str, Any]:
-    given = call.get("dim")
-    return {"dim": -1 if isinstance(given, int) else [-1]}
-
-
 def _of_rows(call: Call) -> Stream:
     raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
 
 
-def _all_at_once(b: Builder, call: Call, x: Stream, at: int, others: list[int], what: str, keep: bool, before: Any) -> Stream:
-    raise Refused(
-        f"`{call.op}` over time and other dimensions at once", "one after the other: a mean over space first, then over time"
-    )
-
-
 @rule("aten.mean.default", "aten.sum.default", "aten.max.default", "aten.min.default", "aten.norm.Scalar", "aten.any.default",
-      "aten.all.default", "aten.var.default", "aten.std.default", "aten.prod.default")  # fmt: skip
+      "aten.all.default", "aten.var.default", "aten.std.default", "aten.prod.default", "aten.median.default",
+      "aten.std_mean.default", "aten.var_mean.default")  # fmt: skip
 def of_everything(b: Builder, call: Call) -> Stream:
     """Reductions over all that there is."""
     return _of_rows(call)
 
 
-@rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.mode.default", "aten.kthvalue.default")
-def with_indices(b: Builder, call: Call) -> list[Value]:
-    """Maxima, and where they are."""
+@rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.nanmedian.dim", "aten.mode.default", "aten.kthvalue.default",
+      "aten.std_mean.correction", "aten.var_mean.correction", "aten.std_mean.dim", "aten.var_mean.dim", "aten.aminmax.default")  # fmt: skip
+def several(b: Builder, call: Call) -> list[Value]:
+    """Reductions that give two results: maxima and where they are, standard deviations and means."""
     x: Stream = call["self"]
-    dim, keep = int(call["dim"]) % len(x.dims), bool(call.get("keepdim", False))
-    if BATCH in x.dims[dim]:
+    dims, keep = chosen_dims(call, len(x.dims)), bool(call.get("keepdim", False))
+    if any(BATCH in x.dims[d] for d in dims):
         return [_of_rows(call)]
-    used = {user.args[1] for user in call.node.users if user.users}
-    if TIME in x.dims[dim]:
-        found: list[Value] = []
-        for pick in (0, 1):
-            if pick not in used:
-                found.append(None)
-                continue
-            what = "amax" if call.op == "max" and pick == 0 else call.op
-            options = {n: b.template(v) for n, v in call.args.items() if n not in ("self", "dim", "keepdim")} | {"dim": -1}
-            y = over_clip(b, call, x, dim, what, options, pick)
-            found.append(_kept(b, call, y, dim) if keep else y)
-        return found
-    out = tuple(() if i == dim else d for i, d in enumerate(x.dims) if keep or i != dim)
-    both = b.local(call, out, x)
-    vals = call.node.meta["val"]
-    return [
-        b.local(call, out, both, target="operators:item", args=(Ref(both.slot), i), kwargs={}, inputs=[both], dtype=vals[i].dtype)
-        for i in (0, 1)
-    ]
-
-
-@rule("aten.softmax.int", "aten.log_softmax.int", "aten._softmax.default", "aten._log_softmax.default", "aten.softmin.int")
-def softmax(b: Builder, call: Call) -> Stream:
-    """Softmax over other axes than time."""
-    x: Stream = call["self"]
-    dim = int(call["dim"]) % len(x.dims)
-    if TIME in x.dims[dim]:
-        raise Refused("softmax over time sees the whole clip", "softmax over channels; or causal attention (is_causal=True)")
-    if BATCH in x.dims[dim]:
-        return _of_rows(call)
-    return b.local(call, x.dims, x)
-
-
-@rule("aten.cumsum.default", "aten.cumprod.default", "aten.cummax.default", "aten.cummin.default", "aten.logcumsumexp.default")
-def cumulate(b: Builder, call: Call) -> Value:
-    """Running reductions."""
-    x: Stream = call["self"]
-    dim = int(call["dim"]) % len(x.dims)
-    if BATCH in x.dims[dim]:
-        return _of_rows(call)
-    if TIME in x.dims[dim]:
-        if x.dims[dim] != (TIME,) or call.op not in ("cumsum",):
-            raise Refused(f"`{call.op}` over time has no streaming rule", "cumsum over time alone")
-        return b.layer(call, x, cumulative.CumulativeSum(), x.dims)
-    if call.op in ("cummax", "cummin"):
-        both = b.local(call, x.dims, x)
-        return [
-            b.local(call, x.dims, both, target="operators:item", args=(Ref(both.slot), i), kwargs={}, inputs=[both])
-            for i in (0, 1)
-        ]
-    return b.local(call, x.dims, x)
-
-
-@rule("aten.sort.default", "aten.topk.default", "aten.argsort.default", "aten.sort.stable")
-def sort(b: Builder, call: Call) -> Value:
-    """Order over other axes than time."""
-    x: Stream = call["self"]
-    dim = int(call.get("dim", -1)) % len(x.dims)
-    if TIME in x.dims[dim] or BATCH in x.dims[dim]:
-        raise Refused(
-            f"`{call.op}` orders the frames of the clip: each output sees all of them",
-            "order channels, or take maxima over windows",
-        )
-    vals = call.node.meta["val"]
-    first = vals[0] if isinstance(vals, (list, tuple)) else vals
-    size = hint(first.shape[dim])
-    out = tuple(((size,) if size != 1 else ()) if i == dim else d for i, d in enumerate(x.dims))
-    if not isinstance(vals, (list, tuple)):
-        return b.local(call, out, x)
-    both = b.local(call, out, x)
-    return [b.local(call, out, both, target="operators:item", args=(Ref(both.slot), i), kwargs={}, inputs=[both], dtype=v.dtype)
-            for i, v in enumerate(vals)]  # fmt: skip
+    if any(TIME in x.dims[d] for d in dims):
+        used = {user.args[1] for user in call.node.users if user.users}
+        what = ["amax" if call.op == "max" and pick == 0 else call.op for pick in (0, 1)]
+        return [with_time(b, call, x, dims, keep, what[i], i) if i in used else None for i in (0, 1)]
+    out = tuple(() if i in dims else d for i, d in enumerate(x.dims) if keep or i not in dims)
+    return items(b, call, b.local(call, out, x))

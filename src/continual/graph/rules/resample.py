@@ -9,9 +9,10 @@ from ...errors import ContinualError
 from ...upsample import Upsample
 from ..builder import Builder
 from ..call import Call, Refused, hint, rule
-from ..layout import BATCH, TIME, View
+from ..layout import BATCH, TIME, View, joined_dims
 from ..program import Ref, Shape
 from ..values import Size, Stream
+from .parts import positional, spread_out
 
 MODES = {"nearest": ("nearest",) * 4, "nearest-exact": ("nearest-exact",) * 4, "linear": ("", "linear", "bilinear", "trilinear"),
          "cubic": ("", "", "bicubic", "")}  # fmt: skip
@@ -22,6 +23,7 @@ OPS = {
         (("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d"), "nearest-exact"),
         (("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), "linear"),
         (("upsample_bicubic2d",), "cubic"),
+        (("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"), "antialiased"),
     )
     for op in ops
 }
@@ -41,6 +43,8 @@ def interpolate(b: Builder, call: Call) -> Stream:
         return b.local(call, dims, x)
     if x.dims[at] != (TIME,):
         raise Refused(f"`{call.op}` interpolates time merged with another dimension", "keep time a dimension of its own")
+    if kind == "antialiased":
+        raise Refused("antialiased interpolation of time", "antialias=False, or average pooling")
     factor = _factor(b, call, x, at)
     dims = tuple(d if i < 2 or i == at else ((s,) if s != 1 else ()) for i, (d, s) in enumerate(zip(x.dims, out, strict=True)))
     if dims != x.dims:  # space first, on every frame
@@ -65,6 +69,9 @@ def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
         return scales[at - 2]
     length = b.length(x.wire)
     wanted = Size.of(sizes[at - 2], len(b.lengths))
+    if not b.captured.symbolic and wanted.steady and wanted.now % length.now == 0:  # the export knows one length alone
+        b.note(call, f"interpolates {length.now} frames to {wanted.now}, for clips of other lengths as many times as many")
+        return Fraction(wanted.now, length.now)
     ratios = {Fraction(w, n) for w, n in zip(wanted.values[:3], length.values[:3], strict=True)}
     if len(ratios) > 1:
         raise Refused(
@@ -91,3 +98,18 @@ def over_time(b: Builder, call: Call, x: Stream, factor: Any, kind: str) -> Stre
     except ContinualError as error:
         raise Refused(str(error), "a whole factor") from None
     return b.layer(call, x, layer, x.dims, label=f"upsample ×{factor} ({mode})")
+
+
+@rule("aten.grid_sampler.default")
+def grid_sample(b: Builder, call: Call) -> Stream:
+    """Samples of images at given places, frame by frame."""
+    x, grid = call["input"], spread_out(b, call, "grid", call["input"])
+    if any(TIME in d or BATCH in d for d in (*x.dims[2:], *grid.dims[1:])):
+        raise Refused(
+            "`grid_sample` takes samples between frames of the clip",
+            "sample frame by frame, with time in the batch; interpolate over time",
+        )
+    dims = joined_dims([x.dims[:1], grid.dims[:1]])
+    if dims is None:
+        raise Refused("`grid_sample` of images and places whose rows do not fit", "as many places as images")
+    return positional(b, call, {"grid": grid}, (*dims, x.dims[1], *grid.dims[1:-1]))
