@@ -28,12 +28,14 @@ class Captured:
         inputs: the example, of two rows at least.
         time_dims: where time is in each input; ``None`` for inputs that are no streams.
         batch_dims: where the rows are in each input; ``None`` for constants that have none.
+        symbolic: whether the length of the streams has stayed a symbol in the export.
     """
 
     program: ExportedProgram
     inputs: tuple[Tensor, ...]
     time_dims: tuple[int | None, ...]
     batch_dims: tuple[int | None, ...]
+    symbolic: bool = True
 
     @property
     def longer(self) -> tuple[Tensor, ...]:
@@ -116,7 +118,15 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
                 program = export(module, _fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(_why(module, first)) from first
-    return Captured(program, inputs, times, batches)
+    return Captured(program, inputs, times, batches, _symbolic(program, times))
+
+
+def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
+    """Whether the length has stayed a symbol: what a module asks of it may fix it."""
+    users = program.graph_signature.user_inputs
+    values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    lengths = [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
+    return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths)
 
 
 def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:

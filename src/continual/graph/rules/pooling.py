@@ -124,7 +124,9 @@ def adaptive(b: Builder, call: Call) -> Any:
         y = b.local(call, out, x)
         return [_first(b, call, y), _places(call, y)] if is_max else y
     length, wanted = b.length(x.wire), Size.of(call["output_size"][at], len(b.lengths))
-    if b.length_is_fixed(call, len(x.dims) - n + at) and wanted.now == length.now > 1:  # the export knows one length alone
+    if (
+        not b.captured.symbolic or b.length_is_fixed(call, len(x.dims) - n + at)
+    ) and wanted.now == length.now > 1:  # the export knows one length alone
         wanted = length
     keep = len(x.dims) - n + at
     kept = tuple((TIME,) if i == keep else d for i, d in enumerate(out))
