@@ -24,5 +24,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _names_and_seed(doctest_namespace: dict[str, Any]) -> None:
-    doctest_namespace.update(co=co, torch=torch, nn=torch.nn)
+    doctest_namespace.update(co=co, torch=torch, nn=torch.nn, F=torch.nn.functional)
     torch.manual_seed(0)

@@ -32,6 +32,8 @@ from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .delay import Delay, Trim
 from .embedding import Embedding
 from .errors import CapacityError, ContinualError, ExportError, NotStreamable, ShapeMismatch, StateMismatch, StreamMismatch
+from .explain import explain
+from .explanation import Explanation, Refusal
 from .frozen import FrozenNorm, calibrate
 from .linear import Linear
 from .lp_pooling import LPPool1d, LPPool2d, LPPool3d
@@ -144,6 +146,7 @@ __all__ = [
     "CumulativeSum",
     "Delay",
     "Embedding",
+    "Explanation",
     "ExportError",
     "FrozenNorm",
     "GRU",
@@ -173,6 +176,7 @@ __all__ = [
     "ReflectionPad1d",
     "ReflectionPad2d",
     "ReflectionPad3d",
+    "Refusal",
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
@@ -215,6 +219,7 @@ __all__ = [
     "convert",
     "counting",
     "delay",
+    "explain",
     "flat_state_dict",
     "forward_stepping",
     "linear",

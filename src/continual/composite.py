@@ -20,8 +20,11 @@ OPEN = 1 << 62  # the `e` of a wire that was not followed, since how it ends has
 
 def run_clip(child: nn.Module, x: Wire) -> Wire:
     """A child's clip computation, hooks included, whatever the call mode. Of ``(output, hidden)`` the output alone."""
+    module: Any = child
     y = nn.Module.__call__(child, x)
-    return y[0] if cast(CoModule, child).gives_more else y
+    if module.clip_level and y.ndim < module.output_rank:
+        return y.unsqueeze(2)
+    return y[0] if module.gives_more else y
 
 
 def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
@@ -85,6 +88,11 @@ class Container(CoModule):
         if child.time_dim != 2:
             raise NotStreamable(
                 f"{type(self).__name__}: the time of '{name}' is dim {child.time_dim} of its clips, in a container it is dim 2"
+            )
+        if (outs := getattr(child, "output_time_dims", (2,))) != (2,) or len(getattr(child, "time_dims", (2,))) > 1:
+            raise NotStreamable(
+                f"{type(self).__name__}: '{name}' takes or gives several tensors, or has time in dim {outs} of its outputs; in a container "
+                "there is one, with time in dim 2"
             )
         own = next((c for c in type(child).__mro__ if "forward_step" in c.__dict__ or "forward_steps" in c.__dict__), CoModule)
         if not own.__dict__.get("runs_kernel", False):

@@ -59,28 +59,70 @@ for _torch, _reason in REASONS.items():
     register_refusal(_torch, _reason)
 
 
-def continual(module: nn.Module, **options: Any) -> Any:
+def continual(
+    module: nn.Module,
+    clip: Any = None,
+    *,
+    time_dim: Any = 2,
+    time_pooling: str | None = None,
+    copy: bool = False,
+    **options: Any,
+) -> Any:
     """The streaming version of a module: same weights, same function, step by step.
 
-    Takes modules of registered classes and their subclasses, and ``nn.Sequential`` of them. The module itself is not changed;
-    parameters are copied, and what shared a parameter still does. Dtype, device, ``requires_grad``, the training flag, hooks and
-    parametrisations (weight norm) are kept. In-place activations become ordinary ones.
+    **With an example clip** any module in eval mode is converted, through its exported graph: its own ``forward``, functions, residual
+    sums, reshapes, merged ``b*t`` … are followed from the input on. The result has the module's names, parameters (shared, not copied)
+    and layout: ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time.
+    Outputs for a whole clip (global pooling, flatten and linear) become those of a sliding window of the example's length. What can't be
+    streamed exactly is refused, all at once, with the line of code and what to do.
+
+    **Without a clip** modules of registered classes and ``nn.Sequential`` of them are converted, layer by layer. Parameters are copied.
+    In-place activations become ordinary ones.
+
+    The module itself is not changed. Dtype, device, ``requires_grad`` and parametrisations (weight norm) are kept.
 
     Args:
         module: the module. A :class:`CoModule` is returned as it is.
-        options: choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the whole
-            clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames``
-            (or first :func:`~continual.frozen.calibrate`).
+        clip: an example input, or a tuple of them for a module with several inputs. Its length is that of the windows for outputs of
+            a whole clip. Give it a batch of 2 or more where other inputs have rows too.
+        time_dim: which dimension of the clip is time; a tuple with one entry for each input, ``None`` for an input that is no stream
+            (an adjacency matrix, the embedding of a speaker) and goes along with every call.
+        time_pooling: what becomes of a mean (or maximum) over the clip in the middle of the network, as in squeeze-and-excitation:
+            ``None`` refuses it, ``"window"`` takes the last frames, as many as the example has there, those present at the start, and
+            ``"frame"`` each frame alone. The twin is then another function than the module, in ``forward`` too, and says so in ``notes``.
+        copy: separate the parameters from the module's. Only with a clip.
+        options: without a clip, choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the
+            whole clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
+            :func:`~continual.frozen.calibrate`).
 
     Raises:
         TypeError: an option that no module in it takes.
-        NotStreamable: a class that is not known, or that can't be streamed exactly, with its path and what you can do.
+        NotStreamable: what can't be streamed exactly, or (without a clip) a class that is not known, with its path and what you can do.
+            ``refusals`` of the error holds them one by one.
+        ShapeMismatch: a clip without time where ``time_dim`` says, or streams of different lengths.
 
     Example:
-        >>> net = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU()).eval()
-        >>> stream = co.continual(net)
-        >>> clip = torch.randn(1, 2, 10)
-        >>> torch.allclose(stream.forward_steps(clip, pad_end=True), net(clip), atol=1e-6)
+        >>> class Block(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.conv = nn.Conv1d(4, 4, 3, padding=1)
+        ...
+        ...     def forward(self, x):
+        ...         return F.relu(x + self.conv(x)).mean(2)
+        >>> model, clip = Block().eval(), torch.randn(2, 4, 10)
+        >>> net = co.continual(model, clip)
+        >>> torch.allclose(net.forward_steps(clip, pad_end=True)[:, :, -1], model(clip), atol=1e-6)
         True
+        >>> stream = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU()))  # known classes: no clip needed
+        >>> stream.delay
+        1
     """
-    return with_options(module, **options)
+    if clip is None:
+        if time_dim != 2 or time_pooling is not None or copy:
+            raise TypeError("continual: time_dim, time_pooling and copy go with an example clip: co.continual(module, clip, …)")
+        return with_options(module, **options)
+    if options:
+        raise TypeError(f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling and copy are")
+    from .graph.convert import graph_twin  # here: torch.export takes its time to import
+
+    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy)

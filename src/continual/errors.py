@@ -6,7 +6,16 @@ class ContinualError(Exception):
 
 
 class NotStreamable(ContinualError, ValueError):
-    """A module can't be run step by step exactly (or not with these options)."""
+    """A module can't be run step by step exactly (or not with these options).
+
+    Attributes:
+        refusals: what was refused, one by one (:class:`~continual.rows.Refusal`), where a whole module was looked at.
+        rows: the operations that could be followed (:class:`~continual.rows.Row`).
+    """
+
+    def __init__(self, message: str, refusals: tuple[object, ...] = (), rows: tuple[object, ...] = ()):
+        super().__init__(message)
+        self.refusals, self.rows = refusals, rows
 
 
 class ShapeMismatch(ContinualError, ValueError):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import ShapeMismatch
 from .local import check_home
@@ -56,7 +56,7 @@ class FoldedWeight(LaidOut):
     def _folded(self) -> Any:
         """The layout of :meth:`_fold`."""
         weight = self._parameters.get("weight")
-        if not isinstance(weight, nn.Parameter):  # computed by a parametrisation, new at each access
+        if weight is None:  # computed by a parametrisation, new at each access
             return self._fold(self.weight)
         return self._laid_out("weight", weight, self._fold)
 

@@ -36,6 +36,7 @@ class Kernel(nn.Module):
     output_of_window: tuple[int, int | None] | None = (
         None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
     )
+    clip_level: bool = False  # forward on a clip of one window gives the window's output without a dimension for time
     gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
     # ---- timing -----------------------------------------------------------------------------------------------------
@@ -118,6 +119,14 @@ class Kernel(nn.Module):
     def macs(self, node: Node, frame: Frame) -> int | Fraction:
         """Multiply-adds for one output frame (the mean of several), convolutions and matrix products alone."""
         return 0
+
+    def part(self, path: str) -> nn.Module:
+        """The module at a path of this network's state."""
+        head, _, rest = path.partition(".")
+        below = self._modules.get(head)
+        if not rest or not isinstance(below, Kernel):
+            return self.get_submodule(path)
+        return below.part(rest)
 
     def dummy_value(self) -> float:
         """What fills the dummy steps of :meth:`warm_up`."""

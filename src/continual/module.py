@@ -154,10 +154,7 @@ class CoModule(FlatNames, Countable, Kernel):
             True
         """
         chunk = input if self.time_dim == 2 else rewire(lambda t: time_second(t, self.time_dim), input)
-        state = self._stream_for(chunk, chunk=True)
-        if self._stream is None and length(chunk) == 0:
-            return None  # nothing has come: the stream stays cold
-        y = self._run(state, chunk, pad_end, update_state)
+        y = self._chunk(chunk, pad_end, update_state)
         return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
 
     # ---- state ------------------------------------------------------------------------------------------------------
@@ -237,8 +234,7 @@ class CoModule(FlatNames, Countable, Kernel):
     def steps(self, x: Wire, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
         chunk = rewire(lambda t: time_second(t, self.time_dim), x)
-        self._check(chunk, state, chunk=True)
-        y, new = self._pure(chunk, state, pad_end)
+        y, new = self._pure_chunk(chunk, state, pad_end)
         return (y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)), new
 
     # ---- building ---------------------------------------------------------------------------------------------------
@@ -323,6 +319,18 @@ class CoModule(FlatNames, Countable, Kernel):
                 f"{type(self).__name__}: this stream runs on steps {'; '.join(map(str, frames(state.frame)))}, got {shown}. "
                 "Call clean_state() to start another stream, or set_state() to continue one of this shape"
             )
+
+    def _chunk(self, chunk: Wire, pad_end: bool, update_state: bool) -> Wire | None:
+        """Run a chunk whose time is dim 2."""
+        state = self._stream_for(chunk, chunk=True)
+        if self._stream is None and length(chunk) == 0:
+            return None  # nothing has come: the stream stays cold
+        return self._run(state, chunk, pad_end, update_state)
+
+    def _pure_chunk(self, chunk: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
+        """Run a chunk whose time is dim 2 as a pure function."""
+        self._check(chunk, state, chunk=True)
+        return self._pure(chunk, state, pad_end)
 
     def _run(self, state: State, x: Wire, pad_end: bool, update_state: bool) -> Wire | None:
         """The general path: any chunk, any counts, gradients."""

@@ -258,8 +258,8 @@ def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
     why = f"it overrides the forward of {changed.__name__}" if changed else "no streaming version of this class is known"
     raise NotStreamable(
         f"{where} can't be converted: {why}. What you can do:\n"
+        "  - with an example clip any module is converted by its graph: co.continual(module, clip)\n"
         f"  - if each output frame depends on the input frame at the same moment alone: co.forward_stepping({cls.__name__}(…))\n"
         f"  - if you have a streaming version: co.convert.register({cls.__name__}, CoVersion)\n"
-        "  - rebuild its forward from co.Sequential, co.Residual, co.BroadcastReduce and layers of `continual`\n"
-        "  (conversion of any module by its exported graph is planned; this version does not have it)"
+        "  - rebuild its forward from co.Sequential, co.Residual, co.BroadcastReduce and layers of `continual`"
     )

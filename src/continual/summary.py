@@ -72,10 +72,14 @@ class Summary:
         return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
 
     def _cells(self, row: Row) -> tuple[str, ...]:
-        depth = row.path.count(".") + 1 if row.path else 0
+        above = [
+            r.path for r in self.rows if r.path and row.path.startswith(f"{r.path}.")
+        ]  # the modules that have rows of their own
+        depth = len(above) + bool(row.path)
+        name = row.path[len(max(above, key=len)) + 1 :] if above else row.path
         delay = f"{row.delay}" if self.rate is None else f"{row.delay} ({1000 * row.delay / self.rate:.1f})"
         return (
-            "  " * depth + (row.path.rpartition(".")[2] or "network"),
+            "  " * depth + (name or "network"),
             row.type,
             f"{row.params:,}",
             f"{float(row.macs_step):,.0f}",
@@ -115,13 +119,13 @@ def summary(net: CoModule, step: Wire, *, clip_length: int | None = None, rate: 
 
 
 def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
-    module = cast(CoModule, net.get_submodule(node.path))
-    is_queue = node.kind == "queue"
-    below = [] if is_queue else [row for kid in node.kids for row in _rows(net, state, kid, steps)]
+    is_queue = node.kind in ("queue", "positions")  # what belongs to no module
+    module = cast(CoModule, net if is_queue else net.part(node.path))
+    below = [list(_rows(net, state, kid, steps)) for kid in node.kids]
     if is_queue and not node.tensors:
         return
     timing = node.before if is_queue else node.before.then(module.timing)
-    direct = [row for row in below if row.path.count(".") == node.path.count(".") + bool(node.path) and row.path != node.path]
+    direct = [rows[0] for rows in below if rows]
     own = Fraction(0 if is_queue else sum(module.macs(node, f) for f in frames(node.out)))
     yield Row(
         path=f"{node.path} (waits)" if is_queue else node.path,
@@ -134,4 +138,5 @@ def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
         stride=timing.stride,
         state_bytes=sum(t.numel() * t.element_size() for n in node.walk() for t in n.tensors),
     )
-    yield from below
+    for rows in below:
+        yield from rows

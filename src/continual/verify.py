@@ -36,9 +36,10 @@ def verify(
     Args:
         net: a :class:`~continual.CoModule`, or any object with ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``
             and ``clean_state``, and with ``forward`` if no reference is given.
-        clip: ``(B, C, T, *S)``, or a list of such for a module that takes several streams. A few receptive fields long, with
+        clip: ``(B, C, T, *S)``, or a list of such for a module that takes several streams; for a converted module in its own
+            layout, a tuple for several inputs. A few receptive fields long, with
             values that tell right from wrong. A batch of 1 is tiled to 3 rows: as given, reversed in time, turned by ``T // 2``.
-        reference: the trained module, or a function of the clip, that ``net.forward`` has to equal.
+        reference: the trained module, or a function of the clip (of the tuple, for several inputs), that ``net.forward`` has to equal.
         splits: how many random splits into chunks.
         tolerance: largest ``|a - b| / max(1, max|b|)``; ``None`` for 1e-12 in float64, 1e-5 in float32 and 1e-2 in half types.
         raise_on_fail: raise if a check fails.

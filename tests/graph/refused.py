@@ -164,12 +164,6 @@ class Branch(nn.Module):
         return -x
 
 
-class LoudFrames(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        loud = x.mean((0, 1)) > 0
-        return x[:, :, loud]
-
-
 class SoftmaxOverTime(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.softmax(-1) * x
@@ -263,7 +257,6 @@ REFUSED: dict[str, Refused] = {
         CircularPad, r"(?i)circular|other end", 'F.pad(x, (2, 1), mode="circular")', remedy=r"(?i)zeros|replicate"
     ),
     "branch on values": Refused(Branch, r"(?i)values|data", "if x.sum() > 0", "", r"(?i)torch\.where|Conditional"),
-    "frames chosen by values": Refused(LoudFrames, r"(?i)values|data|chooses|number of", "x[:, :, loud]", "", r"(?i)where|mask"),
     "softmax over time": Refused(SoftmaxOverTime, r"(?i)softmax|time|frames", "x.softmax(-1)"),
     "roll": Refused(Roll, r"(?i)roll|other end|wrap", "torch.roll(x, 1, dims=2)", remedy=r"(?i)pad|cat|slice|shift"),
     "sort": Refused(Sort, r"(?i)sort|order", "x.sort(dim=2)"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..errors import ContinualError
-from ..state import rewire
 from .compare import flat, largest_error, mismatch
 from .trial import Broken, Plan, Run, Skipped, Trial, contract, cut, described, frames_in, joined, kept
 
@@ -59,7 +58,7 @@ def step_layout(t: Trial) -> str:
     t.clean()
     ndims: dict[int, int] = {}
     for i in range(t.length):
-        y = t.net.forward_step(rewire(lambda x, i=i: x[:, :, i], t.clip))
+        y = t.net.forward_step(t.stepped(cut(t.clip, i, i + 1)))
         if y is not None:
             ndims.setdefault(flat(y)[0].ndim, i)
     if not ndims:
@@ -67,10 +66,10 @@ def step_layout(t: Trial) -> str:
     if len(ndims) > 1:
         (a, i), (b, j) = sorted(ndims.items())
         raise Broken(f"forward_step returned {a} dimensions at step {i} and {b} at step {j}")
-    stacked, bursts = flat(t.expected)[0].ndim in ndims, getattr(t.timing, "bursts", None)
+    stacked, bursts = t.own_ndim in ndims, getattr(t.timing, "bursts", None)
     if bursts is not None and stacked != bursts:
         raise Broken(
-            f"forward_step returned {next(iter(ndims))} dimensions, forward {flat(t.expected)[0].ndim}, and timing.bursts is "
+            f"forward_step returned {next(iter(ndims))} dimensions, forward_steps {t.own_ndim}, and timing.bursts is "
             f"{bursts}: outputs of a step are stacked on dim 2 where bursts is True, and nowhere else"
         )
     return "stacked on dim 2" if stacked else "singles"

@@ -79,19 +79,21 @@ def _wrong_inputs(t: Trial, phase: int) -> list[tuple[str, str, Wire]]:
         ("one row more", lambda x: torch.cat((x, x[:1]))),
         ("another dtype", _other_dtype),
     ]
+    if t.layout.bare:
+        del changes[0]
     if t.batch > 1:
-        changes.insert(2, ("a single row", lambda x: x[:1]))
+        changes.insert(-1, ("a single row", lambda x: x[:1]))
     if flat(chunk)[0].ndim > 3:
         changes.append(("another size in space", lambda x: torch.cat((x, x[..., :1]), -1)))
     found: list[tuple[str, str, Wire]] = []
     for name, change in changes:
         wrong = rewire(change, chunk)
-        found.append((name, "forward_step", rewire(lambda x: x[:, :, 0], wrong)))
+        found.append((name, "forward_step", t.stepped(wrong)))
         found.append((name, "forward_steps", t._moved(wrong)))
-    found.append(("one dimension more", "forward_step", chunk))
+    found.append(("one dimension more", "forward_step", rewire(lambda x: x.unsqueeze(-1), t.stepped(chunk))))
     found.append(("one dimension more", "forward_steps", rewire(lambda x: x.unsqueeze(-1), t._moved(chunk))))
-    found.append(("one dimension less", "forward_step", rewire(lambda x: x[:, :, 0].flatten(1)[:, 0], chunk)))
-    found.append(("one dimension less", "forward_steps", rewire(lambda x: x[:, :, 0], chunk)))
+    found.append(("one dimension less", "forward_step", rewire(lambda x: x.select(-1, 0), t.stepped(chunk))))
+    found.append(("one dimension less", "forward_steps", rewire(lambda x: x.select(-1, 0), t._moved(chunk))))
     return found
 
 

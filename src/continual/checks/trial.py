@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ShapeMismatch
 from ..state import Wire, rewire
 from .compare import changed, flat, mismatch, snapshot_of, tolerance_of
+from .layout import Layout
 
 Plan = Sequence[tuple[str, int]]  # ("step", 1), ("chunk", n), and ("end", n): a chunk with pad_end=True
 
@@ -84,20 +85,22 @@ class Trial:
         self.net, self.reference, self.splits = net, reference, splits
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self.time_dim = int(getattr(net, "time_dim", 2))
+        self.layout = Layout(net, clip)
+        self.time_dim = self.layout.time_dim
         self._window: tuple[int, int | None] | None = getattr(net, "output_of_window", None)
-        clip = rewire(lambda t: t.detach().movedim(self.time_dim, 2), clip)
+        clip = self.layout.clip
         self.clip = rewire(_with_rows if flat(clip)[0].shape[0] == 1 else torch.clone, clip)
         first = flat(self.clip)[0]
         self.batch, self.length = first.shape[0], first.shape[2]
         self.floating = all(t.is_floating_point() for t in flat(self.clip))
         self._pristine = rewire(torch.clone, self.clip)
         self._takes_first = self._clip_level = False
-        self._ndim = 0
+        self._ndim = self.own_ndim = 0
         self._prefixes: dict[int, Wire | None] = {}
         self._undisturbed: dict[int, Wire | None] = {}
         self.expected = self._expected()
         self._ndim = flat(self.expected)[0].ndim
+        self.own_ndim = self.own_ndim or self._ndim
         parameters = [p.dtype for p in self.parameters() if p.is_floating_point()]
         outs = [t.dtype for t in (*flat(self.clip), *flat(self.expected))]
         self.tolerance = tolerance_of(*outs, *parameters) if tolerance is None else tolerance
@@ -119,21 +122,25 @@ class Trial:
         """A clip's output with time in dim 2: of ``(output, hidden)`` the output, and an output of a whole clip as one frame."""
         if self._takes_first and isinstance(y, (tuple, list)):
             y = y[0]
-        if self._clip_level and flat(y)[0].ndim < self._ndim:
-            return rewire(lambda t: t.unsqueeze(2), y)
-        return rewire(self._out, y)
+        if (self._clip_level or self.layout.outputs is not None) and flat(y)[0].ndim < self.own_ndim:
+            return self.layout.arrived_step(y)
+        return self.layout.arrived(y) if self.layout.outputs is not None else rewire(self._out, y)
 
     def step(self, x: Wire, **options: Any) -> Wire | None:
         """``forward_step`` on a chunk of one."""
-        y = self._call("forward_step", rewire(lambda t: t[:, :, 0], x), options)
+        y = self._call("forward_step", self.stepped(x), options)
         if y is None:
             return None
-        return rewire(lambda t: t if t.ndim == self._ndim else self._batch_first(t).unsqueeze(2), y)
+        if flat(y)[0].ndim != self.own_ndim:
+            return self.layout.arrived_step(rewire(self._batch_first, y))
+        return rewire(self._out, y) if self.layout.outputs is None and self.time_dim == 2 else self.layout.arrived(y)
 
     def steps(self, x: Wire, **options: Any) -> Wire | None:
         """``forward_steps``."""
         y = self._call("forward_steps", self._moved(x), options)
-        return None if y is None else rewire(lambda t: self._out(t) if t.ndim > self.time_dim else t, y)
+        if y is None or self.layout.outputs is not None:
+            return None if y is None else self.layout.arrived(y)
+        return rewire(lambda t: self._out(t) if t.ndim > self.time_dim else t, y)
 
     def _call(self, method: str, x: Wire, options: dict[str, Any]) -> Wire | None:
         versions = [t._version for t in flat(x)]
@@ -296,7 +303,8 @@ class Trial:
     def computed(self, run: Any, x: Wire) -> Any:
         """A clip computation, in the module's own layout; of every window in the clip where `output_of_window` says so."""
         if self._window is None:
-            return run(self._moved(x))
+            moved = self._moved(x)
+            return run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved)
         size, token = self._window
         count = frames_in(x) - size + 1
         if count < 1:
@@ -320,7 +328,11 @@ class Trial:
         return y.transpose(0, 1) if whole_windows and self.time_dim == 0 else y
 
     def _moved(self, x: Wire) -> Wire:
-        return x if self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), x)
+        return self.layout.chunk(x)
+
+    def stepped(self, x: Wire) -> Wire:
+        """A chunk of one as a step, as the module takes it."""
+        return self.layout.step(x)
 
     def _expected(self) -> Wire:
         """What ``forward`` makes of the clip, after looking at how the stream's output is laid out."""
@@ -337,6 +349,9 @@ class Trial:
             ) from error
         try:
             self.clean()
+            raw = self._call("forward_steps", self._moved(rewire(torch.clone, self.clip)), {"pad_end": True})
+            self.own_ndim = 0 if raw is None else flat(raw)[0].ndim
+            self.clean()
             streamed = self.steps(rewire(torch.clone, self.clip), pad_end=True)
         except Exception:  # the checks will say so
             streamed = None
@@ -345,7 +360,7 @@ class Trial:
         self._takes_first = isinstance(streamed, Tensor) and isinstance(y, (tuple, list))
         first, out = flat(y[0] if self._takes_first else y)[0], flat(streamed)[0]
         self._ndim = out.ndim
-        self._clip_level = first.ndim == out.ndim - 1 and out.shape[2] == 1
+        self._clip_level = first.ndim == self.own_ndim - 1 and out.shape[2] == 1
         return self.canonical(y)
 
 

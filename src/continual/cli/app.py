@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
+from . import networks
 from .demo import Options, run
 from .recording import BadRecording
 
@@ -27,7 +28,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _callback(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     pass
@@ -64,3 +65,123 @@ def demo(
     except BadRecording as error:
         typer.echo(f"continual demo: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
+
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        show_default=False,
+        help="The network, as package.module:factory or path/to/file.py:factory, where factory is an nn.Module, or a function or "
+        "class that gives one. The current folder is searched first.",
+    ),
+]
+Clips = Annotated[
+    list[str],
+    typer.Option(
+        "--clip",
+        metavar="SIZES",
+        show_default=False,
+        help="Sizes of a random example clip, such as 1,3,16,112,112 (batch, channels, time, space). Again for each further input.",
+    ),
+]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option("--arg", metavar="NAME=VALUE", help="An argument for the factory, as a Python value. As often as needed."),
+]
+Dtypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="Of the clip: float32, float64, int64 … (once for all, or for each clip). The network is converted to a floating-point "
+        "type. Default: the network's.",
+    ),
+]
+High = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Integers are drawn from 0 to below N. Default: the size of the smallest embedding, or 2."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the example's values.")]
+TimeDim = Annotated[int | None, typer.Option(metavar="N", min=0, help="Which dim of the clips is time. Default: 2.")]
+Pooling = Annotated[
+    str | None,
+    typer.Option(
+        metavar="window|frame",
+        help="What stands for a mean over the whole clip inside the network: a window of the example's length, or each frame alone.",
+    ),
+]
+
+
+@app.command()
+def explain(
+    target: Target,
+    clip: Clips,
+    arg: Arguments = None,
+    dtype: Dtypes = None,
+    high: High = None,
+    seed: Seed = 0,
+    time_dim: TimeDim = None,
+    time_pooling: Pooling = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save it too: graph.svg, page.html or table.txt.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Show how a network streams: for each operation its rate, receptive field, delay and state, and where frames wait.
+
+    What can't be streamed is listed with the reason and what to do instead; the exit status is then 1.
+
+    Example: `continual explain torchvision.models.video:r3d_18 --clip 1,3,16,112,112 --out graph.svg`
+    """
+    networks.explain(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), out, json)
+
+
+@app.command()
+def verify(
+    target: Target,
+    clip: Clips,
+    arg: Arguments = None,
+    dtype: Dtypes = None,
+    high: High = None,
+    seed: Seed = 0,
+    time_dim: TimeDim = None,
+    time_pooling: Pooling = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Largest difference, relative to the largest output. Default: 1e-5 for float32, 1e-12 for float64.",
+        ),
+    ] = None,
+    splits: Annotated[int, typer.Option(min=1, help="How many random splits of the clip into chunks.")] = 8,
+) -> None:
+    """Convert a network and check that it streams exactly. The exit status is 1 if it does not.
+
+    Give a clip some receptive fields long.
+
+    Example: `continual verify my_project.models:build --arg width=64 --clip 2,40,200`
+    """
+    networks.verify(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), tolerance, splits)
+
+
+@app.command()
+def summary(
+    target: Target,
+    clip: Clips,
+    arg: Arguments = None,
+    dtype: Dtypes = None,
+    high: High = None,
+    seed: Seed = 0,
+    time_dim: TimeDim = None,
+    time_pooling: Pooling = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="FPS", help="Steps per second, to give delays in milliseconds too.")
+    ] = None,
+) -> None:
+    """Show what every module of a network costs: parameters, multiply-adds per step and per clip, delay and state.
+
+    Example: `continual summary models/denoiser.py:net --clip 1,1,16000 --rate 16000`
+    """
+    networks.summary(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), rate)
+
+
+def _options(target: str, clip: list[str], arg: list[str] | None, dtype: list[str] | None, *more: Any) -> networks.Options:
+    return networks.Options(target, clip, arg or [], dtype or [], *more)

@@ -1,0 +1,109 @@
+"""Attention of queries, keys and values that the module has projected itself, over a sliding band of tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..band import band_attention
+from ..module import CoModule
+from ..rings import one_piece, ring_zeros, wire_frames
+from ..state import Call, Frame, Node, Opening
+from ..timing import Timing, Window
+
+
+class BandAttention(CoModule):
+    """Scaled dot-product attention to the tokens from ``behind`` before to ``ahead`` after each query.
+
+    Takes queries, keys and values side by side, ``(B, H, n, 3E)``; gives ``(B, H, n, E)``.
+
+    Args:
+        behind: tokens before a query that it sees.
+        ahead: tokens after a query that it sees.
+        size: of a head, ``E``.
+        scale: of the scores; ``None``: ``E ** -0.5``.
+        biased: whether :attr:`bias` is added to the scores, one value for each distance (and head): ``(1 or H, behind + ahead + 1)``.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, behind: int, ahead: int, size: int, scale: float | None, biased: bool = False):
+        super().__init__()
+        self.behind, self.ahead, self.size, self.scale, self.biased = behind, ahead, size, scale, biased
+        self.register_parameter("bias", None)
+
+    @property
+    def timing(self) -> Timing:
+        return Window(self.behind + self.ahead + 1, start=self.behind, end=self.ahead)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """All tokens of a clip ``(B, H, T, 3E)``."""
+        q, k, v = input.split(self.size, 3)
+        return self._attend(q, k, v, 0)
+
+    def open(self, frame: Frame, opening: Opening) -> Node:
+        batch, heads, _ = frame.shape
+        rings = {"keys_values": (2 * self.size, self.behind + self.ahead), "queries": (self.size, self.ahead)}
+        held = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
+        return Node(opening, self.kind, frame.resized(batch, heads, self.size), held)
+
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        seen = node.seen
+        n, sent, ended = self.count(x, node, e, call)
+        q, kv = (None, None) if x is None else x.split((self.size, 2 * self.size), 3)
+        for i, new in enumerate((kv, q)):
+            if new is not None and i < len(node.tensors):
+                call.ring(node, i, seen, new)
+        if sent == node.sent:
+            return None, ended
+        first = max(0, node.sent - self.behind)
+        queries = one_piece(wire_frames(node, 1, q, seen, node.sent, sent))
+        keys, values = one_piece(wire_frames(node, 0, kv, seen, first, min(n, sent + self.ahead))).split(self.size, 3)
+        return self._attend(queries, keys, values, node.sent - first), ended
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+        if self.biased or not node.tensors:
+            return super().advance_step(x, node, call)
+        seen, ring = node.seen, node.tensors[0]
+        depth, emits = ring.shape[1], seen >= node.delay
+        call.ticks.append((node, seen + 1, node.sent + emits))
+        query, pair = x.split((self.size, 2 * self.size), 2)
+        call.slots.append((ring.select(1, seen % depth), pair))
+        if self.ahead:
+            place = node.tensors[1].select(1, seen % self.ahead)
+            call.slots.append((place, query))
+            query = place  # which still holds the query of `ahead` steps ago
+        if not emits:
+            return None
+        kept = ring if seen >= depth else ring[:, :seen]
+        keys, values = torch.cat((kept, pair.unsqueeze(1)), 1).transpose(1, 2).split(self.size, 3)
+        return F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, scale=self.scale).squeeze(2)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
+        """Queries of which the first is key ``offset``."""
+        if self.biased:
+            return self._attend_biased(q, k, v, offset)
+        return (
+            band_attention(self._merged, q, k, v, offset, self.behind, self.ahead).unflatten(2, (q.shape[1], -1)).transpose(1, 2)
+        )
+
+    def _merged(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale).transpose(1, 2).flatten(2)
+
+    def _attend_biased(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
+        reach, block = self.behind + self.ahead + 1, max(64, self.behind + self.ahead + 1)
+        row = F.pad(self.bias, (1, 1), value=-torch.inf)  # type: ignore[arg-type]
+        found = []
+        for start in range(0, q.shape[2], block):
+            part = q[:, :, start : start + block]
+            low = max(0, start + offset - self.behind)
+            high = min(k.shape[2], start + offset + part.shape[2] + self.ahead)
+            i = torch.arange(start, start + part.shape[2], device=q.device).unsqueeze(1) + offset
+            distance = torch.arange(low, high, device=q.device) - i
+            mask = row[:, (distance + self.behind + 1).clamp(0, reach + 1)].to(q.dtype)
+            found.append(F.scaled_dot_product_attention(part, k[:, :, low:high], v[:, :, low:high], mask, scale=self.scale))
+        return torch.cat(found, 2) if len(found) > 1 else found[0]
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        return 2 * frame.shape[1] * self.size * (self.behind + self.ahead + 1)

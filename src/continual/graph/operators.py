@@ -1,0 +1,59 @@
+"""Small operations that converted graphs run beside those of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+
+def spread(x: Tensor, batch: int, rows: Sequence[int], dim: int) -> Tensor:
+    """Windows that lie in the rows, ``(B·n·M, …)``, as frames in dim ``dim``, whose own size is 1.
+
+    Args:
+        x: windows.
+        batch: the dimension of the rows.
+        rows: ``(B, n, M)``.
+        dim: where frames are to be.
+    """
+    frames = x.unflatten(batch, tuple(rows)).movedim(batch + 1, 0).flatten(batch + 1, batch + 2)
+    return frames.squeeze(dim + 1).movedim(0, dim)
+
+
+def gathered(x: Tensor, batch: int, dim: int) -> Tensor:
+    """Frames in dim ``dim`` as windows that lie behind what is in the rows, ``(B·M·n, …)``."""
+    frames = x.movedim(dim, batch + 1 if dim > batch else batch)
+    return frames.flatten(batch, batch + 1)
+
+
+def settled(x: Tensor, batch: int, rows: Sequence[int]) -> Tensor:
+    """Windows behind what else is in the rows, ``(B·M·n, …)``, right behind the batch; ``rows``: ``(B, M, n)``."""
+    return x.unflatten(batch, tuple(rows)).transpose(batch + 1, batch + 2).flatten(batch, batch + 2)
+
+
+def as_complex(x: Tensor) -> Tensor:
+    """Real and imaginary parts, side by side in the last dimension, as complex numbers."""
+    return torch.view_as_complex(x.contiguous())
+
+
+def indexed(x: Tensor, places: Sequence[int], indices: Sequence[Tensor]) -> Tensor:
+    """``x[:, i, :, j]``: some dimensions indexed by tensors."""
+    return x[_everywhere(x, places, indices)]
+
+
+def placed(x: Tensor, places: Sequence[int], indices: Sequence[Tensor], values: Tensor, accumulate: bool) -> Tensor:
+    """A copy in which ``x[:, i, :, j]`` is another one."""
+    chosen = [None if isinstance(w, slice) else w for w in _everywhere(x, places, indices)]
+    return cast(Tensor, torch.ops.aten.index_put(x, chosen, values, accumulate))
+
+
+def _everywhere(x: Tensor, places: Sequence[int], indices: Sequence[Tensor]) -> tuple[Tensor | slice, ...]:
+    chosen = dict(zip(places, indices, strict=True))
+    return tuple(chosen.get(i, slice(None)) for i in range(x.ndim))
+
+
+def item(values: Sequence[Tensor], index: int) -> Tensor:
+    """One of several results."""
+    return values[index]

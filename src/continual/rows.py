@@ -1,0 +1,174 @@
+"""What an explanation is made of: a row for every operation of a network, and a refusal for every one that can't be streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation of a network.
+
+    Attributes:
+        path: ``"layer1.0.conv1"``, unique in the network.
+        op: what it is, in words: ``"Conv3d k3 s2 p1"``, ``"add"``.
+        inputs: indices of the rows that it takes; ``-1 - k`` is input ``k`` of the network.
+        waits: for each input, how many frames of it wait here in a queue at most; 0: none.
+        rate: outputs per input step of the network.
+        receptive_field, delay: from the network's input to here, in input steps.
+        state_bytes: for the example's batch, queues included.
+        source: the user's line, ``"file.py:12  y = self.conv(x)"``, if known.
+        note: a remark.
+    """
+
+    path: str
+    op: str
+    inputs: tuple[int, ...]
+    waits: tuple[int, ...]
+    rate: Fraction
+    receptive_field: int
+    delay: int
+    state_bytes: int
+    source: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One operation that can't be streamed exactly.
+
+    Attributes:
+        path, op, source: as in :class:`Row`.
+        reason: why.
+        remedy: what to write instead.
+        row: the path of its :class:`Row`, where that is not the module's.
+    """
+
+    path: str
+    op: str
+    source: str
+    reason: str
+    remedy: str
+    row: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operations of a network and how they hang together.
+
+    Attributes:
+        name: the network's.
+        rows: its operations; each comes after those whose outputs it takes.
+        outputs: indices of the rows that leave; ``-1 - k`` for input ``k`` handed on as it is.
+        notes: remarks on the whole network.
+        refusals: why it can't be streamed; the rows are then those that could be followed.
+        inputs: what the network takes, such as ``"x (2, 3, T, 32, 32)"``.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    outputs: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for index, row in enumerate(self.rows):
+            if len(row.inputs) != len(row.waits):
+                raise ValueError(f"row {index} ({row.path}) has {len(row.inputs)} inputs and {len(row.waits)} waits")
+            if late := [i for i in row.inputs if i >= index]:
+                raise ValueError(f"row {index} ({row.path}) takes row {late[0]}, which does not come before it")
+        if missing := [i for i in self.outputs if i >= len(self.rows)]:
+            raise ValueError(f"output {missing[0]} of {len(self.rows)} rows")
+
+    @property
+    def streamable(self) -> bool:
+        """Whether nothing was refused."""
+        return not self.refusals
+
+    @property
+    def state_bytes(self) -> int:
+        """Of all rows, for the example's batch."""
+        return sum(row.state_bytes for row in self.rows)
+
+    @property
+    def delay(self) -> int:
+        """Input steps to observe before the one that brings the first output; of several outputs the latest."""
+        return max((self.rows[i].delay for i in self.outputs if i >= 0), default=0)
+
+    @property
+    def receptive_field(self) -> int:
+        """In input steps; of several outputs the largest."""
+        return max((self.rows[i].receptive_field for i in self.outputs if i >= 0), default=1)
+
+    def input_name(self, index: int) -> str:
+        """What stands for a row's input ``-1 - k``: the name of the network's input ``k``."""
+        k = -1 - index
+        words = self.inputs[k].split() if k < len(self.inputs) else []
+        return words[0] if words else f"input {k}"
+
+    def refusal_of(self, row: Row) -> Refusal | None:
+        """Why a row is refused, if it is."""
+        return next((r for r in self.refusals if (r.row or r.path) == row.path and (r.row or r.path or r.op == row.op)), None)
+
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes on the network, and those on rows with their paths."""
+        paths: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.note:
+                paths.setdefault(row.note, []).append(row.path)
+        return self.notes + tuple(f"{', '.join(found)}: {note}" for note, found in paths.items())
+
+    def cells(self, index: int) -> tuple[str, ...]:
+        """The table's line for a row."""
+        row = self.rows[index]
+        takes = ", ".join(
+            (str(i) if i >= 0 else self.input_name(i)) + (f" (waits {n})" if n else "")
+            for i, n in zip(row.inputs, row.waits, strict=True)
+        )
+        numbers = (str(row.rate), f"{row.receptive_field:,}", f"{row.delay:,}", f"{row.state_bytes:,}")
+        return (str(index), row.path, row.op, takes, *numbers)
+
+    def totals(self) -> list[tuple[str, ...]]:
+        """The table's last lines: one for each output, the first with the state of the whole network."""
+        lines: list[tuple[str, ...]] = []
+        for i in self.outputs:
+            row = self.rows[i] if i >= 0 else None
+            name, rate = (row.path, str(row.rate)) if row else (self.input_name(i), "1")
+            span, delay = (f"{row.receptive_field:,}", f"{row.delay:,}") if row else ("1", "0")
+            lines.append(("→", name, "", "", rate, span, delay, "" if lines else f"{self.state_bytes:,}"))
+        return lines
+
+
+def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
+    """All refusals of a module, numbered: where, the source line, why, and what to do.
+
+    Args:
+        name: what is refused; ``""`` for "the module".
+        refusals: at least one.
+
+    Example:
+        >>> norm = Refusal("norm", "GroupNorm(2, 4)", "model.py:9  y = self.norm(x)", "it sees the whole clip.", "BatchNorm.")
+        >>> print(format_refusals("Net", [norm]))
+        Net can't be streamed exactly:
+          1. norm (GroupNorm(2, 4))
+             model.py:9  y = self.norm(x)
+             it sees the whole clip.
+             Remedy: BatchNorm.
+    """
+    places = f", for {len(refusals)} reasons" if len(refusals) > 1 else ""
+    lines = [f"{name or 'the module'} can't be streamed exactly{places}:"]
+    for number, refusal in enumerate(refusals, 1):
+        head = f"  {number}. "
+        remedy = f"Remedy: {refusal.remedy}" if refusal.remedy else ""
+        shown = [part for part in (where(refusal), refusal.source, refusal.reason, remedy) if part]
+        first, *rest = (line for part in shown for line in part.splitlines())
+        lines += [head + first, *(" " * len(head) + line for line in rest)]
+    return "\n".join(lines)
+
+
+def where(refusal: Refusal) -> str:
+    """The path and the operation."""
+    return f"{refusal.path} ({refusal.op})" if refusal.path and refusal.op else refusal.path or refusal.op
