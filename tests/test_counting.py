@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import continual as co
+from tests.torchvision_ops import torchvision
 
 LENGTH = 48  # of the clips
 Row = tuple[Callable[[], nn.Module], tuple[int, ...]]
@@ -151,6 +152,7 @@ MODES = ["forward", "forward_steps", "forward_step"]
 
 @pytest.fixture(scope="module")
 def ptflops() -> Any:
+    torchvision()  # which ptflops imports
     return pytest.importorskip("ptflops", reason="needs ptflops, of the extra `dev`")
 
 
@@ -296,7 +298,7 @@ def test_the_first_step_of_a_stream_is_said_to_be_too_little(ptflops: Any):
 @pytest.mark.parametrize("order", ["ptflops before", "ptflops after"])
 def test_ptflops_may_be_imported_before_or_after_the_network_is_built(ptflops: Any, order: str):
     """In a process of its own: here all classes are entered long since."""
-    imports = "import ptflops\n"
+    imports = "from tests.torchvision_ops import torchvision\ntorchvision()\nimport ptflops\n"
     code = (
         f"import sys\n{imports if order == 'ptflops before' else ''}import continual as co\n"
         "from torch import nn\n"

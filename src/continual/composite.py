@@ -33,8 +33,9 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -
         return None, OPEN
     if not has_hooks(child):
         if call.in_place and call.steady and not node.kids and isinstance(x, Tensor) and x.shape[2] == 1 and _steps(child, node):
+            _, end = child.timing.counts(node.seen + 1, e)
             y = child.advance_step(x.squeeze(2), node, call)
-            return (None if y is None else rewire(chunk_of_one, y)), e  # what is known of the end has no effect here
+            return (None if y is None else rewire(chunk_of_one, y)), end
         return child.advance(x, node, e, call)
     if x is None:  # what waits leaves at the end of the stream: hooks see an empty chunk come and it leave
         y, e = child.advance(x, node, e, call)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import event, given, settings
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.export import Dim, export
@@ -108,7 +108,7 @@ def test_converted_or_refused(part: int, data: st.DataObject):
 @settings(max_examples=EXAMPLES // 10)
 def test_contract(m: RandomModule):
     net = converted(m)
-    if net is not None:
+    if net is not None and not net.unbounded_memory:  # a recurrent layer behind saturated values does not show its memory
         report = co.verify(net, m.clip, reference=m.module, splits=3, raise_on_fail=False)
         assert report.passed, str(report)
 
@@ -119,7 +119,7 @@ def test_contract(m: RandomModule):
     ids=["max_pool1d", "adaptive_max_pool2d", "rnn"],
 )
 def test_positions_where_torch_fixes_the_length(line: str, dims: str):
-    """Some operations make `torch.export` take the length for a constant. What depends on it is then no less a position."""
+    """Some operations make `torch.export` take the length for a constant. Positions behind them are refused, and not taken for others."""
     d = draft(dims)
     parts = {"rnn": nn.GRU(3, 3, batch_first=True)} if "rnn" in line else {}
     y = d.add(line, dims, d.values[0], **parts)
@@ -129,7 +129,8 @@ def test_positions_where_torch_fixes_the_length(line: str, dims: str):
     d.add(f"x * torch.cos(torch.arange(x.shape[{t}]).view({shape}))", dims, y)
     m = RandomModule(Program(d.ops, 1, [2]).eval(), (d.values[0].example,), (dims,) * 3, True)
     assert fixed_length(m)
-    check_stream(m, co.continual(m.module, m.clip, **m.options), 0)
+    with pytest.raises(co.NotStreamable, match="clips of one length"):
+        co.continual(m.module, m.clip, **m.options)
 
 
 # ---- the tests, tested --------------------------------------------------------------------------------------------------
@@ -138,6 +139,7 @@ def test_positions_where_torch_fixes_the_length(line: str, dims: str):
 @given(m=random_modules(faults=0, most=9))
 @settings(max_examples=EXAMPLES)
 def test_what_has_no_fault_is_not_said_to_have_one(m: RandomModule):
+    assume("inplace=True" not in str(m))  # it would change the inputs that are compared
     assert not unstreamable(m)
 
 

@@ -112,6 +112,19 @@ def shift_of_segments(x: Tensor) -> Tensor:
     return out.view(b * t, *x.shape[2:]).relu().view(b, t, *x.shape[2:])
 
 
+def neighbours(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, :, :-1] += x[:, :, 1:]
+    y[:, 1:, 2:] *= x[:, 1:, :-2]
+    return y
+
+
+def middle(x: Tensor) -> Tensor:
+    y = x * 3
+    y[:, :, 2:-1] = F.avg_pool1d(x, 4, 1)
+    return y
+
+
 def masked(x: Tensor) -> Tensor:
     y = x.clone()
     y.masked_fill_(y > 1, 0.5)
@@ -181,6 +194,8 @@ ROWS = [
     fn("temporal shift", shift, shape=FOUR, delay=1),
     fn("causal shift", causal_shift, delay=0),
     fn("temporal shift of segments", shift_of_segments, shape=(2, 7, 4, 3, 2), time=1, delay=1),
+    fn("into neighbouring frames", neighbours, shape=FOUR, delay=2),
+    fn("into the middle of a clip", middle, shape=FOUR, delay=3),
     fn("masked", masked, delay=0),
     fn("indexed", indexed, shape=FOUR, delay=0),
     fn("layouts in place", layouts, delay=0),

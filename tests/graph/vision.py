@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from functools import cache
 from typing import Any
 
 import torch
@@ -11,22 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.graph.cases import Case, network, noise, seeded
+from tests.torchvision_ops import torchvision
 
-_DECLARED: list[Any] = []  # operators are gone with the object that declared them
 
-
-@cache
 def models() -> Any:
-    """``torchvision.models``. Its wheel is a CUDA build: beside a CPU torch it has no operators, and two must be declared to import it."""
-    try:
-        return importlib.import_module("torchvision.models")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _DECLARED.append(library)
+    """``torchvision.models``."""
+    torchvision()
     return importlib.import_module("torchvision.models")
 
 

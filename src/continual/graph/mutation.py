@@ -164,6 +164,11 @@ class Mutations:
 
     def _write(self, node: Fx, name: str) -> Value:
         target: Fx = node.args[0]  # type: ignore[assignment]
+        if op_of(node) == "copy_" and self._looks_at(target) == self._looks_at(
+            node.args[1]
+        ):  # x[:, 1:] += y ends with x[:, 1:] = x[:, 1:]
+            self._of[node] = target
+            return self.value(target)
         _, args, positional = self.bound(node)
         op, overload = name.split(".")[1][:-1], name.split(".")[2]
         new = self._builder.apply_named(node, f"aten.{op}.{overload}", args, positional)
@@ -200,6 +205,13 @@ class Mutations:
                 found.append(node)
             node = self._of[node] if node.target is not operator.getitem else self._of.get(self._of[node], self._of[node])
         return node, found[::-1]
+
+    def _looks_at(self, node: Any) -> Any:
+        """What a node looks at, to be compared with what others do."""
+        if not isinstance(node, Fx):
+            return None
+        root, views = self._views(node)
+        return root, [(v.target, v.args[1:], v.kwargs) for v in views] if views else [node]
 
     def _in_order(self, base: Value, views: list[Fx]) -> list[Fx]:
         """Slices of time after those of other dimensions, so that it is known what is written in these."""

@@ -40,9 +40,21 @@ def scatter(b: Builder, call: Call) -> Stream:
         return y if value is None else replace(y, patches=(value, dim, (*stretches, (first.now, length.now - cut.now))))
     if step != 1:
         raise Refused("writes every other frame of the clip", "torch.where, or transposed convolution")
-    if x.fill is None or not first.steady or not cut.steady:
+    if not first.steady or not cut.steady:
         raise Refused("writes frames into a part of another stream", "torch.cat over time with constants, or torch.where")
-    return pad_time(b, call, src, (first.now, cut.now), "constant", x.fill)
+    ends = first.now, cut.now
+    return pad_time(b, call, src, ends, "constant", x.fill) if x.fill is not None else _between(b, call, x, src, ends)
+
+
+def _between(b: Builder, call: Call, x: Stream, src: Stream, ends: tuple[int, int]) -> Stream:
+    """Frames of one stream, and of another at the ends."""
+    if src.dtype != x.dtype:
+        src = b.apply_named(call.node, "aten.to.dtype", {"self": src, "dtype": x.dtype}, ("self", "dtype"))
+    within = b.apply_named(call.node, "aten.ones_like.default", {"self": src}, ("self",))
+    mask, middle = (pad_time(b, call, s, ends, "constant", 0.0) for s in (within, src))
+    inside = b.apply_named(call.node, "aten.gt.Scalar", {"self": mask, "other": 0.5}, ("self", "other"))
+    chosen = {"condition": inside, "self": middle, "other": x}
+    return b.apply_named(call.node, "aten.where.self", chosen, tuple(chosen))
 
 
 def _ends(call: Call, length: Size) -> tuple[Size, Size]:
