@@ -89,7 +89,7 @@ class Clockwork(Emission):
 
     def _arange(self, node: Fx, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
         start, step = args.get("start") or 0, args.get("step") or 1
-        end = Size.of(args["end"], 5)
+        end = Size.of(args["end"], len(self.lengths))
         count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
             number = count.values[0] if isinstance(count, (Size, Varying)) else count
@@ -160,8 +160,8 @@ class Clockwork(Emission):
         """Rows of a table for the frames of a stream: ``table[:, :x.shape[time]]``."""
         dim = args.get("dim", 0) % len(table.dims)
         start = args.get("start") or 0
-        stop = args["end"] if "end" in args else Size.of(start, 5).combine(operator.add, args["length"])
-        size = Size.of(stop, 5).combine(lambda e, s: e - s, start)
+        stop = args["end"] if "end" in args else Size.of(start, len(self.lengths)).combine(operator.add, args["length"])
+        size = Size.of(stop, len(self.lengths)).combine(lambda e, s: e - s, start)
         if self.number(args.get("step", 1)) != 1 or not isinstance(size, Size) or size.values[:3] != length.values[:3]:
             raise Refused("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
         first = self.number(start, "the first row")
@@ -199,10 +199,24 @@ class Clockwork(Emission):
         given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
         if shape and any(a.name == "device" for a in target._schema.arguments):
             given["device"] = torch.device("meta")
-        names = [a.name for a in target._schema.arguments]
-        kwargs = {n: v for n, v in given.items() if n not in value.positional and names.index(n) >= len(value.positional)}
+        kwargs = {n: v for n, v in given.items() if n not in value.positional and (n in value.given or n == "device")}
         with torch.no_grad():
             return target(*(given[n] for n in value.positional), **kwargs)
+
+    def for_example(self, value: Value, sample: int = 0) -> Any:
+        """What depends on the clip's length, as a constant for an example length: computed anew when parameters change."""
+        if isinstance(value, (list, tuple)):
+            return [self.for_example(v, sample) for v in value]
+        if isinstance(value, (Size, Varying)):
+            return value.values[sample]
+        if not isinstance(value, Clocked):
+            return value
+        key = value, sample, False
+        if key not in self._made:
+            given = {n: self.for_example(v, sample) for n, v in value.args.items()}
+            kwargs = {n: v for n, v in given.items() if n not in value.positional and n in value.given}
+            self._made[key] = self.const(value.name, [given[n] for n in value.positional], kwargs)
+        return self._made[key]
 
     def size_of_clocked(self, of: Clocked, dim: int) -> Size:
         """The size of a dimension of what depends on the clip's length alone."""

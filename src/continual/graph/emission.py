@@ -18,12 +18,20 @@ from ..rows import Refusal
 from .call import Call, Refused, Source, leaves
 from .capture import Captured, module_path, source_line
 from .layout import BATCH, TIME, Dim, Dims, View, fixed, shape_of
-from .program import Home, Instruction, Layer, Op, Ref, Shape
+from .program import Home, Instruction, Layer, Op, Ref, Shape, slots_of
 from .queues import Meet
 from .values import STILL, Const, Size, Stream, Unknown, Value, Varying
 from .wiring import Wires, Wiring
 
 FAR = 80640  # a whole number of periods of all strides that occur, so that lengths so far apart differ by the rate alone
+
+
+def symbolic(size: Any) -> bool:
+    """Whether a size is a symbol, and none that turned out to be a number."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+LONGER = 5  # which of the example lengths is a few times that of the example
 
 
 @dataclass
@@ -49,8 +57,8 @@ class Emission:
 
     def __post_init__(self) -> None:
         b, t = self.captured.batch, self.captured.steps
-        self.lengths = (t, t + FAR, t + 2 * FAR, t + 1, t + 3)
-        self.batches = (b, b + 1, b + 2, b, b)
+        self.lengths = (t, t + FAR, t + 2 * FAR, t + 1, t + 3, 4 * t)
+        self.batches = (b, b + 1, b + 2, b, b, b)
         self.values: dict[Fx, Value] = {}
         self._paths: set[str] = set()
         self._made: dict[tuple[Any, int, bool], Value] = {}
@@ -93,7 +101,16 @@ class Emission:
         """Whether the export knows the size of a dimension for the example alone: recurrent layers, global pools … fix it."""
         sources = call.node.all_input_nodes
         val = sources[0].meta.get("val") if sources else None
-        return isinstance(val, Tensor) and dim < val.ndim and not isinstance(val.shape[dim], torch.SymInt)
+        return isinstance(val, Tensor) and dim < val.ndim and not symbolic(val.shape[dim])
+
+    @cached_property
+    def clip_is_fixed(self) -> bool:
+        """Whether the export knows the clip's length for the example alone."""
+        program = self.captured.program
+        names = program.graph_signature.user_inputs
+        values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+        times = zip(values, self.captured.time_dims, strict=True)
+        return not all(symbolic(v.shape[t]) for v, t in times if t is not None)
 
     def number(self, value: Value, what: str = "a number") -> Any:
         """A number that must not depend on the clip."""
@@ -119,7 +136,7 @@ class Emission:
         dims: list[Dim] = []
         for given in sizes:
             size = Size.of(given, len(self.lengths))
-            baked = not self.captured.symbolic and size.steady and size.now == length.now > 1  # the export knows one length alone
+            baked = self.clip_is_fixed and size.steady and size.now == length.now > 1  # the export knows one length alone
             if size.varies and size.values == self.batches:
                 dims.append((BATCH,))
             elif length.varies and (baked or size.values[:3] == length.values[:3]):
@@ -155,6 +172,22 @@ class Emission:
             value = op.fn(*(self.example(a) for a in args), **{k: self.example(v) for k, v in kw.items()})
         self.constants.append(op)
         return Const(out, fixed(value.shape) if isinstance(value, Tensor) else (), value)
+
+    def learned(self, value: Const) -> bool:
+        """Whether a constant is computed of what may change: parameters, buffers, inputs."""
+        makers = {op.out: op for op in self.constants}
+        sources = {s.slot: s for s in self.sources}
+        todo, seen = [value.slot], set[int]()
+        while todo:
+            slot = todo.pop()
+            if slot in seen:
+                continue
+            seen.add(slot)
+            if slot in sources and sources[slot].kind != "constant":
+                return True
+            if slot in makers:
+                todo += slots_of(makers[slot])
+        return False
 
     def example(self, value: Value) -> Any:
         """A constant's value for the example."""
