@@ -149,7 +149,7 @@ class Builder(Clockwork):
         if not any(isinstance(v, Stream) for v in values):
             if any(isinstance(v, Clocked) or (isinstance(v, Size) and v.varies) for v in values):
                 return Clocked(node, name, args, positional, frozenset(node.kwargs))
-            return self._constant(name, args, positional)
+            return self._constant(node, name, args, positional)
         found, call = rule_of(name), Call(node, name, args, positional)
         if found is None:
             return self._in_parts(node, name, args)
@@ -245,14 +245,16 @@ class Builder(Clockwork):
             new[s.slot] = self.filled(call, s.dims, beside, s.fill, s.dtype)
         return replace(call, args={n: exchanged(v, new) for n, v in call.args.items()})
 
-    def _constant(self, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
+    def _constant(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on constants alone."""
         given = [args[n] for n in positional]
         kwargs = {n: v for n, v in args.items() if n not in positional}
         with torch.no_grad():
             many = resolve(name)(*(self.example(a) for a in given), **{k: self.example(v) for k, v in kwargs.items()})
         if not isinstance(many, (tuple, list)):
-            return replace(self.const(name, given, kwargs), fill=self._filled_with(name, args))
+            made = replace(self.const(name, given, kwargs), fill=self._filled_with(name, args))
+            self.origins[made.slot] = Clocked(node, name, args, positional, frozenset(node.kwargs))
+            return made
         whole = self.const(name, given, kwargs)
         return [self.const("operators:item", [whole, i]) for i in range(len(many))]
 

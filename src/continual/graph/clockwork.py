@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node as Fx
 
-from .call import Call, Refused
+from .call import Call, Refused, leaves
 from .emission import Emission
 from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .mutation import Mutations
 
 HANDED = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
+ARANGE = ("aten.arange.default", "aten.arange.start", "aten.arange.start_step")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
 
 
@@ -48,7 +49,7 @@ class Clockwork(Emission):
     def _make_clocked(self, value: Clocked, stream: Stream) -> Value:
         node, name, args, positional = value.node, value.name, value.args, value.positional
         length = self.length(stream.wire)
-        if name in ("aten.arange.default", "aten.arange.start", "aten.arange.start_step"):
+        if name in ARANGE:
             return self._arange(node, args, stream, length)
         if name in CREATION:
             return self._created(node, name, args, positional, stream)
@@ -62,6 +63,32 @@ class Clockwork(Emission):
         if isinstance(found, Clocked):
             raise Refused("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
         return found
+
+    def revived(self, call: Call, stream: Stream) -> Call:
+        """A call in which constants that the export has made for one length are there for the frames of a stream.
+
+        Where what a module does fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant of so many values.
+        """
+        if not self.clip_is_fixed or stream.wire == STILL:
+            return call
+        length = self.length(stream.wire)
+        return replace(call, args={n: self._materialised(self._revived(v, length), stream) for n, v in call.args.items()})
+
+    def _revived(self, value: Value, length: Size) -> Value:
+        if isinstance(value, (list, tuple)):
+            return [self._revived(v, length) for v in value]
+        made = self.origins.get(value.slot) if isinstance(value, Const) else None
+        if made is None:
+            return value
+        new = {n: self._revived(v, length) for n, v in made.args.items()}
+        if made.name in CREATION:
+            new["size"] = [length if s == length.now > 1 else s for s in made.args["size"]]
+        for name in ("end", "length"):
+            whole = not made.args.get("start") and made.args.get("step", 1) == 1
+            if whole and new.get(name) == length.now and (made.name in ARANGE or isinstance(made.args.get("self"), Const)):
+                new[name] = length
+        changed = any(a is not b for a, b in zip(leaves([*new.values()]), leaves([*made.args.values()]), strict=True))
+        return replace(made, args=new) if changed else value
 
     def _call(self, node: Fx, name: str, args: dict[str, Value]) -> Call:
         return Call(node, name, args, ())

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention import BandAttention
 from ..builder import Builder
 from ..call import Call, Refused, rule
-from ..emission import LONGER
+from ..enquiry import LONGER
 from ..layout import BATCH, TIME, Dims, joined_dims
 from ..operators import HIDDEN, distances
 from ..program import Ref, Shape
