@@ -42,7 +42,7 @@ def band_attention(
     left, reach = behind - offset, behind + ahead + 1
     around = F.pad(broken.to(q.dtype), (left, count + reach - 1 - left - size))
     seen = F.max_pool1d(around, reach, 1).bool()  # (B, H, n)
-    return y.masked_fill(seen.transpose(1, 2).repeat_interleave(q.shape[3], 2), torch.nan)
+    return y.masked_fill(seen.transpose(1, 2).repeat_interleave(v.shape[3], 2), torch.nan)
 
 
 def _finite(k: Tensor, v: Tensor) -> bool:

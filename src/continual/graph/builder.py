@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.fx import Node as Fx
 
 from ..rows import Refusal
-from .call import APART, KEEPS_CLOCKED, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
+from .call import APART, KEEPS_CLOCKED, ON_SCORES, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
 from .capture import module_path, source_line
 from .clockwork import Clockwork
 from .decomposition import paired, taken_apart
 from .layout import BATCH, TIME, fixed, where
 from .mutation import Mutations
 from .program import Home, Op, Shape, resolve
-from .values import STILL, Clocked, Const, Fragment, Size, Stream, Unknown, Value, Varying
+from .values import STILL, Clocked, Const, Fragment, Scores, Size, Stream, Unknown, Value, Varying
 
 
 def rule_of(name: str) -> Rule | None:
@@ -144,10 +144,12 @@ class Builder(Clockwork):
         fragment = next((v for v in values if isinstance(v, Fragment)), None)
         if fragment is not None:
             return self._like_fragment(node, name, fragment)
+        if any(isinstance(v, Scores) for v in values):
+            return self._on_scores(Call(node, name, args, positional))
         if not any(isinstance(v, Stream) for v in values):
             if any(isinstance(v, Clocked) or (isinstance(v, Size) and v.varies) for v in values):
-                return Clocked(node, name, args, positional)
-            return self._constant(name, args, positional)
+                return Clocked(node, name, args, positional, frozenset(node.kwargs))
+            return self._constant(node, name, args, positional)
         found, call = rule_of(name), Call(node, name, args, positional)
         if found is None:
             return self._in_parts(node, name, args)
@@ -155,10 +157,21 @@ class Builder(Clockwork):
             call = self.together(call)
         if (moving := [s for s in call.streams if s.wire != STILL]) and all(s.windows for s in moving):
             call = replace(call, args={n: settled(v) for n, v in call.args.items()})
-        if name not in KEEPS_CLOCKED and any(isinstance(v, Clocked) for v in values):
-            beside = next((s for s in call.streams if s.wire != STILL), call.streams[0])
-            call = replace(call, args={n: self._materialised(v, beside) for n, v in call.args.items()})
-        return found(self, call)
+        return found(self, call if name in KEEPS_CLOCKED else self.beside(call))
+
+    def beside(self, call: Call) -> Call:
+        """A call in which what depends on the clip's length is there for the frames of the streams."""
+        if not any(isinstance(v, Clocked) for v in leaves(list(call.args.values()))):
+            return call
+        stream = next((s for s in call.streams if s.wire != STILL), call.streams[0])
+        return replace(call, args={n: self._materialised(v, stream) for n, v in call.args.items()})
+
+    def _on_scores(self, call: Call) -> Value:
+        """An operation on how much each frame attends to each."""
+        if (found := ON_SCORES.get(call.op)) is not None:
+            return found(self, call)
+        return Fragment((), self.dtype(call), f"`{call.op}` compares all frames of the clip with each other",
+                        "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band")  # fmt: skip
 
     def _unknown(self, node: Fx) -> Value:
         """The result of an operation on what a refused one gives."""
@@ -232,14 +245,16 @@ class Builder(Clockwork):
             new[s.slot] = self.filled(call, s.dims, beside, s.fill, s.dtype)
         return replace(call, args={n: exchanged(v, new) for n, v in call.args.items()})
 
-    def _constant(self, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
+    def _constant(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on constants alone."""
         given = [args[n] for n in positional]
         kwargs = {n: v for n, v in args.items() if n not in positional}
         with torch.no_grad():
             many = resolve(name)(*(self.example(a) for a in given), **{k: self.example(v) for k, v in kwargs.items()})
         if not isinstance(many, (tuple, list)):
-            return replace(self.const(name, given, kwargs), fill=self._filled_with(name, args))
+            made = replace(self.const(name, given, kwargs), fill=self._filled_with(name, args))
+            self.origins[made.slot] = Clocked(node, name, args, positional, frozenset(node.kwargs))
+            return made
         whole = self.const(name, given, kwargs)
         return [self.const("operators:item", [whole, i]) for i in range(len(many))]
 

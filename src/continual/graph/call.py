@@ -56,6 +56,7 @@ RULES: dict[str, Rule] = {}
 APART = {"aten.slice_scatter.default", "aten.select_scatter.default", "aten.copy.default"}  # what they write is no matter of time
 RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson",
           "multinomial", "uniform", "exponential", "rrelu_with_noise"}  # fmt: skip
+ON_SCORES: dict[str, Rule] = {}  # what operations do with scores of attention, by names without overloads
 KEEPS_CLOCKED: set[str] = set()  # operations whose rules want masks as they are
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.nn.modules import transformer
 
 from ..errors import NotStreamable, ShapeMismatch
 
@@ -110,7 +111,7 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    with _left_alone(module), _quiet(), torch.no_grad():
+    with _left_alone(module), _quiet(), _no_look_at_masks(), torch.no_grad():
         try:
             program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
@@ -154,6 +155,17 @@ def _left_alone(module: nn.Module) -> Iterator[None]:
             for name in [n for n in m.__dict__ if n not in before]:
                 del m.__dict__[name]
             m.__dict__.update(before)
+
+
+@contextlib.contextmanager
+def _no_look_at_masks() -> Iterator[None]:
+    """Encoders of torch do not ask whether the values of a mask are causal: the answer only chooses the kernel."""
+    before = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = before
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node as Fx
 
-from .call import Call, Refused
+from .call import Call, Refused, leaves
 from .emission import Emission
 from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .mutation import Mutations
 
 HANDED = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
+ARANGE = ("aten.arange.default", "aten.arange.start", "aten.arange.start_step")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
 
 
@@ -48,7 +49,7 @@ class Clockwork(Emission):
     def _make_clocked(self, value: Clocked, stream: Stream) -> Value:
         node, name, args, positional = value.node, value.name, value.args, value.positional
         length = self.length(stream.wire)
-        if name in ("aten.arange.default", "aten.arange.start", "aten.arange.start_step"):
+        if name in ARANGE:
             return self._arange(node, args, stream, length)
         if name in CREATION:
             return self._created(node, name, args, positional, stream)
@@ -62,6 +63,32 @@ class Clockwork(Emission):
         if isinstance(found, Clocked):
             raise Refused("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
         return found
+
+    def revived(self, call: Call, stream: Stream) -> Call:
+        """A call in which constants that the export has made for one length are there for the frames of a stream.
+
+        Where what a module does fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant of so many values.
+        """
+        if not self.clip_is_fixed or stream.wire == STILL:
+            return call
+        length = self.length(stream.wire)
+        return replace(call, args={n: self._materialised(self._revived(v, length), stream) for n, v in call.args.items()})
+
+    def _revived(self, value: Value, length: Size) -> Value:
+        if isinstance(value, (list, tuple)):
+            return [self._revived(v, length) for v in value]
+        made = self.origins.get(value.slot) if isinstance(value, Const) else None
+        if made is None:
+            return value
+        new = {n: self._revived(v, length) for n, v in made.args.items()}
+        if made.name in CREATION:
+            new["size"] = [length if s == length.now > 1 else s for s in made.args["size"]]
+        for name in ("end", "length"):
+            whole = not made.args.get("start") and made.args.get("step", 1) == 1
+            if whole and new.get(name) == length.now and (made.name in ARANGE or isinstance(made.args.get("self"), Const)):
+                new[name] = length
+        changed = any(a is not b for a, b in zip(leaves([*new.values()]), leaves([*made.args.values()]), strict=True))
+        return replace(made, args=new) if changed else value
 
     def _call(self, node: Fx, name: str, args: dict[str, Value]) -> Call:
         return Call(node, name, args, ())
@@ -89,7 +116,7 @@ class Clockwork(Emission):
 
     def _arange(self, node: Fx, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
         start, step = args.get("start") or 0, args.get("step") or 1
-        end = Size.of(args["end"], 5)
+        end = Size.of(args["end"], len(self.lengths))
         count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
             number = count.values[0] if isinstance(count, (Size, Varying)) else count
@@ -160,8 +187,8 @@ class Clockwork(Emission):
         """Rows of a table for the frames of a stream: ``table[:, :x.shape[time]]``."""
         dim = args.get("dim", 0) % len(table.dims)
         start = args.get("start") or 0
-        stop = args["end"] if "end" in args else Size.of(start, 5).combine(operator.add, args["length"])
-        size = Size.of(stop, 5).combine(lambda e, s: e - s, start)
+        stop = args["end"] if "end" in args else Size.of(start, len(self.lengths)).combine(operator.add, args["length"])
+        size = Size.of(stop, len(self.lengths)).combine(lambda e, s: e - s, start)
         if self.number(args.get("step", 1)) != 1 or not isinstance(size, Size) or size.values[:3] != length.values[:3]:
             raise Refused("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
         first = self.number(start, "the first row")
@@ -199,10 +226,24 @@ class Clockwork(Emission):
         given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
         if shape and any(a.name == "device" for a in target._schema.arguments):
             given["device"] = torch.device("meta")
-        names = [a.name for a in target._schema.arguments]
-        kwargs = {n: v for n, v in given.items() if n not in value.positional and names.index(n) >= len(value.positional)}
+        kwargs = {n: v for n, v in given.items() if n not in value.positional and (n in value.given or n == "device")}
         with torch.no_grad():
             return target(*(given[n] for n in value.positional), **kwargs)
+
+    def for_example(self, value: Value, sample: int = 0) -> Any:
+        """What depends on the clip's length, as a constant for an example length: computed anew when parameters change."""
+        if isinstance(value, (list, tuple)):
+            return [self.for_example(v, sample) for v in value]
+        if isinstance(value, (Size, Varying)):
+            return value.values[sample]
+        if not isinstance(value, Clocked):
+            return value
+        key = value, sample, False
+        if key not in self._made:
+            given = {n: self.for_example(v, sample) for n, v in value.args.items()}
+            kwargs = {n: v for n, v in given.items() if n not in value.positional and n in value.given}
+            self._made[key] = self.const(value.name, [given[n] for n in value.positional], kwargs)
+        return self._made[key]
 
     def size_of_clocked(self, of: Clocked, dim: int) -> Size:
         """The size of a dimension of what depends on the clip's length alone."""

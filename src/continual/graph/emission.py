@@ -1,136 +1,30 @@
-"""What rules do: ask for sizes, and give instructions."""
+"""What rules give: instructions, and constants computed of constants."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node as Fx
 
 from ..delay import Trim
 from ..errors import ShapeMismatch
 from ..module import CoModule
-from ..rows import Refusal
-from .call import Call, Refused, Source, leaves
-from .capture import Captured, module_path, source_line
-from .layout import BATCH, TIME, Dim, Dims, View, fixed, shape_of
-from .program import Home, Instruction, Layer, Op, Ref, Shape
+from .call import Call, Refused, Source
+from .capture import module_path, source_line
+from .enquiry import Enquiry
+from .layout import BATCH, TIME, Dims, View, fixed
+from .program import Home, Layer, Op, Ref, Shape
 from .queues import Meet
-from .values import STILL, Const, Size, Stream, Unknown, Value, Varying
-from .wiring import Wires, Wiring
-
-FAR = 80640  # a whole number of periods of all strides that occur, so that lengths so far apart differ by the rate alone
+from .values import STILL, Const, Size, Stream, Value, Varying
+from .wiring import Wiring
 
 
-@dataclass
-class Emission:
-    """The program while it is built, and what there is to ask about its values."""
-
-    captured: Captured
-    module: nn.Module
-    time_pooling: str | None = None
-    middle: frozenset[str] = frozenset()  # names of nodes that pool over time in the middle of the network
-    wires: Wires = field(default_factory=Wires)
-    instructions: list[Instruction] = field(default_factory=list)
-    constants: list[Op] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)  # constants of the module's code
-    names: list[str] = field(default_factory=list)  # of the module's inputs
-    slots: int = 0
-    kids: int = 0
-    windowed: bool = False  # whether something looks at a window of the example's length, so that longer clips are another matter
-    nested: bool = False  # whether the module gives several outputs
-
-    def __post_init__(self) -> None:
-        b, t = self.captured.batch, self.captured.steps
-        self.lengths = (t, t + FAR, t + 2 * FAR, t + 1, t + 3)
-        self.batches = (b, b + 1, b + 2, b, b)
-        self.values: dict[Fx, Value] = {}
-        self._paths: set[str] = set()
-        self._made: dict[tuple[Any, int, bool], Value] = {}
-        self._length_of: dict[int, Size] = {}
-        self._reduced: dict[int, set[str]] = {}  # wires behind a reduction over the clip, and the nodes that made it
-        self.middle_found: set[str] = set()
-        self.node: Fx | None = None
-
-    # ---- what rules ask ---------------------------------------------------------------------------------------------
-
-    def length(self, wire: int) -> Size:
-        """How many frames a wire has, for all example lengths."""
-        if wire == STILL:
-            return Size((1,) * len(self.lengths))
-        if wire not in self._length_of:
-            timing = self.wires.timing(wire)
-            self._length_of[wire] = Size(tuple(timing.ended(t) for t in self.lengths))
-        return self._length_of[wire]
-
-    def shape(self, value: Stream | Const | Unknown) -> tuple[int, ...]:
-        """The shape for the example."""
-        if isinstance(value, Unknown):
-            return value.shape
-        if isinstance(value, Const):
-            return tuple(value.value.shape)
-        return shape_of(value.dims, self.batches[0], self.length(value.wire).now)
-
-    def rank(self, value: Stream | Const | Unknown) -> int:
-        """The number of dimensions."""
-        return len(self.shape(value))
-
-    def size(self, value: Stream | Const, dim: int) -> Size:
-        """The size of a dimension, for all examples."""
-        if isinstance(value, Const):
-            return Size((int(value.value.shape[dim]),) * len(self.batches))
-        times = self.length(value.wire).values
-        return Size(tuple(shape_of((value.dims[dim],), b, t)[0] for b, t in zip(self.batches, times, strict=True)))
-
-    def length_is_fixed(self, call: Call, dim: int) -> bool:
-        """Whether the export knows the size of a dimension for the example alone: recurrent layers, global pools … fix it."""
-        sources = call.node.all_input_nodes
-        val = sources[0].meta.get("val") if sources else None
-        return isinstance(val, Tensor) and dim < val.ndim and not isinstance(val.shape[dim], torch.SymInt)
-
-    def number(self, value: Value, what: str = "a number") -> Any:
-        """A number that must not depend on the clip."""
-        if isinstance(value, Size) and not value.varies:
-            return value.now
-        if isinstance(value, (Size, Varying)):
-            if len(set(value.values[1:3])) == 1 and value.values[0] == value.values[1]:
-                raise Refused(
-                    f"{what} depends on what is left when the clip's length is divided: {value.values[0]}, {value.values[3]}, "
-                    f"{value.values[4]} for clips of {self.lengths[0]}, {self.lengths[3]}, {self.lengths[4]} steps",
-                    "pad the clip before the network, or by a fixed number of steps",
-                )
-            raise Refused(
-                f"{what} depends on the length of the clip ({value.values[0]} for {self.lengths[0]} steps)",
-                "make it a fixed number: a stream has no length",
-            )
-        return value
-
-    def layout(self, sizes: Sequence[Value], wire: int) -> Dims:
-        """The layout that a list of sizes means beside frames of a wire."""
-        length = self.length(wire)
-        both = Size(tuple(b * t for b, t in zip(self.batches, length.values, strict=True)))
-        dims: list[Dim] = []
-        for given in sizes:
-            size = Size.of(given, len(self.lengths))
-            baked = not self.captured.symbolic and size.steady and size.now == length.now > 1  # the export knows one length alone
-            if size.varies and size.values == self.batches:
-                dims.append((BATCH,))
-            elif length.varies and (baked or size.values[:3] == length.values[:3]):
-                dims.append((TIME,))
-            elif length.varies and size.values[:3] == both.values[:3]:
-                dims.append((BATCH, TIME))
-            else:
-                dims.append(fixed((self.number(size, "a size"),))[0])
-        return tuple(dims)
-
-    # ---- what rules give --------------------------------------------------------------------------------------------
+class Emission(Enquiry):
+    """Adds instructions to the program."""
 
     def slot(self) -> int:
         """A new slot."""
@@ -345,19 +239,6 @@ class Emission:
         made = Stream(self.slot(), dims, STILL, dtype)
         self.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
         return made
-
-    @cached_property
-    def one_output(self) -> bool:
-        """Whether the module gives as much for a longer clip as for the example (or takes none)."""
-        shapes = []
-        for clip in (self.captured.inputs, self.captured.longer):
-            try:
-                with torch.no_grad():
-                    found = self.module(*clip)
-            except Exception:
-                return True
-            shapes.append([tuple(y.shape) for y in leaves(found) if isinstance(y, Tensor)])
-        return shapes[0] == shapes[1]
 
     def dtype(self, call: Call) -> torch.dtype:
         """The type of the result, as exported."""

@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+HIDDEN = -1e4  # what is added to the score of a key that is not to be seen; its weight is exactly 0 from there on
+
 
 def spread(x: Tensor, batch: int, rows: Sequence[int], dim: int) -> Tensor:
     """Windows that lie in the rows, ``(B·n·M, …)``, as frames in dim ``dim``, whose own size is 1.
@@ -57,3 +59,18 @@ def _everywhere(x: Tensor, places: Sequence[int], indices: Sequence[Tensor]) -> 
 def item(values: Sequence[Tensor], index: int) -> Tensor:
     """One of several results."""
     return values[index]
+
+
+def distances(scores: Tensor) -> Tensor:
+    """The values of a matrix ``(…, T, T)`` for each distance, ``(1 or H, 2T - 1)``: of its first column and its first row."""
+    scores = scores if scores.ndim == 3 else scores.unsqueeze(0)
+    return torch.cat((scores[:, :, 0].flip(-1)[:, :-1], scores[:, 0, :]), -1)
+
+
+def band_row(scores: Tensor, behind: int, ahead: int) -> Tensor:
+    """The same, of the distances in a band, ``-inf`` where nothing is seen."""
+    while scores.ndim > 3:
+        scores = scores.squeeze(0)
+    size = scores.shape[-1]
+    row = distances(scores)[:, size - 1 - behind : size + ahead]
+    return row.masked_fill(row <= HIDDEN, -torch.inf)

@@ -112,6 +112,33 @@ class Clocked:
     name: str
     args: dict[str, Value]
     positional: tuple[str, ...]
+    given: frozenset[str] = frozenset()  # which others are given by name
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How much each frame attends to each: ``scale · q · kᵀ + bias``, or the softmax of it. It is never computed as it stands.
+
+    Attributes:
+        query, key: ``(…, T, E)``, whose rows and heads may have to be repeated to fit.
+        rows: the layout without its last two dimensions, which are time.
+        dtype: of the scores.
+        scale: a number.
+        bias: what is added, ``(…, T, T)``.
+        gate: by what the scores are multiplied, 0 or 1.
+        weights: whether it is the softmax.
+        turned: whether the keys come before the queries.
+    """
+
+    query: Stream
+    key: Stream
+    rows: Dims
+    dtype: torch.dtype
+    scale: float = 1.0
+    bias: Const | Clocked | None = None
+    gate: Const | Clocked | None = None
+    weights: bool = False
+    turned: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from . import (  # noqa: F401 (they register themselves)
     recurrent,
     reduce,
     resample,
+    scores,
     shape,
     slices,
     spectra,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..attention import BandAttention
 from ..builder import Builder
 from ..call import Call, Refused, rule
-from ..layout import BATCH, TIME
-from ..program import Ref
+from ..enquiry import LONGER
+from ..layout import BATCH, TIME, Dims, joined_dims
+from ..operators import HIDDEN, distances
+from ..program import Ref, Shape
 from ..values import Clocked, Const, Stream
-from .elementwise import lead
+from .parts import positional
 
 CAUSAL = "is_causal=True, or a mask that is a causal band: it then looks at a window of the past"
 
@@ -19,103 +25,156 @@ CAUSAL = "is_causal=True, or a mask that is a causal band: it then looks at a wi
 @rule("aten.scaled_dot_product_attention.default", keeps_clocked=True)
 def attention(b: Builder, call: Call) -> Stream:
     """Attention among the frames: a sliding band. Attention beside time stays as it is."""
-    q, k, v = (call[n] for n in ("query", "key", "value"))
+    names = ("query", "key", "value")
+    q, k, v = (b.beside(replace(call, args={n: call[n] for n in names}))[n] for n in names)
     streams = [s for s in (q, k, v) if isinstance(s, Stream)]
-    if not any(TIME in s.dims[-2] for s in streams):
+    if not any(TIME in s.dims[-2] for s in (k, v) if isinstance(s, Stream)):
         return _beside(b, call, q, k, v)
     if len(streams) < 3 or any(s.dims[-2] != (TIME,) for s in streams):
         raise Refused(
             "attention between the frames of a stream and something else",
-            "self-attention with is_causal=True; or attention within a frame",
+            "self-attention with is_causal=True; or attention within a frame, or to what is no stream",
         )
-    if any(TIME in d or (BATCH in d and i == len(s.dims) - 1) for s in streams for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
+    mask, causal = call.get("attn_mask"), bool(call.get("is_causal", False))
+    if isinstance(mask, Stream):
+        raise Refused("the mask of attention depends on the stream", CAUSAL)
+    if mask is None and not causal:
+        raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
+    heads, groups = b.shape(q)[-3] if len(q.dims) > 3 else 1, b.shape(k)[-3] if len(k.dims) > 3 else 1
+    if heads != groups:
+        k, v = (_repeated(b, call, s, heads // groups) for s in (k, v))
+    return attend(b, call, (q, k, v), mask, call.get("scale"))
+
+
+def attend(b: Builder, call: Call, parts: Sequence[Stream], mask: Const | Clocked | None, scale: float | None) -> Stream:
+    """Attention of queries, keys and values ``(…, T, E)``.
+
+    Args:
+        b, call: the operation.
+        parts: queries, keys and values.
+        mask: what is added to the scores, or which of them are seen, ``(…, T, T)``; ``None`` for causal attention.
+        scale: of the scores.
+    """
+    if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
         raise Refused("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
-    behind, ahead, bias = band(b, call, q)
-    if b.shape(q)[-1] != b.shape(v)[-1]:
-        raise Refused("attention whose values are of another size than its keys", "heads of one size")
-    parts = [_four(b, call, s) for s in (q, k, v)]
-    heads = b.shape(parts[0])[1]
-    parts = [_repeated(b, call, s, heads) for s in parts]
-    size = b.shape(q)[-1]
-    dims = (*parts[0].dims[:3], (3 * size,))
-    joined = b.local(
-        call, dims, parts[0], target="aten.cat.default", args=([Ref(s.slot) for s in parts], 3), kwargs={}, inputs=parts
-    )
-    layer = BandAttention(behind, ahead, size, call.get("scale"), bias is not None)
-    given = {} if bias is None else {"bias": b.constant(f"{call.node.name}.bias", bias)}
-    y = b.layer(call, joined, layer, parts[0].dims, weights=given, label=f"attention −{behind} … +{ahead}")
-    if len(q.dims) == 4:
+    q, k, v = _alike(b, call, parts)
+    size, value_size = b.shape(q)[-1], b.shape(v)[-1]
+    behind, ahead, row = _band(b, call, q, mask)
+    rows: Dims = tuple(q.dims[:-2])
+    four = [_four(b, call, s) for s in (q, k, v)]
+    args = ([Ref(s.slot) for s in four], 3)
+    dims = (*four[0].dims[:3], (2 * size + value_size,))
+    joined = b.local(call, dims, four[0], target="aten.cat.default", args=args, kwargs={}, inputs=four)
+    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None)
+    given = {} if row is None else {"bias": row}
+    y = b.layer(call, joined, layer, four[2].dims, weights=given, label=f"attention −{behind} … +{ahead}")
+    out = (*rows, (TIME,), v.dims[-1])
+    if out == y.dims:
         return y
-    return b.local(call, q.dims, y, target="aten.squeeze.dims", args=(Ref(y.slot), [1]), kwargs={}, inputs=[y])
+    return b.local(call, out, y, target="aten.reshape.default", args=(Ref(y.slot), Shape(out)), kwargs={}, inputs=[y])
+
+
+def _alike(b: Builder, call: Call, parts: Sequence[Stream]) -> list[Stream]:
+    """Aligned, and with the same rows and heads."""
+    streams = b.aligned(call, parts)
+    rows = joined_dims([s.dims[:-2] for s in streams])
+    if rows is None or not any(BATCH in d for d in rows):
+        raise Refused("attention of queries, keys and values whose heads do not fit", "reshape them")
+    found = []
+    for s in streams:
+        dims = (*rows, *s.dims[-2:])
+        args = (Ref(s.slot), Shape(dims))
+        found.append(
+            s if dims == s.dims else b.local(call, dims, s, target="aten.expand.default", args=args, kwargs={}, inputs=[s])
+        )
+    return found
 
 
 def _four(b: Builder, call: Call, s: Stream) -> Stream:
-    """With a dimension of heads."""
-    if len(s.dims) == 4:
+    """As ``(rows, heads, T, E)``."""
+    rows = s.dims[:-2]
+    first = next(i for i, d in enumerate(rows) if BATCH in d)
+    if len(rows) == 2 and not first:
         return s
-    if len(s.dims) != 3:
-        raise Refused(f"attention on tensors of {len(s.dims)} dimensions", "(B, heads, T, E) or (B, T, E)")
-    return b.local(
-        call, (s.dims[0], (), *s.dims[1:]), s, target="aten.unsqueeze.default", args=(Ref(s.slot), 1), kwargs={}, inputs=[s]
-    )
+    if first:
+        raise Refused("attention whose rows do not come first", "(B, heads, T, E)")
+    heads = math.prod(int(f) for d in rows[1:] for f in d)
+    dims = (rows[0], (heads,) if heads != 1 else (), *s.dims[-2:])
+    return b.local(call, dims, s, target="aten.reshape.default", args=(Ref(s.slot), Shape(dims)), kwargs={}, inputs=[s])
 
 
-def _repeated(b: Builder, call: Call, s: Stream, heads: int) -> Stream:
+def _repeated(b: Builder, call: Call, s: Stream, times: int) -> Stream:
     """With as many heads as the queries have."""
-    own = b.shape(s)[1]
-    if own == heads:
-        return s
-    dims = (s.dims[0], (heads,), *s.dims[2:])
-    args = (Ref(s.slot), heads // own, 1)
+    at = len(s.dims) - 3
+    dims = (*s.dims[:at], (b.shape(s)[at] * times,), *s.dims[at + 1 :])
+    args = (Ref(s.slot), times, at)
     return b.local(call, dims, s, target="aten.repeat_interleave.self_int", args=args, kwargs={}, inputs=[s])
 
 
 def _beside(b: Builder, call: Call, q: Stream | Const, k: Stream | Const, v: Stream | Const) -> Stream:
-    """Attention within each frame: time is among the rows."""
-    if isinstance(call.get("attn_mask"), Clocked):
-        raise Refused("the mask of attention within a frame depends on the length of the clip", "a constant mask")
-    if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]):
-        raise Refused("attention among the rows of the batch", "the batch in dim 0")
-    first = lead(call.streams)
-    return b.local(
-        call, (*q.dims[:-1], v.dims[-1]) if isinstance(q, Stream) else (*first.dims[:-2], q.dims[-2], v.dims[-1]), first
-    )
+    """Attention within each frame, or from each frame to what is no stream."""
+    mask, frames = call.get("attn_mask"), TIME in q.dims[-2]
+    if (
+        isinstance(mask, Clocked)
+        or (frames and call.get("is_causal"))
+        or (frames and mask is not None and b.shape(mask)[-2] != 1)
+    ):
+        raise Refused(
+            "the mask of attention to what is no stream is another one for each frame", "a mask that is the same for all frames"
+        )
+    if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
+        raise Refused("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
+    rows = joined_dims([s.dims[:-2] for s in (q, k, v)])
+    if rows is None:
+        raise Refused("attention of queries, keys and values whose heads do not fit", "reshape them")
+    given = {"query": q, "key": k, "value": v}
+    return positional(b, call, given, (*rows, q.dims[-2], v.dims[-1]))
 
 
-def band(b: Builder, call: Call, q: Stream) -> tuple[int, int, Tensor | None]:
+def _band(b: Builder, call: Call, q: Stream, mask: Const | Clocked | None) -> tuple[int, int, Const | None]:
     """How far each query looks back and ahead, and what is added to its scores for each distance."""
-    size, mask = b.length(q.wire).now, call.get("attn_mask")
+    size = b.length(q.wire).now
+    note = f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many"
     if mask is None:
-        if not call.get("is_causal", False):
-            raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
-        b.window_note(call, f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many")
+        b.window_note(call, note)
         return size - 1, 0, None
-    if isinstance(mask, Stream):
-        raise Refused("the mask of attention depends on the stream", CAUSAL)
-    return read_band(b, call, torch.as_tensor(b.concrete(mask)), size)
+    fixed = b.for_example(mask)
+    behind, ahead, row = read_band(fixed.value, size)
+    if behind == size - 1 and isinstance(mask, Clocked):  # the example may be too short to show where the band ends
+        longer, more = b.for_example(mask, LONGER), b.length(q.wire).values[LONGER]
+        found = read_band(longer.value, more)
+        if found[0] < more - 1:
+            fixed, (behind, ahead, row) = longer, found
+    if behind == size - 1 and size > 1:
+        b.window_note(call, note)
+    if bool((row == 0).all()):
+        return behind, ahead, None
+    if not b.learned(fixed):
+        return behind, ahead, b.constant(f"{call.node.name}.bias", row)
+    return behind, ahead, b.const("operators:band_row", [fixed, behind, ahead])
 
 
-def read_band(b: Builder, call: Call, mask: Tensor, size: int) -> tuple[int, int, Tensor | None]:
-    """A mask ``(…, T, T)`` that says the same for every query, by the distance of the key."""
+def read_band(mask: Tensor, size: int) -> tuple[int, int, Tensor]:
+    """A mask ``(…, T, T)`` that says the same for every query, by the distance of the key.
+
+    Returns:
+        How many tokens before and after it a query sees, and what is added to their scores.
+    """
     while mask.ndim > 3 and mask.shape[0] == 1:
         mask = mask[0]
     if mask.ndim not in (2, 3) or mask.shape[-2:] != (size, size):
         raise Refused(f"a mask of the shape {tuple(mask.shape)} for {size} frames", CAUSAL)
     scores = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else mask
-    scores = scores if scores.ndim == 3 else scores.unsqueeze(0)
-    row = torch.full((scores.shape[0], 2 * size - 1), -torch.inf, dtype=scores.dtype)
-    row[:, size - 1 :] = scores[:, 0, :]
-    row[:, :size] = scores[:, :, 0].flip(-1)
+    scores = scores.masked_fill(scores <= HIDDEN, -torch.inf)
+    row = distances(scores)
     i = torch.arange(size)
-    if not torch.equal(row[:, (i - i.unsqueeze(1)) + size - 1], scores):
+    apart = scores if scores.ndim == 3 else scores.unsqueeze(0)
+    if not torch.equal(row[:, (i - i.unsqueeze(1)) + size - 1], apart):
         raise Refused("a mask that is not the same for every frame (seen from the frame)", CAUSAL)
     seen = (row > -torch.inf).any(0).nonzero().flatten()
-    behind, ahead = size - 1 - int(seen.min()), int(seen.max()) - (size - 1)
+    if not seen.numel():
+        raise Refused("a mask that hides all frames", CAUSAL)
+    behind, ahead = max(0, size - 1 - int(seen.min())), max(0, int(seen.max()) - (size - 1))
     if ahead == size - 1 and size > 1:
         raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
-    if behind < 0 or ahead < 0:
-        behind, ahead = max(behind, 0), max(ahead, 0)
-    if behind == size - 1:
-        b.window_note(call, f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many")
-    row = row[:, size - 1 - behind : size + ahead]
-    return behind, ahead, None if bool((row == 0).all()) else row
+    return behind, ahead, row[:, size - 1 - behind : size + ahead]

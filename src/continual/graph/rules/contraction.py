@@ -12,6 +12,7 @@ from ..program import Ref, Shape
 from ..values import Const, Stream, Value
 from .elementwise import lead
 from .reduce import settled
+from .scores import einsum_scores
 
 
 def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | None) -> Stream:
@@ -58,10 +59,12 @@ def _without(b: Builder, call: Call, x: Stream, dim: int) -> Stream:
 
 
 @rule("aten.einsum.default")
-def einsum(b: Builder, call: Call) -> Stream:
+def einsum(b: Builder, call: Call) -> Value:
     """Sums over other axes than time, with time and the batch among those that stay."""
     operands: list[Value] = call["tensors"]
     equation, terms, right = _named(str(call["equation"]).replace(" ", ""), [len(v.dims) for v in operands])
+    if (scores := einsum_scores(b, call, terms, right, operands)) is not None:
+        return scores
     if (weighted := _weighted(b, call, terms, right, operands)) is not None:
         return weighted
     found: dict[str, Dim] = {}

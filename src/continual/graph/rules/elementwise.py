@@ -87,6 +87,9 @@ def elementwise(b: Builder, call: Call) -> Value:
     """The operation on the frames that have come."""
     call = with_explicit(b, call)
     values = leaves(list(call.args.values()))
+    if joined_dims([v.dims for v in values if isinstance(v, (Stream, Const))]) is None:
+        call = b.revived(call, lead(call.streams))
+        values = leaves(list(call.args.values()))
     dims = _prelu(call) if call.op == "prelu" else broadcast(b, call, values)
     if call.op == "prelu":
         return _per_channel(b, call, dims)

@@ -25,6 +25,9 @@ def cat(b: Builder, call: Call) -> Stream:
     if any(TIME in v.dims[dim] for v in values if isinstance(v, Stream)):
         return _around(b, call, values, dim)
     rest = joined_dims([with_dim(v.dims, dim, ()) for v in values])
+    if rest is None and (again := b.revived(call, lead(call.streams))) is not call:
+        values = again["tensors"]
+        rest = joined_dims([with_dim(v.dims, dim, ()) for v in values])
     if rest is None or any(BATCH in v.dims[dim] for v in values):
         raise Refused("`cat` joins tensors whose dimensions do not fit, or the rows of batches", "reshape one of them")
     total = sum(b.shape(v)[dim] for v in values)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..builder import Builder
 from ..call import Call, Refused, rule
 from ..layout import BATCH, TIME, Dim, Dims
-from ..values import Const, Stream
+from ..values import Const, Stream, Value
 from .contraction import over_frames, over_window
 from .elementwise import lead, with_explicit
+from .scores import masked_product, scores_of
 
 
 @rule("aten.linear.default")
@@ -54,14 +55,24 @@ def _joined(b: Builder, call: Call, layouts: list[Dims]) -> Dims:
 
 
 @rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default", "aten.mv.default", "aten.dot.default")
-def matmul(b: Builder, call: Call) -> Stream:
+def matmul(b: Builder, call: Call) -> Value:
     """A product whose rows or batch are time."""
     call = with_explicit(b, call)
     x, y = [v for v in call.args.values() if isinstance(v, (Stream, Const))][:2]
-    return over_frames(b, call, x, y) or b.local(call, _product(b, call, x, y), lead(call.streams))
+    scores = scores_of(b, call, x, y)
+    return scores or over_frames(b, call, x, y) or b.local(call, _product(b, call, x, y), lead(call.streams))
 
 
-@rule("aten.addmm.default", "aten.baddbmm.default", "aten.addbmm.default", "aten.addmv.default")
+@rule("aten.baddbmm.default", keeps_clocked=True)
+def baddbmm(b: Builder, call: Call) -> Value:
+    """A product and a sum; or scores of attention and their mask."""
+    scores = scores_of(b, call, call["batch1"], call["batch2"])
+    if scores is not None:
+        return masked_product(b, call, scores, call["self"])
+    return added(b, b.beside(call))
+
+
+@rule("aten.addmm.default", "aten.addbmm.default", "aten.addmv.default")
 def added(b: Builder, call: Call) -> Stream:
     """A product and a sum."""
     call = with_explicit(b, call)

@@ -69,7 +69,7 @@ def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
         return scales[at - 2]
     length = b.length(x.wire)
     wanted = Size.of(sizes[at - 2], len(b.lengths))
-    if not b.captured.symbolic and wanted.steady and wanted.now % length.now == 0:  # the export knows one length alone
+    if b.length_is_fixed(call, at) and wanted.steady and wanted.now % length.now == 0:  # the export knows one length alone
         b.note(call, f"interpolates {length.now} frames to {wanted.now}, for clips of other lengths as many times as many")
         return Fraction(wanted.now, length.now)
     ratios = {Fraction(w, n) for w, n in zip(wanted.values[:3], length.values[:3], strict=True)}

@@ -79,8 +79,20 @@ def select(b: Builder, call: Call) -> Stream:
     if not alone(b, call, x, dim, "takes one of"):
         return b.local(call, (*x.dims[:dim], *x.dims[dim + 1 :]), x, fill=x.fill)
     length = b.size(x, dim)
+    if _one_by_one(call, length.now):
+        raise Refused(
+            "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
+            "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
+        )
     index = Size.of(call["index"], len(length.values)).combine(lambda i, n: i + n if i < 0 else i, length)
     return at_frame(b, call, x, dim, index.now, keep=False)
+
+
+def _one_by_one(call: Call, frames: int) -> bool:
+    """Whether every frame of the clip is taken by an operation of its own."""
+    source = call.node.args[0]
+    alike = [u for u in source.users if u.target is call.node.target and u.args[1] == call.node.args[1]]  # type: ignore[union-attr]
+    return frames > 2 and len({u.args[2] for u in alike}) >= frames
 
 
 @rule("aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes", "aten.chunk.default", "aten.unbind.int",
