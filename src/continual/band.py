@@ -36,7 +36,7 @@ def band_attention(
     if _finite(k, v):
         return _masked(attend, q, k, v, offset, behind, ahead, slopes)
     # a hidden key has the weight 0, and 0 * NaN is NaN: so what is not finite is left out, and put back where it is seen
-    broken = ~(k.isfinite() & v.isfinite()).all(-1)
+    broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))
     k, v = (t.masked_fill(broken.unsqueeze(-1), 0.0) for t in (k, v))
     y = _masked(attend, q, k, v, offset, behind, ahead, slopes)
     left, reach = behind - offset, behind + ahead + 1

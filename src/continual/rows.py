@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 
@@ -143,7 +143,7 @@ class Graph:
 
 
 def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
-    """All refusals of a module, numbered: where, the source line, why, and what to do.
+    """All refusals of a module, numbered: where, the source line, why, and what to do. What a loop repeats is told once.
 
     Args:
         name: what is refused; ``""`` for "the module".
@@ -158,6 +158,7 @@ def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
              it sees the whole clip.
              Remedy: BatchNorm.
     """
+    refusals = list(dict.fromkeys(replace(refusal, row="") for refusal in refusals))
     places = f", for {len(refusals)} reasons" if len(refusals) > 1 else ""
     lines = [f"{name or 'the module'} can't be streamed exactly{places}:"]
     for number, refusal in enumerate(refusals, 1):

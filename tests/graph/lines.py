@@ -26,7 +26,7 @@ ALONG = (
     "x / (1 + x.norm(dim={a}, keepdim=True))", "x.repeat_interleave(2, {a})", "x.narrow({a}, 0, 1).expand_as(x) + x",
     "torch.cat((x, x.amax({a}, keepdim=True)), {a})", "x.index_select({a}, torch.tensor([1, 0]))", "x.topk(2, {a}).values",
     "torch.cat((x, torch.ones_like(x)), {a}).narrow({a}, 1, x.shape[{a}])", "x.split(1, {a})[0] * x", "x.amin({a}, keepdim=True) + x",
-    "x * (x.argmax({a}, keepdim=True) + 0.5)", "F.glu(torch.cat((x, x.flip({a})), {a}), {a})", "x.std({a}, keepdim=True) + x",
+    "x * (x.argmax({a}, keepdim=True) + 0.5)", "F.glu(torch.cat((x, x.flip({a})), {a}), {a})", "x.std({a}, correction=0, keepdim=True) + x",
     "torch.logsumexp(x, {a}, keepdim=True) - x", "x.take_along_dim(x.argsort({a}), {a})",
 )  # fmt: skip
 

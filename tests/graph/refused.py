@@ -238,7 +238,9 @@ REFUSED: dict[str, Refused] = {
     "nn.MultiheadAttention": Refused(
         TorchAttention, WHOLE, "self.attention(x, x, x)", "middle.fault.attention", r"(?i)causal|window"
     ),
-    "attention by matmul": Refused(WrittenAttention, r"(?i)time|frames|clip", "x.transpose(1, 2) @ x", remedy=r"(?i)causal"),
+    "attention by matmul": Refused(
+        WrittenAttention, r"(?i)time|frames|clip", "weights @ x.transpose(1, 2)", remedy=r"(?i)causal"
+    ),
     "GroupNorm over time": Refused(
         GroupNorm, r"(?i)statistics|norm", "self.norm(x)", "middle.fault.norm", r"(?i)BatchNorm|Cumulative|cumulative|calibrate"
     ),

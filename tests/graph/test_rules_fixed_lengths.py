@@ -50,7 +50,7 @@ ROWS = [
     fn("zeros of the clip's shape", fixed(lambda x: x + torch.ones(x.shape[0], x.shape[1], x.shape[2], dtype=x.dtype)), delay=0),
     fn("new zeros of the clip's shape", fixed(lambda x: torch.cat((x, x.new_zeros(x.shape[0], 2, x.shape[2])), 1)), delay=0),
     fn("torch.zeros beside channels", fixed(lambda x: torch.cat((x, torch.zeros(x.shape[0], 2, x.shape[2], dtype=x.dtype)), 1)), delay=0),
-    fn("zeros before", fixed(lambda x: torch.cat((x.new_zeros(x.shape[0], 3, 2), x[:, :, :-2]), 2)), delay=0),
+    fn("zeros before", fixed(lambda x: torch.cat((x.new_zeros(x.shape[0], 3, 2), x[:, :, :-2]), 2)), delay=1),
     fn("merged and back", fixed(lambda x: x.transpose(1, 2).reshape(x.shape[0] * x.shape[2], 3).relu().view(x.shape[0], x.shape[2], 3)),
         delay=0),
     fn("expanded", fixed(lambda x: x * x.mean(1, keepdim=True).expand(x.shape[0], 3, x.shape[2])), delay=0),

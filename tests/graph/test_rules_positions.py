@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a table: one row a line)
 """What depends on the place of a frame in the clip: arange, tables of positions, sinusoids; and constants that depend on its length."""
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class BandAttention(CoModule):
 
     def _attend_biased(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Block by block, with a bias for each distance; what is not finite is left out, and put back where it is seen."""
-        broken = ~(k.isfinite() & v.isfinite()).all(-1)
+        broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))
         k, v = (t.masked_fill(broken.unsqueeze(-1), 0.0) for t in (k, v))
         reach, block = self.behind + self.ahead + 1, max(64, self.behind + self.ahead + 1)
         row = F.pad(self.bias, (1, 1), value=-torch.inf)  # type: ignore[arg-type]

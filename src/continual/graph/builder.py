@@ -10,7 +10,22 @@ from torch import Tensor
 from torch.fx import Node as Fx
 
 from ..rows import Refusal
-from .call import APART, KEEPS_CLOCKED, ON_SCORES, RANDOM, RULES, Call, Refused, Rule, Source, exchanged, hint, leaves
+from .call import (
+    APART,
+    BANDED,
+    COMPARES,
+    KEEPS_CLOCKED,
+    ON_SCORES,
+    RANDOM,
+    RULES,
+    Call,
+    Refused,
+    Rule,
+    Source,
+    exchanged,
+    hint,
+    leaves,
+)
 from .capture import module_path, source_line
 from .clockwork import Clockwork
 from .decomposition import paired, taken_apart
@@ -56,7 +71,7 @@ class Builder(Clockwork):
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node, signature, streams)
             elif node.op == "output":
-                outputs = self._outputs([self.mutations.value(n) for n in node.args[0] if isinstance(n, Fx)])
+                outputs = self._outputs([n for n in node.args[0] if isinstance(n, Fx)])
             elif node.op == "call_function":
                 self.values[node] = self.evaluate(node)
         return outputs
@@ -170,8 +185,7 @@ class Builder(Clockwork):
         """An operation on how much each frame attends to each."""
         if (found := ON_SCORES.get(call.op)) is not None:
             return found(self, call)
-        return Fragment((), self.dtype(call), f"`{call.op}` compares all frames of the clip with each other",
-                        "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band")  # fmt: skip
+        return Fragment((), self.dtype(call), f"`{call.op}` {COMPARES}", BANDED)
 
     def _unknown(self, node: Fx) -> Value:
         """The result of an operation on what a refused one gives."""
@@ -279,7 +293,7 @@ class Builder(Clockwork):
 
     # ---- what leaves ------------------------------------------------------------------------------------------------
 
-    def _outputs(self, values: list[Value]) -> list[Stream]:
+    def _outputs(self, nodes: list[Fx]) -> list[Stream]:
         spec = self.captured.program.call_spec.out_spec
         self.nested = spec is not None and not spec.is_leaf()
         if self.nested and spec.type not in (tuple, list):
@@ -287,11 +301,16 @@ class Builder(Clockwork):
                 Refusal("", "output", "", f"the module returns a {spec.type.__name__}", "return a tensor, or a tuple of tensors")
             )
         outputs: list[Stream] = []
-        for i, value in enumerate(values):
+        for i, node in enumerate(nodes):
+            value = self.mutations.value(node)
             if isinstance(value, Unknown):
                 continue
+            if isinstance(value, Scores):
+                value = Fragment((), value.dtype, COMPARES, BANDED)
             if isinstance(value, Fragment):
-                self.refusals.append(Refusal("", "output", "", f"output {i}: {value.reason}", value.remedy))
+                self.refusals.append(
+                    Refusal(module_path(node), "output", source_line(node), f"output {i}: {value.reason}", value.remedy)
+                )
                 continue
             if not isinstance(value, Stream):
                 self.refusals.append(Refusal("", "output", "", f"output {i} does not depend on the stream", "return what does"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..delay import Trim
 from ..errors import ShapeMismatch
 from ..module import CoModule
-from .call import Call, Refused, Source
+from .call import BANDED, COMPARES, Call, Refused, Source
 from .capture import module_path, source_line
 from .enquiry import Enquiry
 from .layout import BATCH, TIME, Dims, View, fixed
@@ -101,10 +101,7 @@ class Emission(Enquiry):
         moving = [s for s in inputs if s.wire != STILL]
         times = sum(f == TIME for dim in dims for f in dim)
         if times > 1:
-            raise Refused(
-                f"`{call.op}` compares all frames of the clip with each other",
-                "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band",
-            )
+            raise Refused(f"`{call.op}` {COMPARES}", BANDED)
         if any(BATCH in d for s in inputs for d in s.dims) and not any(BATCH in dim for dim in dims):
             raise Refused(f"`{call.op}` mixes the rows of the batch", "keep the batch as a dimension of its own")
         wire = moving[0].wire if moving else STILL

@@ -9,15 +9,12 @@ from typing import Any
 import torch
 
 from ..builder import Builder
-from ..call import ON_SCORES, Call, Refused, hint
+from ..call import BANDED, COMPARES, ON_SCORES, Call, Refused, hint
 from ..layout import BATCH, TIME, Dims, joined_dims, regrouped
 from ..operators import HIDDEN
 from ..program import Ref, Shape
 from ..values import Clocked, Const, Fragment, Scores, Size, Stream, Value, Varying
 from .attention import CAUSAL, attend
-
-ALL = "compares all frames of the clip with each other"
-REMEDY = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
 
 
 def on_scores(*names: str) -> Callable[[Any], Any]:
@@ -53,7 +50,7 @@ def permuted(b: Builder, call: Call, x: Stream, order: list[int]) -> Stream:
 
 def fragment(call: Call, reason: str = "", remedy: str = "") -> Fragment:
     """What can't be followed, and may not be needed."""
-    return Fragment((), torch.get_default_dtype(), reason or f"`{call.op}` {ALL}", remedy or REMEDY)
+    return Fragment((), torch.get_default_dtype(), reason or f"`{call.op}` {COMPARES}", remedy or BANDED)
 
 
 def combined(b: Builder, call: Call, name: str, **args: Value) -> Const | Clocked:
@@ -235,7 +232,7 @@ def product(b: Builder, call: Call) -> Value:
 def folded(b: Builder, call: Call, s: Scores, v: Stream) -> Stream:
     """Attention with these weights and values ``(…, T, E)``."""
     if not s.weights or len(v.dims) < 3 or v.dims[-2] != (TIME,):
-        raise Refused(f"`{call.op}` {ALL}", REMEDY)
+        raise Refused(f"`{call.op}` {COMPARES}", BANDED)
     mask = s.bias
     if s.gate is not None:
         mask = _gated(b, call, s)

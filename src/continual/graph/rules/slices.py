@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch.fx import Node as Fx
+
 from ..builder import Builder
 from ..call import Call, Refused, hint, rule
 from ..layers import Decimate
@@ -90,9 +94,18 @@ def select(b: Builder, call: Call) -> Stream:
 
 def _one_by_one(call: Call, frames: int) -> bool:
     """Whether every frame of the clip is taken by an operation of its own."""
-    source = call.node.args[0]
-    alike = [u for u in source.users if u.target is call.node.target and u.args[1] == call.node.args[1]]  # type: ignore[union-attr]
-    return frames > 2 and len({u.args[2] for u in alike}) >= frames
+    source, dim = _uncut(call.node), call.node.args[1]
+    alike = {
+        n.args[2] for n in call.node.graph.nodes if n.target is call.node.target and n.args[1] == dim and _uncut(n) is source
+    }
+    return frames > 2 and len(alike) >= frames
+
+
+def _uncut(node: Fx) -> Fx:
+    """What a slice is taken from, if not all of it."""
+    source: Any = node.args[0]
+    whole = str(source.target) == "aten.slice.Tensor" and source.meta["val"].shape == source.args[0].meta["val"].shape
+    return _uncut(source) if whole else source
 
 
 @rule("aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes", "aten.chunk.default", "aten.unbind.int",
