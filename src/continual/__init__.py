@@ -5,6 +5,9 @@
 (1, True)
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import (
     closure,
     container,
@@ -25,6 +28,7 @@ from . import (
 )
 from .cells import GRUCell, LSTMCell, RNNCell
 from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
+from .compiling import compile
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .conv import Conv1d, Conv2d, Conv3d
 from .convert import continual, forward_stepping
@@ -103,7 +107,20 @@ from .upsample import Upsample
 from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
+if TYPE_CHECKING:
+    from .program.step_program import StepProgram
+    from .program.stream_batch import StreamBatch
+
 __version__ = "0.1.0"
+
+_LATER = {"StepProgram": "step_program", "StreamBatch": "stream_batch"}  # imported when they are first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f".program.{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -193,6 +210,8 @@ __all__ = [
     "SinusoidalPositionalEncoding",
     "Skip",
     "State",
+    "StepProgram",
+    "StreamBatch",
     "StateMismatch",
     "StreamMismatch",
     "Timing",
@@ -213,6 +232,7 @@ __all__ = [
     "calibrate",
     "call_mode",
     "closure",
+    "compile",
     "container",
     "continual",
     "conv",

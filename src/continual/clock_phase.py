@@ -37,8 +37,12 @@ def angles(frequencies: Tensor, first: int, count: int) -> Tensor:
 
     On devices without float64 (MPS) they are float32.
     """
-    positions = torch.arange(count, device=frequencies.device) + _signed(first)
-    return (positions.unsqueeze(1) * frequencies).to(widest(frequencies.device)) * (2 * math.pi / 2**64)
+    return angles_at(frequencies, torch.arange(count, device=frequencies.device) + _signed(first))
+
+
+def angles_at(frequencies: Tensor, positions: Tensor) -> Tensor:
+    """The angles at positions ``(…)``, whole numbers: ``(…, pairs)``."""
+    return (positions.unsqueeze(-1) * frequencies).to(widest(frequencies.device)) * (2 * math.pi / 2**64)
 
 
 def _signed(value: int) -> int:

@@ -123,10 +123,11 @@ class Reduction(Windowed):
     def _partial(self, windows: Tensor, present: Tensor) -> Tensor:
         """Means and maxima of the frames that there are."""
         there = torch.arange(self.size, device=windows.device) >= (self.size - present).unsqueeze(-1)
-        there = there.view(-1, *(1,) * (windows.ndim - 4), self.size)
+        rows = (present.shape[0], 1) if present.ndim == 2 else ()  # each row has its own
+        there = there.view(*rows, -1, *(1,) * (windows.ndim - 4), self.size)
         if "amax" in self.target:
             return windows.masked_fill(~there, -torch.inf).amax(-1)
-        count = present.view(-1, *(1,) * (windows.ndim - 4)).to(windows.dtype)
+        count = present.view(*rows, -1, *(1,) * (windows.ndim - 4)).to(windows.dtype)
         return windows.masked_fill(~there, 0.0).sum(-1) / count
 
 

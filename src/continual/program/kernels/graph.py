@@ -1,0 +1,87 @@
+"""Converted modules in step programs: their instructions, on the frames of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...graph.program import Instruction, Layer, Moment, Op
+from ...graph.queues import Meet, Positions
+from ...graph.twin import GraphModule
+from ...state import Wire
+from ...timing import IDENTITY
+from ..pace import Pace
+from ..rows import Rows, Run, Site, built, kernel
+
+Step = Callable[[Moment, Rows], None]
+
+
+@kernel(GraphModule)
+def graph(site: Site) -> Run:
+    """The instructions one after another."""
+    net: Any = site.module
+    net._refuse_training()
+    paces = [site.plan.pace(site.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(site, net, instruction, paces) for instruction in net._program]
+
+    def run(x: Wire, rows: Rows) -> Wire:
+        frames = x if isinstance(x, list) else [x]
+        streams, given = frames[: len(net._streams)], [g[:, :, -1] for g in frames[len(net._streams) :]]
+        env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
+        m = Moment(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
+        m.frames = [p.frames for p in paces]
+        for (_, slot, view), value in zip(net._streams, streams, strict=True):
+            env[slot] = view.leave(value, m.batch, paces[0].frames)
+        for step in steps:
+            step(m, rows)
+        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
+        return found if net._nested else found[0]
+
+    return run
+
+
+def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> Step:
+    """An instruction in a call."""
+    if isinstance(instruction, Op):
+        return lambda m, rows: instruction.chunk(m)
+    if isinstance(instruction, Layer):
+        return _layer(site, instruction, paces)
+    if isinstance(instruction, Meet):
+        return _meet(site, instruction, paces)
+    if isinstance(instruction, Positions):
+        raise site.refuse(
+            f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
+            "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
+        )
+    raise site.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
+
+
+def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
+    """A streaming layer between two changes of layout."""
+    run = built(site.plan, instruction.module, site.node.kids[instruction.kid])
+    before, after = paces[instruction.before].frames, paces[instruction.wire].frames
+
+    def step(m: Moment, rows: Rows) -> None:
+        if instruction.late:
+            instruction.bind(m.env)
+        x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
+        m.env[instruction.out] = instruction.leave.leave(run(x, rows), m.batch, after)
+
+    return step
+
+
+def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
+    """Streams wait for each other."""
+    wire = paces[instruction.wire]
+    queues = []
+    for i, before in enumerate(instruction.before):
+        node = site.node.kids[instruction.kid + i]
+        queues.append(Site(site.plan, site.module, node, IDENTITY).past("queue", node.out, wire.first - paces[before].first))
+
+    def step(m: Moment, rows: Rows) -> None:
+        ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
+        for slot, out, view, before, queue in ends:
+            x = queue.extend(rows, view.enter(m.env[slot], m.batch, paces[before].frames))
+            m.env[out] = view.leave(x[:, :, : wire.frames], m.batch, wire.frames)
+
+    return step

@@ -1,0 +1,139 @@
+"""From a network to a pure function of static shapes: which frames every call brings on every wire, and what is kept between calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..composite import open_child
+from ..errors import NotStreamable
+from ..graph.twin import GraphModule
+from ..module import CoModule
+from ..state import Frame, Node, Opening, Wire, rewire
+from ..timing import Timing
+from . import kernels  # registers them
+from .pace import Pace, chunk_of, ended, start_of
+from .rows import Plan, Rows, Run, built
+
+__all__ = ["Planned", "kernels", "planned"]
+
+
+class Planned(nn.Module):
+    """A network as a pure function of static shapes.
+
+    Attributes:
+        net: the network; its parameters are this module's.
+        plan: what is kept between calls, and the chunk.
+        leaves: the pace of the output.
+        frame: the frame that arrives.
+        out: the frame that leaves (or a list of them).
+    """
+
+    def __init__(self, net: CoModule, plan: Plan, run: Run, node: Node):
+        super().__init__()
+        self.net = net
+        self.plan, self.node, self.timing = plan, node, net.timing
+        self.leaves: Pace = plan.pace(net.timing)
+        self.__dict__["_run"] = run
+        self.training = net.training
+
+    def forward(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> tuple[Any, ...]:
+        """One call.
+
+        Args:
+            x: the chunk ``(B, C, chunk, *S)``, or a list of them.
+            clock: the index of the first frame of the chunk, for each row ``(B,)``.
+            end: how many frames each row has in all; far away while it goes on.
+            active: rows that take part; the others stay as they are. ``None``: all.
+            held: what has been kept.
+
+        Returns:
+            The outputs ``(B, C', m, *S')``, which of them there are ``(B, m)``, the clock, and what is kept.
+        """
+        plan = self.plan
+        calls = (clock - plan.start).div(plan.chunk, rounding_mode="floor")
+        rows = Rows(calls, end, held)
+        y = self._run(x, rows)
+        index = rows.index(self.leaves)
+        valid = (index >= 0) & (index < rows.ended(self.timing).unsqueeze(1))
+        later, fresh = clock + plan.chunk, rows.fresh
+        if active is not None:
+            valid = valid & active.unsqueeze(1)
+            later = torch.where(active, later, clock)
+            fresh = [torch.where(active.view(-1, *(1,) * (n.ndim - 1)), n, o) for n, o in zip(fresh, held, strict=True)]
+        return y, valid, later, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
+
+    def cold(self, batch: int) -> list[Tensor]:
+        """What is kept when streams begin. Padding that comes before the first frame is in it, where a layer of its own brings it."""
+        plan = self.plan
+        with torch.inference_mode(False), torch.no_grad():
+            held = [h.cold(1) for h in plan.held]
+            if plan.primed:
+                device = held[0].device
+                x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
+                for call in range(-plan.primed, 0):
+                    clock = torch.full((1,), plan.start + call * plan.chunk, device=device)
+                    _, _, _, held = self(x, clock, torch.full_like(clock, 1 << 62), None, held)
+            return [h.expand(batch, *h.shape[1:]).clone() for h in held]
+
+
+def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True, fused: bool = False) -> Planned:
+    """Plan a program.
+
+    Args:
+        net: the network, in eval mode.
+        frame: what a step looks like.
+        chunk: input frames per call; ``None``: the smallest that the strides allow.
+        flush: whether streams may end.
+        fused: as in :class:`~continual.program.rows.Plan`.
+
+    Raises:
+        NotStreamable: a network that no program of static shapes computes.
+        ValueError: a chunk that the strides do not allow.
+    """
+    node = open_child(net, frame, Opening())
+    timings = list(_wires(net, node))
+    least = chunk_of(timings)
+    if chunk is None:
+        chunk = least
+    if chunk < 1 or chunk % least:
+        raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
+    plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused)
+    paces = [plan.pace(t) for t in timings]
+    plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
+    if plan.pace(net.timing).first > 0:
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} pads the start by more than its window, so its first {plan.pace(net.timing).first} outputs come "
+            "with no input of their own, all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
+        )
+    run = built(plan, net, node)
+    return Planned(net, plan, run, node)
+
+
+def _wires(module: Any, node: Node) -> Iterator[Timing]:
+    """The timings of all wires, from the network's input on."""
+    yield node.before
+    yield node.before.then(module.timing) if isinstance(module, CoModule) else node.before
+    if isinstance(module, GraphModule):
+        for wire in range(module._wires):
+            yield node.before.then(module._timing.at(wire))
+        for layer in module._layers:
+            yield from _wires(layer.module, node.kids[layer.kid])
+        return
+    kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])
+    for child, kid in zip(kids, node.kids, strict=False):
+        yield from _wires(child, kid)
+
+
+def outputs_in_all(timing: Timing, frames: int) -> int:
+    """How many outputs a stream of so many frames has, as the programs count them."""
+    return int(ended(timing, torch.tensor([frames])).item())
+
+
+def frame_like(step: Any) -> Any:
+    """The frame of a step, without its batch."""
+    return cast(Any, rewire(lambda f: f.resized(1, *f.shape[1:]), Frame.of(step)))

@@ -1,0 +1,217 @@
+"""What kernels of step programs see: at build time the place of a module, and at run time the rows of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NotStreamable
+from ..local import named
+from ..module import CoModule
+from ..state import Frame, Node, Wire
+from ..timing import Timing
+from .pace import FAR, Pace, ended, pace_of
+
+Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
+
+
+@dataclass(frozen=True)
+class Held:
+    """A state tensor of a program, one value a row.
+
+    Attributes:
+        name: its module's path and its own name.
+        shape: of a row.
+        fill: what it holds when a stream begins.
+        hold: whether a row that is not active keeps it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    fill: float
+    index: int
+
+    def cold(self, batch: int) -> Tensor:
+        """For so many rows that begin."""
+        return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
+
+
+@dataclass
+class Plan:
+    """A program while it is built.
+
+    Attributes:
+        chunk: input frames per call.
+        start: the index of the first input frame of a row's first call.
+        flush: whether streams may end.
+        primed: calls that run before the first one when a program is made, so that padding before the first frame is where it belongs.
+        fused: whether products for a few rows are written as sums, which compilers fuse.
+    """
+
+    chunk: int
+    start: int
+    flush: bool = True
+    primed: int = 0
+    fused: bool = False
+    held: list[Held] = field(default_factory=list)
+
+    def pace(self, timing: Timing) -> Pace:
+        """Of a wire with this timing from the network's input on."""
+        return pace_of(timing, self.chunk, self.start)
+
+
+class Site:
+    """The place of a module in a program.
+
+    Attributes:
+        arrives, leaves: the paces of its input and output wires.
+        early: whether frames from before the first arrive.
+    """
+
+    def __init__(self, plan: Plan, module: CoModule, node: Node, timing: Timing | None = None):
+        self.plan, self.module, self.node = plan, module, node
+        self.before = node.before
+        self.after = self.before.then(module.timing if timing is None else timing)
+        self.arrives, self.leaves = plan.pace(self.before), plan.pace(self.after)
+        self.early = self.arrives.first < self.arrives.frames * plan.primed
+
+    @property
+    def name(self) -> str:
+        """How errors call the module."""
+        return named(self.node.path, self.module)
+
+    def refuse(self, reason: str) -> NotStreamable:
+        """An error that says why the module can't be in a program."""
+        return NotStreamable(f"co.compile: {self.name}: {reason}")
+
+    def hold(self, name: str, like: Frame, depth: int | None, fill: float = 0.0) -> Held:
+        """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
+        _, *rest = like.shape
+        shape = tuple(rest) if depth is None else (rest[0], depth, *rest[1:])
+        path = f"{self.node.path}.{name}".lstrip(".")
+        held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held))
+        self.plan.held.append(held)
+        return held
+
+    def past(self, name: str, like: Frame, first: int, fill: float = 0.0) -> Past:
+        """The frames from ``first`` (relative to the first that call 0 brings, so 0 or below) that earlier calls have brought."""
+        return Past(self.hold(name, like, -first, fill) if first < 0 else None, -first)
+
+    # ---- gates ----------------------------------------------------------------------------------------------------------
+
+    def inside(self, rows: Rows, start: bool = True, end: bool = True) -> Tensor | None:
+        """Which of the frames that come are the stream's own, ``(B, n)``; ``None``: all, or it does not matter.
+
+        Args:
+            start: whether frames from before the first matter.
+            end: whether frames from after the last matter.
+        """
+        found = None
+        if start and self.early:
+            found = rows.index(self.arrives) >= 0
+        if end and self.plan.flush:
+            before_end = rows.index(self.arrives) < rows.ended(self.before).unsqueeze(1)
+            found = before_end if found is None else found & before_end
+        return found
+
+    def gated(self, rows: Rows, x: Tensor, fill: float | Tensor, start: bool = True, end: bool = True) -> Tensor:
+        """Frames ``(B, C, n, *S)``, with ``fill`` in place of those that are not the stream's."""
+        inside = self.inside(rows, start, end)
+        return x if inside is None else torch.where(over_frames(inside, x), x, fill)
+
+
+def over_frames(value: Tensor, x: Tensor) -> Tensor:
+    """A value for each row and frame ``(B, n)``, to be broadcast over ``(B, C, n, *S)``."""
+    return value.view(value.shape[0], 1, value.shape[1], *(1,) * (x.ndim - 3))
+
+
+@dataclass(frozen=True)
+class Past:
+    """Frames that a module keeps: it sees them before those that come."""
+
+    held: Held | None
+    depth: int  # how many; negative: so many of those that come are not looked at
+
+    def extend(self, rows: Rows, x: Tensor, new: Tensor | None = None) -> Tensor:
+        """The frames kept and those that come, ``(B, C, depth + n, *S)``; keeps the last of them for the next call.
+
+        Args:
+            new: what is kept of the frames that come, where that is not what they are here.
+        """
+        if self.held is None:
+            return x[:, :, -self.depth :] if self.depth else x
+        kept = rows.held[self.held.index]
+        whole = torch.cat((kept, x), 2)
+        later = whole if new is None else torch.cat((kept, new), 2)
+        rows.keep(self.held, later[:, :, later.shape[2] - self.depth :])
+        return whole
+
+
+class Rows:
+    """One call of a program.
+
+    Args:
+        calls: how many calls each row has had, ``(B,)``; negative while a program is primed.
+        end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
+        held: the state tensors.
+    """
+
+    def __init__(self, calls: Tensor, end: Tensor, held: list[Tensor]):
+        self.calls, self.held = calls, held
+        self.fresh: list[Tensor] = list(held)
+        self._end = end.clamp(max=FAR)
+        self._index: dict[Pace, Tensor] = {}
+        self._ended: dict[Timing, Tensor] = {}
+
+    def keep(self, held: Held, value: Tensor) -> None:
+        """Give a state tensor its value for the next call."""
+        self.fresh[held.index] = value
+
+    def index(self, pace: Pace) -> Tensor:
+        """The indices of the frames that come on a wire, ``(B, n)``."""
+        if pace not in self._index:
+            within = torch.arange(pace.first, pace.first + pace.frames, device=self.calls.device)
+            self._index[pace] = (self.calls * pace.frames).unsqueeze(1) + within
+        return self._index[pace]
+
+    def ended(self, timing: Timing) -> Tensor:
+        """How many frames a wire has in the end, ``(B,)``."""
+        if timing not in self._ended:
+            self._ended[timing] = ended(timing, self._end)
+        return self._ended[timing]
+
+
+# ---- kernels by class -----------------------------------------------------------------------------------------------------
+
+Kernel = Callable[[Site], Run]
+KERNELS: dict[type, Kernel] = {}
+
+
+def kernel(*classes: type) -> Callable[[Kernel], Kernel]:
+    """Register how modules of some classes run in programs."""
+
+    def registered(fn: Kernel) -> Kernel:
+        for cls in classes:
+            KERNELS[cls] = fn
+        return fn
+
+    return registered
+
+
+def built(plan: Plan, module: Any, node: Node) -> Run:
+    """A module at its place in a program."""
+    found = next((KERNELS[c] for c in type(module).__mro__ if c in KERNELS), None)
+    site = Site(plan, module, node)
+    if found is None:
+        raise site.refuse(
+            f"step programs know no class {type(module).__name__}: register its kernel with continual.program.kernel"
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise site.refuse("has forward hooks, which a program does not call. Remove them before")
+    return found(site)
