@@ -108,12 +108,13 @@ from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
 if TYPE_CHECKING:
+    from .program.snapshot import StreamSnapshot
     from .program.step_program import StepProgram
     from .program.stream_batch import StreamBatch
 
 __version__ = "0.1.0"
 
-_LATER = {"StepProgram": "step_program", "StreamBatch": "stream_batch"}  # imported when they are first used
+_LATER = {"StepProgram": "step_program", "StreamBatch": "stream_batch", "StreamSnapshot": "snapshot"}  # imported when they are first used
 
 
 def __getattr__(name: str) -> Any:
@@ -214,6 +215,7 @@ __all__ = [
     "StreamBatch",
     "StateMismatch",
     "StreamMismatch",
+    "StreamSnapshot",
     "Timing",
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",

@@ -11,17 +11,20 @@ import torch
 
 from .errors import StateMismatch
 from .module import STORED
+from .program.snapshot import StreamSnapshot
 from .state import Frame, Node, Opening, State, rewire
 
 FORMAT = "continual.state"
+STREAM = "continual.stream"  # of a snapshot of a StreamBatch
+PENDING = "pending "  # before the numbers of steps that wait
 VERSION = 1
 
 
-def save_state(state: State, path: str | os.PathLike[str]) -> None:
+def save_state(state: State | StreamSnapshot, path: str | os.PathLike[str]) -> None:
     """Write a state to a file. Needs ``pip install 'continual[io]'``.
 
     Args:
-        state: from ``get_state``, ``init_state`` or a pure step.
+        state: from ``get_state``, ``init_state`` or a pure step; or the snapshot of a stream of a :class:`~continual.StreamBatch`.
         path: the file; it is replaced at once, when all is written.
 
     Raises:
@@ -37,9 +40,12 @@ def save_state(state: State, path: str | os.PathLike[str]) -> None:
         >>> net.get_state().clock
         5
     """
+    if isinstance(state, StreamSnapshot):
+        pending = {f"{PENDING}{i}": t for i, t in enumerate(state.pending)}
+        header = {"format": STREAM, "version": str(VERSION), "steps": str(state.steps), "signature": state.signature}
+        return _write(path, state.tensors | pending, header)
     if not isinstance(state, State):
         raise StateMismatch(f"save_state takes a state, not {type(state).__name__}; get_state() of a cold stream is None")
-    save_file = _safetensors("save_file")
     header = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -47,7 +53,12 @@ def save_state(state: State, path: str | os.PathLike[str]) -> None:
         "frame": json.dumps(_frame_out(state.frame)),
         "signature": state.signature,
     }
-    tensors = {name: t.detach().contiguous().cpu() for name, t in state.tensors.items()}
+    _write(path, state.tensors, header)
+
+
+def _write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+    save_file = _safetensors("save_file")
+    tensors = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     try:
@@ -57,7 +68,7 @@ def save_state(state: State, path: str | os.PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_state(path: str | os.PathLike[str], device: str | torch.device | None = None) -> State:
+def load_state(path: str | os.PathLike[str], device: str | torch.device | None = None) -> Any:
     """Read a state from a file.
 
     Args:
@@ -65,7 +76,8 @@ def load_state(path: str | os.PathLike[str], device: str | torch.device | None =
         device: where its tensors go; by default where they were when the state was saved.
 
     Returns:
-        The state, for ``set_state`` or as the state of pure steps. Whether it fits a network is checked there.
+        The state, for ``set_state`` or as the state of pure steps; or the snapshot, for :meth:`~continual.StreamBatch.restore`. Whether it
+        fits a network is checked there.
 
     Raises:
         StateMismatch: the file is truncated, is not one of ours, or of a later version of the format.
@@ -80,7 +92,7 @@ def load_state(path: str | os.PathLike[str], device: str | torch.device | None =
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own error, and others for some damages
         raise StateMismatch(f"load_state: {os.fspath(path)!r} is damaged or no state file ({error})") from error
-    if header.get("format") != FORMAT:
+    if header.get("format") not in (FORMAT, STREAM):
         raise StateMismatch(f"load_state: {os.fspath(path)!r} is a safetensors file, but not one that save_state wrote")
     version = header.get("version", "")
     if version != str(VERSION):
@@ -88,6 +100,8 @@ def load_state(path: str | os.PathLike[str], device: str | torch.device | None =
             f"load_state: {os.fspath(path)!r} has format version {version!r}, this library reads {VERSION}. Update the library, or save "
             "the state again"
         )
+    if header["format"] == STREAM:
+        return _snapshot(path, tensors, header, device)
     try:
         frame = rewire(lambda f: f, _frame_in(json.loads(header["frame"]), device))
         clock = int(header["clock"])
@@ -98,6 +112,19 @@ def load_state(path: str | os.PathLike[str], device: str | torch.device | None =
         first = first[0]
     moved = {name: t.to(first.device) for name, t in tensors.items()}
     return State(clock, frame, Node(Opening(), STORED, None, moved), stored_signature=header.get("signature", "?"))
+
+
+def _snapshot(
+    path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], header: dict[str, str], device: Any
+) -> StreamSnapshot:
+    """The snapshot of a stream."""
+    moved = tensors if device is None else {name: t.to(device) for name, t in tensors.items()}
+    try:
+        waiting = sum(name.startswith(PENDING) for name in moved)
+        pending = tuple(moved.pop(f"{PENDING}{i}") for i in range(waiting))
+        return StreamSnapshot(int(header["steps"]), moved, pending, header["signature"])
+    except (KeyError, ValueError) as error:
+        raise StateMismatch(f"load_state: the header of {os.fspath(path)!r} is damaged ({error!r})") from error
 
 
 def _frame_out(frame: Any) -> Any:

@@ -55,8 +55,9 @@ class Planned(nn.Module):
             The outputs ``(B, C', m, *S')``, which of them there are ``(B, m)``, the clock, and what is kept.
         """
         plan = self.plan
-        calls = (clock - plan.start).div(plan.chunk, rounding_mode="floor")
-        rows = Rows(calls, end, held)
+        calls = clock - plan.start if plan.start else clock
+        calls = calls.div(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
+        rows = Rows(calls, end, held, active)
         y = self._run(x, rows)
         index = rows.index(self.leaves)
         valid = (index >= 0) & (index < rows.ended(self.timing).unsqueeze(1))
@@ -64,7 +65,7 @@ class Planned(nn.Module):
         if active is not None:
             valid = valid & active.unsqueeze(1)
             later = torch.where(active, later, clock)
-            fresh = [torch.where(active.view(-1, *(1,) * (n.ndim - 1)), n, o) for n, o in zip(fresh, held, strict=True)]
+            fresh = [n if own.own else _held(active, n, o) for own, n, o in zip(plan.held, fresh, held, strict=True)]
         return y, valid, later, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
 
     def cold(self, batch: int) -> list[Tensor]:
@@ -79,6 +80,11 @@ class Planned(nn.Module):
                     clock = torch.full((1,), plan.start + call * plan.chunk, device=device)
                     _, _, _, held = self(x, clock, torch.full_like(clock, 1 << 62), None, held)
             return [h.expand(batch, *h.shape[1:]).clone() for h in held]
+
+
+def _held(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """A state tensor of which rows that are not active keep their own."""
+    return torch.where(active.view(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
 def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True, fused: bool = False) -> Planned:
@@ -105,13 +111,23 @@ def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True,
     plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused)
     paces = [plan.pace(t) for t in timings]
     plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
-    if plan.pace(net.timing).first > 0:
+    if _bursts(net.timing, plan):
         raise NotStreamable(
-            f"co.compile: {type(net).__name__} pads the start by more than its window, so its first {plan.pace(net.timing).first} outputs come "
-            "with no input of their own, all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
+            f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they do not "
+            "see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
         )
     run = built(plan, net, node)
     return Planned(net, plan, run, node)
+
+
+def _bursts(timing: Timing, plan: Plan) -> bool:
+    """Whether a program would give outputs before they are due: those that come in a burst."""
+    leaves, steps = plan.pace(timing), timing.settled + timing.period
+    for call in range(-plan.primed, steps // plan.chunk + 2):
+        seen = max(0, plan.start + plan.chunk * (call + 1))
+        if max(0, leaves.first + leaves.frames * (call + 1)) > timing.counts(seen, seen)[0]:
+            return True
+    return False
 
 
 def _wires(module: Any, node: Node) -> Iterator[Timing]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from ..state import Frame, Node, Wire
 from ..timing import Timing
 from .pace import FAR, Pace, ended, pace_of
 
+SHORT = 4  # frames up to which moving all of them costs less than finding one
 Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
 
 
@@ -27,7 +28,7 @@ class Held:
         name: its module's path and its own name.
         shape: of a row.
         fill: what it holds when a stream begins.
-        hold: whether a row that is not active keeps it.
+        own: whether the kernel sees to it that rows which are not active keep it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Held:
     device: torch.device
     fill: float
     index: int
+    own: bool = False
 
     def cold(self, batch: int) -> Tensor:
         """For so many rows that begin."""
@@ -93,11 +95,25 @@ class Site:
     def hold(self, name: str, like: Frame, depth: int | None, fill: float = 0.0) -> Held:
         """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
         _, *rest = like.shape
-        shape = tuple(rest) if depth is None else (rest[0], depth, *rest[1:])
+        return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
+
+    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float, own: bool = False) -> Held:
         path = f"{self.node.path}.{name}".lstrip(".")
-        held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held))
+        held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
         self.plan.held.append(held)
         return held
+
+    def ring(self, name: str, like: Frame, depth: int, fill: float = 0.0) -> Ring:
+        """The last ``depth`` frames, of which a call of one frame reads a few and writes one."""
+        return Ring(self._held(name, like, (depth, *like.shape[1:]), fill, own=True), self.arrives, depth)
+
+    def lag(self, name: str, like: Frame, first: int, wire: Pace | None = None) -> Lag:
+        """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
+        wire = self.arrives if wire is None else wire
+        if self.plan.fused and wire.frames == 1 and -first >= SHORT:
+            held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
+            return Lag(None, Ring(held, wire, -first))
+        return Lag(self.past(name, like, first), None)
 
     def past(self, name: str, like: Frame, first: int, fill: float = 0.0) -> Past:
         """The frames from ``first`` (relative to the first that call 0 brings, so 0 or below) that earlier calls have brought."""
@@ -153,6 +169,48 @@ class Past:
         return whole
 
 
+@dataclass(frozen=True)
+class Ring:
+    """The last frames of a wire that brings one a call, ``(B, L, C, *S)``: frame ``i`` in slot ``i % L``, for each row its own.
+
+    A call moves one frame, however many are kept.
+    """
+
+    held: Held
+    wire: Pace
+    depth: int
+
+    def before(self, rows: Rows, offsets: Sequence[int]) -> Tensor:
+        """The frames so many before the one that comes, ``(B, len(offsets), C, *S)``."""
+        kept = rows.held[self.held.index]
+        slots = (rows.index(self.wire) - torch.tensor(offsets, device=kept.device)).remainder(self.depth)
+        return kept[torch.arange(kept.shape[0], device=kept.device).unsqueeze(1), slots]
+
+    def push(self, rows: Rows, x: Tensor) -> None:
+        """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest."""
+        kept = rows.held[self.held.index]
+        own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
+        if rows.active is not None:
+            x = torch.where(rows.active.view(-1, *(1,) * (x.ndim - 1)), x, kept[own, slot])
+        rows.keep(self.held, kept.index_put((own, slot), x))
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Frames that wait a fixed time: as they are kept best."""
+
+    past: Past | None
+    ring: Ring | None
+
+    def waited(self, rows: Rows, x: Tensor, count: int) -> Tensor:
+        """The frames that leave, ``(B, C, count, *S)``."""
+        if self.ring is None:
+            return cast(Past, self.past).extend(rows, x)[:, :, :count]
+        y = self.ring.before(rows, [self.ring.depth]).transpose(1, 2)
+        self.ring.push(rows, x.squeeze(2))
+        return y
+
+
 class Rows:
     """One call of a program.
 
@@ -160,10 +218,11 @@ class Rows:
         calls: how many calls each row has had, ``(B,)``; negative while a program is primed.
         end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
         held: the state tensors.
+        active: the rows that take part; ``None``: all.
     """
 
-    def __init__(self, calls: Tensor, end: Tensor, held: list[Tensor]):
-        self.calls, self.held = calls, held
+    def __init__(self, calls: Tensor, end: Tensor, held: list[Tensor], active: Tensor | None = None):
+        self.calls, self.held, self.active = calls, held, active
         self.fresh: list[Tensor] = list(held)
         self._end = end.clamp(max=FAR)
         self._index: dict[Pace, Tensor] = {}
@@ -176,8 +235,12 @@ class Rows:
     def index(self, pace: Pace) -> Tensor:
         """The indices of the frames that come on a wire, ``(B, n)``."""
         if pace not in self._index:
-            within = torch.arange(pace.first, pace.first + pace.frames, device=self.calls.device)
-            self._index[pace] = (self.calls * pace.frames).unsqueeze(1) + within
+            calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
+            if pace.frames > 1:
+                calls = calls + torch.arange(pace.first, pace.first + pace.frames, device=calls.device)
+            else:
+                calls = calls + pace.first if pace.first else calls
+            self._index[pace] = calls
         return self._index[pace]
 
     def ended(self, timing: Timing) -> Tensor:

@@ -14,7 +14,8 @@ from ...sequential import Sequential
 from ...state import Node, Wire, frames, rewire
 from ...streams import Rewiring
 from ...timing import IDENTITY
-from ..rows import Past, Rows, Run, Site, built, kernel
+from ..pace import Pace
+from ..rows import Lag, Rows, Run, Site, built, kernel
 
 
 @kernel(Local)
@@ -59,7 +60,7 @@ def parallel(site: Site) -> Run:
     runs, size = children(site), len(layer.kids)
     timings = [node.before.then(child.timing) for child, node in zip(layer.kids, site.node.kids, strict=False)]
     queues = [
-        queue(site, node, kid.out, site.plan.pace(t).first)
+        queue(site, node, kid.out, site.plan.pace(t))
         for t, kid, node in zip(timings, site.node.kids, site.node.kids[size:], strict=False)
     ]
 
@@ -70,18 +71,18 @@ def parallel(site: Site) -> Run:
     return run
 
 
-def queue(site: Site, node: Node, out: Any, first: int) -> list[Past]:
-    """The queues of a branch whose wire starts at ``first``, one for each of its tensors."""
+def queue(site: Site, node: Node, out: Any, wire: Pace) -> list[Lag]:
+    """The queues of a branch, one for each of its tensors."""
     within = Site(site.plan, site.module, node, IDENTITY)
-    return [within.past(f"queue{i or ''}", f, site.leaves.first - first) for i, f in enumerate(frames(out))]
+    return [within.lag(f"queue{i or ''}", f, site.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
 
 
-def waited(queues: list[Past], y: Wire, rows: Rows, count: int) -> Wire:
+def waited(queues: list[Lag], y: Wire, rows: Rows, count: int) -> Wire:
     """What leaves a branch, when all others have come as far."""
     own = iter(queues)
 
     def one(t: Tensor) -> Tensor:
-        return next(own).extend(rows, t)[:, :, :count]
+        return next(own).waited(rows, t, count)
 
     return rewire(one, y)
 

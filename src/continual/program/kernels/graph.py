@@ -76,12 +76,12 @@ def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
     queues = []
     for i, before in enumerate(instruction.before):
         node = site.node.kids[instruction.kid + i]
-        queues.append(Site(site.plan, site.module, node, IDENTITY).past("queue", node.out, wire.first - paces[before].first))
+        queues.append(Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - paces[before].first, paces[before]))
 
     def step(m: Moment, rows: Rows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x = queue.extend(rows, view.enter(m.env[slot], m.batch, paces[before].frames))
-            m.env[out] = view.leave(x[:, :, : wire.frames], m.batch, wire.frames)
+            x = queue.waited(rows, view.enter(m.env[slot], m.batch, paces[before].frames), wire.frames)
+            m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step

@@ -21,7 +21,7 @@ def transposed(site: Site) -> Run:
     start = leaves.first + layer.padding[0]  # positions before the crop, of call 0
     stop = start + leaves.frames
     last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
-    first = min(last, -((extent - 1 - start) // rate))
+    first = min(last, start // rate, -((extent - 1 - start) // rate))
     beyond = max(0, stop - last * rate - extent)
     past = site.past("frames", site.node.given, first - arrives.first)
 

@@ -126,8 +126,10 @@ def sliding(site: Site) -> Run:
 def convolution(site: Site) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
     layer: Any = site.module
-    windows = None if layer._memoryless else windows_of(site, layer)
     outputs = site.leaves.frames
+    if site.plan.fused and layer.dims == layer.groups == outputs == site.arrives.frames == 1 and (run := _in_ring(site, layer)):
+        return run
+    windows = None if layer._memoryless else windows_of(site, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
         compute = _depthwise if layer.dims == 1 and layer.groups == layer.in_channels == layer.out_channels else _whole
@@ -135,6 +137,25 @@ def convolution(site: Site) -> Run:
     def run(x: Tensor, rows: Rows) -> Tensor:
         frames = x if windows is None else windows.frames(rows, x)
         return compute(layer, frames, outputs, site.plan.fused)
+
+    return run
+
+
+def _in_ring(site: Site, layer: Any) -> Run | None:
+    """Convolution over time alone whose taps lie far apart: they are taken from a ring. ``None`` where that is no gain."""
+    dilation, taps, window = layer._dilation, layer._taps, layer._window
+    depth = dilation * (taps - 1)
+    whole = site.leaves.first - window.start == site.arrives.first - depth  # outputs are completed by the frame that comes
+    if not whole or dilation == 1 or depth < 2 * taps or layer._fill not in FILLS:
+        return None
+    ring = site.ring("window", site.node.held, depth, layer.fill_value)
+    older = [dilation * i for i in range(taps - 1, 0, -1)]
+
+    def run(x: Tensor, rows: Rows) -> Tensor:
+        x = site.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0)
+        seen = torch.cat((ring.before(rows, older), x.transpose(1, 2)), 1).flatten(1)  # taps side by side, as they lie in the ring
+        ring.push(rows, x.squeeze(2))
+        return _product(seen.unsqueeze(2), layer.weight.transpose(1, 2).flatten(1), parameter(layer, "bias"), True)
 
     return run
 
@@ -149,18 +170,20 @@ def _taps(layer: Any, frames: Tensor, outputs: int) -> Tensor:
 
 def _over_time_alone(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
     """A matrix product: channels and taps of each window with the weight as it lies in memory."""
-    weight, bias = layer.weight.flatten(1), parameter(layer, "bias")
-    taps = _taps(layer, frames, outputs)  # (B, C, n, k, *S)
-    flat = taps.movedim(3, 2).flatten(1, 2).flatten(2)  # (B, C * k, n * S)
+    taps = _taps(layer, frames, outputs).movedim(3, 2).flatten(1, 2)  # (B, C * k, n, *S)
+    y = _product(taps.flatten(2), layer.weight.flatten(1), parameter(layer, "bias"), fused)
+    return y.unflatten(2, taps.shape[2:])
+
+
+def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, fused: bool) -> Tensor:
+    """The product of a weight ``(O, I)`` with ``(B, I, n)``; of a few columns as a sum, where that fuses with what is around."""
     if fused and flat.shape[0] * flat.shape[2] <= FEW:
-        y = (weight.unsqueeze(0).unsqueeze(-2) * flat.transpose(1, 2).unsqueeze(1)).sum(-1)  # (B, O, n * S)
-        y = y if bias is None else y + bias.unsqueeze(1)
-    elif flat.shape[2] == 1:
-        y = F.linear(flat.squeeze(2), weight, bias).unsqueeze(2)
-    else:
-        y = torch.matmul(weight, flat)
-        y = y if bias is None else y + bias.unsqueeze(1)
-    return y.unflatten(2, (outputs, *frames.shape[3:]))
+        y = (weight.unsqueeze(0).unsqueeze(2) * flat.transpose(1, 2).unsqueeze(1)).sum(3)
+        return y if bias is None else y + bias.unsqueeze(1)
+    if flat.shape[2] == 1:
+        return F.linear(flat.squeeze(2), weight, bias).unsqueeze(2)
+    y = torch.matmul(weight, flat)
+    return y if bias is None else y + bias.unsqueeze(1)
 
 
 def _by_taps(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
@@ -256,8 +279,8 @@ def pad(site: Site) -> Run:
 def shift(site: Site) -> Run:
     """Delays and cuts."""
     layer: Any = site.module
-    past = site.past("frames", site.node.out, site.leaves.first + layer.first - site.arrives.first)
-    return lambda x, rows: past.extend(rows, x)[:, :, : site.leaves.frames]
+    lag = site.lag("frames", site.node.out, site.leaves.first + layer.first - site.arrives.first)
+    return lambda x, rows: lag.waited(rows, x, site.leaves.frames)
 
 
 @kernel(Surround)

@@ -1,0 +1,146 @@
+"""Streams that open, step, pause, end and are restored at random, over random networks: each equals a stream that runs alone."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from hypothesis import assume, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from torch import Tensor
+
+import continual as co
+from tests.contract import assert_equal, refuses_the_length
+from tests.strategies import networks_and_clips
+
+CI = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
+OPERATIONS = 50  # in each run; the runs together are 10,000 in CI
+
+
+class Alone:
+    """A stream on the host clock, by pure steps, and what it has given since the last call of the program."""
+
+    def __init__(self, net: Any, frame: Tensor):
+        self.net, self.state = net, net.init_state(frame.unsqueeze(0))
+        self.given: list[Tensor] = []
+        self.frames: list[Tensor] = []
+
+    def step(self, frame: Tensor) -> None:
+        """One frame ``(C, *S)``."""
+        self.frames.append(frame)
+        y, self.state = self.net.steps(frame.unsqueeze(0).unsqueeze(2), self.state)
+        if y is not None:
+            self.given += y[0].unbind(1)
+
+    def copy(self) -> Alone:
+        """The same stream at this moment."""
+        other = Alone.__new__(Alone)
+        other.__dict__.update(self.__dict__, given=list(self.given), frames=list(self.frames))
+        return other
+
+
+class Streams(RuleBasedStateMachine):
+    """A batch of streams beside the same streams alone."""
+
+    @initialize(data=st.data(), capacity=st.integers(1, 4))
+    def begin(self, data: st.DataObject, capacity: int) -> None:
+        net, clip = data.draw(networks_and_clips(depth=data.draw(st.integers(0, 2))))
+        self.net, self.like, self.seed = net, clip[0, :, 0], 0
+        try:
+            self.streams = co.StreamBatch(net, clip[:1, :, 0], capacity, grow=data.draw(st.booleans()), backend="eager")
+        except co.NotStreamable as error:
+            assume("co.compile" not in str(error))
+            raise
+        note(f"{net}\nchunk {self.streams.program.chunk}, starts at {self.streams.program.start}")
+        self.alone: dict[Any, Alone] = {}
+        self.snapshots: list[tuple[co.StreamSnapshot, Alone]] = []
+        self.open()
+
+    def _frame(self) -> Tensor:
+        self.seed += 1
+        return torch.randn(self.like.shape, dtype=self.like.dtype, generator=torch.Generator().manual_seed(self.seed))
+
+    def _some(self, data: st.DataObject) -> Any:
+        return data.draw(st.sampled_from(sorted(self.alone)))
+
+    @rule()
+    def another(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        if len(self.streams) == self.streams.capacity and (not self.streams.grow or self.streams.capacity >= 8):
+            return
+        self.alone[self.streams.open()] = Alone(self.net, self.like)
+
+    @precondition(lambda self: self.alone)
+    @rule(data=st.data(), times=st.integers(1, 4))
+    def step(self, data: st.DataObject, times: int) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.alone)), min_size=1, unique=True))
+        program = self.streams.program
+        for _ in range(times):
+            frames = {i: self._frame() for i in chosen}
+            out = self.streams.step(frames)
+            assert list(out) == chosen
+            for i in chosen:
+                own = self.alone[i]
+                own.step(frames[i])
+                if (len(own.frames) - program.start) % program.chunk:
+                    assert out[i] is None
+                    continue
+                given, own.given = own.given, []
+                if not given:
+                    assert out[i] is None
+                else:
+                    want = given[0] if program.outputs == 1 else torch.stack(given, 1)
+                    assert_equal(out[i], want, f"stream {i} after {len(own.frames)} steps")
+
+    @precondition(lambda self: self.alone)
+    @rule(data=st.data())
+    def flush(self, data: st.DataObject) -> None:
+        i = self._some(data)
+        own, found = self.alone[i], self.streams.flush(i)
+        if not own.frames:
+            assert found is None
+            return
+        if refuses_the_length(self.net, torch.stack(own.frames, 1).unsqueeze(0)):
+            return  # branches of different lengths, or a clip that is too short
+        rest, _ = self.net.steps(torch.stack(own.frames[:0] or [self.like], 1).unsqueeze(0)[:, :, :0], own.state, True)
+        due = [*own.given, *(() if rest is None else rest[0].unbind(1))]
+        if not due:
+            assert found is None
+        else:
+            assert_equal(found, torch.stack(due, 1), f"end of stream {i} after {len(own.frames)} steps")
+
+    @precondition(lambda self: self.alone)
+    @rule(data=st.data())
+    def reset(self, data: st.DataObject) -> None:
+        i = self._some(data)
+        self.streams.reset(i)
+        self.alone[i] = Alone(self.net, self.like)
+
+    @precondition(lambda self: len(self.alone) > 1)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        i = self._some(data)
+        self.streams.close(i)
+        del self.alone[i]
+
+    @precondition(lambda self: self.alone)
+    @rule(data=st.data())
+    def snapshot(self, data: st.DataObject) -> None:
+        i = self._some(data)
+        self.snapshots.append((self.streams.snapshot(i), self.alone[i].copy()))
+
+    @precondition(lambda self: self.alone and self.snapshots)
+    @rule(data=st.data())
+    def restore(self, data: st.DataObject) -> None:
+        i = self._some(data)
+        snapshot, alone = data.draw(st.sampled_from(self.snapshots))
+        self.streams.restore(i, snapshot)
+        self.alone[i] = alone.copy()
+
+
+TestStreams = Streams.TestCase
+TestStreams.settings = settings(max_examples=200 if CI else 20, stateful_step_count=OPERATIONS)
