@@ -12,6 +12,7 @@ from torch import Tensor
 
 import continual as co
 from continual.graph.twin import GraphModule
+from continual.graph.layout import BATCH, where
 from continual.program.planning import Planned, planned
 from continual.program.step_program import StepProgram
 from tests.contract import TOO_SHORT, assert_equal, forward_of, refuses_the_length
@@ -33,17 +34,30 @@ class Fused(StepProgram):
 
 @dataclass
 class Layout:
-    """Where time is in a network's inputs and outputs.
+    """Where time and rows are in a network's inputs and outputs.
 
     Attributes:
-        inputs: ``None`` for an input that is no stream.
+        inputs: where time is; ``None`` for an input that is no stream.
         outputs: of chunks; windows of clip-level outputs are stacked on dim 2.
+        rows, out_rows: where the batch is.
         listed: whether several inputs are given as one list.
     """
 
     inputs: Dims = (2,)
     outputs: Sequence[int] = (2,)
+    rows: Sequence[int] = (0,)
+    out_rows: Sequence[int] = (0,)
     listed: bool = True
+
+    @staticmethod
+    def of(net: Any, inputs: Sequence[Tensor]) -> Layout:
+        """Of a network, a converted one or one of streaming layers."""
+        n = len(inputs)
+        if not isinstance(net, GraphModule):
+            return Layout((2,) * n, (2,) * n, (0,) * n, (0,) * n)
+        outs = [0 if out.windows else where(out.view.dims, BATCH) for out, _, _ in net._outputs]
+        rows = [i.batch or 0 for i in net._ports.inputs]
+        return Layout(net.time_dims, net.output_time_dims, rows, [o or 0 for o in outs], listed=False)
 
     def given(self, inputs: Sequence[Tensor]) -> tuple[Any, ...]:
         """Inputs as the network is called with them."""
@@ -122,9 +136,9 @@ def _chunks(program: StepProgram, lives: Sequence[Life | None], rows: Sequence[S
         if time is None:
             found.append(like)
             continue
-        shape = [len(rows), *like.shape[1:]]
-        shape[time] = program.chunk
-        x = torch.full(shape, float("nan"), dtype=like.dtype)
+        shape = list(like.shape)
+        shape[layout.rows[i]], shape[time] = len(rows), program.chunk
+        x = torch.full(shape, float("nan") if like.is_floating_point() else int(like.max()), dtype=like.dtype)
         for row, life in enumerate(lives):
             if life is None:
                 continue
@@ -132,7 +146,7 @@ def _chunks(program: StepProgram, lives: Sequence[Life | None], rows: Sequence[S
             low, high = max(0, begin), min(life.frames, begin + program.chunk)
             if low < high:
                 own = life.inputs[i].narrow(time, low, high - low)
-                x[row : row + 1].narrow(time, low - begin, high - low).copy_(own)
+                x.narrow(layout.rows[i], row, 1).narrow(time, low - begin, high - low).copy_(own)
         found.append(x)
     return found
 
@@ -143,7 +157,8 @@ def _take(program: StepProgram, life: Life, row: int, y: list[Tensor], valid: Te
     end = (life.frames,) if life.ended else ()
     assert which.tolist() == list(program.valid_in(life.calls, *end)), "valid differs from what is computed on the host"
     if len(which):
-        life.outs.append([t[row : row + 1].index_select(d, which) for t, d in zip(y, layout.outputs)])
+        dims = zip(y, layout.out_rows, layout.outputs)
+        life.outs.append([t.narrow(b, row, 1).index_select(d, which) for t, b, d in dims])
     life.calls += 1
     life.count += len(which)
     brought = max(0, program.start + program.chunk * life.calls)
@@ -196,15 +211,15 @@ def compare(program: StepProgram, life: Life, layout: Layout, forward: bool = Tr
 
 def lives(program: StepProgram, inputs: Sequence[Tensor], rng: random.Random, layout: Layout, least: int = 1) -> list[list[Life]]:
     """Streams of parts of clips: for each row one or two, of which the first may be cut off."""
-    time = next(d for d in layout.inputs if d is not None)
-    index, total = layout.inputs.index(time), inputs[layout.inputs.index(time)].shape[time]
-    batch = inputs[index].shape[0]
+    i, time = next((i, d) for i, d in enumerate(layout.inputs) if d is not None)
+    total, batch = inputs[i].shape[time], inputs[i].shape[layout.rows[i]]
     found = []
     for row in range(program.batch):
         queue = []
         for _ in range(rng.randint(1, 2)):
-            clip = [x if d is None else x[rng.randrange(batch)].unsqueeze(0) for x, d in zip(inputs, layout.inputs)]
-            clip = [x if d is None else x.roll(rng.randint(0, total), d) for x, d in zip(clip, layout.inputs)]
+            source, shift = rng.randrange(batch), rng.randint(0, total)
+            dims = zip(inputs, layout.rows, layout.inputs)
+            clip = [x if d is None else x.narrow(b, source, 1).roll(shift, d) for x, b, d in dims]
             frames = total if row == 0 else rng.randint(min(least, total), total)
             while _refused(program.net, cut(clip, layout.inputs, 0, frames), layout):
                 frames -= 1
@@ -230,7 +245,6 @@ def check_rows(
     *,
     fused: bool = False,
     seed: int = 0,
-    layout: Layout | None = None,
     forward: bool = True,
     least: int = 1,
 ) -> StepProgram:
@@ -242,19 +256,16 @@ def check_rows(
         chunk: as of ``co.compile``.
         fused: the kernels that compilers get.
         seed: of what happens when.
-        layout: of the network's inputs and outputs.
         forward: whether the clip network is compared, too.
         least: frames that a stream has.
 
     Raises:
         NotStreamable: it can't be compiled.
     """
-    layout, inputs = layout or Layout(), listed(inputs)
-    rng = random.Random(seed)
-    step = [
-        x if d is None else torch.zeros(ROWS, *x.shape[1:d], *x.shape[d + 1 :], dtype=x.dtype)
-        for x, d in zip(inputs, layout.inputs)
-    ]
+    inputs = listed(inputs)
+    layout, rng = Layout.of(net, inputs), random.Random(seed)
+    dims = zip(inputs, layout.rows, layout.inputs)
+    step = [x if d is None else x.narrow(b, 0, 1).repeat_interleave(ROWS, b).select(d, 0) for x, b, d in dims]
     program = Fused(net, step, chunk) if fused else co.compile(net, step, chunk=chunk, backend="eager")
     rows = lives(program, inputs, rng, layout, least)
     desynchronised(program, rows, rng, layout)
