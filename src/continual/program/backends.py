@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ExportError
 from ..state import Wire, rewire
+from .kernels.windows import FEW
 from .layouts import flat
 from .planning import Planned
 
@@ -89,7 +91,29 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     """The program that writes in place, and tensors like those of a call."""
     x, clock, end, active, held = example
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *held]
-    return exported(planned, tuple(tensors), _InPlace(planned, x, active is not None)), tensors
+    program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
+    _sum_small_products(program.graph)
+    program.graph_module.recompile()
+    return program, tensors
+
+
+def _sum_small_products(graph: torch.fx.Graph) -> None:
+    """Write linear maps of a few rows as sums: compiled, they fuse with what is around them, and a call to a library costs more."""
+    ops = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.target is not ops.linear.default or node.args[0].meta["val"].is_cuda:
+            continue
+        x, weight, bias = (*node.args, None)[:3]
+        shape = x.meta["val"].shape
+        if math.prod(shape[:-1]) > FEW:
+            continue
+        with graph.inserting_before(node):
+            product = graph.call_function(ops.mul.Tensor, (graph.call_function(ops.unsqueeze.default, (x, -2)), weight))
+            total = graph.call_function(ops.sum.dim_IntList, (product, [-1]))
+            y = total if bias is None else graph.call_function(ops.add.Tensor, (total, bias))
+        node.replace_all_uses_with(y)
+        y.meta = dict(node.meta)
+        graph.erase_node(node)
 
 
 def inductor(planned: Planned, example: tuple[Any, ...]) -> Core:

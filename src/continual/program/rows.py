@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -104,8 +104,11 @@ class Site:
         return held
 
     def ring(self, name: str, like: Frame, depth: int, fill: float = 0.0) -> Ring:
-        """The last ``depth`` frames, of which a call of one frame reads a few and writes one."""
-        return Ring(self._held(name, like, (depth, *like.shape[1:]), fill, own=True), self.arrives, depth)
+        """The last ``depth`` frames, of which a call of one frame reads a few and writes one. Images are kept with channels last."""
+        _, channels, *space = like.shape
+        last = len(space) > 1
+        shape = (depth, *space, channels) if last else (depth, channels, *space)
+        return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
 
     def lag(self, name: str, like: Frame, first: int, wire: Pace | None = None) -> Lag:
         """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
@@ -179,16 +182,19 @@ class Ring:
     held: Held
     wire: Pace
     depth: int
+    last: bool = False  # whether channels are the last dimension of what is kept
 
-    def before(self, rows: Rows, offsets: Sequence[int]) -> Tensor:
-        """The frames so many before the one that comes, ``(B, len(offsets), C, *S)``."""
+    def before(self, rows: Rows, offset: int) -> Tensor:
+        """The frame so many before the one that comes, ``(B, C, *S)``."""
         kept = rows.held[self.held.index]
-        slots = (rows.index(self.wire) - torch.tensor(offsets, device=kept.device)).remainder(self.depth)
-        return kept[torch.arange(kept.shape[0], device=kept.device).unsqueeze(1), slots]
+        slot = (rows.index(self.wire)[:, 0] - offset).remainder(self.depth)
+        found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
+        return found.movedim(-1, 1) if self.last else found
 
     def push(self, rows: Rows, x: Tensor) -> None:
         """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest."""
         kept = rows.held[self.held.index]
+        x = x.movedim(1, -1) if self.last else x
         own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
         if rows.active is not None:
             x = torch.where(rows.active.view(-1, *(1,) * (x.ndim - 1)), x, kept[own, slot])
@@ -206,9 +212,9 @@ class Lag:
         """The frames that leave, ``(B, C, count, *S)``."""
         if self.ring is None:
             return cast(Past, self.past).extend(rows, x)[:, :, :count]
-        y = self.ring.before(rows, [self.ring.depth]).transpose(1, 2)
+        y = self.ring.before(rows, self.ring.depth)
         self.ring.push(rows, x.squeeze(2))
-        return y
+        return y.unsqueeze(2)
 
 
 class Rows:

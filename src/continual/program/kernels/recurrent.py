@@ -47,17 +47,58 @@ def of_rows(value: Tensor, like: Tensor) -> Tensor:
 
 @kernel(Recurrent)
 def recurrent(site: Site) -> Run:
-    """RNN, GRU and LSTM, cell by cell."""
+    """RNN, GRU and LSTM, cell by cell; each layer's state is a tensor of its own."""
     layer: Any = site.module
     names = RECURRENCES[layer.mode].names
-    held = [site.hold(name, Frame.of(t), None) for name, t in zip(names, site.node.tensors, strict=True)]  # (B, layers, H)
+    held = [
+        site.hold(f"{name}{i or ''}", Frame.of(t[:, i]), None)
+        for i in range(layer.num_layers)
+        for name, t in zip(names, site.node.tensors, strict=True)  # (B, layers, H)
+    ]
+    cell = _CELLS[layer.mode] if site.plan.fused and not layer.proj_size else None
 
     def step(x: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
-        by_layer = list(zip(*(s.unbind(1) for s in state), strict=True))
-        new = layer.over_step(x, by_layer)
-        return new[-1][0], [torch.stack(parts, 1) for parts in zip(*new, strict=True)]
+        by_layer = [tuple(state[i : i + len(names)]) for i in range(0, len(state), len(names))]
+        if cell is None:
+            new = layer.over_step(x, by_layer)
+        else:
+            new = []
+            for i, old in enumerate(by_layer):
+                new.append(cell(x, old, *layer.weights(i)))
+                x = new[-1][0]
+        return new[-1][0], [t for parts in new for t in parts]
 
     return lambda x, rows: carried(site, held, x, rows, step)
+
+
+def _gru(x: Tensor, held: Any, w_ih: Tensor, w_hh: Tensor, *biases: Tensor) -> Any:
+    """A gated recurrent unit in plain operations, which compilers fuse. Source: Cho et al. (2014), in torch's form."""
+    a, b = F.linear(x, w_ih, *biases[:1]).chunk(3, 1), F.linear(held[0], w_hh, *biases[1:]).chunk(3, 1)
+    reset, update = (a[0] + b[0]).sigmoid(), (a[1] + b[1]).sigmoid()
+    new = (a[2] + reset * b[2]).tanh()
+    return (new + update * (held[0] - new),)
+
+
+def _lstm(x: Tensor, held: Any, w_ih: Tensor, w_hh: Tensor, *biases: Tensor) -> Any:
+    """Long short-term memory in plain operations. Source: Hochreiter and Schmidhuber (1997), in torch's form."""
+    take, forget, new, give = (F.linear(x, w_ih, *biases[:1]) + F.linear(held[0], w_hh, *biases[1:])).chunk(4, 1)
+    memory = forget.sigmoid() * held[1] + take.sigmoid() * new.tanh()
+    return give.sigmoid() * memory.tanh(), memory
+
+
+def _elman(activation: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    def cell(x: Tensor, held: Any, w_ih: Tensor, w_hh: Tensor, *biases: Tensor) -> Any:
+        return (activation(F.linear(x, w_ih, *biases[:1]) + F.linear(held[0], w_hh, *biases[1:])),)
+
+    return cell
+
+
+_CELLS: dict[str, Callable[..., Any]] = {
+    "GRU": _gru,
+    "LSTM": _lstm,
+    "RNN_TANH": _elman(torch.tanh),
+    "RNN_RELU": _elman(torch.relu),
+}
 
 
 @kernel(_Cumulative)

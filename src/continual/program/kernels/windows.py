@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from ...window import FILLS, SlidingWindow
 from ..rows import Rows, Run, Site, kernel, over_frames
 
 INSIDE = 1 << 40  # the place of a window that lies within the clip
+MOVED = 256  # numbers that may be moved in every step before a ring costs less
+LARGE = 512  # numbers in a frame from which a ring costs less
 FEW = 4  # rows for which a product is written as a sum, where that can be fused
 
 
@@ -127,7 +130,7 @@ def convolution(site: Site) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
     layer: Any = site.module
     outputs = site.leaves.frames
-    if site.plan.fused and layer.dims == layer.groups == outputs == site.arrives.frames == 1 and (run := _in_ring(site, layer)):
+    if site.plan.fused and layer.groups == outputs == site.arrives.frames == 1 and (run := _in_ring(site, layer)):
         return run
     windows = None if layer._memoryless else windows_of(site, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
@@ -142,20 +145,25 @@ def convolution(site: Site) -> Run:
 
 
 def _in_ring(site: Site, layer: Any) -> Run | None:
-    """Convolution over time alone whose taps lie far apart: they are taken from a ring. ``None`` where that is no gain."""
+    """Convolutions whose frames are large, or whose taps lie far apart: taps are taken from a ring. ``None`` where that is no gain."""
     dilation, taps, window = layer._dilation, layer._taps, layer._window
-    depth = dilation * (taps - 1)
+    depth, size = dilation * (taps - 1), math.prod(site.node.held.shape[1:])
     whole = site.leaves.first - window.start == site.arrives.first - depth  # outputs are completed by the frame that comes
-    if not whole or dilation == 1 or depth < 2 * taps or layer._fill not in FILLS:
+    moved = (depth - taps) * size  # frames that would only be moved
+    if not whole or depth == 0 or layer._fill not in FILLS or (moved < MOVED and (layer.dims == 1 or size < LARGE)):
         return None
     ring = site.ring("window", site.node.held, depth, layer.fill_value)
     older = [dilation * i for i in range(taps - 1, 0, -1)]
 
     def run(x: Tensor, rows: Rows) -> Tensor:
-        x = site.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0)
-        seen = torch.cat((ring.before(rows, older), x.transpose(1, 2)), 1).flatten(1)  # taps side by side, as they lie in the ring
-        ring.push(rows, x.squeeze(2))
-        return _product(seen.unsqueeze(2), layer.weight.transpose(1, 2).flatten(1), parameter(layer, "bias"), True)
+        x = site.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
+        seen = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
+        ring.push(rows, x)
+        weight = layer.weight.transpose(1, 2).flatten(1, 2)
+        if layer._over_time_alone:
+            y = _product(seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2), weight.flatten(1), parameter(layer, "bias"), True)
+            return y.unflatten(2, (1, *seen.shape[2:]))
+        return _over_space(layer, seen, weight)
 
     return run
 
@@ -188,8 +196,12 @@ def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, fused: bool) -> 
 
 def _by_taps(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
     """One convolution over space, the taps among its channels."""
-    window, pads = layer._pad_space(frames[:, :, :: layer._dilation].flatten(1, 2))
-    y: Tensor = _CONV[layer.dims - 1](window, layer.weight.flatten(1, 2), layer.bias, layer.stride[1:], pads, layer.dilation[1:])
+    return _over_space(layer, frames[:, :, :: layer._dilation].flatten(1, 2), layer.weight.flatten(1, 2))
+
+
+def _over_space(layer: Any, window: Tensor, weight: Tensor) -> Tensor:
+    window, pads = layer._pad_space(window)
+    y: Tensor = _CONV[layer.dims - 1](window, weight, layer.bias, layer.stride[1:], pads, layer.dilation[1:])
     return y.unsqueeze(2)
 
 
