@@ -73,7 +73,7 @@ class Planned(nn.Module):
         plan = self.plan
         with torch.inference_mode(False), torch.no_grad():
             held = [h.cold(1) for h in plan.held]
-            if plan.primed:
+            if plan.primed and held:
                 device = held[0].device
                 x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
                 for call in range(-plan.primed, 0):
