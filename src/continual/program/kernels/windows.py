@@ -61,8 +61,9 @@ class Windows:
     def _check_mirror(self) -> None:
         """Refuse padding by frames that come later than the outputs that see them."""
         arrives, leaves, window = self.site.arrives, self.site.leaves, self.window
-        for call in range(-self.site.plan.primed, (window.start // max(1, window.stride * leaves.frames)) + 2):
-            low = max(self.first + window.stride * leaves.frames * call, -window.start)
+        moved = window.stride * leaves.frames  # frames from call to call
+        for call in range(-self.site.plan.primed, max(0, -self.first) // moved + 1):
+            low = max(self.first + moved * call, -window.start)
             needed = 0 if self.fill == "replicate" else -low
             emits = leaves.first + leaves.frames * (call + 1) > 0
             if low < 0 and emits and needed > arrives.first + arrives.frames * (call + 1) - 1:
