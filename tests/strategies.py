@@ -375,7 +375,8 @@ def network(draw: Draw, dims: int, depth: int = 2) -> co.CoModule:
         else:
             stride, loss = draw(st.sampled_from((1, 1, 1, 2, 3))), draw(st.sampled_from((0, 0, 0, 1, 2, 3, -2)))
             parts.append(block(draw, dims, stride, loss, depth))
-    return parts[0] if len(parts) == 1 and draw(st.booleans()) else co.Sequential(*parts)
+    alone = len(parts) == 1 and isinstance(parts[0], co.CoModule) and draw(st.booleans())
+    return parts[0] if alone else co.Sequential(*parts)
 
 
 @st.composite
