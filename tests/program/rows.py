@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import continual as co
-from continual.graph.twin import GraphModule
 from continual.graph.layout import BATCH, where
+from continual.graph.twin import GraphModule
 from continual.program.planning import Planned, planned
 from continual.program.step_program import StepProgram
 from tests.contract import TOO_SHORT, assert_equal

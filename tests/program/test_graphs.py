@@ -99,7 +99,84 @@ FILES = sorted(i.name for i in pkgutil.iter_modules([*tests.graph.__path__]) if 
 # A space of images is interpolated together with time as if that were space too, and 0 times NaN is NaN: in a chunk of several frames
 # those that are not the stream's own have to be numbers.
 SINGLE = {"bicubic"}
-REFUSED: dict[str, dict[str, set[str]]] = {}
+REFUSED: dict[str, dict[str, set[str]]] = {
+    "test_rules_conv": {MIRROR: {"conv1d replicate", "conv1d reflect"}},
+    "test_rules_elementwise": {BURST: {"a difference from the frame before"}},
+    "test_rules_fixed_lengths": {
+        POSITIONS: {"arange", "sines of positions", "a table", "an embedding of positions", "a recurrent layer"},
+        BURST: {"zeros before"},
+    },
+    "test_rules_padding": {
+        BURST: {
+            "zeros before",
+            "a value on both sides",
+            "ConstantPad1d",
+            "ZeroPad1d",
+            "replicated",
+            "mirrored",
+            "padded twice",
+            "channels and time",
+            "time and space",
+            "time and space, a value",
+            "time and space, replicated",
+            "time and space, mirrored",
+            "ReplicationPad2d, time last",
+            "ReflectionPad2d, time last",
+            "ZeroPad2d, time last",
+            "ConstantPad3d",
+            "ReplicationPad3d",
+            "time of (B, T, C)",
+            "time of (T, B, C)",
+            "sound",
+            "sound, mirrored",
+            "booleans",
+            "padding by a size of space",
+        },
+        MIRROR: {"mirrored convolution", "replicated convolution"},
+    },
+    "test_rules_positions": {
+        POSITIONS: {
+            "x + arange",
+            "a ramp from one, in steps",
+            "arange backwards in value",
+            "the parity of a frame",
+            "the first three frames are others",
+            "positions behind a stride",
+            "positions behind a cut",
+            "positions of several channels",
+            "sinusoids",
+            "sinusoids written into zeros",
+            "rotary",
+            "rotary, complex",
+            "a buffer of sinusoids",
+            "a buffer of sinusoids, time first",
+            "learned, arange",
+            "learned, expanded",
+            "learned, ids",
+            "learned, offset",
+            "learned, rows",
+            "learned, narrow",
+            "learned, clamped",
+            "a learned table of channels first",
+            "a learned table, added in the middle",
+        }
+    },
+    "test_rules_reduce": {POSITIONS: {"running mean"}},
+    "test_rules_shape": {POSITIONS: {"lower triangle over channels and time, by positions"}},
+    "test_rules_slices": {
+        BURST: {
+            "zeros before",
+            "ones before",
+            "torch.zeros before",
+            "a constant before and behind",
+            "a learned first token",
+            "a learned first token by repeat",
+            "zeros before (T, B, C)",
+        }
+    },
+    "test_rules_spectra": {BURST: {"centered, mirrored"}},
+    "test_rules_writes": {BURST: {"into neighbouring frames", "into the middle of a clip"}, POSITIONS: {"positions"}},
+}
 
 
 def rows(file: str) -> Iterator[Row]:

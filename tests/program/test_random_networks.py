@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import continual as co
-from tests.program.refusals import documented
+from tests.program.refusals import BURST, MIRROR, documented
 from tests.program.rows import check_rows
 from tests.strategies import networks_and_clips
 
@@ -61,3 +61,42 @@ def test_two_dimensions(case: tuple[Any, Tensor], chunks: int, fused: bool):
 @settings(max_examples=EXAMPLES // 4)
 def test_three_dimensions(case: tuple[Any, Tensor], chunks: int):
     check(*case, 3, chunks, fused=False)
+
+
+# ---- found by the above -------------------------------------------------------------------------------------------------------
+
+
+def conv(kernel: int = 3, padding: int = 1) -> co.Conv1d:
+    return co.Conv1d(2, 2, kernel, padding=padding)
+
+
+FOUND = {
+    "primed, and nothing is kept": lambda: co.Sequential(co.Unfold(1, 1, 1, 1), co.Conv1d(2, 2, 1), co.Skip(1)),
+    "a network that is a residual connection": lambda: co.Residual(conv()),
+    "a network of branches": lambda: co.BroadcastReduce(conv(5, 2), conv(3, 1), reduce="concat"),
+    "an output of padding alone is due before the wire has frames": lambda: co.Sequential(conv(6, 2), conv(1, 1)),
+    "repeated frames behind a long delay": lambda: co.Sequential(
+        conv(), conv(), conv(), conv(), co.ReplicationPad1d((1, 1)), conv(3, 0)
+    ),
+    "mirrored frames behind a long delay": lambda: co.Sequential(
+        conv(), conv(), conv(), conv(), conv(), co.ReflectionPad1d((1, 0)), conv(3, 0)
+    ),
+}
+REFUSED = {
+    "an output of padding alone is due before the wire has frames": BURST,
+    "repeated frames behind a long delay": MIRROR,
+    "mirrored frames behind a long delay": MIRROR,
+}
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("name", FOUND)
+def test_found(name: str, chunk: int, fused: bool):
+    """What went wrong once."""
+    net, clip = FOUND[name]().double().eval(), torch.randn(2, 2, 17, dtype=torch.float64)
+    if name in REFUSED and chunk == 1:  # a longer chunk brings all at once
+        with pytest.raises(co.NotStreamable, match=REFUSED[name]):
+            check_rows(net, clip, chunk, fused=fused)
+    else:
+        check_rows(net, clip, chunk, fused=fused, seed=chunk)

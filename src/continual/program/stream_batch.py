@@ -17,7 +17,6 @@ from ..errors import CapacityError, ShapeMismatch, StateMismatch
 from ..module import CoModule
 from ..state import Wire, frames, rewire
 from .layouts import arrived, departed, flat
-from .pace import OPEN
 from .snapshot import StreamSnapshot
 from .step_program import ProgramState, StepProgram
 
