@@ -79,7 +79,7 @@ def _settled(planned: Planned, run: Flat) -> Core:
 
     def call(x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
         given = [t.contiguous() for t in flat(x)]  # code is made for these strides
-        given += (clock, end) if active is None else (clock, end, active)
+        given += (clock, end) if active is None else (clock, end, active.contiguous())
         with torch.no_grad():
             valid, *y = run(given + held)
         return (_nested(out, iter(y)) if isinstance(out, list) else y[0]), valid, clock, held
