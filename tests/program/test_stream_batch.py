@@ -43,7 +43,9 @@ def test_a_stream_equals_the_clip_whatever_others_do():
     stream, clip = streams.open("mine"), torch.randn(3, 21, dtype=torch.float64)
     found = []
     for t in range(21):
-        out = streams.step({"mine": clip[:, t], **({others[t % 2]: torch.full((3,), torch.nan, dtype=torch.float64)} if t % 3 else {})})
+        out = streams.step(
+            {"mine": clip[:, t], **({others[t % 2]: torch.full((3,), torch.nan, dtype=torch.float64)} if t % 3 else {})}
+        )
         if out[stream] is not None:
             found.append(out[stream])
     found += streams.flush("mine").unbind(1)
@@ -152,9 +154,10 @@ def test_a_snapshot_of_another_network_is_refused():
     clip = torch.randn(3, 8, dtype=torch.float64)
     with pytest.raises(co.StateMismatch, match="another network or chunk"):
         streams.restore(stream, snapshot)
+    wider, snapshot = batch(chunk=4), streams.snapshot(stream)
+    there = wider.open()
     with pytest.raises(co.StateMismatch, match="another network or chunk"):
-        wider = batch(chunk=4)
-        wider.restore(wider.open(), streams.snapshot(stream))
+        wider.restore(there, snapshot)
     assert_equal(run(streams, stream, clip), network()(clip[None])[0], "the stream is as it was")
 
 

@@ -76,7 +76,9 @@ def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
     queues = []
     for i, before in enumerate(instruction.before):
         node = site.node.kids[instruction.kid + i]
-        queues.append(Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - paces[before].first, paces[before]))
+        queues.append(
+            Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - paces[before].first, paces[before])
+        )
 
     def step(m: Moment, rows: Rows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
