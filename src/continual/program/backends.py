@@ -130,7 +130,11 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> Core:
     graph._forward_pre_hooks.clear()  # which would check what is checked
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
     graph.recompile()
-    options: dict[str, Any] = {**_options(program), "cpp_wrapper": not example[1].is_cuda, "guard_filter_fn": lambda guards: [False] * len(guards)}
+    options: dict[str, Any] = {
+        **_options(program),
+        "cpp_wrapper": not example[1].is_cuda,
+        "guard_filter_fn": lambda guards: [False] * len(guards),
+    }
     compiled = torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
     return _settled(planned, lambda tensors: compiled(*tensors))
 

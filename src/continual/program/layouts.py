@@ -24,8 +24,8 @@ def departed(net: Any, y: Wire, chunk: bool) -> Any:
     """Outputs, chunks or single steps, as ``forward_steps`` or ``forward_step`` gives them."""
     if isinstance(net, GraphModule):
         return net._depart(y)
-    leave = getattr(net, "_leave" if chunk else "_leave_step", None)
-    y = y if leave is None else leave(y)
+    if hasattr(net, "_leave_step"):  # attention, whose own layout may have time elsewhere
+        y = net._leave(y) if chunk else net._leave_step(y)
     if not chunk or net.time_dim == 2:
         return y
     return rewire(lambda t: t.movedim(2, net.time_dim), y)

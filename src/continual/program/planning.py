@@ -73,7 +73,7 @@ class Planned(nn.Module):
         plan = self.plan
         with torch.inference_mode(False), torch.no_grad():
             held = [h.cold(1) for h in plan.held]
-            if plan.primed:
+            if plan.primed and held:
                 device = held[0].device
                 x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
                 for call in range(-plan.primed, 0):
@@ -121,11 +121,11 @@ def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True,
 
 
 def _bursts(timing: Timing, plan: Plan) -> bool:
-    """Whether a program would give outputs before they are due: those that come in a burst."""
+    """Whether a program would give outputs before or after they are due: those that come in a burst, or see padding alone."""
     leaves, steps = plan.pace(timing), timing.settled + timing.period
     for call in range(-plan.primed, steps // plan.chunk + 2):
         seen = max(0, plan.start + plan.chunk * (call + 1))
-        if max(0, leaves.first + leaves.frames * (call + 1)) > timing.counts(seen, seen)[0]:
+        if max(0, leaves.first + leaves.frames * (call + 1)) != timing.counts(seen, seen)[0]:
             return True
     return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -239,6 +239,14 @@ class Rows:
     def keep(self, held: Held, value: Tensor) -> None:
         """Give a state tensor its value for the next call."""
         self.fresh[held.index] = value
+
+    def repeated(self, times: int, own: Iterable[int]) -> Rows:
+        """The same call, with so many rows for each; of the state tensors those that have as many values a row."""
+        held, numbers = list(self.held), set(own)
+        for i in numbers:
+            held[i] = held[i].flatten(0, 1)
+        calls, end, active = (None if t is None else t.repeat_interleave(times) for t in (self.calls, self._end, self.active))
+        return Rows(cast(Tensor, calls), cast(Tensor, end), held, active)
 
     def index(self, pace: Pace) -> Tensor:
         """The indices of the frames that come on a wire, ``(B, n)``."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ...graph.program import Instruction, Layer, Moment, Op
 from ...graph.queues import Meet, Positions
 from ...graph.twin import GraphModule
-from ...state import Wire
+from ...state import Node, Wire, frames
 from ...timing import IDENTITY
 from ..pace import Pace
 from ..rows import Rows, Run, Site, built, kernel
@@ -25,8 +26,8 @@ def graph(site: Site) -> Run:
     steps = [_step(site, net, instruction, paces) for instruction in net._program]
 
     def run(x: Wire, rows: Rows) -> Wire:
-        frames = x if isinstance(x, list) else [x]
-        streams, given = frames[: len(net._streams)], [g[:, :, -1] for g in frames[len(net._streams) :]]
+        given = x if isinstance(x, list) else [x]
+        streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
         m = Moment(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
         m.frames = [p.frames for p in paces]
@@ -58,7 +59,8 @@ def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> 
 
 def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
     """A streaming layer between two changes of layout."""
-    run = built(site.plan, instruction.module, site.node.kids[instruction.kid])
+    node = site.node.kids[instruction.kid]
+    run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
     before, after = paces[instruction.before].frames, paces[instruction.wire].frames
 
     def step(m: Moment, rows: Rows) -> None:
@@ -73,17 +75,41 @@ def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
 def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
     """Streams wait for each other."""
     wire = paces[instruction.wire]
+
+    def queue(node: Node, before: Pace) -> Run:
+        lag = Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
+        return lambda x, rows: lag.waited(rows, x, wire.frames)
+
     queues = []
     for i, before in enumerate(instruction.before):
         node = site.node.kids[instruction.kid + i]
-        queues.append(
-            Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - paces[before].first, paces[before])
-        )
+        queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
 
     def step(m: Moment, rows: Rows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x = queue.waited(rows, view.enter(m.env[slot], m.batch, paces[before].frames), wire.frames)
+            x = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
             m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step
+
+
+def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
+    """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
+    held = site.plan.held
+    first, streams = len(held), frames(site.node.given)[0].shape[0]
+    run, fold = build(), frames(given)[0].shape[0] // streams
+    if fold == 1:
+        return run
+    own = range(first, len(held))
+    for i in own:
+        held[i] = replace(held[i], shape=(fold, *held[i].shape))
+
+    def folded(x: Wire, rows: Rows) -> Wire:
+        within = rows.repeated(fold, own)
+        y = run(x, within)
+        for i in own:
+            rows.fresh[i] = within.fresh[i].unflatten(0, (-1, fold))
+        return y
+
+    return folded

@@ -1,0 +1,63 @@
+"""Step programs of random networks, rows out of step, and the counter-examples that this has found."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import continual as co
+from tests.program.refusals import documented
+from tests.program.rows import check_rows
+from tests.strategies import networks_and_clips
+
+EXAMPLES = settings().max_examples  # 50, or 400 in CI
+SLICES = 3 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 1  # one test each, so that workers share them
+
+
+def check(net: Any, clip: Tensor, seed: int, chunks: int, fused: bool) -> None:
+    """A network is refused for a documented reason, or its rows are as streams alone."""
+    note(f"{net}\nclip {tuple(clip.shape)}")
+    try:
+        program = check_rows(net, clip, seed=seed, fused=fused)
+        if chunks > 1:
+            check_rows(net, clip, chunks * program.chunk, seed=seed, fused=fused)
+    except co.NotStreamable as error:
+        if not documented(error):
+            raise
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+@given(data=st.data(), chunks=st.integers(1, 4), fused=st.booleans())
+@settings(max_examples=EXAMPLES)
+def test_one_dimension(part: int, data: st.DataObject, chunks: int, fused: bool):
+    check(*data.draw(networks_and_clips(depth=part)), part, chunks, fused)
+
+
+@given(case=networks_and_clips(depth=3), seed=st.integers(0, 99), chunks=st.sampled_from((1, 1, 3)))
+@settings(max_examples=EXAMPLES)
+def test_deep(case: tuple[Any, Tensor], seed: int, chunks: int):
+    check(*case, seed, chunks, fused=True)
+
+
+@given(case=networks_and_clips(dtype=torch.float32))
+@settings(max_examples=EXAMPLES // 2)
+def test_single_precision(case: tuple[Any, Tensor]):
+    check(*case, 1, 1, fused=False)
+
+
+@given(case=networks_and_clips(dims=2), chunks=st.integers(1, 3), fused=st.booleans())
+@settings(max_examples=EXAMPLES // 2)
+def test_two_dimensions(case: tuple[Any, Tensor], chunks: int, fused: bool):
+    check(*case, 2, chunks, fused)
+
+
+@given(case=networks_and_clips(dims=3, depth=1), chunks=st.integers(1, 2))
+@settings(max_examples=EXAMPLES // 4)
+def test_three_dimensions(case: tuple[Any, Tensor], chunks: int):
+    check(*case, 3, chunks, fused=False)
