@@ -242,3 +242,13 @@ def test_several_inputs_and_layouts_of_a_converted_module():
     want = net(clips, gains)
     for i in ids:
         assert_equal(torch.stack([*found[i], *streams.flush(i).unbind(0)]), want[i], f"stream {i}")
+
+
+def test_compiling_leaves_the_network_as_it_was():
+    """Found by hand: tensors that are made once for all calls were made while the graph was traced, and then used outside."""
+    net = co.MultiheadAttention(8, 2, sequence_len=12, embed_dim_second=True, positions="alibi").eval()
+    clip = torch.randn(2, 8, 30)
+    want = co.MultiheadAttention(8, 2, sequence_len=12, embed_dim_second=True, positions="alibi")
+    want.load_state_dict(net.state_dict())
+    co.compile(net, clip[:, :, 0], backend="eager").export()
+    assert_equal(net.forward_steps(clip), want(clip), "after an export")
