@@ -114,7 +114,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_LATER = {"StepProgram": "step_program", "StreamBatch": "stream_batch", "StreamSnapshot": "snapshot"}  # imported when they are first used
+_LATER = {
+    "StepProgram": "step_program",
+    "StreamBatch": "stream_batch",
+    "StreamSnapshot": "snapshot",
+}  # imported when they are first used
 
 
 def __getattr__(name: str) -> Any:

@@ -105,13 +105,17 @@ def _sloped(distances: Tensor, slopes: Tensor) -> Tensor:
     return -(slopes.view(-1, 1, 1) * distances.abs().to(slopes.dtype))
 
 
-@lru_cache(maxsize=64)
 def alibi_slopes(heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The slope of each head: ``2 ** (-8 h / H)`` for a power of two; otherwise those of the next lower one, and every other of
     those of the next higher one.
 
     Source: Press, Smith and Lewis, Train short, test long (2022), and its published code for other numbers of heads.
     """
+    return _slopes.__wrapped__(heads, dtype, device) if torch.compiler.is_compiling() else _slopes(heads, dtype, device)
+
+
+@lru_cache(maxsize=64)  # not while a graph is traced: its tensors are none
+def _slopes(heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     power = 1 << (heads.bit_length() - 1)
     slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
     slopes += [2 ** (-8 * (2 * h + 1) / (2 * power)) for h in range(heads - power)]
@@ -119,9 +123,14 @@ def alibi_slopes(heads: int, dtype: torch.dtype, device: torch.device) -> Tensor
         return torch.tensor(slopes, dtype=dtype, device=device)
 
 
-@lru_cache(maxsize=64)
 def alibi_row(heads: int, count: int, ahead: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What ALiBi adds to the scores of one query with ``count`` keys in the order of time: ``(H, 1, count)``."""
+    made = _row.__wrapped__ if torch.compiler.is_compiling() else _row
+    return made(heads, count, ahead, dtype, device)
+
+
+@lru_cache(maxsize=64)
+def _row(heads: int, count: int, ahead: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         distances = (torch.arange(count, device=device) - (count - 1 - ahead)).unsqueeze(0)
         return _sloped(distances, alibi_slopes(heads, dtype, device))

@@ -43,7 +43,9 @@ def test_a_stream_equals_the_clip_whatever_others_do():
     stream, clip = streams.open("mine"), torch.randn(3, 21, dtype=torch.float64)
     found = []
     for t in range(21):
-        out = streams.step({"mine": clip[:, t], **({others[t % 2]: torch.full((3,), torch.nan, dtype=torch.float64)} if t % 3 else {})})
+        out = streams.step(
+            {"mine": clip[:, t], **({others[t % 2]: torch.full((3,), torch.nan, dtype=torch.float64)} if t % 3 else {})}
+        )
         if out[stream] is not None:
             found.append(out[stream])
     found += streams.flush("mine").unbind(1)
@@ -152,9 +154,10 @@ def test_a_snapshot_of_another_network_is_refused():
     clip = torch.randn(3, 8, dtype=torch.float64)
     with pytest.raises(co.StateMismatch, match="another network or chunk"):
         streams.restore(stream, snapshot)
+    wider, snapshot = batch(chunk=4), streams.snapshot(stream)
+    there = wider.open()
     with pytest.raises(co.StateMismatch, match="another network or chunk"):
-        wider = batch(chunk=4)
-        wider.restore(wider.open(), streams.snapshot(stream))
+        wider.restore(there, snapshot)
     assert_equal(run(streams, stream, clip), network()(clip[None])[0], "the stream is as it was")
 
 
@@ -239,3 +242,13 @@ def test_several_inputs_and_layouts_of_a_converted_module():
     want = net(clips, gains)
     for i in ids:
         assert_equal(torch.stack([*found[i], *streams.flush(i).unbind(0)]), want[i], f"stream {i}")
+
+
+def test_compiling_leaves_the_network_as_it_was():
+    """Found by hand: tensors that are made once for all calls were made while the graph was traced, and then used outside."""
+    net = co.MultiheadAttention(8, 2, sequence_len=12, embed_dim_second=True, positions="alibi").eval()
+    clip = torch.randn(2, 8, 30)
+    want = co.MultiheadAttention(8, 2, sequence_len=12, embed_dim_second=True, positions="alibi")
+    want.load_state_dict(net.state_dict())
+    co.compile(net, clip[:, :, 0], backend="eager").export()
+    assert_equal(net.forward_steps(clip), want(clip), "after an export")

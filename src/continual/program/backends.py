@@ -97,6 +97,12 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     return program, tensors
 
 
+def _options(program: torch.export.ExportedProgram) -> dict[str, Any]:
+    """How inductor compiles: with weights as constants, in layouts of their own where there are convolutions over space."""
+    convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.convolution.default)
+    return {"freezing": True, "cpp.weight_prepack": any(node.target in convolutions for node in program.graph.nodes)}
+
+
 def _sum_small_products(graph: torch.fx.Graph) -> None:
     """Write linear maps of a few rows as sums: compiled, they fuse with what is around them, and a call to a library costs more."""
     ops = torch.ops.aten
@@ -124,8 +130,12 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> Core:
     graph._forward_pre_hooks.clear()  # which would check what is checked
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
     graph.recompile()
-    options = {"freezing": True, "guard_filter_fn": lambda guards: [False] * len(guards)}
-    compiled = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
+    options: dict[str, Any] = {
+        **_options(program),
+        "cpp_wrapper": not example[1].is_cuda,
+        "guard_filter_fn": lambda guards: [False] * len(guards),
+    }
+    compiled = torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
     return _settled(planned, lambda tensors: compiled(*tensors))
 
 
@@ -176,7 +186,7 @@ def aot(planned: Planned, example: tuple[Any, ...]) -> Core:
         folder = tempfile.mkdtemp(prefix="continual-")
         try:
             path = torch._inductor.aoti_compile_and_package(
-                program, package_path=os.path.join(folder, "program.pt2"), inductor_configs={"freezing": True}
+                program, package_path=os.path.join(folder, "program.pt2"), inductor_configs=_options(program)
             )
             loaded = torch._inductor.aoti_load_package(path)
         finally:

@@ -58,7 +58,7 @@ class Planned(nn.Module):
         calls = clock - plan.start if plan.start else clock
         calls = calls.div(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
         rows = Rows(calls, end, held, active)
-        y = self._run(x, rows)
+        y = cast(Run, self._run)(x, rows)
         index = rows.index(self.leaves)
         valid = (index >= 0) & (index < rows.ended(self.timing).unsqueeze(1))
         later, fresh = clock + plan.chunk, rows.fresh
@@ -113,8 +113,8 @@ def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True,
     plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
     if _bursts(net.timing, plan):
         raise NotStreamable(
-            f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they do not "
-            "see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
+            f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they "
+            "do not see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
         )
     run = built(plan, net, node)
     return Planned(net, plan, run, node)

@@ -191,14 +191,16 @@ class Ring:
         found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
         return found.movedim(-1, 1) if self.last else found
 
-    def push(self, rows: Rows, x: Tensor) -> None:
-        """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest."""
+    def push(self, rows: Rows, x: Tensor) -> Tensor:
+        """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest. Returns all that is kept then."""
         kept = rows.held[self.held.index]
         x = x.movedim(1, -1) if self.last else x
         own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
         if rows.active is not None:
             x = torch.where(rows.active.view(-1, *(1,) * (x.ndim - 1)), x, kept[own, slot])
-        rows.keep(self.held, kept.index_put((own, slot), x))
+        kept = kept.index_put((own, slot), x)
+        rows.keep(self.held, kept)
+        return kept
 
 
 @dataclass(frozen=True)

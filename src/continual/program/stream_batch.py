@@ -381,7 +381,9 @@ class StreamBatch:
             mine = {name: tuple(t.shape[1:]) for name, t in self._state.items()}
             other = {name: tuple(t.shape) for name, t in snapshot.tensors.items()}
             wrong = sorted(n for n in mine.keys() | other.keys() if mine.get(n) != other.get(n))
-            raise StateMismatch(f"StreamBatch.restore: the snapshot is of another network or chunk (differences: {wrong or 'structure'})")
+            raise StateMismatch(
+                f"StreamBatch.restore: the snapshot is of another network or chunk (differences: {wrong or 'structure'})"
+            )
         for name, value in snapshot.tensors.items():
             self._state[name][own.row] = value
         for waiting, value in zip(flat(self._waiting), snapshot.pending, strict=True):

@@ -14,9 +14,10 @@ from ...graph.attention import BandAttention
 from ...multihead_attention import RetroactiveMultiheadAttention
 from ...sliding_attention import SlidingAttention
 from ...state import Wire, rewire
-from ..rows import Past, Rows, Run, Site, kernel
+from ..rows import Past, Ring, Rows, Run, Site, kernel
 from .recurrent import turned
 
+LONG = 8  # keys before a query from which a ring costs less
 Attended = Any  # a function of tokens (B, n, E) and rows: what they attend to, before the output projection
 
 
@@ -76,19 +77,52 @@ def sliding(site: Site, layer: Any, attending: Site) -> Attended:
     query = site.leaves.first + (0 if layer.partial else behind)
     band = Band(site, behind, ahead, query, layer.partial)
     given = site.node.given[0] if isinstance(site.node.given, list) else site.node.given
+    if site.plan.fused and site.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
+        return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
     pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - site.arrives.first)
     queries = attending.past("queries", given.resized(1, size), query - site.arrives.first)
 
     def attend(x: Wire, rows: Rows) -> Tensor:
-        packed = layer.pack(x)
-        if layer.rotary is not None:
-            both, values = packed.split((2 * size, size), -1)
-            heads = both.unflatten(2, (2 * layer.num_heads, layer.head_dim))
-            packed = torch.cat((turned(layer.rotary, heads, rows.index(site.arrives)).flatten(2), values), 2)
-        q, kv = packed.transpose(1, 2).split((size, 2 * size), 1)
+        q, kv = _projected(site, layer, x, rows).transpose(1, 2).split((size, 2 * size), 1)
         (q,) = layer.split(queries.extend(rows, q)[:, :, : band.count].transpose(1, 2), 1)
         k, v = layer.split(pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].transpose(1, 2), 2)
         y: Tensor = layer.attend(q, k, v, _scores(layer, band, rows, q))
+        return y
+
+    return attend
+
+
+def _projected(site: Site, layer: Any, x: Wire, rows: Rows) -> Tensor:
+    """Queries, keys and values of tokens side by side ``(B, n, 3E)``, turned to their positions."""
+    packed: Tensor = layer.pack(x)
+    if layer.rotary is None:
+        return packed
+    both, values = packed.split((2 * layer.embed_dim, layer.embed_dim), -1)
+    heads = both.unflatten(2, (2 * layer.num_heads, layer.head_dim))
+    return torch.cat((turned(layer.rotary, heads, rows.index(site.arrives)).flatten(2), values), 2)
+
+
+def _in_ring(layer: Any, band: Band, ring: Ring) -> Attended:
+    """One query a call, to all keys of a ring: they are read where they lie, in whatever order that is."""
+    size, depth = layer.embed_dim, ring.depth
+
+    def attend(x: Wire, rows: Rows) -> Tensor:
+        q, kv = _projected(band.site, layer, x, rows).split((size, 2 * size), 2)
+        kept = ring.push(rows, band.gated(rows, kv.transpose(1, 2)).squeeze(2))
+        (q,) = layer.split(q, 1)
+        k, v = layer.split(kept, 2)
+        index = rows.index(band.site.arrives)
+        older = (index - torch.arange(depth, device=kept.device)).remainder(depth)  # how many tokens ago each slot was written
+        mask = (index >= older).view(-1, 1, 1, depth) if band.partial else None
+        added = None
+        if layer.window_mask is not None:
+            added = layer.window_mask[band.behind].to(q.dtype)[band.behind - older].view(-1, 1, 1, depth)
+        elif layer.alibi:
+            slopes = alibi_slopes(layer.num_heads, q.dtype, q.device)
+            added = -slopes.view(1, -1, 1, 1) * older.view(-1, 1, 1, depth).to(slopes.dtype)
+        if added is not None:
+            mask = added if mask is None else torch.where(mask, added, -torch.inf)
+        y: Tensor = layer.attend(q, k, v, mask)
         return y
 
     return attend

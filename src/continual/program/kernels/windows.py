@@ -55,7 +55,7 @@ class Windows:
             )
         if self.mirrors and window.start:
             self._check_mirror()
-        self.past = site.past("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))  # type: ignore[arg-type]
+        self.past = site.past("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
         self.skipped = beyond
 
     def _check_mirror(self) -> None:
@@ -67,9 +67,10 @@ class Windows:
             needed = 0 if self.fill == "replicate" else -low
             emits = leaves.first + leaves.frames * (call + 1) > 0
             if low < 0 and emits and needed > arrives.first + arrives.frames * (call + 1) - 1:
+                how = "repeating" if self.fill == "replicate" else "mirroring"
                 raise self.site.refuse(
-                    f"pads the start by {'repeating' if self.fill == 'replicate' else 'mirroring'} frames that come later than outputs that "
-                    "see them, so its first outputs come all at once. Pad by zeros or a constant, or by the padding_mode of the layer behind"
+                    f"pads the start by {how} frames that come later than outputs that see them, so its first outputs come all at once. "
+                    "Pad by zeros or a constant, or by the padding_mode of the layer behind"
                 )
 
     def frames(self, rows: Rows, x: Tensor) -> Tensor:
@@ -131,8 +132,9 @@ def convolution(site: Site) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
     layer: Any = site.module
     outputs = site.leaves.frames
-    if site.plan.fused and layer.groups == outputs == site.arrives.frames == 1 and (run := _in_ring(site, layer)):
-        return run
+    ring = _in_ring(site, layer) if site.plan.fused and layer.groups == outputs == site.arrives.frames == 1 else None
+    if ring is not None:
+        return ring
     windows = None if layer._memoryless else windows_of(site, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
@@ -162,7 +164,9 @@ def _in_ring(site: Site, layer: Any) -> Run | None:
         ring.push(rows, x)
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
         if layer._over_time_alone:
-            y = _product(seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2), weight.flatten(1), parameter(layer, "bias"), True)
+            y = _product(
+                seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2), weight.flatten(1), parameter(layer, "bias"), True
+            )
             return y.unflatten(2, (1, *seen.shape[2:]))
         return _over_space(layer, seen, weight)
 
@@ -260,6 +264,11 @@ def _divisor(site: Site, layer: Any, windows: Windows | None) -> Callable[[Tenso
     if (average and layer.divisor_override is not None) or not (beyond or (w.start and not padded)):
         return whole
 
+    size, power = getattr(layer, "_size", 1), float(getattr(layer, "norm_type", 1.0))
+
+    def root(y: Tensor) -> Tensor:
+        return (y.sign() * y.abs().relu()).mul(size).pow(1 / power)
+
     def counted(y: Tensor, rows: Rows) -> Tensor:
         places = windows.outputs(rows).unsqueeze(2) + layer._dilation * torch.arange(layer._taps, device=y.device)
         low, high = (w.start, layer._padded_end) if padded else (0, 0)
@@ -268,7 +277,7 @@ def _divisor(site: Site, layer: Any, windows: Windows | None) -> Callable[[Tenso
         y = y / over_frames(counts, y).to(y.dtype)
         if average:
             return y
-        return (y.sign() * y.abs().relu()).mul(layer._size).pow(1 / layer.norm_type)
+        return root(y)
 
     return counted
 
