@@ -18,8 +18,10 @@ import continual as co
 import tests.graph
 from tests.graph.networks import NETWORKS, Case
 from tests.graph.rows import Row
-from tests.program.refusals import POSITIONS
+from tests.graph.test_against_containers import Foreign, own_code
+from tests.program.refusals import BURST, MIRROR, POSITIONS, documented
 from tests.program.rows import check_rows
+from tests.strategies import networks_and_clips
 
 EXAMPLES = settings().max_examples // 4
 BIG = ("r3d_18", "r2plus1d_18", "resnet18_per_frame", "letters")  # seconds for a clip

@@ -371,6 +371,19 @@ def test_the_state_of_another_program():
         program(clip[:, :, :1], wider)
 
 
+def test_a_state_of_the_same_names():
+    """A longer kernel's state was taken, and gave wrong outputs; compiled code would have read what is none of its own."""
+    program = co.compile(co.Conv1d(3, 4, 3).eval(), torch.zeros(2, 3), backend="eager")
+    longer = co.compile(co.Conv1d(3, 4, 5).eval(), torch.zeros(2, 3), backend="eager").init_state()
+    other = {name: t.double() if t.is_floating_point() else t for name, t in program.init_state().items()}
+    for state, message in (
+        (longer, r"'window' is torch.float32 \(2, 3, 2\).*got torch.float32 \(2, 3, 4\)"),
+        (other, "float64"),
+    ):
+        with pytest.raises(co.StateMismatch, match=message):
+            program(torch.zeros(2, 3, 1), state)
+
+
 def test_active_is_a_bool_for_each_row():
     net, clip = made("residual")
     program = compiled(net, clip)

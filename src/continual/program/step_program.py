@@ -141,6 +141,13 @@ class StepProgram:
             )
         if state["clock"].shape != (self.batch,):
             raise StateMismatch(f"program of {name}: has {self.batch} rows, the state is of {state['clock'].shape[0]}")
+        for held in self._planned.plan.held:
+            t = state[held.name]
+            if t.shape[1:] != held.shape or t.dtype != held.dtype or t.shape[0] != self.batch:
+                raise StateMismatch(
+                    f"program of {name}: {held.name!r} is {held.dtype} {(self.batch, *held.shape)} in its state, got {t.dtype} "
+                    f"{tuple(t.shape)}. It is the state of another program"
+                )
         if active is not None and (active.shape != (self.batch,) or active.dtype != torch.bool):
             raise ShapeMismatch(
                 f"program of {name}: active is a bool for each of {self.batch} rows, got {active.dtype} {tuple(active.shape)}"
