@@ -19,7 +19,7 @@ import tests.graph
 from tests.graph.networks import NETWORKS, Case
 from tests.graph.rows import Row
 from tests.graph.test_against_containers import Foreign, own_code
-from tests.program.refusals import BURST, MIRROR, POSITIONS, documented
+from tests.program.refusals import BURST, GIVEN, MIRROR, POSITIONS, documented
 from tests.program.rows import check_rows
 from tests.strategies import networks_and_clips
 
@@ -262,3 +262,22 @@ def test_joints_merged_with_the_batch(merged: str):
         held = [tuple(t.shape[:2]) for name, t in program.init_state().items() if name not in ("clock", "end")]
         assert held == [(4, 4)] * len(held)
         assert held
+
+
+class Edges(nn.Module):
+    """Padding by a layer of its own, edges that are given, and windows."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.pad, self.conv = nn.ConstantPad1d((2, 0), value), nn.Conv1d(3, 3, 3)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.conv(torch.einsum("bct,kcd->bdt", self.pad(x), edges).tanh())
+
+
+def test_what_is_given_is_not_known_when_rows_are_made():
+    """Padded frames went through edges of zeros: wrong outputs."""
+    clip, edges = torch.randn(2, 3, 9, dtype=torch.float64), torch.randn(5, 3, 3, dtype=torch.float64)
+    net = co.continual(Edges(0.5).double().eval(), (clip, edges), time_dim=(2, None))
+    with pytest.raises(co.NotStreamable, match=GIVEN):
+        co.compile(net, (clip[:, :, 0], edges), backend="eager")

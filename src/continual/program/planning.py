@@ -116,6 +116,11 @@ def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True,
             f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they "
             "do not see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
         )
+    if plan.primed and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m._ports.inputs):
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} pads the start by a layer of its own, and has an input that is no stream: what a row keeps "
+            "before its first frame may depend on it, and is made before it is given. Pad in the layer behind, or make the input a buffer"
+        )
     run = built(plan, net, node)
     return Planned(net, plan, run, node)
 
