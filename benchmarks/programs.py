@@ -35,9 +35,9 @@ BACKEND = "aot"
 LEGEND = """\
 *aot*, *inductor*: a call of the program. *eager*: `forward_step`. *onnxruntime*: the same step as an ONNX graph of its own (`cat`, `conv`,
 states in and out), with IO binding and states that change places. *window*: the plain network on its receptive field. *other library*: its
-step of 8 residual convolutions (padded on both sides, as it needs them) and ReLUs, without dilation. *limit*: reading all weights and the taps
-of the state once, from a buffer of that size that was just read. Batch 1, float32; medians of alternating runs, ratios to *aot* taken within
-each."""
+step of 8 residual convolutions (padded on both sides, as it needs them) and ReLUs, without dilation. *limit*: reading all weights and the
+taps of the state once, from a buffer of that size that was just read. Batch 1, float32; medians of alternating runs, ratios to *aot*
+taken within each."""
 THROUGHPUT = """\
 Rows times steps per second, one call after another, by the program (*aot*) and by `forward_step` on a batch in lockstep (*eager*).
 *growth*: of the program, over one row."""
