@@ -47,12 +47,12 @@ def unet() -> Any:
 
 
 def gru() -> Any:
-    return co.Sequential(co.Conv1d(3, 4, 3), co.GRU(4, 5, num_layers=2))
+    return co.Sequential(co.Conv1d(3, 4, 3), co.GRU(4, 5))
 
 
 def transformer() -> Any:
     layer = co.TransformerEncoderLayerFactory(4, 2, 8, sequence_len=5, causal=True, look_ahead=1)
-    return co.Sequential(co.Linear(3, 4, channel_dim=1), co.SinusoidalPositionalEncoding(4), co.TransformerEncoder(layer, 2))
+    return co.Sequential(co.Linear(3, 4, channel_dim=1), co.SinusoidalPositionalEncoding(4), co.TransformerEncoder(layer, 1))
 
 
 def graph() -> Any:
