@@ -27,7 +27,7 @@ def made(layer: dict[str, Any]) -> nn.Module:
         channels, heads, hidden, layers = layer["args"]
         inner = nn.TransformerEncoderLayer(channels, heads, hidden, batch_first=True)
         return nn.TransformerEncoder(inner, layers, enable_nested_tensor=False)
-    args = [tuple(a) if isinstance(a, list) else a for a in layer["args"]]
+    args = [made(a) if isinstance(a, dict) else tuple(a) if isinstance(a, list) else a for a in layer["args"]]
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in layer["kwargs"].items()}
     found: nn.Module = (getattr(co, layer["name"], None) or getattr(nn, layer["name"]))(*args, **kwargs)
     return found
@@ -57,8 +57,8 @@ class Worker:
             modules = [made(layer) for layer in layers]
             net: Any = (modules[0] if len(modules) == 1 else co.Sequential(*modules)).eval()
             state = torch.load(weights, weights_only=True)
-            if state:
-                net.load_state_dict(state)
+            if state:  # in the same order, if not under the same names
+                net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
             if isinstance(net, nn.TransformerEncoder):
                 if layers[0]["kwargs"].get("causal"):
                     raise TypeError("it has no causal encoder")

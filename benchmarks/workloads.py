@@ -25,13 +25,27 @@ class Layer:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> nn.Module:
-        """The ``torch.nn`` layer; ``Skip`` is a row of layers with a connection around them."""
+        """The ``torch.nn`` layer; ``Skip`` and ``Residual`` are layers with a connection around them."""
+        if self.name == "Residual":
+            return Residual(nn.Sequential(*(layer.plain() for layer in self.args)))
         if self.name == "Skip":
             return Skip(nn.Sequential(*(layer.plain() for layer in self.args)))
         if self.name == "TransformerEncoder":
             return encoder(*self.args)
         made: nn.Module = getattr(nn, self.name)(*self.args, **self.kwargs)
         return made
+
+
+class Residual(nn.Module):
+    """A module, and its input added to its output."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.inner(x)
+        return y
 
 
 def encoder(channels: int, heads: int, hidden: int, layers: int) -> nn.Module:
