@@ -1,74 +1,21 @@
-"""`StepProgram`: its sugar for one stream, its errors, its state, and what leaves it for others."""
+"""`StepProgram`: its sugar for one stream, its state, and what leaves it for others."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, note
-from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import continual as co
 from continual.program.pace import ended
 from continual.timing import Timing
 from tests.contract import TOLERANCE, assert_equal, assert_identical, join
+from tests.program.small import F64, MAKERS, compiled, made
 from tests.timing.cases import Case, compositions, reflections
-
-F64 = torch.float64
-
-
-def residual() -> co.CoModule:
-    return co.Sequential(co.Residual(co.Conv1d(3, 3, 3, padding=1)), nn.ReLU(), co.Conv1d(3, 2, 3, dilation=2))
-
-
-def strided() -> co.CoModule:
-    return co.Sequential(co.Conv1d(3, 4, 3, 2, 1), nn.Tanh(), co.AvgPool1d(2, 2), co.Conv1d(4, 2, 3, padding=1))
-
-
-def unet() -> co.CoModule:
-    inner = co.Sequential(co.Conv1d(3, 4, 4, 2, 1), nn.ReLU(), co.ConvTranspose1d(4, 3, 4, 2, 1))
-    return co.Sequential(co.BroadcastReduce(co.Identity(), inner, reduce="concat"), co.Conv1d(6, 2, 3, padding=1))
-
-
-def recurrent() -> co.CoModule:
-    return co.Sequential(co.Conv1d(3, 4, 3), co.GRU(4, 4, num_layers=2), co.LSTM(4, 2))
-
-
-def attention() -> co.CoModule:
-    return co.Sequential(
-        co.Linear(3, 4, channel_dim=1),
-        co.SinusoidalPositionalEncoding(4),
-        co.CausalTransformerEncoderLayer(4, 2, 8, sequence_len=5, look_ahead=1),
-    )
-
-
-def up() -> co.CoModule:
-    return co.Sequential(co.Conv1d(3, 3, 3, padding=1), co.Upsample(None, 2, "linear"), co.CumulativeMean())
-
-
-def image() -> co.CoModule:
-    return co.Sequential(co.Conv3d(3, 4, 3, padding=1), nn.ReLU(), co.MaxPool3d((2, 2, 2), (2, 2, 2)))
-
-
-MAKERS: dict[str, Callable[[], co.CoModule]] = {f.__name__: f for f in (residual, strided, unet, recurrent, attention, up, image)}
-
-
-def made(name: str, dtype: torch.dtype = F64, frames: int = 23, batch: int = 2) -> tuple[Any, Tensor]:
-    """A network and a clip."""
-    space = (5, 4) if name == "image" else ()
-    net = MAKERS[name]().eval()
-    with torch.no_grad():
-        for p in net.parameters():
-            p.add_(0.1 * torch.rand_like(p))
-    return net.to(dtype), torch.randn(batch, 3, frames, *space, dtype=F64).to(dtype)
-
-
-def compiled(net: Any, clip: Tensor, chunk: int | None = None) -> Any:
-    return co.compile(net, clip[:, :, 0], chunk=chunk, backend="eager")
 
 
 def stacked(y: Any, program: Any) -> Any:
@@ -327,99 +274,3 @@ def test_a_program_keeps_nothing_of_the_stream_of_its_network():
     assert_identical(
         tree_leaves(list(net.get_state().tensors.values())), list(before.tensors.values()), "the network's own stream"
     )
-
-
-# ---- errors -------------------------------------------------------------------------------------------------------------
-
-
-def test_chunks_of_another_shape():
-    net, clip = made("strided")
-    program = compiled(net, clip)
-    state = program.init_state()
-    good = clip[:, :, :4]
-    before = {n: t.clone() for n, t in state.items()}
-    for x, message in (
-        (clip[:, :, :3], r"takes chunks .*4.*got .*3"),
-        (clip[:, :2, :4], "got"),
-        (clip[:1, :, :4], "got"),
-        (good.float(), "float32"),
-        (clip[:, :, :4].unsqueeze(3), "got"),
-        ([good, good], "got"),
-    ):
-        with pytest.raises(co.ShapeMismatch, match=message):
-            program(x, state)
-    assert_identical(list(state.values()), list(before.values()), "the state after errors")
-
-
-def test_steps_of_another_shape():
-    net, clip = made("residual")
-    program = compiled(net, clip)
-    for x in (clip[:, :2, 0], clip[:1, :, 0], clip[:, :, :1], clip[:, :, 0].float()):
-        with pytest.raises(co.ShapeMismatch, match="takes steps"):
-            program.step(x)
-
-
-def test_the_state_of_another_program():
-    net, clip = made("residual")
-    program = compiled(net, clip)
-    other, _ = made("recurrent")
-    for state in (compiled(other, clip).init_state(), {}, None, [1]):
-        with pytest.raises(co.StateMismatch, match=r"init_state\(\)"):
-            program(clip[:, :, :1], state)
-    wider = co.compile(net, clip[:, :, 0].repeat(2, 1), backend="eager").init_state()
-    with pytest.raises(co.StateMismatch, match="2 rows, the state is of 4"):
-        program(clip[:, :, :1], wider)
-
-
-def test_a_state_of_the_same_names():
-    """A longer kernel's state was taken, and gave wrong outputs; compiled code would have read what is none of its own."""
-    program = co.compile(co.Conv1d(3, 4, 3).eval(), torch.zeros(2, 3), backend="eager")
-    longer = co.compile(co.Conv1d(3, 4, 5).eval(), torch.zeros(2, 3), backend="eager").init_state()
-    other = {name: t.double() if t.is_floating_point() else t for name, t in program.init_state().items()}
-    for state, message in (
-        (longer, r"'window' is torch.float32 \(2, 3, 2\).*got torch.float32 \(2, 3, 4\)"),
-        (other, "float64"),
-    ):
-        with pytest.raises(co.StateMismatch, match=message):
-            program(torch.zeros(2, 3, 1), state)
-
-
-def test_active_is_a_bool_for_each_row():
-    net, clip = made("residual")
-    program = compiled(net, clip)
-    for active in (torch.ones(3, dtype=torch.bool), torch.ones(2), torch.ones(2, 1, dtype=torch.bool)):
-        with pytest.raises(co.ShapeMismatch, match="active is a bool for each of 2 rows"):
-            program(clip[:, :, :1], program.init_state(), active)
-
-
-def test_training_mode():
-    net, clip = made("residual")
-    with pytest.raises(co.NotStreamable, match=r"training mode.*net.eval\(\)"):
-        compiled(net.train(), clip)
-
-
-def test_chunks_that_do_not_fit():
-    net, clip = made("strided")
-    for chunk in (0, 1, 6, -4):
-        with pytest.raises(ValueError, match=f"chunk={chunk} .*multiple of 4"):
-            compiled(net, clip, chunk)
-
-
-def test_unknown_backends():
-    net, clip = made("residual")
-    with pytest.raises(ValueError, match="'eager', 'inductor', 'aot', 'cudagraph', not 'tvm'"):
-        co.compile(net, clip[:, :, 0], backend="tvm")
-
-
-def test_a_module_that_is_no_streaming_network():
-    with pytest.raises(TypeError, match=r"not Conv1d: convert it by co.continual"):
-        co.compile(nn.Conv1d(3, 3, 3), torch.zeros(1, 3), backend="eager")
-
-
-def test_hooks_are_refused():
-    net, clip = made("residual")
-    handle = net[2].register_forward_hook(lambda *_: None)
-    with pytest.raises(co.NotStreamable, match=r"2 .*hooks.*Remove them"):
-        compiled(net, clip)
-    handle.remove()
-    compiled(net, clip)
