@@ -135,7 +135,7 @@ class Adopted(Local):
         for name, module in self.named_modules(prefix=path):
             tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
             if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
-                raise NotStreamable(f"{named(name, module)} {_TRAINING}")
+                raise NotStreamable(f"{named(name, module)} {TRAINING}")
 
     def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
@@ -200,7 +200,7 @@ class _OfImages(Adopted):
             raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
 
 
-_TRAINING = (
+TRAINING = (
     "is in training mode: it then normalises by the statistics of the whole clip, which a stream has not seen. Call net.eval() "
     "before streaming; in training, run clips through net.forward"
 )

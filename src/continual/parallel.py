@@ -7,7 +7,7 @@ queue gets follows from the counts of :mod:`continual.timing`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -47,9 +47,9 @@ class Parallel(Container):
 
     def _changed(self) -> None:
         super()._changed()
-        if not self._modules:
+        if not self.kids:
             raise ValueError(f"{type(self).__name__} needs at least one branch")
-        delays = {name: cast(CoModule, m).delay for name, m in self._modules.items()}
+        delays = {name: m.delay for name, m in zip(self.names, self.kids, strict=True)}
         if not self.auto_delay and len(set(delays.values())) > 1:
             raise NotStreamable(
                 f"{type(self).__name__}(auto_delay=False): the branches' delays are {delays}, so their outputs would be paired "
@@ -58,9 +58,14 @@ class Parallel(Container):
         Timing.parallel(*(m.timing for m in self.kids))  # refuses different strides
 
     @property
+    def names(self) -> list[str]:
+        """The branches' names."""
+        return list(self._modules)
+
+    @property
     def num_streams(self) -> int:
         """How many branches there are."""
-        return len(self._modules)
+        return len(self.kids)
 
     @property
     def timing(self) -> Timing:
@@ -78,10 +83,10 @@ class Parallel(Container):
 
     def split(self, x: Any) -> Sequence[Any]:
         """The branches' inputs."""
-        if not isinstance(x, (list, tuple)) or len(x) != len(self._modules):
+        if not isinstance(x, (list, tuple)) or len(x) != self.num_streams:
             shown = f"{len(x)} streams" if isinstance(x, (list, tuple)) else type(x).__name__
             raise ShapeMismatch(
-                f"{type(self).__name__} has {len(self._modules)} branches and takes a list of as many streams, got {shown}"
+                f"{type(self).__name__} has {self.num_streams} branches and takes a list of as many streams, got {shown}"
             )
         return x
 
@@ -100,7 +105,7 @@ class Parallel(Container):
     copies = True  # frames taken from a queue leave as they are, so they must not be views of it
 
     def open(self, frame: Any, opening: Opening) -> Node:
-        names, inputs = list(self._modules), self.split(frame)
+        names, inputs = self.names, self.split(frame)
         kids = [open_child(m, f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
         depths = waiting(tuple(m.timing for m in self.kids), opening.before)
         queues = [
@@ -120,7 +125,7 @@ class Parallel(Container):
         return None if any(p is None for p in plans) else plain
 
     def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
-        size = len(self._modules)
+        size = self.num_streams
         for child, kid, queue in zip(self.kids, node.kids[:size], node.kids[size:], strict=True):
             queue.seen, _ = child.recount(kid, n, e)
         counts = super().recount(node, n, e)
@@ -130,7 +135,7 @@ class Parallel(Container):
 
     def _branches(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[list[Wire | None], list[int], list[int]]:
         """Run the branches; return their outputs, how many they have delivered, and how many a clip of ``e`` would have."""
-        size = len(self._modules)
+        size = self.num_streams
         inputs = [None] * size if x is None else self.split(x)
         outs, have, ends = [], [], []
         for child, given, kid, queue in zip(self.kids, inputs, node.kids[:size], node.kids[size:], strict=True):
@@ -145,7 +150,7 @@ class Parallel(Container):
 
     def _leave(self, x: Wire | None, node: Node, have: list[int], stop: int, call: Call) -> None:
         """Count what has come and what has left."""
-        for queue, n in zip(node.kids[len(self._modules) :], have, strict=True):
+        for queue, n in zip(node.kids[self.num_streams :], have, strict=True):
             call.tick(queue, n, stop)
         call.tick(node, node.seen + length(x), stop)
 
@@ -163,15 +168,15 @@ class Parallel(Container):
         self._leave(x, node, have, stop, call)
         if stop == node.sent:
             return None, min(ends)
-        queues = node.kids[len(self._modules) :]
+        queues = node.kids[self.num_streams :]
         return self.merge([taken(q, y, node.sent, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
         kids, first, stop = node.kids, node.sent, node.sent + 1
         size = len(kids) // 2
         outs: list[Wire | None] = []
-        for child, given, kid, queue in zip(self._modules.values(), self.split(x), kids, kids[size:], strict=False):
-            y = run_step(cast(CoModule, child), given, kid, call)
+        for child, given, kid, queue in zip(self.kids, self.split(x), kids, kids[size:], strict=False):
+            y = run_step(child, given, kid, call)
             outs.append(y)
             if y is None and queue.seen <= first:
                 stop = first  # this branch has not delivered the output that is due
@@ -252,7 +257,7 @@ class BroadcastReduce(Parallel):
     ):
         super().__init__(*modules, auto_delay=auto_delay)
         self.__dict__["reducer"] = Reduce(reduce)  # not a child: it has neither parameters nor state
-        self.copies = not isinstance(self.reducer.reduce, str) or len(self) == 1
+        self.copies = not isinstance(self.reducer.reduce, str) or self.num_streams == 1
 
     def _like(self, modules: dict[str, nn.Module]) -> Any:
         return BroadcastReduce(modules, reduce=self.reduce, auto_delay=self.auto_delay)
@@ -271,7 +276,7 @@ class BroadcastReduce(Parallel):
         return self.reducer.rearrange(self.branches(input))
 
     def split(self, x: Any) -> Sequence[Any]:
-        return [x] * len(self._modules)
+        return [x] * self.num_streams
 
     def merge(self, outs: list[Wire]) -> Wire:
         return self.reducer.rearrange(outs)
@@ -311,14 +316,15 @@ class Residual(BroadcastReduce):
         if residual_shrink not in (False, True, "centered", "lagging", "leading"):
             raise ValueError(f"residual_shrink is False, True, 'centered', 'lagging' or 'leading', not {residual_shrink!r}")
         inner = self._converted(module, "1")
-        super().__init__(_shortcut(inner.timing, residual_shrink), inner, reduce=reduce)
+        super().__init__(shrinking(inner.timing, residual_shrink), inner, reduce=reduce)
         self.temporal_fill = fill_name(temporal_fill)
 
     def dummy_value(self) -> float:
         return FILLS.get(self.temporal_fill, 0.0) if self.temporal_fill else self.kids[1].dummy_value()
 
 
-def _shortcut(timing: Timing, shrink: bool | str) -> CoModule:
+def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
+    """The shortcut that loses the frames that a module with this timing loses."""
     if not shrink:
         return Identity()
     steps = timing.period * (timing.settled // timing.period + 2)
