@@ -35,7 +35,16 @@ from .convert import continual, forward_stepping
 from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .delay import Delay, Trim
 from .embedding import Embedding
-from .errors import CapacityError, ContinualError, ExportError, NotStreamable, ShapeMismatch, StateMismatch, StreamMismatch
+from .errors import (
+    CapacityError,
+    CheckpointMismatch,
+    ContinualError,
+    ExportError,
+    NotStreamable,
+    ShapeMismatch,
+    StateMismatch,
+    StreamMismatch,
+)
 from .explain import explain
 from .explanation import Explanation, Refusal
 from .frozen import FrozenNorm, calibrate
@@ -55,6 +64,7 @@ from .norms import (
     WindowedInstanceNorm3d,
     WindowedLayerNorm,
 )
+from .operations import operations
 from .pads import (
     CircularPad1d,
     CircularPad2d,
@@ -108,6 +118,7 @@ from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
 if TYPE_CHECKING:
+    from . import models
     from .program.snapshot import StreamSnapshot
     from .program.step_program import StepProgram
     from .program.stream_batch import StreamBatch
@@ -122,6 +133,8 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "models":
+        return importlib.import_module(".models", __name__)
     if name in _LATER:
         return getattr(importlib.import_module(f".program.{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -141,6 +154,7 @@ __all__ = [
     "Broadcast",
     "BroadcastReduce",
     "CapacityError",
+    "CheckpointMismatch",
     "CausalTransformerEncoderLayer",
     "CircularPad1d",
     "CircularPad2d",
@@ -251,8 +265,10 @@ __all__ = [
     "linear",
     "load_state",
     "load_state_dict",
+    "models",
     "module",
     "multihead_attention",
+    "operations",
     "pooling",
     "positional_encoding",
     "rnn",

@@ -272,6 +272,12 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
     def macs(self, node: Node, frame: Frame) -> int:
         return self._products()
 
+    def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int:
+        queries, keys = self.queries_per_step, self.sequence_len + self.constants
+        if queries > 1:  # window by window
+            return outputs * self._multiply_adds(self.sequence_len, queries, keys)
+        return self._multiply_adds(given if outputs else 0, outputs, keys)
+
     def _products(self) -> int:
         return self._multiply_adds(1, self.queries_per_step, self.sequence_len + self.constants)
 

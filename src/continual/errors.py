@@ -1,5 +1,7 @@
 """What can go wrong, as types: every error names the module, the numbers that disagree and what to do."""
 
+from collections.abc import Sequence
+
 
 class ContinualError(Exception):
     """Base class of all errors raised by this library."""
@@ -40,3 +42,17 @@ class CapacityError(ContinualError, RuntimeError):
 
 class ExportError(ContinualError, RuntimeError):
     """A network can't be written in the format that was asked for."""
+
+
+class CheckpointMismatch(ContinualError, ValueError):
+    """A checkpoint's weights are not those of the network.
+
+    Attributes:
+        missing: names that the network has and the checkpoint has not.
+        extra: names that only the checkpoint has.
+        misshaped: names with the shapes that differ.
+    """
+
+    def __init__(self, message: str, missing: Sequence[str] = (), extra: Sequence[str] = (), misshaped: Sequence[str] = ()):
+        super().__init__(message)
+        self.missing, self.extra, self.misshaped = list(missing), list(extra), list(misshaped)

@@ -120,6 +120,10 @@ class Kernel(nn.Module):
         """Multiply-adds for one output frame (the mean of several), convolutions and matrix products alone."""
         return 0
 
+    def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int | Fraction:
+        """Multiply-adds of ``forward`` on a clip of ``given`` frames, which has so many output frames."""
+        return self.macs(node, frame) * outputs
+
     def part(self, path: str) -> nn.Module:
         """The module at a path of this network's state."""
         head, _, rest = path.partition(".")

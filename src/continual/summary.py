@@ -126,13 +126,16 @@ def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
         return
     timing = node.before if is_queue else node.before.then(module.timing)
     direct = [rows[0] for rows in below if rows]
-    own = Fraction(0 if is_queue else sum(module.macs(node, f) for f in frames(node.out)))
+    outs = [] if is_queue else frames(node.out)
+    own = Fraction(sum(module.macs(node, f) for f in outs))
+    given, left = node.before.ended(steps), timing.ended(steps)
+    of_clip = sum(module.macs_of_clip(node, f, given, left) for f in outs)
     yield Row(
         path=f"{node.path} (waits)" if is_queue else node.path,
         type="queue" if is_queue else type(module).__name__,
         params=0 if is_queue else sum(p.numel() for p in module.parameters()),
         macs_step=own / Fraction(timing.stride) + sum((r.macs_step for r in direct), Fraction(0)),
-        macs_clip=int(own * timing.ended(steps)) + sum(r.macs_clip for r in direct),
+        macs_clip=int(of_clip) + sum(r.macs_clip for r in direct),
         receptive_field=timing.receptive_field,
         delay=timing.delay,
         stride=timing.stride,

@@ -1,0 +1,152 @@
+"""What several families are built of: a path with a shortcut, and squeeze-and-excitation of single frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..closure import Identity
+from ..errors import ShapeMismatch
+from ..local import Local
+from ..module import CoModule
+from ..operations import beside_macs
+from ..parallel import BroadcastReduce, shrinking
+from ..sequential import Sequential
+from ..state import Frame, Node, Wire
+
+
+def norm(channels: int) -> nn.BatchNorm3d:
+    """Batch normalisation of video."""
+    return nn.BatchNorm3d(channels)
+
+
+class Shortcut(BroadcastReduce):
+    """A path and a shortcut around it, added, and a ReLU: the residual block of most networks.
+
+    The modules of both paths are children of the block itself, as they are in the networks of which weights are published: a
+    parameter is ``block.conv.weight`` and not ``block.1.conv.weight``.
+
+    Args:
+        path: modules by name, one after another.
+        shortcut: the same; without any it is the identity.
+        shrink: the identity loses the frames that the path loses for want of padding, half of them at each end.
+
+    Example:
+        >>> from continual.models.blocks import Shortcut
+        >>> block = Shortcut({"conv": co.Conv1d(2, 2, 3, padding=1), "norm": nn.BatchNorm1d(2)})
+        >>> [name for name, _ in block.named_parameters()], block.delay
+        (['conv.weight', 'conv.bias', 'norm.weight', 'norm.bias'], 1)
+    """
+
+    _paths: dict[str, CoModule]
+
+    def __init__(self, path: dict[str, nn.Module], shortcut: dict[str, nn.Module] | None = None, shrink: bool = False):
+        main = Sequential(path)
+        around = Sequential(shortcut) if shortcut else shrinking(main.timing, "centered") if shrink else Identity()
+        super().__init__({"shortcut": around, "path": main})
+
+    def _set(self, modules: Sequence[Any]) -> None:
+        self.__dict__["_paths"] = dict(modules[0])  # not children: what is in them is
+        for path in self._paths.values():
+            for name, child in path.named_children():
+                self.add_module(name, child)
+        self._changed()
+
+    def _replace(self, modules: dict[str, nn.Module | None]) -> Any:
+        raise TypeError("Shortcut: its modules belong to two paths; build another one from other paths")
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As ``torch.nn.Module.add_module``: what replaces a module does so in its path too."""
+        super().add_module(name, module)
+        self._follow(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            self._follow(name)
+
+    def _follow(self, name: str) -> None:
+        for path in self._paths.values():
+            if name in path._modules:
+                path._modules[name] = self._modules[name]
+
+    def train(self, mode: bool = True) -> Any:
+        """As ``torch.nn.Module.train``."""
+        for path in self._paths.values():
+            path.train(mode)
+        return super().train(mode)
+
+    @property
+    def kids(self) -> list[CoModule]:
+        return list(self._paths.values())
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._paths)
+
+    def part(self, path: str) -> nn.Module:
+        head, _, rest = path.partition(".")
+        inner = self._paths[head]
+        return inner.part(rest) if rest else inner
+
+    def forward(self, input: Wire) -> Wire:
+        """The clip ``(B, C, T, *S)`` through both paths, added, and a ReLU."""
+        return self.merge(self.branches(input))
+
+    def merge(self, outs: list[Wire]) -> Wire:
+        return torch.relu_(outs[0] + outs[1])
+
+
+@beside_macs.register(Shortcut)
+def _of_shortcut(module: Shortcut, node: Node, frame: Frame) -> int:
+    return math.prod(frame.shape[1:])  # the ReLU
+
+
+class SqueezeExcite(Local):
+    """Weigh the channels of every frame ``(B, C, H, W)`` by what two small layers make of its mean.
+
+    Args:
+        channels: of a frame.
+        hidden: of the layer in between.
+
+    Source: Hu et al., Squeeze-and-excitation networks (2018), on single frames.
+    """
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Conv3d(channels, hidden, 1)
+        self.fc2 = nn.Conv3d(hidden, channels, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Clips ``(B, C, T, H, W)``, each frame on its own."""
+        weights = self._weights(input.mean((3, 4)).transpose(1, 2)).transpose(1, 2)
+        return input * weights[..., None, None]
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return x * self._weights(x.mean((2, 3)))[..., None, None]
+
+    def _weights(self, means: Tensor) -> Tensor:
+        """Means ``(…, C)`` to factors ``(…, C)``."""
+        hidden = torch.relu(F.linear(means, self.fc1.weight.flatten(1), self.fc1.bias))
+        return torch.sigmoid(F.linear(hidden, self.fc2.weight.flatten(1), self.fc2.bias))
+
+    def check(self, frame: Frame, path: str) -> None:
+        if len(frame.shape) != 4 or frame.shape[1] != self.fc1.in_channels:
+            raise ShapeMismatch(f"{path}: expects steps (B, {self.fc1.in_channels}, H, W), got {tuple(frame.shape)}")
+
+    def out(self, frame: Frame) -> Frame:
+        return frame
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        return self.fc1.weight.numel() + self.fc2.weight.numel()
+
+
+@beside_macs.register(SqueezeExcite)
+def _of_weights(module: SqueezeExcite, node: Node, frame: Frame) -> int:
+    hidden = module.fc1.out_channels
+    return math.prod(frame.shape[1:]) + 2 * hidden + module.fc2.out_channels  # the mean, biases and a ReLU

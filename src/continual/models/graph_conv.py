@@ -1,0 +1,208 @@
+"""Convolutions across the joints of a frame. Frames hold the joints of all skeletons side by side: ``(B, C, M * V)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NotStreamable, ShapeMismatch
+from ..local import TRAINING, Local, named
+from ..operations import beside_macs
+from ..state import Call, Frame, Node
+from .skeleton_graphs import adjacency
+
+
+class _AcrossJoints(Local):
+    """Base class: maps clips ``(B, in, T, M * V)`` to ``(B, out, T, M * V)``, each frame and each skeleton on its own."""
+
+    def __init__(self, in_channels: int, out_channels: int, joints: int):
+        super().__init__()
+        self.in_channels, self.out_channels, self.num_joints = in_channels, out_channels, joints
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def check(self, frame: Frame, path: str) -> None:
+        if len(frame.shape) != 3 or frame.shape[1] != self.in_channels or frame.shape[2] % self.num_joints:
+            raise ShapeMismatch(
+                f"{path}: expects steps (B, {self.in_channels}, joints), the joints a multiple of {self.num_joints}, got "
+                f"{tuple(frame.shape)}"
+            )
+        if self.training:
+            raise NotStreamable(f"{path} {TRAINING}")
+
+    def out(self, frame: Frame) -> Frame:
+        return frame.resized(frame.shape[0], self.out_channels, frame.shape[2])
+
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        self._refuse_training(node)
+        return super().advance(x, node, e, call)
+
+    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+        self._refuse_training(node)
+        return self.local_step(x)
+
+    def _refuse_training(self, node: Node) -> None:
+        if self.training:  # switched since the stream was opened
+            raise NotStreamable(f"{named(node.path, self)} {TRAINING}")
+
+    def macs(self, node: Node, frame: Frame) -> int:
+        weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
+        return weights * frame.shape[2]
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, joints={self.num_joints}"
+
+
+def mapped(x: Tensor, conv: Any) -> Tensor:
+    """A convolution with a kernel of 1, as a matrix product over channels."""
+    weight = conv.weight.flatten(1).expand(x.shape[0], -1, -1)
+    y = weight @ x.flatten(2) if conv.bias is None else torch.baddbmm(conv.bias.unsqueeze(1), weight, x.flatten(2))
+    return y.unflatten(2, x.shape[2:])
+
+
+class GraphConv(_AcrossJoints):
+    """Three groups of neighbours (itself, inward, outward), each with its convolution, added; batch norm, shortcut, ReLU.
+
+    ``graph_attn`` weighs the links of the skeleton and is learned; ``A`` is the skeleton and is not.
+
+    Args:
+        in_channels, out_channels: of a joint.
+        joints: of a skeleton.
+
+    Source: Yan et al., Spatial temporal graph convolutional networks (2018).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, joints: int):
+        super().__init__(in_channels, out_channels, joints)
+        self.graph_attn = nn.Parameter(torch.ones(3, joints, joints))
+        self.A = nn.Parameter(adjacency(joints), requires_grad=False)
+        self.g_conv = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in range(3))
+        if in_channels != out_channels:
+            self.gcn_residual = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Clips ``(B, in, T, M * V)``."""
+        gathered = self.gathered(input)
+        total = mapped(gathered[0], self.g_conv[0])
+        for x, conv in zip(gathered[1:], self.g_conv[1:], strict=True):
+            total = total + mapped(x, conv)
+        around = input
+        if self.in_channels != self.out_channels:
+            conv, bn = self.gcn_residual
+            around = bn(mapped(input, conv))
+        return torch.relu(self.bn(total) + around)
+
+    def gathered(self, x: Tensor) -> Sequence[Tensor]:
+        """What the three groups of neighbours of each joint bring: three tensors like ``x``."""
+        links = self.A * self.graph_attn
+        by_skeleton = x.reshape(-1, self.num_joints).expand(3, -1, -1)
+        return torch.bmm(by_skeleton, links).unflatten(1, (*x.shape[:-1], -1)).flatten(-2)
+
+
+class AdaptiveGraphConv(GraphConv):
+    """A :class:`GraphConv` whose links are the skeleton's, plus learned ones, plus those that each frame brings itself.
+
+    The last are a softmax over products of two embeddings of the joints: for each frame by itself, where AGCN takes the mean over a
+    whole clip, which can't be streamed.
+
+    Args:
+        in_channels, out_channels: of a joint.
+        joints: of a skeleton.
+
+    Source: Shi et al., Two-stream adaptive graph convolutional networks (2019); per frame: Hedegaard et al. (2022).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, joints: int):
+        super().__init__(in_channels, out_channels, joints)
+        self.a_conv = nn.ModuleList(nn.Conv2d(in_channels, out_channels // 4, 1) for _ in range(3))
+        self.b_conv = nn.ModuleList(nn.Conv2d(in_channels, out_channels // 4, 1) for _ in range(3))
+
+    def gathered(self, x: Tensor) -> Sequence[Tensor]:
+        by_skeleton = self._by_skeleton(x)
+        return [self._of_skeletons(by_skeleton @ links) for links in self._links(x)]
+
+    def _links(self, x: Tensor) -> Iterator[Tensor]:
+        """The links ``(B, T, M, V, V)`` of each group of neighbours."""
+        fixed = self.A + self.graph_attn
+        for i, (a_conv, b_conv) in enumerate(zip(self.a_conv, self.b_conv, strict=True)):
+            a, b = self._by_skeleton(mapped(x, a_conv)), self._by_skeleton(mapped(x, b_conv))
+            yield fixed[i] + torch.softmax(a.transpose(-1, -2) @ b / a.shape[-2], -2)
+
+    def _by_skeleton(self, x: Tensor) -> Tensor:
+        """``(B, C, T, M * V)`` to ``(B, T, M, C, V)``."""
+        return x.unflatten(3, (-1, self.num_joints)).permute(0, 2, 3, 1, 4)
+
+    def _of_skeletons(self, x: Tensor) -> Tensor:
+        """``(B, T, M, C, V)`` to ``(B, C, T, M * V)``."""
+        return x.permute(0, 3, 1, 2, 4).flatten(3)
+
+
+class JointAttention(nn.Module):
+    """Self-attention across the joints ``(N, C, V)`` of a skeleton, with 8 heads.
+
+    In training, half of the joints are hidden from each head.
+    """
+
+    heads = 8
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.key_channels = out_channels // 4
+        self.qkv_conv = nn.Conv2d(in_channels, 2 * self.key_channels + out_channels, 1)
+        self.attn_out = nn.Conv2d(out_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in, V)`` to ``(N, out, V)``."""
+        sizes = [self.key_channels, self.key_channels, self.attn_out.in_channels]
+        q, k, v = (t.unflatten(1, (self.heads, -1)) for t in mapped(x, self.qkv_conv).split(sizes, 1))
+        scores = (q * q.shape[2] ** -0.5).transpose(2, 3) @ k
+        weights = torch.softmax(scores, -1)
+        if self.training:
+            kept = torch.rand_like(weights[:, :, :1]) < 0.5
+            weights = weights * kept
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-8)
+        return mapped((v @ weights.transpose(2, 3)).flatten(1, 2), self.attn_out)
+
+
+class GraphAttention(_AcrossJoints):
+    """Attention across the joints of a frame in the place of a graph convolution: batch norm, attention, shortcut, batch norm, ReLU.
+
+    ``A`` has no effect; the published weights have it, and count it.
+
+    Args:
+        in_channels, out_channels: of a joint.
+        joints: of a skeleton.
+
+    Source: Plizzari et al., Skeleton-based action recognition via spatial and temporal transformer networks (2021).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, joints: int):
+        super().__init__(in_channels, out_channels, joints)
+        self.A = nn.Parameter(adjacency(joints))
+        self.data_bn = nn.BatchNorm1d(in_channels * joints)
+        self.attention_conv = JointAttention(in_channels, out_channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Clips ``(B, in, T, M * V)``."""
+        batch, channels, steps, _ = input.shape
+        single = input.unflatten(3, (-1, self.num_joints)).permute(0, 2, 3, 1, 4).reshape(-1, channels, self.num_joints)
+        y = self.attention_conv(self.data_bn(single.flatten(1)).view_as(single))
+        y = y.unflatten(0, (batch, steps, -1)).permute(0, 3, 1, 2, 4).flatten(3)
+        if self.in_channels == self.out_channels:
+            y = y + input
+        return torch.relu(self.bn(y))
+
+
+@beside_macs.register(_AcrossJoints)
+def _of_joints(module: _AcrossJoints, node: Node, frame: Frame) -> int:
+    per_joint = module.out_channels  # the ReLU
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            per_joint += part.out_channels
+        elif isinstance(part, nn.BatchNorm2d):
+            per_joint += 2 * part.num_features
+        elif isinstance(part, nn.BatchNorm1d):
+            per_joint += 2 * module.in_channels
+    return per_joint * frame.shape[2]
