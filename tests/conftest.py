@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 _common = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 settings.register_profile("dev", max_examples=50, **_common)
-settings.register_profile("ci", max_examples=400, derandomize=True, **_common)
+settings.register_profile("ci", max_examples=200, derandomize=True, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
@@ -23,3 +23,10 @@ def grad(request: pytest.FixtureRequest) -> Iterator[bool]:
     """The test runs with gradients and without."""
     with torch.set_grad_enabled(request.param):
         yield request.param
+
+
+@pytest.fixture
+def long() -> None:
+    """The test takes minutes: it is skipped unless it is asked for."""
+    if not os.environ.get("CONTINUAL_LONG"):
+        pytest.skip("takes minutes: set CONTINUAL_LONG=1 to run it")
