@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import networks
+from . import bench, networks, zoo
+from . import run as videos
 from .demo import Options, run
 from .recording import BadRecording
 
@@ -181,6 +182,49 @@ def summary(
     Example: `continual summary models/denoiser.py:net --clip 1,1,16000 --rate 16000`
     """
     networks.summary(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), rate)
+
+
+zoo.models.command()(bench.bench)
+app.add_typer(zoo.models, name="models")
+
+
+@app.command("run")
+def run_video(
+    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="A network of the zoo that takes videos.")],
+    video: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|camera", show_default=False, help="A video file, camera, or camera: and a device (/dev/video1)."
+        ),
+    ],
+    pretrained: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Published weights. Without them they are random.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The names of the classes, one a line.")] = None,
+    classes: zoo.Classes = None,
+    input_size: zoo.InputSize = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="Every K-th frame is a step, whatever its time. Default: by time, as the network was trained.",
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON lines; - is stdout, without the table.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many steps.")] = None,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes are shown and written.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of PyTorch.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where the network runs: cpu, cuda, cuda:1 …")] = "cpu",
+) -> None:
+    """Stream a video through a network of the zoo, frame by frame: the likeliest classes, live.
+
+    Frames are taken at the rate that the network was trained with, resized, cropped to the middle and normalised. A prediction
+    comes with every step once the delay has passed. Ctrl-C ends it.
+
+    Example: `continual run cox3d_s --video clip.mp4 --pretrained X3D_S.pyth --labels kinetics.txt --out predictions.jsonl`
+    """
+    videos.run(videos.Options(model, video, pretrained, labels, classes, input_size, every, out, limit, top, threads, device))
 
 
 def _options(target: str, clip: list[str], arg: list[str] | None, dtype: list[str] | None, *more: Any) -> networks.Options:

@@ -1,0 +1,171 @@
+"""`continual models bench`: a step of a network, against the clip network that is computed anew on its window."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+import continual as co
+
+from .networks import one_line
+from .target import BadInput
+from .zoo import InputSize, Name, built, threads
+
+SHARE = 0.5  # of a round is spent on steps
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds, one number a round.
+
+    Attributes:
+        step: of one step, the mean of a block.
+        clip: of computing the window anew.
+        steps: from one prediction to the next.
+    """
+
+    step: list[float]
+    clip: list[float]
+    steps: int
+
+    @property
+    def ratios(self) -> list[float]:
+        """Recomputing over stepping, for each prediction: taken within a round, where both ran under the same conditions."""
+        return [clip / (self.steps * step) for clip, step in zip(self.clip, self.step, strict=True)]
+
+
+def bench(
+    name: Name,
+    input_size: InputSize = None,
+    number: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of PyTorch.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="In each, steps and clips take turns.")] = 15,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Streams, side by side.")] = 1,
+    clip_length: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of the clip that is computed anew. Default: as published."),
+    ] = None,
+) -> None:
+    """Time a step of a network, against computing its clip network anew on the window that a prediction sees.
+
+    Weights are random. Medians of alternating rounds; the ratio is per prediction, taken within each round.
+
+    Example: `continual models bench cox3d_s --input-size 112 --rounds 7`
+    """
+    with one_line("models bench"):
+        net = alive(built(name, None, input_size))
+        length = clip_length or net.card.frames
+        if net.timing.ended(length) < 1:
+            raise BadInput(f"--clip-length {length}: {name} gives nothing for a clip of {length} steps; take more")
+        with conditions(number):
+            times = race(net, batch, length, rounds)
+        Console().print(_table(net, times, batch, length, number))
+
+
+def alive(net: Any) -> Any:
+    """Give batch norms weights and statistics at random; else blocks of fresh weights are dead, and a deep network fades to nothing."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                module.weight.uniform_(0.5, 1.5)
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.1, 0.3)  # type: ignore[union-attr]
+    return net
+
+
+@contextmanager
+def conditions(number: int) -> Iterator[None]:
+    """What is timed under: so many threads, no gradients, no denormal numbers (silence would cost more), no garbage collection."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    torch.set_flush_denormal(True)
+    try:
+        with threads(number), torch.inference_mode():
+            yield
+    finally:
+        torch.set_flush_denormal(False)
+        if collecting:
+            gc.enable()
+
+
+def race(net: Any, batch: int, length: int, rounds: int) -> Times:
+    """Steps and clips in turns, a block of each a round; every other round in the reverse order."""
+    generator = torch.Generator().manual_seed(0)
+    clip = torch.randn(batch, net.step_shape[0], length, *net.step_shape[1:], generator=generator)
+    step = clip[:, :, 0].contiguous()
+    period, warm = int(net.timing.period), net.delay + 1
+    with _progress() as progress:
+        task = progress.add_task("filling the state", total=warm)
+        net.clean_state()
+        for _ in range(warm):  # before the delay has passed the last layers have nothing to do
+            net.forward_step(step)
+            progress.advance(task)
+        one_step, one_clip = _timed(lambda: net.forward_step(step), period), _timed(lambda: net(clip), 1)
+        steps = period * max(1, round(SHARE * max(one_clip, 0.02) / (one_step * period)))
+        clips = max(1, round((1 - SHARE) * 0.02 / one_clip))
+        progress.update(task, description="timing           ", total=rounds, completed=0)
+        times = Times([], [], max(1, int(net.timing.stride)))
+        for i in range(rounds):
+            blocks: list[tuple[list[float], Callable[[], object], int]] = [
+                (times.step, lambda: net.forward_step(step), steps),
+                (times.clip, lambda: net(clip), clips),
+            ]
+            for taken, call, count in blocks if i % 2 == 0 else reversed(blocks):
+                taken.append(_timed(call, count))
+            progress.advance(task)
+    net.clean_state()
+    return times
+
+
+def _timed(call: Callable[[], object], count: int) -> float:
+    """Seconds of a call, the mean of so many."""
+    started = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - started) / count
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _table(net: Any, times: Times, batch: int, length: int, number: int) -> Table:
+    step, clip = (statistics.median(t) for t in (times.step, times.clip))
+    macs = co.summary(net, torch.zeros(1, *net.step_shape), clip_length=length).rows[0]
+    operations = macs.macs_clip / (times.steps * float(macs.macs_step))
+    title = f"{net.card.name} at {' × '.join(map(str, net.step_shape))}: batch {batch}, {_many(number, 'thread')}"
+    table = Table(
+        "", "median", "of rounds", title=Text(title, "bold"), title_justify="left", caption=f"{_many(len(times.step), 'round')}"
+    )
+    each = f", {times.steps} steps a prediction" if times.steps > 1 else ""
+    table.add_row(f"one step{each}", f"{1e3 * step:.3f} ms", _spread(times.step, 1e3, 3))
+    table.add_row(f"the clip network on {length} steps", f"{1e3 * clip:.3f} ms", _spread(times.clip, 1e3, 3))
+    table.add_row(
+        "ratio, for each prediction", f"{statistics.median(times.ratios):.2f} ×", _spread(times.ratios, 1, 2), style="bold"
+    )
+    table.add_row("ratio of multiply-adds", f"{operations:.2f} ×", "")
+    return table
+
+
+def _spread(values: list[float], scale: float, digits: int) -> str:
+    return f"{scale * min(values):.{digits}f} – {scale * max(values):.{digits}f}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
