@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import sys
 import time
 from importlib import metadata
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +29,15 @@ def made(layer: dict[str, Any]) -> nn.Module:
         channels, heads, hidden, layers = layer["args"]
         inner = nn.TransformerEncoderLayer(channels, heads, hidden, batch_first=True)
         return nn.TransformerEncoder(inner, layers, enable_nested_tensor=False)
+    blocks = runpy.run_path(str(Path(__file__).with_name("plain_blocks.py")))
+    if layer["name"] == "Lambda":
+        return co.Lambda(blocks[layer["args"][0]], takes_time=True)
+    if layer["name"] in blocks and isinstance(blocks[layer["name"]], type) and layer["name"] not in dir(nn):
+        return co.forward_stepping(blocks[layer["name"]](*layer["args"]).eval())
+    if layer["name"] == "Encoder":
+        width, heads, hidden, window, depth = layer["args"]
+        factory = co.TransformerEncoderLayerFactory(width, heads, hidden, 0.1, nn.GELU(), sequence_len=window)
+        return co.TransformerEncoder(factory, depth)
     args = [made(a) if isinstance(a, dict) else tuple(a) if isinstance(a, list) else a for a in layer["args"]]
     kwargs = {k: tuple(v) if isinstance(v, list) else v for k, v in layer["kwargs"].items()}
     found: nn.Module = (getattr(co, layer["name"], None) or getattr(nn, layer["name"]))(*args, **kwargs)
