@@ -214,6 +214,14 @@ class _Norm(_SameShape):
         mean, var = held["running_mean"], held["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
+    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+        y, e = super().advance(x, node, e, call)
+        # For frames of one value, torch's backward on CPU takes a gradient laid out as channels-last for one laid out as the output, and
+        # returns wrong numbers.
+        if y is not None and y.requires_grad and y.dim() > 3 and y.shape[3:].numel() == 1:
+            y.register_hook(Tensor.contiguous)
+        return y, e
+
 
 class _Alone(_SameShape):
     """Instance normalisation with running statistics: as batch normalisation."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import continual as co
-from tests.contract import check_contract, check_layer
+from tests.contract import assert_equal, check_contract, check_layer
 
 
 def randomized(norm: Any) -> Any:
@@ -137,6 +137,19 @@ REFUSED = {
     "adaptive pool to a length": (lambda: nn.AdaptiveAvgPool2d((3, 1)), C2, "over the whole clip"),
     "linear over time": (lambda: nn.Linear(9, 2), C1, "channel_dim=1"),
 }
+
+
+@pytest.mark.parametrize("make, shape", [(nn.BatchNorm2d, (2, 4, 3, 1)), (nn.BatchNorm3d, (2, 4, 3, 1, 1))], ids=["2d", "3d"])
+def test_gradients_of_norms_on_frames_of_one_value(make: Any, shape: tuple[int, ...]):
+    """Of a chunk whose gradient comes laid out as channels-last. torch 2.13 gives wrong numbers for it on CPU (found by co.verify)."""
+    torch.manual_seed(0)
+    norm = randomized(make(4)).double()
+    x, w = torch.randn(shape, dtype=torch.float64, requires_grad=True), torch.randn(shape, dtype=torch.float64)
+    over = torch.ones(4, *[1] * (len(shape) - 2), dtype=torch.float64)
+    want = w * (norm.weight / (norm.running_var + norm.eps).sqrt()).view_as(over)
+    channels_last = torch.empty_strided(shape, (12, 1, 4, *[1] * (len(shape) - 3)), dtype=torch.float64).copy_(w)
+    got = torch.autograd.grad(co.continual(norm).forward_steps(x), x, channels_last)[0]
+    assert_equal(got, want)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual.models import encoders, resnet3d, skeleton, x3d
+from continual.models import encoders, movinet, resnet3d, skeleton, x3d
 from continual.models.graph_conv import AdaptiveGraphConv, GraphConv
 from continual.models.zoo import Model
 from tests.torchvision_ops import torchvision
@@ -110,6 +110,7 @@ def thin(name: str) -> Model:
             "deepcot",
             6,
         ),
+        "movinet": (movinet_of_two_stages, "movinet_a0_stream", 16),
         **{
             f"skeleton {kind}{'*' * star}": (lambda kind=kind, star=star: skeleton_of(kind, star), "cost_gcn", 25)
             for kind in ("st", "a", "tr")
@@ -122,7 +123,26 @@ def thin(name: str) -> Model:
     return alive(net, clip_for(net, 30, seed=5))
 
 
-THIN = ("x3d", "resnet", "single", "retro", "deep", *(f"skeleton {k}{s}" for k in ("st", "a", "tr") for s in ("", "*")))
+THIN = (
+    "x3d",
+    "resnet",
+    "single",
+    "retro",
+    "deep",
+    "movinet",
+    *(f"skeleton {k}{s}" for k in ("st", "a", "tr") for s in ("", "*")),
+)
+
+
+def movinet_of_two_stages() -> dict[str, nn.Module]:
+    """Three blocks, down to frames of one value."""
+    layers = movinet.movinet(5, 16)
+    first, second = movinet.block(8, 24, 8, 1, 5, 2), movinet.block(8, 16, 16, 5, 3, 2)
+    layers = {"stem": layers["stem"], "stage1": first, "stage2": co.Sequential(second, movinet.block(16, 24, 16, 3, 3, 1))}
+    layers["halve"] = movinet.block(16, 24, 16, 5, 3, 2)
+    layers["mean"] = co.Sequential(movinet.mean_up_to_now(), co.Reshape(-1, 16))
+    layers["fc"] = co.Linear(16, 5, channel_dim=1)
+    return layers
 
 
 def skeleton_of(kind: str, star: bool) -> dict[str, nn.Module]:
