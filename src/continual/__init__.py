@@ -36,6 +36,7 @@ from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .delay import Delay, Trim
 from .embedding import Embedding
 from .errors import (
+    ArtefactMismatch,
     CapacityError,
     CheckpointMismatch,
     ContinualError,
@@ -47,6 +48,7 @@ from .errors import (
 )
 from .explain import explain
 from .explanation import Explanation, Refusal
+from .exporting import export, load
 from .frozen import FrozenNorm, calibrate
 from .linear import Linear
 from .lp_pooling import LPPool1d, LPPool2d, LPPool3d
@@ -118,25 +120,27 @@ from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
 if TYPE_CHECKING:
-    from . import models
+    from . import models, onnx
     from .program.snapshot import StreamSnapshot
     from .program.step_program import StepProgram
     from .program.stream_batch import StreamBatch
+    from .shipping.runner import Runner
 
 __version__ = "0.1.0"
 
-_LATER = {
-    "StepProgram": "step_program",
-    "StreamBatch": "stream_batch",
-    "StreamSnapshot": "snapshot",
-}  # imported when they are first used
+_LATER = {  # imported when they are first used
+    "Runner": "shipping.runner",
+    "StepProgram": "program.step_program",
+    "StreamBatch": "program.stream_batch",
+    "StreamSnapshot": "program.snapshot",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module(".models", __name__)
+    if name in ("models", "onnx"):
+        return importlib.import_module(f".{name}", __name__)
     if name in _LATER:
-        return getattr(importlib.import_module(f".program.{_LATER[name]}", __name__), name)
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -148,6 +152,7 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
     "Add",
+    "ArtefactMismatch",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -217,6 +222,7 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Report",
+    "Runner",
     "Reshape",
     "Residual",
     "RetroactiveMultiheadAttention",
@@ -260,12 +266,15 @@ __all__ = [
     "counting",
     "delay",
     "explain",
+    "export",
     "flat_state_dict",
     "forward_stepping",
     "linear",
+    "load",
     "load_state",
     "load_state_dict",
     "models",
+    "onnx",
     "module",
     "multihead_attention",
     "operations",

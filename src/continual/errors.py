@@ -44,6 +44,10 @@ class ExportError(ContinualError, RuntimeError):
     """A network can't be written in the format that was asked for."""
 
 
+class ArtefactMismatch(ContinualError, ValueError):
+    """A file is no exported network: damaged, written by another tool, or of another version of the format."""
+
+
 class CheckpointMismatch(ContinualError, ValueError):
     """A checkpoint's weights are not those of the network.
 

@@ -162,7 +162,7 @@ def _take(program: StepProgram, life: Life, row: int, y: list[Tensor], valid: Te
     life.calls += 1
     life.count += len(which)
     brought = max(0, program.start + program.chunk * life.calls)
-    due = program.timing.delivered(min(brought, life.frames))
+    due = program.net.timing.delivered(min(brought, life.frames))
     if brought <= life.frames:
         assert life.count == due, f"{life.count} outputs after {brought} frames, {due} are due"
     else:

@@ -20,6 +20,8 @@ GRADIENT_STEPS = 256  # a longer clip is cut to this length, or to its shortest 
 def gradients(t: Trial) -> str:
     if not t.floating:
         raise Skipped("an integer input has no gradients")
+    if getattr(t.net, "inference_only", False):
+        raise Skipped("the object says that it is for inference alone")
     try:
         return _gradients_agree(t)
     except Broken as broken:

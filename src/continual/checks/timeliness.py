@@ -108,7 +108,7 @@ def needed_inputs(t: Trial) -> str:
     if unseen:
         raise Skipped(f"none early; whether any is late can't be told because of {unseen}")
     for n, must in due:
-        if sent[n] < must:
+        if sent[min(n + t.chunk - 1, t.length)] < must:
             when = _first_with(sent, sent[n])
             raise Broken(
                 f"output {sent[n]} was held back: known after {n} inputs, "
@@ -116,7 +116,8 @@ def needed_inputs(t: Trial) -> str:
             )
     if all(must < sent[n] for n, must in due if sent[n]):
         raise Skipped("none early; whether any is late can't be told, since NaN reaches every output of forward")
-    return f"traced with NaN and noise at {len(positions)} positions"
+    waits = f", within chunks of {t.chunk} steps" if t.chunk > 1 else ""
+    return f"traced with NaN and noise at {len(positions)} positions{waits}"
 
 
 def _lengthened(t: Trial) -> Wire:

@@ -89,7 +89,9 @@ class Trial:
         self.time_dim = self.layout.time_dim
         self._window: tuple[int, int | None] | None = getattr(net, "output_of_window", None)
         clip = self.layout.clip
-        self.clip = rewire(_with_rows if flat(clip)[0].shape[0] == 1 else torch.clone, clip)
+        self.fixed_batch = _number(net, "batch")
+        alone = flat(clip)[0].shape[0] == 1 != self.fixed_batch
+        self.clip = rewire(_with_rows if alone else torch.clone, clip)
         first = flat(self.clip)[0]
         self.batch, self.length = first.shape[0], first.shape[2]
         self.floating = all(t.is_floating_point() for t in flat(self.clip))
@@ -178,6 +180,11 @@ class Trial:
         """The module's own account of when outputs come, if it gives one."""
         timing = getattr(self.net, "timing", None)
         return timing if callable(getattr(timing, "delivered", None)) else None
+
+    @property
+    def chunk(self) -> int:
+        """Steps that the object gathers before it computes, if it says so: outputs may wait for the last of them."""
+        return 1 if isinstance(self.net, nn.Module) else _number(self.net, "chunk") or 1
 
     @property
     def receptive_field(self) -> int | None:
@@ -362,6 +369,12 @@ class Trial:
         self._ndim = out.ndim
         self._clip_level = first.ndim == self.own_ndim - 1 and out.shape[2] == 1
         return self.canonical(y)
+
+
+def _number(net: Any, name: str) -> int | None:
+    """A number that an object says of itself."""
+    value = None if isinstance(net, nn.Module) else getattr(net, name, None)
+    return value if isinstance(value, int) else None
 
 
 def kept(trial: Trial, before: dict[str, Any], what: str) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..errors import ExportError
 from ..state import Wire, rewire
-from .kernels.windows import FEW
 from .layouts import flat
 from .planning import Planned
+from .rows import FEW
 
 Core = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
 IN_PLACE = ("inductor", "aot", "cudagraph")
@@ -97,7 +97,7 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     return program, tensors
 
 
-def _options(program: torch.export.ExportedProgram) -> dict[str, Any]:
+def compiler_options(program: torch.export.ExportedProgram) -> dict[str, Any]:
     """How inductor compiles: with weights as constants, in layouts of their own where there are convolutions over space."""
     convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.convolution.default)
     return {"freezing": True, "cpp.weight_prepack": any(node.target in convolutions for node in program.graph.nodes)}
@@ -124,14 +124,14 @@ def _sum_small_products(graph: torch.fx.Graph) -> None:
 
 def inductor(planned: Planned, example: tuple[Any, ...]) -> Core:
     """``torch.compile``, as one graph. Shapes are checked before, so it has no guards."""
-    _needs_compiler(planned)
+    needs_compiler(example[1].device)
     program, _ = _flattened(planned, example)
     graph = program.module(check_guards=False)
     graph._forward_pre_hooks.clear()  # which would check what is checked
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
     graph.recompile()
     options: dict[str, Any] = {
-        **_options(program),
+        **compiler_options(program),
         "cpp_wrapper": not example[1].is_cuda,
         "guard_filter_fn": lambda guards: [False] * len(guards),
     }
@@ -179,14 +179,14 @@ class _Recorded:
 
 def aot(planned: Planned, example: tuple[Any, ...]) -> Core:
     """An AOTInductor package, made and loaded: its calls cost least."""
-    _needs_compiler(planned)
+    needs_compiler(example[1].device)
     program, _ = _flattened(planned, example)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         folder = tempfile.mkdtemp(prefix="continual-")
         try:
             path = torch._inductor.aoti_compile_and_package(
-                program, package_path=os.path.join(folder, "program.pt2"), inductor_configs=_options(program)
+                program, package_path=os.path.join(folder, "program.pt2"), inductor_configs=compiler_options(program)
             )
             loaded = torch._inductor.aoti_load_package(path)
         finally:
@@ -194,12 +194,12 @@ def aot(planned: Planned, example: tuple[Any, ...]) -> Core:
     return _settled(planned, loaded.loader.run)  # its `__call__` would flatten what is flat
 
 
-def _needs_compiler(planned: Planned) -> None:
+def needs_compiler(device: torch.device, who: str = "co.compile") -> None:
     """Refuse where there is no C++ compiler for code on the CPU."""
-    device = planned.plan.held[0].device if planned.plan.held else torch.device("cpu")
     if device.type == "cpu" and not any(shutil.which(c) for c in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if c):
         raise ExportError(
-            "co.compile: this backend compiles C++ code, and there is no compiler (g++ or clang++). Install one, or backend='eager'"
+            f"{who}: this compiles C++ code, and there is no compiler (g++ or clang++). Install one"
+            + (", or backend='eager'" if who == "co.compile" else ", or another format")
         )
 
 

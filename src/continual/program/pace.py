@@ -69,6 +69,11 @@ def start_of(timing: Timing, chunk: int) -> int:
     return 0
 
 
+def divided(n: Tensor, by: int) -> Tensor:
+    """Whole numbers of 0 or more, divided and rounded down. ONNX has no such division but this: others go through floating point."""
+    return n if by == 1 else n.div(by, rounding_mode="trunc")
+
+
 # ---- ends ---------------------------------------------------------------------------------------------------------------
 
 
@@ -82,8 +87,8 @@ def ended(timing: Timing, e: Tensor) -> Tensor:
 def _(timing: Window, e: Tensor) -> Tensor:
     if (timing.receptive_field, timing.stride, timing.start, timing.end, timing.least) == (1, 1, 0, 0, 1):
         return e
-    count = (e + (timing.start + timing.end - timing.receptive_field)).div(timing.stride, rounding_mode="floor") + 1
-    return torch.where(e >= timing.least, count.clamp(min=0), 0)
+    count = divided((e + (timing.start + timing.end - timing.receptive_field + timing.stride)).clamp(min=0), timing.stride)
+    return torch.where(e >= timing.least, count, 0)
 
 
 @ended.register
@@ -99,7 +104,7 @@ def _(timing: Upsampling, e: Tensor) -> Tensor:
 
 @ended.register
 def _(timing: Interpolation, e: Tensor) -> Tensor:
-    return (e * timing.factor.numerator).div(timing.factor.denominator, rounding_mode="floor")
+    return divided(e * timing.factor.numerator, timing.factor.denominator)
 
 
 @ended.register

@@ -13,11 +13,11 @@ from ..composite import open_child
 from ..errors import NotStreamable
 from ..graph.twin import GraphModule
 from ..module import CoModule
-from ..state import Frame, Node, Opening, Wire, rewire
+from ..state import Node, Opening, Wire, rewire
 from ..timing import Timing
 from . import kernels  # registers them
-from .pace import Pace, chunk_of, ended, start_of
-from .rows import Plan, Rows, Run, built
+from .pace import Pace, chunk_of, start_of
+from .rows import FEW, Plan, Rows, Run, built
 
 __all__ = ["Planned", "kernels", "planned"]
 
@@ -57,16 +57,35 @@ class Planned(nn.Module):
         plan = self.plan
         calls = clock - plan.start if plan.start else clock
         calls = calls.div(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
-        rows = Rows(calls, end, held, active)
+        y, valid, fresh = self.call(x, calls, end, active, held)
+        later = clock + plan.chunk
+        return y, valid, later if active is None else torch.where(active, later, clock), fresh
+
+    def call(
+        self,
+        x: Wire,
+        calls: Tensor,
+        end: Tensor,
+        active: Tensor | None,
+        held: list[Tensor],
+        opened: tuple[Tensor, int] | None = None,
+    ) -> tuple[Wire, Tensor, list[Tensor]]:
+        """As :meth:`forward`, by the number of calls that each row has had. Returns the outputs, which there are, and what is kept.
+
+        Args:
+            opened: as :class:`~continual.program.rows.Rows` takes it.
+        """
+        rows = Rows(calls, end, held, active, opened)
         y = cast(Run, self._run)(x, rows)
         index = rows.index(self.leaves)
-        valid = (index >= 0) & (index < rows.ended(self.timing).unsqueeze(1))
-        later, fresh = clock + plan.chunk, rows.fresh
+        valid = index >= 0
+        if self.plan.flush:
+            valid = valid & (index < rows.ended(self.timing).unsqueeze(1))
+        fresh = rows.fresh
         if active is not None:
             valid = valid & active.unsqueeze(1)
-            later = torch.where(active, later, clock)
-            fresh = [n if own.own else _held(active, n, o) for own, n, o in zip(plan.held, fresh, held, strict=True)]
-        return y, valid, later, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
+            fresh = [n if own.own else _held(active, n, o) for own, n, o in zip(self.plan.held, fresh, held, strict=True)]
+        return y, valid, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
 
     def cold(self, batch: int) -> list[Tensor]:
         """What is kept when streams begin. Padding that comes before the first frame is in it, where a layer of its own brings it."""
@@ -87,7 +106,17 @@ def _held(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(active.view(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
-def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True, fused: bool = False) -> Planned:
+def planned(
+    net: CoModule,
+    frame: Any,
+    chunk: int | None,
+    *,
+    flush: bool = True,
+    fused: bool = False,
+    few: int = FEW,
+    flat: bool = False,
+    located: bool = False,
+) -> Planned:
     """Plan a program.
 
     Args:
@@ -95,7 +124,8 @@ def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True,
         frame: what a step looks like.
         chunk: input frames per call; ``None``: the smallest that the strides allow.
         flush: whether streams may end.
-        fused: as in :class:`~continual.program.rows.Plan`.
+        fused, flat, located: as in :class:`~continual.program.rows.Plan`.
+        few: rows up to which a fused program writes products as sums.
 
     Raises:
         NotStreamable: a network that no program of static shapes computes.
@@ -108,7 +138,7 @@ def planned(net: CoModule, frame: Any, chunk: int | None, *, flush: bool = True,
         chunk = least
     if chunk < 1 or chunk % least:
         raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
-    plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused)
+    plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat, located=located)
     paces = [plan.pace(t) for t in timings]
     plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
     if _bursts(net.timing, plan):
@@ -148,13 +178,3 @@ def _wires(module: Any, node: Node) -> Iterator[Timing]:
     kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])
     for child, kid in zip(kids, node.kids, strict=False):
         yield from _wires(child, kid)
-
-
-def outputs_in_all(timing: Timing, frames: int) -> int:
-    """How many outputs a stream of so many frames has, as the programs count them."""
-    return int(ended(timing, torch.tensor([frames])).item())
-
-
-def frame_like(step: Any) -> Any:
-    """The frame of a step, without its batch."""
-    return cast(Any, rewire(lambda f: f.resized(1, *f.shape[1:]), Frame.of(step)))

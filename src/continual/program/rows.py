@@ -16,6 +16,7 @@ from ..state import Frame, Node, Wire
 from ..timing import Timing
 from .pace import FAR, Pace, ended, pace_of
 
+FEW = 4  # rows for which a product is written as a sum, where that can be fused
 SHORT = 4  # frames up to which moving all of them costs less than finding one
 Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
 
@@ -53,7 +54,10 @@ class Plan:
         start: the index of the first input frame of a row's first call.
         flush: whether streams may end.
         primed: calls that run before the first one when a program is made, so that padding before the first frame is where it belongs.
-        fused: whether products for a few rows are written as sums, which compilers fuse.
+        fused: whether frames are kept in rings and cells written in plain operations, which compilers make the most of.
+        few: rows up to which products are written as sums, which compilers fuse.
+        flat: whether convolutions of volumes are written as convolutions of images, the only ones that some runtimes have.
+        located: whether operations are marked by the module that they are of, for errors of an export.
     """
 
     chunk: int
@@ -61,6 +65,9 @@ class Plan:
     flush: bool = True
     primed: int = 0
     fused: bool = False
+    few: int = 0
+    flat: bool = False
+    located: bool = False
     held: list[Held] = field(default_factory=list)
 
     def pace(self, timing: Timing) -> Pace:
@@ -227,10 +234,18 @@ class Rows:
         end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
         held: the state tensors.
         active: the rows that take part; ``None``: all.
+        opened: the rows that go on, whatever their ``end`` is, and the count that stands for far away; ``None``: ``end`` says it all.
     """
 
-    def __init__(self, calls: Tensor, end: Tensor, held: list[Tensor], active: Tensor | None = None):
-        self.calls, self.held, self.active = calls, held, active
+    def __init__(
+        self,
+        calls: Tensor,
+        end: Tensor,
+        held: list[Tensor],
+        active: Tensor | None = None,
+        opened: tuple[Tensor, int] | None = None,
+    ):
+        self.calls, self.held, self.active, self._opened = calls, held, active, opened
         self.fresh: list[Tensor] = list(held)
         self._end = end.clamp(max=FAR)
         self._index: dict[Pace, Tensor] = {}
@@ -245,8 +260,10 @@ class Rows:
         held, numbers = list(self.held), set(own)
         for i in numbers:
             held[i] = held[i].flatten(0, 1)
-        calls, end, active = (None if t is None else t.repeat_interleave(times) for t in (self.calls, self._end, self.active))
-        return Rows(cast(Tensor, calls), cast(Tensor, end), held, active)
+        calls, end = self.calls.repeat_interleave(times), self._end.repeat_interleave(times)
+        active = None if self.active is None else self.active.repeat_interleave(times)
+        opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
+        return Rows(calls, end, held, active, opened)
 
     def index(self, pace: Pace) -> Tensor:
         """The indices of the frames that come on a wire, ``(B, n)``."""
@@ -262,7 +279,8 @@ class Rows:
     def ended(self, timing: Timing) -> Tensor:
         """How many frames a wire has in the end, ``(B,)``."""
         if timing not in self._ended:
-            self._ended[timing] = ended(timing, self._end)
+            found = ended(timing, self._end)
+            self._ended[timing] = found if self._opened is None else torch.where(self._opened[0], self._opened[1], found)
         return self._ended[timing]
 
 
@@ -293,4 +311,15 @@ def built(plan: Plan, module: Any, node: Node) -> Run:
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise site.refuse("has forward hooks, which a program does not call. Remove them before")
-    return found(site)
+    run = found(site)
+    return _located(run, site.name) if plan.located else run
+
+
+def _located(run: Run, name: str) -> Run:
+    """A module whose operations in an exported graph say where they are from."""
+
+    def marked(x: Wire, rows: Rows) -> Wire:
+        with torch.fx.traceback.annotate({"module": name}):
+            return run(x, rows)
+
+    return marked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +15,8 @@ from ..state import Frame, Wire, frames, rewire
 from .backends import BACKENDS, MAKERS, Core, exported
 from .layouts import arrived, departed, flat
 from .pace import OPEN
-from .planning import Planned, outputs_in_all, planned
+from .planning import Planned, planned
+from .rhythm import Rhythm, Totals
 
 __all__ = ["StepProgram"]
 
@@ -57,7 +57,7 @@ class StepProgram:
         self._planned = self._plan(chunk, flush)
         plan, leaves = self._planned.plan, self._planned.leaves
         self.batch, self.chunk, self.start = frames(self.frame)[0].shape[0], plan.chunk, plan.start
-        self.outputs, self._leaves, self.timing = leaves.frames, leaves, net.timing
+        self.outputs, self.rhythm = leaves.frames, Rhythm(plan.chunk, plan.start, leaves, Totals.of(net.timing))
         self.names = [h.name for h in plan.held]
         self._cores: dict[bool, Core] = {}
         self._own: ProgramState | None = None
@@ -177,14 +177,11 @@ class StepProgram:
 
     def calls_to_end(self, calls: int, frames: int) -> int:
         """How many calls more a row needs after ``calls`` of them, to give all outputs of a stream of ``frames`` steps."""
-        total = outputs_in_all(self.timing, frames)
-        return max(0, math.ceil((total - self._leaves.first) / self._leaves.frames) - calls)
+        return self.rhythm.calls_to_end(calls, frames)
 
     def valid_in(self, call: int, frames: int = OPEN) -> range:
         """Which of a call's outputs exist, of a row that has had ``call`` calls before and has ``frames`` steps in all."""
-        first = self._leaves.first + self._leaves.frames * call
-        total = OPEN if frames == OPEN else outputs_in_all(self.timing, frames)
-        return range(min(max(0, -first), self.outputs), max(0, min(self.outputs, total - first)))
+        return self.rhythm.valid_in(call, frames)
 
     # ---- one stream in lockstep -----------------------------------------------------------------------------------------
 
@@ -201,8 +198,8 @@ class StepProgram:
                 f"program of {type(self.net).__name__}: takes steps {'; '.join(map(str, frames(self.frame)))}, got {shown}"
             )
         self._pending.append(wire)
-        call = self._calls
-        if self._seen + 1 < self.start + self.chunk * (call + 1):
+        call = self.rhythm.calls(self._seen)
+        if not self.rhythm.fills(self._seen):
             self._seen += 1
             return None
         try:
@@ -216,14 +213,9 @@ class StepProgram:
         self._seen += 1
         return self._given(y, self.valid_in(call))
 
-    @property
-    def _calls(self) -> int:
-        """How many calls the steps so far have made."""
-        return (self._seen - self.start) // self.chunk
-
     def _gathered(self, steps: list[Wire]) -> Wire:
         """Steps as a chunk; what is missing at its start is from before the stream, and at its end from after it."""
-        missing = -self.start if self._seen < self.start + self.chunk else 0
+        missing = self.rhythm.before(self._seen)
         after = self.chunk - missing - len(steps)
         like = steps[0] if steps else rewire(lambda f: f.zeros(), self.frame)
         whole = [rewire(torch.zeros_like, like)] * missing + steps + [rewire(torch.zeros_like, like)] * after
@@ -246,7 +238,7 @@ class StepProgram:
             return None
         state = {name: t.clone() for name, t in (self._own or self.init_state()).items()}
         state["end"].fill_(self._seen)
-        found, calls, pending = [], self._calls, list(self._pending)
+        found, calls, pending = [], self.rhythm.calls(self._seen), list(self._pending)
         for call in range(calls, calls + self.calls_to_end(calls, self._seen)):
             x = self._gathered(pending)
             pending = []

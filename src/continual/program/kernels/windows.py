@@ -25,7 +25,6 @@ from ..rows import Rows, Run, Site, kernel, over_frames
 INSIDE = 1 << 40  # the place of a window that lies within the clip
 MOVED = 256  # numbers that may be moved in every step before a ring costs less
 LARGE = 512  # numbers in a frame from which a ring costs less
-FEW = 4  # rows for which a product is written as a sum, where that can be fused
 
 
 class Windows:
@@ -139,10 +138,11 @@ def convolution(site: Site) -> Run:
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
         compute = _depthwise if layer.dims == 1 and layer.groups == layer.in_channels == layer.out_channels else _whole
+        compute = _image_by_image if site.plan.flat and layer.dims == 3 else compute
 
     def run(x: Tensor, rows: Rows) -> Tensor:
         frames = x if windows is None else windows.frames(rows, x)
-        return compute(layer, frames, outputs, site.plan.fused)
+        return compute(layer, frames, outputs, site.plan.few)
 
     return run
 
@@ -165,7 +165,10 @@ def _in_ring(site: Site, layer: Any) -> Run | None:
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
         if layer._over_time_alone:
             y = _product(
-                seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2), weight.flatten(1), parameter(layer, "bias"), True
+                seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2),
+                weight.flatten(1),
+                parameter(layer, "bias"),
+                site.plan.few,
             )
             return y.unflatten(2, (1, *seen.shape[2:]))
         return _over_space(layer, seen, weight)
@@ -181,16 +184,16 @@ def _taps(layer: Any, frames: Tensor, outputs: int) -> Tensor:
     return frames.unfold(2, layer._window.receptive_field, stride)[..., :: layer._dilation].movedim(-1, 3)
 
 
-def _over_time_alone(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
+def _over_time_alone(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     """A matrix product: channels and taps of each window with the weight as it lies in memory."""
     taps = _taps(layer, frames, outputs).movedim(3, 2).flatten(1, 2)  # (B, C * k, n, *S)
-    y = _product(taps.flatten(2), layer.weight.flatten(1), parameter(layer, "bias"), fused)
+    y = _product(taps.flatten(2), layer.weight.flatten(1), parameter(layer, "bias"), few)
     return y.unflatten(2, taps.shape[2:])
 
 
-def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, fused: bool) -> Tensor:
+def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, few: int) -> Tensor:
     """The product of a weight ``(O, I)`` with ``(B, I, n)``; of a few columns as a sum, where that fuses with what is around."""
-    if fused and flat.shape[0] * flat.shape[2] <= FEW:
+    if few and flat.shape[0] * flat.shape[2] <= few:
         y = (weight.unsqueeze(0).unsqueeze(2) * flat.transpose(1, 2).unsqueeze(1)).sum(3)
         return y if bias is None else y + bias.unsqueeze(1)
     if flat.shape[2] == 1:
@@ -199,25 +202,33 @@ def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, fused: bool) -> 
     return y if bias is None else y + bias.unsqueeze(1)
 
 
-def _by_taps(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
+def _by_taps(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     """One convolution over space, the taps among its channels."""
     return _over_space(layer, frames[:, :, :: layer._dilation].flatten(1, 2), layer.weight.flatten(1, 2))
 
 
 def _over_space(layer: Any, window: Tensor, weight: Tensor) -> Tensor:
     window, pads = layer._pad_space(window)
-    y: Tensor = _CONV[layer.dims - 1](window, weight, layer.bias, layer.stride[1:], pads, layer.dilation[1:])
+    y: Tensor = _CONV[layer.dims - 1](window, weight, layer.bias, layer.stride[1:], pads, layer.dilation[1:], layer.groups)
     return y.unsqueeze(2)
 
 
-def _depthwise(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
+def _image_by_image(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+    """A convolution over space for each output, the taps among its channels, which keeps groups together."""
+    weight, window = layer.weight.flatten(1, 2), layer._window
+    starts = range(0, outputs * window.stride, window.stride)
+    taps = [frames[:, :, i : i + window.receptive_field : layer._dilation].flatten(1, 2) for i in starts]
+    return torch.cat([_over_space(layer, t, weight) for t in taps], 2)
+
+
+def _depthwise(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     """Each channel on its own."""
     y = (_taps(layer, frames, outputs) * layer.weight).sum(3)
     bias = parameter(layer, "bias")
     return y if bias is None else y + bias.unsqueeze(1)
 
 
-def _whole(layer: Any, frames: Tensor, outputs: int, fused: bool) -> Tensor:
+def _whole(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     """Torch's own operation."""
     frames, pads = layer._pad_space(frames)
     y: Tensor = _CONV[layer.dims](frames, layer.weight, layer.bias, layer.stride, (0, *pads), layer.dilation, layer.groups)

@@ -1,0 +1,100 @@
+"""ExecuTorch programs, for phones and small devices: by XNNPACK where it has the operation, else by portable kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArtefactMismatch, ExportError
+from .call import Call
+from .culprit import culprit
+from .metadata import KEY, Metadata
+from .needs import package
+from .runner import _zeros
+
+METHOD = "forward"
+
+
+def write(call: Call, path: Path, metadata: Metadata) -> None:
+    """Lower a call and write the program."""
+    exir = package("executorch.exir", "executorch", "co.export")
+    partitioner = package("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch", "co.export")
+    program = call.exported()
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")
+        try:
+            lowered = exir.to_edge_transform_and_lower(
+                program, partitioner=[partitioner.XnnpackPartitioner()], constant_methods={KEY: metadata.to_json()}
+            )
+            made = lowered.to_executorch()
+        except Exception as error:
+            raise ExportError(
+                f"co.export: ExecuTorch can't take {metadata.network}: {culprit(error, program, metadata)}"
+            ) from error
+    path.write_bytes(made.buffer)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the runtime's native code writes to the standard error of the process."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
+    """The metadata of a program, and what opens rows of it."""
+    runtime = package("executorch.runtime", "executorch", "co.load")
+    with _quiet():
+        try:
+            program = runtime.Runtime.get().load_program(path.read_bytes())
+            names = program.method_names
+            text = program.load_method(KEY).execute([])[0] if KEY in names else None
+        except Exception as error:
+            raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no ExecuTorch program: {error}") from error
+        if text is None:
+            raise ArtefactMismatch(
+                f"co.load: {str(path)!r} is an ExecuTorch program, but not one that co.export wrote: it has no {KEY!r}"
+            )
+        metadata = Metadata.from_json(text, path)
+        try:
+            method = program.load_method(METHOD)
+        except Exception as error:
+            raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged: {error}") from error
+    return metadata, lambda batch: ExecutorchRows(program, method, metadata, batch)
+
+
+class ExecutorchRows:
+    """Rows of an ExecuTorch program."""
+
+    def __init__(self, program: Any, method: Any, metadata: Metadata, batch: int):
+        self._program, self._method, self._metadata = program, method, metadata  # the method needs its program
+        self._states = [_zeros(p, batch) for p in metadata.states]
+        self._end = [torch.zeros(batch, dtype=torch.int64)] if metadata.flush else []
+
+    def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
+        for t in self._end:
+            t.fill_(end)
+        given = [*(x.detach().contiguous() for x in inputs), *self._end, *self._states]
+        found = self._method.execute(given)
+        outputs = len(self._metadata.outputs)
+        self._states = [t.clone() for t in found[outputs + 1 :]]
+        return [t.clone() for t in found[:outputs]]
+
+    def states(self) -> list[Tensor]:
+        return [t.clone() for t in self._states]
+
+    def load(self, states: list[Tensor]) -> None:
+        self._states = [t.clone() for t in states]

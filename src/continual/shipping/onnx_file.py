@@ -1,0 +1,127 @@
+"""ONNX: written by torch's exporter, run by onnxruntime."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArtefactMismatch, ExportError
+from .call import Call
+from .culprit import culprit
+from .metadata import END, KEY, VALID, Metadata, Port
+from .needs import package
+from .runner import _zeros
+
+
+def write(call: Call, path: Path, metadata: Metadata, opset: int | None = None) -> None:
+    """Write a call as an ONNX model."""
+    package("onnxscript", "onnx", "co.export")
+    program = call.exported()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+        except Exception as error:
+            raise ExportError(f"co.export: ONNX can't take {metadata.network}: {culprit(error, program, metadata)}") from error
+    assert found is not None
+    model = found.model
+    model.metadata_props[KEY] = metadata.to_json()
+    model.producer_name, model.producer_version = "continual", metadata.package_version
+    _rename(model, metadata)
+    found.save(str(path))
+
+
+def _rename(model: Any, metadata: Metadata) -> None:
+    """The metadata's names for inputs and outputs, and one for the number of rows."""
+    shapes = {p.name: p for p in (*metadata.inputs, *metadata.outputs, *metadata.states)}
+    for values, names in ((model.graph.inputs, metadata.input_names), (model.graph.outputs, metadata.output_names)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+            port = shapes.get(name.removeprefix("new_"))
+            rows = (0 if port is None else port.batch) if metadata.batch is None else None
+            if rows is not None and value.shape is not None:
+                value.shape[rows] = "batch"
+
+
+# ---- running ----------------------------------------------------------------------------------------------------------------
+
+_NUMPY = {"float32": "float32", "float64": "float64", "float16": "float16", "int64": "int64", "int32": "int32", "int16": "int16"}
+_NUMPY |= {"int8": "int8", "uint8": "uint8", "bool": "bool_"}
+BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16, which numpy has not
+
+
+def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
+    """The metadata of a model, and what opens rows of it."""
+    ort = package("onnxruntime", "onnx", "co.load")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no class in common
+        raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no ONNX model: {error}") from error
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    if text is None:
+        raise ArtefactMismatch(
+            f"co.load: {str(path)!r} is an ONNX model, but not one that co.export wrote: it has no metadata {KEY!r}"
+        )
+    metadata = Metadata.from_json(text, path)
+    has = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
+    if has != (metadata.input_names, metadata.output_names):
+        raise ArtefactMismatch(f"co.load: {str(path)!r} has other inputs and outputs than its metadata say: {has[0]}, {has[1]}")
+    return metadata, lambda batch: OnnxRows(session, metadata, batch)
+
+
+class OnnxRows:
+    """Rows in onnxruntime: all tensors stand at fixed addresses, and the states change places with every call."""
+
+    def __init__(self, session: Any, metadata: Metadata, batch: int):
+        self._session, self._metadata = session, metadata
+        zeros = lambda ports: [_zeros(p, batch) for p in ports]  # noqa: E731
+        self._x, self._y = zeros(metadata.inputs), zeros(metadata.outputs)
+        self._end = torch.zeros(batch, dtype=torch.int64)
+        self._states = zeros(metadata.states), zeros(metadata.states)
+        valid = Port(VALID, (None, metadata.per_call), "bool")
+        fixed_in = [
+            *zip((p.name for p in metadata.inputs), self._x, strict=True),
+            *([(END, self._end)] if metadata.flush else []),
+        ]
+        fixed_out = [*zip((p.name for p in metadata.outputs), self._y, strict=True), (VALID, _zeros(valid, batch))]
+        self._kept = fixed_out  # the addresses are the runtime's as long as it runs
+        names = [p.name for p in metadata.states]
+        self._bindings = []
+        for old, new in (self._states, self._states[::-1]):
+            binding = session.io_binding()
+            for name, t in [*fixed_in, *zip(names, old, strict=True)]:
+                binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+            for name, t in [*fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)]:
+                binding.bind_output(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+            self._bindings.append(binding)
+        self._now = 0
+
+    def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
+        with torch.no_grad():
+            for own, x in zip(self._x, inputs, strict=True):
+                own.copy_(x)
+            self._end.fill_(end)
+        self._session.run_with_iobinding(self._bindings[self._now])
+        self._now = 1 - self._now
+        return [y.clone() for y in self._y]
+
+    def states(self) -> list[Tensor]:
+        return [t.clone() for t in self._states[self._now]]
+
+    def load(self, states: list[Tensor]) -> None:
+        for own, t in zip(self._states[self._now], states, strict=True):
+            own.copy_(t)
+
+
+def _element(t: Tensor) -> Any:
+    import numpy as np
+
+    return BFLOAT16 if t.dtype == torch.bfloat16 else getattr(np, _NUMPY[str(t.dtype).removeprefix("torch.")])

@@ -1,0 +1,73 @@
+"""Writing files: the same for all formats, up to the runtime's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ExportError
+from ..exporting import check_path
+from ..module import CoModule
+from ..program.pace import FAR
+from .call import Call
+from .metadata import Metadata, Port
+
+FAR_IN_32_BITS = 1 << 30  # OpenVINO's CPU computes whole numbers in 32 bits
+
+
+def write(
+    net: CoModule,
+    step: Any,
+    path: Path,
+    format: str,
+    chunk: int | None = None,
+    batch: int | None = None,
+    flush: bool = True,
+    rate: float | None = None,
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    **options: Any,
+) -> Path:
+    """As :func:`continual.export`; with names for inputs and outputs, and options of the format."""
+    check_path(path)
+    if format == "executorch" and batch is None:
+        first = step[0] if isinstance(step, (list, tuple)) else step
+        batch = first.shape[0]
+    far = FAR_IN_32_BITS if format == "openvino" else FAR
+    call = Call(net, step, chunk, batch, flush, fused=format == "pt2", flat=format == "executorch", far=far)
+    metadata = _named(call.metadata(format, rate), *names)
+    folder = Path(tempfile.mkdtemp(prefix=".continual-", dir=path.parent))
+    try:
+        importlib.import_module(f".{format}_file", __package__).write(call, folder / path.name, metadata, **options)
+        for made in sorted(folder.iterdir(), key=lambda p: p.name == path.name):  # what belongs to it comes before it
+            os.replace(made, path.with_name(made.name))
+    except OSError as error:
+        raise ExportError(f"co.export: can't write {str(path)!r}: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return path
+
+
+def _named(metadata: Metadata, inputs: Sequence[str], outputs: Sequence[str]) -> Metadata:
+    """With other names for the first inputs and outputs."""
+
+    def renamed(what: str, ports: tuple[Port, ...], names: Sequence[str]) -> tuple[Port, ...]:
+        if len(names) > len(ports):
+            raise ExportError(
+                f"co.onnx.export: {len(names)} names for {len(ports)} {what}s of {metadata.network}. States, `end` and `valid` have names "
+                f"of their own: {', '.join(metadata.input_names if what == 'input' else metadata.output_names)}"
+            )
+        return tuple(dataclasses.replace(p, name=n) for p, n in zip(ports, names, strict=False)) + ports[len(names) :]
+
+    found = dataclasses.replace(
+        metadata, inputs=renamed("input", metadata.inputs, inputs), outputs=renamed("output", metadata.outputs, outputs)
+    )
+    for names in (found.input_names, found.output_names):
+        if len(set(names)) < len(names):
+            raise ExportError(f"co.onnx.export: names are given twice: {', '.join(names)}")
+    return found
