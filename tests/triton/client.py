@@ -1,8 +1,8 @@
 """A client of a running server, under the Python of the environment that the server came in: requests in, answers out.
 
-``python client.py ADDRESS MODEL IN.npz OUT.npz``. IN has the requests as JSON (``plan``): rounds, which follow each other; a round is a list
-of requests that are sent together. A request is ``{"stream", "start", "end", "x": [names of arrays in IN]}``. OUT has the answers by the
-number of the request: ``0.y``, ``0.valid``, or ``0.error``.
+``python client.py ADDRESS MODEL IN.npz OUT.npz``. IN has the requests as JSON (``plan``): rounds, which follow each other; a round is
+a list of requests that are sent together. A request is ``{"stream", "start", "end", "x": [names of arrays in IN]}``. OUT has the
+answers by the number of the request: ``0.y``, ``0.valid``, or ``0.error``.
 """
 
 from __future__ import annotations

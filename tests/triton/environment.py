@@ -24,7 +24,11 @@ class Environment:
         """Why it can't be used."""
         if not self.python.exists() or self.packages is None:
             return f"no Triton environment at {self.folder}: make triton-venv, or set {VARIABLE}"
-        absent = [p for p in ("pytriton/tritonserver/bin/tritonserver", "onnxruntime", "tritonclient") if not (self.packages / p).exists()]
+        absent = [
+            p
+            for p in ("pytriton/tritonserver/bin/tritonserver", "onnxruntime", "tritonclient")
+            if not (self.packages / p).exists()
+        ]
         return f"the environment {self.folder} has no {', '.join(absent)}" if absent else None
 
 

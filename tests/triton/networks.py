@@ -25,7 +25,9 @@ def gru() -> tuple[co.CoModule, Any]:
 
 
 def strided() -> tuple[co.CoModule, Any]:
-    net = co.Sequential(co.Conv2d(2, 4, 3, padding=1), nn.ReLU(), co.MaxPool2d((3, 2), stride=2, padding=1), co.Conv2d(4, 3, (3, 1)))
+    net = co.Sequential(
+        co.Conv2d(2, 4, 3, padding=1), nn.ReLU(), co.MaxPool2d((3, 2), stride=2, padding=1), co.Conv2d(4, 3, (3, 1))
+    )
     return net.eval(), torch.zeros(1, 2, 6)
 
 

@@ -19,7 +19,7 @@ from tests.triton.networks import about, assert_close, clips, made, outputs, req
 pytest.importorskip("onnxruntime", reason="writes ONNX files")
 pytest.importorskip("onnxscript", reason="writes ONNX files")
 
-from tests.triton.server import Server  # noqa: E402
+from tests.triton.server import Server
 
 pytestmark = pytest.mark.slow
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,7 +50,9 @@ def server(repository: Path) -> Iterator[Server]:
         yield running
 
 
-def answers_of(server: Server, model: str, sequences: list[list[dict[str, Any]]], late: int = 0) -> list[list[dict[str, np.ndarray]]]:
+def answers_of(
+    server: Server, model: str, sequences: list[list[dict[str, Any]]], late: int = 0
+) -> list[list[dict[str, np.ndarray]]]:
     """The answers to sequences whose requests are sent together, each sequence beginning so many rounds after the one before."""
     rows = [[None] * (late * k) + sequence for k, sequence in enumerate(sequences)]
     rounds = [[r for r in together if r is not None] for together in itertools.zip_longest(*rows)]

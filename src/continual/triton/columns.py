@@ -32,7 +32,9 @@ def as_columns(path: Path, metadata: Metadata) -> Metadata:
     graph.initializer.append(axis)
     for port in narrow:
         new = NEW + port.name
-        graph.node.insert(0, onnx.helper.make_node("Squeeze", [port.name, axis.name], [port.name + INSIDE], name=f"row of {port.name}"))
+        graph.node.insert(
+            0, onnx.helper.make_node("Squeeze", [port.name, axis.name], [port.name + INSIDE], name=f"row of {port.name}")
+        )
         graph.node.append(onnx.helper.make_node("Unsqueeze", [new + INSIDE, axis.name], [new], name=f"column of {new}"))
     names = {name for p in narrow for name in (p.name, NEW + p.name)}
     for value in (*graph.input, *graph.output):

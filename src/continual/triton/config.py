@@ -53,13 +53,15 @@ def _check(metadata: Metadata, settings: Settings) -> None:
     for port in (*metadata.inputs, *metadata.outputs):
         if port.batch != 0:
             raise ExportError(
-                f"co.triton.write_repository: {port.name} of {metadata.network} is {port}, and batches of the server have their rows first. "
-                f"Give the network a layout with rows first (time_dim above 0), and what is the same for all streams as a buffer of it"
+                f"co.triton.write_repository: {port.name} of {metadata.network} is {port}, and batches of the server have their "
+                f"rows first. Give the network a layout with rows first (time_dim above 0), and as a buffer what all streams share"
             )
     known = TYPES.keys() - ({"bfloat16"} if settings.backend == "python" else set())  # numpy has no bfloat16
     for port in (*metadata.inputs, *metadata.outputs, *metadata.states):
         if port.dtype not in known:
-            raise ExportError(f"co.triton.write_repository: {port.name} is {port}, a type that the backend {settings.backend} has not")
+            raise ExportError(
+                f"co.triton.write_repository: {port.name} is {port}, a type that the backend {settings.backend} has not"
+            )
 
 
 def _tensor(port: Port, open_time: bool) -> Message:

@@ -52,8 +52,8 @@ def _chunks(metadata: Metadata, settings: Settings) -> list[str]:
     found = []
     if metadata.start < 0:
         found.append(
-            f"The first {-metadata.start} of the {metadata.chunk} steps in the first request of a sequence are from before the stream: they "
-            f"may hold anything (zeros), and the stream begins after them."
+            f"The first {-metadata.start} of the {metadata.chunk} steps in the first request of a sequence are from before the stream: "
+            f"they may hold anything (zeros), and the stream begins after them."
         )
     if metadata.chunk > 1 and settings.backend == "python":
         found.append("The last request of a sequence may have fewer steps, if the stream ends within a chunk.")

@@ -22,7 +22,17 @@ def pbtxt(fields: Fields, indent: int = 0) -> str:
             message as a tuple; a name may be there more than once.
 
     Example:
-        >>> print(pbtxt([("name", "x"), ("data_type", Word("TYPE_FP32")), ("dims", [3, 1]), ("oldest", (("preserve_ordering", True),))]), end="")
+        >>> print(
+        ...     pbtxt(
+        ...         [
+        ...             ("name", "x"),
+        ...             ("data_type", Word("TYPE_FP32")),
+        ...             ("dims", [3, 1]),
+        ...             ("oldest", (("preserve_ordering", True),)),
+        ...         ]
+        ...     ),
+        ...     end="",
+        ... )
         name: "x"
         data_type: TYPE_FP32
         dims: [3, 1]

@@ -48,8 +48,8 @@ class Settings:
     def _check_direct(self) -> None:
         if self.max_batch not in (None, self.max_streams):
             self._refuse(
-                f"with batcher='direct' each stream has a row of its own in every batch, so max_batch is max_streams={self.max_streams}, not "
-                f"{self.max_batch}. Leave it out, or take batcher='oldest'"
+                f"with batcher='direct' each stream has a row of its own in every batch, so max_batch is max_streams={self.max_streams}, "
+                f"not {self.max_batch}. Leave it out, or take batcher='oldest'"
             )
         if self.preferred_batches:
             self._refuse("preferred_batches are for batcher='oldest'")

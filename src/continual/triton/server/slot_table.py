@@ -16,7 +16,7 @@ import onnxruntime
 
 
 class SlotError(Exception):
-    """A request that can't be served. Its stream has not moved."""
+    """A request that can't be served. Its stream has not moved; if it was to end, it has."""
 
 
 class NoSlot(SlotError):
@@ -54,9 +54,7 @@ class SlotTable:
         calls: of the network, so far.
     """
 
-    def __init__(
-        self, path: str, slots: int, idle: float | None = None, threads: int | None = None, clock: Any = time.monotonic
-    ):
+    def __init__(self, path: str, slots: int, idle: float | None = None, threads: int | None = None, clock: Any = time.monotonic):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -82,8 +80,8 @@ class SlotTable:
             chunks: of any of the streams. The last chunk of a stream may be shorter than the others.
 
         Returns:
-            For each chunk its outputs in the network's order and then ``valid``, all with a batch of 1; those of a stream that ends have all
-            that its end brings. A :class:`SlotError` in the place of what can't be served; the other chunks are.
+            For each chunk its outputs in the network's order and then ``valid``, all with a batch of 1; those of a stream that ends
+            have all that its end brings. A :class:`SlotError` in the place of what can't be served; the other chunks are.
         """
         found: list[Any] = [None] * len(chunks)
         waiting = list(range(len(chunks)))
