@@ -53,6 +53,12 @@ def two_inputs() -> tuple[co.CoModule, Any]:
     return net, [torch.zeros(1, 2), torch.zeros(1, 3)]
 
 
+def sensor() -> tuple[co.CoModule, Any]:
+    """As in docs/triton.md."""
+    net = nn.Sequential(nn.Conv1d(2, 8, 5, padding=2), nn.ReLU(), nn.Conv1d(8, 3, 3, padding=1))
+    return co.continual(net).eval(), torch.zeros(1, 2)
+
+
 NETWORKS: dict[str, Callable[[], tuple[co.CoModule, Any]]] = {
     "conv": conv,
     "gru": gru,
@@ -66,7 +72,7 @@ def made(name: str) -> tuple[co.CoModule, Any]:
     """A network with the same weights in every test."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return NETWORKS[name]()
+        return sensor() if name == "sensor" else NETWORKS[name]()
 
 
 def about(folder: Path) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ CLIENT = Path(__file__).with_name("client.py")
 class Server:
     """A running server with the models of a repository."""
 
-    def __init__(self, environment: Environment, repository: Path):
-        self.environment, self.repository = environment, repository
+    def __init__(self, environment: Environment, repository: Path, libraries: Sequence[Path] = (), **variables: str):
+        """Each of the libraries is a backend more: ``libtriton_<name>.so``."""
+        self.environment, self.repository, self.libraries, self.variables = environment, repository, libraries, variables
         self._folder = Path(tempfile.mkdtemp(prefix="triton-"))
         self.http, self.grpc = _free_ports(2)
 
@@ -35,13 +38,21 @@ class Server:
         assert packages is not None
         wheel, backends = packages / "pytriton" / "tritonserver", self._folder / "backends"
         shutil.copytree(wheel / "backends", backends)
+        for library in self.libraries:
+            folder = backends / library.stem.removeprefix("libtriton_")
+            folder.mkdir()
+            shutil.copy(library, folder)
         version = packages.parent.name.removeprefix("python")
         shutil.copy(wheel / "python_backend_stubs" / version / "triton_python_backend_stub", backends / "python")
-        variables = os.environ | {
-            "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),
-            "PATH": f"{self.environment.folder / 'bin'}:{os.environ['PATH']}",
-            "VIRTUAL_ENV": str(self.environment.folder),
-        }
+        variables = (
+            os.environ
+            | self.variables
+            | {
+                "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),
+                "PATH": f"{self.environment.folder / 'bin'}:{os.environ['PATH']}",
+                "VIRTUAL_ENV": str(self.environment.folder),
+            }
+        )
         variables.pop("PYTHONPATH", None)
         options = {
             "model-repository": self.repository,
@@ -117,6 +128,21 @@ class Server:
                     found[int(number)][name] = answers[key]
             self.executions, self.requests = int(answers["executions"]), int(answers["requests"])
         return found
+
+
+def answers_of(
+    server: Server, model: str, sequences: list[list[dict[str, Any]]], late: int = 0
+) -> list[list[dict[str, np.ndarray]]]:
+    """The answers to sequences whose requests are sent together, each sequence beginning so many rounds after the one before."""
+    rows = [[None] * (late * k) + sequence for k, sequence in enumerate(sequences)]
+    rounds = [[r for r in together if r is not None] for together in itertools.zip_longest(*rows)]
+    found: list[list[dict[str, np.ndarray]]] = [[] for _ in sequences]
+    answers = iter(server.ask(model, rounds))
+    for together in itertools.zip_longest(*rows):
+        for k, request in enumerate(together):
+            if request is not None:
+                found[k].append(next(answers))
+    return found
 
 
 def _free_ports(count: int) -> list[int]:

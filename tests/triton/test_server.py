@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import io
+import re
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import continual as co
 from continual.shipping.metadata import Metadata
@@ -19,9 +22,10 @@ from tests.triton.networks import about, assert_close, clips, made, outputs, req
 pytest.importorskip("onnxruntime", reason="writes ONNX files")
 pytest.importorskip("onnxscript", reason="writes ONNX files")
 
-from tests.triton.server import Server
+from tests.triton.server import Server, answers_of
 
 pytestmark = pytest.mark.slow
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "triton.md"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "conv_oldest": ("conv", {"queue_delay": 0.05}),
     "conv_direct": ("conv", {"batcher": "direct", "max_streams": 6, "queue_delay": 0.05}),
@@ -31,6 +35,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention": ("attention", {}),
     "two_inputs": ("two_inputs", {"threads": 1}),
     "two_slots": ("conv", {"max_streams": 2}),
+    "sensor": ("sensor", {}),  # of the documentation
     "forgetful": ("conv", {"max_streams": 1, "idle": 1.0}),
 }
 
@@ -50,22 +55,7 @@ def server(repository: Path) -> Iterator[Server]:
         yield running
 
 
-def answers_of(
-    server: Server, model: str, sequences: list[list[dict[str, Any]]], late: int = 0
-) -> list[list[dict[str, np.ndarray]]]:
-    """The answers to sequences whose requests are sent together, each sequence beginning so many rounds after the one before."""
-    rows = [[None] * (late * k) + sequence for k, sequence in enumerate(sequences)]
-    rounds = [[r for r in together if r is not None] for together in itertools.zip_longest(*rows)]
-    found: list[list[dict[str, np.ndarray]]] = [[] for _ in sequences]
-    answers = iter(server.ask(model, rounds))
-    for together in itertools.zip_longest(*rows):
-        for k, request in enumerate(together):
-            if request is not None:
-                found[k].append(next(answers))
-    return found
-
-
-@pytest.mark.parametrize("model", [m for m in VARIANTS if m not in ("two_slots", "forgetful")])
+@pytest.mark.parametrize("model", [m for m in VARIANTS if m not in ("two_slots", "sensor", "forgetful")])
 def test_interleaved_sequences_are_as_if_alone(server: Server, repository: Path, model: str):
     """Five streams that begin at different times, of different lengths, one shorter than the receptive field."""
     net, step = made(VARIANTS[model][0])
@@ -147,3 +137,13 @@ def test_a_chunk_of_another_length_is_an_error_and_moves_nothing(server: Server,
     answers = server.ask("strided_oldest", [[r] for r in [sequence[0], wrong, *sequence[1:]]])
     assert "x takes float32 (1, 2, 2, 6)" in str(answers[1]["error"])
     assert_close(outputs(metadata, [answers[0], *answers[2:]]), solo(net, clip))
+
+
+def test_the_client_of_the_documentation(server: Server):
+    (code,) = re.findall(r"```py\n(.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL)
+    code = code.replace("localhost:8001", f"127.0.0.1:{server.grpc}")
+    code += "\nimport sys; np.savez(sys.stdout.buffer, clip=clip, result=result)"
+    done = subprocess.run([server.environment.python, "-c", code], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    found = np.load(io.BytesIO(done.stdout))
+    assert_close([found["result"]], solo(made("sensor")[0], [torch.from_numpy(found["clip"])]))

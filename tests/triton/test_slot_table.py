@@ -48,6 +48,31 @@ def test_streams_together_are_as_if_alone(written: Written, network: str, steps:
     assert len(table) == 0
 
 
+@pytest.mark.parametrize("network", ["conv", "strided"])
+def test_streams_that_come_and_go_at_random(written: Written, network: str):
+    """Any of them move at a time, ids come again, some streams are begun anew in their middle."""
+    folder, (net, step) = written(network, "python"), made(network)
+    table, metadata, rng = table_of(folder), about(folder), np.random.default_rng(5)
+    open_now: dict[int, tuple[Any, list[dict[str, Any]], list[dict[str, np.ndarray]]]] = {}
+    ended = 0
+    for seed in range(150):
+        for stream in rng.permutation(4)[: rng.integers(0, 3)].tolist():
+            if stream not in open_now or rng.random() < 0.05:
+                clip = clips(step, int(rng.integers(1, 25)), seed)
+                open_now[stream] = clip, requests(metadata, clip, stream), []
+        moving = [stream for stream in open_now if rng.random() < 0.7]
+        answers = table.step([chunk(open_now[stream][1].pop(0)) for stream in moving])
+        for stream, answer in zip(moving, answers, strict=True):
+            clip, left, found = open_now[stream]
+            found.append(named(folder, answer))
+            if not left:
+                assert_close(outputs(metadata, found), solo(net, clip))
+                del open_now[stream]
+                ended += 1
+    assert ended > 20
+    assert len(table) <= len(open_now)
+
+
 def test_streams_that_step_together_are_one_call(written: Written):
     folder, (_, step) = written("conv", "python"), made("conv")
     table = table_of(folder)
