@@ -164,6 +164,8 @@ def test_a_stream_of_no_steps_is_refused(written: Written):
     table = table_of(folder)
     (error,) = table.step([Chunk(1, [np.zeros((1, 2, before, 6), np.float32)], start=True, end=True)])
     assert "has no steps" in str(error)
+    (error,) = table.step([Chunk(1, [np.zeros((1, 2, 0, 6), np.float32)], start=True, end=True)])
+    assert "or of 1 to 2 steps in the last request of a sequence, got float32 (1, 2, 0, 6)" in str(error)
     assert len(table) == 0
 
 
