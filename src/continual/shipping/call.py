@@ -54,7 +54,7 @@ class Call(nn.Module):
         self._ports = _inputs_of(net, len(given))
         steps = [_with_rows(x, self.rows, own) for x, own in zip(given, self._ports, strict=True)]
         frame = Frame.of(arrived(net, tuple(steps), chunk=False))
-        few = 0 if batch is None else FEW
+        few = FEW if fused and batch is not None else 0
         try:
             with torch.no_grad():
                 self.planned = planned(net, frame, chunk, flush=flush, fused=fused, few=few, flat=flat, located=True)

@@ -10,7 +10,8 @@ import dataclasses
 import io
 import logging
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from .runner import Rows, Runner, _zeros
 
 MODES = ("dynamic", "static")
 FORMATS = ("onnx", "executorch")
+LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default)
 CALLS = 512  # of a clip on which ranges are measured
 
 
@@ -106,6 +108,12 @@ class Calibration:
         return {"largest": round(largest, 6), "snr_db": round(ratio, 1), "on": self.on}
 
 
+def _share(weights: Iterable[tuple[int, bool]]) -> float:
+    """The share of numbers that are in 8 bits, of all that are no single ones."""
+    found = [(n, small) for n, small in weights if n > 1]
+    return round(sum(n for n, small in found if small) / max(1, sum(n for n, _ in found)), 3)
+
+
 # ---- onnxruntime ------------------------------------------------------------------------------------------------------------
 
 
@@ -133,8 +141,13 @@ def quantise_onnx(path: Path, mode: str, calibration: Calibration) -> None:
                     op_types_to_quantize=["Conv", "Gemm", "MatMul"],
                 )
         metadata, rows = onnx_file.read(made, None)
-        said = {"mode": mode, "by": f"onnxruntime {ort.__version__}", **calibration.cost(Runner(metadata, rows))}
         model = onnx.load(str(made))
+        share = _share((math.prod(t.dims), t.data_type == onnx.TensorProto.INT8) for t in model.graph.initializer)
+        if not share:
+            raise ExportError(
+                f"co.export: onnxruntime found no layer of {metadata.network} to hold in 8 bits: export it without int8"
+            )
+        said = {"mode": mode, "by": f"onnxruntime {ort.__version__}", "share": share} | calibration.cost(Runner(metadata, rows))
         entry = next(p for p in model.metadata_props if p.key == KEY)
         entry.value = dataclasses.replace(metadata, quantised=said).to_json()
         onnx.save(model, str(path))
@@ -193,16 +206,25 @@ def quantised_program(
         backend = package("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", "executorch", "co.export")
         folding = package("executorch.exir.passes.constant_prop_pass", "executorch", "co.export")
         version = package("torchao", "executorch", "co.export").__version__
-    quantizer = backend.XNNPACKQuantizer().set_global(
-        backend.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=mode == "dynamic")
-    )
-    with quiet():
+    config = backend.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=mode == "dynamic")
+    quantizer = backend.XNNPACKQuantizer().set_global(config)
+    quantizer.set_filter_function(lambda node: node.target in LAYERS)
+    quantizer.transform_for_annotation = lambda graph: graph  # which would make the counters of calls floating point numbers
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         folded = folding.constant_prop_pass(call.exported())  # layers are found by weights that are constants
         prepared = steps.prepare_pt2e(folded.module(check_guards=False), quantizer)
         calibration.stream(_runner(prepared, metadata))
         converted = steps.convert_pt2e(prepared)
-    said = {"mode": mode, "by": f"torchao {version}", **calibration.cost(_runner(converted, metadata))}
-    return call.exported(_Flat(converted)), said
+    program = call.exported(_Flat(converted))
+    held = [t for t in (*program.state_dict.values(), *program.constants.values()) if isinstance(t, Tensor)]
+    share = _share((t.numel(), t.dtype == torch.int8) for t in held)
+    if not share:
+        raise ExportError(
+            f"co.export: XNNPACK has no 8-bit layers for {metadata.network} (int8={mode!r}): it takes linear maps, and convolutions over "
+            "time alone. Use format 'onnx', or no int8"
+        )
+    return program, {"mode": mode, "by": f"torchao {version}", "share": share} | calibration.cost(_runner(converted, metadata))
 
 
 def _runner(module: nn.Module, metadata: Metadata) -> Runner:

@@ -66,8 +66,9 @@ class Metadata:
         rate: steps per second, if known.
         converted: whether the network has the layout of a module that was converted.
         unbounded: whether outputs depend on all steps before them.
-        quantised: of an 8-bit network ``mode``, ``by`` what it was made, and what it costs: the ``largest`` difference of an output,
-            relative to the largest output, the signal-to-noise ratio ``snr_db``, and what that was measured ``on``; ``None`` for others.
+        quantised: of an 8-bit network ``mode``, ``by`` what it was made, the ``share`` of weights that is in 8 bits, and what it costs: the
+            ``largest`` difference of an output, relative to the largest output, the signal-to-noise ratio ``snr_db``, and what that was
+            measured ``on``; ``None`` for others.
         format_version, package_version: of what wrote the file.
     """
 

@@ -71,11 +71,7 @@ def _check_int8(format: str, int8: str | None, calibration: Any) -> None:
     if int8 not in MODES:
         raise ValueError(f"co.export: int8 is one of {', '.join(map(repr, MODES))}, or None, not {int8!r}")
     if format not in FORMATS:
-        reason = (
-            "OpenVINO's tool for it is another package (nncf)"
-            if format == "openvino"
-            else "torch's compiler has no 8-bit kernels of ours"
-        )
+        reason = "OpenVINO needs another package for it (nncf)" if format == "openvino" else "that compiles float networks"
         raise ExportError(f"co.export: no 8-bit networks in format {format!r}: {reason}. Use {' or '.join(map(repr, FORMATS))}")
     if int8 == "static" and calibration is None:
         raise ExportError("co.export: int8='static' measures ranges on a clip: give one of real data as calibration=…")
