@@ -9,10 +9,10 @@ PYTEST_ARGS ?=
 OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench triton-venv clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv: $(STAMP) ## Create the virtual environment with everything for development
 
@@ -40,6 +40,11 @@ format: $(STAMP) ## Sort imports, apply safe fixes and format
 bench: $(STAMP) ## Run the benchmarks
 	$(BIN)/python -m benchmarks
 
-clean: ## Remove the virtual environment, caches and build products
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+# The Python of the server has other versions than constraints.txt: its stub needs numpy 1.
+triton-venv: ## Set up .venv-triton with Triton's server, for tests/triton
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python -m pip install -q --disable-pip-version-check 'nvidia-pytriton==0.7.0' 'numpy<2' 'onnxruntime>=1.20'
+
+clean: ## Remove the virtual environments, caches and build products
+	rm -rf $(VENV) .venv-triton build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

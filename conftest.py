@@ -9,6 +9,9 @@ from hypothesis import settings
 
 import continual as co
 
+# These run under the Python of Triton's server, where other packages are.
+collect_ignore = ["src/continual/triton/server", "tests/triton/client.py"]
+
 # Time limits per example say more about the machine than about the code. "ci" is hypothesis's own: fixed examples.
 settings.register_profile("default", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -120,7 +120,7 @@ from .utils import flat_state_dict, load_state_dict, state_dict
 from .verify import Report, verify
 
 if TYPE_CHECKING:
-    from . import models, onnx
+    from . import models, onnx, triton
     from .program.snapshot import StreamSnapshot
     from .program.step_program import StepProgram
     from .program.stream_batch import StreamBatch
@@ -137,7 +137,7 @@ _LATER = {  # imported when they are first used
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("models", "onnx"):
+    if name in ("models", "onnx", "triton"):
         return importlib.import_module(f".{name}", __name__)
     if name in _LATER:
         return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
@@ -287,6 +287,7 @@ __all__ = [
     "state_dict",
     "summary",
     "transformer",
+    "triton",
     "utils",
     "verify",
 ]

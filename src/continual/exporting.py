@@ -25,6 +25,8 @@ def export(
     batch: int | None = None,
     flush: bool = True,
     rate: float | None = None,
+    int8: str | None = None,
+    calibration: Any = None,
 ) -> Path:
     """Write a network as a file that streams in a runtime without this library: with its state, its cold start and its metadata.
 
@@ -42,6 +44,10 @@ def export(
         batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``.
         flush: whether streams may end. Without, there is no input ``end``, and files are a little smaller and faster.
         rate: steps per second, for whoever reads the metadata.
+        int8: ``"dynamic"`` or ``"static"`` for layers in 8 bits (ONNX, ExecuTorch), by the runtime's own tools. What that costs in accuracy
+            is measured on the calibration clip and stands in the metadata: ``co.load(path).metadata.quantised``.
+        calibration: a clip as ``forward_steps`` takes it, a tuple for several inputs. Needed for ``"static"``, whose ranges are measured
+            on it; without one the cost of ``"dynamic"`` is measured on noise.
 
     Returns:
         The path.
@@ -65,7 +71,7 @@ def export(
         raise ValueError(f"co.export: format is one of {', '.join(map(repr, FORMATS))}, not {format!r}")
     from .shipping.writing import write
 
-    return write(net, step, Path(path), format, chunk, batch, flush, rate)
+    return write(net, step, Path(path), format, chunk, batch, flush, rate, int8, calibration)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:

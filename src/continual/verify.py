@@ -35,7 +35,8 @@ def verify(
 
     Args:
         net: a :class:`~continual.CoModule`, or any object with ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``
-            and ``clean_state``, and with ``forward`` if no reference is given.
+            and ``clean_state``, and with ``forward`` if no reference is given. What is no module may say that it takes a fixed number of
+            rows (``batch``), that it gathers steps (``chunk``), and that it gives no gradients (``inference_only``).
         clip: ``(B, C, T, *S)``, or a list of such for a module that takes several streams; for a converted module in its own
             layout, a tuple for several inputs. A few receptive fields long, with
             values that tell right from wrong. A batch of 1 is tiled to 3 rows: as given, reversed in time, turned by ``T // 2``.

@@ -129,3 +129,45 @@ def _(timing: Wiring, e: Tensor) -> Tensor:
         elif inputs:
             found[i] = functools.reduce(torch.minimum, (found[j] for j in inputs))
     return found[timing.out]
+
+
+# ---- lengths at which branches do not meet -------------------------------------------------------------------------------
+
+
+@functools.singledispatch
+def meets(timing: Timing, e: Tensor) -> Tensor:
+    """Whether all branches in a network have equally many frames in the end, for streams of ``e`` frames. ``forward`` refuses others."""
+    return torch.ones_like(e, dtype=torch.bool)
+
+
+@meets.register
+def _(timing: Sequence, e: Tensor) -> Tensor:
+    found = torch.ones_like(e, dtype=torch.bool)
+    for part in timing.parts:
+        found, e = found & meets(part, e), ended(part, e)
+    return found
+
+
+@meets.register
+def _(timing: Parallel, e: Tensor) -> Tensor:
+    return _equal([ended(branch, e) for branch in timing.branches], [meets(branch, e) for branch in timing.branches])
+
+
+@meets.register
+def _(timing: Wiring, e: Tensor) -> Tensor:
+    counts, found = {0: e}, torch.ones_like(e, dtype=torch.bool)
+    for i in timing._order:
+        own, inputs = timing.entries[i]
+        if own is not None:
+            found, counts[i] = found & meets(own, counts[inputs[0]]), ended(own, counts[inputs[0]])
+        elif inputs:
+            joined = [counts[j] for j in inputs]
+            found, counts[i] = found & _equal(joined, []), functools.reduce(torch.minimum, joined)
+    return found
+
+
+def _equal(counts: list[Tensor], inside: list[Tensor]) -> Tensor:
+    """Where all counts are the same, or one is 0: such a clip is too short, and has no outputs."""
+    stacked = torch.stack(counts)
+    same = (stacked == stacked[0]).all(0) | (stacked == 0).any(0)
+    return functools.reduce(torch.logical_and, inside, same)

@@ -128,9 +128,13 @@ def planned(
         few: rows up to which a fused program writes products as sums.
 
     Raises:
-        NotStreamable: a network that no program of static shapes computes.
+        NotStreamable: a network in training mode, or one that no program of static shapes computes.
         ValueError: a chunk that the strides do not allow.
     """
+    if net.training:
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} is in training mode, and programs are for inference. Call net.eval()"
+        )
     node = open_child(net, frame, Opening())
     timings = list(_wires(net, node))
     least = chunk_of(timings)

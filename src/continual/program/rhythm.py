@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..errors import ShapeMismatch
 from ..timing import Timing
-from .pace import OPEN, Pace, ended
+from .pace import OPEN, Pace, ended, meets
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Totals:
     """How many outputs a stream of ``n`` steps has in the end: a table, then periodic.
 
     Attributes:
-        table: for 0, 1, 2, … steps.
+        table: for 0, 1, 2, … steps; ``~n`` for ``n`` outputs of branches that differ in length, so that ``forward`` refuses the clip.
         period: after the table, so many steps more …
         more: … bring so many outputs more.
     """
@@ -26,19 +27,37 @@ class Totals:
     more: int
 
     def __call__(self, steps: int) -> int:
+        """For so many steps.
+
+        Raises:
+            ShapeMismatch: branches differ in length there.
+        """
+        total, met = self.count(steps)
+        if not met:
+            better = next((n for n in range(steps, steps + len(self.table) + self.period) if self.count(n)[1]), 0)
+            raise ShapeMismatch(
+                f"the stream ends after {steps} steps, where branches of the network differ in length, and forward refuses the clip: "
+                f"end it after {better} steps, or after any other number that the strides divide"
+            )
+        return total
+
+    def count(self, steps: int) -> tuple[int, bool]:
+        """How many outputs the shortest branch has, and whether all have as many."""
         beyond = max(0, -(-(steps - len(self.table) + 1) // self.period))
-        return self.table[steps - beyond * self.period] + beyond * self.more
+        total = self.table[steps - beyond * self.period]
+        return (total if total >= 0 else ~total) + beyond * self.more, total >= 0
 
     @staticmethod
     def of(timing: Timing) -> Totals:
         """Of a network with this timing."""
         settled, period = timing.receptive_field + timing.settled, timing.period
-        counts = ended(timing, torch.arange(settled + 3 * period)).tolist()
-        more = counts[-1] - counts[-1 - period]
-        last = next(
-            n for n in range(len(counts) - period - 1, -1, -1) if n == 0 or counts[n - 1 + period] - counts[n - 1] != more
-        )
-        return Totals(tuple(counts[: last + period]), period, more)
+        lengths = torch.arange(settled + 3 * period)
+        counts, met = ended(timing, lengths), meets(timing, lengths)
+        more = int(counts[-1] - counts[-1 - period])
+        regular = (counts[period:] - counts[:-period] == more) & (met[period:] == met[:-period])
+        others = (~regular).nonzero()
+        last = int(others[-1]) + 1 if len(others) else 0
+        return Totals(tuple(torch.where(met, counts, ~counts)[: last + period].tolist()), period, more)
 
 
 @dataclass(frozen=True)
@@ -47,27 +66,35 @@ class Rhythm:
 
     Attributes:
         chunk: steps that each call takes.
-        start: the index of the first step of call 0, 0 or below: so many steps of that call are from before the stream.
+        begin: the index of the first step of call 0, 0 or below: so many steps of that call are from before the stream.
         leaves: the pace of the output.
         totals: how many outputs a stream has in the end.
     """
 
     chunk: int
-    start: int
+    begin: int
     leaves: Pace
     totals: Totals
 
     def calls(self, seen: int) -> int:
         """How many calls so many steps have made."""
-        return (seen - self.start) // self.chunk
+        return (seen - self.begin) // self.chunk
+
+    def delivered(self, steps: int) -> int:
+        """How many outputs have come after so many steps of a stream that goes on."""
+        return max(0, self.leaves.first + self.leaves.frames * self.calls(steps))
+
+    def ended(self, steps: int) -> int:
+        """How many outputs a stream of so many steps has in the end; of branches that differ in length, the shortest."""
+        return self.totals.count(steps)[0]
 
     def fills(self, seen: int) -> bool:
         """Whether the step after so many makes a call."""
-        return seen + 1 >= self.start + self.chunk * (self.calls(seen) + 1)
+        return seen + 1 >= self.begin + self.chunk * (self.calls(seen) + 1)
 
     def before(self, seen: int) -> int:
         """How many steps of the call that comes after so many steps are from before the stream."""
-        return -self.start if self.calls(seen) == 0 else 0
+        return -self.begin if self.calls(seen) == 0 else 0
 
     def calls_to_end(self, calls: int, steps: int) -> int:
         """How many calls more a stream needs after ``calls`` of them, to give all outputs of ``steps`` steps."""

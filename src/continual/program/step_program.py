@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NotStreamable, ShapeMismatch, StateMismatch
+from ..errors import ShapeMismatch, StateMismatch
 from ..inputs import frame_of
 from ..module import CoModule
 from ..state import Frame, Wire, frames, rewire
@@ -65,15 +65,8 @@ class StepProgram:
         self._seen = 0
 
     def _plan(self, chunk: int | None, flush: bool) -> Planned:
-        if self.net.training:
-            self._refuse_training()
         with torch.no_grad():
             return planned(self.net, self.frame, chunk, flush=flush, fused=self.backend in ("inductor", "aot"))
-
-    def _refuse_training(self) -> None:
-        raise NotStreamable(
-            f"co.compile: {type(self.net).__name__} is in training mode, and programs are for inference. Call net.eval()"
-        )
 
     @property
     def device(self) -> torch.device:
@@ -233,6 +226,9 @@ class StepProgram:
         """What the end of the stream after the steps so far would bring, stacked as ``forward_steps`` gives it; ``None`` if nothing.
 
         The stream goes on as if it had not been asked.
+
+        Raises:
+            ShapeMismatch: branches of the network differ in length for so many steps, and ``forward`` refuses such a clip.
         """
         if self._seen == 0:
             return None

@@ -328,6 +328,8 @@ class StreamBatch:
 
         Raises:
             KeyError: there is no such stream open.
+            ShapeMismatch: the stream can't end after so many steps: branches of the network differ in length there, and ``forward``
+                refuses such a clip.
         """
         own, program = self._stream(stream), self._program
         if own.steps == 0:

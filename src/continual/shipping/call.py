@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ExportError
+from ..errors import ExportError, NotStreamable
 from ..graph.twin import GraphModule
 from ..module import CoModule
 from ..program.layouts import arrived, departed
 from ..program.pace import FAR
 from ..program.planning import planned
 from ..program.rhythm import Totals
+from ..program.rows import FEW
 from ..state import Frame
 from .metadata import CALLS, Metadata, Port
 
@@ -53,10 +54,12 @@ class Call(nn.Module):
         self._ports = _inputs_of(net, len(given))
         steps = [_with_rows(x, self.rows, own) for x, own in zip(given, self._ports, strict=True)]
         frame = Frame.of(arrived(net, tuple(steps), chunk=False))
-        with torch.no_grad():
-            self.planned = planned(
-                net, frame, chunk, flush=flush, fused=fused, few=0 if batch is None else 4, flat=flat, located=True
-            )
+        few = 0 if batch is None else FEW
+        try:
+            with torch.no_grad():
+                self.planned = planned(net, frame, chunk, flush=flush, fused=fused, few=few, flat=flat, located=True)
+        except (NotStreamable, ValueError) as error:
+            raise type(error)(str(error).replace("co.compile:", "co.export:")) from error
         self.net, self.chunk = net, self.planned.plan.chunk
         self._steps = steps
         self._other_than_zero: list[int] = []
@@ -97,6 +100,13 @@ class Call(nn.Module):
         calls = torch.zeros(self.rows, dtype=torch.int64, device=chunks[0].device)
         states = [torch.zeros(self.rows, *h.shape, dtype=h.dtype, device=h.device) for h in self.planned.plan.held]
         return [*chunks, *([calls.clone()] if self.flush else []), calls, *states]
+
+    def noise(self, steps: int) -> list[Tensor]:
+        """A random clip of the inputs, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        frames = -(-max(steps, 2 * int(self.planned.net.receptive_field)) // self.chunk) * self.chunk
+        chunks = [_chunk(x, frames, time) for x, (time, _) in zip(self._steps, self._ports, strict=True)]
+        return [torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x for x in chunks]
 
     def row_dims(self) -> list[int | None]:
         """Which dimension of each input is that of rows."""

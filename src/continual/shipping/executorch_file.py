@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import dataclasses
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,30 @@ from torch import Tensor
 from ..errors import ArtefactMismatch, ExportError
 from .call import Call
 from .culprit import culprit
+from .int8 import Calibration, quantised_program
 from .metadata import KEY, Metadata
-from .needs import package
+from .needs import package, quiet
 from .runner import _zeros
 
 METHOD = "forward"
 
 
-def write(call: Call, path: Path, metadata: Metadata) -> None:
+def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibration] | None = None) -> None:
     """Lower a call and write the program."""
-    exir = package("executorch.exir", "executorch", "co.export")
-    partitioner = package("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch", "co.export")
-    program = call.exported()
-    with warnings.catch_warnings(), _quiet():
+    with quiet():
+        exir = package("executorch.exir", "executorch", "co.export")
+        partitioner = package("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch", "co.export")
+        folding = package("executorch.exir.passes.constant_prop_pass", "executorch", "co.export")
+    if int8 is None:
+        program = call.exported()
+    else:
+        program, cost = quantised_program(call, int8[0], metadata, int8[1])
+        metadata = dataclasses.replace(metadata, quantised=cost)
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
         try:
+            if int8 is None:
+                program = folding.constant_prop_pass(program)  # XNNPACK takes layers whose weights are constants
             lowered = exir.to_edge_transform_and_lower(
                 program, partitioner=[partitioner.XnnpackPartitioner()], constant_methods={KEY: metadata.to_json()}
             )
@@ -41,23 +48,10 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
     path.write_bytes(made.buffer)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the runtime's native code writes to the standard error of the process."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
-
-
 def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     """The metadata of a program, and what opens rows of it."""
-    runtime = package("executorch.runtime", "executorch", "co.load")
-    with _quiet():
+    with quiet():
+        runtime = package("executorch.runtime", "executorch", "co.load")
         try:
             program = runtime.Runtime.get().load_program(path.read_bytes())
             names = program.method_names

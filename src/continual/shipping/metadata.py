@@ -66,7 +66,8 @@ class Metadata:
         rate: steps per second, if known.
         converted: whether the network has the layout of a module that was converted.
         unbounded: whether outputs depend on all steps before them.
-        quantised: what of it is in 8 bits, and how that was found; empty for nothing.
+        quantised: of an 8-bit network ``mode``, ``by`` what it was made, and what it costs: the ``largest`` difference of an output,
+            relative to the largest output, the signal-to-noise ratio ``snr_db``, and what that was measured ``on``; ``None`` for others.
         format_version, package_version: of what wrote the file.
     """
 
@@ -90,7 +91,7 @@ class Metadata:
     converted: bool
     unbounded: bool
     package_version: str
-    quantised: str = ""
+    quantised: dict[str, Any] | None = None
     format_version: int = VERSION
 
     @property

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ExportError
@@ -21,3 +24,16 @@ def package(name: str, extra: str, who: str) -> Any:
             return importlib.import_module(name)
     except ImportError as error:
         raise ExportError(f"{who} needs the package {name}: pip install 'continual[{extra}]' ({error})") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what the runtime's native code writes to the standard error of the process."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)

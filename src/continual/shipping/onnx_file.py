@@ -12,14 +12,19 @@ from torch import Tensor
 from ..errors import ArtefactMismatch, ExportError
 from .call import Call
 from .culprit import culprit
+from .int8 import Calibration, quantise_onnx
 from .metadata import END, KEY, VALID, Metadata, Port
 from .needs import package
 from .runner import _zeros
 
 
-def write(call: Call, path: Path, metadata: Metadata, opset: int | None = None) -> None:
+def write(
+    call: Call, path: Path, metadata: Metadata, opset: int | None = None, int8: tuple[str, Calibration] | None = None
+) -> None:
     """Write a call as an ONNX model."""
     package("onnxscript", "onnx", "co.export")
+    if any(t.dtype == torch.bfloat16 for t in call.example()):
+        raise ExportError("co.export: onnxruntime has no kernels for bfloat16 on CPU. Export to 'pt2', or in float32")
     program = call.exported()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -33,6 +38,8 @@ def write(call: Call, path: Path, metadata: Metadata, opset: int | None = None) 
     model.producer_name, model.producer_version = "continual", metadata.package_version
     _rename(model, metadata)
     found.save(str(path))
+    if int8 is not None:
+        quantise_onnx(path, *int8)
 
 
 def _rename(model: Any, metadata: Metadata) -> None:
@@ -51,7 +58,6 @@ def _rename(model: Any, metadata: Metadata) -> None:
 
 _NUMPY = {"float32": "float32", "float64": "float64", "float16": "float16", "int64": "int64", "int32": "int32", "int16": "int16"}
 _NUMPY |= {"int8": "int8", "uint8": "uint8", "bool": "bool_"}
-BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16, which numpy has not
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
@@ -124,4 +130,4 @@ class OnnxRows:
 def _element(t: Tensor) -> Any:
     import numpy as np
 
-    return BFLOAT16 if t.dtype == torch.bfloat16 else getattr(np, _NUMPY[str(t.dtype).removeprefix("torch.")])
+    return getattr(np, _NUMPY[str(t.dtype).removeprefix("torch.")])

@@ -22,6 +22,8 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         raise ExportError(
             f"co.export: the path of an OpenVINO model ends with .xml, not {path.suffix!r}; the weights go beside it"
         )
+    if any(t.dtype == torch.bfloat16 for t in call.example()):
+        raise ExportError("co.export: OpenVINO's arrays have no bfloat16. Export to 'pt2', or in float32")
     ov = package("openvino", "openvino", "co.export")
     program = call.exported()
     with warnings.catch_warnings():

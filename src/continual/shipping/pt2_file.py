@@ -61,13 +61,12 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     """The metadata of a package, and what opens rows of it."""
     try:
         with zipfile.ZipFile(path) as archive:
-            found = archive.testzip()
+            if found := archive.testzip():
+                raise zipfile.BadZipFile(f"{found} in it is not what was written")
             name = next((n for n in archive.namelist() if n.endswith(f"/extra/{ENTRY}")), None)
             text = None if name is None else archive.read(name).decode()
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError, EOFError) as error:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged: {error}") from error
-    if found is not None:
-        raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged: {found} in it is not what was written")
     if text is None:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is an archive, but not one that co.export wrote: it has no {ENTRY}")
     metadata = Metadata.from_json(text, path)

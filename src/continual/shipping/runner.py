@@ -69,7 +69,7 @@ class Runner:
         self.receptive_field, self.delay, self.stride = metadata.receptive_field, metadata.delay, (metadata.stride,)
         self.chunk, self.batch, self.rate = metadata.chunk, metadata.batch, metadata.rate
         self.unbounded_memory = metadata.unbounded
-        self._rhythm, self._structure = metadata.rhythm, metadata.structure
+        self.timing, self._structure = metadata.rhythm, metadata.structure
         self._times, self._times_in = [p.time or 0 for p in metadata.outputs], [p.time for p in metadata.inputs]
         self._shapes = [_without(p.shape, p.time) for p in metadata.inputs]
         self._dtypes = [getattr(torch, p.dtype) for p in metadata.inputs]
@@ -115,7 +115,8 @@ class Runner:
             The outputs stacked in time, or ``None`` if there are none.
 
         Raises:
-            ShapeMismatch: a chunk of another shape or dtype, or with another number of rows than the stream.
+            ShapeMismatch: a chunk of another shape or dtype, or with another number of rows than the stream; an end at a length at which
+                branches of the network differ, as ``forward`` refuses it.
             ExportError: ``pad_end`` of a file without ``end``.
         """
         if pad_end and not self.metadata.flush:
@@ -123,6 +124,9 @@ class Runner:
                 "runner: this file was exported with flush=False: its streams have no end, and pad_end is not possible"
             )
         chunks, batch = self._checked(x, chunk=True)
+        if pad_end:
+            frames = next(c.shape[t] for c, t in zip(chunks, self._times_in, strict=True) if t is not None)
+            self.timing.totals(self._seen + frames)  # refuses lengths that have no end
         with self._aside() if not update_state else self._all_or_nothing():
             found = self._taken(chunks, batch)
             if pad_end and self._seen:
@@ -147,9 +151,9 @@ class Runner:
                 torch.zeros(p.sized(batch), dtype=d) for p, d in zip(self.metadata.inputs, self._dtypes, strict=True)
             ]
             self._batch = batch
-        rhythm, chunk, found, at = self._rhythm, self.chunk, [], 0
+        rhythm, chunk, found, at = self.timing, self.chunk, [], 0
         while at < frames:
-            slot = (self._seen - rhythm.start) % chunk
+            slot = (self._seen - rhythm.begin) % chunk
             count = min(frames - at, chunk - slot)
             piece = [x if t is None else x.narrow(t, at, count) for x, t in zip(chunks, self._times_in, strict=True)]
             if count < chunk or None in self._times_in:
@@ -178,7 +182,7 @@ class Runner:
 
     def _ended(self) -> list[list[Tensor]]:
         """What the end of the stream brings, call by call. Frames after the end may hold anything."""
-        rhythm, end = self._rhythm, self._seen
+        rhythm, end = self.timing, self._seen
         calls, found = rhythm.calls(end), []
         assert self._buffers is not None
         for call in range(calls, calls + rhythm.calls_to_end(calls, end)):

@@ -16,6 +16,7 @@ from ..exporting import check_path
 from ..module import CoModule
 from ..program.pace import FAR
 from .call import Call
+from .int8 import FORMATS, MODES, Calibration
 from .metadata import Metadata, Port
 
 FAR_IN_32_BITS = 1 << 30  # OpenVINO's CPU computes whole numbers in 32 bits
@@ -30,17 +31,22 @@ def write(
     batch: int | None = None,
     flush: bool = True,
     rate: float | None = None,
+    int8: str | None = None,
+    calibration: Any = None,
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     **options: Any,
 ) -> Path:
     """As :func:`continual.export`; with names for inputs and outputs, and options of the format."""
     check_path(path)
+    _check_int8(format, int8, calibration)
     if format == "executorch" and batch is None:
         first = step[0] if isinstance(step, (list, tuple)) else step
         batch = first.shape[0]
     far = FAR_IN_32_BITS if format == "openvino" else FAR
     call = Call(net, step, chunk, batch, flush, fused=format == "pt2", flat=format == "executorch", far=far)
     metadata = _named(call.metadata(format, rate), *names)
+    if int8 is not None:
+        options["int8"] = (int8, Calibration(net, calibration, call))
     folder = Path(tempfile.mkdtemp(prefix=".continual-", dir=path.parent))
     try:
         importlib.import_module(f".{format}_file", __package__).write(call, folder / path.name, metadata, **options)
@@ -51,6 +57,28 @@ def write(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def _check_int8(format: str, int8: str | None, calibration: Any) -> None:
+    """Refuse what can't be quantised.
+
+    Raises:
+        ExportError: a format without tools for it; no clip for static ranges.
+        ValueError: an unknown mode.
+    """
+    if int8 is None:
+        return
+    if int8 not in MODES:
+        raise ValueError(f"co.export: int8 is one of {', '.join(map(repr, MODES))}, or None, not {int8!r}")
+    if format not in FORMATS:
+        reason = (
+            "OpenVINO's tool for it is another package (nncf)"
+            if format == "openvino"
+            else "torch's compiler has no 8-bit kernels of ours"
+        )
+        raise ExportError(f"co.export: no 8-bit networks in format {format!r}: {reason}. Use {' or '.join(map(repr, FORMATS))}")
+    if int8 == "static" and calibration is None:
+        raise ExportError("co.export: int8='static' measures ranges on a clip: give one of real data as calibration=…")
 
 
 def _named(metadata: Metadata, inputs: Sequence[str], outputs: Sequence[str]) -> Metadata:

@@ -1,0 +1,155 @@
+"""Exported networks: ``python -m benchmarks.exports`` checks every network in every format over 1,000 steps, and times a step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import continual as co
+from tests.shipping.networks import FORMATS, NETWORKS
+
+from . import report
+from .measure import Effort
+from .timing import Candidate, Local, alternate, conditions
+
+STEPS = 1000
+ALLOWED = 1e-5
+
+LEGEND = """\
+In each cell: the largest difference from the clip network over 1,000 steps from a cold start, relative to its largest output; and the
+time of a step through `co.load(path).forward_step` in µs, with its ratio to the eager `forward_step` of the same network (above 1: faster
+than eager). For networks with strides a step is the mean over a chunk. *compiled*: `co.compile(net, step, backend="aot")`. Batch 1,
+float32, one thread, medians of alternating runs, every format in a process of its own beside eager and compiled."""
+
+
+def difference(net: Any, runner: Any, clip: Tensor) -> float:
+    """The largest relative difference of a stream from the clip."""
+    with torch.no_grad():
+        y = net.forward_steps(clip, update_state=False)
+        found = [out for frame in clip.unbind(2) if (out := runner.forward_step(frame)) is not None]
+    several = runner.metadata.per_call > 1
+    got = torch.cat(found, 2) if several else torch.stack(found, 2)
+    if got.shape != y.shape:
+        raise ArithmeticError(f"{tuple(got.shape)} outputs instead of {tuple(y.shape)}")
+    return float((got - y).abs().max() / y.abs().max().clamp(min=1.0))
+
+
+def cell(name: str, format: str, effort: Effort) -> dict[str, float]:
+    """One network in one format: export, parity, times in µs. Runs in a process of its own."""
+    case = NETWORKS[name]
+    net, step = case.net(), case.step()
+    with tempfile.TemporaryDirectory() as folder, conditions(1), torch.inference_mode(False), torch.no_grad():
+        start = time.perf_counter()
+        path = co.export(net, step, Path(folder) / f"net{FORMATS[format]}", format=format)
+        took = time.perf_counter() - start
+        runner = co.load(path, threads=1)
+        clip = case.clip(STEPS)
+        off = difference(net, runner, clip)
+        program = co.compile(net, step, backend="aot")
+        frames = [f.contiguous() for f in clip[:, :, : runner.chunk].unbind(2)]
+
+        def many(call: Any) -> Any:
+            def run() -> None:
+                for frame in frames:
+                    call(frame)
+
+            return run
+
+        for frame in clip[:, :, : net.receptive_field + runner.chunk].unbind(2):
+            net.forward_step(frame), program.step(frame)
+        calls: list[Candidate] = [
+            Local(n, many(c)) for n, c in ((format, runner.forward_step), ("eager", net.forward_step), ("compiled", program.step))
+        ]
+        timings = alternate(calls, effort.rounds, effort.min_block)
+        times = {c.name: 1e6 * timings.stats(c.name).median / len(frames) for c in calls}
+        size = sum(p.stat().st_size for p in Path(folder).iterdir())
+        return {
+            "off": off,
+            "step": times[format],
+            "eager": times["eager"],
+            "compiled": times["compiled"],
+            "ratio": timings.ratio("eager", format).median,
+            "to_compiled": timings.ratio("compiled", format).median,
+            "export": took,
+            "bytes": size,
+        }
+
+
+def apart(name: str, format: str, quick: bool) -> dict[str, Any]:
+    """The same in a process of its own; or why it could not be done."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.exports", "--one", name, format, *(["--quick"] if quick else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        said = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        return {"failed": said[-1] if said else f"exit status {done.returncode}"}
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+def table(found: dict[str, dict[str, dict[str, Any]]], formats: Sequence[str]) -> str:
+    """The rows of all networks, as the part of a page."""
+    rows = []
+    for name, by_format in found.items():
+        good = [c for c in by_format.values() if "failed" not in c]
+        eager, compiled = (f"{sorted(c[k] for c in good)[len(good) // 2]:.0f}" if good else "-" for k in ("eager", "compiled"))
+        cells = []
+        for format in formats:
+            c = by_format[format]
+            cells.append(f"**{c['failed']}**" if "failed" in c else f"{c['off']:.0e}, {c['step']:.0f} µs ({c['ratio']:.1f}×)")
+        rows.append([name, eager, compiled, *cells])
+    return report.table(["network", "eager, µs", "compiled, µs", *formats], rows) + "\n\n" + LEGEND
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m benchmarks.exports", description="Exported networks: parity and speed.")
+    line.add_argument("--only", metavar="PATTERN", help="networks by a part of the name or a shell pattern")
+    line.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), help="default: all")
+    line.add_argument("--quick", action="store_true", help="3 rounds of short blocks")
+    line.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'exports' of a page")
+    line.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    line.add_argument("--one", nargs=2, metavar=("NETWORK", "FORMAT"), help=argparse.SUPPRESS)
+    return line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and print the table in Markdown."""
+    args = parser().parse_args(argv)
+    if args.one:
+        print(json.dumps(cell(*args.one, Effort(3, 0.002) if args.quick else Effort())))
+        return 0
+    chosen = [n for n in NETWORKS if not args.only or args.only in n or fnmatch(n, args.only)]
+    if not chosen:
+        parser().error(f"no network matches {args.only!r}; there are: {', '.join(NETWORKS)}")
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    with report.progress(len(chosen) * len(args.formats)) as advance:
+        for name in chosen:
+            for format in args.formats:
+                advance(f"{name}, {format}")
+                found.setdefault(name, {})[format] = apart(name, format, args.quick)
+    text = table(found, args.formats)
+    print(text)
+    if args.markdown:
+        report.write_markdown(args.markdown, "exports", text)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1))
+    bad = [(n, f) for n, row in found.items() for f, c in row.items() if "failed" in c or c["off"] > ALLOWED]
+    for name, format in bad:
+        print(f"{name}, {format}: {found[name][format]}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

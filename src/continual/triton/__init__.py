@@ -1,0 +1,5 @@
+"""Networks as models of NVIDIA's Triton Inference Server."""
+
+from .repository import write_repository
+
+__all__ = ["write_repository"]

@@ -1,0 +1,43 @@
+"""What test_openvino.py runs in a process of its own: OpenVINO has crashed in long ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import continual as co
+from tests.shipping.artefacts import file, network
+from tests.shipping.networks import NETWORKS
+from tests.shipping.test_files import Bessel
+from tests.shipping.test_parity import assert_close, clip_outputs, streamed
+
+IN_CI = ("demo", "resnet stage")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_thousand_steps(name: str, request: pytest.FixtureRequest):
+    if name not in IN_CI:
+        request.getfixturevalue("long")
+    clip = NETWORKS[name].clip(1000)
+    assert_close(streamed(co.load(file(name, "openvino"), threads=1), clip), clip_outputs(name, clip))
+
+
+def test_the_contract():
+    runner = co.load(file("resnet stage", "openvino"), threads=1)
+    assert co.verify(runner, NETWORKS["resnet stage"].clip(48, batch=2), reference=network("resnet stage"), splits=2).passed
+
+
+def test_damaged_files(tmp_path: Path):
+    text = file("demo", "openvino").read_text()
+    for content in (text[: len(text) // 2], text.replace("continual", "other")):
+        (tmp_path / "cut.xml").write_text(content)
+        with pytest.raises(co.ArtefactMismatch, match="co.load"):
+            co.load(tmp_path / "cut.xml")
+
+
+def test_an_operation_that_it_has_not(tmp_path: Path):
+    net = co.Sequential(co.Conv1d(2, 4, 3), Bessel()).eval()
+    with pytest.raises(co.ExportError, match=r"it has nothing for `aten\.special_i0e\.default`, which 1 \(Bessel\) computes"):
+        co.export(net, torch.zeros(1, 2), tmp_path / "net.xml", format="openvino")
