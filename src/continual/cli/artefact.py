@@ -101,7 +101,7 @@ def data_of(path: Path, metadata: Metadata) -> dict[str, Any]:
         "batch": metadata.batch,
         "flush": metadata.flush,
         "rate": metadata.rate,
-        "quantised": metadata.quantised or None,
+        "quantised": metadata.quantised,
         "package_version": metadata.package_version,
         "format_version": metadata.format_version,
     }
@@ -149,8 +149,9 @@ def _lines(data: dict[str, Any], format: Format) -> Iterator[tuple[str, str]]:
     yield "streams may end", "yes" if data["flush"] else "no"
     if data["rate"] is not None:
         yield "rate", f"{data['rate']:g} steps per second"
-    if data["quantised"] is not None:
-        yield "in 8 bits", data["quantised"]
+    if (found := data["quantised"]) is not None:
+        cost = f"off by {found['largest']:.1e} of the largest output at most ({found['snr_db']} dB), on {found['on']}"
+        yield "in 8 bits", f"{found['mode']}, by {found['by']}: {cost}"
 
 
 def _shown(port: dict[str, Any]) -> str:

@@ -127,7 +127,7 @@ def _write(options: Options, net: Any, step: Any, format: str) -> None:
     except ValueError as error:
         if options.chunk is None or isinstance(error, co.ContinualError):
             raise
-        raise BadInput(f"--chunk {options.chunk}: {str(error).removeprefix('co.compile: ')}") from error
+        raise BadInput(f"--chunk {options.chunk}: {str(error).removeprefix('co.export: ')}") from error
 
 
 def _check(options: Options, made: Subject, net: Any, runner: Any, length: int, stage: Stages) -> Checked:
