@@ -125,6 +125,40 @@ class Frames:
         self.held = None
 
 
+class Gathers(Frames):
+    """The same, but steps wait until there are ``size`` of them; it says that it gathers ``chunk``."""
+
+    delay = 2
+
+    def __init__(self, size: int, chunk: int) -> None:
+        super().__init__()
+        self.size, self.chunk = size, chunk
+
+    def forward_steps(self, x: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None:
+        clock, last = (0, torch.zeros(len(x), 2, 2 + self.size)) if self.held is None else self.held
+        if x.ndim != 3 or x.shape[:2] != last.shape[:2] or x.dtype != torch.float32:
+            raise co.ShapeMismatch(f"a chunk is (B, 2, T), got {tuple(x.shape)}")
+        frames, seen = torch.cat((last, x), 2), clock + x.shape[2]
+        if update_state and seen:
+            self.held = seen, frames[:, :, -last.shape[2] :].clone()
+        first = max(0, clock // self.size * self.size - 2)
+        stop = (seen if pad_end else seen // self.size * self.size) - 2
+        before = last.shape[2] - clock
+        return _mean_of_three(frames[:, :, first + before : stop + before + 2]) if stop > first else None
+
+    def forward_step(self, x: Tensor, update_state: bool = True) -> Tensor | None:
+        return self.forward_steps(x.unsqueeze(-1), update_state=update_state)
+
+
+def test_outputs_may_wait_for_the_end_of_a_chunk_and_no_longer() -> None:
+    clip = torch.randn(2, 2, 18)  # ends in the middle of a chunk
+    report = co.verify(Gathers(4, chunk=4), clip, _mean_of_three)
+    assert {c.name: c.detail for c in report.checks}["delay"] == "2, and 1 in a chunk of 4"
+    for size, chunk in ((4, 1), (8, 4)):
+        report = co.verify(Gathers(size, chunk), clip, _mean_of_three, raise_on_fail=False)
+        assert {c.name for c in report.failures} == {"delay", "no output late, none early"}
+
+
 def _mean_of_three(x: Tensor) -> Tensor:
     return nn.functional.avg_pool1d(x, 3, 1)
 

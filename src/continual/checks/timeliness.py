@@ -44,7 +44,7 @@ def delay(t: Trial) -> str:
         raise Skipped(f"delay says {says}, the clip has only {t.length} steps")
     if not says < first <= says + t.chunk:
         raise Broken(f"delay says {says}, so the first output should come with input {says + 1}; it came with input {first}")
-    return f"{says}"
+    return f"{says}" if first == says + 1 else f"{says}, and {first - says - 1} in a chunk of {t.chunk}"
 
 
 @contract(3, "counts as timing says")
@@ -108,7 +108,7 @@ def needed_inputs(t: Trial) -> str:
     if unseen:
         raise Skipped(f"none early; whether any is late can't be told because of {unseen}")
     for n, must in due:
-        if sent[min(n + t.chunk - 1, t.length)] < must:
+        if n + t.chunk - 1 <= t.length and sent[n + t.chunk - 1] < must:
             when = _first_with(sent, sent[n])
             raise Broken(
                 f"output {sent[n]} was held back: known after {n} inputs, "

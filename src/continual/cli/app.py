@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import bench, networks, zoo
+from . import artefact, bench, networks, zoo
+from . import export as exporting
 from . import run as videos
 from .demo import Options, run
 from .recording import BadRecording
@@ -76,15 +77,14 @@ Target = Annotated[
         "class that gives one. The current folder is searched first.",
     ),
 ]
-Clips = Annotated[
-    list[str],
-    typer.Option(
-        "--clip",
-        metavar="SIZES",
-        show_default=False,
-        help="Sizes of a random example clip, such as 1,3,16,112,112 (batch, channels, time, space). Again for each further input.",
-    ),
-]
+_CLIP = typer.Option(
+    "--clip",
+    metavar="SIZES",
+    show_default=False,
+    help="Sizes of a random example clip, such as 1,3,16,112,112 (batch, channels, time, space). Again for each further input.",
+)
+Clips = Annotated[list[str], _CLIP]
+ClipsOfOwn = Annotated[list[str] | None, _CLIP]
 Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="An argument for the factory, as a Python value. As often as needed."),
@@ -110,6 +110,9 @@ Pooling = Annotated[
         metavar="window|frame",
         help="What stands for a mean over the whole clip inside the network: a window of the example's length, or each frame alone.",
     ),
+]
+Weights = Annotated[
+    Path | None, typer.Option("--pretrained", metavar="FILE", help="Published weights. Without them they are random.")
 ]
 
 
@@ -184,6 +187,75 @@ def summary(
     networks.summary(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), rate)
 
 
+@app.command()
+def export(
+    target: Annotated[
+        str,
+        typer.Argument(
+            show_default=False,
+            help="A network of the zoo, as `continual models list` names it; or your own, as package.module:factory or "
+            "path/to/file.py:factory, with --clip.",
+        ),
+    ],
+    path: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="What to write; it is replaced.")],
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="onnx|pt2|executorch|openvino", help="Default: by the file's ending: .onnx, .pt2, .pte or .xml."),
+    ] = None,
+    clip: ClipsOfOwn = None,
+    arg: Arguments = None,
+    dtype: Dtypes = None,
+    high: High = None,
+    seed: Seed = 0,
+    time_dim: TimeDim = None,
+    time_pooling: Pooling = None,
+    classes: zoo.Classes = None,
+    input_size: zoo.InputSize = None,
+    pretrained: Weights = None,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Steps per call. Default: as few as the strides allow.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Streams per call. Default: any number; for ExecuTorch those of the example."),
+    ] = None,
+    flush: Annotated[bool, typer.Option("--flush/--no-flush", help="Whether streams may end.")] = True,
+    rate: Annotated[
+        float | None, typer.Option(metavar="FPS", help="Steps per second, for the file's metadata. Default: the zoo's.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Load the file, verify the contract on it, and stream through it and the network.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help=f"For --check: how many to stream. Default: {exporting.STEPS}.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
+) -> None:
+    """Write a network as a file that streams in a runtime without this library: ONNX, AOTInductor, ExecuTorch or OpenVINO.
+
+    A network that is not streaming yet is converted. With --check the exit status is 1 if the file differs from the network.
+
+    Example: `continual export my_project.models:build denoiser.onnx --clip 1,1,400 --rate 360 --check`
+    """
+    own = _options(target, clip or [], arg, dtype, high, seed, time_dim, time_pooling)
+    options = exporting.Options(own, path, format, chunk, batch, flush, rate, classes, input_size, pretrained, check, steps, json)
+    exporting.export(options)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="What `continual export` wrote.")],
+    json: zoo.AsJson = False,
+) -> None:
+    """Show what an exported file is: inputs, outputs, states, delay. Its format's runtime has to be installed.
+
+    Files ending in .pt2 and .pte are programs: open none that you would not run.
+
+    Example: `continual inspect denoiser.onnx`
+    """
+    artefact.inspect(path, json)
+
+
 zoo.models.command()(bench.bench)
 app.add_typer(zoo.models, name="models")
 
@@ -197,9 +269,7 @@ def run_video(
             metavar="FILE|camera", show_default=False, help="A video file, camera, or camera: and a device (/dev/video1)."
         ),
     ],
-    pretrained: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Published weights. Without them they are random.")
-    ] = None,
+    pretrained: Weights = None,
     labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The names of the classes, one a line.")] = None,
     classes: zoo.Classes = None,
     input_size: zoo.InputSize = None,

@@ -37,8 +37,13 @@ def clips_of(net: nn.Module, shapes: Sequence[str], dtypes: Sequence[str], high:
     floats = [d for d in wanted if d.is_floating_point]
     if floats and floats[0] != own.dtype:
         net.to(floats[0])
-    below = high or min((m.num_embeddings for m in net.modules() if isinstance(m, nn.Embedding)), default=2)
-    return [_random(_shape(text), dtype, below, generator).to(own.device) for text, dtype in zip(shapes, wanted, strict=True)]
+    below = high or highest(net)
+    return [random(_shape(text), dtype, below, generator).to(own.device) for text, dtype in zip(shapes, wanted, strict=True)]
+
+
+def highest(net: nn.Module) -> int:
+    """What integers are drawn below, if nobody says: the size of the smallest embedding, or 2."""
+    return min((m.num_embeddings for m in net.modules() if isinstance(m, nn.Embedding)), default=2)
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -60,7 +65,8 @@ def _dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def _random(shape: tuple[int, ...], dtype: torch.dtype, high: int, generator: torch.Generator) -> Tensor:
+def random(shape: Sequence[int], dtype: torch.dtype, high: int, generator: torch.Generator) -> Tensor:
+    """Numbers of a normal distribution; integers from 0 to below ``high``."""
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, high if dtype != torch.bool else 2, shape, generator=generator).to(dtype)

@@ -137,17 +137,18 @@ def verify(options: Options, tolerance: float | None, splits: int) -> None:
             raise BadInput(f"--tolerance {tolerance}: give a number from 0 up")
         made = subject(options, "verify")
         with _busy("converting"):
-            net = _streaming(made, options)
+            net = streaming(made, options)
         reference = None if net is made.net else made.net
         clip = made.clip if len(made.clips) == 1 else list(made.clips)
         with _busy("checking the contract"):
             report = co.verify(net, clip, reference, splits=splits, tolerance=tolerance, raise_on_fail=False, seed=options.seed)
-        _print(report)
+        print_report(report)
         if not report.passed:
             raise typer.Exit(1)
 
 
-def _print(report: Report) -> None:
+def print_report(report: Report) -> None:
+    """Print the table of checks, and the verdict."""
     passed, skipped, failed = (sum(c.outcome == o for c in report.checks) for o in ("passed", "skipped", "failed"))
     table = Table("", "point", "check", "", "measured", title=Text(report.subject, "bold"), title_justify="left")
     for check in report.checks:
@@ -164,19 +165,33 @@ def _print(report: Report) -> None:
 def summary(options: Options, rate: float | None) -> None:
     """Print what every module costs."""
     with one_line("summary"):
-        if rate is not None and not 0 < rate < float("inf"):
-            raise BadInput(f"--rate {rate}: give steps per second, above 0")
+        check_rate(rate)
         made = subject(options, "summary")
         with _busy("converting"):
-            net = _streaming(made, options)
-        dim = options.time_dim if options.time_dim is not None else getattr(net, "time_dim", 2)
-        if short := [tuple(c.shape) for c in made.clips if c.ndim <= dim]:
-            raise BadInput(f"--clip {short[0]}: there is no dim {dim}, which is time; give (batch, channels, time, space)")
-        steps = [clip.select(dim, 0) for clip in made.clips]
-        typer.echo(str(co.summary(net, steps[0] if len(steps) == 1 else steps, clip_length=made.clips[0].shape[dim], rate=rate)))
+            net = streaming(made, options)
+        step, length = step_of(net, made.clips)
+        typer.echo(str(co.summary(net, step, clip_length=length, rate=rate)))
 
 
-def _streaming(made: Subject, options: Options) -> Any:
+def check_rate(rate: float | None) -> None:
+    """Refuse what is no number of steps per second."""
+    if rate is not None and not 0 < rate < float("inf"):
+        raise BadInput(f"--rate {rate}: give steps per second, above 0")
+
+
+def step_of(net: Any, clips: list[Tensor]) -> tuple[Any, int]:
+    """The first step of clips, a list for several, and how many steps they have."""
+    dims = getattr(net, "time_dims", None) or (getattr(net, "time_dim", 2),) * len(clips)
+    if len(dims) != len(clips):
+        raise BadInput(f"the network takes {len(dims)} inputs: give --clip as often, not {len(clips)} times")
+    if short := [(tuple(c.shape), dim) for c, dim in zip(clips, dims, strict=True) if dim is not None and c.ndim <= dim]:
+        raise BadInput(f"--clip {short[0][0]}: there is no dim {short[0][1]}, which is time; give (batch, channels, time, space)")
+    steps = [c if dim is None else c.select(dim, 0) for c, dim in zip(clips, dims, strict=True)]
+    length = next(c.shape[dim] for c, dim in zip(clips, dims, strict=True) if dim is not None)
+    return steps[0] if len(steps) == 1 else steps, length
+
+
+def streaming(made: Subject, options: Options) -> Any:
     """The network itself, or its streaming twin."""
     if isinstance(made.net, co.CoModule):
         if options.conversion:

@@ -20,9 +20,9 @@ import continual as co
 from ..models import Card, Model
 from .live import Board, Facts, Lines, Prediction
 from .networks import one_line
-from .target import BadInput
+from .target import BadInput, check_file
 from .video import Picker, Picture, Video, frames_for, prepared
-from .zoo import built, card_of, threads
+from .zoo import built, card_of, say_random, threads
 
 RATE = 30  # frames per second of the videos that networks were trained with
 
@@ -88,8 +88,7 @@ def _run(options: Options) -> None:
     classes = options.classes or card.classes
     read = [p for p in (options.pretrained, options.labels) if p is not None]
     for path in read:
-        if not path.is_file():
-            raise BadInput(f"there is no file '{path}'" if not path.exists() else f"'{path}' is a folder; give a file")
+        check_file(path)
     labels = None if options.labels is None else labels_of(options.labels, classes, card.name)
     Lines.refuse(options.out, [*read, Path(options.video)])
     with ExitStack() as stack:
@@ -99,9 +98,7 @@ def _run(options: Options) -> None:
         pictures = video.pictures()
         first = next(pictures)  # what has no frames is refused before anything else is said
         if options.pretrained is None:
-            typer.echo(
-                "continual run: no --pretrained FILE: the weights are random, and what they predict means nothing", err=True
-            )
+            say_random("run")
         lines = stack.enter_context(closing(Lines(options.out)))
         _stream(Stream(options, net, video, itertools.chain([first], pictures), labels), lines)
 

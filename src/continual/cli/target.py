@@ -21,6 +21,16 @@ class BadInput(Exception):
     """What was given on the command line can't be used. The message is one line for people."""
 
 
+def check_file(path: Path) -> None:
+    """Refuse what is no file that can be read.
+
+    Raises:
+        BadInput: there is nothing, or a folder.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no file '{path}'" if not path.exists() else f"'{path}' is a folder; give a file")
+
+
 def load(target: str, arguments: Sequence[str] = ()) -> nn.Module:
     """The network that a target names.
 

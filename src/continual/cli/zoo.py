@@ -59,6 +59,13 @@ def built(name: str, classes: int | None, input_size: int | None, pretrained: st
             raise BadInput(str(error)) from error
 
 
+def say_random(command: str) -> None:
+    """Say that weights are random."""
+    typer.echo(
+        f"continual {command}: no --pretrained FILE: the weights are random, and what they predict means nothing", err=True
+    )
+
+
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
     """Compute with so many threads meanwhile."""
@@ -87,7 +94,7 @@ def list_models(json: AsJson = False) -> None:
     with one_line("models list"):
         cards = [co.models.describe(name) for name in co.models.list()]
         if json:
-            return typer.echo(_dumped([_known(card, card.input_size, card.classes) for card in cards]))
+            return typer.echo(dumped([_known(card, card.input_size, card.classes) for card in cards]))
         table = Table("name", "what it is", "a step", "classes", "of")
         table.columns[0].no_wrap = table.columns[2].no_wrap = True
         table.columns[3].justify = "right"
@@ -115,7 +122,7 @@ def describe(
         found = co.summary(net, torch.zeros(1, *net.step_shape), rate=card.rate)
         known = _known(card, input_size or card.input_size, classes or card.classes) | _cost(found)
         if json:
-            return typer.echo(_dumped(known | ({"layers": [_layer(r) for r in found.rows]} if layers else {})))
+            return typer.echo(dumped(known | ({"layers": [_layer(r) for r in found.rows]} if layers else {})))
         table = Table(title=Text(card.title, "bold"), title_justify="left", show_header=False)
         for title, value in _lines(card, known):
             table.add_row(Text(title), Text(value))
@@ -200,5 +207,6 @@ def _lines(card: Card, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "state", f"{known['state_bytes']:,} bytes a stream"
 
 
-def _dumped(data: Any) -> str:
+def dumped(data: Any) -> str:
+    """JSON, for people too."""
     return json.dumps(data, indent=2, ensure_ascii=False)

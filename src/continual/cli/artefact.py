@@ -1,0 +1,158 @@
+"""What an exported file is, for people and as JSON; `continual inspect`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import continual as co
+
+from ..shipping.metadata import END, VALID, Metadata, Port
+from .networks import one_line
+from .stages import Stages
+from .target import BadInput, check_file
+from .zoo import dumped
+
+SHOWN = 8  # states
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format, as people know it.
+
+    Attributes:
+        suffix: of its files.
+        title: its name.
+        needs: what has to be installed to run its files.
+        beside: a file that may lie beside one of its files and belong to it.
+        states: where the states are.
+    """
+
+    suffix: str
+    title: str
+    needs: str
+    beside: str = "{name}.data"
+    states: str = "inputs and outputs of every call"
+
+
+FORMATS = {
+    "onnx": Format(".onnx", "ONNX", "onnxruntime"),
+    "pt2": Format(".pt2", "AOTInductor package", "torch", states="changed in place by every call"),
+    "executorch": Format(".pte", "ExecuTorch program", "executorch"),
+    "openvino": Format(".xml", "OpenVINO model", "openvino", "{stem}.bin", "inside the model"),
+}
+
+
+def format_of(path: Path, format: str | None) -> str:
+    """The format that was asked for, or that of the path's suffix.
+
+    Raises:
+        BadInput: there is none of this name, or the suffix says nothing.
+    """
+    if format is None:
+        found = next((name for name, f in FORMATS.items() if f.suffix == path.suffix.lower()), None)
+        if found is None:
+            endings = ", ".join(f"{f.suffix} ({name})" for name, f in FORMATS.items())
+            raise BadInput(f"'{path}' does not say its format: end it in {endings}, or give --format")
+        return found
+    if format not in FORMATS:
+        raise BadInput(f"--format {format}: give {', '.join(FORMATS)}")
+    return format
+
+
+def inspect(path: Path, as_json: bool) -> None:
+    """Say what an exported file is."""
+    with one_line("inspect"):
+        check_file(path)
+        with Stages() as stage, stage("loading"):
+            metadata = co.load(path).metadata
+        typer.echo(dumped(data_of(path, metadata))) if as_json else show(path, metadata)
+
+
+def data_of(path: Path, metadata: Metadata) -> dict[str, Any]:
+    """What the metadata say, and the size of the file with what lies beside it; sizes of states for one stream."""
+    ends = [Port(END, (None,), "int64")] if metadata.flush else []
+    states = [{**_port(p), "bytes": _bytes(p)} for p in metadata.states]
+    return {
+        "file": str(path),
+        "bytes": _size(path, FORMATS[metadata.format]),
+        "format": metadata.format,
+        "needs": FORMATS[metadata.format].needs,
+        "network": metadata.network,
+        "inputs": [_port(p) for p in (*metadata.inputs, *ends)],
+        "outputs": [_port(p) for p in (*metadata.outputs, Port(VALID, (None, metadata.per_call), "bool"))],
+        "states": states,
+        "state_bytes": sum(s["bytes"] for s in states),
+        "receptive_field": metadata.receptive_field,
+        "unbounded": metadata.unbounded,
+        "delay": metadata.delay,
+        "delay_ms": None if metadata.rate is None else 1000 * metadata.delay / metadata.rate,
+        "stride": metadata.stride,
+        "chunk": metadata.chunk,
+        "batch": metadata.batch,
+        "flush": metadata.flush,
+        "rate": metadata.rate,
+        "quantised": metadata.quantised,
+        "package_version": metadata.package_version,
+        "format_version": metadata.format_version,
+    }
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)}
+
+
+def _bytes(port: Port) -> int:
+    """Of one stream."""
+    return math.prod(port.sized(1)) * getattr(torch, port.dtype).itemsize
+
+
+def _size(path: Path, format: Format) -> int:
+    beside = path.with_name(format.beside.format(name=path.name, stem=path.stem))
+    return sum(p.stat().st_size for p in (path, beside) if p.is_file())
+
+
+def show(path: Path, metadata: Metadata) -> None:
+    """Print it as a table."""
+    table = Table(title=Text(str(path), "bold"), title_justify="left", show_header=False)
+    for name, value in _lines(data_of(path, metadata), FORMATS[metadata.format]):
+        table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+def _lines(data: dict[str, Any], format: Format) -> Iterator[tuple[str, str]]:
+    yield "format", f"{format.title}, of continual {data['package_version']}"
+    yield "size", f"{data['bytes']:,} bytes"
+    yield "runs with", f"the package {data['needs']}"
+    yield "network", data["network"]
+    yield "inputs", "\n".join(_shown(p) for p in data["inputs"])
+    yield "outputs", "\n".join(_shown(p) for p in data["outputs"])
+    states = data["states"]
+    listed = [f"{_shown(s)}: {s['bytes']:,} bytes" for s in states[:SHOWN]]
+    more = [f"… and {len(states) - SHOWN} more (--json lists all)"] if len(states) > SHOWN else []
+    head = f"{len(states)} tensors, {data['state_bytes']:,} bytes a stream, {format.states}"
+    yield "states", "\n".join([head, *listed, *more])
+    yield "receptive field", "all steps so far" if data["unbounded"] else f"{data['receptive_field']} steps"
+    yield "delay", f"{data['delay']} steps" + ("" if data["delay_ms"] is None else f" = {data['delay_ms']:,.1f} ms")
+    yield "stride", str(data["stride"])
+    yield "chunk", f"{data['chunk']} steps a call"
+    yield "rows (B)", "any number" if data["batch"] is None else str(data["batch"])
+    yield "streams may end", "yes" if data["flush"] else "no"
+    if data["rate"] is not None:
+        yield "rate", f"{data['rate']:g} steps per second"
+    if (found := data["quantised"]) is not None:
+        cost = f"off by {found['largest']:.1e} of the largest output at most ({found['snr_db']} dB), on {found['on']}"
+        yield "in 8 bits", f"{found['mode']}, by {found['by']}: {cost}"
+
+
+def _shown(port: dict[str, Any]) -> str:
+    return f"{port['name']} {Port(port['name'], tuple(port['shape']), port['dtype'])}"
