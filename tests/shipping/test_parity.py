@@ -14,9 +14,8 @@ from tests.shipping.networks import FORMATS, NETWORKS
 
 STEPS, ALLOWED = 1000, 1e-5
 IN_CI = {  # the others take minutes: python -m benchmarks.exports makes them all
-    *((name, "onnx") for name in NETWORKS),
+    *((name, "onnx") for name in NETWORKS if name != "r3d_18"),
     ("gru", "pt2"),
-    ("demo", "executorch"),
     ("resnet stage", "executorch"),
 }
 
@@ -50,7 +49,7 @@ def test_a_thousand_steps(name: str, format: str, request: pytest.FixtureRequest
     assert_close(streamed(co.load(file(name, format), threads=1), clip), clip_outputs(name, clip))
 
 
-@pytest.mark.parametrize("name", ["demo", "resnet stage", "unet", "gru", "causal transformer"])
+@pytest.mark.parametrize("name", ["demo", "resnet stage", "unet"])
 def test_any_number_of_rows_in_one_file(name: str):
     """1, 3 and 64, each row as if it were alone."""
     path, clip = file(name), NETWORKS[name].clip(network(name).receptive_field + 24, batch=64)

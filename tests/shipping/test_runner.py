@@ -22,7 +22,7 @@ EXAMPLES = settings().max_examples
 # ---- the contract -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["demo", "unet", "gru", "resnet stage"])
+@pytest.mark.parametrize("name", ["unet", "gru", "resnet stage"])
 def test_onnx_streams_exactly(name: str):
     net, case = network(name), NETWORKS[name]
     frames = 4 * (-(-(net.receptive_field + 12) // 4))
@@ -38,7 +38,7 @@ def test_a_call_in_torch_streams_exactly(name: str):
 
 
 @given(case=networks_and_clips(depth=3), chunks=st.integers(1, 3), fused=st.booleans(), data=st.data())
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_random_networks(case: tuple[Any, Tensor], chunks: int, fused: bool, data: st.DataObject):
     """In chunks of any size, with a flush; cold states are zeros whatever the layers begin with."""
     net, clip = case
