@@ -109,7 +109,7 @@ def table(found: dict[str, dict[str, dict[str, Any]]], formats: Sequence[str]) -
             c = by_format[format]
             cells.append(f"**{c['failed']}**" if "failed" in c else f"{c['off']:.0e}, {c['step']:.0f} µs ({c['ratio']:.1f}×)")
         rows.append([name, eager, compiled, *cells])
-    return report.table(["network", "eager, µs", "compiled, µs", *formats], rows) + "\n\n" + LEGEND
+    return report.markdown_table(["network", "eager, µs", "compiled, µs", *formats], rows) + "\n\n" + LEGEND
 
 
 def parser() -> argparse.ArgumentParser:

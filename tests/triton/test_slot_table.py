@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import continual as co
+from tests.shipping.networks import NETWORKS as EXPORTED
 from tests.triton.conftest import Written
 from tests.triton.networks import NETWORKS, about, assert_close, clips, made, outputs, requests, solo
 
@@ -16,6 +18,7 @@ pytest.importorskip("onnxruntime", reason="runs ONNX files")
 
 from continual.triton.server.slot_table import Chunk, NoSlot, SlotError, SlotTable
 
+UNET = EXPORTED["unet"]
 SERVER = Path(__file__).parents[2] / "src" / "continual" / "triton" / "server"
 
 
@@ -203,3 +206,20 @@ def test_the_files_run_in_older_pythons_without_this_library(file: str):
     imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {str(n.module).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert not imported & {"torch", "continual"}
+
+
+def test_an_end_where_branches_differ_in_length(tmp_path: Path):
+    """As ``forward`` refuses such a clip. Streams that end beside it get their outputs."""
+    path = co.export(UNET.net(), UNET.step(), tmp_path / "unet.onnx")
+    table, clip = SlotTable(str(path), 2, threads=1), UNET.clip(8, batch=2).numpy()
+    before = -co.load(path).metadata.start  # frames of the first request that are from before the stream
+    assert 1 <= before <= 3
+    for stream in (0, 1):
+        table.step([Chunk(stream, [clip[stream : stream + 1, :, :4]], start=True)])
+    wrong, right = table.step(
+        [Chunk(0, [clip[:1, :, 4 : 5 + before]], end=True), Chunk(1, [clip[1:, :, 4 : 4 + before]], end=True)]
+    )
+    assert isinstance(wrong, SlotError)
+    assert "sequence 0: ends after 5 steps, where branches of the network differ in length" in str(wrong)
+    assert int(right[-1].sum()) == 4
+    assert len(table) == 0

@@ -125,6 +125,13 @@ class SlotTable:
         except Exception as error:  # of onnxruntime, whose errors have no class in common; no state has been written
             return {i: SlotError(f"the network failed: {error}") for i in chunks}
         ended = {i: rows[i] for i, end in ends.items() if end}
+        for i in list(ended):
+            if self._total(ends[i]) < 0:
+                del ended[i]
+                found[i] = SlotError(
+                    f"sequence {chunks[i].stream}: ends after {ends[i]} steps, where branches of the network differ in length: it has no "
+                    f"outputs there. End it after a number of steps that the strides divide"
+                )
         try:
             return found | {i: self._joined(found[i], rest) for i, rest in self._rest(ended, ends).items()}
         except Exception as error:
@@ -171,11 +178,17 @@ class SlotTable:
 
     def _calls_left(self, row: int, steps: int) -> int:
         """How many calls more a stream of so many steps needs, to give all its outputs."""
+        return math.ceil((self._total(steps) - self._about["first"]) / self._about["per_call"]) - int(
+            self._states["state.calls"][row]
+        )
+
+    def _total(self, steps: int) -> int:
+        """How many outputs a stream of so many steps has in the end; negative where it can't end."""
         totals = self._about["totals"]
         table, period = totals["table"], totals["period"]
         beyond = max(0, -(-(steps - len(table) + 1) // period))
-        outputs = table[steps - beyond * period] + beyond * totals["more"]
-        return math.ceil((outputs - self._about["first"]) / self._about["per_call"]) - int(self._states["state.calls"][row])
+        outputs: int = table[steps - beyond * period]
+        return outputs + beyond * totals["more"] if outputs >= 0 else outputs
 
     # ---- chunks -------------------------------------------------------------------------------------------------------------
 
