@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 _common = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 settings.register_profile("dev", max_examples=50, **_common)
-settings.register_profile("ci", max_examples=120, derandomize=True, **_common)
+settings.register_profile("ci", max_examples=80, derandomize=True, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

@@ -13,7 +13,7 @@ import continual as co
 from tests.contract import check_contract, check_gradients, clip_of, length, outputs_due, refuses_the_length
 from tests.strategies import CHANNELS, module_is, networks_and_clips
 
-EXAMPLES = settings().max_examples  # 50, or 120 in CI
+EXAMPLES = settings().max_examples  # 50, or 80 in CI
 TRANSPOSED = (co.ConvTranspose1d, co.ConvTranspose2d, co.ConvTranspose3d)
 SLICES = 3 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 1  # one test each, so that workers share them
 

@@ -143,4 +143,4 @@ class Streams(RuleBasedStateMachine):
 
 
 TestStreams = Streams.TestCase
-TestStreams.settings = settings(max_examples=250 if CI else 20, stateful_step_count=OPERATIONS)
+TestStreams.settings = settings(max_examples=150 if CI else 20, stateful_step_count=OPERATIONS)

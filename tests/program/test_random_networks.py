@@ -16,7 +16,7 @@ from tests.program.refusals import BURST, MIRROR, documented
 from tests.program.rows import check_rows
 from tests.strategies import networks_and_clips
 
-EXAMPLES = settings().max_examples // 2  # 25, or 60 in CI: each runs twice, by itself and beside others
+EXAMPLES = settings().max_examples // 2  # 25, or 40 in CI: each runs twice, by itself and beside others
 SLICES = 3 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 1  # one test each, so that workers share them
 
 

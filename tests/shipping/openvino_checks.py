@@ -13,13 +13,9 @@ from tests.shipping.networks import NETWORKS
 from tests.shipping.test_files import Bessel
 from tests.shipping.test_parity import assert_close, clip_outputs, streamed
 
-IN_CI = ("resnet stage",)
-
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_thousand_steps(name: str, request: pytest.FixtureRequest):
-    if name not in IN_CI:
-        request.getfixturevalue("long")
+def test_a_thousand_steps(name: str):
     clip = NETWORKS[name].clip(1000)
     assert_close(streamed(co.load(file(name, "openvino"), threads=1), clip), clip_outputs(name, clip))
 

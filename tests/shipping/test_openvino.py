@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.shipping.artefacts import needs
 
 
-def test_openvino():
+def test_openvino(long: None):
     needs("openvino")
     checks = Path(__file__).with_name("openvino_checks.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(checks)]
