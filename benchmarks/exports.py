@@ -106,7 +106,7 @@ def table(found: dict[str, dict[str, dict[str, Any]]], formats: Sequence[str]) -
         eager, compiled = (_median([c[k] for c in by_format.values() if k in c]) for k in ("eager", "compiled"))
         cells = []
         for format in formats:
-            c = by_format[format]
+            c = by_format.get(format, {"failed": "not run"})
             cells.append(f"**{c['failed']}**" if "failed" in c else f"{c['off']:.0e}, {c['step']:.0f} µs ({c['ratio']:.1f}×)")
         rows.append([name, eager, compiled, *cells])
     return report.markdown_table(["network", "eager, µs", "compiled, µs", *formats], rows) + "\n\n" + LEGEND
