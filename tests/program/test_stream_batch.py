@@ -64,6 +64,20 @@ def test_a_place_that_was_used_begins_anew():
     assert_equal(run(streams, other, clip), network()(clip[None])[0], "after a reset")
 
 
+def test_a_stream_can_t_end_where_branches_differ_in_length():
+    """A path that gives whole groups of three beside one that gives every step; found by random networks."""
+    path = co.Sequential(co.Conv1d(2, 2, 3, stride=3), co.ConvTranspose1d(2, 2, 1, stride=3, output_padding=2))
+    net = co.BroadcastReduce(nn.Identity(), path, reduce="concat").double().eval()
+    streams, clip = co.StreamBatch(net, torch.zeros(1, 2, dtype=torch.float64), backend="eager"), torch.randn(2, 6).double()
+    stream = streams.open()
+    found = [streams.step({stream: clip[:, t]})[stream] for t in range(4)]
+    with pytest.raises(co.ShapeMismatch, match="ends after 4 steps, where branches .* differ in length.* end it after 6 steps"):
+        streams.flush(stream)
+    found += [streams.step({stream: clip[:, t]})[stream] for t in (4, 5)]
+    whole = torch.cat([*(y for y in found if y is not None), *([] if (y := streams.flush(stream)) is None else [y])], 1)
+    assert_equal(whole, net(clip[None])[0], "the stream after what it refused")
+
+
 def test_flushing_changes_nothing():
     streams, clip = batch(), torch.randn(3, 14, dtype=torch.float64)
     stream, found = streams.open(), []

@@ -66,7 +66,12 @@ def test_random_networks(case: tuple[Any, Tensor], chunks: int, fused: bool, dat
             elif size != 1:
                 found.append(runner.forward_steps(x))
             at += size
-        found.append(runner.forward_steps(part[:, :, at:], pad_end=True))
+        try:
+            found.append(runner.forward_steps(part[:, :, at:], pad_end=True))
+        except co.ShapeMismatch as error:
+            if want is not None or "branches of the network differ in length" not in str(error):
+                raise
+            continue
         got = [y for y in found if y is not None]
         if want is None or want.shape[2] == 0:
             assert not got
