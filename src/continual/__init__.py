@@ -50,6 +50,7 @@ from .explain import explain
 from .explanation import Explanation, Refusal
 from .exporting import export, load
 from .frozen import FrozenNorm, calibrate
+from .fusing import fuse
 from .linear import Linear
 from .lp_pooling import LPPool1d, LPPool2d, LPPool3d
 from .module import CoModule, PaddingMode, call_mode
@@ -269,6 +270,7 @@ __all__ = [
     "export",
     "flat_state_dict",
     "forward_stepping",
+    "fuse",
     "linear",
     "load",
     "load_state",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ContinualError, NotStreamable, ShapeMismatch
+from ..fusing import Uses, fold
 from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..timing import Timing
@@ -392,3 +393,10 @@ class GraphModule(CoModule):
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
+
+
+@fold.register
+def _of_graph(net: GraphModule, uses: Uses) -> None:
+    from .fusing import Folding  # here: few networks are fused
+
+    Folding(net).run()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..closure import Identity
 from ..errors import ShapeMismatch
+from ..fusing import Uses, fold
 from ..local import Local
 from ..module import CoModule
 from ..operations import beside_macs
@@ -100,6 +101,14 @@ class Shortcut(BroadcastReduce):
 
     def merge(self, outs: list[Wire]) -> Wire:
         return torch.relu_(outs[0] + outs[1])
+
+
+@fold.register
+def _fold_shortcut(module: Shortcut, uses: Uses) -> None:
+    for path in module.kids:
+        fold(path, uses)
+    left = {name: child for path in module.kids for name, child in path._modules.items()}
+    module._modules = {name: left[name] for name in module._modules if name in left}
 
 
 @beside_macs.register(Shortcut)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotStreamable, ShapeMismatch
+from ..fusing import Uses, fold, folded_weight, frozen, scale
 from ..local import TRAINING, Local, named
 from ..operations import beside_macs
 from ..state import Call, Frame, Node
@@ -99,6 +100,23 @@ class GraphConv(_AcrossJoints):
         links = self.A * self.graph_attn
         by_skeleton = x.reshape(-1, self.num_joints).expand(3, -1, -1)
         return torch.bmm(by_skeleton, links).unflatten(1, (*x.shape[:-1], -1)).flatten(-2)
+
+
+@fold.register
+def _fold_graph_conv(module: GraphConv, uses: Uses) -> None:
+    """The norm after the sum of the groups goes into each group's weight, and the shortcut's into its own."""
+    if isinstance(module.bn, nn.Identity):  # it stands in two places
+        return
+    sums: list[tuple[list[Any], Any]] = [(list(module.g_conv), module.bn)]
+    if module.in_channels != module.out_channels:
+        sums.append(([module.gcn_residual[0]], module.gcn_residual[1]))
+        module.gcn_residual[1] = nn.Identity()
+    for convs, norm in sums:
+        factor, offset = scale(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+        for i, conv in enumerate(convs):
+            bias = conv.bias.double() * factor + (offset if i == 0 else 0)
+            conv.weight, conv.bias = folded_weight(conv.weight, factor), frozen(bias, conv.weight.dtype)
+    module._modules["bn"] = nn.Identity()
 
 
 class AdaptiveGraphConv(GraphConv):
