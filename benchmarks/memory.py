@@ -102,3 +102,18 @@ def state_sizes(workloads: Sequence[Workload]) -> list[StateSize]:
         state = net.init_state(workload.clip(1)[:, :, 0])
         sizes.append(StateSize(workload.name, state.nbytes, (net.receptive_field - 1) * workload.frame_bytes))
     return sizes
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """The most bytes that a call has allocated at once, beside what there was before."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        call()
+    events = found.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    now = most = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most

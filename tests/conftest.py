@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.long import ASKED_FOR, WHY
+
 _common = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 settings.register_profile("dev", max_examples=50, **_common)
 settings.register_profile("ci", max_examples=80, derandomize=True, **_common)
@@ -28,5 +30,5 @@ def grad(request: pytest.FixtureRequest) -> Iterator[bool]:
 @pytest.fixture
 def long() -> None:
     """The test takes minutes: it is skipped unless it is asked for."""
-    if not os.environ.get("CONTINUAL_LONG"):
-        pytest.skip("takes minutes: set CONTINUAL_LONG=1 to run it")
+    if not ASKED_FOR:
+        pytest.skip(WHY)

@@ -12,6 +12,7 @@ from benchmarks import programs
 from benchmarks.measure import Effort
 from benchmarks.other_library import CantRun
 from benchmarks.timing import conditions
+from tests.long import LONG
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler")
 
@@ -36,6 +37,7 @@ def test_what_computes_something_else_is_not_timed():
         programs.close(torch.full((3,), torch.nan), torch.ones(3), "other")
 
 
+@LONG
 @compiler
 def test_a_row_has_every_candidate(monkeypatch: Any):
     def absent(*given: Any) -> Any:

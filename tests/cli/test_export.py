@@ -21,6 +21,7 @@ from continual.cli.artefact import show
 from continual.cli.stages import Stages
 from continual.shipping.metadata import Port
 from tests.cli.exports import CLIP, invoke, net, value
+from tests.long import LONG, some
 from tests.shipping.artefacts import needs
 from tests.shipping.networks import FORMATS
 
@@ -153,7 +154,7 @@ def test_a_network_of_the_zoo(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["pt2", "executorch"])
+@pytest.mark.parametrize("format", some(["pt2", "executorch"], ["pt2"]))
 def test_other_formats(format: str):
     needs(format)
     name = f"net{FORMATS[format]}"
@@ -166,7 +167,7 @@ def test_other_formats(format: str):
     assert value(table, "runs with") == [f"the package {'torch' if format == 'pt2' else 'executorch'}"]
 
 
-@pytest.mark.slow
+@LONG
 def test_openvino():
     """In a process of its own: OpenVINO does not always survive in one that has done much else."""
     needs("openvino")

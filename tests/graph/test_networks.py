@@ -71,10 +71,8 @@ def out_times(case: Case) -> tuple[int | None, ...]:
 
 @every_network
 def test_contract(name: str, request: pytest.FixtureRequest):
-    if name == "r2plus1d_18":
-        request.getfixturevalue(
-            "long"
-        )  # more than half a minute, for what r3d_18 shows, but for its (1, 3, 3) and (3, 1, 1) kernels
+    if name in ("r2plus1d_18", "resnet18_per_frame"):  # half a minute each, for what r3d_18 and smaller networks show
+        request.getfixturevalue("long")
     if name in BIG:  # the shortest clip that has a window of two outputs behind three strides
         case = NETWORKS[name](frames=9 if name in STRIDED else 6)
         net, splits = case.convert(), 2

@@ -66,6 +66,17 @@ LAYERS = {
     "3d groups": (3, 4, 2, (3, 1, 2), {"groups": 2}),
     "3d depthwise": (3, 3, 3, 3, {"groups": 3, "padding": 1}),
     "3d depthwise stride": (3, 3, 6, 3, {"groups": 3, "padding": 1, "stride": (1, 2, 2), "bias": False}),
+    "2d depthwise over time": (2, 3, 3, (3, 1), {"groups": 3, "padding": (1, 0)}),
+    "3d depthwise over time": (3, 3, 3, (5, 1, 1), {"groups": 3, "padding": (2, 0, 0), "bias": False}),
+    "3d depthwise over time, dilation and stride": (
+        3,
+        3,
+        3,
+        (3, 1, 1),
+        {"groups": 3, "dilation": (2, 1, 1), "stride": (3, 1, 1)},
+    ),
+    "3d depthwise ×2 over time": (3, 3, 6, (3, 1, 1), {"groups": 3}),
+    "3d k1": (3, 2, 3, 1, {}),
     "3d replicate": (3, 2, 3, 3, {"padding": 1, "padding_mode": "replicate"}),
     "3d reflect": (3, 2, 3, 3, {"padding": 1, "padding_mode": "reflect"}),
     "3d circular space": (3, 2, 3, 3, {"padding": (0, 1, 2), "padding_mode": "circular"}),
@@ -78,6 +89,23 @@ def test_layer(name: str):
     ours, theirs = CLASSES[dims]
     args = (inputs, outputs, kernel)
     check_layer(ours(*args, **options), theirs(*args, **options), (3, inputs, 19, *SPACE[dims]))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_channels_stay_last(bias: bool):
+    """Frames whose channels are last in memory stay so through convolutions with a kernel of 1 and depthwise ones: nothing is copied."""
+    layers = [
+        co.Conv3d(3, 4, 1, bias=bias),
+        co.Conv3d(4, 4, 3, groups=4, padding=1, bias=bias),
+        co.Conv3d(4, 4, (3, 1, 1), groups=4, bias=bias),
+    ]
+    net = co.Sequential(*layers).double()
+    clip = torch.randn(2, 3, 9, 5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        found = [net.forward_step(f.contiguous(memory_format=torch.channels_last)) for f in clip.unbind(2)]
+        given = [y for y in found if y is not None]
+        assert all(y.is_contiguous(memory_format=torch.channels_last) for y in given)
+        torch.testing.assert_close(torch.stack(given, 2), net(clip)[:, :, : len(given)], rtol=0, atol=1e-12)
 
 
 FILLED = {

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.long import some
 from tests.models import zoo
 from tests.models.references import Encoder, Skeleton
 from tests.models.zoo import alive, assert_same, clip_for, made
 
 SKELETONS = {"cost_gcn": "st", "coa_gcn": "a", "cos_tr": "tr"}
+SIZES = [(name, joints, star) for name, joints in (("cost_gcn", 25), ("coa_gcn", 18), ("cos_tr", 18)) for star in (False, True)]
 OAD = {"width": 1024, "heads": 8, "hidden": 1024, "positions": 127, "bare": True}
 ENCODERS: dict[str, dict[str, Any]] = {
     "cooadtr_b1": {**OAD, "depth": 1},
@@ -24,8 +26,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("star", [False, True], ids=["regular", "star"])
-@pytest.mark.parametrize("name, joints", [("cost_gcn", 25), ("coa_gcn", 18), ("cos_tr", 18)])
+@pytest.mark.parametrize("name, joints, star", some(SIZES, SIZES[1:-1]))
 @torch.no_grad()
 def test_skeletons_against_plain_networks(name: str, joints: int, star: bool):
     net = made(f"{name}_star" if star else name, input_size=joints)

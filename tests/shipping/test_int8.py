@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import continual as co
+from tests.long import LONG, some
 from tests.shipping.artefacts import needs, network
 from tests.shipping.networks import FORMATS, NETWORKS
 
@@ -20,7 +21,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("name, format, mode", CASES)
+@pytest.mark.parametrize("name, format, mode", some(CASES, CASES[2:]))
 @torch.no_grad()
 def test_the_cost_that_is_reported_is_that_of_the_file(name: str, format: str, mode: str, tmp_path: Path):
     needs(format)
@@ -72,6 +73,7 @@ def test_what_is_refused(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@LONG
 def test_layers_that_xnnpack_does_not_hold_in_8_bits(tmp_path: Path):
     needs("executorch")
     net, step = network("resnet stage"), NETWORKS["resnet stage"].step()

@@ -1,0 +1,88 @@
+"""What this machine can do, measured beside the rows: products of matrices, and copying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+import continual as co
+from continual.window import SlidingWindow
+
+from .timing import Local, alternate
+
+GEMMS = ((1024, 1024, 1024), (64, 1728, 3136), (2048, 2048, 512))  # rows, products, columns
+
+
+@cache
+def gemm_peak(threads: int) -> float:
+    """Floating-point operations a second of a float32 product of matrices: the best of several shapes, each in its best round."""
+    best = 0.0
+    for m, k, n in GEMMS:
+        a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+        call = Local("gemm", lambda a=a, b=b, out=out: torch.mm(a, b, out=out))  # type: ignore[misc]
+        best = max(best, 2 * m * k * n / min(alternate([call], 9).rounds["gemm"]))
+    return best
+
+
+def copying(nbytes: int) -> Callable[[], Any]:
+    """A copy within a working set of so many bytes: half of them read, half written."""
+    source = torch.randn(max(1, nbytes // 8))
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+@cache
+def copy_time(nbytes: int, threads: int) -> float:
+    """Seconds to move a working set, without what a call of a copy costs by itself."""
+    full, empty = Local("full", copying(nbytes)), Local("empty", copying(8))
+    timings = alternate([full, empty], 9)
+    return max(1e-9, min(timings.rounds["full"]) - min(timings.rounds["empty"]))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The least that a step can take, and why.
+
+    Attributes:
+        seconds: a step.
+        bound: ``"compute"`` or ``"memory"``.
+        operations: multiply-adds of a step.
+        nbytes: weights, and what a step reads of the state.
+    """
+
+    seconds: float
+    bound: str
+    operations: float
+    nbytes: int
+
+    @staticmethod
+    def of(net: Any, frame: Any, threads: int) -> Limit:
+        """Of a network's steps."""
+        found = co.operations(net, frame)
+        mean = found.mean_executed
+        operations = float(mean if mean is not None else 0)
+        nbytes = weights_of(net) + state_read(net, frame)
+        compute, memory = 2 * operations / gemm_peak(threads), copy_time(nbytes, threads)
+        return Limit(max(compute, memory), "compute" if compute >= memory else "memory", operations, nbytes)
+
+
+def weights_of(net: Any) -> int:
+    """Bytes of parameters."""
+    return sum(p.numel() * p.element_size() for p in net.parameters())
+
+
+def state_read(net: Any, frame: Any) -> int:
+    """Bytes of the state that a step reads: of rings that hold dilated taps, the taps."""
+    total = 0.0
+    for name, tensor in net.init_state(frame).tensors.items():
+        path, _, _ = name.rpartition(".")
+        layer = net.part(path) if path else net
+        share = 1.0
+        if isinstance(layer, SlidingWindow) and layer._kept:
+            share = min(1.0, (layer._taps - 1) / layer._kept)
+        total += share * tensor.numel() * tensor.element_size()
+    return int(total)

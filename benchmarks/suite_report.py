@@ -1,0 +1,121 @@
+"""The suite's rows as tables and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import report
+from .report import number, plural
+
+if TYPE_CHECKING:
+    from .suite import Row
+
+OTHERS = {"window": "window", "other": "other library", "onnxruntime": "onnxruntime"}
+NAMES = {"step": "step", "fused": "fused", "compiled": "compiled", "chunk": "chunk"} | OTHERS
+COLOURS = {"window": "#d95f02", "other": "#7570b3", "onnxruntime": "#1b9e77"}
+
+LEGEND = """\
+Microseconds for a step of the input (with temporal strides the mean over a period), batch 1, float32, denormals flushed, medians of
+alternating runs in one process tree; in brackets the time over that of our best step, taken within each round: above 1, we are faster.
+*step*: `forward_step`. *fused*: the same of `co.fuse(net)`, where there are norms to fold. *compiled*: a call of
+`co.compile(net, step, backend="aot")`. *chunk*: `forward_steps` on up to 64 steps at once. *window*: the plain network on its receptive
+field, by the fastest of three ways to shift the buffer (recurrent layers: with the carried state; networks of the zoo: on the
+published clip). *other library*: continual-inference 1.2.4. *onnxruntime*: our export, fused, with IO binding and states that change
+places."""
+
+LIMITS = """\
+*limit*: the least that a step can take on this machine, measured in the same run: its multiply-adds at the speed of the best float32
+product of matrices (*compute*), or moving its weights and the state that it reads once (*memory*), whichever is longer. *of the limit*:
+our best step's time over it. *operations*: multiply-adds of the plain network for the outputs of a step, over ours; *of that*: the
+share of this that the time has (window over our best step). *p99*: the 99th percentile of single calls of our best step, and of the window.
+*state*: bytes a stream, beside those of the frames that an exact method must know (none behind recurrent layers). *peak*: the most
+that an eager step allocates at once."""
+
+
+def cell(row: Row, name: str) -> str:
+    """A time and its ratio, or why there is none."""
+    if name not in row.times:
+        return "–"
+    ratio = "" if name == row.best else f" ({number(row.ratios[name])}×)"
+    shown = f"{number(1e6 * row.times[name])}{ratio}"
+    return f"**{shown}**" if name == row.best else shown
+
+
+def markdown(machine: report.Machine, rows: Sequence[Row]) -> str:
+    """All tables, as the part of a page."""
+    parts = [f"Measured: {machine}.", LEGEND]
+    for threads in sorted({r.threads for r in rows}):
+        own = [r for r in rows if r.threads == threads]
+        body = [
+            [r.name, *(cell(r, n) for n in NAMES)] if not r.error else [r.name, r.error, *["–"] * (len(NAMES) - 1)] for r in own
+        ]
+        parts += [f"### {plural(threads, 'thread')}", report.markdown_table(["µs a step", *NAMES.values()], body)]
+        behind = [f"{r.name} ({', '.join(OTHERS[n] for n in r.behind)})" for r in own if r.behind]
+        good = [r for r in own if not r.error]
+        parts.append(
+            f"Our best step is ahead of all others in {len(good) - len(behind)} of {len(own)} rows"
+            + (f"; not in: {'; '.join(behind)}." if behind else ".")
+        )
+    parts += ["### What the machine could do", LIMITS]
+    header = [
+        "",
+        "threads",
+        "limit, µs",
+        "bound by",
+        "of the limit",
+        "operations",
+        "of that",
+        "p99, µs",
+        "p99 of the window",
+        "state",
+        "least",
+        "peak",
+    ]
+    parts.append(report.markdown_table(header, [_limits(r) for r in rows if not r.error]))
+    notes = dict.fromkeys(f"- {r.name}: {NAMES[n]}: {why}" for r in rows for n, why in r.missing.items())
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
+
+
+def _limits(r: Row) -> list[str]:
+    best, late = r.times[r.best], r.late
+    share = r.ratios["window"] / r.operations if r.operations else 0
+    return [
+        r.name,
+        str(r.threads),
+        number(1e6 * r.limit["seconds"]),
+        r.limit["bound"],
+        f"{number(best / r.limit['seconds'])}×",
+        f"{number(r.operations)}×" if r.operations else "–",
+        f"{100 * share:.0f} %" if share else "–",
+        number(1e6 * late[r.best]),
+        number(1e6 * late["window"]),
+        f"{r.state:,}",
+        f"{r.least:,}" if r.least else "–",
+        f"{r.peak:,}",
+    ]
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """How many times faster our best step is than each of the others, on one thread (or what there is)."""
+    from matplotlib.figure import Figure  # here: it takes its time
+
+    threads = min(r.threads for r in rows)
+    own = [r for r in rows if r.threads == threads and not r.error][::-1]
+    figure = Figure(figsize=(9, 1.2 + 0.32 * len(own)), layout="constrained")
+    axes = figure.subplots()
+    for i, name in enumerate(OTHERS):
+        at = [(y, r.ratios[name]) for y, r in enumerate(own) if name in r.ratios]
+        axes.scatter(
+            [x for _, x in at], [y + 0.2 - 0.2 * i for y, _ in at], s=26, color=COLOURS[name], label=OTHERS[name], zorder=3
+        )
+    for y, r in enumerate(own):
+        known = [r.ratios[n] for n in OTHERS if n in r.ratios]
+        axes.plot([1, max([1, *known])], [y, y], color="#dddddd", linewidth=1, zorder=1)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set(xscale="log", yticks=range(len(own)), yticklabels=[r.name for r in own])
+    axes.set_xlabel(f"times faster our best step is, {plural(threads, 'thread')}")
+    axes.grid(axis="x", which="both", alpha=0.25)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)

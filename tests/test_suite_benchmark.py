@@ -1,0 +1,155 @@
+"""The suite: what it measures is checked first, rows that are there are kept, and the page says who is ahead."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import continual as co
+from benchmarks import growth, limits, memory, suite, suite_report
+from benchmarks.measure import Effort, WrongResult
+from benchmarks.subjects import of_workload, subjects
+from benchmarks.timing import conditions
+from benchmarks.workloads import WORKLOADS
+
+SMALL = next(w for w in WORKLOADS if w.name == "Conv1d 64→64 k3")
+PAGE = "<!-- suite: begin -->\n<!-- suite: end -->\n<!-- growth: begin -->\n<!-- growth: end -->\n"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "performance.md"
+    path.write_text(PAGE)
+    return path
+
+
+def test_the_command(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    kept = tmp_path / "suite.json"
+    monkeypatch.setattr(suite, "LATENCY_SECONDS", 0.01)
+    arguments = ["--only", SMALL.name, "--threads", "1", "--quick", "--no-other", "--no-compiled", "--resume", str(kept)]
+    assert suite.main([*arguments, "--markdown", str(page)]) == 0
+    text = page.read_text()
+    assert f"| {SMALL.name} |" in text
+    assert "### 1 thread" in text
+    assert "Our best step is ahead" in text
+    assert f"- {SMALL.name}: compiled: left out" in text
+    assert (tmp_path / "performance.png").stat().st_size > 5000
+    row = json.loads(kept.read_text())[0]
+    assert set(row["times"]) == {"step", "window", "onnxruntime", "chunk"}
+    assert set(row["late"]) == {"step", "window", "onnxruntime"}
+    assert row["best"] == "step"
+    assert row["ratios"]["step"] == 1
+    assert (row["state"], row["least"]) == (512, 512)
+    assert row["operations"] == pytest.approx(1)  # of one layer a step saves no arithmetic
+    assert row["limit"]["operations"] == 64 * 64 * 3
+    assert row["peak"] >= 64 * 4
+    row["times"]["step"] = 12.5  # a row that is there is not measured again
+    kept.write_text(json.dumps([row]))
+    assert suite.main(arguments) == 0
+    assert json.loads(kept.read_text())[0]["times"]["step"] == 12.5
+    assert "**12500000**" in capsys.readouterr().out
+
+
+def test_rows_that_do_not_exist():
+    with pytest.raises(SystemExit):
+        suite.main(["--only", "no such row"])
+
+
+def test_every_workload_of_the_issue_is_there():
+    names = list(subjects())
+    zoo = ("kws_ds_cnn", "cox3d_s", "cox3d_m", "coslow", "cost_gcn", "cost_gcn_star", "cooadtr_b1", "cooadtr_b2")
+    layers = (
+        "Conv3d 64→64 k3, 56²",
+        "LSTM",
+        "GRU",
+        "10 × Conv1d",
+        "10 × Conv3d",
+        "dilations 1…128",
+        "causal encoder of 8",
+        "U-Net",
+    )
+    for part in (*zoo, *layers, "r3d_18"):
+        assert any(part in name for name in names), part
+
+
+def test_a_candidate_that_gives_something_else_is_not_timed():
+    subject = of_workload(SMALL)
+    right = [subject.net.forward_step(f) for f in subject.clip.unbind(2)]
+    suite.agree("a copy", right, subject, 1)
+    with pytest.raises(WrongResult, match="a copy: differs from the plain module by"):
+        suite.agree("a copy", [*right[:-1], right[-1] + 1e-3], subject, 1)
+
+
+def test_a_row_that_fails_is_shown(page: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken() -> Any:
+        raise WrongResult("forward_step: differs")
+
+    monkeypatch.setattr(suite, "subjects", lambda: {"broken": broken})
+    assert suite.main(["--threads", "1", "--quick", "--no-other", "--markdown", str(page)]) == 1
+    assert "| broken | wrong result: forward_step: differs |" in page.read_text()
+
+
+def row(**ratios: float) -> suite.Row:
+    made = suite.Row("net", 1, times=dict.fromkeys(("step", *ratios), 1e-5), ratios={"step": 1.0} | ratios, best="step")
+    made.limit = asdict(limits.Limit(5e-6, "memory", 100, 1000))
+    made.late = dict.fromkeys(made.times, 2e-5)
+    made.operations = 4.0
+    return made
+
+
+def test_the_page_says_who_is_ahead():
+    rows = [row(window=2.0, onnxruntime=0.9), row(window=3.0, other=1.5)]
+    assert [r.behind for r in rows] == [["onnxruntime"], []]
+    machine = suite.report.Machine("today", "a processor", "2.13", "3.11")
+    text = suite_report.markdown(machine, rows)
+    assert "ahead of all others in 1 of 2 rows; not in: net (onnxruntime)." in text
+    assert "| net | 1 | 5.00 | memory | 2.00× | 4.00× | 50 % |" in text
+
+
+# ---- the machine -------------------------------------------------------------------------------------------------------------
+
+
+def test_limits():
+    net = co.Sequential(co.Conv1d(8, 8, 3, dilation=10), co.Conv1d(8, 8, 3)).eval()
+    frame = torch.randn(1, 8)
+    assert limits.state_read(net, frame) == 4 * 8 * (2 + 2)  # of 20 frames that wait the step reads two
+    assert limits.weights_of(net) == 4 * 2 * (8 * 8 * 3 + 8)
+    with conditions(1), torch.inference_mode(False), torch.no_grad():
+        found = limits.Limit.of(net, frame, 1)
+        assert found.operations == 2 * 8 * 8 * 3
+        assert found.nbytes == limits.state_read(net, frame) + limits.weights_of(net)
+        assert found.bound == "memory"
+        assert limits.copy_time(1 << 22, 1) > 10 * limits.copy_time(1 << 16, 1)
+
+
+def test_peak_memory_of_a_call():
+    held = []
+
+    def call() -> None:
+        first = torch.empty(1000)
+        second = torch.empty(2000)
+        del first
+        held.append(second + 1)
+
+    assert 4 * 4000 <= memory.peak_of(call) <= 4 * 4000 + 512
+
+
+def test_growth(page: Path):
+    assert growth.main(["--only", "receptive", "--quick", "--markdown", str(page)]) == 0
+    text = page.read_text()
+    assert "**receptive field**, µs a step" in text
+    assert "| dense, window |" in text
+    assert page.with_name("growth.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["channels", "rows", "streams", "steps"])
+def test_panels(name: str):
+    with conditions(1):
+        panel = growth.PANELS[name](Effort(1, 0.0005), True)
+    assert all(len(c.points) == len(panel.curves[0].points) > 1 for c in panel.curves)
+    assert all(y > 0 for c in panel.curves for _, y in c.points)
