@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, baddbmm, bmm, nn  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from .errors import NotStreamable, ShapeMismatch
 from .folded import FoldedWeight, check_images
@@ -145,7 +146,7 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         if frames.is_cpu and not torch.is_grad_enabled():
             if self._last:  # measured 2 to 5 times faster
                 frames = frames.contiguous(memory_format=_FORMAT[frames.ndim])
-                if self._depthwise:  # torch has no fast kernel for it on one thread
+                if self._depthwise and not is_in_torch_dispatch_mode():  # torch has no fast kernel for it on one thread
                     return self._weighted([tap.movedim(1, -1) for tap in self.taps(frames)]).movedim(-1, 1)
             elif self.dims == 1 and self.groups == 1 and (self._dilation > 1 or frames.shape[0] > 1):
                 return self._product(torch.cat(self.taps(frames), 1))  # torch's own loop is slow for dilations and batches
@@ -179,12 +180,13 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
 
     def _grouped_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """Grouped convolutions run on the window as it is, channels-last: folding time into their channels is slow."""
-        if self._depthwise and self.dims > 1:
+        weighted = self._depthwise and not is_in_torch_dispatch_mode()  # a counter of operations is shown a convolution
+        if weighted and self.dims > 1:
             return self._weighted([*(f for p in parts for f in p.unbind(1)), x.movedim(1, -1)]).movedim(-1, 1)
         window = x.movedim(1, -1).unsqueeze(1)
         if parts:
             window = torch.cat((*parts, window), 1)
-        if self._depthwise:
+        if weighted:
             y = (window * self._folded()).sum(1)
             return y if self.bias is None else y + self.bias
         window, pads = self._pad_space(window.movedim(-1, 1))

@@ -44,6 +44,8 @@ MORE: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     ),
     "depthwise, dilated": (lambda: co.Conv1d(4, 4, 3, groups=4, dilation=3, padding=3), ()),
     "depthwise, strided": (lambda: co.Conv1d(4, 8, 4, groups=4, stride=3, padding=2), ()),
+    "depthwise over time, joints": (lambda: co.Conv2d(4, 4, (3, 1), groups=4, dilation=(2, 1), padding=(2, 0)), (5,)),
+    "depthwise over time, images": (lambda: co.Conv3d(4, 4, (4, 1, 1), groups=4, stride=(2, 1, 1), padding=(1, 0, 0)), (5, 4)),
     "groups over space": (lambda: co.Conv2d(4, 6, (3, 2), groups=2, stride=(2, 1), padding=(1, 1)), (5,)),
     "max pool, dilated": (lambda: co.MaxPool1d(3, 1, 1, dilation=2), ()),
     "average without padding": (lambda: co.AvgPool1d(3, 2, 1, ceil_mode=True, count_include_pad=False), ()),

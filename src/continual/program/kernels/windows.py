@@ -137,8 +137,8 @@ def convolution(site: Site) -> Run:
     windows = None if layer._memoryless else windows_of(site, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
-        compute = _depthwise if layer.dims == 1 and layer.groups == layer.in_channels == layer.out_channels else _whole
-        compute = _image_by_image if site.plan.flat and layer.dims == 3 else compute
+        compute = _image_by_image if site.plan.flat and layer.dims == 3 else _whole
+        compute = _depthwise if layer._depthwise else compute
 
     def run(x: Tensor, rows: Rows) -> Tensor:
         frames = x if windows is None else windows.frames(rows, x)
@@ -223,9 +223,10 @@ def _image_by_image(layer: Any, frames: Tensor, outputs: int, few: int) -> Tenso
 
 def _depthwise(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     """Each channel on its own."""
-    y = (_taps(layer, frames, outputs) * layer.weight).sum(3)
-    bias = parameter(layer, "bias")
-    return y if bias is None else y + bias.unsqueeze(1)
+    taps, bias = _taps(layer, frames, outputs), parameter(layer, "bias")
+    weight = layer.weight.view(*layer.weight.shape[:3], *(1,) * (taps.ndim - 4))
+    y = (taps * weight).sum(3)
+    return y if bias is None else y + bias.view(-1, *(1,) * (y.ndim - 2))
 
 
 def _whole(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
