@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from .local import check_home
 from .module import CoModule
 from .state import Frame
 
-_Layout = tuple[Tensor, int, int, Any]  # a weight, its version and address, and what was made of it
+_Layout = tuple[Any, Any, Any, Any]  # a weight, its version and address, and what was made of it; or of several
 
 
 class LaidOut(CoModule):
@@ -37,6 +38,20 @@ class LaidOut(CoModule):
         with torch.no_grad():
             made = lay(weight)
         layouts[name] = (weight, version, weight.data_ptr(), made)
+        return made
+
+    def _laid_out_together(self, name: str, weights: Sequence[Tensor], lay: Callable[[Sequence[Tensor]], Any]) -> Any:
+        """The same of several weights."""
+        layouts = self._layouts
+        if layouts is None:
+            layouts = self.__dict__["_layouts"] = {}
+        versions, places = [-1 if w.is_inference() else w._version for w in weights], [w.data_ptr() for w in weights]
+        kept = layouts.get(name)
+        if kept is not None and kept[1] == versions and kept[2] == places and all(map(operator.is_, kept[0], weights)):
+            return kept[3]
+        with torch.no_grad():
+            made = lay(weights)
+        layouts[name] = (weights, versions, places, made)
         return made
 
     def _forget_layouts(self) -> None:
