@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.models.graph_conv import GraphConv
 from tests.contract import assert_equal
 
-LAYERS = {
+LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "conv 1d": (lambda: co.Conv1d(4, 4, 3, padding=1), ()),
     "dilated": (lambda: co.Conv1d(4, 4, 3, padding=2, dilation=2), ()),
     "depthwise 1d": (lambda: co.Conv1d(4, 4, 3, padding=1, groups=4), ()),
@@ -19,6 +21,9 @@ LAYERS = {
     "conv 2d": (lambda: co.Conv2d(4, 4, 3, padding=1), (5,)),
     "conv 3d": (lambda: co.Conv3d(4, 4, 3, padding=1), (5, 6)),
     "depthwise 3d": (lambda: co.Conv3d(4, 4, 3, padding=1, groups=4), (5, 6)),
+    "depthwise over time": (lambda: co.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0), groups=4), (5, 6)),
+    "many channels, single": (lambda: co.Conv3d(8, 4, 3, padding=1), (5, 6)),
+    "joints": (lambda: GraphConv(8, 4, 18), (18,)),
 }
 
 
@@ -56,7 +61,9 @@ CHANGES = {f.__name__: f for f in (in_place, load, optimise, new_data, new_param
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_next_step_uses_the_new_weights(name: str, change: str):
     make, space = LAYERS[name]
-    net, clip = make().double(), torch.randn(2, 4, 14, *space, dtype=torch.float64)
+    dtype = torch.float32 if "single" in name else torch.float64
+    net = make().to(dtype).eval()
+    clip = torch.randn(2, net.in_channels, 14, *space, dtype=dtype)
     with torch.no_grad():
         for t in range(9):
             net.forward_step(clip[:, :, t])
