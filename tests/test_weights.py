@@ -57,6 +57,13 @@ def new_parameter(net: nn.Module) -> None:
 CHANGES = {f.__name__: f for f in (in_place, load, optimise, new_data, new_parameter)}
 
 
+def expected(net: Any, clip: Tensor) -> Tensor:
+    """Of the frames alone, so with the new weights throughout; with gradients, for which nothing is laid out."""
+    with torch.enable_grad():
+        y: Tensor = net.forward(clip)
+    return y.detach()
+
+
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_next_step_uses_the_new_weights(name: str, change: str):
@@ -71,10 +78,9 @@ def test_the_next_step_uses_the_new_weights(name: str, change: str):
         CHANGES[change](net)
         after = net.forward_step(clip[:, :, 9])
         window = clip[:, :, : 9 + 1]
-        expected: Callable[[Tensor], Tensor] = net.forward  # of the frames alone, so with the new weights throughout
         assert not torch.allclose(before, after)
-        assert_equal(after, expected(window)[:, :, 9 - net.delay])
-        assert_equal(net.forward_steps(clip[:, :, 10:], pad_end=True), expected(clip)[:, :, 10 - net.delay :])
+        assert_equal(after, expected(net, window)[:, :, 9 - net.delay])
+        assert_equal(net.forward_steps(clip[:, :, 10:], pad_end=True), expected(net, clip)[:, :, 10 - net.delay :])
 
 
 def test_writing_to_data_is_noticed_when_a_stream_starts():
