@@ -35,6 +35,7 @@ from .limits import Limit
 from .measure import Effort, WrongResult, require_equal
 from .memory import peak_of
 from .other_library import CantRun, OtherLibrary, install
+from .start import import_seconds
 from .subjects import Subject, last, norms_of, stepped, subjects
 from .timing import Candidate, Local, Timings, alternate, conditions
 from .zoo import Periods
@@ -325,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else "--rounds, --threads: at least 1"
         )
     rows = run(args, chosen)
-    text = suite_report.markdown(report.Machine.here(), rows)
+    text = suite_report.markdown(report.Machine.here(), rows, import_seconds())
     print(text)
     if args.markdown:
         report.write_markdown(args.markdown, "suite", text)

@@ -30,8 +30,8 @@ LIMITS = """\
 product of matrices (*compute*), or moving its weights and the state that it reads once (*memory*), whichever is longer. *of the limit*:
 our best step's time over it. *operations*: multiply-adds of the plain network for the outputs of a step, over ours; *of that*: the
 share of this that the time has (window over our best step). *p99*: the 99th percentile of single calls of our best step, and of the window.
-*state*: bytes a stream, beside those of the frames that an exact method must know (none behind recurrent layers). *peak*: the most
-that an eager step allocates at once."""
+*made in*: conversion, or construction of a network of the zoo. *state*: bytes a stream, beside those of the frames that an exact
+method must know (none behind recurrent layers). *peak*: the most that an eager step allocates at once."""
 
 
 def cell(row: Row, name: str) -> str:
@@ -43,9 +43,9 @@ def cell(row: Row, name: str) -> str:
     return f"**{shown}**" if name == row.best else shown
 
 
-def markdown(machine: report.Machine, rows: Sequence[Row]) -> str:
-    """All tables, as the part of a page."""
-    parts = [f"Measured: {machine}.", LEGEND]
+def markdown(machine: report.Machine, rows: Sequence[Row], importing: float) -> str:
+    """All tables, as the part of a page; ``importing`` is in seconds."""
+    parts = [f"Measured: {machine}. `import continual` takes {1e3 * importing:.0f} ms beyond torch's own import.", LEGEND]
     for threads in sorted({r.threads for r in rows}):
         own = [r for r in rows if r.threads == threads]
         body = [
@@ -69,6 +69,7 @@ def markdown(machine: report.Machine, rows: Sequence[Row]) -> str:
         "of that",
         "p99, µs",
         "p99 of the window",
+        "made in, ms",
         "state",
         "least",
         "peak",
@@ -91,6 +92,7 @@ def _limits(r: Row) -> list[str]:
         f"{100 * share:.0f} %" if share else "–",
         number(1e6 * late[r.best]),
         number(1e6 * late["window"]),
+        number(1e3 * r.conversion),
         f"{r.state:,}",
         f"{r.least:,}" if r.least else "–",
         f"{r.peak:,}",

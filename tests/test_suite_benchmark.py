@@ -106,7 +106,8 @@ def test_the_page_says_who_is_ahead():
     rows = [row(window=2.0, onnxruntime=0.9), row(window=3.0, other=1.5)]
     assert [r.behind for r in rows] == [["onnxruntime"], []]
     machine = suite.report.Machine("today", "a processor", "2.13", "3.11")
-    text = suite_report.markdown(machine, rows)
+    text = suite_report.markdown(machine, rows, 0.021)
+    assert "`import continual` takes 21 ms beyond" in text
     assert "ahead of all others in 1 of 2 rows; not in: net (onnxruntime)." in text
     assert "| net | 1 | 5.00 | memory | 2.00× | 4.00× | 50 % |" in text
 
