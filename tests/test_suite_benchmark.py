@@ -115,17 +115,24 @@ def test_the_page_says_who_is_ahead():
 # ---- the machine -------------------------------------------------------------------------------------------------------------
 
 
-def test_limits():
+def test_limits(monkeypatch: pytest.MonkeyPatch):
     net = co.Sequential(co.Conv1d(8, 8, 3, dilation=10), co.Conv1d(8, 8, 3)).eval()
     frame = torch.randn(1, 8)
     assert limits.state_read(net, frame) == 4 * 8 * (2 + 2)  # of 20 frames that wait the step reads two
     assert limits.weights_of(net) == 4 * 2 * (8 * 8 * 3 + 8)
-    with conditions(1), torch.inference_mode(False), torch.no_grad():
+    monkeypatch.setattr(limits, "gemm_peak", lambda threads: 1e6)
+    for copying, bound, seconds in ((1e-2, "memory", 1e-2), (1e-9, "compute", 2 * 2 * 8 * 8 * 3 / 1e6)):
+        monkeypatch.setattr(limits, "copy_time", lambda nbytes, threads, copying=copying: copying)
         found = limits.Limit.of(net, frame, 1)
+        assert (found.bound, found.seconds) == (bound, pytest.approx(seconds))
         assert found.operations == 2 * 8 * 8 * 3
         assert found.nbytes == limits.state_read(net, frame) + limits.weights_of(net)
-        assert found.bound == "memory"
-        assert limits.copy_time(1 << 22, 1) > 10 * limits.copy_time(1 << 16, 1)
+
+
+def test_the_machine_is_measured():
+    with conditions(1), torch.inference_mode(False), torch.no_grad():
+        assert 1e8 < limits.gemm_peak(1) < 1e15
+        assert 0 < limits.copy_time(1 << 20, 1) < 1
 
 
 def test_peak_memory_of_a_call():
