@@ -1,5 +1,7 @@
 """`Conv1d`, `Conv2d`, `Conv3d`: every option, against `torch.nn` and the contract."""
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -111,6 +113,21 @@ def test_channels_stay_last(bias: bool):
         given = [y for y in found if y is not None]
         assert all(y.is_contiguous(memory_format=torch.channels_last) for y in given)
         torch.testing.assert_close(torch.stack(given, 2), net(clip)[:, :, : len(given)], rtol=0, atol=1e-12)
+
+
+def test_weights_that_onednn_has_laid_out_are_verified_and_copied():
+    """They are tensors without a storage."""
+    net = co.Conv3d(8, 5, 3, padding=1)
+    clip = torch.randn(2, 8, 9, 5, 4)
+    assert co.verify(net, clip, reference=nn.Conv3d.forward.__get__(net)).passed
+    with torch.no_grad():
+        net.forward_steps(clip[:, :, :4])
+        for t in (4, 5):
+            y = net.forward_step(clip[:, :, t])
+        for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+            other.set_state(net.get_state())
+            assert torch.equal(other.forward_step(clip[:, :, 6]), net.forward_step(clip[:, :, 6], update_state=False))
+    assert y is not None
 
 
 FILLED = {

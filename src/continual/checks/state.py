@@ -206,7 +206,10 @@ def _held(value: Any) -> int:
             continue
         seen.add(id(v))
         if isinstance(v, Tensor):
-            storages[v.untyped_storage().data_ptr()] = v.untyped_storage().nbytes()
+            if v.layout is torch.strided:
+                storages[v.untyped_storage().data_ptr()] = v.untyped_storage().nbytes()
+            else:  # sparse, or laid out by oneDNN: it has no storage that could be asked
+                items += v.numel() * v.element_size()
         elif isinstance(v, dict):
             items += len(v)
             todo.extend(v.values())
