@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,3 +120,8 @@ def check_path(path: Path) -> None:
         raise ExportError(f"co.export: there is no folder {str(folder)!r} to write {path.name!r} to")
     if not os.access(folder, os.W_OK):
         raise ExportError(f"co.export: may not write to the folder {str(folder)!r}")
+    try:  # a file system may refuse what permissions allow
+        with tempfile.TemporaryDirectory(prefix=".continual-", dir=folder):
+            pass
+    except OSError as error:
+        raise ExportError(f"co.export: can't write to the folder {str(folder)!r} ({error.strerror})") from error

@@ -166,6 +166,12 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
         co.export(simple(), STEP, tmp_path / "net.onnx")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc, in which nothing can be written whatever permissions say")
+def test_a_file_system_that_takes_no_files():
+    with pytest.raises(co.ExportError, match=r"can't write to the folder '/proc' \(No such file or directory\)"):
+        co.export(network("gru"), NETWORKS["gru"].step(), "/proc/net.onnx")
+
+
 def test_a_failed_export_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "net.onnx"
     co.export(simple(), STEP, path)
