@@ -17,7 +17,7 @@ from ..errors import ExportError
 from ..state import Wire, rewire
 from .layouts import flat
 from .planning import Planned
-from .rows import FEW
+from .rows import FEW, SUMMED
 
 Core = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
 IN_PLACE = ("inductor", "aot", "cudagraph")
@@ -111,7 +111,7 @@ def _sum_small_products(graph: torch.fx.Graph) -> None:
             continue
         x, weight, bias = (*node.args, None)[:3]
         shape = x.meta["val"].shape
-        if math.prod(shape[:-1]) > FEW:
+        if math.prod(shape[:-1]) > FEW or weight.meta["val"].numel() > SUMMED:
             continue
         with graph.inserting_before(node):
             product = graph.call_function(ops.mul.Tensor, (graph.call_function(ops.unsqueeze.default, (x, -2)), weight))

@@ -20,7 +20,7 @@ from ...pads import _Pad
 from ...pools import LONG, _AvgPool, _Pool
 from ...timing import Window
 from ...window import FILLS, SlidingWindow
-from ..rows import Rows, Run, Site, kernel, over_frames
+from ..rows import SUMMED, Rows, Run, Site, kernel, over_frames
 
 INSIDE = 1 << 40  # the place of a window that lies within the clip
 MOVED = 256  # numbers that may be moved in every step before a ring costs less
@@ -193,11 +193,11 @@ def _over_time_alone(layer: Any, frames: Tensor, outputs: int, few: int) -> Tens
 
 def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, few: int) -> Tensor:
     """The product of a weight ``(O, I)`` with ``(B, I, n)``; of a few columns as a sum, where that fuses with what is around."""
-    if few and flat.shape[0] * flat.shape[2] <= few:
+    if flat.shape[0] * flat.shape[2] <= few and weight.numel() <= SUMMED:
         y = (weight.unsqueeze(0).unsqueeze(2) * flat.transpose(1, 2).unsqueeze(1)).sum(3)
         return y if bias is None else y + bias.unsqueeze(1)
-    if flat.shape[2] == 1:
-        return F.linear(flat.squeeze(2), weight, bias).unsqueeze(2)
+    if flat.shape[2] <= max(1, few):  # rows of a product that reads the weight once
+        return F.linear(flat.transpose(1, 2), weight, bias).transpose(1, 2)
     y = torch.matmul(weight, flat)
     return y if bias is None else y + bias.unsqueeze(1)
 
