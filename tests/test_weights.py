@@ -23,6 +23,7 @@ LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "depthwise 3d": (lambda: co.Conv3d(4, 4, 3, padding=1, groups=4), (5, 6)),
     "depthwise over time": (lambda: co.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0), groups=4), (5, 6)),
     "many channels, single": (lambda: co.Conv3d(8, 4, 3, padding=1), (5, 6)),
+    "large images, single": (lambda: co.Conv3d(8, 4, 3, padding=1), (5, 6)),
     "joints": (lambda: GraphConv(8, 4, 18), (18,)),
 }
 
@@ -66,7 +67,9 @@ def expected(net: Any, clip: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_next_step_uses_the_new_weights(name: str, change: str):
+def test_the_next_step_uses_the_new_weights(name: str, change: str, monkeypatch: pytest.MonkeyPatch):
+    if "large" in name:
+        monkeypatch.setattr("continual.conv.LARGE", 1)
     make, space = LAYERS[name]
     dtype = torch.float32 if "single" in name else torch.float64
     net = make().to(dtype).eval()

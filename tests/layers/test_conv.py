@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import continual as co
 from continual import PaddingMode
@@ -128,6 +129,48 @@ def test_weights_that_onednn_has_laid_out_are_verified_and_copied():
             other.set_state(net.get_state())
             assert torch.equal(other.forward_step(clip[:, :, 6]), net.forward_step(clip[:, :, 6], update_state=False))
     assert y is not None
+
+
+LARGE = [name for name in LAYERS if "many channels" in name]
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame counts as one that is too large to be joined with others."""
+    monkeypatch.setattr("continual.conv.LARGE", 1)
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_large_frames(name: str, dtype: torch.dtype, large: None):
+    """In single precision a convolution for each image of a window; in double, where oneDNN has none, joined all the same."""
+    _, inputs, outputs, kernel, options = LAYERS[name]
+    net, plain = co.Conv3d(inputs, outputs, kernel, **options).to(dtype), nn.Conv3d(inputs, outputs, kernel, **options).to(dtype)
+    plain.load_state_dict(net.state_dict())
+    clip = torch.randn(3, inputs, 19, *SPACE[3], dtype=dtype)
+    assert co.verify(net, clip, reference=plain, splits=3).passed
+    image_by_image = dtype is torch.float32 and net.kernel_size[0] > 1 and net.padding_mode == "zeros"
+    assert ("tap" in net._layouts) == image_by_image
+
+
+def test_large_frames_in_halves_and_watched(large: None):
+    """Under autocast, and while operations are counted, they are joined: a stream may change between the two at any step."""
+    net = co.Conv3d(8, 5, 3, padding=1)
+    clip = torch.randn(2, 8, 9, 5, 7)
+    want = net(clip).detach()
+    with torch.no_grad():
+        for t in range(4):
+            y = net.forward_step(clip[:, :, t])
+        torch.testing.assert_close(y, want[:, :, 2])
+        with FlopCounterMode(display=False) as counter:
+            y = net.forward_step(clip[:, :, 4])
+        torch.testing.assert_close(y, want[:, :, 3])
+        assert counter.get_total_flops() == 2 * 2 * net.weight.numel() * 5 * 7
+        with torch.autocast("cpu", torch.bfloat16):
+            y = net.forward_step(clip[:, :, 5])
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), want[:, :, 4], rtol=0.05, atol=0.05)
+        torch.testing.assert_close(net.forward_step(clip[:, :, 6]), want[:, :, 5])
 
 
 FILLED = {
