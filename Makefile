@@ -26,7 +26,7 @@ demo: $(STAMP) ## Run the demonstration
 	$(BIN)/continual demo
 
 test: $(STAMP) ## Run the tests and the docstrings' examples (PYTEST_ARGS=… for more arguments)
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n 2 -q --benchmark-disable $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -q --benchmark-disable $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import continual as co
-from benchmarks import growth, limits, memory, suite, suite_report
+from benchmarks import growth, limits, memory, start, suite, suite_report
 from benchmarks.measure import Effort, WrongResult
 from benchmarks.subjects import of_workload, subjects
 from benchmarks.timing import conditions
@@ -19,6 +19,11 @@ from benchmarks.workloads import WORKLOADS
 
 SMALL = next(w for w in WORKLOADS if w.name == "Conv1d 64→64 k3")
 PAGE = "<!-- suite: begin -->\n<!-- suite: end -->\n<!-- growth: begin -->\n<!-- growth: end -->\n"
+
+
+@pytest.fixture(autouse=True)
+def _import_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "import_seconds", lambda: 0.021)  # processes of their own, for seconds
 
 
 @pytest.fixture
@@ -133,6 +138,10 @@ def test_the_machine_is_measured():
     with conditions(1), torch.inference_mode(False), torch.no_grad():
         assert 1e8 < limits.gemm_peak(1) < 1e15
         assert 0 < limits.copy_time(1 << 20, 1) < 1
+
+
+def test_import_time():
+    assert 0 < start.import_seconds(1) < 10
 
 
 def test_peak_memory_of_a_call():

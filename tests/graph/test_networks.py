@@ -16,6 +16,7 @@ import continual as co
 from tests.contract import assert_equal, random_split
 from tests.graph.networks import NETWORKS, Case
 from tests.graph.streaming import as_windows, listed, stream
+from tests.long import in_full, some
 
 STRIDED = ("r3d_18", "r2plus1d_18")
 BIG = (*STRIDED, "resnet18_per_frame")  # some hundred megabytes of weights are read at every step
@@ -71,7 +72,7 @@ def out_times(case: Case) -> tuple[int | None, ...]:
 
 @every_network
 def test_contract(name: str, request: pytest.FixtureRequest):
-    if name in ("r2plus1d_18", "resnet18_per_frame"):  # half a minute each, for what r3d_18 and smaller networks show
+    if name in BIG:  # half a minute each, for what smaller networks show, and the other tests of these
         request.getfixturevalue("long")
     if name in BIG:  # the shortest clip that has a window of two outputs behind three strides
         case = NETWORKS[name](frames=9 if name in STRIDED else 6)
@@ -82,7 +83,7 @@ def test_contract(name: str, request: pytest.FixtureRequest):
     assert report.passed
 
 
-@small_networks
+@pytest.mark.parametrize("name", some(SMALL, {n for n in SMALL if not in_full(n)}))
 def test_contract_in_double_precision(name: str):
     case = NETWORKS[name]().to(torch.float64)
     report = co.verify(case.convert(), case.clip, reference=reference_of(case), splits=4)

@@ -25,7 +25,7 @@ from tests.graph.programs import Op, Program
 from tests.graph.random_modules import RandomModule, inputs_like, random_modules
 from tests.graph.streaming import as_windows, listed, stream
 
-EXAMPLES = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else settings().max_examples
+EXAMPLES = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else settings().max_examples
 PARTS = 4  # one test each, so that workers share them
 
 

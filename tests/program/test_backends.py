@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -63,6 +64,8 @@ def graph() -> Any:
 MAKERS: dict[str, Callable[[], Any]] = {f.__name__: f for f in (residual, unet, gru, transformer, graph)}
 every_network = pytest.mark.parametrize("name", MAKERS)
 every_backend = pytest.mark.parametrize("backend", COMPILED)
+# Compiling takes most of a test's time, so tests share one network a backend; all others run on request.
+SHARED = {"inductor": "unet", "aot": "graph"}
 
 
 @cache
@@ -115,8 +118,9 @@ def assert_close(found: list[tuple[Tensor, Tensor]], wanted: list[tuple[Tensor, 
 
 
 @compiler
-@every_backend
-@pytest.mark.parametrize("name", some(MAKERS, ("residual", "gru", "transformer")))
+@pytest.mark.parametrize(
+    "name, backend", some(product(MAKERS, COMPILED), [(n, b) for n, b in product(MAKERS, COMPILED) if n != SHARED[b]])
+)
 def test_equals_the_eager_program(name: str, backend: str):
     wanted = history(program_of(name, "eager"))
     assert sum(int(valid.sum()) for _, valid in wanted) > 20
@@ -125,7 +129,7 @@ def test_equals_the_eager_program(name: str, backend: str):
 
 
 @compiler
-@every_network
+@pytest.mark.parametrize("name", some(MAKERS, MAKERS.keys() - {SHARED["inductor"]}))
 def test_compiles_once(name: str):
     """With active rows given, and without: two programs. What comes later compiles nothing."""
     from torch._dynamo.utils import counters
@@ -143,12 +147,14 @@ def test_compiles_once(name: str):
 @every_backend
 def test_inputs_of_any_strides(backend: str):
     """Compiled code knows the strides of its example alone: others gave wrong numbers once."""
-    eager, program = program_of("residual", "eager"), program_of("residual", backend)
+    eager, program = program_of(SHARED[backend], "eager"), program_of(SHARED[backend], backend)
     states = [eager.init_state(), program.init_state()]
-    wide, clip = torch.randn(ROWS, 20, 6), torch.randn(ROWS, 3, 20)
+    n = program.chunk
+    wide, clip = torch.randn(ROWS, 20 * n, 6), torch.randn(ROWS, 3, 20 * n)
     masks = torch.rand(20, ROWS, 2) < 0.7
     for t in range(20):
-        for x in (wide[:, t : t + 1, ::2].transpose(1, 2), clip[:, :, t : t + 1], clip[:1, :, t : t + 1].expand(ROWS, 3, 1)):
+        at = slice(n * t, n * (t + 1))
+        for x in (wide[:, at, ::2].transpose(1, 2), clip[:, :, at], clip[:1, :, at].expand(ROWS, 3, n)):
             outs = []
             for i, p in enumerate((eager, program)):
                 y, valid, states[i] = p(x, states[i], masks[t, :, 0])
@@ -159,11 +165,11 @@ def test_inputs_of_any_strides(backend: str):
 @compiler
 @every_backend
 def test_the_state_stays_in_place(backend: str):
-    program = program_of("residual", backend)
+    program = program_of(SHARED[backend], backend)
     state = program.init_state()
     before = {name: t.data_ptr() for name, t in state.items()}
     for _ in range(5):
-        _, _, state = program(torch.randn(ROWS, 3, 1), state)
+        _, _, state = program(torch.randn(ROWS, 3, program.chunk), state)
     assert {name: t.data_ptr() for name, t in state.items()} == before
 
 
@@ -171,17 +177,19 @@ def test_the_state_stays_in_place(backend: str):
 @every_backend
 def test_outputs_are_not_overwritten(backend: str):
     """What a call has given stays as it is when the next one runs."""
-    program = program_of("gru", backend)
+    program = program_of(SHARED[backend], backend)
     state, kept = program.init_state(), []
     for _ in range(6):
-        y, valid, state = program(torch.randn(ROWS, 3, 1), state)
+        y, valid, state = program(torch.randn(ROWS, 3, program.chunk), state)
         kept.append((y, y.clone(), valid, valid.clone()))
     assert all(torch.equal(a, b) and torch.equal(c, d) for a, b, c, d in kept[2:])
 
 
 @compiler
-@every_backend
-@pytest.mark.parametrize("name", ["unet", "transformer"])
+@pytest.mark.parametrize(
+    "name, backend",
+    some(product(("unet", "transformer"), COMPILED), [("unet", "aot"), *(("transformer", b) for b in COMPILED)]),
+)
 def test_steps_and_flush(name: str, backend: str):
     """The sugar for one stream."""
     net, program = network(name), program_of(name, backend)
