@@ -24,6 +24,7 @@ SMALL = [name for name in NETWORKS if name not in BIG]
 CLIP_LEVEL = [name for name in NETWORKS if NETWORKS[name]().clip_level]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 small_networks = pytest.mark.parametrize("name", SMALL)
+some_networks = pytest.mark.parametrize("name", some(SMALL, {n for n in SMALL if not in_full(n)}))
 
 # Receptive field, delay and stride by hand. Windows of a clip-level output are as long as the example's clip is at that place.
 TIMINGS = {
@@ -83,7 +84,7 @@ def test_contract(name: str, request: pytest.FixtureRequest):
     assert report.passed
 
 
-@pytest.mark.parametrize("name", some(SMALL, {n for n in SMALL if not in_full(n)}))
+@some_networks
 def test_contract_in_double_precision(name: str):
     case = NETWORKS[name]().to(torch.float64)
     report = co.verify(case.convert(), case.clip, reference=reference_of(case), splits=4)
@@ -283,7 +284,7 @@ def test_the_module_is_left_as_it_was(name: str):
 # ---- copies -------------------------------------------------------------------------------------------------------------
 
 
-@small_networks
+@some_networks
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
 def test_copies_stream_on(name: str, duplicate: Any):
     """A copy in mid-stream goes on as its original does, with weights of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import itertools
 import logging
 import re
 import warnings
@@ -93,6 +94,24 @@ def layout_of(inputs: Sequence[Any], time_dim: Any) -> tuple[tuple[int | None, .
     return tuple(times), batches
 
 
+def _with_rows(
+    module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None]
+) -> tuple[int | None, ...]:
+    """Where the rows are, when inputs that are no streams are only known to be as long as the example has rows.
+
+    Those that the module takes as they are beside a stream of one row more have none: a matrix is as large as it is by chance.
+    """
+    doubtful = [i for i, (t, b) in enumerate(zip(times, batches, strict=True)) if t is None and b is not None]
+    for count in range(len(doubtful)):
+        for rows in itertools.combinations(doubtful, count):
+            found = tuple(None if i in doubtful and i not in rows else b for i, b in enumerate(batches))
+            more = [x.clone() if b is None else torch.cat((x, x.narrow(b, 0, 1)), b) for x, b in zip(inputs, found, strict=True)]
+            with _left_alone(module), torch.no_grad(), contextlib.suppress(Exception):
+                module(*more)
+                return found
+    return tuple(batches)
+
+
 def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     """Export a module on an example clip.
 
@@ -101,6 +120,7 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     """
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     times, batches = layout_of(inputs, time_dim)
+    batches = _with_rows(module, inputs, times, batches)
     tiled = []
     for x, t, b in zip(inputs, times, batches, strict=True):
         x = x.detach()
