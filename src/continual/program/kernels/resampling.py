@@ -24,13 +24,22 @@ def transposed(site: Site) -> Run:
     first = min(last, start // rate, -((extent - 1 - start) // rate))
     beyond = max(0, stop - last * rate - extent)
     past = site.past("frames", site.node.given, first - arrives.first)
+    apart = site.plan.fused and layer._over_time_alone and layer.groups == 1 and layer.kernel_size[0] == extent == rate
 
     def run(x: Tensor, rows: Rows) -> Tensor:
         frames = past.extend(rows, site.gated(rows, x, 0.0))[:, :, : last - first + 1]
-        y: Tensor = layer._transposed(frames, 0, beyond)
+        y: Tensor = _apart(layer, frames) if apart else layer._transposed(frames, 0, beyond)
         return y.narrow(2, start - first * rate, leaves.frames)
 
     return run
+
+
+def _apart(layer: Any, frames: Tensor) -> Tensor:
+    """Outputs that see one frame each, as one product for all of them."""
+    given = frames.flatten(2).transpose(1, 2)  # (B, n * S, I)
+    y = torch.matmul(given, layer.weight.flatten(1)).unflatten(2, (layer.out_channels, -1))  # (B, n * S, O, k)
+    y = y.unflatten(1, frames.shape[2:]).movedim((-2, -1), (1, 3)).flatten(2, 3)
+    return y if layer.bias is None else y + layer.bias.view(-1, *(1,) * layer.dims)
 
 
 @kernel(Upsample)
@@ -50,12 +59,16 @@ def upsample(site: Site) -> Run:
 
     def run(x: Tensor, rows: Rows) -> Tensor:
         frames = past.extend(rows, layer.enter(x))
-        y: Tensor | None = None
-        for tap, weight in zip(sources.unbind(1), weights.unbind(1), strict=True):
-            found = _clamped(frames, tap.to(x.device), rows) if clamps else frames.index_select(2, (tap - low).to(x.device))
-            share = weight.to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 3))
-            y = (found if sources.shape[1] == 1 else found * share) if y is None else torch.addcmul(y, found, share)
-        assert y is not None
+        first, *others = (
+            _clamped(frames, tap.to(x.device), rows) if clamps else frames.index_select(2, (tap - low).to(x.device))
+            for tap in sources.unbind(1)
+        )
+        if not others:
+            return first
+        own, *shares = (w.to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 3)) for w in weights.unbind(1))
+        y = first * own
+        for found, share in zip(others, shares, strict=True):
+            y = torch.addcmul(y, found, share)
         return y
 
     def _clamped(frames: Tensor, tap: Tensor, rows: Rows) -> Tensor:

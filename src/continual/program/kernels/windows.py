@@ -23,6 +23,7 @@ from ...window import FILLS, SlidingWindow
 from ..rows import SUMMED, Rows, Run, Site, kernel, over_frames
 
 INSIDE = 1 << 40  # the place of a window that lies within the clip
+SMALL = 1 << 15  # products of a convolution for an output, up to which calling a library for them costs more
 MOVED = 256  # numbers that may be moved in every step before a ring costs less
 LARGE = 512  # numbers in a frame from which a ring costs less
 
@@ -139,10 +140,12 @@ def convolution(site: Site) -> Run:
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
         compute = _image_by_image if site.plan.flat and layer.dims == 3 else _whole
         compute = _depthwise if layer._depthwise else compute
+    small = compute in (_by_taps, _whole) and _is_small(site, layer)
 
     def run(x: Tensor, rows: Rows) -> Tensor:
         frames = x if windows is None else windows.frames(rows, x)
-        return compute(layer, frames, outputs, site.plan.few)
+        way = _written_out if small and x.shape[0] <= site.plan.few else compute
+        return way(layer, frames, outputs, site.plan.few)
 
     return run
 
@@ -196,10 +199,13 @@ def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, few: int) -> Ten
     if flat.shape[0] * flat.shape[2] <= few and weight.numel() <= SUMMED:
         y = (weight.unsqueeze(0).unsqueeze(2) * flat.transpose(1, 2).unsqueeze(1)).sum(3)
         return y if bias is None else y + bias.unsqueeze(1)
-    if flat.shape[2] <= max(1, few):  # rows of a product that reads the weight once
-        return F.linear(flat.transpose(1, 2), weight, bias).transpose(1, 2)
-    y = torch.matmul(weight, flat)
-    return y if bias is None else y + bias.unsqueeze(1)
+    if few == 0 and flat.shape[2] == 1:
+        return F.linear(flat.squeeze(2), weight, bias).unsqueeze(2)
+    if flat.shape[2] <= few:  # rows of a product that reads the weight once
+        y = F.linear(flat.transpose(1, 2), weight).transpose(1, 2)
+    else:
+        y = torch.matmul(weight, flat)
+    return y if bias is None else y + bias.unsqueeze(1)  # fused with what comes next
 
 
 def _by_taps(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
@@ -227,6 +233,26 @@ def _depthwise(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     weight = layer.weight.view(*layer.weight.shape[:3], *(1,) * (taps.ndim - 4))
     y = (taps * weight).sum(3)
     return y if bias is None else y + bias.view(-1, *(1,) * (y.ndim - 2))
+
+
+def _is_small(site: Site, layer: Any) -> bool:
+    """Whether a library's call for a convolution over space would cost more than its products."""
+    out: Any = site.node.out
+    depthwise = layer.groups == layer.in_channels == layer.out_channels
+    return (layer.groups == 1 or depthwise) and layer.weight.numel() * math.prod(out.shape[2:]) * site.leaves.frames <= SMALL
+
+
+def _written_out(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+    """All products and their sums, which fuse with what is around."""
+    frames, pads = layer._pad_space(frames)
+    taps = F.pad(frames, [p for pad in reversed(pads) for p in (pad, pad)])
+    for dim, (k, s, d) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), 2):
+        taps = taps.unfold(dim, d * (k - 1) + 1, s)[..., ::d]  # (B, C, *outputs, *kernel)
+    weight, dims = layer.weight, layer.dims
+    weight = weight.view(1, *weight.shape[:2], *(1,) * dims, *weight.shape[2:])  # (1, O, C or 1, 1…, *kernel)
+    taps = taps.unsqueeze(2 if layer.groups > 1 else 1)
+    y = (taps * weight).sum((2, *range(-dims, 0)))
+    return y if layer.bias is None else y + layer.bias.view(-1, *(1,) * dims)
 
 
 def _whole(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
