@@ -60,13 +60,13 @@ class Limit:
     nbytes: int
 
     @staticmethod
-    def of(net: Any, frame: Any, threads: int) -> Limit:
-        """Of a network's steps."""
+    def of(net: Any, frame: Any, threads: int, period: int = 1) -> Limit:
+        """Of a network's steps, the mean over a period of them: what is at a lower rate may be read once in it."""
         found = co.operations(net, frame)
         mean = found.mean_executed
         operations = float(mean if mean is not None else 0)
         nbytes = weights_of(net) + state_read(net, frame)
-        compute, memory = 2 * operations / gemm_peak(threads), copy_time(nbytes, threads)
+        compute, memory = 2 * operations / gemm_peak(threads), copy_time(nbytes, threads) / period
         return Limit(max(compute, memory), "compute" if compute >= memory else "memory", operations, nbytes)
 
 
@@ -80,7 +80,10 @@ def state_read(net: Any, frame: Any) -> int:
     total = 0.0
     for name, tensor in net.init_state(frame).tensors.items():
         path, _, _ = name.rpartition(".")
-        layer = net.part(path) if path else net
+        try:
+            layer = net.part(path) if path else net
+        except AttributeError:  # a queue where branches meet again, which is read once
+            layer = None
         share = 1.0
         if isinstance(layer, SlidingWindow) and layer._kept:
             share = min(1.0, (layer._taps - 1) / layer._kept)

@@ -242,10 +242,19 @@ def memory_markdown(machine: Machine, points: Sequence[Point], sizes: Sequence[S
 PAGE = """\
 # Performance
 
-Written by `python -m benchmarks --markdown <this file>` and by the same with `--memory`. What stands between the marks is
-replaced by the next run; the rest of the page is kept.
+Written by `make bench`. What stands between the marks is replaced by the next run; the rest of the page is kept.
 
-## Speed
+## All workloads
+
+<!-- suite: begin -->
+<!-- suite: end -->
+
+## Growth
+
+<!-- growth: begin -->
+<!-- growth: end -->
+
+## Layers and their targets
 
 <!-- speed: begin -->
 <!-- speed: end -->
@@ -258,7 +267,7 @@ replaced by the next run; the rest of the page is kept.
 
 
 def write_markdown(path: Path, section: str, text: str) -> None:
-    """Replace a section of a page, ``"speed"`` or ``"memory"``, between its marks. The page is created if need be.
+    """Replace a section of a page, such as ``"suite"``, between its marks. The page is created if need be.
 
     Raises:
         ValueError: if the page has no such marks.

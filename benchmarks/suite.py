@@ -1,6 +1,6 @@
 """The suite: every workload, by all that can run it, beside what the machine could do. ``make bench`` runs it.
 
-    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled] [--resume FILE]
+    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled | --compile-all] [--resume FILE]
                                [--markdown docs/performance.md]
 
 Compiled steps need a C++ compiler; onnxruntime (with onnx and onnxscript) is measured where it is installed. The other library is
@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -34,12 +35,13 @@ from . import report, suite_report
 from .limits import Limit
 from .measure import Effort, WrongResult, require_equal
 from .memory import peak_of
-from .other_library import CantRun, OtherLibrary, install
+from .other_library import REPOSITORY, CantRun, OtherLibrary, install
 from .start import import_seconds
 from .subjects import Subject, last, norms_of, stepped, subjects
-from .timing import Candidate, Local, Timings, alternate, conditions
+from .timing import Candidate, Local, Timings, alternate, conditions, rest
 from .zoo import Periods
 
+LONG_TO_COMPILE = ("cox3d_s", "cox3d_m", "coslow")  # up to ten minutes each
 OURS = ("step", "fused", "compiled")
 CHUNK, CHUNK_SECONDS = 64, 0.3  # frames of a chunk, fewer where it takes longer than this
 LATENCIES, LATENCY_SECONDS = 1000, 1.0  # single calls for the 99th percentile, fewer where they take longer
@@ -171,7 +173,9 @@ def fastest(subject: Subject, effort: Effort) -> Timed:
 # ---- a row -----------------------------------------------------------------------------------------------------------------
 
 
-def measure(subject: Subject, threads: int, effort: Effort, other: OtherLibrary | None, why: str, with_compiled: bool) -> Row:
+def measure(
+    subject: Subject, threads: int, effort: Effort, other: OtherLibrary | None, why: str, with_compiled: bool, every: bool = False
+) -> Row:
     """Time all candidates of one workload, under :func:`benchmarks.timing.conditions`."""
     row = Row(subject.name, threads, subject.kind, conversion=subject.conversion)
     net = subject.net
@@ -180,7 +184,7 @@ def measure(subject: Subject, threads: int, effort: Effort, other: OtherLibrary 
             state = net.init_state(subject.frame)
             row.state = state.nbytes
             row.least = (net.receptive_field - 1) * subject.frame.numel() * 4
-            row.limit = asdict(Limit.of(net, subject.frame, threads))
+            row.limit = asdict(Limit.of(net, subject.frame, threads, subject.period))
             if subject.clip_operations and row.limit["operations"]:
                 row.operations = subject.clip_operations / (row.limit["operations"] * subject.period)
             fused = co.fuse(net) if norms_of(net) else None
@@ -191,7 +195,9 @@ def measure(subject: Subject, threads: int, effort: Effort, other: OtherLibrary 
             timed.append(eager(fused, subject, "fused"))
         row.peak = peak_of(timed[0].call)
         best_net = net if fused is None else fused
-        if with_compiled:
+        if subject.name in LONG_TO_COMPILE and not every:
+            row.missing["compiled"] = "left out, since it takes minutes (`--compile-all`)"
+        elif with_compiled:
             attempt(row, timed, "compiled", partial(compiled, best_net, subject))
         else:
             row.missing["compiled"] = "left out"
@@ -240,6 +246,7 @@ def attempt(row: Row, timed: list[Timed], name: str, make: Callable[[], Timed]) 
 
 def late(timed: Timed) -> float:
     """The 99th percentile of single calls, in seconds a step."""
+    rest()
     found, begun = [], time.perf_counter()
     while len(found) < LATENCIES and (time.perf_counter() - begun < LATENCY_SECONDS or len(found) < 20):
         start = time.perf_counter()
@@ -259,10 +266,12 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--rounds", type=int, default=9, metavar="N", help="rounds of each comparison (default: 9)")
     line.add_argument("--quick", action="store_true", help="3 rounds of short blocks")
     line.add_argument("--no-other", action="store_true", help="leave the other library out, and install nothing")
-    line.add_argument("--no-compiled", action="store_true", help="compile nothing (minutes for the largest networks)")
+    line.add_argument("--no-compiled", action="store_true", help="compile nothing")
+    line.add_argument("--compile-all", action="store_true", help="also the largest networks, which takes minutes each")
     line.add_argument(
         "--resume", type=Path, metavar="FILE", help="keep the rows in this JSON file: those that are there are not measured"
     )
+    line.add_argument("--row", metavar="NAME", help="measure this row in this process, and do nothing but write it to --resume")
     line.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'suite' of a page, and a plot beside it")
     return line
 
@@ -275,50 +284,78 @@ def kept(path: Path | None) -> dict[tuple[str, int], Row]:
     return {(r.name, r.threads): r for r in rows}
 
 
-def run(args: argparse.Namespace, chosen: dict[str, Callable[[], Subject]]) -> list[Row]:
-    """Measure the rows that are not there yet."""
-    rows, why = kept(args.resume), "left out"
-    effort = Effort(3, 0.002) if args.quick else Effort(args.rounds, 0.02)
-    todo = [(n, t) for t in args.threads for n in chosen if (n, t) not in rows]
+def run(args: argparse.Namespace, names: Sequence[str]) -> list[Row]:
+    """Measure the rows that are not there yet, each in a process of its own."""
+    rows = kept(args.resume)
+    todo = [(n, t) for t in args.threads for n in names if (n, t) not in rows]
     with ExitStack() as stack:
-        other = None
         if todo and not args.no_other:
-            try:
-                other = stack.enter_context(OtherLibrary(install(lambda text: print(text, file=sys.stderr))))
-            except CantRun as error:
-                why = str(error)
+            with suppress(CantRun):  # each row says why
+                install(lambda text: print(text, file=sys.stderr))
         advance = stack.enter_context(report.progress(len(todo)))
         try:
             for name, threads in todo:
                 advance(f"{name}, {report.plural(threads, 'thread')}")
-                if other is not None:
-                    other.conditions(threads)
-                with conditions(threads):
-                    try:
-                        row = measure(chosen[name](), threads, effort, other, why, not args.no_compiled)
-                    except WrongResult as wrong:
-                        row = Row(name, threads, error=f"wrong result: {wrong}")
-                    except Exception as error:  # a row that can't be measured is shown as such
-                        traceback.print_exc()
-                        row = Row(name, threads, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-                rows[name, threads] = row
-                if args.resume:
-                    args.resume.parent.mkdir(parents=True, exist_ok=True)
-                    args.resume.write_text(json.dumps([asdict(r) for r in rows.values()], indent=1, ensure_ascii=False))
+                rows[name, threads] = alone(args, name, threads)
+                keep(args.resume, rows.values())
         except KeyboardInterrupt:
             print("interrupted: this is what was measured", file=sys.stderr)
-    order = {name: i for i, name in enumerate(subjects())}
+    order = {name: i for i, name in enumerate(names)}
     return sorted(
-        (r for r in rows.values() if r.name in chosen and r.threads in args.threads), key=lambda r: (r.threads, order[r.name])
+        (r for r in rows.values() if r.name in order and r.threads in args.threads), key=lambda r: (r.threads, order[r.name])
     )
+
+
+def keep(path: Path | None, rows: Iterable[Row]) -> None:
+    """Write rows where :func:`kept` finds them."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([asdict(r) for r in rows], indent=1, ensure_ascii=False))
+
+
+def alone(args: argparse.Namespace, name: str, threads: int) -> Row:
+    """A row in a new process. In one that has run many others before, compiled code was up to 1.5 times as slow."""
+    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other", "no_compiled", "compile_all") if getattr(args, f)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "row.json"
+        options = ["--threads", str(threads), "--rounds", str(args.rounds), "--resume", str(path), *flags]
+        command = [sys.executable, "-m", "benchmarks.suite", "--row", name, *options]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
+        found = kept(path).get((name, threads))
+    return found or Row(name, threads, error=f"its process ended with status {done.returncode}")
+
+
+def here(args: argparse.Namespace, name: str) -> Row:
+    """A row in this process."""
+    threads, other, why = args.threads[0], None, "left out"
+    effort = Effort(3, 0.002) if args.quick else Effort(args.rounds, 0.02)
+    with ExitStack() as stack:
+        if not args.no_other:
+            try:
+                other = stack.enter_context(OtherLibrary(install()))
+                other.conditions(threads)
+            except CantRun as error:
+                why = str(error)
+        stack.enter_context(conditions(threads))
+        try:
+            return measure(subjects()[name](), threads, effort, other, why, not args.no_compiled, args.compile_all)
+        except WrongResult as wrong:
+            return Row(name, threads, error=f"wrong result: {wrong}")
+        except Exception as error:  # a row that can't be measured is shown as such
+            traceback.print_exc()
+            return Row(name, threads, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if a row could not be measured."""
     args = parser().parse_args(argv)
     every = subjects()
+    if args.row is not None:
+        row = here(args, args.row)
+        keep(args.resume, [row])
+        return int(bool(row.error))
     low = (args.only or "").lower()
-    chosen = {n: make for n, make in every.items() if not low or low in n.lower() or fnmatch(n.lower(), low)}
+    chosen = [n for n in every if not low or low in n.lower() or fnmatch(n.lower(), low)]
     if not chosen or min(args.threads) < 1 or args.rounds < 1:
         parser().error(
             f"no row matches {args.only!r}; the rows are: " + "; ".join(every)

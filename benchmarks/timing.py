@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+REST = 0.03  # seconds
 MIN_BLOCK = 0.02  # seconds: six orders of magnitude above what perf_counter resolves
 
 
@@ -91,6 +92,13 @@ def calibrate(candidate: Candidate, min_block: float = MIN_BLOCK) -> int:
         count = max(count + 1, min(10 * count, int(1.2 * count * min_block / max(took, 1e-9))))
 
 
+def rest() -> None:
+    """Let the threads of whoever ran last go to sleep: onnxruntime's wait busily for tens of milliseconds, and on two cores the
+    block after theirs took twice as long."""
+    if torch.get_num_threads() > 1:
+        time.sleep(REST)
+
+
 def alternate(candidates: Sequence[Candidate], rounds: int, min_block: float = MIN_BLOCK) -> Timings:
     """Time candidates in turns.
 
@@ -107,6 +115,7 @@ def alternate(candidates: Sequence[Candidate], rounds: int, min_block: float = M
     for i in range(rounds):
         for candidate in candidates if i % 2 == 0 else reversed(candidates):
             count = counts[candidate.name]
+            rest()
             found[candidate.name].append(candidate.block(count) / count)
     return Timings(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def page(tmp_path: Path) -> Path:
 def test_the_command(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     kept = tmp_path / "suite.json"
     monkeypatch.setattr(suite, "LATENCY_SECONDS", 0.01)
-    arguments = ["--only", SMALL.name, "--threads", "1", "--quick", "--no-other", "--no-compiled", "--resume", str(kept)]
+    options = ["--threads", "1", "--quick", "--no-other", "--no-compiled", "--resume", str(kept)]
+    arguments = ["--only", SMALL.name, *options]
+    assert suite.main(["--row", SMALL.name, *options]) == 0
     assert suite.main([*arguments, "--markdown", str(page)]) == 0
     text = page.read_text()
     assert f"| {SMALL.name} |" in text
@@ -90,13 +93,32 @@ def test_a_candidate_that_gives_something_else_is_not_timed():
         suite.agree("a copy", [*right[:-1], right[-1] + 1e-3], subject, 1)
 
 
-def test_a_row_that_fails_is_shown(page: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_row_that_fails_is_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken() -> Any:
         raise WrongResult("forward_step: differs")
 
     monkeypatch.setattr(suite, "subjects", lambda: {"broken": broken})
-    assert suite.main(["--threads", "1", "--quick", "--no-other", "--markdown", str(page)]) == 1
+    kept = ["--threads", "1", "--quick", "--no-other", "--resume", str(tmp_path / "rows.json")]
+    assert suite.main(["--row", "broken", *kept]) == 1
+    assert suite.main([*kept, "--markdown", str(page)]) == 1
     assert "| broken | wrong result: forward_step: differs |" in page.read_text()
+
+
+def test_rows_have_processes_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    """One that dies is a row that fails, and the others go on."""
+    commands = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        if len(commands) == 2:
+            suite.keep(Path(command[command.index("--resume") + 1]), [suite.Row(command[command.index("--row") + 1], 2)])
+        return subprocess.CompletedProcess(command, -9)
+
+    monkeypatch.setattr(suite, "subjects", lambda: {"a": None, "b": None})
+    monkeypatch.setattr(suite.subprocess, "run", run)
+    rows = suite.run(suite.parser().parse_args(["--threads", "2", "--no-other", "--rounds", "5"]), ["a", "b"])
+    assert [(r.name, r.threads, r.error) for r in rows] == [("a", 2, "its process ended with status -9"), ("b", 2, "")]
+    assert all(c[-1] == "--no-other" and c[c.index("--rounds") + 1] == "5" for c in commands)
 
 
 def row(**ratios: float) -> suite.Row:

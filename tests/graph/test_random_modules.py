@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, export
 
 import continual as co
@@ -130,6 +130,26 @@ def test_positions_where_torch_fixes_the_length(line: str, dims: str):
     m = RandomModule(Program(d.ops, 1, [2]).eval(), (d.values[0].example,), (dims,) * 3, True)
     assert fixed_length(m)
     check_stream(m, co.continual(m.module, m.clip, **m.options), 0)
+
+
+class Mixed(nn.Module):
+    """A matrix that is as large as the example has rows, and perhaps a vector for each row."""
+
+    def forward(self, x: Tensor, mix: Tensor, speaker: Tensor | None = None) -> Tensor:
+        y = torch.einsum("btc,kc->btk", x, mix).softmax(2)
+        return y if speaker is None else y * speaker.unsqueeze(1)
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_matrix_as_large_as_the_batch_has_no_rows(rows: int):
+    """Found by the random modules: its dimension of channels was taken for that of rows, and softmax over it was refused."""
+    x, mix, speaker = torch.randn(rows, 9, 4), torch.randn(rows, 4), torch.randn(rows, rows)
+    for inputs in ((x, mix), (x, mix, speaker)):
+        module = Mixed().eval()
+        net = co.continual(module, inputs, time_dim=(1, *(None,) * (len(inputs) - 1)))
+        other = (torch.randn(5, 11, 4), mix, torch.randn(5, rows))[: len(inputs)]
+        assert_equal(net(*other), module(*other), "a batch of another size")
+        co.verify(net, other, reference=module)
 
 
 # ---- the tests, tested --------------------------------------------------------------------------------------------------

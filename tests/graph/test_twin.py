@@ -246,26 +246,6 @@ class Pair(nn.Module):
         return self.a(x) + self.b(y), self.a(x)
 
 
-class Mixed(nn.Module):
-    """A matrix that is as large as the example has rows, and perhaps a vector for each row."""
-
-    def forward(self, x: Tensor, mix: Tensor, speaker: Tensor | None = None) -> Tensor:
-        y = torch.einsum("btc,kc->btk", x, mix).softmax(2)
-        return y if speaker is None else y * speaker.unsqueeze(1)
-
-
-@pytest.mark.parametrize("rows", [2, 3])
-def test_a_matrix_as_large_as_the_batch_has_no_rows(rows: int):
-    """Found by the random modules: its dimension of channels was taken for that of rows, and softmax over it was refused."""
-    x, mix, speaker = torch.randn(rows, 9, 4), torch.randn(rows, 4), torch.randn(rows, rows)
-    for given in ((x, mix), (x, mix, speaker)):
-        module = Mixed().eval()
-        net = co.continual(module, given, time_dim=(1, *(None,) * (len(given) - 1)))
-        other = (torch.randn(5, 11, 4), mix, torch.randn(5, rows))[: len(given)]
-        assert_equal(net(*other), module(*other), "a batch of another size")
-        co.verify(net, other, reference=module)
-
-
 def test_two_streams_in_and_two_out():
     module, other = made(Pair()), torch.randn(2, 2, 12)
     net = co.continual(module, (CLIP, other))

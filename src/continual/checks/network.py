@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..state import Wire, rewire
 from .compare import changed, flat, mismatch, snapshot_of, state_tensors, tolerance_of
-from .trial import Broken, Plan, Skipped, Trial, contract, cut, described, joined
+from .trial import Broken, Skipped, Trial, contract
+from .wires import Plan, cut, described, joined
 
 GRADIENT_STEPS = 256  # a longer clip is cut to this length, or to its shortest that has outputs
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ..errors import ContinualError
 from .compare import flat, largest_error, mismatch
-from .trial import Broken, Plan, Run, Skipped, Trial, contract, cut, described, frames_in, joined, kept
+from .trial import Broken, Run, Skipped, Trial, contract, kept
+from .wires import Plan, cut, described, frames_in, joined
 
 
 @contract(1, "forward = reference")

@@ -16,7 +16,8 @@ from ..state import Wire
 from . import network, outputs, safety, timeliness  # noqa: F401 (their checks are registered)
 from . import state as _state  # noqa: F401
 from .compare import flat, state_tensors
-from .trial import CHECKS, Broken, Skipped, Trial, shapes
+from .trial import CHECKS, Broken, Skipped, Trial
+from .wires import shapes
 
 
 def run_checks(net: Any, clip: Wire, reference: Any, splits: int, tolerance: float | None, seed: int) -> Report:

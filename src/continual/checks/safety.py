@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..errors import ContinualError
 from ..state import Wire, rewire
 from .compare import flat, mismatch
-from .trial import Broken, Plan, Skipped, Trial, contract, cut, described, kept
+from .trial import Broken, Skipped, Trial, contract, kept
+from .wires import Plan, cut, described
 
 
 @contract(6, "rows do not see each other")

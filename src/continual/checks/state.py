@@ -14,7 +14,8 @@ from ..errors import ContinualError
 from ..sequential import Sequential
 from ..state import Wire, rewire
 from .compare import changed, flat, largest_error, mismatch, snapshot_of, state_bytes
-from .trial import Broken, Skipped, Trial, contract, cut, frames_in, joined, kept
+from .trial import Broken, Skipped, Trial, contract, kept
+from .wires import cut, frames_in, joined
 
 
 @contract(4, "update_state=False")

@@ -21,7 +21,8 @@ from ..delay import Delay
 from ..state import Wire, rewire
 from ..streams import ParallelDispatch
 from .compare import leading
-from .trial import Broken, Skipped, Trial, contract, cut, described, frames_in, joined
+from .trial import Broken, Skipped, Trial, contract
+from .wires import cut, described, frames_in, joined
 
 _UNSEEN = (Delay, Conditional, Constant, ParallelDispatch)
 

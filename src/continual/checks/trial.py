@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +15,7 @@ from ..errors import ShapeMismatch
 from ..state import Wire, rewire
 from .compare import changed, flat, mismatch, snapshot_of, tolerance_of
 from .layout import Layout
-
-Plan = Sequence[tuple[str, int]]  # ("step", 1), ("chunk", n), and ("end", n): a chunk with pad_end=True
+from .wires import Plan, cut, frames_in, joined, shapes, turned_rows
 
 
 class Broken(Exception):
@@ -91,7 +89,7 @@ class Trial:
         clip = self.layout.clip
         self.fixed_batch = _number(net, "batch")
         alone = flat(clip)[0].shape[0] == 1 != self.fixed_batch
-        self.clip = rewire(_with_rows if alone else torch.clone, clip)
+        self.clip = rewire(turned_rows if alone else torch.clone, clip)
         first = flat(self.clip)[0]
         self.batch, self.length = first.shape[0], first.shape[2]
         self.floating = all(t.is_floating_point() for t in flat(self.clip))
@@ -381,39 +379,3 @@ def kept(trial: Trial, before: dict[str, Any], what: str) -> None:
     """The state is bit-identical to what it was before."""
     if found := changed(before, trial.look()):
         raise Broken(f"{what} changed the state: {found}")
-
-
-def frames_in(y: Wire | None) -> int:
-    """The number of outputs in a chunk."""
-    return 0 if y is None else flat(y)[0].shape[2]
-
-
-def cut(x: Wire, first: int, stop: int) -> Wire:
-    """Frames ``first … stop - 1``."""
-    return rewire(lambda t: t[:, :, first:stop], x)
-
-
-def joined(parts: Sequence[Wire]) -> Wire | None:
-    """Chunks one after another."""
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else rewire(lambda *ts: torch.cat(ts, 2), *parts)
-
-
-def shapes(x: Wire) -> str:
-    """The shapes and dtype of a wire, for messages."""
-    return ", ".join(str(tuple(t.shape)) for t in flat(x)) + f" {str(flat(x)[0].dtype).removeprefix('torch.')}"
-
-
-def described(plan: Plan) -> str:
-    """A plan in words: chunk sizes, and steps."""
-    said = []
-    for piece, same in itertools.groupby(plan):
-        count, (kind, n) = len(list(same)), piece
-        one = {"step": "step", "chunk": f"{n}", "end": f"{n} with pad_end"}[kind]
-        said.append(one if count == 1 else f"{count} steps" if kind == "step" else f"{count} × {one}")
-    return ", ".join(said if len(said) <= 24 else [*said[:20], "…", *said[-3:]])
-
-
-def _with_rows(t: Tensor) -> Tensor:
-    return torch.cat((t, t.flip(2), t.roll(t.shape[2] // 2, 2)))

@@ -382,9 +382,8 @@ class GraphModule(CoModule):
     def _state_for(self, clip: Any) -> State:
         if clip is not None:
             inputs = clip if isinstance(clip, (list, tuple)) else [clip]
-            return self.init_state(
-                *(x if i.time is None else x.select(i.time, 0) for i, x in zip(self._ports.inputs, inputs, strict=True))
-            )
+            given = zip(self._ports.inputs, inputs, strict=True)
+            return self.init_state(*(x if i.time is None else x.select(i.time, 0) for i, x in given))
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
         return self.init_state(*(i.example(device) for i in self._ports.inputs))
 

@@ -29,10 +29,9 @@ def write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+            found: Any = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
         except Exception as error:
             raise ExportError(f"co.export: ONNX can't take {metadata.network}: {culprit(error, program, metadata)}") from error
-    assert found is not None
     model = found.model
     model.metadata_props[KEY] = metadata.to_json()
     model.producer_name, model.producer_version = "continual", metadata.package_version

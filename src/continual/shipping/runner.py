@@ -78,7 +78,7 @@ class Runner:
             self.time_dims = tuple(self._times_in)
             self.output_time_dims = tuple(self._times)
         self._rows: Rows | None = None
-        self._buffers: list[Tensor] | None = None
+        self._buffers: list[Tensor] = []  # the chunk of each input that is being gathered
         self._seen = self._batch = 0
         self._signature = "; ".join(f"{p.name} {p}" for p in metadata.states)
 
@@ -146,7 +146,7 @@ class Runner:
     def _taken(self, chunks: list[Tensor], batch: int) -> list[list[Tensor]]:
         """Take some steps: the valid outputs of each call that they complete."""
         frames = next(x.shape[t] for x, t in zip(chunks, self._times_in, strict=True) if t is not None)
-        if self._buffers is None and frames:
+        if not self._buffers and frames:
             self._buffers = [
                 torch.zeros(p.sized(batch), dtype=d) for p, d in zip(self.metadata.inputs, self._dtypes, strict=True)
             ]
@@ -170,7 +170,6 @@ class Runner:
 
     def _gathered(self, piece: list[Tensor], slot: int, count: int) -> list[Tensor]:
         """Put steps where they belong in the chunks of the call that they are for."""
-        assert self._buffers is not None
         for own, x, time in zip(self._buffers, piece, self._times_in, strict=True):
             (own if time is None else own.narrow(time, slot, count)).copy_(x)
         return self._buffers
@@ -184,7 +183,6 @@ class Runner:
         """What the end of the stream brings, call by call. Frames after the end may hold anything."""
         rhythm, end = self.timing, self._seen
         calls, found = rhythm.calls(end), []
-        assert self._buffers is not None
         for call in range(calls, calls + rhythm.calls_to_end(calls, end)):
             y = self._called(self._buffers, end)
             if valid := rhythm.valid_in(call, end):
@@ -250,7 +248,7 @@ class Runner:
             return None
         states = [_zeros(p, self._batch) for p in self.metadata.states] if self._rows is None else self._rows.states()
         named = dict(zip((p.name for p in self.metadata.states), states, strict=True))
-        return RunnerState(named, self._seen, tuple(t.clone() for t in self._buffers or ()), self._signature)
+        return RunnerState(named, self._seen, tuple(t.clone() for t in self._buffers), self._signature)
 
     def set_state(self, state: RunnerState | None) -> None:
         """Go on from a snapshot, of this network from any file of the same names and shapes; ``None`` begins anew.
@@ -274,7 +272,7 @@ class Runner:
 
     def clean_state(self) -> None:
         """Forget the stream: the next step begins a new one, of any number of rows that the file takes."""
-        self._rows = self._buffers = None
+        self._rows, self._buffers = None, []
         self._seen = self._batch = 0
 
     @contextmanager
