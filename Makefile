@@ -5,6 +5,8 @@ STAMP := $(VENV)/.installed
 
 # Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/test_timing.py -x"
 PYTEST_ARGS ?=
+# Further arguments for the suite of benchmarks: python -m benchmarks.suite --help
+BENCH_ARGS ?=
 # Two workers on two cores: one thread each, unless the caller says otherwise.
 OMP_NUM_THREADS ?= 1
 
@@ -37,8 +39,10 @@ format: $(STAMP) ## Sort imports, apply safe fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Run the benchmarks
-	$(BIN)/python -m benchmarks
+bench: $(STAMP) ## Measure everything and write docs/performance.md, in about two hours (BENCH_ARGS="--quick --only conv" for less)
+	$(BIN)/python -m benchmarks.suite --markdown docs/performance.md $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.growth --markdown docs/performance.md
+	$(BIN)/python -m benchmarks --memory --markdown docs/performance.md
 
 # The Python of the server has other versions than constraints.txt: its stub needs numpy 1.
 triton-venv: ## Set up .venv-triton with Triton's server, for tests/triton

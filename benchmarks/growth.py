@@ -150,13 +150,13 @@ def steps_taken(effort: Effort, quick: bool) -> Panel:
     points = memory.long_run(2_000 if quick else STEPS)
     curves = [
         Curve("µs a step", [(p.steps, p.micros) for p in points]),
-        Curve("resident, MB", [(p.steps, p.rss) for p in points]),
+        Curve("MB resident", [(p.steps, p.rss) for p in points]),
     ]
     return Panel("steps taken (four small layers)", "steps", curves, unit="", flat=True)
 
 
 PANELS: dict[str, Callable[[Effort, bool], Panel]] = {
-    "receptive": receptive, "channels": channels, "rows": rows, "streams": streams, "steps": steps_taken,
+    "receptive": receptive, "channels": channels, "rows": rows, "steps": steps_taken, "streams": streams,
 }  # fmt: skip
 
 

@@ -287,6 +287,7 @@ def test_long_run_and_state_sizes() -> None:
 
     (size,) = memory.state_sizes([SMALL])
     assert (size.state, size.frames) == (32, 32)
+    assert all(s.state > 0 for s in memory.state_sizes(WORKLOADS))  # some are converted by options of their own
     text = report.memory_markdown(MACHINE, points, [size])
     assert "| small | 32 | 32 | 1.00 |" in text
     assert "| 200 |" in text
