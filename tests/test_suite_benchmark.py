@@ -154,6 +154,8 @@ def test_limits(monkeypatch: pytest.MonkeyPatch):
         assert (found.bound, found.seconds) == (bound, pytest.approx(seconds))
         assert found.operations == 2 * 8 * 8 * 3
         assert found.nbytes == limits.state_read(net, frame) + limits.weights_of(net)
+        if bound == "memory":  # what is at a lower rate is read once in a period
+            assert limits.Limit.of(net, frame, 1, period=4).seconds == pytest.approx(seconds / 4)
 
 
 def test_the_machine_is_measured():
