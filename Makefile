@@ -39,7 +39,7 @@ format: $(STAMP) ## Sort imports, apply safe fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure everything and write docs/performance.md, in about two hours (BENCH_ARGS="--quick --only conv" for less)
+bench: $(STAMP) ## Measure everything and write docs/performance.md, in about an hour (BENCH_ARGS="--quick --only conv" for less)
 	$(BIN)/python -m benchmarks.suite --markdown docs/performance.md $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.growth --markdown docs/performance.md
 	$(BIN)/python -m benchmarks --memory --markdown docs/performance.md

@@ -174,7 +174,13 @@ def fastest(subject: Subject, effort: Effort) -> Timed:
 
 
 def measure(
-    subject: Subject, threads: int, effort: Effort, other: OtherLibrary | None, why: str, with_compiled: bool, every: bool = False
+    subject: Subject,
+    threads: int,
+    effort: Effort,
+    other: OtherLibrary | None,
+    why: str,
+    with_compiled: bool,
+    compile_all: bool = False,
 ) -> Row:
     """Time all candidates of one workload, under :func:`benchmarks.timing.conditions`."""
     row = Row(subject.name, threads, subject.kind, conversion=subject.conversion)
@@ -195,7 +201,7 @@ def measure(
             timed.append(eager(fused, subject, "fused"))
         row.peak = peak_of(timed[0].call)
         best_net = net if fused is None else fused
-        if subject.name in LONG_TO_COMPILE and not every:
+        if subject.name in LONG_TO_COMPILE and not compile_all:
             row.missing["compiled"] = "left out, since it takes minutes (`--compile-all`)"
         elif with_compiled:
             attempt(row, timed, "compiled", partial(compiled, best_net, subject))
