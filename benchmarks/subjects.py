@@ -113,7 +113,7 @@ def of_zoo(name: str) -> Subject:
         start = time.perf_counter()
         net = zoo.alive(co.models.create(name))
         took = time.perf_counter() - start
-        whole = zoo.alive(co.models.create(zoo.CLIPS[name])) if name in zoo.CLIPS else copy.deepcopy(net)
+        whole = zoo.alive(co.models.create(net.card.clip_network)) if net.card.clip_network else copy.deepcopy(net)
         stride = net.stride[0]
         published = torch.randn(1, net.step_shape[0], whole.card.frames, *net.step_shape[1:])
         clip = torch.randn(1, net.step_shape[0], net.delay + 2 * stride, *net.step_shape[1:])

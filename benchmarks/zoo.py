@@ -30,7 +30,6 @@ from .other_library import CantRun, OtherLibrary, Remote, install
 from .programs import close
 from .timing import Candidate, Local, alternate, conditions
 
-CLIPS = {"cost_gcn_star": "cost_gcn", "coa_gcn_star": "coa_gcn", "cos_tr_star": "cos_tr"}  # with what the papers compare
 ROWS = (
     "cox3d_s", "cox3d_m", "cox3d_l", "coslow", "coi3d", "cost_gcn", "cost_gcn_star", "coa_gcn_star", "cos_tr_star", "cooadtr_b1",
     "cooadtr_b2", "gtzan_b1", "gtzan_b2", "deepcot", "movinet_a0_stream", "kws_ds_cnn",
@@ -202,7 +201,7 @@ def measure(name: str, threads: int, effort: Effort, compiled: bool, other: Othe
     torch.manual_seed(0)
     with torch.inference_mode(False), torch.no_grad():
         net = alive(co.models.create(name))
-        whole = alive(co.models.create(CLIPS[name])) if name in CLIPS else net
+        whole = alive(co.models.create(net.card.clip_network)) if net.card.clip_network else net
         stride = net.stride[0]
         clip = torch.randn(1, net.step_shape[0], whole.card.frames, *net.step_shape[1:])
         stream = torch.randn(1, net.step_shape[0], net.delay + 2 * stride, *net.step_shape[1:])

@@ -13,7 +13,7 @@ from .module import CoModule
 if TYPE_CHECKING:
     from .shipping.runner import Runner
 
-FORMATS = ("onnx", "pt2", "executorch", "openvino")
+FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "executorch": ".pte", "openvino": ".xml"}  # and the endings of their files
 
 
 def export(
@@ -21,7 +21,7 @@ def export(
     step: Any,
     path: str | os.PathLike[str],
     *,
-    format: str = "onnx",
+    format: str | None = None,
     chunk: int | None = None,
     batch: int | None = None,
     flush: bool = True,
@@ -41,6 +41,7 @@ def export(
         path: the file; it is replaced at once, when all is written. OpenVINO's weights go beside it.
         format: ``"onnx"`` (any runtime for ONNX), ``"pt2"`` (AOTInductor: compiled for this machine's processor; its states are changed
             in place), ``"executorch"`` (for phones and small devices, by XNNPACK), or ``"openvino"`` (the states are inside).
+            ``None``: by the path's ending, ``.onnx``, ``.pt2``, ``.pte`` or ``.xml``.
         chunk: steps per call, a multiple of what the strides need (``None``: no more than that).
         batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``.
         flush: whether streams may end. Without, there is no input ``end``, and files are a little smaller and faster.
@@ -56,7 +57,7 @@ def export(
     Raises:
         ExportError: the path can't be written; an operation that the format has not, with the module that it is of; a package is missing.
         NotStreamable: as :func:`~continual.compile`.
-        ValueError: an unknown format, or a chunk that the strides do not divide.
+        ValueError: an unknown format, a path that does not tell it, or a chunk that the strides do not divide.
 
     Example:
         >>> import tempfile, os
@@ -68,11 +69,17 @@ def export(
         True
     """
     check_net(net, "co.export")
-    if format not in FORMATS:
+    if format is not None and format not in FORMATS:
         raise ValueError(f"co.export: format is one of {', '.join(map(repr, FORMATS))}, not {format!r}")
+    path = Path(path)
+    check_path(path)
+    format = format or format_of(path)
+    if format is None:
+        endings = ", ".join(f"{ending} ({name})" for name, ending in FORMATS.items())
+        raise ValueError(f"co.export: {path.name!r} does not say its format: end it in {endings}, or give format=…")
     from .shipping.writing import write
 
-    return write(net, step, Path(path), format, chunk, batch, flush, rate, int8, calibration)
+    return write(net, step, path, format, chunk, batch, flush, rate, int8, calibration)
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
@@ -105,6 +112,11 @@ def check_net(net: Any, who: str) -> None:
         raise TypeError(
             f"{who} takes a streaming network, not {type(net).__name__}: convert it by co.continual(module, clip) before"
         )
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a path's ending tells."""
+    return next((name for name, ending in FORMATS.items() if ending == path.suffix.lower()), None)
 
 
 def check_path(path: Path) -> None:

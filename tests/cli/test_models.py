@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -129,6 +130,15 @@ def test_a_race(color: str):
         assert "3/3" in result.stderr
 
 
+def test_a_race_with_the_clip_network_of_the_paper():
+    result = invoke("bench", "cost_gcn_star", "--input-size", 18, "--rounds", 1)
+    assert result.exit_code == 0, result.output
+    assert "the clip network cost_gcn on 300 steps" in result.stdout
+    ratio = re.search(r"multiply-adds +│ ([0-9.]+) ×", result.stdout)
+    assert ratio
+    assert float(ratio[1]) == pytest.approx(107.5, rel=0.01)  # 12,048 M of a clip over 112.1 M of a step
+
+
 def test_a_race_for_each_prediction(audio: None):
     result = invoke("bench", "audio", "--rounds", 2, "--clip-length", 30, "--threads", 2)
     assert result.exit_code == 0, result.output
@@ -156,7 +166,7 @@ def test_what_is_timed(monkeypatch: pytest.MonkeyPatch, audio: None):
         return took
 
     monkeypatch.setattr(command, "_timed", counted)
-    found = race(net, 4, 20, 4)
+    found = race(net, net, 4, 20, 4)
     assert calls[:11] == [("step", 4)] * 11
     assert ("clip", 20) in calls
     assert all(made == count for made, count in timed)

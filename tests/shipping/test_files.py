@@ -198,6 +198,64 @@ def test_an_operation_that_the_format_has_not(format: str, suffix: str, tmp_path
         co.export(net, STEP, tmp_path / f"net{suffix}", format=format)
 
 
+class Loud(nn.Module):
+    """What it does depends on values."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x if x.sum() > 0 else x
+
+
+class Sized(nn.Module):
+    """It raises under torch.export alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_exporting():
+            raise RuntimeError("no export today\nand more of it")
+        return x
+
+
+@pytest.mark.parametrize(
+    "layer, batch, message",
+    [
+        (
+            Loud(),
+            None,
+            r"follow 1\.1 \(Loud\): what it does depends on the values of a tensor \(test_files\.py:\d+: `return 2 \* x if ",
+        ),
+        (
+            Sized(),
+            None,
+            r"follow 1\.1 \(Sized\): no export today \(test_files\.py:\d+: `raise .*`\)\. A fixed number of rows may do",
+        ),
+        (Sized(), 2, r"follow 1\.1 \(Sized\): no export today \(test_files\.py:\d+: `raise [^`]*`\)$"),
+    ],
+)
+def test_a_module_that_can_not_be_traced(
+    layer: nn.Module, batch: int | None, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """The error names it by its path, with the line of its code, and torch does not print the whole graph."""
+    net = co.Sequential(co.Conv1d(2, 4, 3), co.Sequential(nn.ReLU(), co.forward_stepping(layer))).eval()
+    with pytest.raises(co.ExportError, match=message):
+        co.export(net, STEP, tmp_path / "net.onnx", batch=batch)
+    assert "def forward(self, arg" not in "".join(capfd.readouterr())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format, suffix", [("onnx", ".onnx"), ("executorch", ".PTE"), ("openvino", ".xml"), ("pt2", ".pt2")])
+def test_the_ending_says_the_format(format: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+    monkeypatch.setattr("continual.shipping.writing.write", lambda *arguments: asked.append(arguments[3]))
+    co.export(simple(), STEP, tmp_path / f"net{suffix}")
+    co.export(simple(), STEP, tmp_path / f"net{suffix}", format="onnx")
+    assert asked == [format, "onnx"]
+
+
+def test_an_ending_that_says_nothing(tmp_path: Path):
+    endings = r"end it in \.onnx \(onnx\), \.pt2 \(pt2\), \.pte \(executorch\), \.xml \(openvino\), or give format="
+    with pytest.raises(ValueError, match=rf"'net\.bin' does not say its format: {endings}"):
+        co.export(simple(), STEP, tmp_path / "net.bin")
+
+
 def test_networks_that_are_no_programs(tmp_path: Path):
     path = tmp_path / "net.onnx"
     with pytest.raises(TypeError, match=r"takes a streaming network, not Conv1d: convert it by co\.continual"):

@@ -16,6 +16,7 @@ from rich.text import Text
 
 import continual as co
 
+from .. import exporting
 from ..shipping.metadata import END, VALID, Metadata, Port
 from .networks import one_line
 from .stages import Stages
@@ -30,14 +31,12 @@ class Format:
     """A format, as people know it.
 
     Attributes:
-        suffix: of its files.
         title: its name.
         needs: what has to be installed to run its files.
         beside: a file that may lie beside one of its files and belong to it.
         states: where the states are.
     """
 
-    suffix: str
     title: str
     needs: str
     beside: str = "{name}.data"
@@ -45,10 +44,10 @@ class Format:
 
 
 FORMATS = {
-    "onnx": Format(".onnx", "ONNX", "onnxruntime"),
-    "pt2": Format(".pt2", "AOTInductor package", "torch", states="changed in place by every call"),
-    "executorch": Format(".pte", "ExecuTorch program", "executorch"),
-    "openvino": Format(".xml", "OpenVINO model", "openvino", "{stem}.bin", "inside the model"),
+    "onnx": Format("ONNX", "onnxruntime"),
+    "pt2": Format("AOTInductor package", "torch", states="changed in place by every call"),
+    "executorch": Format("ExecuTorch program", "executorch"),
+    "openvino": Format("OpenVINO model", "openvino", "{stem}.bin", "inside the model"),
 }
 
 
@@ -59,9 +58,9 @@ def format_of(path: Path, format: str | None) -> str:
         BadInput: there is none of this name, or the suffix says nothing.
     """
     if format is None:
-        found = next((name for name, f in FORMATS.items() if f.suffix == path.suffix.lower()), None)
+        found = exporting.format_of(path)
         if found is None:
-            endings = ", ".join(f"{f.suffix} ({name})" for name, f in FORMATS.items())
+            endings = ", ".join(f"{ending} ({name})" for name, ending in exporting.FORMATS.items())
             raise BadInput(f"'{path}' does not say its format: end it in {endings}, or give --format")
         return found
     if format not in FORMATS:

@@ -60,18 +60,20 @@ def bench(
 ) -> None:
     """Time a step of a network, against computing its clip network anew on the window that a prediction sees.
 
-    Weights are random. Medians of alternating rounds; the ratio is per prediction, taken within each round.
+    Weights are random. Medians of alternating rounds; the ratio is per prediction, taken within each round. The skeleton networks with a
+    star are compared with the networks without, which take less time on a clip, as in their paper.
 
     Example: `continual models bench cox3d_s --input-size 112 --rounds 7`
     """
     with one_line("models bench"):
         net = alive(built(name, None, input_size))
-        length = clip_length or net.card.frames
-        if net.timing.ended(length) < 1:
-            raise BadInput(f"--clip-length {length}: {name} gives nothing for a clip of {length} steps; take more")
+        whole = alive(built(net.card.clip_network, None, input_size)) if net.card.clip_network else net
+        length = clip_length or whole.card.frames
+        if whole.timing.ended(length) < 1:
+            raise BadInput(f"--clip-length {length}: {whole.card.name} gives nothing for a clip of {length} steps; take more")
         with conditions(number):
-            times = race(net, batch, length, rounds)
-        Console().print(_table(net, times, batch, length, number))
+            times = race(net, whole, batch, length, rounds)
+        Console().print(_table(net, whole, times, batch, length, number))
 
 
 def alive(net: Any) -> Any:
@@ -102,8 +104,8 @@ def conditions(number: int) -> Iterator[None]:
             gc.enable()
 
 
-def race(net: Any, batch: int, length: int, rounds: int) -> Times:
-    """Steps and clips in turns, a block of each a round; every other round in the reverse order."""
+def race(net: Any, whole: Any, batch: int, length: int, rounds: int) -> Times:
+    """Steps of a network and clips of a whole one in turns, a block of each a round; every other round in the reverse order."""
     generator = torch.Generator().manual_seed(0)
     clip = torch.randn(batch, net.step_shape[0], length, *net.step_shape[1:], generator=generator)
     step = clip[:, :, 0].contiguous()
@@ -114,7 +116,7 @@ def race(net: Any, batch: int, length: int, rounds: int) -> Times:
         for _ in range(warm):  # before the delay has passed the last layers have nothing to do
             net.forward_step(step)
             progress.advance(task)
-        one_step, one_clip = _timed(lambda: net.forward_step(step), period), _timed(lambda: net(clip), 1)
+        one_step, one_clip = _timed(lambda: net.forward_step(step), period), _timed(lambda: whole(clip), 1)
         steps = period * max(1, round(SHARE * max(one_clip, 0.02) / (one_step * period)))
         clips = max(1, round((1 - SHARE) * 0.02 / one_clip))
         progress.update(task, description="timing           ", total=rounds, completed=0)
@@ -122,7 +124,7 @@ def race(net: Any, batch: int, length: int, rounds: int) -> Times:
         for i in range(rounds):
             blocks: list[tuple[list[float], Callable[[], object], int]] = [
                 (times.step, lambda: net.forward_step(step), steps),
-                (times.clip, lambda: net(clip), clips),
+                (times.clip, lambda: whole(clip), clips),
             ]
             for taken, call, count in blocks if i % 2 == 0 else reversed(blocks):
                 taken.append(_timed(call, count))
@@ -145,17 +147,18 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _table(net: Any, times: Times, batch: int, length: int, number: int) -> Table:
+def _table(net: Any, whole: Any, times: Times, batch: int, length: int, number: int) -> Table:
     step, clip = (statistics.median(t) for t in (times.step, times.clip))
-    macs = co.summary(net, torch.zeros(1, *net.step_shape), clip_length=length).rows[0]
-    operations = macs.macs_clip / (times.steps * float(macs.macs_step))
+    of_step, of_clip = (co.summary(n, torch.zeros(1, *net.step_shape), clip_length=length).rows[0] for n in (net, whole))
+    operations = of_clip.macs_clip / (times.steps * float(of_step.macs_step))
     title = f"{net.card.name} at {' × '.join(map(str, net.step_shape))}: batch {batch}, {_many(number, 'thread')}"
     table = Table(
         "", "median", "of rounds", title=Text(title, "bold"), title_justify="left", caption=f"{_many(len(times.step), 'round')}"
     )
     each = f", {times.steps} steps a prediction" if times.steps > 1 else ""
     table.add_row(f"one step{each}", f"{1e3 * step:.3f} ms", _spread(times.step, 1e3, 3))
-    table.add_row(f"the clip network on {length} steps", f"{1e3 * clip:.3f} ms", _spread(times.clip, 1e3, 3))
+    which = "the clip network" if whole is net else f"the clip network {whole.card.name}"
+    table.add_row(f"{which} on {length} steps", f"{1e3 * clip:.3f} ms", _spread(times.clip, 1e3, 3))
     table.add_row(
         "ratio, for each prediction", f"{statistics.median(times.ratios):.2f} ×", _spread(times.ratios, 1, 2), style="bold"
     )

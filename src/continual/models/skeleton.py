@@ -134,6 +134,7 @@ def card(name: str, star: bool) -> Card:
         frames=300,
         rate=30.0,
         formats=("own names", "continual-skeletons"),
+        clip_network=name if star else "",
     )
 
 

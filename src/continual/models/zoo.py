@@ -33,6 +33,7 @@ class Card:
         every: for video: of so many frames of a video of 30 frames per second one is a step.
         mean, std: for video: what is subtracted from pixels between 0 and 1, and what they are divided by then.
         formats: the published checkpoints that fit, as :mod:`continual.models.checkpoints` names them.
+        clip_network: the network that authors run on clips, where it is another one of the zoo.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Card:
     std: float = 1.0
     also: tuple[tuple[int, int], ...] = ()
     formats: tuple[str, ...] = ("own names",)
+    clip_network: str = ""
 
     def __reduce__(self) -> tuple[Callable[[str], Card], tuple[str]]:
         return card_of, (self.name,)

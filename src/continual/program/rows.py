@@ -316,11 +316,30 @@ def built(plan: Plan, module: Any, node: Node) -> Run:
     return _located(run, site.name) if plan.located else run
 
 
+class Untraced(Exception):
+    """`torch.export` can't follow a module; the cause says why.
+
+    Attributes:
+        module: its path and class.
+    """
+
+    def __init__(self, module: str):
+        super().__init__(module)
+        self.module = module
+
+
 def _located(run: Run, name: str) -> Run:
-    """A module whose operations in an exported graph say where they are from."""
+    """A module whose operations in an exported graph, and whose errors on the way to one, say where they are from."""
 
     def marked(x: Wire, rows: Rows) -> Wire:
         with torch.fx.traceback.annotate({"module": name}):
-            return run(x, rows)
+            try:
+                return run(x, rows)
+            except Untraced:  # of a module inside
+                raise
+            except Exception as error:
+                if torch.compiler.is_exporting():
+                    raise Untraced(name) from error
+                raise
 
     return marked

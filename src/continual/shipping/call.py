@@ -18,6 +18,7 @@ from ..program.planning import planned
 from ..program.rhythm import Totals
 from ..program.rows import FEW
 from ..state import Frame
+from .culprit import untraced
 from .metadata import CALLS, Metadata, Port
 
 FEWEST = 2  # rows of the example of an export for any number: torch takes 1 for a constant
@@ -128,8 +129,8 @@ class Call(nn.Module):
             try:
                 return torch.export.export(module or self, example, dynamic_shapes=shapes, strict=False)
             except Exception as error:
-                hint = " (a fixed number of rows may do: batch=1)" if self.batch is None else ""
-                raise ExportError(f"co.export: torch.export can't follow {type(self.net).__name__}{hint}: {error}") from error
+                reason = untraced(error, type(self.net).__name__, self.batch is None)
+                raise ExportError(f"co.export: torch.export can't follow {reason}") from error
 
     def metadata(self, format: str, rate: float | None) -> Metadata:
         """What the file says of itself."""

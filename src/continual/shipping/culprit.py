@@ -1,12 +1,35 @@
-"""Which operation of which module a runtime's converter stumbled over."""
+"""Which operation of which module `torch.export`, or a runtime's converter, stumbled over."""
 
 from __future__ import annotations
 
+import sys
+import traceback
 import warnings
+from pathlib import Path
 
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from ..program.rows import Untraced
 from .metadata import Metadata
+
+LIBRARIES = tuple(str(Path(str(sys.modules[name].__file__)).parent) for name in ("torch", __name__.partition(".")[0]))
+
+
+def untraced(error: BaseException, network: str, any_rows: bool) -> str:
+    """Which module can't be followed and why, in words, with the line of the user's code."""
+    causes = _causes(error)
+    module = next((e.module for e in causes if isinstance(e, Untraced)), network)
+    cause = next((e for e in causes if not isinstance(e, Untraced)), error)
+    lines = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith((*LIBRARIES, "<"))]
+    where = f" ({Path(lines[-1].filename).name}:{lines[-1].lineno}: `{lines[-1].line}`)" if lines else ""
+    if any(isinstance(e, GuardOnDataDependentSymNode) for e in causes):
+        return (
+            f"{module}: what it does depends on the values of a tensor{where}, and a file holds one way for all values. Say it by "
+            "torch.where or by masks"
+        )
+    reason = (str(cause).strip() or repr(cause)).splitlines()[0]
+    return f"{module}: {reason}{where}" + (". A fixed number of rows may do: batch=1" if any_rows else "")
 
 
 def culprit(error: BaseException, program: torch.export.ExportedProgram, metadata: Metadata) -> str:

@@ -222,7 +222,9 @@ class Runner:
             fixed = self.metadata.batch if batch is None else batch
             wanted = fixed if fixed is not None else rows
             if t.dtype != dtype or t.ndim != len(shape) + (chunk and port.time is not None) or got != _sized(shape, wanted):
-                raise ShapeMismatch(self._mismatch(t, port, shape, wanted, chunk))
+                rows_alone = self._seen > 0 and self.metadata.batch is None and t.dtype == dtype and got == _sized(shape, rows)
+                hint = f": the stream was begun with {batch} rows, clean_state() begins another" if rows_alone else ""
+                raise ShapeMismatch(self._mismatch(t, port, shape, wanted, chunk) + hint)
             batch = rows if None in shape else batch
         if len(lengths) > 1:
             raise ShapeMismatch(f"{self._name}: chunks of all inputs are equally long, got {sorted(lengths)} steps")
