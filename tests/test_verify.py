@@ -274,3 +274,33 @@ def test_long_clips_are_looked_at_in_places() -> None:
     assert len(trial.positions()) <= 40
     assert trial.positions()[-1] == 3000
     assert len(trial.random_plan()) < 300
+
+
+# ---- gradients of large networks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "net, some",
+    [(co.Conv1d(2, 4, 5, padding=2), 1_500), (co.Sequential(nn.Conv1d(2, 8, 1), nn.Tanh(), co.Conv1d(8, 4, 5)), 5_000)],
+)
+def test_gradients_through_as_many_steps_as_memory_holds(net: Any, some: int, monkeypatch: pytest.MonkeyPatch):
+    """Of a long clip so many that autograd keeps no more than was allowed: it grows with the steps, and all are taken if it may."""
+    clip = torch.randn(2, 2, 60)
+    lengths = []
+    for allowed in (some, 2 * some, 1 << 30):
+        monkeypatch.setattr("continual.checks.network.GRADIENT_BYTES", allowed)
+        check = next(c for c in co.verify(net, clip).checks if c.name.startswith("gradients"))
+        found = re.match(r"of (?:(\d+) steps|the clip) and \d parameters, 3 splits", check.detail)
+        assert found, check.detail
+        lengths.append(int(found[1] or 60))
+    assert 5 <= lengths[0] < lengths[1] < lengths[2] == 60
+    assert 1.6 < lengths[1] / lengths[0] < 2.6
+
+
+def test_gradients_that_would_take_too_much_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("continual.checks.network.GRADIENT_BYTES", 128)
+    check = next(c for c in co.verify(co.Conv1d(2, 3, 9), torch.randn(3, 2, 60)).checks if c.name.startswith("gradients"))
+    assert check.outcome == "skipped"
+    assert re.match(
+        r"autograd keeps more than 1\.19e-07 GiB of 9 steps, and their clip has no output yet: take smaller", check.detail
+    )

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ..state import Wire, rewire
 from .compare import changed, flat, mismatch, snapshot_of, state_tensors, tolerance_of
 from .trial import Broken, Skipped, Trial, contract
-from .wires import Plan, cut, described, joined
+from .wires import Plan, cut, described, frames_in, joined
 
-GRADIENT_STEPS = 256  # a longer clip is cut to this length, or to its shortest that has outputs
+GRADIENT_STEPS = 256  # a longer clip is cut to this length, if it has outputs then
+GRADIENT_BYTES = 4 << 30  # and to as many steps as autograd keeps no more of than this
 
 
 @contract(8, "gradients = those of forward")
@@ -33,19 +34,28 @@ def gradients(t: Trial) -> str:
 
 def _agree_in_double(t: Trial, broken: Broken) -> str:
     """The same in float64: a weight's gradient sums over all steps and places, in another order, and may round away digits."""
-    net, clip, tolerance = t.net, t.clip, t.tolerance
+    net, clip, tolerance, prefixes = t.net, t.clip, t.tolerance, t._prefixes
     try:
         t.net, t.clip, t.tolerance = t.moved_copy(torch.float64), rewire(lambda x: x.double(), clip), tolerance_of(torch.float64)
+        t._prefixes = {}
         said = _gradients_agree(t)
     except Exception:
         raise broken from None
     finally:
-        t.net, t.clip, t.tolerance = net, clip, tolerance
+        t.net, t.clip, t.tolerance, t._prefixes = net, clip, tolerance, prefixes
     return f"{said}, in float64"
 
 
 def _gradients_agree(t: Trial) -> str:
     clip = cut(t.clip, 0, GRADIENT_STEPS) if t.length > GRADIENT_STEPS and t.prefix(GRADIENT_STEPS) is not None else t.clip
+    length = _affordable(t, clip)
+    if length < frames_in(clip):
+        if t.prefix(length) is None:
+            raise Skipped(
+                f"autograd keeps more than {GRADIENT_BYTES / 2**30:.3g} GiB of {length + 1} steps, and their clip has no output yet: "
+                "take smaller frames, or fewer rows"
+            )
+        clip = cut(clip, 0, length)
     names, leaves = _leaves(t)
     with torch.enable_grad():
         leaf = rewire(lambda x: x.clone().requires_grad_(), clip)
@@ -78,7 +88,34 @@ def _gradients_agree(t: Trial) -> str:
                     )
         _no_graph_in_copies(t)
     t.clean()
-    return f"of the clip and {len(leaves)} parameters, {len(plans)} splits"
+    part = f"of {length} steps" if length < t.length else "of the clip"
+    return f"{part} and {len(leaves)} parameters, {len(plans)} splits"
+
+
+def _affordable(t: Trial, clip: Wire) -> int:
+    """How many steps of a clip may be streamed with gradients, by the memory that autograd keeps for the way back."""
+    seen: set[int] = set()
+    kept, outputs = 0, []  # outputs hold the graph
+
+    def keep(x: Tensor) -> Tensor:
+        nonlocal kept
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            kept += storage.nbytes()
+        return x.detach()
+
+    t.clean()
+    length = frames_in(clip)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        leaf = rewire(lambda x: x.clone().requires_grad_(), clip)
+        for n in range(length):
+            outputs.append(t.step(cut(leaf, n, n + 1)))
+            if kept > GRADIENT_BYTES:
+                length = n
+                break
+    t.clean()
+    return length
 
 
 def _leaves(t: Trial) -> tuple[list[str], list[Tensor]]:
