@@ -8,14 +8,34 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeMismatch
-from .state import Frame, Wire, rewire
+from .state import Frame, Wire, length, rewire
+
+PIECE = 16 << 20  # bytes
 
 
-def join(a: Wire | None, b: Wire | None) -> Wire | None:
+def join(*chunks: Wire | None) -> Wire | None:
     """Chunks one after another."""
-    if a is None or b is None:
-        return b if a is None else a
-    return rewire(lambda s, t: torch.cat((s, t), 2), a, b)
+    found = [c for c in chunks if c is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    return rewire(lambda *parts: torch.cat(parts, 2), *found)
+
+
+def pieces(x: Wire, largest: int) -> list[Wire]:
+    """A chunk in pieces, so that what a layer computes of one stays near a processor's caches: 16 MiB of its largest frames.
+
+    A long clip of a network for video is up to twice as fast so, and its intermediate results take no more memory than those of
+    a piece.
+
+    Args:
+        x: the chunk.
+        largest: bytes of the largest frame in the network; 0 where a chunk is best taken whole.
+    """
+    whole, most = length(x), max(4, PIECE // max(1, largest))
+    if not largest or whole <= most:
+        return [x]
+    size = -(-whole // -(-whole // most))  # equally long ones: a short rest would cost as much as a long one
+    return [rewire(lambda t, at=at: t[:, :, at : at + size], x) for at in range(0, whole, size)]
 
 
 def frame_of(input: Wire, chunk: bool) -> Any:

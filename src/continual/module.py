@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .counting import Countable
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
-from .inputs import check_lengths, frame_of, join, time_second
+from .inputs import check_lengths, frame_of, join, pieces, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
 from .utils import FlatNames
@@ -271,7 +271,9 @@ class CoModule(FlatNames, Countable, Kernel):
         plain = None if self.plan(node, 0) is None else timing.plain()
         bursts, quick_from = (timing.bursts, 0) if plain is None else (False, plain.after)
         quick, version = plain is not None, _structure[0]
-        return State(0, frame, node, quick=quick, quick_from=quick_from, bursts=bursts, steady=timing.steady, version=version)
+        state = State(0, frame, node, quick=quick, quick_from=quick_from, bursts=bursts, steady=timing.steady, version=version)
+        state.largest = max((f.nbytes for n in node.walk() if n.out is not None for f in frames(n.out)), default=0)
+        return state
 
     def _twin(self, state: State) -> State:
         """A cold state of this network for the steps of a given one, which must be of the same network."""
@@ -335,25 +337,24 @@ class CoModule(FlatNames, Countable, Kernel):
     def _run(self, state: State, x: Wire, pad_end: bool, update_state: bool) -> Wire | None:
         """The general path: any chunk, any counts, gradients."""
         in_place = not torch.is_grad_enabled()
+        parts = pieces(x, state.largest) if in_place else [x]
         if in_place:
             state = state.taken()
-        if pad_end:  # the end is computed from the state after this chunk, which becomes the stream's if all goes well
+        if pad_end or len(parts) > 1:  # what comes after is computed from a state that becomes the stream's if all goes well
             state = state.clone() if in_place else state.forked()
-        call = Call(steady=state.steady, in_place=in_place)
-        e = state.clock + length(x)
-        y, _ = self.advance(x if length(x) else None, state.node, e, call)
-        if update_state or pad_end:
-            if in_place:
-                call.apply_in_place()
-            else:
-                call.apply_as_new()
-                state.owned = False
-            state.clock = e
+        outputs = []
+        for part in parts:
+            call = Call(steady=state.steady, in_place=in_place)
+            e = state.clock + length(part)
+            outputs.append(self.advance(part if length(part) else None, state.node, e, call)[0])
+            if update_state or pad_end or len(parts) > 1:
+                call.apply_in_place() if in_place else call.apply_as_new()
+                state.owned, state.clock = state.owned and in_place, e
         if pad_end:
-            y = join(y, self.advance(None, state.node, e, Call(final=True))[0])
+            outputs.append(self.advance(None, state.node, state.clock, Call(final=True))[0])
         if update_state:
             self.__dict__["_stream"] = state
-        return y
+        return join(*outputs)
 
     def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         if state.node.kind == STORED:

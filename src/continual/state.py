@@ -9,6 +9,7 @@ changes), exception safety and the in-place speed.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,6 +54,11 @@ class Frame:
         else:
             same_shape = shape == self.shape
         return same_shape and x.dtype == self.dtype and x.device == self.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the CPU."""
+        return math.prod(self.shape) * self.dtype.itemsize if self.device.type == "cpu" else 0
 
     def resized(self, *shape: int) -> Frame:
         """The same dtype and device with another shape."""
@@ -274,6 +280,7 @@ class State:
     quick_from: int = field(default=0, repr=False)  # and from which clock on
     bursts: bool = field(default=False, repr=False)
     steady: bool = field(default=False, repr=False)
+    largest: int = field(default=0, repr=False)  # bytes of the largest frame inside, on the CPU
     version: int = field(default=-1, repr=False)
     stored_signature: str = field(default="", repr=False)
     owner: Any = field(default=None, repr=False, compare=False)  # the network whose state it is known to be
