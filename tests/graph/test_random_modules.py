@@ -152,6 +152,23 @@ def test_a_matrix_as_large_as_the_batch_has_no_rows(rows: int):
         co.verify(net, other, reference=module)
 
 
+class Strided(nn.Module):
+    """Two windows behind a stride, of which one waits for the end of the clip."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.unfold(2, 2, 2)[..., 0]
+        return torch.maximum(y.unfold(2, 2, 1).prod(-1), y[:, :, :-1])
+
+
+def test_chunks_of_one_know_the_end_behind_a_stride():
+    """Found by random modules: a layer that ran a chunk of one as a step told the next layer of an end that was its own input's."""
+    clip = torch.randn(2, 3, 8)
+    net = co.continual(Strided().eval(), clip)
+    with torch.no_grad():
+        found = [net.forward_step(clip[:, :, 0]), *(net.forward_steps(x) for x in clip[:, :, 1:].split(1, 2))]
+    assert_equal(torch.cat([y for y in found if y is not None], 2), Strided()(clip), "steps and chunks of one")
+
+
 # ---- the tests, tested --------------------------------------------------------------------------------------------------
 
 

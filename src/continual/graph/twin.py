@@ -219,15 +219,13 @@ class GraphModule(CoModule):
         return env
 
     def _refuse_training(self) -> None:
-        if self.training and (modes := self._modes()):
+        if not self.training:
+            return
+        if modes := sorted({m.kind for m in self.modules() if isinstance(m, Module) and m.modal}):
             raise NotStreamable(
-                f"{self.name}: it was converted in eval mode, and {modes} work otherwise in training mode. Train the module that it was "
-                "made of, whose weights it shares, and call eval() here"
+                f"{self.name}: it was converted in eval mode, and {', '.join(modes)} work otherwise in training mode. Train the "
+                "module that it was made of, whose weights it shares, and call eval() here"
             )
-
-    def _modes(self) -> str:
-        kinds = sorted({m.kind for m in self.modules() if isinstance(m, Module) and m.modal})
-        return ", ".join(kinds)
 
     def open(self, frame: Any, opening: Opening) -> Node:
         self._refuse_training()
