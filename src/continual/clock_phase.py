@@ -45,6 +45,26 @@ def angles_at(frequencies: Tensor, positions: Tensor) -> Tensor:
     return (positions.unsqueeze(-1) * frequencies).to(widest(frequencies.device)) * (2 * math.pi / 2**64)
 
 
+def limbs(frequencies: Tensor) -> Tensor:
+    """Frequencies for :func:`angles_in_32_bits`: times 1, 1024 and 1024², each as three limbs of 12 bits of a turn: ``(3, 3, pairs)``."""
+    rounded = torch.stack([(frequencies * 1024**k + 2**27) >> 28 for k in range(3)])  # whole turns are dropped by the overflow
+    return torch.stack([(rounded >> shift) & 4095 for shift in (24, 12, 0)], 1)
+
+
+def angles_in_32_bits(limbs: Tensor, positions: Tensor) -> Tensor:
+    """The angles at positions below ``2**30``, float32 ``(…, pairs)``, right to 3e-6, where whole numbers have 32 bits alone.
+
+    Each digit of a position (there are three, of 10 bits) is multiplied by each limb of a frequency: no product overflows, and only
+    fractions of a turn are added.
+    """
+    turns = torch.zeros((), device=positions.device)
+    for k in range(3):
+        digit = positions.div(1024**k, rounding_mode="floor").remainder(1024).unsqueeze(-1)
+        whole = (digit * limbs[k, 0]).remainder(4096).float() / 4096
+        turns = turns + (whole + (digit * limbs[k, 1]).float() / 2**24 + (digit * limbs[k, 2]).float() / 2**36)
+    return (turns - turns.round()) * (2 * math.pi)
+
+
 def _signed(value: int) -> int:
     """A whole number modulo ``2**64``, as int64 holds it."""
     return (value + 2**63) % 2**64 - 2**63

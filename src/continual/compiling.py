@@ -19,7 +19,8 @@ def compile(net: CoModule, step: Any, *, chunk: int | None = None, backend: str 
             matter.
         chunk: steps per call, a multiple of what the strides need (``None``). More steps per call cost less each.
         backend: ``"inductor"`` (``torch.compile``), ``"aot"`` (an AOTInductor package: the least overhead per call), ``"cudagraph"`` (on
-            a GPU), or ``"eager"`` (torch's operations one by one, without a compiler). Code is compiled with the first call.
+            a GPU), ``"onnxruntime"`` or ``"openvino"`` (those runtimes, on the CPU, without a compiler), or ``"eager"`` (torch's
+            operations one by one). Code is compiled with the first call.
 
     Returns:
         ``program(x, state, active) → (y, valid, state)``; see :class:`~continual.StepProgram`.
@@ -28,7 +29,7 @@ def compile(net: CoModule, step: Any, *, chunk: int | None = None, backend: str 
         NotStreamable: the network is in training mode, or gives outputs at a rhythm that no static shape has: padding by more than the
             window, by repeated or mirrored frames before the window; a :class:`~continual.Conditional`.
         ValueError: an unknown backend, or a chunk that the strides do not divide.
-        ExportError: there is no compiler or no GPU for the backend.
+        ExportError: there is no compiler, no package or no GPU for the backend, or an operation that it has not.
 
     Example:
         >>> net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU())).eval()

@@ -22,6 +22,7 @@ from ..timing import Crop, Parallel, Sequence, Timing, Window
 
 OPEN = 1 << 62  # the end of a stream that has none
 FAR = 1 << 48  # an end so far away that no stream comes there, and so near that counts behind upsampling do not overflow
+FAR_IN_32_BITS = 1 << 30
 
 
 @dataclass(frozen=True)

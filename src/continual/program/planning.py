@@ -116,6 +116,7 @@ def planned(
     few: int = FEW,
     flat: bool = False,
     located: bool = False,
+    narrow: bool = False,
 ) -> Planned:
     """Plan a program.
 
@@ -124,7 +125,7 @@ def planned(
         frame: what a step looks like.
         chunk: input frames per call; ``None``: the smallest that the strides allow.
         flush: whether streams may end.
-        fused, flat, located: as in :class:`~continual.program.rows.Plan`.
+        fused, flat, located, narrow: as in :class:`~continual.program.rows.Plan`.
         few: rows up to which a fused program writes products as sums.
 
     Raises:
@@ -142,7 +143,8 @@ def planned(
         chunk = least
     if chunk < 1 or chunk % least:
         raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
-    plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat, located=located)
+    plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat)
+    plan.located, plan.narrow = located, narrow
     paces = [plan.pace(t) for t in timings]
     plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
     if _bursts(net.timing, plan):

@@ -15,6 +15,7 @@ from ..module import CoModule
 from ..state import Frame, Node, Wire
 from ..timing import Timing
 from .pace import FAR, Pace, ended, pace_of
+from .tracing import traced
 
 FEW = 4  # rows for which a product is written as a sum, where that can be fused
 SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
@@ -59,6 +60,7 @@ class Plan:
         few: rows up to which products are written as sums, which compilers fuse.
         flat: whether convolutions of volumes are written as convolutions of images, the only ones that some runtimes have.
         located: whether operations are marked by the module that they are of, for errors of an export.
+        narrow: whether the runtime computes whole numbers in 32 bits.
     """
 
     chunk: int
@@ -69,6 +71,7 @@ class Plan:
     few: int = 0
     flat: bool = False
     located: bool = False
+    narrow: bool = False
     held: list[Held] = field(default_factory=list)
 
     def pace(self, timing: Timing) -> Pace:
@@ -313,33 +316,4 @@ def built(plan: Plan, module: Any, node: Node) -> Run:
     if module._forward_hooks or module._forward_pre_hooks:
         raise site.refuse("has forward hooks, which a program does not call. Remove them before")
     run = found(site)
-    return _located(run, site.name) if plan.located else run
-
-
-class Untraced(Exception):
-    """`torch.export` can't follow a module; the cause says why.
-
-    Attributes:
-        module: its path and class.
-    """
-
-    def __init__(self, module: str):
-        super().__init__(module)
-        self.module = module
-
-
-def _located(run: Run, name: str) -> Run:
-    """A module whose operations in an exported graph, and whose errors on the way to one, say where they are from."""
-
-    def marked(x: Wire, rows: Rows) -> Wire:
-        with torch.fx.traceback.annotate({"module": name}):
-            try:
-                return run(x, rows)
-            except Untraced:  # of a module inside
-                raise
-            except Exception as error:
-                if torch.compiler.is_exporting():
-                    raise Untraced(name) from error
-                raise
-
-    return marked
+    return traced(run, site.name, plan.located)

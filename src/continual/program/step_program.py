@@ -12,7 +12,7 @@ from ..errors import ShapeMismatch, StateMismatch
 from ..inputs import frame_of
 from ..module import CoModule
 from ..state import Frame, Wire, frames, rewire
-from .backends import BACKENDS, MAKERS, Core, exported
+from .backends import BACKENDS, MAKERS, RUNTIMES, Core, exported
 from .layouts import arrived, departed, flat
 from .pace import OPEN
 from .planning import Planned, planned
@@ -66,7 +66,8 @@ class StepProgram:
 
     def _plan(self, chunk: int | None, flush: bool) -> Planned:
         with torch.no_grad():
-            return planned(self.net, self.frame, chunk, flush=flush, fused=self.backend in ("inductor", "aot"))
+            written = {"fused": self.backend in ("inductor", "aot"), "narrow": self.backend == "openvino"}
+            return planned(self.net, self.frame, chunk, flush=flush, located=self.backend in RUNTIMES, **written)
 
     @property
     def device(self) -> torch.device:

@@ -13,12 +13,12 @@ from ..errors import ExportError, NotStreamable
 from ..graph.twin import GraphModule
 from ..module import CoModule
 from ..program.layouts import arrived, departed
-from ..program.pace import FAR
+from ..program.pace import FAR, FAR_IN_32_BITS
 from ..program.planning import planned
 from ..program.rhythm import Totals
 from ..program.rows import FEW
+from ..program.tracing import untraced
 from ..state import Frame
-from .culprit import untraced
 from .metadata import CALLS, Metadata, Port
 
 FEWEST = 2  # rows of the example of an export for any number: torch takes 1 for a constant
@@ -33,8 +33,7 @@ class Call(nn.Module):
         chunk: steps per call; ``None``: as few as the strides allow.
         batch: rows; ``None``: any number.
         flush: whether streams may end.
-        fused, flat: how the program is written, see :class:`~continual.program.rows.Plan`.
-        far: a number of frames that no stream has.
+        fused, flat, narrow: how the program is written, see :class:`~continual.program.rows.Plan`.
     """
 
     def __init__(
@@ -46,10 +45,10 @@ class Call(nn.Module):
         flush: bool,
         fused: bool = False,
         flat: bool = False,
-        far: int = FAR,
+        narrow: bool = False,
     ):
         super().__init__()
-        self.far = far
+        self.far = FAR_IN_32_BITS if narrow else FAR
         given = tuple(step) if isinstance(step, (list, tuple)) else (step,)
         self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
         self._ports = _inputs_of(net, len(given))
@@ -58,7 +57,9 @@ class Call(nn.Module):
         few = FEW if fused and batch is not None else 0
         try:
             with torch.no_grad():
-                self.planned = planned(net, frame, chunk, flush=flush, fused=fused, few=few, flat=flat, located=True)
+                self.planned = planned(
+                    net, frame, chunk, flush=flush, fused=fused, few=few, flat=flat, located=True, narrow=narrow
+                )
         except (NotStreamable, ValueError) as error:
             raise type(error)(str(error).replace("co.compile:", "co.export:")) from error
         self.net, self.chunk = net, self.planned.plan.chunk

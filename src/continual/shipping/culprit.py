@@ -1,53 +1,53 @@
-"""Which operation of which module `torch.export`, or a runtime's converter, stumbled over."""
+"""Which operation of which module a runtime's converter stumbled over."""
 
 from __future__ import annotations
 
-import sys
-import traceback
 import warnings
-from pathlib import Path
 
 import torch
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from ..program.rows import Untraced
-from .metadata import Metadata
-
-LIBRARIES = tuple(str(Path(str(sys.modules[name].__file__)).parent) for name in ("torch", __name__.partition(".")[0]))
+from ..errors import ExportError
+from ..program.tracing import causes
 
 
-def untraced(error: BaseException, network: str, any_rows: bool) -> str:
-    """Which module can't be followed and why, in words, with the line of the user's code."""
-    causes = _causes(error)
-    module = next((e.module for e in causes if isinstance(e, Untraced)), network)
-    cause = next((e for e in causes if not isinstance(e, Untraced)), error)
-    lines = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith((*LIBRARIES, "<"))]
-    where = f" ({Path(lines[-1].filename).name}:{lines[-1].lineno}: `{lines[-1].line}`)" if lines else ""
-    if any(isinstance(e, GuardOnDataDependentSymNode) for e in causes):
-        return (
-            f"{module}: what it does depends on the values of a tensor{where}, and a file holds one way for all values. Say it by "
-            "torch.where or by masks"
-        )
-    reason = (str(cause).strip() or repr(cause)).splitlines()[0]
-    return f"{module}: {reason}{where}" + (". A fixed number of rows may do: batch=1" if any_rows else "")
-
-
-def culprit(error: BaseException, program: torch.export.ExportedProgram, metadata: Metadata) -> str:
+def culprit(error: BaseException, program: torch.export.ExportedProgram, network: str) -> str:
     """What an exporter has nothing for, in words; its own last words if no operation is named there."""
-    text = "\n".join(str(e) for e in _causes(error))
-    found = _named_in(text, program.graph, metadata) or _named_in(text, _decomposed(program), metadata)
+    text = "\n".join(str(e) for e in causes(error))
+    found = _named_in(text, program.graph, network) or _named_in(text, _decomposed(program), network)
     if found:
         return f"it has nothing for {found}. Write that in other operations, or export to 'pt2'"
     return text.strip().splitlines()[-1] if text.strip() else repr(error)
 
 
-def _named_in(text: str, graph: torch.fx.Graph | None, metadata: Metadata) -> str:
+MISREAD = {"onnx": ("divisor_override",), "openvino": ("divisor_override", "ceil_mode")}  # options of average pools, by format
+
+
+def check_pools(program: torch.export.ExportedProgram, format: str, who: str, network: str) -> None:
+    """Refuse average pools whose options a format's converter reads wrongly, without an error. Layers of this library have none.
+
+    Raises:
+        ExportError: there is one.
+    """
+    for node in program.graph.nodes:
+        if node.op != "call_function" or "avg_pool" not in str(node.target) or "adaptive" in str(node.target):
+            continue
+        given = {a.name: v for a, v in zip(node.target._schema.arguments, node.args, strict=False)} | node.kwargs
+        for option in MISREAD[format]:
+            if given.get(option):
+                module = (node.meta.get("custom") or {}).get("module", network)
+                raise ExportError(
+                    f"{who}: {format} reads {option}={given[option]} of `{node.target}`, which {module} computes, in another way than "
+                    "torch. Pad and divide by operations of their own, or take 'pt2'"
+                )
+
+
+def _named_in(text: str, graph: torch.fx.Graph | None, network: str) -> str:
     for node in graph.nodes if graph is not None else ():
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         packet = node.target._schema.name.replace("::", ".")
         if any(name in text for name in (f"{packet}.", f"'{packet}'", f"{node.target._schema.name}.")):
-            module = (node.meta.get("custom") or {}).get("module", metadata.network)
+            module = (node.meta.get("custom") or {}).get("module", network)
             return f"`{node.target}`, which {module} computes"
     return ""
 
@@ -60,11 +60,3 @@ def _decomposed(program: torch.export.ExportedProgram) -> torch.fx.Graph | None:
             return program.run_decompositions(dict(torch._decomp.decomposition_table)).graph
     except Exception:  # it is for an error message alone
         return None
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found

@@ -43,7 +43,7 @@ def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibrati
             made = lowered.to_executorch()
         except Exception as error:
             raise ExportError(
-                f"co.export: ExecuTorch can't take {metadata.network}: {culprit(error, program, metadata)}"
+                f"co.export: ExecuTorch can't take {metadata.network}: {culprit(error, program, metadata.network)}"
             ) from error
     path.write_bytes(made.buffer)
 

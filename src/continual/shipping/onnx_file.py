@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
 from .call import Call
-from .culprit import culprit
+from .culprit import check_pools, culprit
 from .int8 import Calibration, quantise_onnx
 from .metadata import END, KEY, VALID, Metadata, Port
 from .needs import package
@@ -26,12 +26,15 @@ def write(
     if any(t.dtype == torch.bfloat16 for t in call.example()):
         raise ExportError("co.export: onnxruntime has no kernels for bfloat16 on CPU. Export to 'pt2', or in float32")
     program = call.exported()
+    check_pools(program, "onnx", "co.export", metadata.network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             found: Any = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
         except Exception as error:
-            raise ExportError(f"co.export: ONNX can't take {metadata.network}: {culprit(error, program, metadata)}") from error
+            raise ExportError(
+                f"co.export: ONNX can't take {metadata.network}: {culprit(error, program, metadata.network)}"
+            ) from error
     model = found.model
     model.metadata_props[KEY] = metadata.to_json()
     model.producer_name, model.producer_version = "continual", metadata.package_version

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
 from .call import Call
-from .culprit import culprit
+from .culprit import check_pools, culprit
 from .metadata import END, KEY, Metadata
 from .needs import package
 
@@ -26,13 +26,14 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         raise ExportError("co.export: OpenVINO's arrays have no bfloat16. Export to 'pt2', or in float32")
     ov = package("openvino", "openvino", "co.export")
     program = call.exported()
+    check_pools(program, "openvino", "co.export", metadata.network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             model = ov.convert_model(program)
         except Exception as error:
             raise ExportError(
-                f"co.export: OpenVINO can't take {metadata.network}: {culprit(error, program, metadata)}"
+                f"co.export: OpenVINO can't take {metadata.network}: {culprit(error, program, metadata.network)}"
             ) from error
         for node, name in zip(model.inputs, metadata.input_names, strict=True):
             node.get_tensor().set_names({name})

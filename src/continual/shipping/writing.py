@@ -14,12 +14,9 @@ from typing import Any
 from ..errors import ExportError
 from ..exporting import check_path
 from ..module import CoModule
-from ..program.pace import FAR
 from .call import Call
 from .int8 import FORMATS, MODES, Calibration
 from .metadata import Metadata, Port
-
-FAR_IN_32_BITS = 1 << 30  # OpenVINO's CPU computes whole numbers in 32 bits
 
 
 def write(
@@ -42,8 +39,8 @@ def write(
     if format == "executorch" and batch is None:
         first = step[0] if isinstance(step, (list, tuple)) else step
         batch = first.shape[0]
-    far = FAR_IN_32_BITS if format == "openvino" else FAR
-    call = Call(net, step, chunk, batch, flush, fused=format == "pt2", flat=format == "executorch", far=far)
+    narrow = format == "openvino"  # whose CPU computes whole numbers in 32 bits
+    call = Call(net, step, chunk, batch, flush, fused=format == "pt2", flat=format == "executorch", narrow=narrow)
     metadata = _named(call.metadata(format, rate), *names)
     if int8 is not None:
         options["int8"] = (int8, Calibration(net, calibration, call))

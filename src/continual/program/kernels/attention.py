@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ...multihead_attention import RetroactiveMultiheadAttention
 from ...sliding_attention import SlidingAttention
 from ...state import Wire, rewire
 from ..rows import Past, Ring, Rows, Run, Site, kernel
-from .recurrent import turned
+from .recurrent import angles_of, turned
 
 LONG = 8  # keys before a query from which a ring costs less
 Attended = Any  # a function of tokens (B, n, E) and rows: what they attend to, before the output projection
@@ -82,8 +83,10 @@ def sliding(site: Site, layer: Any, attending: Site) -> Attended:
     pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - site.arrives.first)
     queries = attending.past("queries", given.resized(1, size), query - site.arrives.first)
 
+    project = _projection(site, layer)
+
     def attend(x: Wire, rows: Rows) -> Tensor:
-        q, kv = _projected(site, layer, x, rows).transpose(1, 2).split((size, 2 * size), 1)
+        q, kv = project(x, rows).transpose(1, 2).split((size, 2 * size), 1)
         (q,) = layer.split(queries.extend(rows, q)[:, :, : band.count].transpose(1, 2), 1)
         k, v = layer.split(pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].transpose(1, 2), 2)
         y: Tensor = layer.attend(q, k, v, _scores(layer, band, rows, q))
@@ -92,22 +95,26 @@ def sliding(site: Site, layer: Any, attending: Site) -> Attended:
     return attend
 
 
-def _projected(site: Site, layer: Any, x: Wire, rows: Rows) -> Tensor:
-    """Queries, keys and values of tokens side by side ``(B, n, 3E)``, turned to their positions."""
-    packed: Tensor = layer.pack(x)
+def _projection(site: Site, layer: Any) -> Callable[[Wire, Rows], Tensor]:
+    """What makes queries, keys and values of tokens, side by side ``(B, n, 3E)``, turned to their positions."""
     if layer.rotary is None:
-        return packed
-    both, values = packed.split((2 * layer.embed_dim, layer.embed_dim), -1)
-    heads = both.unflatten(2, (2 * layer.num_heads, layer.head_dim))
-    return torch.cat((turned(layer.rotary, heads, rows.index(site.arrives)).flatten(2), values), 2)
+        return lambda x, rows: layer.pack(x)
+    angles = angles_of(layer.rotary, site)
+
+    def project(x: Wire, rows: Rows) -> Tensor:
+        both, values = layer.pack(x).split((2 * layer.embed_dim, layer.embed_dim), -1)
+        heads = both.unflatten(2, (2 * layer.num_heads, layer.head_dim))
+        return torch.cat((turned(layer.rotary, angles, heads, rows.index(site.arrives)).flatten(2), values), 2)
+
+    return project
 
 
 def _in_ring(layer: Any, band: Band, ring: Ring) -> Attended:
     """One query a call, to all keys of a ring: they are read where they lie, in whatever order that is."""
-    size, depth = layer.embed_dim, ring.depth
+    size, depth, project = layer.embed_dim, ring.depth, _projection(band.site, layer)
 
     def attend(x: Wire, rows: Rows) -> Tensor:
-        q, kv = _projected(band.site, layer, x, rows).split((size, 2 * size), 2)
+        q, kv = project(x, rows).split((size, 2 * size), 2)
         kept = ring.push(rows, band.gated(rows, kv.transpose(1, 2)).squeeze(2))
         (q,) = layer.split(q, 1)
         k, v = layer.split(kept, 2)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...clock_phase import angles_at
+from ...clock_phase import angles_at, angles_in_32_bits, limbs
 from ...cumulative import _Cumulative
 from ...norm_choice import LayerNormOverTime
 from ...positional_encoding import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
@@ -21,6 +21,7 @@ from ...statistics import of_frames
 from ...time_norm import OfLast, TimeNorm, UpToNow
 from ..rows import Held, Rows, Run, Site, kernel
 
+Angles = Callable[[Tensor], Tensor]  # positions (…) → (…, pairs)
 Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
 
 
@@ -211,8 +212,10 @@ def sinusoidal(site: Site) -> Run:
     """Waves."""
     layer: Any = site.module
 
+    angles = angles_of(layer, site)
+
     def run(x: Tensor, rows: Rows) -> Tensor:
-        angle = angles_at(layer.frequencies, rows.index(site.arrives))
+        angle = angles(rows.index(site.arrives))
         waves = torch.stack((angle.sin(), angle.cos()), 3).flatten(2)[:, :, : layer.channels]
         return x + waves.to(x.dtype).transpose(1, 2)
 
@@ -223,17 +226,26 @@ def sinusoidal(site: Site) -> Run:
 def rotary(site: Site) -> Run:
     """Angles."""
     layer: Any = site.module
+    angles = angles_of(layer, site)
 
     def run(x: Tensor, rows: Rows) -> Tensor:
         heads = x.transpose(1, 2).unflatten(2, (layer.heads, -1))
-        return turned(layer, heads, rows.index(site.arrives)).flatten(2).transpose(1, 2)
+        return turned(layer, angles, heads, rows.index(site.arrives)).flatten(2).transpose(1, 2)
 
     return run
 
 
-def turned(layer: Any, x: Tensor, index: Tensor) -> Tensor:
+def angles_of(layer: Any, site: Site) -> Angles:
+    """The angles of positions, by arithmetic that the runtime has."""
+    if not site.plan.narrow:
+        return lambda index: angles_at(layer.frequencies, index)
+    parts = limbs(layer.frequencies)
+    return lambda index: angles_in_32_bits(parts, index)
+
+
+def turned(layer: Any, angles: Angles, x: Tensor, index: Tensor) -> Tensor:
     """Vectors ``(B, n, heads, d)`` turned to the positions ``(B, n)``."""
-    angle = angles_at(layer.frequencies, index).unsqueeze(2)
+    angle = angles(index).unsqueeze(2)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = (x[..., 0::2], x[..., 1::2]) if layer.interleaved else x.chunk(2, -1)
     pair = (a * cos - b * sin, a * sin + b * cos)

@@ -1,0 +1,191 @@
+"""Step programs run by onnxruntime and OpenVINO, for :func:`continual.compile`: on the CPU, without a C++ compiler.
+
+The state is handed over: a runtime writes the new one into spare tensors, which are returned, and the tensors of the old one are spare
+from then on. So nothing is copied but the chunk and the outputs, and a call that fails leaves the state as it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import ExportError
+from ..program.backends import Core, exported
+from ..program.layouts import flat
+from ..program.pace import FAR, FAR_IN_32_BITS
+from ..program.planning import Planned
+from ..state import Wire, rewire
+from .culprit import check_pools, culprit
+from .needs import package
+from .onnx_file import _element
+
+Bind = Callable[[list[Tensor], list[Tensor]], Callable[[], Any]]  # inputs and outputs at their addresses, to a call
+BINDINGS = 16  # of pairs of old and new states that are kept
+
+
+class _Flat(nn.Module):
+    """A program as a function of flat tensors: ``x …, calls, end, [active], held … → valid, y …, held …``."""
+
+    def __init__(self, planned: Planned, x: Wire, masked: bool, far: int):
+        super().__init__()
+        self.planned, self.masked, self.far = planned, masked, far
+        self.leaves, self.spec = pytree.tree_flatten(x)
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        count = len(self.leaves)
+        x = pytree.tree_unflatten(tensors[:count], self.spec)
+        calls, end, *rest = tensors[count:]
+        active = rest.pop(0) if self.masked else None
+        y, valid, fresh = self.planned.call(x, calls, end, active, rest, (end < 0, self.far))
+        return [valid, *flat(y), *fresh]
+
+
+class Runtime:
+    """A :data:`~continual.program.backends.Core` whose tensors are bound to a runtime by their addresses.
+
+    Args:
+        planned: the program.
+        example: tensors like those of a call.
+        open: makes a model of an exported program, and gives what binds its tensors.
+    """
+
+    def __init__(
+        self,
+        planned: Planned,
+        example: tuple[Any, ...],
+        open: Callable[[torch.export.ExportedProgram], Bind],
+    ):
+        x, clock, _, active, held = example
+        self._plan, self._far = planned.plan, FAR_IN_32_BITS if planned.plan.narrow else FAR
+        own = [*flat(x), clock, clock, *([] if active is None else [active])]
+        self._given = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
+        module = _Flat(planned, x, active is not None, self._far)
+        tensors = (*self._given, *held)
+        with torch.no_grad():
+            valid, *rest = module(*tensors)
+        y = rest[: len(rest) - len(held)]
+        self._out = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (valid, *y)]
+        self._spare = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in held]
+        self._nested = planned.node.out
+        self._bind = open(exported(planned, tensors, module))
+        self._bound: dict[tuple[int, ...], Callable[[], Any]] = {}
+
+    def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
+        plan = self._plan
+        with torch.no_grad():
+            calls = clock - plan.start
+            calls = calls.div_(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
+            ends = torch.where(end >= self._far, -1, end)  # below 0: it goes on
+            for own, t in zip(self._given, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
+                own.copy_(t)
+            held = [t.contiguous() for t in held]
+            self._call(held)
+            fresh, self._spare = self._spare, held
+            valid, *y = [t.clone() for t in self._out]
+            later = clock + plan.chunk
+            later = later if active is None else torch.where(active, later, clock)
+        outputs = iter(y)
+        return (rewire(lambda _: next(outputs), self._nested) if isinstance(self._nested, list) else y[0]), valid, later, fresh
+
+    def _call(self, held: list[Tensor]) -> None:
+        where = tuple(t.data_ptr() for t in (*held, *self._spare))
+        run = self._bound.get(where)
+        if run is None:
+            if len(self._bound) == BINDINGS:
+                self._bound.clear()
+            run = self._bound[where] = self._bind([*self._given, *held], [*self._out, *self._spare])
+        run()
+
+
+def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> Core:
+    """By onnxruntime, with as many threads as torch has."""
+    name = type(planned.net).__name__
+    _check("onnxruntime", example)
+    ort = package("onnxruntime", "onnx", "co.compile")
+    package("onnxscript", "onnx", "co.compile")
+
+    def open(program: torch.export.ExportedProgram) -> Bind:
+        check_pools(program, "onnx", "co.compile", name)
+        folder = tempfile.mkdtemp(prefix="continual-")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    found: Any = torch.onnx.export(program, dynamo=True, verbose=False)
+                except Exception as error:
+                    raise ExportError(f"co.compile: ONNX can't take {name}: {culprit(error, program, name)}") from error
+            path = Path(folder, "program.onnx")
+            found.save(str(path))
+            options = ort.SessionOptions()
+            options.log_severity_level, options.intra_op_num_threads = 3, torch.get_num_threads()
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        names = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
+
+        def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
+            binding = session.io_binding()
+            for name, t in zip(names[0], inputs, strict=True):
+                binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+            for name, t in zip(names[1], outputs, strict=True):
+                binding.bind_output(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+            return lambda: session.run_with_iobinding(binding)
+
+        return bind
+
+    return Runtime(planned, example, open)
+
+
+def openvino(planned: Planned, example: tuple[Any, ...]) -> Core:
+    """By OpenVINO, with as many threads as torch has. Streams have 2³⁰ frames on any wire at most."""
+    name = type(planned.net).__name__
+    _check("openvino", example)
+    ov = package("openvino", "openvino", "co.compile")
+
+    def open(program: torch.export.ExportedProgram) -> Bind:
+        check_pools(program, "openvino", "co.compile", name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                model = ov.convert_model(program)
+            except Exception as error:
+                raise ExportError(f"co.compile: OpenVINO can't take {name}: {culprit(error, program, name)}") from error
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        compiled = ov.Core().compile_model(model, "CPU", options | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+
+        def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
+            request = compiled.create_infer_request()
+            for i, t in enumerate(inputs):
+                request.set_input_tensor(i, ov.Tensor(t.numpy(), shared_memory=True))
+
+            def run() -> None:
+                request.infer()
+                for i, t in enumerate(outputs):  # not bound: what only passes through would not be written
+                    t.copy_(torch.from_numpy(request.get_output_tensor(i).data))
+
+            return run
+
+        return bind
+
+    return Runtime(planned, example, open)
+
+
+def _check(backend: str, example: tuple[Any, ...]) -> None:
+    """Refuse what a runtime has no tensors for.
+
+    Raises:
+        ExportError: a network on another device, or in bfloat16.
+    """
+    x, clock, _, _, held = example
+    if clock.device.type != "cpu":
+        raise ExportError(f"co.compile: backend {backend!r} runs on the CPU, this network is on {clock.device}")
+    if any(t.dtype == torch.bfloat16 for t in (*flat(x), *held)):
+        raise ExportError(f"co.compile: backend {backend!r} has no bfloat16 on the CPU. Take 'aot' or 'inductor', or float32")
