@@ -309,7 +309,7 @@ def test_gradients_that_would_take_too_much_memory(monkeypatch: pytest.MonkeyPat
 def test_rising_content_stays_in_reach():
     """Every frame is above the one before, without values at which a network is a matter of rounding.
 
-    Found with CoAGCN on 549 frames: its attention took values of thousands, and clips of other lengths gave other outputs.
+    Found with CoAGCN and CoS-TR on 549 frames: attention took values of hundreds and thousands, and clips of other lengths gave others.
     """
     from continual.checks.timeliness import _rising
 

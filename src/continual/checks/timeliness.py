@@ -84,7 +84,7 @@ def needed_inputs(t: Trial) -> str:
             f"forward refuses a longer clip ({type(error).__name__}), so needs can't be told from end padding"
         ) from error
     other = t.noise(long)
-    contents = [(x, t.truth(x)) for x in (long, other, _rising(other))]
+    contents = [(x, t.truth(x)) for x in (long, other, _rising(long))]
     nothing = rewire(lambda x: torch.full_like(x, torch.nan), long) if t.floating else None
     unseen = next((type(m).__name__ for m in t.modules() if isinstance(m, _UNSEEN)), "")
     if nothing is None:
@@ -135,7 +135,7 @@ def _known(t: Trial, x: Wire, want: Wire) -> int:
 def _rising(x: Wire) -> Wire:
     """Every frame larger than the ones before, so that the last one always shows in a maximum.
 
-    Values stay within five times the clip's: with thousands of them a softmax of products in the network is a matter of rounding.
+    Values stay within five times the clip's: with hundreds of them a softmax of products in the network is a matter of rounding.
     """
 
     def raised(v: Tensor) -> Tensor:
