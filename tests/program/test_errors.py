@@ -86,7 +86,7 @@ def test_chunks_that_do_not_fit():
 
 def test_unknown_backends():
     net, clip = made("residual")
-    with pytest.raises(ValueError, match="'eager', 'inductor', 'aot', 'cudagraph', not 'tvm'"):
+    with pytest.raises(ValueError, match="'eager', 'inductor', 'aot', 'cudagraph', 'onnxruntime', 'openvino', not 'tvm'"):
         co.compile(net, clip[:, :, 0], backend="tvm")
 
 
