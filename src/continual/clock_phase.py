@@ -47,8 +47,8 @@ def angles_at(frequencies: Tensor, positions: Tensor) -> Tensor:
 
 def limbs(frequencies: Tensor) -> Tensor:
     """Frequencies for :func:`angles_in_32_bits`: times 1, 1024 and 1024², each as three limbs of 12 bits of a turn: ``(3, 3, pairs)``."""
-    rounded = torch.stack([(frequencies * 1024**k + 2**27) >> 28 for k in range(3)])  # whole turns are dropped by the overflow
-    return torch.stack([(rounded >> shift) & 4095 for shift in (24, 12, 0)], 1)
+    fractions = torch.stack([(frequencies * 1024**k) >> 28 for k in range(3)])  # whole turns are dropped by the overflow
+    return torch.stack([(fractions >> shift) & 4095 for shift in (24, 12, 0)], 1)
 
 
 def angles_in_32_bits(limbs: Tensor, positions: Tensor) -> Tensor:
