@@ -81,6 +81,15 @@ def test_states_of_several_streams_in_turns():
             torch.testing.assert_close(a[key], b[key], rtol=1e-4, atol=1e-5)
 
 
+def test_a_state_that_was_handed_over_is_refused():
+    program = program_of("unet", RUNTIME)
+    state, x = program.init_state(), torch.randn(ROWS, 3, program.chunk)
+    _, _, later = program(x, state)
+    with pytest.raises(co.StateMismatch, match="handed over to the call before.*go on with the state that the call returned"):
+        program(x, state)
+    program(x, later)
+
+
 def test_outputs_are_not_overwritten():
     program = program_of("unet", RUNTIME)
     state, kept = program.init_state(), []

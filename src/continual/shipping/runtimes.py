@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ExportError
+from ..errors import ExportError, StateMismatch
 from ..program.backends import Core, exported
 from ..program.layouts import flat
 from ..program.pace import FAR, FAR_IN_32_BITS
@@ -64,7 +64,11 @@ class Runtime:
         open: Callable[[torch.export.ExportedProgram], Bind],
     ):
         x, clock, _, active, held = example
-        self._plan, self._far = planned.plan, FAR_IN_32_BITS if planned.plan.narrow else FAR
+        self._name, self._plan, self._far = (
+            type(planned.net).__name__,
+            planned.plan,
+            FAR_IN_32_BITS if planned.plan.narrow else FAR,
+        )
         own = [*flat(x), clock, clock, *([] if active is None else [active])]
         self._given = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
         module = _Flat(planned, x, active is not None, self._far)
@@ -80,6 +84,11 @@ class Runtime:
 
     def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
         plan = self._plan
+        if held and held[0] is self._spare[0]:
+            raise StateMismatch(
+                f"program of {self._name}: this state was handed over to the call before, and its tensors are in use: go on with the "
+                "state that the call returned"
+            )
         with torch.no_grad():
             calls = clock - plan.start
             calls = calls.div_(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
