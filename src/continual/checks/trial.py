@@ -290,8 +290,8 @@ class Trial:
         drawn = [self.random.randint(limit // 2, self.length - 1) for _ in range(limit // 4)]
         return sorted({*range(limit // 2), *drawn, *(n + 1 for n in drawn), self.length})
 
-    def noise(self, x: Wire) -> Wire:
-        """Other content of the same kind: noise of three times the size; for integers other frames of the clip."""
+    def noise(self, x: Wire, scale: float = 3.0) -> Wire:
+        """Other content of the same kind: noise of so many times the largest value; for integers other frames of the clip."""
 
         def other(t: Tensor) -> Tensor:
             if not t.is_floating_point():
@@ -299,7 +299,7 @@ class Trial:
                 return t[:, :, order.to(t.device)]
             size = float(t.abs().nan_to_num(0.0, 0.0, 0.0).max()) if t.numel() else 1.0
             drawn = torch.randn(t.shape, generator=self.generator, dtype=torch.float64).to(t.device)
-            return (drawn * (3 * size or 1.0)).to(t.dtype)
+            return (drawn * (scale * size or 1.0)).to(t.dtype)
 
         return rewire(other, x)
 
