@@ -32,7 +32,7 @@ def verify(
 
     The module is run in eval mode, and is left as it was: stream, training flags, parameters, gradients and random numbers.
     Cost: some dozens of streams of the clip and some hundreds of short ones. A long clip is looked at in about 32 places. Gradients
-    go back through as many steps as autograd keeps no more than 4 GiB of; the report says how many.
+    go back through as many steps as autograd keeps no more than 4 GiB of (8 in float64); the report says how many.
 
     Args:
         net: a :class:`~continual.CoModule`, or any object with ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``

@@ -15,7 +15,9 @@ from .trial import Broken, Skipped, Trial, contract
 from .wires import Plan, cut, described, frames_in, joined
 
 GRADIENT_STEPS = 256  # a longer clip is cut to this length, if it has outputs then
-GRADIENT_BYTES = 4 << 30  # and to as many steps as autograd keeps no more of than this
+GRADIENT_BYTES = (
+    4 << 30
+)  # and to as many steps as autograd keeps no more of than this; in float64 twice as much, for as many steps
 
 
 @contract(8, "gradients = those of forward")
@@ -107,11 +109,12 @@ def _affordable(t: Trial, clip: Wire) -> int:
 
     t.clean()
     length = frames_in(clip)
+    allowed = GRADIENT_BYTES * max(1, flat(clip)[0].element_size() // 4)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         leaf = rewire(lambda x: x.clone().requires_grad_(), clip)
         for n in range(length):
             outputs.append(t.step(cut(leaf, n, n + 1)))
-            if kept > GRADIENT_BYTES:
+            if kept > allowed:
                 length = n
                 break
     t.clean()

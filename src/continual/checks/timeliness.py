@@ -136,14 +136,14 @@ def _known(t: Trial, x: Wire, want: Wire) -> int:
 def _rising(x: Wire) -> Wire:
     """Every frame larger than the ones before, so that the last one always shows in a maximum.
 
-    Values stay within five times the clip's: with hundreds of them a softmax of products in the network is a matter of rounding.
+    Values stay within the clip's largest: with larger ones a softmax of products in the network is a matter of rounding.
     """
 
     def raised(v: Tensor) -> Tensor:
         if not v.is_floating_point():
             return v
         steps = torch.arange(v.shape[2], dtype=torch.float64, device=v.device).view(-1, *[1] * (v.ndim - 3))
-        return ((v + 4 * v.abs().max() * steps) / v.shape[2]).to(v.dtype)
+        return ((v + 4 * v.abs().max() * steps) / (5 * v.shape[2])).to(v.dtype)
 
     return rewire(raised, x)
 
