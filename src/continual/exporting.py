@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .shipping.runner import Runner
 
 FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "executorch": ".pte", "openvino": ".xml"}  # and the endings of their files
+ENDINGS = ", ".join(f"{ending} ({name})" for name, ending in FORMATS.items())
 
 
 def export(
@@ -75,8 +76,7 @@ def export(
     check_path(path)
     format = format or format_of(path)
     if format is None:
-        endings = ", ".join(f"{ending} ({name})" for name, ending in FORMATS.items())
-        raise ValueError(f"co.export: {path.name!r} does not say its format: end it in {endings}, or give format=…")
+        raise ValueError(f"co.export: {path.name!r} does not say its format: end it in {ENDINGS}, or give format=…")
     from .shipping.writing import write
 
     return write(net, step, path, format, chunk, batch, flush, rate, int8, calibration)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ExportError
-from .exporting import check_net
+from .exporting import check_net, check_path
 from .module import CoModule
 
 __all__ = ["export"]
@@ -79,4 +79,6 @@ def export(
     first = step[0] if isinstance(step, list) else step
     batch = None if dynamic_axes is not None else first.shape[0]
     names = list(input_names or ()), list(output_names or ())
-    return write(model, step, Path(f), "onnx", batch=batch, names=names, opset=opset_version)
+    path = Path(f)
+    check_path(path)
+    return write(model, step, path, "onnx", batch=batch, names=names, opset=opset_version)

@@ -15,9 +15,7 @@ from .trial import Broken, Skipped, Trial, contract
 from .wires import Plan, cut, described, frames_in, joined
 
 GRADIENT_STEPS = 256  # a longer clip is cut to this length, if it has outputs then
-GRADIENT_BYTES = (
-    4 << 30
-)  # and to as many steps as autograd keeps no more of than this; in float64 twice as much, for as many steps
+GRADIENT_BYTES = 4 << 30  # and to as many steps as autograd keeps no more of than this; in float64 twice
 
 
 @contract(8, "gradients = those of forward")

@@ -60,8 +60,7 @@ def format_of(path: Path, format: str | None) -> str:
     if format is None:
         found = exporting.format_of(path)
         if found is None:
-            endings = ", ".join(f"{ending} ({name})" for name, ending in exporting.FORMATS.items())
-            raise BadInput(f"'{path}' does not say its format: end it in {endings}, or give --format")
+            raise BadInput(f"'{path}' does not say its format: end it in {exporting.ENDINGS}, or give --format")
         return found
     if format not in FORMATS:
         raise BadInput(f"--format {format}: give {', '.join(FORMATS)}")

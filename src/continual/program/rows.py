@@ -14,7 +14,7 @@ from ..local import named
 from ..module import CoModule
 from ..state import Frame, Node, Wire
 from ..timing import Timing
-from .pace import FAR, Pace, ended, pace_of
+from .pace import FAR, FAR_IN_32_BITS, Pace, ended, pace_of
 from .tracing import traced
 
 FEW = 4  # rows for which a product is written as a sum, where that can be fused
@@ -73,6 +73,11 @@ class Plan:
     located: bool = False
     narrow: bool = False
     held: list[Held] = field(default_factory=list)
+
+    @property
+    def far(self) -> int:
+        """A number of frames that no stream has, in the runtime's whole numbers."""
+        return FAR_IN_32_BITS if self.narrow else FAR
 
     def pace(self, timing: Timing) -> Pace:
         """Of a wire with this timing from the network's input on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +35,21 @@ def traced(run: Callable[..., Any], name: str, located: bool) -> Callable[..., A
         located: whether its operations in the graph say so too.
     """
 
-    def marked(x: Any, rows: Any) -> Any:
-        with torch.fx.traceback.annotate({"module": name}) if located else nullcontext():
-            try:
-                return run(x, rows)
-            except Untraced:  # of a module inside
-                raise
-            except Exception as error:
-                if torch.compiler.is_exporting():
-                    raise Untraced(name) from error
-                raise
+    def guarded(x: Any, rows: Any) -> Any:
+        try:
+            return run(x, rows)
+        except Untraced:  # of a module inside
+            raise
+        except Exception as error:
+            if torch.compiler.is_exporting():
+                raise Untraced(name) from error
+            raise
 
-    return marked
+    def marked(x: Any, rows: Any) -> Any:
+        with torch.fx.traceback.annotate({"module": name}):
+            return guarded(x, rows)
+
+    return marked if located else guarded
 
 
 def untraced(error: BaseException, network: str, any_rows: bool = False) -> str:

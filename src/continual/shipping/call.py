@@ -13,7 +13,6 @@ from ..errors import ExportError, NotStreamable
 from ..graph.twin import GraphModule
 from ..module import CoModule
 from ..program.layouts import arrived, departed
-from ..program.pace import FAR, FAR_IN_32_BITS
 from ..program.planning import planned
 from ..program.rhythm import Totals
 from ..program.rows import FEW
@@ -48,7 +47,6 @@ class Call(nn.Module):
         narrow: bool = False,
     ):
         super().__init__()
-        self.far = FAR_IN_32_BITS if narrow else FAR
         given = tuple(step) if isinstance(step, (list, tuple)) else (step,)
         self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
         self._ports = _inputs_of(net, len(given))
@@ -81,7 +79,7 @@ class Call(nn.Module):
         if self.flush:
             end, *rest = rest
         calls, *held = rest
-        opened = (calls >= 0 if end is None else end <= 0), self.far
+        opened = (calls >= 0 if end is None else end <= 0), self.planned.plan.far
         end = torch.zeros_like(calls) if end is None else end
         for i in self._other_than_zero:
             begins = (calls == 0).view(-1, *(1,) * (held[i].ndim - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,7 @@ def write(
     if any(t.dtype == torch.bfloat16 for t in call.example()):
         raise ExportError("co.export: onnxruntime has no kernels for bfloat16 on CPU. Export to 'pt2', or in float32")
     program = call.exported()
-    check_pools(program, "onnx", "co.export", metadata.network)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found: Any = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
-        except Exception as error:
-            raise ExportError(
-                f"co.export: ONNX can't take {metadata.network}: {culprit(error, program, metadata.network)}"
-            ) from error
+    found = converted(program, "co.export", metadata.network, opset)
     model = found.model
     model.metadata_props[KEY] = metadata.to_json()
     model.producer_name, model.producer_version = "continual", metadata.package_version
@@ -42,6 +35,21 @@ def write(
     found.save(str(path))
     if int8 is not None:
         quantise_onnx(path, *int8)
+
+
+def converted(program: torch.export.ExportedProgram, who: str, network: str, opset: int | None = None) -> Any:
+    """A graph of torch's operations in those of ONNX.
+
+    Raises:
+        ExportError: ONNX has nothing for an operation.
+    """
+    check_pools(program, "onnx", who, network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+        except Exception as error:
+            raise ExportError(f"{who}: ONNX can't take {network}: {culprit(error, program, network)}") from error
 
 
 def _rename(model: Any, metadata: Metadata) -> None:
@@ -65,12 +73,8 @@ _NUMPY |= {"int8": "int8", "uint8": "uint8", "bool": "bool_"}
 def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     """The metadata of a model, and what opens rows of it."""
     ort = package("onnxruntime", "onnx", "co.load")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = opened(ort, path, threads)
     except Exception as error:  # its errors have no class in common
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no ONNX model: {error}") from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
@@ -83,6 +87,25 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     if has != (metadata.input_names, metadata.output_names):
         raise ArtefactMismatch(f"co.load: {str(path)!r} has other inputs and outputs than its metadata say: {has[0]}, {has[1]}")
     return metadata, lambda batch: OnnxRows(session, metadata, batch)
+
+
+def opened(ort: Any, path: Path, threads: int | None) -> Any:
+    """A session of onnxruntime on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def bound(session: Any, inputs: Iterable[tuple[str, Tensor]], outputs: Iterable[tuple[str, Tensor]]) -> Any:
+    """A session's inputs and outputs at the addresses of tensors."""
+    binding = session.io_binding()
+    for name, t in inputs:
+        binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+    for name, t in outputs:
+        binding.bind_output(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+    return binding
 
 
 class OnnxRows:
@@ -104,12 +127,8 @@ class OnnxRows:
         names = [p.name for p in metadata.states]
         self._bindings = []
         for old, new in (self._states, self._states[::-1]):
-            binding = session.io_binding()
-            for name, t in [*fixed_in, *zip(names, old, strict=True)]:
-                binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
-            for name, t in [*fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)]:
-                binding.bind_output(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
-            self._bindings.append(binding)
+            given = [*fixed_in, *zip(names, old, strict=True)]
+            self._bindings.append(bound(session, given, [*fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)]))
         self._now = 0
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:

@@ -26,15 +26,9 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         raise ExportError("co.export: OpenVINO's arrays have no bfloat16. Export to 'pt2', or in float32")
     ov = package("openvino", "openvino", "co.export")
     program = call.exported()
-    check_pools(program, "openvino", "co.export", metadata.network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            model = ov.convert_model(program)
-        except Exception as error:
-            raise ExportError(
-                f"co.export: OpenVINO can't take {metadata.network}: {culprit(error, program, metadata.network)}"
-            ) from error
+        model = converted(ov, program, "co.export", metadata.network)
         for node, name in zip(model.inputs, metadata.input_names, strict=True):
             node.get_tensor().set_names({name})
         for node, name in zip(model.outputs, metadata.output_names, strict=True):
@@ -42,6 +36,27 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         _move_states_inside(model, metadata)
         model.set_rt_info(metadata.to_json(), KEY)
         ov.save_model(model, str(path), compress_to_fp16=False)
+
+
+def converted(ov: Any, program: torch.export.ExportedProgram, who: str, network: str) -> Any:
+    """A graph of torch's operations in those of OpenVINO.
+
+    Raises:
+        ExportError: OpenVINO has nothing for an operation.
+    """
+    check_pools(program, "openvino", who, network)
+    try:
+        return ov.convert_model(program)
+    except Exception as error:
+        raise ExportError(f"{who}: OpenVINO can't take {network}: {culprit(error, program, network)}") from error
+
+
+def compiled(ov: Any, model: Any, threads: int | None) -> Any:
+    """A model as code for the CPU, in float32."""
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    return ov.Core().compile_model(model, "CPU", options)
 
 
 def _move_states_inside(model: Any, metadata: Metadata) -> None:
@@ -81,9 +96,8 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
 def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     """The metadata of a model, and what opens rows of it."""
     ov = package("openvino", "openvino", "co.load")
-    core = ov.Core()
     try:
-        model = core.read_model(str(path))
+        model = ov.Core().read_model(str(path))
     except Exception as error:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no OpenVINO model: {error}") from error
     if not model.has_rt_info(KEY):
@@ -91,14 +105,11 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
             f"co.load: {str(path)!r} is an OpenVINO model, but not one that co.export wrote: it has no {KEY!r}"
         )
     metadata = Metadata.from_json(model.get_rt_info(KEY).astype(str), path)
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = core.compile_model(model, "CPU", options)
+        code = compiled(ov, model, threads)
     except Exception as error:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or not for this OpenVINO: {error}") from error
-    return metadata, lambda batch: OpenvinoRows(compiled, metadata, batch)
+    return metadata, lambda batch: OpenvinoRows(code, metadata, batch)
 
 
 class OpenvinoRows:

@@ -6,7 +6,6 @@ from then on. So nothing is copied but the chunk and the outputs, and a call tha
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -20,12 +19,10 @@ from torch.utils import _pytree as pytree
 from ..errors import ExportError, StateMismatch
 from ..program.backends import Core, exported
 from ..program.layouts import flat
-from ..program.pace import FAR, FAR_IN_32_BITS
 from ..program.planning import Planned
 from ..state import Wire, rewire
-from .culprit import check_pools, culprit
+from . import onnx_file, openvino_file
 from .needs import package
-from .onnx_file import _element
 
 Bind = Callable[[list[Tensor], list[Tensor]], Callable[[], Any]]  # inputs and outputs at their addresses, to a call
 BINDINGS = 16  # of pairs of old and new states that are kept
@@ -34,9 +31,9 @@ BINDINGS = 16  # of pairs of old and new states that are kept
 class _Flat(nn.Module):
     """A program as a function of flat tensors: ``x …, calls, end, [active], held … → valid, y …, held …``."""
 
-    def __init__(self, planned: Planned, x: Wire, masked: bool, far: int):
+    def __init__(self, planned: Planned, x: Wire, masked: bool):
         super().__init__()
-        self.planned, self.masked, self.far = planned, masked, far
+        self.planned, self.masked = planned, masked
         self.leaves, self.spec = pytree.tree_flatten(x)
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
@@ -44,7 +41,7 @@ class _Flat(nn.Module):
         x = pytree.tree_unflatten(tensors[:count], self.spec)
         calls, end, *rest = tensors[count:]
         active = rest.pop(0) if self.masked else None
-        y, valid, fresh = self.planned.call(x, calls, end, active, rest, (end < 0, self.far))
+        y, valid, fresh = self.planned.call(x, calls, end, active, rest, (end < 0, self.planned.plan.far))
         return [valid, *flat(y), *fresh]
 
 
@@ -64,14 +61,10 @@ class Runtime:
         open: Callable[[torch.export.ExportedProgram], Bind],
     ):
         x, clock, _, active, held = example
-        self._name, self._plan, self._far = (
-            type(planned.net).__name__,
-            planned.plan,
-            FAR_IN_32_BITS if planned.plan.narrow else FAR,
-        )
+        self._name, self._plan = type(planned.net).__name__, planned.plan
         own = [*flat(x), clock, clock, *([] if active is None else [active])]
         self._given = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
-        module = _Flat(planned, x, active is not None, self._far)
+        module = _Flat(planned, x, active is not None)
         tensors = (*self._given, *held)
         with torch.no_grad():
             valid, *rest = module(*tensors)
@@ -92,7 +85,7 @@ class Runtime:
         with torch.no_grad():
             calls = clock - plan.start
             calls = calls.div_(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
-            ends = torch.where(end >= self._far, -1, end)  # below 0: it goes on
+            ends = torch.where(end >= plan.far, -1, end)  # below 0: it goes on
             for own, t in zip(self._given, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
                 own.copy_(t)
             held = [t.contiguous() for t in held]
@@ -122,30 +115,15 @@ def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> Core:
     package("onnxscript", "onnx", "co.compile")
 
     def open(program: torch.export.ExportedProgram) -> Bind:
-        check_pools(program, "onnx", "co.compile", name)
-        folder = tempfile.mkdtemp(prefix="continual-")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                try:
-                    found: Any = torch.onnx.export(program, dynamo=True, verbose=False)
-                except Exception as error:
-                    raise ExportError(f"co.compile: ONNX can't take {name}: {culprit(error, program, name)}") from error
+        with tempfile.TemporaryDirectory(prefix="continual-") as folder:
             path = Path(folder, "program.onnx")
-            found.save(str(path))
-            options = ort.SessionOptions()
-            options.log_severity_level, options.intra_op_num_threads = 3, torch.get_num_threads()
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            onnx_file.converted(program, "co.compile", name).save(str(path))
+            session = onnx_file.opened(ort, path, torch.get_num_threads())
         names = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
 
         def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
-            binding = session.io_binding()
-            for name, t in zip(names[0], inputs, strict=True):
-                binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
-            for name, t in zip(names[1], outputs, strict=True):
-                binding.bind_output(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
+            given, made = (zip(n, tensors, strict=True) for n, tensors in zip(names, (inputs, outputs), strict=True))
+            binding = onnx_file.bound(session, given, made)
             return lambda: session.run_with_iobinding(binding)
 
         return bind
@@ -160,15 +138,10 @@ def openvino(planned: Planned, example: tuple[Any, ...]) -> Core:
     ov = package("openvino", "openvino", "co.compile")
 
     def open(program: torch.export.ExportedProgram) -> Bind:
-        check_pools(program, "openvino", "co.compile", name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                model = ov.convert_model(program)
-            except Exception as error:
-                raise ExportError(f"co.compile: OpenVINO can't take {name}: {culprit(error, program, name)}") from error
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        compiled = ov.Core().compile_model(model, "CPU", options | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+            model = openvino_file.converted(ov, program, "co.compile", name)
+        compiled = openvino_file.compiled(ov, model, torch.get_num_threads())
 
         def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
             request = compiled.create_infer_request()

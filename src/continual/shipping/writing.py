@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportError
-from ..exporting import check_path
 from ..module import CoModule
 from .call import Call
 from .int8 import FORMATS, MODES, Calibration
@@ -34,7 +33,6 @@ def write(
     **options: Any,
 ) -> Path:
     """As :func:`continual.export`; with names for inputs and outputs, and options of the format."""
-    check_path(path)
     _check_int8(format, int8, calibration)
     if format == "executorch" and batch is None:
         first = step[0] if isinstance(step, (list, tuple)) else step
