@@ -21,7 +21,7 @@ def channels_last(x: Tensor) -> Tensor:
     permutation in blocks of registers: 1.7 to 2.3 times as fast.
     """
     last = x.movedim(1, -1)
-    if x.numel() < MANY or last.is_contiguous() or x.stride(-1) != 1 or x.dtype != torch.float32 or not unwatched(x):
+    if not unwatched(x) or x.numel() < MANY or last.is_contiguous() or x.stride(-1) != 1 or x.dtype != torch.float32:
         return last.contiguous().movedim(-1, 1)
     x = x.contiguous()  # a frame of a clip
     batch, channels, *space = x.shape

@@ -23,7 +23,6 @@ from .maxima import max_over_axes
 from .module import CoModule, PaddingMode
 from .registry import Twin
 from .rings import ring_zeros
-from .space_pools import averages
 from .state import Call, Frame, Node
 from .window import FILLS, SlidingWindow, fill_name, padding, per_dim
 
@@ -278,7 +277,8 @@ class _AvgPool(_Pool):
         ones = (1,) * (3 - self.dims)
         k, s, p = ones + self.kernel_size[1:], ones + self.stride[1:], (0,) * (3 - self.dims) + self.padding[1:]
         plane = x.unsqueeze(2) if self.dims == 2 else x
-        y = averages(plane, k, s, p, self.ceil_mode, self.count_include_pad, self.divisor_override is not None)
+        divisor = None if self.divisor_override is None else 1
+        y = F.avg_pool2d(plane, k, s, p, self.ceil_mode, self.count_include_pad, divisor)
         return y.squeeze(2) if self.dims == 2 else y
 
     def step_is_plain(self) -> bool:

@@ -6,8 +6,6 @@ OpenVINO has crashed in long processes: it has one of its own, in which this fil
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.clock_phase import angles_at, angles_in_32_bits, geometric, limbs
 from tests.long import some
+from tests.own_process import check_in_own_process
 from tests.program.test_backends import MAKERS, ROWS, assert_close, history, network, program_of
 from tests.program.test_every_layer import CASES, MORE, REFUSED, made
 from tests.shipping.artefacts import needs
@@ -174,7 +173,4 @@ def test_what_can_not_be_taken():
 @pytest.mark.skipif(RUNTIME == "openvino", reason="this is that process")
 def test_openvino(long: None):
     needs("openvino")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
-    root, environment = Path(__file__).parents[2], os.environ | {"CONTINUAL_RUNTIME": "openvino"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    check_in_own_process(Path(__file__), CONTINUAL_RUNTIME="openvino")

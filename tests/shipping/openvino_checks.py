@@ -12,6 +12,7 @@ from tests.shipping.artefacts import file, network
 from tests.shipping.networks import NETWORKS
 from tests.shipping.test_files import Bessel
 from tests.shipping.test_parity import assert_close, clip_outputs, streamed
+from tests.shipping.test_rewriting import REWRITTEN, assert_clip
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -37,3 +38,8 @@ def test_an_operation_that_it_has_not(tmp_path: Path):
     net = co.Sequential(co.Conv1d(2, 4, 3), Bessel()).eval()
     with pytest.raises(co.ExportError, match=r"it has nothing for `aten\.special_i0e\.default`, which 1 \(Bessel\) computes"):
         co.export(net, torch.zeros(1, 2), tmp_path / "net.xml", format="openvino")
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_what_it_has_not_in_other_operations(name: str, tmp_path: Path):
+    assert_clip(name, tmp_path / "net.xml")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.shipping import needs as packages
 from continual.shipping.metadata import Metadata
+from continual.shipping.rewriting import TABLES
 from tests.shipping.artefacts import file, needs, network, unwritten
 from tests.shipping.networks import NETWORKS
 
@@ -196,6 +197,59 @@ def test_an_operation_that_the_format_has_not(format: str, suffix: str, tmp_path
     net = co.Sequential(co.Conv1d(2, 4, 3), co.Sequential(nn.ReLU(), Bessel())).eval()
     with pytest.raises(co.ExportError, match=r"it has nothing for `\w+\.\w*i0e\.default`, which 1\.1 \(Bessel\) computes"):
         co.export(net, STEP, tmp_path / f"net{suffix}", format=format)
+
+
+class Inside(nn.Module):
+    """The operation in a module that is converted by its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv1d(2, 4, 3), Scaled())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x).neg()
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.special.i0e(x)
+
+
+@pytest.mark.parametrize("format, suffix", [("onnx", ".onnx"), ("executorch", ".pte")])
+def test_an_operation_of_a_converted_module(format: str, suffix: str, tmp_path: Path):
+    """The error also names the line of code."""
+    needs(format)
+    net = co.Sequential(co.Conv1d(2, 2, 1), co.continual(Inside().eval(), torch.randn(1, 2, 9)))
+    where = r"1\.one\.1\.special_i0e \(test_files\.py:\d+  return 2 \* torch\.special\.i0e\(x\)\)"
+    with pytest.raises(co.ExportError, match=rf"it has nothing for `\w+\.\w*i0e\.default`, which {where} computes\. Write that"):
+        co.export(net.eval(), STEP, tmp_path / f"net{suffix}")
+
+
+def test_what_executorch_refuses_only_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A convolution over volumes, if it were not written by those of images."""
+    needs("executorch")
+    monkeypatch.setitem(TABLES, "executorch", {})
+    net = co.Sequential(co.Lambda(nn.Conv3d(2, 3, 2))).eval()
+    with pytest.raises(
+        co.ExportError, match="ExecuTorch's runtime can't run Sequential: .*error 0x12.*exporting parts of the network"
+    ):
+        co.export(net, torch.zeros(1, 2, 3, 3, 3), tmp_path / "net.pte")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_executorch_has_no_kernels_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    needs("executorch")
+    monkeypatch.setitem(TABLES, "executorch", {})
+    net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3), Volumes()).eval(), torch.randn(1, 2, 9))
+    op = r"`aten\.max_pool3d_with_indices\.default`"
+    with pytest.raises(co.ExportError, match=rf"it has nothing for {op}, which 1\.max_pool3d \(test_files"):
+        co.export(net, STEP, tmp_path / "net.pte")
+
+
+class Volumes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.transpose(1, 2).reshape(-1, 1, 2, 2, 1)
+        return torch.nn.functional.max_pool3d(y, (2, 1, 1)).reshape(x.shape[0], x.shape[2], 2).transpose(1, 2)
 
 
 class Loud(nn.Module):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.own_process import check_in_own_process
 from tests.shipping.artefacts import needs
 
 
 def test_openvino(long: None):
     needs("openvino")
-    checks = Path(__file__).with_name("openvino_checks.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(checks)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=checks.parents[2])
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    check_in_own_process(Path(__file__).with_name("openvino_checks.py"))

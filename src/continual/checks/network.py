@@ -52,7 +52,7 @@ def _gradients_agree(t: Trial) -> str:
     if length < frames_in(clip):
         if t.prefix(length) is None:
             raise Skipped(
-                f"autograd keeps more than {GRADIENT_BYTES / 2**30:.3g} GiB of {length + 1} steps, and their clip has no output yet: "
+                f"autograd keeps more than {_allowed_bytes(clip) / 2**30:.3g} GiB of {length + 1} steps, and their clip has no output yet: "
                 "take smaller frames, or fewer rows"
             )
         clip = cut(clip, 0, length)
@@ -92,6 +92,11 @@ def _gradients_agree(t: Trial) -> str:
     return f"{part} and {len(leaves)} parameters, {len(plans)} splits"
 
 
+def _allowed_bytes(clip: Wire) -> int:
+    """What autograd may keep, by the clip's dtype: in float64 it is as many numbers as in float32."""
+    return GRADIENT_BYTES * max(1, flat(clip)[0].element_size() // 4)
+
+
 def _affordable(t: Trial, clip: Wire) -> int:
     """How many steps of a clip may be streamed with gradients, by the memory that autograd keeps for the way back."""
     seen: set[int] = set()
@@ -107,7 +112,7 @@ def _affordable(t: Trial, clip: Wire) -> int:
 
     t.clean()
     length = frames_in(clip)
-    allowed = GRADIENT_BYTES * max(1, flat(clip)[0].element_size() // 4)
+    allowed = _allowed_bytes(clip)
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         leaf = rewire(lambda x: x.clone().requires_grad_(), clip)
         for n in range(length):

@@ -166,6 +166,11 @@ def over_frames(value: Tensor, x: Tensor) -> Tensor:
     return value.view(value.shape[0], 1, value.shape[1], *(1,) * (x.ndim - 3))
 
 
+def frames_at(frames: Tensor, place: Tensor) -> Tensor:
+    """The frames of ``(B, C, n, *S)`` at places ``(B, m)`` of each row. ``take_along_dim`` fixes the number of rows in exports."""
+    return frames.gather(2, over_frames(place, frames).expand(-1, frames.shape[1], -1, *frames.shape[3:]))
+
+
 @dataclass(frozen=True)
 class Past:
     """Frames that a module keeps: it sees them before those that come."""

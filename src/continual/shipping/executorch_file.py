@@ -16,6 +16,7 @@ from .culprit import culprit
 from .int8 import Calibration, quantised_program
 from .metadata import KEY, Metadata
 from .needs import package, quiet
+from .rewriting import rewritten
 from .runner import _zeros
 
 METHOD = "forward"
@@ -32,20 +33,47 @@ def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibrati
     else:
         program, cost = quantised_program(call, int8[0], metadata, int8[1])
         metadata = dataclasses.replace(metadata, quantised=cost)
-    with warnings.catch_warnings(), quiet():
+    with warnings.catch_warnings(), quiet(), torch.no_grad():
         warnings.simplefilter("ignore")
+        graph = None
         try:
+            program = rewritten(program, "executorch")
             if int8 is None:
                 program = folding.constant_prop_pass(program)  # XNNPACK takes layers whose weights are constants
             lowered = exir.to_edge_transform_and_lower(
-                program, partitioner=[partitioner.XnnpackPartitioner()], constant_methods={KEY: metadata.to_json()}
+                program,
+                partitioner=[partitioner.XnnpackPartitioner()],
+                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),  # what matters is what the runtime has
+                constant_methods={KEY: metadata.to_json()},
             )
+            graph = lowered.exported_program().graph
             made = lowered.to_executorch()
+            _check(made)
         except Exception as error:
-            raise ExportError(
-                f"co.export: ExecuTorch can't take {metadata.network}: {culprit(error, program, metadata.network)}"
-            ) from error
+            reason = culprit(error, program, metadata.network, graph)
+            raise ExportError(f"co.export: ExecuTorch can't take {metadata.network}: {reason}") from error
     path.write_bytes(made.buffer)
+    _try_out(path, metadata)
+
+
+def _check(made: Any) -> None:
+    """Refuse what the runtime has no kernels for: it would say no more than that it can't load the file."""
+    has = package("executorch.runtime", "executorch", "co.export").Runtime.get().operator_registry.operator_names
+    needed = [f"{o.name}.{o.overload}".rstrip(".") for plan in made.executorch_program.execution_plan for o in plan.operators]
+    if missing := sorted(set(needed) - has):
+        raise ExportError(f"its runtime has no kernels for {', '.join(missing)}")
+
+
+def _try_out(path: Path, metadata: Metadata) -> None:
+    """One call, of zeros: kernels refuse some arguments only when they run."""
+    batch = metadata.batch or 1
+    try:
+        read(path, None)[1](batch).call([_zeros(p, batch) for p in metadata.inputs], 0)
+    except Exception as error:
+        raise ExportError(
+            f"co.export: ExecuTorch's runtime can't run {metadata.network}: {error}. Find the layer by exporting parts of the network, or "
+            "export to 'pt2'"
+        ) from error
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:

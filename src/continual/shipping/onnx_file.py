@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
 from .call import Call
-from .culprit import check_pools, culprit
+from .culprit import culprit
 from .int8 import Calibration, quantise_onnx
 from .metadata import END, KEY, VALID, Metadata, Port
 from .needs import package
+from .rewriting import rewritten
 from .runner import _zeros
 
 
@@ -43,7 +44,7 @@ def converted(program: torch.export.ExportedProgram, who: str, network: str, ops
     Raises:
         ExportError: ONNX has nothing for an operation.
     """
-    check_pools(program, "onnx", who, network)
+    program = rewritten(program, "onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
 from .call import Call
-from .culprit import check_pools, culprit
+from .culprit import culprit
 from .metadata import END, KEY, Metadata
 from .needs import package
+from .rewriting import rewritten
 
 
 def write(call: Call, path: Path, metadata: Metadata) -> None:
@@ -44,7 +45,7 @@ def converted(ov: Any, program: torch.export.ExportedProgram, who: str, network:
     Raises:
         ExportError: OpenVINO has nothing for an operation.
     """
-    check_pools(program, "openvino", who, network)
+    program = rewritten(program, "openvino")
     try:
         return ov.convert_model(program)
     except Exception as error:

@@ -13,6 +13,7 @@ from ...state import Node, Wire, frames
 from ...timing import IDENTITY
 from ..pace import Pace
 from ..rows import Rows, Run, Site, built, kernel
+from ..tracing import traced
 
 Step = Callable[[Moment, Rows], None]
 
@@ -44,7 +45,7 @@ def graph(site: Site) -> Run:
 def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
-        return lambda m, rows: instruction.chunk(m)
+        return _op(site, instruction)
     if isinstance(instruction, Layer):
         return _layer(site, instruction, paces)
     if isinstance(instruction, Meet):
@@ -55,6 +56,19 @@ def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> 
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
     raise site.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
+
+
+def _op(site: Site, instruction: Op) -> Step:
+    """An operation of the module, which errors of an export name by its path and line of code."""
+
+    def step(m: Moment, rows: Rows) -> None:
+        instruction.chunk(m)
+
+    if not site.plan.located:
+        return step
+    path = ".".join(p for p in (site.node.path, instruction.path) if p)
+    where = f" ({instruction.source})" if instruction.source else ""
+    return traced(step, path + where, located=True)
 
 
 def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...resampling import Interpolation
 from ...transposed import _ConvTranspose
 from ...upsample import Upsample
-from ..rows import Rows, Run, Site, kernel, over_frames
+from ..rows import Rows, Run, Site, frames_at, kernel
 
 
 @kernel(_ConvTranspose)
@@ -75,6 +75,6 @@ def upsample(site: Site) -> Run:
         held = rows.index(site.arrives)[:, :1] + (low - site.arrives.first)  # the index of the first frame at hand
         index = (held - low + tap).clamp(min=0)
         index = index.minimum(rows.ended(site.before).unsqueeze(1) - 1) if site.plan.flush else index
-        return frames.take_along_dim(over_frames((index - held).clamp(0, frames.shape[2] - 1), frames), 2)
+        return frames_at(frames, (index - held).clamp(0, frames.shape[2] - 1))
 
     return run

@@ -20,7 +20,7 @@ from ...pads import _Pad
 from ...pools import LONG, _AvgPool, _Pool
 from ...timing import Window
 from ...window import FILLS, SlidingWindow
-from ..rows import SUMMED, Rows, Run, Site, kernel, over_frames
+from ..rows import SUMMED, Rows, Run, Site, frames_at, kernel, over_frames
 
 INSIDE = 1 << 40  # the place of a window that lies within the clip
 SMALL = 1 << 15  # products of a convolution for an output, up to which calling a library for them costs more
@@ -101,7 +101,7 @@ class Windows:
             source = index.abs()
             source = torch.where(source > last, 2 * last - source, source)
         place = (source - held).clamp(0, frames.shape[2] - 1)
-        return frames.take_along_dim(over_frames(place, frames), 2)
+        return frames_at(frames, place)
 
     def outputs(self, rows: Rows) -> Tensor:
         """The index of the first frame of each window, ``(B, outputs)``."""
@@ -355,7 +355,7 @@ def surround(site: Site) -> Run:
         for frames, place in ((layer.before, index + layer.first), (layer.after, index - end)):
             if frames is not None:
                 own = layer._piece(frames, y)
-                found = own.take_along_dim(over_frames(place.clamp(0, own.shape[2] - 1), own), 2)
+                found = frames_at(own, place.clamp(0, own.shape[2] - 1))
                 y = torch.where(over_frames((place >= 0) & (place < own.shape[2]), y), found, y)
         return y
 
