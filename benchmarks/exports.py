@@ -24,6 +24,8 @@ from . import report
 from .measure import Effort
 from .timing import Candidate, Local, alternate, conditions
 
+COLUMNS = {"onnx": ("onnx", None), "pt2": ("pt2", None), "pt2, one row": ("pt2", 1), "executorch": ("executorch", None),
+           "openvino": ("openvino", None)}  # format and rows  # fmt: skip
 STEPS = 1000
 ALLOWED = 1e-5
 
@@ -31,7 +33,8 @@ LEGEND = """\
 In each cell: the largest difference from the clip network over 1,000 steps from a cold start, relative to its largest output; and the
 time of a step through `co.load(path).forward_step` in µs, with its ratio to the eager `forward_step` of the same network (above 1: faster
 than eager). For networks with strides a step is the mean over a chunk. *compiled*: `co.compile(net, step, backend="aot")`. Batch 1,
-float32, one thread, medians of alternating runs, every format in a process of its own beside eager; compiled ran beside ONNX."""
+float32, one thread, medians of alternating runs, every format in a process of its own beside eager; compiled ran beside ONNX. Files
+take any number of rows, in ExecuTorch and under *one row* one alone (`batch=1`)."""
 
 
 def difference(net: Any, runner: Any, clip: Tensor) -> float:
@@ -46,13 +49,13 @@ def difference(net: Any, runner: Any, clip: Tensor) -> float:
     return float((got - y).abs().max() / y.abs().max().clamp(min=1.0))
 
 
-def cell(name: str, format: str, effort: Effort) -> dict[str, float]:
+def cell(name: str, column: str, effort: Effort) -> dict[str, float]:
     """One network in one format: export, parity, times in µs. Runs in a process of its own."""
-    case = NETWORKS[name]
+    case, (format, batch) = NETWORKS[name], COLUMNS[column]
     net, step = case.net(), case.step()
     with tempfile.TemporaryDirectory() as folder, conditions(1), torch.inference_mode(False), torch.no_grad():
         start = time.perf_counter()
-        path = co.export(net, step, Path(folder) / f"net{FORMATS[format]}", format=format)
+        path = co.export(net, step, Path(folder) / f"net{FORMATS[format]}", format=format, batch=batch)
         took = time.perf_counter() - start
         runner = co.load(path, threads=1)
         clip = case.clip(STEPS)
@@ -87,9 +90,9 @@ def cell(name: str, format: str, effort: Effort) -> dict[str, float]:
         }
 
 
-def apart(name: str, format: str, quick: bool) -> dict[str, Any]:
+def apart(name: str, column: str, quick: bool) -> dict[str, Any]:
     """The same in a process of its own; or why it could not be done."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.exports", "--one", name, format, *(["--quick"] if quick else [])]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.exports", "--one", name, column, *(["--quick"] if quick else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -99,17 +102,17 @@ def apart(name: str, format: str, quick: bool) -> dict[str, Any]:
     return found
 
 
-def table(found: dict[str, dict[str, dict[str, Any]]], formats: Sequence[str]) -> str:
+def table(found: dict[str, dict[str, dict[str, Any]]], columns: Sequence[str]) -> str:
     """The rows of all networks, as the part of a page."""
     rows = []
     for name, by_format in found.items():
         eager, compiled = (_median([c[k] for c in by_format.values() if k in c]) for k in ("eager", "compiled"))
         cells = []
-        for format in formats:
-            c = by_format.get(format, {"failed": "not run"})
+        for column in columns:
+            c = by_format.get(column, {"failed": "not run"})
             cells.append(f"**{c['failed']}**" if "failed" in c else f"{c['off']:.0e}, {c['step']:.0f} µs ({c['ratio']:.1f}×)")
         rows.append([name, eager, compiled, *cells])
-    return report.markdown_table(["network", "eager, µs", "compiled, µs", *formats], rows) + "\n\n" + LEGEND
+    return report.markdown_table(["network", "eager, µs", "compiled, µs", *columns], rows) + "\n\n" + LEGEND
 
 
 def _median(values: list[float]) -> str:
@@ -120,11 +123,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     line = argparse.ArgumentParser(prog="python -m benchmarks.exports", description="Exported networks: parity and speed.")
     line.add_argument("--only", metavar="PATTERN", help="networks by a part of the name or a shell pattern")
-    line.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS), help="default: all")
+    line.add_argument("--formats", nargs="+", choices=list(COLUMNS), default=list(COLUMNS), help="default: all")
     line.add_argument("--quick", action="store_true", help="3 rounds of short blocks")
     line.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'exports' of a page")
     line.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-    line.add_argument("--one", nargs=2, metavar=("NETWORK", "FORMAT"), help=argparse.SUPPRESS)
+    line.add_argument("--one", nargs=2, metavar=("NETWORK", "COLUMN"), help=argparse.SUPPRESS)
     return line
 
 
@@ -140,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     with report.progress(len(chosen) * len(args.formats)) as advance:
         for name in chosen:
-            for format in args.formats:
-                advance(f"{name}, {format}")
-                found.setdefault(name, {})[format] = apart(name, format, args.quick)
+            for column in args.formats:
+                advance(f"{name}, {column}")
+                found.setdefault(name, {})[column] = apart(name, column, args.quick)
     text = table(found, args.formats)
     print(text)
     if args.markdown:

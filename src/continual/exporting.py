@@ -44,7 +44,8 @@ def export(
             in place), ``"executorch"`` (for phones and small devices, by XNNPACK), or ``"openvino"`` (the states are inside).
             ``None``: by the path's ending, ``.onnx``, ``.pt2``, ``.pte`` or ``.xml``.
         chunk: steps per call, a multiple of what the strides need (``None``: no more than that).
-        batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``.
+        batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``. Give it to ``"pt2"`` files of networks with
+            convolutions: with any number of rows torch arranges their weights anew in every call.
         flush: whether streams may end. Without, there is no input ``end``, and files are a little smaller and faster.
         rate: steps per second, for whoever reads the metadata.
         int8: ``"dynamic"`` or ``"static"`` for layers in 8 bits (ONNX, ExecuTorch), by the runtime's own tools. What that costs in accuracy
