@@ -112,7 +112,8 @@ def table(found: dict[str, dict[str, dict[str, Any]]], columns: Sequence[str]) -
             c = by_format.get(column, {"failed": "not run"})
             cells.append(f"**{c['failed']}**" if "failed" in c else f"{c['off']:.0e}, {c['step']:.0f} µs ({c['ratio']:.1f}×)")
         rows.append([name, eager, compiled, *cells])
-    return report.markdown_table(["network", "eager, µs", "compiled, µs", *columns], rows) + "\n\n" + LEGEND
+    measured = f"Measured: {report.Machine.here()}."
+    return "\n\n".join([measured, report.markdown_table(["network", "eager, µs", "compiled, µs", *columns], rows), LEGEND])
 
 
 def _median(values: list[float]) -> str:
