@@ -141,7 +141,7 @@ def options_of(program: torch.export.ExportedProgram) -> list[tuple[Any, ...]]:
     return [n.args[4:] for n in program.graph.nodes if "avg_pool" in str(n.target)]
 
 
-@pytest.mark.parametrize("name", REWRITTEN.keys() - {"volumes"})
+@pytest.mark.parametrize("name", [n for n in REWRITTEN if n != "volumes"])
 def test_programs_without_these_options(name: str):
     """The same function, and the same names of modules."""
     net, clip = network(name)
