@@ -164,3 +164,15 @@ def test_files(name: str, file: str, tmp_path: Path):
     """OpenVINO's are in openvino_checks.py."""
     needs(str(format_of(Path(file))))
     assert_clip(name, tmp_path / file)
+
+
+def places(images: Tensor) -> Tensor:
+    """Where the maxima are."""
+    return F.adaptive_max_pool2d(images, (2, 2), return_indices=True)[1].float()
+
+
+def test_places_of_maxima_are_left_as_they_are():
+    """They are not computed in other operations, so nothing else may stand for them."""
+    program = Call(co.Sequential(co.Lambda(places)).eval(), torch.randn(2, 3, 5, 6), None, None, True).exported()
+    assert any("adaptive_max_pool2d" in str(n.target) for n in program.graph.nodes)
+    assert rewritten(program, "executorch") is program
