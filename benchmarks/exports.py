@@ -105,11 +105,11 @@ def apart(name: str, column: str, quick: bool) -> dict[str, Any]:
 def table(found: dict[str, dict[str, dict[str, Any]]], columns: Sequence[str]) -> str:
     """The rows of all networks, as the part of a page."""
     rows = []
-    for name, by_format in found.items():
-        eager, compiled = (_median([c[k] for c in by_format.values() if k in c]) for k in ("eager", "compiled"))
+    for name, by_column in found.items():
+        eager, compiled = (_median([c[k] for c in by_column.values() if k in c]) for k in ("eager", "compiled"))
         cells = []
         for column in columns:
-            c = by_format.get(column, {"failed": "not run"})
+            c = by_column.get(column, {"failed": "not run"})
             cells.append(f"**{c['failed']}**" if "failed" in c else f"{c['off']:.0e}, {c['step']:.0f} µs ({c['ratio']:.1f}×)")
         rows.append([name, eager, compiled, *cells])
     measured = f"Measured: {report.Machine.here()}."

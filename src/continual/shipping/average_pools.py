@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..window import per_dim
+
 _POOLS: tuple[Any, ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 
@@ -28,8 +30,8 @@ def averages(
     divisor_override: int | None = None,
 ) -> Tensor:
     """As ``aten.avg_pool1d`` to ``aten.avg_pool3d``, by a pool that has no padding and no options."""
-    kernel = each(kernel_size, dims)
-    stride, padding = each(stride or kernel, dims), each(padding, dims)
+    kernel = per_dim(kernel_size, dims, "kernel_size")
+    stride, padding = per_dim(stride or kernel, dims, "stride"), per_dim(padding, dims, "padding")
     pads: list[int] = []
     counts = x.new_ones(())  # of values that torch divides each window by
     for size, k, s, p in zip(x.shape[-dims:], kernel, stride, padding, strict=True):
@@ -47,9 +49,3 @@ def _windows(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool)
     room = size + 2 * padding - kernel
     number = (-(-room // stride) if ceil_mode else room // stride) + 1
     return number - 1 if ceil_mode and (number - 1) * stride >= size + padding else number
-
-
-def each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
-    """A number for each dimension, of one for all or a list of one or all."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * dims if len(values) == 1 else values

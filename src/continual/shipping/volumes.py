@@ -13,9 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .average_pools import averages, each
+from ..window import per_dim
+from .average_pools import averages
 
 
+def _batched(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The operation on one volume without a batch too."""
+
+    @functools.wraps(operation)
+    def run(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        return operation(x, *args, **options) if x.ndim == 5 else operation(x.unsqueeze(0), *args, **options).squeeze(0)
+
+    return run
+
+
+@_batched
 def convolution(
     x: Tensor,
     weight: Tensor,
@@ -26,15 +38,13 @@ def convolution(
     groups: int = 1,
 ) -> Tensor:
     """As ``F.conv3d``: the sum of one convolution of images per tap."""
-    if x.ndim == 4:
-        return convolution(x.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
-    stride, dilation = each(stride, 3), each(dilation, 3)
+    stride, dilation = per_dim(stride, 3, "stride"), per_dim(dilation, 3, "dilation")
     kernel = weight.shape[2:]
     if isinstance(padding, str):
         beyond = [d * (k - 1) if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
         pads = [side for b in reversed(beyond) for side in (b // 2, b - b // 2)]
         return convolution(F.pad(x, pads), weight, bias, stride, 0, dilation, groups)
-    first, *others = each(padding, 3)
+    first, *others = per_dim(padding, 3, "padding")
     x = F.pad(x, (0, 0, 0, 0, first, first))
     step, far = stride[0], dilation[0]
     last = (x.shape[2] - far * (kernel[0] - 1) - 1) // step * step
@@ -53,6 +63,7 @@ def convolution(
     return _volumes(functools.reduce(torch.add, taps), x.shape[0])
 
 
+@_batched
 def transposed_convolution(
     x: Tensor,
     weight: Tensor,
@@ -64,11 +75,8 @@ def transposed_convolution(
     dilation: Any = 1,
 ) -> Tensor:
     """As ``F.conv_transpose3d``: what every tap adds to the outputs, at its places."""
-    if x.ndim == 4:
-        y = transposed_convolution(x.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation)
-        return y.squeeze(0)
-    (step, *strides), (cut, *cuts), (more, *mores) = (each(v, 3) for v in (stride, padding, output_padding))
-    far, *dilations = each(dilation, 3)
+    (step, *strides), (cut, *cuts) = per_dim(stride, 3, "stride"), per_dim(padding, 3, "padding")
+    (more, *mores), (far, *dilations) = per_dim(output_padding, 3, "output_padding"), per_dim(dilation, 3, "dilation")
     frames, kernel = _images(x), weight.shape[2]
     reach = step * (x.shape[2] - 1) + 1  # from the first frame's place to the last one's
     length = reach + far * (kernel - 1) + more
@@ -91,10 +99,10 @@ def average_pool(
     divisor_override: int | None = None,
 ) -> Tensor:
     """As ``F.avg_pool3d``: averages of images, and of these along the first dimension."""
-    kernel, padded = each(kernel_size, 3), each(padding, 3)
+    kernel, padded = per_dim(kernel_size, 3, "kernel_size"), per_dim(padding, 3, "padding")
     if ceil_mode or divisor_override is not None or (any(padded) and not count_include_pad):
         return averages(3, x, kernel, stride, padded, ceil_mode, count_include_pad, divisor_override)
-    return _one_after_the_other(x, F.avg_pool2d, kernel, each(stride or kernel, 3), padded)
+    return _one_after_the_other(x, F.avg_pool2d, kernel, per_dim(stride or kernel, 3, "stride"), padded)
 
 
 def maximum_pool(
@@ -106,9 +114,9 @@ def maximum_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     """As ``F.max_pool3d``."""
-    kernel = each(kernel_size, 3)
+    kernel, padded = per_dim(kernel_size, 3, "kernel_size"), per_dim(padding, 3, "padding")
     pool = functools.partial(F.max_pool2d, ceil_mode=ceil_mode)
-    return _one_after_the_other(x, pool, kernel, each(stride or kernel, 3), each(padding, 3), each(dilation, 3))
+    return _one_after_the_other(x, pool, kernel, per_dim(stride or kernel, 3, "stride"), padded, per_dim(dilation, 3, "dilation"))
 
 
 def _one_after_the_other(x: Tensor, pool: Callable[..., Tensor], *geometry: tuple[int, ...]) -> Tensor:

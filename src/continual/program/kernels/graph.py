@@ -66,7 +66,7 @@ def _op(site: Site, instruction: Op) -> Step:
 
     if not site.plan.located:
         return step
-    path = ".".join(p for p in (site.node.path, instruction.path) if p)
+    path = f"{site.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
     return traced(step, path + where, located=True)
 
