@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .exact_norms import with_exact_norms
 from .local import Local, LocalFunction
 from .state import Call, Node
 
@@ -61,6 +62,7 @@ class Lambda(Local):
         result: Tensor = fn(x.unsqueeze(2)).squeeze(2) if self.takes_time else fn(x)
         return result
 
+    @with_exact_norms
     def _on_clip(self, fn: Any, x: Tensor) -> Tensor:
         if self.takes_time:
             result: Tensor = fn(x)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import refusals
 from .errors import ContinualError, NotStreamable, ShapeMismatch
+from .exact_norms import with_exact_norms
 from .module import CoModule
 from .parametrised import with_parametrisations
 from .state import Call, Frame, Node, Opening
@@ -111,15 +112,20 @@ class Adopted(Local):
     adopts: type[nn.Module] = nn.Module
     way: type[Adopted] | None = None  # in which the class was adopted, where its own would be another
     own_forward = False  # whether clips are computed otherwise than by the adopted class
+    norms = True  # whether the class's code may call norms, whose gradients torch computes wrongly in some layouts
+
+    def computed(self, x: Tensor) -> Any:
+        """The adopted class's ``forward``."""
+        return self.adopts.forward(self, x)
 
     def clip(self, x: Tensor) -> Tensor:
-        if self.time_dim == 2:
-            return self.adopts.forward(self, x)
-        return self.adopts.forward(self, x.movedim(2, self.time_dim)).movedim(self.time_dim, 2)
+        y: Tensor = self.computed(x if self.time_dim == 2 else x.movedim(2, self.time_dim))
+        return y if self.time_dim == 2 else y.movedim(self.time_dim, 2)
 
     def local_step(self, x: Tensor) -> Tensor:
         dim = self.time_dim
-        return self.adopts.forward(self, x.unsqueeze(dim)).squeeze(dim)
+        y: Tensor = self.computed(x.unsqueeze(dim)).squeeze(dim)
+        return y
 
     def check(self, frame: Frame, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
@@ -162,6 +168,8 @@ class Adopted(Local):
 
 class _Pointwise(Adopted):
     """Elementwise: a step needs no time axis, and the frame keeps its shape."""
+
+    norms = False
 
     def local_step(self, x: Tensor) -> Tensor:
         return self.adopts.forward(self, x)
@@ -213,14 +221,6 @@ class _Norm(_SameShape):
         held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
         mean, var = held["running_mean"], held["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
-
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        y, e = super().advance(x, node, e, call)
-        # For frames of one value, torch's backward on CPU takes a gradient laid out as channels-last for one laid out as the output, and
-        # returns wrong numbers.
-        if y is not None and y.requires_grad and y.dim() > 3 and y.shape[3:].numel() == 1:
-            y.register_hook(Tensor.contiguous)
-        return y, e
 
 
 class _Alone(_SameShape):
@@ -322,6 +322,8 @@ def adopted_class(cls: type[nn.Module], name: str, way: type[Adopted] | None = N
         body["advance_step"] = lambda self, x, node, call: fn(x)
     if not base.own_forward:
         body["forward"] = cls.forward
+        if base.norms:
+            body["forward"] = body["computed"] = with_exact_norms(cls.forward)
     body |= {"adopts": cls, "way": way, "__doc__": cls.__doc__, "__module__": __name__}
     return _made.setdefault((cls, name, way), type(name, (base, cls), body))
 
