@@ -132,3 +132,11 @@ def test_it_can_be_pickled_and_compared():
     timing = wired(Window(3).then(Window(2, 2)))
     assert pickle.loads(pickle.dumps(timing)) == timing == wired(Window(3).then(Window(2, 2)))
     assert timing.then(Window(2)).receptive_field == 6
+
+
+def test_a_wire_that_gives_padding_before_anything_has_come_waits():
+    # Found by Hypothesis: behind a layer that looks ahead, a frame of start padding comes before the first frame of the wire beside it.
+    wires = Wires()
+    late = wires.then(wires.then(0, Window(2)), Window(1, start=1))
+    met = wires.timing(wires.meet([0, late]))
+    assert [met.counts(n, 4) for n in range(5)] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]

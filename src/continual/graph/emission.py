@@ -138,9 +138,9 @@ class Emission(Enquiry):
     def maker(self, call: Call, stream: Stream) -> Layer | None:
         """The layer that gives a stream, if nothing but this operation takes it: it may then be changed instead."""
         last = next((i for i in reversed(self.instructions) if stream.slot in i.outs), None)
-        given = [n for n in call.node.all_input_nodes if self.values.get(n) == stream]
-        alone = len(given) == 1 and len(given[0].users) == 1
-        return last if alone and isinstance(last, Layer) else None
+        same = {n for n, value in self.values.items() if value == stream}  # a slice of everything is the stream itself
+        takers = {user for n in same for user in n.users} - same
+        return last if takers == {call.node} and isinstance(last, Layer) else None
 
     def undo(self, layer: Layer, stream: Stream) -> Stream:
         """Take back a layer that nothing needs any more; what it took."""

@@ -13,6 +13,7 @@ from ..delay import queued
 from ..errors import ShapeMismatch
 from ..rings import ring_zeros
 from ..state import Frame, Node, Opening
+from ..timing import IDENTITY, Timing
 from .layout import View
 from .program import Instruction, Moment
 
@@ -33,14 +34,16 @@ class Meet(Instruction):
     kid: int
     note: str = ""
 
-    def depths(self) -> list[int]:
-        """How many frames of each input wait at most."""
-        return waiting(self.timings)
+    def depths(self, before: Timing = IDENTITY) -> list[int]:
+        """How many frames of each input wait at most, behind ``before``."""
+        return waiting(self.timings, before)
 
     def open(self, m: Moment, opening: Opening) -> list[Node]:
         nodes = []
         m.frames[self.wire] = 1
-        for i, (slot, out, view, depth) in enumerate(zip(self.inputs, self.outs, self.views, self.depths(), strict=True)):
+        for i, (slot, out, view, depth) in enumerate(
+            zip(self.inputs, self.outs, self.views, self.depths(opening.before), strict=True)
+        ):
             frame = Frame.of(view.enter(m.env[slot], m.batch, 1).select(2, 0))
             place = Opening(f"{opening.path}.{i}", opening.before)
             nodes.append(Node(place, "queue", frame, {"queue": ring_zeros(frame, depth)} if depth else None))

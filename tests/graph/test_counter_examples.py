@@ -1,0 +1,68 @@
+"""Modules that Hypothesis found, shrunk. Each says what was wrong."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import continual as co
+from tests.contract import check_contract
+
+
+class PaddingBesideLookAhead(nn.Module):
+    """A frame of padding existed before the frame that it is added to: the stream gave no output where the counts said one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead, self.pair = nn.Conv1d(3, 3, 5, padding=2), nn.Conv1d(3, 3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.ahead(x)
+        return F.pad(self.pair(x), (1, 0), value=0.5) + x
+
+
+class Difference(nn.Module):
+    """`x[:, :, 1:]` exports as a chain of slices, of which the last alone was taken for all that reads the convolution."""
+
+    def __init__(self, kernel: int, padding: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 3, kernel, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x[:, :, 1:] - x[:, :, :-1]
+
+
+class PaddedCut(nn.Module):
+    """Behind a layer that looks ahead, padding comes before any frame has come."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, 1:], (1, 0), value=0.5)
+
+
+class PaddedDifference(nn.Module):
+    """The same, where it waits in a queue, which was too short."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, 1:] - x[:, :, :-1], (1, 0), value=0.5) + x
+
+
+MODULES = {
+    "padding beside look-ahead": PaddingBesideLookAhead,
+    "difference, one frame of padding": lambda: Difference(3, 1),
+    "difference, two frames of padding": lambda: Difference(3, 2),
+    "difference, wide": lambda: Difference(5, 2),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_contract(name: str) -> None:
+    module, clip = MODULES[name]().double().eval(), torch.randn(2, 3, 13).double()
+    check_contract(co.continual(module, clip[:, :, :9]), clip)
+
+
+@pytest.mark.parametrize("inner", [PaddedCut, PaddedDifference])
+def test_the_contract_behind_a_layer_that_looks_ahead(inner: type[nn.Module]) -> None:
+    clip = torch.randn(2, 3, 13).double()
+    net = co.Sequential(co.Conv1d(3, 3, 5, padding=2), co.continual(inner().eval(), clip[:, :, :9])).double().eval()
+    check_contract(net, clip)
