@@ -44,6 +44,7 @@ from .errors import (
     NotStreamable,
     ShapeMismatch,
     StateMismatch,
+    StreamInUse,
     StreamMismatch,
 )
 from .explain import explain
@@ -239,6 +240,7 @@ __all__ = [
     "StepProgram",
     "StreamBatch",
     "StateMismatch",
+    "StreamInUse",
     "StreamMismatch",
     "StreamSnapshot",
     "Timing",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .calling import call_with_hooks, has_hooks, hooks_on_all
 from .errors import NotStreamable
 from .kernel import chunk_of_one
-from .module import CoModule, structure_changed
+from .module import CoModule
 from .registry import to_continual
 from .state import Call, Node, Opening, Wire, rewire
 
@@ -102,10 +102,6 @@ class Container(CoModule):
                 "so define open and advance instead, and all three forward modes follow"
             )
         return child
-
-    def _changed(self) -> None:
-        """Called after every change of the children."""
-        structure_changed()
 
     def _like(self, modules: dict[str, nn.Module]) -> Any:
         """A container of the same type and options with other children."""

@@ -10,9 +10,10 @@ from torch import nn
 from .closure import Identity
 from .composite import run_chunk, run_clip
 from .errors import NotStreamable, ShapeMismatch
+from .frame import length
 from .module import CoModule
 from .parallel import Parallel, taken
-from .state import Call, Node, Wire, length, rewire
+from .state import Call, Node, Wire, rewire
 
 
 class Conditional(Parallel):

@@ -28,6 +28,10 @@ class StateMismatch(ContinualError, ValueError):
     """A state belongs to another network, or a file does not hold a state that can be used."""
 
 
+class StreamInUse(ContinualError, RuntimeError):
+    """Two calls meet on one stream, in two threads or one inside the other. A stream is for one caller at a time."""
+
+
 class StreamMismatch(ContinualError, AssertionError):
     """Streaming differs from the clip computation. ``report`` holds every check that was made."""
 

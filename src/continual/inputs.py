@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeMismatch
-from .state import Frame, Wire, length, rewire
+from .frame import length
+from .state import Frame, Wire, rewire
 
 PIECE = 16 << 20  # bytes
 

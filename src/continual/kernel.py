@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from .errors import NotStreamable
-from .state import Call, Frame, Node, Opening, Wire, length, rewire
+from .frame import length
+from .state import Call, Frame, Node, Opening, Wire, rewire
 from .timing import Timing
 
 T = TypeVar("T")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .counting import Countable
-from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
-from .inputs import check_lengths, frame_of, join, pieces, time_second
-from .kernel import Kernel, chunk_of_one, only_frame
-from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
+from .errors import NotStreamable
+from .inputs import time_second
+from .kernel import chunk_of_one, only_frame
+from .state import Call, Frame, State, Wire, rewire
+from .stream import StreamOwner
 from .utils import FlatNames
 
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
@@ -28,15 +29,7 @@ class PaddingMode(str, Enum):  # noqa: UP042 (a StrEnum prints otherwise)
     NEG_INF = "neg_inf"
 
 
-_structure = [0]  # counts all changes of containers, so that a running stream notices one cheaply
-
-
-def structure_changed() -> None:
-    """Tell running streams that some container was changed."""
-    _structure[0] += 1
-
-
-class CoModule(FlatNames, Countable, Kernel):
+class CoModule(FlatNames, Countable, StreamOwner):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:
@@ -56,7 +49,6 @@ class CoModule(FlatNames, Countable, Kernel):
     """
 
     runs_kernel = True  # for a class whose own forward_step(s) run its kernel, so that containers may do so too
-    _stream: State | None = None
     _own_mode: str = "forward"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -119,17 +111,21 @@ class CoModule(FlatNames, Countable, Kernel):
             >>> torch.allclose(torch.stack(steps[1:], 2), net(clip)[:, :, :4], atol=1e-6)
             True
         """
-        state = self._stream_for(input)
-        if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
-            state, call = state.taken(), Call()
-            y = self.advance_step(input, state.node, call)
-            if update_state:
-                call.apply_in_place()
-                state.clock += 1
-                self.__dict__["_stream"] = state
-            return y
-        y = self._run(state, rewire(chunk_of_one, input), False, update_state)
-        return y if y is None or state.bursts else rewire(only_frame, y)
+        turn = self._take_turn()
+        try:
+            state = self._stream_for(input)
+            if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
+                state, call = state.taken(), Call()
+                y = self.advance_step(input, state.node, call)
+                if update_state:
+                    call.apply_in_place()
+                    state.clock += 1
+                    self.__dict__["_stream"] = state
+                return y
+            y = self._run(state, rewire(chunk_of_one, input), False, update_state)
+            return y if y is None or state.bursts else rewire(only_frame, y)
+        finally:
+            turn.append(None)
 
     def forward_steps(self, input: Wire, pad_end: bool = False, update_state: bool = True) -> Wire | None:
         """A chunk of steps.
@@ -157,41 +153,6 @@ class CoModule(FlatNames, Countable, Kernel):
         y = self._chunk(chunk, pad_end, update_state)
         return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
 
-    # ---- state ------------------------------------------------------------------------------------------------------
-
-    def get_state(self) -> State | None:
-        """An independent snapshot of the stream, at any phase; ``None`` if it is cold."""
-        return None if self._stream is None else self._stream.clone()
-
-    def set_state(self, state: State | None) -> None:
-        """Continue from a snapshot, of any batch size; the next input must match it. ``None`` makes the stream cold.
-
-        While a stream is running, the snapshot's steps must be like its steps but for the batch; from cold, any are taken that
-        the network takes.
-
-        Raises:
-            StateMismatch: the snapshot belongs to another network. The module keeps its state.
-        """
-        if state is None:
-            return self.clean_state()
-        if not isinstance(state, State):
-            raise StateMismatch(
-                f"{type(self).__name__}.set_state takes a state from get_state or init_state, or None, not {type(state).__name__}"
-            )
-        fresh = self._twin(state)
-        if self._stream is not None:  # a running stream has a dtype and a frame size, also where the module has not
-            self._stream.check_twin(state, f"{type(self).__name__}, whose stream is running")
-        self.__dict__["_stream"] = self._adopt(fresh, state.clone())
-
-    def clean_state(self) -> None:
-        """Forget the stream: the next input is its first."""
-        self.__dict__["_stream"] = None
-
-    def detach_state(self) -> None:
-        """Cut the autograd graph of the stream (for truncated back-propagation through time)."""
-        if self._stream is not None:
-            self.__dict__["_stream"] = self._stream.detach()
-
     def warm_up(self, step_shape: Sequence[int]) -> None:
         """Run ``delay`` dummy steps, so that the next step has an output. The first outputs are then inexact.
 
@@ -212,9 +173,7 @@ class CoModule(FlatNames, Countable, Kernel):
         Args:
             step: ``(B, C, *S)``.
         """
-        state = self._open(Frame.of(step))
-        state.owner = self
-        return state
+        return self._open(Frame.of(step))
 
     def step(self, x: Wire, state: State) -> tuple[Wire | None, State]:
         """One step as a pure function: ``(B, C, *S), state → output or None, new state``.
@@ -258,135 +217,3 @@ class CoModule(FlatNames, Countable, Kernel):
         return all(callable(getattr(module, m, None)) for m in methods) and all(
             hasattr(module, a) for a in ("receptive_field", "delay", "stride", "padding")
         )
-
-    # ---- inside -----------------------------------------------------------------------------------------------------
-
-    def _open(self, frame: Any) -> State:
-        """A cold state for steps like ``frame``."""
-        for f in frames(frame):
-            if len(f.shape) < 2:
-                raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
-        node = self.open(frame, Opening())
-        timing = self.timing
-        plain = None if self.plan(node, 0) is None else timing.plain()
-        bursts, quick_from = (timing.bursts, 0) if plain is None else (False, plain.after)
-        quick, version = plain is not None, _structure[0]
-        state = State(0, frame, node, quick=quick, quick_from=quick_from, bursts=bursts, steady=timing.steady, version=version)
-        state.largest = max((f.nbytes for n in node.walk() if n.out is not None for f in frames(n.out)), default=0)
-        return state
-
-    def _twin(self, state: State) -> State:
-        """A cold state of this network for the steps of a given one, which must be of the same network."""
-        try:
-            fresh = self._open(state.frame)
-        except (ContinualError, RuntimeError) as error:
-            raise StateMismatch(f"{type(self).__name__}: this state belongs to another network ({error})") from error
-        fresh.check_twin(state, type(self).__name__)
-        return fresh
-
-    def _adopt(self, fresh: State, state: State) -> State:
-        """Put a state's tensors and clock on a freshly opened tree."""
-        given = state.tensors
-        for node in fresh.node.walk():
-            node.tensors = [given[f"{node.path}.{name}".lstrip(".")] for name in node.names]
-        fresh.clock = state.clock
-        if state.node.kind != STORED:
-            for new, old in zip(fresh.node.walk(), state.node.walk(), strict=True):
-                new.seen, new.sent = old.seen, old.sent
-        else:
-            self.recount(fresh.node, state.clock, state.clock)
-        return fresh
-
-    def _stream_for(self, input: Wire, chunk: bool = False) -> State:
-        """The running stream if the input fits it, or a cold one."""
-        state = self._stream
-        if state is None:
-            frame = frame_of(input, chunk)
-            check_lengths(type(self).__name__, input, chunk)
-            return self._open(frame)
-        if not (isinstance(input, Tensor) and isinstance(state.frame, Frame) and state.frame.fits(input, chunk)):
-            self._check(input, state, chunk)
-        if state.version != _structure[0]:
-            self._open(state.frame).check_twin(state, f"{type(self).__name__} was changed while a stream ran")
-            state.version = _structure[0]
-        return state
-
-    def _check(self, input: Wire, state: State, chunk: bool) -> None:
-        """Refuse an input that does not fit the stream."""
-        got = frame_of(input, chunk)
-        check_lengths(type(self).__name__, input, chunk)
-        if got != state.frame:
-            shown = "; ".join(map(str, frames(got)))
-            raise ShapeMismatch(
-                f"{type(self).__name__}: this stream runs on steps {'; '.join(map(str, frames(state.frame)))}, got {shown}. "
-                "Call clean_state() to start another stream, or set_state() to continue one of this shape"
-            )
-
-    def _chunk(self, chunk: Wire, pad_end: bool, update_state: bool) -> Wire | None:
-        """Run a chunk whose time is dim 2."""
-        state = self._stream_for(chunk, chunk=True)
-        if self._stream is None and length(chunk) == 0:
-            return None  # nothing has come: the stream stays cold
-        return self._run(state, chunk, pad_end, update_state)
-
-    def _pure_chunk(self, chunk: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
-        """Run a chunk whose time is dim 2 as a pure function."""
-        self._check(chunk, state, chunk=True)
-        return self._pure(chunk, state, pad_end)
-
-    def _run(self, state: State, x: Wire, pad_end: bool, update_state: bool) -> Wire | None:
-        """The general path: any chunk, any counts, gradients."""
-        in_place = not torch.is_grad_enabled()
-        parts = pieces(x, state.largest) if in_place else [x]
-        if in_place:
-            state = state.taken()
-        if pad_end or len(parts) > 1:  # what comes after is computed from a state that becomes the stream's if all goes well
-            state = state.clone() if in_place else state.forked()
-        outputs = []
-        for part in parts:
-            call = Call(steady=state.steady, in_place=in_place)
-            e = state.clock + length(part)
-            outputs.append(self.advance(part if length(part) else None, state.node, e, call)[0])
-            if update_state or pad_end or len(parts) > 1:
-                call.apply_in_place() if in_place else call.apply_as_new()
-                state.owned, state.clock = state.owned and in_place, e
-        if pad_end:
-            outputs.append(self.advance(None, state.node, state.clock, Call(final=True))[0])
-        if update_state:
-            self.__dict__["_stream"] = state
-        return join(*outputs)
-
-    def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
-        if state.node.kind == STORED:
-            state = self._adopt(self._twin(state), state)
-        elif state.owner is not self:
-            self._twin(state)  # refuses the state of another network
-        new = state.forked()
-        new.owner = self
-        call = Call(steady=state.steady)
-        new.clock = state.clock + length(x)
-        y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
-        call.apply_as_new()
-        if pad_end:
-            y = join(y, self.advance(None, new.node, new.clock, Call(final=True))[0])
-        return y, new
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CoModule:
-        """``.to()``, ``.half()`` and their like move the stream too."""
-        super()._apply(fn, recurse)
-        if self._stream is not None:
-            self.__dict__["_stream"] = self._stream.map(fn)
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry a detached state, and nothing that kernels have prepared."""
-        held = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
-        held = {k: v for k, v in cast(dict[str, Any], held).items() if k not in self._prepared}
-        if self._stream is not None:
-            held["_stream"] = self._stream.detach()
-        return held
-
-    _prepared: frozenset[str] = frozenset()
-
-
-STORED = "stored"  # the kind of a node that was read from a file: names and tensors, no counts

@@ -16,10 +16,11 @@ from .closure import Identity
 from .composite import Container, open_child, run_chunk, run_clip, run_step
 from .delay import Trim, queued
 from .errors import NotStreamable, ShapeMismatch
+from .frame import length
 from .local import named
 from .module import CoModule, PaddingMode
 from .rings import ring_zeros
-from .state import Call, Frame, Node, Opening, Wire, frames, length
+from .state import Call, Frame, Node, Opening, Wire, frames
 from .streams import Reduce, check_lengths
 from .timing import Timing
 from .window import FILLS, fill_name

@@ -9,86 +9,19 @@ changes), exception safety and the in-place speed.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from .errors import ShapeMismatch, StateMismatch
+from .errors import StateMismatch
+from .frame import Frame, Wire, frames, rewire  # noqa: F401 (kernels take them from here)
 from .precision import kept_wide
 from .timing import IDENTITY, Timing
 
-Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What one step ``(B, C, *S)`` looks like: shape, dtype, device."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-    @staticmethod
-    def of(step: Wire) -> Any:
-        """The frame of a step, or a list of frames for a list of steps."""
-        if isinstance(step, Tensor):
-            return Frame(tuple(step.shape), step.dtype, step.device)
-        if isinstance(step, (list, tuple)) and step:
-            return [Frame.of(s) for s in step]
-        raise ShapeMismatch(f"a step is a tensor (B, C, *S) or a list of them, not {type(step).__name__}")
-
-    @staticmethod
-    def of_chunk(chunk: Tensor) -> Frame:
-        """The frame of the steps in a chunk ``(B, C, T, *S)``, which may be empty."""
-        return Frame(tuple(chunk.shape[:2] + chunk.shape[3:]), chunk.dtype, chunk.device)
-
-    def fits(self, x: Tensor, chunk: bool) -> bool:
-        """Whether a step, or a chunk, is of such frames."""
-        shape = x.shape
-        if chunk:
-            same_shape = len(shape) == len(self.shape) + 1 and shape[:2] + shape[3:] == self.shape
-        else:
-            same_shape = shape == self.shape
-        return same_shape and x.dtype == self.dtype and x.device == self.device
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the CPU."""
-        return math.prod(self.shape) * self.dtype.itemsize if self.device.type == "cpu" else 0
-
-    def resized(self, *shape: int) -> Frame:
-        """The same dtype and device with another shape."""
-        return replace(self, shape=shape)
-
-    def zeros(self, *time: int) -> Tensor:
-        """A step of zeros, or with ``time`` a chunk of so many."""
-        return torch.zeros(*self.shape[:2], *time, *self.shape[2:], dtype=self.dtype, device=self.device)
-
-    def __str__(self) -> str:
-        return f"{tuple(self.shape)} {str(self.dtype).removeprefix('torch.')} on {self.device}"
-
-
-def frames(tree: Any) -> list[Frame]:
-    """All frames in a nested list."""
-    return [tree] if isinstance(tree, Frame) else [f for t in tree for f in frames(t)]
-
-
-def rewire(fn: Callable[..., Any], *wires: Wire) -> Wire:
-    """Apply ``fn`` to tensors (or frames), or to the tensors in equally nested lists of them."""
-    if isinstance(wires[0], (list, tuple)):
-        return [rewire(fn, *w) for w in zip(*wires, strict=True)]
-    return fn(*wires)
-
-
-def length(wire: Wire) -> int:
-    """The number of frames in a chunk (``None`` has none)."""
-    while isinstance(wire, (list, tuple)):
-        wire = wire[0]
-    return 0 if wire is None else wire.shape[2]
+SHOWN = 20  # tensors of a state that its repr lists
 
 
 @dataclass(frozen=True)
@@ -254,9 +187,25 @@ class Call:
             node.seen, node.sent = seen, sent
 
 
-@dataclass
-class State:
+class Structure:
+    """What a network was like when streams of it were opened; all of them, and their snapshots, have the same one.
+
+    Attributes:
+        changed: whether some container in the network has other children since.
+        moved: whether some module was moved to another dtype or device since.
+    """
+
+    __slots__ = ("__weakref__", "changed", "moved")
+
+    def __init__(self) -> None:
+        self.changed = self.moved = False
+
+
+@dataclass(repr=False, eq=False)
+class State(Sequence[Tensor]):
     """A stream's whole state: the number of steps seen, and named tensors. Take it as a value: steps never change it.
+
+    It is a sequence of its tensors, in the order of :attr:`tensors`.
 
     Attributes:
         clock: steps that the stream has seen.
@@ -270,6 +219,12 @@ class State:
         {'0.window': (1, 2, 2), '1.frames': (1, 2, 4)}
         >>> state.clock, state.nbytes
         (0, 48)
+        >>> len(state), state[1].shape
+        (2, torch.Size([1, 2, 4]))
+        >>> state
+        State(after 0 steps of (1, 2) float32 on cpu; 2 tensors, 48 bytes:
+          0.window (1, 2, 2) float32
+          1.frames (1, 2, 4) float32)
     """
 
     clock: int
@@ -281,9 +236,38 @@ class State:
     bursts: bool = field(default=False, repr=False)
     steady: bool = field(default=False, repr=False)
     largest: int = field(default=0, repr=False)  # bytes of the largest frame inside, on the CPU
-    version: int = field(default=-1, repr=False)
+    structure: Structure | None = field(default=None, repr=False, compare=False)  # of the network whose state it is known to be
     stored_signature: str = field(default="", repr=False)
-    owner: Any = field(default=None, repr=False, compare=False)  # the network whose state it is known to be
+
+    def __len__(self) -> int:
+        return sum(len(node.tensors) for node in self.node.walk())
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        return [t for node in self.node.walk() for t in node.tensors][index]
+
+    def __bool__(self) -> bool:
+        return True  # a stream of a network without state has a state too
+
+    def __repr__(self) -> str:
+        tensors = self.tensors
+        steps = "; ".join(map(str, frames(self.frame)))
+        head = f"State(after {self.clock:,} step{'s' * (self.clock != 1)} of {steps}; "
+        head += f"{len(tensors)} tensor{'s' * (len(tensors) != 1)}, {self.nbytes:,} bytes"
+        rows = [f"\n  {name} {tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()]
+        if len(rows) > SHOWN:
+            rows[SHOWN:] = [f"\n  … and {len(rows) - SHOWN} more"]
+        return head + ":" * bool(rows) + "".join(rows) + ")"
+
+    def resembles(self, other: State) -> bool:
+        """Whether two states are of steps that differ in their rows alone."""
+        mine, theirs = frames(self.frame), frames(other.frame)
+        return len(mine) == len(theirs) and all(
+            a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device for a, b in zip(mine, theirs, strict=True)
+        )
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -312,7 +296,7 @@ class State:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> State:
-        """A copy with ``fn`` applied to every tensor; the frame follows a change of dtype or device."""
+        """A copy with ``fn`` applied to every tensor; all frames follow its change of dtype or device."""
 
         def moved(f: Frame) -> Frame:
             like = fn(torch.empty(0, dtype=f.dtype, device=f.device))
@@ -328,12 +312,12 @@ class State:
     def clone(self) -> State:
         """An independent copy, with ordinary tensors also under ``torch.inference_mode``."""
         with torch.inference_mode(False):
-            return self.map(torch.clone)
+            return replace(self, node=self.node.map(torch.clone))
 
     def detach(self) -> State:
         """An independent copy without an autograd graph."""
         with torch.inference_mode(False):
-            return self.map(lambda t: t.detach().clone())
+            return replace(self, node=self.node.map(lambda t: t.detach().clone()))
 
     def taken(self) -> State:
         """The same stream without a graph, in tensors that may be changed in place."""
@@ -349,7 +333,7 @@ class State:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.detach() if any(t.requires_grad for t in self.tensors.values()) else self
-        return {**state.__dict__, "owner": None}
+        return {**state.__dict__, "structure": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         return self.detach()

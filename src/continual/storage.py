@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from .errors import StateMismatch
-from .module import STORED
 from .program.snapshot import StreamSnapshot
 from .state import Frame, Node, Opening, State, rewire
+from .stream import STORED
 
 FORMAT = "continual.state"
 STREAM = "continual.stream"  # of a snapshot of a StreamBatch

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .errors import NotStreamable, ShapeMismatch
+from .frame import length
 from .local import named
 from .module import CoModule
-from .state import Call, Frame, Node, Opening, Wire, length
+from .state import Call, Frame, Node, Opening, Wire
 from .timing import IDENTITY, Timing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,6 +79,12 @@ class Bank:
         """``.to()`` and its like, for the constants of the module's code."""
         for name, tensor in self.tensors.items():
             self.tensors[name] = fn(tensor)
+
+    def apart(self) -> Bank:
+        """The same tables, with values looked up for one stream alone."""
+        made = copy.copy(self)
+        made.forget()
+        return made
 
     def forget(self) -> None:
         """Look everything up anew at the next call."""

@@ -7,7 +7,7 @@ layers of this library, between two changes of layout. Where branches with diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..composite import OPEN, open_child, run_chunk, run_clip
 from ..module import CoModule
 from ..state import Call, Frame, Node, Opening
+from ..stream import shallow
 from .layout import Dims, View, shape_of
 from .native import native
 
@@ -213,6 +214,12 @@ class Layer(Instruction):
     def unbind(self) -> None:
         """Let go of the weights; they are bound anew at the next call."""
         self.module._parameters.update(dict.fromkeys(self.weights))
+
+    def apart(self) -> Layer:
+        """The same layer with a table of weights of its own."""
+        module = shallow(self.module)
+        module.__dict__["_parameters"] = dict(self.module._parameters)
+        return replace(self, module=module)
 
     def open(self, m: Moment, opening: Opening) -> list[Node]:
         if self.late:

@@ -13,6 +13,7 @@ from ..errors import ContinualError, NotStreamable, ShapeMismatch
 from ..fusing import Uses, fold
 from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
+from ..stream import shallow
 from ..timing import Timing
 from .account import macs_of, rows_of
 from .bank import Bank
@@ -357,6 +358,16 @@ class GraphModule(CoModule):
         for layer in self._layers:
             layer.unbind()
         return super().__getstate__()
+
+    def _apart(self) -> GraphModule:
+        """With a bank of its own, and with own layers where weights are computed: streams that run at once bind theirs to them."""
+        made = shallow(self)
+        computed = {op.out for op in self._bank.constants}
+        program = [
+            i.apart() if isinstance(i, Layer) and (i.late or computed & {*i.weights.values()}) else i for i in self._program
+        ]
+        made.__dict__.update(_bank=self._bank.apart(), _program=program, _layers=[i for i in program if isinstance(i, Layer)])
+        return made
 
     # ---- what people see --------------------------------------------------------------------------------------------
 
