@@ -14,6 +14,8 @@ from .counting import Countable
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from .inputs import check_lengths, frame_of, join, pieces, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
+from .moving import moved_stream
+from .precision import kept_complex
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
 from .utils import FlatNames
 
@@ -372,10 +374,13 @@ class CoModule(FlatNames, Countable, Kernel):
         return y, new
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CoModule:
-        """``.to()``, ``.half()`` and their like move the stream too."""
-        super()._apply(fn, recurse)
+        """``.to()``, ``.half()`` and their like move the stream too; complex numbers stay complex."""
+        for part in self.modules():
+            if isinstance(part, CoModule):
+                part.ready_for(fn)
+        super()._apply(kept_complex(fn), recurse)
         if self._stream is not None:
-            self.__dict__["_stream"] = self._stream.map(fn)
+            self.__dict__["_stream"] = moved_stream(self, self._stream, fn)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeMismatch, StateMismatch
-from .precision import kept_wide
+from .precision import kept_kind, kept_wide
 from .timing import IDENTITY, Timing
 
 Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
@@ -312,7 +312,11 @@ class State:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> State:
-        """A copy with ``fn`` applied to every tensor; the frame follows a change of dtype or device."""
+        """A copy with ``fn`` applied to every tensor; the frame follows a change of dtype or device.
+
+        Whole numbers keep their dtype, and complex ones stay complex.
+        """
+        fn = kept_kind(fn)
 
         def moved(f: Frame) -> Frame:
             like = fn(torch.empty(0, dtype=f.dtype, device=f.device))
