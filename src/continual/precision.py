@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -59,4 +58,4 @@ def _parts(fn: Move, t: Tensor) -> Tensor:
         parts = parts.float()
     if parts.stride(-1) != 1 or any(s % 2 for s in (*parts.stride()[:-1], parts.storage_offset())):
         parts = parts.contiguous()
-    return cast(Tensor, torch.view_as_complex(parts))
+    return torch.view_as_complex(parts)
