@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import NotStreamable, ShapeMismatch
+from ..errors import ContinualError, NotStreamable, ShapeMismatch
 from ..module import CoModule
 from ..precision import kept_complex
 from ..state import Frame
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Key = tuple[tuple[torch.dtype, ...], tuple[torch.dtype | None, ...]]  # of the inputs, and of the weights
 Attributes = dict[str, Any]
+CAST = "Keep it in the dtypes that it has, or cast around what can't run so in the module (x.float() … .to(x.dtype)) and convert it anew"
 # What a converted module has of its program; all else belongs to its tree of names, or to its stream.
 PROGRAM = (
     "_program", "_layers", "_ports", "_nested", "_wires", "notes", "_outputs", "_timing", "_names", "_given", "_streams", "_bank",
@@ -90,13 +92,13 @@ class Origin:
             self._first_digest = self._digest(bones, self.first, device)
         digest = self._digest(bones, key, device)
         if self._first_digest and digest.startswith("!") and not self._first_digest.startswith("!"):
-            return f"{net.name} can't run with {_said(key)}: the module itself raises {digest[1:]}"
+            return f"{net.name} can't run with {_said(key)}: the module itself raises {digest[1:]}. {CAST}"
         if not self.bound and digest == self._first_digest and not digest.startswith("!"):
             return 0
         try:
             made = self._converted(bones, key, net, live, device)
         except Exception as error:  # whatever the module or torch says
-            return f"{net.name} can't be converted with {_said(key)}: {_line(error)}"
+            return f"{net.name} can't be converted with {_said(key)}: {_line(error)}. {CAST}"
         if difference := _another(net, made):
             return f"with {_said(key)} {net.name} is another network: {difference}. {_elsewhere(key)}"
         self.programs.append(_on_its_own(made))
@@ -193,6 +195,12 @@ class Dtypes:
         inputs = [moved(d, home) if d.is_floating_point or d.is_complex else d for d in self.now[0]]
         return tuple(inputs), tuple([None if t is None else moved(t.dtype, t.device) for t in held])
 
+    def alone(self) -> Dtypes:
+        """The same without the programs that the module had before."""
+        new = copy.copy(self)
+        new.others = {}
+        return new
+
     def turned(self, net: GraphModule, key: Key) -> Dtypes:
         """Give the module the program for some dtypes."""
         number, new = self.origin.program(key, net), copy.copy(self)
@@ -238,6 +246,12 @@ class InItsDtypes(CoModule):
             except NotStreamable as error:
                 raise ShapeMismatch(str(error)) from error
 
+    def fit_stream(self, given: Frame | list[Frame]) -> None:
+        """The same for a stream that runs: without weights a module may have streams of several dtypes."""
+        own, first = self._dtypes, given[0] if isinstance(given, list) else given
+        if own is not None and (first.dtype is not own.now[0][0] or isinstance(given, list)):
+            self.fit(given if isinstance(given, list) else [given])
+
     def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         if self._dtypes is not None:
             self._dtypes.origin.program(self._dtypes.moved(fn), cast("GraphModule", self))
@@ -278,9 +292,10 @@ def _another(net: GraphModule, made: GraphModule) -> str:
 
     before, after = anatomy(net), anatomy(made)
     if before != after:
-        first = next(((a, b) for a, b in zip(before, after, strict=False) if a != b), None)
-        a, b = first if first is not None else ((before or [("nothing",)])[-1], (after or [("nothing",)])[-1])
-        return f"{len(before)} and {len(after)} parts of it hold a state, '{' '.join(a)}' here and '{' '.join(b)}' there"
+        a, b = next(
+            ((a, b) for a, b in zip_longest(before, after, fillvalue=("nothing",)) if a != b), (("nothing",), ("nothing",))
+        )
+        return f"its state is '{a[0]}' here and '{b[0]}' there"
     for what in ("receptive_field", "delay", "stride"):
         if getattr(net.timing, what) != getattr(made.timing, what):
             return f"its {what} is {getattr(made.timing, what)} there and {getattr(net.timing, what)} here"
@@ -354,5 +369,6 @@ def _elsewhere(key: Key) -> str:
 
 
 def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    """What an error says, without its remedies: those are for who converts a module first."""
+    text = (str(error).strip().splitlines() or [""])[0].partition(". Remedies:")[0].rstrip(".")
+    return text if text and isinstance(error, ContinualError) else f"{type(error).__name__}: {text}".rstrip(": ")

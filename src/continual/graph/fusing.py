@@ -48,6 +48,8 @@ class Folding:
                 if not self.again:
                     self.net.__dict__["folded"] = (*self.net.folded, (maker.path, norm.path))
         self._clear()
+        if self.net._dtypes is not None:
+            self.net.__dict__["_dtypes"] = self.net._dtypes.alone()  # the others are not folded
 
     def _absorb(self, maker: Instruction, norm: Op) -> bool:
         weight_slot, bias_slot = self._slots(maker)

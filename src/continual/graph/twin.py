@@ -274,6 +274,7 @@ class GraphModule(InItsDtypes):
 
     def _moment(self, x: Wire, node: Node, call: Call, time: int) -> Moment:
         """The environment of a call, with what has come in it."""
+        self.fit_stream(node.held)
         if not self._given:
             streams, given = (x if isinstance(x, list) else [x]), []
         elif x is None:
