@@ -248,9 +248,9 @@ class InItsDtypes(CoModule):
 
     def fit_stream(self, given: Frame | list[Frame]) -> None:
         """The same for a stream that runs: without weights a module may have streams of several dtypes."""
-        own, first = self._dtypes, given[0] if isinstance(given, list) else given
-        if own is not None and (first.dtype is not own.now[0][0] or isinstance(given, list)):
-            self.fit(given if isinstance(given, list) else [given])
+        own, given = self._dtypes, given if isinstance(given, list) else [given]
+        if own is not None and any(f.dtype is not dtype for f, dtype in zip(given, own.now[0], strict=False)):
+            self.fit(given)
 
     def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         if self._dtypes is not None:
