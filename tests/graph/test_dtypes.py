@@ -19,6 +19,7 @@ from tests.graph.rows import Fn
 MOVES: dict[torch.dtype, Callable[[nn.Module], nn.Module]] = {
     torch.float16: nn.Module.half, torch.bfloat16: nn.Module.bfloat16, torch.float64: nn.Module.double,
 }  # fmt: skip
+SINGLE = 1e-6  # where a module computes in float32, whatever comes
 TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 2e-2, torch.float64: 1e-12}
 CLIP = torch.randn(2, 3, 13, generator=torch.Generator().manual_seed(1))
 WEIGHTS = {"w": (3, 1)}
@@ -138,6 +139,7 @@ class Other(nn.Module):
         return y - F.pad(y, (1, 0))[:, :, :-1] if x.dtype == torch.float16 else y
 
 
+IN_SINGLE = ("state in float32", "block")
 MODULES = {"block": Block, "encoder": Encoder, "recurrent": Recurrent}
 
 
@@ -156,17 +158,15 @@ def streamed(net: Any, x: Tensor) -> Tensor:
     return torch.cat([y for y in found if y is not None], 2)
 
 
-def assert_same(got: Tensor, want: Tensor, dtype: torch.dtype, what: str) -> None:
+def assert_same(got: Tensor, want: Tensor, tolerance: float, what: str) -> None:
     """Of one dtype, infinite at the same places, and close."""
     assert got.dtype == want.dtype, f"{what}: {got.dtype} instead of {want.dtype}"
     assert torch.equal(got.isinf(), want.isinf()), what
     small = want.abs() < 1e4
     assert torch.equal(got.abs() < 1e4, small), what
     a, b = got[small].double(), want[small].double()
-    tolerance = max(TOLERANCE[dtype], 1e-6 if want.dtype == torch.float32 else 0.0)
-    assert float((a - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max())), (
-        f"{what}: off by {float((a - b).abs().max())}"
-    )
+    off = float((a - b).abs().max())
+    assert off <= tolerance * max(1.0, float(b.abs().max())), f"{what}: off by {off}"
 
 
 @pytest.mark.parametrize("name", [*KINDS, *MODULES])
@@ -180,14 +180,13 @@ def test_the_twin_does_in_each_dtype_what_the_module_does(name: str):
         want = there(x)
         twin = move(copy.deepcopy(net))
         assert {p.dtype for p in twin.parameters()} == {p.dtype for p in there.parameters()}
-        rest = twin.forward_steps(x[:, :, 5:], pad_end=True)  # the stream goes on
+        rest = twin.forward_steps(x[:, :, 5:], pad_end=True)  # the stream goes on; what came before it came in float32
         last = want[:, :, -rest.shape[2] :]
-        close = dtype if dtype != torch.float64 else torch.float16  # what came before came in float32
-        assert_same(rest[:, :, 3:], last[:, :, 3:], close, f"{name}, in mid-stream, {dtype}")
-        exact = dtype if dtype != torch.float64 or name != "state in float32" else torch.float16
-        assert_same(twin(x), want, exact, f"{name}, forward, {dtype}")
-        assert_same(streamed(twin, x), want, exact, f"{name}, steps, {dtype}")
-    assert_same(streamed(net, CLIP), module(CLIP), torch.float16, f"{name}, as converted")
+        assert_same(rest, last, 2e-2, f"{name}, in mid-stream, {dtype}") if name != "padding by finfo.min" else None
+        tolerance = max(TOLERANCE[dtype], SINGLE if name in IN_SINGLE or want.dtype == torch.float32 else 0.0)
+        assert_same(twin(x), want, tolerance, f"{name}, forward, {dtype}")
+        assert_same(streamed(twin, x), want, tolerance, f"{name}, steps, {dtype}")
+    assert_same(streamed(net, CLIP), module(CLIP), SINGLE, f"{name}, as converted")
 
 
 @torch.no_grad()
@@ -227,8 +226,8 @@ def test_the_module_is_moved_instead_of_its_twin():
     for dtype, move in MOVES.items():
         move(module)
         x = CLIP.to(dtype)
-        assert_same(streamed(net, x), module(x), dtype, str(dtype))
-        assert_same(net(x), module(x), dtype, str(dtype))
+        assert_same(streamed(net, x), module(x), max(TOLERANCE[dtype], SINGLE), str(dtype))
+        assert_same(net(x), module(x), max(TOLERANCE[dtype], SINGLE), str(dtype))
 
 
 @torch.no_grad()
@@ -243,7 +242,7 @@ def test_a_module_without_weights_has_streams_of_several_dtypes():
             y, states[dtype] = net.step(CLIP[:, :, t].to(dtype), states[dtype])
             found.setdefault(dtype, []).append(y)
     for dtype, ys in found.items():
-        assert_same(torch.stack(ys, 2), net(CLIP.to(dtype))[:, :, :7], torch.float16, str(dtype))
+        assert_same(torch.stack(ys, 2), net(CLIP.to(dtype))[:, :, :7], SINGLE if dtype != torch.float16 else 1e-2, str(dtype))
 
 
 class Named(nn.Module):
@@ -261,11 +260,10 @@ class Named(nn.Module):
 def test_pickled_twins_move_too():
     module = Named().eval()
     net = pickle.loads(pickle.dumps(co.continual(module, CLIP)))
-    again = pickle.loads(pickle.dumps(net.double()))
-    for twin, dtype in ((net, torch.float64), (again.half(), torch.float16), (again.float(), torch.float32)):
-        x = CLIP.to(dtype)
-        assert twin(x).dtype == dtype
-        assert_same(streamed(twin, x), module.to(dtype)(x), torch.float16, str(dtype))
+    for dtype in (torch.float64, torch.float16, torch.float32, torch.bfloat16):
+        net, module, x = pickle.loads(pickle.dumps(net.to(dtype))), module.to(dtype), CLIP.to(dtype)
+        assert_same(net(x), module(x), 2e-2, str(dtype))
+        assert_same(streamed(net, x), module(x), 2e-2, str(dtype))
     local = pickle.loads(pickle.dumps(co.continual(module_of("ones, zeros, full"), CLIP)))
     with pytest.raises(co.NotStreamable, match="loaded from a file"):
         local.half()
@@ -282,8 +280,9 @@ def test_what_the_module_can_not_do_is_refused_and_nothing_has_moved():
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     rest = net.forward_steps(CLIP[:, :, 7:], pad_end=True)
     torch.testing.assert_close(torch.cat((first, rest), 2), net(CLIP))
-    with pytest.raises(co.ShapeMismatch, match="steps in float64"):
-        net[1].forward_steps(CLIP.double())
+    assert net[1].forward_steps(CLIP.double()).dtype == torch.float32  # it casts what comes
+    with pytest.raises(co.ShapeMismatch, match="steps in float64 and weights in float32: the module itself raises"):
+        co.continual(Named().eval(), CLIP).forward_steps(CLIP.double())
 
 
 @torch.no_grad()
@@ -296,7 +295,7 @@ def test_a_module_that_is_another_network_there_is_refused_and_the_remedy_works(
     torch.testing.assert_close(streamed(net, CLIP), module(CLIP))
     assert net.double()(CLIP.double()).dtype == torch.float64
     net = co.continual(module.to(torch.float16), CLIP.to(torch.float16))
-    assert_same(streamed(net, CLIP.half()), module(CLIP.half()), torch.float16, "the remedy")
+    assert_same(streamed(net, CLIP.half()), module(CLIP.half()), 1e-2, "the remedy")
 
 
 @torch.no_grad()
@@ -311,7 +310,7 @@ def test_fused_twins(before: torch.dtype | None):
     want = module(CLIP) if before != torch.float16 else net(CLIP)
     net.double()
     torch.testing.assert_close(streamed(net, CLIP.double()), want.double(), atol=1e-5, rtol=1e-5)
-    assert_same(streamed(net, CLIP.double()), net(CLIP.double()), torch.float64, "fused")
+    assert_same(streamed(net, CLIP.double()), net(CLIP.double()), SINGLE, "fused")
     torch.testing.assert_close(streamed(net.float(), CLIP), want, atol=1e-5, rtol=1e-5)
 
 
@@ -324,23 +323,20 @@ def test_programs_and_batches_of_a_moved_twin():
     x = CLIP.double()
     program = co.compile(net, x[:, :, 0], backend="eager")
     found = [program.step(x[:, :, t]) for t in range(13)]
-    assert_same(torch.stack([y for y in found if y is not None], 2), module(x), torch.float64, "a program")
+    assert_same(torch.stack([y for y in found if y is not None], 2), module(x), SINGLE, "a program")
     streams = co.StreamBatch(net, x[:1, :, 0], capacity=2, backend="eager")
     a, b = streams.open(), streams.open()
-    answers = [streams.step({a: x[:1, :, t], b: x[1:, :, t]}) for t in range(13)]
-    got = torch.stack([torch.cat((y[a], y[b])) for y in answers if a in y], 2)
-    assert_same(got, module(x), torch.float64, "a batch of streams")
+    answers = [streams.step({a: x[0, :, t], b: x[1, :, t]}) for t in range(13)]
+    got = torch.stack([torch.stack((y[a], y[b])) for y in answers if y.get(a) is not None], 2)
+    assert_same(got, module(x), SINGLE, "a batch of streams")
 
 
 @torch.no_grad()
 def test_a_program_of_one_dtype_while_the_network_runs_in_another():
-    net = co.continual(Fn(KINDS["clamped in half"], **WEIGHTS).eval(), CLIP)
-    free = co.continual(Fn(lambda x: torch.ones(3, 1, dtype=x.dtype) * x.clamp(-0.5, 0.5).cumsum(1)).eval(), CLIP)
-    program = co.compile(free, CLIP[:, :, 0], backend="eager")
-    assert free(CLIP.double()).dtype == torch.float64
-    y = program.step(CLIP[:, :, 0])
-    assert_same(y, free(CLIP)[:, :, 0], torch.float16, "a program")
-    assert net._dtypes.number == 0
+    net = co.continual(Fn(lambda x: torch.full((3, 1), 0.1, dtype=x.dtype) * x.cumsum(1)).eval(), CLIP)
+    program = co.compile(net, CLIP[:, :, 0], backend="eager")
+    assert net(CLIP.double()).dtype == torch.float64
+    assert_same(program.step(CLIP[:, :, 0]), net(CLIP)[:, :, 0], SINGLE, "a program")
 
 
 @torch.no_grad()
