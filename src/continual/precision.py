@@ -29,12 +29,7 @@ def kept_wide(fn: Move, t: Tensor) -> Tensor:
 
 def kept_complex(fn: Move) -> Move:
     """The move for weights: complex ones stay complex, in complex64 at least, since few operations take complex32."""
-
-    def wide(parts: Tensor) -> Tensor:
-        y = fn(parts)
-        return y if y.dtype == torch.float64 else y.float()
-
-    return lambda t: _parts(wide, t) if t.is_complex() else fn(t)
+    return lambda t: _parts(fn, t, (torch.float64, torch.float32)) if t.is_complex() else fn(t)
 
 
 def kept_kind(fn: Move) -> Move:
@@ -51,11 +46,12 @@ def kept_kind(fn: Move) -> Move:
     return moved
 
 
-def _parts(fn: Move, t: Tensor) -> Tensor:
-    """Complex numbers whose real and imaginary parts are moved; in complex64 where there are none of such parts."""
-    parts = fn(torch.view_as_real(t.resolve_conj().resolve_neg()))
-    if parts.dtype not in (torch.float64, torch.float32, torch.float16):
-        parts = parts.float()
-    if parts.stride(-1) != 1 or any(s % 2 for s in (*parts.stride()[:-1], parts.storage_offset())):
-        parts = parts.contiguous()
-    return torch.view_as_complex(parts)
+def _parts(fn: Move, t: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16)) -> Tensor:
+    """Complex numbers whose real and imaginary parts are moved; in complex64 where those would have none of some dtypes."""
+    old = torch.view_as_real(t.resolve_conj().resolve_neg())
+    new = fn(old)
+    if new.dtype not in dtypes:
+        new = old.to(new.device, torch.float32)
+    if new.stride(-1) != 1 or any(s % 2 for s in (*new.stride()[:-1], new.storage_offset())):
+        new = new.contiguous()
+    return torch.view_as_complex(new)
