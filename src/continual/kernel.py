@@ -133,6 +133,9 @@ class Kernel(nn.Module):
             return self.get_submodule(path)
         return below.part(rest)
 
+    def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Refuse a move (of ``.to()``, ``.half()`` and their like) that the module can't follow, before anything has moved."""
+
     def dummy_value(self) -> float:
         """What fills the dummy steps of :meth:`warm_up`."""
         return 0.0

@@ -1,4 +1,4 @@
-"""The type in which sums over time are kept, so that an endless stream does not lose digits."""
+"""What becomes of the tensors of a stream, and of complex weights, when a module moves to another dtype."""
 
 from __future__ import annotations
 
@@ -7,17 +7,51 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Move = Callable[[Tensor], Tensor]  # a copy, or what a module's .to(), .half() … does to its tensors
+
 
 def widest(device: torch.device) -> torch.dtype:
     """The widest floating type of a device."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def kept_wide(fn: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
-    """A state tensor under ``fn`` (a copy, or a module's ``.to()``), which may move it but not make it narrower."""
+def kept_wide(fn: Move, t: Tensor) -> Tensor:
+    """A sum over time under a move: it goes to the other device, and does not get narrower."""
+    if t.is_complex():
+        return _parts(lambda parts: kept_wide(fn, parts), t)
     if not t.is_floating_point():
         return fn(t)
     device = fn(torch.empty(0, device=t.device)).device  # float32: a device may have no float64 to probe with
     if device != t.device:
         return t.to(device, widest(device))
     return fn(t) if fn(torch.empty(0, dtype=t.dtype, device=device)).dtype == t.dtype else t
+
+
+def kept_complex(fn: Move) -> Move:
+    """The move for weights: complex ones stay complex, in complex64 at least, since few operations take complex32."""
+    return lambda t: _parts(fn, t, (torch.float64, torch.float32)) if t.is_complex() else fn(t)
+
+
+def kept_kind(fn: Move) -> Move:
+    """The move for what a stream holds: whole numbers stay what they are, and complex ones complex, of the precision of real ones."""
+
+    def moved(t: Tensor) -> Tensor:
+        if t.is_floating_point():
+            return fn(t)
+        if t.is_complex():
+            return _parts(fn, t)
+        y = fn(t)
+        return y if y.dtype == t.dtype else t.to(y.device)
+
+    return moved
+
+
+def _parts(fn: Move, t: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16)) -> Tensor:
+    """Complex numbers whose real and imaginary parts are moved; in complex64 where those would have none of some dtypes."""
+    old = torch.view_as_real(t.resolve_conj().resolve_neg())
+    new = fn(old)
+    if new.dtype not in dtypes:
+        new = old.to(new.device, torch.float32)
+    if new.stride(-1) != 1 or any(s % 2 for s in (*new.stride()[:-1], new.storage_offset())):
+        new = new.contiguous()
+    return torch.view_as_complex(new)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import StateMismatch
 from .frame import Frame, Wire, frames, rewire  # noqa: F401 (kernels take them from here)
-from .precision import kept_wide
+from .precision import kept_kind, kept_wide
 from .timing import IDENTITY, Timing
 
 SHOWN = 20  # tensors of a state that its repr lists
@@ -296,7 +296,11 @@ class State(Sequence[Tensor]):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> State:
-        """A copy with ``fn`` applied to every tensor; all frames follow its change of dtype or device."""
+        """A copy with ``fn`` applied to every tensor; all frames follow its change of dtype or device.
+
+        Whole numbers keep their dtype, and complex ones stay complex.
+        """
+        fn = kept_kind(fn)
 
         def moved(f: Frame) -> Frame:
             like = fn(torch.empty(0, dtype=f.dtype, device=f.device))

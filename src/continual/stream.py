@@ -14,6 +14,8 @@ from .errors import ContinualError, ShapeMismatch, StateMismatch, StreamInUse
 from .frame import length
 from .inputs import check_lengths, frame_of, join, pieces
 from .kernel import Kernel
+from .moving import moved_stream
+from .precision import kept_complex
 from .state import Call, Frame, Opening, State, Structure, Wire, frames
 
 Self = TypeVar("Self", bound="StreamOwner")
@@ -280,12 +282,15 @@ class StreamOwner(Kernel):
         return y, new
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """``.to()``, ``.half()`` and their like move the stream too."""
-        super()._apply(fn, recurse)
+        """``.to()``, ``.half()`` and their like move the stream too; complex numbers stay complex."""
+        for part in self.modules():
+            if isinstance(part, StreamOwner):
+                part.ready_for(fn)
+        super()._apply(kept_complex(fn), recurse)
         for structure in self._watchers or ():
             structure.moved = True
         if self._stream is not None:
-            self.__dict__["_stream"] = self._stream.map(fn)
+            self.__dict__["_stream"] = moved_stream(self, self._stream, fn)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class Bank:
             op.chunk(moment)
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """``.to()`` and its like, for the constants of the module's code."""
+        """``.to()`` and its like, for the constants of the module's code: they go to another device. Their dtype is the code's matter."""
         for name, tensor in self.tensors.items():
-            self.tensors[name] = fn(tensor)
+            self.tensors[name] = tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
 
     def apart(self) -> Bank:
         """The same tables, with values looked up for one stream alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from . import rules  # noqa: F401 (they register themselves)
 from .account import rows_of
 from .builder import Builder
 from .capture import Captured, capture
+from .dtypes import Dtypes, Origin, is_bound
 from .layout import TIME, View, fixed
 from .ports import Input, Output
 from .program import Instruction, Layer, Op, slots_of
@@ -43,14 +45,34 @@ def graph_twin(
         )
     if copy:
         module = copying.deepcopy(module)
-    captured = capture(module, clip, time_dim)
-    builder, outputs = build(captured, module, time_pooling)
-    if builder.refusals:
-        raise refused(module, builder)
+    builder, outputs = walked(module, clip, time_dim, time_pooling)
     net = assemble(builder, module, outputs)
     if check:
-        check_clip(net, module, captured, builder)
+        check_clip(net, module, builder.captured, builder)
+    inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
+    again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
+    net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, builder.captured.time_dims, again, is_bound(net)))
     return net
+
+
+def walked(module: nn.Module, clip: Any, time_dim: Any, time_pooling: str | None) -> tuple[Builder, list[Stream]]:
+    """Export a module and walk its graph.
+
+    Raises:
+        NotStreamable: what can't be streamed.
+    """
+    builder, outputs = build(capture(module, clip, time_dim), module, time_pooling)
+    if builder.refusals:
+        raise refused(module, builder)
+    return builder, outputs
+
+
+def remade(
+    module: nn.Module, clip: tuple[Tensor, ...], onto: GraphModule, *, time_dim: Any, time_pooling: str | None
+) -> GraphModule:
+    """The twin of a module in other dtypes, on the names and weights of the twin that there is."""
+    builder, outputs = walked(module, clip if len(clip) > 1 else clip[0], time_dim, time_pooling)
+    return assemble(builder, onto, outputs)
 
 
 def build(captured: Captured, module: nn.Module, time_pooling: str | None) -> tuple[Builder, list[Stream]]:

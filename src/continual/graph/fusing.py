@@ -26,12 +26,13 @@ class Folding:
 
     Args:
         net: it is changed in place, its parameters and buffers too.
+        again: its weights are folded, and only its program, which is that for another dtype, is not.
     """
 
-    def __init__(self, net: GraphModule):
-        self.net, self.bank, self.program = net, net._bank, net._program
+    def __init__(self, net: GraphModule, again: bool = False):
+        self.net, self.bank, self.program, self.again = net, net._bank, net._program, again
         with torch.no_grad():
-            self.env = net._environment([torch.empty(0)] * len(net._given))
+            self.env = [] if again else net._environment([torch.empty(0)] * len(net._given))
         self.read = Counter(slot for i in (*self.program, *self.bank.constants) for slot in slots_of(i))
         self.read.update(slot for _, slot, _ in net._outputs)
 
@@ -40,33 +41,45 @@ class Folding:
         makers = {slot: i for i in self.program for slot in i.outs}
         for norm in [i for i in self.program if isinstance(i, Op) and i.target in _NORMS]:
             maker = makers.get(norm.inputs[0]) if norm.inputs else None
-            if maker is not None and self.read[norm.inputs[0]] == 1 and self._absorb(maker, norm):
+            if maker is None or self.read[norm.inputs[0]] != 1 or (self.again and (maker.path, norm.path) not in self.net.folded):
+                continue
+            if self._absorb(maker, norm):
                 self.program.remove(norm)
+                if not self.again:
+                    self.net.__dict__["folded"] = (*self.net.folded, (maker.path, norm.path))
         self._clear()
+        if self.net._dtypes is not None:
+            self.net.__dict__["_dtypes"] = self.net._dtypes.alone()  # the others are not folded
 
     def _absorb(self, maker: Instruction, norm: Op) -> bool:
-        values = [self._value(a) for a in norm.args]
         weight_slot, bias_slot = self._slots(maker)
         source = self._source(weight_slot)
-        if source is None or norm.kwargs or len(values) < 8 or values[3] is None or values[5]:
+        if source is None or norm.kwargs or len(norm.args) < 8 or norm.args[3] is None or norm.args[5]:
             return False
         table, name = source
         bias = None if bias_slot is None else self._source(bias_slot)
-        if bias is None and (bias_slot is not None or table.get("bias") is not None):
+        if bias is None and (bias_slot is not None or (table.get("bias") is not None and not self.again)):
             return False
+        if not self.again:
+            self._fold_weights(maker, norm, table, name, bias)
+        if bias is None:
+            bias_slot = self.bank.slots
+            self.bank.slots += 1
+            self.bank.add(bias_slot, table, "bias")
+        _rewire(maker, bias_slot, norm.out)
+        return True
+
+    def _fold_weights(
+        self, maker: Instruction, norm: Op, table: dict[str, Any], name: str, bias: tuple[dict[str, Any], str] | None
+    ) -> None:
+        values = [self._value(a) for a in norm.args]
         factor, offset = scale(values[1], values[2], values[3], values[4], values[7])
         weight, old = table[name], 0 if bias is None else bias[0][bias[1]].double()
         transposed, groups = _shape_of(maker)
         folded, shift = folded_weight(weight, factor, groups, transposed), frozen(old * factor + offset, weight.dtype)
         table[name] = folded
-        if bias is None:
-            bias = table, "bias"
-            bias_slot = self.bank.slots
-            self.bank.slots += 1
-            self.bank.add(bias_slot, table, "bias")
-        bias[0][bias[1]] = shift
-        _rewire(maker, bias_slot, norm.out)
-        return True
+        table, name = (table, "bias") if bias is None else bias
+        table[name] = shift
 
     def _value(self, arg: Any) -> Any:
         return self.env[arg.slot] if isinstance(arg, Ref) else arg
@@ -106,6 +119,11 @@ class Folding:
         for module in self.net.modules():
             if id(module._buffers) in emptied:
                 module._buffers.pop("num_batches_tracked", None)
+
+
+def refold(net: GraphModule) -> None:
+    """Fold the norms of a program that was made for other dtypes, into weights that they are folded into already."""
+    Folding(net, again=True).run()
 
 
 def _shape_of(maker: Any) -> tuple[bool, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..errors import ContinualError, NotStreamable, ShapeMismatch
 from ..fusing import Uses, fold
-from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..stream import shallow
 from ..timing import Timing
 from .account import macs_of, rows_of
 from .bank import Bank
 from .call import Source
+from .dtypes import InItsDtypes
 from .layout import View
 from .ports import Input, Module, Output, Ports, mirror, with_flag
 from .program import Env, Instruction, Layer, Moment, Op
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..explanation import Explanation
 
 
-class GraphModule(CoModule):
+class GraphModule(InItsDtypes):
     """The streaming twin that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
@@ -134,6 +134,7 @@ class GraphModule(CoModule):
         """
         wire, given = self._ports.arrive(inputs, chunk=True)
         streams = wire if isinstance(wire, list) else [wire]
+        self.fit([*streams, *given])
         self._refuse_training()
         batch, frames = streams[0].shape[0], streams[0].shape[2]
         m = Moment(self._environment(given), self._wires, batch, streams[0].device, [], None)
@@ -230,6 +231,7 @@ class GraphModule(CoModule):
 
     def open(self, frame: Any, opening: Opening) -> Node:
         self._refuse_training()
+        self.fit(frame if isinstance(frame, list) else [frame])
         with torch.no_grad():
             m = self._zeros_moment(frame)
             kids = [kid for instruction in self._program for kid in self._opened(instruction, m, opening)]
@@ -273,6 +275,7 @@ class GraphModule(CoModule):
 
     def _moment(self, x: Wire, node: Node, call: Call, time: int) -> Moment:
         """The environment of a call, with what has come in it."""
+        self.fit_stream(node.held)
         if not self._given:
             streams, given = (x if isinstance(x, list) else [x]), []
         elif x is None:
@@ -346,11 +349,6 @@ class GraphModule(CoModule):
             if layer.path == path:
                 return layer.module
         return super().part(path)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
-        self._bank.move(fn)
-        super()._apply(fn, recurse)
-        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles bind their own weights: what the layers hold now may be computed of others."""

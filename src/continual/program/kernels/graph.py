@@ -27,6 +27,7 @@ def graph(site: Site) -> Run:
     steps = [_step(site, net, instruction, paces) for instruction in net._program]
 
     def run(x: Wire, rows: Rows) -> Wire:
+        net.fit_stream(site.node.held)
         given = x if isinstance(x, list) else [x]
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
