@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .counting import Countable
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
+from .fingerprint import Weights
 from .inputs import check_lengths, frame_of, join, pieces, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
+from .stored import STORED, check_stored
 from .utils import FlatNames
 
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
@@ -161,7 +163,11 @@ class CoModule(FlatNames, Countable, Kernel):
 
     def get_state(self) -> State | None:
         """An independent snapshot of the stream, at any phase; ``None`` if it is cold."""
-        return None if self._stream is None else self._stream.clone()
+        if self._stream is None:
+            return None
+        state = self._stream.clone()
+        state.weights = Weights(self)
+        return state
 
     def set_state(self, state: State | None) -> None:
         """Continue from a snapshot, of any batch size; the next input must match it. ``None`` makes the stream cold.
@@ -170,7 +176,8 @@ class CoModule(FlatNames, Countable, Kernel):
         the network takes.
 
         Raises:
-            StateMismatch: the snapshot belongs to another network. The module keeps its state.
+            StateMismatch: the snapshot belongs to another network, or was read from a file (:func:`~continual.load_state`) and made with
+                other weights. The module keeps its state.
         """
         if state is None:
             return self.clean_state()
@@ -282,6 +289,7 @@ class CoModule(FlatNames, Countable, Kernel):
         except (ContinualError, RuntimeError) as error:
             raise StateMismatch(f"{type(self).__name__}: this state belongs to another network ({error})") from error
         fresh.check_twin(state, type(self).__name__)
+        check_stored(self, fresh, state)
         return fresh
 
     def _adopt(self, fresh: State, state: State) -> State:
@@ -387,6 +395,3 @@ class CoModule(FlatNames, Countable, Kernel):
         return held
 
     _prepared: frozenset[str] = frozenset()
-
-
-STORED = "stored"  # the kind of a node that was read from a file: names and tensors, no counts

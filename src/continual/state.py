@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeMismatch, StateMismatch
+from .fingerprint import fingerprint_of
 from .precision import kept_wide
 from .timing import IDENTITY, Timing
 
@@ -284,6 +285,7 @@ class State:
     version: int = field(default=-1, repr=False)
     stored_signature: str = field(default="", repr=False)
     owner: Any = field(default=None, repr=False, compare=False)  # the network whose state it is known to be
+    weights: Any = field(default="", repr=False, compare=False)  # that it was made with, or their digest
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -310,6 +312,11 @@ class State:
             held = [(n, tuple(t.shape[1:]), str(t.dtype)) for n, t in zip(node.names, node.tensors, strict=True)]
             lines.append(f"{node.path} {node.kind} {outs} {held}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the weights that it was made with; empty where that is not known."""
+        return fingerprint_of(self.weights if self.owner is None else self.owner)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> State:
         """A copy with ``fn`` applied to every tensor; the frame follows a change of dtype or device."""
@@ -349,7 +356,7 @@ class State:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.detach() if any(t.requires_grad for t in self.tensors.values()) else self
-        return {**state.__dict__, "owner": None}
+        return {**state.__dict__, "owner": None, "weights": state.fingerprint}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         return self.detach()
