@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from pathlib import Path
+from typing import Any
 
 from ..errors import ArtefactMismatch
 from .metadata import FIRST
@@ -21,7 +21,7 @@ def read(path: Path, threads: int | None, allow_changed: bool) -> Runner:
             f"co.load: {str(path)!r} is none of the files that co.export writes (ONNX, AOTInductor, ExecuTorch, OpenVINO), or it is damaged"
         )
     sealed = allow_changed or check_file(path, format)  # before a runtime sees it
-    metadata, open_rows = importlib.import_module(f".{format}_file", __package__).read(path, threads)
+    metadata, open_rows = _reader(format)(path, threads)
     if not allow_changed:
         if sealed == (metadata.format_version == FIRST):
             raise ArtefactMismatch(f"co.load: the metadata of {str(path)!r} is damaged: it has lost the digest of the file")
@@ -43,3 +43,15 @@ def format_in(head: bytes) -> str | None:
     if head.lstrip()[:5] == b"<?xml":
         return "openvino"
     return "onnx" if head[:1] == b"\x08" else None  # the first field of an ONNX model is its version
+
+
+def _reader(format: str) -> Any:
+    if format == "pt2":
+        from .pt2_file import read
+    elif format == "executorch":
+        from .executorch_file import read
+    elif format == "openvino":
+        from .openvino_file import read
+    else:
+        from .onnx_file import read
+    return read
