@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import StateMismatch
-from ..fingerprint import check_fingerprint
+from ..fingerprint import Weights, check_fingerprint, fingerprint
 from ..state import frames
 
 
@@ -36,6 +36,43 @@ class StreamSnapshot:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(t.numel() * t.element_size() for t in (*self.tensors.values(), *self.pending))
+
+
+CONSTANT = ("aot", "onnxruntime", "openvino")  # backends whose code holds the weights themselves
+
+
+class ProgramWeights:
+    """The weights that a program runs with. Its first call compiles it; after that they must not change."""
+
+    def __init__(self, net: Any, backend: str):
+        self._net, self._backend = net, backend
+        self._taken: tuple[Weights, str] | None = None
+
+    def called(self) -> None:
+        """Take note of the weights at the first call."""
+        if self._taken is None:
+            self._taken = Weights(self._net), fingerprint(self._net)
+
+    @property
+    def digest(self) -> str:
+        """Their digest.
+
+        Raises:
+            StateMismatch: they have changed under code of which nobody can say whether it uses the new ones.
+        """
+        if self._taken is None:
+            return fingerprint(self._net)
+        then, digest = self._taken
+        if self._backend in CONSTANT or not then.changed:
+            return digest
+        now = fingerprint(self._net)
+        if now != digest and self._backend != "eager":
+            raise StateMismatch(
+                f"StreamBatch: the weights of {type(self._net).__name__} have changed since its program was compiled (backend "
+                f"{self._backend!r}), which may hold some of them as constants, so that nobody can say with which weights its streams run. "
+                "Make another StreamBatch for the new weights"
+            )
+        return now
 
 
 def signature_of(net: Any, program: Any, state: Mapping[str, Tensor]) -> str:

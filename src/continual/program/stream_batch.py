@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import CapacityError, ShapeMismatch
-from ..fingerprint import fingerprint
 from ..module import CoModule
 from ..state import Wire, frames, rewire
 from .layouts import arrived, departed, flat
-from .snapshot import StreamSnapshot, check_snapshot, signature_of
+from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
 
 __all__ = ["Statistics", "StreamBatch", "StreamSnapshot"]
@@ -123,7 +122,7 @@ class StreamBatch:
         self._waiting: Wire = rewire(lambda f: f.zeros(program.chunk), program.frame)
         self._free = list(range(capacity - 1, -1, -1))
         self._active = torch.zeros(capacity, dtype=torch.bool)
-        self._compiled_with = ""  # the digest of the weights that compiled code holds as constants
+        self._weights = ProgramWeights(self.net, self.backend)
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
         """A step of one input, for so many rows."""
@@ -290,8 +289,7 @@ class StreamBatch:
 
     def _call(self, rows: list[int], x: Wire = None, state: ProgramState | None = None) -> Wire:
         """One call of the program, for some of its rows."""
-        if not self._compiled_with and self.backend != "eager":
-            self._compiled_with = fingerprint(self.net)  # the first call compiles
+        self._weights.called()
         started = time.perf_counter()
         self._active.zero_()
         self._active[rows] = True
@@ -357,7 +355,7 @@ class StreamBatch:
     @property
     def weights(self) -> str:
         """The digest of the weights that the streams run with."""
-        return self._compiled_with or fingerprint(self.net)
+        return self._weights.digest
 
     @_locked
     def snapshot(self, stream: Hashable) -> StreamSnapshot:
