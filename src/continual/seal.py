@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import mmap
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "continual:sha256:"
 BLANK = MARK + 64 * "0"  # to write into a file that is then sealed
 ZEROS = 64 * b"0"
-_SEALS = re.compile(MARK.encode() + rb"([0-9a-f]{64})")
+_DIGITS = re.compile(rb"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,16 @@ def seal_of(path: Path, beside: Iterable[Path] = ()) -> Seal | None:
         return Seal(_digest(content, places, beside), written)
 
 
+def places_behind(content: mmap.mmap, text: bytes) -> Iterator[int]:
+    """Where a text in a file ends. It is found faster than by a regular expression."""
+    at = content.find(text)
+    while at >= 0:
+        yield at + len(text)
+        at = content.find(text, at + 1)
+
+
 def _places(content: mmap.mmap) -> list[int]:
-    return [found.start(1) for found in _SEALS.finditer(content)]
+    return [at for at in places_behind(content, MARK.encode()) if _DIGITS.match(content[at : at + 64])]
 
 
 def _digest(content: mmap.mmap, places: list[int], beside: Iterable[Path]) -> str:

@@ -145,7 +145,7 @@ def _check_header(name: str, header: dict[str, str], sealed: bool) -> None:
     """
     format, version = header.get("format", ""), header.get("version", "")
     if format not in (FORMAT, STREAM, RUNNER):
-        raise StateMismatch(f"{name} is a safetensors file, but not one that save_state wrote")
+        raise StateMismatch(f"{name} is a safetensors file, but not one that save_state wrote, or it is damaged")
     if version not in (FIRST, VERSION):
         raise StateMismatch(
             f"{name} has format version {version!r}, this library reads {FIRST} and {VERSION}. Update the library, or save the state again"

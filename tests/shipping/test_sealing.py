@@ -93,10 +93,11 @@ def test_what_was_changed_on_purpose(tmp_path: Path):
     assert not co.load(path).forward_steps(clip).any()
 
 
-def test_weights_in_a_file_beside_the_model(tmp_path: Path):
+@pytest.mark.parametrize("name", ["net.onnx.data", 120 * "w" + ".data", 180 * "w" + ".bin"], ids=lambda name: str(len(name)))
+def test_weights_in_a_file_beside_the_model(name: str, tmp_path: Path):
     """As large models have them. The model may have another name than when it was written."""
     onnx = pytest.importorskip("onnx")
-    path, weights = written("onnx", tmp_path), tmp_path / "net.onnx.data"
+    path, weights = written("onnx", tmp_path), tmp_path / name
     onnx.save(onnx.load(path), path, save_as_external_data=True, location=weights.name, size_threshold=1024)
     seal_file(path, "onnx")
     assert beside(path, "onnx") == [weights]

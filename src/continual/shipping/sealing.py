@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import mmap
-import re
 from pathlib import Path
 
 from .. import seal
 from ..errors import ArtefactMismatch
 
-_LOCATION = re.compile(
-    rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL
-)  # of ONNX's external data, and its length
+LOCATION = b"\x0a\x08location\x12"  # before the length and the name of a file that ONNX tensors are in
 
 
 def beside(path: Path, format: str) -> list[Path]:
@@ -29,10 +26,10 @@ def _external(path: Path) -> list[str]:
     """Names of files in the folder of an ONNX model that it takes tensors from."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         names = set()
-        for found in _LOCATION.finditer(content):
-            low, *high = found[1]
-            size = (low & 0x7F) | (high[0] << 7 if high else 0)
-            names.add(content[found.end() : found.end() + size].decode(errors="replace"))
+        for at in seal.places_behind(content, LOCATION):
+            low, high = content[at : at + 2].ljust(2, b"\0")
+            size, at = (low, at + 1) if low < 0x80 else ((low & 0x7F) | high << 7, at + 2)
+            names.add(content[at : at + size].decode(errors="replace"))
     return sorted(n for n in names if n and Path(n).name == n and "\0" not in n)
 
 
