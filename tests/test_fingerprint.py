@@ -120,6 +120,17 @@ def test_what_the_digest_is_of():
     assert fingerprint(net) == total.hexdigest()[:32]
 
 
+def test_other_weights_at_the_same_address():
+    """Where the memory of the first ones was freed, and others got it."""
+    net, memory = nn.Linear(4, 1, bias=False), bytearray(struct.pack("<4f", 1, 2, 3, 4))
+    net.weight.data = torch.frombuffer(memory, dtype=torch.float32).view(1, 4)
+    first, mark = fingerprint(net), (net.weight.data_ptr(), net.weight._version)
+    memory[:] = struct.pack("<4f", 1, 2, 3, 5)
+    net.weight.data = torch.frombuffer(memory, dtype=torch.float32).view(1, 4)
+    assert (net.weight.data_ptr(), net.weight._version) == mark
+    assert fingerprint(net) != first
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
