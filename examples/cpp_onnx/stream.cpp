@@ -49,7 +49,7 @@ void stream(const string& network, Recording recording) {
     Ort::Session session(env, network.c_str(), Ort::SessionOptions());
     Ort::AllocatorWithDefaultOptions allocator;
     const auto about = session.GetModelMetadata().LookupCustomMetadataMapAllocated("continual", allocator);
-    if (!about || number(about.get(), "format_version") != 1) fail("'" + network + "' was not written by co.export (version 1)");
+    if (!about || number(about.get(), "format_version") != 2) fail("'" + network + "' was not written by co.export (version 2)");
     const long chunk = number(about.get(), "chunk"), start = number(about.get(), "start"), first = number(about.get(), "first");
 
     vector<Ort::AllocatedStringPtr> names;

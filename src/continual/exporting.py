@@ -83,7 +83,7 @@ def export(
     return write(net, step, path, format, chunk, batch, flush, rate, int8, calibration)
 
 
-def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
+def load(path: str | os.PathLike[str], *, threads: int | None = None, allow_changed: bool = False) -> Runner:
     """Open a file that :func:`export` wrote, of any format.
 
     Files of the formats ``"pt2"`` and ``"executorch"`` are programs: open none that you would not run.
@@ -91,20 +91,25 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Runner:
     Args:
         path: the file.
         threads: of the runtime, where it has threads of its own (ONNX, OpenVINO); ``None``: as many as it likes.
+        allow_changed: whether the file may have been changed since it was written (by a tool that makes ONNX models smaller, say), so that
+            its digest is not looked at.
 
     Returns:
         A stream: ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``, ``clean_state``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtefactMismatch: the file is damaged, of another version of the format, or not one of ours.
+        ArtefactMismatch: the file is damaged or was changed, is of another version of the format, or not one of ours.
         ExportError: the runtime's package is missing.
+
+    Warns:
+        UserWarning: the file is of version 1 of the format, which has no digest; not with ``allow_changed``.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"co.load: there is no file {os.fspath(path)!r}")
     from .shipping.reading import read
 
-    return read(Path(path), threads)
+    return read(Path(path), threads, allow_changed)
 
 
 def check_net(net: Any, who: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -173,7 +174,7 @@ class CoModule(FlatNames, Countable, StreamOwner):
         Args:
             step: ``(B, C, *S)``.
         """
-        return self._open(Frame.of(step))
+        return replace(self._open(Frame.of(step)), weights=self)
 
     def step(self, x: Wire, state: State) -> tuple[Wire | None, State]:
         """One step as a pure function: ``(B, C, *S), state → output or None, new state``.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import StateMismatch
+from .fingerprint import fingerprint_of
 from .frame import Frame, Wire, frames, rewire  # noqa: F401 (kernels take them from here)
 from .precision import kept_kind, kept_wide
 from .timing import IDENTITY, Timing
@@ -238,6 +239,7 @@ class State(Sequence[Tensor]):
     largest: int = field(default=0, repr=False)  # bytes of the largest frame inside, on the CPU
     structure: Structure | None = field(default=None, repr=False, compare=False)  # of the network whose state it is known to be
     stored_signature: str = field(default="", repr=False)
+    weights: Any = field(default="", repr=False, compare=False)  # that it was made with, or their digest
 
     def __len__(self) -> int:
         return sum(len(node.tensors) for node in self.node.walk())
@@ -295,6 +297,11 @@ class State(Sequence[Tensor]):
             lines.append(f"{node.path} {node.kind} {outs} {held}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the weights that it was made with; empty where that is not known."""
+        return fingerprint_of(self.weights)
+
     def map(self, fn: Callable[[Tensor], Tensor]) -> State:
         """A copy with ``fn`` applied to every tensor; all frames follow its change of dtype or device.
 
@@ -337,7 +344,7 @@ class State(Sequence[Tensor]):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.detach() if any(t.requires_grad for t in self.tensors.values()) else self
-        return {**state.__dict__, "structure": None}
+        return {**state.__dict__, "structure": None, "weights": state.fingerprint}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         return self.detach()

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from .errors import ContinualError, ShapeMismatch, StateMismatch, StreamInUse
+from .fingerprint import Weights
 from .frame import length
 from .inputs import check_lengths, frame_of, join, pieces
 from .kernel import Kernel
 from .moving import moved_stream
 from .precision import kept_complex
 from .state import Call, Frame, Opening, State, Structure, Wire, frames
+from .stored import STORED, check_stored
 
 Self = TypeVar("Self", bound="StreamOwner")
-STORED = "stored"  # the kind of a node that was read from a file: names and tensors, no counts
 _OF_THE_STREAM = frozenset({"_turn", "_structure", "_watchers"})  # what a copy of a module has anew
 
 
@@ -36,7 +37,7 @@ class StreamOwner(Kernel):
         """An independent snapshot of the stream, at any phase; ``None`` if it is cold."""
         turn = self._take_turn()
         try:
-            return None if self._stream is None else self._stream.clone()
+            return None if self._stream is None else replace(self._stream.clone(), weights=Weights(self))
         finally:
             turn.append(None)
 
@@ -47,7 +48,8 @@ class StreamOwner(Kernel):
         the network takes.
 
         Raises:
-            StateMismatch: the snapshot belongs to another network. The module keeps its state.
+            StateMismatch: the snapshot belongs to another network, or was read from a file (:func:`~continual.load_state`) and made with
+                other weights. The module keeps its state.
         """
         if state is None:
             return self.clean_state()
@@ -188,6 +190,7 @@ class StreamOwner(Kernel):
         except (ContinualError, RuntimeError) as error:
             raise StateMismatch(f"{type(self).__name__}: this state belongs to another network ({error})") from error
         fresh.check_twin(state, type(self).__name__)
+        check_stored(self, fresh, state)
         return fresh
 
     def _adopt(self, fresh: State, state: State) -> State:
@@ -273,6 +276,7 @@ class StreamOwner(Kernel):
         elif not self._owns(state):
             state = replace(state, structure=self._twin(state).structure)  # refuses the state of another network
         new = state.forked()
+        new.weights = self
         call = Call(steady=state.steady)
         new.clock = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)

@@ -19,7 +19,10 @@ import continual as co
 from continual.cli import stages
 from continual.cli.artefact import show
 from continual.cli.stages import Stages
+from continual.fingerprint import fingerprint
+from continual.seal import seal_of
 from continual.shipping.metadata import Port
+from continual.shipping.sealing import seal_file
 from tests.cli.exports import CLIP, invoke, net, value
 from tests.long import LONG, some
 from tests.shipping.artefacts import needs
@@ -77,6 +80,45 @@ def test_inspect_says_the_same_of_a_file(made: Path):
     assert state is not None
     assert {p["name"]: p["bytes"] for p in found["states"]} == {n: t.nbytes for n, t in state.tensors.items()}
     assert found["state_bytes"] == sum(t.nbytes for t in state.tensors.values())
+
+
+def test_inspect_says_the_digests(made: Path):
+    metadata, content = co.load(made).metadata, made.read_bytes()
+    digest = seal_of(made).digest
+    assert (len(digest), len(metadata.weights)) == (64, 32)
+    table = invoke("inspect", made).stdout
+    assert value(table, "weights") == [f"{metadata.weights[:12]}…"]
+    assert value(table, "digest") == [f"{digest[:12]}…"]
+    found = json.loads(invoke("inspect", made, "--json").stdout)
+    assert (found["weights"], found["digest"], found["changed"]) == (metadata.weights, digest, False)
+    Path("changed.onnx").write_bytes(content.replace(b'"stride":2', b'"stride":3'))
+    result = invoke("inspect", "changed.onnx", "--allow-changed")
+    assert result.exit_code == 0, result.output
+    assert value(result.stdout, "digest") == [f"{digest[:12]}…, but the file was changed since"]
+
+
+def test_inspect_says_what_the_file_of_a_state_is():
+    pytest.importorskip("safetensors")
+    module = net(4)
+    module.forward_steps(torch.randn(3, 2, 9))
+    co.save_state(module.get_state(), "stream.safetensors")
+    table = invoke("inspect", "stream.safetensors")
+    assert table.exit_code == 0, table.output
+    weights, digest = fingerprint(module), seal_of(Path("stream.safetensors")).digest
+    assert value(table.stdout, "format") == ["state of a network's stream (safetensors)"]
+    assert value(table.stdout, "steps so far") == ["9"]
+    assert value(table.stdout, "states")[0].startswith(
+        f"{len(module.get_state().tensors)} tensors, {module.get_state().nbytes} bytes"
+    )
+    assert value(table.stdout, "weights") == [f"{weights[:12]}…"]
+    assert value(table.stdout, "digest") == [f"{digest[:12]}…"]
+    found = json.loads(invoke("inspect", "stream.safetensors", "--json").stdout)
+    assert (found["weights"], found["digest"], found["steps"], found["waiting"]) == (weights, digest, 9, 0)
+    content = Path("stream.safetensors").read_bytes()
+    Path("stream.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    result = invoke("inspect", "stream.safetensors")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "'stream.safetensors' is damaged" in result.stderr
 
 
 COST = {"mode": "dynamic", "by": "a tool 1.2", "largest": 0.0123, "snr_db": 40.5, "on": "noise"}
@@ -282,13 +324,16 @@ def test_a_package_that_is_missing(made: Path, package: str, command: str, monke
 def test_inspect_refuses_in_one_clear_line(made: Path):
     content = made.read_bytes()
     Path("cut.onnx").write_bytes(content[: len(content) // 2])
-    Path("newer.onnx").write_bytes(content.replace(b'"format_version":1', b'"format_version":7'))
+    Path("newer.onnx").write_bytes(content.replace(b'"format_version":2', b'"format_version":7'))
+    seal_file(Path("newer.onnx"), "onnx")
+    Path("changed.onnx").write_bytes(content.replace(b'"stride":2', b'"stride":3'))
     Path("text.onnx").write_text("hello")
     Path("empty.pt2").touch()
     Path("folder").mkdir()
     for path, message in {
         "cut.onnx": "'cut.onnx' is damaged",
         "newer.onnx": "'newer.onnx' has format version 7",
+        "changed.onnx": "was changed by another tool: its content has not the digest that co.export wrote into it",
         "text.onnx": "'text.onnx' is none of the files that co.export writes",
         "empty.pt2": "'empty.pt2' is none of the files that co.export writes",
         "missing.onnx": "there is no file 'missing.onnx'",

@@ -216,7 +216,7 @@ def test_other_networks_are_refused(page: Browser, folder: Path):
     about = json.loads(co.load(path).metadata.to_json())
     for name, found, message in (
         ("endless", about, "endless.onnx: only networks of one input with frames"),
-        ("newer", about | {"format_version": 2}, "newer.json: format version 2, this page reads 1"),
+        ("newer", about | {"format_version": 3}, "newer.json: format version 3, this page reads 2"),
     ):
         (folder / f"{name}.json").write_text(json.dumps(found), encoding="utf-8")
         with pytest.raises(RuntimeError, match=message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.fingerprint import fingerprint
+from continual.program.snapshot import ProgramWeights
 from tests.contract import assert_equal
 
 
@@ -173,6 +177,87 @@ def test_a_snapshot_of_another_network_is_refused():
     with pytest.raises(co.StateMismatch, match="another network or chunk"):
         wider.restore(there, snapshot)
     assert_equal(run(streams, stream, clip), network()(clip[None])[0], "the stream is as it was")
+
+
+def test_a_snapshot_of_other_weights_is_refused(tmp_path: Any):
+    pytest.importorskip("safetensors", reason="needs safetensors, of the extra `io`")
+    net, clip = copy.deepcopy(network()), torch.randn(3, 13, dtype=torch.float64)
+    with torch.no_grad():
+        list(net.parameters())[1][0] += 1e-9
+    streams = batch()
+    other = co.StreamBatch(net, torch.zeros(1, 3, dtype=torch.float64), 2, backend="eager")
+    ids, found = [streams.open(), other.open()], []
+    for t in range(6):
+        streams.step({ids[0]: clip[:, t]})
+        found.append(other.step({ids[1]: clip[:, t]})[ids[1]])
+    snapshot = streams.snapshot(ids[0])
+    co.save_state(snapshot, tmp_path / "s")
+    for given in (snapshot, pickle.loads(pickle.dumps(snapshot)), co.load_state(tmp_path / "s")):
+        with pytest.raises(
+            co.StateMismatch, match=r"StreamBatch\.restore: this state was made with other weights \(their digest is"
+        ):
+            other.restore(ids[1], given)
+        streams.restore(ids[0], given)
+    found += [other.step({ids[1]: clip[:, t]})[ids[1]] for t in range(6, 13)]
+    found += other.flush(ids[1]).unbind(1)
+    assert_equal(torch.stack([y for y in found if y is not None], 1), net(clip[None])[0], "the stream is as it was")
+    other.restore(ids[1], snapshot, allow_other_weights=True)
+    other.restore(ids[1], co.load_state(tmp_path / "s", allow_other_weights=True))
+    assert other.snapshot(ids[1]).steps == 6
+    assert len({streams.weights, other.weights, snapshot.weights}) == 2
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor", "aot"])
+def test_weights_that_change_under_a_batch(backend: str):
+    """Eager streams go on with the new ones, code of AOTInductor with the old ones, and of inductor's nobody can say it."""
+    net = copy.deepcopy(network())
+    streams = co.StreamBatch(net, torch.zeros(1, 3, dtype=torch.float64), 2, backend="eager")
+    streams._weights = ProgramWeights(net, backend)  # as if the backend were that: compiling takes half a minute
+    stream = streams.open()
+    for _ in range(2):
+        streams.step({stream: frame()})
+    snapshot, kept = streams.snapshot(stream), copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        next(net.parameters()).mul_(2)
+    match backend:
+        case "eager":
+            assert streams.weights == fingerprint(net) != snapshot.weights
+            with pytest.raises(co.StateMismatch, match="other weights"):
+                streams.restore(stream, snapshot)
+        case "aot":
+            assert streams.weights == snapshot.weights
+            streams.restore(stream, snapshot)
+        case _:
+            for call in (streams.snapshot, lambda stream: streams.restore(stream, snapshot)):
+                with pytest.raises(co.StateMismatch, match=r"have changed since its program was compiled \(backend 'inductor'\)"):
+                    call(stream)
+    net.load_state_dict(kept)
+    streams.restore(stream, snapshot)
+    assert streams.snapshot(stream).weights == snapshot.weights
+
+
+@pytest.mark.parametrize("damage", ["no tensor", "another shape", "another dtype", "steps", "no steps that wait"])
+def test_a_snapshot_that_lacks_something_is_refused(damage: str):
+    """It was a bare KeyError or ValueError, or went on."""
+    streams = batch()
+    stream, clip = streams.open(), torch.randn(3, 12, dtype=torch.float64)
+    first = [streams.step({stream: clip[:, t]})[stream] for t in range(5)]
+    whole = streams.snapshot(stream)
+    assert whole.pending[0].shape[1] > 0
+    tensors = dict(whole.tensors)
+    name = next(n for n, t in tensors.items() if t.ndim > 1)
+    broken = {
+        "no tensor": {"tensors": {n: t for n, t in tensors.items() if n != name}},
+        "another shape": {"tensors": tensors | {name: tensors[name][:1, :1]}},
+        "another dtype": {"tensors": tensors | {name: tensors[name].float()}},
+        "steps": {"steps": whole.steps + 1},
+        "no steps that wait": {"pending": ()},
+    }[damage]
+    with pytest.raises(co.StateMismatch, match="another network or chunk"):
+        streams.restore(stream, dataclasses.replace(whole, **broken))
+    rest = [streams.step({stream: clip[:, t]})[stream] for t in range(5, 12)]
+    found = torch.stack([y for y in (*first, *rest) if y is not None] + list(streams.flush(stream).unbind(1)), 1)
+    assert_equal(found, network()(clip[None])[0], "the stream is as it was")
 
 
 OTHER_PROCESS = """

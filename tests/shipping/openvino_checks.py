@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import continual as co
+from continual.fingerprint import fingerprint
 from tests.shipping.artefacts import file, network
 from tests.shipping.networks import NETWORKS
 from tests.shipping.test_files import Bessel
 from tests.shipping.test_parity import assert_close, clip_outputs, streamed
 from tests.shipping.test_rewriting import REWRITTEN, assert_clip
+from tests.shipping.test_sealing import check_damages, written
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -24,6 +26,20 @@ def test_a_thousand_steps(name: str):
 def test_the_contract():
     runner = co.load(file("resnet stage", "openvino"), threads=1)
     assert co.verify(runner, NETWORKS["resnet stage"].clip(48, batch=2), reference=network("resnet stage"), splits=2).passed
+
+
+def test_digests(tmp_path: Path):
+    """Of the model and of the weights beside it."""
+    path = written("openvino", tmp_path)
+    content, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    check_damages(path, 60, 3)
+    path.write_bytes(content)
+    for copy in (weights[:-1], weights + b"0", weights[:50] + bytes([weights[50] ^ 4]) + weights[51:]):
+        path.with_suffix(".bin").write_bytes(copy)
+        with pytest.raises(co.ArtefactMismatch, match=r"net\.xml' or the \.bin file beside it is damaged"):
+            co.load(path)
+    path.with_suffix(".bin").write_bytes(weights)
+    assert co.load(path).metadata.weights == fingerprint(network("gru"))
 
 
 def test_damaged_files(tmp_path: Path):

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.fingerprint import fingerprint
 from continual.shipping import needs as packages
 from continual.shipping.metadata import Metadata
 from continual.shipping.rewriting import TABLES
+from continual.shipping.sealing import seal_file
 from tests.shipping.artefacts import file, needs, network, unwritten
 from tests.shipping.networks import NETWORKS
 
@@ -35,13 +37,14 @@ def test_what_a_file_says(tmp_path: Path):
     net = co.Sequential(co.Conv1d(2, 4, 3, 2, padding=1), co.GRU(4, 3)).eval()
     path = co.export(net, STEP, tmp_path / "net.onnx", rate=50, chunk=4)
     m = co.load(path).metadata
-    assert (m.format, m.network, m.format_version, m.package_version) == ("onnx", "Sequential", 1, co.__version__)
+    assert (m.format, m.network, m.format_version, m.package_version) == ("onnx", "Sequential", 2, co.__version__)
     assert (m.receptive_field, m.delay, m.stride, m.chunk, m.rate) == (net.receptive_field, net.delay, 2, 4, 50)
     assert [(p.name, p.shape, p.dtype, p.time) for p in m.inputs] == [("x", (None, 2, 4), "float32", 2)]
     assert [(p.name, p.shape, p.dtype, p.time) for p in m.outputs] == [("y", (None, 3, 2), "float32", 2)]
     assert m.input_names == ["x", "end", "state.calls", "state.0.window", "state.1.hidden"]
     assert m.output_names == ["y", "valid", "new_state.calls", "new_state.0.window", "new_state.1.hidden"]
     assert Metadata.from_json(m.to_json(), path) == m
+    assert m.weights == fingerprint(net)
 
 
 def test_any_onnx_tool_sees_names_and_sizes(tmp_path: Path):
@@ -77,17 +80,19 @@ def test_a_newer_version_is_refused(tmp_path: Path):
     for change, message in (
         (
             {"format_version": 7, "package_version": "9.1"},
-            "format version 7, written by continual 9.1; this library reads version 1",
+            "format version 7, written by continual 9.1; this library reads versions 1 and 2",
         ),
         ({"totals": 3}, "metadata of .* is damaged"),
         ({"states": []}, "other inputs and outputs than its metadata say"),
     ):
         entry.value = json.dumps(said | change)
         onnx.save(model, tmp_path / "other.onnx")
+        seal_file(tmp_path / "other.onnx", "onnx")
         with pytest.raises(co.ArtefactMismatch, match=message):
             co.load(tmp_path / "other.onnx")
     entry.value = "{"
     onnx.save(model, tmp_path / "other.onnx")
+    seal_file(tmp_path / "other.onnx", "onnx")
     with pytest.raises(co.ArtefactMismatch, match="metadata of .* is damaged"):
         co.load(tmp_path / "other.onnx")
 

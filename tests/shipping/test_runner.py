@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +164,54 @@ def test_states_travel_between_files():
     with pytest.raises(co.StateMismatch, match="takes a state of get_state"):
         one.set_state("a state")
     torch.testing.assert_close(one.forward_steps(clip[:, :, 9:]), want[:, :, 9:], rtol=1e-5, atol=1e-6)
+
+
+def test_states_of_other_weights_are_refused(tmp_path: Path):
+    """In one process, and from files of save_state."""
+    case = NETWORKS["gru"]
+    net = case.net()
+    with torch.no_grad():
+        next(net.parameters())[3, 2] += 1e-6
+    one, other, clip = unwritten(network("gru"), case.step()), unwritten(net, case.step()), case.clip(20, batch=2)
+    want = one.forward_steps(clip)[:, :, 9:]
+    one.clean_state()
+    one.forward_steps(clip[:, :, :9])
+    state = one.get_state()
+    co.save_state(state, tmp_path / "state")
+    stored = co.load_state(tmp_path / "state")
+    for foreign in (state, stored):
+        with pytest.raises(co.StateMismatch, match=r"runner of Sequential \(onnx\): this state was made with other weights"):
+            other.set_state(foreign)
+        assert other.get_state() is None
+    one.clean_state()
+    one.set_state(stored)
+    torch.testing.assert_close(one.forward_steps(clip[:, :, 9:]), want, rtol=0, atol=0)
+    other.set_state(state, allow_other_weights=True)
+    torch.testing.assert_close(other.forward_steps(clip[:, :, 9:]), want, rtol=1e-3, atol=1e-3)
+    other.set_state(co.load_state(tmp_path / "state", allow_other_weights=True))
+    torch.testing.assert_close(other.forward_steps(clip[:, :, 9:]), want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["no tensor", "another shape", "another dtype", "no chunk"])
+def test_a_state_that_lacks_something(damage: str):
+    """It was a bare KeyError, or an error of the runtime."""
+    case = NETWORKS["gru"]
+    runner = unwritten(network("gru"), case.step())
+    runner.forward_steps(case.clip(4, batch=2))
+    state = runner.get_state()
+    name = "state.0.hidden"
+    tensors, pending = dict(state.tensors), state.pending
+    match damage:
+        case "no tensor":
+            del tensors[name]
+        case "another shape":
+            tensors[name] = tensors[name][:, :3]
+        case "another dtype":
+            tensors[name] = tensors[name].double()
+        case _:
+            pending = ()
+    with pytest.raises(co.StateMismatch, match="the state is damaged: (state.0.hidden|chunk of x) is .*, not float32"):
+        runner.set_state(dataclasses.replace(state, tensors=tensors, pending=pending))
 
 
 def test_a_state_of_other_rows():

@@ -244,16 +244,21 @@ def export(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="What `continual export` wrote.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", show_default=False, help="What `continual export` wrote, or `co.save_state`.")
+    ],
     json: zoo.AsJson = False,
+    allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Take a file that another tool has changed.")] = False,
 ) -> None:
-    """Show what an exported file is: inputs, outputs, states, delay. Its format's runtime has to be installed.
+    """Show what an exported file is: inputs, outputs, states, delay; or what the file of a state is. Says the digests of both.
+
+    The runtime of an exported file's format has to be installed.
 
     Files ending in .pt2 and .pte are programs: open none that you would not run.
 
     Example: `continual inspect denoiser.onnx`
     """
-    artefact.inspect(path, json)
+    artefact.inspect(path, json, allow_changed)
 
 
 zoo.models.command()(bench.bench)

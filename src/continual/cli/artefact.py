@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import continual as co
 
 from .. import exporting
 from ..shipping.metadata import END, VALID, Metadata, Port
+from ..shipping.sealing import beside, digest_in
+from . import state_file
 from .networks import one_line
 from .stages import Stages
 from .target import BadInput, check_file
@@ -33,13 +35,11 @@ class Format:
     Attributes:
         title: its name.
         needs: what has to be installed to run its files.
-        beside: a file that may lie beside one of its files and belong to it.
         states: where the states are.
     """
 
     title: str
     needs: str
-    beside: str = "{name}.data"
     states: str = "inputs and outputs of every call"
 
 
@@ -47,7 +47,7 @@ FORMATS = {
     "onnx": Format("ONNX", "onnxruntime"),
     "pt2": Format("AOTInductor package", "torch", states="changed in place by every call"),
     "executorch": Format("ExecuTorch program", "executorch"),
-    "openvino": Format("OpenVINO model", "openvino", "{stem}.bin", "inside the model"),
+    "openvino": Format("OpenVINO model", "openvino", "inside the model"),
 }
 
 
@@ -67,12 +67,16 @@ def format_of(path: Path, format: str | None) -> str:
     return format
 
 
-def inspect(path: Path, as_json: bool) -> None:
-    """Say what an exported file is."""
+def inspect(path: Path, as_json: bool, allow_changed: bool) -> None:
+    """Say what an exported file, or the file of a state, is."""
     with one_line("inspect"):
         check_file(path)
+        if state_file.is_state(path):
+            data = state_file.data_of(path)
+            typer.echo(dumped(data)) if as_json else _print(path, state_file.lines_of(data, SHOWN))
+            return
         with Stages() as stage, stage("loading"):
-            metadata = co.load(path).metadata
+            metadata = co.load(path, allow_changed=allow_changed).metadata
         typer.echo(dumped(data_of(path, metadata))) if as_json else show(path, metadata)
 
 
@@ -82,7 +86,7 @@ def data_of(path: Path, metadata: Metadata) -> dict[str, Any]:
     states = [{**_port(p), "bytes": _bytes(p)} for p in metadata.states]
     return {
         "file": str(path),
-        "bytes": _size(path, FORMATS[metadata.format]),
+        "bytes": sum(p.stat().st_size for p in (path, *beside(path, metadata.format))),
         "format": metadata.format,
         "needs": FORMATS[metadata.format].needs,
         "network": metadata.network,
@@ -100,6 +104,8 @@ def data_of(path: Path, metadata: Metadata) -> dict[str, Any]:
         "flush": metadata.flush,
         "rate": metadata.rate,
         "quantised": metadata.quantised,
+        "weights": metadata.weights or None,
+        **state_file.digest_of(digest_in(path, metadata.format)),
         "package_version": metadata.package_version,
         "format_version": metadata.format_version,
     }
@@ -114,15 +120,14 @@ def _bytes(port: Port) -> int:
     return math.prod(port.sized(1)) * getattr(torch, port.dtype).itemsize
 
 
-def _size(path: Path, format: Format) -> int:
-    beside = path.with_name(format.beside.format(name=path.name, stem=path.stem))
-    return sum(p.stat().st_size for p in (path, beside) if p.is_file())
-
-
 def show(path: Path, metadata: Metadata) -> None:
     """Print it as a table."""
+    _print(path, _lines(data_of(path, metadata), FORMATS[metadata.format]))
+
+
+def _print(path: Path, lines: Iterable[tuple[str, str]]) -> None:
     table = Table(title=Text(str(path), "bold"), title_justify="left", show_header=False)
-    for name, value in _lines(data_of(path, metadata), FORMATS[metadata.format]):
+    for name, value in lines:
         table.add_row(Text(name), Text(value))
     Console().print(table)
 
@@ -150,6 +155,7 @@ def _lines(data: dict[str, Any], format: Format) -> Iterator[tuple[str, str]]:
     if (found := data["quantised"]) is not None:
         cost = f"off by {found['largest']:.1e} of the largest output at most ({found['snr_db']} dB), on {found['on']}"
         yield "in 8 bits", f"{found['mode']}, by {found['by']}: {cost}"
+    yield from state_file.digests(data)
 
 
 def _shown(port: dict[str, Any]) -> str:

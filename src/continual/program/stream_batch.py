@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -13,11 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import CapacityError, ShapeMismatch, StateMismatch
+from ..errors import CapacityError, ShapeMismatch
 from ..module import CoModule
 from ..state import Wire, frames, rewire
 from .layouts import arrived, departed, flat
-from .snapshot import StreamSnapshot
+from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
 
 __all__ = ["Statistics", "StreamBatch", "StreamSnapshot"]
@@ -123,6 +122,7 @@ class StreamBatch:
         self._waiting: Wire = rewire(lambda f: f.zeros(program.chunk), program.frame)
         self._free = list(range(capacity - 1, -1, -1))
         self._active = torch.zeros(capacity, dtype=torch.bool)
+        self._weights = ProgramWeights(self.net, self.backend)
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
         """A step of one input, for so many rows."""
@@ -252,7 +252,7 @@ class StreamBatch:
         wires = {stream: self._wire(stream, inputs[stream]) for stream in inputs}
         program, due = self._program, list[Hashable]()
         for stream, wire in wires.items():
-            at = (own[stream].steps - program.start) % program.chunk
+            at = self._waits(own[stream].steps)
             for waiting, frame in zip(flat(self._waiting), flat(wire), strict=True):
                 waiting[own[stream].row, :, at] = frame[0]
             if at == program.chunk - 1:
@@ -289,6 +289,7 @@ class StreamBatch:
 
     def _call(self, rows: list[int], x: Wire = None, state: ProgramState | None = None) -> Wire:
         """One call of the program, for some of its rows."""
+        self._weights.called()
         started = time.perf_counter()
         self._active.zero_()
         self._active[rows] = True
@@ -349,11 +350,12 @@ class StreamBatch:
     @functools.cached_property
     def signature(self) -> str:
         """A digest of the program's structure: equal for batches of equal networks, whatever their capacity."""
-        program = self._program
-        lines = [f"{type(self.net).__name__} chunk {program.chunk} start {program.start}"]
-        lines += [f"{f.shape[1:]} {f.dtype}" for f in frames(program.frame)]
-        lines += [f"{name} {tuple(t.shape[1:])} {t.dtype}" for name, t in self._state.items()]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+        return signature_of(self.net, self._program, self._state)
+
+    @property
+    def weights(self) -> str:
+        """The digest of the weights that the streams run with."""
+        return self._weights.digest
 
     @_locked
     def snapshot(self, stream: Hashable) -> StreamSnapshot:
@@ -362,34 +364,34 @@ class StreamBatch:
         Raises:
             KeyError: there is no such stream open.
         """
-        own, program = self._stream(stream), self._program
-        at = (own.steps - program.start) % program.chunk
+        own = self._stream(stream)
         tensors = {name: t[own.row].clone() for name, t in self._state.items()}
-        pending = tuple(t[own.row, :, :at].clone() for t in flat(self._waiting))
-        return StreamSnapshot(own.steps, tensors, pending, self.signature)
+        pending = tuple(t[own.row, :, : self._waits(own.steps)].clone() for t in flat(self._waiting))
+        return StreamSnapshot(own.steps, tensors, pending, self.signature, self.weights)
+
+    def _waits(self, steps: int) -> int:  # for their chunk to be full
+        return (steps - self._program.start) % self._program.chunk
 
     @_locked
-    def restore(self, stream: Hashable, snapshot: StreamSnapshot) -> None:
+    def restore(self, stream: Hashable, snapshot: StreamSnapshot, *, allow_other_weights: bool = False) -> None:
         """Let an open stream go on from a snapshot of this batch or of another one of the same network.
+
+        Args:
+            stream, snapshot: its id; from :meth:`snapshot` or :func:`~continual.load_state`.
+            allow_other_weights: whether it may have been made with other weights of the same network.
 
         Raises:
             KeyError: there is no such stream open.
-            StateMismatch: the snapshot of another network. The stream is as before.
+            StateMismatch: the snapshot of another network, or of other weights. The stream is as before.
         """
         own = self._stream(stream)
-        if not isinstance(snapshot, StreamSnapshot):
-            raise StateMismatch(f"StreamBatch.restore takes a snapshot, not {type(snapshot).__name__}")
-        if snapshot.signature != self.signature:
-            mine = {name: tuple(t.shape[1:]) for name, t in self._state.items()}
-            other = {name: tuple(t.shape) for name, t in snapshot.tensors.items()}
-            wrong = sorted(n for n in mine.keys() | other.keys() if mine.get(n) != other.get(n))
-            raise StateMismatch(
-                f"StreamBatch.restore: the snapshot is of another network or chunk (differences: {wrong or 'structure'})"
-            )
+        waiting = flat(self._waiting)
+        weights = "" if allow_other_weights else self.weights
+        check_snapshot(snapshot, self.signature, weights, self._state, lambda n: [t[0, :, : self._waits(n)] for t in waiting])
         for name, value in snapshot.tensors.items():
             self._state[name][own.row] = value
-        for waiting, value in zip(flat(self._waiting), snapshot.pending, strict=True):
-            waiting[own.row, :, : value.shape[1]] = value
+        for own_steps, value in zip(waiting, snapshot.pending, strict=True):
+            own_steps[own.row, :, : value.shape[1]] = value
         own.steps = snapshot.steps
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ExportError, NotStreamable
+from ..fingerprint import fingerprint
 from ..graph.twin import GraphModule
 from ..module import CoModule
 from ..program.layouts import arrived, departed
@@ -169,6 +170,7 @@ class Call(nn.Module):
             converted=isinstance(net, GraphModule),
             unbounded=any(getattr(m, "unbounded_memory", False) for m in net.modules()),
             package_version=__version__,
+            weights=fingerprint(net),
         )
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
+from ..seal import BLANK
 from .call import Call
 from .culprit import culprit
 from .int8 import Calibration, quantised_program
-from .metadata import KEY, Metadata
+from .metadata import DIGEST, KEY, Metadata
 from .needs import package, quiet
 from .rewriting import rewritten
 from .runner import _zeros
@@ -44,7 +45,7 @@ def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibrati
                 program,
                 partitioner=[partitioner.XnnpackPartitioner()],
                 compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),  # what matters is what the runtime has
-                constant_methods={KEY: metadata.to_json()},
+                constant_methods={KEY: metadata.to_json(), DIGEST: BLANK},
             )
             graph = lowered.exported_program().graph
             made = lowered.to_executorch()

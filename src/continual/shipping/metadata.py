@@ -1,4 +1,4 @@
-"""What an exported file says of itself: names, shapes, timing, versions. Stored in it as JSON under the key ``continual``."""
+"""What an exported file says of itself: names, shapes, timing, versions. It stands in it as JSON under the key ``continual``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from ..errors import ArtefactMismatch
 from ..program.pace import Pace
 from ..program.rhythm import Rhythm, Totals
 
-KEY = "continual"
-VERSION = 1
+KEY, DIGEST = "continual", "continual_digest"  # the digest of the whole file stands apart from what it says
+VERSION = 2
+FIRST = 1  # which had no digests
 CALLS, END, VALID, NEW = "state.calls", "end", "valid", "new_"
 
 
@@ -69,6 +70,7 @@ class Metadata:
         quantised: of an 8-bit network ``mode``, ``by`` what it was made, the ``share`` of weights that is in 8 bits, and what it costs: the
             ``largest`` difference of an output, relative to the largest output, the signal-to-noise ratio ``snr_db``, and what that was
             measured ``on``; ``None`` for others.
+        weights: the digest of the network's weights; empty in files of version 1.
         format_version, package_version: of what wrote the file.
     """
 
@@ -93,6 +95,7 @@ class Metadata:
     unbounded: bool
     package_version: str
     quantised: dict[str, Any] | None = None
+    weights: str = ""
     format_version: int = VERSION
 
     @property
@@ -126,12 +129,14 @@ class Metadata:
             version = found.get("format_version")
         except (ValueError, AttributeError) as error:
             raise ArtefactMismatch(f"co.load: the metadata of {str(path)!r} is damaged ({error})") from error
-        if version != VERSION:
+        if version not in (FIRST, VERSION):
             raise ArtefactMismatch(
                 f"co.load: {str(path)!r} has format version {version}, written by continual {found.get('package_version', '?')}; this "
-                f"library reads version {VERSION}. Update the library, or export the network again"
+                f"library reads versions {FIRST} and {VERSION}. Update the library, or export the network again"
             )
         try:
+            if ("weights" in found) == (version == FIRST):
+                raise KeyError("weights")
             ports: dict[str, Any] = {key: tuple(_port(p) for p in found.pop(key)) for key in ("inputs", "outputs", "states")}
             totals = found.pop("totals")
             found["totals"] = Totals(tuple(totals["table"]), totals["period"], totals["more"])

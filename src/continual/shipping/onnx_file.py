@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
+from ..seal import BLANK
 from .call import Call
 from .culprit import culprit
 from .int8 import Calibration, quantise_onnx
-from .metadata import END, KEY, VALID, Metadata, Port
+from .metadata import DIGEST, END, KEY, VALID, Metadata, Port
 from .needs import package
 from .rewriting import rewritten
 from .runner import _zeros
@@ -30,7 +31,7 @@ def write(
     program = call.exported()
     found = converted(program, "co.export", metadata.network, opset)
     model = found.model
-    model.metadata_props[KEY] = metadata.to_json()
+    model.metadata_props[KEY], model.metadata_props[DIGEST] = metadata.to_json(), BLANK
     model.producer_name, model.producer_version = "continual", metadata.package_version
     _rename(model, metadata)
     found.save(str(path))

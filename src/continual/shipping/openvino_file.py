@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ArtefactMismatch, ExportError
+from ..seal import BLANK
 from .call import Call
 from .culprit import culprit
-from .metadata import END, KEY, Metadata
+from .metadata import DIGEST, END, KEY, Metadata
 from .needs import package
 from .rewriting import rewritten
 
@@ -36,6 +37,7 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
             node.get_tensor().set_names({name})
         _move_states_inside(model, metadata)
         model.set_rt_info(metadata.to_json(), KEY)
+        model.set_rt_info(BLANK, DIGEST)
         ov.save_model(model, str(path), compress_to_fp16=False)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ArtefactMismatch, ExportError
 from ..program.backends import compiler_options, needs_compiler
+from ..seal import BLANK
 from .call import Call
 from .metadata import Metadata
 from .runner import _zeros
@@ -51,6 +52,7 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         package.rename(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{_root(archive)}/extra/{ENTRY}", metadata.to_json())
+        archive.comment = BLANK.encode()  # which is in no checksum of the archive
 
 
 def _root(archive: zipfile.ZipFile) -> str:

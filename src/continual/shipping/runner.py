@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import ExportError, ShapeMismatch, StateMismatch
+from ..fingerprint import check_fingerprint
 from .metadata import Metadata, Port
+from .moment import RunnerState, rows_of, signature_of
 
 
 class Rows(Protocol):
@@ -25,23 +26,6 @@ class Rows(Protocol):
 
     def load(self, states: list[Tensor]) -> None:
         """Go on from state tensors."""
-
-
-@dataclass(frozen=True)
-class RunnerState:
-    """A moment of a :class:`Runner`'s stream.
-
-    Attributes:
-        tensors: the state tensors by name.
-        clock: steps so far.
-        pending: the chunk of each input that is being gathered.
-        signature: the names, shapes and dtypes of the state tensors of what it is a state of.
-    """
-
-    tensors: dict[str, Tensor]
-    clock: int
-    pending: tuple[Tensor, ...]
-    signature: str
 
 
 class Runner:
@@ -80,7 +64,7 @@ class Runner:
         self._rows: Rows | None = None
         self._buffers: list[Tensor] = []  # the chunk of each input that is being gathered
         self._seen = self._batch = 0
-        self._signature = "; ".join(f"{p.name} {p}" for p in metadata.states)
+        self._signature = signature_of(metadata)
 
     # ---- streaming --------------------------------------------------------------------------------------------------------
 
@@ -250,26 +234,27 @@ class Runner:
             return None
         states = [_zeros(p, self._batch) for p in self.metadata.states] if self._rows is None else self._rows.states()
         named = dict(zip((p.name for p in self.metadata.states), states, strict=True))
-        return RunnerState(named, self._seen, tuple(t.clone() for t in self._buffers), self._signature)
+        return RunnerState(named, self._seen, tuple(t.clone() for t in self._buffers), self._signature, self.metadata.weights)
 
-    def set_state(self, state: RunnerState | None) -> None:
+    def set_state(self, state: RunnerState | None, *, allow_other_weights: bool = False) -> None:
         """Go on from a snapshot, of this network from any file of the same names and shapes; ``None`` begins anew.
 
+        Args:
+            state: from :meth:`get_state` or :func:`~continual.load_state`.
+            allow_other_weights: whether it may come from a file that was made of other weights.
+
         Raises:
-            StateMismatch: the snapshot is of another network, or is none. The stream stays as it is.
+            StateMismatch: the snapshot is of another network or of other weights, or is none. The stream stays as it is.
         """
         if state is None:
             return self.clean_state()
         if not isinstance(state, RunnerState):
             raise StateMismatch(f"{self._name}: set_state takes a state of get_state(), or None, not {type(state).__name__}")
-        if state.signature != self._signature:
-            raise StateMismatch(f"{self._name}: its state is {self._signature}; this is one of {state.signature}")
-        tensors = [state.tensors[p.name] for p in self.metadata.states]
-        batch = tensors[0].shape[0]
-        if self.metadata.batch not in (None, batch):
-            raise StateMismatch(f"{self._name}: was exported for {self.metadata.batch} rows, the state is of {batch}")
+        batch = rows_of(self._name, self.metadata, state)
+        if not allow_other_weights:
+            check_fingerprint(self._name, self.metadata.weights, state.weights, "set_state(state, allow_other_weights=True)")
         rows = self._rows if self._rows is not None and batch == self._batch else self._open_rows(batch)
-        rows.load(tensors)
+        rows.load([state.tensors[p.name] for p in self.metadata.states])
         self._rows, self._batch, self._seen, self._buffers = rows, batch, state.clock, [t.clone() for t in state.pending]
 
     def clean_state(self) -> None:

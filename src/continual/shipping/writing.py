@@ -16,6 +16,7 @@ from ..module import CoModule
 from .call import Call
 from .int8 import FORMATS, MODES, Calibration
 from .metadata import Metadata, Port
+from .sealing import seal_file
 
 
 def write(
@@ -45,6 +46,7 @@ def write(
     folder = Path(tempfile.mkdtemp(prefix=".continual-", dir=path.parent))
     try:
         importlib.import_module(f".{format}_file", __package__).write(call, folder / path.name, metadata, **options)
+        seal_file(folder / path.name, format)
         for made in sorted(folder.iterdir(), key=lambda p: p.name == path.name):  # what belongs to it comes before it
             os.replace(made, path.with_name(made.name))
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..shipping.metadata import KEY, NEW, Metadata, Port
 from ..shipping.needs import package
+from ..shipping.sealing import seal_file
 
 INSIDE = ".row"
 
@@ -44,6 +45,7 @@ def as_columns(path: Path, metadata: Metadata) -> Metadata:
         if entry.key == KEY:
             entry.value = found.to_json()
     onnx.save(model, str(path))
+    seal_file(path, "onnx")
     return found
 
 
