@@ -17,11 +17,22 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """An operation can't be streamed: why, and what to do."""
+    """An operation can't be streamed: why, and what to do.
 
-    def __init__(self, reason: str, remedy: str):
+    Attributes:
+        at: the operation that is the cause, where it is not the one that met it.
+    """
+
+    def __init__(self, reason: str, remedy: str, at: Fx | None = None):
         super().__init__(reason)
-        self.reason, self.remedy = reason, remedy
+        self.reason, self.remedy, self.at = reason, remedy, at
+
+
+class Misfit(Refused):
+    """What an operation is given does not fit together: sizes, lengths, places of time and rows.
+
+    Behind a refusal, where these are a guess, it is a consequence and no refusal of its own.
+    """
 
 
 @dataclass

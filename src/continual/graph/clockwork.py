@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node as Fx
 
-from .call import Call, Refused, leaves
+from .call import Call, Misfit, Refused, leaves
 from .emission import Emission
 from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
@@ -61,7 +61,7 @@ class Clockwork(Emission):
         given = {n: self._materialised(v, stream) for n, v in args.items()}
         found = self.apply_named(node, name, given, positional)
         if isinstance(found, Clocked):
-            raise Refused("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
+            raise Misfit("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
         return found
 
     def revived(self, call: Call, stream: Stream) -> Call:
@@ -120,7 +120,7 @@ class Clockwork(Emission):
         count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
             number = count.values[0] if isinstance(count, (Size, Varying)) else count
-            raise Refused(
+            raise Misfit(
                 f"arange gives {number} positions beside {length.now} frames of a stream",
                 "torch.arange(x.shape[time]) for the positions of x's frames",
             )
@@ -165,12 +165,12 @@ class Clockwork(Emission):
                 dims.append((BATCH, TIME))
             elif size.varies and (own or size.values != self.batches):
                 if own or name == "aten.repeat.default":
-                    raise Refused("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
+                    raise Misfit("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
                 dims.append(())
             elif size.varies:
                 dims.append((BATCH,))
             elif name == "aten.repeat.default" and size.now != 1 and own:
-                raise Refused("a constant with rows of its own is repeated for the batch", "repeat it first, and expand it then")
+                raise Misfit("a constant with rows of its own is repeated for the batch", "repeat it first, and expand it then")
             else:
                 dims.append(own if own or size.now in (-1, 1) else (size.now,))
         call = Call(node, "aten.expand.default", {}, ())
@@ -190,7 +190,7 @@ class Clockwork(Emission):
         stop = args["end"] if "end" in args else Size.of(start, len(self.lengths)).combine(operator.add, args["length"])
         size = Size.of(stop, len(self.lengths)).combine(lambda e, s: e - s, start)
         if self.number(args.get("step", 1)) != 1 or not isinstance(size, Size) or size.values[:3] != length.values[:3]:
-            raise Refused("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
+            raise Misfit("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
         first = self.number(start, "the first row")
         total = table.value.shape[dim]
         where_ = self.positions(node, stream, limit=total - first)

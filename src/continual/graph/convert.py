@@ -46,7 +46,7 @@ def graph_twin(
     captured = capture(module, clip, time_dim)
     builder, outputs = build(captured, module, time_pooling)
     if builder.refusals:
-        raise refused(module, builder)
+        raise refused(module, builder) from builder.unforeseen
     net = assemble(builder, module, outputs)
     if check:
         check_clip(net, module, captured, builder)

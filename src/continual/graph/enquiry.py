@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Node as Fx
 
 from ..rows import Refusal
-from .call import Call, Refused, Source, leaves
+from .call import Call, Misfit, Source, leaves
 from .capture import Captured
 from .layout import BATCH, TIME, Dim, Dims, fixed, shape_of
 from .program import Instruction, Op, slots_of
@@ -28,6 +28,21 @@ LONGER = 5  # which of the example lengths is a few times that of the example
 def symbolic(size: Any) -> bool:
     """Whether a size is a symbol, and none that turned out to be a number."""
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What was made of the whole clip.
+
+    Attributes:
+        node: the name of the node that did it.
+        what: in words.
+        poolable: whether `time_pooling` knows another form of it.
+    """
+
+    node: str
+    what: str
+    poolable: bool
 
 
 @dataclass
@@ -60,7 +75,7 @@ class Enquiry:
         self._made: dict[tuple[Any, int, bool], Value] = {}
         self.origins: dict[int, Clocked] = {}  # how constants were made
         self._length_of: dict[int, Size] = {}
-        self._reduced: dict[int, set[str]] = {}  # wires behind a reduction over the clip, and the nodes that made it
+        self._reductions: dict[int, Reduced] = {}  # by slots
         self.middle_found: set[str] = set()
         self.node: Fx | None = None
 
@@ -113,12 +128,12 @@ class Enquiry:
             return value.now
         if isinstance(value, (Size, Varying)):
             if len(set(value.values[1:3])) == 1 and value.values[0] == value.values[1]:
-                raise Refused(
+                raise Misfit(
                     f"{what} depends on what is left when the clip's length is divided: {value.values[0]}, {value.values[3]}, "
                     f"{value.values[4]} for clips of {self.lengths[0]}, {self.lengths[3]}, {self.lengths[4]} steps",
                     "pad the clip before the network, or by a fixed number of steps",
                 )
-            raise Refused(
+            raise Misfit(
                 f"{what} depends on the length of the clip ({value.values[0]} for {self.lengths[0]} steps)",
                 "make it a fixed number: a stream has no length",
             )
@@ -141,6 +156,21 @@ class Enquiry:
             else:
                 dims.append(fixed((self.number(size, "a size"),))[0])
         return tuple(dims)
+
+    def reductions(self, stream: Stream) -> list[Reduced]:
+        """Which reductions over the clip a stream is computed of."""
+        makers = {slot: i for i in self.instructions for slot in i.outs}
+        todo, seen, found = [stream.slot], set[int](), dict[Reduced, None]()
+        while todo:
+            slot = todo.pop()
+            if slot in seen:
+                continue
+            seen.add(slot)
+            if slot in self._reductions:
+                found[self._reductions[slot]] = None
+            elif slot in makers:
+                todo += slots_of(makers[slot])
+        return sorted(found, key=lambda r: r.what)
 
     def learned(self, value: Const) -> bool:
         """Whether a constant is computed of what may change: parameters, buffers, inputs."""

@@ -95,6 +95,7 @@ class Fragment:
     dtype: torch.dtype
     reason: str
     remedy: str
+    at: Fx | None = None  # the operation that gives it
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +144,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What a refused operation gives."""
+    """What a refused operation gives, where it is not known how time lies in it.
+
+    Attributes:
+        shape: for the example.
+        like: the stream that it was made of: what is made of it may have its layout again.
+    """
 
     shape: tuple[int, ...]
+    like: Stream | None = None
 
 
 def computed(fn: Callable[..., Any], *args: Any) -> Any:

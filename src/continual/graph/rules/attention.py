@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attention import BandAttention
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..enquiry import LONGER
 from ..layout import BATCH, TIME, Dims, joined_dims
 from ..operators import HIDDEN, distances
@@ -56,7 +56,7 @@ def attend(b: Builder, call: Call, parts: Sequence[Stream], mask: Const | Clocke
         scale: of the scores.
     """
     if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
-        raise Refused("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
+        raise Misfit("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
     q, k, v = _alike(b, call, parts)
     size, value_size = b.shape(q)[-1], b.shape(v)[-1]
     behind, ahead, row = _band(b, call, q, mask)
@@ -79,7 +79,7 @@ def _alike(b: Builder, call: Call, parts: Sequence[Stream]) -> list[Stream]:
     streams = b.aligned(call, parts)
     rows = joined_dims([s.dims[:-2] for s in streams])
     if rows is None or not any(BATCH in d for d in rows):
-        raise Refused("attention of queries, keys and values whose heads do not fit", "reshape them")
+        raise Misfit("attention of queries, keys and values whose heads do not fit", "reshape them")
     found = []
     for s in streams:
         dims = (*rows, *s.dims[-2:])
@@ -97,7 +97,7 @@ def _four(b: Builder, call: Call, s: Stream) -> Stream:
     if len(rows) == 2 and not first:
         return s
     if first:
-        raise Refused("attention whose rows do not come first", "(B, heads, T, E)")
+        raise Misfit("attention whose rows do not come first", "(B, heads, T, E)")
     heads = math.prod(int(f) for d in rows[1:] for f in d)
     dims = (rows[0], (heads,) if heads != 1 else (), *s.dims[-2:])
     return b.local(call, dims, s, target="aten.reshape.default", args=(Ref(s.slot), Shape(dims)), kwargs={}, inputs=[s])
@@ -123,10 +123,10 @@ def _beside(b: Builder, call: Call, q: Stream | Const, k: Stream | Const, v: Str
             "the mask of attention to what is no stream is another one for each frame", "a mask that is the same for all frames"
         )
     if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
-        raise Refused("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
+        raise Misfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
     rows = joined_dims([s.dims[:-2] for s in (q, k, v)])
     if rows is None:
-        raise Refused("attention of queries, keys and values whose heads do not fit", "reshape them")
+        raise Misfit("attention of queries, keys and values whose heads do not fit", "reshape them")
     given = {"query": q, "key": k, "value": v}
     return positional(b, call, given, (*rows, q.dims[-2], v.dims[-1]))
 

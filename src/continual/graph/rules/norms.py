@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layout import BATCH, TIME
 from ..values import Stream
 
@@ -61,5 +61,5 @@ def similarity(b: Builder, call: Call) -> Stream:
 
     dims = joined_dims([first.dims, second.dims]) if second is not None else first.dims
     if dims is None:
-        raise Refused(f"`{call.op}` joins tensors that do not fit", "reshape one of them")
+        raise Misfit(f"`{call.op}` joins tensors that do not fit", "reshape one of them")
     return b.local(call, tuple(d for i, d in enumerate(dims) if i != dim), first)

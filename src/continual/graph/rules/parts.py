@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..builder import Builder
-from ..call import Call, Refused, hint
+from ..call import Call, Misfit, Refused, hint
 from ..layout import BATCH, TIME, Dim, Dims
 from ..program import Ref, Shape, resolve
 from ..values import Const, Stream, Value
@@ -28,7 +28,7 @@ def alone(b: Builder, call: Call, x: Stream, dim: int, what: str) -> bool:
     if own == (TIME,):
         return True
     if TIME in own:
-        raise Refused(f"`{call.op}` {what} time merged with another dimension", "do it before the dimensions are merged")
+        raise Misfit(f"`{call.op}` {what} time merged with another dimension", "do it before the dimensions are merged")
     if BATCH in own:
         raise Refused(f"`{call.op}` {what} the rows of the batch", "keep the batch as it is")
     return False

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import pooling
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layers import Reduction
 from ..layout import BATCH, TIME, Dims, View, where
 from ..program import Ref, Shape
@@ -16,6 +16,9 @@ from .elementwise import items
 
 AVG: Any = (None, pooling.AvgPool1d, pooling.AvgPool2d, pooling.AvgPool3d)
 MAX: Any = (None, pooling.MaxPool1d, pooling.MaxPool2d, pooling.MaxPool3d)
+
+
+POOLED = ("mean", "amax")  # what `time_pooling` knows another form of
 
 
 def in_rows(dims: Dims, time: int) -> Dims:
@@ -30,7 +33,7 @@ def settled(b: Builder, call: Call, y: Stream) -> Stream:
         return y
     rest = tuple(f for f in y.dims[batch] if f not in (BATCH, TIME))
     if y.dims[batch] != (BATCH, *rest, TIME):
-        raise Refused(
+        raise Misfit(
             "the rows of the batch are not the first in the dimension that they are merged in",
             "(batch, others), not (others, batch)",
         )
@@ -58,7 +61,7 @@ def at_frame(b: Builder, call: Call, x: Stream, dim: int, index: int, keep: bool
     if size > 1:
         b.window_note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
     y = b.layer(call, x, b.trim(index, size - 1 - index), out, label=f"frame {index} of {size}", windows=True)
-    y = b.reduced(settled(b, call, y), call)
+    y = b.reduced(settled(b, call, y), call, "the last frame" if index == size - 1 else f"frame {index}")
     return _kept(b, call, y, dim) if keep else y
 
 
@@ -94,8 +97,6 @@ def over_clip(
     """
     size, out = b.length(x.wire).now, in_rows(x.dims, dim)
     middle = call.node.name in b.middle
-    if middle and what not in ("mean", "amax"):
-        raise Refused(f"`{call.op}` over the clip in the middle of the network", "a mean or a maximum, which time_pooling knows")
     if middle and b.time_pooling == "frame":
         b.window_note(call, "over each frame alone, where the module takes the whole clip: the twin is another function")
         batch = where(x.dims, BATCH)
@@ -124,7 +125,7 @@ def over_clip(
         layer = Reduction(size, call.name, options or {}, pick=pick, others=chunk)
         out = in_rows(tuple(() if i in others else d for i, d in enumerate(x.dims)), dim)
         y = b.layer(call, x, layer, out, label=f"{what} over {size} frames", windows=True)
-    return b.reduced(settled(b, call, y), call)
+    return b.reduced(settled(b, call, y), call, f"`{call.op}`", what in POOLED)
 
 
 def chosen_dims(call: Call, rank: int, name: str = "dim") -> list[int]:
@@ -190,7 +191,7 @@ def with_time(b: Builder, call: Call, x: Stream, dims: list[int], keep: bool, wh
     elif others and what in IN_TURN:
         x = local_reduction(b, call, x, others, keep=True)
     elif others and isinstance(call.get("dim"), int):  # torch takes one dimension: what is merged there stays so
-        raise Refused(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
+        raise Misfit(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
     options = {n: b.template(v) for n, v in call.args.items() if n in call.positional or n in call.node.kwargs}
     options = {n: v for n, v in options.items() if n not in ("self", "dim", "keepdim")}
     y = over_clip(b, call, x, at, what, options, pick, others if what not in IN_TURN else [])

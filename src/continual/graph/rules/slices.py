@@ -7,7 +7,7 @@ from typing import Any
 from torch.fx import Node as Fx
 
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layers import Decimate
 from ..program import Ref
 from ..values import Fragment, Size, Stream, Value
@@ -50,7 +50,7 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
         size = length.combine(lambda n, f: n - f, first)
         if size.steady and size.now == 1 and not any(cut.values):
             return at_frame(b, call, x, dim, first.now, keep=True)
-        raise Refused(
+        raise Misfit(
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
