@@ -20,6 +20,7 @@ from .call import (
     RULES,
     Call,
     Misfit,
+    NoRule,
     Refused,
     Rule,
     Source,
@@ -34,6 +35,7 @@ from .program import Home, Shape, resolve
 from .refusing import Refusing
 from .values import STILL, Clocked, Const, Fragment, Scores, Size, Stream, Unknown, Value, Varying
 
+NUMBER = ("_local_scalar_dense", "item")
 POOLING = (
     'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" for each frame alone; '
     "the twin is then another function than the module"
@@ -145,8 +147,13 @@ class Builder(Refusing):
             return self._like_fragment(node, name, fragment)
         if any(isinstance(v, Scores) for v in values):
             return self._on_scores(Call(node, name, args, positional))
+        if op in NUMBER:
+            return self._number(values[0])
+        clocked = any(isinstance(v, Clocked) for v in values)
+        if clocked and all(v.wire == STILL for v in values if isinstance(v, Stream)):  # nothing says yet for which frames
+            return Clocked(node, name, args, positional, frozenset(node.kwargs))
         if not any(isinstance(v, Stream) for v in values):
-            if any(isinstance(v, Clocked) or (isinstance(v, Size) and v.varies) for v in values):
+            if any(isinstance(v, Size) and v.varies for v in values):
                 return Clocked(node, name, args, positional, frozenset(node.kwargs))
             return self._constant(node, name, args, positional)
         found, call = rule_of(name), Call(node, name, args, positional)
@@ -157,6 +164,25 @@ class Builder(Refusing):
         if (moving := [s for s in call.streams if s.wire != STILL]) and all(s.windows for s in moving):
             call = replace(call, args={n: settled(v) for n, v in call.args.items()})
         return found(self, call if name in KEEPS_CLOCKED else self.beside(call))
+
+    def _number(self, value: Value) -> Value:
+        """A number that is taken out of a tensor: known of constants alone."""
+        if isinstance(value, Const) and not self.learned(value):
+            return value.value.item()
+        if isinstance(value, Stream) and value.wire != STILL:
+            return Fragment(
+                (), value.dtype, "takes a number out of the values of the stream", "leave `.item()` out: go on with the tensor"
+            )
+        if isinstance(value, Clocked):
+            return Fragment(
+                (), torch.long, "takes a number out of a tensor that depends on the length of the clip", "x.shape[time]"
+            )
+        weights = isinstance(value, Const) and all(s.kind != "input" for s in self.made_of(value))
+        what = "a parameter or a buffer" if weights else "an input that is no stream"
+        return Fragment(
+            (), torch.get_default_dtype(), f"takes a number out of {what}, whose values may be others at the next call",
+            "keep the number in the module as a plain int or float, set in __init__; or go on with the tensor, without `.item()`",
+        )  # fmt: skip
 
     def beside(self, call: Call) -> Call:
         """A call in which what depends on the clip's length is there for the frames of the streams."""
@@ -183,10 +209,7 @@ class Builder(Refusing):
         """An operation without a rule: what torch makes of it, operation by operation."""
         parts = taken_apart(node, name)
         if parts is None:
-            raise Refused(
-                f"there is no streaming rule for `{name.removeprefix('aten.').removesuffix('.default')}` yet",
-                "write it with operations that are covered (docs/conversion.md lists them), or ask for it in an issue",
-            )
+            raise NoRule(name.split(".")[1].strip("_"))
         names = [a.name for a in resolve(name)._schema.arguments]  # type: ignore[attr-defined]
         given = dict(paired([*node.args], [args[n] for n in names[: len(node.args)]]))
         given |= dict(paired([*node.kwargs.values()], [args[n] for n in node.kwargs]))
@@ -197,7 +220,10 @@ class Builder(Refusing):
             elif inner.op == "get_attr":
                 self.values[inner] = self.constant(inner.name, getattr(parts, inner.target))
             elif inner.op == "call_function":
-                self.values[inner] = self.mutations.evaluate(inner)
+                try:
+                    self.values[inner] = self.mutations.evaluate(inner)
+                except NoRule:
+                    raise NoRule(name.split(".")[1].strip("_")) from None
             else:
                 return self.mutations.given(inner.args[0])
         return None

@@ -28,6 +28,16 @@ class Refused(Exception):
         self.reason, self.remedy, self.at = reason, remedy, at
 
 
+class NoRule(Refused):
+    """An operation is not known, nor are its parts."""
+
+    def __init__(self, op: str):
+        super().__init__(
+            f"there is no streaming rule for `{op}` yet",
+            "write it with operations that are covered (docs/conversion.md lists them), or ask for it in an issue",
+        )
+
+
 class Misfit(Refused):
     """What an operation is given does not fit together: sizes, lengths, places of time and rows.
 

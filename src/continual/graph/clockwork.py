@@ -14,7 +14,7 @@ from .emission import Emission
 from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
 from .queues import Positions
-from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
+from .values import ITEM, STILL, Clocked, Const, Size, Stream, Value, Varying
 
 if TYPE_CHECKING:
     from .mutation import Mutations
@@ -43,7 +43,11 @@ class Clockwork(Emission):
         """What depends on the clip's length alone, beside the frames of a stream."""
         key = value, stream.slot, True
         if key not in self._made:
-            self._made[key] = self._make_clocked(value, stream)
+            try:
+                self._made[key] = self._make_clocked(value, stream)
+            except Refused as refused:
+                refused.at = refused.at or value.node
+                raise
         return self._made[key]
 
     def _make_clocked(self, value: Clocked, stream: Stream) -> Value:
@@ -59,6 +63,8 @@ class Clockwork(Emission):
         if name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(node, source, args, stream, length)
         given = {n: self._materialised(v, stream) for n, v in args.items()}
+        if name == ITEM:
+            return given["values"][given["index"]]
         found = self.apply_named(node, name, given, positional)
         if isinstance(found, Clocked):
             raise Misfit("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
@@ -220,11 +226,14 @@ class Clockwork(Emission):
             return value.value.to("meta") if shape else value.value
         if isinstance(value, (Size, Varying)):
             return value.values[sample]
+        if isinstance(value, Stream) and shape:
+            return torch.empty(self.shape(value), dtype=value.dtype, device="meta")
+        _needs_no_input(value)
         if not isinstance(value, Clocked):
             return value
         target: Any = resolve(value.name)
         given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
-        if shape and any(a.name == "device" for a in target._schema.arguments):
+        if shape and value.name != ITEM and any(a.name == "device" for a in target._schema.arguments):
             given["device"] = torch.device("meta")
         kwargs = {n: v for n, v in given.items() if n not in value.positional and (n in value.given or n == "device")}
         with torch.no_grad():
@@ -236,6 +245,7 @@ class Clockwork(Emission):
             return [self.for_example(v, sample) for v in value]
         if isinstance(value, (Size, Varying)):
             return value.values[sample]
+        _needs_no_input(value)
         if not isinstance(value, Clocked):
             return value
         key = value, sample, False
@@ -252,3 +262,11 @@ class Clockwork(Emission):
     def size_of(self, value: Value, dim: int) -> Size:
         """The size of a dimension, for all examples."""
         return self.size_of_clocked(value, dim) if isinstance(value, Clocked) else self.size(value, dim)
+
+
+def _needs_no_input(value: Value) -> None:
+    if isinstance(value, Stream):
+        raise Refused(
+            "a mask (or another value for pairs of frames) depends on an input that is no stream",
+            "a mask that is the same for all clips",
+        )

@@ -96,6 +96,13 @@ class Enquiry:
             return tuple(value.value.shape)
         return shape_of(value.dims, self.batches[0], self.length(value.wire).now)
 
+    def described(self, value: Stream | Const) -> str:
+        """The shape, and which sizes are rows and frames: ``(2 rows, 4, 20 frames)``."""
+        if isinstance(value, Const):
+            return str(self.shape(value))
+        of = {BATCH: f"{self.batches[0]} rows", TIME: f"{self.length(value.wire).now} {'windows' if value.windows else 'frames'}"}
+        return f"({', '.join(' × '.join(of.get(f, str(f)) for f in d) or '1' for d in value.dims)})"  # type: ignore[arg-type]
+
     def rank(self, value: Stream | Const | Unknown) -> int:
         """The number of dimensions."""
         return len(self.shape(value))
@@ -174,19 +181,23 @@ class Enquiry:
 
     def learned(self, value: Const) -> bool:
         """Whether a constant is computed of what may change: parameters, buffers, inputs."""
+        return any(s.kind != "constant" for s in self.made_of(value))
+
+    def made_of(self, value: Const) -> list[Source]:
+        """The parameters, buffers, inputs and constants of the code that a constant is computed of."""
         makers = {op.out: op for op in self.constants}
         sources = {s.slot: s for s in self.sources}
-        todo, seen = [value.slot], set[int]()
+        todo, seen, found = [value.slot], set[int](), list[Source]()
         while todo:
             slot = todo.pop()
             if slot in seen:
                 continue
             seen.add(slot)
-            if slot in sources and sources[slot].kind != "constant":
-                return True
-            if slot in makers:
+            if slot in sources:
+                found.append(sources[slot])
+            elif slot in makers:
                 todo += slots_of(makers[slot])
-        return False
+        return found
 
     @cached_property
     def one_output(self) -> bool:

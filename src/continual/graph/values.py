@@ -13,6 +13,7 @@ from torch.fx import Node as Fx
 from .layout import Dims
 
 Value = Any  # Size | Varying | Const | Stream | Clocked | Fragment | Unknown | numbers, None, lists
+ITEM = "operators:item"  # one of several results
 STILL = -1  # the wire of what is the same for all frames
 
 

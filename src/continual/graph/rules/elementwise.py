@@ -72,7 +72,7 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
                     f"`{call.op}` has a constant with {size} rows, as many as the example clip", "x.shape[0] for the batch size"
                 )
     raise Misfit(
-        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(str(b.shape(v)) for v in given)}", "reshape one"
+        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(b.described(v) for v in given)}", "reshape one"
     )
 
 

@@ -54,8 +54,17 @@ def unmerged(b: Builder, call: Call, x: Stream, dim: int) -> tuple[Stream, list[
     return x, list(range(dim, dim + len(pieces)))
 
 
+def of_rows(call: Call, x: Stream) -> None:
+    """Refuse what is made of positions alone, all of which a clip has and a stream has not."""
+    if where(x.dims, BATCH) is None:
+        raise Refused(
+            f"`{call.op}` over positions depends on the length of the clip", "make it a fixed number: a stream has no length"
+        )
+
+
 def at_frame(b: Builder, call: Call, x: Stream, dim: int, index: int, keep: bool) -> Stream:
     """One frame of a window of the clip's length."""
+    of_rows(call, x)
     size = b.length(x.wire).now
     out = in_rows(x.dims, dim)
     if size > 1:
@@ -95,6 +104,7 @@ def over_clip(
         pick: which of its results is meant, if it gives several.
         others: dimensions over which it goes at the same time; they are left with a size of 1.
     """
+    of_rows(call, x)
     size, out = b.length(x.wire).now, in_rows(x.dims, dim)
     middle = call.node.name in b.middle
     if middle and b.time_pooling == "frame":
