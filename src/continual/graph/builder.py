@@ -246,13 +246,13 @@ class Builder(Refusing):
         return replace(call, args={n: exchanged(v, aligned) for n, v in call.args.items()})
 
     def _met(self, call: Call, makers: list[Reduced]) -> None:
-        """Refuse what was made of the whole clip where it meets the clip's frames."""
-        self.middle_found.update(r.node for r in makers if r.poolable)
-        what = " and ".join(dict.fromkeys(r.what for r in makers)) or "a value"
-        raise Refused(
-            f"{what} of the whole clip meets the clip's frames again, in `{call.op}`: a stream has not seen all of them",
-            POOLING if makers and all(r.poolable for r in makers) else WINDOWS,
-        )
+        """Refuse what was made of the whole clip where it meets the clip's frames: each for itself, where it was made."""
+        again = f"meets the clip's frames again, in `{call.op}`: a stream has not seen all of them"
+        self.middle_found.update(r.node.name for r in makers if r.poolable)
+        found = [Refused(f"{r.what} of the whole clip {again}", POOLING if r.poolable else WINDOWS, r.node) for r in makers]
+        for refused in found[1:]:
+            self.note_refusal(call.node, refused)
+        raise found[0] if found else Misfit(f"a value of the whole clip {again}", WINDOWS)
 
     def _refilled(self, call: Call, moving: dict[int, Stream]) -> Call:
         """Streams of one value, made anew beside those that they meet, so that nothing waits for them."""

@@ -75,8 +75,12 @@ class Call:
 Rule = Callable[["Builder", Call], Value]
 RULES: dict[str, Rule] = {}
 APART = {"aten.slice_scatter.default", "aten.select_scatter.default", "aten.copy.default"}  # what they write is no matter of time
-COMPARES = "compares all frames of the clip with each other"
+COMPARES = "makes a value for each pair of frames of the clip, as attention to all of them does"
 BANDED = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
+CAUSAL = (
+    "is_causal=True, or a mask that is a causal band: it then looks at a window of the past. A model that was trained with attention to "
+    "the whole clip has to be trained for that, or to run on windows outside of the stream"
+)
 RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson",
           "multinomial", "uniform", "exponential", "rrelu_with_noise"}  # fmt: skip
 ON_SCORES: dict[str, Rule] = {}  # what operations do with scores of attention, by names without overloads

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node as Fx
 
-from .call import Call, Misfit, Refused, leaves
+from .call import CAUSAL, Call, Misfit, Refused, leaves
 from .emission import Emission
 from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
@@ -125,9 +125,15 @@ class Clockwork(Emission):
         end = Size.of(args["end"], len(self.lengths))
         count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
-            number = count.values[0] if isinstance(count, (Size, Varying)) else count
+            number = int(count.values[0] if isinstance(count, (Size, Varying)) else count)
+            if number == 2 * length.now - 1:
+                raise Misfit(
+                    f"`arange` gives 2 · {length.now} - 1 positions for {length.now} frames, one for each distance of two frames: attention "
+                    "with relative positions to all frames of the clip (bidirectional)",
+                    CAUSAL,
+                )
             raise Misfit(
-                f"arange gives {number} positions beside {length.now} frames of a stream",
+                f"`arange` gives {number} positions beside {length.now} frames of a stream",
                 "torch.arange(x.shape[time]) for the positions of x's frames",
             )
         first = self.number(start, "the first position")

@@ -218,7 +218,7 @@ class Emission(Enquiry):
 
     def reduced(self, stream: Stream, call: Call, what: str, poolable: bool = False) -> Stream:
         """Note that a stream was reduced over the clip here, in words, and whether `time_pooling` has another form of that."""
-        self._reductions[stream.slot] = Reduced(call.node.name, what, poolable)
+        self._reductions[stream.slot] = Reduced(call.node, what, poolable)
         return stream
 
     def window_note(self, call: Call, text: str) -> None:

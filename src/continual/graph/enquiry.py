@@ -35,12 +35,12 @@ class Reduced:
     """What was made of the whole clip.
 
     Attributes:
-        node: the name of the node that did it.
+        node: the operation that did it.
         what: in words.
         poolable: whether `time_pooling` knows another form of it.
     """
 
-    node: str
+    node: Fx
     what: str
     poolable: bool
 

@@ -12,6 +12,7 @@ from ..rows import Refusal
 from .call import Call, Misfit, Refused, hint, leaves
 from .capture import module_path, source_line
 from .clockwork import Clockwork
+from .layout import TIME, where
 from .program import Op
 from .stand_ins import stand_in
 from .values import Stream, Unknown, Value
@@ -89,26 +90,25 @@ class Refusing(Clockwork):
         return self.unique(self.name_of(Call(node, f"aten.{operation(node)}.default", {}, ())))
 
     def _results(self, node: Fx, values: list[Value], row: str) -> Value:
-        given = [v for v in values if isinstance(v, Stream)] + [
-            v.like for v in values if isinstance(v, Unknown) and v.like is not None
-        ]
+        given = [v for v in values if isinstance(v, Stream)]
+        before = [v.like for v in values if isinstance(v, Unknown) and v.like is not None]
         val, slot = node.meta.get("val"), self.slot()
         many = val if isinstance(val, (list, tuple)) else [val]
-        found = [self._result(node, given, slot, v) for v in many]
+        found = [self._result(node, given, before, slot, v) for v in many]
         made = next((v for v in found if isinstance(v, Stream)), None)
         if made is not None:
-            slots, wire = tuple(s.slot for s in given), max(made.wire, 0)
+            slots, wire = tuple(s.slot for s in (*given, *before)), max(made.wire, 0)
             self.instructions.append(Op(row, operation(node), source_line(node), "aten.alias.default", (), {}, slots, slot, wire))
         return found if isinstance(val, (list, tuple)) else found[0]
 
-    def _result(self, node: Fx, given: list[Stream], slot: int, val: Any) -> Value:
+    def _result(self, node: Fx, given: list[Stream], before: list[Stream], slot: int, val: Any) -> Value:
         """One result, as far as it can be guessed of its shape."""
-        like = next(iter(given), None)
+        like = max((*given, *before), key=lambda s: (where(s.dims, TIME) is not None, len(s.dims)), default=None)
         try:
             shape = tuple(hint(s) for s in val.shape) if isinstance(val, Tensor) else ()
         except Refused:
             shape = ()
-        guess = stand_in(self, operation(node), given, shape) if isinstance(val, Tensor) else None
+        guess = stand_in(self, operation(node), given, shape, before) if isinstance(val, Tensor) else None
         if guess is None or not guess.sure:
             self._guesses.add(node)
         if guess is None:

@@ -33,7 +33,9 @@ class StandIn:
         return self.change is None and self.dims == self.like.dims
 
 
-def stand_in(b: Enquiry, op: str, given: Sequence[Stream], shape: tuple[int, ...]) -> StandIn | None:
+def stand_in(
+    b: Enquiry, op: str, given: Sequence[Stream], shape: tuple[int, ...], before: Sequence[Stream] = ()
+) -> StandIn | None:
     """What an operation seems to give.
 
     Args:
@@ -41,11 +43,12 @@ def stand_in(b: Enquiry, op: str, given: Sequence[Stream], shape: tuple[int, ...
         op: the operation's name.
         given: the streams that it takes.
         shape: of its result for the example.
+        before: streams of which what it takes was made, in a way that is not known.
 
     Returns:
         The layout of the stream among those given that needs the least change; ``None`` where rows or time are not to be found.
     """
-    whole = [s for s in given if where(s.dims, TIME) is not None and where(s.dims, BATCH) is not None]
+    whole = [s for s in (*given, *before) if where(s.dims, TIME) is not None and where(s.dims, BATCH) is not None]
     streams = sorted(whole, key=lambda s: s.windows)  # frames before what was made of a whole clip
     for s in streams:
         if b.shape(s) == shape:
@@ -54,7 +57,7 @@ def stand_in(b: Enquiry, op: str, given: Sequence[Stream], shape: tuple[int, ...
         dims = regrouped(s.dims, shape, b.batches[0], b.length(s.wire).now)
         if dims is not None and where(dims, TIME) is not None and where(dims, BATCH) is not None:
             return StandIn(s, dims)
-    found = [g for s in streams for g in _matched(b, op, s, shape)]
+    found = [g for s in streams for g in _matched(b, op, s, shape) if g[1].change is None or s in given]
     return max(found, key=lambda g: g[0])[1] if found else None
 
 
@@ -67,9 +70,10 @@ def _matched(b: Enquiry, op: str, s: Stream, shape: tuple[int, ...]) -> Iterator
             continue
         change = None
         if sizes[at] != shape[at]:
-            if dims[at] != (TIME,) or op in SUMS or shape[at] < 2:
+            split = len(shape) > len(s.dims) and at + 1 < len(shape) and shape[at] * shape[at + 1] == frames
+            if op in SUMS or shape[at] < 2 or (len(shape) != len(s.dims) and not split):
                 continue
-            change = _change(frames, shape[at])
+            dims, change = (*dims[:at], (TIME,), *dims[at + 1 :]), _change(frames, shape[at])
         out = tuple(d if i in (at, rows) or own == n else fixed((n,))[0]
                     for i, (d, own, n) in enumerate(zip(dims, sizes, shape, strict=True)))  # fmt: skip
         yield sum(own == n for own, n in zip(sizes, shape, strict=True)), StandIn(s, out, change)

@@ -11,7 +11,7 @@ from ..program import Ref, Shape
 from ..values import Const, Stream, Value
 from .elementwise import explicit, lead
 from .padding import pad_time
-from .parts import whole, with_dim
+from .parts import merged, whole, with_dim
 
 
 @rule("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
@@ -86,7 +86,7 @@ def _around(b: Builder, call: Call, values: list[Value], dim: int) -> Stream:
                       "join them over channels")  # fmt: skip
     x: Stream = values[moving[0]]
     if x.dims[dim] != (TIME,):
-        raise Misfit("`cat` over time merged with another dimension", "do it before the dimensions are merged")
+        merged(b, call, x, dim, "puts constants before or behind")
     before, after = values[: moving[0]], values[moving[0] + 1 :]
     first, last = (sum(b.shape(v)[dim] for v in part) for part in (before, after))
     if all(v.fill == 0 for v in (*before, *after)):
