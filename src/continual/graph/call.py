@@ -75,7 +75,7 @@ class Call:
 Rule = Callable[["Builder", Call], Value]
 RULES: dict[str, Rule] = {}
 APART = {"aten.slice_scatter.default", "aten.select_scatter.default", "aten.copy.default"}  # what they write is no matter of time
-COMPARES = "makes a value for each pair of frames of the clip, as attention to all of them does"
+COMPARES = "compares all frames of the clip with each other"
 BANDED = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
 CAUSAL = (
     "is_causal=True, or a mask that is a causal band: it then looks at a window of the past. A model that was trained with attention to "

@@ -207,12 +207,12 @@ def _quiet() -> Iterator[None]:
 
 def source_line(node: Any) -> str:
     """The user's line of code that made a node: the innermost one that is not torch's own."""
-    found = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', node.meta.get("stack_trace") or "")
+    found = re.findall(r'File "([^"]+)", line (\d+), in .+(?:\n\s*(?!File ")(.+))?', node.meta.get("stack_trace") or "")
     mine = [f for f in found if f"{'torch'}/nn/" not in f[0]] or found
     if not mine:
         return ""
     file, line, code = mine[-1]
-    return f"{file.rpartition('/')[2]}:{line}  {code.strip()}"
+    return f"{file.rpartition('/')[2]}:{line}  {code.strip()}".rstrip()
 
 
 def module_path(node: Any) -> str:

@@ -128,7 +128,7 @@ class Clockwork(Emission):
             number = int(count.values[0] if isinstance(count, (Size, Varying)) else count)
             if number == 2 * length.now - 1:
                 raise Misfit(
-                    f"`arange` gives 2 · {length.now} - 1 positions for {length.now} frames, one for each distance of two frames: attention "
+                    f"`arange` gives 2 · {length.now} - 1 positions, one for each distance between two of {length.now} frames: attention "
                     "with relative positions to all frames of the clip (bidirectional)",
                     CAUSAL,
                 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy as copying
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import NotStreamable
+from ..errors import NotStreamable, ShapeMismatch
 from ..module import CoModule
-from ..rows import format_refusals
+from ..registry import chosen_in
+from ..rows import Refusal, format_refusals
 from . import rules  # noqa: F401 (they register themselves)
 from .account import rows_of
 from .builder import Builder
@@ -47,10 +51,36 @@ def graph_twin(
     builder, outputs = build(captured, module, time_pooling)
     if builder.refusals:
         raise refused(module, builder) from builder.unforeseen
-    net = assemble(builder, module, outputs)
+    builder.notes += [
+        f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is followed"
+        for path, (cls, co_class) in chosen_in(module).items()
+    ]
+    with plainly(module, "put together"):
+        net = assemble(builder, module, outputs)
     if check:
-        check_clip(net, module, captured, builder)
+        with plainly(module, "checked"):
+            check_clip(net, module, captured, builder)
     return net
+
+
+@contextlib.contextmanager
+def plainly(module: nn.Module, done: str) -> Iterator[None]:
+    """Errors that nobody expects here become refusals."""
+    name = type(module).__name__
+    try:
+        yield
+    except NotStreamable:
+        raise
+    except ShapeMismatch as error:  # of the twin, on a clip that the module takes
+        raise NotStreamable(
+            f"{name}: the streaming version refuses a clip of the example's length, or of another that the module takes: {error}. Remedy: "
+            "make lengths meet for every clip: pad, or cut by a fixed number of steps, where the module crops or pads to a length"
+        ) from error
+    except Exception as error:
+        raise NotStreamable(
+            f"{name}: its streaming version can't be {done}, although every operation of it is known. Report it with this message: it is "
+            "a gap of the library"
+        ) from error
 
 
 def build(captured: Captured, module: nn.Module, time_pooling: str | None) -> tuple[Builder, list[Stream]]:
@@ -69,8 +99,17 @@ def refused(module: nn.Module, builder: Builder) -> NotStreamable:
     entries = {s.slot: int(s.name) for s in builder.sources if s.kind == "input"}
     known = [i for i in builder.instructions if isinstance(i, (Op, Layer, Meet, Positions))]
     rows, _ = rows_of(known, entries, builder.wires.timing)
-    refusals = tuple(builder.refusals)
+    refusals = tuple(_with_registered(r, module) for r in builder.refusals)
     return NotStreamable(format_refusals(type(module).__name__, refusals), refusals, rows)
+
+
+def _with_registered(refusal: Refusal, module: nn.Module) -> Refusal:
+    """A refusal with one more remedy, where it lies in a module for which users have registered a streaming class."""
+    for path, (cls, co_class) in chosen_in(module).items():
+        if not path or refusal.path == path or refusal.path.startswith(f"{path}."):
+            more = f"co.continual(module) without a clip, which takes {co_class} for {cls} (and knows the classes of all other modules)"
+            return replace(refusal, remedy=f"{refusal.remedy}; or {more}")
+    return refusal
 
 
 def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> GraphModule:

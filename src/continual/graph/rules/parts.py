@@ -30,7 +30,10 @@ def merged(b: Builder, call: Call, x: Stream, dim: int, what: str) -> None:
     frames = b.length(x.wire).now
     if any(d == (frames,) for i, d in enumerate(x.dims) if i != dim):  # by a view, which shifts one row against the other
         raise Misfit(f"`{call.op}` {what} values of all pairs of {frames} frames, {PAIRS}", CAUSAL)
-    raise Misfit(f"`{call.op}` {what} time merged with other dimensions: {b.described(x)}", "do it before they are merged")
+    raise Misfit(
+        f"`{call.op}` {what} time merged with another dimension, in a tensor of {b.described(x)}",
+        "do it before the dimensions are merged",
+    )
 
 
 def alone(b: Builder, call: Call, x: Stream, dim: int, what: str) -> bool:

@@ -171,6 +171,7 @@ KINDS = {
     "aten.count_nonzero.dim_IntList": "count", "aten.quantile.scalar": "quantile", "aten.nanquantile.scalar": "quantile",
     "aten.count_nonzero.default": "count",
 }  # fmt: skip
+LIMITS = ("amax", "amin", "max", "min")
 IN_TURN = ("mean", "sum", "amax", "amin")  # one dimension after the other gives the same as all at once
 
 
@@ -180,7 +181,7 @@ def reduce(b: Builder, call: Call) -> Stream:
     x: Stream = call["self"]
     dims, keep, what = chosen_dims(call, len(x.dims)), bool(call.get("keepdim", False)), KINDS[call.name]
     if any(BATCH in x.dims[d] for d in dims):
-        return _of_rows(call)
+        return _of_rows(call, tuple(x.dims[d] for d in dims))
     if not any(TIME in x.dims[d] for d in dims):
         return local_reduction(b, call, x, dims, keep)
     return with_time(b, call, x, dims, keep, what)
@@ -214,7 +215,14 @@ def with_time(b: Builder, call: Call, x: Stream, dims: list[int], keep: bool, wh
     return y
 
 
-def _of_rows(call: Call) -> Stream:
+def _of_rows(call: Call, over: Dims) -> Stream:
+    """Refuse a reduction over rows, and perhaps over the whole clip too."""
+    if any(TIME in d for d in over):
+        bound = "; a fixed bound where it limits a range (top_db=None in audio front ends)" if call.op in LIMITS else ""
+        raise Refused(
+            f"`{call.op}` is taken over the whole clip and over the rows of the batch, which are streams of their own",
+            f"dim=… without the batch's, at the end of the network{bound}",
+        )
     raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
 
 
@@ -223,7 +231,7 @@ def _of_rows(call: Call) -> Stream:
       "aten.std_mean.default", "aten.var_mean.default")  # fmt: skip
 def of_everything(b: Builder, call: Call) -> Stream:
     """Reductions over all that there is."""
-    return _of_rows(call)
+    return _of_rows(call, call["self"].dims)
 
 
 @rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.nanmedian.dim", "aten.mode.default", "aten.kthvalue.default",
@@ -233,7 +241,7 @@ def several(b: Builder, call: Call) -> list[Value]:
     x: Stream = call["self"]
     dims, keep = chosen_dims(call, len(x.dims)), bool(call.get("keepdim", False))
     if any(BATCH in x.dims[d] for d in dims):
-        return [_of_rows(call)]
+        return [_of_rows(call, tuple(x.dims[d] for d in dims))]
     if any(TIME in x.dims[d] for d in dims):
         used = {user.args[1] for user in call.node.users if user.users}
         what = ["amax" if call.op == "max" and pick == 0 else call.op for pick in (0, 1)]
