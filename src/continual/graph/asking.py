@@ -117,12 +117,26 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
         asked = _asked(module, inputs, place)
         where = f"{name}.{asked.path}" if asked is not None and asked.path else name
         return f"{where}: {_asks(asked, times, user)}"
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    said = "it fails in torch.export itself" if isinstance(error, INTERNAL) else f"{type(error).__name__}: {first}"
+    if "fake tensor in the exported program constant" in text:
+        return (
+            f"{name}: forward writes through the `.data` of a parameter, or keeps a tensor of the call outside of it, which torch.export "
+            "can't follow. Remedy: take that out of forward; a bound on a parameter (`p.data.clamp_`) belongs in the training loop"
+        )
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except Exception as own:
+        return f"{name}: module(clip) raises {type(own).__name__}: {_first(own)}. Remedy: a clip, and time_dim, with which the module runs"
+    said = "it fails in torch.export itself" if isinstance(error, INTERNAL) else f"{type(error).__name__}: {_first(error)}"
     return (
         f"{name}: torch.export can't follow it{user}: {said}. Remedies: see that module(clip) runs; rewrite what "
         "the message names; or convert its parts by co.continual and join them in co.Sequential"
     )
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _asked(module: nn.Module, inputs: Sequence[Tensor], place: str) -> Asked | None:

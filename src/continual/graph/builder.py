@@ -32,7 +32,8 @@ from .enquiry import Reduced
 from .layout import BATCH, TIME, fixed, where
 from .mutation import Mutations
 from .program import Home, Shape, resolve
-from .refusing import Refusing
+from .refusing import Refusing, operation
+from .stand_ins import SUMS
 from .values import STILL, Clocked, Const, Fragment, Scores, Size, Stream, Unknown, Value, Varying
 
 NUMBER = ("_local_scalar_dense", "item")
@@ -248,6 +249,7 @@ class Builder(Refusing):
     def _met(self, call: Call, makers: list[Reduced]) -> None:
         """Refuse what was made of the whole clip where it meets the clip's frames: each for itself, where it was made."""
         again = f"meets the clip's frames again, in `{call.op}`: a stream has not seen all of them"
+        makers = [r for r in makers if not (operation(r.node) in SUMS and self._behind(r.node))]
         self.middle_found.update(r.node.name for r in makers if r.poolable)
         found = [Refused(f"{r.what} of the whole clip {again}", POOLING if r.poolable else WINDOWS, r.node) for r in makers]
         for refused in found[1:]:

@@ -73,8 +73,8 @@ def plainly(module: nn.Module, done: str) -> Iterator[None]:
         raise
     except ShapeMismatch as error:  # of the twin, on a clip that the module takes
         raise NotStreamable(
-            f"{name}: the streaming version refuses a clip of the example's length, or of another that the module takes: {error}. Remedy: "
-            "make lengths meet for every clip: pad, or cut by a fixed number of steps, where the module crops or pads to a length"
+            f"{name}: the streaming version refuses a clip that the module takes: {error}. Remedies: an example whose length the network's "
+            "strides divide; or branches that are as long as each other for every clip (the module crops or pads one to the other's length)"
         ) from error
     except Exception as error:
         raise NotStreamable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from .program import Op
 from .stand_ins import stand_in
 from .values import Stream, Unknown, Value
 
+SPECTRUM = "fft"
 REPORT = "write it with other operations, or report it with this message: it is a gap of the library"
 
 
@@ -39,7 +41,7 @@ class Refusing(Clockwork):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._guesses: set[Fx] = set()  # nodes whose layout is a guess, or is computed of one
-        self._causes: set[Fx] = set()
+        self._causes: set[Any] = set()  # nodes, and what is said of them: a loop says one thing many times, with other numbers
         self.unforeseen: Exception | None = None  # the first error that no rule expects
 
     def settle(self, node: Fx, error: Exception) -> Value:
@@ -53,9 +55,10 @@ class Refusing(Clockwork):
     def note_refusal(self, node: Fx, refused: Refused, op: str = "") -> str:
         """Note a refusal, unless its cause is noted already or it follows from a guess. The path of its row, or ``""``."""
         at = refused.at or node
-        if at in self._causes or (isinstance(refused, Misfit) and self._behind(node)):
+        said = module_path(at), operation(at), source_line(at), re.sub(r"\d+", "", refused.reason)
+        if at in self._causes or said in self._causes or (isinstance(refused, Misfit) and self._behind(node)):
             return ""
-        self._causes.add(at)
+        self._causes |= {at, said}
         row = self._row(at)
         self.refusals.append(
             Refusal(module_path(at), op or operation(at), source_line(at), refused.reason, refused.remedy, row=row)
@@ -91,27 +94,32 @@ class Refusing(Clockwork):
 
     def _results(self, node: Fx, values: list[Value], row: str) -> Value:
         given = [v for v in values if isinstance(v, Stream)]
-        before = [v.like for v in values if isinstance(v, Unknown) and v.like is not None]
+        unknown = [v for v in values if isinstance(v, Unknown)]
+        before = [v.like for v in unknown if v.like is not None]
+        until = next((v.until for v in unknown if not operation(node).startswith(v.until)), "")
+        if not until and not unknown and operation(node).startswith(SPECTRUM):
+            until = SPECTRUM
         val, slot = node.meta.get("val"), self.slot()
         many = val if isinstance(val, (list, tuple)) else [val]
-        found = [self._result(node, given, before, slot, v) for v in many]
+        found = [self._result(node, (given, before), until, slot, v) for v in many]
         made = next((v for v in found if isinstance(v, Stream)), None)
         if made is not None:
             slots, wire = tuple(s.slot for s in (*given, *before)), max(made.wire, 0)
             self.instructions.append(Op(row, operation(node), source_line(node), "aten.alias.default", (), {}, slots, slot, wire))
         return found if isinstance(val, (list, tuple)) else found[0]
 
-    def _result(self, node: Fx, given: list[Stream], before: list[Stream], slot: int, val: Any) -> Value:
+    def _result(self, node: Fx, streams: tuple[list[Stream], list[Stream]], until: str, slot: int, val: Any) -> Value:
         """One result, as far as it can be guessed of its shape."""
+        given, before = streams
         like = max((*given, *before), key=lambda s: (where(s.dims, TIME) is not None, len(s.dims)), default=None)
         try:
             shape = tuple(hint(s) for s in val.shape) if isinstance(val, Tensor) else ()
         except Refused:
             shape = ()
-        guess = stand_in(self, operation(node), given, shape, before) if isinstance(val, Tensor) else None
+        guess = stand_in(self, operation(node), given, shape, before) if isinstance(val, Tensor) and not until else None
         if guess is None or not guess.sure:
             self._guesses.add(node)
         if guess is None:
-            return Unknown(shape, like)
+            return Unknown(shape, like, until)
         wire = guess.like.wire if guess.change is None else self.wires.then(guess.like.wire, guess.change)
         return Stream(slot, guess.dims, wire, val.dtype, guess.like.windows)

@@ -49,6 +49,8 @@ def stand_in(
         The layout of the stream among those given that needs the least change; ``None`` where rows or time are not to be found.
     """
     whole = [s for s in (*given, *before) if where(s.dims, TIME) is not None and where(s.dims, BATCH) is not None]
+    if any(_pairs(b.shape(s), where(s.dims, TIME) or 0, shape) for s in whole):
+        return None  # a value for each pair of frames
     streams = sorted(whole, key=lambda s: s.windows)  # frames before what was made of a whole clip
     for s in streams:
         if b.shape(s) == shape:
@@ -59,6 +61,11 @@ def stand_in(
             return StandIn(s, dims)
     found = [g for s in streams for g in _matched(b, op, s, shape) if g[1].change is None or s in given]
     return max(found, key=lambda g: g[0])[1] if found else None
+
+
+def _pairs(sizes: tuple[int, ...], time: int, shape: tuple[int, ...]) -> bool:
+    """Whether the size of time is in a shape once more."""
+    return sizes[time] > 2 and shape.count(sizes[time]) > sizes.count(sizes[time])
 
 
 def _matched(b: Enquiry, op: str, s: Stream, shape: tuple[int, ...]) -> Iterator[tuple[int, StandIn]]:

@@ -150,10 +150,12 @@ class Unknown:
     Attributes:
         shape: for the example.
         like: the stream that it was made of: what is made of it may have its layout again.
+        until: how the names of operations begin behind which it may: a spectrum of the clip has no time before it is turned back.
     """
 
     shape: tuple[int, ...]
     like: Stream | None = None
+    until: str = ""
 
 
 def computed(fn: Callable[..., Any], *args: Any) -> Any:
