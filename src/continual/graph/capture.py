@@ -157,7 +157,7 @@ def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return tuple(shapes)
     first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*shapes[:first], tuple(shapes[first:]))
+    return (*shapes[:first], *((tuple(shapes[first:]),) if len(shapes) > first else ()))
 
 
 def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -60,7 +60,8 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
-    if not cut.steady and b.length_is_fixed(call, dim):  # the export knows one length alone: a cut from its end, then
+    one = last.now - first.now == 1 and cut.now > 1  # of a clip: nobody cuts all but one frame off its end
+    if not cut.steady and b.length_is_fixed(call, dim) and not one:  # the export knows one length alone: a cut from its end, then
         cut = Size.of(cut.now, len(length.values))
         if cut.now:
             b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
