@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,7 +102,12 @@ class Enquiry:
         if isinstance(value, Const):
             return str(self.shape(value))
         of = {BATCH: f"{self.batches[0]} rows", TIME: f"{self.length(value.wire).now} {'windows' if value.windows else 'frames'}"}
-        return f"({', '.join(' × '.join(of.get(f, str(f)) for f in d) or '1' for d in value.dims)})"  # type: ignore[arg-type]
+        shown = []
+        for dim in value.dims:
+            size = math.prod(f for f in dim if isinstance(f, int))
+            names = [of[str(f)] for f in dim if not isinstance(f, int)]
+            shown.append(" × ".join(names + [str(size)] * (size > 1 or not names)))
+        return f"({', '.join(shown)})"
 
     def rank(self, value: Stream | Const | Unknown) -> int:
         """The number of dimensions."""

@@ -54,7 +54,7 @@ def unmerged(b: Builder, call: Call, x: Stream, dim: int) -> tuple[Stream, list[
     return x, list(range(dim, dim + len(pieces)))
 
 
-def of_rows(call: Call, x: Stream) -> None:
+def needs_rows(call: Call, x: Stream) -> None:
     """Refuse what is made of positions alone, all of which a clip has and a stream has not."""
     if where(x.dims, BATCH) is None:
         raise Refused(
@@ -64,7 +64,7 @@ def of_rows(call: Call, x: Stream) -> None:
 
 def at_frame(b: Builder, call: Call, x: Stream, dim: int, index: int, keep: bool) -> Stream:
     """One frame of a window of the clip's length."""
-    of_rows(call, x)
+    needs_rows(call, x)
     size = b.length(x.wire).now
     out = in_rows(x.dims, dim)
     if size > 1:
@@ -104,7 +104,7 @@ def over_clip(
         pick: which of its results is meant, if it gives several.
         others: dimensions over which it goes at the same time; they are left with a size of 1.
     """
-    of_rows(call, x)
+    needs_rows(call, x)
     size, out = b.length(x.wire).now, in_rows(x.dims, dim)
     middle = call.node.name in b.middle
     if middle and b.time_pooling == "frame":
@@ -231,6 +231,7 @@ def _of_rows(call: Call, over: Dims) -> Stream:
       "aten.std_mean.default", "aten.var_mean.default")  # fmt: skip
 def of_everything(b: Builder, call: Call) -> Stream:
     """Reductions over all that there is."""
+    needs_rows(call, call["self"])
     return _of_rows(call, call["self"].dims)
 
 
