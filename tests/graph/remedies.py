@@ -15,9 +15,14 @@ FREEZE = "co.calibrate("
 
 def options_in(text: str) -> list[dict[str, Any]]:
     """What to give to `co.continual` as a remedy says: the options of one call together, others one by one."""
-    calls = [dict(OPTION.findall(inner)) for inner in IN_CALL.findall(text)]
-    alone = [dict([found]) for found in OPTION.findall(IN_CALL.sub("", text))]
-    return [{name: _value(value) for name, value in found.items()} for found in calls + alone if found]
+    alone = [{name: _value(value)} for name, value in OPTION.findall(IN_CALL.sub("", text))]
+    return in_calls(text) + alone
+
+
+def in_calls(text: str) -> list[dict[str, Any]]:
+    """The options of every call of `co.continual` that a text writes down."""
+    calls = [OPTION.findall(inner) for inner in IN_CALL.findall(text)]
+    return [{name: _value(value) for name, value in found} for found in calls if found]
 
 
 def _value(text: str) -> Any:
