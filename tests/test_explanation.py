@@ -66,6 +66,14 @@ def test_refusals_say_where_why_and_what_to_do():
     assert format_refusals("", (FLIP,)).startswith("the module can't be streamed exactly:\n  1. flip")
 
 
+def test_layers_that_are_refused_for_one_reason_are_told_once():
+    layers = [Refusal(f"layers.{i}.norm", NORM.op, NORM.source, NORM.reason, NORM.remedy, f"row {i}") for i in range(4)]
+    lines = format_refusals("Net", (*layers, FLIP, *layers[:1])).splitlines()
+    assert lines[0] == "Net can't be streamed exactly, for 2 reasons:"
+    assert lines[1] == "  1. 4 modules, layers.0.norm, layers.1.norm … layers.3.norm (GroupNorm(2, 4))"
+    assert "  1. 2 modules, layers.0.norm, layers.1.norm (GroupNorm(2, 4))" in format_refusals("Net", layers[:2])
+
+
 def test_a_refused_module_shows_what_was_followed_and_every_refusal():
     refused = Explanation("Net", (CONV, row("norm", "GroupNorm(2, 4)", (0,))), (), refusals=(NORM, FLIP))
     text = str(refused)

@@ -129,6 +129,11 @@ def _is_norm(module: nn.Module) -> bool:
     return base is not None and type(module).forward is base.forward and not getattr(module, "track_running_stats", False)
 
 
+def freezable(module: nn.Module) -> bool:
+    """Whether :func:`calibrate` can replace a norm, if it takes its statistics over the clip."""
+    return _is_norm(module) and not (isinstance(module, nn.LayerNorm) and module.elementwise_affine)
+
+
 def _with_children(net: nn.Module, new: dict[nn.Module, Any]) -> nn.Module:
     """A network with modules replaced, wherever they are used."""
     for module in net.modules():

@@ -25,6 +25,7 @@ _classes: dict[type[nn.Module], type[CoModule]] = {}
 _windows: dict[type[nn.Module], type[CoModule]] = {}
 _builders: dict[type[nn.Module], Builder] = {}
 _reasons: dict[type[nn.Module], str] = {}
+_chosen: dict[type[nn.Module], type[CoModule]] = {}  # by users
 
 
 def register(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
@@ -51,6 +52,7 @@ def register(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
     if not (isinstance(co_class, type) and issubclass(co_class, CoModule)):
         raise TypeError(f"register(TorchClass, CoClass): {co_class!r} is no CoModule class")
     _builders[torch_class] = lambda module, memo, path: co_class.build_from(module)
+    _chosen[torch_class] = co_class
 
 
 def register_twin(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
@@ -187,6 +189,12 @@ def to_continual(module: nn.Module, memo: dict[int, Any] | None = None, path: st
         done[id(module)] = (module, _convert(module, memo, path))
     made: CoModule = done[id(module)][1]
     return made
+
+
+def chosen_in(module: nn.Module) -> dict[str, tuple[str, str]]:
+    """The modules in it whose classes users have registered: by path, the names of their classes and of the streaming ones."""
+    parts = ((path, type(part), _lookup(_chosen, type(part))) for path, part in module.named_modules())
+    return {path: (cls.__name__, co_class.__name__) for path, cls, co_class in parts if co_class is not None}
 
 
 def option(memo: dict[int, Any], name: str, default: Any = None) -> Any:

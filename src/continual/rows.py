@@ -143,7 +143,7 @@ class Graph:
 
 
 def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
-    """All refusals of a module, numbered: where, the source line, why, and what to do. What a loop repeats is told once.
+    """All refusals of a module, numbered: where, the source line, why, and what to do. What loops and layers repeat is told once.
 
     Args:
         name: what is refused; ``""`` for "the module".
@@ -158,7 +158,10 @@ def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
              it sees the whole clip.
              Remedy: BatchNorm.
     """
-    refusals = list(dict.fromkeys(replace(refusal, row="") for refusal in refusals))
+    alike: dict[Refusal, list[str]] = {}
+    for refusal in dict.fromkeys(replace(refusal, row="") for refusal in refusals):
+        alike.setdefault(replace(refusal, path=""), []).append(refusal.path)
+    refusals = [replace(refusal, path=_together(paths)) for refusal, paths in alike.items()]
     places = f", for {len(refusals)} reasons" if len(refusals) > 1 else ""
     lines = [f"{name or 'the module'} can't be streamed exactly{places}:"]
     for number, refusal in enumerate(refusals, 1):
@@ -168,6 +171,15 @@ def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
         first, *rest = (line for part in shown for line in part.splitlines())
         lines += [head + first, *(" " * len(head) + line for line in rest)]
     return "\n".join(lines)
+
+
+def _together(paths: Sequence[str]) -> str:
+    """Modules that are refused for one reason."""
+    return (
+        paths[0]
+        if len(paths) == 1
+        else f"{len(paths)} modules, {', '.join(paths[:2])}{' … ' + paths[-1] if len(paths) > 2 else ''}"
+    )
 
 
 def where(refusal: Refusal) -> str:

@@ -267,7 +267,7 @@ REFUSED: dict[str, Refused] = {
         RowNorm, r"(?i)batch|rows|statistics", "self.norm(x)", "middle.fault.norm", r"(?i)track_running_stats"
     ),
     "sum of what is to come": Refused(BackwardSum, WHOLE, "x.sum(2, keepdim=True)"),
-    "linear over time": Refused(TimeMixing, r"(?i)time|frames", "x + self.mix(x)"),
+    "linear over time": Refused(TimeMixing, r"(?i)time|frames", "x + self.mix(x)", "middle.fault.mix"),
     "a weight for every frame": Refused(EveryFrameItsOwn, r"(?i)frames|length", "x * self.scale"),
     "reshape that mixes time and channels": Refused(
         Unfolded, r"(?i)time|mixes", "x.reshape(b, t, c)", remedy=r"(?i)permute|transpose"

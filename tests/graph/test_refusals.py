@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.graph import remedies
 from tests.graph.cases import noise, seeded
 from tests.graph.refused import CHANNELS, REFUSED, Refused, ThreeFaults
 
@@ -37,6 +38,18 @@ def test_it_says_where_why_and_what_to_do(fault: Refused):
     assert re.search(fault.reason, message)
     assert "Remed" in message
     assert re.search(fault.remedy, message.partition("Remed")[2])
+
+
+@every_fault
+def test_no_remedy_is_refused_in_turn(fault: Refused):
+    module = fault.module
+    with pytest.raises(co.NotStreamable) as caught:
+        co.continual(module, fault.clip, **fault.options)
+    remedies.check(
+        caught.value,
+        lambda **options: co.continual(module, fault.clip, **fault.options | options),
+        lambda: co.continual(co.calibrate(module, [fault.clip]), fault.clip, **fault.options),
+    )
 
 
 @every_fault

@@ -56,7 +56,7 @@ ROWS = [
 ]  # fmt: skip
 
 CLIP = "of which a stream has seen a part|which a stream has not seen|has seen"
-REMEDY = "co.calibrate.*CumulativeGroupNorm.*BatchNorm"
+REMEDY = "co.calibrate.*BatchNorm"
 REFUSED = [
     no("group norm", lambda: nn.GroupNorm(2, 4), CLIP, REMEDY, shape=VIDEO, op="group_norm"),
     no("group norm of one group", lambda: nn.GroupNorm(1, 3), CLIP, REMEDY),
@@ -68,9 +68,9 @@ REFUSED = [
         "channels are time|mixes|rows",
        "channels in dim 1|batch", shape=(2, 9, 4), time=1),
     no("layer norm over time", lambda: nn.LayerNorm(13, elementwise_affine=False), "normalises over time", REMEDY),
-    no("layer norm over channels and time", lambda: nn.LayerNorm((3, 13)), "normalises over time", REMEDY),
+    no("layer norm over channels and time", lambda: nn.LayerNorm((3, 13)), "normalises over time", "^norms over channels.*BatchNorm"),
     no("x - mean over time", lambda x: x - x.mean(2, keepdim=True), "whole clip meets the clip's frames", "time_pooling"),
-    no("normalize over time", lambda x: F.normalize(x, dim=2), "whole clip", "time_pooling|over channels"),
+    no("normalize over time", lambda x: F.normalize(x, dim=2), "whole clip", "over the last n frames|over channels"),
     no("cosine similarity over time", lambda x: F.cosine_similarity(x, x.flip(1), dim=2), "over time", "over channels|window"),
 ]  # fmt: skip
 

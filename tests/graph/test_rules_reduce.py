@@ -94,17 +94,17 @@ RUNNING = [
 ]  # fmt: skip
 
 REFUSED = [
-    no("mean of everything", lambda x: x.mean().expand(2, 3), "mixes the rows", "stream of its own"),
+    no("mean of everything", lambda x: x.mean().expand(2, 3), "whole clip and over the rows", "without the batch's"),
     no("mean of rows", lambda x: x - x.mean(0, keepdim=True), "mixes the rows", "without the batch's"),
-    no("maximum of everything", lambda x: x / x.max(), "mixes the rows", "stream of its own"),
+    no("maximum of everything", lambda x: x / x.max(), "whole clip and over the rows", "without the batch's.*fixed bound"),
     no("standardised over the clip", lambda x: (x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True),
         "whole clip meets the clip's frames",
        'time_pooling="window"'),
     no("squeeze and excitation", lambda x: x * torch.sigmoid(x.mean(2, keepdim=True)), "whole clip meets the clip's frames",
-        "time_pooling", op="mul"),
+        "time_pooling", op="mean"),
     no("attention pooling", lambda x: (x.softmax(2) * x).sum(2), "softmax over time sees the whole clip", "channels|causal"),
     no("running maximum's place", lambda x: x.cummax(2).indices * 1.0, "positions in the clip", "its values"),
-    no("sum of row norms", lambda x: x.norm() * x, "mixes the rows", "stream of its own"),
+    no("sum of row norms", lambda x: x.norm() * x, "whole clip and over the rows", "without the batch's"),
     no("a product of merged time", lambda x: x.flatten(2).prod(2), "merged with another dimension", "before", shape=(2, 3, 6, 4)),
     no("histogram", lambda x: torch.histc(x.sum((1, 2)), 4) + 0 * x[:, 0, :4], "rule|rows|takes", "", shape=(2, 3, 13)),
 ]  # fmt: skip

@@ -118,14 +118,14 @@ JOINS = [
 ]  # fmt: skip
 
 REFUSED = [
-    no("the first frames alone, used", lambda x: x[:, :, :4] * 2, "takes frames 0 … 3 of the clip alone", "a cut from the end"),
+    no("the first frames alone, used", lambda x: x[:, :, :4] * 2, "takes the first 4 frames of the clip alone", "zeros before"),
     no("the last three frames", lambda x: x[:, :, -3:], "takes the last 3 frames", "the last one alone.*window", op="slice"),
     no("the last frames, more than there are", lambda x: x[:, :, -1000:] * 2, "takes the last 1000 frames", "window"),
     no("even frames and odd frames", lambda x: x[:, :, ::2][:, :, : x.shape[2] // 2] * 1 + x[:, :, 1::2],
         "what is left when the clip's length",
        "pad the clip", shape=(2, 3, 12)),
     no("split in time", lambda x: x.chunk(2, 2)[0], "splits the clip in time", "windows", shape=(2, 3, 12)),
-    no("unbound frames", lambda x: torch.stack([f.exp() for f in x.unbind(2)], 2), "splits the clip in time", "work on all frames"),
+    no("unbound frames", lambda x: torch.stack([f.exp() for f in x.unbind(2)], 2), "one by one, in a loop", "on all frames"),
     no("frames one behind the other", lambda x: torch.cat((x, x * 2), 2), "one stream behind the other in time", "over channels"),
     no("mirrored by hand", lambda x: torch.cat((x.flip(2), x), 2), "flips the clip|behind the other", "", shape=(2, 3, 13)),
     no("rows joined", lambda x: torch.cat((x, x), 0), "rows", "reshape|batch"),

@@ -247,7 +247,7 @@ class Counter(nn.Module):
 REFUSED = [
     no("windows of a tensor that is used", used_base, "written into through a view made by `unfold`", "slices"),
     no("one frame", one_frame, "writes single frames", "torch.cat over time.*where"),
-    no("the first frames", first_frames, "frames .* of the clip alone|part of another stream", "torch.cat|cut"),
+    no("the first frames", first_frames, "frames of the clip alone|part of another stream", "torch.cat|zeros"),
     no("every other frame", every_other, "every other frame", "where|transposed"),
     no("a buffer of its own", Counter, "changes its own|state|rows of the batch", "stream has its own|batch"),
 ]  # fmt: skip

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 import continual as co
+from continual.state import Node
+from continual.timing import Window
 from tests.contract import assert_identical
 from tests.program.small import compiled, made
 
@@ -102,3 +108,25 @@ def test_hooks_are_refused():
         compiled(net, clip)
     handle.remove()
     compiled(net, clip)
+
+
+class Negative(co.CoModule):
+    """A layer of a user, without a kernel."""
+
+    timing = Window()
+
+    def open(self, frame: Any, opening: Any) -> Node:
+        return Node(opening, "negative", frame)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -x
+
+
+def test_a_class_without_a_kernel_is_named_with_its_path_and_what_there_is():
+    net = co.Sequential(co.Conv1d(2, 2, 3), co.Sequential(nn.ReLU(), Negative())).eval()
+    with pytest.raises(co.NotStreamable, match=r"co.compile: 1\.1 \(Negative\).*no kernel for the class Negative") as caught:
+        co.compile(net, torch.zeros(1, 2), backend="eager")
+    named = re.findall(r"continual\.program\.[\w.]+", str(caught.value))
+    assert len(named) == 2
+    for name in named:  # what it names exists
+        pkgutil.resolve_name(name.rstrip("."))

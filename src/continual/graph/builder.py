@@ -19,20 +19,32 @@ from .call import (
     RANDOM,
     RULES,
     Call,
+    Misfit,
+    NoRule,
     Refused,
     Rule,
     Source,
     exchanged,
-    hint,
     leaves,
 )
-from .capture import module_path, source_line
-from .clockwork import Clockwork
 from .decomposition import paired, taken_apart
+from .enquiry import Reduced
 from .layout import BATCH, TIME, fixed, where
 from .mutation import Mutations
-from .program import Home, Op, Shape, resolve
+from .program import Home, Shape, resolve
+from .refusing import Refusing, operation
+from .stand_ins import SUMS
 from .values import STILL, Clocked, Const, Fragment, Scores, Size, Stream, Unknown, Value, Varying
+
+NUMBER = ("_local_scalar_dense", "item")
+POOLING = (
+    'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" for each frame alone; '
+    "the twin is then another function than the module"
+)
+WINDOWS = (
+    "the same over the last n frames, F.pad(x, (n - 1, 0)).unfold(time, n, 1) and then over its last dimension; this changes what the "
+    "module computes on clips too"
+)
 
 
 def rule_of(name: str) -> Rule | None:
@@ -43,6 +55,13 @@ def rule_of(name: str) -> Rule | None:
     return found
 
 
+def caused(value: Value, node: Fx) -> Value:
+    """A value that says of what can't be streamed where it comes from."""
+    if isinstance(value, list):
+        return [caused(v, node) for v in value]
+    return replace(value, at=node) if isinstance(value, Fragment) and value.at is None else value
+
+
 def settled(value: Value) -> Value:
     """A number beside windows of the clip: they are as long as the example, so it is that of the example."""
     if isinstance(value, (list, tuple)):
@@ -50,7 +69,7 @@ def settled(value: Value) -> Value:
     return value.values[0] if isinstance(value, (Size, Varying)) else value
 
 
-class Builder(Clockwork):
+class Builder(Refusing):
     """Builds the program of an exported module."""
 
     def __post_init__(self) -> None:
@@ -99,6 +118,8 @@ class Builder(Clockwork):
             name = signature.inputs_to_buffers[node.name]
             self.sources.append(Source(slot, "buffer", name))
             return self._held(slot, self.module.get_buffer(name))
+        if node.name not in signature.inputs_to_lifted_tensor_constants:  # an object that is no tensor, such as a generator
+            return node.meta.get("val")
         name = signature.inputs_to_lifted_tensor_constants[node.name]
         self.tensors[name] = program.constants[name].detach()
         self.sources.append(Source(slot, "constant", name))
@@ -109,60 +130,31 @@ class Builder(Clockwork):
 
     def evaluate(self, node: Fx) -> Value:
         """The value of an operation; a refusal is noted, and the walk goes on with what can be guessed of it."""
+        self.follows(node)
         try:
-            return self.mutations.evaluate(node)
-        except Refused as refused:
-            return self._refuse(node, refused.reason, refused.remedy)
-        except Exception as error:  # a rule that meets what it was not made for
-            what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            return self._refuse(node, f"its streaming rule can't take it as it is used here ({what})",
-                                "write it in another way, and report it: this is a gap of the conversion")  # fmt: skip
-
-    def _refuse(self, node: Fx, reason: str, remedy: str) -> Value:
-        """Note a refusal, and give a stand-in for the result, so that what comes after it is looked at too."""
-        name = str(node.target).split(".")[1] if "." in str(node.target) else getattr(node.target, "__name__", str(node.target))
-        call = Call(node, f"aten.{name.strip('_')}.default", {}, ())
-        path = self.unique(self.name_of(call))
-        self.refusals.append(Refusal(module_path(node), name.strip("_"), source_line(node), reason, remedy, row=path))
-        val = node.meta.get("val")
-        given = [v for v in leaves([self.values.get(a) for a in node.all_input_nodes]) if isinstance(v, Stream)]
-        slot = self.slot()
-        if given:
-            slots = tuple(s.slot for s in given)
-            self.instructions.append(
-                Op(path, name.strip("_"), source_line(node), "aten.alias.default", (), {}, slots, slot, max(given[0].wire, 0))
-            )
-        if isinstance(val, (list, tuple)):
-            return [self._stand_in(given, slot, v) for v in val]
-        return self._stand_in(given, slot, val)
-
-    def _stand_in(self, given: list[Stream], slot: int, val: Any) -> Value:
-        """What a refused operation gives, as far as it can be guessed of its shape."""
-        try:
-            shape = tuple(hint(s) for s in val.shape) if isinstance(val, Tensor) else ()
-        except Refused:
-            shape = ()
-        if not given or not isinstance(val, Tensor) or len(shape) != self.rank(given[0]):
-            return Unknown(shape)
-        first = given[0]
-        dims = tuple(d if s == t else fixed((t,))[0] for d, s, t in zip(first.dims, self.shape(first), shape, strict=True))
-        whole = where(dims, TIME) is not None and where(dims, BATCH) is not None
-        return Stream(slot, dims, first.wire, val.dtype, first.windows) if whole else Unknown(shape)
+            return caused(self.mutations.evaluate(node), node)
+        except Exception as error:  # a refusal, or a rule that meets what it was not made for
+            return self.settle(node, error)
 
     def apply_named(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on values, by its name."""
         values, op = leaves(list(args.values())), name.split(".")[1]
         if op in RANDOM:
-            raise Refused(f"`{op}` draws random numbers", "leave it out in eval mode")
+            raise Refused(f"`{op}` draws random numbers", "leave it out in eval mode; what is drawn once belongs in a buffer")
         if any(isinstance(v, Unknown) for v in values):
-            return self._unknown(node)
+            return self.guessed(node, name, values)
         fragment = next((v for v in values if isinstance(v, Fragment)), None)
         if fragment is not None:
             return self._like_fragment(node, name, fragment)
         if any(isinstance(v, Scores) for v in values):
             return self._on_scores(Call(node, name, args, positional))
+        if op in NUMBER:
+            return self._number(values[0])
+        clocked = any(isinstance(v, Clocked) for v in values)
+        if clocked and all(v.wire == STILL for v in values if isinstance(v, Stream)):  # nothing says yet for which frames
+            return Clocked(node, name, args, positional, frozenset(node.kwargs))
         if not any(isinstance(v, Stream) for v in values):
-            if any(isinstance(v, Clocked) or (isinstance(v, Size) and v.varies) for v in values):
+            if any(isinstance(v, Size) and v.varies for v in values):
                 return Clocked(node, name, args, positional, frozenset(node.kwargs))
             return self._constant(node, name, args, positional)
         found, call = rule_of(name), Call(node, name, args, positional)
@@ -173,6 +165,25 @@ class Builder(Clockwork):
         if (moving := [s for s in call.streams if s.wire != STILL]) and all(s.windows for s in moving):
             call = replace(call, args={n: settled(v) for n, v in call.args.items()})
         return found(self, call if name in KEEPS_CLOCKED else self.beside(call))
+
+    def _number(self, value: Value) -> Value:
+        """A number that is taken out of a tensor: known of constants alone."""
+        if isinstance(value, Const) and not self.learned(value):
+            return value.value.item()
+        if isinstance(value, Stream) and value.wire != STILL:
+            return Fragment(
+                (), value.dtype, "takes a number out of the values of the stream", "leave `.item()` out: go on with the tensor"
+            )
+        if isinstance(value, Clocked):
+            return Fragment(
+                (), torch.long, "takes a number out of a tensor that depends on the length of the clip", "x.shape[time]"
+            )
+        weights = isinstance(value, Const) and all(s.kind != "input" for s in self.made_of(value))
+        what = "a parameter or a buffer" if weights else "an input that is no stream"
+        return Fragment(
+            (), torch.get_default_dtype(), f"takes a number out of {what}, whose values may be others at the next call",
+            "keep the number in the module as a plain int or float, set in __init__; or go on with the tensor, without `.item()`",
+        )  # fmt: skip
 
     def beside(self, call: Call) -> Call:
         """A call in which what depends on the clip's length is there for the frames of the streams."""
@@ -187,15 +198,10 @@ class Builder(Clockwork):
             return found(self, call)
         return Fragment((), self.dtype(call), f"`{call.op}` {COMPARES}", BANDED)
 
-    def _unknown(self, node: Fx) -> Value:
-        """The result of an operation on what a refused one gives."""
-        val = node.meta.get("val")
-        return [Unknown(())] * len(val) if isinstance(val, (list, tuple)) else Unknown(())
-
     def _like_fragment(self, node: Fx, name: str, like: Fragment) -> Stream:
         value = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0}.get(name)
         if value is None:
-            raise Refused(like.reason, like.remedy)
+            raise Refused(like.reason, like.remedy, like.at)
         call = Call(node, "aten.full.default", {}, ())
         made = self.still(call, like.dims, (Shape(like.dims), value), {"dtype": like.dtype, "device": Home()}, like.dtype)
         return replace(made, fill=value)
@@ -204,10 +210,7 @@ class Builder(Clockwork):
         """An operation without a rule: what torch makes of it, operation by operation."""
         parts = taken_apart(node, name)
         if parts is None:
-            raise Refused(
-                f"there is no streaming rule for `{name.removeprefix('aten.').removesuffix('.default')}` yet",
-                "write it with operations that are covered (docs/conversion.md lists them), or ask for it in an issue",
-            )
+            raise NoRule(name.split(".")[1].strip("_"))
         names = [a.name for a in resolve(name)._schema.arguments]  # type: ignore[attr-defined]
         given = dict(paired([*node.args], [args[n] for n in names[: len(node.args)]]))
         given |= dict(paired([*node.kwargs.values()], [args[n] for n in node.kwargs]))
@@ -218,7 +221,10 @@ class Builder(Clockwork):
             elif inner.op == "get_attr":
                 self.values[inner] = self.constant(inner.name, getattr(parts, inner.target))
             elif inner.op == "call_function":
-                self.values[inner] = self.mutations.evaluate(inner)
+                try:
+                    self.values[inner] = self.mutations.evaluate(inner)
+                except NoRule:
+                    raise NoRule(name.split(".")[1].strip("_")) from None
             else:
                 return self.mutations.given(inner.args[0])
         return None
@@ -234,20 +240,21 @@ class Builder(Clockwork):
             frames = next(s for s in moving.values() if not s.windows)
             for s in clip_level:
                 if self.length(s.wire).values != self.length(frames.wire).values:
-                    makers = self._reduced.get(s.wire, ())
-                    self.middle_found.update(makers)
-                    what = " and ".join(sorted({f"`{name.rstrip('_0123456789')}`" for name in makers})) or "a value"
-                    raise Refused(
-                        f"{what} of the whole clip meets the clip's frames again, in `{call.op}`: a stream has not seen all of them",
-                        'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" '
-                        "for each frame alone; the twin is then another function than the module",
-                    )
+                    self._met(call, self.reductions(s))
         if len({s.wire for s in moving.values()}) <= 1:
             return call
         aligned = dict(zip(moving, self.aligned(call, list(moving.values())), strict=True))
-        wire = next(iter(aligned.values())).wire
-        self._reduced[wire] = {n for s in moving.values() for n in self._reduced.get(s.wire, ())}
         return replace(call, args={n: exchanged(v, aligned) for n, v in call.args.items()})
+
+    def _met(self, call: Call, makers: list[Reduced]) -> None:
+        """Refuse what was made of the whole clip where it meets the clip's frames: each for itself, where it was made."""
+        again = f"meets the clip's frames again, in `{call.op}`: a stream has not seen all of them"
+        makers = [r for r in makers if not (operation(r.node) in SUMS and self._behind(r.node))]
+        self.middle_found.update(r.node.name for r in makers if r.poolable)
+        found = [Refused(f"{r.what} of the whole clip {again}", POOLING if r.poolable else WINDOWS, r.node) for r in makers]
+        for refused in found[1:]:
+            self.note_refusal(call.node, refused)
+        raise found[0] if found else Misfit(f"a value of the whole clip {again}", WINDOWS)
 
     def _refilled(self, call: Call, moving: dict[int, Stream]) -> Call:
         """Streams of one value, made anew beside those that they meet, so that nothing waits for them."""
@@ -302,30 +309,32 @@ class Builder(Clockwork):
             )
         outputs: list[Stream] = []
         for i, node in enumerate(nodes):
-            value = self.mutations.value(node)
-            if isinstance(value, Unknown):
-                continue
-            if isinstance(value, Scores):
-                value = Fragment((), value.dtype, COMPARES, BANDED)
-            if isinstance(value, Fragment):
-                self.refusals.append(
-                    Refusal(module_path(node), "output", source_line(node), f"output {i}: {value.reason}", value.remedy)
-                )
-                continue
-            if not isinstance(value, Stream):
-                self.refusals.append(Refusal("", "output", "", f"output {i} does not depend on the stream", "return what does"))
-                continue
-            at = where(value.dims, TIME)
-            if not value.windows and at is not None and value.dims[at] != (TIME,):
-                self.refusals.append(
-                    Refusal("", "output", "", f"output {i} merges time with another dimension, so chunks of it can't be joined",
-                            "reshape it, so that time is a dimension of its own")
-                )  # fmt: skip
-            outputs.append(value)
-        if not self.refusals and len({o.wire for o in outputs}) > 1:
-            call = Call(self.node, "aten.output.default", {}, ())  # type: ignore[arg-type]
             try:
-                outputs = self.aligned(call, outputs)
+                outputs += self._output(i, node)
+            except Refused as refused:
+                self.note_refusal(node, refused, "output")
+        if not self.refusals and len({o.wire for o in outputs}) > 1:
+            try:
+                outputs = self.aligned(Call(self.node, "aten.output.default", {}, ()), outputs)  # type: ignore[arg-type]
             except Refused as refused:
                 self.refusals.append(Refusal("", "output", "", f"the outputs: {refused.reason}", refused.remedy))
         return outputs
+
+    def _output(self, i: int, node: Fx) -> list[Stream]:
+        """The stream that leaves as output ``i``; none, where that is unknown because of an earlier refusal."""
+        value = self.mutations.value(node)
+        if isinstance(value, Unknown):
+            return []
+        if isinstance(value, Scores):
+            value = Fragment((), value.dtype, COMPARES, BANDED, node)
+        if isinstance(value, Fragment):
+            raise Refused(f"output {i}: {value.reason}", value.remedy, value.at)
+        if not isinstance(value, Stream):
+            raise Refused(f"output {i} does not depend on the stream", "return what does")
+        at = where(value.dims, TIME)
+        if not value.windows and at is not None and value.dims[at] != (TIME,):
+            raise Misfit(
+                f"output {i} merges time with another dimension, so chunks of it can't be joined",
+                "reshape it, so that time is a dimension of its own",
+            )
+        return [value]

@@ -17,11 +17,32 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """An operation can't be streamed: why, and what to do."""
+    """An operation can't be streamed: why, and what to do.
 
-    def __init__(self, reason: str, remedy: str):
+    Attributes:
+        at: the operation that is the cause, where it is not the one that met it.
+    """
+
+    def __init__(self, reason: str, remedy: str, at: Fx | None = None):
         super().__init__(reason)
-        self.reason, self.remedy = reason, remedy
+        self.reason, self.remedy, self.at = reason, remedy, at
+
+
+class NoRule(Refused):
+    """An operation is not known, nor are its parts."""
+
+    def __init__(self, op: str):
+        super().__init__(
+            f"there is no streaming rule for `{op}` yet",
+            "write it with operations that are covered (docs/conversion.md lists them), or ask for it in an issue",
+        )
+
+
+class Misfit(Refused):
+    """What an operation is given does not fit together: sizes, lengths, places of time and rows.
+
+    Behind a refusal, where these are a guess, it is a consequence and no refusal of its own.
+    """
 
 
 @dataclass
@@ -56,6 +77,10 @@ RULES: dict[str, Rule] = {}
 APART = {"aten.slice_scatter.default", "aten.select_scatter.default", "aten.copy.default"}  # what they write is no matter of time
 COMPARES = "compares all frames of the clip with each other"
 BANDED = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
+CAUSAL = (
+    "is_causal=True, or a mask that is a causal band: it then looks at a window of the past. A model that was trained with attention to "
+    "the whole clip has to be trained for that, or to run on windows outside of the stream"
+)
 RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson",
           "multinomial", "uniform", "exponential", "rrelu_with_noise"}  # fmt: skip
 ON_SCORES: dict[str, Rule] = {}  # what operations do with scores of attention, by names without overloads

@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.nn.modules import transformer
 
 from ..errors import NotStreamable, ShapeMismatch
+from .asking import why
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
             try:  # some modules make the symbolic solver give up
                 program = export(module, _fresh(inputs), strict=False)
             except Exception:
-                raise NotStreamable(_why(module, first)) from first
+                raise NotStreamable(why(module, inputs, times, first)) from first
     return Captured(program, inputs, times, batches, _symbolic(program, times))
 
 
@@ -156,7 +157,7 @@ def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return tuple(shapes)
     first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-    return (*shapes[:first], tuple(shapes[first:]))
+    return (*shapes[:first], *((tuple(shapes[first:]),) if len(shapes) > first else ()))
 
 
 def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -204,35 +205,14 @@ def _quiet() -> Iterator[None]:
             log.disabled = False
 
 
-def _why(module: nn.Module, error: Exception) -> str:
-    """What an error of torch.export means for the user."""
-    name, text = type(module).__name__, str(error)
-    line = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', text)
-    user = f" (at {line.group(1).rpartition('/')[2]}:{line.group(2)}: {line.group(4).strip()})" if line else ""
-    if (
-        "data-dependent" in text.lower()
-        or "DataDependent" in type(error).__name__
-        or "GuardOnDataDependent" in type(error).__name__
-    ):
-        return (
-            f"{name}: what it does next depends on values of its input{user}, so it is another network for every clip. Remedies: "
-            "torch.where instead of `if`; or co.Conditional around the branches"
-        )
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return (
-        f"{name}: torch.export can't follow it{user}: {type(error).__name__}: {first}. Remedies: see that module(clip) runs; rewrite what "
-        "the message names; or convert its parts by co.continual and join them in co.Sequential"
-    )
-
-
 def source_line(node: Any) -> str:
     """The user's line of code that made a node: the innermost one that is not torch's own."""
-    found = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)', node.meta.get("stack_trace") or "")
+    found = re.findall(r'File "([^"]+)", line (\d+), in .+(?:\n\s*(?!File ")(.+))?', node.meta.get("stack_trace") or "")
     mine = [f for f in found if f"{'torch'}/nn/" not in f[0]] or found
     if not mine:
         return ""
     file, line, code = mine[-1]
-    return f"{file.rpartition('/')[2]}:{line}  {code.strip()}"
+    return f"{file.rpartition('/')[2]}:{line}  {code.strip()}".rstrip()
 
 
 def module_path(node: Any) -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node as Fx
 
-from .call import Call, Refused, leaves
+from .call import CAUSAL, Call, Misfit, Refused, leaves
 from .emission import Emission
 from .layout import BATCH, TIME
 from .program import Op, Ref, Shape, resolve
 from .queues import Positions
-from .values import STILL, Clocked, Const, Size, Stream, Value, Varying
+from .values import ITEM, STILL, Clocked, Const, Size, Stream, Value, Varying
 
 if TYPE_CHECKING:
     from .mutation import Mutations
@@ -43,7 +43,11 @@ class Clockwork(Emission):
         """What depends on the clip's length alone, beside the frames of a stream."""
         key = value, stream.slot, True
         if key not in self._made:
-            self._made[key] = self._make_clocked(value, stream)
+            try:
+                self._made[key] = self._make_clocked(value, stream)
+            except Refused as refused:
+                refused.at = refused.at or value.node
+                raise
         return self._made[key]
 
     def _make_clocked(self, value: Clocked, stream: Stream) -> Value:
@@ -59,9 +63,11 @@ class Clockwork(Emission):
         if name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(node, source, args, stream, length)
         given = {n: self._materialised(v, stream) for n, v in args.items()}
+        if name == ITEM:
+            return given["values"][given["index"]]
         found = self.apply_named(node, name, given, positional)
         if isinstance(found, Clocked):
-            raise Refused("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
+            raise Misfit("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
         return found
 
     def revived(self, call: Call, stream: Stream) -> Call:
@@ -119,9 +125,15 @@ class Clockwork(Emission):
         end = Size.of(args["end"], len(self.lengths))
         count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
-            number = count.values[0] if isinstance(count, (Size, Varying)) else count
-            raise Refused(
-                f"arange gives {number} positions beside {length.now} frames of a stream",
+            number = int(count.values[0] if isinstance(count, (Size, Varying)) else count)
+            if number == 2 * length.now - 1:
+                raise Misfit(
+                    f"`arange` gives 2 · {length.now} - 1 positions, one for each distance between two of {length.now} frames: attention "
+                    "with relative positions to all frames of the clip (bidirectional)",
+                    CAUSAL,
+                )
+            raise Misfit(
+                f"`arange` gives {number} positions beside {length.now} frames of a stream",
                 "torch.arange(x.shape[time]) for the positions of x's frames",
             )
         first = self.number(start, "the first position")
@@ -165,12 +177,12 @@ class Clockwork(Emission):
                 dims.append((BATCH, TIME))
             elif size.varies and (own or size.values != self.batches):
                 if own or name == "aten.repeat.default":
-                    raise Refused("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
+                    raise Misfit("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
                 dims.append(())
             elif size.varies:
                 dims.append((BATCH,))
             elif name == "aten.repeat.default" and size.now != 1 and own:
-                raise Refused("a constant with rows of its own is repeated for the batch", "repeat it first, and expand it then")
+                raise Misfit("a constant with rows of its own is repeated for the batch", "repeat it first, and expand it then")
             else:
                 dims.append(own if own or size.now in (-1, 1) else (size.now,))
         call = Call(node, "aten.expand.default", {}, ())
@@ -190,7 +202,7 @@ class Clockwork(Emission):
         stop = args["end"] if "end" in args else Size.of(start, len(self.lengths)).combine(operator.add, args["length"])
         size = Size.of(stop, len(self.lengths)).combine(lambda e, s: e - s, start)
         if self.number(args.get("step", 1)) != 1 or not isinstance(size, Size) or size.values[:3] != length.values[:3]:
-            raise Refused("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
+            raise Misfit("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
         first = self.number(start, "the first row")
         total = table.value.shape[dim]
         where_ = self.positions(node, stream, limit=total - first)
@@ -220,11 +232,14 @@ class Clockwork(Emission):
             return value.value.to("meta") if shape else value.value
         if isinstance(value, (Size, Varying)):
             return value.values[sample]
+        if isinstance(value, Stream) and shape:
+            return torch.empty(self.shape(value), dtype=value.dtype, device="meta")
+        _needs_no_input(value)
         if not isinstance(value, Clocked):
             return value
         target: Any = resolve(value.name)
         given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
-        if shape and any(a.name == "device" for a in target._schema.arguments):
+        if shape and value.name != ITEM and any(a.name == "device" for a in target._schema.arguments):
             given["device"] = torch.device("meta")
         kwargs = {n: v for n, v in given.items() if n not in value.positional and (n in value.given or n == "device")}
         with torch.no_grad():
@@ -236,6 +251,7 @@ class Clockwork(Emission):
             return [self.for_example(v, sample) for v in value]
         if isinstance(value, (Size, Varying)):
             return value.values[sample]
+        _needs_no_input(value)
         if not isinstance(value, Clocked):
             return value
         key = value, sample, False
@@ -252,3 +268,11 @@ class Clockwork(Emission):
     def size_of(self, value: Value, dim: int) -> Size:
         """The size of a dimension, for all examples."""
         return self.size_of_clocked(value, dim) if isinstance(value, Clocked) else self.size(value, dim)
+
+
+def _needs_no_input(value: Value) -> None:
+    if isinstance(value, Stream):
+        raise Refused(
+            "a mask (or another value for pairs of frames) depends on an input that is no stream",
+            "a mask that is the same for all clips",
+        )

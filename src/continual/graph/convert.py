@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy as copying
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import NotStreamable
+from ..errors import NotStreamable, ShapeMismatch
 from ..module import CoModule
-from ..rows import format_refusals
+from ..registry import chosen_in
+from ..rows import Refusal, format_refusals
 from . import rules  # noqa: F401 (they register themselves)
 from .account import rows_of
 from .builder import Builder
@@ -46,9 +50,15 @@ def graph_twin(
     if copy:
         module = copying.deepcopy(module)
     builder, outputs = walked(module, clip, time_dim, time_pooling)
-    net = assemble(builder, module, outputs)
+    builder.notes += [
+        f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is followed"
+        for path, (cls, co_class) in chosen_in(module).items()
+    ]
+    with plainly(module, "put together"):
+        net = assemble(builder, module, outputs)
     if check:
-        check_clip(net, module, builder.captured, builder)
+        with plainly(module, "checked"):
+            check_clip(net, module, builder.captured, builder)
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
     net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, builder.captured.time_dims, again, is_bound(net)))
@@ -63,7 +73,7 @@ def walked(module: nn.Module, clip: Any, time_dim: Any, time_pooling: str | None
     """
     builder, outputs = build(capture(module, clip, time_dim), module, time_pooling)
     if builder.refusals:
-        raise refused(module, builder)
+        raise refused(module, builder) from builder.unforeseen
     return builder, outputs
 
 
@@ -73,6 +83,26 @@ def remade(
     """The twin of a module in other dtypes, on the names and weights of the twin that there is."""
     builder, outputs = walked(module, clip if len(clip) > 1 else clip[0], time_dim, time_pooling)
     return assemble(builder, onto, outputs)
+
+
+@contextlib.contextmanager
+def plainly(module: nn.Module, done: str) -> Iterator[None]:
+    """Errors that nobody expects here become refusals."""
+    name = type(module).__name__
+    try:
+        yield
+    except NotStreamable:
+        raise
+    except ShapeMismatch as error:  # of the twin, on a clip that the module takes
+        raise NotStreamable(
+            f"{name}: the streaming version refuses a clip that the module takes: {error}. Remedies: an example whose length the network's "
+            "strides divide; or branches that are as long as each other for every clip (the module crops or pads one to the other's length)"
+        ) from error
+    except Exception as error:
+        raise NotStreamable(
+            f"{name}: its streaming version can't be {done}, although every operation of it is known. Report it with this message: it is "
+            "a gap of the library"
+        ) from error
 
 
 def build(captured: Captured, module: nn.Module, time_pooling: str | None) -> tuple[Builder, list[Stream]]:
@@ -91,8 +121,17 @@ def refused(module: nn.Module, builder: Builder) -> NotStreamable:
     entries = {s.slot: int(s.name) for s in builder.sources if s.kind == "input"}
     known = [i for i in builder.instructions if isinstance(i, (Op, Layer, Meet, Positions))]
     rows, _ = rows_of(known, entries, builder.wires.timing)
-    refusals = tuple(builder.refusals)
+    refusals = tuple(_with_registered(r, module) for r in builder.refusals)
     return NotStreamable(format_refusals(type(module).__name__, refusals), refusals, rows)
+
+
+def _with_registered(refusal: Refusal, module: nn.Module) -> Refusal:
+    """A refusal with one more remedy, where it lies in a module for which users have registered a streaming class."""
+    for path, (cls, co_class) in chosen_in(module).items():
+        if not path or refusal.path == path or refusal.path.startswith(f"{path}."):
+            more = f"co.continual(module) without a clip, which takes {co_class} for {cls} (and knows the classes of all other modules)"
+            return replace(refusal, remedy=f"{refusal.remedy}; or {more}")
+    return refusal
 
 
 def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> GraphModule:

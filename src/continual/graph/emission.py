@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..delay import Trim
 from ..errors import ShapeMismatch
 from ..module import CoModule
-from .call import BANDED, COMPARES, Call, Refused, Source
+from .call import BANDED, COMPARES, Call, Misfit, Refused, Source
 from .capture import module_path, source_line
-from .enquiry import Enquiry
+from .enquiry import Enquiry, Reduced
 from .layout import BATCH, TIME, Dims, View, fixed
 from .program import Home, Layer, Op, Ref, Shape
 from .queues import Meet
@@ -121,7 +121,7 @@ class Emission(Enquiry):
     ) -> Stream:  # fmt: skip
         """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""
         if not any(BATCH in d for d in stream.dims):
-            raise Refused(
+            raise Misfit(
                 f"`{call.op}` works over time on positions alone, which have no rows", "positions by torch.arange(x.shape[time])"
             )
         wire = self.wires.then(stream.wire, module.timing)
@@ -195,13 +195,13 @@ class Emission(Enquiry):
             wire = self.wires.meet(wires)
         except ShapeMismatch:
             rates = ", ".join(f"1 frame in {self.wires.timing(w).stride}" for w in dict.fromkeys(wires))
-            raise Refused(
+            raise Misfit(
                 f"`{call.op}` joins streams of different rates ({rates} steps)",
                 "bring them to one rate by a stride or by upsampling",
             ) from None
         lengths = {self.length(w).now for w in wires}
         if len(lengths) > 1:
-            raise Refused(f"`{call.op}` joins streams of different lengths, {sorted(lengths)}", "pad or cut one of them")
+            raise Misfit(f"`{call.op}` joins streams of different lengths, {sorted(lengths)}", "pad or cut one of them")
         paces = {_pace(self.wires.timing(w)) for w in wires}
         if wire in wires and len(paces) == 1 and None not in paces:
             return [s if s.wire == STILL else replace(s, wire=wire) for s in streams]
@@ -216,9 +216,9 @@ class Emission(Enquiry):
         )  # fmt: skip
         return [outs.get(s.slot, s) for s in streams]
 
-    def reduced(self, stream: Stream, call: Call) -> Stream:
-        """Note that a stream was reduced over the clip here."""
-        self._reduced[stream.wire] = {call.node.name}
+    def reduced(self, stream: Stream, call: Call, what: str, poolable: bool = False) -> Stream:
+        """Note that a stream was reduced over the clip here, in words, and whether `time_pooling` has another form of that."""
+        self._reductions[stream.slot] = Reduced(call.node, what, poolable)
         return stream
 
     def window_note(self, call: Call, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node as Fx
 
 from ..rows import Refusal
-from .call import Call, Refused, Source, leaves
+from .call import Call, Misfit, Source, leaves
 from .capture import Captured
 from .layout import BATCH, TIME, Dim, Dims, fixed, shape_of
 from .program import Instruction, Op, slots_of
@@ -28,6 +29,21 @@ LONGER = 5  # which of the example lengths is a few times that of the example
 def symbolic(size: Any) -> bool:
     """Whether a size is a symbol, and none that turned out to be a number."""
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What was made of the whole clip.
+
+    Attributes:
+        node: the operation that did it.
+        what: in words.
+        poolable: whether `time_pooling` knows another form of it.
+    """
+
+    node: Fx
+    what: str
+    poolable: bool
 
 
 @dataclass
@@ -60,7 +76,7 @@ class Enquiry:
         self._made: dict[tuple[Any, int, bool], Value] = {}
         self.origins: dict[int, Clocked] = {}  # how constants were made
         self._length_of: dict[int, Size] = {}
-        self._reduced: dict[int, set[str]] = {}  # wires behind a reduction over the clip, and the nodes that made it
+        self._reductions: dict[int, Reduced] = {}  # by slots
         self.middle_found: set[str] = set()
         self.node: Fx | None = None
 
@@ -80,6 +96,18 @@ class Enquiry:
         if isinstance(value, Const):
             return tuple(value.value.shape)
         return shape_of(value.dims, self.batches[0], self.length(value.wire).now)
+
+    def described(self, value: Stream | Const) -> str:
+        """The shape, and which sizes are rows and frames: ``(2 rows, 4, 20 frames)``."""
+        if isinstance(value, Const):
+            return str(self.shape(value))
+        of = {BATCH: f"{self.batches[0]} rows", TIME: f"{self.length(value.wire).now} {'windows' if value.windows else 'frames'}"}
+        shown = []
+        for dim in value.dims:
+            size = math.prod(f for f in dim if isinstance(f, int))
+            names = [of[str(f)] for f in dim if not isinstance(f, int)]
+            shown.append(" × ".join(names + [str(size)] * (size > 1 or not names)))
+        return f"({', '.join(shown)})"
 
     def rank(self, value: Stream | Const | Unknown) -> int:
         """The number of dimensions."""
@@ -113,12 +141,12 @@ class Enquiry:
             return value.now
         if isinstance(value, (Size, Varying)):
             if len(set(value.values[1:3])) == 1 and value.values[0] == value.values[1]:
-                raise Refused(
+                raise Misfit(
                     f"{what} depends on what is left when the clip's length is divided: {value.values[0]}, {value.values[3]}, "
                     f"{value.values[4]} for clips of {self.lengths[0]}, {self.lengths[3]}, {self.lengths[4]} steps",
                     "pad the clip before the network, or by a fixed number of steps",
                 )
-            raise Refused(
+            raise Misfit(
                 f"{what} depends on the length of the clip ({value.values[0]} for {self.lengths[0]} steps)",
                 "make it a fixed number: a stream has no length",
             )
@@ -142,21 +170,40 @@ class Enquiry:
                 dims.append(fixed((self.number(size, "a size"),))[0])
         return tuple(dims)
 
-    def learned(self, value: Const) -> bool:
-        """Whether a constant is computed of what may change: parameters, buffers, inputs."""
-        makers = {op.out: op for op in self.constants}
-        sources = {s.slot: s for s in self.sources}
-        todo, seen = [value.slot], set[int]()
+    def reductions(self, stream: Stream) -> list[Reduced]:
+        """Which reductions over the clip a stream is computed of."""
+        makers = {slot: i for i in self.instructions for slot in i.outs}
+        todo, seen, found = [stream.slot], set[int](), dict[Reduced, None]()
         while todo:
             slot = todo.pop()
             if slot in seen:
                 continue
             seen.add(slot)
-            if slot in sources and sources[slot].kind != "constant":
-                return True
-            if slot in makers:
+            if slot in self._reductions:
+                found[self._reductions[slot]] = None
+            elif slot in makers:
                 todo += slots_of(makers[slot])
-        return False
+        return sorted(found, key=lambda r: r.what)
+
+    def learned(self, value: Const) -> bool:
+        """Whether a constant is computed of what may change: parameters, buffers, inputs."""
+        return any(s.kind != "constant" for s in self.made_of(value))
+
+    def made_of(self, value: Const) -> list[Source]:
+        """The parameters, buffers, inputs and constants of the code that a constant is computed of."""
+        makers = {op.out: op for op in self.constants}
+        sources = {s.slot: s for s in self.sources}
+        todo, seen, found = [value.slot], set[int](), list[Source]()
+        while todo:
+            slot = todo.pop()
+            if slot in seen:
+                continue
+            seen.add(slot)
+            if slot in sources:
+                found.append(sources[slot])
+            elif slot in makers:
+                todo += slots_of(makers[slot])
+        return found
 
     @cached_property
     def one_output(self) -> bool:

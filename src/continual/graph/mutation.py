@@ -12,7 +12,7 @@ from torch.fx import Node as Fx
 from .call import Refused
 from .layout import TIME, where
 from .program import resolve
-from .values import Clocked, Fragment, Size, Stream, Unknown, Value, Varying, computed
+from .values import ITEM, Clocked, Fragment, Size, Stream, Unknown, Value, Varying, computed
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -127,6 +127,8 @@ class Mutations:
         if target is operator.getitem:
             self._look(node, again)
             many = self.value(node.args[0])  # type: ignore[arg-type]
+            if isinstance(many, Clocked):  # one of several results that depend on the clip's length alone
+                return Clocked(node, ITEM, {"values": many, "index": node.args[1]}, ("values", "index"))
             return many if isinstance(many, Unknown) else many[node.args[1]]
         if not hasattr(target, "_schema"):
             return self._function(node)
@@ -154,6 +156,8 @@ class Mutations:
         name = getattr(node.target, "__name__", str(node.target))
         if any(isinstance(a, Unknown) for a in args):
             return Unknown(())
+        if (unknown := next((a for a in args if isinstance(a, Fragment)), None)) is not None:
+            return unknown
         if any(isinstance(a, (Size, Varying, int, float, bool)) for a in args) and not node.kwargs:
             return computed(node.target, *args)  # type: ignore[arg-type]
         if name.startswith("return_types_"):  # a tuple whose parts have names

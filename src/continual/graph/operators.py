@@ -69,8 +69,6 @@ def distances(scores: Tensor) -> Tensor:
 
 def band_row(scores: Tensor, behind: int, ahead: int) -> Tensor:
     """The same, of the distances in a band, ``-inf`` where nothing is seen."""
-    while scores.ndim > 3:
-        scores = scores.squeeze(0)
     size = scores.shape[-1]
     row = distances(scores)[:, size - 1 - behind : size + ahead]
     return row.masked_fill(row <= HIDDEN, -torch.inf)

@@ -13,6 +13,7 @@ from torch.fx import Node as Fx
 from .layout import Dims
 
 Value = Any  # Size | Varying | Const | Stream | Clocked | Fragment | Unknown | numbers, None, lists
+ITEM = "operators:item"  # one of several results
 STILL = -1  # the wire of what is the same for all frames
 
 
@@ -95,6 +96,7 @@ class Fragment:
     dtype: torch.dtype
     reason: str
     remedy: str
+    at: Fx | None = None  # the operation that gives it
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,9 +145,17 @@ class Scores:
 
 @dataclass(frozen=True)
 class Unknown:
-    """What a refused operation gives."""
+    """What a refused operation gives, where it is not known how time lies in it.
+
+    Attributes:
+        shape: for the example.
+        like: the stream that it was made of: what is made of it may have its layout again.
+        until: how the names of operations begin behind which it may: a spectrum of the clip has no time before it is turned back.
+    """
 
     shape: tuple[int, ...]
+    like: Stream | None = None
+    until: str = ""
 
 
 def computed(fn: Callable[..., Any], *args: Any) -> Any:

@@ -320,8 +320,11 @@ def built(plan: Plan, module: Any, node: Node) -> Run:
     found = next((KERNELS[c] for c in type(module).__mro__ if c in KERNELS), None)
     site = Site(plan, module, node)
     if found is None:
+        cls = type(module).__name__
         raise site.refuse(
-            f"step programs know no class {type(module).__name__}: register its kernel with continual.program.kernel"
+            f"step programs have no kernel for the class {cls}. Remedies: forward_step, which needs none; the same of layers and "
+            "containers of continual, or of a plain module that co.continual(module, clip) converts; or a kernel of its own, registered by "
+            f"@continual.program.rows.kernel({cls}), like those in continual.program.kernels"
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise site.refuse("has forward hooks, which a program does not call. Remove them before")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import cumulative
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layers import CumulativeProduct, LogCumulativeSumExp
 from ..layout import BATCH, TIME
 from ..program import Ref
@@ -46,7 +46,7 @@ def cumulate(b: Builder, call: Call) -> Value:
         y = b.local(call, x.dims, x)
         return items(b, call, y) if two else y
     if x.dims[dim] != (TIME,):
-        raise Refused(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
+        raise Misfit(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
     if two and not x.dtype.is_floating_point and call.op == "cummin":
         raise Refused("`cummin` of whole numbers over time", "floating point numbers, or -cummax(-x)")
     low = call.op == "cummin"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attention import BandAttention
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import CAUSAL, Call, Misfit, Refused, rule
 from ..enquiry import LONGER
 from ..layout import BATCH, TIME, Dims, joined_dims
 from ..operators import HIDDEN, distances
@@ -19,7 +19,8 @@ from ..program import Ref, Shape
 from ..values import Clocked, Const, Stream
 from .parts import positional
 
-CAUSAL = "is_causal=True, or a mask that is a causal band: it then looks at a window of the past"
+FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
+DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
 
 
 @rule("aten.scaled_dot_product_attention.default", keeps_clocked=True)
@@ -37,9 +38,9 @@ def attention(b: Builder, call: Call) -> Stream:
         )
     mask, causal = call.get("attn_mask"), bool(call.get("is_causal", False))
     if isinstance(mask, Stream):
-        raise Refused("the mask of attention depends on the stream", CAUSAL)
+        raise Refused(DEPENDS, CAUSAL)
     if mask is None and not causal:
-        raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
+        raise Refused(FULL, CAUSAL)
     heads, groups = b.shape(q)[-3] if len(q.dims) > 3 else 1, b.shape(k)[-3] if len(k.dims) > 3 else 1
     if heads != groups:
         k, v = (_repeated(b, call, s, heads // groups) for s in (k, v))
@@ -56,7 +57,7 @@ def attend(b: Builder, call: Call, parts: Sequence[Stream], mask: Const | Clocke
         scale: of the scores.
     """
     if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
-        raise Refused("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
+        raise Misfit("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
     q, k, v = _alike(b, call, parts)
     size, value_size = b.shape(q)[-1], b.shape(v)[-1]
     behind, ahead, row = _band(b, call, q, mask)
@@ -79,7 +80,7 @@ def _alike(b: Builder, call: Call, parts: Sequence[Stream]) -> list[Stream]:
     streams = b.aligned(call, parts)
     rows = joined_dims([s.dims[:-2] for s in streams])
     if rows is None or not any(BATCH in d for d in rows):
-        raise Refused("attention of queries, keys and values whose heads do not fit", "reshape them")
+        raise Misfit("attention of queries, keys and values whose heads do not fit", "reshape them")
     found = []
     for s in streams:
         dims = (*rows, *s.dims[-2:])
@@ -97,7 +98,7 @@ def _four(b: Builder, call: Call, s: Stream) -> Stream:
     if len(rows) == 2 and not first:
         return s
     if first:
-        raise Refused("attention whose rows do not come first", "(B, heads, T, E)")
+        raise Misfit("attention whose rows do not come first", "(B, heads, T, E)")
     heads = math.prod(int(f) for d in rows[1:] for f in d)
     dims = (rows[0], (heads,) if heads != 1 else (), *s.dims[-2:])
     return b.local(call, dims, s, target="aten.reshape.default", args=(Ref(s.slot), Shape(dims)), kwargs={}, inputs=[s])
@@ -123,10 +124,10 @@ def _beside(b: Builder, call: Call, q: Stream | Const, k: Stream | Const, v: Str
             "the mask of attention to what is no stream is another one for each frame", "a mask that is the same for all frames"
         )
     if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
-        raise Refused("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
+        raise Misfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
     rows = joined_dims([s.dims[:-2] for s in (q, k, v)])
     if rows is None:
-        raise Refused("attention of queries, keys and values whose heads do not fit", "reshape them")
+        raise Misfit("attention of queries, keys and values whose heads do not fit", "reshape them")
     given = {"query": q, "key": k, "value": v}
     return positional(b, call, given, (*rows, q.dims[-2], v.dims[-1]))
 
@@ -138,10 +139,10 @@ def _band(b: Builder, call: Call, q: Stream, mask: Const | Clocked | None) -> tu
     if mask is None:
         b.window_note(call, note)
         return size - 1, 0, None
-    fixed = b.for_example(mask)
+    fixed = _for_all_rows(b, b.for_example(mask))
     behind, ahead, row = read_band(fixed.value, size)
     if behind == size - 1 and isinstance(mask, Clocked):  # the example may be too short to show where the band ends
-        longer, more = b.for_example(mask, LONGER), b.length(q.wire).values[LONGER]
+        longer, more = _for_all_rows(b, b.for_example(mask, LONGER)), b.length(q.wire).values[LONGER]
         found = read_band(longer.value, more)
         if found[0] < more - 1:
             fixed, (behind, ahead, row) = longer, found
@@ -154,16 +155,23 @@ def _band(b: Builder, call: Call, q: Stream, mask: Const | Clocked | None) -> tu
     return behind, ahead, b.const("operators:band_row", [fixed, behind, ahead])
 
 
+def _for_all_rows(b: Builder, mask: Const) -> Const:
+    """A mask without the dimension of rows, ``(B, H, T, T)``, for which it has to be the same."""
+    if len(mask.dims) != 4:
+        return mask
+    if not torch.equal(mask.value, mask.value[:1].expand_as(mask.value)):
+        raise Refused("a mask of attention that is another one for each row of the batch", CAUSAL)
+    return b.const("aten.select.int", [mask, 0, 0])
+
+
 def read_band(mask: Tensor, size: int) -> tuple[int, int, Tensor]:
     """A mask ``(…, T, T)`` that says the same for every query, by the distance of the key.
 
     Returns:
         How many tokens before and after it a query sees, and what is added to their scores.
     """
-    while mask.ndim > 3 and mask.shape[0] == 1:
-        mask = mask[0]
     if mask.ndim not in (2, 3) or mask.shape[-2:] != (size, size):
-        raise Refused(f"a mask of the shape {tuple(mask.shape)} for {size} frames", CAUSAL)
+        raise Misfit(f"a mask of attention of the shape {tuple(mask.shape)} for {size} frames", CAUSAL)
     scores = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else mask
     scores = scores.masked_fill(scores <= HIDDEN, -torch.inf)
     row = distances(scores)
@@ -176,5 +184,5 @@ def read_band(mask: Tensor, size: int) -> tuple[int, int, Tensor]:
         raise Refused("a mask that hides all frames", CAUSAL)
     behind, ahead = max(0, size - 1 - int(seen.min())), max(0, int(seen.max()) - (size - 1))
     if ahead == size - 1 and size > 1:
-        raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
+        raise Refused(FULL, CAUSAL)
     return behind, ahead, row[:, size - 1 - behind : size + ahead]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layers import WindowLinear
 from ..layout import BATCH, TIME, Dim, Dims, where
 from ..program import Ref, Shape
@@ -20,7 +20,7 @@ def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | 
     size, merged, batch = b.length(x.wire).now, x.dims[-1], where(x.dims, BATCH)
     others = [d for d in x.dims[:-1] if BATCH not in d and d != ()]
     if merged != (TIME,) and others:
-        raise Refused("`linear` maps frames that are merged with several other dimensions", "flatten (B, C, T, …) to (B, C·T·…)")
+        raise Misfit("`linear` maps frames that are merged with several other dimensions", "flatten (B, C, T, …) to (B, C·T·…)")
     if batch is None:
         raise Refused("`linear` mixes the rows of the batch", "the batch in a dimension of its own")
     flat = merged != (TIME,) or len(x.dims) == 2
@@ -30,7 +30,7 @@ def over_window(b: Builder, call: Call, x: Stream, weight: Const, bias: Const | 
     given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
     b.window_note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
     y = b.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True)
-    return b.reduced(settled(b, call, y), call)
+    return b.reduced(settled(b, call, y), call, f"`{call.op}`")
 
 
 def over_frames(b: Builder, call: Call, x: Stream | Const, y: Stream | Const) -> Stream | None:
@@ -76,7 +76,7 @@ def einsum(b: Builder, call: Call) -> Value:
                     raise Refused(
                         f"einsum '{equation}' multiplies frames with a constant of one clip length", "a constant without time"
                     )
-                raise Refused(f"einsum '{equation}' joins axes '{letter}' that do not fit", "reshape one of the operands")
+                raise Misfit(f"einsum '{equation}' joins axes '{letter}' that do not fit", "reshape one of the operands")
             found[letter] = known or dim
     for letter, dim in found.items():
         if letter not in right and TIME in dim:

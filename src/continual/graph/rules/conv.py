@@ -10,7 +10,7 @@ from torch import nn
 from ... import conv as layers
 from ... import pads, transposed
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layout import BATCH, TIME, Dims
 from ..values import Const, Stream
 
@@ -27,7 +27,7 @@ def spread(value: Any, dims: int) -> list[Any]:
 def checked(b: Builder, call: Call, x: Stream, dims: int) -> int | None:
     """Where time is among the dimensions that the operation slides over; ``None`` if it is in the batch. Refuses other places."""
     if len(x.dims) != dims + 2:
-        raise Refused(
+        raise Misfit(
             f"`{call.op}` on a tensor of {len(x.dims)} dimensions takes the rows of the batch for channels",
             f"{dims + 2} dimensions",
         )
@@ -42,7 +42,7 @@ def checked(b: Builder, call: Call, x: Stream, dims: int) -> int | None:
             "channels in dim 1 and time in a later one (transpose before), or a head over a window at the end of the network",
         )
     if x.dims[at] != (TIME,):
-        raise Refused(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
+        raise Misfit(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
     return at - 2
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..builder import Builder
-from ..call import Call, Refused, exchanged, leaves, rule
+from ..call import Call, Misfit, Refused, exchanged, leaves, rule
 from ..layout import BATCH, TIME, Dims, joined_dims, where
 from ..program import Home, Ref, Shape
 from ..values import Const, Stream, Value
@@ -20,7 +20,7 @@ def explicit(b: Builder, call: Call, streams: list[Stream]) -> dict[int, Stream]
         return {}
     at = where(plain[0].dims, TIME)
     if at is None or plain[0].dims[at] != (TIME,):
-        raise Refused(
+        raise Misfit(
             "frames that are merged with another dimension meet a value for the whole clip", "keep time a dimension of its own"
         )
     right = len(plain[0].dims) - at
@@ -30,7 +30,7 @@ def explicit(b: Builder, call: Call, streams: list[Stream]) -> dict[int, Stream]
 def _spread(b: Builder, call: Call, s: Stream, dim: int) -> Stream:
     batch = where(s.dims, BATCH)
     if batch is None or not 0 <= dim < len(s.dims) or s.dims[dim] != () or dim == batch:
-        raise Refused(
+        raise Misfit(
             f"a value for the whole clip meets frames in `{call.op}`, and has no dimension of size 1 where these have time",
             "keepdim=True",
         )
@@ -68,11 +68,11 @@ def broadcast(b: Builder, call: Call, values: list[Value]) -> Dims:
                     "over the clip torch.einsum('bct,t->bc', x, weights)",
                 )
             if BATCH in other and size > 1:
-                raise Refused(
+                raise Misfit(
                     f"`{call.op}` has a constant with {size} rows, as many as the example clip", "x.shape[0] for the batch size"
                 )
-    raise Refused(
-        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(str(b.shape(v)) for v in given)}", "reshape one"
+    raise Misfit(
+        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(b.described(v) for v in given)}", "reshape one"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layout import Dims, joined_dims
 from ..program import Ref
 from ..values import Const, Stream
@@ -108,7 +108,7 @@ def _indices(b: Builder, call: Call, x: Stream | Const) -> tuple[list[int], list
                 )
             chosen.append(v)
         elif v is not None:
-            raise Refused("indexing by what depends on the length of the clip", FRAMES)
+            raise Misfit("indexing by what depends on the length of the clip", FRAMES)
         places += [at + i for i in range(count)] if v is not None else []
         at += count
     if isinstance(x, Stream) and any(alone(b, call, x, p, "chooses from") for p in places):
@@ -119,7 +119,7 @@ def _indices(b: Builder, call: Call, x: Stream | Const) -> tuple[list[int], list
 def _joined(layouts: list[Dims]) -> Dims:
     dims = joined_dims(layouts)
     if dims is None:
-        raise Refused("indexing by tensors that do not fit together", "reshape one of them")
+        raise Misfit("indexing by tensors that do not fit together", "reshape one of them")
     return dims
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from ...delay import Trim
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layers import Surround
 from ..layout import BATCH, TIME, Dims, View, joined_dims
 from ..program import Ref, Shape
 from ..values import Const, Stream, Value
 from .elementwise import explicit, lead
 from .padding import pad_time
-from .parts import whole, with_dim
+from .parts import merged, whole, with_dim
 
 
 @rule("aten.cat.default", "aten.concat.default", "aten.concatenate.default")
@@ -29,7 +29,7 @@ def cat(b: Builder, call: Call) -> Stream:
         values = again["tensors"]
         rest = joined_dims([with_dim(v.dims, dim, ()) for v in values])
     if rest is None or any(BATCH in v.dims[dim] for v in values):
-        raise Refused("`cat` joins tensors whose dimensions do not fit, or the rows of batches", "reshape one of them")
+        raise Misfit("`cat` joins tensors whose dimensions do not fit, or the rows of batches", "reshape one of them")
     total = sum(b.shape(v)[dim] for v in values)
     parts = [_expanded(b, call, v, with_dim(rest, dim, v.dims[dim])) for v in values]
     streams = [p for p in parts if isinstance(p, Stream)]
@@ -70,7 +70,7 @@ def stack(b: Builder, call: Call) -> Stream:
     values = [new.get(v.slot, v) if isinstance(v, Stream) else v for v in values]
     rest = joined_dims([v.dims for v in values])
     if rest is None:
-        raise Refused("`stack` joins tensors whose dimensions do not fit", "reshape one of them")
+        raise Misfit("`stack` joins tensors whose dimensions do not fit", "reshape one of them")
     dim = int(call["dim"]) % (len(rest) + 1)
     parts = [_expanded(b, call, v, rest) for v in values]
     streams = [p for p in parts if isinstance(p, Stream)]
@@ -86,7 +86,7 @@ def _around(b: Builder, call: Call, values: list[Value], dim: int) -> Stream:
                       "join them over channels")  # fmt: skip
     x: Stream = values[moving[0]]
     if x.dims[dim] != (TIME,):
-        raise Refused("`cat` over time merged with another dimension", "do it before the dimensions are merged")
+        merged(b, call, x, dim, "puts constants before or behind")
     before, after = values[: moving[0]], values[moving[0] + 1 :]
     first, last = (sum(b.shape(v)[dim] for v in part) for part in (before, after))
     if all(v.fill == 0 for v in (*before, *after)):
@@ -106,7 +106,7 @@ def _frames(b: Builder, call: Call, parts: list[Value], x: Stream, dim: int) -> 
     """Constants as frames ``(B or 1, C, n, *S)``."""
     rest = joined_dims([with_dim(v.dims, dim, ()) for v in parts] + [with_dim(x.dims, dim, ())])
     if rest != with_dim(x.dims, dim, ()):
-        raise Refused("`cat` over time joins constants whose dimensions are not those of the stream", "reshape them")
+        raise Misfit("`cat` over time joins constants whose dimensions are not those of the stream", "reshape them")
     total = sum(b.shape(v)[dim] for v in parts)
     order = list(View(x.dims).order)
     if all(isinstance(v, Const) for v in parts):

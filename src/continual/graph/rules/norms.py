@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from ...frozen import freezable
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
+from ..capture import module_path
 from ..layout import BATCH, TIME
 from ..values import Stream
 
-CLIP_NORM = "co.calibrate before (frozen statistics), a causal norm (co.CumulativeGroupNorm, co.WindowedGroupNorm), or BatchNorm"
+
+def instead(b: Builder, call: Call, *more: str) -> str:
+    """What to do about statistics of the clip: freeze them, where the norm is a module for which that works; or train with others."""
+    found = [*more, "BatchNorm, to train with: in eval mode its statistics are fixed"]
+    if freezable(b.module.get_submodule(module_path(call.node))):
+        found.insert(0, "co.calibrate(module, clips) before: it freezes the statistics of these clips")
+    return "; or ".join(found)
 
 
 @rule("aten.batch_norm.default", "aten.instance_norm.default")
@@ -21,7 +29,8 @@ def batch_norm(b: Builder, call: Call) -> Stream:
     if own and (call.op == "batch_norm" or any(TIME in d for d in over)):
         what = "the batch and the clip" if call.op == "batch_norm" else "the clip"
         raise Refused(
-            f"`{call.op}` takes its statistics over {what}, which a stream has not seen", f"track_running_stats=True; {CLIP_NORM}"
+            f"`{call.op}` takes its statistics over {what}, which a stream has not seen",
+            instead(b, call, "track_running_stats=True"),
         )
     return b.local(call, x.dims, x)
 
@@ -34,7 +43,7 @@ def layer_norm(b: Builder, call: Call) -> Stream:
     if any(TIME in d for d in over):
         raise Refused(
             f"`{call.op}` normalises over time, of which a stream has seen a part",
-            f"norms over channels (transpose before); {CLIP_NORM}",
+            instead(b, call, "norms over channels (transpose before)"),
         )
     if any(BATCH in d for d in over):
         raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
@@ -46,7 +55,7 @@ def group_norm(b: Builder, call: Call) -> Stream:
     """Norms over groups of channels and all that is behind them."""
     x: Stream = call["input"]
     if any(TIME in d for d in x.dims[1:]):
-        raise Refused("`group_norm` takes its statistics over the clip, of which a stream has seen a part", CLIP_NORM)
+        raise Refused("`group_norm` takes its statistics over the clip, of which a stream has seen a part", instead(b, call))
     return b.local(call, x.dims, x)
 
 
@@ -61,5 +70,5 @@ def similarity(b: Builder, call: Call) -> Stream:
 
     dims = joined_dims([first.dims, second.dims]) if second is not None else first.dims
     if dims is None:
-        raise Refused(f"`{call.op}` joins tensors that do not fit", "reshape one of them")
+        raise Misfit(f"`{call.op}` joins tensors that do not fit", "reshape one of them")
     return b.local(call, tuple(d for i, d in enumerate(dims) if i != dim), first)

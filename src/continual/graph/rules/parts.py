@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..builder import Builder
-from ..call import Call, Refused, hint
+from ..call import CAUSAL, Call, Misfit, Refused, hint
 from ..layout import BATCH, TIME, Dim, Dims
 from ..program import Ref, Shape, resolve
 from ..values import Const, Stream, Value
@@ -22,13 +22,27 @@ def with_dim(dims: Dims, at: int, dim: Dim) -> Dims:
     return (*dims[:at], dim, *dims[at + 1 :])
 
 
+PAIRS = "as attention with relative positions to all frames of the clip (bidirectional) makes them"
+
+
+def merged(b: Builder, call: Call, x: Stream, dim: int, what: str) -> None:
+    """Refuse an operation over time where that is merged with other dimensions."""
+    frames = b.length(x.wire).now
+    if any(d == (frames,) for i, d in enumerate(x.dims) if i != dim):  # by a view, which shifts one row against the other
+        raise Misfit(f"`{call.op}` {what} values of all pairs of {frames} frames, {PAIRS}", CAUSAL)
+    raise Misfit(
+        f"`{call.op}` {what} time merged with another dimension, in a tensor of {b.described(x)}",
+        "do it before the dimensions are merged",
+    )
+
+
 def alone(b: Builder, call: Call, x: Stream, dim: int, what: str) -> bool:
     """Whether a dimension is time. Refuses time that is merged with others, and the batch."""
     own = x.dims[dim]
     if own == (TIME,):
         return True
     if TIME in own:
-        raise Refused(f"`{call.op}` {what} time merged with another dimension", "do it before the dimensions are merged")
+        merged(b, call, x, dim, what)
     if BATCH in own:
         raise Refused(f"`{call.op}` {what} the rows of the batch", "keep the batch as it is")
     return False

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layout import BATCH, TIME, Dims
 from ..program import Ref, Shape
 from ..values import Fragment, Size, Stream
@@ -22,7 +22,7 @@ def _place(b: Builder, call: Call, x: Stream, n: int) -> int | None:
         raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
     at = next((i for i, d in enumerate(x.dims[-n:]) if TIME in d), None)
     if at is not None and x.dims[-n:][at] != (TIME,):
-        raise Refused(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
+        raise Misfit(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
     return at
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layout import BATCH, TIME, Dim, Dims
 from ..values import Const, Stream, Value
 from .contraction import over_frames, over_window
@@ -50,7 +50,7 @@ def _joined(b: Builder, call: Call, layouts: list[Dims]) -> Dims:
 
     dims = joined_dims(layouts)
     if dims is None:
-        raise Refused(f"`{call.op}` joins batches that do not fit", "reshape one of them")
+        raise Misfit(f"`{call.op}` joins batches that do not fit", "reshape one of them")
     return dims
 
 

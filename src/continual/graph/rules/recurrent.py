@@ -6,7 +6,7 @@ from typing import Any
 
 from ... import rnn
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layout import BATCH, TIME
 from ..program import Ref
 from ..values import Clocked, Const, Fragment, Stream, Value
@@ -19,14 +19,14 @@ KINDS: Any = {"lstm": rnn.LSTM, "gru": rnn.GRU, "rnn_tanh": rnn.RNN, "rnn_relu":
 def recurrent(b: Builder, call: Call) -> list[Value]:
     """A streaming recurrent layer. Its hidden state after the clip is that of a sliding end."""
     x: Stream = call["input"]
+    time = 1 if call["batch_first"] else 0
+    if len(x.dims) != 3 or x.dims[time] != (TIME,) or BATCH not in x.dims[1 - time]:
+        raise Misfit(f"`{call.op}` does not run over time here", "(B, T, C) with batch_first=True, or (T, B, C)")
     if call["bidirectional"]:
         raise Refused(
             "a bidirectional layer reads the clip from its end, which a stream has not seen",
             "train it with bidirectional=False; or run the backward half on clips of the past",
         )
-    time = 1 if call["batch_first"] else 0
-    if len(x.dims) != 3 or x.dims[time] != (TIME,) or BATCH not in x.dims[1 - time]:
-        raise Refused(f"`{call.op}` does not run over time here", "(B, T, C) with batch_first=True, or (T, B, C)")
     hidden = call["hx"]
     for h in hidden if isinstance(hidden, (list, tuple)) else [hidden]:
         if not _is_zero(b, h):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ... import pooling
 from ..builder import Builder
-from ..call import Call, Refused, rule
+from ..call import Call, Misfit, Refused, rule
 from ..layers import Reduction
 from ..layout import BATCH, TIME, Dims, View, where
 from ..program import Ref, Shape
@@ -16,6 +16,9 @@ from .elementwise import items
 
 AVG: Any = (None, pooling.AvgPool1d, pooling.AvgPool2d, pooling.AvgPool3d)
 MAX: Any = (None, pooling.MaxPool1d, pooling.MaxPool2d, pooling.MaxPool3d)
+
+
+POOLED = ("mean", "amax")  # what `time_pooling` knows another form of
 
 
 def in_rows(dims: Dims, time: int) -> Dims:
@@ -30,7 +33,7 @@ def settled(b: Builder, call: Call, y: Stream) -> Stream:
         return y
     rest = tuple(f for f in y.dims[batch] if f not in (BATCH, TIME))
     if y.dims[batch] != (BATCH, *rest, TIME):
-        raise Refused(
+        raise Misfit(
             "the rows of the batch are not the first in the dimension that they are merged in",
             "(batch, others), not (others, batch)",
         )
@@ -51,14 +54,23 @@ def unmerged(b: Builder, call: Call, x: Stream, dim: int) -> tuple[Stream, list[
     return x, list(range(dim, dim + len(pieces)))
 
 
+def needs_rows(call: Call, x: Stream) -> None:
+    """Refuse what is made of positions alone, all of which a clip has and a stream has not."""
+    if where(x.dims, BATCH) is None:
+        raise Refused(
+            f"`{call.op}` over positions depends on the length of the clip", "make it a fixed number: a stream has no length"
+        )
+
+
 def at_frame(b: Builder, call: Call, x: Stream, dim: int, index: int, keep: bool) -> Stream:
     """One frame of a window of the clip's length."""
+    needs_rows(call, x)
     size = b.length(x.wire).now
     out = in_rows(x.dims, dim)
     if size > 1:
         b.window_note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
     y = b.layer(call, x, b.trim(index, size - 1 - index), out, label=f"frame {index} of {size}", windows=True)
-    y = b.reduced(settled(b, call, y), call)
+    y = b.reduced(settled(b, call, y), call, "the last frame" if index == size - 1 else f"frame {index}")
     return _kept(b, call, y, dim) if keep else y
 
 
@@ -92,10 +104,9 @@ def over_clip(
         pick: which of its results is meant, if it gives several.
         others: dimensions over which it goes at the same time; they are left with a size of 1.
     """
+    needs_rows(call, x)
     size, out = b.length(x.wire).now, in_rows(x.dims, dim)
     middle = call.node.name in b.middle
-    if middle and what not in ("mean", "amax"):
-        raise Refused(f"`{call.op}` over the clip in the middle of the network", "a mean or a maximum, which time_pooling knows")
     if middle and b.time_pooling == "frame":
         b.window_note(call, "over each frame alone, where the module takes the whole clip: the twin is another function")
         batch = where(x.dims, BATCH)
@@ -124,7 +135,7 @@ def over_clip(
         layer = Reduction(size, call.name, options or {}, pick=pick, others=chunk)
         out = in_rows(tuple(() if i in others else d for i, d in enumerate(x.dims)), dim)
         y = b.layer(call, x, layer, out, label=f"{what} over {size} frames", windows=True)
-    return b.reduced(settled(b, call, y), call)
+    return b.reduced(settled(b, call, y), call, f"`{call.op}`", what in POOLED)
 
 
 def chosen_dims(call: Call, rank: int, name: str = "dim") -> list[int]:
@@ -160,6 +171,7 @@ KINDS = {
     "aten.count_nonzero.dim_IntList": "count", "aten.quantile.scalar": "quantile", "aten.nanquantile.scalar": "quantile",
     "aten.count_nonzero.default": "count",
 }  # fmt: skip
+LIMITS = ("amax", "amin", "max", "min")
 IN_TURN = ("mean", "sum", "amax", "amin")  # one dimension after the other gives the same as all at once
 
 
@@ -169,7 +181,7 @@ def reduce(b: Builder, call: Call) -> Stream:
     x: Stream = call["self"]
     dims, keep, what = chosen_dims(call, len(x.dims)), bool(call.get("keepdim", False)), KINDS[call.name]
     if any(BATCH in x.dims[d] for d in dims):
-        return _of_rows(call)
+        return _of_rows(call, tuple(x.dims[d] for d in dims))
     if not any(TIME in x.dims[d] for d in dims):
         return local_reduction(b, call, x, dims, keep)
     return with_time(b, call, x, dims, keep, what)
@@ -190,7 +202,7 @@ def with_time(b: Builder, call: Call, x: Stream, dims: list[int], keep: bool, wh
     elif others and what in IN_TURN:
         x = local_reduction(b, call, x, others, keep=True)
     elif others and isinstance(call.get("dim"), int):  # torch takes one dimension: what is merged there stays so
-        raise Refused(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
+        raise Misfit(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
     options = {n: b.template(v) for n, v in call.args.items() if n in call.positional or n in call.node.kwargs}
     options = {n: v for n, v in options.items() if n not in ("self", "dim", "keepdim")}
     y = over_clip(b, call, x, at, what, options, pick, others if what not in IN_TURN else [])
@@ -203,7 +215,14 @@ def with_time(b: Builder, call: Call, x: Stream, dims: list[int], keep: bool, wh
     return y
 
 
-def _of_rows(call: Call) -> Stream:
+def _of_rows(call: Call, over: Dims) -> Stream:
+    """Refuse a reduction over rows, and perhaps over the whole clip too."""
+    if any(TIME in d for d in over):
+        bound = "; a fixed bound where it limits a range (top_db=None in audio front ends)" if call.op in LIMITS else ""
+        raise Refused(
+            f"`{call.op}` is taken over the whole clip and over the rows of the batch, which are streams of their own",
+            f"dim=… without the batch's, at the end of the network{bound}",
+        )
     raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
 
 
@@ -212,7 +231,8 @@ def _of_rows(call: Call) -> Stream:
       "aten.std_mean.default", "aten.var_mean.default")  # fmt: skip
 def of_everything(b: Builder, call: Call) -> Stream:
     """Reductions over all that there is."""
-    return _of_rows(call)
+    needs_rows(call, call["self"])
+    return _of_rows(call, call["self"].dims)
 
 
 @rule("aten.max.dim", "aten.min.dim", "aten.median.dim", "aten.nanmedian.dim", "aten.mode.default", "aten.kthvalue.default",
@@ -222,7 +242,7 @@ def several(b: Builder, call: Call) -> list[Value]:
     x: Stream = call["self"]
     dims, keep = chosen_dims(call, len(x.dims)), bool(call.get("keepdim", False))
     if any(BATCH in x.dims[d] for d in dims):
-        return [_of_rows(call)]
+        return [_of_rows(call, tuple(x.dims[d] for d in dims))]
     if any(TIME in x.dims[d] for d in dims):
         used = {user.args[1] for user in call.node.users if user.users}
         what = ["amax" if call.op == "max" and pick == 0 else call.op for pick in (0, 1)]

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import ContinualError
 from ...upsample import Upsample
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layout import BATCH, TIME, View, joined_dims
 from ..program import Ref, Shape
 from ..values import Size, Stream
@@ -42,7 +42,7 @@ def interpolate(b: Builder, call: Call) -> Stream:
         dims = tuple(d if i < 2 else ((s,) if s != 1 else ()) for i, (d, s) in enumerate(zip(x.dims, out, strict=True)))
         return b.local(call, dims, x)
     if x.dims[at] != (TIME,):
-        raise Refused(f"`{call.op}` interpolates time merged with another dimension", "keep time a dimension of its own")
+        raise Misfit(f"`{call.op}` interpolates time merged with another dimension", "keep time a dimension of its own")
     if kind == "antialiased":
         raise Refused("antialiased interpolation of time", "antialias=False, or average pooling")
     factor = _factor(b, call, x, at)
@@ -74,7 +74,7 @@ def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
         return Fraction(wanted.now, length.now)
     ratios = {Fraction(w, n) for w, n in zip(wanted.values[:3], length.values[:3], strict=True)}
     if len(ratios) > 1:
-        raise Refused(
+        raise Misfit(
             f"interpolates time to {wanted.now} frames whatever the length of the clip, or to another number than a multiple",
             "scale_factor=…; or size=y.shape[time] of a stream y with a whole multiple of frames",
         )
@@ -111,5 +111,5 @@ def grid_sample(b: Builder, call: Call) -> Stream:
         )
     dims = joined_dims([x.dims[:1], grid.dims[:1]])
     if dims is None:
-        raise Refused("`grid_sample` of images and places whose rows do not fit", "as many places as images")
+        raise Misfit("`grid_sample` of images and places whose rows do not fit", "as many places as images")
     return positional(b, call, {"grid": grid}, (*dims, x.dims[1], *grid.dims[1:-1]))

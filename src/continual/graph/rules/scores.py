@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from ..builder import Builder
-from ..call import BANDED, COMPARES, ON_SCORES, Call, Refused, hint
+from ..call import BANDED, CAUSAL, COMPARES, ON_SCORES, Call, Refused, hint
 from ..layout import BATCH, TIME, Dims, joined_dims, regrouped
 from ..operators import HIDDEN
 from ..program import Ref, Shape
 from ..values import Clocked, Const, Fragment, Scores, Size, Stream, Value, Varying
-from .attention import CAUSAL, attend
+from .attention import DEPENDS, FULL, attend
 
 
 def on_scores(*names: str) -> Callable[[Any], Any]:
@@ -107,7 +107,7 @@ def biased(b: Builder, call: Call) -> Value:
     """A mask, or a bias for each distance."""
     s, other = _pair(call)
     if isinstance(other, Stream):
-        return fragment(call, "the mask of attention depends on the stream", CAUSAL)
+        return fragment(call, DEPENDS, CAUSAL)
     if s.weights or isinstance(other, Scores) or (call.op == "sub" and not isinstance(call["self"], Scores)):
         return fragment(call)
     if _number(b, other) is not None:
@@ -129,7 +129,7 @@ def hidden(b: Builder, call: Call) -> Value:
     else:
         s, mask, filled, turned = call["self"], call["mask"], call["value"], False
     if not isinstance(s, Scores) or not isinstance(mask, (Const, Clocked)):
-        return fragment(call, "the mask of attention depends on the stream", CAUSAL)
+        return fragment(call, DEPENDS, CAUSAL)
     value = _number(b, filled)
     if isinstance(filled, (Const, Clocked)) and value is None:
         values = b.for_example(filled).value
@@ -237,7 +237,7 @@ def folded(b: Builder, call: Call, s: Scores, v: Stream) -> Stream:
     if s.gate is not None:
         mask = _gated(b, call, s)
     if mask is None:
-        raise Refused("attention to all frames of the clip: each output would wait for the last of them", CAUSAL)
+        raise Refused(FULL, CAUSAL)
     return attend(b, call, (s.query, s.key, v), mask, s.scale)
 
 
@@ -262,7 +262,7 @@ def masked_product(b: Builder, call: Call, s: Scores, mask: Value) -> Value:
     alpha, beta = float(call.get("alpha", 1)), float(call.get("beta", 1))
     s = replace(s, scale=s.scale * alpha)
     if not isinstance(mask, (Const, Clocked)):
-        return fragment(call, "the mask of attention depends on the stream", CAUSAL)
+        return fragment(call, DEPENDS, CAUSAL)
     return (
         s if beta == 0 else _plus(b, call, s, mask if beta == 1 else combined(b, call, "aten.mul.Scalar", self=mask, other=beta))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layout import BATCH, TIME, Dims, fixed, regrouped
 from ..program import Ref, Shape
 from ..values import Const, Size, Stream, Value
@@ -91,7 +91,7 @@ def reshaped(b: Builder, call: Call, x: Stream, wanted: list[int]) -> Stream:
     wanted = [total // -math.prod(wanted) if s == -1 else s for s in wanted]
     dims = regrouped(x.dims, wanted, b.batches[0], b.length(x.wire).now)
     if dims is None:
-        raise Refused(
+        raise Misfit(
             f"`{call.op}` from {b.shape(x)} to {tuple(wanted)} splits time, or mixes it with other dimensions",
             "tensor.unfold or a strided convolution takes frames together; permute first where dimensions are to be swapped",
         )

@@ -7,7 +7,7 @@ from typing import Any
 from torch.fx import Node as Fx
 
 from ..builder import Builder
-from ..call import Call, Refused, hint, rule
+from ..call import Call, Misfit, Refused, hint, rule
 from ..layers import Decimate
 from ..program import Ref
 from ..values import Fragment, Size, Stream, Value
@@ -16,6 +16,10 @@ from .parts import alone, whole, with_dim
 from .reduce import at_frame
 
 END = 1 << 62
+LOOP = (
+    "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
+    "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
+)
 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")
@@ -41,6 +45,8 @@ def slices(b: Builder, call: Call) -> Value:
             return b.filled(call, out, x, x.patches[0], x.dtype)
         return b.local(call, with_dim(x.dims, dim, whole(size)), x, target="aten.slice.Tensor",
                        args=(Ref(x.slot), dim, first.now, last.now, step), kwargs={}, inputs=[x], fill=x.fill)  # fmt: skip
+    if len({*first.values}) == 1 and last.now - first.now == 1 and _one_by_one(call, length.now):
+        raise Refused(*LOOP)
     return _stretch(b, call, x, dim, (first, last, cut, length), step)
 
 
@@ -50,11 +56,12 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
         size = length.combine(lambda n, f: n - f, first)
         if size.steady and size.now == 1 and not any(cut.values):
             return at_frame(b, call, x, dim, first.now, keep=True)
-        raise Refused(
+        raise Misfit(
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
-    if not cut.steady and b.length_is_fixed(call, dim):  # the export knows one length alone: a cut from its end, then
+    one = last.now - first.now == 1 and cut.now > 1  # of a clip: nobody cuts all but one frame off its end
+    if not cut.steady and b.length_is_fixed(call, dim) and not one:  # the export knows one length alone: a cut from its end, then
         cut = Size.of(cut.now, len(length.values))
         if cut.now:
             b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
@@ -64,8 +71,9 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
         size = last.combine(lambda e, f: e - f, first)
         dims = with_dim(x.dims, dim, whole(max(0, size.now)))
         return Fragment(
-            dims, x.dtype, f"takes frames {first.now} … {last.now - 1} of the clip alone, and there is one clip in a stream",
-            "a cut from the end (x[:, :, :-k]), or the part of the network that uses them outside of the stream",
+            dims, x.dtype, f"takes {_which(first.now, last.now)} of the clip alone, which a stream has once, at its start",
+            "a shift by F.pad(x, (k, 0))[..., :-k], which has zeros before the first frame; a pre-emphasis is "
+            "x - a * F.pad(x, (1, 0))[..., :-1]",
         )  # fmt: skip
     shorter = without_end(b, call, x, cut.now) if cut.now and not first.now else None
     if shorter is not None:
@@ -73,6 +81,13 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
     elif first.now or cut.now:
         x = b.layer(call, x, b.trim(first.now, cut.now), x.dims, label=f"cut {first.now}, {cut.now}", fill=x.fill)
     return x if step == 1 else b.layer(call, x, Decimate(step), x.dims, label=f"every {step}th frame", fill=x.fill)
+
+
+def _which(first: int, end: int) -> str:
+    """Frames from a start to an end, in words."""
+    if not first:
+        return "the first frame" if end == 1 else f"the first {end} frames"
+    return f"frame {first}" if end == first + 1 else f"frames {first} … {end - 1}"
 
 
 @rule("aten.select.int")
@@ -84,10 +99,7 @@ def select(b: Builder, call: Call) -> Stream:
         return b.local(call, (*x.dims[:dim], *x.dims[dim + 1 :]), x, fill=x.fill)
     length = b.size(x, dim)
     if _one_by_one(call, length.now):
-        raise Refused(
-            "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
-            "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
-        )
+        raise Refused(*LOOP)
     index = Size.of(call["index"], len(length.values)).combine(lambda i, n: i + n if i < 0 else i, length)
     return at_frame(b, call, x, dim, index.now, keep=False)
 
@@ -115,6 +127,8 @@ def split(b: Builder, call: Call) -> list[Stream]:
     x: Stream = call["self"]
     dim = int(call["dim"]) % len(x.dims)
     if alone(b, call, x, dim, "splits"):
+        if call.op == "unbind":
+            raise Refused(*LOOP)
         raise Refused(f"`{call.op}` splits the clip in time", "work on all frames, or on windows: tensor.unfold, pooling")
     found, start = [], 0
     for part in call.node.meta["val"]:

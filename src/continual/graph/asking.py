@@ -1,0 +1,176 @@
+"""What an error of `torch.export` means: which number a module takes out of a tensor, and what that tensor is made of."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+STREAM, OTHER, WEIGHTS, NOTHING = "stream", "other", "weights", "nothing"
+NUMBERS = ("aten._local_scalar_dense.default", "aten.equal.default", "aten.is_nonzero.default")
+SHAPES = (
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+)  # no values are seen
+INTERNAL = (AssertionError, AttributeError, IndexError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A number that was taken out of a tensor.
+
+    Attributes:
+        of: what its values depend on: numbers of inputs, and ``WEIGHTS``.
+        place: file and line of the user's code, ``"model.py:12"``.
+        path: of the module in whose code it is.
+    """
+
+    of: frozenset[Any]
+    place: str
+    path: str
+
+
+class Watch(TorchDispatchMode):
+    """Follows what the values of tensors depend on, and notes where numbers are taken out of them."""
+
+    def __init__(self, inputs: Sequence[Tensor], module: nn.Module):
+        super().__init__()
+        self._of: Any = WeakIdKeyDictionary()
+        self._paths = {id(m): path for path, m in module.named_modules()}
+        self.asked: list[Asked] = []
+        for t in (*module.parameters(), *module.buffers()):
+            self._of[t] = frozenset((WEIGHTS,))
+        for i, x in enumerate(inputs):
+            self._of[x] = frozenset((i,))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        of = frozenset().union(*(self._of.get(t, frozenset()) for t in tensors))
+        if str(func) in NUMBERS:
+            self.note(tensors)
+        if str(func).split(".")[1] in SHAPES:
+            of = frozenset()
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor):
+                self._of[t] = self._of.get(t, frozenset()) | of
+        return out
+
+    def note(self, tensors: Sequence[Tensor]) -> None:
+        """Note that a number is taken out of tensors: in the innermost line that is neither torch's nor of this file."""
+        of = frozenset().union(*(self._of.get(t, frozenset()) for t in tensors))
+        mine = [(f, line) for f, line in traceback.walk_stack(None) if f.f_code.co_filename != __file__]
+        users = [(f, line) for f, line in mine if f"{'torch'}/" not in f.f_code.co_filename]
+        paths = [path for f, _ in mine if (path := self._paths.get(id(f.f_locals.get("self")))) is not None]
+        if users:
+            frame, line = users[0]
+            self.asked.append(Asked(of, _short(frame.f_code.co_filename, line), paths[0] if paths else ""))
+
+
+class WatchLists(TorchFunctionMode):
+    """Notes where the values of tensors become lists or arrays, which no operation does."""
+
+    def __init__(self, watch: Watch):
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("tolist", "numpy"):
+            self._watch.note(list(args[:1]))
+        return func(*args, **(kwargs or {}))
+
+
+def _short(file: str, line: Any) -> str:
+    return f"{file.rpartition('/')[2]}:{line}"
+
+
+def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], error: Exception) -> str:
+    """What an error of `torch.export` means for the user.
+
+    Args:
+        module: the module that could not be exported.
+        inputs: the example.
+        times: where time is in each input; ``None`` for one that is no stream.
+        error: what was raised.
+    """
+    name, text = type(module).__name__, str(error)
+    line = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', text)
+    user = f" (at {_short(line.group(1), line.group(2))}: {line.group(4).strip()})" if line else ""
+    if "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
+        place = _short(line.group(1), line.group(2)) if line else ""
+        asked = _asked(module, inputs, place)
+        where = f"{name}.{asked.path}" if asked is not None and asked.path else name
+        return f"{where}: {_asks(asked, times, user)}"
+    if "fake tensor in the exported program constant" in text:
+        return (
+            f"{name}: forward writes through the `.data` of a parameter, or keeps a tensor of the call outside of it, which torch.export "
+            "can't follow. Remedy: take that out of forward; a bound on a parameter (`p.data.clamp_`) belongs in the training loop"
+        )
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except Exception as own:
+        return f"{name}: module(clip) raises {type(own).__name__}: {_first(own)}. Remedy: a clip, and time_dim, with which the module runs"
+    said = "it fails in torch.export itself" if isinstance(error, INTERNAL) else f"{type(error).__name__}: {_first(error)}"
+    return (
+        f"{name}: torch.export can't follow it{user}: {said}. Remedies: see that module(clip) runs; rewrite what "
+        "the message names; or convert its parts by co.continual and join them in co.Sequential"
+    )
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
+def _asked(module: nn.Module, inputs: Sequence[Tensor], place: str) -> Asked | None:
+    """What the module asks on a line of code; otherwise the first thing that it asks of values."""
+    watch = Watch(inputs, module)
+    with suppress(Exception), torch.no_grad(), WatchLists(watch), watch:  # it may fail: what it has asked before is what counts
+        module(*inputs)
+    return next((a for a in watch.asked if a.place == place), next(iter(watch.asked), None))
+
+
+def _asks(asked: Asked | None, times: Sequence[int | None], user: str) -> str:
+    """The reason and the remedies, by what the values depend on."""
+    of = frozenset() if asked is None else asked.of
+    if asked is not None and not user:
+        user = f" (at {asked.place})"
+    others = sorted(i for i in of if i != WEIGHTS and times[i] is None)
+    if asked is None or any(i != WEIGHTS and times[i] is not None for i in of):
+        return (
+            f"what it does next depends on values of its input{user}, so it is another network for every clip. Remedies: "
+            "torch.where instead of `if`; or co.Conditional around the branches"
+        )
+    if others:
+        which = " and ".join(f"input {i}" for i in others)
+        return (
+            f"what it does next depends on the values of {which}, which is no stream{user}: it is another network for other values. "
+            "Remedies: keep the number in the module as a plain int, set in __init__; or compare tensors, as in "
+            "torch.arange(x.shape[time]) < lengths[:, None], and multiply by the mask"
+        )
+    if of:
+        return (
+            f"it takes a number out of a parameter or a buffer{user}, whose values torch.export does not look at. Remedy: keep it as a "
+            "plain int, float or list of such, set in __init__"
+        )
+    return (
+        f"it takes a number out of a tensor that it has made of constants and sizes{user}, whose values torch.export does not look at. "
+        "Remedy: compute it of plain numbers: x.shape[time] instead of a tensor that holds the length"
+    )
