@@ -47,6 +47,20 @@ class PaddedDifference(nn.Module):
         return F.pad(x[:, :, 1:] - x[:, :, :-1], (1, 0), value=0.5) + x
 
 
+class FlattenedChannels(nn.Module):
+    """Channels that were flattened are known by their pieces, (3, 2), which are as many as the weight's 6."""
+
+    def __init__(self, equation: str) -> None:
+        super().__init__()
+        self.weight, self.equation = nn.Parameter(torch.randn(5, 6)), equation
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, T, 2)
+        y = x.transpose(1, 2).flatten(2)
+        if self.equation == "btc,kc->btk":
+            return torch.einsum(self.equation, y, self.weight).transpose(1, 2)
+        return torch.einsum(self.equation, y.transpose(1, 2), self.weight)
+
+
 MODULES = {
     "padding beside look-ahead": PaddingBesideLookAhead,
     "difference, one frame of padding": lambda: Difference(3, 1),
@@ -66,3 +80,9 @@ def test_the_contract_behind_a_layer_that_looks_ahead(inner: type[nn.Module]) ->
     clip = torch.randn(2, 3, 13).double()
     net = co.Sequential(co.Conv1d(3, 3, 5, padding=2), co.continual(inner().eval(), clip[:, :, :9])).double().eval()
     check_contract(net, clip)
+
+
+@pytest.mark.parametrize("equation", ["btc,kc->btk", "bct,kc->bkt"])
+def test_einsum_on_flattened_channels(equation: str) -> None:
+    module, clip = FlattenedChannels(equation).double().eval(), torch.randn(2, 3, 13, 2).double()
+    co.verify(co.continual(module, clip), clip, reference=module, splits=2)

@@ -7,7 +7,7 @@ import math
 from ..builder import Builder
 from ..call import Call, Misfit, Refused, rule
 from ..layers import WindowLinear
-from ..layout import BATCH, TIME, Dim, Dims, where
+from ..layout import BATCH, TIME, Dim, Dims, joined_dims, where
 from ..program import Ref, Shape
 from ..values import Const, Stream, Value
 from .elementwise import lead
@@ -71,13 +71,14 @@ def einsum(b: Builder, call: Call) -> Value:
     for term, operand in zip(terms, operands, strict=True):
         for letter, dim in zip(term, operand.dims, strict=True):
             known = found.get(letter, ())
-            if known and dim and known != dim:
+            joined = joined_dims([(known,), (dim,)])  # channels that were flattened are as many as the weight's
+            if joined is None:
                 if TIME in known or TIME in dim:
                     raise Refused(
                         f"einsum '{equation}' multiplies frames with a constant of one clip length", "a constant without time"
                     )
                 raise Misfit(f"einsum '{equation}' joins axes '{letter}' that do not fit", "reshape one of the operands")
-            found[letter] = known or dim
+            (found[letter],) = joined
     for letter, dim in found.items():
         if letter not in right and TIME in dim:
             raise Refused(
