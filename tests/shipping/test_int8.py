@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import continual as co
+from continual.fingerprint import fingerprint
+from continual.seal import seal_of
 from tests.long import LONG, some
 from tests.shipping.artefacts import needs, network
 from tests.shipping.networks import FORMATS, NETWORKS
@@ -50,7 +52,10 @@ def test_the_cost_that_is_reported_is_that_of_the_file(name: str, format: str, m
 def test_without_a_clip_noise_is_taken(tmp_path: Path):
     needs("onnx")
     path = co.export(network("gru"), NETWORKS["gru"].step(), tmp_path / "a.onnx", int8="dynamic")
-    assert co.load(path).metadata.quantised["on"] == "noise"
+    metadata, digest = co.load(path).metadata, seal_of(path)
+    assert metadata.quantised["on"] == "noise"
+    assert digest.intact, "of its own content"
+    assert metadata.weights == fingerprint(network("gru")), "of the network that it was made of"
 
 
 def test_what_is_refused(tmp_path: Path):

@@ -77,15 +77,15 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     ort = package("onnxruntime", "onnx", "co.load")
     try:
         session = opened(ort, path, threads)
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        has = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
     except Exception as error:  # its errors have no class in common
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no ONNX model: {error}") from error
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
         raise ArtefactMismatch(
             f"co.load: {str(path)!r} is an ONNX model, but not one that co.export wrote: it has no metadata {KEY!r}"
         )
     metadata = Metadata.from_json(text, path)
-    has = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
     if has != (metadata.input_names, metadata.output_names):
         raise ArtefactMismatch(f"co.load: {str(path)!r} has other inputs and outputs than its metadata say: {has[0]}, {has[1]}")
     return metadata, lambda batch: OnnxRows(session, metadata, batch)

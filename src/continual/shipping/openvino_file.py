@@ -101,13 +101,14 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     ov = package("openvino", "openvino", "co.load")
     try:
         model = ov.Core().read_model(str(path))
+        text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
     except Exception as error:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no OpenVINO model: {error}") from error
-    if not model.has_rt_info(KEY):
+    if text is None:
         raise ArtefactMismatch(
             f"co.load: {str(path)!r} is an OpenVINO model, but not one that co.export wrote: it has no {KEY!r}"
         )
-    metadata = Metadata.from_json(model.get_rt_info(KEY).astype(str), path)
+    metadata = Metadata.from_json(text, path)
     try:
         code = compiled(ov, model, threads)
     except Exception as error:

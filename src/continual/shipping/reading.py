@@ -31,7 +31,10 @@ def read(path: Path, threads: int | None, allow_changed: bool) -> Runner:
                 "Export the network again, or say that it is meant: co.load(path, allow_changed=True)",
                 stacklevel=3,
             )
-    return Runner(metadata, open_rows)
+    try:
+        return Runner(metadata, open_rows)
+    except (AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+        raise ArtefactMismatch(f"co.load: the metadata of {str(path)!r} is damaged ({error!r})") from error
 
 
 def format_in(head: bytes) -> str | None:
