@@ -138,10 +138,58 @@ def unbound(s: Fault, x: Tensor) -> Tensor:
     return torch.stack([frame.tanh() for frame in x.unbind(2)], 2)
 
 
-@pytest.mark.parametrize("body", [sum_of_slices, sum_of_frames, unbound])
+def filtered(s: Fault, x: Tensor) -> Tensor:
+    """An IIR filter, which reads padded frames and writes into others: neither its reads nor its writes are the cause."""
+    x, y = F.pad(x, (2, 0)), torch.zeros(x.shape[0], 4, x.shape[2] + 2)
+    for t in range(2, x.shape[2]):
+        y[:, :, t] = x[:, :, t] + 0.5 * y[:, :, t - 1] - 0.2 * y[:, :, t - 2]
+    return y[:, :, 2:]
+
+
+@pytest.mark.parametrize("body", [sum_of_slices, sum_of_frames, unbound, filtered])
 def test_a_loop_over_frames_is_called_one(body: Any):
     (only,) = refused(body).refusals
     assert "one by one, in a loop" in only.reason
+
+
+def test_segments_at_fixed_places_are_no_shift():
+    error: Any = refused(lambda s, x: torch.stack([x[:, :, t : t + 5].mean(2) for t in range(0, FRAMES, 5)], 2))
+    first, later = error.refusals
+    assert "the first 5 frames" in first.reason
+    assert "a shift by" in first.remedy
+    assert "frames 5 … 9" in later.reason
+    assert "unfold" in later.remedy
+
+
+def quantised(s: Fault, x: Tensor) -> Tensor:
+    """The nearest of a table, for rows and frames that are merged."""
+    far = torch.cdist(x.transpose(1, 2).reshape(-1, 4), s.table)
+    return s.table[far.argmin(1)].view(x.shape[0], -1, 4).transpose(1, 2)
+
+
+def test_merged_rows_are_no_rows_that_are_mixed():
+    module = seeded(lambda: Behind(quantised)).double()
+    co.verify(co.continual(module, CLIP.double()), noise(2, 4, 31).double(), reference=module)
+
+
+def branches(s: Fault, x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+
+
+def test_control_flow_is_called_so():
+    error: Any = refused(branches)
+    assert [r.op for r in error.refusals] == ["sum", "cond"]
+    assert "control flow" in error.refusals[1].reason
+
+
+def test_an_output_that_is_no_tensor():
+    (only,) = refused(lambda s, x: (x, None)).refusals
+    assert (only.op, only.reason) == ("output", "output 1 is None")
+
+
+def test_inputs_of_different_lengths_may_be_no_streams():
+    with pytest.raises(co.ShapeMismatch, match=r"\{0: 20, 1: 6\} frames.*time_dim=\(2, None"):
+        co.continual(seeded(lambda: Behind(lambda s, x, y: x)), (CLIP, noise(2, 4, 6)))
 
 
 def part_of_positions(s: Fault, x: Tensor) -> Tensor:

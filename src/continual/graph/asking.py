@@ -136,7 +136,7 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
 
 def _first(error: Exception) -> str:
     """The first line of what an error says."""
-    return next(iter(str(error).strip().splitlines()), "")
+    return next(iter(str(error).strip().splitlines()), "").rstrip(".")
 
 
 def _asked(module: nn.Module, inputs: Sequence[Tensor], place: str) -> Asked | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -90,7 +91,7 @@ class Builder(Refusing):
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node, signature, streams)
             elif node.op == "output":
-                outputs = self._outputs([n for n in node.args[0] if isinstance(n, Fx)])
+                outputs = self._outputs(node.args[0])
             elif node.op == "call_function":
                 self.values[node] = self.evaluate(node)
         return outputs
@@ -134,7 +135,9 @@ class Builder(Refusing):
         try:
             return caused(self.mutations.evaluate(node), node)
         except Exception as error:  # a refusal, or a rule that meets what it was not made for
-            return self.settle(node, error)
+            value = self.settle(node, error)
+            self.mutations.spoil(node, value)
+            return value
 
     def apply_named(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
         """An operation on values, by its name."""
@@ -300,7 +303,7 @@ class Builder(Refusing):
 
     # ---- what leaves ------------------------------------------------------------------------------------------------
 
-    def _outputs(self, nodes: list[Fx]) -> list[Stream]:
+    def _outputs(self, nodes: Sequence[Any]) -> list[Stream]:
         spec = self.captured.program.call_spec.out_spec
         self.nested = spec is not None and not spec.is_leaf()
         if self.nested and spec.type not in (tuple, list):
@@ -309,6 +312,9 @@ class Builder(Refusing):
             )
         outputs: list[Stream] = []
         for i, node in enumerate(nodes):
+            if not isinstance(node, Fx):
+                self.refusals.append(Refusal("", "output", "", f"output {i} is {node!r}", "return tensors alone"))
+                continue
             try:
                 outputs += self._output(i, node)
             except Refused as refused:

@@ -81,7 +81,10 @@ def layout_of(inputs: Sequence[Any], time_dim: Any) -> tuple[tuple[int | None, .
         raise ValueError("continual: no input of the clip is a stream (time_dim is None for all of them)")
     lengths = {i: inputs[i].shape[times[i]] for i in streams}
     if len(set(lengths.values())) > 1:
-        raise ShapeMismatch(f"continual: streams are fed together and have equal lengths, got {lengths} frames")
+        raise ShapeMismatch(
+            f"continual: streams are fed together and have equal lengths, got {lengths} frames. For an input "
+            "that is no stream give None: co.continual(module, clip, time_dim=(2, None, …))"
+        )
     rows = {i: inputs[i].shape[0 if times[i] else 1] for i in streams}
     if len(set(rows.values())) > 1:
         raise ShapeMismatch(f"continual: the streams of the clip have different numbers of rows, {rows}")
@@ -208,6 +211,7 @@ def _quiet() -> Iterator[None]:
 def source_line(node: Any) -> str:
     """The user's line of code that made a node: the innermost one that is not torch's own."""
     found = re.findall(r'File "([^"]+)", line (\d+), in .+(?:\n\s*(?!File ")(.+))?', node.meta.get("stack_trace") or "")
+    found = [f for f in found if not f[0].startswith("<eval_with_key>")]  # written by torch
     mine = [f for f in found if f"{'torch'}/nn/" not in f[0]] or found
     if not mine:
         return ""

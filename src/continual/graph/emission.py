@@ -194,7 +194,7 @@ class Emission(Enquiry):
         try:
             wire = self.wires.meet(wires)
         except ShapeMismatch:
-            rates = ", ".join(f"1 frame in {self.wires.timing(w).stride}" for w in dict.fromkeys(wires))
+            rates = ", ".join(dict.fromkeys(f"1 frame in {self.wires.timing(w).stride}" for w in wires))
             raise Misfit(
                 f"`{call.op}` joins streams of different rates ({rates} steps)",
                 "bring them to one rate by a stride or by upsampling",

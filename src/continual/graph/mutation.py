@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 from torch.fx import Node as Fx
 
-from .call import Refused
+from .call import Refused, hint
 from .layout import TIME, where
 from .program import resolve
-from .values import ITEM, Clocked, Fragment, Size, Stream, Unknown, Value, Varying, computed
+from .values import ITEM, Clocked, Const, Fragment, Size, Stream, Unknown, Value, Varying, computed
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -152,6 +153,8 @@ class Mutations:
             self._stamp[node] = self._written.get(self._root(node), 0)
 
     def _function(self, node: Fx) -> Value:
+        if isinstance(node.target, HigherOrderOperator):
+            raise Refused(f"`{node.target}` is control flow, which torch.export keeps as it is", "plain operations on tensors")
         args = [self.given(a) for a in node.args]
         name = getattr(node.target, "__name__", str(node.target))
         if any(isinstance(a, Unknown) for a in args):
@@ -162,7 +165,7 @@ class Mutations:
             return computed(node.target, *args)  # type: ignore[arg-type]
         if name.startswith("return_types_"):  # a tuple whose parts have names
             return args[0]
-        raise Refused(f"`{name}` is control flow or a function that torch.export keeps as it is", "plain operations on tensors")
+        raise Refused(f"`{name}` is a function of Python that torch.export keeps as it is", "plain operations on tensors")
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,16 @@ class Mutations:
             self._builder.values[known] = new
             self._stamp[known] = self._written[self._root(target)]
         return new
+
+    def spoil(self, node: Fx, value: Value) -> None:
+        """What a refused operation was to write into, if it had no time before: it may have now."""
+        if not writes(str(node.target)) or not isinstance(node.args[0], Fx):
+            return
+        root, values = self._root(node.args[0]), self._builder.values
+        if isinstance(values[root], (Clocked, Const)) and (val := root.meta.get("val")) is not None:
+            like = value if isinstance(value, Stream) else getattr(value, "like", None)
+            values[root] = Unknown(tuple(map(hint, val.shape)), like)
+            self._written[root] = self._written.get(root, 0) + 1
 
     def _mutate(self, node: Fx, new: Value, by: Fx) -> None:
         """Give a tensor, and what it is a view of, another value."""

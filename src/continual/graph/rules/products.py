@@ -88,7 +88,7 @@ def cdist(b: Builder, call: Call) -> Stream:
     for v in (x, y):
         if TIME in v.dims[-1]:
             raise Refused(f"`{call.op}` sums over the frames of the clip", "vectors of channels: (…, T, C)")
-        if BATCH in v.dims[-1] or BATCH in v.dims[-2]:
+        if BATCH in v.dims[-1] or (BATCH in x.dims[-2] and BATCH in y.dims[-2]):
             raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch as a dimension of its own")
     return b.local(call, (*_joined(b, call, [x.dims[:-2], y.dims[:-2]]), x.dims[-2], y.dims[-2]), lead(call.streams))
 

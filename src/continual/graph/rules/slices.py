@@ -16,6 +16,8 @@ from .parts import alone, whole, with_dim
 from .reduce import at_frame
 
 END = 1 << 62
+SHIFT = "a shift by F.pad(x, (k, 0))[..., :-k], with zeros before the first frame; a pre-emphasis is x - a * F.pad(x, (1, 0))[..., :-1]"
+SEGMENTS = "windows over all frames, x.unfold(time, size, step) or pooling; or that part of the network outside of the stream"
 LOOP = (
     "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
     "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
@@ -72,8 +74,7 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
         dims = with_dim(x.dims, dim, whole(max(0, size.now)))
         return Fragment(
             dims, x.dtype, f"takes {_which(first.now, last.now)} of the clip alone, which a stream has once, at its start",
-            "a shift by F.pad(x, (k, 0))[..., :-k], which has zeros before the first frame; a pre-emphasis is "
-            "x - a * F.pad(x, (1, 0))[..., :-1]",
+            SHIFT if not first.now else SEGMENTS,
         )  # fmt: skip
     shorter = without_end(b, call, x, cut.now) if cut.now and not first.now else None
     if shorter is not None:
@@ -110,7 +111,7 @@ def _one_by_one(call: Call, frames: int) -> bool:
     alike = {
         n.args[2] for n in call.node.graph.nodes if n.target is call.node.target and n.args[1] == dim and _uncut(n) is source
     }
-    return frames > 2 and len(alike) >= frames
+    return frames > 2 and len(alike) >= frames - frames // 10  # a loop may leave out frames that were padded
 
 
 def _uncut(node: Fx) -> Fx:
