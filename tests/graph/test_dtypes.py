@@ -238,7 +238,7 @@ def test_the_module_is_moved_instead_of_its_twin():
 
 @torch.no_grad()
 def test_a_module_without_weights_has_streams_of_several_dtypes():
-    net = co.continual(Fn(lambda x: torch.ones(3, 1, dtype=x.dtype) * x - F.pad(x, (2, 0))[:, :, :-2]).eval(), CLIP)
+    net = co.continual(Fn(lambda x: (x.double() - F.pad(x, (2, 0))[:, :, :-2]).to(x.dtype)).eval(), CLIP)
     states, found = (
         {d: net.init_state(CLIP[:, :, 0].to(d)) for d in (torch.float64, torch.float32, torch.float16)},
         dict[Any, Any](),
@@ -352,3 +352,31 @@ def test_autocast_is_left_to_torch():
     with torch.autocast("cpu", torch.bfloat16):
         assert net(CLIP).dtype == module(CLIP).dtype
     assert len(net._dtypes.origin.programs) == 1
+
+
+class Spoken(nn.Module):
+    """Token numbers and frames, beside an embedding that is no stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.conv = nn.Embedding(7, 3), nn.Conv1d(3, 3, 3)
+
+    def forward(self, tokens: Tensor, speaker: Tensor, x: Tensor) -> Tensor:
+        y = self.conv(self.embed(tokens).mT + x)
+        return (y.float() * speaker.float().unsqueeze(2)).to(speaker.dtype) + torch.ones(3, 1, dtype=y.dtype)
+
+
+@torch.no_grad()
+def test_several_inputs_of_several_dtypes():
+    module = Spoken().eval()
+    tokens, speaker = torch.randint(0, 7, (2, 13)), torch.randn(2, 3)
+    net = co.continual(module, (tokens, speaker, CLIP), time_dim=(1, None, 2))
+    for dtype, move in MOVES.items():
+        move(net)
+        for other in (dtype, torch.float32):  # the embedding may have a dtype of its own
+            inputs = tokens, speaker.to(other), CLIP.to(dtype)
+            want = module(*inputs)
+            net.clean_state()
+            steps = [net.forward_step(tokens[:, t], inputs[1], inputs[2][:, :, t]) for t in range(13)]
+            assert_same(torch.stack([y for y in steps if y is not None], 2), want, max(SINGLE, TOLERANCE[dtype]), str(dtype))
+            assert_same(net(*inputs), want, max(SINGLE, TOLERANCE[dtype]), str(dtype))
