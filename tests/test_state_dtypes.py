@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -69,9 +70,15 @@ class Turned(nn.Module):
         return torch.view_as_real(z * self.turn).sum(1)
 
 
-def spectra() -> tuple[nn.Module, Any]:
+@cache
+def _spectra() -> tuple[nn.Module, Any]:
     module = Spectra().eval()
     return module, co.continual(module, SOUND, time_dim=1)
+
+
+def spectra() -> tuple[nn.Module, Any]:
+    """A module and its twin, which share their weights."""
+    return copy.deepcopy(_spectra())
 
 
 def dtypes(net: Any) -> dict[str, torch.dtype]:

@@ -22,20 +22,24 @@ MOVES: dict[torch.dtype, Callable[[nn.Module], nn.Module]] = {
 SINGLE = 1e-6  # where a module computes in float32, whatever comes
 TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 2e-2, torch.float64: 1e-12}
 CLIP = torch.randn(2, 3, 13, generator=torch.Generator().manual_seed(1))
-WEIGHTS = {"w": (3, 1)}
+WEIGHTS = {"w": (3, 1), "v": (3, 1)}
 
 KINDS: dict[str, Callable[..., Tensor]] = {
-    "ones, zeros, full": lambda m, x: (
-        x * m.w + torch.ones(3, 1, dtype=x.dtype) + torch.zeros(3, 1, dtype=x.dtype) - torch.full((3, 1), 0.3, dtype=x.dtype)
+    "constants": lambda m, x: (
+        x * m.w
+        + torch.ones(3, 1, dtype=x.dtype)
+        + torch.zeros(3, 1, dtype=x.dtype)
+        - torch.full((3, 1), 0.3, dtype=x.dtype)
+        + torch.linspace(0.1, 1, 3, dtype=x.dtype)[:, None]
+        + torch.arange(0.0, 3.0, dtype=x.dtype)[:, None]
+        + x.new_ones(3, 1)
+        + x.new_tensor([0.1, 0.2, 0.3])[:, None]
+        + torch.tensor([0.1, 0.2, 0.3], dtype=x.dtype)[:, None]
     ),
-    "linspace": lambda m, x: x * m.w + torch.linspace(0.1, 1, 3, dtype=x.dtype)[:, None],
+    "one constant": lambda m, x: x * m.w + torch.ones(3, 1, dtype=x.dtype),
     "positions by arange": lambda m, x: x * m.w + torch.cos(0.3 * torch.arange(x.shape[2], dtype=x.dtype)),
-    "a fixed arange": lambda m, x: x * m.w + torch.arange(0.0, 3.0, dtype=x.dtype)[:, None],
     "an arange of the default dtype": lambda m, x: x * m.w + torch.arange(0.0, 3.0)[:, None],
     "new_zeros": lambda m, x: torch.cat((x * m.w, x.new_zeros(x.shape[0], 2, x.shape[2])), 1),
-    "new_ones of a fixed size": lambda m, x: x * m.w + x.new_ones(3, 1),
-    "new_tensor": lambda m, x: x * m.w + x.new_tensor([0.1, 0.2, 0.3])[:, None],
-    "a tensor of x's dtype": lambda m, x: x * m.w + torch.tensor([0.1, 0.2, 0.3], dtype=x.dtype)[:, None],
     "a tensor of the default dtype": lambda m, x: x * m.w + torch.tensor([0.1, 0.2, 0.3])[:, None],
     "a number as a tensor": lambda m, x: x * m.w * torch.tensor(0.1),
     "to x's dtype": lambda m, x: ((x * m.w).float() ** 2).to(x.dtype),
@@ -49,8 +53,10 @@ KINDS: dict[str, Callable[..., Tensor]] = {
     "zeros_like of a dtype": lambda m, x: x * m.w + torch.ones_like(x) + torch.zeros_like(x, dtype=torch.float32),
     "state in float32": lambda m, x: ((x * m.w).float() - F.pad((x * m.w).float(), (2, 0))[:, :, :-2]).to(x.dtype),
     "clamped in half": lambda m, x: (x * m.w).clamp(-0.5, 0.5) if x.dtype == torch.float16 else x * m.w,
-    "softmax of a dtype": lambda m, x: F.softmax(x * m.w, 1, dtype=torch.float64).to(x.dtype),
-    "a sum of a dtype": lambda m, x: (x * m.w).sum(1, keepdim=True, dtype=torch.float64),
+    "a softmax and a sum of a dtype": lambda m, x: (
+        F.softmax(x * m.w, 1, dtype=torch.float64).to(x.dtype) + (x * m.w).sum(1, keepdim=True, dtype=torch.float64)
+    ),
+    "another tensor in half": lambda m, x: (lambda a, b: x + (a if x.dtype == torch.float16 else b))(x * m.w, x * m.v),
     "a comparison": lambda m, x: (x > 0).to(m.w.dtype) * m.w + (x > 1),
     "where": lambda m, x: torch.where(x > 0, x * m.w, torch.zeros((), dtype=x.dtype)) + torch.where(x > 0, x, 0.1),
     "a shift by zeros": lambda m, x: x * m.w - torch.cat((torch.zeros(x.shape[0], 3, 1, dtype=x.dtype), x[:, :, :-1]), 2),
@@ -110,7 +116,7 @@ class Recurrent(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rnn = nn.GRU(3, 4, batch_first=True)
+        self.rnn = nn.RNN(3, 4, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.rnn(x.mT)[0].mT
@@ -232,7 +238,7 @@ def test_the_module_is_moved_instead_of_its_twin():
 
 @torch.no_grad()
 def test_a_module_without_weights_has_streams_of_several_dtypes():
-    net = co.continual(Fn(lambda x: torch.ones(3, 1, dtype=x.dtype) * x - F.pad(x, (2, 0))[:, :, :-2]).eval(), CLIP)
+    net = co.continual(Fn(lambda x: (x.double() - F.pad(x, (2, 0))[:, :, :-2]).to(x.dtype)).eval(), CLIP)
     states, found = (
         {d: net.init_state(CLIP[:, :, 0].to(d)) for d in (torch.float64, torch.float32, torch.float16)},
         dict[Any, Any](),
@@ -264,7 +270,7 @@ def test_pickled_twins_move_too():
         net, module, x = pickle.loads(pickle.dumps(net.to(dtype))), module.to(dtype), CLIP.to(dtype)
         assert_same(net(x), module(x), 2e-2, str(dtype))
         assert_same(streamed(net, x), module(x), 2e-2, str(dtype))
-    local = pickle.loads(pickle.dumps(co.continual(module_of("ones, zeros, full"), CLIP)))
+    local = pickle.loads(pickle.dumps(co.continual(module_of("one constant"), CLIP)))
     with pytest.raises(co.NotStreamable, match="loaded from a file"):
         local.half()
     assert local(CLIP).dtype == torch.float32
@@ -346,3 +352,31 @@ def test_autocast_is_left_to_torch():
     with torch.autocast("cpu", torch.bfloat16):
         assert net(CLIP).dtype == module(CLIP).dtype
     assert len(net._dtypes.origin.programs) == 1
+
+
+class Spoken(nn.Module):
+    """Token numbers and frames, beside an embedding that is no stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.conv = nn.Embedding(7, 3), nn.Conv1d(3, 3, 3)
+
+    def forward(self, tokens: Tensor, speaker: Tensor, x: Tensor) -> Tensor:
+        y = self.conv(self.embed(tokens).mT + x)
+        return (y.float() * speaker.float().unsqueeze(2)).to(speaker.dtype) + torch.ones(3, 1, dtype=y.dtype)
+
+
+@torch.no_grad()
+def test_several_inputs_of_several_dtypes():
+    module = Spoken().eval()
+    tokens, speaker = torch.randint(0, 7, (2, 13)), torch.randn(2, 3)
+    net = co.continual(module, (tokens, speaker, CLIP), time_dim=(1, None, 2))
+    for dtype, move in MOVES.items():
+        move(net)
+        for other in (dtype, torch.float32):  # the embedding may have a dtype of its own
+            inputs = tokens, speaker.to(other), CLIP.to(dtype)
+            want = module(*inputs)
+            net.clean_state()
+            steps = [net.forward_step(tokens[:, t], inputs[1], inputs[2][:, :, t]) for t in range(13)]
+            assert_same(torch.stack([y for y in steps if y is not None], 2), want, max(SINGLE, TOLERANCE[dtype]), str(dtype))
+            assert_same(net(*inputs), want, max(SINGLE, TOLERANCE[dtype]), str(dtype))

@@ -60,9 +60,8 @@ class Origin:
     ):
         self.bones: nn.Module | bytes | str = skeleton(module)
         self.names = tuple(weights(module))
-        self.clip = tuple(
-            x.detach() if t is None else x.detach().new_zeros(()).expand(x.shape) for x, t in zip(clip, time_dims, strict=True)
-        )
+        self.clip = [x.detach() if t is None else x.shape for x, t in zip(clip, time_dims, strict=True)]
+        self.order = sorted(range(len(clip)), key=lambda i: time_dims[i] is None)  # the streams, then the inputs that are none
         self.convert, self.bound = convert, bound
         self.first: Key | None = None
         self.programs: list[Attributes | None] = [None]  # the first is that of the conversion, which the module has
@@ -87,7 +86,7 @@ class Origin:
         if isinstance(bones, str):
             return f"the dtypes of {net.name} are those of its conversion: {bones}. {_elsewhere(key)}"
         live = weights(net)
-        device = next((t.device for t in live.values()), self.clip[0].device)
+        device = _home(live, self.clip)
         if self._first_digest is None and self.first is not None:
             self._first_digest = self._digest(bones, self.first, device)
         digest = self._digest(bones, key, device)
@@ -110,7 +109,7 @@ class Origin:
         if found is None:  # the first one, which the module that was converted has, and this copy of it has not
             key = cast(Key, self.first)
             live = weights(net)
-            device = next((t.device for t in live.values()), self.clip[0].device)
+            device = _home(live, self.clip)
             found = self.programs[number] = _on_its_own(self._converted(cast(nn.Module, self._module()), key, net, live, device))
         return found
 
@@ -122,7 +121,11 @@ class Origin:
             return f"!{_line(error)}"
 
     def _clip(self, key: Key, device: torch.device) -> tuple[Tensor, ...]:
-        return tuple(x.to(device, dtype) for x, dtype in zip(self.clip, key[0], strict=True))
+        of = dict(zip(self.order, key[0], strict=True))
+        given = enumerate(self.clip)
+        return tuple(
+            x.to(device, of[i]) if isinstance(x, Tensor) else torch.zeros(x, dtype=of[i], device=device) for i, x in given
+        )
 
     def _converted(
         self, bones: nn.Module, key: Key, net: GraphModule, live: dict[Name, Tensor], device: torch.device
@@ -266,6 +269,11 @@ class InItsDtypes(CoModule):
         if own is not None and after is not None and own.now != after:
             self.__dict__["_dtypes"] = own.turned(net, after)
         return self
+
+
+def _home(live: dict[Name, Tensor], clip: Sequence[Any]) -> torch.device:
+    """The device of a module's weights; without some, that of what it was given."""
+    return next((t.device for t in (*live.values(), *clip) if isinstance(t, Tensor)), torch.device("cpu"))
 
 
 def _in_order(net: GraphModule) -> list[Input]:
