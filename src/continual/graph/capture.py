@@ -19,6 +19,8 @@ from torch.export import Dim, ExportedProgram, export
 from torch.nn.modules import transformer
 
 from ..errors import NotStreamable, ShapeMismatch
+from .symbols import Bounded
+from .whole import Whole, restore
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,15 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     ]
     with _left_alone(module), _quiet(), _no_look_at_masks(), torch.no_grad():
         try:
-            program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+            with Bounded():
+                program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
-            try:  # some modules make the symbolic solver give up
-                program = export(module, _fresh(inputs), strict=False)
+            try:  # some modules make the symbolic solver give up, or take minutes
+                with Whole():
+                    program = export(module, _fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(_why(module, first)) from first
+    restore(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
 
 
