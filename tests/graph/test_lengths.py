@@ -42,7 +42,7 @@ def test_groups_as_long_as_the_example(name: str) -> None:
     with pytest.raises(RuntimeError):
         module(torch.cat((clip, clip), 1))
     with pytest.raises(
-        co.NotStreamable, match=rf"{name.split(',')[0]}.*is what clips of {size + 1} steps alone have, at test_lengths.py"
+        co.NotStreamable, match=rf"{name.split(',')[0]}.*is what clips of {size + 1} steps alone have, at rows.py"
     ):
         co.continual(module, clip, time_dim=1)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual.graph import convert
-from continual.graph.loops import ENOUGH, calls_of, shortened
+from continual.graph import convert, loops
+from continual.graph.loops import calls_of, shortened
 
 
 class Filter(nn.Module):
@@ -67,19 +67,21 @@ def test_a_loop_over_frames_is_refused_on_a_short_clip(exported: list[int], shor
     assert exported == [looked_at]
 
 
-def test_short_clips_and_many_layers_are_exported_once(exported: list[int]) -> None:
-    module = Layers(40).eval()
+def test_short_clips_and_many_layers_are_exported_once(exported: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "MANY", 8)
+    module = Layers(10).eval()
     clip = torch.randn(2, 2, 50)
     torch.testing.assert_close(co.continual(module, clip)(clip), module(clip))
     with pytest.raises(co.NotStreamable, match="splits the clip in time"):
-        co.continual(Filter().eval(), torch.randn(2, 12), time_dim=1)
-    assert exported == [50, 12]
+        co.continual(Filter().eval(), torch.randn(2, 7), time_dim=1)
+    assert exported == [50, 7]
 
 
-def test_a_run_on_shapes_ends_early() -> None:
-    calls = calls_of(Filter().eval(), (torch.randn(2, 3 * ENOUGH),))
+def test_a_run_on_shapes_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "ENOUGH", 20)
+    calls = calls_of(Filter().eval(), (torch.randn(2, 90),))
     assert calls is not None
-    assert max(calls.values()) == ENOUGH + 1
+    assert max(calls.values()) == 21
 
 
 def test_a_loop_that_needs_the_whole_clip_is_exported_as_it_is() -> None:

@@ -180,15 +180,21 @@ def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 @contextlib.contextmanager
 def left_alone(module: nn.Module) -> Iterator[None]:
-    """What exporting sets on the modules is taken back."""
-    held = [(m, dict(m.__dict__)) for m in module.modules()]
+    """What running and exporting set on the modules is taken back, also when they are broken off."""
+    tables = ("_parameters", "_buffers", "_modules")
+    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
     try:
         yield
     finally:
-        for m, before in held:
+        for m, before, entries in held:
             for name in [n for n in m.__dict__ if n not in before]:
                 del m.__dict__[name]
             m.__dict__.update(before)
+            for name, own in entries.items():
+                now = m.__dict__[name]
+                if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
+                    now.clear()
+                    now.update(own)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from .lengths import affordable, other_lengths
 from .loops import shortened
 from .ports import Input, Output
 from .program import Instruction, Layer, Op, slots_of
+from .progress import Progress
 from .queues import Meet, Positions
 from .twin import GraphModule
 from .values import Stream
@@ -29,8 +30,9 @@ POOLINGS = (None, "window", "frame")
 
 
 def graph_twin(
-    module: nn.Module, clip: Any, *, time_dim: Any = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True
-) -> CoModule:
+    module: nn.Module, clip: Any, *, time_dim: Any = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
+    progress: bool | None = None,
+) -> CoModule:  # fmt: skip
     """The streaming twin of any module; see :func:`continual.continual`."""
     if time_pooling not in POOLINGS:
         raise ValueError(f"continual: time_pooling is None, 'window' or 'frame', not {time_pooling!r}")
@@ -46,14 +48,18 @@ def graph_twin(
         )
     if copy:
         module = copying.deepcopy(module)
-    short = shortened(module, clip, time_dim)
-    if short is not None:  # what is refused of a short clip is refused of a long one
-        walked(module, short, time_dim, time_pooling)
-    captured, builder, outputs = walked(module, clip, time_dim, time_pooling)
-    net = assemble(builder, module, outputs)
-    if check:
-        check_clip(net, module, captured, builder)
-    return net
+    with Progress(type(module).__name__, progress) as doing:
+        short = shortened(module, clip, time_dim)
+        if short is not None:  # what is refused of a short clip is refused of a long one
+            doing("exporting it on a short clip, since it loops over frames")
+            walked(module, short, time_dim, time_pooling)
+        doing("exporting it")
+        captured, builder, outputs = walked(module, clip, time_dim, time_pooling)
+        net = assemble(builder, module, outputs)
+        if check:
+            doing("comparing the result with it, on clips of several lengths")
+            check_clip(net, module, captured, builder)
+        return net
 
 
 def walked(module: nn.Module, clip: Any, time_dim: Any, time_pooling: str | None) -> tuple[Captured, Builder, list[Stream]]:
@@ -183,7 +189,7 @@ def _differs(module: nn.Module, how: str, builder: Builder) -> NotStreamable:
     """What to say of a twin that is another function than its module, and of where that comes from if it is known."""
     found = f"{type(module).__name__}: the streaming twin {how}. "
     if builder.baked:
-        places = "; ".join(dict.fromkeys(builder.baked))
+        places = "; ".join(list(dict.fromkeys(builder.baked))[:3])
         return NotStreamable(
             f"{found}A size fits the length of the example alone: {places}. Remedies: a reshape that keeps time a dimension of its own, or "
             "merges it with the batch as a whole; tensor.unfold or a strided convolution for groups of frames"

@@ -89,7 +89,7 @@ def reshape(b: Builder, call: Call) -> Stream:
 
 def _note_baked(b: Builder, call: Call, x: Stream, made: Stream, sizes: list[Size]) -> None:
     """Note where a reshape that asks for other sizes at another length than what was made of it: it fits the example alone."""
-    if x.windows or b.clip_is_fixed:
+    if x.windows:
         return
     now, far = (shape_of(made.dims, b.batches[i], b.length(x.wire).values[i]) for i in (0, 1))
     total, asked = math.prod(far), [s.values[1] for s in sizes]
