@@ -16,7 +16,7 @@ from .capture import layout_of, left_alone, quiet
 from .whole import Whole
 
 MANY = 32  # calls by one line of code; fewer are exported in no time, whatever they are
-ENOUGH = 1000  # calls by one line of code after which a run is not followed further
+ENOUGH = 300  # calls by one line of code after which a run is not followed further
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
