@@ -66,6 +66,7 @@ def continual(
     time_dim: Any = 2,
     time_pooling: str | None = None,
     copy: bool = False,
+    progress: bool | None = None,
     **options: Any,
 ) -> Any:
     """The streaming version of a module: same weights, same function, step by step.
@@ -91,6 +92,7 @@ def continual(
             ``None`` refuses it, ``"window"`` takes the last frames, as many as the example has there, those present at the start, and
             ``"frame"`` each frame alone. The twin is then another function than the module, in ``forward`` too, and says so in ``notes``.
         copy: separate the parameters from the module's. Only with a clip.
+        progress: say on stderr what takes so long, once it has taken 5 seconds; by default if stderr is a terminal. Only with a clip.
         options: without a clip, choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the
             whole clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
             :func:`~continual.frozen.calibrate`).
@@ -118,11 +120,15 @@ def continual(
         1
     """
     if clip is None:
-        if time_dim != 2 or time_pooling is not None or copy:
-            raise TypeError("continual: time_dim, time_pooling and copy go with an example clip: co.continual(module, clip, …)")
+        if time_dim != 2 or time_pooling is not None or copy or progress is not None:
+            raise TypeError(
+                "continual: time_dim, time_pooling, copy and progress go with an example clip: co.continual(module, clip, …)"
+            )
         return with_options(module, **options)
     if options:
-        raise TypeError(f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling and copy are")
+        raise TypeError(
+            f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy and progress are"
+        )
     from .graph.convert import graph_twin  # here: torch.export takes its time to import
 
-    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy)
+    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)

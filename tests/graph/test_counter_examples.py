@@ -47,6 +47,20 @@ class PaddedDifference(nn.Module):
         return F.pad(x[:, :, 1:] - x[:, :, :-1], (1, 0), value=0.5) + x
 
 
+class RecurrentShift(nn.Module):
+    """The length of a clip was a number behind a recurrent layer, so that a shift looked like a join of one frame and the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.conv = nn.GRU(3, 3, batch_first=True), nn.Conv1d(3, 2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.relu()
+        z = self.conv(y + self.gru(y.transpose(1, 2))[0].transpose(1, 2) + x)
+        z = torch.cat((z, y[:, :, 0:-3]), 1)
+        return torch.cat((z[:, :, 1:], torch.zeros_like(z[:, :, :1])), 2)
+
+
 class FlattenedChannels(nn.Module):
     """Channels that were flattened are known by their pieces, (3, 2), which are as many as the weight's 6."""
 
@@ -66,6 +80,7 @@ MODULES = {
     "difference, one frame of padding": lambda: Difference(3, 1),
     "difference, two frames of padding": lambda: Difference(3, 2),
     "difference, wide": lambda: Difference(5, 2),
+    "recurrent shift": RecurrentShift,
 }
 
 

@@ -1,4 +1,4 @@
-"""Modules in which something fixes the length in the export (max_pool1d, LSTM …): the clip's length stands there as a number."""
+"""Modules in which something fixes the length in the export (max_pool1d …): the clip's length stands there as a number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import continual as co
 from continual.graph.capture import capture
-from tests.graph.rows import Fn, Row, check_row, fn, row
+from tests.graph.rows import Fn, Row, check_row, fn
 
 
 def fixed(body: Callable[..., Tensor]) -> Any:
@@ -22,21 +22,6 @@ def fixed(body: Callable[..., Tensor]) -> Any:
         return body(*given[:-1], F.max_pool1d(given[-1], 1))
 
     return run
-
-
-class Recurrent(nn.Module):
-    """Positions, a recurrent layer and a head, with the length in shapes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
-        self.register_buffer("table", torch.randn(1, 150, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, _, t = x.shape
-        y = x.transpose(1, 2) + self.table[:, :t] + torch.arange(t).view(1, t, 1) * 0.1
-        y = self.lstm(y, (torch.zeros(1, b, 4, dtype=x.dtype), torch.zeros(1, b, 4, dtype=x.dtype)))[0]
-        return self.head(y.reshape(b * t, -1)).view(b, t, 2).permute(0, 2, 1)
 
 
 ROWS = [
@@ -68,7 +53,6 @@ ROWS = [
     fn("causal attention by hand", fixed(lambda x: (x.transpose(1, 2) @ x).masked_fill(torch.ones(x.shape[2], x.shape[2]).triu(1).bool(),
         -torch.inf)
        .softmax(-1) @ x.transpose(1, 2)), delay=0, field=13, other=0),
-    row("a recurrent layer", Recurrent, delay=0),
 ]  # fmt: skip
 
 

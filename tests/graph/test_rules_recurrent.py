@@ -55,6 +55,21 @@ class Channels(nn.Module):
         return self.head(y.transpose(1, 2))
 
 
+class Positioned(nn.Module):
+    """Positions, a recurrent layer and a head, with the length in shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+        self.register_buffer("table", torch.randn(1, 150, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, t = x.shape
+        y = x.transpose(1, 2) + self.table[:, :t] + torch.arange(t).view(1, t, 1) * 0.1
+        y = self.lstm(y, (torch.zeros(1, b, 4, dtype=x.dtype), torch.zeros(1, b, 4, dtype=x.dtype)))[0]
+        return self.head(y.reshape(b * t, -1)).view(b, t, 2).permute(0, 2, 1)
+
+
 class PerJoint(nn.Module):
     """A recurrent layer for each place of space, which lies in the rows."""
 
@@ -97,6 +112,7 @@ ROWS = [
     row("for each joint", PerJoint, shape=(2, 3, 7, 5), **HERE),
     row("stacked layers", lambda: nn.Sequential(Around(nn.LSTM(3, 4, batch_first=True), ""), Around(nn.GRU(4, 2, batch_first=True), "")),
         shape=(2, 7, 3), time=1, **HERE),
+    row("positions, a recurrent layer and a head", Positioned, delay=0),
     rnn("the last output", nn.LSTM, "last", **WINDOW),
     rnn("the hidden state", nn.GRU, "h", **WINDOW),
     rnn("the hidden state of an lstm", nn.LSTM, "h", **WINDOW),

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .capture import _left_alone, _no_look_at_masks, _quiet
+from .capture import _no_look_at_masks, left_alone, quiet
 from .replica import Name, filled, weights
 
 
@@ -70,7 +70,7 @@ def behaviour(bones: nn.Module, inputs: Sequence[Tensor], dtype_of: Callable[[Na
     module = filled(bones, lambda name, t: fake(t, dtype_of(name)))
     given = [fake(x, x.dtype) for x in inputs]
     heard = _Listener([*weights(module).values(), *given])
-    with _left_alone(module), _quiet(), _no_look_at_masks(), torch.no_grad(), mode, heard:
+    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad(), mode, heard:
         found = module(*given)
     heard.note(tree_leaves(found))
     return heard.digest.hexdigest()

@@ -20,6 +20,8 @@ from torch.nn.modules import transformer
 
 from ..errors import NotStreamable, ShapeMismatch
 from .asking import why
+from .symbols import Bounded
+from .whole import Whole, restore
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,16 @@ class Captured:
     @property
     def longer(self) -> tuple[Tensor, ...]:
         """A clip of twice the length."""
-        return tuple(x if t is None else torch.cat((x, x), t) for x, t in zip(self.inputs, self.time_dims, strict=True))
+        return self.of_length(2 * self.steps, self.batch)
+
+    def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
+        """A clip of another length, of the first rows: the example's frames again and again, every other time in reverse."""
+        found = []
+        for x, t, b in zip(self.inputs, self.time_dims, self.batch_dims, strict=True):
+            if t is not None:
+                x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-steps // x.shape[t]))], t).narrow(t, 0, steps)
+            found.append(x if b is None else x.narrow(b, 0, min(rows, x.shape[b])))
+        return tuple(found)
 
     @property
     def batch(self) -> int:
@@ -110,7 +121,7 @@ def _with_rows(
         for rows in itertools.combinations(doubtful, count):
             found = tuple(None if i in doubtful and i not in rows else b for i, b in enumerate(batches))
             more = [x.clone() if b is None else torch.cat((x, x.narrow(b, 0, 1)), b) for x, b in zip(inputs, found, strict=True)]
-            with _left_alone(module), torch.no_grad(), contextlib.suppress(Exception):
+            with left_alone(module), torch.no_grad(), contextlib.suppress(Exception):
                 module(*more)
                 return found
     return tuple(batches)
@@ -135,14 +146,17 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    with _left_alone(module), _quiet(), _no_look_at_masks(), torch.no_grad():
+    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad():
         try:
-            program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+            with Bounded():
+                program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
-            try:  # some modules make the symbolic solver give up
-                program = export(module, _fresh(inputs), strict=False)
+            try:  # some modules make the symbolic solver give up, or take minutes
+                with Whole():
+                    program = export(module, _fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(why(module, inputs, times, first)) from first
+    restore(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
 
 
@@ -169,16 +183,22 @@ def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @contextlib.contextmanager
-def _left_alone(module: nn.Module) -> Iterator[None]:
-    """What exporting sets on the modules is taken back."""
-    held = [(m, dict(m.__dict__)) for m in module.modules()]
+def left_alone(module: nn.Module) -> Iterator[None]:
+    """What running and exporting set on the modules is taken back, also when they are broken off."""
+    tables = ("_parameters", "_buffers", "_modules")
+    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
     try:
         yield
     finally:
-        for m, before in held:
+        for m, before, entries in held:
             for name in [n for n in m.__dict__ if n not in before]:
                 del m.__dict__[name]
             m.__dict__.update(before)
+            for name, own in entries.items():
+                now = m.__dict__[name]
+                if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
+                    now.clear()
+                    now.update(own)
 
 
 @contextlib.contextmanager
@@ -193,7 +213,7 @@ def _no_look_at_masks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without torch.export's own words: on references to weights, which all recurrent layers keep, and on what it can't follow."""
     loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
     loud = [log for log in loud if not log.disabled]

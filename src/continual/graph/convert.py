@@ -22,8 +22,11 @@ from .builder import Builder
 from .capture import Captured, capture
 from .dtypes import Dtypes, Origin, is_bound
 from .layout import TIME, View, fixed
+from .lengths import affordable, other_lengths
+from .loops import shortened
 from .ports import Input, Output
 from .program import Instruction, Layer, Op, slots_of
+from .progress import Progress
 from .queues import Meet, Positions
 from .twin import GraphModule
 from .values import Stream
@@ -32,8 +35,9 @@ POOLINGS = (None, "window", "frame")
 
 
 def graph_twin(
-    module: nn.Module, clip: Any, *, time_dim: Any = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True
-) -> CoModule:
+    module: nn.Module, clip: Any, *, time_dim: Any = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
+    progress: bool | None = None,
+) -> CoModule:  # fmt: skip
     """The streaming twin of any module; see :func:`continual.continual`."""
     if time_pooling not in POOLINGS:
         raise ValueError(f"continual: time_pooling is None, 'window' or 'frame', not {time_pooling!r}")
@@ -49,17 +53,25 @@ def graph_twin(
         )
     if copy:
         module = copying.deepcopy(module)
-    builder, outputs = walked(module, clip, time_dim, time_pooling)
-    builder.notes += [
-        f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is followed"
-        for path, (cls, co_class) in chosen_in(module).items()
-    ]
-    with plainly(module, "put together"):
-        net = assemble(builder, module, outputs)
-    if check:
-        with plainly(module, "checked"):
-            check_clip(net, module, builder.captured, builder)
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
+    with Progress(type(module).__name__, progress) as doing:
+        short = shortened(module, clip, time_dim)
+        if short is not None:  # what is refused of a short clip is refused of a long one
+            doing("exporting it on a short clip, since it loops over frames")
+            walked(module, short, time_dim, time_pooling)
+        doing("exporting it")
+        builder, outputs = walked(module, clip, time_dim, time_pooling)
+        builder.notes += [
+            f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is "
+            "followed"
+            for path, (cls, co_class) in chosen_in(module).items()
+        ]
+        with plainly(module, "put together"):
+            net = assemble(builder, module, outputs)
+        if check:
+            doing("comparing the result with it, on clips of several lengths")
+            with plainly(module, "checked"):
+                check_clip(net, module, builder.captured, builder)
     again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
     net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, builder.captured.time_dims, again, is_bound(net)))
     return net
@@ -180,40 +192,63 @@ def needed_constants(constants: list[Op], wanted: set[int]) -> list[Op]:
 
 
 def check_clip(net: GraphModule, module: nn.Module, captured: Captured, builder: Builder) -> None:
-    """Compare the twin's clip computation with the module's: a wrong rule must not go unnoticed."""
+    """Compare the twin's clip computation with the module's: a wrong rule, or a number of the example in it, must not go unnoticed.
+
+    Lengths that the module refuses say nothing, and neither do those that the twin refuses by name.
+    """
     if builder.middle:
         return
     with torch.no_grad():
-        compare(module, net(*captured.inputs), module(*captured.inputs), "the example")
+        try:
+            got = net(*captured.inputs)
+        except ShapeMismatch as error:
+            raise NotStreamable(f"{type(module).__name__}: the streaming twin can't take the example: {error}") from error
+        compare(module, got, module(*captured.inputs), "the example", builder)
         if builder.windowed:
             return
-        longer = captured.longer
-        try:
-            want = module(*longer)
-        except Exception:  # a module for clips of one length
-            return
-        compare(module, net(*longer), want, f"a clip of {2 * captured.steps} steps")
+        left = affordable(captured)
+        for steps in other_lengths(captured, net.timing.period, builder.divided):
+            clip = captured.of_length(steps)
+            try:
+                want = module(*clip)
+            except Exception:  # not a length of this module
+                continue
+            with contextlib.suppress(ShapeMismatch):
+                compare(module, net(*clip), want, f"a clip of {steps} steps (the example has {captured.steps})", builder)
+            left -= 1
+            if not left:
+                return
 
 
-def compare(module: nn.Module, got: Any, want: Any, what: str) -> None:
+def compare(module: nn.Module, got: Any, want: Any, what: str, builder: Builder) -> None:
     """Refuse a twin that computes something else than the module."""
     for a, b in zip(_flat(got), _flat(want), strict=True):
         if a.shape != b.shape:
-            raise NotStreamable(
-                f"{type(module).__name__}: the streaming twin gives {tuple(a.shape)} for {what}, the module {tuple(b.shape)}. This is a "
-                "bug of the conversion, or the module does something else for clips of other lengths"
-            )
-        if not a.numel() or not a.is_floating_point():
+            raise _differs(module, f"gives {tuple(a.shape)} for {what}, the module {tuple(b.shape)}", builder)
+        if not a.numel() or not (a.is_floating_point() or a.is_complex()):
             continue
-        tolerance = {torch.float64: 1e-8, torch.float32: 1e-3}.get(a.dtype, 5e-2)
-        off = float((a.double() - b.double()).abs().nan_to_num(0.0).max()) / max(
-            1.0, float(b.double().abs().nan_to_num(0.0).max())
+        tolerance = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float32: 1e-3, torch.complex64: 1e-3}.get(a.dtype, 5e-2)
+        wide = torch.complex128 if a.is_complex() else torch.float64
+        off = float((a.to(wide) - b.to(wide)).abs().nan_to_num(0.0).max()) / max(
+            1.0, float(b.to(wide).abs().nan_to_num(0.0).max())
         )
         if off > tolerance:
-            raise NotStreamable(
-                f"{type(module).__name__}: the streaming twin differs from the module on {what} by {off:.1e}. This is a bug of the "
-                "conversion, or the module gives other results each time, or does something else for clips of other lengths"
-            )
+            raise _differs(module, f"differs from the module on {what} by {off:.1e}", builder)
+
+
+def _differs(module: nn.Module, how: str, builder: Builder) -> NotStreamable:
+    """What to say of a twin that is another function than its module, and of where that comes from if it is known."""
+    found = f"{type(module).__name__}: the streaming twin {how}. "
+    if builder.baked:
+        places = "; ".join(list(dict.fromkeys(builder.baked))[:3])
+        return NotStreamable(
+            f"{found}A size fits the length of the example alone: {places}. Remedies: a reshape that keeps time a dimension of its own, or "
+            "merges it with the batch as a whole; tensor.unfold or a strided convolution for groups of frames"
+        )
+    return NotStreamable(
+        f"{found}This is a bug of the conversion, or the module gives other results each time, or does something else for clips of other "
+        "lengths"
+    )
 
 
 def _flat(y: Any) -> list[Tensor]:

@@ -62,9 +62,11 @@ class Enquiry:
     notes: list[str] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)  # constants of the module's code
     names: list[str] = field(default_factory=list)  # of the module's inputs
+    baked: list[str] = field(default_factory=list)  # where sizes fit what is known of time for the example's length alone
     slots: int = 0
     kids: int = 0
     windowed: bool = False  # whether something looks at a window of the example's length, so that longer clips are another matter
+    divided: bool = False  # whether the twin is for clips whose length the strides divide, as a note says
     nested: bool = False  # whether the module gives several outputs
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
     wanted = Size.of(sizes[at - 2], len(b.lengths))
     if b.length_is_fixed(call, at) and wanted.steady and wanted.now % length.now == 0:  # the export knows one length alone
         b.note(call, f"interpolates {length.now} frames to {wanted.now}, for clips of other lengths as many times as many")
+        b.divided = True
         return Fraction(wanted.now, length.now)
     ratios = {Fraction(w, n) for w, n in zip(wanted.values[:3], length.values[:3], strict=True)}
     if len(ratios) > 1:
@@ -81,6 +82,7 @@ def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
     factor = ratios.pop()
     if {Fraction(w, n) for w, n in zip(wanted.values, length.values, strict=True)} != {factor}:
         b.note(call, "interpolates time to the length of another stream: clips have to be of lengths that the strides divide")
+        b.divided = True
     return factor
 
 

@@ -6,7 +6,8 @@ import math
 
 from ..builder import Builder
 from ..call import Call, Misfit, Refused, hint, rule
-from ..layout import BATCH, TIME, Dims, fixed, regrouped
+from ..capture import source_line
+from ..layout import BATCH, TIME, Dims, fixed, regrouped, shape_of
 from ..program import Ref, Shape
 from ..values import Const, Size, Stream, Value
 from .elementwise import lead
@@ -79,10 +80,23 @@ def reshape(b: Builder, call: Call) -> Stream:
     """Dimensions are merged and split. Sizes in which batch or time hide are those of now."""
     x: Stream = call["self"]
     if "other" in call.args:
-        wanted = list(b.shape(call["other"]))
-    else:
-        wanted = [Size.of(s, 1).now for s in call.get("size", call.get("shape"))]
-    return reshaped(b, call, x, wanted)
+        return reshaped(b, call, x, list(b.shape(call["other"])))
+    sizes = [Size.of(s, len(b.lengths)) for s in call.get("size", call.get("shape"))]
+    made = reshaped(b, call, x, [s.now for s in sizes])
+    _note_baked(b, call, x, made, sizes)
+    return made
+
+
+def _note_baked(b: Builder, call: Call, x: Stream, made: Stream, sizes: list[Size]) -> None:
+    """Note where a reshape that asks for other sizes at another length than what was made of it: it fits the example alone."""
+    if x.windows:
+        return
+    now, far = (shape_of(made.dims, b.batches[i], b.length(x.wire).values[i]) for i in (0, 1))
+    total, asked = math.prod(far), [s.values[1] for s in sizes]
+    if -1 in asked:
+        asked[asked.index(-1)] = total // max(1, -math.prod(asked))
+    if tuple(asked) != far:
+        b.baked.append(f"`{call.op}` to {now} is what clips of {b.lengths[0]} steps alone have, at {source_line(call.node)}")
 
 
 def reshaped(b: Builder, call: Call, x: Stream, wanted: list[int]) -> Stream:
@@ -116,7 +130,10 @@ def unflatten(b: Builder, call: Call) -> Stream:
     shape, dim = b.shape(x), int(call["dim"]) % len(x.dims)
     sizes = [Size.of(s, 1).now for s in call["sizes"]]
     sizes = [shape[dim] // -math.prod(sizes) if s == -1 else s for s in sizes]
-    return reshaped(b, call, x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
+    made = reshaped(b, call, x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
+    others = [b.size(x, i) for i in range(len(x.dims))]
+    _note_baked(b, call, x, made, [*others[:dim], *(Size.of(s, len(b.lengths)) for s in call["sizes"]), *others[dim + 1 :]])
+    return made
 
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
