@@ -1,24 +1,61 @@
-"""What takes long is run on request. No tests are in this file."""
+"""Which tests run: what takes long on request, and of rows that take turns those whose turn it is. No tests are in this file.
+
+``make test-all`` runs everything. ``make test`` leaves out what is marked ``long``, and runs rows that test much the same thing in turns.
+The turn, and the seed of hypothesis's random examples, come from the commit: each commit has others, and each run of a commit the same.
+``make test TURN=… SEED=…`` runs another commit's again; pytest's first lines say which they are.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
+TURNS = 840  # a row that runs in one of 2, 3, …, 8 turns has as many turns as every other
 ASKED_FOR = bool(os.environ.get("CONTINUAL_LONG"))
-WHY = "takes long: set CONTINUAL_LONG=1 to run it"
-LONG = pytest.mark.skipif(not ASKED_FOR, reason=WHY)
+LONG = pytest.mark.long
+
+
+def head() -> str | None:
+    """The commit's hash; ``None`` in a folder that is no clone."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None
+
+
+COMMIT = head()
+TURN = int(os.environ.get("CONTINUAL_TURN") or int((COMMIT or "0")[:8], 16)) % TURNS
+SEED = int(os.environ.get("CONTINUAL_SEED") or int((COMMIT or "0")[-8:], 16))
+
+
+def again() -> str:
+    """What the run depends on, and how to run the same again."""
+    where = f"of commit {COMMIT[:10]}" if COMMIT else "fixed, as this is no git clone"
+    what = "test-all" if ASKED_FOR else "test"
+    return f"turn {TURN}, seed {SEED} ({where}); again: make {what} TURN={TURN} SEED={SEED}"
 
 
 def in_full(name: str, share: int = 3) -> bool:
-    """Whether everything is checked of a row of a table: of one in ``share``, chosen by its name, and of all on request."""
-    return ASKED_FOR or crc32(name.encode()) % share == 0
+    """Whether everything is checked of a row of a table: of one in ``share``, whose turn it is, and of all on request."""
+    return ASKED_FOR or (crc32(name.encode()) + TURN) % share == 0
 
 
 def some(values: Iterable[Any], long: Collection[Any]) -> list[Any]:
     """Parameters of a test of which some are run on request."""
     return [pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=LONG) if v in long else v for v in values]
+
+
+def by_turns(values: Iterable[Any], share: int, always: Collection[Any] = ()) -> list[Any]:
+    """Parameters of a test of which one in ``share`` runs, whose turn it is, beside those that always do."""
+    made = list(values)
+    return some(made, [v for v in made if v not in always and not in_full(str(v), share)])

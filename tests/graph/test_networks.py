@@ -71,10 +71,8 @@ def out_times(case: Case) -> tuple[int | None, ...]:
     return case.out_time if isinstance(case.out_time, tuple) else (case.out_time,)
 
 
-@every_network
-def test_contract(name: str, request: pytest.FixtureRequest):
-    if name in BIG:  # half a minute each, for what smaller networks show, and the other tests of these
-        request.getfixturevalue("long")
+@pytest.mark.parametrize("name", some(NETWORKS, BIG))  # half a minute each, for what smaller networks show
+def test_contract(name: str):
     if name in BIG:  # the shortest clip that has a window of two outputs behind three strides
         case = NETWORKS[name](frames=9 if name in STRIDED else 6)
         net, splits = case.convert(), 2

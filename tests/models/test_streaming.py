@@ -13,7 +13,7 @@ import continual as co
 from continual.models import encoders
 from continual.models.zoo import Model
 from tests.contract import assert_equal
-from tests.long import ASKED_FOR, some
+from tests.long import ASKED_FOR, LONG, some
 from tests.models.zoo import SKELETONS, THIN, TRANSFORMERS, VIDEO, alive, assert_same, clip_for, made, random_statistics, thin
 
 TIMING = {  # receptive field, padding, delay, stride: of MODELS.md; of the regular skeleton networks with the pool
@@ -72,9 +72,9 @@ def test_the_contract_of_small_networks_as_they_are(name: str):
     co.verify(net, clip_for(net, net.receptive_field + 41), splits=2)
 
 
-@pytest.mark.slow
+@LONG
 @pytest.mark.parametrize("name", co.models.list())
-def test_the_contract_of_every_network(name: str, long: None):
+def test_the_contract_of_every_network(name: str):
     """Frames of 64 × 64, a receptive field and 100 steps. Minutes each, for the largest an hour."""
     net = random_statistics(co.models.create(name, **({"input_size": 64} if name in VIDEO else {})))
     co.verify(net, clip_for(net, net.receptive_field + 100), splits=2)
@@ -102,10 +102,10 @@ def test_steps_give_the_logits_of_the_clip(name: str):
     assert_same(torch.cat([c for c in chunks if c is not None], 2), want[:, :, : len(got)])
 
 
-@pytest.mark.slow
+@LONG
 @pytest.mark.parametrize("name", co.models.list())
 @torch.no_grad()
-def test_a_prediction_at_full_size(name: str, long: None):
+def test_a_prediction_at_full_size(name: str):
     net = random_statistics(co.models.create(name))
     clip = clip_for(net, net.delay + 2, batch=1)
     want = net(clip)[:, :, : net.timing.delivered(clip.shape[2])]
