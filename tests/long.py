@@ -55,7 +55,14 @@ def some(values: Iterable[Any], long: Collection[Any]) -> list[Any]:
     return [pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=LONG) if v in long else v for v in values]
 
 
-def by_turns(values: Iterable[Any], share: int, always: Collection[Any] = ()) -> list[Any]:
-    """Parameters of a test of which one in ``share`` runs, whose turn it is, beside those that always do."""
+def by_turns(values: Iterable[Any], share: int, always: Collection[Any] = (), of: str = "") -> list[Any]:
+    """Parameters of a test of which one in ``share`` runs, whose turn it is, beside those that always do.
+
+    Args:
+        values: all of them.
+        share: how many turns there are.
+        always: those that run in every turn.
+        of: the test: with another name rows have other turns, so that a network is not in all tests in one turn and in none in the next.
+    """
     made = list(values)
-    return some(made, [v for v in made if v not in always and not in_full(str(v), share)])
+    return some(made, [v for v in made if v not in always and not in_full(f"{of}{v}", share)])

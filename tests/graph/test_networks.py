@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ import continual as co
 from tests.contract import assert_equal, random_split
 from tests.graph.networks import NETWORKS, Case
 from tests.graph.streaming import as_windows, listed, stream
-from tests.long import in_full, some
+from tests.long import LONG, by_turns
 
 STRIDED = ("r3d_18", "r2plus1d_18")
 BIG = (*STRIDED, "resnet18_per_frame")  # some hundred megabytes of weights are read at every step
@@ -24,7 +25,12 @@ SMALL = [name for name in NETWORKS if name not in BIG]
 CLIP_LEVEL = [name for name in NETWORKS if NETWORKS[name]().clip_level]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 small_networks = pytest.mark.parametrize("name", SMALL)
-some_networks = pytest.mark.parametrize("name", some(SMALL, {n for n in SMALL if not in_full(n)}))
+
+
+def some_networks(test: str, share: int = 3, names: Sequence[str] = SMALL) -> pytest.MarkDecorator:
+    """Networks take turns in what is much the same for all."""
+    return pytest.mark.parametrize("name", by_turns(names, share, of=test))
+
 
 # Receptive field, delay and stride by hand. Windows of a clip-level output are as long as the example's clip is at that place.
 TIMINGS = {
@@ -71,18 +77,20 @@ def out_times(case: Case) -> tuple[int | None, ...]:
     return case.out_time if isinstance(case.out_time, tuple) else (case.out_time,)
 
 
-@pytest.mark.parametrize("name", some(NETWORKS, BIG))  # half a minute each, for what smaller networks show
+@some_networks("contract", 2)
 def test_contract(name: str):
-    if name in BIG:  # the shortest clip that has a window of two outputs behind three strides
-        case = NETWORKS[name](frames=9 if name in STRIDED else 6)
-        net, splits = case.convert(), 2
-    else:
-        case, net, splits = case_of(name), twin_of(name), 8
-    report = co.verify(net, case.clip, reference=reference_of(case), splits=splits)
-    assert report.passed
+    assert co.verify(twin_of(name), case_of(name).clip, reference=reference_of(case_of(name)), splits=8).passed
 
 
-@some_networks
+@LONG  # half a minute each, for what smaller networks show
+@pytest.mark.parametrize("name", BIG)
+def test_contract_of_big_networks(name: str):
+    """On the shortest clip that has a window of two outputs behind three strides."""
+    case = NETWORKS[name](frames=9 if name in STRIDED else 6)
+    assert co.verify(case.convert(), case.clip, reference=reference_of(case), splits=2).passed
+
+
+@some_networks("double")
 def test_contract_in_double_precision(name: str):
     case = NETWORKS[name]().to(torch.float64)
     report = co.verify(case.convert(), case.clip, reference=reference_of(case), splits=4)
@@ -205,7 +213,7 @@ def test_weights_are_the_module_s_own(name: str):
     net.load_state_dict(theirs)
 
 
-@small_networks
+@some_networks("training")
 def test_training_the_module_changes_the_twin(name: str):
     case = NETWORKS[name]()
     net = case.convert()
@@ -222,7 +230,7 @@ def test_training_the_module_changes_the_twin(name: str):
             assert_equal(got, as_windows(case.run(), out_times(case)), "a stream after a step of training")
 
 
-@small_networks
+@some_networks("copy")
 def test_a_copy_has_weights_of_its_own(name: str):
     case = NETWORKS[name]()
     net = case.convert(copy=True)
@@ -237,7 +245,7 @@ def test_a_copy_has_weights_of_its_own(name: str):
     assert_equal(listed(net(*case.inputs)), before, "the copy, after the module has changed")
 
 
-@every_network
+@some_networks("left", names=list(NETWORKS))
 def test_the_module_is_left_as_it_was(name: str):
     case = NETWORKS[name]()
     case.module.train()
@@ -282,7 +290,7 @@ def test_the_module_is_left_as_it_was(name: str):
 # ---- copies -------------------------------------------------------------------------------------------------------------
 
 
-@some_networks
+@some_networks("copies")
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
 def test_copies_stream_on(name: str, duplicate: Any):
     """A copy in mid-stream goes on as its original does, with weights of its own."""
