@@ -16,7 +16,7 @@ from tests.contract import assert_equal
 from tests.long import ASKED_FOR, LONG, some
 from tests.models.zoo import SKELETONS, THIN, TRANSFORMERS, VIDEO, alive, assert_same, clip_for, made, random_statistics, thin
 
-TIMING = {  # receptive field, padding, delay, stride: of MODELS.md; of the regular skeleton networks with the pool
+TIMING = {  # receptive field, padding, delay, stride: as in docs/models.md; of the regular skeleton networks with the pool
     "cox3d_xs": (60, 28, 31, 1),
     "cox3d_s": (69, 28, 40, 1),
     "cox3d_m": (72, 28, 43, 1),
