@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 import pytest
 
+Test = TypeVar("Test", bound=Callable[..., None])
 ROOT = Path(__file__).parents[1]
 TURNS = 840  # a row that runs in one of 2, 3, …, 8 turns has as many turns as every other
 ASKED_FOR = bool(os.environ.get("CONTINUAL_LONG"))
@@ -48,6 +49,11 @@ def again() -> str:
 def in_full(name: str, share: int = 3) -> bool:
     """Whether everything is checked of a row of a table: of one in ``share``, whose turn it is, and of all on request."""
     return ASKED_FOR or (crc32(name.encode()) + TURN) % share == 0
+
+
+def one_in(share: int) -> Callable[[Test], Test]:
+    """A decorator: the test runs in one of so many turns."""
+    return lambda test: test if in_full(test.__qualname__, share) else LONG(test)
 
 
 def some(values: Iterable[Any], long: Collection[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ import continual as co
 from continual.models import encoders
 from continual.models.zoo import Model
 from tests.contract import assert_equal
-from tests.long import ASKED_FOR, LONG, some
+from tests.long import ASKED_FOR, LONG, by_turns, in_full, some
 from tests.models.zoo import SKELETONS, THIN, TRANSFORMERS, VIDEO, alive, assert_same, clip_for, made, random_statistics, thin
 
 TIMING = {  # receptive field, padding, delay, stride: as in docs/models.md; of the regular skeleton networks with the pool
@@ -58,15 +58,13 @@ def test_heads_over_64_frames_have_the_published_receptive_fields():
         assert (net.receptive_field, net.delay) == (receptive_field, delay)
 
 
-@pytest.mark.parametrize(
-    "name", some(THIN, ("resnet", "skeleton st*", "skeleton a", "skeleton a*", "skeleton tr", "skeleton tr*"))
-)
+@pytest.mark.parametrize("name", by_turns(THIN, 4))
 def test_the_contract(name: str):
     net = thin(name)
     co.verify(net, clip_for(net, net.receptive_field + 9), splits=3)
 
 
-@pytest.mark.parametrize("name", ["kws_ds_cnn", "gtzan_b1"])
+@pytest.mark.parametrize("name", by_turns(["kws_ds_cnn", "gtzan_b1"], 2))
 def test_the_contract_of_small_networks_as_they_are(name: str):
     net = made(name, torch.float32)
     co.verify(net, clip_for(net, net.receptive_field + 41), splits=2)
@@ -80,9 +78,10 @@ def test_the_contract_of_every_network(name: str):
     co.verify(net, clip_for(net, net.receptive_field + 100), splits=2)
 
 
-@pytest.mark.parametrize(
-    "name", some(co.models.list(), ("cox3d_l", "coa_gcn", "coa_gcn_star", "cos_tr", "cos_tr_star", "cost_gcn"))
-)
+LARGE = ("cox3d_l", "coa_gcn", "coa_gcn_star", "cos_tr", "cos_tr_star", "cost_gcn", "cost_gcn_star")  # ten seconds and more
+
+
+@pytest.mark.parametrize("name", some(co.models.list(), [n for n in co.models.list() if not in_full(n, 12 if n in LARGE else 2)]))
 @torch.no_grad()
 def test_steps_give_the_logits_of_the_clip(name: str):
     """Of the networks themselves, on small frames: from the first step on, past the delay."""
@@ -113,10 +112,10 @@ def test_a_prediction_at_full_size(name: str):
     assert_equal(torch.stack(got, 2), want)
 
 
-@pytest.mark.parametrize("kind, depth", [("single", 1), ("retroactive", 2), ("causal", 2)])
+@pytest.mark.parametrize("kind, depth", by_turns([("single", 1), ("retroactive", 2), ("causal", 2)], 3))
 @torch.no_grad()
 def test_transformers_do_not_drift(kind: str, depth: int):
-    """100,000 steps (in CI 10,000) of tokens of width 64, large and small ones, against the clip of the newest tokens."""
+    """100,000 steps (in `make test` 10,000) of tokens of width 64, large and small ones, against the clip of the newest tokens."""
     torch.manual_seed(depth)
     window, steps = 16, 100_000 if ASKED_FOR else 10_000
     layers = encoders.encoder(
