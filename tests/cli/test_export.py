@@ -21,7 +21,7 @@ from continual.cli.artefact import show
 from continual.cli.stages import Stages
 from continual.shipping.metadata import Port
 from tests.cli.exports import CLIP, invoke, net, value
-from tests.long import LONG, some
+from tests.long import LONG, by_turns
 from tests.shipping.artefacts import needs
 from tests.shipping.networks import FORMATS
 
@@ -153,8 +153,7 @@ def test_a_network_of_the_zoo(monkeypatch: pytest.MonkeyPatch):
 # ---- formats ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", some(["pt2", "executorch"], ["pt2"]))
+@pytest.mark.parametrize("format", by_turns(["pt2", "executorch"], 6))
 def test_other_formats(format: str):
     needs(format)
     name = f"net{FORMATS[format]}"

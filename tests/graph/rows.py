@@ -145,7 +145,7 @@ def check_row(r: Row) -> None:
         assert net.delay == r.delay
     if r.field is not None:
         assert net.receptive_field == r.field
-    if r.verify and in_full(r.name):
+    if r.verify and in_full(r.name, 6):
         co.verify(net, clip, reference=module if r.pooling is None else None)
 
 
