@@ -15,12 +15,15 @@ import re
 import secrets
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RANDOM = re.compile(r"^@given\(|\(RuleBasedStateMachine\)", re.MULTILINE)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+# How pytest shows what `tests/pasting.py` writes: notes of the exception.
+PASTED = re.compile(r"^E +# ---- as a test ----\n((?:E .*\n)+?)(?=E *\n|(?!E ))", re.MULTILINE)
 NONE_COLLECTED = 5  # pytest's exit status
 
 
@@ -28,6 +31,11 @@ def files(folders: list[str]) -> list[str]:
     """The files with tests of random examples in some folders, or some of these files."""
     found = [p for folder in map(Path, folders) for p in (sorted(folder.rglob("test_*.py")) if folder.is_dir() else [folder])]
     return [str(p) for p in found if RANDOM.search(p.read_text())]
+
+
+def pasted(output: str) -> list[str]:
+    """The tests of counter-examples in what pytest has printed."""
+    return ["# ---- to paste ----\n" + textwrap.dedent(re.sub("(?m)^E", " ", shown)) for shown in PASTED.findall(output)]
 
 
 def arguments() -> argparse.Namespace:
@@ -73,6 +81,7 @@ def main() -> int:
                 return done.returncode
             if done.returncode:
                 print(done.stdout)
+                print(*pasted(done.stdout), sep="\n")
             for test in FAILED.findall(done.stdout):
                 found.setdefault(test, seed)
             print(f"seed {seed}: {time.monotonic() - began:.0f} s, {closing[0].strip('= ')}", flush=True)
