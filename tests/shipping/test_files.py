@@ -373,7 +373,7 @@ def test_by_onnxruntime_alone():
     given: dict[str, Tensor] = {i.name: torch.zeros(shapes[i.name], dtype=kinds[i.type]) for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
     for call in range(50 + 4):
-        given["x"] = clip[:, :, call : call + 1] if call < 50 else torch.full((2, 1, 1), torch.nan)
+        given["x"] = clip[:, :, call : call + 1] if call < 50 else torch.full((2, 8, 1), torch.nan)
         given["end"] = torch.full((2,), 0 if call < 50 else 50)
         found = dict(zip(names, map(torch.from_numpy, session.run(names, {k: v.numpy() for k, v in given.items()})), strict=True))
         if bool(found["valid"].all()):
