@@ -19,10 +19,18 @@ from tests.graph.networks import NETWORKS, Case
 from tests.graph.streaming import as_windows, listed, stream
 from tests.long import LONG, by_turns
 
+
+@cache
+def case_of(name: str) -> Case:
+    """A network that no test changes."""
+    return NETWORKS[name]()
+
+
 STRIDED = ("r3d_18", "r2plus1d_18")
 BIG = (*STRIDED, "resnet18_per_frame")  # some hundred megabytes of weights are read at every step
 SMALL = [name for name in NETWORKS if name not in BIG]
-CLIP_LEVEL = [name for name in NETWORKS if NETWORKS[name]().clip_level]
+CLIP_LEVEL = [name for name in NETWORKS if case_of(name).clip_level]
+ANY_LENGTH = [name for name in NETWORKS if case_of(name).any_length]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 small_networks = pytest.mark.parametrize("name", SMALL)
 
@@ -54,12 +62,6 @@ TIMINGS = {
     "two_streams": (None, 2, 1),
     "unlucky_names": (4, 1, 1),
 }
-
-
-@cache
-def case_of(name: str) -> Case:
-    """A network that no test changes."""
-    return NETWORKS[name]()
 
 
 @cache
@@ -113,7 +115,7 @@ def test_streams_in_the_module_s_own_layout(name: str):
     net.clean_state()
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name]().any_length])
+@pytest.mark.parametrize("name", ANY_LENGTH)
 def test_clips_of_other_lengths(name: str):
     """What an example of one length was captured of holds for others, also for the shortest, and for a single row."""
     case, net = case_of(name), twin_of(name)

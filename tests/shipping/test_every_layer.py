@@ -44,7 +44,7 @@ def test_any_number_of_rows(name: str):
     assert_streams(Runner(metadata, lambda batch: ModuleRows(graph, metadata, batch)), net, clip)
 
 
-@pytest.mark.parametrize("name", by_turns(LAYERS, 60))  # some seconds each: two of a hundred
+@pytest.mark.parametrize("name", by_turns(LAYERS, 120))  # some seconds each
 def test_in_executorch(name: str, tmp_path: Path):
     needs("executorch")
     net, clip = made(name)
