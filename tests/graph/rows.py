@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import assert_equal
-from tests.long import in_full
+from tests.long import LONG, in_full
 
 F64 = torch.float64
 
@@ -89,6 +89,11 @@ def fn(name: str, body: Callable[..., Any], *, params: dict[str, Sequence[int]] 
        buffers: Callable[[], dict[str, Tensor]] | None = None, **known: Any) -> Any:  # fmt: skip
     """A row of a function."""
     return row(name, lambda: Fn(body, buffers() if buffers else None, **(params or {})), **known)
+
+
+def in_turns(rows: Sequence[Any], share: int) -> list[Any]:
+    """Rows of a table of which one in ``share`` runs, whose turn it is."""
+    return [r if in_full(r.id, share) else pytest.param(*r.values, marks=[*r.marks, LONG], id=r.id) for r in rows]
 
 
 def streamed(net: Any, clip: Tensor, sizes: Sequence[int], time: int) -> Tensor | None:
