@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import assert_equal
-from tests.long import LONG, in_full
+from tests.long import LONG, in_full, whose_turn
 
 F64 = torch.float64
 
@@ -93,7 +93,8 @@ def fn(name: str, body: Callable[..., Any], *, params: dict[str, Sequence[int]] 
 
 def in_turns(rows: Sequence[Any], share: int) -> list[Any]:
     """Rows of a table of which one in ``share`` runs, whose turn it is."""
-    return [r if in_full(r.id, share) else pytest.param(*r.values, marks=[*r.marks, LONG], id=r.id) for r in rows]
+    now = whose_turn([r.id for r in rows], share)
+    return [r if r.id in now else pytest.param(*r.values, marks=[*r.marks, LONG], id=r.id) for r in rows]
 
 
 def streamed(net: Any, clip: Tensor, sizes: Sequence[int], time: int) -> Tensor | None:

@@ -13,7 +13,7 @@ import continual as co
 from continual.models import encoders
 from continual.models.zoo import Model
 from tests.contract import assert_equal
-from tests.long import ASKED_FOR, LONG, by_turns, in_full, some
+from tests.long import ASKED_FOR, LONG, by_turns, some, whose_turn
 from tests.models.zoo import SKELETONS, THIN, TRANSFORMERS, VIDEO, alive, assert_same, clip_for, made, random_statistics, thin
 
 TIMING = {  # receptive field, padding, delay, stride: as in docs/models.md; of the regular skeleton networks with the pool
@@ -58,7 +58,7 @@ def test_heads_over_64_frames_have_the_published_receptive_fields():
         assert (net.receptive_field, net.delay) == (receptive_field, delay)
 
 
-@pytest.mark.parametrize("name", by_turns(THIN, 4))
+@pytest.mark.parametrize("name", by_turns(THIN, 6))
 def test_the_contract(name: str):
     net = thin(name)
     co.verify(net, clip_for(net, net.receptive_field + 9), splits=3)
@@ -81,7 +81,10 @@ def test_the_contract_of_every_network(name: str):
 LARGE = ("cox3d_l", "coa_gcn", "coa_gcn_star", "cos_tr", "cos_tr_star", "cost_gcn", "cost_gcn_star")  # ten seconds and more
 
 
-@pytest.mark.parametrize("name", some(co.models.list(), [n for n in co.models.list() if not in_full(n, 12 if n in LARGE else 2)]))
+NOW = whose_turn(LARGE, 12) | whose_turn(set(co.models.list()) - set(LARGE), 2)
+
+
+@pytest.mark.parametrize("name", some(co.models.list(), set(co.models.list()) - NOW))
 @torch.no_grad()
 def test_steps_give_the_logits_of_the_clip(name: str):
     """Of the networks themselves, on small frames: from the first step on, past the delay."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import TOLERANCE
-from tests.long import by_turns, in_full, some
+from tests.long import by_turns, some, whose_turn
 
 CALLS, ROWS = 40, 3
 COMPILED = ("inductor", "aot")
@@ -66,7 +66,7 @@ every_network = pytest.mark.parametrize("name", MAKERS)
 # Compiling takes most of a test's time, so tests share one network a backend, and backends take turns; all others run on request.
 SHARED = {"inductor": "unet", "aot": "graph"}
 every_backend = pytest.mark.parametrize("backend", by_turns(COMPILED, 2))
-NOW = [(SHARED[b], b) for b in COMPILED if in_full(b, 2)]
+NOW = [(SHARED[b], b) for b in whose_turn(COMPILED, 2)]
 
 
 @cache
