@@ -18,7 +18,7 @@ import pytest
 
 Test = TypeVar("Test", bound=Callable[..., None])
 ROOT = Path(__file__).parents[1]
-TURNS = 840  # a row that runs in one of 2, 3, …, 8 turns has as many turns as every other
+TURNS = 840  # a multiple of the shares that are in use: all rows of a table have as many turns
 ASKED_FOR = bool(os.environ.get("CONTINUAL_LONG"))
 LONG = pytest.mark.long
 
@@ -41,7 +41,8 @@ SEED = int(os.environ.get("CONTINUAL_SEED") or int((COMMIT or "0")[-8:], 16))
 
 def again() -> str:
     """What the run depends on, and how to run the same again."""
-    where = f"of commit {COMMIT[:10]}" if COMMIT else "fixed, as this is no git clone"
+    given = os.environ.get("CONTINUAL_TURN") or os.environ.get("CONTINUAL_SEED")
+    where = "as given" if given else f"of commit {COMMIT[:10]}" if COMMIT else "fixed, as git knows no commit here"
     what = "test-all" if ASKED_FOR else "test"
     return f"turn {TURN}, seed {SEED} ({where}); again: make {what} TURN={TURN} SEED={SEED}"
 

@@ -41,9 +41,14 @@ def test_it_says_how_to_run_the_same_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(long, "SEED", 77)
     monkeypatch.setattr(long, "ASKED_FOR", False)
     monkeypatch.setattr(long, "COMMIT", "0123456789abcdef")
+    monkeypatch.delenv("CONTINUAL_TURN", raising=False)
+    monkeypatch.delenv("CONTINUAL_SEED", raising=False)
     assert long.again() == "turn 5, seed 77 (of commit 0123456789); again: make test TURN=5 SEED=77"
+    monkeypatch.setenv("CONTINUAL_SEED", "77")
+    assert "(as given)" in long.again()
+    monkeypatch.delenv("CONTINUAL_SEED")
     monkeypatch.setattr(long, "COMMIT", None)
-    assert "(fixed, as this is no git clone)" in long.again()
+    assert "(fixed, as git knows no commit here)" in long.again()
 
 
 def test_a_folder_without_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
