@@ -58,7 +58,7 @@ def test_heads_over_64_frames_have_the_published_receptive_fields():
         assert (net.receptive_field, net.delay) == (receptive_field, delay)
 
 
-@pytest.mark.parametrize("name", by_turns(THIN, 6))
+@pytest.mark.parametrize("name", by_turns(THIN, 12))
 def test_the_contract(name: str):
     net = thin(name)
     co.verify(net, clip_for(net, net.receptive_field + 9), splits=3)
