@@ -140,7 +140,7 @@ for _dims, _space in SPACES.items():
         CASES[_adaptive.__name__] = (lambda pool=_adaptive: pool(1, kernel_size=4), _space)
 
 
-@pytest.mark.parametrize("name", by_turns(CASES, 2))
+@pytest.mark.parametrize("name", by_turns(CASES, 3))
 def test_keeps_the_contract(name: str):
     """In double precision, where what is not exact shows."""
     keeps_the_contract(name, torch.float64)

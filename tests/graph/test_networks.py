@@ -79,9 +79,9 @@ def out_times(case: Case) -> tuple[int | None, ...]:
     return case.out_time if isinstance(case.out_time, tuple) else (case.out_time,)
 
 
-@some_networks("contract", 2)
+@some_networks("contract")
 def test_contract(name: str):
-    assert co.verify(twin_of(name), case_of(name).clip, reference=reference_of(case_of(name)), splits=8).passed
+    assert co.verify(twin_of(name), case_of(name).clip, reference=reference_of(case_of(name)), splits=4).passed
 
 
 @LONG  # half a minute each, for what smaller networks show

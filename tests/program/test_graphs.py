@@ -180,7 +180,7 @@ REFUSED: dict[str, dict[str, set[str]]] = {
 }
 
 
-in_turn = partial(in_full, share=6)
+in_turn = partial(in_full, share=8)
 
 
 def rows(file: str) -> Iterator[Row]:
