@@ -3,15 +3,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/test_timing.py -x"
+# Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/timing/test_timing.py -x"
 PYTEST_ARGS ?=
+# Which of the tests that take turns run, and the seed of random examples; both come from the commit if they are not given.
+TURN ?=
+SEED ?=
+# How long `make fuzz` goes on, and on which tests.
+FUZZ_MINUTES ?= 10
+FUZZ_TESTS ?= tests
 # Further arguments for the suite of benchmarks: python -m benchmarks.suite --help
 BENCH_ARGS ?=
 # Two workers on two cores: one thread each, unless the caller says otherwise.
 OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench triton-venv clean
+.PHONY: help demo test test-all fuzz lint format bench triton-venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +33,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Run the demonstration
 	$(BIN)/continual demo
 
-test: $(STAMP) ## Run the tests and the docstrings' examples (PYTEST_ARGS=… for more arguments)
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -q --benchmark-disable $(PYTEST_ARGS)
+# A file of tests stays in one process: networks, compiled programs and exported files are made once for all of its tests.
+PYTEST = OMP_NUM_THREADS=$(OMP_NUM_THREADS) CONTINUAL_TURN=$(TURN) CONTINUAL_SEED=$(SEED) \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
+
+test: $(STAMP) ## Run the tests and the docstrings' examples, in 5 minutes (PYTEST_ARGS=…, TURN=…, SEED=…)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## Run everything, also what takes long and what takes turns: hours
+	CONTINUAL_LONG=1 $(PYTEST) $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## Look for counter-examples with fresh seeds (FUZZ_MINUTES=10, FUZZ_TESTS=tests/graph)
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES) $(FUZZ_TESTS)
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -1,23 +1,37 @@
-"""What every test and doctest runs under: names that examples use, hypothesis profile, seed, skip of GPU tests."""
+"""What every test and doctest runs under: names that examples use, which tests run, the seed of random examples, skip of GPU tests."""
 
-import os
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
 
 import continual as co
+from tests import long
 
 # These run under the Python of Triton's server, where other packages are.
 collect_ignore = ["src/continual/triton/server", "tests/triton/client.py"]
 
-# Time limits per example say more about the machine than about the code. "ci" is hypothesis's own: fixed examples.
-settings.register_profile("default", deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+@pytest.hookimpl(tryfirst=True)  # before hypothesis takes the option
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = long.SEED
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"continual: {long.again()}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"continual: {long.again()}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [] if long.ASKED_FOR else [item for item in items if item.get_closest_marker("long")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
     if torch.cuda.is_available():
         return
     for item in items:

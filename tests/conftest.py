@@ -5,14 +5,19 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
-from tests.long import ASKED_FOR, WHY
+from tests.long import ASKED_FOR
 
-_common = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
-settings.register_profile("dev", max_examples=50, **_common)
-settings.register_profile("ci", max_examples=80, derandomize=True, **_common)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+# Time limits per example say more about the machine than about the code.
+EXAMPLES = int(os.environ.get("CONTINUAL_EXAMPLES") or (80 if ASKED_FOR else 40))
+# Rounds of tests/fuzz.py would else stop at what they have found before.
+PHASES = [phase for phase in Phase if phase != Phase.explain and (phase != Phase.reuse or not os.environ.get("CONTINUAL_FUZZ"))]
+settings.register_profile(
+    "continual", max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES, print_blob=True,
+    derandomize=False,
+)  # fmt: skip
+settings.load_profile("continual")
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +30,3 @@ def grad(request: pytest.FixtureRequest) -> Iterator[bool]:
     """The test runs with gradients and without."""
     with torch.set_grad_enabled(request.param):
         yield request.param
-
-
-@pytest.fixture
-def long() -> None:
-    """The test takes minutes: it is skipped unless it is asked for."""
-    if not ASKED_FOR:
-        pytest.skip(WHY)

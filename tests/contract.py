@@ -1,4 +1,4 @@
-"""The contract of DESIGN.md, section 2, as one function: :func:`check_contract`. No tests are in this file."""
+"""The contract of docs/design.md as one function: :func:`check_contract`. No tests are in this file."""
 
 from __future__ import annotations
 

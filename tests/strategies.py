@@ -18,19 +18,8 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import refuses_the_length
-
-CHANNELS = 2
-SPACE = {1: (), 2: (3,), 3: (4, 3)}
-CONV = {1: co.Conv1d, 2: co.Conv2d, 3: co.Conv3d}
-AVG = {1: co.AvgPool1d, 2: co.AvgPool2d, 3: co.AvgPool3d}
-UP = {1: co.ConvTranspose1d, 2: co.ConvTranspose2d, 3: co.ConvTranspose3d}
-LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
-MAX = {1: co.MaxPool1d, 2: co.MaxPool2d, 3: co.MaxPool3d}
-LP = {1: co.LPPool1d, 2: co.LPPool2d, 3: co.LPPool3d}
-PADS = {
-    dims: [getattr(co, f"{kind}Pad{dims}d") for kind in ("Constant", "Zero", "Replication", "Reflection")] for dims in (1, 2, 3)
-}
-NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+from tests.parts import AVG, CHANNELS, CONV, LINEAR, LP, MAX, NORM, PADS, SPACE, UP, doubled, first, flipped, random_norm, second
+from tests.pasting import new
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 BRANCH_REDUCTIONS = ("sum", "mul", "max")
@@ -64,7 +53,8 @@ def _conv(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, paddin
     options: dict[str, Any] = {}
     if padding:
         options = {"temporal_fill": draw(st.sampled_from([None, *fills]))}
-    return CONV[dims](
+    return new(
+        CONV[dims],
         CHANNELS,
         CHANNELS,
         (kernel, *spaces),
@@ -88,37 +78,34 @@ def _pool(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, paddin
         "temporal_fill": draw(st.sampled_from((None, "zeros", "replicate"))) if padding else None,
     }
     if draw(st.booleans()):
-        return MAX[dims](**full)
-    return AVG[dims](count_include_pad=draw(st.booleans()), **full)
+        return new(MAX[dims], **full)
+    return new(AVG[dims], count_include_pad=draw(st.booleans()), **full)
 
 
 def _lp_pool(draw: Draw, dims: int, kernel: int, stride: int, ceil_mode: bool = False) -> nn.Module:
     spaces, pads = _space(draw, dims)
-    pool = LP[dims](draw(st.sampled_from((1, 2, 4, math.inf))), (kernel, *spaces), (stride, *(1,) * (dims - 1)), ceil_mode)
-    return co.Sequential(_pad(draw, dims, 0, 0, pads), pool) if any(pads) else pool
+    pool = new(LP[dims], draw(st.sampled_from((1, 2, 4, math.inf))), (kernel, *spaces), (stride, *(1,) * (dims - 1)), ceil_mode)
+    return new(co.Sequential, _pad(draw, dims, 0, 0, pads), pool) if any(pads) else pool
 
 
 def _pad(draw: Draw, dims: int, start: int, end: int, space: tuple[int, ...] = ()) -> nn.Module:
     """Padding, or with negative numbers a cut, of time, and padding of space."""
     around = [p for pad in reversed(space or (0,) * (dims - 1)) for p in (pad, pad)]
     cls = draw(st.sampled_from(PADS[dims]))
-    return cls((*around, start, end), *([0.5] if cls in (co.ConstantPad1d, co.ConstantPad2d, co.ConstantPad3d) else []))
+    return new(cls, (*around, start, end), *([0.5] if cls in (co.ConstantPad1d, co.ConstantPad2d, co.ConstantPad3d) else []))
 
 
 def _unfold(draw: Draw, dims: int, kernel: int, dilation: int, stride: int, padding: int) -> nn.Module:
-    return co.Sequential(co.Unfold(kernel, dilation, padding, stride), CONV[dims](kernel * CHANNELS, CHANNELS, 1))
+    return new(co.Sequential, new(co.Unfold, kernel, dilation, padding, stride), new(CONV[dims], kernel * CHANNELS, CHANNELS, 1))
 
 
 def _norm(dims: int) -> nn.Module:
-    norm = NORM[dims](CHANNELS)
-    for value, low in ((norm.running_mean, -1), (norm.running_var, 0.5), (norm.weight, 0.5), (norm.bias, -1)):
-        nn.init.uniform_(value, low, low + 1.5)
-    return norm.eval()
+    return new(random_norm, NORM[dims], CHANNELS)
 
 
 def _recurrent(draw: Draw) -> nn.Module:
-    make = draw(st.sampled_from((co.GRU, co.LSTM, co.GRUCell, co.LSTMCell, lambda c, h: co.LSTM(c, h + 1, 2, proj_size=h))))
-    return make(CHANNELS, CHANNELS)
+    cls = draw(st.sampled_from((co.GRU, co.LSTM, co.GRUCell, co.LSTMCell, None)))
+    return new(cls, CHANNELS, CHANNELS) if cls else new(co.LSTM, CHANNELS, CHANNELS + 1, 2, proj_size=CHANNELS)
 
 
 def _attention(draw: Draw, loss: int) -> nn.Module:
@@ -133,47 +120,52 @@ def _attention(draw: Draw, loss: int) -> nn.Module:
         query = draw(st.integers(0, loss))
         made = {"sequence_len": loss + 1, "query_index": query}
         if draw(st.booleans()):
-            return co.SingleOutputTransformerEncoderLayer(CHANNELS, heads, 3, single_output_forward=True, **made, **eps)
-        return co.SingleOutputMultiheadAttention(CHANNELS, heads, embed_dim_second=True, **made)
+            return new(co.SingleOutputTransformerEncoderLayer, CHANNELS, heads, 3, single_output_forward=True, **made, **eps)
+        return new(co.SingleOutputMultiheadAttention, CHANNELS, heads, embed_dim_second=True, **made)
     length = draw(st.integers(1, 5))
     ahead = draw(st.integers(0, length - 1))
     made = {"sequence_len": length, "look_ahead": ahead}
     match draw(st.sampled_from(("attention", "layer", "encoder"))):
         case "attention":
             positions = draw(st.sampled_from((None, "alibi", "rotary"))) if heads == 1 else None
-            return co.MultiheadAttention(CHANNELS, heads, embed_dim_second=True, positions=positions, **made)
+            return new(co.MultiheadAttention, CHANNELS, heads, embed_dim_second=True, positions=positions, **made)
         case "layer":
-            return co.CausalTransformerEncoderLayer(CHANNELS, heads, 3, norm_first=draw(st.booleans()), **made, **eps)
-    return co.TransformerEncoder(co.TransformerEncoderLayerFactory(CHANNELS, heads, 3, causal=True, **made, **eps), 2)
+            return new(co.CausalTransformerEncoderLayer, CHANNELS, heads, 3, norm_first=draw(st.booleans()), **made, **eps)
+    return new(co.TransformerEncoder, new(co.TransformerEncoderLayerFactory, CHANNELS, heads, 3, causal=True, **made, **eps), 2)
 
 
 def _looking_back(draw: Draw, dims: int) -> nn.Module:
     """Statistics over time, and positions: what depends on the clock or on all that came before."""
     makers = [
-        lambda: co.CumulativeGroupNorm(1, CHANNELS),
-        lambda: co.WindowedGroupNorm(CHANNELS, CHANNELS, window=draw(st.integers(1, 5))),
-        lambda: co.WindowedLayerNorm(CHANNELS, window=3),
-        co.CumulativeMean,
-        co.CumulativeMax,
+        lambda: new(co.CumulativeGroupNorm, 1, CHANNELS),
+        lambda: new(co.WindowedGroupNorm, CHANNELS, CHANNELS, window=draw(st.integers(1, 5))),
+        lambda: new(co.WindowedLayerNorm, CHANNELS, window=3),
+        lambda: new(co.CumulativeMean),
+        lambda: new(co.CumulativeMax),
     ]
     if dims == 1:
         makers += [
-            lambda: co.SinusoidalPositionalEncoding(CHANNELS),
-            lambda: co.RotaryPositionalEncoding(CHANNELS),
-            lambda: co.RecyclingPositionalEncoding(CHANNELS, draw(st.integers(1, 5)), learned=draw(st.booleans())),
+            lambda: new(co.SinusoidalPositionalEncoding, CHANNELS),
+            lambda: new(co.RotaryPositionalEncoding, CHANNELS),
+            lambda: new(co.RecyclingPositionalEncoding, CHANNELS, draw(st.integers(1, 5)), learned=draw(st.booleans())),
         ]
     return draw(st.sampled_from(makers))()
 
 
 def _pointwise(draw: Draw, dims: int) -> nn.Module:
-    make = draw(
-        st.sampled_from(
-            (nn.ReLU, nn.Tanh, nn.GELU, lambda: _norm(dims), lambda: nn.Softmax(dim=1), lambda: nn.Dropout(0.5), nn.PReLU,
-             lambda: co.Linear(CHANNELS, CHANNELS, channel_dim=1), lambda: co.Add(0.5), lambda: co.Multiply(-1.5), co.Identity,
-             lambda: co.Lambda(lambda step: step.flip(1)), lambda: co.Lambda(lambda clip: clip * 2, takes_time=True))
-        )
-    )  # fmt: skip
-    return make()
+    makers = (
+        *(nn.ReLU, nn.Tanh, nn.GELU, nn.PReLU, co.Identity),
+        lambda: _norm(dims),
+        lambda: new(nn.Softmax, dim=1),
+        lambda: new(nn.Dropout, 0.5),
+        lambda: new(co.Linear, CHANNELS, CHANNELS, channel_dim=1),
+        lambda: new(co.Add, 0.5),
+        lambda: new(co.Multiply, -1.5),
+        lambda: new(co.Lambda, flipped),
+        lambda: new(co.Lambda, doubled, takes_time=True),
+    )
+    make = draw(st.sampled_from(makers))
+    return new(make) if isinstance(make, type) else make()
 
 
 def _free(draw: Draw, dims: int) -> nn.Module:
@@ -196,10 +188,10 @@ def _free(draw: Draw, dims: int) -> nn.Module:
         case "unfold":
             return _unfold(draw, dims, kernel, dilation, stride, draw(st.integers(0, extent + 1)))
         case "trim":
-            return co.Trim(draw(st.integers(0, 2)), draw(st.integers(0, 3)))
+            return new(co.Trim, draw(st.integers(0, 2)), draw(st.integers(0, 3)))
         case "rate":
             return _free_rate(draw, dims)
-    return co.Skip(draw(st.integers(0, 3)))
+    return new(co.Skip, draw(st.integers(0, 3)))
 
 
 def _free_rate(draw: Draw, dims: int) -> nn.Module:
@@ -207,12 +199,12 @@ def _free_rate(draw: Draw, dims: int) -> nn.Module:
     space = (1,) * (dims - 1)
     if draw(st.booleans()):
         mode = draw(st.sampled_from(("nearest", "nearest-exact", LINEAR[dims], *(["bicubic"] * (dims == 2)))))
-        return co.Upsample(None, (draw(st.sampled_from((2, 3, 1.5, 0.5, 0.75, 1 / 3))), *space), mode)
+        return new(co.Upsample, None, (draw(st.sampled_from((2, 3, 1.5, 0.5, 0.75, 1 / 3))), *space), mode)
     kernel, dilation, rate = draw(st.integers(1, 5)), draw(st.sampled_from((1, 1, 2))), draw(st.integers(1, 3))
     crop, beyond = draw(st.integers(0, 3)), draw(st.integers(0, max(rate, dilation) - 1))
     options: dict[str, Any] = {"groups": draw(st.sampled_from((1, CHANNELS))), "dilation": (dilation, *space)}
     zeros = (0,) * (dims - 1)
-    return UP[dims](CHANNELS, CHANNELS, (kernel, *space), (rate, *space), (crop, *zeros), (beyond, *zeros), **options)
+    return new(UP[dims], CHANNELS, CHANNELS, (kernel, *space), (rate, *space), (crop, *zeros), (beyond, *zeros), **options)
 
 
 def _rise(draw: Draw, dims: int, rate: int) -> nn.Module:
@@ -220,7 +212,7 @@ def _rise(draw: Draw, dims: int, rate: int) -> nn.Module:
     kind = draw(st.sampled_from(("transposed", "transposed", "transposed", "nearest", "linear")))
     if kind != "transposed":
         mode = LINEAR[dims] if kind == "linear" else draw(st.sampled_from(("nearest", "nearest-exact")))
-        return co.Upsample(None, (rate, *(1,) * (dims - 1)), mode)
+        return new(co.Upsample, None, (rate, *(1,) * (dims - 1)), mode)
     kernel, dilation, padding = draw(st.integers(1, 5)), draw(st.sampled_from((1, 1, 1, 2))), draw(st.integers(0, 2))
     extent = dilation * (kernel - 1) + 1
     beyond = rate + 2 * padding - extent  # what makes the length rate times the input's
@@ -228,7 +220,8 @@ def _rise(draw: Draw, dims: int, rate: int) -> nn.Module:
         kernel, padding = (kernel, padding + 1) if beyond < 0 else (kernel + 1, padding)
         beyond = rate + 2 * padding - dilation * (kernel - 1) - 1
     spaces, pads = _space(draw, dims)
-    return UP[dims](
+    return new(
+        UP[dims],
         CHANNELS,
         CHANNELS,
         (kernel, *spaces),
@@ -249,7 +242,7 @@ def _fall(draw: Draw, dims: int, rate: int) -> nn.Module:
             return _conv(draw, dims, rate + 2 * padding, 1, rate, padding)
         case "pool":
             return _pool(draw, dims, rate, 1, rate, 0)
-    return co.Upsample(None, (1 / rate, *(1,) * (dims - 1)), LINEAR[dims])
+    return new(co.Upsample, None, (1 / rate, *(1,) * (dims - 1)), LINEAR[dims])
 
 
 def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
@@ -282,15 +275,15 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
         case "padded":
             wide = _conv(draw, dims, kernel, dilation, 1, 0)
             start = draw(st.integers(0, 2 * padding))
-            return co.Sequential(_pad(draw, dims, start, 2 * padding - start), wide)
+            return new(co.Sequential, _pad(draw, dims, start, 2 * padding - start), wide)
         case "trim":
             first = draw(st.integers(0, loss))
-            return co.Trim(first, loss - first)
+            return new(co.Trim, first, loss - first)
         case "causal":
             wide = _conv(draw, dims, kernel, dilation, 1, (kernel - 1) * dilation)
-            return co.Sequential(wide, co.Trim(loss, (kernel - 1) * dilation))
+            return new(co.Sequential, wide, new(co.Trim, loss, (kernel - 1) * dilation))
         case "delay":
-            return co.Delay(draw(st.integers(0, 4)))
+            return new(co.Delay, draw(st.integers(0, 4)))
         case "recurrent":
             return _recurrent(draw)
         case "attention":
@@ -299,7 +292,7 @@ def _exact(draw: Draw, dims: int, stride: int, loss: int) -> nn.Module:
             return _looking_back(draw, dims)
         case "same":
             spaces, _ = _space(draw, dims)
-            return CONV[dims](CHANNELS, CHANNELS, (draw(st.integers(1, 5)), *spaces), padding="same")
+            return new(CONV[dims], CHANNELS, CHANNELS, (draw(st.integers(1, 5)), *spaces), padding="same")
     return _pointwise(draw, dims)
 
 
@@ -320,47 +313,53 @@ def block(draw: Draw, dims: int, stride: int, loss: int, depth: int) -> nn.Modul
         case "layer":
             return _exact(draw, dims, stride, loss)
         case "before":
-            return co.Sequential(block(draw, dims, 1, 0, deeper), block(draw, dims, stride, loss, deeper))
+            return new(co.Sequential, block(draw, dims, 1, 0, deeper), block(draw, dims, stride, loss, deeper))
         case "after":
-            return co.Sequential(block(draw, dims, stride, loss, deeper), block(draw, dims, 1, 0, deeper))
+            return new(co.Sequential, block(draw, dims, stride, loss, deeper), block(draw, dims, 1, 0, deeper))
         case "branches":
             branches = [block(draw, dims, stride, loss, deeper) for _ in range(draw(st.integers(1, 3)))]
-            return co.BroadcastReduce(*branches, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
+            return new(co.BroadcastReduce, *branches, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
         case "concat":
             branches = [block(draw, dims, stride, loss, deeper) for _ in range(2)]
-            joined = CONV[dims](2 * CHANNELS, CHANNELS, 1)
-            return co.Sequential(co.BroadcastReduce(*branches, reduce="concat"), joined)
+            joined = new(CONV[dims], 2 * CHANNELS, CHANNELS, 1)
+            return new(co.Sequential, new(co.BroadcastReduce, *branches, reduce="concat"), joined)
         case "residual":
             shrink = draw(st.sampled_from((True, "centered", "lagging", "leading") if loss else (False, True)))
             inner = _shrinking(draw, dims, loss, deeper)
-            return co.Residual(inner, residual_shrink=shrink, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
+            return new(co.Residual, inner, residual_shrink=shrink, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
         case "conditional":
             choice = draw(st.booleans())
-            a, b = (co.continual(block(draw, dims, 1, 0, deeper)) for _ in range(2))
+            a, b = (new(co.continual, block(draw, dims, 1, 0, deeper)) for _ in range(2))
             if any(a.timing.ended(e) != b.timing.ended(e) for e in range(1, 30)):
                 return a  # a short clip that one of them refuses has no one length
-            return co.Conditional(lambda module, x: choice, a, b)
+            return new(co.Conditional, first if choice else second, a, b)
         case "up and down":
             rate = draw(st.integers(2, 3))
-            return co.Sequential(_rise(draw, dims, rate), block(draw, dims, 1, 0, deeper), _fall(draw, dims, rate))
+            return new(co.Sequential, _rise(draw, dims, rate), block(draw, dims, 1, 0, deeper), _fall(draw, dims, rate))
         case "unet":
             return _unet(draw, dims, deeper)
         case "twice":
             shared = block(draw, dims, 1, 0, deeper)
-            return co.Sequential(shared, _pointwise(draw, dims), shared)
+            return new(co.Sequential, shared, _pointwise(draw, dims), shared)
     branches = [block(draw, dims, 1, 0, deeper) for _ in range(2)]
     order = draw(st.sampled_from(([0, 1], [1, 0], [1, 1])))
-    return co.Sequential(co.Broadcast(2), co.Parallel(*branches), co.ParallelDispatch(order), co.Reduce("sum"))
+    return new(
+        co.Sequential, new(co.Broadcast, 2), new(co.Parallel, *branches), new(co.ParallelDispatch, order), new(co.Reduce, "sum")
+    )
 
 
 def _unet(draw: Draw, dims: int, depth: int) -> nn.Module:
     """Down, a block, up, and a skip connection around them."""
     rate = draw(st.sampled_from((2, 2, 3)))
     inner = block(draw, dims, 1, 0, depth)
-    branch = co.Sequential(_fall(draw, dims, rate), inner, _rise(draw, dims, rate))
+    branch = new(co.Sequential, _fall(draw, dims, rate), inner, _rise(draw, dims, rate))
     if draw(st.booleans()):
-        return co.Residual(branch, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
-    return co.Sequential(co.BroadcastReduce(co.Identity(), branch, reduce="concat"), CONV[dims](2 * CHANNELS, CHANNELS, 1))
+        return new(co.Residual, branch, reduce=draw(st.sampled_from(BRANCH_REDUCTIONS)))
+    return new(
+        co.Sequential,
+        new(co.BroadcastReduce, new(co.Identity), branch, reduce="concat"),
+        new(CONV[dims], 2 * CHANNELS, CHANNELS, 1),
+    )
 
 
 def _shrinking(draw: Draw, dims: int, loss: int, depth: int) -> nn.Module:
@@ -368,7 +367,7 @@ def _shrinking(draw: Draw, dims: int, loss: int, depth: int) -> nn.Module:
     padding = draw(st.integers(0, 1))
     kernel, dilation = _extent(draw, loss + 1 + 2 * padding)
     made = _conv(draw, dims, kernel, dilation, 1, padding)
-    return co.Sequential(block(draw, dims, 1, 0, depth), made) if depth else made
+    return new(co.Sequential, block(draw, dims, 1, 0, depth), made) if depth else made
 
 
 def network(draw: Draw, dims: int, depth: int = 2) -> co.CoModule:
@@ -381,7 +380,7 @@ def network(draw: Draw, dims: int, depth: int = 2) -> co.CoModule:
             stride, loss = draw(st.sampled_from((1, 1, 1, 2, 3))), draw(st.sampled_from((0, 0, 0, 1, 2, 3, -2)))
             parts.append(block(draw, dims, stride, loss, depth))
     alone = len(parts) == 1 and isinstance(parts[0], co.CoModule) and draw(st.booleans())
-    return parts[0] if alone else co.Sequential(*parts)
+    return parts[0] if alone else new(co.Sequential, *parts)
 
 
 @st.composite

@@ -17,6 +17,7 @@ from benchmarks.measure import CHUNK, Effort, Rival, Row, WrongResult, check, me
 from benchmarks.other_library import CantRun, OtherLibrary, brief
 from benchmarks.timing import Local, Stats, Timings, alternate, calibrate, conditions
 from benchmarks.workloads import KINDS, WORKLOADS, Layer, Workload, _unet, choose
+from tests.long import one_in
 
 SMALL = Workload("small", (Layer("Conv1d", (4, 4, 3)),), (1, 4), "dense")
 SHORT = Effort(rounds=2, min_block=1e-5)
@@ -165,6 +166,7 @@ def test_measure_fills_a_row_of_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the other library's process: here it runs ours --------------------------------------------------------------------
 
 
+@one_in(3)
 def test_worker_is_checked_and_timed() -> None:
     network = Workload("net", (Layer("Conv3d", (2, 2, 3), {"padding": (0, 1, 1)}), Layer("ReLU")), (1, 2, 4, 4), "network")
     with OtherLibrary(sys.executable, TREE) as other:
@@ -185,6 +187,7 @@ def test_worker_is_checked_and_timed() -> None:
         assert not torch.allclose(other.build(SMALL, SMALL.plain(4), clip), SMALL.plain(3)(clip))
 
 
+@one_in(3)
 def test_worker_that_dies(tmp_path: Path) -> None:
     (tmp_path / "continual.py").write_text("raise ImportError('broken on purpose')")
     with pytest.raises(CantRun, match="its process ended: ImportError: broken on purpose"):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import continual as co
+from tests.long import by_turns
 from tests.torchvision_ops import torchvision
 
 LENGTH = 48  # of the clips
@@ -288,7 +289,7 @@ def test_the_first_step_of_a_stream_is_said_to_be_too_little(ptflops: Any):
         assert complexity(ptflops, net, (4,))[0] == (4 * 4 * 3 + 4) + 4 + (4 * 4 + 4)
 
 
-@pytest.mark.parametrize("order", ["ptflops before", "ptflops after"])
+@pytest.mark.parametrize("order", by_turns(["ptflops before", "ptflops after"], 4))
 def test_ptflops_may_be_imported_before_or_after_the_network_is_built(ptflops: Any, order: str):
     """In a process of its own: here all classes are entered long since."""
     imports = "from tests.torchvision_ops import torchvision\ntorchvision()\nimport ptflops\n"

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import in_full, some
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(p.name for p in DOCS.glob("*.md") if "```python" in p.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES)
+SLOW = "heartbeats.md"  # trains a network
+
+
+@pytest.mark.parametrize("page", some(PAGES, [] if in_full(SLOW, 8) else [SLOW]))
 def test_the_examples_run(page: str):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}

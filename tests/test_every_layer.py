@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import continual as co
-from tests.long import in_full, some
+from tests.long import by_turns
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...]]
 SPACES: dict[str, tuple[int, ...]] = {"1d": (), "2d": (5,), "3d": (5, 4)}
@@ -140,13 +140,13 @@ for _dims, _space in SPACES.items():
         CASES[_adaptive.__name__] = (lambda pool=_adaptive: pool(1, kernel_size=4), _space)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_turns(CASES, 3))
 def test_keeps_the_contract(name: str):
     """In double precision, where what is not exact shows."""
     keeps_the_contract(name, torch.float64)
 
 
-@pytest.mark.parametrize("name", some(CASES, {name for name in CASES if not in_full(name)}))
+@pytest.mark.parametrize("name", by_turns(CASES, 6, of="single"))
 def test_keeps_the_contract_in_single_precision(name: str):
     keeps_the_contract(name, torch.float32)
 

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 import continual as co
 from continual.models.graph_conv import GraphConv
 from tests.contract import assert_equal, check_contract, clip_of, refuses_the_length
+from tests.long import by_turns
 from tests.models.zoo import alive
 from tests.strategies import networks_and_clips
 
@@ -170,7 +171,8 @@ def test_random_networks(case: tuple[Any, Tensor]):
 
 
 @pytest.mark.parametrize(
-    ("name", "left"), [("cox3d_s", 0), ("coslow", 0), ("kws_ds_cnn", 0), ("cost_gcn_star", 1), ("movinet_a0_stream", 0)]
+    "name, left",
+    by_turns([("cox3d_s", 0), ("coslow", 0), ("kws_ds_cnn", 0), ("cost_gcn_star", 1), ("movinet_a0_stream", 0)], 4),
 )
 def test_networks_of_the_zoo(name: str, left: int):
     options: dict[str, Any] = {"input_size": 64} if name not in ("kws_ds_cnn", "cost_gcn_star") else {}

@@ -1,4 +1,4 @@
-"""The import paths that code written for continual-inference 1.2.4 uses: DESIGN.md, section 8, and API.md, part 1.
+"""The import paths that code written for continual-inference 1.2.4 uses: docs/migrating.md.
 
 `continual.onnx` comes with export.
 """

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import continual as co
 from tests.contract import assert_equal, check_contract, check_gradients
+from tests.long import by_turns
 
 C1, C2, C3 = (2, 4, 13), (2, 4, 13, 5), (2, 4, 11, 3, 5)
 
@@ -77,7 +78,7 @@ def streamed(net: co.CoModule, clip: Tensor) -> Tensor:
     return torch.cat(chunks, 2)
 
 
-@pytest.mark.parametrize("layer, way", CASES)
+@pytest.mark.parametrize("layer, way", by_turns(CASES, 2))
 def test_parametrisations_are_kept(layer: str, way: str):
     module, clip = made(layer, way)
     net = co.continual(module)

@@ -12,6 +12,7 @@ import continual as co
 from continual import inputs
 from continual.state import Frame
 from tests.contract import assert_equal
+from tests.long import by_turns
 
 SIZE = 4  # the smallest piece
 
@@ -60,7 +61,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", by_turns(NETWORKS, 2))
 def test_the_contract(name: str):
     build, shape = NETWORKS[name]
     torch.manual_seed(0)

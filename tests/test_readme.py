@@ -45,7 +45,7 @@ def test_the_examples_of_the_migration_page_run(capsys: pytest.CaptureFixture[st
 
 
 def test_the_migration_page_has_every_name():
-    """Of API.md, part 1: what users of continual-inference 1.2.4 can have in their code."""
+    """What users of continual-inference 1.2.4 can have in their code."""
     text = MIGRATING.read_text(encoding="utf-8")
     text = re.sub(r"`(\w+)1d/2d/3d`", r"`\g<1>1d`, `\g<1>2d`, `\g<1>3d`", text)
     text = re.sub(r"`(\w+)2d/3d`", r"`\g<1>2d`, `\g<1>3d`", text)

@@ -17,6 +17,7 @@ from benchmarks.measure import Effort, WrongResult
 from benchmarks.subjects import of_workload, subjects
 from benchmarks.timing import conditions
 from benchmarks.workloads import WORKLOADS
+from tests.long import one_in
 
 SMALL = next(w for w in WORKLOADS if w.name == "Conv1d 64→64 k3")
 PAGE = "<!-- suite: begin -->\n<!-- suite: end -->\n<!-- growth: begin -->\n<!-- growth: end -->\n"
@@ -34,6 +35,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
+@one_in(3)
 def test_the_command(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     kept = tmp_path / "suite.json"
     monkeypatch.setattr(suite, "LATENCY_SECONDS", 0.01)
@@ -164,6 +166,7 @@ def test_the_machine_is_measured():
         assert 0 < limits.copy_time(1 << 20, 1) < 1
 
 
+@one_in(3)
 def test_import_time():
     assert 0 < start.import_seconds(1) < 10
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.long import by_turns
 from tests.recurrent import ByClips
 
 C1, C2, C3 = (2, 4, 13), (2, 4, 13, 5), (2, 4, 11, 3, 6)
@@ -189,7 +190,7 @@ def test_no_class_of_torch_is_forgotten():
     assert known - set(nn.modules.__all__) == set()
 
 
-@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("name", by_turns(WORKS, 2))
 def test_works(name: str):
     make, shape = WORKS[name]
     module = make().eval()

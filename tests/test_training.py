@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import continual as co
-from tests.long import some
+from tests.long import by_turns
 
 NETWORKS: dict[str, Any] = {
     "convolutions": lambda: co.Sequential(co.Conv1d(2, 4, 3), nn.ReLU(), co.Residual(co.Conv1d(4, 4, 3, padding=1)), co.MaxPool1d(2, 1)),
@@ -32,7 +32,7 @@ def live_tensors() -> int:
     return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
 
 
-@pytest.mark.parametrize("name", some(NETWORKS, ("U-Net", "recurrent")))
+@pytest.mark.parametrize("name", by_turns(NETWORKS, 3))
 def test_a_thousand_online_steps_in_flat_memory(name: str):
     """An update every eighth step, the graph cut after it: as many tensors live at the end as near the start, and it learns."""
     torch.manual_seed(1)

@@ -14,6 +14,7 @@ from benchmarks.measure import Effort
 from benchmarks.other_library import CantRun, OtherLibrary
 from benchmarks.timing import conditions
 from tests.contract import assert_equal
+from tests.long import one_in
 from tests.models.zoo import clip_for, thin
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -62,6 +63,7 @@ def test_a_row_and_its_table():
     assert "– |" in shown
 
 
+@one_in(3)
 def test_counts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     assert zoo_counts.row("kws_ds_cnn", 10) == [
         *("kws_ds_cnn", "10", "0.023", "48", "47", "2", "0.003", "0.058", "0.116", "0.107", "–", "1.797", "–"),

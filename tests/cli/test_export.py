@@ -24,7 +24,7 @@ from continual.seal import seal_of
 from continual.shipping.metadata import Port
 from continual.shipping.sealing import seal_file
 from tests.cli.exports import CLIP, invoke, net, value
-from tests.long import LONG, some
+from tests.long import LONG, by_turns
 from tests.shipping.artefacts import needs
 from tests.shipping.networks import FORMATS
 
@@ -195,8 +195,7 @@ def test_a_network_of_the_zoo(monkeypatch: pytest.MonkeyPatch):
 # ---- formats ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("format", some(["pt2", "executorch"], ["pt2"]))
+@pytest.mark.parametrize("format", by_turns(["pt2", "executorch"], 6))
 def test_other_formats(format: str):
     needs(format)
     name = f"net{FORMATS[format]}"

@@ -20,6 +20,7 @@ from continual.cli.app import app
 from continual.cli.bench import Times, alive, conditions, race
 from continual.cli.zoo import built
 from continual.models import zoo
+from tests.long import by_turns
 
 
 def invoke(*args: object, **env: str) -> Any:
@@ -115,7 +116,7 @@ def test_a_network_without_a_rate(audio: None):
     assert "every" not in found
 
 
-@pytest.mark.parametrize("color", ["", "1"])
+@pytest.mark.parametrize("color", by_turns(["", "1"], 2))
 def test_a_race(color: str):
     result = invoke("bench", "cox3d_xs", "--input-size", 32, "--rounds", 3, "--batch", 2, FORCE_COLOR=color)
     assert result.exit_code == 0, result.output

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import assert_equal, check_contract, check_gradients, fingerprint, run, stream
+from tests.long import by_turns
 from tests.strategies import CONV
 
 CHANNELS = 3
@@ -70,7 +71,7 @@ def seen(net: Any, steps: int) -> list[int]:
     return spans
 
 
-@pytest.mark.parametrize(("down", "rise"), list(itertools.product(DOWN, UP)))
+@pytest.mark.parametrize(("down", "rise"), by_turns(itertools.product(DOWN, UP), 2))
 def test_unet(down: str, rise: str):
     net = unet(down, rise)
     for steps in (4, 28):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.graph.cases import randomised
 from tests.graph.programs import Op
+from tests.pasting import new
 
 Drawer = Callable[[st.SearchStrategy[Any]], Any]
 BEYOND = (0, 1, 2, 5, 6, 12)  # lengths that lines are tried on, beyond the example's
@@ -102,7 +103,7 @@ class Draft:
         """
         for part in parts.values():
             if isinstance(part, nn.Module):
-                randomised(part, self.number(0, 3))
+                new(randomised, part, self.number(0, 3))
         op = Op(code, [v.number for v in values], **parts).double().eval()
         probes: list[Tensor | None] = []
         for i in range(len(BEYOND)):

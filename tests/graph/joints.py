@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.graph.drafts import Draft, Unfit, Value, slices
 from tests.graph.lines import kind
+from tests.pasting import new
 
 JOINTS = ("x + y", "x + y", "x * y", "torch.maximum(x, y)", "x - 0.5 * y", "torch.where(y > 0.3, x, y)", "x * torch.sigmoid(y)",
           "torch.add(x, y, alpha=2)", "torch.stack((x, y)).mean(0)", "torch.atan2(x, y.abs() + 1)", "x.clone().mul_(y)")  # fmt: skip
@@ -64,15 +65,15 @@ def residual(d: Draft) -> Value:
     c, k = v.size("C"), d.number(1, 4)
     match d.choose("same", "causal", "ahead", "cut", "rnn", "unet"):
         case "same":
-            w = d.add("self.conv(x)", "BCT", v, conv=nn.Conv1d(c, c, 2 * k + 1, padding=k))
+            w = d.add("self.conv(x)", "BCT", v, conv=new(nn.Conv1d, c, c, 2 * k + 1, padding=k))
         case "causal":
-            w = d.add(f"self.conv(F.pad(x, ({k}, 0)))", "BCT", v, conv=nn.Conv1d(c, c, k + 1))
+            w = d.add(f"self.conv(F.pad(x, ({k}, 0)))", "BCT", v, conv=new(nn.Conv1d, c, c, k + 1))
         case "ahead":
-            w = d.add(f"F.relu(self.conv(F.pad(x, (0, {k}))))", "BCT", v, conv=nn.Conv1d(c, c, k + 1))
+            w = d.add(f"F.relu(self.conv(F.pad(x, (0, {k}))))", "BCT", v, conv=new(nn.Conv1d, c, c, k + 1))
         case "cut":
-            w = d.add(f"self.conv(x)[:, :, :-{k}]", "BCT", v, conv=nn.Conv1d(c, c, k + 1, padding=k))
+            w = d.add(f"self.conv(x)[:, :, :-{k}]", "BCT", v, conv=new(nn.Conv1d, c, c, k + 1, padding=k))
         case "rnn":
-            w = d.add("self.rnn(x.mT)[0].mT", "BCT", v, rnn=nn.GRU(c, c, batch_first=True))
+            w = d.add("self.rnn(x.mT)[0].mT", "BCT", v, rnn=new(nn.GRU, c, c, batch_first=True))
         case _:
             w = _unet(d, v)
     if w.example.shape[:2] != v.example.shape[:2] or meets(v, w) != 0:
@@ -85,16 +86,16 @@ def _unet(d: Draft, v: Value) -> Value:
     c, rate = v.size("C"), d.choose(2, 2, 3)
     match d.choose("conv", "pool", "slice"):
         case "conv":
-            w = d.add("self.down(x)", "BCT", v, down=nn.Conv1d(c, c, rate, stride=rate))
+            w = d.add("self.down(x)", "BCT", v, down=new(nn.Conv1d, c, c, rate, stride=rate))
         case "pool":
             w = d.add(f"F.{d.choose('avg', 'max')}_pool1d(x, {rate})", "BCT", v)
         case _:
             w = d.add(f"x[:, :, ::{rate}]", "BCT", v)
     if d.chance(2):
-        w = d.add("self.inner(x)", "BCT", w, inner=nn.Conv1d(c, c, 3, padding=1))
+        w = d.add("self.inner(x)", "BCT", w, inner=new(nn.Conv1d, c, c, 3, padding=1))
     match d.choose("conv", "interpolate", "repeat"):
         case "conv":
-            return d.add("self.up(x)", "BCT", w, up=nn.ConvTranspose1d(c, c, rate, stride=rate))
+            return d.add("self.up(x)", "BCT", w, up=new(nn.ConvTranspose1d, c, c, rate, stride=rate))
         case "interpolate":
             return d.add(f"F.interpolate(x, scale_factor={rate}, mode='{d.choose('nearest', 'linear')}')", "BCT", w)
     return d.add(f"x.repeat_interleave({rate}, dim=2)", "BCT", w)
@@ -117,7 +118,7 @@ def head(d: Draft) -> Value:
             y = d.add(f"x.select({v.at('T')}, {d.choose(-1, -1, 0, 1)})", v.dims.replace("T", ""), v)
         case "flat":
             v = d.arranged(v, "BCT", "BTC")
-            y = d.add("self.head(x.flatten(1))", "BC", v, head=nn.Linear(v.example[0].numel(), d.number(1, 4)))
+            y = d.add("self.head(x.flatten(1))", "BC", v, head=new(nn.Linear, v.example[0].numel(), d.number(1, 4)))
         case "adaptive":
             v = d.arranged(v, "BCT", "BCTS")
             y = d.add(f"F.adaptive_avg_pool{len(v.dims) - 2}d(x, 1).flatten(1)", "BC", v)
@@ -128,7 +129,7 @@ def head(d: Draft) -> Value:
     if not y.dims.startswith("B"):
         y = d.permuted(y, "B" + y.dims.replace("B", ""))
     if y.dims == "BC" and d.chance(2):
-        y = d.add(d.choose("self.head(x)", "self.head(F.relu(x)).softmax(-1)"), "BC", y, head=nn.Linear(y.size("C"), 3))
+        y = d.add(d.choose("self.head(x)", "self.head(F.relu(x)).softmax(-1)"), "BC", y, head=new(nn.Linear, y.size("C"), 3))
     return y
 
 
@@ -163,10 +164,10 @@ def fault(d: Draft) -> Value:
             v = d.arranged(v, "BTC")
             code, c = d.choose(*TOKENS), v.size("C")
             if "self.attention" in code:
-                return d.add(code, "BTC", v, attention=nn.MultiheadAttention(c, 1, batch_first=True))
+                return d.add(code, "BTC", v, attention=new(nn.MultiheadAttention, c, 1, batch_first=True))
             if "self.rnn" not in code:
                 return d.add(code, "BTC", v)
-            rnn = nn.RNN(c, c, nonlinearity="relu", batch_first=True, bidirectional=True)
+            rnn = new(nn.RNN, c, c, nonlinearity="relu", batch_first=True, bidirectional=True)
             y = d.add(code, "BTC", v, rnn=rnn)
             with torch.no_grad():  # what comes from the end shall not fade
                 for name, weight in rnn.named_parameters():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.graph.drafts import Draft, Unfit, Value, padding, slices
+from tests.pasting import new
 
 LONGEST = 512  # clips that tables of positions are made for
 POINTWISE = (
@@ -73,7 +74,7 @@ def channels(d: Draft) -> Value:
         return d.add(f'torch.einsum("{letters},kc->{letters.replace("c", "k")}", x, y)', v.dims, v, y)
     if v.dims.endswith("C"):
         if d.chance(2):
-            return d.add("self.linear(x)", v.dims, v, linear=nn.Linear(c, out, bias=d.chance(2)))
+            return d.add("self.linear(x)", v.dims, v, linear=new(nn.Linear, c, out, bias=d.chance(2)))
         return d.add(d.choose("x @ self.weight", "torch.matmul(x, self.weight)"), v.dims, v, weight=weight.t().contiguous())
     if v.dims == "BCT":
         code = d.choose(
@@ -92,16 +93,19 @@ def norm(d: Draft) -> Value:
     v = d.arranged(d.pick(), "BCT", "BCTS", "BCST", "BTC", "MCS", "MSC", "MC")
     c = v.size("C")
     if v.dims.endswith("C") and (v.dims != "MC" or d.chance(2)):
-        return d.add("self.norm(x)", v.dims, v, norm=d.choose(nn.LayerNorm, nn.RMSNorm)(c))
+        return d.add("self.norm(x)", v.dims, v, norm=new(d.choose(nn.LayerNorm, nn.RMSNorm), c))
     if v.dims == "MCS" and d.chance(2):
         return d.add(
-            "self.norm(x)", v.dims, v, norm=d.choose(nn.GroupNorm(1, c), nn.InstanceNorm1d(c), nn.LayerNorm([c, v.size("S")]))
+            "self.norm(x)",
+            v.dims,
+            v,
+            norm=d.choose(new(nn.GroupNorm, 1, c), new(nn.InstanceNorm1d, c), new(nn.LayerNorm, [c, v.size("S")])),
         )
     if d.chance(4):
         cls = {2: None, 3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d}[len(v.dims)]
         if cls is not None:
-            return d.add("self.norm(x)", v.dims, v, norm=cls(c, affine=True, track_running_stats=True))
-    return d.add("self.norm(x)", v.dims, v, norm=(nn.BatchNorm2d if len(v.dims) == 4 else nn.BatchNorm1d)(c))
+            return d.add("self.norm(x)", v.dims, v, norm=new(cls, c, affine=True, track_running_stats=True))
+    return d.add("self.norm(x)", v.dims, v, norm=new(nn.BatchNorm2d if len(v.dims) == 4 else nn.BatchNorm1d, c))
 
 
 @kind(2)
@@ -111,7 +115,7 @@ def merged(d: Draft) -> Value:
     c = v.size("C")
     match d.choose("conv", "pool", "softmax", "attention"):
         case "conv":
-            v = d.add("self.conv(x)", "MCS", v, conv=nn.Conv1d(c, d.number(1, 3), 3, padding=d.choose(1, "same")))
+            v = d.add("self.conv(x)", "MCS", v, conv=new(nn.Conv1d, c, d.number(1, 3), 3, padding=d.choose(1, "same")))
         case "pool":
             v = d.add(d.choose("F.adaptive_avg_pool1d(x, 2)", "F.max_pool1d(x, 2, 1)", "F.avg_pool1d(x, 3, 1, 1)"), "MCS", v)
         case "softmax":
@@ -125,7 +129,7 @@ def merged(d: Draft) -> Value:
 def embedding(d: Draft) -> Value:
     """Indices, and rows of a table for them."""
     v = d.arranged(d.pick(), "BTC", "BCT")
-    table = nn.Embedding(v.size("C"), d.number(1, 3))
+    table = new(nn.Embedding, v.size("C"), d.number(1, 3))
     return d.add(f"self.table(x.argmax({v.at('C')}))", "BTC", v, table=table)
 
 
@@ -174,9 +178,9 @@ def convolution(d: Draft) -> Value:
     elif d.chance(6):
         options |= {"padding": "same", "stride": 1}
     cls = nn.Conv2d if "S" in v.dims else nn.Conv1d
-    conv = cls(c, out * groups, groups=groups, bias=not d.chance(4), **options)
+    conv = new(cls, c, out * groups, groups=groups, bias=not d.chance(4), **options)
     if d.chance(8):
-        conv = nn.utils.parametrizations.weight_norm(conv)
+        conv = new(nn.utils.parametrizations.weight_norm, conv)
     return d.add("self.conv(x)", v.dims, v, conv=conv)
 
 
@@ -192,11 +196,11 @@ def pooling(d: Draft) -> Value:
     plain = {k: w for k, w in o.items() if k != "dilation"}
     match d.choose("avg", "max", "lp", "adaptive"):
         case "avg":
-            pool: nn.Module = getattr(nn, f"AvgPool{n}")(count_include_pad=d.chance(2), **plain)
+            pool: nn.Module = new(getattr(nn, f"AvgPool{n}"), count_include_pad=d.chance(2), **plain)
         case "max":
-            pool = getattr(nn, f"MaxPool{n}")(**(o if o["padding"] in (0, (0, 0)) else plain))
+            pool = new(getattr(nn, f"MaxPool{n}"), **(o if o["padding"] in (0, (0, 0)) else plain))
         case "lp":
-            pool = getattr(nn, f"LPPool{n}")(2, plain["kernel_size"], plain["stride"], plain["ceil_mode"])
+            pool = new(getattr(nn, f"LPPool{n}"), 2, plain["kernel_size"], plain["stride"], plain["ceil_mode"])
         case _:
             if v.dims != "BCTS":
                 raise Unfit("adaptive pooling of time")
@@ -215,7 +219,7 @@ def transposed(d: Draft) -> Value:
         o = {name: (n, int(name in ("kernel_size", "stride"))) for name, n in o.items()}
         o = o if v.dims == "BCTS" else {name: pair[::-1] for name, pair in o.items()}
     cls = nn.ConvTranspose2d if "S" in v.dims else nn.ConvTranspose1d
-    return d.add("self.up(x)", v.dims, v, up=cls(v.size("C"), d.number(1, 3), **o))
+    return d.add("self.up(x)", v.dims, v, up=new(cls, v.size("C"), d.number(1, 3), **o))
 
 
 @kind(2)
@@ -302,7 +306,7 @@ def recurrent(d: Draft) -> Value:
     v = d.arranged(d.pick(), "BTC", "TBC")
     first, layers = v.dims == "BTC", d.choose(1, 1, 2)
     cls = d.choose(nn.GRU, nn.LSTM, nn.RNN)
-    rnn = cls(v.size("C"), d.number(1, 4), layers, batch_first=first, bias=not d.chance(5))
+    rnn = new(cls, v.size("C"), d.number(1, 4), layers, batch_first=first, bias=not d.chance(5))
     return d.add("self.rnn(x)[0]", v.dims, v, rnn=rnn)
 
 
@@ -323,7 +327,7 @@ def attention(d: Draft) -> Value:
             return d.add(code, "BTC", v)
     width = d.number(1, 3)
     code = f"F.scaled_dot_product_attention(*self.qkv(x).chunk(3, -1), {mask})"
-    return d.add(code, "BTC", v, qkv=nn.Linear(c, 3 * width))
+    return d.add(code, "BTC", v, qkv=new(nn.Linear, c, 3 * width))
 
 
 @kind(2)

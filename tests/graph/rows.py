@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import continual as co
 from tests.contract import assert_equal
 from tests.graph import remedies
-from tests.long import in_full
+from tests.long import LONG, in_full, whose_turn
 
 F64 = torch.float64
 
@@ -92,6 +92,12 @@ def fn(name: str, body: Callable[..., Any], *, params: dict[str, Sequence[int]] 
     return row(name, lambda: Fn(body, buffers() if buffers else None, **(params or {})), **known)
 
 
+def in_turns(rows: Sequence[Any], share: int) -> list[Any]:
+    """Rows of a table of which one in ``share`` runs, whose turn it is."""
+    now = whose_turn([r.id for r in rows], share)
+    return [r if r.id in now else pytest.param(*r.values, marks=[*r.marks, LONG], id=r.id) for r in rows]
+
+
 def streamed(net: Any, clip: Tensor, sizes: Sequence[int], time: int) -> Tensor | None:
     """All outputs of a clip that comes in chunks, 0 for a single step, the last with ``pad_end=True``; joined along time."""
     net.clean_state()
@@ -146,7 +152,7 @@ def check_row(r: Row) -> None:
         assert net.delay == r.delay
     if r.field is not None:
         assert net.receptive_field == r.field
-    if r.verify and in_full(r.name):
+    if r.verify and in_full(r.name, 6):
         co.verify(net, clip, reference=module if r.pooling is None else None)
 
 

@@ -16,6 +16,7 @@ from benchmarks.conversion import HEADER, SIZES, Converted, difference, main, ma
 from benchmarks.measure import Effort
 from benchmarks.timing import Stats, conditions
 from tests.graph.networks import NETWORKS, Case, made
+from tests.long import one_in
 
 SHORT = Effort(rounds=2, min_block=1e-5)
 
@@ -39,6 +40,7 @@ def test_a_row(name: str, every: int, period: int) -> None:
     assert alone / rate == pytest.approx(period, rel=0.02)
 
 
+@one_in(3)
 def test_windows_are_what_an_output_depends_on() -> None:
     for name, frames in (
         ("wavenet", 31),
@@ -65,6 +67,7 @@ class Shifted:
         return None if y is None else self.change(y)
 
 
+@one_in(3)
 def test_wrong_outputs_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     case = made("wavenet")
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,15 +17,28 @@ import continual as co
 from tests.contract import assert_equal, random_split
 from tests.graph.networks import NETWORKS, Case
 from tests.graph.streaming import as_windows, listed, stream
-from tests.long import in_full, some
+from tests.long import LONG, by_turns
+
+
+@cache
+def case_of(name: str) -> Case:
+    """A network that no test changes."""
+    return NETWORKS[name]()
+
 
 STRIDED = ("r3d_18", "r2plus1d_18")
 BIG = (*STRIDED, "resnet18_per_frame")  # some hundred megabytes of weights are read at every step
 SMALL = [name for name in NETWORKS if name not in BIG]
-CLIP_LEVEL = [name for name in NETWORKS if NETWORKS[name]().clip_level]
+CLIP_LEVEL = [name for name in NETWORKS if case_of(name).clip_level]
+ANY_LENGTH = [name for name in NETWORKS if case_of(name).any_length]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 small_networks = pytest.mark.parametrize("name", SMALL)
-some_networks = pytest.mark.parametrize("name", some(SMALL, {n for n in SMALL if not in_full(n)}))
+
+
+def some_networks(test: str, share: int = 3, names: Sequence[str] = SMALL) -> pytest.MarkDecorator:
+    """Networks take turns in what is much the same for all."""
+    return pytest.mark.parametrize("name", by_turns(names, share, of=test))
+
 
 # Receptive field, delay and stride by hand. Windows of a clip-level output are as long as the example's clip is at that place.
 TIMINGS = {
@@ -51,12 +65,6 @@ TIMINGS = {
 
 
 @cache
-def case_of(name: str) -> Case:
-    """A network that no test changes."""
-    return NETWORKS[name]()
-
-
-@cache
 def twin_of(name: str) -> Any:
     """Its streaming twin; tests leave it with a clean state."""
     return case_of(name).convert()
@@ -71,20 +79,20 @@ def out_times(case: Case) -> tuple[int | None, ...]:
     return case.out_time if isinstance(case.out_time, tuple) else (case.out_time,)
 
 
-@every_network
-def test_contract(name: str, request: pytest.FixtureRequest):
-    if name in BIG:  # half a minute each, for what smaller networks show, and the other tests of these
-        request.getfixturevalue("long")
-    if name in BIG:  # the shortest clip that has a window of two outputs behind three strides
-        case = NETWORKS[name](frames=9 if name in STRIDED else 6)
-        net, splits = case.convert(), 2
-    else:
-        case, net, splits = case_of(name), twin_of(name), 8
-    report = co.verify(net, case.clip, reference=reference_of(case), splits=splits)
-    assert report.passed
+@some_networks("contract")
+def test_contract(name: str):
+    assert co.verify(twin_of(name), case_of(name).clip, reference=reference_of(case_of(name)), splits=4).passed
 
 
-@some_networks
+@LONG  # half a minute each, for what smaller networks show
+@pytest.mark.parametrize("name", BIG)
+def test_contract_of_big_networks(name: str):
+    """On the shortest clip that has a window of two outputs behind three strides."""
+    case = NETWORKS[name](frames=9 if name in STRIDED else 6)
+    assert co.verify(case.convert(), case.clip, reference=reference_of(case), splits=2).passed
+
+
+@some_networks("double")
 def test_contract_in_double_precision(name: str):
     case = NETWORKS[name]().to(torch.float64)
     report = co.verify(case.convert(), case.clip, reference=reference_of(case), splits=4)
@@ -107,7 +115,7 @@ def test_streams_in_the_module_s_own_layout(name: str):
     net.clean_state()
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if NETWORKS[name]().any_length])
+@pytest.mark.parametrize("name", ANY_LENGTH)
 def test_clips_of_other_lengths(name: str):
     """What an example of one length was captured of holds for others, also for the shortest, and for a single row."""
     case, net = case_of(name), twin_of(name)
@@ -207,7 +215,7 @@ def test_weights_are_the_module_s_own(name: str):
     net.load_state_dict(theirs)
 
 
-@small_networks
+@some_networks("training")
 def test_training_the_module_changes_the_twin(name: str):
     case = NETWORKS[name]()
     net = case.convert()
@@ -224,7 +232,7 @@ def test_training_the_module_changes_the_twin(name: str):
             assert_equal(got, as_windows(case.run(), out_times(case)), "a stream after a step of training")
 
 
-@small_networks
+@some_networks("copy")
 def test_a_copy_has_weights_of_its_own(name: str):
     case = NETWORKS[name]()
     net = case.convert(copy=True)
@@ -239,7 +247,7 @@ def test_a_copy_has_weights_of_its_own(name: str):
     assert_equal(listed(net(*case.inputs)), before, "the copy, after the module has changed")
 
 
-@every_network
+@some_networks("left", names=list(NETWORKS))
 def test_the_module_is_left_as_it_was(name: str):
     case = NETWORKS[name]()
     case.module.train()
@@ -284,7 +292,7 @@ def test_the_module_is_left_as_it_was(name: str):
 # ---- copies -------------------------------------------------------------------------------------------------------------
 
 
-@some_networks
+@some_networks("copies")
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
 def test_copies_stream_on(name: str, duplicate: Any):
     """A copy in mid-stream goes on as its original does, with weights of its own."""

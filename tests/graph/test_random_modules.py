@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 import re
 import warnings
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, event, given, settings
+from hypothesis import assume, event, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.export import Dim, export
@@ -24,8 +23,9 @@ from tests.graph.drafts import BEYOND, Draft
 from tests.graph.programs import Op, Program
 from tests.graph.random_modules import RandomModule, inputs_like, random_modules
 from tests.graph.streaming import as_windows, listed, stream
+from tests.pasting import of_module
 
-EXAMPLES = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else settings().max_examples
+EXAMPLES = settings().max_examples
 PARTS = 4  # one test each, so that workers share them
 
 
@@ -98,6 +98,7 @@ def converted(m: RandomModule) -> Any:
 @settings(max_examples=EXAMPLES // PARTS)
 def test_converted_or_refused(part: int, data: st.DataObject):
     m = data.draw(random_modules(most=3 + 2 * part))
+    note(of_module(m, f"check_stream(m, net, seed={part})"))
     net = converted(m)
     event("refused" if net is None else "converted")
     if net is not None:
@@ -107,6 +108,7 @@ def test_converted_or_refused(part: int, data: st.DataObject):
 @given(m=random_modules(faults=0))
 @settings(max_examples=EXAMPLES // 10)
 def test_contract(m: RandomModule):
+    note(of_module(m, "co.verify(net, m.clip, reference=m.module)"))
     net = converted(m)
     if net is not None and not net.unbounded_memory:  # a recurrent layer behind saturated values does not show its memory
         report = co.verify(net, m.clip, reference=m.module, splits=3, raise_on_fail=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import assert_equal
-from tests.graph.rows import Fn, No, Row, check_refused, check_row, fn, no, row, streamed
+from tests.graph.rows import Fn, No, Row, check_refused, check_row, fn, in_turns, no, row, streamed
 
 TOKENS: dict = {"shape": (2, 9, 6), "time": 1}
 CAUSAL: dict = {**TOKENS, "delay": 0, "field": 9, "other": 0}  # a window of the example's length
@@ -213,12 +213,12 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("case", in_turns(ROWS, 2))
 def test_attention(case: Row) -> None:
     check_row(case)
 
 
-@pytest.mark.parametrize("case", LAYERS)
+@pytest.mark.parametrize("case", in_turns(LAYERS, 2))
 def test_layers(case: Row) -> None:
     check_row(case)
 

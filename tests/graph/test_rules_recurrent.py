@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.graph.rows import No, Row, check_refused, check_row, no, row
+from tests.graph.rows import No, Row, check_refused, check_row, in_turns, no, row
 
 
 class Around(nn.Module):
@@ -153,7 +153,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("case", in_turns(ROWS, 2))
 def test_recurrent(case: Row) -> None:
     check_row(case)
 

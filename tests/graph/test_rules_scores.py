@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import assert_equal
-from tests.graph.rows import Fn, No, Row, check_refused, check_row, fn, no, row
+from tests.graph.rows import Fn, No, Row, check_refused, check_row, fn, in_turns, no, row
 from tests.graph.test_rules_attention import band, heads, joined
 
 TOKENS: dict = {"shape": (2, 9, 6), "time": 1, "delay": 0, "field": 4}
@@ -241,7 +241,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("case", in_turns(ROWS, 2))
 def test_attention(case: Row) -> None:
     check_row(case)
 

@@ -311,7 +311,10 @@ def test_stored_states_go_on(phase: int, tmp_path: Any):
         other.set_state(co.load_state(tmp_path / "state.safetensors"))
         a, b = (n.forward_steps(CLIP[:, :, phase:], pad_end=True) for n in (net, other))
     assert torch.equal(a, b)
-    co.verify(net.double(), CLIP.double())
+
+
+def test_everything_at_once():
+    co.verify(co.continual(made(Everything()), CLIP).double(), CLIP.double())
 
 
 def test_a_state_of_another_network_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import continual as co
 from tests.attention import EMBED, HEADS, Banded, LastOfWindow, randomised
 from tests.contract import assert_equal, check_contract, check_gradients, check_layer, random_split
+from tests.long import by_turns
 
 STEPS = 23
 
@@ -203,8 +205,10 @@ def test_rotary_scores_do_not_drift():
         assert_equal(later[:, :, 9:], start[:, :, 4:])
 
 
-@pytest.mark.parametrize("scale", [1, 5, 10, 30])
-@pytest.mark.parametrize("name", ["SingleOutputMultiheadAttention", "RetroactiveMultiheadAttention", "MultiheadAttention"])
+KINDS = ("SingleOutputMultiheadAttention", "RetroactiveMultiheadAttention", "MultiheadAttention")
+
+
+@pytest.mark.parametrize("name, scale", by_turns(itertools.product(KINDS, [1, 5, 10, 30]), 3))
 def test_is_as_stable_as_torch(name: str, scale: int):
     """The float32 error against float64 is at most twice that of ``nn.MultiheadAttention`` itself, also late in a stream."""
     like = nn.MultiheadAttention(32, 4, batch_first=True).eval()

@@ -1,6 +1,7 @@
 """`Conv1d`, `Conv2d`, `Conv3d`: every option, against `torch.nn` and the contract."""
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import continual as co
 from continual import PaddingMode
 from tests.contract import TimePadded, check_contract, check_layer
+from tests.long import by_turns
 
 CLASSES = {1: (co.Conv1d, nn.Conv1d), 2: (co.Conv2d, nn.Conv2d), 3: (co.Conv3d, nn.Conv3d)}
 SPACE = {1: (), 2: (5,), 3: (5, 7)}
@@ -140,8 +142,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("continual.conv.LARGE", 1)
 
 
-@pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name, dtype", by_turns(itertools.product(LARGE, [torch.float32, torch.float64]), 2))
 def test_large_frames(name: str, dtype: torch.dtype, large: None):
     """In single precision a convolution for each image of a window; in double, where oneDNN has none, joined all the same."""
     _, inputs, outputs, kernel, options = LAYERS[name]

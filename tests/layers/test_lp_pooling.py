@@ -8,6 +8,7 @@ from torch import nn
 
 import continual as co
 from tests.contract import assert_equal, check_contract, check_gradients, check_layer
+from tests.long import by_turns
 
 POOLS = {1: (co.LPPool1d, nn.LPPool1d), 2: (co.LPPool2d, nn.LPPool2d), 3: (co.LPPool3d, nn.LPPool3d)}
 SPACE = {1: (), 2: (5,), 3: (5, 8)}
@@ -41,7 +42,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_turns(CASES, 2))
 def test_lp_pool(name: str):
     dims, norm, kernel, options = CASES[name]
     ours, theirs = POOLS[dims]

@@ -6,6 +6,7 @@ from torch import nn
 
 import continual as co
 from tests.contract import check_contract, check_gradients, check_layer, outputs_due
+from tests.long import by_turns
 
 SPACE = {1: (), 2: (5,), 3: (5, 4)}
 KINDS = ("ConstantPad", "ZeroPad", "ReplicationPad", "ReflectionPad")
@@ -134,7 +135,7 @@ CAUSAL = {
 }
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", by_turns(CAUSAL, 2))
 def test_swallowed_bursts(name: str):
     """Where windows behind the padding swallow its frames, a step has one output at most, and takes the fast path."""
     module = CAUSAL[name]().double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 import continual as co
 from tests.contract import assert_equal, check_gradients, check_layer
 from tests.encoders import EMBED, HEADS, EncoderReference, banded, encoder, of_windows, plain
+from tests.long import by_turns
 from tests.test_weights import CHANGES
 
 LENGTH, STEPS = 5, 17
@@ -150,11 +152,10 @@ def test_retroactive_windows_have_gradients():
         assert_equal(a, b, "gradients")
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("norm", [None, nn.LayerNorm(EMBED), nn.RMSNorm(EMBED)], ids=["no norm", "LayerNorm", "RMSNorm"])
-def test_built_by_a_factory(causal: bool, norm: nn.Module | None):
+@pytest.mark.parametrize("norm, causal", by_turns(itertools.product([None, nn.LayerNorm, nn.RMSNorm], [False, True]), 2))
+def test_built_by_a_factory(norm: type[nn.Module] | None, causal: bool):
     factory = co.TransformerEncoderLayerFactory(EMBED, HEADS, 16, sequence_len=LENGTH, causal=causal, norm_first=True)
-    net = co.TransformerEncoder(factory, num_layers=3, norm=norm).double().eval()
+    net = co.TransformerEncoder(factory, num_layers=3, norm=norm and norm(EMBED)).double().eval()
     clip = torch.randn(2, EMBED, STEPS, dtype=torch.float64)
     assert co.verify(net, clip).passed
     check_gradients(net, clip)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import continual as co
+from tests.long import one_in
 
 FOLDER = Path(__file__).parent / "checkpoints"
 NETWORKS: dict[str, list[tuple[str, int]]] = {  # those of XS and M have the names and shapes of S
@@ -140,6 +141,7 @@ def caffe2(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return path_of_file, blobs
 
 
+@one_in(4)
 def test_caffe2_blobs(tmp_path: Path):
     path, blobs = caffe2(tmp_path)
     net = co.models.create("coi3d", pretrained=path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from tests.long import some
+from tests.long import by_turns
 from tests.models import zoo
 from tests.models.references import Encoder, Skeleton
 from tests.models.zoo import alive, assert_same, clip_for, made
@@ -26,7 +26,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name, joints, star", some(SIZES, SIZES[1:-1]))
+@pytest.mark.parametrize("name, joints, star", by_turns(SIZES, 12))
 @torch.no_grad()
 def test_skeletons_against_plain_networks(name: str, joints: int, star: bool):
     net = made(f"{name}_star" if star else name, input_size=joints)
@@ -38,7 +38,7 @@ def test_skeletons_against_plain_networks(name: str, joints: int, star: bool):
     assert_same(net(clip), want)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", by_turns(ENCODERS, 2))
 @torch.no_grad()
 def test_transformers_against_plain_ones(name: str):
     net = made(name)
@@ -84,7 +84,7 @@ def per_frame(net: nn.Module) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("name, frames, depth", [("cox3d_xs", 4, 2.2), ("cox3d_s", 13, 2.2), ("cox3d_l", 16, 5.0)])
+@pytest.mark.parametrize("name, frames, depth", by_turns([("cox3d_xs", 4, 2.2), ("cox3d_s", 13, 2.2), ("cox3d_l", 16, 5.0)], 3))
 @torch.no_grad()
 def test_x3d_against_pytorchvideo(theirs: Any, name: str, frames: int, depth: float):
     torch.manual_seed(1)
@@ -96,7 +96,7 @@ def test_x3d_against_pytorchvideo(theirs: Any, name: str, frames: int, depth: fl
     assert_same(net(clip), want.unsqueeze(2))
 
 
-@pytest.mark.parametrize("name, theirs_name", [("coslow", "slow_r50"), ("coi3d", "i3d_r50")])
+@pytest.mark.parametrize("name, theirs_name", by_turns([("coslow", "slow_r50"), ("coi3d", "i3d_r50")], 2))
 @torch.no_grad()
 def test_resnets_against_pytorchvideo(theirs: Any, name: str, theirs_name: str):
     torch.manual_seed(1)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import continual as co
 from benchmarks.published import CLIPS, PER_PREDICTION, STEPS
 from continual.operations import Operations
+from tests.long import one_in
 
 ROUNDED = 0.5e-5 + 1e-9  # G: the figures have five decimals
 
@@ -198,6 +199,7 @@ def test_steps_execute_what_is_useful(name: str):
         assert executed <= 1.15 * float(useful.macs) + 2000
 
 
+@one_in(4)
 def test_skeletons_execute_little_beside_what_is_useful():
     """Products of frames with the links of a skeleton are not counted in papers; they are executed."""
     for name, more in (("cost_gcn", 1.09), ("coa_gcn_star", 1.04), ("cos_tr", 1.08)):

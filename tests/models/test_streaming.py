@@ -13,10 +13,10 @@ import continual as co
 from continual.models import encoders
 from continual.models.zoo import Model
 from tests.contract import assert_equal
-from tests.long import ASKED_FOR, some
+from tests.long import ASKED_FOR, LONG, by_turns, some, whose_turn
 from tests.models.zoo import SKELETONS, THIN, TRANSFORMERS, VIDEO, alive, assert_same, clip_for, made, random_statistics, thin
 
-TIMING = {  # receptive field, padding, delay, stride: of MODELS.md; of the regular skeleton networks with the pool
+TIMING = {  # receptive field, padding, delay, stride: as in docs/models.md; of the regular skeleton networks with the pool
     "cox3d_xs": (60, 28, 31, 1),
     "cox3d_s": (69, 28, 40, 1),
     "cox3d_m": (72, 28, 43, 1),
@@ -58,31 +58,33 @@ def test_heads_over_64_frames_have_the_published_receptive_fields():
         assert (net.receptive_field, net.delay) == (receptive_field, delay)
 
 
-@pytest.mark.parametrize(
-    "name", some(THIN, ("resnet", "skeleton st*", "skeleton a", "skeleton a*", "skeleton tr", "skeleton tr*"))
-)
+@pytest.mark.parametrize("name", by_turns(THIN, 12))
 def test_the_contract(name: str):
     net = thin(name)
     co.verify(net, clip_for(net, net.receptive_field + 9), splits=3)
 
 
-@pytest.mark.parametrize("name", ["kws_ds_cnn", "gtzan_b1"])
+@pytest.mark.parametrize("name", by_turns(["kws_ds_cnn", "gtzan_b1"], 2))
 def test_the_contract_of_small_networks_as_they_are(name: str):
     net = made(name, torch.float32)
     co.verify(net, clip_for(net, net.receptive_field + 41), splits=2)
 
 
-@pytest.mark.slow
+@LONG
 @pytest.mark.parametrize("name", co.models.list())
-def test_the_contract_of_every_network(name: str, long: None):
+def test_the_contract_of_every_network(name: str):
     """Frames of 64 × 64, a receptive field and 100 steps. Minutes each, for the largest an hour."""
     net = random_statistics(co.models.create(name, **({"input_size": 64} if name in VIDEO else {})))
     co.verify(net, clip_for(net, net.receptive_field + 100), splits=2)
 
 
-@pytest.mark.parametrize(
-    "name", some(co.models.list(), ("cox3d_l", "coa_gcn", "coa_gcn_star", "cos_tr", "cos_tr_star", "cost_gcn"))
-)
+LARGE = ("cox3d_l", "coa_gcn", "coa_gcn_star", "cos_tr", "cos_tr_star", "cost_gcn", "cost_gcn_star")  # ten seconds and more
+
+
+NOW = whose_turn(LARGE, 12) | whose_turn(set(co.models.list()) - set(LARGE), 2)
+
+
+@pytest.mark.parametrize("name", some(co.models.list(), set(co.models.list()) - NOW))
 @torch.no_grad()
 def test_steps_give_the_logits_of_the_clip(name: str):
     """Of the networks themselves, on small frames: from the first step on, past the delay."""
@@ -102,10 +104,10 @@ def test_steps_give_the_logits_of_the_clip(name: str):
     assert_same(torch.cat([c for c in chunks if c is not None], 2), want[:, :, : len(got)])
 
 
-@pytest.mark.slow
+@LONG
 @pytest.mark.parametrize("name", co.models.list())
 @torch.no_grad()
-def test_a_prediction_at_full_size(name: str, long: None):
+def test_a_prediction_at_full_size(name: str):
     net = random_statistics(co.models.create(name))
     clip = clip_for(net, net.delay + 2, batch=1)
     want = net(clip)[:, :, : net.timing.delivered(clip.shape[2])]
@@ -113,10 +115,10 @@ def test_a_prediction_at_full_size(name: str, long: None):
     assert_equal(torch.stack(got, 2), want)
 
 
-@pytest.mark.parametrize("kind, depth", [("single", 1), ("retroactive", 2), ("causal", 2)])
+@pytest.mark.parametrize("kind, depth", by_turns([("single", 1), ("retroactive", 2), ("causal", 2)], 3))
 @torch.no_grad()
 def test_transformers_do_not_drift(kind: str, depth: int):
-    """100,000 steps (in CI 10,000) of tokens of width 64, large and small ones, against the clip of the newest tokens."""
+    """100,000 steps (in `make test` 10,000) of tokens of width 64, large and small ones, against the clip of the newest tokens."""
     torch.manual_seed(depth)
     window, steps = 16, 100_000 if ASKED_FOR else 10_000
     layers = encoders.encoder(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import TOLERANCE
-from tests.long import some
+from tests.long import by_turns, some, whose_turn
 
 CALLS, ROWS = 40, 3
 COMPILED = ("inductor", "aot")
@@ -63,9 +63,10 @@ def graph() -> Any:
 
 MAKERS: dict[str, Callable[[], Any]] = {f.__name__: f for f in (residual, unet, gru, transformer, graph)}
 every_network = pytest.mark.parametrize("name", MAKERS)
-every_backend = pytest.mark.parametrize("backend", COMPILED)
-# Compiling takes most of a test's time, so tests share one network a backend; all others run on request.
+# Compiling takes most of a test's time, so tests share one network a backend, and backends take turns; all others run on request.
 SHARED = {"inductor": "unet", "aot": "graph"}
+every_backend = pytest.mark.parametrize("backend", by_turns(COMPILED, 2))
+NOW = [(SHARED[b], b) for b in whose_turn(COMPILED, 2)]
 
 
 @cache
@@ -119,7 +120,7 @@ def assert_close(found: list[tuple[Tensor, Tensor]], wanted: list[tuple[Tensor, 
 
 @compiler
 @pytest.mark.parametrize(
-    "name, backend", some(product(MAKERS, COMPILED), [(n, b) for n, b in product(MAKERS, COMPILED) if n != SHARED[b]])
+    "name, backend", some(product(MAKERS, COMPILED), [pair for pair in product(MAKERS, COMPILED) if pair not in NOW])
 )
 def test_equals_the_eager_program(name: str, backend: str):
     wanted = history(program_of(name, "eager"))
@@ -129,7 +130,7 @@ def test_equals_the_eager_program(name: str, backend: str):
 
 
 @compiler
-@pytest.mark.parametrize("name", some(MAKERS, MAKERS.keys() - {SHARED["inductor"]}))
+@pytest.mark.parametrize("name", some(MAKERS, [n for n in MAKERS if (n, "inductor") not in NOW]))
 def test_compiles_once(name: str):
     """With active rows given, and without: two programs. What comes later compiles nothing."""
     from torch._dynamo.utils import counters
@@ -188,7 +189,7 @@ def test_outputs_are_not_overwritten(backend: str):
 @compiler
 @pytest.mark.parametrize(
     "name, backend",
-    some(product(("unet", "transformer"), COMPILED), [("unet", "aot"), *(("transformer", b) for b in COMPILED)]),
+    some(product(MAKERS, COMPILED), [pair for pair in product(MAKERS, COMPILED) if pair not in NOW]),
 )
 def test_steps_and_flush(name: str, backend: str):
     """The sugar for one stream."""

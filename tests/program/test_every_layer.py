@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.containers.test_networks import NETWORKS
+from tests.long import by_turns
 from tests.program.refusals import BURST, DATA, MIRROR
 from tests.program.rows import check_rows
 from tests.test_every_layer import CASES
@@ -100,9 +102,10 @@ def made(name: str) -> tuple[Any, Tensor]:
     return filled(make()), torch.randn(3, 4, 31, *space, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
-@pytest.mark.parametrize("chunks", [1, 3])
-@pytest.mark.parametrize("name", [n for n in (*CASES, *MORE) if n not in REFUSED])
+WAYS = list(product([n for n in (*CASES, *MORE) if n not in REFUSED], [1, 3], [False, True]))
+
+
+@pytest.mark.parametrize("name, chunks, fused", by_turns(WAYS, 2))
 def test_rows_out_of_step(name: str, chunks: int, fused: bool):
     net, clip = made(name)
     least = co.compile(net, torch.zeros(1, *clip.shape[1:2], *clip.shape[3:], dtype=clip.dtype), backend="eager").chunk

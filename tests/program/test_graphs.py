@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ import tests.graph
 from tests.graph.networks import NETWORKS, Case
 from tests.graph.rows import Row
 from tests.graph.test_against_containers import Foreign, own_code
-from tests.long import in_full
+from tests.long import by_turns, in_full
 from tests.program.refusals import BURST, GIVEN, MIRROR, POSITIONS, documented
 from tests.program.rows import check_rows
 from tests.strategies import networks_and_clips
@@ -35,7 +35,7 @@ def twin(name: str) -> tuple[Any, Case]:
     return case.convert(), case
 
 
-@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in (*BIG, "causal_transformer")])
+@pytest.mark.parametrize("name", by_turns([n for n in NETWORKS if n not in (*BIG, "causal_transformer")], 2, of="program"))
 def test_networks(name: str):
     net, case = twin(name)
     inputs = case.clips(case.frames + 3 * case.multiple, 3)
@@ -180,6 +180,9 @@ REFUSED: dict[str, dict[str, set[str]]] = {
 }
 
 
+in_turn = partial(in_full, share=8)
+
+
 def rows(file: str) -> Iterator[Row]:
     """The rows of a file's tables: small modules of one operation each."""
     for table in vars(importlib.import_module(f"tests.graph.{file}")).values():
@@ -190,12 +193,11 @@ def rows(file: str) -> Iterator[Row]:
                     yield found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_rules(file: str):
     refused: dict[str, set[str]] = {}
     for i, row in enumerate(rows(file)):
-        if not in_full(row.name):
+        if not in_turn(row.name):
             continue
         torch.manual_seed(i)
         net = co.continual(row.module(), row.clip(), time_dim=row.time, time_pooling=row.pooling)
@@ -208,7 +210,7 @@ def test_rules(file: str):
             refused.setdefault(reason, set()).add(row.name)
         except Exception as error:
             raise AssertionError(f"{row.name}: {error}") from error
-    wanted = {reason: set(filter(in_full, names)) for reason, names in REFUSED.get(file, {}).items()}
+    wanted = {reason: set(filter(in_turn, names)) for reason, names in REFUSED.get(file, {}).items()}
     assert refused == {reason: names for reason, names in wanted.items() if names}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -16,8 +15,7 @@ import continual as co
 from tests.contract import TOO_SHORT, assert_equal, refuses_the_length
 from tests.strategies import networks_and_clips
 
-CI = os.environ.get("HYPOTHESIS_PROFILE") == "ci"
-OPERATIONS = 50  # in each run; the runs together are 10,000 in CI
+OPERATIONS = 50  # in each run
 
 
 class Alone:
@@ -152,4 +150,4 @@ class Streams(RuleBasedStateMachine):
 
 
 TestStreams = Streams.TestCase
-TestStreams.settings = settings(max_examples=150 if CI else 20, stateful_step_count=OPERATIONS)
+TestStreams.settings = settings(max_examples=settings().max_examples, stateful_step_count=OPERATIONS)

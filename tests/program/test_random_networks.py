@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -12,17 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import continual as co
+from tests.pasting import of_network
 from tests.program.refusals import BURST, MIRROR, documented
 from tests.program.rows import check_rows
 from tests.strategies import networks_and_clips
 
-EXAMPLES = settings().max_examples // 2  # 25, or 40 in CI: each runs twice, by itself and beside others
-SLICES = 3 if os.environ.get("HYPOTHESIS_PROFILE") == "ci" else 1  # one test each, so that workers share them
+EXAMPLES = settings().max_examples // 2  # each runs twice, by itself and beside others
+SLICES = 3  # one test each, so that workers share them
 
 
 def check(net: Any, clip: Tensor, seed: int, chunks: int, fused: bool) -> None:
     """A network is refused for a documented reason, or its rows are as streams alone."""
-    note(f"{net}\nclip {tuple(clip.shape)}")
+    note(of_network(net, clip, f"check_rows(net, clip, seed={seed}, fused={fused})  # {chunks=}"))
     try:
         program = check_rows(net, clip, seed=seed, fused=fused)
         if chunks > 1:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.clock_phase import angles_at, angles_in_32_bits, geometric, limbs
-from tests.long import some
+from tests.long import LONG, some
 from tests.own_process import check_in_own_process
 from tests.program.test_backends import MAKERS, ROWS, assert_close, history, network, program_of
 from tests.program.test_every_layer import CASES, MORE, REFUSED, made
@@ -170,7 +170,8 @@ def test_what_can_not_be_taken():
         co.compile(half, torch.zeros(1, 2).bfloat16(), backend=RUNTIME).step(torch.zeros(1, 2).bfloat16())
 
 
+@LONG
 @pytest.mark.skipif(RUNTIME == "openvino", reason="this is that process")
-def test_openvino(long: None):
+def test_openvino():
     needs("openvino")
     check_in_own_process(Path(__file__), CONTINUAL_RUNTIME="openvino")

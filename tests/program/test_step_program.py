@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import continual as co
 from continual.program.pace import ended
 from continual.timing import Timing
 from tests.contract import TOLERANCE, assert_equal, assert_identical, join
+from tests.long import by_turns
 from tests.program.small import F64, MAKERS, compiled, made
 from tests.timing.cases import Case, compositions, reflections
 
@@ -234,8 +236,7 @@ def test_ends_on_tensors_are_those_of_the_timing(case: Case):
 # ---- export -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name, strict", by_turns(product(MAKERS, [False, True]), 2))
 def test_export(name: str, strict: bool):
     """One graph without guards on the data, which computes what the program does for rows that are out of step."""
     net, clip = made(name)

@@ -16,13 +16,12 @@ import continual as co
 from continual.shipping.call import Call
 from continual.shipping.int8 import ModuleRows
 from continual.shipping.runner import Runner
-from tests.long import in_full, some
+from tests.long import by_turns
 from tests.program.test_every_layer import CASES, MORE, REFUSED, made
 from tests.shipping.artefacts import needs
 
 LAYERS = [n for n in (*CASES, *MORE) if n not in REFUSED]
 FIXED = {"Conv1d reflect", "Upsample, linear", "AvgPool3d"}  # in which the number of rows was once fixed
-MISSED = {"ConvTranspose3d", "WindowedGroupNorm"}  # which ExecuTorch had not
 
 
 def assert_streams(runner: Any, net: Any, clip: torch.Tensor) -> None:
@@ -34,7 +33,7 @@ def assert_streams(runner: Any, net: Any, clip: torch.Tensor) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", some(LAYERS, [n for n in LAYERS if n not in FIXED and not in_full(n, 8)]))
+@pytest.mark.parametrize("name", by_turns(LAYERS, 8, always=FIXED))
 def test_any_number_of_rows(name: str):
     """Three rows of a graph that was made of one."""
     net, clip = made(name)
@@ -45,7 +44,7 @@ def test_any_number_of_rows(name: str):
     assert_streams(Runner(metadata, lambda batch: ModuleRows(graph, metadata, batch)), net, clip)
 
 
-@pytest.mark.parametrize("name", some(LAYERS, set(LAYERS) - MISSED))
+@pytest.mark.parametrize("name", by_turns(LAYERS, 120))  # some seconds each
 def test_in_executorch(name: str, tmp_path: Path):
     needs("executorch")
     net, clip = made(name)

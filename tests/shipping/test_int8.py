@@ -11,7 +11,7 @@ import torch
 import continual as co
 from continual.fingerprint import fingerprint
 from continual.seal import seal_of
-from tests.long import LONG, some
+from tests.long import LONG, by_turns
 from tests.shipping.artefacts import needs, network
 from tests.shipping.networks import FORMATS, NETWORKS
 
@@ -23,7 +23,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("name, format, mode", some(CASES, (CASES[0], *CASES[2:])))
+@pytest.mark.parametrize("name, format, mode", by_turns(CASES, 8))
 @torch.no_grad()
 def test_the_cost_that_is_reported_is_that_of_the_file(name: str, format: str, mode: str, tmp_path: Path):
     needs(format)
@@ -87,14 +87,18 @@ def test_layers_that_xnnpack_does_not_hold_in_8_bits(tmp_path: Path):
 
 
 @torch.no_grad()
-def test_bfloat16(tmp_path: Path, request: pytest.FixtureRequest):
-    """Compiled code computes in it; the runtimes here do not."""
-    net = copy.deepcopy(network("gru")).bfloat16()
-    step = NETWORKS["gru"].step().bfloat16()
+def test_onnxruntime_has_no_bfloat16(tmp_path: Path):
+    net, step = copy.deepcopy(network("gru")).bfloat16(), NETWORKS["gru"].step().bfloat16()
     with pytest.raises(co.ExportError, match="onnxruntime has no kernels for bfloat16 on CPU. Export to 'pt2'"):
         co.export(net, step, tmp_path / "a.onnx")
-    request.getfixturevalue("long")  # compiles
+
+
+@LONG
+@torch.no_grad()
+def test_bfloat16(tmp_path: Path):
+    """Compiled code computes in it."""
     needs("pt2")
+    net, step = copy.deepcopy(network("gru")).bfloat16(), NETWORKS["gru"].step().bfloat16()
     runner = co.load(co.export(net, step, tmp_path / "a.pt2", format="pt2", batch=1))
     clip = NETWORKS["gru"].clip(40)
     y, want = runner.forward_steps(clip.bfloat16()), network("gru")(clip)

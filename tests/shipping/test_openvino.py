@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.long import LONG
 from tests.own_process import check_in_own_process
 from tests.shipping.artefacts import needs
 
 
-def test_openvino(long: None):
+@LONG
+def test_openvino():
     needs("openvino")
     check_in_own_process(Path(__file__).with_name("openvino_checks.py"))

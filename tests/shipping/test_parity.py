@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 import continual as co
-from tests.long import some
+from tests.long import by_turns, some, whose_turn
 from tests.shipping.artefacts import file, network
 from tests.shipping.networks import FORMATS, NETWORKS
 
 STEPS, ALLOWED = 1000, 1e-5
-IN_CI = {  # the others take minutes: python -m benchmarks.exports makes them all, and tests/cli/test_export.py one of each format
-    *((name, "onnx") for name in NETWORKS if name != "r3d_18"),
-}
+# The others take minutes: python -m benchmarks.exports makes them all, and tests/cli/test_export.py one of each format.
+QUICK = [(name, "onnx") for name in NETWORKS if name != "r3d_18"]
+# OpenVINO runs in a process of its own: test_openvino.py.
+ALL = [(name, format) for name in NETWORKS for format in FORMATS if format != "openvino"]
 
 
 def clip_outputs(name: str, clip: Tensor) -> Tensor:
@@ -39,16 +40,16 @@ def assert_close(got: Tensor, want: Tensor) -> None:
     assert off <= ALLOWED, f"off by {off:.1e}"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("format", [f for f in FORMATS if f != "openvino"])  # which test_openvino.py runs in a process of its own
-def test_a_thousand_steps(name: str, format: str, request: pytest.FixtureRequest):
-    if (name, format) not in IN_CI:
-        request.getfixturevalue("long")
+NOW = whose_turn(map(str, QUICK), 2)
+
+
+@pytest.mark.parametrize("name, format", some(ALL, [pair for pair in ALL if str(pair) not in NOW]))
+def test_a_thousand_steps(name: str, format: str):
     clip = NETWORKS[name].clip(STEPS)
     assert_close(streamed(co.load(file(name, format), threads=1), clip), clip_outputs(name, clip))
 
 
-@pytest.mark.parametrize("name", some(("demo", "resnet stage", "unet"), ("unet",)))
+@pytest.mark.parametrize("name", by_turns(("demo", "resnet stage", "unet", "gru", "causal transformer"), 3))
 def test_any_number_of_rows_in_one_file(name: str):
     """1, 3 and 64, each row as if it were alone."""
     path, clip = file(name), NETWORKS[name].clip(network(name).receptive_field + 24, batch=64)

@@ -20,7 +20,7 @@ from continual.shipping.average_pools import averages
 from continual.shipping.call import Call
 from continual.shipping.rewriting import rewritten
 from tests.contract import assert_equal
-from tests.long import some
+from tests.long import by_turns
 from tests.shipping.artefacts import needs
 
 
@@ -159,8 +159,7 @@ def test_programs_without_these_options(name: str):
     assert rewritten(found, "openvino") is found
 
 
-@pytest.mark.parametrize("file", ["net.onnx", "net.pte"])
-@pytest.mark.parametrize("name", some(REWRITTEN, [n for n in REWRITTEN if n.startswith("layer")]))
+@pytest.mark.parametrize("name, file", by_turns(product(REWRITTEN, ["net.onnx", "net.pte"]), 4))
 def test_files(name: str, file: str, tmp_path: Path):
     """OpenVINO's are in openvino_checks.py."""
     needs(str(format_of(Path(file))))

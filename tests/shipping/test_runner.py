@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import clip_of, refuses_the_length
+from tests.long import by_turns
 from tests.shipping.artefacts import file, network, unwritten
 from tests.shipping.networks import NETWORKS
 from tests.strategies import networks_and_clips
@@ -24,7 +25,7 @@ EXAMPLES = settings().max_examples
 # ---- the contract -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["unet", "gru", "resnet stage"])
+@pytest.mark.parametrize("name", by_turns(["unet", "gru", "resnet stage"], 2))
 def test_onnx_streams_exactly(name: str):
     net, case = network(name), NETWORKS[name]
     frames = 4 * (-(-(net.receptive_field + 12) // 4))
@@ -32,7 +33,7 @@ def test_onnx_streams_exactly(name: str):
     assert report.passed
 
 
-@pytest.mark.parametrize("name", ["unet", "gru"])
+@pytest.mark.parametrize("name", by_turns(["unet", "gru"], 2))
 def test_a_call_in_torch_streams_exactly(name: str):
     """What all formats are made of; here with rows of 8 steps and more a call."""
     net, case = network(name), NETWORKS[name]

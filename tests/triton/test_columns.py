@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import continual as co
+from tests.long import by_turns
 from tests.triton.conftest import Written
 from tests.triton.networks import NETWORKS, about, made
 
@@ -27,7 +28,7 @@ def session_of(folder: Path) -> Any:
     return onnxruntime.InferenceSession(str(folder / "1" / "model.onnx"), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", by_turns(NETWORKS, 2))
 def test_it_streams_as_before(written: Written, network: str):
     folder, (net, step) = written(network, "onnxruntime"), made(network)
     assert [p.shape for p in about(folder).states if p.name == "state.calls"] == [(None, 1)]
@@ -41,7 +42,7 @@ def test_it_streams_as_before(written: Written, network: str):
         torch.testing.assert_close(f, w, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", by_turns(NETWORKS, 2))
 def test_rows_of_any_state_leave_the_others_alone(written: Written, network: str):
     """With "direct", Triton fills batches up with requests of nobody, whose states are memory that nobody has written to."""
     folder = written(network, "onnxruntime")

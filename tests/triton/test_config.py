@@ -14,6 +14,7 @@ from continual.shipping.metadata import Port
 from continual.triton.config import TYPES, config
 from continual.triton.pbtxt import pbtxt
 from continual.triton.settings import Settings
+from tests.long import by_turns
 from tests.triton.configurations import metadata_of
 from tests.triton.conftest import Written
 from tests.triton.environment import environment
@@ -131,16 +132,18 @@ def test_every_type_is_one_of_the_servers():
     assert [s["data_type"] for s in found["sequence_batching"]["state"]] == list(TYPES.values())
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "python"])
-def test_configurations_of_networks(written: Written, backend: str):
-    folders = [written(network, backend) for network in NETWORKS]
-    for folder, found in zip(folders, parsed(*((f / "config.pbtxt").read_text("utf-8") for f in folders)), strict=True):
+@pytest.mark.parametrize("network", by_turns(NETWORKS, 2))
+def test_configurations_of_networks(written: Written, network: str):
+    backends = ("onnxruntime", "python")
+    folders = [written(network, backend) for backend in backends]
+    said = parsed(*((f / "config.pbtxt").read_text("utf-8") for f in folders))
+    for backend, folder, found in zip(backends, folders, said, strict=True):
         assert (found["name"], found["backend"], found["max_batch_size"]) == ("model", backend, 4)
         assert ("state" in found["sequence_batching"]) == (backend == "onnxruntime")
         assert folder.name == "model"
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", by_turns(NETWORKS, 2))
 def test_an_onnxruntime_configuration_has_the_tensors_of_its_file(written: Written, network: str):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder = written(network, "onnxruntime")

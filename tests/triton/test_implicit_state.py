@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import continual as co
+from tests.long import LONG
 from tests.triton.environment import environment
 from tests.triton.networks import about, assert_close, clips, made, outputs, requests, solo
 
@@ -18,7 +19,7 @@ pytest.importorskip("onnxscript", reason="writes ONNX files")
 from tests.triton.server import Server, answers_of
 from tests.triton.stand_in import StandIn, library
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "conv_oldest": ("conv", {"queue_delay": 0.05}),
     "conv_direct": ("conv", {"batcher": "direct", "max_streams": 6, "queue_delay": 0.05}),

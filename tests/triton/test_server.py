@@ -16,6 +16,7 @@ import torch
 
 import continual as co
 from continual.shipping.metadata import Metadata
+from tests.long import LONG
 from tests.triton.environment import environment
 from tests.triton.networks import about, assert_close, clips, made, outputs, requests, solo
 
@@ -24,7 +25,7 @@ pytest.importorskip("onnxscript", reason="writes ONNX files")
 
 from tests.triton.server import Server, answers_of
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "triton.md"
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "conv_oldest": ("conv", {"queue_delay": 0.05}),

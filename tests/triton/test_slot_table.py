@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import continual as co
+from tests.long import by_turns, one_in
 from tests.shipping.networks import NETWORKS as EXPORTED
 from tests.triton.conftest import Written
 from tests.triton.networks import NETWORKS, about, assert_close, clips, made, outputs, requests, solo
@@ -34,7 +35,7 @@ def named(folder: Path, answer: list[np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip([*(o.name for o in about(folder).outputs), "valid"], answer, strict=True))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", by_turns(NETWORKS, 2))
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
 def test_streams_together_are_as_if_alone(written: Written, network: str, steps: int):
     folder, (net, step) = written(network, "python"), made(network)
@@ -51,7 +52,7 @@ def test_streams_together_are_as_if_alone(written: Written, network: str, steps:
     assert len(table) == 0
 
 
-@pytest.mark.parametrize("network", ["conv", "strided"])
+@pytest.mark.parametrize("network", by_turns(["conv", "strided"], 2))
 def test_streams_that_come_and_go_at_random(written: Written, network: str):
     """Any of them move at a time, ids come again, some streams are begun anew in their middle."""
     folder, (net, step) = written(network, "python"), made(network)
@@ -208,6 +209,7 @@ def test_the_files_run_in_older_pythons_without_this_library(file: str):
     assert not imported & {"torch", "continual"}
 
 
+@one_in(3)
 def test_an_end_where_branches_differ_in_length(tmp_path: Path):
     """As ``forward`` refuses such a clip. Streams that end beside it get their outputs."""
     path = co.export(UNET.net(), UNET.step(), tmp_path / "unet.onnx")
