@@ -94,6 +94,26 @@ def halves(s: Fault, x: Tensor) -> Tensor:
     return F.relu(early.repeat_interleave(2, 2) + x) + s.table.T
 
 
+def rates(s: Fault, x: Tensor) -> Tensor:
+    """What is guessed of a half meets what is as long."""
+    early, _ = x.chunk(2, 2)
+    return (early + F.avg_pool1d(x, 11, 1)).flip(2)
+
+
+def written(s: Fault, x: Tensor) -> Tensor:
+    """What is written into depends on the stream, although the write is refused."""
+    y = torch.linspace(0, 1, x.shape[2]).expand(x.shape[0], 4, -1).clone()
+    y[:, :, 1:] = x[:, :, :-1]
+    return y
+
+
+def spread_out(s: Fault, x: Tensor) -> Tensor:
+    """Zeros between frames: they are as long as the clip, and what is written is not."""
+    y = torch.zeros(x.shape[0], 4, x.shape[2])
+    y[:, :, ::2] = F.relu(x[:, :, ::2])
+    return y
+
+
 def adjacency(s: Fault, x: Tensor) -> Tensor:
     """Who moves like whom, over the clip; what comes of it has no time, and meets the frames again."""
     return (x.transpose(1, 2) @ (x @ x.transpose(1, 2)).softmax(-1)).transpose(1, 2).flip(2)
@@ -140,6 +160,9 @@ SEVERAL: dict[str, Several] = {
     "a loop, then a norm": Several(cells, (("select", "in a loop"), ("group_norm", "statistics"))),
     "patches, then softmax": Several(patches, (("reshape", "splits time"), ("softmax", "softmax over time"))),
     "halves, then a table": Several(halves, (("chunk", "splits the clip"), ("add", r"each of 20 frames"))),
+    "halves, then what is as long": Several(rates, (("chunk", "splits the clip"), ("flip", "flips"))),
+    "frames that are written into a table": Several(written, (("copy", "writes frames into a part of a table"),)),
+    "zeros between frames": Several(spread_out, (("copy", "writes every other frame"),)),
     "an adjacency of the clip": Several(adjacency, (("matmul", "sums over the frames"), ("flip", "flips"))),
     "a spectrum, then a mean": Several(spectrum, (("fft_rfft", "spectrum"), ("mean", "whole clip"))),
     "all pairs, then a norm": Several(pairs, (("sub", "with each other"), ("group_norm", "statistics"))),

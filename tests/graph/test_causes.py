@@ -252,6 +252,10 @@ def length_in_a_tensor(s: Fault, x: Tensor) -> Tensor:
     return x[:, :, : int(lengths.max())] if lengths.max() > 2 else x
 
 
+def length_in_a_tensor_like_the_clip(s: Fault, x: Tensor) -> Tensor:
+    return x if torch.full_like(x[:, 0, 0], x.shape[2]).max() > 2 else -x
+
+
 def if_of_values(s: Fault, x: Tensor) -> Tensor:
     return x if x.abs().max() > 1 else -x
 
@@ -264,6 +268,7 @@ def if_of_values(s: Fault, x: Tensor) -> Tensor:
         (list_of_a_buffer, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
         (number_of_a_buffer, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
         (length_in_a_tensor, (CLIP,), "made of constants and sizes", "values of its input"),
+        (length_in_a_tensor_like_the_clip, (CLIP,), "made of constants and sizes", "values of its input"),
         (if_of_values, (CLIP,), "depends on values of its input", "parameter|no stream"),
     ],
 )

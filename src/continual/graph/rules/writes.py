@@ -13,6 +13,8 @@ from .padding import pad_time
 from .parts import alone
 from .slices import END
 
+EVERY_OTHER = "writes every other frame of the clip", "torch.where, or transposed convolution"
+
 
 @rule("aten.slice_scatter.default", "aten.select_scatter.default", keeps_clocked=True)
 def scatter(b: Builder, call: Call) -> Stream:
@@ -39,7 +41,7 @@ def scatter(b: Builder, call: Call) -> Stream:
         y = b.local(call, x.dims, lead(call.streams))
         return y if value is None else replace(y, patches=(value, dim, (*stretches, (first.now, length.now - cut.now))))
     if step != 1:
-        raise Refused("writes every other frame of the clip", "torch.where, or transposed convolution")
+        raise Refused(*EVERY_OTHER)
     if not first.steady or not cut.steady:
         raise Refused("writes frames into a part of another stream", "torch.cat over time with constants, or torch.where")
     ends = first.now, cut.now
@@ -68,6 +70,15 @@ def _ends(call: Call, length: Size) -> tuple[Size, Size]:
 def _into_constant(b: Builder, call: Call, x: Clocked, src: Stream) -> Stream:
     """A stream is written into what depends on the clip's length alone: ``torch.zeros(b, c, t)``."""
     dim = int(call["dim"]) % len(src.dims)
+    step = 1 if call.op == "select_scatter" else b.number(call.get("step", 1))
+    if step != 1 and src.dims[dim] == (TIME,):
+        raise Refused(*EVERY_OTHER)
+    if (
+        call.op == "slice_scatter"
+        and step == 1
+        and not any(v for part in _ends(call, b.size_of_clocked(x, dim)) for v in part.values)
+    ):
+        return src
     if call.op == "select_scatter" or src.dims[dim] != (TIME,):
         made = b.clocked_stream(x, src)
         return scatter(b, replace(call, args=call.args | {"self": made}))
