@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .counting import Countable
+from .edits import NoQuantisation, compute_weights
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from .inputs import check_lengths, frame_of, join, pieces, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
@@ -58,6 +59,7 @@ class CoModule(FlatNames, Countable, Kernel):
     runs_kernel = True  # for a class whose own forward_step(s) run its kernel, so that containers may do so too
     _stream: State | None = None
     _own_mode: str = "forward"
+    qconfig = NoQuantisation()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -299,6 +301,8 @@ class CoModule(FlatNames, Countable, Kernel):
 
     def _stream_for(self, input: Wire, chunk: bool = False) -> State:
         """The running stream if the input fits it, or a cold one."""
+        if self._forward_pre_hooks:
+            compute_weights(self)
         state = self._stream
         if state is None:
             frame = frame_of(input, chunk)
@@ -357,6 +361,8 @@ class CoModule(FlatNames, Countable, Kernel):
         return join(*outputs)
 
     def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
+        if self._forward_pre_hooks:
+            compute_weights(self)
         if state.node.kind == STORED:
             state = self._adopt(self._twin(state), state)
         elif state.owner is not self:

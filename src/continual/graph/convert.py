@@ -19,6 +19,7 @@ from .layout import TIME, View, fixed
 from .ports import Input, Output
 from .program import Instruction, Layer, Op, slots_of
 from .queues import Meet, Positions
+from .switches import Switches
 from .twin import GraphModule
 from .values import Stream
 
@@ -43,6 +44,7 @@ def graph_twin(
         )
     if copy:
         module = copying.deepcopy(module)
+    switches = Switches(module)
     captured = capture(module, clip, time_dim)
     builder, outputs = build(captured, module, time_pooling)
     if builder.refusals:
@@ -50,6 +52,7 @@ def graph_twin(
     net = assemble(builder, module, outputs)
     if check:
         check_clip(net, module, captured, builder)
+    net.__dict__["_switches"] = switches.settle()
     return net
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import ContinualError, NotStreamable, ShapeMismatch
+from ..errors import ContinualError, ShapeMismatch
 from ..fusing import Uses, fold
 from ..module import CoModule
 from ..state import Call, Frame, Node, Opening, State, Wire
@@ -18,7 +18,8 @@ from .account import macs_of, rows_of
 from .bank import Bank
 from .call import Source
 from .layout import View
-from .ports import Input, Module, Output, Ports, mirror, with_flag
+from .parts import Converted, mirror
+from .ports import Input, Output, Ports, with_flag
 from .program import Env, Instruction, Layer, Moment, Op
 from .queues import Meet, Positions
 from .wiring import Wiring
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..explanation import Explanation
 
 
-class GraphModule(CoModule):
+class GraphModule(Converted, CoModule):
     """The streaming twin that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
@@ -35,7 +36,6 @@ class GraphModule(CoModule):
     """
 
     runs_kernel = True
-    name: str
     _program: list[Instruction]
     _layers: list[Layer]
 
@@ -56,8 +56,8 @@ class GraphModule(CoModule):
         names: Sequence[str],
     ):
         super().__init__()
-        mirror(module, self)
         self.__dict__["name"] = type(module).__name__
+        mirror(module, self, self.name)
         self.__dict__["_program"] = list(instructions)
         self.__dict__["_layers"] = [i for i in instructions if isinstance(i, Layer)]
         self._ports, self._nested, self._wires, self.notes = Ports(self.name, inputs), nested, wires, tuple(notes)
@@ -67,22 +67,19 @@ class GraphModule(CoModule):
         self._bank = Bank(constants, dict(tensors), slots)
         for source in sources:
             self._add_source(source)
-        self.training = False
+        self._stand_for(module)
 
     def _add_source(self, source: Source) -> None:
-        path, _, name = source.name.rpartition(".")
         if source.kind == "constant":
-            self._bank.add(source.slot, self._bank.tensors, source.name)
+            self._bank.add(source.slot, self._bank.tensors, source.name, source.name)
         elif source.view is not None:
             self._streams.append((int(source.name), source.slot, source.view))
         elif source.kind == "input":
             self._given.append((int(source.name), source.slot))
         else:
-            holder: nn.Module = self
-            for part in path.split(".") if path else ():  # not by attributes: a child may be called as a property of ours is
-                holder = cast(nn.Module, holder._modules[part])
-            table = holder._parameters if source.kind == "parameter" else holder._buffers
-            self._bank.add(source.slot, cast(dict[str, Any], table), name)
+            for path in self.names_of(source.name):
+                table, name = self.table_of(path)
+                self._bank.add(source.slot, table, name, path)
 
     # ---- what it reports --------------------------------------------------------------------------------------------
 
@@ -133,7 +130,7 @@ class GraphModule(CoModule):
         """
         wire, given = self._ports.arrive(inputs, chunk=True)
         streams = wire if isinstance(wire, list) else [wire]
-        self._refuse_training()
+        self._refuse_edits()
         batch, frames = streams[0].shape[0], streams[0].shape[2]
         m = Moment(self._environment(given), self._wires, batch, streams[0].device, [], None)
         m.frames[0] = frames
@@ -218,17 +215,8 @@ class GraphModule(CoModule):
                     layer.bind(env)
         return env
 
-    def _refuse_training(self) -> None:
-        if not self.training:
-            return
-        if modes := sorted({m.kind for m in self.modules() if isinstance(m, Module) and m.modal}):
-            raise NotStreamable(
-                f"{self.name}: it was converted in eval mode, and {', '.join(modes)} work otherwise in training mode. Train the "
-                "module that it was made of, whose weights it shares, and call eval() here"
-            )
-
     def open(self, frame: Any, opening: Opening) -> Node:
-        self._refuse_training()
+        self._refuse_edits()
         with torch.no_grad():
             m = self._zeros_moment(frame)
             kids = [kid for instruction in self._program for kid in self._opened(instruction, m, opening)]
@@ -292,7 +280,8 @@ class GraphModule(CoModule):
         return m
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        self._refuse_training()
+        if self.training:  # switched since the stream was opened
+            self._refuse_training()
         m = self._moment(x, node, call, 1)
         m.frames[0] = 0 if x is None else (x[0] if isinstance(x, list) else x).shape[2]
         m.ends[0] = e
@@ -307,6 +296,8 @@ class GraphModule(CoModule):
         return (found if self._nested else found[0]), m.ends[wire]
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        if self.training:
+            self._refuse_training()
         m = self._moment(x, node, call, 0)
         m.frames = [1] * self._wires
         call.ticks.append((node, node.seen + 1, 0))
