@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import NotStreamable
+from .errors import ExportError, NotStreamable
 
 # Modules with hooks that compute a weight before each forward, and what to use instead where that can't be followed.
 WEIGHT_HOOKS = {
@@ -43,4 +43,18 @@ class NoQuantisation:
             "and would leave a streaming network as it is. Quantise its weights by torchao.quantization.quantize_(net, "
             'Int8WeightOnlyConfig()), or the file that you ship by co.export(net, step, "net.onnx", int8="dynamic"). In a larger model '
             "quantise the other parts one by one"
+        )
+
+
+class Guarded(nn.Module):
+    """Base class of streaming modules: tools of torch that can do nothing with them say so."""
+
+    qconfig = NoQuantisation()
+
+    def __prepare_scriptable__(self) -> Any:
+        """Refuse ``torch.jit.script``, which asks for this first."""
+        raise ExportError(
+            f"{type(self).__name__}: torch.jit.script can't compile a streaming network. Write a program with explicit state by "
+            'co.export(net, step, "net.pt2") (or ".onnx", ".xml", ".pte"), or compile one by co.compile(net, step); for clips there is '
+            "torch.jit.trace(net, clip)"
         )

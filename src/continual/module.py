@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any, cast
 
 import torch
@@ -11,22 +10,16 @@ from torch import Tensor, nn
 
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .counting import Countable
-from .edits import NoQuantisation, compute_weights
+from .edits import Guarded, compute_weights
 from .errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from .inputs import check_lengths, frame_of, join, pieces, time_second
 from .kernel import Kernel, chunk_of_one, only_frame
+from .outside import eagerly, in_dispatch, in_graph, is_dynamo_compiling, is_tracing, leaves
+from .padding_mode import PaddingMode
 from .state import Call, Frame, Opening, State, Wire, frames, length, rewire
 from .utils import FlatNames
 
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
-
-
-class PaddingMode(str, Enum):  # noqa: UP042 (a StrEnum prints otherwise)
-    """What stands in the place of frames before the first and after the last one."""
-
-    REPLICATE = "replicate"
-    ZEROS = "zeros"
-    NEG_INF = "neg_inf"
 
 
 _structure = [0]  # counts all changes of containers, so that a running stream notices one cheaply
@@ -37,7 +30,7 @@ def structure_changed() -> None:
     _structure[0] += 1
 
 
-class CoModule(FlatNames, Countable, Kernel):
+class CoModule(FlatNames, Countable, Guarded, Kernel):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:
@@ -59,7 +52,6 @@ class CoModule(FlatNames, Countable, Kernel):
     runs_kernel = True  # for a class whose own forward_step(s) run its kernel, so that containers may do so too
     _stream: State | None = None
     _own_mode: str = "forward"
-    qconfig = NoQuantisation()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -121,6 +113,8 @@ class CoModule(FlatNames, Countable, Kernel):
             >>> torch.allclose(torch.stack(steps[1:], 2), net(clip)[:, :, :4], atol=1e-6)
             True
         """
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(CoModule.forward_step, self, input, update_state)
         state = self._stream_for(input)
         if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
             state, call = state.taken(), Call()
@@ -155,6 +149,8 @@ class CoModule(FlatNames, Countable, Kernel):
             >>> torch.allclose(torch.cat((a, b), 2), net(clip), atol=1e-6)
             True
         """
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(CoModule.forward_steps, self, input, pad_end, update_state)
         chunk = input if self.time_dim == 2 else rewire(lambda t: time_second(t, self.time_dim), input)
         y = self._chunk(chunk, pad_end, update_state)
         return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
@@ -229,6 +225,8 @@ class CoModule(FlatNames, Countable, Kernel):
             >>> y is None, state.clock
             (True, 1)
         """
+        if in_graph():
+            return eagerly(CoModule.step, self, x, state)
         self._check(x, state, chunk=False)
         y, new = self._pure(rewire(chunk_of_one, x), state, False)
         return (y if y is None or new.bursts else rewire(only_frame, y)), new
@@ -335,6 +333,8 @@ class CoModule(FlatNames, Countable, Kernel):
 
     def _pure_chunk(self, chunk: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         """Run a chunk whose time is dim 2 as a pure function."""
+        if in_graph():
+            return eagerly(CoModule._pure_chunk, self, chunk, state, pad_end)
         self._check(chunk, state, chunk=True)
         return self._pure(chunk, state, pad_end)
 

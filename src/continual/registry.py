@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from .edits import WEIGHT_HOOKS, weight_hook
 from .errors import NotStreamable
+from .foreign import compiled, opaque
 from .kernel import derived
 from .local import LOCAL, always_sees_time, local, named
 from .module import CoModule
@@ -212,6 +213,8 @@ def with_options(module: nn.Module, **options: Any) -> CoModule:
 
 def _unready(module: nn.Module) -> str:
     """Why a module can't be converted as it is now; empty if it can."""
+    if reason := opaque(module) or compiled(module):
+        return reason
     if isinstance(module, LazyModuleMixin) and (module.cls_to_become or module.has_uninitialized_params()):
         return "it is lazy: without an input it has no weights yet. Remedy: run a clip through the network first, module(clip)"
     for hook in module._forward_pre_hooks.values():  # they leave a tensor that torch can't copy

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotStreamable
+from ..foreign import meta_input, opaque, valueless
+from ..local import named
 from ..module import CoModule
 from ..rows import format_refusals
 from . import rules  # noqa: F401 (they register themselves)
@@ -36,6 +38,7 @@ def graph_twin(
         return module
     if not isinstance(module, nn.Module):
         raise NotStreamable(f"continual: takes an nn.Module, not {type(module).__name__}")
+    refuse_opaque(module, clip)
     training = sorted({type(m).__name__ for m in module.modules() if m.training})
     if module.training:
         raise NotStreamable(
@@ -54,6 +57,15 @@ def graph_twin(
         check_clip(net, module, captured, builder)
     net.__dict__["_switches"] = switches.settle()
     return net
+
+
+def refuse_opaque(module: nn.Module, clip: Any) -> None:
+    """Refuse modules whose operations or values can't be seen, before torch.export does in its own words."""
+    for path, part in module.named_modules():
+        if reason := opaque(part) or valueless(part):
+            raise NotStreamable(f"{named(path, part)}: {reason}")
+    if reason := meta_input(tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)):
+        raise NotStreamable(f"{type(module).__name__}: {reason}")
 
 
 def build(captured: Captured, module: nn.Module, time_pooling: str | None) -> tuple[Builder, list[Stream]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ContinualError, ShapeMismatch
 from ..fusing import Uses, fold
 from ..module import CoModule
+from ..outside import eagerly, in_dispatch, is_dynamo_compiling, is_tracing, leaves
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..timing import Timing
 from .account import macs_of, rows_of
@@ -150,6 +152,8 @@ class GraphModule(Converted, CoModule):
 
     def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
         """One step: as :meth:`CoModule.forward_step`, with inputs and outputs as the module's, without time."""
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(partial(GraphModule.forward_step, update_state=update_state), self, *inputs)
         own, update_state = with_flag(inputs, update_state)
         wire, given = self._ports.arrive(own, chunk=False)
         y = super().forward_step(self._ports.together(wire, given, 0), update_state)
@@ -157,6 +161,8 @@ class GraphModule(Converted, CoModule):
 
     def forward_steps(self, *inputs: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """A chunk of steps: as :meth:`CoModule.forward_steps`, with inputs and outputs as the module's."""
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(partial(GraphModule.forward_steps, pad_end=pad_end, update_state=update_state), self, *inputs)
         wire, given = self._ports.arrive(inputs, chunk=True)
         y = self._chunk(self._ports.together(wire, given, 1), pad_end, update_state)
         return None if y is None else self._depart(y)
