@@ -151,8 +151,9 @@ class Mirror(nn.Module):
 
     def modes(self) -> str:
         """What works otherwise in training mode, here and below."""
-        found = (m._about for m in self.modules() if isinstance(m, Mirror))
-        return "; ".join(f"{a.owner.partition(': ')[2] or a.owner} {a.modal}" for a in found if a is not None and a.modal)
+        abouts = (m._about for m in self.modules() if isinstance(m, Mirror))
+        found = [f"{a.owner.partition(': ')[2] or a.owner} {a.modal}" for a in abouts if a is not None and a.modal]
+        return "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
 
 
 class Part(Mirror):
@@ -220,7 +221,7 @@ class Converted(Mirror):
         return super().train(mode)
 
     def _refuse_training(self) -> None:
-        if modes := self.modes():
+        if self.training and (modes := self.modes()):
             raise NotStreamable(
                 f"{self.name} is in training mode, and its operations were captured in eval mode: {modes}. Train the module that it was "
                 "made of, whose weights it shares, and call eval() here"
@@ -228,8 +229,7 @@ class Converted(Mirror):
 
     def _refuse_edits(self) -> None:
         """Refuse to run operations that are not the module's any more; looked at where a stream starts, and for clips."""
-        if self.training:
-            self._refuse_training()
+        self._refuse_training()
         if self._switches is not None:
             self._switches.check()
 
