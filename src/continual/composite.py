@@ -81,7 +81,7 @@ class Container(CoModule):
         named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], dict) else enumerate(modules)
         memo: dict[int, Any] = {}
         for name, module in named:
-            self.add_module(str(name), self._converted(module, str(name), memo))
+            nn.Module.add_module(self, str(name), self._converted(module, str(name), memo))
         self._changed()
 
     def _converted(self, module: Any, name: str, memo: dict[int, Any] | None = None) -> CoModule:
@@ -144,6 +144,26 @@ class Container(CoModule):
             self._modules = before
             raise
         return self
+
+    def _exchange(self, name: str, module: Any) -> None:
+        """Take a module under a name."""
+        self._replace({**self._modules, name: self._converted(module, name)})
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """As ``torch.nn.Module.add_module``; a running stream goes on where the new module's state is alike."""
+        self._exchange(name, module)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module) or name in self.__dict__.get("_modules", ()):
+            self._exchange(name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._modules:
+            self._replace({n: m for n, m in self._modules.items() if n != name})
+        else:
+            super().__delattr__(name)
 
     def __setitem__(self, index: int, module: nn.Module) -> None:
         name = self._name_at(index)

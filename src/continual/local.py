@@ -86,6 +86,10 @@ class Local(CoModule):
 
 def check_home(own: Tensor, frame: Frame, path: str, mixed: bool) -> None:
     """Refuse frames on another device than a module's tensor, or, unless they may be mixed, of another dtype."""
+    if own.is_meta and frame.device != own.device:
+        raise ShapeMismatch(
+            f"{path}: its weights are on the meta device and have no values; load some by load_state_dict(…, assign=True)"
+        )
     if frame.device != own.device:
         raise ShapeMismatch(f"{path}: weights are on {own.device}, the step is on {frame.device}; move one with .to()")
     if frame.dtype != own.dtype and not mixed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
 from typing import Any
 
 import torch
@@ -12,9 +11,12 @@ from torch import nn
 
 from .calling import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .counting import Countable
+from .edits import Guarded
 from .errors import NotStreamable
 from .inputs import time_second
 from .kernel import chunk_of_one, only_frame
+from .outside import eagerly, in_dispatch, in_graph, is_dynamo_compiling, is_tracing, leaves
+from .padding_mode import PaddingMode
 from .state import Call, Frame, State, Wire, rewire
 from .stream import StreamOwner
 from .utils import FlatNames
@@ -22,15 +24,7 @@ from .utils import FlatNames
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
 
 
-class PaddingMode(str, Enum):  # noqa: UP042 (a StrEnum prints otherwise)
-    """What stands in the place of frames before the first and after the last one."""
-
-    REPLICATE = "replicate"
-    ZEROS = "zeros"
-    NEG_INF = "neg_inf"
-
-
-class CoModule(FlatNames, Countable, StreamOwner):
+class CoModule(FlatNames, Countable, Guarded, StreamOwner):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:
@@ -112,6 +106,8 @@ class CoModule(FlatNames, Countable, StreamOwner):
             >>> torch.allclose(torch.stack(steps[1:], 2), net(clip)[:, :, :4], atol=1e-6)
             True
         """
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(CoModule.forward_step, self, input, update_state)
         turn = self._take_turn()
         try:
             state = self._stream_for(input)
@@ -150,6 +146,8 @@ class CoModule(FlatNames, Countable, StreamOwner):
             >>> torch.allclose(torch.cat((a, b), 2), net(clip), atol=1e-6)
             True
         """
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(CoModule.forward_steps, self, input, pad_end, update_state)
         chunk = input if self.time_dim == 2 else rewire(lambda t: time_second(t, self.time_dim), input)
         y = self._chunk(chunk, pad_end, update_state)
         return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
@@ -187,6 +185,8 @@ class CoModule(FlatNames, Countable, StreamOwner):
             >>> y is None, state.clock
             (True, 1)
         """
+        if in_graph():
+            return eagerly(CoModule.step, self, x, state)
         self._check(x, state, chunk=False)
         y, new = self._pure(rewire(chunk_of_one, x), state, False)
         return (y if y is None or new.bursts else rewire(only_frame, y)), new

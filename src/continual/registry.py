@@ -14,7 +14,9 @@ from typing import Any, cast
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from .edits import WEIGHT_HOOKS, weight_hook
 from .errors import NotStreamable
+from .foreign import compiled, opaque
 from .kernel import derived
 from .local import LOCAL, always_sees_time, local, named
 from .module import CoModule
@@ -217,26 +219,15 @@ def with_options(module: nn.Module, **options: Any) -> CoModule:
     return made
 
 
-# Hooks that compute a weight before each forward: they leave a tensor that torch can't copy, and weights that a step does not see.
-_WEIGHT_HOOKS = {
-    "torch.nn.utils.weight_norm": "Use torch.nn.utils.parametrizations.weight_norm instead",
-    "torch.nn.utils.spectral_norm": "Use torch.nn.utils.parametrizations.spectral_norm instead",
-    "torch.nn.utils.prune": "Remedies: torch.nn.utils.prune.remove(module, name) first, which keeps the zeros; or prune the layers of the "
-    "converted network",
-}
-
-
 def _unready(module: nn.Module) -> str:
     """Why a module can't be converted as it is now; empty if it can."""
+    if reason := opaque(module) or compiled(module):
+        return reason
     if isinstance(module, LazyModuleMixin) and (module.cls_to_become or module.has_uninitialized_params()):
         return "it is lazy: without an input it has no weights yet. Remedy: run a clip through the network first, module(clip)"
-    for hook in module._forward_pre_hooks.values():
-        for kind in type(hook).__mro__:
-            if kind.__module__ in _WEIGHT_HOOKS:
-                return (
-                    f"a hook of {kind.__module__} computes its weight before each forward, so it can't be copied. "
-                    f"{_WEIGHT_HOOKS[kind.__module__]}"
-                )
+    for hook in module._forward_pre_hooks.values():  # they leave a tensor that torch can't copy
+        if kind := weight_hook(hook):
+            return f"a hook of {kind} computes its weight before each forward, so it can't be copied. {WEIGHT_HOOKS[kind]}"
     return ""
 
 

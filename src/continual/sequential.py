@@ -111,7 +111,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> Sequential:
     made = Sequential()
     for name, child in module._modules.items():  # named_children() leaves out the second use of a module
-        made.add_module(name, to_continual(cast(nn.Module, child), memo, f"{path}.{name}".lstrip(".")))
+        nn.Module.add_module(made, name, to_continual(cast(nn.Module, child), memo, f"{path}.{name}".lstrip(".")))
     made._changed()
     made.training = module.training
     return made

@@ -10,12 +10,14 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from .edits import compute_weights
 from .errors import ContinualError, ShapeMismatch, StateMismatch, StreamInUse
 from .fingerprint import Weights
 from .frame import length
 from .inputs import check_lengths, frame_of, join, pieces
 from .kernel import Kernel
 from .moving import moved_stream
+from .outside import eagerly, in_graph
 from .precision import kept_complex
 from .state import Call, Frame, Opening, State, Structure, Wire, frames
 from .stored import STORED, check_stored
@@ -208,6 +210,8 @@ class StreamOwner(Kernel):
 
     def _stream_for(self, input: Wire, chunk: bool = False) -> State:
         """The running stream if the input fits it, or a cold one."""
+        if self._forward_pre_hooks:
+            compute_weights(self)
         state = self._stream
         if state is None:
             frame = frame_of(input, chunk)
@@ -245,6 +249,8 @@ class StreamOwner(Kernel):
 
     def _pure_chunk(self, chunk: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         """Run a chunk whose time is dim 2 as a pure function."""
+        if in_graph():
+            return cast(tuple[Wire | None, State], eagerly(StreamOwner._pure_chunk, self, chunk, state, pad_end))
         self._check(chunk, state, chunk=True)
         return self._pure(chunk, state, pad_end)
 
@@ -271,6 +277,8 @@ class StreamOwner(Kernel):
         return join(*outputs)
 
     def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
+        if self._forward_pre_hooks:
+            compute_weights(self)
         if state.node.kind == STORED:
             state = self._adopt(self._twin(state), state)
         elif not self._owns(state):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import NotStreamable
 from .program import Env, Moment, Op
 
 
@@ -25,11 +26,14 @@ class Bank:
         self.constants, self.tensors, self.slots = list(constants), tensors, slots
         self.sources: list[tuple[int, dict[str, Any], str]] = []
         self._base: Env | None = None
+        self._known: dict[int, tuple[str, Any]] = {}  # what messages call a slot's value, and its shape
         self._computed: tuple[list[Any], dict[int, Any], list[Any]] | None = None
 
-    def add(self, slot: int, table: dict[str, Any], name: str) -> None:
-        """Say where a slot's value is."""
+    def add(self, slot: int, table: dict[str, Any], name: str, path: str) -> None:
+        """Say where a slot's value is, and what messages call it. A parameter with several names is in several places."""
         self.sources.append((slot, table, name))
+        known, shape = self._known.get(slot, ("", _shape(table.get(name))))
+        self._known[slot] = f"{known}' and '{path}" if known else path, shape
 
     def environment(self, slots: Sequence[int], given: Sequence[Tensor]) -> tuple[Env, bool]:
         """All slots, with the values of now in those that depend on no stream, and whether some are new.
@@ -43,13 +47,29 @@ class Bank:
         if base is None:
             base = self._base = [None] * self.slots
         for slot, table, name in self.sources:
-            value = table[name]
-            if base[slot] is not value:
+            value = table.get(name)
+            if base[slot] is not value or value is None:
+                self._check(slot, table, name)
                 base[slot], changed = value, True
         env = base.copy()
         for slot, value in zip(slots, given, strict=True):
             env[slot] = value
         return env, self._compute(env) or changed if self.constants else changed
+
+    def _check(self, slot: int, table: dict[str, Any], name: str) -> None:
+        """Refuse a value that the captured operations can't take in the place of the one that they were captured with."""
+        path, shape = self._known[slot]
+        now = _shape(table[name]) if name in table else "gone (pruned, computed by a parametrisation, or deleted)"
+        if now != shape:
+            raise NotStreamable(
+                f"'{path}' was {shape} when the module was converted, and '{name}' is {now} now, in the module or here. Convert the module "
+                "again: co.continual(module, clip)"
+            )
+        if len({id(t.get(n)) for own, t, n in self.sources if own == slot}) > 1:
+            raise NotStreamable(
+                f"'{path}' were one parameter when the module was converted, and are several now. Give them one again, or convert the "
+                "module again: co.continual(module, clip)"
+            )
 
     def _compute(self, env: Env) -> bool:
         """What depends on parameters and constants alone, and whether it is new. Kept until they change, if no gradients are wanted."""
@@ -92,3 +112,7 @@ class Bank:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_base": None, "_computed": None}
+
+
+def _shape(value: Tensor | None) -> str:
+    return "None" if value is None else f"of the shape {tuple(value.shape)}"

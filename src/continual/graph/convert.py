@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotStreamable, ShapeMismatch
+from ..foreign import meta_input, opaque, valueless
+from ..fusing import Uses, fold
+from ..local import named
 from ..module import CoModule
 from ..registry import chosen_in
 from ..rows import Refusal, format_refusals
@@ -28,6 +31,7 @@ from .ports import Input, Output
 from .program import Instruction, Layer, Op, slots_of
 from .progress import Progress
 from .queues import Meet, Positions
+from .switches import Switches
 from .twin import GraphModule
 from .values import Stream
 
@@ -45,6 +49,7 @@ def graph_twin(
         return module
     if not isinstance(module, nn.Module):
         raise NotStreamable(f"continual: takes an nn.Module, not {type(module).__name__}")
+    refuse_opaque(module, clip)
     training = sorted({type(m).__name__ for m in module.modules() if m.training})
     if module.training:
         raise NotStreamable(
@@ -54,6 +59,7 @@ def graph_twin(
     if copy:
         module = copying.deepcopy(module)
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
+    switches = Switches(module)
     with Progress(type(module).__name__, progress) as doing:
         short = shortened(module, clip, time_dim)
         if short is not None:  # what is refused of a short clip is refused of a long one
@@ -74,6 +80,7 @@ def graph_twin(
                 check_clip(net, module, builder.captured, builder)
     again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
     net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, builder.captured.time_dims, again, is_bound(net)))
+    net.__dict__["_switches"] = switches.settle()
     return net
 
 
@@ -115,6 +122,15 @@ def plainly(module: nn.Module, done: str) -> Iterator[None]:
             f"{name}: its streaming version can't be {done}, although every operation of it is known. Report it with this message: it is "
             "a gap of the library"
         ) from error
+
+
+def refuse_opaque(module: nn.Module, clip: Any) -> None:
+    """Refuse modules whose operations or values can't be seen, before torch.export does in its own words."""
+    for path, part in module.named_modules():
+        if reason := opaque(part) or valueless(part):
+            raise NotStreamable(f"{named(path, part)}: {reason}")
+    if reason := meta_input(tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)):
+        raise NotStreamable(f"{type(module).__name__}: {reason}")
 
 
 def build(captured: Captured, module: nn.Module, time_pooling: str | None) -> tuple[Builder, list[Stream]]:
@@ -253,3 +269,10 @@ def _differs(module: nn.Module, how: str, builder: Builder) -> NotStreamable:
 
 def _flat(y: Any) -> list[Tensor]:
     return [t for v in y for t in _flat(v)] if isinstance(y, (list, tuple)) else [y]
+
+
+@fold.register
+def _of_graph(net: GraphModule, uses: Uses) -> None:
+    from .fusing import Folding  # here: few networks are fused
+
+    Folding(net).run()

@@ -340,7 +340,7 @@ def _on_its_own(net: GraphModule) -> Attributes:
     bank = found["_bank"]
     names = {id(table): (path, kind) for path, kind, table in tables(net)}
     own = [(slot, *names.get(id(table), ("", "constant")), name) for slot, table, name in bank.sources]
-    bank.sources = []
+    bank.sources, bank._known = [], {}
     return {**found, "weights": own}
 
 
@@ -353,7 +353,7 @@ def _bound(program: Attributes, net: GraphModule) -> Attributes:
     if home is not None:
         bank.tensors.update({name: t.to(home) for name, t in held.items()})
     for slot, path, kind, name in program["weights"]:
-        bank.add(slot, bank.tensors if kind == "constant" else own[path, kind], name)
+        bank.add(slot, bank.tensors if kind == "constant" else own[path, kind], name, f"{path}.{name}".lstrip("."))
     new["_ports"].name = net.name
     return new
 

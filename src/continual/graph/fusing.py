@@ -65,7 +65,7 @@ class Folding:
         if bias is None:
             bias_slot = self.bank.slots
             self.bank.slots += 1
-            self.bank.add(bias_slot, table, "bias")
+            self.bank.add(bias_slot, table, "bias", "bias")
         _rewire(maker, bias_slot, norm.out)
         return True
 
@@ -102,10 +102,8 @@ class Folding:
         for op in self.bank.constants:
             if op.out == slot:
                 return self._source(op.args[0].slot) if op.target == "aten.permute.default" else None
-        for own, table, name in self.bank.sources:
-            if own == slot and isinstance(table[name], nn.Parameter):
-                return table, name
-        return None
+        found = [(table, name) for own, table, name in self.bank.sources if own == slot]
+        return found[0] if len(found) == 1 and isinstance(found[0][0][found[0][1]], nn.Parameter) else None
 
     def _clear(self) -> None:
         """Parameters and buffers that nothing reads any more go."""
@@ -117,8 +115,9 @@ class Folding:
         for _, table, name in gone:
             table.pop(name, None)
         for module in self.net.modules():
-            if id(module._buffers) in emptied:
-                module._buffers.pop("num_batches_tracked", None)
+            buffers: Any = module._buffers
+            if id(buffers.table) in emptied:
+                buffers.table.pop("num_batches_tracked", None)
 
 
 def refold(net: GraphModule) -> None:

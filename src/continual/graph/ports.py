@@ -1,4 +1,4 @@
-"""What a converted module shows of the module it was made of: its layout, and its tree of names."""
+"""What a converted module shows of the module it was made of: its layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ShapeMismatch
 from ..inputs import check_lengths
@@ -118,36 +118,3 @@ class Output:
 def with_flag(inputs: Sequence[Any], flag: bool) -> tuple[Sequence[Any], bool]:
     """`forward_step(x, False)`: the flag may be given by position."""
     return (inputs[:-1], inputs[-1]) if inputs and isinstance(inputs[-1], bool) else (inputs, flag)
-
-
-class Module(nn.Module):
-    """A part of a converted module's tree of names: it holds the part's own parameters and buffers.
-
-    Args:
-        kind: the class of the part that it stands for.
-        modal: whether that works otherwise in training mode.
-    """
-
-    def __init__(self, kind: str = "Module", modal: bool = False):
-        super().__init__()
-        self.kind, self.modal = kind, modal
-
-    def _get_name(self) -> str:
-        return self.kind
-
-
-MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)  # modules that work otherwise in training mode
-
-
-def mirror(module: nn.Module, into: nn.Module, memo: dict[int, nn.Module] | None = None) -> None:
-    """Give a module the parameters, buffers and names of another, shared."""
-    memo = {} if memo is None else memo
-    memo[id(module)] = into
-    for table in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
-        into.__dict__[table] = module.__dict__[table]
-    for name, child in module._modules.items():
-        if child is not None and id(child) not in memo:
-            part = Module(type(child).__name__, isinstance(child, MODAL))
-            mirror(child, part, memo)
-            part.training = False
-        into._modules[name] = None if child is None else memo[id(child)]

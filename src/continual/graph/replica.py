@@ -19,7 +19,8 @@ def tables(module: nn.Module) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The tables of parameters and buffers of all modules: path, which of the two, table."""
     for path, part in module.named_modules():
         for kind in ("_parameters", "_buffers"):
-            yield path, kind, part.__dict__[kind]
+            table = part.__dict__[kind]
+            yield path, kind, getattr(table, "table", table)  # parts of converted modules show the module's own
 
 
 def weights(module: nn.Module) -> dict[Name, Tensor]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ContinualError, NotStreamable, ShapeMismatch
-from ..fusing import Uses, fold
+from ..errors import ContinualError, ShapeMismatch
+from ..outside import eagerly, in_dispatch, is_dynamo_compiling, is_tracing, leaves
 from ..state import Call, Frame, Node, Opening, State, Wire
 from ..stream import shallow
 from ..timing import Timing
@@ -19,7 +20,8 @@ from .bank import Bank
 from .call import Source
 from .dtypes import InItsDtypes
 from .layout import View
-from .ports import Input, Module, Output, Ports, mirror, with_flag
+from .parts import Converted, mirror
+from .ports import Input, Output, Ports, with_flag
 from .program import Env, Instruction, Layer, Moment, Op
 from .queues import Meet, Positions
 from .wiring import Wiring
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..explanation import Explanation
 
 
-class GraphModule(InItsDtypes):
+class GraphModule(Converted, InItsDtypes):
     """The streaming twin that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
@@ -36,7 +38,6 @@ class GraphModule(InItsDtypes):
     """
 
     runs_kernel = True
-    name: str
     _program: list[Instruction]
     _layers: list[Layer]
 
@@ -57,8 +58,8 @@ class GraphModule(InItsDtypes):
         names: Sequence[str],
     ):
         super().__init__()
-        mirror(module, self)
         self.__dict__["name"] = type(module).__name__
+        mirror(module, self, self.name)
         self.__dict__["_program"] = list(instructions)
         self.__dict__["_layers"] = [i for i in instructions if isinstance(i, Layer)]
         self._ports, self._nested, self._wires, self.notes = Ports(self.name, inputs), nested, wires, tuple(notes)
@@ -68,22 +69,19 @@ class GraphModule(InItsDtypes):
         self._bank = Bank(constants, dict(tensors), slots)
         for source in sources:
             self._add_source(source)
-        self.training = False
+        self._stand_for(module)
 
     def _add_source(self, source: Source) -> None:
-        path, _, name = source.name.rpartition(".")
         if source.kind == "constant":
-            self._bank.add(source.slot, self._bank.tensors, source.name)
+            self._bank.add(source.slot, self._bank.tensors, source.name, source.name)
         elif source.view is not None:
             self._streams.append((int(source.name), source.slot, source.view))
         elif source.kind == "input":
             self._given.append((int(source.name), source.slot))
         else:
-            holder: nn.Module = self
-            for part in path.split(".") if path else ():  # not by attributes: a child may be called as a property of ours is
-                holder = cast(nn.Module, holder._modules[part])
-            table = holder._parameters if source.kind == "parameter" else holder._buffers
-            self._bank.add(source.slot, cast(dict[str, Any], table), name)
+            for path in self.names_of(source.name):
+                table, name = self.table_of(path)
+                self._bank.add(source.slot, table, name, path)
 
     # ---- what it reports --------------------------------------------------------------------------------------------
 
@@ -134,8 +132,8 @@ class GraphModule(InItsDtypes):
         """
         wire, given = self._ports.arrive(inputs, chunk=True)
         streams = wire if isinstance(wire, list) else [wire]
+        self._refuse_edits()
         self.fit([*streams, *given])
-        self._refuse_training()
         batch, frames = streams[0].shape[0], streams[0].shape[2]
         m = Moment(self._environment(given), self._wires, batch, streams[0].device, [], None)
         m.frames[0] = frames
@@ -155,6 +153,8 @@ class GraphModule(InItsDtypes):
 
     def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
         """One step: as :meth:`CoModule.forward_step`, with inputs and outputs as the module's, without time."""
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(partial(GraphModule.forward_step, update_state=update_state), self, *inputs)
         own, update_state = with_flag(inputs, update_state)
         wire, given = self._ports.arrive(own, chunk=False)
         y = super().forward_step(self._ports.together(wire, given, 0), update_state)
@@ -162,6 +162,8 @@ class GraphModule(InItsDtypes):
 
     def forward_steps(self, *inputs: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """A chunk of steps: as :meth:`CoModule.forward_steps`, with inputs and outputs as the module's."""
+        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
+            return eagerly(partial(GraphModule.forward_steps, pad_end=pad_end, update_state=update_state), self, *inputs)
         wire, given = self._ports.arrive(inputs, chunk=True)
         y = self._chunk(self._ports.together(wire, given, 1), pad_end, update_state)
         return None if y is None else self._depart(y)
@@ -220,17 +222,8 @@ class GraphModule(InItsDtypes):
                     layer.bind(env)
         return env
 
-    def _refuse_training(self) -> None:
-        if not self.training:
-            return
-        if modes := sorted({m.kind for m in self.modules() if isinstance(m, Module) and m.modal}):
-            raise NotStreamable(
-                f"{self.name}: it was converted in eval mode, and {', '.join(modes)} work otherwise in training mode. Train the "
-                "module that it was made of, whose weights it shares, and call eval() here"
-            )
-
     def open(self, frame: Any, opening: Opening) -> Node:
-        self._refuse_training()
+        self._refuse_edits()
         self.fit(frame if isinstance(frame, list) else [frame])
         with torch.no_grad():
             m = self._zeros_moment(frame)
@@ -296,7 +289,8 @@ class GraphModule(InItsDtypes):
         return m
 
     def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        self._refuse_training()
+        if self.training:  # switched since the stream was opened
+            self._refuse_training()
         m = self._moment(x, node, call, 1)
         m.frames[0] = 0 if x is None else (x[0] if isinstance(x, list) else x).shape[2]
         m.ends[0] = e
@@ -311,6 +305,8 @@ class GraphModule(InItsDtypes):
         return (found if self._nested else found[0]), m.ends[wire]
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        if self.training:
+            self._refuse_training()
         m = self._moment(x, node, call, 0)
         m.frames = [1] * self._wires
         call.ticks.append((node, node.seen + 1, 0))
@@ -399,10 +395,3 @@ class GraphModule(InItsDtypes):
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
-
-
-@fold.register
-def _of_graph(net: GraphModule, uses: Uses) -> None:
-    from .fusing import Folding  # here: few networks are fused
-
-    Folding(net).run()

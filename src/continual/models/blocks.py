@@ -55,26 +55,19 @@ class Shortcut(BroadcastReduce):
         self.__dict__["_paths"] = dict(modules[0])  # not children: what is in them is
         for path in self._paths.values():
             for name, child in path.named_children():
-                self.add_module(name, child)
+                nn.Module.add_module(self, name, child)
         self._changed()
 
     def _replace(self, modules: dict[str, nn.Module | None]) -> Any:
         raise TypeError("Shortcut: its modules belong to two paths; build another one from other paths")
 
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        """As ``torch.nn.Module.add_module``: what replaces a module does so in its path too."""
-        super().add_module(name, module)
-        self._follow(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if isinstance(value, nn.Module):
-            self._follow(name)
-
-    def _follow(self, name: str) -> None:
+    def _exchange(self, name: str, module: Any) -> None:
+        """What replaces a module does so in its path too."""
+        nn.Module.add_module(self, name, self._converted(module, name))
         for path in self._paths.values():
             if name in path._modules:
                 path._modules[name] = self._modules[name]
+        self._changed()
 
     def train(self, mode: bool = True) -> Any:
         """As ``torch.nn.Module.train``."""
