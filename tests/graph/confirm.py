@@ -66,11 +66,22 @@ def mixes_rows(module: RandomModule, length: int) -> list[bool]:
     return found
 
 
+def growing(module: RandomModule, length: int) -> list[Tensor]:
+    """Clips whose later frames are larger, so that the largest of all is mostly one of the last: it shows what looks at all frames."""
+    found = []
+    for x, dims in zip(module.clips(length, ROWS), module.dims):
+        if "T" in dims:
+            sizes = 1 + torch.arange(length, dtype=x.dtype) / LONG[1][-1]
+            x = x * sizes.view([-1 if letter == "T" else 1 for letter in dims])
+        found.append(x)
+    return found
+
+
 def unstreamable(module: RandomModule) -> dict[int, str]:
     """The lines whose values can't be streamed, and why; also those that merely take such values."""
     lengths = sorted({SHORT[0], LONG[0], *SHORT[1], *LONG[1]})
     with torch.no_grad():
-        runs = {n: module.module.values(*module.clips(n, ROWS)) for n in lengths}
+        runs = {n: module.module.values(*growing(module, n)) for n in lengths}
         mixing = mixes_rows(module, SHORT[0])
     found: dict[int, str] = {}
     for i, dims in enumerate(module.dims):

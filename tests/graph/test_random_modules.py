@@ -217,6 +217,17 @@ def test_each_fault_is_refused(code: str, dims: str):
     assert "ops.2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("frames", [8, 12])
+def test_the_largest_of_all_frames_is_seen_to_be_a_fault(frames: int):
+    """Found by the random modules: where it is among the first, longer clips have the same."""
+    lines = ["F.relu(x)", "x + self.table[:, :, : x.shape[2]]", "x * x.amax(2, keepdim=True)"]
+    table = torch.sin(torch.arange(1024.0)).view(1, 512, 2).mT
+    ops = [Op(code, [i], **({"table": table} if "table" in code else {})) for i, code in enumerate(lines)]
+    x = inputs_like("BCT", torch.zeros(2, 2, frames), frames, 2, 1)
+    m = RandomModule(Program(ops, 1, [3]).double().eval(), (x,), ("BCT",) * 4, True)
+    assert list(faults(m, unstreamable(m))) == [2]
+
+
 def test_a_wrong_twin_is_found():
     """Streams of other weights, of a delayed module and of one that forgets differ from the module."""
     x = inputs_like("BCT", torch.zeros(2, 3, 12), 12, 2, 1)
