@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -19,10 +19,12 @@ def verify(
     clip: Wire,
     reference: nn.Module | Callable[[Any], Any] | None = None,
     *,
-    splits: int = 8,
+    effort: Literal["quick", "full"] = "full",
+    splits: int | None = None,
     tolerance: float | None = None,
     raise_on_fail: bool = True,
     seed: int = 0,
+    progress: bool | Callable[[int, int, str], None] = False,
 ) -> Report:
     """Check that a module streams exactly: the whole contract of this library, as a black box, through public methods.
 
@@ -66,9 +68,14 @@ def verify(
         >>> print(report.failures[0])
         contract point 2 (any chunking), chunks and steps = forward: split [20 steps, 0 with pad_end] differs from forward: ...
     """
+    from .checks.effort import EFFORTS
+    from .checks.progress import shown
     from .checks.runner import run_checks  # here, since only those who verify need it: importing continual stays fast
 
-    report = run_checks(net, clip, reference, splits, tolerance, seed)
+    if effort not in EFFORTS:
+        raise ValueError(f"co.verify: effort is one of {', '.join(map(repr, EFFORTS))}, got {effort!r}")
+    with shown(progress) as say:
+        report = run_checks(net, clip, reference, EFFORTS[effort], splits, tolerance, seed, say)
     if raise_on_fail and not report.passed:
         subject = report.subject.split(", tolerance")[0]
         more = f"\n\n{report}" if len(report.failures) > 1 else ""
