@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,13 +81,30 @@ def _left_as_it_was(net: Any, reference: Any) -> Iterator[None]:
             module.training = False
         yield
     finally:
-        for module, flag in training:
-            module.training = flag
-        for module, name, buffer, content in tensors:
-            _restore(module, name, buffer, content)
-        net.clean_state()  # a stream of another dtype or size would refuse the state
-        if state is not None:
-            net.set_state(state)
+        with _uninterrupted():
+            for module, flag in training:
+                module.training = flag
+            for module, name, buffer, content in tensors:
+                _restore(module, name, buffer, content)
+            net.clean_state()  # a stream of another dtype or size would refuse the state
+            if state is not None:
+                net.set_state(state)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block. (Signals reach the main thread alone.)"""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    pressed: list[tuple[int, Any]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(*pressed[0])
 
 
 def _independent(state: Any) -> Any:

@@ -23,7 +23,7 @@ from ..state import Wire, rewire
 from ..streams import ParallelDispatch
 from .compare import leading
 from .trial import Broken, Skipped, Trial, contract
-from .wires import cut, described, frames_in, joined, lengthened
+from .wires import cut, described, joined, lengthened
 
 _UNSEEN = (Delay, Conditional, Constant, ParallelDispatch)
 
@@ -51,7 +51,7 @@ def counts(t: Trial) -> str:
         if sent != t.timing.delivered(n):
             raise Broken(f"after {n} inputs timing says {t.timing.delivered(n)} outputs, {sent} have come")
     for n in t.places:
-        length, says = frames_in(t.prefix(n)), t.timing.ended(n)
+        length, says = t.count(n), t.timing.ended(n)
         if length and length != says:
             raise Broken(f"timing says that a clip of {n} steps has {says} outputs, forward gives {length}")
     return f"after 0 … {t.length} inputs"

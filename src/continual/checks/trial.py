@@ -96,6 +96,7 @@ class Trial(Streams):
         outs = [t.dtype for t in (*flat(self.clip), *flat(self.expected))]
         self.tolerance = tolerance_of(*outs, *parameters) if tolerance is None else tolerance
         self._prefixes: dict[int, Wire | None] = {}
+        self._counts: dict[int, int] = {}
         self._undisturbed: dict[tuple[int, ...], Wire | None] = {}
 
     def renew(self) -> None:
@@ -221,9 +222,16 @@ class Trial(Streams):
         except Exception:
             y = None
         y = y if frames_in(y) else None
+        self._counts[n] = frames_in(y)
         if bytes_in(y) + sum(bytes_in(p) for p in self._prefixes.values()) <= self.allowed // 8:
             self._prefixes[n] = y
         return y
+
+    def count(self, n: int) -> int:
+        """How many outputs ``forward`` has of the first ``n`` steps."""
+        if n not in self._counts:
+            self.prefix(n)
+        return self._counts[n]
 
     @cached_property
     def places(self) -> list[int]:
