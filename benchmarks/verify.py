@@ -33,10 +33,10 @@ STEPS = 20  # past the receptive field
 QUICK = ("coi3d", "coslow", "cox3d_l")  # the largest, of which a full run takes longer
 HEADER = ["network", "clip", "effort", "CPU, s", "peak, MB", "forward, MB", "passed", "not applicable", "failed"]
 LEGEND = f"""\
-By `python -m benchmarks.verify --markdown`. Each in a process of its own, one thread. *clip*: two rows; of the zoo's networks the receptive
-field and {STEPS} steps, and frames of {PIXELS} × {PIXELS}. *CPU*: seconds of `co.verify`. *peak*: the process's memory by its end,
-*forward* by the end of one forward of the clip; both with Python, torch and the weights. Not applicable without a reference are the two comparisons
-with it, and that of the `state_dict`."""
+By `python -m benchmarks.verify --markdown`. Each in a process of its own, one thread. *clip*: two rows; of the zoo's networks the
+receptive field and {STEPS} steps, and frames of {PIXELS} × {PIXELS}. *CPU*: seconds of `co.verify`. *peak*: the process's memory by
+its end, *forward* by the end of one forward of the clip; both with Python, torch and the weights. Not applicable without a reference are
+the two comparisons with it, and that of the `state_dict`."""
 
 
 @dataclass(frozen=True)
