@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 MORE = 3 << 27  # bytes of tensors that may be there beyond those of a forward of the clip
+
+LARGE = 1 << 26  # bytes of a forward from which on memory is given back before the next one
 
 # A process stays within twice a forward's memory and one GiB, since an allocator keeps about as much again as is in use.
 
@@ -62,6 +67,18 @@ class Meter(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.live -= size
+
+
+def give_back() -> None:
+    """Free what is garbage, and return to the system what the C library keeps of it, where it can (glibc).
+
+    Garbage waits for the collector, and activations of up to 32 MB lie in one heap, in which clips of many lengths leave holes of many
+    sizes. After two forwards of X3D on 48² a process held 744 MB, after this 396, as before them.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def weight_bytes(net: Any) -> int:

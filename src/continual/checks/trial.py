@@ -16,7 +16,7 @@ from ..state import Wire, rewire
 from .compare import changed, flat, largest_error, mismatch, state_bytes, tolerance_of
 from .effort import EFFORTS, Effort
 from .layout import Layout
-from .memory import MORE, Meter, gib
+from .memory import LARGE, MORE, Meter, gib, give_back
 from .streams import Run, Streams
 from .subject import Broken, Skipped
 from .wires import Plan, bytes_in, cut, frames_in, lengthened, noise, shapes, two_rows
@@ -102,6 +102,12 @@ class Trial(Streams):
     def renew(self) -> None:
         """Undo what a broken module may have done to the clip."""
         self.clip = rewire(torch.clone, self._pristine)
+
+    def truth(self, x: Wire) -> Wire:
+        """The clip computation, from a cold stream, in case that it reads one."""
+        if self.forward_bytes > LARGE:
+            give_back()
+        return super().truth(x)
 
     # ---- setting up -----------------------------------------------------------------------------------------------------
 
