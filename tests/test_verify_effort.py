@@ -34,7 +34,7 @@ def steps_taken(net: nn.Module, clip: Tensor, **options: Any) -> int:
 
 
 def test_work_is_some_tens_of_clips() -> None:
-    """The first layer saw 290 lengths of the clip at c80071a."""
+    """On five layers and a clip of 250 steps, forward, chunks and steps took 375 lengths of the clip at c80071a, and 75 since."""
     clip = torch.randn(2, 2, 200)
     full = steps_taken(network(), clip)
     assert full < 90 * 200

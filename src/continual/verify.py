@@ -35,7 +35,7 @@ def verify(
     The module is run in eval mode, and is left as it was: stream, training flags, parameters, gradients and random numbers, also after
     Ctrl-C.
 
-    Time: about 50 clips' work, some of it in single steps; ``effort="quick"`` about a third. Long clips are looked at in some places.
+    Time: about 80 clips' work, some of it in single steps; ``effort="quick"`` about 50. Long clips are looked at in some places.
     Memory: a process grows by no more than twice what one ``forward`` of the clip takes and 1 GiB. It is measured; where it asks for
     that, fewer rows and steps are used, chunks are smaller, gradients go through fewer steps, and checks that copy weights are left
     out. The report says so in its notes, and in the check. A flush can't be cut into pieces: one that takes more than ``forward`` is
