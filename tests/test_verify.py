@@ -231,7 +231,7 @@ def test_draws_the_same_every_time() -> None:
 
 
 def test_refuses_a_clip_that_forward_refuses() -> None:
-    with pytest.raises(co.ShapeMismatch, match=r"refuses the clip \(3, 1, 4\) float32"):
+    with pytest.raises(co.ShapeMismatch, match=r"refuses the clip \(1, 1, 4\) float32"):
         co.verify(co.Conv1d(1, 1, 9), torch.randn(1, 1, 4))
 
 
@@ -239,7 +239,7 @@ def test_report_reads_as_a_table() -> None:
     report = co.verify(co.Conv1d(1, 1, 3), torch.randn(2, 1, 12))
     lines = str(report).splitlines()
     assert lines[0] == "co.verify: Conv1d on a clip (2, 1, 12) float32, tolerance 1e-05: passed"
-    assert re.match(r"  2  any chunking +chunks and steps = forward +ok +12 splits, off by ", lines[3])
+    assert re.match(r"  2  any chunking +chunks and steps = forward +ok +12 splits, off by ", lines[4])
     assert all("no reference" in c.detail for c in report.skipped[:1])
     assert str(Check(6, "rows", "failed", "why")) == "contract point 6 (independent rows), rows: why"
 
@@ -271,40 +271,9 @@ def test_long_clips_are_looked_at_in_places() -> None:
     from continual.checks.trial import Trial
 
     trial = Trial(co.Conv1d(1, 1, 3), torch.randn(2, 1, 3000))
-    assert len(trial.positions()) <= 40
-    assert trial.positions()[-1] == 3000
+    assert len(trial.places) <= 24
+    assert {0, 1, 2, 3, 2999, 3000} <= set(trial.places)  # from 2 steps on there is no output, with the third comes one
     assert len(trial.random_plan()) < 300
-
-
-# ---- gradients of large networks ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "net, some",
-    [(co.Conv1d(2, 4, 5, padding=2), 1_500), (co.Sequential(nn.Conv1d(2, 8, 1), nn.Tanh(), co.Conv1d(8, 4, 5)), 5_000)],
-)
-def test_gradients_through_as_many_steps_as_memory_holds(net: Any, some: int, monkeypatch: pytest.MonkeyPatch):
-    """Of a long clip so many that autograd keeps no more than was allowed: it grows with the steps, and all are taken if it may."""
-    clip = torch.randn(2, 2, 60)
-    lengths = []
-    for allowed in (some, 2 * some, 1 << 30):
-        monkeypatch.setattr("continual.checks.network.GRADIENT_BYTES", allowed)
-        check = next(c for c in co.verify(net, clip).checks if c.name.startswith("gradients"))
-        found = re.match(r"of (?:(\d+) steps|the clip) and \d parameters, 3 splits", check.detail)
-        assert found, check.detail
-        lengths.append(int(found[1] or 60))
-    assert 5 <= lengths[0] < lengths[1] < lengths[2] == 60
-    assert 1.6 < lengths[1] / lengths[0] < 2.6
-
-
-@pytest.mark.parametrize(("dtype", "gib"), [(torch.float32, "1.19e-07"), (torch.float64, "2.38e-07")])
-def test_gradients_that_would_take_too_much_memory(dtype: torch.dtype, gib: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("continual.checks.network.GRADIENT_BYTES", 128)
-    net, clip = co.Conv1d(2, 3, 9).to(dtype), torch.randn(3, 2, 60, dtype=dtype)
-    check = next(c for c in co.verify(net, clip).checks if c.name.startswith("gradients"))
-    assert check.outcome == "skipped"
-    said = f"autograd keeps more than {gib} GiB of 9 steps, and their clip has no output yet: take smaller"
-    assert check.detail.startswith(said)
 
 
 def test_rising_content_stays_in_reach():

@@ -102,7 +102,7 @@ BROKEN: dict[str, tuple[Any, int, str, str]] = {
         "rows",
         r"NaN in row 0 changed other rows \(single steps\): output 0 is off",
     ),
-    "rows leak in chunks": (lambda: _two(LeakyChunks), 6, "rows", r"NaN in row 0 changed other rows \(split \["),
+    "rows leak in chunks": (lambda: _two(LeakyChunks), 6, "rows", r"NaN in row 1 changed other rows \(split \["),
     "no flush": (lambda: _conv(WrongFlush), 2, "chunks and steps", r"pad_end\] differs from forward: 19 outputs instead of 20"),
     "flush of too few": (
         lambda: _conv(FlushOfNothing, padding=0),
@@ -141,7 +141,7 @@ BROKEN: dict[str, tuple[Any, int, str, str]] = {
         "forward leaves",
         r"called after 1 steps, output 0 is off by \d.*in 20 of 20 outputs",
     ),
-    "grows": (lambda: _conv(Grows), 7, "state does not grow", r"holds \d+ bytes and list items after 11 steps, and \d+ after 31"),
+    "grows": (lambda: _conv(Grows), 7, "state does not grow", r"holds \d+ bytes and list items after 47 steps, and \d+ after 63"),
     "running sum": (
         lambda: RunningSum(4, stride=1),
         7,
@@ -177,7 +177,7 @@ BROKEN: dict[str, tuple[Any, int, str, str]] = {
         lambda: _conv(InStateDict),
         9,
         "state_dict has no",
-        r"streaming 20 steps changed .*'last' .* 1 of 1 values",
+        r"streaming 14 steps changed .*'last' .* 1 of 1 values",
     ),
     "wrong start": (
         lambda: _conv(WrongStart),

@@ -47,6 +47,7 @@ class Report:
     Attributes:
         subject: the module and the clip, in words.
         checks: in the order of the contract.
+        notes: what was changed of the clip, and what was cut short for memory, in words.
 
     Example:
         >>> report = co.verify(co.Conv1d(2, 3, 3, padding=1), torch.randn(2, 2, 12))
@@ -59,6 +60,7 @@ class Report:
 
     subject: str
     checks: list[Check] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -78,7 +80,7 @@ class Report:
     def __str__(self) -> str:
         title = f"co.verify: {self.subject}: {'passed' if self.passed else f'{len(self.failures)} checks failed'}"
         wide = max((len(c.name) for c in self.checks), default=0)
-        lines = [title]
+        lines = [title, *(f"  note: {note}" for note in self.notes)]
         for check in self.checks:
             head = f"  {check.point:<2} {POINTS[check.point]:<20} {check.name:<{wide}}  {_MARKS[check.outcome]:<4}  "
             text = textwrap.wrap(check.detail, max(50, 150 - len(head))) or [""]

@@ -144,15 +144,17 @@ def test_verify_hands_its_options_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(co, "verify", verify)
     monkeypatch.setattr(co, "continual", convert)
     result = invoke(
-        "verify", "cli_nets:plain", "--clip", "2,2,9", "--seed", 3, "--tolerance", 0.5, "--splits", 4, "--time-dim", 1
-    )
+        "verify", "cli_nets:plain", "--clip", "2,2,9", "--seed", 3, "--tolerance", 0.5, "--splits", 4, "--time-dim", 1,
+        "--effort", "quick",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     (net, clip, reference, options) = given[0]
     assert net[0] == "twin"
     assert net[1] is reference
     assert net[2] is clip
     assert net[3] == {"time_dim": 1}
-    assert options == {"splits": 4, "tolerance": 0.5, "raise_on_fail": False, "seed": 3}
+    asked = {"splits": 4, "tolerance": 0.5, "seed": 3, "effort": "quick"}
+    assert options == {**asked, "raise_on_fail": False, "progress": False}  # standard error is no terminal here
     assert torch.equal(clip, torch.randn(2, 2, 9, generator=torch.Generator().manual_seed(3)))
     invoke("verify", "cli_nets:pair", "--clip", "2,2,9", "--clip", "2,3,9")
     assert [t.shape for t in given[1][1]] == [(2, 2, 9), (2, 3, 9)]

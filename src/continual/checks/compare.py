@@ -12,6 +12,7 @@ from torch import Tensor
 from ..state import State, Wire
 
 TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-5, torch.complex64: 1e-5}
+PIECE = 1 << 21  # values that are compared at once
 
 
 def tolerance_of(*dtypes: torch.dtype) -> float:
@@ -27,24 +28,40 @@ def flat(wire: Wire) -> list[Tensor]:
     return [wire] if isinstance(wire, Tensor) else [t for w in wire for t in flat(w)]
 
 
-def error(got: Tensor, want: Tensor) -> Tensor:
+def errors(got: Tensor, want: Tensor) -> Tensor:
+    """For each step, the largest :func:`error`; in pieces, so that comparing takes no more memory than what is compared."""
+    at_once = max(1, PIECE * want.shape[2] // max(1, want.numel()))
+    scale = max((_scale(w) for w in want.split(at_once, 2)), default=1.0)
+    pairs = zip(got.split(at_once, 2), want.split(at_once, 2), strict=True)
+    found = [error(a, b, scale) for a, b in pairs]
+    return torch.cat([f.transpose(0, 2).flatten(1).amax(1) if f.numel() else f.new_zeros(f.shape[2]) for f in found])
+
+
+def error(got: Tensor, want: Tensor, scale: float | None = None) -> Tensor:
     """Elementwise ``|got - want| / max(1, max|want|)``; 0 where both are the same infinity or both NaN."""
     got, want = got.detach(), want.detach()
-    if want.dtype == torch.bool or not (want.is_floating_point() or want.is_complex()):
+    if not _inexact(want):
         return (got != want).double()
     wide = torch.complex128 if want.is_complex() else torch.float64
     a, b = got.to(wide), want.to(wide)
-    size = b.abs()
+    off = ((a - b).abs() / (_scale(want) if scale is None else scale)).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return off.masked_fill((a == b) | (a.isnan() & b.isnan()), 0.0)
+
+
+def _scale(want: Tensor) -> float:
+    """``max(1, max|want|)`` of finite values."""
+    size = want.detach().abs() if _inexact(want) else want.new_zeros(0, dtype=torch.float64)
     finite = size[size.isfinite()]
-    scale = max(1.0, float(finite.max())) if finite.numel() else 1.0
-    off = (a - b).abs() / scale
-    same = (a == b) | (a.isnan() & b.isnan())
-    return off.nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(same, 0.0)
+    return max(1.0, float(finite.max())) if finite.numel() else 1.0
+
+
+def _inexact(t: Tensor) -> bool:
+    return t.is_floating_point() or t.is_complex()
 
 
 def largest_error(got: Wire, want: Wire) -> float:
     """The largest error over a wire of equal shapes."""
-    return max((float(error(a, b).max()) for a, b in zip(flat(got), flat(want), strict=True) if a.numel()), default=0.0)
+    return max((float(errors(a, b).max()) for a, b in zip(flat(got), flat(want), strict=True) if a.numel()), default=0.0)
 
 
 def mismatch(got: Wire | None, want: Wire | None, tolerance: float, first: int = 0) -> str:
@@ -52,7 +69,7 @@ def mismatch(got: Wire | None, want: Wire | None, tolerance: float, first: int =
 
     Args:
         got, want: chunks ``(B, C, n, *S)``; ``None`` stands for no outputs.
-        tolerance: of :func:`error`; 0 asks for equality.
+        tolerance: of :func:`errors`; 0 asks for equality.
         first: index of the first output, for the message.
     """
     if want is None or all(t.shape[2] == 0 for t in flat(want)):
@@ -73,9 +90,8 @@ def mismatch(got: Wire | None, want: Wire | None, tolerance: float, first: int =
             return f"shape {tuple(x.shape)}{stream} instead of {tuple(y.shape)}"
         if x.dtype != y.dtype:
             return f"dtype {x.dtype}{stream} instead of {y.dtype}"
-        off = error(x, y)
-        if off.numel() and not bool((off <= tolerance).all()):
-            by_time = off.transpose(0, 2).flatten(1).amax(1)
+        by_time = errors(x, y)
+        if not bool((by_time <= tolerance).all()):
             at = int((by_time > tolerance).nonzero()[0])
             kind = "bitwise equality" if tolerance == 0 else f"{tolerance:.0e}"
             return (
@@ -91,8 +107,7 @@ def leading(got: Wire, want: Wire, tolerance: float) -> int:
     counts = []
     for x, y in zip(flat(got), flat(want), strict=True):
         n = min(x.shape[2], y.shape[2])
-        off = error(x[:, :, :n], y[:, :, :n]).transpose(0, 2).flatten(1)
-        bad = (off > tolerance).any(1).nonzero() if off.numel() else off.new_zeros(0)
+        bad = (errors(x[:, :, :n], y[:, :, :n]) > tolerance).nonzero()
         counts.append(int(bad[0]) if len(bad) else n)
     return min(counts, default=0)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,16 +15,27 @@ from torch import Tensor, nn
 from ..module import call_mode
 from ..report import Check, Report
 from ..state import Wire
-from . import network, outputs, safety, timeliness  # noqa: F401 (their checks are registered)
+from . import endless, gradients, network, outputs, safety, timeliness  # noqa: F401 (their checks are registered)
 from . import state as _state  # noqa: F401
 from .compare import flat, state_tensors
+from .effort import Effort
 from .trial import CHECKS, Broken, Skipped, Trial
 from .wires import shapes
 
 
-def run_checks(net: Any, clip: Wire, reference: Any, splits: int, tolerance: float | None, seed: int) -> Report:
+def run_checks(
+    net: Any,
+    clip: Wire,
+    reference: Any,
+    effort: Effort,
+    splits: int | None,
+    tolerance: float | None,
+    seed: int,
+    progress: Callable[[int, int, str], None],
+) -> Report:
     """Make all checks, in the order of the contract. See :func:`continual.verify`."""
     devices = {t.device.index or 0 for t in flat(clip) if t.device.type == "cuda"}
+    checks = sorted(CHECKS, key=lambda c: c[0])
     with (
         torch.inference_mode(False),
         torch.random.fork_rng(sorted(devices)),
@@ -30,10 +43,15 @@ def run_checks(net: Any, clip: Wire, reference: Any, splits: int, tolerance: flo
         _left_as_it_was(net, reference),
         torch.no_grad(),
     ):
-        trial = Trial(net, clip, reference, splits, tolerance, seed)
-        report = Report(f"{type(net).__name__} on a clip {shapes(trial.clip)}, tolerance {trial.tolerance:.0e}")
-        for point, name, check in sorted(CHECKS, key=lambda c: c[0]):
+        progress(0, len(checks), "the clip")
+        trial = Trial(net, clip, reference, effort, splits, tolerance, seed)
+        report = Report(
+            f"{type(net).__name__} on a clip {shapes(trial.clip)}, tolerance {trial.tolerance:.0e}", notes=trial.notes
+        )
+        for done, (point, name, check) in enumerate(checks):
+            progress(done, len(checks), name)
             report.checks.append(_outcome(trial, point, name, check))
+        progress(len(checks), len(checks), "done")
     return report
 
 
@@ -63,13 +81,30 @@ def _left_as_it_was(net: Any, reference: Any) -> Iterator[None]:
             module.training = False
         yield
     finally:
-        for module, flag in training:
-            module.training = flag
-        for module, name, buffer, content in tensors:
-            _restore(module, name, buffer, content)
-        net.clean_state()  # a stream of another dtype or size would refuse the state
-        if state is not None:
-            net.set_state(state)
+        with _uninterrupted():
+            for module, flag in training:
+                module.training = flag
+            for module, name, buffer, content in tensors:
+                _restore(module, name, buffer, content)
+            net.clean_state()  # a stream of another dtype or size would refuse the state
+            if state is not None:
+                net.set_state(state)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block. (Signals reach the main thread alone.)"""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    pressed: list[tuple[int, Any]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed and callable(before):
+            before(*pressed[0])
 
 
 def _independent(state: Any) -> Any:

@@ -7,7 +7,8 @@ if the noise does not. It must also exist and have its value if nothing follows:
 too.
 
 Modules that wait without need (a `Delay`) can't be seen in this way; with such a module inside, the module's own `timing` says
-when outputs are due. The clip is lengthened, so that its end padding is not taken for knowledge.
+when outputs are due. The clip is lengthened by some outputs, so that its end padding is not taken for knowledge: outputs are counted
+from the first on, and some that see the lengthened clip's last steps stand before those that see its end. A single row is traced.
 """
 
 from __future__ import annotations
@@ -22,14 +23,9 @@ from ..state import Wire, rewire
 from ..streams import ParallelDispatch
 from .compare import leading
 from .trial import Broken, Skipped, Trial, contract
-from .wires import cut, described, frames_in, joined
+from .wires import cut, described, joined, lengthened
 
 _UNSEEN = (Delay, Conditional, Constant, ParallelDispatch)
-
-
-def _single_steps(t: Trial) -> list[int]:
-    """Outputs delivered after 0, 1, … inputs."""
-    return [sent for _, sent in t.play([("step", 1)] * t.length).counts]
 
 
 @contract(3, "delay")
@@ -37,8 +33,7 @@ def delay(t: Trial) -> str:
     says = getattr(t.net, "delay", None)
     if says is None:
         raise Skipped("the object has no `delay`")
-    counts = _single_steps(t)
-    first = next((n for n, sent in enumerate(counts) if sent), None)
+    first = next((n for n, sent in enumerate(t.sent) if sent), None)
     if first is None:
         if says < t.length:
             raise Broken(f"delay says {says}, but no output came within {t.length} inputs")
@@ -52,11 +47,11 @@ def delay(t: Trial) -> str:
 def counts(t: Trial) -> str:
     if t.timing is None:
         raise Skipped("the object has no `timing`")
-    for n, sent in enumerate(_single_steps(t)):
+    for n, sent in enumerate(t.sent):
         if sent != t.timing.delivered(n):
             raise Broken(f"after {n} inputs timing says {t.timing.delivered(n)} outputs, {sent} have come")
-    for n in t.positions():
-        length, says = frames_in(t.prefix(n)), t.timing.ended(n)
+    for n in t.places:
+        length, says = t.count(n), t.timing.ended(n)
         if length and length != says:
             raise Broken(f"timing says that a clip of {n} steps has {says} outputs, forward gives {length}")
     return f"after 0 … {t.length} inputs"
@@ -64,19 +59,23 @@ def counts(t: Trial) -> str:
 
 @contract(3, "chunks deliver as soon as steps")
 def chunks_in_time(t: Trial) -> str:
-    sent = _single_steps(t)
-    plans = [[(kind, n) for kind, n in t.random_plan() if kind != "end"] for _ in range(max(2, t.splits // 2))]
-    for plan in [[("chunk", t.length)], *plans]:
-        for n, came in t.play(plan).counts:
-            if came != sent[n]:
-                raise Broken(f"split [{described(plan)}]: after {n} inputs {came} outputs have come, by single steps {sent[n]}")
-    return f"{len(plans) + 1} splits"
+    for split in t.played:
+        ended = split.plan[-1][0] == "end"
+        for n, came in split.counts[: -1 if ended else None]:
+            if came != t.sent[n]:
+                raise Broken(
+                    f"split [{described(split.plan)}]: after {n} inputs {came} outputs have come, by single steps {t.sent[n]}"
+                )
+    return f"{len(t.played)} splits"
 
 
 @contract(3, "no output late, none early")
 def needed_inputs(t: Trial) -> str:
-    sent = _single_steps(t)
-    long = _lengthened(t)
+    x = t.alone
+    length = t.alike(t.length + 2 * t.period + 8)
+    if not t.affords(length):
+        raise Skipped(f"{length} steps take too much memory")
+    long = lengthened(x, length, t.generator)
     try:
         want = t.truth(long)
     except Exception as error:
@@ -85,47 +84,44 @@ def needed_inputs(t: Trial) -> str:
         ) from error
     other = t.noise(long)
     # no loud noise here: a float32 softmax of products is itself off by 2e-4 at fifteen times the usual values (CoAGCN)
-    contents = [(x, t.truth(x)) for x in (long, t.noise(long, 0.5), _rising(long))]
-    nothing = rewire(lambda x: torch.full_like(x, torch.nan), long) if t.floating else None
+    others = (_rising(long), t.noise(long, 0.5))[: t.effort.contents]
+    contents = [(c, t.truth(c)) for c in others]
+    nothing = rewire(lambda v: torch.full_like(v, torch.nan), long) if t.floating else None
     unseen = next((type(m).__name__ for m in t.modules() if isinstance(m, _UNSEEN)), "")
     if nothing is None:
         unseen = "an integer input, which can't be NaN,"
     elif not unseen and (known := _known(t, nothing, want)):
         unseen = f"padding alone in the first {known} outputs"
-    positions = t.positions()
     due: list[tuple[int, int]] = []
-    exist = 0
-    for n in positions:
-        exist = max(exist, min(_settled(t, x, n, y) for x, y in contents))
-        may = min(exist, _known(t, joined([cut(long, 0, n), cut(other, n, frames_in(long))]), want))
-        if sent[n] > may:
+    exist, told = 0, False
+    for n in t.places:
+        exist = max(exist, min(_settled(t, n, t.prefix(n), want), *(_settled(t, n, _ended(t, c, n), y) for c, y in contents)))
+        may = min(exist, _known(t, joined([cut(long, 0, n), cut(other, n, length)]), want))
+        if t.sent[n] > may:
             raise Broken(
-                f"output {may} came early: delivered after {_first_with(sent, may)} inputs, but with {n} inputs "
+                f"output {may} came early: delivered after {_first_with(t.sent, may)} inputs, but with {n} inputs "
                 + ("it is not settled if the clip ends there" if exist <= may else "what follows still changes it")
             )
-        must = 0 if nothing is None else min(may, _known(t, joined([cut(long, 0, n), cut(nothing, n, frames_in(long))]), want))
+        must = may
+        if may > t.sent[n] and not unseen:  # what can't be known need not be traced
+            must = min(may, _known(t, joined([cut(long, 0, n), cut(nothing, n, length)]), want))
         due.append((n, must))
+        told = told or 0 < t.sent[n] <= must
     if unseen and t.timing is not None:
         return f"none early; what is due is left to timing, because of {unseen}"
     if unseen:
         raise Skipped(f"none early; whether any is late can't be told because of {unseen}")
     for n, must in due:
-        if n + t.chunk - 1 <= t.length and sent[n + t.chunk - 1] < must:
-            when = _first_with(sent, sent[n])
+        if n + t.chunk - 1 <= t.length and t.sent[n + t.chunk - 1] < must:
+            when = _first_with(t.sent, t.sent[n])
             raise Broken(
-                f"output {sent[n]} was held back: known after {n} inputs, "
+                f"output {t.sent[n]} was held back: known after {n} inputs, "
                 + (f"delivered after {when}" if when is not None else f"not delivered within {t.length}")
             )
-    if all(must < sent[n] for n, must in due if sent[n]):
+    if not told and any(t.sent[n] for n in t.places):
         raise Skipped("none early; whether any is late can't be told, since NaN reaches every output of forward")
     waits = f", within chunks of {t.chunk} steps" if t.chunk > 1 else ""
-    return f"traced with NaN and noise at {len(positions)} positions{waits}"
-
-
-def _lengthened(t: Trial) -> Wire:
-    """The clip and as much again, or a receptive field if that is more."""
-    more = max(t.length, min(t.receptive_field or 0, 4096))
-    return joined([t.clip] * (1 + -(-more // t.length)))
+    return f"traced with NaN and noise at {len(t.places)} positions{waits}"
 
 
 def _known(t: Trial, x: Wire, want: Wire) -> int:
@@ -148,14 +144,24 @@ def _rising(x: Wire) -> Wire:
     return rewire(raised, x)
 
 
-def _settled(t: Trial, x: Wire, n: int, want: Wire) -> int:
-    """How many outputs at the start are there, and as they stay, if the clip ends after ``n`` steps."""
+def _ended(t: Trial, x: Wire, n: int) -> Wire | None:
+    """What forward makes of the first steps of a clip; ``None`` where it refuses so few."""
+    try:
+        return t.truth(cut(x, 0, n)) if n else None
+    except Exception:
+        return None
+
+
+def _settled(t: Trial, n: int, y: Wire | None, want: Wire) -> int:
+    """How many outputs at the start are there, and as they stay, if the clip ends after ``n`` steps.
+
+    A clip that is refused is too short; or, where the timing knows better, one whose branches have different lengths.
+    """
     if n == 0:
         return 0
-    try:
-        return leading(t.truth(cut(x, 0, n)), want, t.tolerance)
-    except Exception:  # too short; or, where the timing knows better, a clip whose branches have different lengths
+    if y is None:
         return 0 if t.timing is None else int(t.timing.ended(n))
+    return leading(y, want, t.tolerance)
 
 
 def _first_with(sent: list[int], output: int) -> int | None:

@@ -19,6 +19,11 @@ def frames_in(y: Wire | None) -> int:
     return 0 if y is None else flat(y)[0].shape[2]
 
 
+def bytes_in(y: Wire | None) -> int:
+    """The bytes of a wire's tensors."""
+    return sum(t.numel() * t.element_size() for t in flat(y))
+
+
 def cut(x: Wire, first: int, stop: int) -> Wire:
     """Frames ``first … stop - 1``."""
     return rewire(lambda t: t[:, :, first:stop], x)
@@ -46,6 +51,32 @@ def described(plan: Plan) -> str:
     return ", ".join(said if len(said) <= 24 else [*said[:20], "…", *said[-3:]])
 
 
-def turned_rows(t: Tensor) -> Tensor:
-    """Three rows of one: as it is, reversed in time, and turned by half its length."""
-    return torch.cat((t, t.flip(2), t.roll(t.shape[2] // 2, 2)))
+def two_rows(t: Tensor) -> Tensor:
+    """Two rows of one: as it is, and reversed in time and turned by a third of its length."""
+    return torch.cat((t, t.flip(2).roll(t.shape[2] // 3, 2)))
+
+
+def repeated(x: Wire, first: int, stop: int) -> Wire:
+    """Frames ``first … stop - 1`` of a clip that begins anew for ever."""
+    return rewire(lambda t: t[:, :, torch.arange(first, stop, device=t.device) % t.shape[2]], x)
+
+
+def noise(x: Wire, scale: float, generator: torch.Generator) -> Wire:
+    """Other content of the same kind: noise of so many times the largest value; for integers other frames of the clip."""
+
+    def other(t: Tensor) -> Tensor:
+        if not t.is_floating_point():
+            order = torch.randperm(t.shape[2], generator=generator)
+            return t[:, :, order.to(t.device)]
+        size = float(t.abs().nan_to_num(0.0, 0.0, 0.0).max()) if t.numel() else 1.0
+        drawn = torch.randn(t.shape, generator=generator, dtype=torch.float32 if t.element_size() < 8 else t.dtype)
+        return drawn.to(t).mul_(scale * size or 1.0)
+
+    return rewire(other, x)
+
+
+def lengthened(x: Wire, length: int, generator: torch.Generator) -> Wire:
+    """A clip and what is like it: the clip reversed, noise of its size, the clip, … up to so many steps."""
+    likes = (lambda v: v, lambda v: rewire(lambda t: t.flip(2), v), lambda v: noise(v, 0.3, generator))
+    count = -(-length // frames_in(x))
+    return cut(joined([likes[i % 3](x) for i in range(count)]), 0, length) if length > frames_in(x) else x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,6 +105,15 @@ High = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the example's values.")]
 TimeDim = Annotated[int | None, typer.Option(metavar="N", min=0, help="Which dim of the clips is time. Default: 2.")]
+
+
+class Effort(StrEnum):
+    """How much `continual verify` tries."""
+
+    quick = "quick"
+    full = "full"
+
+
 Pooling = Annotated[
     str | None,
     typer.Option(
@@ -155,7 +165,13 @@ def verify(
             help="Largest difference, relative to the largest output. Default: 1e-5 for float32, 1e-12 for float64.",
         ),
     ] = None,
-    splits: Annotated[int, typer.Option(min=1, help="How many random splits of the clip into chunks.")] = 8,
+    splits: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many random splits of the clip into chunks. Default: 8, and 2 with --effort quick."),
+    ] = None,
+    effort: Annotated[
+        Effort, typer.Option(help="How much is tried: quick leaves out most moments, lengths and splits.")
+    ] = Effort.full,
 ) -> None:
     """Convert a network and check that it streams exactly. The exit status is 1 if it does not.
 
@@ -163,7 +179,7 @@ def verify(
 
     Example: `continual verify my_project.models:build --arg width=64 --clip 2,40,200`
     """
-    networks.verify(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), tolerance, splits)
+    networks.verify(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), tolerance, splits, effort.value)
 
 
 @app.command()

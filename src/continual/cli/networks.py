@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import typer
@@ -130,7 +130,7 @@ def _as_data(found: co.Explanation) -> dict[str, Any]:
     return {"name": data.pop("name"), "streamable": found.streamable, **totals, **data, "rows": rows}
 
 
-def verify(options: Options, tolerance: float | None, splits: int) -> None:
+def verify(options: Options, tolerance: float | None, splits: int | None, effort: Literal["quick", "full"]) -> None:
     """Run the contract's checks, print the report; status 1 if one fails."""
     with one_line("verify"):
         if tolerance is not None and not tolerance >= 0:
@@ -140,8 +140,18 @@ def verify(options: Options, tolerance: float | None, splits: int) -> None:
             net = streaming(made, options)
         reference = None if net is made.net else made.net
         clip = made.clip if len(made.clips) == 1 else list(made.clips)
-        with _busy("checking the contract"):
-            report = co.verify(net, clip, reference, splits=splits, tolerance=tolerance, raise_on_fail=False, seed=options.seed)
+        shown = Console(stderr=True).is_terminal
+        report = co.verify(
+            net,
+            clip,
+            reference,
+            effort=effort,
+            splits=splits,
+            tolerance=tolerance,
+            seed=options.seed,
+            raise_on_fail=False,
+            progress=shown,
+        )
         print_report(report)
         if not report.passed:
             raise typer.Exit(1)
@@ -156,6 +166,8 @@ def print_report(report: Report) -> None:
         table.add_row(*(Text(c) for c in cells), _OUTCOMES[check.outcome], Text(check.detail))
     console = Console()
     console.print(table)
+    for note in report.notes:
+        console.print(Text(f"note: {note}"))
     colour = "bold red" if failed else "green"
     console.print(
         Text(f"{'failed' if failed else 'passed'}: {passed} checks passed, {skipped} not applicable, {failed} failed", colour)
