@@ -171,7 +171,7 @@ def check_clip(net: GraphModule, module: nn.Module, captured: Captured, builder:
                 break
     if refused_by_twin and not agreed:
         raise NotStreamable(
-            f"{type(module).__name__}: the streaming twin takes clips of the example's {captured.steps} steps alone, the module others too, "
+            f"{type(module).__name__}: the streaming twin takes clips of the example's {captured.steps} steps alone, the module others, "
             f"such as {refused_by_twin[0]}. Remedies: pad or cut branches that meet by fixed numbers of frames, not by the difference of "
             "their lengths"
         )
