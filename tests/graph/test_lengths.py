@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import continual as co
+from continual.graph.builder import Builder
 from continual.graph.capture import capture
+from continual.graph.convert import check_clip
 from continual.graph.lengths import MOST, affordable, other_lengths
+from continual.timing import IDENTITY
 from tests.graph.rows import Fn
 
 
@@ -93,6 +96,26 @@ def test_lengths_that_only_the_twin_refuses_say_nothing() -> None:
     assert "lengths that the strides divide" in str(net.notes)
     clip = torch.randn(2, 3, 14)
     torch.testing.assert_close(net(clip), module(clip))
+
+
+class OneLength:
+    """A twin that refuses all lengths but that of the example."""
+
+    timing = IDENTITY
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape[2] != 12:
+            raise co.ShapeMismatch("the streams that meet have [3, 2] steps")
+        return x
+
+
+def test_a_twin_for_the_length_of_the_example_alone_is_refused() -> None:
+    """The conversion ended in the twin's own words, without a remedy."""
+    captured = capture(nn.ReLU(), torch.ones(2, 3, 12), 2)
+    with pytest.raises(
+        co.NotStreamable, match=r"takes clips of the example's 12 steps alone.*such as 24 \(.*Remedies: pad or cut"
+    ):
+        check_clip(OneLength(), nn.ReLU(), captured, Builder(captured, nn.ReLU()))
 
 
 class Strided(nn.Sequential):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy as copying
 from collections.abc import Iterator
 from dataclasses import replace
@@ -222,18 +221,27 @@ def check_clip(net: GraphModule, module: nn.Module, captured: Captured, builder:
         compare(module, got, module(*captured.inputs), "the example", builder)
         if builder.windowed:
             return
-        left = affordable(captured)
+        left, refused_by_twin, agreed = affordable(captured), list[str](), False
         for steps in other_lengths(captured, net.timing.period, builder.divided):
             clip = captured.of_length(steps)
             try:
                 want = module(*clip)
             except Exception:  # not a length of this module
                 continue
-            with contextlib.suppress(ShapeMismatch):
+            try:
                 compare(module, net(*clip), want, f"a clip of {steps} steps (the example has {captured.steps})", builder)
+                agreed = True
+            except ShapeMismatch as error:
+                refused_by_twin.append(f"{steps} ({error})")
             left -= 1
             if not left:
-                return
+                break
+    if refused_by_twin and not agreed:
+        raise NotStreamable(
+            f"{type(module).__name__}: the streaming twin takes clips of the example's {captured.steps} steps alone, the module others, "
+            f"such as {refused_by_twin[0]}. Remedies: pad or cut branches that meet by fixed numbers of frames, not by the difference of "
+            "their lengths"
+        )
 
 
 def compare(module: nn.Module, got: Any, want: Any, what: str, builder: Builder) -> None:

@@ -14,7 +14,7 @@ from .capture import Captured
 from .mutation import op_of
 
 SMALL = 8  # the longest period, and the largest group of frames, of which every length is tried
-MOST = 8  # how many lengths are compared
+MOST = 9  # how many lengths are compared
 AFFORDED = 2e10  # multiply-adds of the module, for all lengths together: about a second of one core
 SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
 
@@ -33,8 +33,8 @@ def other_lengths(captured: Captured, period: int, divided: bool = False) -> lis
     t = captured.steps
     if divided:
         return [t + period * n for n in (1, 2, 3, -(-t // period))]
-    rests = range(1, period + 1) if period <= SMALL else (period // 2, period - 1, period, period + 1)
-    more = [t, *range(1, SMALL // 2 + 1), *_groups(captured), *rests, *range(SMALL // 2 + 1, SMALL + 1)]
+    rests = range(1, period + 1) if period <= SMALL else (period // 2, period - 1, period + 1)
+    more = [t, period, *range(1, SMALL // 2 + 1), *_groups(captured), *rests, *range(SMALL // 2 + 1, SMALL + 1)]
     return [t + n for n in dict.fromkeys(more)]
 
 

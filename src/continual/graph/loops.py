@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from .capture import layout_of, left_alone, quiet
 from .whole import Whole
 
-MANY = 32  # calls by one line of code; fewer are exported in no time, whatever they are
+MANY = 32  # frames, and calls by one line of code; fewer are exported in no time, whatever they are
 ENOUGH = 300  # calls by one line of code after which a run is not followed further
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
@@ -63,10 +63,10 @@ def shortened(module: nn.Module, clip: Any, time_dim: Any) -> tuple[Tensor, ...]
     """
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     times, _ = layout_of(inputs, time_dim)
-    calls = calls_of(module, inputs)
+    frames = next(x.shape[t] for x, t in zip(inputs, times, strict=True) if t is not None)
+    calls = calls_of(module, inputs) if frames >= MANY else None
     if calls is None or max(calls.values(), default=0) < MANY:
         return None
-    frames = next(x.shape[t] for x, t in zip(inputs, times, strict=True) if t is not None)
     for steps in [n for n in LENGTHS if 2 * n <= frames]:
         short = tuple(x if t is None else x.narrow(t, 0, steps) for x, t in zip(inputs, times, strict=True))
         fewer = calls_of(module, short)
