@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy as copying
 from collections.abc import Iterator
 from dataclasses import replace
