@@ -11,7 +11,7 @@ from hypothesis import given, note
 from torch.utils._pytree import tree_leaves
 
 import continual as co
-from continual.program.pace import ended
+from continual.program.ends import ended
 from continual.timing import Timing
 from tests.contract import TOLERANCE, assert_equal, assert_identical, join
 from tests.program.small import F64, MAKERS, compiled, made
