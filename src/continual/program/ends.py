@@ -187,12 +187,14 @@ def divided(n: Tensor, by: int) -> Tensor:
 
 def ended(timing: Timing, e: Tensor) -> Tensor:
     """How many frames a wire has in the end, for streams of ``e`` frames: :meth:`Timing.ended` on tensors of whole numbers."""
-    return frames_in(end_of(timing)[0], {STREAM: e})
+    known: dict[End, Tensor] = {STREAM: e}
+    return frames_in(end_of(timing)[0], known)
 
 
 def meets(timing: Timing, e: Tensor) -> Tensor:
     """Whether all wires that meet have equally many frames in the end, for streams of ``e`` frames. ``forward`` refuses others."""
-    known, found = {STREAM: e}, torch.ones_like(e, dtype=torch.bool)
+    known: dict[End, Tensor] = {STREAM: e}
+    found = torch.ones_like(e, dtype=torch.bool)
     for wires in end_of(timing)[1]:
         counts = torch.stack([frames_in(wire, known) for wire in wires])
         found &= (counts == counts[0]).all(0) | (counts == 0).any(0)  # a clip that is too short has no outputs
