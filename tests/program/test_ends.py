@@ -98,7 +98,7 @@ def unrolled(graph: torch.fx.Graph) -> int:
 
 
 def test_no_count_is_written_into_another_many_times():
-    """A residual block once had the counts of the one before three times: 3,291 operations here, and CoX3D took minutes and 6 GB to compile."""
+    """A residual block had the count of the one before it three times: 3,291 operations here, and CoX3D compiled for minutes."""
     assert unrolled(written(residual(6), 4)) <= 20
 
 
