@@ -1,6 +1,6 @@
 """The suite: every workload, by all that can run it, beside what the machine could do. ``make bench`` runs it.
 
-    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled | --compile-all] [--resume FILE]
+    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled] [--resume FILE]
                                [--markdown docs/performance.md]
 
 Compiled steps need a C++ compiler; onnxruntime (with onnx and onnxscript) is measured where it is installed. The other library is
@@ -41,7 +41,6 @@ from .subjects import Subject, last, norms_of, stepped, subjects
 from .timing import Candidate, Local, Timings, alternate, conditions, rest
 from .zoo import Periods
 
-LONG_TO_COMPILE = ("cox3d_s", "cox3d_m", "coslow")  # up to ten minutes each
 OURS = ("step", "fused", "compiled")
 CHUNK, CHUNK_SECONDS = 64, 0.3  # frames of a chunk, fewer where it takes longer than this
 LATENCIES, LATENCY_SECONDS = 1000, 1.0  # single calls for the 99th percentile, fewer where they take longer
@@ -180,7 +179,6 @@ def measure(
     other: OtherLibrary | None,
     why: str,
     with_compiled: bool,
-    compile_all: bool = False,
 ) -> Row:
     """Time all candidates of one workload, under :func:`benchmarks.timing.conditions`."""
     row = Row(subject.name, threads, subject.kind, conversion=subject.conversion)
@@ -201,9 +199,7 @@ def measure(
             timed.append(eager(fused, subject, "fused"))
         row.peak = peak_of(timed[0].call)
         best_net = net if fused is None else fused
-        if subject.name in LONG_TO_COMPILE and not compile_all:
-            row.missing["compiled"] = "left out, since it takes minutes (`--compile-all`)"
-        elif with_compiled:
+        if with_compiled:
             attempt(row, timed, "compiled", partial(compiled, best_net, subject))
         else:
             row.missing["compiled"] = "left out"
@@ -273,7 +269,6 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--quick", action="store_true", help="3 rounds of short blocks")
     line.add_argument("--no-other", action="store_true", help="leave the other library out, and install nothing")
     line.add_argument("--no-compiled", action="store_true", help="compile nothing")
-    line.add_argument("--compile-all", action="store_true", help="also the largest networks, which takes minutes each")
     line.add_argument(
         "--resume", type=Path, metavar="FILE", help="keep the rows in this JSON file: those that are there are not measured"
     )
@@ -321,7 +316,7 @@ def keep(path: Path | None, rows: Iterable[Row]) -> None:
 
 def alone(args: argparse.Namespace, name: str, threads: int) -> Row:
     """A row in a new process. In one that has run many others before, compiled code was up to 1.5 times as slow."""
-    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other", "no_compiled", "compile_all") if getattr(args, f)]
+    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other", "no_compiled") if getattr(args, f)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "row.json"
         options = ["--threads", str(threads), "--rounds", str(args.rounds), "--resume", str(path), *flags]
@@ -344,7 +339,7 @@ def here(args: argparse.Namespace, name: str) -> Row:
                 why = str(error)
         stack.enter_context(conditions(threads))
         try:
-            return measure(subjects()[name](), threads, effort, other, why, not args.no_compiled, args.compile_all)
+            return measure(subjects()[name](), threads, effort, other, why, not args.no_compiled)
         except WrongResult as wrong:
             return Row(name, threads, error=f"wrong result: {wrong}")
         except Exception as error:  # a row that can't be measured is shown as such

@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, note
 from torch.utils._pytree import tree_leaves
 
 import continual as co
-from continual.program.pace import ended
-from continual.timing import Timing
 from tests.contract import TOLERANCE, assert_equal, assert_identical, join
 from tests.long import by_turns
 from tests.program.small import F64, MAKERS, compiled, made
-from tests.timing.cases import Case, compositions, reflections
 
 
 def stacked(y: Any, program: Any) -> Any:
@@ -220,17 +216,6 @@ def test_other_precisions(name: str, dtype: torch.dtype):
     assert y.dtype == dtype
     difference = (y.double() - wanted.double()).abs().max().item()
     assert difference <= (2e-2 if dtype == torch.bfloat16 else TOLERANCE[dtype]) * max(1.0, wanted.double().abs().max().item())
-
-
-# ---- ends ---------------------------------------------------------------------------------------------------------------
-
-
-@given(case=compositions | reflections)
-def test_ends_on_tensors_are_those_of_the_timing(case: Case):
-    timing: Timing = case[0]
-    note(timing)
-    lengths = list(range(40))
-    assert ended(timing, torch.tensor(lengths)).tolist() == [timing.ended(e) for e in lengths]
 
 
 # ---- export -------------------------------------------------------------------------------------------------------------

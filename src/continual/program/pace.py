@@ -12,13 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-from torch import Tensor
-
 from ..errors import NotStreamable
-from ..graph.wiring import Wiring
-from ..resampling import Interpolation, Upsampling
-from ..timing import Crop, Parallel, Sequence, Timing, Window
+from ..timing import Timing
 
 OPEN = 1 << 62  # the end of a stream that has none
 FAR = 1 << 48  # an end so far away that no stream comes there, and so near that counts behind upsampling do not overflow
@@ -68,107 +63,3 @@ def start_of(timing: Timing, chunk: int) -> int:
         if timing.counts(last, last)[0] > timing.counts(last - 1, last - 1)[0]:
             return start
     return 0
-
-
-def divided(n: Tensor, by: int) -> Tensor:
-    """Whole numbers of 0 or more, divided and rounded down. ONNX has no such division but this: others go through floating point."""
-    return n if by == 1 else n.div(by, rounding_mode="trunc")
-
-
-# ---- ends ---------------------------------------------------------------------------------------------------------------
-
-
-@functools.singledispatch
-def ended(timing: Timing, e: Tensor) -> Tensor:
-    """How many frames a wire has in the end, for a stream of ``e`` frames: :meth:`Timing.ended` on tensors of whole numbers."""
-    raise NotStreamable(f"step programs do not know how a wire of {type(timing).__name__} ends")
-
-
-@ended.register
-def _(timing: Window, e: Tensor) -> Tensor:
-    if (timing.receptive_field, timing.stride, timing.start, timing.end, timing.least) == (1, 1, 0, 0, 1):
-        return e
-    count = divided((e + (timing.start + timing.end - timing.receptive_field + timing.stride)).clamp(min=0), timing.stride)
-    return torch.where(e >= timing.least, count, 0)
-
-
-@ended.register
-def _(timing: Crop, e: Tensor) -> Tensor:
-    return (e - timing.first - timing.last).clamp(min=0)
-
-
-@ended.register
-def _(timing: Upsampling, e: Tensor) -> Tensor:
-    count = (e - 1) * timing.rate + (timing.extent + timing.output_padding - 2 * timing.padding)
-    return torch.where(e > 0, count.clamp(min=0), 0)
-
-
-@ended.register
-def _(timing: Interpolation, e: Tensor) -> Tensor:
-    return divided(e * timing.factor.numerator, timing.factor.denominator)
-
-
-@ended.register
-def _(timing: Sequence, e: Tensor) -> Tensor:
-    for part in timing.parts:
-        e = ended(part, e)
-    return e
-
-
-@ended.register
-def _(timing: Parallel, e: Tensor) -> Tensor:
-    return functools.reduce(torch.minimum, (ended(branch, e) for branch in timing.branches))
-
-
-@ended.register
-def _(timing: Wiring, e: Tensor) -> Tensor:
-    found = {0: e}
-    for i in timing._order:
-        own, inputs = timing.entries[i]
-        if own is not None:
-            found[i] = ended(own, found[inputs[0]])
-        elif inputs:
-            found[i] = functools.reduce(torch.minimum, (found[j] for j in inputs))
-    return found[timing.out]
-
-
-# ---- lengths at which branches do not meet -------------------------------------------------------------------------------
-
-
-@functools.singledispatch
-def meets(timing: Timing, e: Tensor) -> Tensor:
-    """Whether all branches in a network have equally many frames in the end, for streams of ``e`` frames. ``forward`` refuses others."""
-    return torch.ones_like(e, dtype=torch.bool)
-
-
-@meets.register
-def _(timing: Sequence, e: Tensor) -> Tensor:
-    found = torch.ones_like(e, dtype=torch.bool)
-    for part in timing.parts:
-        found, e = found & meets(part, e), ended(part, e)
-    return found
-
-
-@meets.register
-def _(timing: Parallel, e: Tensor) -> Tensor:
-    return _equal([ended(branch, e) for branch in timing.branches], [meets(branch, e) for branch in timing.branches])
-
-
-@meets.register
-def _(timing: Wiring, e: Tensor) -> Tensor:
-    counts, found = {0: e}, torch.ones_like(e, dtype=torch.bool)
-    for i in timing._order:
-        own, inputs = timing.entries[i]
-        if own is not None:
-            found, counts[i] = found & meets(own, counts[inputs[0]]), ended(own, counts[inputs[0]])
-        elif inputs:
-            joined = [counts[j] for j in inputs]
-            found, counts[i] = found & _equal(joined, []), functools.reduce(torch.minimum, joined)
-    return found
-
-
-def _equal(counts: list[Tensor], inside: list[Tensor]) -> Tensor:
-    """Where all counts are the same, or one is 0: such a clip is too short, and has no outputs."""
-    stacked = torch.stack(counts)
-    same = (stacked == stacked[0]).all(0) | (stacked == 0).any(0)
-    return functools.reduce(torch.logical_and, inside, same)

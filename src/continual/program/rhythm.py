@@ -9,7 +9,8 @@ import torch
 
 from ..errors import ShapeMismatch
 from ..timing import Timing
-from .pace import OPEN, Pace, ended, meets
+from .ends import ended, meets
+from .pace import OPEN, Pace
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ..local import named
 from ..module import CoModule
 from ..state import Frame, Node, Wire
 from ..timing import Timing
-from .pace import FAR, FAR_IN_32_BITS, Pace, ended, pace_of
+from .ends import STREAM, End, end_of, frames_in
+from .pace import FAR, FAR_IN_32_BITS, Pace, pace_of
 from .tracing import traced
 
 FEW = 4  # rows for which a product is written as a sum, where that can be fused
@@ -263,7 +264,8 @@ class Rows:
         self.fresh: list[Tensor] = list(held)
         self._end = end.clamp(max=FAR)
         self._index: dict[Pace, Tensor] = {}
-        self._ended: dict[Timing, Tensor] = {}
+        self._counts: dict[End, Tensor] = {STREAM: self._end}
+        self._ended: dict[End, Tensor] = {}
 
     def keep(self, held: Held, value: Tensor) -> None:
         """Give a state tensor its value for the next call."""
@@ -292,10 +294,11 @@ class Rows:
 
     def ended(self, timing: Timing) -> Tensor:
         """How many frames a wire has in the end, ``(B,)``."""
-        if timing not in self._ended:
-            found = ended(timing, self._end)
-            self._ended[timing] = found if self._opened is None else torch.where(self._opened[0], self._opened[1], found)
-        return self._ended[timing]
+        end, _ = end_of(timing)
+        if end not in self._ended:
+            found = frames_in(end, self._counts)
+            self._ended[end] = found if self._opened is None else torch.where(self._opened[0], self._opened[1], found)
+        return self._ended[end]
 
 
 # ---- kernels by class -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import ShapeMismatch, StateMismatch
 from ..inputs import frame_of
 from ..module import CoModule
+from ..patience import told
 from ..state import Frame, Wire, frames, rewire
 from .backends import BACKENDS, MAKERS, RUNTIMES, Core, exported
 from .layouts import arrived, departed, flat
@@ -112,8 +113,11 @@ class StepProgram:
         given = (x, state["clock"], state["end"], active, held)
         core = self._cores.get(active is not None)
         if core is None:
-            core = self._cores[active is not None] = MAKERS[self.backend](self._planned, self._example(given))
-        y, valid, clock, held = core(*given)
+            with told(f"compiling {type(self.net).__name__} for {self.backend}"):
+                core = self._cores[active is not None] = MAKERS[self.backend](self._planned, self._example(given))
+                y, valid, clock, held = core(*given)  # in which torch.compile compiles
+        else:
+            y, valid, clock, held = core(*given)
         return y, valid, {"clock": clock, "end": state["end"]} | dict(zip(self.names, held, strict=True))
 
     def _example(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
