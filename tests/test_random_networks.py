@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import continual as co
+from continual.window import SlidingWindow
 from tests import parts
 from tests.contract import assert_identical, check_contract, check_gradients, clip_of, length, outputs_due, refuses_the_length
 from tests.pasting import of_network, source
@@ -39,6 +40,16 @@ def mirrors(m: Any) -> bool:
 def cuts(m: Any) -> bool:
     """Whether a layer drops frames at the start."""
     return isinstance(m, co.CoModule) and (isinstance(m, (co.Trim, co.Skip)) or m.timing.start < 0)
+
+
+def repeats(m: Any) -> bool:
+    """Whether a layer repeats the first frame before itself."""
+    return isinstance(m, SlidingWindow) and m.fill == "replicate" and m.timing.start > 0
+
+
+def cuts_the_end(m: Any) -> bool:
+    """Whether a layer drops frames at the end."""
+    return isinstance(m, co.CoModule) and m.timing.end < 0
 
 
 def check(net: Any, clip: Tensor, seed: int) -> None:
@@ -91,6 +102,8 @@ def assert_nothing_is_held_back(net: Any, dtype: torch.dtype = torch.float64) ->
     waits |= any(has_frames_of_bias(m) for m in net.modules() if isinstance(m, TRANSPOSED))
     # Frames leave in their order: one that mirrors a later frame holds up those behind it, though a cut may drop it.
     waits |= any(mirrors(m) for m in net.modules()) and any(cuts(m) for m in net.modules())
+    # A frame that may never exist is waited for, though it would repeat one that is there.
+    waits |= any(repeats(m) for m in net.modules()) and any(cuts_the_end(m) for m in net.modules())
     # Many rows, so that no maximum or ReLU hides a change in all of them.
     longer = 3 * torch.randn(64, CHANNELS, 2 * net.receptive_field + 24, dtype=dtype)
     with torch.no_grad():
@@ -143,6 +156,22 @@ def test_frames_of_bias_behind_one_that_is_dropped_come_in_their_order():
 
 
 @torch.no_grad()
+def test_a_frame_that_repeats_another_and_may_be_cut_off_is_waited_for():
+    """Found by test_no_output_is_held_back. After one step the padding's second frame, a copy of the first, may yet be cut off.
+
+    The convolution would put the same values in its place; which of the two it is, the second step tells.
+    """
+    net = co.Sequential(
+        co.continual(nn.ReplicationPad1d((1, -1))), co.Conv1d(2, 2, 3, padding=1, temporal_fill="replicate")
+    ).double()
+    clip = torch.randn(2, 2, 13).double()
+    check_contract(net, clip)
+    assert [net.timing.delivered(n) for n in range(4)] == [0, 0, 1, 2]
+    with torch.no_grad():
+        assert torch.equal(net(clip[:, :, :1])[:, :, 0], net(clip)[:, :, 0])
+    assert any("frames that repeat others" in check.detail for check in co.verify(net, clip).checks)
+
+
 def test_a_mirrored_frame_that_is_dropped_holds_up_those_behind_it():
     """Found by test_no_output_is_held_back: the first frame of the padding mirrors frame 1, and is cut off again."""
     net = co.Sequential(co.Conv1d(2, 2, 3, padding=1), co.ReflectionPad1d((1, -1)), co.ConstantPad1d((-1, 1), 0.5)).double()

@@ -89,6 +89,11 @@ class SlidingWindow(CoModule):
         return self._window
 
     @property
+    def fill(self) -> str:
+        """What padded frames hold: ``"zeros"``, ``"neg_inf"``, ``"replicate"`` or ``"reflect"``."""
+        return self._fill
+
+    @property
     def fill_value(self) -> float:
         """What a padded frame holds, where that is a number."""
         return FILLS.get(self._fill, 0.0)

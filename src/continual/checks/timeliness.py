@@ -6,21 +6,24 @@ should not (a comparison), so the same is done with noise: an output *must* have
 if the noise does not. It must also exist and have its value if nothing follows: ``forward`` on the first ``n`` steps alone has it
 too.
 
-Modules that wait without need (a `Delay`) can't be seen in this way; with such a module inside, the module's own `timing` says
-when outputs are due. The clip is lengthened by some outputs, so that its end padding is not taken for knowledge: outputs are counted
-from the first on, and some that see the lengthened clip's last steps stand before those that see its end. A single row is traced.
+Modules that wait without need (a `Delay`) can't be seen in this way, nor can waiting for a frame that repeats one that is there: behind
+replicate padding whose end is cut it may never exist, and what stands in its place then has the same values. With such a module
+inside, the module's own `timing` says when outputs are due. The clip is lengthened by some outputs, so that its end padding is not
+taken for knowledge: outputs are counted from the first on, and some that see the lengthened clip's last steps stand before those that
+see its end. A single row is traced.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..closure import Constant
 from ..conditional import Conditional
-from ..delay import Delay
+from ..delay import Delay, Trim
 from ..state import Wire, rewire
 from ..streams import ParallelDispatch
+from ..window import SlidingWindow
 from .compare import leading
 from .trial import Broken, Skipped, Trial, contract
 from .wires import cut, described, joined, lengthened
@@ -88,6 +91,8 @@ def needed_inputs(t: Trial) -> str:
     contents = [(c, t.truth(c)) for c in others]
     nothing = rewire(lambda v: torch.full_like(v, torch.nan), long) if t.floating else None
     unseen = next((type(m).__name__ for m in t.modules() if isinstance(m, _UNSEEN)), "")
+    if not unseen and any(map(_repeats, t.modules())) and any(map(_cuts_the_end, t.modules())):
+        unseen = "frames that repeat others, where the end is cut"
     if nothing is None:
         unseen = "an integer input, which can't be NaN,"
     elif not unseen and (known := _known(t, nothing, want)):
@@ -122,6 +127,15 @@ def needed_inputs(t: Trial) -> str:
         raise Skipped("none early; whether any is late can't be told, since NaN reaches every output of forward")
     waits = f", within chunks of {t.chunk} steps" if t.chunk > 1 else ""
     return f"traced with NaN and noise at {len(t.places)} positions{waits}"
+
+
+def _repeats(module: nn.Module) -> bool:
+    """Whether a layer repeats the first frame before itself."""
+    return isinstance(module, SlidingWindow) and module.fill == "replicate" and module.timing.start > 0
+
+
+def _cuts_the_end(module: nn.Module) -> bool:
+    return isinstance(module, SlidingWindow | Trim) and module.timing.end < 0
 
 
 def _known(t: Trial, x: Wire, want: Wire) -> int:
