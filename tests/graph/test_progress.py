@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual.graph import progress
-from continual.graph.progress import Progress
+from continual import progress
 
 
 class Slow(nn.Module):
@@ -46,35 +45,6 @@ def test_a_long_conversion_says_what_it_does(shown: bool | None, lines: bool, ca
 def test_a_short_one_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     co.continual(nn.Conv1d(2, 2, 3).eval(), torch.randn(2, 2, 9), progress=True)
     assert capsys.readouterr().err == ""
-
-
-class Terminal:
-    """Remembers what is written to it."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def isatty(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_terminal_keeps_one_line_and_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stderr", terminal)
-    with Progress("Net") as doing:
-        doing("exporting it")
-        time.sleep(0.1)
-    assert "\rcontinual: converting Net: 0 s, exporting it" in terminal.text
-    assert "\n" not in terminal.text
-    assert terminal.text.endswith(" \r")
 
 
 class Broken(nn.Module):

@@ -17,6 +17,7 @@ from ..foreign import meta_input, opaque, valueless
 from ..fusing import Uses, fold
 from ..local import named
 from ..module import CoModule
+from ..progress import Progress
 from ..registry import chosen_in
 from ..rows import Refusal, format_refusals
 from . import rules  # noqa: F401 (they register themselves)
@@ -29,7 +30,6 @@ from .lengths import affordable, other_lengths
 from .loops import shortened
 from .ports import Input, Output
 from .program import Instruction, Layer, Op, slots_of
-from .progress import Progress
 from .queues import Meet, Positions
 from .switches import Switches
 from .twin import GraphModule
@@ -60,7 +60,7 @@ def graph_twin(
         module = copying.deepcopy(module)
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     switches = Switches(module)
-    with Progress(type(module).__name__, progress) as doing:
+    with Progress(f"converting {type(module).__name__}", progress) as doing:
         short = shortened(module, clip, time_dim)
         if short is not None:  # what is refused of a short clip is refused of a long one
             doing("exporting it on a short clip, since it loops over frames")

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ShapeMismatch, StateMismatch
 from ..inputs import frame_of
 from ..module import CoModule
-from ..patience import told
+from ..progress import Progress
 from ..state import Frame, Wire, frames, rewire
 from .backends import BACKENDS, MAKERS, RUNTIMES, Core, exported
 from .layouts import arrived, departed, flat
@@ -113,7 +113,7 @@ class StepProgram:
         given = (x, state["clock"], state["end"], active, held)
         core = self._cores.get(active is not None)
         if core is None:
-            with told(f"compiling {type(self.net).__name__} for {self.backend}"):
+            with Progress(f"compiling {type(self.net).__name__} for {self.backend}"):
                 core = self._cores[active is not None] = MAKERS[self.backend](self._planned, self._example(given))
                 y, valid, clock, held = core(*given)  # in which torch.compile compiles
         else:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArtefactMismatch, ExportError
-from ..patience import told
 from ..program.backends import compiler_options, needs_compiler
+from ..progress import Progress
 from ..seal import BLANK
 from .call import Call
 from .metadata import Metadata
@@ -40,7 +40,7 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
     """Compile a call and write the package."""
     needs_compiler(call.example()[0].device, "co.export")
     program = call.exported(InPlace(call, len(metadata.outputs) + 1))
-    with warnings.catch_warnings(), torch.no_grad(), told(f"compiling {metadata.network} for {path.name}"):
+    with warnings.catch_warnings(), torch.no_grad(), Progress(f"compiling {metadata.network} for {path.name}"):
         warnings.simplefilter("ignore")
         try:
             package = path.with_suffix(".pt2")  # the only name that torch takes

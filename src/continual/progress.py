@@ -1,4 +1,4 @@
-"""What a long conversion is doing, on a line of the terminal."""
+"""What takes long, on a line of the terminal."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 PATIENCE = 5.0  # seconds of silence
 EVERY = 1.0  # seconds between lines
 
 
 class Progress:
-    """Says on stderr what a conversion is doing, if it takes more than a few seconds.
+    """Says on stderr what is being done, if it takes more than a few seconds.
 
     Args:
-        name: of the module.
+        what: is being done.
         shown: whether to say anything; ``None``: if stderr is a terminal.
 
     Example:
-        >>> with Progress("Net", shown=False) as doing:
+        >>> with Progress("converting Net", shown=False) as doing:
         ...     doing("exporting it")
     """
 
-    def __init__(self, name: str, shown: bool | None = None):
-        self._name, self._doing = name, "looking at it"
-        self._to: TextIO = sys.stderr  # that of now: exports turn it away
-        self._shown = self._to.isatty() if shown is None else shown
+    def __init__(self, what: str, shown: bool | None = None):
+        self._what, self._doing = what, ""
+        self._to: TextIO | None = sys.stderr  # that of now: exports turn it away
+        self._shown = self._to is not None and (self._to.isatty() if shown is None else shown)
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __call__(self, doing: str) -> None:
-        """Say what is done from now on."""
-        self._doing = doing
+        """Say which part of it is done from now on."""
+        self._doing = f", {doing}"
 
     def __enter__(self) -> Progress:
         if self._shown:
@@ -47,13 +47,14 @@ class Progress:
             self._thread.join()
 
     def _run(self) -> None:
+        to = cast(TextIO, self._to)
         start, wide = time.monotonic(), 0
-        wait, same_line = PATIENCE, self._to.isatty()
+        wait, same_line = PATIENCE, to.isatty()
         while not self._done.wait(wait):
-            text = f"continual: converting {self._name}: {time.monotonic() - start:.0f} s, {self._doing}"
+            text = f"continual: {self._what}: {time.monotonic() - start:.0f} s{self._doing}"
             wide, wait = max(wide, len(text)), EVERY if same_line else PATIENCE
-            self._to.write(f"\r{text:<{wide}}" if same_line else f"{text}\n")
-            self._to.flush()
+            to.write(f"\r{text:<{wide}}" if same_line else f"{text}\n")
+            to.flush()
         if wide and same_line:
-            self._to.write(f"\r{'':<{wide}}\r")
-            self._to.flush()
+            to.write(f"\r{'':<{wide}}\r")
+            to.flush()

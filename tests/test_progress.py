@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import continual as co
-from continual import patience
+from continual import progress
 from continual.program import step_program
+from continual.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -22,46 +23,52 @@ class Terminal(io.StringIO):
 def waiting_at(found: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Standard error, in a test's body: pytest takes it for itself between a fixture and its test."""
     monkeypatch.setattr(sys, "stderr", found)
-    monkeypatch.setattr(patience, "PATIENCE", 0.05)
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    monkeypatch.setattr(progress, "EVERY", 0.01)
     return found
 
 
-def test_what_takes_long_is_told_and_its_end(monkeypatch: pytest.MonkeyPatch):
+def test_a_terminal_keeps_one_line_and_is_cleared(monkeypatch: pytest.MonkeyPatch):
     terminal = waiting_at(Terminal(), monkeypatch)
-    with patience.told("compiling X"):
-        time.sleep(0.2)
-        assert terminal.getvalue() == "continual: compiling X …\n"
-    assert terminal.getvalue().splitlines()[1:] == ["continual: compiling X: 0 s"]
+    with Progress("converting Net") as doing:
+        doing("exporting it")
+        time.sleep(0.1)
+    assert "\rcontinual: converting Net: 0 s, exporting it" in terminal.getvalue()
+    assert "\n" not in terminal.getvalue()
+    assert terminal.getvalue().endswith(" \r")
 
 
-def test_the_end_is_told_where_it_is_an_error(monkeypatch: pytest.MonkeyPatch):
+def test_the_line_is_cleared_where_it_ends_with_an_error(monkeypatch: pytest.MonkeyPatch):
     terminal = waiting_at(Terminal(), monkeypatch)
 
     def failing() -> None:
-        with patience.told("compiling X"):
-            time.sleep(0.2)
+        with Progress("compiling X"):
+            time.sleep(0.1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         failing()
-    assert len(terminal.getvalue().splitlines()) == 2
+    assert terminal.getvalue().endswith(" \r")
 
 
 def test_what_is_quick_is_not_told(monkeypatch: pytest.MonkeyPatch):
     terminal = waiting_at(Terminal(), monkeypatch)
-    monkeypatch.setattr(patience, "PATIENCE", 30.0)
+    monkeypatch.setattr(progress, "PATIENCE", 30.0)
     began = time.monotonic()
-    with patience.told("compiling X"):
+    with Progress("compiling X"):
         pass
-    assert time.monotonic() - began < 20, "it waited for its own timer"
+    assert time.monotonic() - began < 20, "it waited for its own patience"
     assert terminal.getvalue() == ""
 
 
-def test_nothing_is_told_in_a_file(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_told_in_a_file_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch):
     file = waiting_at(io.StringIO(), monkeypatch)
-    with patience.told("compiling X"):
-        time.sleep(0.2)
+    with Progress("compiling X"):
+        time.sleep(0.1)
     assert file.getvalue() == ""
+    with Progress("compiling X", shown=True):
+        time.sleep(0.1)
+    assert file.getvalue().startswith("continual: compiling X: 0 s\n")
 
 
 def test_a_program_that_is_compiled(monkeypatch: pytest.MonkeyPatch):
@@ -69,7 +76,7 @@ def test_a_program_that_is_compiled(monkeypatch: pytest.MonkeyPatch):
     terminal = waiting_at(Terminal(), monkeypatch)
 
     def slow(planned, example):
-        time.sleep(0.2)
+        time.sleep(0.1)
         return core
 
     def core(*given):
@@ -79,7 +86,8 @@ def test_a_program_that_is_compiled(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(step_program.MAKERS, "aot", slow)
     program = co.compile(co.Sequential(co.Conv1d(2, 2, 3)).eval(), torch.zeros(1, 2), backend="aot")
     state = program.init_state()
-    for _ in range(2):
-        program.run(torch.zeros(1, 2, 1), state)
-    said = "continual: compiling Sequential for aot"
-    assert terminal.getvalue().splitlines() == [f"{said} …", "called", f"{said}: 0 s", "called"]
+    program.run(torch.zeros(1, 2, 1), state)
+    first = terminal.getvalue()
+    assert "\rcontinual: compiling Sequential for aot: 0 s" in first
+    program.run(torch.zeros(1, 2, 1), state)
+    assert terminal.getvalue() == first + "called\n"
