@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
+_wanted = torch.is_grad_enabled  # asked at every call
+
+
 def exact(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A norm with gradients that are right for every memory layout, and the same values.
 
@@ -26,7 +29,7 @@ def exact(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(norm)
     def run(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not torch.is_grad_enabled() or input.ndim < 4 or not input.is_cpu or torch.compiler.is_compiling():
+        if not _wanted() or input.ndim < 4 or not input.is_cpu or torch.compiler.is_compiling():
             return norm(input, *args, **kwargs)
         y = norm(input.contiguous(), *args, **kwargs)
         if y.requires_grad:

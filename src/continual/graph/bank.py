@@ -42,15 +42,21 @@ class Bank:
             slots: of inputs that are no streams.
             given: these inputs.
         """
-        changed = self._base is None
-        base = self._base
+        base, changed = self._base, False
         if base is None:
-            base = self._base = [None] * self.slots
-        for slot, table, name in self.sources:
-            value = table.get(name)
-            if base[slot] is not value or value is None:
-                self._check(slot, table, name)
-                base[slot], changed = value, True
+            base, changed = [None] * self.slots, True
+            for source in self.sources:
+                self._check(*source)
+            self._base = base
+        try:
+            for slot, table, name in self.sources:
+                value = table[name]
+                if base[slot] is not value:
+                    self._check(slot, table, name)
+                    base[slot], changed = value, True
+        except KeyError:
+            self._check(slot, table, name)  # says what has become of it
+            raise
         env = base.copy()
         for slot, value in zip(slots, given, strict=True):
             env[slot] = value

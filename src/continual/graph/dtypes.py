@@ -251,8 +251,13 @@ class InItsDtypes(CoModule):
 
     def fit_stream(self, given: Frame | list[Frame]) -> None:
         """The same for a stream that runs: without weights a module may have streams of several dtypes."""
-        own, given = self._dtypes, given if isinstance(given, list) else [given]
-        if own is not None and any(f.dtype is not dtype for f, dtype in zip(given, own.now[0], strict=False)):
+        own = self._dtypes
+        if own is None:
+            return
+        if isinstance(given, Frame):
+            if given.dtype is not own.now[0][0]:
+                self.fit([given])
+        elif any(f.dtype is not dtype for f, dtype in zip(given, own.now[0], strict=False)):
             self.fit(given)
 
     def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
