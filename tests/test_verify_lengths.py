@@ -97,7 +97,7 @@ def test_passes_what_is_right(name: str) -> None:
     skipped = {c.name: c.detail for c in report.skipped}
     if name == "a dtype of its own":
         assert skipped["state follows a change of dtype"].startswith(
-            "forward of a copy moved to torch.float64 raises too (RuntimeError"
+            "forward of a copy moved to torch.float64 raises too (ShapeMismatch: OwnDtype can't run"
         )
     if name == "ECG ResNet":
         assert checks(report)["forward = reference, other lengths"].detail.startswith("2 lengths from 40 to 56")

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-
 _wanted = torch.is_grad_enabled  # asked at every call
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import continual as co
+from tests.contract import assert_equal
 from tests.graph import remedies
 from tests.graph.cases import noise, seeded
 from tests.graph.faults import FRAMES, Behind, Fault, heads
@@ -346,10 +347,17 @@ class Cropped(nn.Module):
         return torch.cat((x[:, :, :n], y[:, :, :n]), 1)
 
 
-def test_branches_that_do_not_meet_for_other_lengths_are_a_refusal():
-    with pytest.raises(co.NotStreamable) as caught:
-        co.continual(Cropped().eval(), noise(2, 4, 23))
+def test_branches_that_do_not_meet_for_some_lengths():
+    """Clips of even length convert: they meet there. At other lengths the end of a stream is refused, in words of the library."""
+    module, clip = Cropped().eval(), noise(2, 4, 24)
+    net = co.continual(module, clip)
+    assert_equal(net(clip), module(clip))
+    with pytest.raises(co.ShapeMismatch, match="the streams that meet have") as caught:
+        net(noise(2, 4, 23))
     assert not INTERNALS.search(str(caught.value))
+    net.forward_steps(noise(2, 4, 23))
+    with pytest.raises(co.ShapeMismatch, match="the streams that meet have"):
+        net.forward_steps(noise(2, 4, 0), pad_end=True)
 
 
 def test_a_generator_made_in_forward():

@@ -30,6 +30,9 @@ def other_lengths(t: Trial) -> str:
     """Of all residues: what was made for the clip's own length shows at another one."""
     if t.reference is None or not t.has_forward:
         raise Skipped("no reference was given" if t.reference is None else "the reference is the clip computation")
+    lengths = getattr(t.net, "lengths", "any")
+    if lengths == "own":
+        raise Skipped("its notes say that it looks at windows of the example's length, so that longer clips are another matter")
     own = frames_in(t.given)
     longest = own + max(8, t.period)
     if not t.affords(longest * flat(t.given)[0].shape[0]):
@@ -42,6 +45,8 @@ def other_lengths(t: Trial) -> str:
     tried += [own - t.period] if own > t.period else []
     whole = [w.shape for w in flat(want)]
     compared, refused = [], []
+    if lengths == "same rest":  # of the division by its strides, as a note says
+        tried, longest = [n for n in tried if (n - own) % t.period == 0], own + t.period
     for n in sorted({*tried, longest}):
         piece = cut(x, 0, n)
         try:

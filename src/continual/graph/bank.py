@@ -55,7 +55,7 @@ class Bank:
                     self._check(slot, table, name)
                     base[slot], changed = value, True
         except KeyError:
-            self._check(slot, table, name)  # says what has become of it
+            self._check(*next(source for source in self.sources if source[2] not in source[1]))  # says what has become of it
             raise
         env = base.copy()
         for slot, value in zip(slots, given, strict=True):

@@ -185,10 +185,13 @@ def assemble(builder: Builder, module: nn.Module, outputs: list[Stream]) -> Grap
     wire = outputs[0].wire
     timing = builder.wires.timing(len(builder.wires.entries) - 1).at(wire)
     leaving = [(Output(View(o.dims), o.windows), o.slot, o.wire) for o in outputs]
-    return GraphModule(
+    net = GraphModule(
         module, program, constants, sources, builder.tensors, builder.slots, inputs, leaving, timing, len(builder.wires.entries),
         builder.nested, builder.notes, builder.names,
     )  # fmt: skip
+    alone = builder.windowed or builder.middle
+    net.__dict__["lengths"] = "own" if alone else "same rest" if builder.divided else "any"
+    return net
 
 
 def needed(instructions: list[Instruction], wanted: set[int]) -> list[Instruction]:

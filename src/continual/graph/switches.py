@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import NotStreamable
 from ..local import named
+from ..stream import StreamOwner
 
 CLASS_OF_ALL = frozenset(vars(nn.Module()))  # attributes that torch keeps of every module
 _NONE = object()
@@ -92,7 +93,8 @@ def _shown(value: Any) -> str:
 def _switches(module: nn.Module) -> dict[str, tuple[Any, Any]]:
     """The switches that a module has, by name, those of its class included: the very object where that can't change, and the value."""
     defined = {n: v for c in reversed(type(module).__mro__) if c not in nn.Module.__mro__ for n, v in vars(c).items()}
-    names = {n: v for n, v in {**defined, **vars(module)}.items() if n not in CLASS_OF_ALL and not n.startswith("__")}
+    own = "_" if isinstance(module, StreamOwner) else "__"  # what a streaming module keeps for its streams is no switch
+    names = {n: v for n, v in {**defined, **vars(module)}.items() if n not in CLASS_OF_ALL and not n.startswith(own)}
     found = {
         name: (_NONE if isinstance(value, (list, tuple, set, dict)) else value, _switch(value)) for name, value in names.items()
     }

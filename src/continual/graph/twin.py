@@ -38,6 +38,9 @@ class GraphModule(Converted, InItsDtypes):
     """
 
     runs_kernel = True
+    lengths: str = (
+        "any"  # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
+    )
     _program: list[Instruction]
     _layers: list[Layer]
 
