@@ -1,5 +1,7 @@
 """Modules that Hypothesis found, shrunk. Each says what was wrong."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -101,3 +103,26 @@ def test_the_contract_behind_a_layer_that_looks_ahead(inner: type[nn.Module]) ->
 def test_einsum_on_flattened_channels(equation: str) -> None:
     module, clip = FlattenedChannels(equation).double().eval(), torch.randn(2, 3, 13, 2).double()
     co.verify(co.continual(module, clip), clip, reference=module, splits=2)
+
+
+@pytest.mark.parametrize(
+    "first", [lambda x: F.relu(x, inplace=True), lambda x: F.hardtanh(x.contiguous(), -0.7, 2, inplace=True)]
+)
+def test_a_module_that_writes_into_its_input(first: Callable[[Tensor], Tensor]) -> None:
+    """The twin was compared on clips that the module had changed before; and the user's clip was changed by the conversion."""
+
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(2, 3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(first(x) + x)
+
+    module, clip = Writes().double().eval(), torch.randn(2, 2, 9).double()
+    before = clip.clone()
+    net = co.continual(module, clip)
+    assert torch.equal(clip, before)
+    for steps in (9, 12, 13):
+        other = torch.randn(2, 2, steps).double()
+        torch.testing.assert_close(net(other.clone()), module(other.clone()))

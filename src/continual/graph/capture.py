@@ -149,11 +149,11 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad():
         try:
             with Bounded():
-                program = export(module, _fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+                program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
             try:  # some modules make the symbolic solver give up, or take minutes
                 with Whole():
-                    program = export(module, _fresh(inputs), strict=False)
+                    program = export(module, fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(why(module, inputs, times, first)) from first
     restore(program.graph)
@@ -177,8 +177,8 @@ def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
     return (*shapes[:first], *((tuple(shapes[first:]),) if len(shapes) > first else ()))
 
 
-def _fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Tensors that torch.export may mark as it likes: marks of an attempt that failed would stay."""
+def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Tensors that a module may write into, and torch.export may mark as it likes: marks of an attempt that failed would stay."""
     return tuple(x.clone() for x in inputs)
 
 

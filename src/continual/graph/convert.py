@@ -23,7 +23,7 @@ from ..rows import Refusal, format_refusals
 from . import rules  # noqa: F401 (they register themselves)
 from .account import rows_of
 from .builder import Builder
-from .capture import Captured, capture
+from .capture import Captured, capture, fresh
 from .dtypes import Dtypes, Origin, is_bound
 from .layout import TIME, View, fixed
 from .lengths import affordable, other_lengths
@@ -219,17 +219,17 @@ def check_clip(net: GraphModule, module: nn.Module, captured: Captured, builder:
         return
     with torch.no_grad():
         try:
-            got = net(*captured.inputs)
+            got = net(*fresh(captured.inputs))
         except ShapeMismatch as error:
             raise NotStreamable(f"{type(module).__name__}: the streaming twin can't take the example: {error}") from error
-        compare(module, got, module(*captured.inputs), "the example", builder)
+        compare(module, got, module(*fresh(captured.inputs)), "the example", builder)
         if builder.windowed:
             return
         left, refused_by_twin, agreed = affordable(captured), list[str](), False
         for steps in other_lengths(captured, net.timing.period, builder.divided):
             clip = captured.of_length(steps)
             try:
-                want = module(*clip)
+                want = module(*fresh(clip))
             except Exception:  # not a length of this module
                 continue
             try:

@@ -14,7 +14,7 @@ from torch.fx import Node as Fx
 
 from ..rows import Refusal
 from .call import Call, Misfit, Source, leaves
-from .capture import Captured
+from .capture import Captured, fresh
 from .layout import BATCH, TIME, Dim, Dims, fixed, shape_of
 from .program import Instruction, Op, slots_of
 from .values import STILL, Clocked, Const, Size, Stream, Unknown, Value, Varying
@@ -214,7 +214,7 @@ class Enquiry:
         for clip in (self.captured.inputs, self.captured.longer):
             try:
                 with torch.no_grad():
-                    found = self.module(*clip)
+                    found = self.module(*fresh(clip))
             except Exception:
                 return True
             shapes.append([tuple(y.shape) for y in leaves(found) if isinstance(y, Tensor)])
