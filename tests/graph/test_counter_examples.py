@@ -126,3 +126,22 @@ def test_a_module_that_writes_into_its_input(first: Callable[[Tensor], Tensor]) 
     for steps in (9, 12, 13):
         other = torch.randn(2, 2, steps).double()
         torch.testing.assert_close(net(other.clone()), module(other.clone()))
+
+
+class CopyThatIsWritten(nn.Module):
+    """`contiguous` of a turned tensor is a copy: writing into it leaves the tensor as it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).transpose(1, 2)
+        return y + F.relu(y.contiguous(), inplace=True)
+
+
+def test_a_copy_that_is_written_into() -> None:
+    module, clip = CopyThatIsWritten().double().eval(), torch.randn(2, 2, 13).double()
+    net = co.continual(module, clip)
+    torch.testing.assert_close(net(clip), module(clip))
+    co.verify(net, clip, reference=module, effort="quick")

@@ -50,10 +50,11 @@ class Captured:
     def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
         """A clip of another length, of the first rows: the example's frames again and again, every other time in reverse."""
         found = []
-        for x, t, b in zip(self.inputs, self.time_dims, self.batch_dims, strict=True):
+        for given, t, b in zip(self.inputs, self.time_dims, self.batch_dims, strict=True):
+            x = given
             if t is not None:
                 x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-steps // x.shape[t]))], t).narrow(t, 0, steps)
-            found.append(x if b is None else x.narrow(b, 0, min(rows, x.shape[b])))
+            found.append(_lying_as(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
         return tuple(found)
 
     @property
@@ -175,6 +176,12 @@ def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(shapes)
     first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
     return (*shapes[:first], *((tuple(shapes[first:]),) if len(shapes) > first else ()))
+
+
+def _lying_as(example: Tensor, x: Tensor) -> Tensor:
+    """A tensor in the example's order in memory, on which it depends whether `contiguous` makes a copy."""
+    order = sorted(range(x.ndim), key=lambda d: example.stride()[d], reverse=True)
+    return x.permute(order).contiguous().permute([order.index(d) for d in range(x.ndim)])
 
 
 def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -36,7 +36,7 @@ PARTS = {
     "vsplit",
     "dsplit",
 }
-HANDED_ON = {"alias", "detach", "contiguous", "to", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout", "alpha_dropout",
+HANDED_ON = {"alias", "detach", "to", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout", "alpha_dropout",
              "expand_as", "type_as"}  # fmt: skip
 LAYOUT = {"detach_", "squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_"}  # they write into no element
 
