@@ -104,9 +104,10 @@ REFUSED: dict[str, dict[str, set[str]]] = {
     "test_rules_conv": {MIRROR: {"conv1d replicate", "conv1d reflect"}},
     "test_rules_elementwise": {BURST: {"a difference from the frame before"}},
     "test_rules_fixed_lengths": {
-        POSITIONS: {"arange", "sines of positions", "a table", "an embedding of positions", "a recurrent layer"},
+        POSITIONS: {"arange", "sines of positions", "a table", "an embedding of positions"},
         BURST: {"zeros before"},
     },
+    "test_rules_recurrent": {POSITIONS: {"positions, a recurrent layer and a head"}},
     "test_rules_padding": {
         BURST: {
             "zeros before",
