@@ -67,6 +67,9 @@ def continual(
     time_pooling: str | None = None,
     copy: bool = False,
     progress: bool | None = None,
+    windows: str | None = None,
+    every: int | None = None,
+    output: int | None = None,
     **options: Any,
 ) -> Any:
     """The streaming version of a module: same weights, same function, step by step.
@@ -74,8 +77,10 @@ def continual(
     **With an example clip** any module in eval mode is converted, through its exported graph: its own ``forward``, functions, residual
     sums, reshapes, merged ``b*t`` … are followed from the input on. The result has the module's names, parameters (shared, not copied)
     and layout: ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time.
-    Outputs for a whole clip (global pooling, flatten and linear) become those of a sliding window of the example's length. What can't be
-    streamed exactly is refused, all at once, with the line of code and what to do.
+    What can't be streamed exactly is refused, all at once, with the line of code and what to do.
+
+    A module with an output for the whole clip (global pooling, flatten and linear, a last time step) becomes **exact windows**: every so
+    many steps its own output of the last frames, as many as the example has. ``net.windows`` says how they are computed.
 
     **Without a clip** modules of registered classes and ``nn.Sequential`` of them are converted, layer by layer. Parameters are copied.
     In-place activations become ordinary ones.
@@ -92,6 +97,13 @@ def continual(
             ``None`` refuses it, ``"window"`` takes the last frames, as many as the example has there, those present at the start, and
             ``"frame"`` each frame alone. The twin is then another function than the module, in ``forward`` too, and says so in ``notes``.
         copy: separate the parameters from the module's. Only with a clip.
+        windows: what becomes of a module with an output for the whole clip. ``"exact"`` (the default): each score is the module's own of
+            its window, whatever padding, recurrent layers and tables of positions do at its edges. ``"stream"``: the network over the
+            endless stream, with real neighbours in place of padding and states that run on: cheaper, and another function, whose
+            difference on the example ``net.notes`` tells. Only with a clip.
+        every: steps from one exact window to the next; by default the stride of what windows have in common. Only with a clip.
+        output: for a module with an output per frame that is no stream (bidirectional layers, attention to the whole clip): which frame
+            of each window is given, such as ``-1``. Only with a clip.
         progress: say on stderr what takes so long, once it has taken 5 seconds; by default if stderr is a terminal. Only with a clip.
         options: without a clip, choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the
             whole clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
@@ -101,6 +113,7 @@ def continual(
         TypeError: an option that no module in it takes.
         NotStreamable: what can't be streamed exactly, or (without a clip) a class that is not known, with its path and what you can do.
             ``refusals`` of the error holds them one by one.
+        ValueError: options that have no meaning together, or for this module.
         ShapeMismatch: a clip without time where ``time_dim`` says, or streams of different lengths.
 
     Example:
@@ -113,22 +126,27 @@ def continual(
         ...         return F.relu(x + self.conv(x)).mean(2)
         >>> model, clip = Block().eval(), torch.randn(2, 4, 10)
         >>> net = co.continual(model, clip)
-        >>> torch.allclose(net.forward_steps(clip, pad_end=True)[:, :, -1], model(clip), atol=1e-6)
+        >>> torch.allclose(net.forward_steps(clip)[:, :, -1], model(clip), atol=1e-6)
         True
         >>> stream = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU()))  # known classes: no clip needed
         >>> stream.delay
         1
     """
     if clip is None:
-        if time_dim != 2 or time_pooling is not None or copy or progress is not None:
+        if time_dim != 2 or time_pooling is not None or copy or any(v is not None for v in (progress, windows, every, output)):
             raise TypeError(
-                "continual: time_dim, time_pooling, copy and progress go with an example clip: co.continual(module, clip, …)"
+                "continual: time_dim, time_pooling, copy, windows, every, output and progress go with an example clip: "
+                "co.continual(module, clip, …)"
             )
         return with_options(module, **options)
     if options:
         raise TypeError(
-            f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy and progress are"
+            f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy, windows, every, output and "
+            "progress are"
         )
     from .graph.convert import graph_twin  # here: torch.export takes its time to import
 
-    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)
+    return graph_twin(
+        module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress, windows=windows or "exact",
+        every=every, output=output,
+    )  # fmt: skip

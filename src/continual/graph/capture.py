@@ -134,16 +134,7 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
-    times, batches = layout_of(inputs, time_dim)
-    batches = _with_rows(module, inputs, times, batches)
-    tiled = []
-    for x, t, b in zip(inputs, times, batches, strict=True):
-        x = x.detach()
-        if t is not None and b is not None and x.shape[b] == 1:  # one row would be taken for a constant
-            x = torch.cat((x, x.flip(t)), b)
-        tiled.append(x)
-    inputs = tuple(tiled)
+    inputs, times, batches = _tiled(module, clip, time_dim)
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
@@ -159,6 +150,45 @@ def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
                 raise NotStreamable(why(module, inputs, times, first)) from first
     restore(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
+
+
+def whole_window(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
+    """Export a module on one window: its length is that of the clip, the rows stay a symbol, and no operation writes into a tensor.
+
+    Raises:
+        NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
+    """
+    inputs, times, batches = _tiled(module, clip, time_dim)
+    shapes: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
+    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad():
+        try:
+            with Whole():
+                program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+                program = program.run_decompositions({})
+        except Exception as first:
+            try:
+                with Whole():
+                    program = export(module, fresh(inputs), strict=False).run_decompositions({})
+            except Exception:
+                raise NotStreamable(why(module, inputs, times, first)) from first
+    restore(program.graph)
+    return Captured(program, inputs, times, batches, False)
+
+
+def _tiled(
+    module: nn.Module, clip: Any, time_dim: Any
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...], tuple[int | None, ...]]:
+    """The example of two rows at least, and where time and rows are in it."""
+    inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
+    times, batches = layout_of(inputs, time_dim)
+    batches = _with_rows(module, inputs, times, batches)
+    tiled = []
+    for x, t, b in zip(inputs, times, batches, strict=True):
+        x = x.detach()
+        if t is not None and b is not None and x.shape[b] == 1:  # one row would be taken for a constant
+            x = torch.cat((x, x.flip(t)), b)
+        tiled.append(x)
+    return tuple(tiled), times, batches
 
 
 def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:

@@ -34,17 +34,19 @@ from .queues import Meet, Positions
 from .switches import Switches
 from .twin import GraphModule
 from .values import Stream
+from .windows.entry import Options, check_options, exact_windows
 
 POOLINGS = (None, "window", "frame")
 
 
 def graph_twin(
     module: nn.Module, clip: Any, *, time_dim: Any = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
-    progress: bool | None = None,
+    progress: bool | None = None, windows: str = "exact", every: int | None = None, output: int | None = None,
 ) -> CoModule:  # fmt: skip
     """The streaming twin of any module; see :func:`continual.continual`."""
     if time_pooling not in POOLINGS:
         raise ValueError(f"continual: time_pooling is None, 'window' or 'frame', not {time_pooling!r}")
+    check_options(windows, every, output)
     if isinstance(module, CoModule):
         return module
     if not isinstance(module, nn.Module):
@@ -61,27 +63,68 @@ def graph_twin(
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     switches = Switches(module)
     with Progress(f"converting {type(module).__name__}", progress) as doing:
-        short = shortened(module, clip, time_dim)
-        if short is not None:  # what is refused of a short clip is refused of a long one
-            doing("exporting it on a short clip, since it loops over frames")
-            walked(module, short, time_dim, time_pooling)
-        doing("exporting it")
-        builder, outputs = walked(module, clip, time_dim, time_pooling)
-        builder.notes += [
-            f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is "
-            "followed"
-            for path, (cls, co_class) in chosen_in(module).items()
-        ]
-        with plainly(module, "put together"):
-            net = assemble(builder, module, outputs)
-        if check:
-            doing("comparing the result with it, on clips of several lengths")
-            with plainly(module, "checked"):
-                check_clip(net, module, builder.captured, builder)
-    again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
-    net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, builder.captured.time_dims, again, is_bound(net)))
+        refusal: NotStreamable | None = None
+        try:
+            builder, outputs = _followed(module, clip, time_dim, time_pooling, doing)
+        except NotStreamable as error:
+            if windows == "stream":
+                raise
+            refusal = error
+        if windows == "stream" or (refusal is None and output is None and not all(o.windows for o in outputs)):
+            if every is not None:
+                raise _no_windows(module, every)
+            net = _streamed(module, builder, outputs, check, doing)
+            again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
+            times = builder.captured.time_dims
+        else:
+            options = Options(time_dim, every, output, time_pooling)
+            net, again, times = exact_windows(module, clip, options, refusal, doing)
+    net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, times, again, is_bound(net)))
     net.__dict__["_switches"] = switches.settle()
     return net
+
+
+def _followed(
+    module: nn.Module, clip: Any, time_dim: Any, time_pooling: str | None, doing: Any
+) -> tuple[Builder, list[Stream]]:
+    """The module's graph as that of a stream.
+
+    Raises:
+        NotStreamable: what can't be streamed.
+    """
+    short = shortened(module, clip, time_dim)
+    if short is not None:  # what is refused of a short clip is refused of a long one
+        doing("exporting it on a short clip, since it loops over frames")
+        walked(module, short, time_dim, time_pooling)
+    doing("exporting it")
+    return walked(module, clip, time_dim, time_pooling)
+
+
+def _streamed(module: nn.Module, builder: Builder, outputs: list[Stream], check: bool, doing: Any) -> GraphModule:
+    """The streaming twin of what was walked."""
+    builder.notes += notes_of_registered(module)
+    with plainly(module, "put together"):
+        net = assemble(builder, module, outputs)
+    if check:
+        doing("comparing the result with it, on clips of several lengths")
+        with plainly(module, "checked"):
+            check_clip(net, module, builder.captured, builder)
+    return net
+
+
+def notes_of_registered(module: nn.Module) -> list[str]:
+    """That classes which users have registered are not used."""
+    return [
+        f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is followed"
+        for path, (cls, co_class) in chosen_in(module).items()
+    ]
+
+
+def _no_windows(module: nn.Module, every: int) -> ValueError:
+    return ValueError(
+        f"continual: every={every} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
+        "streams. Leave it out; or take windows all the same: output=-1 for the last frame of each"
+    )
 
 
 def walked(module: nn.Module, clip: Any, time_dim: Any, time_pooling: str | None) -> tuple[Builder, list[Stream]]:

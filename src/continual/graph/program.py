@@ -43,6 +43,14 @@ class Home:
     """The device of now."""
 
 
+@dataclass(frozen=True)
+class Count:
+    """A number that grows with the rows of now: ``rate * rows + more``."""
+
+    rate: int
+    more: int
+
+
 class Moment:
     """What a run of the program knows: values, and for every wire the number of frames and how many there would be at the end."""
 
@@ -85,6 +93,7 @@ class Instruction:
     outs: tuple[int, ...]
     wire: int
     note: str = ""
+    reads: Any = ()  # slots of constants that it reads, where its arguments do not name them
 
     def open(self, m: Moment, opening: Opening) -> list[Node]:
         """The cold state, and in the environment a frame of zeros of what it gives."""
@@ -175,6 +184,8 @@ def _filled(arg: Any, m: Moment, frames: int) -> Any:
         return shape_of(arg.dims, m.batch, frames)
     if isinstance(arg, Home):
         return m.device
+    if isinstance(arg, Count):
+        return arg.rate * m.batch + arg.more
     if isinstance(arg, (list, tuple)):
         return type(arg)(_filled(a, m, frames) for a in arg)
     return arg
@@ -273,7 +284,7 @@ def refs(value: Any) -> Iterator[int]:
 
 def slots_of(instruction: Instruction) -> tuple[int, ...]:
     """The slots that an instruction reads."""
-    found = list(instruction.inputs)
+    found = [*instruction.inputs, *instruction.reads]
     if isinstance(instruction, Op):
         found += refs([*instruction.args, *instruction.kwargs.values()])
     if isinstance(instruction, Layer):

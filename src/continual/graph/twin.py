@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_unflatten
 
 from ..errors import ContinualError, ShapeMismatch
 from ..outside import eagerly, in_dispatch, is_dynamo_compiling, is_tracing, leaves
@@ -24,6 +25,8 @@ from .parts import Converted, mirror
 from .ports import Input, Output, Ports, with_flag
 from .program import Env, Instruction, Layer, Moment, Op
 from .queues import Meet, Positions
+from .windows.instruction import Windows
+from .windows.report import WindowReport
 from .wiring import Wiring
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ class GraphModule(Converted, InItsDtypes):
     lengths: str = (
         "any"  # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
     )
+    windows: WindowReport | None = None  # of a module that scores windows
+    _spec: Any = None  # how its outputs are nested, where that is more than a list
     _program: list[Instruction]
     _layers: list[Layer]
 
@@ -151,7 +156,8 @@ class GraphModule(Converted, InItsDtypes):
         if out.windows:
             y = out.view.enter(y, m.batch, m.frames[wire])
             y = y.squeeze(1) if out.view.lonely else y
-            return y.squeeze(min(2, y.ndim - 1)) if m.frames[wire] == 1 else y
+            alone = m.frames[wire] == 1 if self.windows is None else m.frames[0] == self.windows.length
+            return y.squeeze(min(2, y.ndim - 1)) if alone else y
         return cast(Tensor, y)
 
     def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
@@ -212,6 +218,8 @@ class GraphModule(Converted, InItsDtypes):
         return self._nest(found)
 
     def _nest(self, values: list[Any]) -> Any:
+        if self._spec is not None:
+            return tree_unflatten(values, self._spec)
         return values if self._nested else values[0]
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
@@ -334,6 +342,9 @@ class GraphModule(Converted, InItsDtypes):
             elif isinstance(instruction, Positions):
                 kid = node.kids[instruction.kid]
                 kid.seen = kid.sent = counts[instruction.wire][0]
+            elif isinstance(instruction, Windows):
+                kid = node.kids[instruction.kid]
+                kid.seen, kid.sent = n, counts[instruction.wire][0]
         return counts[self._timing.out]
 
     def macs(self, node: Node, frame: Frame) -> Fraction:

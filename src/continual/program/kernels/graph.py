@@ -9,11 +9,13 @@ from typing import Any
 from ...graph.program import Instruction, Layer, Moment, Op
 from ...graph.queues import Meet, Positions
 from ...graph.twin import GraphModule
+from ...graph.windows.instruction import Windows
 from ...state import Node, Wire, frames
 from ...timing import IDENTITY
 from ..pace import Pace
 from ..rows import Rows, Run, Site, built, kernel
 from ..tracing import traced
+from .exact import exact
 
 Step = Callable[[Moment, Rows], None]
 
@@ -56,6 +58,8 @@ def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> 
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
+    if isinstance(instruction, Windows):
+        return exact(site, net, instruction)
     raise site.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
 
 

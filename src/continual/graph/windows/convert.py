@@ -1,0 +1,159 @@
+"""`continual(module, clip, windows="exact")`: from the exported window to a converted module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ...errors import NotStreamable
+from ...rows import format_refusals
+from ...timing import Window
+from ..capture import Captured
+from ..layout import BATCH, TIME, Dims, where
+from ..values import Stream
+from . import rules  # noqa: F401 (they register themselves)
+from .instruction import Windows
+from .plan import Schedule, planned, reusable
+from .tasks import Entry, Select, Task
+from .walk import Walk
+from .wire import Wire
+
+
+@dataclass
+class Windowed:
+    """A module's window as tasks.
+
+    Attributes:
+        walk: what made them.
+        outputs: the tasks of the scores.
+        tasks: those that the scores need.
+    """
+
+    walk: Walk
+    outputs: list[Task]
+
+    def __post_init__(self) -> None:
+        self.tasks = needed(self.walk.tasks, self.outputs)
+
+    @property
+    def length(self) -> int:
+        """Frames of a window."""
+        return next(t.wire.n for t in self.tasks if isinstance(t, Entry))
+
+    @property
+    def sequence(self) -> bool:
+        """Whether an output has frames still."""
+        return any(t.wire.timed for t in self.outputs)
+
+    def at_frame(self, index: int) -> Windowed:
+        """One frame of each output that has frames."""
+        return Windowed(self.walk, at_frame(self.walk, self.outputs, index))
+
+    def every(self) -> int:
+        """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
+        strides = sorted({t.wire.stride for t in self.tasks if t.wire.timed and t.wire.clean}, reverse=True)
+        candidates = sorted({math.lcm(*strides[i:]) for i in range(len(strides))} | set(strides), reverse=True)
+        for every in candidates:
+            if math.lcm(1, *(t.wire.stride for t in self.tasks if reusable(t, every))) == every:
+                return every
+        return 1
+
+    def plan(self, every: int, shared: Callable[[Task], bool] | None) -> Schedule:
+        """A window as a sequence of operations."""
+        return planned(self.tasks, self.outputs, every, shared)
+
+    def reuse(self, schedule: Schedule) -> float:
+        """The share of a window's multiply-adds that a schedule saves."""
+        whole = self.plan(schedule.every, None).macs
+        return max(0.0, 1 - schedule.macs / whole) if whole else 0.0
+
+    def assembled(self, onto: nn.Module, schedule: Schedule) -> Any:
+        """The converted module, on the names and weights of a module."""
+        from ..convert import assemble  # here: it needs this file
+
+        made, streams = self._instruction(schedule)
+        self.walk.instructions = [made]
+        net = assemble(self.walk, onto, streams)
+        if self.walk.nested:
+            net.__dict__["_spec"] = self.walk.captured.program.call_spec.out_spec
+        return net
+
+    def _instruction(self, schedule: Schedule) -> tuple[Windows, list[Stream]]:
+        walk, every = self.walk, schedule.every
+        entries = [t for t in self.tasks if isinstance(t, Entry)]
+        wire = walk.wires.then(0, Window(self.length, every))
+        streams = [Stream(walk.slot(), in_rows(t), wire, t.dtype, True) for t in self.outputs]
+        made = Windows(
+            "windows", f"windows of {self.length} every {every}", "", self.length, every, schedule, self.plan(every, None),
+            tuple(t.wire.dims for t in entries), tuple(s.dims for s in streams), tuple(s for _, s in walk.entry_slots),
+            tuple(s.slot for s in streams), tuple(t.dtype for t in self.outputs), wire, rows=walk.rows,
+        )  # fmt: skip
+        return made, streams
+
+
+def windowed(captured: Captured, module: nn.Module) -> Windowed:
+    """Walk an exported window.
+
+    Raises:
+        NotStreamable: the module draws random numbers, changes its buffers, or gives something else than tensors.
+    """
+    walk = Walk(captured, module)
+    outputs = walk.follow()
+    if walk.refusals:
+        found = tuple(walk.refusals)
+        raise NotStreamable(format_refusals(type(module).__name__, found), found)
+    walk.windowed = True
+    return Windowed(walk, outputs)
+
+
+def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
+    """The tasks that outputs need, each behind its inputs; and the streams, whatever needs them."""
+    wanted = {id(t) for t in outputs}
+    found = []
+    for task in reversed(tasks):
+        if id(task) in wanted or isinstance(task, Entry):
+            wanted |= {id(t) for t in task.inputs}
+            found.append(task)
+    return found[::-1]
+
+
+def at_frame(walk: Walk, outputs: Sequence[Task], index: int) -> list[Task]:
+    """One frame of each output."""
+    found = []
+    for out in outputs:
+        if not out.wire.timed:
+            found.append(out)
+            continue
+        if not out.wire.alone:
+            raise NotStreamable(f"output={index}: '{out.path}' merges time with another dimension: return it with time in a dimension of its own")
+        dims = tuple(d for d in out.wire.dims if d != (TIME,))
+        made = Select(f"{out.path}.frame", f"frame {index}", "", (out,), Wire(dims), dtype=out.dtype, index=index % out.wire.n)
+        walk.tasks.append(made)
+        found.append(made)
+    return found
+
+
+def in_rows(task: Task) -> Dims:
+    """The layout of a score, windows in the rows."""
+    dims = tuple(tuple(task.wire.n if f == TIME else f for f in d) for d in task.wire.dims)
+    at = where(dims, BATCH)
+    if at is None:
+        raise NotStreamable(
+            f"'{task.path}' mixes the rows of the batch: every row is a stream of its own. Remedy: keep the batch as a dimension of its own"
+        )
+    i = dims[at].index(BATCH)
+    return tuple((*d[: i + 1], TIME, *d[i + 1 :]) if k == at else d for k, d in enumerate(dims))
+
+
+def always(task: Task) -> bool:
+    """Take over whatever windows have in common."""
+    return True
+
+
+def never(task: Task) -> bool:
+    """Keep the frames alone."""
+    return False

@@ -1,0 +1,156 @@
+"""Exact windows of a module: what becomes one, how it is checked, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+
+from ...errors import NotStreamable
+from ..capture import Captured, fresh, left_alone, quiet, whole_window
+from ..whole import Whole
+from .choice import Choice, fastest
+from .convert import Windowed, always, never, windowed
+from .report import WindowReport
+from .tasks import Task
+
+
+
+
+def lengths_of(module: nn.Module, captured: Captured) -> bool:
+    """Whether the module gives more of a longer clip, as far as it takes one."""
+    t = captured.steps
+    before = _shapes(module, captured, t)
+    for steps in (2 * t, t + 1, t + 2, t + 4, t + 8, t + 16, t + 32, t + 64, t - 1, t // 2):
+        if steps > 0 and (found := _shapes(module, captured, steps)) is not None:
+            return found != before
+    return False
+
+
+def _shapes(module: nn.Module, captured: Captured, steps: int) -> list[tuple[int, ...]] | None:
+    """The shapes of what a module gives for a clip of so many steps; ``None`` if it takes none."""
+    with left_alone(module), quiet(), torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True) as fake, Whole():
+                found = module(*(fake.from_tensor(x) for x in captured.of_length(steps)))
+        except Exception:  # it takes no such clip, or looks at values
+            return None
+    return [tuple(y.shape) for y in tree_leaves(found) if isinstance(y, Tensor)]
+
+
+def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -> Windowed:
+    """The module's window as tasks.
+
+    Raises:
+        NotStreamable: the module can't be exported, draws random numbers, or mixes rows.
+        IndexError: there is no such frame.
+    """
+    window = windowed(whole_window(module, clip, time_dim), module)
+    if output is None:
+        return window
+    frames = {t.wire.n for t in window.outputs if t.wire.timed}
+    if not frames:
+        raise NotStreamable(
+            f"{type(module).__name__}: output={output} asks for one frame of its output, which has none: it is for modules with an output "
+            "for each frame. Leave it out"
+        )
+    if any(not -n <= output < n for n in frames):
+        raise IndexError(f"output={output} of {min(frames)} frames of a window")
+    return window.at_frame(output)
+
+
+def converted(
+    module: nn.Module, window: Windowed, every: int | None, said: Callable[[str], None]
+) -> tuple[Any, Callable[[Task], bool]]:
+    """The converted module that scores windows, and what its windows take over from each other."""
+    captured = window.walk.captured
+    chosen = window.every() if every is None else every
+    net = window.assembled(module, window.plan(chosen, never))
+    check_rows(module, net, captured)
+    said("measuring how its windows are computed the fastest")
+    choice = fastest(window, net, chosen, module, captured) if window.walk.rows is None else Choice(never, True, 1.0, 0.0)
+    if not choice.recomputed:
+        net = window.assembled(module, window.plan(chosen, choice.shared))
+        said("comparing its scores with the module's")
+        if (off := difference(net, module, captured, chosen)) is not None:
+            window.walk.notes.append(
+                f"its windows take nothing over from each other, since the scores then differ from the module's by {off:.1e}: report it, it is "
+                "a gap of the library"
+            )
+            choice = Choice(never, True, 1.0, 0.0)
+            net = window.assembled(module, window.plan(chosen, never))
+    reuse = window.reuse(window.plan(chosen, always))
+    net.__dict__["windows"] = WindowReport(window.length, chosen, "exact", reuse, choice.recomputed, choice.ratio)
+    net.notes = (*net.notes, *notes_of(window, chosen, every, choice, reuse))
+    return net, choice.shared
+
+
+def notes_of(window: Windowed, chosen: int, every: int | None, choice: Choice, reuse: float) -> list[str]:
+    """What people should know of windows."""
+    length = window.length
+    rate = "each step" if chosen == 1 else f"every {chosen} steps" + (
+        "" if every else ", the stride of what windows have in common (every=1 gives one each step)"
+    )
+    found = [f"scores are the module's own of the last {length} frames: the first comes with step {length}, then one {rate}"]
+    if choice.recomputed:
+        why = "that is faster here" if reuse else "they have nothing in common"
+        found.append(f"each window is computed anew, since {why}")
+    else:
+        found.append(
+            f"a window takes over {reuse:.0%} of its multiply-adds from the one before, and is {choice.ratio:.1f} times as fast as the "
+            "module on its frames"
+        )
+    return found
+
+
+def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
+    """Refuse a module whose score of one row depends on the others."""
+    given = captured.of_length(captured.steps)
+    with torch.no_grad():
+        other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
+        for a, b in zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), strict=True):
+            if not torch.equal(a[:1].nan_to_num(), b[:1].nan_to_num()):
+                raise NotStreamable(
+                    f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its own. "
+                    "Remedy: keep the batch as a dimension of its own"
+                )
+
+
+def _spoiled(x: Tensor, batch: int | None) -> Tensor:
+    """The same with other values in the rows behind the first."""
+    if batch is None:
+        return x
+    x = x.clone()
+    rest = x.narrow(batch, 1, x.shape[batch] - 1)
+    rest.copy_(rest.flip(-1) if not x.is_floating_point() else rest * -2 - 1)
+    return x
+
+
+def difference(net: Any, module: nn.Module, captured: Captured, every: int) -> float | None:
+    """By how much scores differ from the module's own, relative to the largest, where that is more than rounding."""
+    length = captured.steps
+    clip = captured.of_length(length + 2 * every, 1)
+    worst = 0.0
+    with torch.no_grad():
+        got = net.steps(*clip, net.init_state(*_first(clip, net.time_dims)))[0]
+        for i in range(3):
+            window = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, net.time_dims, strict=True))
+            for y, out, k in zip(tree_leaves(module(*window)), tree_leaves(got), net.output_time_dims, strict=True):
+                worst = max(worst, _off(out.select(k, i), y))
+    limit = {torch.float64: 1e-10, torch.float32: 1e-4}.get(tree_leaves(got)[0].dtype, 5e-2)
+    return worst if worst > limit else None
+
+
+def _first(clip: tuple[Tensor, ...], times: Any) -> list[Tensor]:
+    return [x if t is None else x.select(t, 0) for x, t in zip(clip, times, strict=True)]
+
+
+def _off(a: Tensor, b: Tensor) -> float:
+    if not b.numel():
+        return 0.0
+    a, b = a.to(torch.float64).nan_to_num(0.0), b.to(torch.float64).nan_to_num(0.0)
+    return float((a - b).abs().max()) / max(1.0, float(b.abs().max()))

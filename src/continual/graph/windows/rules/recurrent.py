@@ -1,0 +1,22 @@
+"""Recurrent layers, which begin with the window: their outputs have positions, and windows share none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...call import Call
+from ..tasks import Task
+from ..walk import Unfollowed, Walk, rule
+from .pointwise import alike, timed
+
+
+@rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
+def recurrent(w: Walk, call: Call) -> Any:
+    """All positions one after another."""
+    x: Task = call["input"]
+    wire = alike(timed([x]))
+    if wire.dim != (1 if call["batch_first"] else 0) or not wire.alone:
+        raise Unfollowed("over something else than time")
+    width = w.result_shape(call, 0)[-1]
+    dims = (*wire.dims[:-1], (width,) if width != 1 else ())
+    return w.window(call, [dims] + [None] * (len(call.node.meta["val"]) - 1), wire)
