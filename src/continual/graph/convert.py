@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy as copying
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -63,22 +63,17 @@ def graph_twin(
     inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     switches = Switches(module)
     with Progress(f"converting {type(module).__name__}", progress) as doing:
-        refusal: NotStreamable | None = None
-        try:
-            builder, outputs = _followed(module, clip, time_dim, time_pooling, doing)
-        except NotStreamable as error:
-            if windows == "stream":
-                raise
-            refusal = error
-        if windows == "stream" or (refusal is None and output is None and not all(o.windows for o in outputs)):
+        found, refusal = _followed(module, clip, time_dim, time_pooling, doing)
+        if found is None and windows == "stream":
+            raise refusal  # type: ignore[misc]
+        if found is not None and (windows == "stream" or (output is None and not all(o.windows for o in found[1]))):
             if every is not None:
                 raise _no_windows(module, every)
-            net = _streamed(module, builder, outputs, check, doing)
-            again = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
-            times = builder.captured.time_dims
+            net = _streamed(module, *found, check, doing)
+            again: Callable[..., GraphModule] = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
+            times = found[0].captured.time_dims
         else:
-            options = Options(time_dim, every, output, time_pooling)
-            net, again, times = exact_windows(module, clip, options, refusal, doing)
+            net, again, times = exact_windows(module, clip, Options(time_dim, every, output, time_pooling), refusal, doing)
     net.__dict__["_dtypes"] = Dtypes(net, Origin(module, inputs, times, again, is_bound(net)))
     net.__dict__["_switches"] = switches.settle()
     return net
@@ -86,18 +81,17 @@ def graph_twin(
 
 def _followed(
     module: nn.Module, clip: Any, time_dim: Any, time_pooling: str | None, doing: Any
-) -> tuple[Builder, list[Stream]]:
-    """The module's graph as that of a stream.
-
-    Raises:
-        NotStreamable: what can't be streamed.
-    """
-    short = shortened(module, clip, time_dim)
-    if short is not None:  # what is refused of a short clip is refused of a long one
-        doing("exporting it on a short clip, since it loops over frames")
-        walked(module, short, time_dim, time_pooling)
-    doing("exporting it")
-    return walked(module, clip, time_dim, time_pooling)
+) -> tuple[tuple[Builder, list[Stream]] | None, NotStreamable | None]:
+    """The module's graph as that of a stream, or why it is none."""
+    try:
+        short = shortened(module, clip, time_dim)
+        if short is not None:  # what is refused of a short clip is refused of a long one
+            doing("exporting it on a short clip, since it loops over frames")
+            walked(module, short, time_dim, time_pooling)
+        doing("exporting it")
+        return walked(module, clip, time_dim, time_pooling), None
+    except NotStreamable as error:
+        return None, error
 
 
 def _streamed(module: nn.Module, builder: Builder, outputs: list[Stream], check: bool, doing: Any) -> GraphModule:

@@ -321,7 +321,12 @@ def is_bound(net: GraphModule) -> bool:
     inside = any(
         name not in i.weights for i in net._layers for name, _ in (*i.module.named_buffers(), *i.module.named_parameters())
     )
-    return net.windows is not None or bool(net._bank.tensors) or inside or any(_dtype_in((*op.args, *op.kwargs.values())) for op in ops)
+    return (
+        net.windows is not None
+        or bool(net._bank.tensors)
+        or inside
+        or any(_dtype_in((*op.args, *op.kwargs.values())) for op in ops)
+    )
 
 
 def _dtype_in(value: Any) -> bool:

@@ -89,7 +89,9 @@ def _of_schedule(net: Any, schedule: Schedule) -> float:
     given = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net._ports.inputs if i.time is None]
     streams = [i for i in net._ports.inputs if i.time is not None]
     new = min(schedule.every, made.length)
-    frames = [torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=device) for d, i in zip(made.streams, streams, strict=True)]
+    frames = [
+        torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=device) for d, i in zip(made.streams, streams, strict=True)
+    ]
     kept = [
         h.shelf.take(torch.zeros(h.shelf.shape(rows, h.size), dtype=h.dtype, device=device), rows) for h in schedule.histories
     ]

@@ -129,7 +129,9 @@ def at_frame(walk: Walk, outputs: Sequence[Task], index: int) -> list[Task]:
             found.append(out)
             continue
         if not out.wire.alone:
-            raise NotStreamable(f"output={index}: '{out.path}' merges time with another dimension: return it with time in a dimension of its own")
+            raise NotStreamable(
+                f"output={index}: '{out.path}' merges time with another dimension: return it with time in a dimension of its own"
+            )
         dims = tuple(d for d in out.wire.dims if d != (TIME,))
         made = Select(f"{out.path}.frame", f"frame {index}", "", (out,), Wire(dims), dtype=out.dtype, index=index % out.wire.n)
         walk.tasks.append(made)

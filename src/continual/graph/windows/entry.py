@@ -69,8 +69,8 @@ def exact_windows(
         raise with_remedy(refusal, module, clip, options)
     if options.time_pooling is not None:
         raise ValueError(
-            f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are the "
-            "module itself. Leave it out; or windows='stream', with which it means what it says"
+            f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are "
+            "the module itself. Leave it out; or windows='stream', with which it means what it says"
         )
     window.walk.notes += notes_of_registered(module)
     with plainly(module, "put together"):
@@ -97,7 +97,7 @@ def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: O
     except (NotStreamable, IndexError):
         return refusal
     text = (
-        f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1), the last frame of "
-        f"each window of {window.length} steps (output=k: frame k){saved}"
+        f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1), the last "
+        f"frame of each window of {window.length} steps (output=k: frame k){saved}"
     )
     return NotStreamable(text, refusal.refusals, refusal.rows)

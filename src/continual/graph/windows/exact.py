@@ -19,8 +19,6 @@ from .report import WindowReport
 from .tasks import Task
 
 
-
-
 def lengths_of(module: nn.Module, captured: Captured) -> bool:
     """Whether the module gives more of a longer clip, as far as it takes one."""
     t = captured.steps
@@ -78,8 +76,8 @@ def converted(
         said("comparing its scores with the module's")
         if (off := difference(net, module, captured, chosen)) is not None:
             window.walk.notes.append(
-                f"its windows take nothing over from each other, since the scores then differ from the module's by {off:.1e}: report it, it is "
-                "a gap of the library"
+                f"its windows take nothing over from each other, since the scores then differ from the module's by {off:.1e}: report it, "
+                "it is a gap of the library"
             )
             choice = Choice(never, True, 1.0, 0.0)
             net = window.assembled(module, window.plan(chosen, never))
@@ -92,8 +90,11 @@ def converted(
 def notes_of(window: Windowed, chosen: int, every: int | None, choice: Choice, reuse: float) -> list[str]:
     """What people should know of windows."""
     length = window.length
-    rate = "each step" if chosen == 1 else f"every {chosen} steps" + (
-        "" if every else ", the stride of what windows have in common (every=1 gives one each step)"
+    rate = (
+        "each step"
+        if chosen == 1
+        else f"every {chosen} steps"
+        + ("" if every else ", the stride of what windows have in common (every=1 gives one each step)")
     )
     found = [f"scores are the module's own of the last {length} frames: the first comes with step {length}, then one {rate}"]
     if choice.recomputed:
@@ -115,8 +116,8 @@ def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
         for a, b in zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), strict=True):
             if not torch.equal(a[:1].nan_to_num(), b[:1].nan_to_num()):
                 raise NotStreamable(
-                    f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its own. "
-                    "Remedy: keep the batch as a dimension of its own"
+                    f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its "
+                    "own. Remedy: keep the batch as a dimension of its own"
                 )
 
 

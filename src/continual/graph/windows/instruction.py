@@ -97,12 +97,14 @@ class Windows(Instruction):
                 index = torch.arange(first, first + rows).clamp(max=batch - 1)
                 m.batch = rows
                 own = [x.index_select(_rows(d), index.to(x.device)) for x, d in zip(frames, self.streams, strict=True)]
-                old = [x.index_select(_rows(h.wire.dims), index.to(x.device)) for x, h in zip(kept, schedule.histories, strict=True)]
+                old = [
+                    x.index_select(_rows(h.wire.dims), index.to(x.device)) for x, h in zip(kept, schedule.histories, strict=True)
+                ]
                 found.append(schedule.run(m, own, old, warm))
         finally:
             m.batch = batch
-        scores = [torch.cat(parts, _rows(d)).narrow(_rows(d), 0, batch) for parts, d in zip(zip(*(f[0] for f in found), strict=True), self.leaving, strict=False)]
-        added = [torch.cat(parts, _rows(h.wire.dims)).narrow(_rows(h.wire.dims), 0, batch) for parts, h in zip(zip(*(f[1] for f in found), strict=True), schedule.histories, strict=False)]
+        scores = _joined([f[0] for f in found], self.leaving, batch)
+        added = _joined([f[1] for f in found], [h.wire.dims for h in schedule.histories], batch)
         return scores, added
 
     # ---- streams --------------------------------------------------------------------------------------------------------
@@ -125,7 +127,9 @@ class Windows(Instruction):
         for i, (slot, dims) in enumerate(zip(self.inputs, self.streams, strict=True)):
             x = m.env[slot]
             if x.shape != (wanted := shape_of(dims, m.batch, 1)):
-                raise ShapeMismatch(f"steps of the shape {tuple(x.shape)} where time is 1, the module's window was captured with {wanted}")
+                raise ShapeMismatch(
+                    f"steps of the shape {tuple(x.shape)}, time being 1: the module's window was captured with {tuple(wanted)}"
+                )
             if self.every > 1:
                 tensors[f"frames{i or ''}"] = x.new_zeros(Shelf(dims).shape(m.batch, self.every))
         for i, h in enumerate(self.schedule.histories):
@@ -134,7 +138,8 @@ class Windows(Instruction):
         m.frames[self.wire] = 1
         for slot, dims, dtype in zip(self.outs, self.leaving, self.dtypes, strict=True):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
-        out = [Frame.of(View(d).enter(m.env[s], m.batch, 1).select(2, 0)) for s, d in zip(self.outs, self.leaving, strict=True)]
+        scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
+        out = [Frame.of(y.select(2, 0)) for y in scores]
         kind = f"Windows of {self.length} every {self.every}"
         return [Node(opening, kind, out[0] if len(out) == 1 else out, tensors)]
 
@@ -256,6 +261,12 @@ def _time(dims: Dims) -> int:
 def _rows(dims: Dims) -> int:
     found = where(dims, BATCH)
     return 0 if found is None else found
+
+
+def _joined(found: Sequence[Sequence[Tensor]], layouts: Sequence[Dims], batch: int) -> list[Tensor]:
+    """Values of some rows after the other as those of all."""
+    parts = zip(*found, strict=True)
+    return [torch.cat(p, _rows(d)).narrow(_rows(d), 0, batch) for p, d in zip(parts, layouts, strict=True)]
 
 
 def _narrow(x: Tensor, dims: Dims, first: int, count: int) -> Tensor:

@@ -189,9 +189,7 @@ class Sliding(Local):
         others = [_all(t.wire) for t in self.inputs[1:]]
         if self._entire(ranges):
             return [_all(self.inputs[0].wire), *others]
-        blocks = [
-            Block(self.step * lo - self.start, self.step * (hi - 1) - self.start + self.extent, 0) for lo, hi in ranges
-        ]
+        blocks = [Block(self.step * lo - self.start, self.step * (hi - 1) - self.start + self.extent, 0) for lo, hi in ranges]
         fill = [-(b.hi - b.lo) % self.step for b in blocks[:-1]] + [0]
         return [tuple(b._replace(more=f) for b, f in zip(blocks, fill, strict=True)), *others]
 

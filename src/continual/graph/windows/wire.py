@@ -170,6 +170,16 @@ class Shelf:
         return x.reshape([*whole[: axis.at], *own, *whole[axis.at + 1 :]])
 
 
+def resized(dims: Dims, sizes: dict[int, int]) -> Dims:
+    """A layout with other sizes of some dimensions, in which there are neither rows nor positions."""
+    return tuple(sized(sizes[i]) if i in sizes else d for i, d in enumerate(dims))
+
+
+def sized(size: int) -> Dim:
+    """A dimension of so many numbers."""
+    return (size,) if size != 1 else ()
+
+
 def merged(ranges: list[tuple[int, int]]) -> Ranges:
     """Ranges of positions in order, those that touch as one."""
     found: list[tuple[int, int]] = []

@@ -7,8 +7,10 @@ from typing import Any
 from ...call import Call
 from ...program import Ref
 from ...values import Const
+from ..sizes import Unfollowed
 from ..tasks import Sliding, Task, sliding_wire
-from ..walk import Unfollowed, Walk, rule
+from ..walk import Walk, rule
+from ..wire import resized, sized
 from ..work import weight_of
 from .pointwise import alike, timed
 
@@ -21,10 +23,12 @@ def spread(value: Any, count: int) -> list[int]:
 
 def with_sizes(dims: Any, first: int, sizes: tuple[int, ...], keep: int) -> Any:
     """A layout with other sizes from a dimension on, but for that of time."""
-    return tuple(d if i < first or i == keep else (sizes[i],) if sizes[i] != 1 else () for i, d in enumerate(dims))
+    return tuple(d if i < first or i == keep else sized(sizes[i]) for i, d in enumerate(dims))
 
 
-def sliding(w: Walk, call: Call, dims: Any, *, target: str, args: list[Any], extent: int, step: int, start: int, fill: float = 0.0) -> Task:  # fmt: skip
+def sliding(
+    w: Walk, call: Call, dims: Any, *, target: str, args: list[Any], extent: int, step: int, start: int, fill: float = 0.0
+) -> Task:  # fmt: skip
     """A window over time: ``target`` with ``args`` has no padding of time; the operation itself has."""
     x: Task = next(iter(call.args.values()))
     wire = x.wire
@@ -36,7 +40,7 @@ def sliding(w: Walk, call: Call, dims: Any, *, target: str, args: list[Any], ext
     full, others, _ = w.operation(call, call.name, own, given, inputs)
     full.args = tuple(_moved(a, others[0], slots[0]) for a in full.args)
     more = {"op": op, "full": full, "slots": slots, "entire": (False,), "macs": w.macs(call), "weight": weight_of(call)}
-    return w.add(call, Sliding, inputs, made, extent=extent, step=step, start=start, fill=fill, **more)  # type: ignore[no-any-return]
+    return w.add(call, Sliding, inputs, made, extent=extent, step=step, start=start, fill=fill, **more)
 
 
 def _moved(arg: Any, old: int, new: int) -> Any:
@@ -60,7 +64,7 @@ def conv(w: Walk, call: Call) -> Any:
     if wire.dim < first:
         if first < 2 or wire.dim == first - 1:
             raise Unfollowed("time is the channels")
-        return w.local(call, dims, wire)
+        return w.positionwise(call, dims, wire)
     strides, dilations = spread(call["stride"], space), spread(call["dilation"], space)
     j = wire.dim - first
     extent = (weight.shape[2 + j] - 1) * dilations[j] + 1
@@ -75,7 +79,7 @@ def conv(w: Walk, call: Call) -> Any:
         start = pads[j]
     if not wire.alone:
         if extent == strides[j] == 1 and not start:
-            return w.local(call, dims, wire)
+            return w.positionwise(call, dims, wire)
         raise Unfollowed("over merged time")
     pads[j] = 0
     args = [x, call["weight"], call.get("bias"), strides, pads, dilations, call["groups"]]
@@ -91,10 +95,10 @@ def unfold(w: Walk, call: Call) -> Any:
     if dim != wire.dim:
         if any(isinstance(f, str) for f in wire.dims[dim]):
             raise Unfollowed("over rows")
-        dims = tuple(((sizes[i],) if sizes[i] != 1 else ()) if i == dim else d for i, d in enumerate(wire.dims))
-        return w.local(call, (*dims, (sizes[-1],) if sizes[-1] != 1 else ()), wire)
+        dims = resized(wire.dims, {dim: sizes[dim]})
+        return w.positionwise(call, (*dims, sized(sizes[-1])), wire)
     if not wire.alone:
         raise Unfollowed("over merged time")
-    dims = (*wire.dims, (call["size"],) if call["size"] != 1 else ())
+    dims = (*wire.dims, sized(call["size"]))
     args = [x, dim, call["size"], call["step"]]
     return sliding(w, call, dims, target=call.name, args=args, extent=call["size"], step=call["step"], start=0)

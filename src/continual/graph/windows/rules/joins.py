@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...call import Call
+from ..sizes import Unfollowed
 from ..tasks import Concat, Local, Padded, Task
-from ..walk import Unfollowed, Walk, rule
-from ..wire import Wire
+from ..walk import Walk, rule
+from ..wire import Wire, resized
 from .pointwise import alike, positioned, timed
 from .slices import bounds, sliced
 
@@ -28,7 +29,7 @@ def in_a_row(w: Walk, call: Call, parts: Sequence[Any], dim: int) -> Task:
     if len(tasks) < len(parts):
         raise Unfollowed("a constant that has no rows")
     margins = (starts[at] + wire.a, n - starts[at] - sizes[at] + wire.b)
-    return w.add(call, Concat, tasks, Wire(wire.dims, n, wire.stride, *margins), parts=tuple(starts), sizes=tuple(sizes))  # type: ignore[no-any-return]
+    return w.add(call, Concat, tasks, Wire(wire.dims, n, wire.stride, *margins), parts=tuple(starts), sizes=tuple(sizes))
 
 
 @rule("aten.cat.default")
@@ -53,8 +54,8 @@ def cat(w: Walk, call: Call) -> Any:
     if any(isinstance(f, str) for f in wire.dims[dim]):
         raise Unfollowed("rows one after another")
     size = w.result_shape(call)[dim]
-    dims = tuple(((size,) if size != 1 else ()) if i == dim else d for i, d in enumerate(wire.dims))
-    return w.local(call, dims, wire, args=[given, dim], kwargs={})
+    dims = resized(wire.dims, {dim: size})
+    return w.positionwise(call, dims, wire, args=[given, dim], kwargs={})
 
 
 @rule("aten.stack.default")
@@ -67,11 +68,11 @@ def stack(w: Walk, call: Call) -> Any:
         raise Unfollowed("beside a value of the window")
     dim = call["dim"] % (len(wire.dims) + 1)
     size = (len(given),) if len(given) > 1 else ()
-    return w.local(call, (*wire.dims[:dim], size, *wire.dims[dim:]), wire)
+    return w.positionwise(call, (*wire.dims[:dim], size, *wire.dims[dim:]), wire)
 
 
-@rule("aten.constant_pad_nd.default", "aten.pad.default", "aten.reflection_pad1d.default", "aten.replication_pad1d.default",
-      "aten.reflection_pad2d.default", "aten.replication_pad2d.default", "aten.replication_pad3d.default", "aten.reflection_pad3d.default")  # fmt: skip
+@rule("aten.constant_pad_nd.default", "aten.pad.default",
+      *(f"aten.{kind}_pad{n}d.default" for kind in ("reflection", "replication") for n in (1, 2, 3)))  # fmt: skip
 def pad(w: Walk, call: Call) -> Any:
     """More at the edges."""
     x: Task = call["self"]
@@ -84,7 +85,7 @@ def pad(w: Walk, call: Call) -> Any:
     left, right = per.get(wire.dim, (0, 0))
     sizes = w.result_shape(call)
     if (left, right) == (0, 0):
-        return w.local(call, tuple(((sizes[i],) if sizes[i] != 1 else ()) if per.get(i, (0, 0)) != (0, 0) else d for i, d in enumerate(wire.dims)), wire)  # fmt: skip
+        return w.positionwise(call, resized(wire.dims, {d: sizes[d] for d, p in per.items() if p != (0, 0)}), wire)
     if not wire.alone:
         raise Unfollowed("pads merged time")
     constant = call.op == "constant_pad_nd" or (call.op == "pad" and call.get("mode", "constant") == "constant")
@@ -123,7 +124,7 @@ def roll(w: Walk, call: Call) -> Any:
     if not dims or any(isinstance(f, str) for d in dims for f in wire.dims[d] if d != wire.dim):
         raise Unfollowed("all elements")
     if wire.dim not in dims:
-        return w.local(call, wire.dims, wire)
+        return w.positionwise(call, wire.dims, wire)
     shift = call["shifts"][dims.index(wire.dim)] % wire.n
     if len(dims) > 1 or not wire.alone or not shift:
         raise Unfollowed("several dimensions")
@@ -163,7 +164,7 @@ def slice_scatter(w: Walk, call: Call) -> Any:
     alike(moving)
     if any(a != b for d, (a, b) in enumerate(zip(x.wire.dims, y.wire.dims, strict=True)) if d != dim):
         raise Unfollowed("time lies differently")
-    return w.local(call, x.wire.dims, x.wire)
+    return w.positionwise(call, x.wire.dims, x.wire)
 
 
 @rule("aten.select_scatter.default")
@@ -177,7 +178,7 @@ def select_scatter(w: Walk, call: Call) -> Any:
         if y is None or any(a != b for a, b in zip(y.wire.dims, [d for i, d in enumerate(wire.dims) if i != dim], strict=True)):
             raise Unfollowed("beside a value of the window")
         alike([x, y])
-        return w.local(call, wire.dims, wire)
+        return w.positionwise(call, wire.dims, wire)
     if not isinstance(y, Task) or y.wire.timed or not wire.alone:
         raise Unfollowed("merged time")
     at = call["index"] % wire.n

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...call import Call
+from ..sizes import Unfollowed
 from ..tasks import Task
-from ..walk import Unfollowed, Walk, rule
+from ..walk import Walk, rule
 from .pointwise import alike, timed
 
 
@@ -18,7 +19,7 @@ def layer_norm(w: Walk, call: Call) -> Any:
     first = len(wire.dims) - len(call["normalized_shape"])
     if call.op == "native_layer_norm":
         raise Unfollowed("with its statistics")
-    return w.local(call, wire.dims, wire) if wire.dim < first else w.window(call, wire.dims, wire)
+    return w.positionwise(call, wire.dims, wire) if wire.dim < first else w.window(call, wire.dims, wire)
 
 
 @rule("aten.group_norm.default", "aten.instance_norm.default")
@@ -26,7 +27,7 @@ def group_norm(w: Walk, call: Call) -> Any:
     """Over groups of channels and all that is behind them."""
     x: Task = call["input"]
     wire = alike(timed([x]))
-    return w.local(call, wire.dims, wire) if wire.dim == 0 else w.window(call, wire.dims, wire)
+    return w.positionwise(call, wire.dims, wire) if wire.dim == 0 else w.window(call, wire.dims, wire)
 
 
 @rule("aten._native_batch_norm_legit_no_training.default", "aten.batch_norm.default", "aten._native_batch_norm_legit.no_stats")
@@ -38,9 +39,9 @@ def batch_norm(w: Walk, call: Call) -> Any:
     if wire.dim == 1 or "no_stats" in call.name or (call.op == "batch_norm" and call["training"]):
         raise Unfollowed("over the window")
     if not several:
-        return w.local(call, wire.dims, wire)
+        return w.positionwise(call, wire.dims, wire)
     given = [call[n] for n in ("weight", "bias", "running_mean", "running_var")]
     args = [x, *given, False, call["momentum"], call["eps"], False]
     if any(user.args[1] for user in call.node.users):
         raise Unfollowed("with its statistics")
-    return [w.local(call, wire.dims, wire, target="aten.batch_norm.default", args=args, kwargs={})]
+    return [w.positionwise(call, wire.dims, wire, target="aten.batch_norm.default", args=args, kwargs={})]

@@ -9,8 +9,9 @@ from typing import Any
 from ...call import Call, leaves
 from ...layout import TIME, Dim, Dims
 from ...values import Const
+from ..sizes import Unfollowed, tasks_in
 from ..tasks import Task
-from ..walk import Unfollowed, Walk, rule, tasks_in
+from ..walk import Walk, rule
 from ..wire import Wire
 
 HANDED_ON = ("aten.alias.default", "aten.detach.default", "aten.lift_fresh_copy.default", "aten.dropout.default",
@@ -83,7 +84,7 @@ def pointwise(w: Walk, call: Call) -> Any:
     values = list(call.args.values())
     rank = len(w.result_shape(call))
     dims, tables = joined(w, values, rank)
-    return w.local(call, dims, alike(timed(values)), tables=tables)
+    return w.positionwise(call, dims, alike(timed(values)), tables=tables)
 
 
 def positioned(w: Walk, call: Call) -> Call:
@@ -99,7 +100,7 @@ def positioned(w: Walk, call: Call) -> Call:
         if isinstance(value, Task) and value.uniform is not None and not value.wire.timed and w.shape(value):
             back = like.wire.dim - len(like.wire.dims)
             sizes = w.shape(value)
-            return w.beside(call, value, like) if -back <= len(sizes) and sizes[back] != 1 else value
+            return w.filled_beside(call, value, like) if -back <= len(sizes) and sizes[back] != 1 else value
         return value
 
     return replace(call, args={n: at_positions(v) for n, v in call.args.items()})
@@ -131,7 +132,7 @@ def along(w: Walk, call: Call) -> Any:
         if call.op in ("glu", "topk"):
             raise Unfollowed("other positions")
         return w.window(call, [wire.dims] * len(val) if many else wire.dims, wire)
-    return w.local(call, [own] * len(val) if many else own, wire)
+    return w.positionwise(call, [own] * len(val) if many else own, wire)
 
 
 @rule("aten.embedding.default")
@@ -141,4 +142,4 @@ def embedding(w: Walk, call: Call) -> Any:
     if not isinstance(call["weight"], Const) or not isinstance(x, Task):
         raise Unfollowed("a table that is computed")
     wire = alike(timed([x]))
-    return w.local(call, (*wire.dims, (call["weight"].value.shape[1],)), wire)
+    return w.positionwise(call, (*wire.dims, (call["weight"].value.shape[1],)), wire)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from ...call import Call
 from ...program import Shape, resolve
+from ..sizes import Unfollowed
 from ..tasks import Sliding, Table, Task
-from ..walk import Unfollowed, Walk, rule
-from ..wire import Axis
+from ..walk import Walk, rule
+from ..wire import Axis, sized
 from .convolution import sliding, spread, with_sizes
 from .pointwise import alike, timed
 
@@ -32,7 +33,7 @@ def max_pool(w: Walk, call: Call) -> Any:
     first = len(wire.dims) - space
     dims = with_sizes(wire.dims, first, w.result_shape(call), wire.dim)
     if wire.dim < first:
-        return w.local(call, dims, wire)
+        return w.positionwise(call, dims, wire)
     if not wire.alone:
         raise Unfollowed("over merged time")
     j, dilations = wire.dim - first, spread(call["dilation"], space)
@@ -51,7 +52,7 @@ def avg_pool(w: Walk, call: Call) -> Any:
     first = len(wire.dims) - space
     dims = with_sizes(wire.dims, first, sizes, wire.dim)
     if wire.dim < first:
-        return w.local(call, dims, wire)
+        return w.positionwise(call, dims, wire)
     if not wire.alone:
         raise Unfollowed("over merged time")
     j = wire.dim - first
@@ -96,12 +97,12 @@ def adaptive(w: Walk, call: Call) -> Any:
     first = len(wire.dims) - space
     dims = with_sizes(wire.dims, first, sizes, wire.dim)
     if wire.dim < first:
-        return w.local(call, dims, wire)
+        return w.positionwise(call, dims, wire)
     if sizes[wire.dim] != wire.n or not wire.alone:
         return _evenly(w, call, x, space)
-    others = tuple((s,) if s != 1 else () for s in sizes[first:])
+    others = tuple(sized(s) for s in sizes[first:])
     target = Shape(tuple(wire.dims[wire.dim] if i == wire.dim - first else o for i, o in enumerate(others)))
-    return w.local(call, dims, wire, args=[x, target], kwargs={})
+    return w.positionwise(call, dims, wire, args=[x, target], kwargs={})
 
 
 def _evenly(w: Walk, call: Call, x: Task, space: int) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 from ...call import Call
 from ...layout import BATCH, TIME, Dim, Dims
 from ...values import Const
+from ..sizes import Unfollowed
 from ..tasks import Task
-from ..walk import Unfollowed, Walk, rule
-from ..wire import Wire
+from ..walk import Walk, rule
+from ..wire import Wire, sized
 from .pointwise import alike, timed
 
 
@@ -28,7 +29,7 @@ def linear(w: Walk, call: Call) -> Any:
     if wire.dim == len(wire.dims) - 1 or any(isinstance(f, str) for f in wire.dims[-1]):
         raise Unfollowed("over time")
     size = call["weight"].value.shape[0]
-    return w.local(call, (*wire.dims[:-1], (size,) if size != 1 else ()), wire)
+    return w.positionwise(call, (*wire.dims[:-1], sized(size)), wire)
 
 
 @rule("aten.addmm.default")
@@ -40,7 +41,7 @@ def addmm(w: Walk, call: Call) -> Any:
     if x.wire.dim != 0 or call["self"].value.ndim > 1:
         raise Unfollowed("over time")
     size = call["mat2"].value.shape[1]
-    return w.local(call, (x.wire.dims[0], (size,) if size != 1 else ()), x.wire)
+    return w.positionwise(call, (x.wire.dims[0], sized(size)), x.wire)
 
 
 @rule("aten.matmul.default", "aten.mm.default", "aten.bmm.default")
@@ -59,23 +60,27 @@ def matmul(w: Walk, call: Call) -> Any:
         alike(timed([a, b]))
         if tb is not None and ta - ranks[0] != tb - ranks[1]:
             raise Unfollowed("time lies differently")
-        return w.local(call, (*batch, da[-2], db[-1]), wire, tables=_tables(w, b, ta - ranks[0]))
+        return w.positionwise(call, (*batch, da[-2], db[-1]), wire, tables=_tables(w, b, ta - ranks[0]))
     if ta is None and tb is not None and tb - ranks[1] < -2:
-        return w.local(call, (*batch, da[-2], db[-1]), wire, tables=_tables(w, a, tb - ranks[1]))
+        return w.positionwise(call, (*batch, da[-2], db[-1]), wire, tables=_tables(w, a, tb - ranks[1]))
     if ta is None and tb is not None and tb == ranks[1] - 1:  # columns of the second
-        return w.local(call, (*batch, da[-2], db[-1]), b.wire)
+        return w.positionwise(call, (*batch, da[-2], db[-1]), b.wire)
     if own is not None and ta == ranks[0] - 2:  # rows of the first, and of the second all
-        dims = (*(still(d, b.wire.n) if tb is not None else d for d in batch), da[-2], still(db[-1], b.wire.n if tb is not None else 1))
+        dims = (
+            *(still(d, b.wire.n) if tb is not None else d for d in batch),
+            da[-2],
+            still(db[-1], b.wire.n if tb is not None else 1),
+        )
         if tb is not None and tb - ranks[1] < -2:
             raise Unfollowed("time lies differently")
-        return w.local(call, dims, own, entire=[b] if isinstance(b, Task) else [])
+        return w.positionwise(call, dims, own, entire=[b] if isinstance(b, Task) else [])
     raise Unfollowed("over time")
 
 
 def _of(w: Walk, value: Any) -> Dims:
     if isinstance(value, Task):
         return value.wire.dims
-    return tuple((s,) if s != 1 else () for s in w.shape(value))
+    return tuple(sized(s) for s in w.shape(value))
 
 
 def _time(value: Any) -> int | None:
@@ -110,7 +115,7 @@ def attention(w: Walk, call: Call) -> Any:
         raise Unfollowed("constants")
     wire, rank = alike(timed([q])), len(w.result_shape(call))
     size = w.result_shape(call)[-1]
-    dims = (*wire.dims[:-1], (size,) if size != 1 else ())
+    dims = (*wire.dims[:-1], sized(size))
     if wire.dim < rank - 2:
         if any(not t.wire.timed or t.wire.dim != wire.dim for t in (k, v)):
             raise Unfollowed("time lies differently")
@@ -120,10 +125,17 @@ def attention(w: Walk, call: Call) -> Any:
             tables = _tables(w, mask, wire.dim - rank)
         elif mask is not None:
             raise Unfollowed("a mask that is computed")
-        return w.local(call, dims, wire, tables=tables)
-    if k is q or v is q or wire.dim != rank - 2 or mask is not None or call.get("is_causal") or any(t.wire.timed and t.wire.dim < rank - 2 for t in (k, v)):
+        return w.positionwise(call, dims, wire, tables=tables)
+    if (
+        k is q
+        or v is q
+        or wire.dim != rank - 2
+        or mask is not None
+        or call.get("is_causal")
+        or any(t.wire.timed and t.wire.dim < rank - 2 for t in (k, v))
+    ):
         return w.window(call, dims, wire)
-    return w.local(call, dims, wire, entire=[k, v])
+    return w.positionwise(call, dims, wire, entire=[k, v])
 
 
 @rule("aten.einsum.default")
@@ -143,9 +155,11 @@ def einsum(w: Walk, call: Call) -> Any:
     tables = [(t, name.index(time)) for name, t in zip(letters, tensors, strict=True) if isinstance(t, Const) and time in name]
     dims = {c: d for name, t in moving for c, d in zip(name, t.wire.dims, strict=True)}
     rows = {c for c, d in dims.items() if BATCH in d}
-    if any(c not in out for c in rows) or any(len({d[n.index(c)] for n, d in ((n, t.wire.dims) for n, t in moving) if c in n}) > 1 for c in rows):
+    if any(c not in out for c in rows) or any(
+        len({d[n.index(c)] for n, d in ((n, t.wire.dims) for n, t in moving) if c in n}) > 1 for c in rows
+    ):
         raise Unfollowed("over rows")
     for name, t in zip(letters, tensors, strict=True):
         if isinstance(t, Const):
-            dims |= {c: (s,) if s != 1 else () for c, s in zip(name, w.shape(t), strict=True) if c not in dims}
-    return w.local(call, tuple(dims[c] for c in out), wire, tables=tables)
+            dims |= {c: sized(s) for c, s in zip(name, w.shape(t), strict=True) if c not in dims}
+    return w.positionwise(call, tuple(dims[c] for c in out), wire, tables=tables)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ...call import Call
+from ..sizes import Unfollowed
 from ..tasks import Task
-from ..walk import Unfollowed, Walk, rule
+from ..walk import Walk, rule
+from ..wire import sized
 from .pointwise import alike, timed
 
 
@@ -18,5 +20,5 @@ def recurrent(w: Walk, call: Call) -> Any:
     if wire.dim != (1 if call["batch_first"] else 0) or not wire.alone:
         raise Unfollowed("over something else than time")
     width = w.result_shape(call, 0)[-1]
-    dims = (*wire.dims[:-1], (width,) if width != 1 else ())
+    dims = (*wire.dims[:-1], sized(width))
     return w.window(call, [dims] + [None] * (len(call.node.meta["val"]) - 1), wire)

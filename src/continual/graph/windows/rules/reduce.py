@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...call import Call
+from ..sizes import Unfollowed
 from ..tasks import Task
-from ..walk import Unfollowed, Walk, rule
+from ..walk import Walk, rule
 from .pointwise import alike, timed
 
 REDUCTIONS = (
@@ -28,4 +29,4 @@ def reduction(w: Walk, call: Call) -> Any:
         raise Unfollowed("over the window")
     out = tuple(() if i in dims else d for i, d in enumerate(wire.dims) if keep or i not in dims)
     val = call.node.meta["val"]
-    return w.local(call, [out] * len(val) if isinstance(val, (list, tuple)) else out, wire)
+    return w.positionwise(call, [out] * len(val) if isinstance(val, (list, tuple)) else out, wire)

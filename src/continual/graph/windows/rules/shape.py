@@ -8,8 +8,9 @@ from typing import Any
 from ...call import Call
 from ...layout import TIME, Dims, regrouped
 from ...program import Shape
+from ..sizes import ROWS, Unfollowed
 from ..tasks import Task
-from ..walk import ROWS, Unfollowed, Walk, rule
+from ..walk import Walk, rule
 from ..wire import Wire
 from .pointwise import alike, timed
 
@@ -23,7 +24,7 @@ def reshape(w: Walk, call: Call) -> Any:
     dims, group = regrouped(wire.dims, sizes, ROWS, wire.n), 1
     if dims is None or sum(TIME in d for d in dims) != 1:
         dims, group = _in_groups(wire, sizes)
-    return w.local(call, dims, wire, target="aten.reshape.default", args=[x, Shape(dims)], kwargs={}, group=group)
+    return w.positionwise(call, dims, wire, target="aten.reshape.default", args=[x, Shape(dims)], kwargs={}, group=group)
 
 
 def _in_groups(wire: Wire, sizes: tuple[int, ...]) -> tuple[Dims, int]:
@@ -47,14 +48,21 @@ def _size(dim: Any, n: int) -> int:
     return math.prod(n if f == TIME else ROWS if isinstance(f, str) else f for f in dim)
 
 
-@rule("aten.permute.default", "aten.transpose.int", "aten.t.default", "aten.movedim.int", "aten.numpy_T.default", "aten.swapaxes.default")
+@rule(
+    "aten.permute.default",
+    "aten.transpose.int",
+    "aten.t.default",
+    "aten.movedim.int",
+    "aten.numpy_T.default",
+    "aten.swapaxes.default",
+)
 def permute(w: Walk, call: Call) -> Any:
     """Dimensions in another order."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     order = order_of(call, len(wire.dims))
     dims = tuple(wire.dims[i] for i in order)
-    return w.local(call, dims, wire, target="aten.permute.default", args=[x, order], kwargs={})
+    return w.positionwise(call, dims, wire, target="aten.permute.default", args=[x, order], kwargs={})
 
 
 def order_of(call: Call, rank: int) -> list[int]:
@@ -82,8 +90,8 @@ def expand(w: Walk, call: Call) -> Any:
     before = len(sizes) - len(wire.dims)
     dims = tuple(_expanded(wire.dims[i - before] if i >= before else (), s, wire.n) for i, s in enumerate(sizes))
     if call.op == "repeat":
-        return w.local(call, dims, wire)
-    return w.local(call, dims, wire, args=[x, Shape(dims)], kwargs={})
+        return w.positionwise(call, dims, wire)
+    return w.positionwise(call, dims, wire, args=[x, Shape(dims)], kwargs={})
 
 
 def _expanded(dim: Any, size: int, n: int) -> Any:

@@ -8,9 +8,10 @@ import torch
 
 from ...call import Call
 from ...values import Const
+from ..sizes import Unfollowed
 from ..tasks import Select, Slice, Task
-from ..walk import Unfollowed, Walk, rule
-from ..wire import Wire
+from ..walk import Walk, rule
+from ..wire import Wire, resized
 from .pointwise import alike, timed
 
 
@@ -31,7 +32,7 @@ def sliced(w: Walk, call: Call, x: Task, first: int, count: int, step: int = 1) 
         raise Unfollowed("every so many positions of merged time")
     last = (wire.n - wire.b - 1 - first) // step
     made = Wire(wire.dims, count, wire.stride * step, max(0, -(-(wire.a - first) // step)), max(0, count - 1 - last))
-    return w.add(call, Slice, [x], made, first=first, step=step, inner=True)  # type: ignore[no-any-return]
+    return w.add(call, Slice, [x], made, first=first, step=step, inner=True)
 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")
@@ -51,7 +52,7 @@ def slices(w: Walk, call: Call) -> Any:
     if dim != wire.dim:
         if any(isinstance(f, str) for f in wire.dims[dim]):
             raise Unfollowed("some of the rows")
-        return w.local(call, tuple((count,) if d == dim and count != 1 else () if d == dim else own for d, own in enumerate(wire.dims)), wire)  # fmt: skip
+        return w.positionwise(call, resized(wire.dims, {dim: count}), wire)
     if not wire.alone or not count:
         raise Unfollowed("a stretch of merged time")
     return sliced(w, call, x, i, count, step)
@@ -61,7 +62,7 @@ def selected(w: Walk, call: Call, x: Task, dim: int, index: int) -> Task:
     """One position of time."""
     wire = x.wire
     dims = tuple(d for i, d in enumerate(wire.dims) if i != dim)
-    return w.add(call, Select, [x], Wire(dims), index=index % wire.n, inner=True)  # type: ignore[no-any-return]
+    return w.add(call, Select, [x], Wire(dims), index=index % wire.n, inner=True)
 
 
 @rule("aten.select.int")
@@ -74,7 +75,7 @@ def select(w: Walk, call: Call) -> Any:
     if dim != wire.dim:
         if any(isinstance(f, str) for f in wire.dims[dim]):
             raise Unfollowed("one of the rows")
-        return w.local(call, dims, wire)
+        return w.positionwise(call, dims, wire)
     if not wire.alone:
         raise Unfollowed("one position of merged time")
     return selected(w, call, x, dim, call["index"])
@@ -107,11 +108,11 @@ def _part(w: Walk, call: Call, x: Task, dim: int, at: int, size: int, result: in
         if dim == wire.dim:
             return selected(w, call, x, dim, at)
         dims = tuple(d for i, d in enumerate(wire.dims) if i != dim)
-        return w.local(call, dims, wire, target="aten.select.int", args=[x, dim, at], kwargs={}, result=result)  # type: ignore[no-any-return]
+        return w.positionwise(call, dims, wire, target="aten.select.int", args=[x, dim, at], kwargs={}, result=result)
     if dim == wire.dim:
         return sliced(w, call, x, at, size)
-    dims = tuple(((size,) if size != 1 else ()) if i == dim else d for i, d in enumerate(wire.dims))
-    return w.local(call, dims, wire, target="aten.narrow.default", args=[x, dim, at, size], kwargs={}, result=result)  # type: ignore[no-any-return]
+    dims = resized(wire.dims, {dim: size})
+    return w.positionwise(call, dims, wire, target="aten.narrow.default", args=[x, dim, at, size], kwargs={}, result=result)
 
 
 @rule("aten.index_select.default", "aten.index.Tensor")
@@ -132,7 +133,7 @@ def index(w: Walk, call: Call) -> Any:
         if any(isinstance(f, str) for f in wire.dims[dim]):
             raise Unfollowed("some of the rows")
         count = numbers.value.numel()
-        return w.local(call, tuple(((count,) if count != 1 else ()) if i == dim else d for i, d in enumerate(wire.dims)), wire)
+        return w.positionwise(call, resized(wire.dims, {dim: count}), wire)
     if w.learned(numbers) or not wire.alone:
         raise Unfollowed("numbers that may change")
     at = [int(i) % wire.n for i in numbers.value.tolist()]
