@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..capture import Captured, fresh
 from ..layout import shape_of
@@ -18,7 +18,7 @@ from .instruction import Windows
 from .plan import Schedule
 from .tasks import Entry, Task
 
-ENOUGH = 0.15  # seconds for each way
+ENOUGH = 0.06  # seconds for each way
 LEAST, MOST = 3, 200  # runs of each
 
 
@@ -84,19 +84,29 @@ def _ways(window: Windowed) -> list[Callable[[Task], bool]]:
 def _of_schedule(net: Any, schedule: Schedule) -> float:
     """Seconds of a window, of one row."""
     made: Windows = net._program[0]
-    device = next((p.device for p in net.parameters()), torch.device("cpu"))
     rows = made.rows or 1
-    given = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net._ports.inputs if i.time is None]
+    m = moment_of(net, rows)
     streams = [i for i in net._ports.inputs if i.time is not None]
     new = min(schedule.every, made.length)
     frames = [
-        torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=device) for d, i in zip(made.streams, streams, strict=True)
+        torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=m.device) for d, i in zip(made.streams, streams, strict=True)
     ]
     kept = [
-        h.shelf.take(torch.zeros(h.shelf.shape(rows, h.size), dtype=h.dtype, device=device), rows) for h in schedule.histories
+        h.shelf.take(torch.zeros(h.shelf.shape(rows, h.size), dtype=h.dtype, device=m.device), rows) for h in schedule.histories
     ]
-    m = Moment(net._environment(given), net._wires, rows, device, [], None)
     return _seconds(lambda: schedule.run(m, frames, kept))
+
+
+def moment_of(net: Any, rows: int, given: Sequence[Tensor] | None = None) -> Moment:
+    """A moment of a converted module: with its constants, for so many rows.
+
+    Args:
+        given: the inputs that are no streams; by default of zeros.
+    """
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    if given is None:
+        given = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net._ports.inputs if i.time is None]
+    return Moment(net._environment(given), net._wires, rows, device, [], None)
 
 
 def _seconds(run: Callable[[], Any]) -> float:

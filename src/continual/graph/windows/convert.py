@@ -30,11 +30,14 @@ class Windowed:
     Attributes:
         walk: what made them.
         outputs: the tasks of the scores.
+        frame, frame_dim: which frame of the module's output they are, where they are one, and where these are.
         tasks: those that the scores need.
     """
 
     walk: Walk
     outputs: list[Task]
+    frame: int = 0
+    frame_dim: int = 0
 
     def __post_init__(self) -> None:
         self.tasks = needed(self.walk.tasks, self.outputs)
@@ -51,7 +54,8 @@ class Windowed:
 
     def at_frame(self, index: int) -> Windowed:
         """One frame of each output that has frames."""
-        return Windowed(self.walk, at_frame(self.walk, self.outputs, index))
+        dim = next(t.wire.dim for t in self.outputs if t.wire.timed)
+        return Windowed(self.walk, at_frame(self.walk, self.outputs, index), index, dim)
 
     def every(self) -> int:
         """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
@@ -65,6 +69,10 @@ class Windowed:
     def plan(self, every: int, shared: Callable[[Task], bool] | None) -> Schedule:
         """A window as a sequence of operations."""
         return planned(self.tasks, self.outputs, every, shared)
+
+    def of(self, schedule: Schedule) -> Schedule:
+        """Whole windows, of which the values are given that a schedule's windows take over from each other."""
+        return planned(self.tasks, [schedule.tasks[h.task] for h in schedule.histories], schedule.every, None)
 
     def reuse(self, schedule: Schedule) -> float:
         """The share of a window's multiply-adds that a schedule saves."""

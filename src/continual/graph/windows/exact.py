@@ -13,10 +13,13 @@ from torch.utils._pytree import tree_leaves
 from ...errors import NotStreamable
 from ..capture import Captured, fresh, left_alone, quiet, whole_window
 from ..whole import Whole
-from .choice import Choice, fastest
+from .choice import Choice, fastest, moment_of
 from .convert import Windowed, always, never, windowed
+from .plan import History, Schedule
 from .report import WindowReport
 from .tasks import Task
+
+WINDOWS = 3  # that are compared with the module's when it is converted
 
 
 def lengths_of(module: nn.Module, captured: Captured) -> bool:
@@ -72,9 +75,10 @@ def converted(
     said("measuring how its windows are computed the fastest")
     choice = fastest(window, net, chosen, module, captured) if window.walk.rows is None else Choice(never, True, 1.0, 0.0)
     if not choice.recomputed:
-        net = window.assembled(module, window.plan(chosen, choice.shared))
+        made = window.plan(chosen, choice.shared)
+        net = window.assembled(module, made)
         said("comparing its scores with the module's")
-        if (off := difference(net, module, captured, chosen)) is not None:
+        if (off := difference(net, window, made, module)) is not None:
             window.walk.notes.append(
                 f"its windows take nothing over from each other, since the scores then differ from the module's by {off:.1e}: report it, "
                 "it is a gap of the library"
@@ -131,23 +135,49 @@ def _spoiled(x: Tensor, batch: int | None) -> Tensor:
     return x
 
 
-def difference(net: Any, module: nn.Module, captured: Captured, every: int) -> float | None:
-    """By how much scores differ from the module's own, relative to the largest, where that is more than rounding."""
-    length = captured.steps
-    clip = captured.of_length(length + 2 * every, 1)
-    worst = 0.0
+def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module) -> float | None:
+    """By how much scores differ from the module's own, relative to the largest, where that is more than rounding.
+
+    What the first of some windows takes over is taken from whole windows before it: what they have in common is the same in all of them.
+    """
+    captured, length, every = window.walk.captured, window.length, schedule.every
+    before = max((h.rate for h in schedule.histories), default=1)
+    clip = captured.of_length(length + (before + WINDOWS) * every, 1)
+    m = moment_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
+    streams = [(x, t) for x, t in zip(clip, captured.time_dims, strict=True) if t is not None]
+
+    def frames(first: int, count: int) -> list[Tensor]:
+        return [x.narrow(t, first, count) for x, t in streams]
+
+    worst, limit = 0.0, 5e-2
     with torch.no_grad():
-        got = net.steps(*clip, net.init_state(*_first(clip, net.time_dims)))[0]
-        for i in range(3):
-            window = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, net.time_dims, strict=True))
-            for y, out, k in zip(tree_leaves(module(*window)), tree_leaves(got), net.output_time_dims, strict=True):
-                worst = max(worst, _off(out.select(k, i), y))
-    limit = {torch.float64: 1e-10, torch.float32: 1e-4}.get(tree_leaves(got)[0].dtype, 5e-2)
+        whole = window.of(schedule)
+        past = [whole.run(m, frames((before - j) * every, length), [])[0] for j in range(1, before + 1)]
+        kept = [_taken_over(h, [p[i] for p in past], m.batch) for i, h in enumerate(schedule.histories)]
+        for i in range(before, before + WINDOWS):
+            new = min(every, length)
+            scores, added = schedule.run(m, frames(i * every + length - new, new), kept)
+            own = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, captured.time_dims, strict=True))
+            for a, b in zip(scores, tree_leaves(module(*own)), strict=True):
+                b = b if a.shape == b.shape else b.select(window.frame_dim, window.frame)
+                worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)
+            kept = [
+                torch.cat((k, x), h.wire.axis.apart).narrow(h.wire.axis.apart, h.new, h.size)
+                for h, k, x in zip(schedule.histories, kept, added, strict=True)
+            ]
     return worst if worst > limit else None
 
 
-def _first(clip: tuple[Tensor, ...], times: Any) -> list[Tensor]:
-    return [x if t is None else x.select(t, 0) for x, t in zip(clip, times, strict=True)]
+def _taken_over(h: History, past: list[Tensor], rows: int) -> Tensor:
+    """A history, of the same values in whole windows before: the one ``j`` hops back is ``past[j - 1]``."""
+    axis = h.wire.axis
+    if h.rate == 1:
+        return axis.split(past[0], rows).narrow(axis.apart, h.first + h.new, h.size)
+    entries = []
+    for e in range(h.size):
+        back, place = h.rate - e % h.rate, h.first + e // h.rate + 1
+        entries.append(axis.split(past[back - 1], rows).narrow(axis.apart, place, 1))
+    return torch.cat(entries, axis.apart)
 
 
 def _off(a: Tensor, b: Tensor) -> float:
