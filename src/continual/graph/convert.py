@@ -35,6 +35,7 @@ from .switches import Switches
 from .twin import GraphModule
 from .values import Stream
 from .windows.entry import Options, check_options, exact_windows
+from .windows.streamed import of_stream
 
 POOLINGS = (None, "window", "frame")
 
@@ -70,6 +71,9 @@ def graph_twin(
             if every is not None:
                 raise _no_windows(module, every)
             net = _streamed(module, *found, check, doing)
+            if all(o.windows for o in found[1]):
+                report, note = of_stream(net, module, found[0].captured)
+                net.__dict__["windows"], net.notes = report, (*net.notes, note)
             again: Callable[..., GraphModule] = partial(remade, time_dim=time_dim, time_pooling=time_pooling)
             times = found[0].captured.time_dims
         else:

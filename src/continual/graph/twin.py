@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_unflatten
 
 from ..errors import ContinualError, ShapeMismatch
 from ..outside import eagerly, in_dispatch, is_dynamo_compiling, is_tracing, leaves
@@ -26,14 +25,14 @@ from .ports import Input, Output, Ports, with_flag
 from .program import Env, Instruction, Layer, Moment, Op
 from .queues import Meet, Positions
 from .windows.instruction import Windows
-from .windows.report import WindowReport
+from .windows.scoring import Scoring
 from .wiring import Wiring
 
 if TYPE_CHECKING:
     from ..explanation import Explanation
 
 
-class GraphModule(Converted, InItsDtypes):
+class GraphModule(Scoring, Converted, InItsDtypes):
     """The streaming twin that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
@@ -44,8 +43,6 @@ class GraphModule(Converted, InItsDtypes):
     lengths: str = (
         "any"  # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
     )
-    windows: WindowReport | None = None  # of a module that scores windows
-    _spec: Any = None  # how its outputs are nested, where that is more than a list
     _program: list[Instruction]
     _layers: list[Layer]
 
@@ -154,10 +151,8 @@ class GraphModule(Converted, InItsDtypes):
     def _clip_output(self, m: Moment, out: Output, slot: int, wire: int) -> Tensor:
         y = m.env[slot]
         if out.windows:
-            y = out.view.enter(y, m.batch, m.frames[wire])
-            y = y.squeeze(1) if out.view.lonely else y
-            alone = m.frames[wire] == 1 if self.windows is None else m.frames[0] == self.windows.length
-            return y.squeeze(min(2, y.ndim - 1)) if alone else y
+            y = out.chunk(out.view.enter(y, m.batch, m.frames[wire]))
+            return y.squeeze(min(2, y.ndim - 1)) if self._alone(m, wire) else y
         return cast(Tensor, y)
 
     def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
@@ -202,9 +197,8 @@ class GraphModule(Converted, InItsDtypes):
     def warm_up(self, step_shape: Sequence[int]) -> None:
         """Run ``delay`` dummy steps of zeros: as :meth:`CoModule.warm_up`; ``step_shape`` is that of the module's input without time."""
         if len(self._ports.inputs) > 1:
-            raise ShapeMismatch(
-                f"{self.name}: takes {len(self._ports.inputs)} inputs; warm it up by forward_step on zeros of their shapes"
-            )
+            count = len(self._ports.inputs)
+            raise ShapeMismatch(f"{self.name}: takes {count} inputs; warm it up by forward_step on zeros of their shapes")
         super().warm_up(step_shape)
 
     # ---- layouts ----------------------------------------------------------------------------------------------------
@@ -216,11 +210,6 @@ class GraphModule(Converted, InItsDtypes):
             chunk = value.ndim == len(out.view.order) + out.view.lonely
             found.append(out.chunk(value) if chunk else out.step(value))
         return self._nest(found)
-
-    def _nest(self, values: list[Any]) -> Any:
-        if self._spec is not None:
-            return tree_unflatten(values, self._spec)
-        return values if self._nested else values[0]
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 

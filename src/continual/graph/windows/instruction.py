@@ -140,7 +140,7 @@ class Windows(Instruction):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
         scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
         out = [Frame.of(y.select(2, 0)) for y in scores]
-        kind = f"Windows of {self.length} every {self.every}"
+        kind = f"windows of {self.length} every {self.every}"
         return [Node(opening, kind, out[0] if len(out) == 1 else out, tensors)]
 
     def chunk(self, m: Moment) -> None:
