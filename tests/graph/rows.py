@@ -218,4 +218,6 @@ def check_refused(r: No) -> None:
     assert re.search(r.remedy, found[0].remedy), f"another remedy: {found[0].remedy}"
     assert found[0].source or found[0].op == "output", "no line of code"
     assert not r.op or found[0].op == r.op, f"another operation: {found[0].op}"
-    remedies.check(error.value, lambda **options: co.continual(module, clip, **{"time_dim": r.time, "windows": "stream"} | options))
+    remedies.check(
+        error.value, lambda **options: co.continual(module, clip, **{"time_dim": r.time, "windows": "stream"} | options)
+    )

@@ -264,7 +264,8 @@ def test_two_streams_in_and_two_out():
 def test_in_containers():
     block, head = made(Net(head=False)), made(Net())
     net = co.Sequential(
-        co.Residual(co.continual(nn.Sequential(block, nn.Conv1d(4, 3, 1)).eval(), CLIP)), co.continual(head, CLIP, windows="stream")
+        co.Residual(co.continual(nn.Sequential(block, nn.Conv1d(4, 3, 1)).eval(), CLIP)),
+        co.continual(head, CLIP, windows="stream"),
     )
     longer = torch.randn(2, 3, 17)
     with torch.no_grad():

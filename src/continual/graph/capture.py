@@ -34,6 +34,7 @@ class Captured:
         time_dims: where time is in each input; ``None`` for inputs that are no streams.
         batch_dims: where the rows are in each input; ``None`` for constants that have none.
         symbolic: whether the length of the streams has stayed a symbol in the export.
+        prefix: before the names of parameters and buffers in the program.
     """
 
     program: ExportedProgram
@@ -41,6 +42,7 @@ class Captured:
     time_dims: tuple[int | None, ...]
     batch_dims: tuple[int | None, ...]
     symbolic: bool = True
+    prefix: str = ""
 
     @property
     def longer(self) -> tuple[Tensor, ...]:
@@ -159,20 +161,29 @@ def whole_window(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
     inputs, times, batches = _tiled(module, clip, time_dim)
-    shapes: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
-    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad():
-        try:
-            with Whole():
-                program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
-                program = program.run_decompositions({})
-        except Exception as first:
+    rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
+    held, first = _Held(module), None
+    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad(), Whole():
+        for part, shapes in ((module, rows), (held, rows), (module, None)):  # torch can't write some names, such as `graph`, anew
             try:
-                with Whole():
-                    program = export(module, fresh(inputs), strict=False).run_decompositions({})
-            except Exception:
-                raise NotStreamable(why(module, inputs, times, first)) from first
-    restore(program.graph)
-    return Captured(program, inputs, times, batches, False)
+                found = None if shapes is None else _arranged(part, shapes)
+                program = export(part, fresh(inputs), dynamic_shapes=found, strict=False).run_decompositions({})
+                restore(program.graph)
+                return Captured(program, inputs, times, batches, False, "module." if part is held else "")
+            except Exception as error:
+                first = first or error
+        raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+class _Held(nn.Module):
+    """A module under a name of its own."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self.training = module, False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
 
 
 def _tiled(

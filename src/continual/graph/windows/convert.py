@@ -94,7 +94,7 @@ class Windowed:
         walk, every = self.walk, schedule.every
         entries = [t for t in self.tasks if isinstance(t, Entry)]
         wire = walk.wires.then(0, Window(self.length, every))
-        streams = [Stream(walk.slot(), in_rows(t), wire, t.dtype, True) for t in self.outputs]
+        streams = [Stream(walk.slot(), in_rows(t, walk.rows), wire, t.dtype, True) for t in self.outputs]
         made = Windows(
             "windows", f"windows of {self.length} every {every}", "", self.length, every, schedule, self.plan(every, None),
             tuple(t.wire.dims for t in entries), tuple(s.dims for s in streams), tuple(s for _, s in walk.entry_slots),
@@ -147,8 +147,14 @@ def at_frame(walk: Walk, outputs: Sequence[Task], index: int) -> list[Task]:
     return found
 
 
-def in_rows(task: Task) -> Dims:
-    """The layout of a score, windows in the rows."""
+def in_rows(task: Task, rows: int | None = None) -> Dims:
+    """The layout of a score, windows in the rows.
+
+    Args:
+        rows: how many there are, where the graph is for so many alone: they are the first dimension then.
+    """
+    if rows is not None and task.wire.dims and task.wire.dims[0] in ((rows,), (BATCH,)):
+        return ((BATCH, TIME), *task.wire.dims[1:])
     dims = tuple(tuple(task.wire.n if f == TIME else f for f in d) for d in task.wire.dims)
     at = where(dims, BATCH)
     if at is None:

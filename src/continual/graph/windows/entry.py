@@ -64,7 +64,7 @@ def exact_windows(
     except NotStreamable as error:
         if refusal is None or options.output is not None:
             raise
-        raise error from refusal
+        raise refusal from error
     if options.output is None and refusal is not None and (window.sequence or lengths_of(module, window.walk.captured)):
         raise with_remedy(refusal, module, clip, options)
     if options.time_pooling is not None:

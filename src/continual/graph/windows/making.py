@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ..builder import Builder
-from ..call import Call
+from ..call import Call, hint
 from ..capture import source_line
-from ..layout import BATCH, TIME, Dims, fixed, size_of, where
+from ..layout import BATCH, TIME, Dims, size_of, where
 from ..program import Count, Home, Op, Ref, Shape
 from ..values import Const
 from .sizes import ROWS, Unfollowed, known, number, tasks_in
 from .tasks import WIRE, Item, Local, Table, Task
-from .wire import Axis, Wire
+from .wire import Axis, Wire, sized
 from .work import macs_of, weight_of
 
 SAME_VALUES = ("slice", "narrow", "select", "view", "reshape", "expand", "clone", "unsqueeze", "permute", "transpose", "_to_copy")
@@ -58,16 +58,18 @@ class Making(Builder):
 
     def result_dims(self, val: Any) -> Dims:
         """The layout of a value without positions."""
-        found = []
-        for size in val.shape:
-            own = known(size)
-            if not isinstance(own, Count):
-                found.append(fixed((own,))[0])
-            else:
-                found.append((BATCH,) if own.rate == 1 else (BATCH, own.rate))
-                if own.more:
-                    raise Unfollowed("sizes that are no multiples of the rows")
-        return tuple(found)
+        found: list[Any] = []
+        for size in val.shape if self.rows is None else ():
+            try:
+                own = known(size)
+            except Unfollowed:  # rows against rows: the graph is one for so many rows
+                self.rows = self.captured.batch
+                break
+            rate, more = (own.rate, own.more) if isinstance(own, Count) else (0, own)
+            if rate and more:
+                self.rows = self.captured.batch
+            found.append(sized(more) if not rate else (BATCH,) if rate == 1 else (BATCH, rate))
+        return tuple(found) if self.rows is None else tuple(sized(hint(s)) for s in val.shape)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------------
 
@@ -87,7 +89,7 @@ class Making(Builder):
             wire = Wire(tuple(() if d == (TIME,) else tuple(f for f in d if f != TIME) for d in wire.dims))
         shape = tuple(size_of(d, ROWS, wire.n) for d in wire.dims)
         inner, result = more.pop("inner", False), more.pop("result", 0)
-        if not more.get("items") and not inner and shape != self.result_shape(call, result):
+        if self.rows is None and not more.get("items") and not inner and shape != self.result_shape(call, result):
             raise Unfollowed(f"{call.op} gives {self.result_shape(call, result)}, not {shape}")
         val = call.node.meta["val"]
         val = val[result] if isinstance(val, (list, tuple)) else val
@@ -153,8 +155,7 @@ class Making(Builder):
 
     def _window_wire(self, val: Any, dims: Dims | None, like: Wire | None, steady: bool) -> Wire:
         if dims is None or like is None or where(dims, TIME) is None:
-            plain = self.result_dims(val) if self.rows is None else fixed(val.shape)
-            return Wire(plain, steady=steady)
+            return Wire(self.result_dims(val), steady=steady)
         return replace(like, dims=dims, a=like.n, b=0, steady=False)
 
     def positionwise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +22,17 @@ from .making import Making
 from .sizes import Unfollowed, known, tasks_in
 from .tasks import Entry, Given, Task
 from .wire import Wire
+
+
+def _without(signature: Any, prefix: str) -> Any:
+    """A signature whose names have no prefix."""
+    if not prefix:
+        return signature
+    kinds = ("inputs_to_parameters", "inputs_to_buffers")
+    names = {k: {n: v.removeprefix(prefix) for n, v in getattr(signature, k).items()} for k in kinds}
+    constants = signature.inputs_to_lifted_tensor_constants
+    return SimpleNamespace(user_inputs=signature.user_inputs, inputs_to_lifted_tensor_constants=constants, **names)
+
 
 Rule = Callable[["Walk", Call], Any]
 RULES: dict[str, Rule] = {}
@@ -77,7 +89,7 @@ class Walk(Making):
 
     def _arrives(self, node: Fx, signature: Any, numbers: Any) -> Any:
         if node.name not in signature.user_inputs:
-            return self._placeholder(node, signature, numbers)
+            return self._placeholder(node, _without(signature, self.captured.prefix), numbers)
         i = next(numbers)
         self.names.append(node.name)
         x, time, batch = self.captured.inputs[i], self.captured.time_dims[i], self.captured.batch_dims[i]
