@@ -265,6 +265,8 @@ def _rows(dims: Dims) -> int:
 
 def _joined(found: Sequence[Sequence[Tensor]], layouts: Sequence[Dims], batch: int) -> list[Tensor]:
     """Values of some rows after the other as those of all."""
+    if not found[0]:
+        return []
     parts = zip(*found, strict=True)
     return [torch.cat(p, _rows(d)).narrow(_rows(d), 0, batch) for p, d in zip(parts, layouts, strict=True)]
 
