@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import continual as co
 from continual.cli.app import app
-from continual.explanation import Refusal
+from continual.tools.explanation import Refusal
 
 NETS = """
 import torch
@@ -94,7 +94,7 @@ def test_explain_what_is_refused(monkeypatch: pytest.MonkeyPatch):
         error.refusals = (Refusal("0", "Conv1d", "a.py:1  x", f"why {options}", "what"),)  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setattr(sys.modules["continual.explain"], "_convert", convert)
+    monkeypatch.setattr(sys.modules["continual.tools.explain"], "_convert", convert)
     result = invoke("explain", "cli_nets:plain", "--clip", "2,2,30", "--time-dim", 1, "--time-pooling", "window")
     assert result.exit_code == 1
     assert "1. 0 (Conv1d)" in result.stdout

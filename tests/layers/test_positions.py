@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import continual as co
-from continual.clock_phase import angles, geometric
+from continual.layers.positions.fixed_point_angles import angles, geometric
 from tests.contract import assert_equal, check_contract, check_gradients
 
 POSITIONS: dict[str, Any] = {

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import continual as co
-from continual.resampling import Interpolation
+from continual.core.resampling import Interpolation
 from tests.contract import check_contract, check_gradients, check_layer, run
 
 SPACE = {1: (), 2: (5,), 3: (4, 3)}

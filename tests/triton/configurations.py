@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from continual.program.rhythm import Totals
-from continual.shipping.metadata import Metadata, Port
+from continual.export.metadata import Metadata, Port
+from continual.programs.call_schedule import Totals
 
 Described = Sequence[tuple[str, tuple[int | None, ...], str]]
 STATES: Described = (("state.calls", (None, 1), "int64"), ("state.0.window", (None, 3, 4), "float32"))

@@ -16,9 +16,9 @@ from rich.text import Text
 
 import continual as co
 
-from .. import exporting
-from ..shipping.metadata import END, VALID, Metadata, Port
-from ..shipping.sealing import beside, digest_in
+from ..export import api as exporting
+from ..export.artefact_digest import beside, digest_in
+from ..export.metadata import END, VALID, Metadata, Port
 from . import state_file
 from .networks import one_line
 from .stages import Stages

@@ -11,7 +11,7 @@ import typer
 
 import continual as co
 
-from ..exporting import check_path
+from ..export.api import check_path
 from . import networks
 from .artefact import data_of, format_of, show
 from .bench import alive

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import continual as co
 
-from ..report import POINTS, Report
+from ..tools.report import POINTS, Report
 from .clips import clips_of
 from .target import BadInput, load
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 import continual as co
 
-from ..checks.compare import error, flat, tolerance_of
-from ..report import Report
-from ..shipping.metadata import Metadata, Port
-from ..shipping.runner import Runner
+from ..export.metadata import Metadata, Port
+from ..export.runner import Runner
+from ..tools.checks.compare import error, flat, tolerance_of
+from ..tools.report import Report
 from .clips import random
 from .networks import print_report
 from .stages import Stages

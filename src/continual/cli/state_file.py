@@ -9,9 +9,9 @@ from typing import Any
 
 import continual as co
 
-from ..fingerprint import SHORT
-from ..seal import Seal, seal_of
-from ..state import State
+from ..core.file_digest import Seal, seal_of
+from ..core.state import State
+from ..core.weights_digest import SHORT
 
 KINDS = {"State": "a network's stream", "StreamSnapshot": "a stream of a StreamBatch", "RunnerState": "an exported file's stream"}
 

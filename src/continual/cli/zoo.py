@@ -16,7 +16,7 @@ from rich.text import Text
 import continual as co
 
 from ..models import Card, Model
-from ..summary import Summary
+from ..tools.summary import Summary
 from .networks import one_line
 from .target import BadInput
 

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..closure import Identity
+from ..containers.parallel import BroadcastReduce, shrinking
+from ..containers.sequential import Sequential
+from ..convert.fuse import Uses, fold
+from ..core.module import CoModule
+from ..core.state import Frame, Node, Wire
 from ..errors import ShapeMismatch
-from ..fusing import Uses, fold
-from ..local import Local
-from ..module import CoModule
-from ..operations import beside_macs
-from ..parallel import BroadcastReduce, shrinking
-from ..sequential import Sequential
-from ..state import Frame, Node, Wire
+from ..layers.closure import Identity
+from ..layers.local import Local
+from ..tools.operations import beside_macs
 
 
 def norm(channels: int) -> nn.BatchNorm3d:

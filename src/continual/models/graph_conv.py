@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from ..convert.fuse import Uses, fold, folded_weight, frozen, scale
+from ..core.state import Call, Frame, Node, Opening
 from ..errors import NotStreamable, ShapeMismatch
-from ..folded import LaidOut
-from ..fusing import Uses, fold, folded_weight, frozen, scale
-from ..local import TRAINING, Local, named
-from ..operations import beside_macs
-from ..state import Call, Frame, Node, Opening
+from ..layers.local import TRAINING, Local, named
+from ..layers.weight_cache import LaidOut
+from ..tools.operations import beside_macs
 from .skeleton_graphs import adjacency
 
 

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..closure import Identity
-from ..conv import Conv3d
-from ..cumulative import CumulativeMean
-from ..linear import Linear
-from ..pads import ZeroPad3d
-from ..parallel import BroadcastReduce, Residual
-from ..sequential import Sequential
-from ..shape import Reshape
+from ..containers.parallel import BroadcastReduce, Residual
+from ..containers.sequential import Sequential
+from ..layers.closure import Identity
+from ..layers.conv import Conv3d
+from ..layers.cumulative import CumulativeMean
+from ..layers.linear import Linear
+from ..layers.padding import ZeroPad3d
+from ..layers.shape import Reshape
 from .blocks import norm
 from .zoo import Card
 

@@ -25,12 +25,12 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..closure import Lambda
-from ..conv import Conv2d
-from ..delay import Trim
-from ..linear import Linear
-from ..pooling import AvgPool1d
-from ..sequential import Sequential
+from ..containers.sequential import Sequential
+from ..layers.closure import Lambda
+from ..layers.conv import Conv2d
+from ..layers.delay import Trim
+from ..layers.linear import Linear
+from ..layers.pooling import AvgPool1d
 from .blocks import Shortcut
 from .graph_conv import AdaptiveGraphConv, GraphAttention, GraphConv
 from .skeleton_graphs import SKELETONS

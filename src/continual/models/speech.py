@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..conv import Conv2d
-from ..linear import Linear
-from ..pooling import AvgPool2d
-from ..sequential import Sequential
-from ..shape import Reshape
+from ..containers.sequential import Sequential
+from ..layers.conv import Conv2d
+from ..layers.linear import Linear
+from ..layers.pooling import AvgPool2d
+from ..layers.shape import Reshape
 from .zoo import Card
 
 WIDTH, WINDOW = 64, 49

@@ -24,11 +24,11 @@ from functools import partial
 
 from torch import nn
 
-from ..conv import Conv3d
-from ..linear import Linear
-from ..pooling import AvgPool3d
-from ..sequential import Sequential
-from ..shape import Reshape
+from ..containers.sequential import Sequential
+from ..layers.conv import Conv3d
+from ..layers.linear import Linear
+from ..layers.pooling import AvgPool3d
+from ..layers.shape import Reshape
 from .blocks import Shortcut, SqueezeExcite, norm
 from .zoo import Card
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
-from ..sequential import Sequential
+from ..containers.sequential import Sequential
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.module import CoModule
 from ..errors import ExportError
-from ..exporting import check_net
-from ..exporting import export as export_file
-from ..module import CoModule
-from ..shipping.onnx_file import read
+from ..export.api import check_net
+from ..export.api import export as export_file
+from ..export.onnx import read
 from .columns import as_columns
 from .config import config
 from .notes import REQUIREMENTS

@@ -1,0 +1,93 @@
+"""`Conditional`: one module or another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from ..core.module import CoModule
+from ..core.state import Call, Node, Wire, rewire
+from ..core.step_spec import length
+from ..errors import NotStreamable, ShapeMismatch
+from ..layers.closure import Identity
+from .base import run_chunk, run_clip
+from .parallel import Parallel, taken
+
+
+class Conditional(Parallel):
+    """Run one module or another, as a predicate says. Both are fed, so that a switch in mid-stream is seamless.
+
+    Args:
+        predicate: ``predicate(module, x) -> bool``. In a stream ``x`` is the step or the chunk at hand (an empty one when only the
+            stream's end is asked for), in ``forward`` it is the clip. Only for predicates that depend neither on the chunking nor
+            on the batch are the three ways to run equal.
+        on_true: module for ``True``.
+        on_false: module for ``False``; by default the identity.
+
+    Example:
+        >>> smooth = co.Conditional(lambda module, x: module.on, co.AvgPool1d(3, stride=1, padding=1))
+        >>> smooth.on = False
+        >>> smooth.delay, smooth(torch.tensor([[[3.0, 0.0, 3.0]]]))
+        (1, tensor([[[3., 0., 3.]]]))
+    """
+
+    def __init__(self, predicate: Callable[[CoModule, Any], bool], on_true: nn.Module, on_false: nn.Module | None = None):
+        if not callable(predicate):
+            raise TypeError(f"Conditional takes a function predicate(module, x) -> bool, got {type(predicate).__name__}")
+        super().__init__(on_true, Identity() if on_false is None else on_false)
+        self.predicate = predicate
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        raise NotStreamable("Conditional has exactly two modules, on_true and on_false: build another one")
+
+    def _changed(self) -> None:
+        super()._changed()
+        if len(self) != 2:
+            self._like({})
+
+    def _choice(self, x: Any) -> int:
+        return 0 if self.predicate(self, x) else 1
+
+    def forward(self, input: Wire) -> Wire:
+        """The chosen module's clip computation."""
+        return run_clip(self.kids[self._choice(input)], input)
+
+    def split(self, x: Any) -> Sequence[Any]:
+        return [x, x]
+
+    def merge_frames(self, outs: list[Any], name: str) -> Any:
+        if outs[0] != outs[1]:
+            raise ShapeMismatch(f"{name}: on_true gives steps {outs[0]} and on_false {outs[1]}; they must be alike")
+        return outs[0]
+
+    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        if call.final:
+            return self._end(x, node, e, call)
+        outs, have, ends = self._branches(x, node, e, call)
+        stop, ended = min(have), min(ends)
+        if x is None and stop == node.sent:
+            self._leave(x, node, have, stop, call)  # a branch that pads may have delivered all the same
+            return None, ended
+        choice = self._choice_of_chunk(x, node)
+        self._leave(x, node, have, stop, call)
+        if stop == node.sent:
+            return None, ended
+        return taken(node.kids[2 + choice], outs[choice], node.sent, stop), ended
+
+    def _choice_of_chunk(self, x: Wire | None, node: Node) -> int:
+        return self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
+
+    def _end(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+        """The stream ends: nothing is fed any more, and the other module may refuse to end here."""
+        choice = self._choice_of_chunk(x, node)
+        queue = node.kids[2 + choice]
+        y, ended = run_chunk(self.kids[choice], x, node.kids[choice], e, call)
+        stop = queue.seen + length(y)
+        return (None if stop == node.sent else taken(queue, y, node.sent, stop)), ended
+
+    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+        choice = self._choice(x)
+        both = super().advance_step(x, node, call)
+        return None if both is None else both[choice]

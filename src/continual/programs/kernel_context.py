@@ -1,0 +1,335 @@
+"""What kernels of step programs see: at build time the place of a module, and at run time the rows of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..core.module import CoModule
+from ..core.state import Frame, Node, Wire
+from ..core.timing import Timing
+from ..errors import NotStreamable
+from ..layers.local import named
+from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
+from .stream_ends import STREAM, End, end_of, frames_in
+from .tracing import traced
+
+FEW = 4  # rows for which a product is written as a sum, where that can be fused
+SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
+SHORT = 4  # frames up to which moving all of them costs less than finding one
+Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
+
+
+@dataclass(frozen=True)
+class Held:
+    """A state tensor of a program, one value a row.
+
+    Attributes:
+        name: its module's path and its own name.
+        shape: of a row.
+        fill: what it holds when a stream begins.
+        own: whether the kernel sees to it that rows which are not active keep it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    fill: float
+    index: int
+    own: bool = False
+
+    def cold(self, batch: int) -> Tensor:
+        """For so many rows that begin."""
+        return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
+
+
+@dataclass
+class Plan:
+    """A program while it is built.
+
+    Attributes:
+        chunk: input frames per call.
+        start: the index of the first input frame of a row's first call.
+        flush: whether streams may end.
+        primed: calls that run before the first one when a program is made, so that padding before the first frame is where it belongs.
+        fused: whether frames are kept in rings and cells written in plain operations, which compilers make the most of.
+        few: rows up to which products are written as sums, which compilers fuse.
+        flat: whether convolutions of volumes are written as convolutions of images, the only ones that some runtimes have.
+        located: whether operations are marked by the module that they are of, for errors of an export.
+        narrow: whether the runtime computes whole numbers in 32 bits.
+    """
+
+    chunk: int
+    start: int
+    flush: bool = True
+    primed: int = 0
+    fused: bool = False
+    few: int = 0
+    flat: bool = False
+    located: bool = False
+    narrow: bool = False
+    held: list[Held] = field(default_factory=list)
+
+    @property
+    def far(self) -> int:
+        """A number of frames that no stream has, in the runtime's whole numbers."""
+        return FAR_IN_32_BITS if self.narrow else FAR
+
+    def pace(self, timing: Timing) -> Pace:
+        """Of a wire with this timing from the network's input on."""
+        return pace_of(timing, self.chunk, self.start)
+
+
+class Site:
+    """The place of a module in a program.
+
+    Attributes:
+        arrives, leaves: the paces of its input and output wires.
+        early: whether frames from before the first arrive.
+    """
+
+    def __init__(self, plan: Plan, module: CoModule, node: Node, timing: Timing | None = None):
+        self.plan, self.module, self.node = plan, module, node
+        self.before = node.before
+        self.after = self.before.then(module.timing if timing is None else timing)
+        self.arrives, self.leaves = plan.pace(self.before), plan.pace(self.after)
+        self.early = self.arrives.first < self.arrives.frames * plan.primed
+
+    @property
+    def name(self) -> str:
+        """How errors call the module."""
+        return named(self.node.path, self.module)
+
+    def refuse(self, reason: str) -> NotStreamable:
+        """An error that says why the module can't be in a program."""
+        return NotStreamable(f"co.compile: {self.name}: {reason}")
+
+    def hold(self, name: str, like: Frame, depth: int | None, fill: float = 0.0) -> Held:
+        """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
+        _, *rest = like.shape
+        return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
+
+    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float, own: bool = False) -> Held:
+        path = f"{self.node.path}.{name}".lstrip(".")
+        held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
+        self.plan.held.append(held)
+        return held
+
+    def ring(self, name: str, like: Frame, depth: int, fill: float = 0.0) -> Ring:
+        """The last ``depth`` frames, of which a call of one frame reads a few and writes one. Images are kept with channels last."""
+        _, channels, *space = like.shape
+        last = len(space) > 1
+        shape = (depth, *space, channels) if last else (depth, channels, *space)
+        return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
+
+    def lag(self, name: str, like: Frame, first: int, wire: Pace | None = None) -> Lag:
+        """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
+        wire = self.arrives if wire is None else wire
+        if self.plan.fused and wire.frames == 1 and -first >= SHORT:
+            held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
+            return Lag(None, Ring(held, wire, -first))
+        return Lag(self.past(name, like, first), None)
+
+    def past(self, name: str, like: Frame, first: int, fill: float = 0.0) -> Past:
+        """The frames from ``first`` (relative to the first that call 0 brings, so 0 or below) that earlier calls have brought."""
+        return Past(self.hold(name, like, -first, fill) if first < 0 else None, -first)
+
+    # ---- gates ----------------------------------------------------------------------------------------------------------
+
+    def inside(self, rows: Rows, start: bool = True, end: bool = True) -> Tensor | None:
+        """Which of the frames that come are the stream's own, ``(B, n)``; ``None``: all, or it does not matter.
+
+        Args:
+            start: whether frames from before the first matter.
+            end: whether frames from after the last matter.
+        """
+        found = None
+        if start and self.early:
+            found = rows.index(self.arrives) >= 0
+        if end and self.plan.flush:
+            before_end = rows.index(self.arrives) < rows.ended(self.before).unsqueeze(1)
+            found = before_end if found is None else found & before_end
+        return found
+
+    def gated(self, rows: Rows, x: Tensor, fill: float | Tensor, start: bool = True, end: bool = True) -> Tensor:
+        """Frames ``(B, C, n, *S)``, with ``fill`` in place of those that are not the stream's."""
+        inside = self.inside(rows, start, end)
+        return x if inside is None else torch.where(over_frames(inside, x), x, fill)
+
+
+def over_frames(value: Tensor, x: Tensor) -> Tensor:
+    """A value for each row and frame ``(B, n)``, to be broadcast over ``(B, C, n, *S)``."""
+    return value.view(value.shape[0], 1, value.shape[1], *(1,) * (x.ndim - 3))
+
+
+def frames_at(frames: Tensor, place: Tensor) -> Tensor:
+    """The frames of ``(B, C, n, *S)`` at places ``(B, m)`` of each row. ``take_along_dim`` fixes the number of rows in exports."""
+    return frames.gather(2, over_frames(place, frames).expand(-1, frames.shape[1], -1, *frames.shape[3:]))
+
+
+@dataclass(frozen=True)
+class Past:
+    """Frames that a module keeps: it sees them before those that come."""
+
+    held: Held | None
+    depth: int  # how many; negative: so many of those that come are not looked at
+
+    def extend(self, rows: Rows, x: Tensor, new: Tensor | None = None) -> Tensor:
+        """The frames kept and those that come, ``(B, C, depth + n, *S)``; keeps the last of them for the next call.
+
+        Args:
+            new: what is kept of the frames that come, where that is not what they are here.
+        """
+        if self.held is None:
+            return x[:, :, -self.depth :] if self.depth else x
+        kept = rows.held[self.held.index]
+        whole = torch.cat((kept, x), 2)
+        later = whole if new is None else torch.cat((kept, new), 2)
+        rows.keep(self.held, later[:, :, later.shape[2] - self.depth :])
+        return whole
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The last frames of a wire that brings one a call, ``(B, L, C, *S)``: frame ``i`` in slot ``i % L``, for each row its own.
+
+    A call moves one frame, however many are kept.
+    """
+
+    held: Held
+    wire: Pace
+    depth: int
+    last: bool = False  # whether channels are the last dimension of what is kept
+
+    def before(self, rows: Rows, offset: int) -> Tensor:
+        """The frame so many before the one that comes, ``(B, C, *S)``."""
+        kept = rows.held[self.held.index]
+        slot = (rows.index(self.wire)[:, 0] - offset).remainder(self.depth)
+        found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
+        return found.movedim(-1, 1) if self.last else found
+
+    def push(self, rows: Rows, x: Tensor) -> Tensor:
+        """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest. Returns all that is kept then."""
+        kept = rows.held[self.held.index]
+        x = x.movedim(1, -1) if self.last else x
+        own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
+        if rows.active is not None:
+            x = torch.where(rows.active.view(-1, *(1,) * (x.ndim - 1)), x, kept[own, slot])
+        kept = kept.index_put((own, slot), x)
+        rows.keep(self.held, kept)
+        return kept
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Frames that wait a fixed time: as they are kept best."""
+
+    past: Past | None
+    ring: Ring | None
+
+    def waited(self, rows: Rows, x: Tensor, count: int) -> Tensor:
+        """The frames that leave, ``(B, C, count, *S)``."""
+        if self.ring is None:
+            return cast(Past, self.past).extend(rows, x)[:, :, :count]
+        y = self.ring.before(rows, self.ring.depth)
+        self.ring.push(rows, x.squeeze(2))
+        return y.unsqueeze(2)
+
+
+class Rows:
+    """One call of a program.
+
+    Args:
+        calls: how many calls each row has had, ``(B,)``; negative while a program is primed.
+        end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
+        held: the state tensors.
+        active: the rows that take part; ``None``: all.
+        opened: the rows that go on, whatever their ``end`` is, and the count that stands for far away; ``None``: ``end`` says it all.
+    """
+
+    def __init__(
+        self,
+        calls: Tensor,
+        end: Tensor,
+        held: list[Tensor],
+        active: Tensor | None = None,
+        opened: tuple[Tensor, int] | None = None,
+    ):
+        self.calls, self.held, self.active, self._opened = calls, held, active, opened
+        self.fresh: list[Tensor] = list(held)
+        self._end = end.clamp(max=FAR)
+        self._index: dict[Pace, Tensor] = {}
+        self._counts: dict[End, Tensor] = {STREAM: self._end}
+        self._ended: dict[End, Tensor] = {}
+
+    def keep(self, held: Held, value: Tensor) -> None:
+        """Give a state tensor its value for the next call."""
+        self.fresh[held.index] = value
+
+    def repeated(self, times: int, own: Iterable[int]) -> Rows:
+        """The same call, with so many rows for each; of the state tensors those that have as many values a row."""
+        held, numbers = list(self.held), set(own)
+        for i in numbers:
+            held[i] = held[i].flatten(0, 1)
+        calls, end = self.calls.repeat_interleave(times), self._end.repeat_interleave(times)
+        active = None if self.active is None else self.active.repeat_interleave(times)
+        opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
+        return Rows(calls, end, held, active, opened)
+
+    def index(self, pace: Pace) -> Tensor:
+        """The indices of the frames that come on a wire, ``(B, n)``."""
+        if pace not in self._index:
+            calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
+            if pace.frames > 1:
+                calls = calls + torch.arange(pace.first, pace.first + pace.frames, device=calls.device)
+            else:
+                calls = calls + pace.first if pace.first else calls
+            self._index[pace] = calls
+        return self._index[pace]
+
+    def ended(self, timing: Timing) -> Tensor:
+        """How many frames a wire has in the end, ``(B,)``."""
+        end, _ = end_of(timing)
+        if end not in self._ended:
+            found = frames_in(end, self._counts)
+            self._ended[end] = found if self._opened is None else torch.where(self._opened[0], self._opened[1], found)
+        return self._ended[end]
+
+
+# ---- kernels by class -----------------------------------------------------------------------------------------------------
+
+Kernel = Callable[[Site], Run]
+KERNELS: dict[type, Kernel] = {}
+
+
+def kernel(*classes: type) -> Callable[[Kernel], Kernel]:
+    """Register how modules of some classes run in programs."""
+
+    def registered(fn: Kernel) -> Kernel:
+        for cls in classes:
+            KERNELS[cls] = fn
+        return fn
+
+    return registered
+
+
+def built(plan: Plan, module: Any, node: Node) -> Run:
+    """A module at its place in a program."""
+    found = next((KERNELS[c] for c in type(module).__mro__ if c in KERNELS), None)
+    site = Site(plan, module, node)
+    if found is None:
+        cls = type(module).__name__
+        raise site.refuse(
+            f"step programs have no kernel for the class {cls}. Remedies: forward_step, which needs none; the same of layers and "
+            "containers of continual, or of a plain module that co.continual(module, clip) converts; or a kernel of its own, registered by "
+            f"@continual.programs.kernel_context.kernel({cls}), like those in continual.programs.kernels"
+        )
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise site.refuse("has forward hooks, which a program does not call. Remove them before")
+    run = found(site)
+    return traced(run, site.name, plan.located)

@@ -1,0 +1,130 @@
+"""Converted modules in step programs: their instructions, on the frames of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ...convert.graph.graph_module import GraphModule
+from ...convert.graph.instructions import Instruction, Layer, Moment, Op
+from ...convert.graph.queues import Meet, Positions
+from ...core.state import Node, Wire, frames
+from ...core.timing import IDENTITY
+from ..frame_schedule import Pace
+from ..kernel_context import Rows, Run, Site, built, kernel
+from ..tracing import traced
+
+Step = Callable[[Moment, Rows], None]
+
+
+@kernel(GraphModule)
+def graph(site: Site) -> Run:
+    """The instructions one after another."""
+    net: Any = site.module
+    net._refuse_training()
+    paces = [site.plan.pace(site.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(site, net, instruction, paces) for instruction in net._program]
+
+    def run(x: Wire, rows: Rows) -> Wire:
+        net.fit_stream(site.node.held)
+        given = x if isinstance(x, list) else [x]
+        streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
+        env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
+        m = Moment(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
+        m.frames = [p.frames for p in paces]
+        for (_, slot, view), value in zip(net._streams, streams, strict=True):
+            env[slot] = view.leave(value, m.batch, paces[0].frames)
+        for step in steps:
+            step(m, rows)
+        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
+        return found if net._nested else found[0]
+
+    return run
+
+
+def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> Step:
+    """An instruction in a call."""
+    if isinstance(instruction, Op):
+        return _op(site, instruction)
+    if isinstance(instruction, Layer):
+        return _layer(site, instruction, paces)
+    if isinstance(instruction, Meet):
+        return _meet(site, instruction, paces)
+    if isinstance(instruction, Positions):
+        raise site.refuse(
+            f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
+            "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
+        )
+    raise site.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
+
+
+def _op(site: Site, instruction: Op) -> Step:
+    """An operation of the module, which errors of an export name by its path and line of code."""
+
+    def step(m: Moment, rows: Rows) -> None:
+        instruction.chunk(m)
+
+    if not site.plan.located:
+        return step
+    path = f"{site.node.path}.{instruction.path}".lstrip(".")
+    where = f" ({instruction.source})" if instruction.source else ""
+    return traced(step, path + where, located=True)
+
+
+def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
+    """A streaming layer between two changes of layout."""
+    node = site.node.kids[instruction.kid]
+    run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
+    before, after = paces[instruction.before].frames, paces[instruction.wire].frames
+
+    def step(m: Moment, rows: Rows) -> None:
+        if instruction.late:
+            instruction.bind(m.env)
+        x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
+        m.env[instruction.out] = instruction.leave.leave(run(x, rows), m.batch, after)
+
+    return step
+
+
+def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
+    """Streams wait for each other."""
+    wire = paces[instruction.wire]
+
+    def queue(node: Node, before: Pace) -> Run:
+        lag = Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
+        return lambda x, rows: lag.waited(rows, x, wire.frames)
+
+    queues = []
+    for i, before in enumerate(instruction.before):
+        node = site.node.kids[instruction.kid + i]
+        queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
+
+    def step(m: Moment, rows: Rows) -> None:
+        ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
+        for slot, out, view, before, queue in ends:
+            x = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
+            m.env[out] = view.leave(x, m.batch, wire.frames)
+
+    return step
+
+
+def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
+    """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
+    held = site.plan.held
+    first, streams = len(held), frames(site.node.given)[0].shape[0]
+    run, fold = build(), frames(given)[0].shape[0] // streams
+    if fold == 1:
+        return run
+    own = range(first, len(held))
+    for i in own:
+        held[i] = replace(held[i], shape=(fold, *held[i].shape))
+
+    def folded(x: Wire, rows: Rows) -> Wire:
+        within = rows.repeated(fold, own)
+        y = run(x, within)
+        for i in own:
+            rows.fresh[i] = within.fresh[i].unflatten(0, (-1, fold))
+        return y
+
+    return folded

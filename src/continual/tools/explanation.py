@@ -1,0 +1,95 @@
+"""What `co.explain` returns: the operations of a network as a table, a drawing or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.op_rows import Graph, Refusal, Row, format_refusals
+
+__all__ = ["Explanation", "Refusal", "Row", "format_refusals"]
+
+_TITLES = ("", "path", "op", "takes", "rate", "receptive field", "delay", "state bytes")
+_LEFT = (1, 2, 3)  # columns of words
+
+
+@dataclass(frozen=True)
+class Explanation(Graph):
+    """How a network streams, or why it does not. Prints as a table.
+
+    Attributes: those of :class:`~continual.core.op_rows.Graph`.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> conv = Row("conv", "Conv1d k3 p1", (-1,), (0,), Fraction(1), 3, 1, 16)
+        >>> add = Row("add", "add", (0, -1), (0, 1), Fraction(1), 3, 1, 8)
+        >>> print(Explanation("Net", (conv, add), (1,), inputs=("x (1, 2, T)",)))
+        Net  ←  x (1, 2, T)
+           path  op            takes           rate  receptive field  delay  state bytes
+        ────────────────────────────────────────────────────────────────────────────────
+        0  conv  Conv1d k3 p1  x                  1                3      1           16
+        1  add   add           0, x (waits 1)     1                3      1            8
+        ────────────────────────────────────────────────────────────────────────────────
+        →  add                                    1                3      1           24
+    """
+
+    def __str__(self) -> str:
+        head = "  ←  ".join(part for part in (self.name, ", ".join(self.inputs)) if part)
+        parts = [head] if head else []
+        if self.rows:
+            parts.append(self._table())
+        if self.refusals:
+            parts.append(("\n" if self.rows else "") + format_refusals(self.name, self.refusals))
+        parts += [f"note: {note}" for note in self.all_notes()]
+        return "\n".join(parts)
+
+    def _table(self) -> str:
+        body, totals = [self.cells(i) for i in range(len(self.rows))], self.totals()
+        lines = [_TITLES, *body, *totals]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(_TITLES))]
+        shown = [
+            "  ".join(
+                c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        rule = "─" * max(map(len, shown))
+        return "\n".join([shown[0], rule, *shown[1 : 1 + len(body)], *([rule, *shown[1 + len(body) :]] if totals else [])])
+
+    def svg(self) -> str:
+        """The graph as an SVG document: boxes from top to bottom, the queues on their lines. Runs of local operations share a box."""
+        from .drawing import draw  # here, since only those who draw need it: importing continual stays fast
+
+        return draw(self)
+
+    def html(self) -> str:
+        """A page of its own: the graph, the refusals, the table and the notes."""
+        from .drawing import page
+
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        from .drawing import fragment
+
+        return fragment(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the explanation to a file.
+
+        Args:
+            path: its ending chooses what is written: ``.svg`` the graph, ``.html`` the page, ``.txt`` the table.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: another ending.
+        """
+        path = Path(path)
+        kinds: dict[str, Callable[[], str]] = {".svg": self.svg, ".html": self.html, ".txt": lambda: f"{self}\n"}
+        if path.suffix.lower() not in kinds:
+            raise ValueError(f"can't save an explanation as '{path}': give a file that ends in {', '.join(kinds)}")
+        path.write_text(kinds[path.suffix.lower()](), encoding="utf-8")
+        return path
