@@ -26,12 +26,20 @@ from . import (
     utils,
 )
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
+from .containers.transformer_encoder import (
+    CausalTransformerEncoderLayer,
+    RetroactiveTransformerEncoderLayer,
+    SingleOutputTransformerEncoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayerFactory,
+)
 from .convert.conversion import continual, forward_stepping
 from .convert.fuse import fuse
 from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
 from .core.timing import Timing
+from .core.version import __version__
 from .errors import (
     ArtefactMismatch,
     CapacityError,
@@ -88,13 +96,6 @@ from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from .layers.recurrent.stacked import GRU, LSTM, RNN
 from .layers.shape import Reshape
 from .layers.skip import Skip
-from .layers.transformer.encoder import (
-    CausalTransformerEncoderLayer,
-    RetroactiveTransformerEncoderLayer,
-    SingleOutputTransformerEncoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayerFactory,
-)
 from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .layers.unfold import Unfold
 from .layers.upsample import Upsample
@@ -127,8 +128,6 @@ if TYPE_CHECKING:
     from .programs.snapshot import StreamSnapshot
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
-
-__version__ = "0.1.0"
 
 _LATER = {  # imported when they are first used
     "Runner": "export.runner",

@@ -1,6 +1,6 @@
 """Transformer encoders: the import path of continual-inference."""
 
-from .layers.transformer.encoder import TransformerEncoder, TransformerEncoderLayerFactory
+from .containers.transformer_encoder import TransformerEncoder, TransformerEncoderLayerFactory
 from .layers.transformer.layers import (
     CausalTransformerEncoderLayer,
     RetroactiveTransformerEncoderLayer,

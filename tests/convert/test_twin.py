@@ -324,7 +324,7 @@ def test_a_state_of_another_network_is_refused():
 
 
 def test_the_table_follows_the_data():
-    explained = co.continual(made(Everything()), CLIP).explanation()
+    explained = co.continual(made(Everything()), CLIP).operation_graph()
     rows = {row.path: row for row in explained.rows}
     names = [row.path for row in explained.rows]
     add = rows["add"]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.core import optional_packages as packages
 from continual.core.weights_digest import fingerprint
-from continual.export import needs as packages
 from continual.export.artefact_digest import seal_file
 from continual.export.metadata import Metadata
-from continual.export.rewrites.passes import TABLES
+from continual.programs.rewrites.passes import TABLES
 from tests.export.artefacts import file, needs, network, unwritten
 from tests.export.networks import NETWORKS
 from tests.long import by_turns

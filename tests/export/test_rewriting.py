@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import continual as co
 from continual.export.api import format_of
 from continual.export.flat_call import Call
-from continual.export.rewrites import volumes
-from continual.export.rewrites.average_pools import averages
-from continual.export.rewrites.passes import rewritten
+from continual.programs.rewrites import volumes
+from continual.programs.rewrites.average_pools import averages
+from continual.programs.rewrites.passes import rewritten
 from tests.contract import assert_equal
 from tests.export.artefacts import needs
 from tests.long import by_turns

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import continual as co
+from continual.core.op_rows import Graph
 from continual.tools.explanation import Explanation, Refusal, Row
 from continual.tools.structure import described
 from tests.strategies import module_is, networks_and_clips
@@ -159,13 +160,13 @@ def test_a_clip_that_does_not_fit():
 class Twin(co.Sequential):
     """Knows its own explanation, as converted networks do."""
 
-    def explanation(self, clip: Any = "none") -> Explanation:
-        return Explanation("Twin", (), (-1,), inputs=(f"x {clip if isinstance(clip, str) else tuple(clip.shape)}",))
+    def operation_graph(self, clip: Any) -> Graph:
+        return Graph("Twin", (), (-1,), inputs=(f"x {None if clip is None else tuple(clip.shape)}",))
 
 
 def test_a_network_that_explains_itself_does_so():
     assert co.explain(Twin(nn.ReLU()), torch.zeros(1, 2, 9)).inputs == ("x (1, 2, 9)",)
-    assert co.explain(Twin(nn.ReLU())).inputs == ("x none",)
+    assert co.explain(Twin(nn.ReLU())).inputs == ("x None",)
 
 
 def test_a_plain_module_is_converted(monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
+from ..core.version import __version__
 from . import artefact, bench, networks, zoo
 from . import export as exporting
 from . import run as videos

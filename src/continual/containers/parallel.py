@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..core.alignment import waiting
 from ..core.module import CoModule, PaddingMode
+from ..core.naming import named
 from ..core.ring_buffer import ring_zeros
 from ..core.state import Call, Frame, Node, Opening, Wire, frames
 from ..core.step_spec import length
@@ -20,7 +21,6 @@ from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.delay import Trim, queued
-from ..layers.local import named
 from ..layers.window import FILLS, fill_name
 from .base import Container, open_child, run_chunk, run_clip, run_step
 from .streams import Reduce, check_lengths

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule
+from ..core.naming import named
 from ..core.state import Call, Frame, Node, Opening, Wire
 from ..core.step_spec import length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
-from ..layers.local import named
 
 
 class Rewiring(CoModule):

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.module import CoModule
+from ..core.naming import named
 from ..core.registry import option, register_builder, register_window, twin
 from ..core.state import Call, Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
-from ..layers.local import local, named
+from ..layers.local import local
 from ..layers.norms import refusals
 from ..layers.norms.causal import (
     CumulativeGroupNorm,

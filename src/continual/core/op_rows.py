@@ -54,6 +54,10 @@ class Refusal:
     row: str = ""
 
 
+_TITLES = ("", "path", "op", "takes", "rate", "receptive field", "delay", "state bytes")
+_LEFT = (1, 2, 3)  # columns of words
+
+
 @dataclass(frozen=True)
 class Graph:
     """The operations of a network and how they hang together.
@@ -140,6 +144,30 @@ class Graph:
             span, delay = (f"{row.receptive_field:,}", f"{row.delay:,}") if row else ("1", "0")
             lines.append(("→", name, "", "", rate, span, delay, "" if lines else f"{self.state_bytes:,}"))
         return lines
+
+    def __str__(self) -> str:
+        head = "  ←  ".join(part for part in (self.name, ", ".join(self.inputs)) if part)
+        parts = [head] if head else []
+        if self.rows:
+            parts.append(self.table())
+        if self.refusals:
+            parts.append(("\n" if self.rows else "") + format_refusals(self.name, self.refusals))
+        parts += [f"note: {note}" for note in self.all_notes()]
+        return "\n".join(parts)
+
+    def table(self) -> str:
+        """One line for each row, with titles and totals."""
+        body, totals = [self.cells(i) for i in range(len(self.rows))], self.totals()
+        lines = [_TITLES, *body, *totals]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(_TITLES))]
+        shown = [
+            "  ".join(
+                c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        rule = "─" * max(map(len, shown))
+        return "\n".join([shown[0], rule, *shown[1 : 1 + len(body)], *([rule, *shown[1 + len(body) :]] if totals else [])])
 
 
 def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:

@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..errors import NotStreamable
-from ..layers.local import LOCAL, always_sees_time, local, named
 from .edits import WEIGHT_HOOKS, weight_hook
 from .kernel import derived
 from .module import CoModule
+from .naming import named
 from .opaque_modules import compiled, opaque
 from .parametrised import with_parametrisations
 
@@ -26,6 +26,7 @@ Builder = Callable[[nn.Module, dict[int, Any], str], CoModule]
 _classes: dict[type[nn.Module], type[CoModule]] = {}
 _windows: dict[type[nn.Module], type[CoModule]] = {}
 _builders: dict[type[nn.Module], Builder] = {}
+_defaults: dict[type[nn.Module], Builder] = {}  # of classes that are local in time; others come first
 _reasons: dict[type[nn.Module], str] = {}
 _chosen: dict[type[nn.Module], type[CoModule]] = {}  # by users
 
@@ -70,6 +71,11 @@ def register_window(torch_class: type[nn.Module], co_class: type[CoModule]) -> N
 def register_builder(torch_class: type[nn.Module], builder: Builder) -> None:
     """Register a function that builds the streaming module."""
     _builders[torch_class] = builder
+
+
+def register_default(torch_class: type[nn.Module], builder: Builder) -> None:
+    """Register a function that builds the streaming module of a class, where none of its subclasses is registered otherwise."""
+    _defaults[torch_class] = builder
 
 
 def register_refusal(torch_class: type[nn.Module], reason: str) -> None:
@@ -244,16 +250,13 @@ def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         except NotStreamable as error:
             raise NotStreamable(f"{named(path, module)}: {error}") from None
         return twin_made
-    if _lookup(LOCAL, cls):
-        made = local(module, memo=memo)
-        if reason := always_sees_time(made):
-            raise NotStreamable(f"{named(path, module)}: {reason}")
-        return made
+    if builder := _lookup(_defaults, cls):
+        return cast(CoModule, builder(module, memo, path))
     where = named(path, module)
     reason = next((_reasons[c] for c in cls.__mro__ if c in _reasons), "")
     if reason:
         raise NotStreamable(f"{where}: {reason}")
-    changed = next((c for c in cls.__mro__ if c in _builders or c in _classes or c in LOCAL), None)
+    changed = next((c for c in cls.__mro__ if c in _builders or c in _classes or c in _defaults), None)
     why = f"it overrides the forward of {changed.__name__}" if changed else "no streaming version of this class is known"
     raise NotStreamable(
         f"{where} can't be converted: {why}. What you can do:\n"

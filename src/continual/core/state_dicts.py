@@ -26,8 +26,8 @@ class _FlatStateDict:
     """``with co.flat_state_dict:`` state dicts of continual modules have flat names.
 
     Inside the block ``module.state_dict()`` gives flat names (see :mod:`continual.core.flat_names`), and ``module.load_state_dict()``
-    takes flat and full ones. In a ``torch.nn`` module that holds continual ones, names are flat from the outermost continual module on. Blocks
-    nest, and hold for their thread alone.
+    takes flat and full ones. In a ``torch.nn`` module that holds continual ones, names are flat from the outermost continual module on.
+    Blocks nest, and hold for their thread alone.
 
     Example:
         >>> net = co.Sequential(co.Residual(co.Sequential({"conv": co.Conv1d(2, 2, 3, padding=1)})), nn.ReLU())

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ..core.file_digest import BLANK
+from ..core.optional_packages import package, quiet
 from ..errors import ArtefactMismatch, ExportError
-from .diagnose import culprit
+from ..programs.diagnose import culprit
+from ..programs.rewrites.passes import rewritten
 from .flat_call import Call
 from .int8 import Calibration, quantised_program
 from .metadata import DIGEST, KEY, Metadata
-from .needs import package, quiet
-from .rewrites.passes import rewritten
 from .runner import _zeros
 
 METHOD = "forward"

@@ -135,7 +135,7 @@ class Call(nn.Module):
     def metadata(self, format: str, rate: float | None) -> Metadata:
         """What the file says of itself."""
         net, plan, leaves = self.planned.net, self.planned.plan, self.planned.leaves
-        from .. import __version__
+        from ..core.version import __version__
 
         example = self.example()
         names = [f"x{i or ''}" for i in range(len(self._ports))]

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..core.optional_packages import package, quiet
 from ..errors import ExportError
 from .flat_call import Call
 from .metadata import KEY, Metadata
-from .needs import package, quiet
 from .runner import Rows, Runner, _zeros
 
 MODES = ("dynamic", "static")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,12 @@ import torch
 from torch import Tensor
 
 from ..core.file_digest import BLANK
+from ..core.optional_packages import package
 from ..errors import ArtefactMismatch, ExportError
-from .diagnose import culprit
+from ..programs.backends.onnxruntime import bound, converted, opened
 from .flat_call import Call
 from .int8 import Calibration, quantise_onnx
 from .metadata import DIGEST, END, KEY, VALID, Metadata, Port
-from .needs import package
-from .rewrites.passes import rewritten
 from .runner import _zeros
 
 
@@ -39,21 +36,6 @@ def write(
         quantise_onnx(path, *int8)
 
 
-def converted(program: torch.export.ExportedProgram, who: str, network: str, opset: int | None = None) -> Any:
-    """A graph of torch's operations in those of ONNX.
-
-    Raises:
-        ExportError: ONNX has nothing for an operation.
-    """
-    program = rewritten(program, "onnx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
-        except Exception as error:
-            raise ExportError(f"{who}: ONNX can't take {network}: {culprit(error, program, network)}") from error
-
-
 def _rename(model: Any, metadata: Metadata) -> None:
     """The metadata's names for inputs and outputs, and one for the number of rows."""
     shapes = {p.name: p for p in (*metadata.inputs, *metadata.outputs, *metadata.states)}
@@ -67,9 +49,6 @@ def _rename(model: Any, metadata: Metadata) -> None:
 
 
 # ---- running ----------------------------------------------------------------------------------------------------------------
-
-_NUMPY = {"float32": "float32", "float64": "float64", "float16": "float16", "int64": "int64", "int32": "int32", "int16": "int16"}
-_NUMPY |= {"int8": "int8", "uint8": "uint8", "bool": "bool_"}
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
@@ -89,25 +68,6 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     if has != (metadata.input_names, metadata.output_names):
         raise ArtefactMismatch(f"co.load: {str(path)!r} has other inputs and outputs than its metadata say: {has[0]}, {has[1]}")
     return metadata, lambda batch: OnnxRows(session, metadata, batch)
-
-
-def opened(ort: Any, path: Path, threads: int | None) -> Any:
-    """A session of onnxruntime on the CPU."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def bound(session: Any, inputs: Iterable[tuple[str, Tensor]], outputs: Iterable[tuple[str, Tensor]]) -> Any:
-    """A session's inputs and outputs at the addresses of tensors."""
-    binding = session.io_binding()
-    for name, t in inputs:
-        binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
-    for name, t in outputs:
-        binding.bind_output(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
-    return binding
 
 
 class OnnxRows:
@@ -148,9 +108,3 @@ class OnnxRows:
     def load(self, states: list[Tensor]) -> None:
         for own, t in zip(self._states[self._now], states, strict=True):
             own.copy_(t)
-
-
-def _element(t: Tensor) -> Any:
-    import numpy as np
-
-    return getattr(np, _NUMPY[str(t.dtype).removeprefix("torch.")])

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from ..core.file_digest import BLANK
+from ..core.optional_packages import package
 from ..errors import ArtefactMismatch, ExportError
-from .diagnose import culprit
+from ..programs.backends.openvino import compiled, converted
 from .flat_call import Call
 from .metadata import DIGEST, END, KEY, Metadata
-from .needs import package
-from .rewrites.passes import rewritten
 
 
 def write(call: Call, path: Path, metadata: Metadata) -> None:
@@ -39,27 +38,6 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         model.set_rt_info(metadata.to_json(), KEY)
         model.set_rt_info(BLANK, DIGEST)
         ov.save_model(model, str(path), compress_to_fp16=False)
-
-
-def converted(ov: Any, program: torch.export.ExportedProgram, who: str, network: str) -> Any:
-    """A graph of torch's operations in those of OpenVINO.
-
-    Raises:
-        ExportError: OpenVINO has nothing for an operation.
-    """
-    program = rewritten(program, "openvino")
-    try:
-        return ov.convert_model(program)
-    except Exception as error:
-        raise ExportError(f"{who}: OpenVINO can't take {network}: {culprit(error, program, network)}") from error
-
-
-def compiled(ov: Any, model: Any, threads: int | None) -> Any:
-    """A model as code for the CPU, in float32."""
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
-    return ov.Core().compile_model(model, "CPU", options)
 
 
 def _move_states_inside(model: Any, metadata: Metadata) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, baddbmm, bmm, nn  # by name: ptflops counts what is ca
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..core.module import PaddingMode
+from ..core.naming import named
 from ..core.registry import Twin
 from ..core.state import Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
-from .local import named, parameter
+from .local import parameter
 from .memory_format import channels_last, is_channels_last
 from .onednn import convolve, convolve_onto, pack, packs
 from .weight_cache import FoldedWeight, check_images

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule
+from ..core.naming import named
 from ..core.precision import widest
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
-from .local import named
 from .norms.statistics import mean_up_to_now
 
 

@@ -14,18 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ..core.module import CoModule
+from ..core.naming import named
 from ..core.parametrised import with_parametrisations
+from ..core.registry import register_default
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import IDENTITY, Timing
 from ..errors import ContinualError, NotStreamable, ShapeMismatch
 from .norms import refusals
 from .norms.exact_gradients import with_exact_norms
-
-
-def named(path: str, module: nn.Module) -> str:
-    """How an error names a module: its path and its class."""
-    name = type(module).__name__
-    return f"{path} ({name})" if path else name
 
 
 def parameter(module: nn.Module, name: str) -> Any:
@@ -308,6 +304,16 @@ LOCAL: dict[type[nn.Module], type[Adopted]] = {
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
 }
 
+
+def _build_local(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
+    made = local(module, memo=memo)
+    if reason := always_sees_time(made):
+        raise NotStreamable(f"{named(path, module)}: {reason}")
+    return made
+
+
+for _class in LOCAL:
+    register_default(_class, _build_local)
 
 _made: dict[tuple[type[nn.Module], str, type[Adopted] | None], type[Adopted]] = {}
 

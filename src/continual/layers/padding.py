@@ -13,11 +13,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.naming import named
 from ..core.registry import Twin, register_twin
 from ..core.state import Call, Frame, Node
 from ..core.timing import Crop, Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
-from .local import named
 from .window import SlidingWindow
 
 

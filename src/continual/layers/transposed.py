@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.kernel import chunk_of_one
+from ..core.naming import named
 from ..core.registry import Twin, register_twin
 from ..core.resampling import Upsampling
 from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
-from .local import named, parameter
+from .local import parameter
 from .weight_cache import FoldedWeight, check_images
 from .window import per_dim
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
+from ..core.naming import named
 from ..core.registry import Twin, register_builder, register_twin, twin
 from ..core.resampling import Interpolation
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
-from .local import local, named
+from .local import local
 
 # For each mode: its kind over time, what it is over one or two dimensions of space, and the number of dimensions it takes.
 _MODES: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {

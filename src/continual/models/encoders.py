@@ -24,10 +24,10 @@ from typing import Any
 
 from torch import nn
 
+from ..containers.transformer_encoder import MhaType, TransformerEncoder, TransformerEncoderLayerFactory
 from ..layers.linear import Linear
 from ..layers.positions.encodings import RecyclingPositionalEncoding
 from ..layers.transformer.base import EncoderLayer
-from ..layers.transformer.encoder import MhaType, TransformerEncoder, TransformerEncoderLayerFactory
 from .zoo import Card
 
 

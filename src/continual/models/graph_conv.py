@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..convert.fuse import Uses, fold, folded_weight, frozen, scale
+from ..core.naming import named
 from ..core.state import Call, Frame, Node, Opening
 from ..errors import NotStreamable, ShapeMismatch
-from ..layers.local import TRAINING, Local, named
+from ..layers.local import TRAINING, Local
 from ..layers.weight_cache import LaidOut
 from ..tools.operations import beside_macs
 from .skeleton_graphs import adjacency

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule
+from ..core.naming import named
 from ..core.state import Frame, Node, Wire
 from ..core.timing import Timing
 from ..errors import NotStreamable
-from ..layers.local import named
 from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced

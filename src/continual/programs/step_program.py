@@ -13,7 +13,8 @@ from ..core.module import CoModule
 from ..core.progress import Progress
 from ..core.state import Frame, Wire, frames, rewire
 from ..errors import ShapeMismatch, StateMismatch
-from .backends.torch import BACKENDS, MAKERS, RUNTIMES, Core, exported
+from .backends import BACKENDS, MAKERS, RUNTIMES
+from .backends.base import Core, exported
 from .call_schedule import Rhythm, Totals
 from .frame_schedule import OPEN
 from .layouts import arrived, departed, flat

@@ -59,10 +59,9 @@ def explain(net: nn.Module, clip: Any = None, **options: Any) -> Explanation:
             raise TypeError(
                 f"co.explain: options are for plain modules, and {name} is streaming already; got {', '.join(options)}"
             )
-        own: Any = getattr(net, "explanation", None)
+        own: Any = getattr(net, "operation_graph", None)
         if own is not None:
-            explanation: Explanation = own() if clip is None else own(clip)
-            return explanation
+            return Explanation(**vars(own(clip)))
         return _by_structure(net, clip)
     except NotStreamable as error:
         found = tuple(getattr(error, "refusals", ())) or (Refusal("", "", "", str(error), ""),)

@@ -10,9 +10,6 @@ from ..core.op_rows import Graph, Refusal, Row, format_refusals
 
 __all__ = ["Explanation", "Refusal", "Row", "format_refusals"]
 
-_TITLES = ("", "path", "op", "takes", "rate", "receptive field", "delay", "state bytes")
-_LEFT = (1, 2, 3)  # columns of words
-
 
 @dataclass(frozen=True)
 class Explanation(Graph):
@@ -33,29 +30,6 @@ class Explanation(Graph):
         ────────────────────────────────────────────────────────────────────────────────
         →  add                                    1                3      1           24
     """
-
-    def __str__(self) -> str:
-        head = "  ←  ".join(part for part in (self.name, ", ".join(self.inputs)) if part)
-        parts = [head] if head else []
-        if self.rows:
-            parts.append(self._table())
-        if self.refusals:
-            parts.append(("\n" if self.rows else "") + format_refusals(self.name, self.refusals))
-        parts += [f"note: {note}" for note in self.all_notes()]
-        return "\n".join(parts)
-
-    def _table(self) -> str:
-        body, totals = [self.cells(i) for i in range(len(self.rows))], self.totals()
-        lines = [_TITLES, *body, *totals]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_TITLES))]
-        shown = [
-            "  ".join(
-                c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "─" * max(map(len, shown))
-        return "\n".join([shown[0], rule, *shown[1 : 1 + len(body)], *([rule, *shown[1 + len(body) :]] if totals else [])])
 
     def svg(self) -> str:
         """The graph as an SVG document: boxes from top to bottom, the queues on their lines. Runs of local operations share a box."""

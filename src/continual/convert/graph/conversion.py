@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ...core.module import CoModule
+from ...core.naming import named
 from ...core.op_rows import Refusal, format_refusals
 from ...core.opaque_modules import meta_input, opaque, valueless
 from ...core.progress import Progress
 from ...core.registry import chosen_in
 from ...errors import NotStreamable, ShapeMismatch
-from ...layers.local import named
 from ..fuse import Uses, fold
 from . import rules  # noqa: F401 (they register themselves)
 from .axes import TIME, View, fixed

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ...core.op_rows import Graph
 from ...core.state import Call, Frame, Node, Opening, State, Wire
 from ...core.stream import shallow
 from ...core.timing import Timing
@@ -25,9 +26,6 @@ from .op_call import Source
 from .parameter_table import Bank
 from .queues import Meet, Positions
 from .submodule_tree import Converted, mirror
-
-if TYPE_CHECKING:
-    from ...tools.explanation import Explanation
 
 
 class GraphModule(Converted, InItsDtypes):
@@ -368,14 +366,12 @@ class GraphModule(Converted, InItsDtypes):
 
     # ---- what people see --------------------------------------------------------------------------------------------
 
-    def explanation(self, clip: Any = None) -> Explanation:
+    def operation_graph(self, clip: Any = None) -> Graph:
         """The operations of the network, as :func:`co.explain` shows them.
 
         Args:
             clip: an example in the module's layout, for the bytes of the state; by default one like that of the conversion.
         """
-        from ...tools.explanation import Explanation  # here: only those who look at it need it
-
         state = self._stream if clip is None and self._stream is not None else self._state_for(clip)
         nbytes = {
             i: sum(t.numel() * t.element_size() for n in kid.walk() for t in n.tensors) for i, kid in enumerate(state.node.kids)
@@ -383,7 +379,7 @@ class GraphModule(Converted, InItsDtypes):
         entries = {slot: number for number, slot, _ in self._streams} | {slot: number for number, slot in self._given}
         rows, where = rows_of(self._program, entries, self._timing.at, nbytes)
         names = tuple(f"{name} {own}" for name, own in zip(self._names, self._ports.inputs, strict=True))
-        return Explanation(self.name, rows, tuple(where[slot] for _, slot, _ in self._outputs), self.notes, inputs=names)
+        return Graph(self.name, rows, tuple(where[slot] for _, slot, _ in self._outputs), self.notes, inputs=names)
 
     def _state_for(self, clip: Any) -> State:
         if clip is not None:
@@ -394,7 +390,7 @@ class GraphModule(Converted, InItsDtypes):
         return self.init_state(*(i.example(device) for i in self._ports.inputs))
 
     def __str__(self) -> str:
-        return str(self.explanation())
+        return str(self.operation_graph())
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"

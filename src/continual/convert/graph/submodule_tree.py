@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, NoReturn
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from ...core.naming import named
 from ...errors import NotStreamable
-from ...layers.local import named
 from .switches import CLASS_OF_ALL, Switches, plain
 from .training_modes import modal
 

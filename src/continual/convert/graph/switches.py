@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from ...core.naming import named
 from ...core.stream import StreamOwner
 from ...errors import NotStreamable
-from ...layers.local import named
 
 CLASS_OF_ALL = frozenset(vars(nn.Module()))  # attributes that torch keeps of every module
 _NONE = object()

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.naming import named
 from ...core.registry import Twin
 from ...core.state import Frame, Node, Wire, rewire
 from ...errors import NotStreamable, ShapeMismatch
-from ..local import check_home, named, parameter
+from ..local import check_home, parameter
 
 _LAYOUTS = ("(L, N, E)", "(N, L, E)", "(N, E, L)")  # by the dimension that is time
 Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, H, n, D)

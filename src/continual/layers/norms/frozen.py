@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ...core.call_modes import call_mode
+from ...core.naming import named
 from ...core.precision import widest
 from ...core.state import Frame
 from ...errors import NotStreamable, ShapeMismatch
-from ..local import Local, check_parameters, named, parameter
+from ..local import Local, check_parameters, parameter
 from . import refusals
 from .exact_gradients import batch_norm
 

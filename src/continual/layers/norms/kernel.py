@@ -11,13 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...core.naming import named
 from ...core.precision import widest
 from ...core.registry import Twin
 from ...core.ring_buffer import ring_frames
 from ...core.state import Call, Frame, Node, Opening
 from ...core.timing import IDENTITY, Timing, Window
 from ...errors import NotStreamable, ShapeMismatch
-from ..local import check_parameters, named, parameter
+from ..local import check_parameters, parameter
 from .statistics import Statistics, of_frames, over_last, up_to_now
 
 

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.module import CoModule, PaddingMode
+from ...core.naming import named
 from ...core.registry import Twin
 from ...core.ring_buffer import ring_zeros
 from ...core.state import Call, Frame, Node
 from ...errors import NotStreamable, ShapeMismatch
-from ..local import named
 from ..memory_format import MANY, channels_last, unwatched
 from ..window import FILLS, SlidingWindow, fill_name, padding, per_dim
 from .maxima import max_over_axes

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ...core.module import CoModule
+from ...core.naming import named
 from ...core.state import Call, Frame, Node, Opening
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
-from ..local import check_home, named
+from ..local import check_home
 from .fixed_point_angles import angles, geometric
 
 

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.call_modes import current_mode
+from ...core.naming import named
 from ...core.registry import Twin
 from ...core.state import Call, Frame, Node, Opening, State
 from ...core.timing import IDENTITY, Timing
 from ...errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
-from ..local import check_home, named
+from ..local import check_home
 
 Held = Sequence[Tensor]  # the hidden state, or hidden and cell state
 

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...core.module import CoModule
+from ...core.naming import named
 from ...core.registry import register_twin
 from ...errors import NotStreamable
-from ..local import STEPPERS, named
+from ..local import STEPPERS
 from .base import Recurrent, refuse_backward, refuse_unknown
 
 

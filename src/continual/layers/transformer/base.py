@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.call_modes import has_hooks
+from ...core.naming import named
 from ...core.registry import Twin, become, register_window
 from ...core.ring_buffer import ring_zeros
 from ...core.state import Call, Frame, Node, Opening
@@ -17,7 +18,6 @@ from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
 from ..attention.base import Attention
 from ..delay import queued
-from ..local import named
 from ..weight_cache import LaidOut
 
 _PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)

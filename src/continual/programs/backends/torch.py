@@ -1,4 +1,4 @@
-"""What runs a program: the network's own operations one by one, or one compiled piece of code."""
+"""Backends of torch: the network's own operations one by one, or one compiled piece of code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,28 +18,10 @@ from ...errors import ExportError
 from ..kernel_context import FEW, SUMMED
 from ..layouts import flat
 from ..planning import Planned
-from ..tracing import untraced
+from .base import Core, exported
 
-Core = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
 ALONE = 1 << 18  # products of a call, up to which one thread is faster than two
 IN_PLACE = ("inductor", "aot", "cudagraph")
-RUNTIMES = ("onnxruntime", "openvino")
-BACKENDS = ("eager", *IN_PLACE, *RUNTIMES)
-
-
-def exported(planned: Planned, example: tuple[Any, ...], module: torch.nn.Module | None = None) -> torch.export.ExportedProgram:
-    """The program as one graph of torch's operations, by ``torch.export``: a pure function, or what ``module`` makes of it."""
-    with (
-        warnings.catch_warnings(),
-        torch.enable_grad(),
-        torch.fx.traceback.preserve_node_meta(),
-    ):  # with gradients nothing is kept
-        warnings.simplefilter("ignore")
-        try:
-            return torch.export.export(module or planned, example, strict=False)
-        except Exception as error:
-            reason = untraced(error, type(planned.net).__name__)
-            raise ExportError(f"co.compile: torch.export can't follow {reason}") from error
 
 
 class _InPlace(torch.nn.Module):
@@ -218,20 +199,3 @@ def needs_compiler(device: torch.device, who: str = "co.compile") -> None:
             f"{who}: this compiles C++ code, and there is no compiler (g++ or clang++). Install one"
             + (", or backend='eager'" if who == "co.compile" else ", or another format")
         )
-
-
-def _by_runtime(name: str, planned: Planned, example: tuple[Any, ...]) -> Core:
-    """A runtime of another package, which is imported when it is asked for."""
-    from . import runtimes
-
-    core: Core = getattr(runtimes, name)(planned, example)
-    return core
-
-
-MAKERS: dict[str, Callable[[Planned, tuple[Any, ...]], Core]] = {
-    "eager": eager,
-    "inductor": inductor,
-    "aot": aot,
-    "cudagraph": cudagraph,
-    **{name: partial(_by_runtime, name) for name in RUNTIMES},
-}

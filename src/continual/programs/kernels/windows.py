@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...convert.graph.time_layers import Surround, Windowed
 from ...core.timing import Window
 from ...layers.conv import _CONV, _Conv
 from ...layers.delay import Shift
-from ...layers.functional import Surround, Windowed
 from ...layers.local import parameter
 from ...layers.padding import _Pad
 from ...layers.pooling.power_average import _LPPool

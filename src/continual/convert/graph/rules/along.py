@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ....layers import cumulative
-from ....layers.functional import CumulativeProduct, LogCumulativeSumExp
 from ..axes import BATCH, TIME
 from ..instructions import Ref
 from ..op_call import Call, Misfit, Refused, hint, rule
+from ..time_layers import CumulativeProduct, LogCumulativeSumExp
 from ..values import Fragment, Stream, Value
 from ..walker import Builder
 from .elementwise import items

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ....layers.functional import WindowLinear
 from ..axes import BATCH, TIME, Dim, Dims, joined_dims, where
 from ..instructions import Ref, Shape
 from ..op_call import Call, Misfit, Refused, rule
+from ..time_layers import WindowLinear
 from ..values import Const, Stream, Value
 from ..walker import Builder
 from .elementwise import lead

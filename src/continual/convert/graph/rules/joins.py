@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ....layers.delay import Trim
-from ....layers.functional import Surround
 from ..axes import BATCH, TIME, Dims, View, joined_dims
 from ..instructions import Ref, Shape
 from ..op_call import Call, Misfit, Refused, rule
+from ..time_layers import Surround
 from ..values import Const, Stream, Value
 from ..walker import Builder
 from .elementwise import explicit, lead

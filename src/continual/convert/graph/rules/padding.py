@@ -6,10 +6,10 @@ from typing import Any
 
 from ....layers import padding as pads
 from ....layers.delay import Trim
-from ....layers.functional import Taps
 from ..axes import View
 from ..instructions import Ref
 from ..op_call import Call, Refused, rule
+from ..time_layers import Taps
 from ..values import Stream
 from ..walker import Builder
 from .parts import alone, whole, with_dim

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....layers import pooling
-from ....layers.functional import Reduction
 from ..axes import BATCH, TIME, Dims, View, where
 from ..instructions import Ref, Shape
 from ..op_call import Call, Misfit, Refused, rule
+from ..time_layers import Reduction
 from ..values import Stream, Value
 from ..walker import Builder
 from .elementwise import items

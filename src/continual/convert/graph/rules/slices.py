@@ -6,9 +6,9 @@ from typing import Any
 
 from torch.fx import Node as Fx
 
-from ....layers.functional import Decimate
 from ..instructions import Ref
 from ..op_call import Call, Misfit, Refused, hint, rule
+from ..time_layers import Decimate
 from ..values import Fragment, Size, Stream, Value
 from ..walker import Builder
 from .conv import without_end

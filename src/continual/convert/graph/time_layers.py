@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..convert.graph.instructions import resolve
-from ..core.module import CoModule
-from ..core.state import Call, Frame, Node
-from ..errors import NotStreamable
-from .cumulative import _Cumulative
-from .window import SlidingWindow
+from ...core.module import CoModule
+from ...core.state import Call, Frame, Node
+from ...errors import NotStreamable
+from ...layers.cumulative import _Cumulative
+from ...layers.window import SlidingWindow
+from .instructions import resolve
 
 
 class Decimate(SlidingWindow):

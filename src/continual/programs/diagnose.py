@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from ..programs.tracing import causes
+from .tracing import causes
 
 
 def culprit(

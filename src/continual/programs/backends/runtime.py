@@ -1,4 +1,4 @@
-"""Step programs run by onnxruntime and OpenVINO, for :func:`continual.compile`: on the CPU, without a C++ compiler.
+"""What the backends of runtimes share: step programs on the CPU, without a C++ compiler.
 
 The state is handed over: a runtime writes the new one into spare tensors, which are returned, and the tensors of the old one are spare
 from then on. So nothing is copied but the chunk and the outputs, and a call that fails leaves the state as it was.
@@ -6,10 +6,7 @@ from then on. So nothing is copied but the chunk and the outputs, and a call tha
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +15,9 @@ from torch.utils import _pytree as pytree
 
 from ...core.state import Wire, rewire
 from ...errors import ExportError, StateMismatch
-from ...export import onnx as onnx_file
-from ...export import openvino as openvino_file
-from ...export.needs import package
 from ..layouts import flat
 from ..planning import Planned
-from .torch import Core, exported
+from .base import exported
 
 Bind = Callable[[list[Tensor], list[Tensor]], Callable[[], Any]]  # inputs and outputs at their addresses, to a call
 BINDINGS = 16  # of pairs of old and new states that are kept
@@ -108,60 +102,7 @@ class Runtime:
         run()
 
 
-def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> Core:
-    """By onnxruntime, with as many threads as torch has."""
-    name = type(planned.net).__name__
-    _check("onnxruntime", example)
-    ort = package("onnxruntime", "onnx", "co.compile")
-    package("onnxscript", "onnx", "co.compile")
-
-    def open(program: torch.export.ExportedProgram) -> Bind:
-        with tempfile.TemporaryDirectory(prefix="continual-") as folder:
-            path = Path(folder, "program.onnx")
-            onnx_file.converted(program, "co.compile", name).save(str(path))
-            session = onnx_file.opened(ort, path, torch.get_num_threads())
-        names = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
-
-        def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
-            given, made = (zip(n, tensors, strict=True) for n, tensors in zip(names, (inputs, outputs), strict=True))
-            binding = onnx_file.bound(session, given, made)
-            return lambda: session.run_with_iobinding(binding)
-
-        return bind
-
-    return Runtime(planned, example, open)
-
-
-def openvino(planned: Planned, example: tuple[Any, ...]) -> Core:
-    """By OpenVINO, with as many threads as torch has. Streams have 2³⁰ frames on any wire at most."""
-    name = type(planned.net).__name__
-    _check("openvino", example)
-    ov = package("openvino", "openvino", "co.compile")
-
-    def open(program: torch.export.ExportedProgram) -> Bind:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = openvino_file.converted(ov, program, "co.compile", name)
-        compiled = openvino_file.compiled(ov, model, torch.get_num_threads())
-
-        def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
-            request = compiled.create_infer_request()
-            for i, t in enumerate(inputs):
-                request.set_input_tensor(i, ov.Tensor(t.numpy(), shared_memory=True))
-
-            def run() -> None:
-                request.infer()
-                for i, t in enumerate(outputs):  # not bound: what only passes through would not be written
-                    t.copy_(torch.from_numpy(request.get_output_tensor(i).data))
-
-            return run
-
-        return bind
-
-    return Runtime(planned, example, open)
-
-
-def _check(backend: str, example: tuple[Any, ...]) -> None:
+def check_runtime(backend: str, example: tuple[Any, ...]) -> None:
     """Refuse what a runtime has no tensors for.
 
     Raises:

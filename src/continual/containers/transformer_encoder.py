@@ -9,17 +9,21 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...containers.base import run_clip
-from ...containers.sequential import Sequential
-from ...core.call_modes import call_with_hooks
-from ...core.registry import option, register_builder, register_refusal, twin
-from ...errors import NotStreamable, ShapeMismatch
-from ..attention.band import band_of
-from ..attention.base import refuse_unbounded
-from ..local import named
-from ..tokenwise import tokenwise
-from .base import Activation, EncoderLayer
-from .layers import CausalTransformerEncoderLayer, RetroactiveTransformerEncoderLayer, SingleOutputTransformerEncoderLayer
+from ..core.call_modes import call_with_hooks
+from ..core.naming import named
+from ..core.registry import option, register_builder, register_refusal, twin
+from ..errors import NotStreamable, ShapeMismatch
+from ..layers.attention.band import band_of
+from ..layers.attention.base import refuse_unbounded
+from ..layers.tokenwise import tokenwise
+from ..layers.transformer.base import Activation, EncoderLayer
+from ..layers.transformer.layers import (
+    CausalTransformerEncoderLayer,
+    RetroactiveTransformerEncoderLayer,
+    SingleOutputTransformerEncoderLayer,
+)
+from .base import run_clip
+from .sequential import Sequential
 
 __all__ = [
     "CausalTransformerEncoderLayer",
