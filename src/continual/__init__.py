@@ -39,7 +39,7 @@ from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
 from .core.timing import Timing
-from .core.version import __version__
+from .core.version import __version__ as __version__
 from .errors import (
     ArtefactMismatch,
     CapacityError,
