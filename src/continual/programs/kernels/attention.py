@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.program.context import Past, Ring, Rows, Run, Site, kernel
 from ...core.state import Wire, rewire
 from ...layers.attention.band import _sloped, alibi_slopes
 from ...layers.attention.multihead import RetroactiveMultiheadAttention
 from ...layers.attention.projected import BandAttention
 from ...layers.attention.single_output import SlidingAttention
 from ...layers.transformer.base import EncoderLayer, SlidingEncoderLayer
-from ..kernel_context import Past, Ring, Rows, Run, Site, kernel
 from .recurrent import angles_of, turned
 
 LONG = 8  # keys before a query from which a ring costs less

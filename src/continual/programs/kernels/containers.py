@@ -10,12 +10,12 @@ from ...containers.conditional import Conditional
 from ...containers.parallel import Parallel
 from ...containers.sequential import Sequential
 from ...containers.streams import Rewiring
+from ...core.program.context import Lag, Rows, Run, Site, built, kernel
+from ...core.program.frame_schedule import Pace
 from ...core.state import Node, Wire, frames, rewire
 from ...core.timing import IDENTITY
 from ...layers.closure import Identity
 from ...layers.local import Local
-from ..frame_schedule import Pace
-from ..kernel_context import Lag, Rows, Run, Site, built, kernel
 
 
 @kernel(Local)

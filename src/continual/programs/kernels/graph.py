@@ -9,11 +9,11 @@ from typing import Any
 from ...convert.graph.graph_module import GraphModule
 from ...convert.graph.instructions import Instruction, Layer, Moment, Op
 from ...convert.graph.queues import Meet, Positions
+from ...core.program.context import Rows, Run, Site, built, kernel
+from ...core.program.frame_schedule import Pace
+from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
-from ..frame_schedule import Pace
-from ..kernel_context import Rows, Run, Site, built, kernel
-from ..tracing import traced
 
 Step = Callable[[Moment, Rows], None]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...convert.norm_choice import LayerNormOverTime
 from ...core.precision import widest
+from ...core.program.context import Held, Rows, Run, Site, kernel
 from ...core.state import Frame
 from ...layers.cumulative import _Cumulative
 from ...layers.norms.kernel import OfLast, TimeNorm, UpToNow
@@ -19,7 +20,6 @@ from ...layers.norms.statistics import of_frames
 from ...layers.positions.encodings import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
 from ...layers.positions.fixed_point_angles import angles_at, angles_in_32_bits, limbs
 from ...layers.recurrent.base import RECURRENCES, Recurrent
-from ..kernel_context import Held, Rows, Run, Site, kernel
 
 Angles = Callable[[Tensor], Tensor]  # positions (…) → (…, pairs)
 Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.program.context import Rows, Run, Site, frames_at, kernel
 from ...core.resampling import Interpolation
 from ...layers.transposed import _ConvTranspose
 from ...layers.upsample import Upsample
-from ..kernel_context import Rows, Run, Site, frames_at, kernel
 
 
 @kernel(_ConvTranspose)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...convert.graph.time_layers import Surround, Windowed
+from ...core.program.context import SUMMED, Rows, Run, Site, frames_at, kernel, over_frames
 from ...core.timing import Window
 from ...layers.conv import _CONV, _Conv
 from ...layers.delay import Shift
@@ -20,7 +21,6 @@ from ...layers.padding import _Pad
 from ...layers.pooling.power_average import _LPPool
 from ...layers.pooling.windowed import LONG, _AvgPool, _Pool
 from ...layers.window import FILLS, SlidingWindow
-from ..kernel_context import SUMMED, Rows, Run, Site, frames_at, kernel, over_frames
 
 INSIDE = 1 << 40  # the place of a window that lies within the clip
 SMALL = 1 << 15  # products of a convolution for an output, up to which calling a library for them costs more

@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..core.module import CoModule
-from ..core.naming import named
-from ..core.state import Frame, Node, Wire
-from ..core.timing import Timing
-from ..errors import NotStreamable
+from ...errors import NotStreamable
+from ..module import CoModule
+from ..naming import named
+from ..state import Frame, Node, Wire
+from ..timing import Timing
 from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
@@ -327,7 +327,7 @@ def built(plan: Plan, module: Any, node: Node) -> Run:
         raise site.refuse(
             f"step programs have no kernel for the class {cls}. Remedies: forward_step, which needs none; the same of layers and "
             "containers of continual, or of a plain module that co.continual(module, clip) converts; or a kernel of its own, registered by "
-            f"@continual.programs.kernel_context.kernel({cls}), like those in continual.programs.kernels"
+            f"@continual.core.program.context.kernel({cls}), like those in continual.programs.kernels"
         )
     if module._forward_hooks or module._forward_pre_hooks:
         raise site.refuse("has forward hooks, which a program does not call. Remove them before")
