@@ -17,9 +17,8 @@ from ..core.program.frame_schedule import Pace, chunk_of, start_of
 from ..core.state import Node, Opening, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
-from . import kernels  # registers them
 
-__all__ = ["Planned", "kernels", "planned"]
+__all__ = ["Planned", "planned"]
 
 
 class Planned(nn.Module):
