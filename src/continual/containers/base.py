@@ -77,6 +77,8 @@ def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
 class Container(CoModule):
     """A list of streaming modules under names. ``torch.nn`` modules are converted when they come in."""
 
+    has_products = False
+
     def _set(self, modules: Sequence[Any]) -> None:
         """Take the constructor's modules: several, or one dictionary of them."""
         named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], dict) else enumerate(modules)

@@ -18,6 +18,7 @@ from ..core.registry import Twin
 from ..core.state import Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.conv_program import convolution
+from .folds_norms import FoldsNorms
 from .local import parameter
 from .memory_format import channels_last, is_channels_last
 from .onednn import convolve, convolve_onto, pack, packs
@@ -29,7 +30,7 @@ FEW_CHANNELS = 8  # below, laying images out channels-last costs more than the c
 LARGE = 1 << 17  # numbers in a step, from which joining a window costs more than a convolution for each of its frames
 
 
-class _Conv(Twin, FoldedWeight, SlidingWindow):
+class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
     """What the three convolutions share; their number of dimensions is data."""
 
     dims: int
@@ -269,8 +270,11 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         self._forget_layouts()
         return super().open(frame, opening)
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return math.prod(frame.shape[2:]) * self.weight.numel()
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     def extra_repr(self) -> str:
         fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"

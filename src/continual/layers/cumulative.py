@@ -25,6 +25,7 @@ from .norms.statistics import mean_up_to_now
 class _Cumulative(CoModule):
     """What they share. A subclass says in which type it reduces, and how."""
 
+    has_products = False
     unbounded_memory = True
     sums = True  # the state is a sum or a mean, in the widest type; else it is like the frames
     nothing = 0.0  # the state that changes no result

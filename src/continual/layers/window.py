@@ -7,11 +7,13 @@ computes one window and overwrites the oldest frame; a chunk joins the ring and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.kernel import counted_macs
 from ..core.module import CoModule, PaddingMode
 from ..core.program.context import Run, Site
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
@@ -145,6 +147,12 @@ class SlidingWindow(CoModule):
     def step_is_plain(self) -> bool:
         """Whether a window that reaches into constant start padding is computed like any other."""
         return True
+
+    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+        if not self.has_products:
+            return 0
+        window = node.held.zeros(self._window.receptive_field)
+        return counted_macs(lambda: self.over_time(window, 0, None)) // frame.shape[0]
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 

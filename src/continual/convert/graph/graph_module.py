@@ -336,7 +336,7 @@ class GraphModule(Converted, InItsDtypes):
                 kid.seen = kid.sent = counts[instruction.wire][0]
         return counts[self._timing.out]
 
-    def macs(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
         """Of the operations that run as they are, for one output frame."""
         m = self._zeros_moment(node.given if node.held is None else node.held)
         for instruction in self._program:

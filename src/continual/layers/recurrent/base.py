@@ -153,7 +153,7 @@ class Recurrent(Twin):
         y: Tensor = new[-1][0]
         return y
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------
