@@ -128,7 +128,7 @@ def absorb(layer: Any, norm: Any) -> bool:
     """Make a norm part of the layer before it, if that can be done."""
     if not isinstance(norm, _NORMS) or norm.running_mean is None:
         return False
-    if not isinstance(layer, FoldsNorms) or cast(FoldsNorms, layer).norm_channels != norm.num_features:
+    if not isinstance(layer, FoldsNorms) or layer.norm_channels != norm.num_features:
         return False
     own = cast(Any, layer)  # weight and bias are those of its torch.nn class
     factor, offset = scale(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)

@@ -145,6 +145,9 @@ class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
                 )
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
+    def kept(self, frame: Frame) -> Frame:
+        return frame
+
     def enter_step(self, x: Tensor) -> Tensor:
         if self._last and (self._kept or not self._images):  # once, for the window and for the ring
             return channels_last(x)
