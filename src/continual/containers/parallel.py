@@ -16,7 +16,7 @@ from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.ring_buffer import ring_zeros
 from ..core.state import Call, Frame, Node, Opening, Wire, frames
-from ..core.step_spec import length
+from ..core.step_spec import Inputs, Outputs, length
 from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
@@ -72,7 +72,7 @@ class Parallel(Container):
     def timing(self) -> Timing:
         return Timing.parallel(*(m.timing for m in self.kids))
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Sequence[Inputs]) -> Outputs:  # type: ignore[override]
         """The branches' outputs on the clips, in a list."""
         return self.branches(input)
 
@@ -272,7 +272,7 @@ class BroadcastReduce(Parallel):
     def kind(self) -> str:
         return f"{type(self).__name__} {self.reducer.kind}"
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """The reduced outputs of the branches on the clip."""
         return self.reducer.rearrange(self.branches(input))
 

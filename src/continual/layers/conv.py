@@ -33,10 +33,10 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
     dims: int
     in_channels: int
     out_channels: int
-    kernel_size: Any
-    stride: Any
-    padding: Any
-    dilation: Any
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
     padding_mode: Any
     bias: Tensor | None
@@ -275,7 +275,7 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         return super().extra_repr() + fill
 
 
-class Conv1d(_Conv, nn.Conv1d):
+class Conv1d(_Conv, nn.Conv1d):  # type: ignore[misc]  # padding is no word here
     """1D convolution over time, ``nn.Conv1d`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
     Args:
@@ -297,7 +297,7 @@ class Conv1d(_Conv, nn.Conv1d):
     dims = 1
 
 
-class Conv2d(_Conv, nn.Conv2d):
+class Conv2d(_Conv, nn.Conv2d):  # type: ignore[misc]  # padding is no word here
     """2D convolution over time and one more axis: clips ``(B, C, T, S)``, steps ``(B, C, S)``. Kernel, stride … are (time, space).
 
     Args:
@@ -314,7 +314,7 @@ class Conv2d(_Conv, nn.Conv2d):
     dims = 2
 
 
-class Conv3d(_Conv, nn.Conv3d):
+class Conv3d(_Conv, nn.Conv3d):  # type: ignore[misc]  # padding is no word here
     """3D convolution over time and space: clips ``(B, C, T, H, W)``, steps ``(B, C, H, W)``. Kernel, stride … are (time, H, W).
 
     Args:
