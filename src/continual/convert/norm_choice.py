@@ -17,8 +17,8 @@ from ..core.naming import named
 from ..core.registry import option, register_builder, register_window, twin
 from ..core.state import Call, Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers import norm_refusals as refusals
 from ..layers.local import local
-from ..layers.norms import refusals
 from ..layers.norms.causal import (
     CumulativeGroupNorm,
     CumulativeInstanceNorm1d,

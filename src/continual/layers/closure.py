@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..core.state import Call, Node
+from .exact_gradients import with_exact_norms
 from .local import Local, LocalFunction
-from .norms.exact_gradients import with_exact_norms
 
 Fn = Callable[[Tensor], Tensor]
 

@@ -20,8 +20,8 @@ from ..core.registry import register_default
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import IDENTITY, Timing
 from ..errors import ContinualError, NotStreamable, ShapeMismatch
-from .norms import refusals
-from .norms.exact_gradients import with_exact_norms
+from . import norm_refusals as refusals
+from .exact_gradients import with_exact_norms
 
 
 def parameter(module: nn.Module, name: str) -> Any:
