@@ -139,12 +139,18 @@ _LATER = {  # imported when they are first used
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("models", "onnx", "triton"):
-        return importlib.import_module(f".{name}", __name__)
-    if name in _LATER:
-        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # for a type checker a misspelt name is an error
+
+    def __getattr__(name: str) -> Any:
+        if name in ("models", "onnx", "triton"):
+            return importlib.import_module(f".{name}", __name__)
+        if name in _LATER:
+            return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
 
 
 __all__ = [

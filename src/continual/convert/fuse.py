@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from functools import singledispatch
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,14 @@ from ..core.module import CoModule
 from ..errors import NotStreamable
 from ..layers.folds_norms import FoldsNorms
 
+Net = TypeVar("Net", bound=CoModule)
 Uses = Counter[int]  # in how many places each module of a network stands, by id
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _NOTHING = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
-def fuse(net: CoModule) -> Any:
+def fuse(net: Net) -> Net:
     """A copy of a network for inference, with less to do in a step and the same results but for rounding.
 
     - A norm with running statistics (``BatchNorm``, ``InstanceNorm``) right after a convolution, a transposed convolution or a

@@ -36,10 +36,10 @@ class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
     dims: int
     in_channels: int
     out_channels: int
-    kernel_size: Any
-    stride: Any
-    padding: Any
-    dilation: Any
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
     padding_mode: Any
     bias: Tensor | None
@@ -287,7 +287,7 @@ class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
         return convolution(site)
 
 
-class Conv1d(_Conv, nn.Conv1d):
+class Conv1d(_Conv, nn.Conv1d):  # type: ignore[misc]  # padding is no word here
     """1D convolution over time, ``nn.Conv1d`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
     Args:
@@ -309,7 +309,7 @@ class Conv1d(_Conv, nn.Conv1d):
     dims = 1
 
 
-class Conv2d(_Conv, nn.Conv2d):
+class Conv2d(_Conv, nn.Conv2d):  # type: ignore[misc]  # padding is no word here
     """2D convolution over time and one more axis: clips ``(B, C, T, S)``, steps ``(B, C, S)``. Kernel, stride … are (time, space).
 
     Args:
@@ -326,7 +326,7 @@ class Conv2d(_Conv, nn.Conv2d):
     dims = 2
 
 
-class Conv3d(_Conv, nn.Conv3d):
+class Conv3d(_Conv, nn.Conv3d):  # type: ignore[misc]  # padding is no word here
     """3D convolution over time and space: clips ``(B, C, T, H, W)``, steps ``(B, C, H, W)``. Kernel, stride … are (time, H, W).
 
     Args:

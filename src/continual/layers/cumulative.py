@@ -39,6 +39,9 @@ class _Cumulative(CoModule):
         """Whether frames of a type can't be reduced."""
         return dtype.is_complex
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def out_type(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the outputs."""
         return dtype

@@ -20,9 +20,9 @@ from ..core.parametrised import with_parametrisations
 from ..core.registry import register_default
 from ..core.state import Call, Frame, Node, Opening
 from ..errors import NotStreamable, ShapeMismatch
+from . import norm_refusals as refusals
+from .exact_gradients import with_exact_norms
 from .local import Local, check_parameters, parameter
-from .norms import refusals
-from .norms.exact_gradients import with_exact_norms
 
 
 class Adopted(Local):

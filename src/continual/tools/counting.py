@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -26,12 +26,12 @@ class Countable(nn.Module):
     ``apply`` (its backend "pytorch") or ``train`` (its backend "aten") on the network: this is the moment. Nothing is imported.
     """
 
-    def apply(self, fn: Callable[[nn.Module], None]) -> Any:
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
         """As ``torch.nn.Module.apply``."""
         _enter(type(self))
         return super().apply(fn)
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> Self:
         """As ``torch.nn.Module.train``."""
         _enter(type(self))
         return super().train(mode)

@@ -19,6 +19,7 @@ import torch
 
 from ..core.module import CoModule
 from ..core.state import Frame, Node, Wire, frames, rewire
+from ..core.step_spec import Inputs
 from ..core.timing import Timing
 from .counting import flop_formulas
 
@@ -136,7 +137,7 @@ def _mega(number: Fraction | int) -> str:
     return f"{float(number) / 1e6:,.3f}"
 
 
-def operations(net: CoModule, step: Wire, *, clip_length: int | None = None, execute: bool = True) -> Operations:
+def operations(net: CoModule, step: Inputs, *, clip_length: int | None = None, execute: bool = True) -> Operations:
     """Count what a network computes: per step, per output, per clip, and what its steps execute.
 
     With temporal strides not all modules run in every step: a step that brings an output costs more than the ones between. *Useful* is

@@ -8,7 +8,8 @@ from fractions import Fraction
 from typing import cast
 
 from ..core.module import CoModule
-from ..core.state import Node, State, Wire, frames
+from ..core.state import Node, State, frames
+from ..core.step_spec import Inputs
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Summary:
         )
 
 
-def summary(net: CoModule, step: Wire, *, clip_length: int | None = None, rate: float | None = None) -> Summary:
+def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate: float | None = None) -> Summary:
     """Parameters, multiply-adds, timing and state of every module, as a table.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..core.state import Wire
+from ..core.step_spec import Inputs
 from ..errors import StreamMismatch
 from .report import Check, Report
 
@@ -16,7 +16,7 @@ __all__ = ["Check", "Report", "verify"]
 
 def verify(
     net: Any,
-    clip: Wire,
+    clip: Inputs,
     reference: nn.Module | Callable[[Any], Any] | None = None,
     *,
     effort: Literal["quick", "full"] = "full",
