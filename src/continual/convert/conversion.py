@@ -10,7 +10,6 @@ from ..core.module import CoModule
 from ..core.registry import register, register_refusal, register_twin, register_window, with_options
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
-from ..layers.local import forward_stepping
 from ..layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -25,6 +24,7 @@ from ..layers.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from ..layers.wrapped import forward_stepping
 from . import norm_choice  # noqa: F401 (it registers its conversions)
 from .torch_refusals import REASONS
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor, nn
 
 from ..errors import NotStreamable
+from .program.context import Run, Site
 from .state import Call, Frame, Node, Opening, Wire, rewire
 from .step_spec import length
 from .timing import Timing
@@ -103,6 +104,21 @@ class Kernel(nn.Module):
         """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
         y, _ = self.advance(rewire(chunk_of_one, x), node, node.seen + 1, call)
         return None if y is None else rewire(only_frame, y)
+
+    def program(self, site: Site) -> Run:
+        """How the module runs in a step program: a function of the chunk of a call and of its rows.
+
+        Args:
+            site: where the module stands: which frames each call brings and takes, and what it keeps.
+
+        Raises:
+            NotStreamable: no program of static shapes computes the module.
+        """
+        name = type(self).__name__
+        raise site.refuse(
+            f"step programs have no kernel for the class {name}. Remedies: forward_step, which needs none; write it as a co.Recurrence "
+            f"or a co.SlidingWindow, which run in programs; or define {name}.program(site)"
+        )
 
     def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
         """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts never become plain there."""

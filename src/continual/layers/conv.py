@@ -13,9 +13,11 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..core.module import PaddingMode
 from ..core.naming import named
+from ..core.program.context import Run, Site
 from ..core.registry import Twin
 from ..core.state import Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers.conv_program import convolution
 from .local import parameter
 from .memory_format import channels_last, is_channels_last
 from .onednn import convolve, convolve_onto, pack, packs
@@ -273,6 +275,9 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
     def extra_repr(self) -> str:
         fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"
         return super().extra_repr() + fill
+
+    def program(self, site: Site) -> Run:
+        return convolution(site)
 
 
 class Conv1d(_Conv, nn.Conv1d):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..core.kernel import chunk_of_one
 from ..core.naming import named
+from ..core.program.context import Rows, Run, Site
 from ..core.registry import Twin, register_twin
 from ..core.resampling import Upsampling
 from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
@@ -258,6 +259,32 @@ class _ConvTranspose(Twin, FoldedWeight):
 
     def extra_repr(self) -> str:
         return super().extra_repr().replace(f"stride={self.stride}", f"stride={self._steps}")
+
+    def program(self, site: Site) -> Run:
+        """All frames that the outputs of a call see, in one operation; frames that are none add nothing."""
+        rate, extent, arrives, leaves = self.rate, self._extent, site.arrives, site.leaves
+        start = leaves.first + self.padding[0]  # positions before the crop, of call 0
+        stop = start + leaves.frames
+        last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
+        first = min(last, start // rate, -((extent - 1 - start) // rate))
+        beyond = max(0, stop - last * rate - extent)
+        past = site.past("frames", site.node.given, first - arrives.first)
+        apart = site.plan.fused and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            frames = past.extend(rows, site.gated(rows, x, 0.0))[:, :, : last - first + 1]
+            y: Tensor = _apart(self, frames) if apart else self._transposed(frames, 0, beyond)
+            return y.narrow(2, start - first * rate, leaves.frames)
+
+        return run
+
+
+def _apart(layer: Any, frames: Tensor) -> Tensor:
+    """Outputs that see one frame each, as one product for all of them."""
+    given = frames.flatten(2).transpose(1, 2)  # (B, n * S, I)
+    y = torch.matmul(given, layer.weight.flatten(1)).unflatten(2, (layer.out_channels, -1))  # (B, n * S, O, k)
+    y = y.unflatten(1, frames.shape[2:]).movedim((-2, -1), (1, 3)).flatten(2, 3)
+    return y if layer.bias is None else y + layer.bias.view(-1, *(1,) * layer.dims)
 
 
 class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):

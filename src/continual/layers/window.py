@@ -6,7 +6,6 @@ computes one window and overwrites the oldest frame; a chunk joins the ring and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule, PaddingMode
+from ..core.program.context import Run, Site
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
-
-FILLS = {"zeros": 0.0, "neg_inf": -math.inf}
+from ..layers.window_program import FILLS, INSIDE, windows_of
 
 
 def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:
@@ -230,6 +229,13 @@ class SlidingWindow(CoModule):
         position = seen % self._kept
         call.slots.append((memo.slot(position), entered))
         return self.over_time_step(memo.parts(position), entered) if emits else None
+
+    def program(self, site: Site) -> Run:
+        """Any function of a window of frames."""
+        if self._memoryless:
+            return lambda x, rows: self.over_time(self.enter(x), INSIDE, None)
+        windows = windows_of(site, self)
+        return lambda x, rows: self.over_time(windows.frames(rows, self.enter(x)), INSIDE, None)
 
 
 class _Views:

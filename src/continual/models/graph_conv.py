@@ -13,8 +13,9 @@ from ..convert.fuse import Uses, fold, folded_weight, frozen, scale
 from ..core.naming import named
 from ..core.state import Call, Frame, Node, Opening
 from ..errors import NotStreamable, ShapeMismatch
-from ..layers.local import TRAINING, Local
+from ..layers.local import Local
 from ..layers.weight_cache import LaidOut
+from ..layers.wrapped import TRAINING
 from ..tools.operations import beside_macs
 from .skeleton_graphs import adjacency
 

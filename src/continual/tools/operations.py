@@ -25,7 +25,7 @@ from ..core.timing import Timing
 from ..layers.attention.base import Attention
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
-from ..layers.pooling.windowed import _Pool
+from ..layers.pooling.base import _Pool
 from ..layers.transformer.base import EncoderLayer
 from .counting import flop_formulas
 

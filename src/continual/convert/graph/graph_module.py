@@ -10,7 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ...convert.graph.program import graph
 from ...core.op_rows import Graph
+from ...core.program.context import Run, Site
 from ...core.state import Call, Frame, Node, Opening, State, Wire
 from ...core.stream import shallow
 from ...core.timing import Timing
@@ -394,3 +396,6 @@ class GraphModule(Converted, InItsDtypes):
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
+
+    def program(self, site: Site) -> Run:
+        return graph(site)

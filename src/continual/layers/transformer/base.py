@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from ...core.call_modes import has_hooks
 from ...core.naming import named
+from ...core.program.context import Past, Rows, Run, Site
 from ...core.registry import Twin, become, register_window
 from ...core.ring_buffer import ring_zeros
 from ...core.state import Call, Frame, Node, Opening
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
+from ...layers.attention.program import Attended, sliding, windows
 from ..attention.base import Attention
 from ..delay import queued
 from ..weight_cache import LaidOut
@@ -245,6 +247,25 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         windows = x.shape[0] * (x.shape[2] if x.ndim == 4 else 1)
         return windows * self._macs_of_window(frames // windows) + frames * self._feed_forward_macs
 
+    def program(self, site: Site) -> Run:
+        """Attention, the residual connection whose tokens wait, and the feed-forward part."""
+        if self.on_windows:
+            return lambda x, rows: self.on_frames(x)
+        within = Site(site.plan, self.heads, site.node.kids[0])
+        if isinstance(self, SlidingEncoderLayer):
+            attend = sliding(site, self.heads, within)
+            first = site.leaves.first + (0 if self.heads.partial else self.heads.behind)
+            past = site.past("tokens", site.node.given, first - site.arrives.first)
+
+            def run(x: Tensor, rows: Rows) -> Tensor:
+                attended = attend(self.before(x.transpose(1, 2)), rows)
+                own = past.extend(rows, x)[:, :, : site.leaves.frames]
+                y: Tensor = self.after(own.transpose(1, 2), attended)
+                return y.transpose(1, 2)
+
+            return run
+        return _retroactive_layer(site, self, windows(site, self.heads, within))
+
 
 class SlidingEncoderLayer(EncoderLayer):
     """Base class of layers with one token a step."""
@@ -283,3 +304,15 @@ class SlidingEncoderLayer(EncoderLayer):
 
 
 register_window(nn.TransformerEncoderLayer, EncoderLayer)
+
+
+def _retroactive_layer(site: Site, layer: Any, attend: Attended) -> Run:
+    past: Past = site.past("tokens", site.node.given, site.leaves.first - site.arrives.first)
+
+    def run(x: Tensor, rows: Rows) -> Tensor:
+        attended = attend(layer.before(x.transpose(1, 2)), rows)
+        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : site.leaves.frames].permute(0, 2, 3, 1)
+        y: Tensor = layer.after(own, attended)
+        return y.permute(0, 3, 1, 2)
+
+    return run

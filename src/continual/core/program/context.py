@@ -9,11 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..core.module import CoModule
-from ..core.naming import named
-from ..core.state import Frame, Node, Wire
-from ..core.timing import Timing
-from ..errors import NotStreamable
+from ...errors import NotStreamable
+from ..naming import named
+from ..state import Frame, Node, Wire
+from ..timing import Timing
 from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
@@ -93,7 +92,7 @@ class Site:
         early: whether frames from before the first arrive.
     """
 
-    def __init__(self, plan: Plan, module: CoModule, node: Node, timing: Timing | None = None):
+    def __init__(self, plan: Plan, module: Any, node: Node, timing: Timing | None = None):
         self.plan, self.module, self.node = plan, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
@@ -301,35 +300,35 @@ class Rows:
         return self._ended[end]
 
 
-# ---- kernels by class -----------------------------------------------------------------------------------------------------
+# ---- recurrences ----------------------------------------------------------------------------------------------------
 
-Kernel = Callable[[Site], Run]
-KERNELS: dict[type, Kernel] = {}
+Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
 
 
-def kernel(*classes: type) -> Callable[[Kernel], Kernel]:
-    """Register how modules of some classes run in programs."""
+def carried(site: Site, held: list[Held], x: Tensor, rows: Rows, step: Step) -> Tensor:
+    """Run frame by frame. What is carried stays as it is at frames from before the first."""
+    inside, index = site.inside(rows, end=False), rows.index(site.arrives)
+    state, outs = [rows.held[h.index] for h in held], []
+    for i, frame in enumerate(x.unbind(2)):
+        y, new = step(frame, state, index[:, i])
+        if inside is not None:
+            own = inside[:, i]
+            new = [torch.where(own.view(-1, *(1,) * (n.ndim - 1)), n, s) for n, s in zip(new, state, strict=True)]
+        outs.append(y)
+        state = new
+    for h, value in zip(held, state, strict=True):
+        rows.keep(h, value)
+    return torch.stack(outs, 2)
 
-    def registered(fn: Kernel) -> Kernel:
-        for cls in classes:
-            KERNELS[cls] = fn
-        return fn
 
-    return registered
+def of_rows(value: Tensor, like: Tensor) -> Tensor:
+    """A value for each row ``(B,)``, to be broadcast over ``like``."""
+    return value.view(-1, *(1,) * (like.ndim - 1))
 
 
 def built(plan: Plan, module: Any, node: Node) -> Run:
     """A module at its place in a program."""
-    found = next((KERNELS[c] for c in type(module).__mro__ if c in KERNELS), None)
     site = Site(plan, module, node)
-    if found is None:
-        cls = type(module).__name__
-        raise site.refuse(
-            f"step programs have no kernel for the class {cls}. Remedies: forward_step, which needs none; the same of layers and "
-            "containers of continual, or of a plain module that co.continual(module, clip) converts; or a kernel of its own, registered by "
-            f"@continual.programs.kernel_context.kernel({cls}), like those in continual.programs.kernels"
-        )
     if module._forward_hooks or module._forward_pre_hooks:
         raise site.refuse("has forward hooks, which a program does not call. Remove them before")
-    run = found(site)
-    return traced(run, site.name, plan.located)
+    return traced(module.program(site), site.name, plan.located)
