@@ -19,6 +19,11 @@ from ..core.module import CoModule
 
 __all__ = ["flop_formulas", "register_with_ptflops"]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _Hook = Callable[[nn.Module, Any, Any], None]
 
 

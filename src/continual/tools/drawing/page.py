@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ...core.op_rows import Graph, Refusal, where
+from ...core.op_rows import Graph, Refusal, cells, totals, where
 from . import boxes
 from .diagram import COLOURS, INK, LINE, PAPER, mermaid, svg
 
@@ -92,9 +92,9 @@ def _line(cells: Sequence[str], tag: str = "td", kind: str = "") -> str:
 
 def _table(graph: Graph) -> str:
     body = "\n".join(
-        _line((*graph.cells(i), row.source), kind="bad" if graph.refusal_of(row) else "") for i, row in enumerate(graph.rows)
+        _line((*cells(graph, i), row.source), kind="bad" if graph.refusal_of(row) else "") for i, row in enumerate(graph.rows)
     )
-    foot = "".join(_line((*cells, "")) for cells in graph.totals())
+    foot = "".join(_line((*line, "")) for line in totals(graph))
     return f"<table><thead>{_line(_TITLES, 'th')}</thead>\n<tbody>{body}</tbody>\n<tfoot>{foot}</tfoot></table>"
 
 
