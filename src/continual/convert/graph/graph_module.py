@@ -38,9 +38,8 @@ class GraphModule(Converted, InItsDtypes):
     """
 
     runs_kernel = True
-    lengths: str = (
-        "any"  # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
-    )
+    # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
+    lengths: str = "any"
     _program: list[Instruction]
     _layers: list[Layer]
 
