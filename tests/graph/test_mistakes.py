@@ -77,6 +77,22 @@ def test_what_others_may_raise_is_a_refusal(name: str, step: str, monkeypatch: p
     assert isinstance(caught.value.__cause__, kind)
 
 
+class Doubled(nn.Module):
+    """Another function in other dtypes, so that it is converted anew."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x if x.dtype == torch.float32 else x * 2
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_converting_for_other_dtypes_comes_out_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = co.continual(nn.Sequential(nn.Conv1d(4, 4, 3), Doubled()).eval(), CLIP)
+    kind = spoil("assemble", name, monkeypatch)
+    with pytest.raises(kind) as caught:
+        net.half()
+    assert type(caught.value) is kind
+
+
 def test_a_value_that_a_rule_was_not_made_for_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES, "aten.glu.default", lambda b, call: call["self"].no_such_attribute)
     with pytest.raises(co.NotStreamable, match="does not know this use of `glu`") as caught:

@@ -23,6 +23,7 @@ from ..precision import kept_complex
 from ..state import Frame
 from .behaviour import behaviour
 from .fusing import refold
+from .mistakes import is_mistake
 from .ports import Input
 from .program import Op
 from .replica import Name, filled, skeleton, tables, weights
@@ -97,6 +98,8 @@ class Origin:
         try:
             made = self._converted(bones, key, net, live, device)
         except Exception as error:  # whatever the module or torch says
+            if is_mistake(error):
+                raise
             return f"{net.name} can't be converted with {_said(key)}: {_line(error)}. {CAST}"
         if difference := _another(net, made):
             return f"with {_said(key)} {net.name} is another network: {difference}. {_elsewhere(key)}"
