@@ -30,6 +30,7 @@ from .frame_loops import shortened
 from .graph_module import GraphModule
 from .instructions import Instruction, Layer, Op, slots_of
 from .io_layout import Input, Output
+from .mistakes import is_mistake
 from .queues import Meet, Positions
 from .switches import Switches
 from .values import Stream
@@ -106,7 +107,7 @@ def remade(
 
 @contextlib.contextmanager
 def plainly(module: nn.Module, done: str) -> Iterator[None]:
-    """Errors that nobody expects here become refusals."""
+    """Errors that nobody expects here become refusals, except the library's own mistakes."""
     name = type(module).__name__
     try:
         yield
@@ -118,6 +119,8 @@ def plainly(module: nn.Module, done: str) -> Iterator[None]:
             "strides divide; or branches that are as long as each other for every clip (the module crops or pads one to the other's length)"
         ) from error
     except Exception as error:
+        if is_mistake(error):
+            raise
         raise NotStreamable(
             f"{name}: its streaming version can't be {done}, although every operation of it is known. Report it with this message: it is "
             "a gap of the library"

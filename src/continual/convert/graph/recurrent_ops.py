@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 
+from . import sized
+
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 OPTIONS = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
 _library = torch.library.Library("continual", "FRAGMENT")
@@ -46,21 +48,23 @@ def _defined(kind: str) -> Any:
     return getattr(torch.ops.continual, f"whole_{kind}").default
 
 
-_STANDS_FOR: dict[Any, Any] = {_defined(kind): getattr(torch.ops.aten, kind).input for kind in KINDS}
-_BY_FUNCTION = {getattr(torch._VF, kind): own for kind, own in zip(KINDS, _STANDS_FOR, strict=True)}
+_STANDS_FOR: dict[Any, Any] = {_defined(kind): getattr(torch.ops.aten, kind).input for kind in KINDS} | sized.STANDS_FOR
+_BY_FUNCTION = {getattr(torch._VF, kind): own for kind, own in zip(KINDS, _STANDS_FOR, strict=False)}
 
 
 class Whole(TorchFunctionMode):
-    """Recurrent layers stay whole in what is exported under it, in this thread alone."""
+    """Recurrent layers, and pools to a size, stay whole in what is exported under it, in this thread alone."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         own = _BY_FUNCTION.get(func)
+        if func in sized.BY_FUNCTION:
+            return sized.BY_FUNCTION[func](*args, **(kwargs or {}))
         if own is not None and isinstance(args[3], bool):  # packed sequences have other arguments
             return own(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 def restore(graph: Graph) -> None:
-    """Give recurrent layers the names that torch has for them."""
+    """Give these operations the names that torch has for them."""
     for node in graph.nodes:
         node.target = _STANDS_FOR.get(node.target, node.target)

@@ -14,6 +14,7 @@ from .axes import TIME, where
 from .capture import module_path, source_line
 from .instructions import Op
 from .length_constants import Clockwork
+from .mistakes import is_mistake
 from .op_call import Call, Misfit, Refused, hint, leaves
 from .placeholders import stand_in
 from .values import Stream, Unknown, Value
@@ -66,7 +67,9 @@ class Refusing(Clockwork):
         return row
 
     def _unforeseen(self, node: Fx, error: Exception) -> Refused:
-        """A refusal for an error that no rule expects."""
+        """A refusal for an error that no rule expects. A mistake in the library is none, and is raised again."""
+        if is_mistake(error):
+            raise error
         if isinstance(error, ContinualError):  # a layer that says itself what it can't do
             return Misfit(str(error), "other arguments, or another layer")
         if self.unforeseen is None and not self._behind(node):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..axes import BATCH, TIME, Dims
+from ..capture import source_line
 from ..instructions import Ref, Shape
 from ..op_call import Call, Misfit, Refused, hint, rule
 from ..values import Fragment, Size, Stream
@@ -123,19 +124,15 @@ def adaptive(b: Builder, call: Call) -> Any:
     if at is None:
         y = b.local(call, out, x)
         return [_first(b, call, y), _places(call, y)] if is_max else y
-    length, wanted = b.length(x.wire), Size.of(call["output_size"][at], len(b.lengths))
-    if (
-        not b.captured.symbolic or b.length_is_fixed(call, len(x.dims) - n + at)
-    ) and wanted.now == length.now > 1:  # the export knows one length alone
-        wanted = length
     keep = len(x.dims) - n + at
+    as_it_is, wanted = _as_long(b, call, x, keep, Size.of(call["output_size"][at], len(b.lengths)))
     kept = tuple((TIME,) if i == keep else d for i, d in enumerate(out))
     y = x
     if b.shape(x)[-n:] != tuple(b.shape(x)[-n + i] if i == at else hint(s) for i, s in enumerate(_space(call, n))):
         args = (Ref(x.slot), Shape(kept[-n:]))
         y = b.local(call, kept, x, args=args, kwargs={}, inputs=[x])
         y = _first(b, call, y) if is_max else y
-    if wanted.values[:3] != length.values[:3] or wanted.now == 1:
+    if not as_it_is:
         if wanted.varies or wanted.now != 1:
             raise Refused(
                 f"`{call.op}` pools time to {wanted.now} bins, whose borders follow from the length of the clip",
@@ -145,6 +142,19 @@ def adaptive(b: Builder, call: Call) -> Any:
         dims = (*y.dims[:keep], (), *y.dims[keep:])
         y = b.local(call, dims, y, target="aten.unsqueeze.default", args=(Ref(y.slot), keep), kwargs={}, inputs=[y])
     return [y, _places(call, y)] if is_max else y
+
+
+def _as_long(b: Builder, call: Call, x: Stream, dim: int, wanted: Size) -> tuple[bool, Size]:
+    """Whether as many bins are wanted as there are frames, and how many are."""
+    length = b.length(x.wire)
+    if (not b.captured.symbolic or b.length_is_fixed(call, dim)) and wanted.now == length.now > 1:  # the export knows one length
+        b.baked.append(f"`{call.op}` to {wanted.now} bins leaves {length.now} frames as they are, at {source_line(call.node)}")
+        return True, length
+    as_it_is = wanted.values[:3] == length.values[:3] and wanted.now != 1
+    if as_it_is and wanted.values != length.values:
+        b.note(call, "pools time to the length of another stream: clips have to be of lengths that the strides divide")
+        b.divided = True
+    return as_it_is, wanted
 
 
 def _places(call: Call, y: Stream) -> Fragment:
