@@ -296,7 +296,7 @@ def _another(net: GraphModule, made: GraphModule) -> str:
     """In what the streams of two programs differ; nothing if the one's state is the other's."""
 
     def anatomy(own: GraphModule) -> list[tuple[str, ...]]:
-        stateful = [i for i in own._program if hasattr(i, "kid")]
+        stateful = [i for i in own._program if hasattr(i, "state_node")]
         layers = [i.layer() for i in stateful]
         return [
             (i.path, type(i).__name__, "" if m is None else f"{type(m).__name__} {m.timing}")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...convert.graph.time_layers import Surround, Windowed
+from ...convert.graph.time_layers import ConstantPadTime, Windowed
 from ...core.timing import Window
 from ...layers.conv import _CONV, _Conv
 from ...layers.delay import Shift
@@ -343,7 +343,7 @@ def shift(site: Site) -> Run:
     return lambda x, rows: lag.waited(rows, x, site.leaves.frames)
 
 
-@kernel(Surround)
+@kernel(ConstantPadTime)
 def surround(site: Site) -> Run:
     """Constants before the first and after the last frame."""
     layer: Any = site.module
