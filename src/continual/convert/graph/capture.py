@@ -21,7 +21,7 @@ from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
 from .export_errors import why
-from .recurrent_ops import RecurrentAsOneOp, to_torch_ops
+from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
 
 TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
@@ -156,7 +156,7 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
                 program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
             try:  # some modules defeat the symbolic solver, or take it minutes
-                with RecurrentAsOneOp():
+                with WholeOps():
                     program = export(module, fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(why(module, inputs, times, first)) from first

@@ -17,6 +17,7 @@ from ...core.op_rows import Refusal, format_refusals
 from ...core.opaque_modules import meta_input, opaque, valueless
 from ...core.progress import Progress
 from ...core.registry import chosen_in
+from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..fuse import Uses, fold
 from . import rules  # noqa: F401 (they register themselves)
@@ -27,17 +28,17 @@ from .dtypes import Dtypes, Origin, is_bound
 from .frame_loops import shortened
 from .graph_module import GraphModule
 from .instructions import Layer, Op
+from .library_errors import is_mistake
 from .queues import AlignDelays, Positions
 from .self_check import check_clip
 from .switches import Switches
 from .walker import GraphWalker, Walked
 
 POOLINGS = (None, "window", "frame")
-Clip = Tensor | Sequence[Tensor]
 
 
 def convert_graph(
-    module: nn.Module, clip: Clip, *, time_dim: TimeDims = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
+    module: nn.Module, clip: Inputs, *, time_dim: TimeDims = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
     progress: bool | None = None,
 ) -> CoModule:  # fmt: skip
     """The streaming version of any module; see :func:`continual.continual`."""
@@ -74,9 +75,9 @@ def convert_graph(
     return net
 
 
-def as_inputs(clip: Clip) -> tuple[Tensor, ...]:
+def as_inputs(clip: Inputs) -> tuple[Tensor, ...]:
     """The inputs of a module."""
-    return tuple(clip) if isinstance(clip, (tuple, list)) else cast(tuple[Tensor], (clip,))
+    return cast(tuple[Tensor, ...], tuple(clip) if isinstance(clip, (tuple, list)) else (clip,))  # capture checks their types
 
 
 def walk(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None) -> Walked:
@@ -139,7 +140,7 @@ def _unused_registrations(module: nn.Module) -> list[str]:
 
 @contextlib.contextmanager
 def _as_refusals(module: nn.Module, done: str) -> Iterator[None]:
-    """Unexpected errors become refusals."""
+    """Unexpected errors become refusals, except mistakes in the library."""
     name = type(module).__name__
     try:
         yield
@@ -151,6 +152,8 @@ def _as_refusals(module: nn.Module, done: str) -> Iterator[None]:
             "strides divide; or branches that are as long as each other for every clip (the module crops or pads one to the other's length)"
         ) from error
     except Exception as error:
+        if is_mistake(error):
+            raise
         raise NotStreamable(
             f"{name}: its streaming version can't be {done}, although every operation of it is known. Report it with this message: it is "
             "a gap of the library"

@@ -25,6 +25,7 @@ from .fake_run import behaviour
 from .fold_norms import refold
 from .instructions import Op
 from .io_layout import Input
+from .library_errors import is_mistake
 from .skeleton import Name, filled, skeleton, tables, weights
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Origin:
         try:
             made = self._converted(bones, key, net, live, device)
         except Exception as error:  # whatever the module or torch says
+            if is_mistake(error):
+                raise
             return f"{net.name} can't be converted with {_said(key)}: {_line(error)}. {CAST}"
         if difference := _another(net, made):
             return f"with {_said(key)} {net.name} is another network: {difference}. {_elsewhere(key)}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .capture import TimeDims, layout_of, quiet, restored
-from .recurrent_ops import RecurrentAsOneOp
+from .recurrent_ops import WholeOps
 
 MANY = 32  # frames, and calls by one line of code: fewer are exported at once
 ENOUGH = 300  # calls by one line of code after which a run stops
@@ -24,7 +24,7 @@ class _Enough(Exception):
     """A line of code has made ENOUGH calls."""
 
 
-class CallCounter(RecurrentAsOneOp):
+class CallCounter(WholeOps):
     """Counts how often each line of a module's own code calls torch."""
 
     def __init__(self) -> None:

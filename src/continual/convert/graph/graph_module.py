@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.op_rows import Graph
+from ...core.program.context import Run, Site
 from ...core.state import Call, Frame, Node, Opening, State, Wire
 from ...core.stream import shallow
 from ...core.timing import Timing
@@ -24,6 +25,7 @@ from .instructions import Env, ExecContext, Instruction, Layer, Op
 from .io_layout import Input, IOLayout, Output, with_flag
 from .parameter_table import ParameterTable, Source
 from .queues import AlignDelays, Positions
+from .step_program import graph
 from .submodule_tree import Converted, mirror
 
 
@@ -35,9 +37,8 @@ class GraphModule(Converted, InItsDtypes):
     """
 
     runs_kernel = True
-    lengths: str = (
-        "any"  # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
-    )
+    # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
+    lengths: str = "any"
     _program: list[Instruction]
     _layers: list[Layer]
 
@@ -333,7 +334,7 @@ class GraphModule(Converted, InItsDtypes):
                 kid.seen = kid.sent = counts[instruction.wire][0]
         return counts[self._timing.out]
 
-    def macs(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
         """Of the operations that run as they are, for one output frame."""
         m = self._zeros_moment(node.given if node.held is None else node.held)
         for instruction in self._program:
@@ -394,3 +395,6 @@ class GraphModule(Converted, InItsDtypes):
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
+
+    def program(self, site: Site) -> Run:
+        return graph(site)

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 
+from . import adaptive_pool_ops
+
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 OPTIONS = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
 _library = torch.library.Library("continual", "FRAGMENT")
@@ -45,15 +47,17 @@ def _defined(kind: str) -> Any:
     return getattr(torch.ops.continual, f"whole_{kind}").default
 
 
-_TORCH_OPS: dict[Any, Any] = {_defined(kind): getattr(torch.ops.aten, kind).input for kind in KINDS}
-_BY_FUNCTION = {getattr(torch._VF, kind): own for kind, own in zip(KINDS, _TORCH_OPS, strict=True)}
+_TORCH_OPS: dict[Any, Any] = {_defined(kind): getattr(torch.ops.aten, kind).input for kind in KINDS} | adaptive_pool_ops.TORCH_OPS
+_BY_FUNCTION = {getattr(torch._VF, kind): own for kind, own in zip(KINDS, _TORCH_OPS, strict=False)}
 
 
-class RecurrentAsOneOp(TorchFunctionMode):
-    """Keeps recurrent layers whole in an export, in this thread alone."""
+class WholeOps(TorchFunctionMode):
+    """Keeps recurrent layers and adaptive pools whole in an export, in this thread alone."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         own = _BY_FUNCTION.get(func)
+        if func in adaptive_pool_ops.BY_FUNCTION:
+            return adaptive_pool_ops.BY_FUNCTION[func](*args, **(kwargs or {}))
         if own is not None and isinstance(args[3], bool):  # packed sequences have other arguments
             return own(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

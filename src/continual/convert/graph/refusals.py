@@ -13,6 +13,7 @@ from ...errors import ContinualError
 from .axes import TIME, where
 from .capture import module_path, source_line
 from .instructions import Op
+from .library_errors import is_mistake
 from .op_call import Misfit, OpCall, Refused, hint, operation
 from .op_names import OpNames
 from .placeholders import stand_in
@@ -84,7 +85,9 @@ class RefusalCollector:
         return self._results(node, values, self._row(node))
 
     def _unexpected(self, node: Fx, error: Exception) -> Refused:
-        """A refusal for an error that no rule expects."""
+        """A refusal for an error that no rule expects. A mistake in the library is raised again."""
+        if is_mistake(error):
+            raise error
         if isinstance(error, ContinualError):  # a layer's own refusal
             return Misfit(str(error), "other arguments, or another layer")
         if self.unforeseen is None and not self.is_guess(node):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .recurrent_ops import RecurrentAsOneOp
+from .recurrent_ops import WholeOps
 
 LARGEST = 100  # operations in the formula of a size; strided networks of practice stay below 10
 
@@ -17,7 +17,7 @@ class TooSymbolic(Exception):
     """The formula of a size is so long that torch's solver takes minutes for every question about it."""
 
 
-class FormulaLimit(RecurrentAsOneOp):
+class FormulaLimit(WholeOps):
     """Stops an export where the size of a tensor has too long a formula.
 
     Sizes that are divided, floored and multiplied again (``view(b * t // n, n, …)`` in each of several blocks) nest deeper with every

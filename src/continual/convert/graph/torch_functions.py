@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.norms.exact_gradients import batch_norm, instance_norm
+from ...layers.exact_gradients import batch_norm, instance_norm
 
 # Operations whose Python function takes the same arguments in the same order.
 _SAME = """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from ...core.inputs import time_second
 from ...core.module import CoModule
 from ...core.registry import register_twin, to_continual
-from ..local import STEPPERS
+from ..wrapped import STEPPERS
 from .base import Recurrent
 
 
@@ -24,6 +24,10 @@ class _Cell(Recurrent):
 
     def _user_shapes(self, batch: Any) -> list[tuple[Any, ...]]:
         return [shape[1:] for shape in self._shapes(batch)]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, hx: Any = None) -> Tensor: ...  # type: ignore[override]
 
     def forward(self, input: Tensor, hx: Any = None) -> Tensor:
         """The cell on one frame after another: what a loop over time returns that carries the hidden state.

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from ..axes import BATCH, TIME, Dims, with_dim
+from ..capture import source_line
 from ..instructions import Ref, Shape
 from ..op_call import Misfit, OpCall, Refused, result_shape
 from ..rule_context import RuleContext, rule
-from ..values import NotStreamed, Stream, Value
+from ..values import NotStreamed, Size, Stream, Value
 from .conv import described, per_dim, spatial
 from .reduce import AVG, MAX, Reducer, over_clip
 
@@ -123,15 +124,13 @@ def adaptive(ctx: RuleContext, call: OpCall) -> Value:
 def _adaptive_over_time(ctx: RuleContext, call: OpCall, x: Stream, out: Dims, at: int) -> Stream:
     n, is_max = int(call.op[-2]), "max" in call.op
     time = len(x.dims) - n + at
-    length, wanted = ctx.shapes.length(x.wire), ctx.shapes.sized(call.sequence("output_size")[at])
-    if (not ctx.draft.captured.symbolic or ctx.shapes.length_is_fixed(call, time)) and wanted.now == length.now > 1:
-        wanted = length  # the export knows one length alone
+    unchanged, wanted = _keeps_length(ctx, call, x, time, ctx.shapes.sized(call.sequence("output_size")[at]))
     y, kept = x, with_dim(out, time, (TIME,))
     before, after = ctx.shapes.shape(x)[-n:], result_shape(call.node)[-n:]
     if any(a != b for i, (a, b) in enumerate(zip(before, after, strict=True)) if i != at):
         y = ctx.emit.local(call, kept, x, args=(Ref(x.slot), Shape(kept[-n:])), inputs=[x])
         y = _maxima(ctx, call, y) if is_max else y
-    if wanted.values[:3] == length.values[:3] and wanted.now != 1:
+    if unchanged:
         return y
     if wanted.varies or wanted.now != 1:
         raise Refused(
@@ -139,6 +138,20 @@ def _adaptive_over_time(ctx: RuleContext, call: OpCall, x: Stream, out: Dims, at
             "a pool with a fixed kernel; or one bin, at the end of the network",
         )
     return _to_one_frame(ctx, call, y, time, is_max)
+
+
+def _keeps_length(ctx: RuleContext, call: OpCall, x: Stream, dim: int, wanted: Size) -> tuple[bool, Size]:
+    """Whether there are as many bins as frames, and the number of bins."""
+    length, draft = ctx.shapes.length(x.wire), ctx.draft
+    if (not draft.captured.symbolic or ctx.shapes.length_is_fixed(call, dim)) and wanted.now == length.now > 1:
+        place = source_line(call.node)  # the export knows one length alone
+        draft.baked.append(f"`{call.op}` to {wanted.now} bins leaves {length.now} frames as they are, at {place}")
+        return True, length
+    unchanged = wanted.values[:3] == length.values[:3] and wanted.now != 1
+    if unchanged and wanted.values != length.values:
+        draft.note(call, "pools time to the length of another stream: clips have to be of lengths that the strides divide")
+        draft.divided = True
+    return unchanged, wanted
 
 
 def _indices(call: OpCall, y: Stream) -> NotStreamed:
