@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.convert.graph import conversion
-from continual.convert.graph.op_call import RULES
+from continual.convert.graph.rule_context import RULES
 from tests.convert.cases import noise
 
 CLIP = noise(2, 4, 20)

@@ -153,6 +153,6 @@ def continual(
         raise TypeError(
             f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy and progress are"
         )
-    from .graph.conversion import graph_twin  # here: torch.export takes its time to import
+    from .graph.conversion import convert_graph  # here: torch.export takes its time to import
 
-    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)
+    return convert_graph(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)

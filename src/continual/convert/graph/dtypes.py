@@ -25,7 +25,7 @@ from .fake_run import behaviour
 from .fold_norms import refold
 from .instructions import Op
 from .io_layout import Input
-from .mistakes import is_mistake
+from .library_errors import is_mistake
 from .skeleton import Name, filled, skeleton, tables, weights
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _another(net: GraphModule, made: GraphModule) -> str:
     """In what the streams of two programs differ; nothing if the one's state is the other's."""
 
     def anatomy(own: GraphModule) -> list[tuple[str, ...]]:
-        stateful = [i for i in own._program if hasattr(i, "kid")]
+        stateful = [i for i in own._program if hasattr(i, "state_node")]
         layers = [i.layer() for i in stateful]
         return [
             (i.path, type(i).__name__, "" if m is None else f"{type(m).__name__} {m.timing}")

@@ -1,8 +1,9 @@
-"""Pools to a given size as one operation in an export, where that size may follow from the clip's length.
+"""Adaptive pools as one operation in an export, whose output size may depend on the clip's length.
 
-torch takes the sizes of these pools for plain numbers (``int[]`` in their schemas; averages over images and volumes have ``SymInt[]``):
-in an export ``adaptive_max_pool2d(x, (None, 2))`` behind a stride would be a pool to the example's number of frames, and nothing told
-it from a pool to that number. Here they are operations of this library that take symbols, and of torch again when the graph is made.
+torch takes the sizes of these pools as plain numbers (``int[]`` in their schemas; averages over images and volumes have ``SymInt[]``):
+in an export ``adaptive_max_pool2d(x, (None, 2))`` behind a stride becomes a pool to the example's number of frames, which nothing
+distinguishes from a pool to that number. Here they are operations of this library that take symbols. The exported graph has torch's
+operations again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Sizes = int | None | Sequence[int | None]
 
 
 def _pooled(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """What has the shape of the pool of a tensor."""
+    """A tensor of the shape of the result."""
     shape = (*x.shape[: x.ndim - len(sizes)], *sizes)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=suggest_memory_format(x))
 
@@ -32,22 +33,21 @@ def _with_places(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def _defined(name: str, result: str, shapes: Callable[..., Any]) -> Any:
-    """The operation that stands for one of torch's."""
+    """Define the operation that replaces one of torch's."""
     _library.define(f"sized_{name}(Tensor self, SymInt[] output_size) -> {result}")
-    _library.impl(f"sized_{name}", shapes, "Meta")  # nothing runs it but an export, which asks for shapes
+    _library.impl(f"sized_{name}", shapes, "Meta")  # only an export runs it, for shapes
     return getattr(torch.ops.continual, f"sized_{name}").default
 
 
 _MAXIMA = {n: _defined(f"adaptive_max_pool{n}d", "(Tensor, Tensor)", _with_places) for n in (1, 2, 3)}
 _AVERAGE = _defined("adaptive_avg_pool1d", "Tensor", _pooled)
 
-#: What they stand for.
-STANDS_FOR: dict[Any, Any] = {own: getattr(torch.ops.aten, f"adaptive_max_pool{n}d").default for n, own in _MAXIMA.items()}
-STANDS_FOR[_AVERAGE] = torch.ops.aten.adaptive_avg_pool1d.default
+TORCH_OPS: dict[Any, Any] = {own: getattr(torch.ops.aten, f"adaptive_max_pool{n}d").default for n, own in _MAXIMA.items()}
+TORCH_OPS[_AVERAGE] = torch.ops.aten.adaptive_avg_pool1d.default
 
 
 def _sizes(x: Tensor, given: Sizes, n: int) -> list[int]:
-    """A size for each of the last dimensions, ``None`` being as it is."""
+    """A size for each of the last dimensions; ``None`` keeps a dimension."""
     each = list(given) if isinstance(given, Sequence) else [given] * n
     return [now if size is None else size for size, now in zip(each, x.shape[-n:], strict=True)]
 
@@ -67,7 +67,7 @@ def _average(input: Tensor, output_size: Sizes) -> Tensor:
 
 
 def _functions() -> dict[Any, Callable[..., Any]]:
-    """By the functions that modules call, in what they are to be exported as."""
+    """The replacements of the functions that modules call."""
     found: dict[Any, Callable[..., Any]] = {torch.adaptive_avg_pool1d: _average, F.adaptive_avg_pool1d: _average}
     for n, lowest in ((1, torch), (2, torch._C._nn), (3, torch._C._nn)):
         found[getattr(F, f"adaptive_max_pool{n}d")] = partial(_maximum, n)

@@ -1,4 +1,4 @@
-"""What can only be a mistake in this library's code, so that no refusal hides it."""
+"""Detects errors that can only be mistakes in this library's code, so that no refusal hides them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def _of_library(name: str | None) -> bool:
 def is_mistake(error: BaseException) -> bool:
     """Whether an error is a mistake in this library's code, whatever module is converted.
 
-    A name that there is not, in a line of the library; or an attribute that one of its objects has not. What stands for tensors and sizes
-    in a graph is left out: a rule that meets another one than it was made for is a gap, which a refusal names. All other errors can come
-    from torch or the user's code as well.
+    An unknown name in a line of the library is one, and so is an unknown attribute of the library's objects. Values of the graph are left
+    out: a rule that meets a value it does not expect is a gap, which a refusal names. All other errors can also come from torch or from
+    the user's code.
 
     Args:
         error: as it was caught, with its traceback.
