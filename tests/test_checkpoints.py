@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.core import registry
-from continual.layers.local import LOCAL
+from continual.layers.wrapped import LOCAL
 from tests.contract import assert_equal
 from tests.named_networks import block, check_filled, conv, filled, named, names, x3d_block
 

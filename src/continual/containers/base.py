@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..core.call_modes import call_with_hooks, has_hooks, hooks_on_all
 from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
+from ..core.program.context import Run, Site, built
 from ..core.registry import to_continual
 from ..core.state import Call, Node, Opening, Wire, rewire
 from ..errors import NotStreamable
@@ -75,6 +76,8 @@ def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
 
 class Container(CoModule):
     """A list of streaming modules under names. ``torch.nn`` modules are converted when they come in."""
+
+    has_products = False
 
     def _set(self, modules: Sequence[Any]) -> None:
         """Take the constructor's modules: several, or one dictionary of them."""
@@ -218,3 +221,9 @@ class Container(CoModule):
         return self._like(OrderedDict((str(i), m) for i, m in enumerate(self.kids * times)))
 
     __rmul__ = __mul__
+
+
+def children(site: Site) -> list[Run]:
+    """The children of a container."""
+    kids: Any = site.module
+    return [built(site.plan, child, node) for child, node in zip(kids.kids, site.node.kids, strict=False)]

@@ -8,6 +8,7 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from ..core.module import CoModule
+from ..core.program.context import Run, Site
 from ..core.state import Call, Node, Wire, rewire
 from ..core.step_spec import Inputs, Outputs, length
 from ..errors import NotStreamable, ShapeMismatch
@@ -95,3 +96,9 @@ class Conditional(Parallel):
         choice = self._choice(x)
         both = super().advance_step(x, node, call)
         return None if both is None else both[choice]
+
+    def program(self, site: Site) -> Run:
+        """Which module is run is known with the data alone."""
+        raise site.refuse(
+            "its predicate looks at the data, and a program does the same for all of them. Compile its two modules, and choose outside"
+        )

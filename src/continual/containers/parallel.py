@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from ..core.alignment import waiting
 from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
+from ..core.program.context import Lag, Rows, Run, Site
+from ..core.program.frame_schedule import Pace
 from ..core.ring_buffer import ring_zeros
-from ..core.state import Call, Frame, Node, Opening, Wire, frames
+from ..core.state import Call, Frame, Node, Opening, Wire, frames, rewire
 from ..core.step_spec import Inputs, Outputs, length
-from ..core.timing import Timing
+from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.delay import Trim, queued
 from ..layers.window import FILLS, fill_name
-from .base import Container, open_child, run_chunk, run_clip, run_step
+from .base import Container, children, open_child, run_chunk, run_clip, run_step
 from .streams import Reduce, check_lengths
 
 
@@ -203,6 +205,21 @@ class Parallel(Container):
             frames = [f.clone() for f in frames]
         return frames[0] if isinstance(queue.out, Frame) else _regroup(iter(frames), queue.out)
 
+    def program(self, site: Site) -> Run:
+        """Side by side: outputs that are early wait in queues."""
+        runs, size = children(site), len(self.kids)
+        timings = [node.before.then(child.timing) for child, node in zip(self.kids, site.node.kids, strict=False)]
+        queues = [
+            queue(site, node, kid.out, site.plan.pace(t))
+            for t, kid, node in zip(timings, site.node.kids, site.node.kids[size:], strict=False)
+        ]
+
+        def run(x: Wire, rows: Rows) -> Wire:
+            outs = [child(part, rows) for child, part in zip(runs, self.split(x), strict=True)]
+            return self.merge([waited(q, y, rows, site.leaves.frames) for q, y in zip(queues, outs, strict=True)])
+
+        return run
+
 
 def _slots(queue: Node) -> list[list[Tensor]]:
     """Views of a queue's slots, made once."""
@@ -336,3 +353,19 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
         )
     first = {"leading": lost, "lagging": 0}.get(str(shrink), lost // 2)
     return Trim(first, lost - first)
+
+
+def queue(site: Site, node: Node, out: Any, wire: Pace) -> list[Lag]:
+    """The queues of a branch, one for each of its tensors."""
+    within = Site(site.plan, site.module, node, IDENTITY)
+    return [within.lag(f"queue{i or ''}", f, site.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+
+
+def waited(queues: list[Lag], y: Wire, rows: Rows, count: int) -> Wire:
+    """What leaves a branch, when all others have come as far."""
+    own = iter(queues)
+
+    def one(t: Tensor) -> Tensor:
+        return next(own).waited(rows, t, count)
+
+    return rewire(one, y)

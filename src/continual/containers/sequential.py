@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ..core.call_modes import hooks_on_all
 from ..core.module import CoModule
+from ..core.program.context import Rows, Run, Site
 from ..core.registry import register_builder, to_continual
 from ..core.state import Call, Node, Opening, Wire
 from ..core.step_spec import Inputs, Outputs
 from ..core.timing import IDENTITY, Timing
-from .base import OPEN, Container, open_child, run_chunk, run_clip, run_step
+from .base import OPEN, Container, children, open_child, run_chunk, run_clip, run_step
 from .streams import Broadcast
 
 
@@ -122,6 +123,17 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
             n, e = child.recount(kid, n, e)
         node.sent = n
         return n, e
+
+    def program(self, site: Site) -> Run:
+        """One after another."""
+        runs = children(site)
+
+        def run(x: Wire, rows: Rows) -> Wire:
+            for child in runs:
+                x = child(x, rows)
+            return x
+
+        return run
 
 
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> Sequential:

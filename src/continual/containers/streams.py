@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.module import CoModule
 from ..core.naming import named
+from ..core.program.context import Run, Site
 from ..core.state import Call, Frame, Node, Opening, Wire
 from ..core.step_spec import length
 from ..core.timing import IDENTITY, Timing
@@ -18,6 +19,8 @@ from ..errors import NotStreamable, ShapeMismatch
 
 class Rewiring(CoModule):
     """Base class of modules that only rearrange streams, frame by frame."""
+
+    has_products = False
 
     @property
     def timing(self) -> Timing:
@@ -36,6 +39,10 @@ class Rewiring(CoModule):
 
     def advance_step(self, x: Wire, node: Node, call: Call) -> Wire:
         return self.rearrange(x)
+
+    def program(self, site: Site) -> Run:
+        """Streams in another order."""
+        return lambda x, rows: self.rearrange(x)
 
 
 class Broadcast(Rewiring):

@@ -12,7 +12,6 @@ from ..core.registry import register, register_refusal, register_twin, register_
 from ..core.step_spec import Inputs
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
-from ..layers.local import forward_stepping
 from ..layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -28,6 +27,7 @@ from ..layers.pooling import (
     MaxPool3d,
 )
 from ..layers.positions.encodings import RotaryPositionalEncoding
+from ..layers.wrapped import forward_stepping
 from . import norm_choice  # noqa: F401 (it registers its conversions)
 from .torch_refusals import REASONS
 

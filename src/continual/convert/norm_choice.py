@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ..core.module import CoModule
 from ..core.naming import named
+from ..core.program.context import Run, Site
 from ..core.registry import option, register_builder, register_window, twin
 from ..core.state import Call, Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers import norm_refusals as refusals
-from ..layers.local import local
 from ..layers.norms.causal import (
     CumulativeGroupNorm,
     CumulativeInstanceNorm1d,
@@ -30,6 +30,7 @@ from ..layers.norms.causal import (
     WindowedInstanceNorm3d,
 )
 from ..layers.norms.kernel import OfLast, TimeNorm, UpToNow
+from ..layers.wrapped import local
 
 
 class LayerNormOverTime(TimeNorm, nn.LayerNorm):
@@ -68,6 +69,11 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
             return super().advance_step(x, node, call)
         call.tick(node, node.seen + 1, node.sent + 1)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps)
+
+    def program(self, site: Site) -> Run:
+        if not self._is_local(len(site.node.given.shape)):
+            return super().program(site)
+        return lambda x, rows: F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 
     def cold(self, frame: Frame) -> dict[str, Tensor]:
         return {} if self._is_local(len(frame.shape)) else super().cold(frame)

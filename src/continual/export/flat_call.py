@@ -11,14 +11,14 @@ from torch.utils import _pytree as pytree
 
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
+from ..core.program.context import FEW
+from ..core.program.tracing import untraced
 from ..core.state import Frame
 from ..core.weights_digest import fingerprint
 from ..errors import ExportError, NotStreamable
 from ..programs.call_schedule import Totals
-from ..programs.kernel_context import FEW
 from ..programs.layouts import arrived, departed
 from ..programs.planning import planned
-from ..programs.tracing import untraced
 from .metadata import CALLS, Metadata, Port
 
 FEWEST = 2  # rows of the example of an export for any number: torch takes 1 for a constant
@@ -33,7 +33,7 @@ class Call(nn.Module):
         chunk: steps per call; ``None``: as few as the strides allow.
         batch: rows; ``None``: any number.
         flush: whether streams may end.
-        fused, flat, narrow: how the program is written, see :class:`~continual.programs.kernel_context.Plan`.
+        fused, flat, narrow: how the program is written, see :class:`~continual.core.program.context.Plan`.
     """
 
     def __init__(

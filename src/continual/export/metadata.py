@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.program.frame_schedule import Pace
 from ..errors import ArtefactMismatch
 from ..programs.call_schedule import Rhythm, Totals
-from ..programs.frame_schedule import Pace
 
 KEY, DIGEST = "continual", "continual_digest"  # the digest of the whole file stands apart from what it says
 VERSION = 2

@@ -13,9 +13,12 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..core.module import PaddingMode
 from ..core.naming import named
+from ..core.program.context import Run, Site
 from ..core.registry import Twin
 from ..core.state import Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers.conv_program import convolution
+from .folds_norms import FoldsNorms
 from .local import parameter
 from .memory_format import channels_last, is_channels_last
 from .onednn import convolve, convolve_onto, pack, packs
@@ -27,7 +30,7 @@ FEW_CHANNELS = 8  # below, laying images out channels-last costs more than the c
 LARGE = 1 << 17  # numbers in a step, from which joining a window costs more than a convolution for each of its frames
 
 
-class _Conv(Twin, FoldedWeight, SlidingWindow):
+class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
     """What the three convolutions share; their number of dimensions is data."""
 
     dims: int
@@ -141,6 +144,9 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
                     f"{name}: a frame of {tuple(space)} is too small for the spatial kernel {self.kernel_size[1:]}"
                 )
         return frame.resized(frame.shape[0], self.out_channels, *out)
+
+    def kept(self, frame: Frame) -> Frame:
+        return frame
 
     def enter_step(self, x: Tensor) -> Tensor:
         if self._last and (self._kept or not self._images):  # once, for the window and for the ring
@@ -267,12 +273,18 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         self._forget_layouts()
         return super().open(frame, opening)
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return math.prod(frame.shape[2:]) * self.weight.numel()
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     def extra_repr(self) -> str:
         fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"
         return super().extra_repr() + fill
+
+    def program(self, site: Site) -> Run:
+        return convolution(site)
 
 
 class Conv1d(_Conv, nn.Conv1d):  # type: ignore[misc]  # padding is no word here

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.precision import widest
+from ..core.program.context import Run, Site, carried, of_rows
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
@@ -24,6 +25,7 @@ from .norms.statistics import mean_up_to_now
 class _Cumulative(CoModule):
     """What they share. A subclass says in which type it reduces, and how."""
 
+    has_products = False
     unbounded_memory = True
     sums = True  # the state is a sum or a mean, in the widest type; else it is like the frames
     nothing = 0.0  # the state that changes no result
@@ -91,6 +93,20 @@ class _Cumulative(CoModule):
         call.ticks.append((node, n, n))
         call.slots.append((before, now))
         return now.to(self.out_type(x.dtype))
+
+    def program(self, site: Site) -> Run:
+        """Sums, means, maxima of all frames up to now."""
+        cold = site.node.tensors[0]
+        fill = cold.flatten()[0].item() if cold.numel() else 0
+        held = [site.hold("so_far", Frame.of(cold), None, fill)]
+
+        reduce: Any = self.reduce_step  # the count of frames is a tensor here, one for each row
+
+        def step(x: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
+            now = reduce(x.to(cold.dtype), of_rows(index, x), state[0])
+            return now.to(self.out_type(x.dtype)), [now]
+
+        return lambda x, rows: carried(site, held, x, rows, step)
 
 
 class CumulativeSum(_Cumulative):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule, PaddingMode
+from ..core.program.context import Run, Site
 from ..core.ring_buffer import ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening, Wire
 from ..core.timing import Crop, Timing, Window
@@ -24,6 +25,7 @@ def queued(node: Node, index: int, x: Tensor | None, have: int, first: int, stop
 class Shift(CoModule):
     """Base class of modules that hand on frames later, or not all of them. Output ``j`` is input ``j + first``."""
 
+    has_products = False
     first = 0
 
     def depth(self) -> int:
@@ -62,6 +64,11 @@ class Shift(CoModule):
             return None
         wanted = node.sent + self.first
         return x if wanted == seen else ring[:, wanted % size].clone()
+
+    def program(self, site: Site) -> Run:
+        """Delays and cuts."""
+        lag = site.lag("frames", site.node.out, site.leaves.first + self.first - site.arrives.first)
+        return lambda x, rows: lag.waited(rows, x, site.leaves.frames)
 
 
 class Delay(Shift):

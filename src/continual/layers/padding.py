@@ -14,16 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.naming import named
+from ..core.program.context import Run, Site
 from ..core.registry import Twin, register_twin
 from ..core.state import Call, Frame, Node
 from ..core.timing import Crop, Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers.window_program import INSIDE, Windows
 from .window import SlidingWindow
 
 
 class _Pad(Twin, SlidingWindow):
     """What all padding layers share: over time they are a window of one frame, with padding."""
 
+    has_products = False
     dims: int
     mode: str  # as torch.nn.functional.pad names it
     padding: Any
@@ -127,6 +130,15 @@ class _Pad(Twin, SlidingWindow):
             elif emits and wanted < seen:
                 x = ring[:, wanted % self._kept].clone()
         return self.over_time_step((), x) if emits else None
+
+    def program(self, site: Site) -> Run:
+        """Padding over time: outputs are inputs, shifted; and over space."""
+        if self._memoryless:
+            return lambda x, rows: self.over_time(x, 0, None)
+        start, end = self._pads[-2:]
+        fill = self.value if self.mode == "constant" else self.mode
+        windows = Windows(site, Window(1, 1, start, max(0, end)), site.node.given, fill, max(0, end))
+        return lambda x, rows: self.over_time(windows.frames(rows, x), INSIDE, None)
 
 
 class _ConstantPad(_Pad):

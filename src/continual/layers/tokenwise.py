@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.state import Frame
-from .local import Adopted, Local, adopted_class, check_parameters
+from .local import Local, check_parameters
+from .wrapped import Adopted, adopted_class
 
 
 class Tokenwise(Adopted):

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from ..core.kernel import chunk_of_one
 from ..core.naming import named
+from ..core.program.context import Rows, Run, Site
 from ..core.registry import Twin, register_twin
 from ..core.resampling import Upsampling
 from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
+from .folds_norms import FoldsNorms
 from .local import parameter
 from .weight_cache import FoldedWeight, check_images
 from .window import per_dim
@@ -30,7 +32,7 @@ from .window import per_dim
 _CONV: Any = (None, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class _ConvTranspose(Twin, FoldedWeight):
+class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
     """What the three transposed convolutions share; their number of dimensions is data.
 
     Tap ``k`` of input ``i`` falls on position ``i*rate + k*dilation``; output ``j`` is position ``j + padding``.
@@ -253,11 +255,42 @@ class _ConvTranspose(Twin, FoldedWeight):
                 found.append((taps, folded.contiguous(memory_format=layout)))
         return found
 
-    def macs(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
         return Fraction(math.prod(node.held.shape[2:]) * self.weight.numel(), self.rate)
+
+    def scaled_weight(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """A weight ``(I, O / groups, *K)`` times a factor ``(O,)`` of each output channel."""
+        by_group, factors = weight.unflatten(0, (self.groups, -1)), factor.view(self.groups, 1, -1, *(1,) * self.dims)
+        return (by_group * factors).reshape(weight.shape)
 
     def extra_repr(self) -> str:
         return super().extra_repr().replace(f"stride={self.stride}", f"stride={self._steps}")
+
+    def program(self, site: Site) -> Run:
+        """All frames that the outputs of a call see, in one operation; frames that are none add nothing."""
+        rate, extent, arrives, leaves = self.rate, self._extent, site.arrives, site.leaves
+        start = leaves.first + self.padding[0]  # positions before the crop, of call 0
+        stop = start + leaves.frames
+        last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
+        first = min(last, start // rate, -((extent - 1 - start) // rate))
+        beyond = max(0, stop - last * rate - extent)
+        past = site.past("frames", site.node.given, first - arrives.first)
+        apart = site.plan.fused and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            frames = past.extend(rows, site.gated(rows, x, 0.0))[:, :, : last - first + 1]
+            y: Tensor = _apart(self, frames) if apart else self._transposed(frames, 0, beyond)
+            return y.narrow(2, start - first * rate, leaves.frames)
+
+        return run
+
+
+def _apart(layer: Any, frames: Tensor) -> Tensor:
+    """Outputs that see one frame each, as one product for all of them."""
+    given = frames.flatten(2).transpose(1, 2)  # (B, n * S, I)
+    y = torch.matmul(given, layer.weight.flatten(1)).unflatten(2, (layer.out_channels, -1))  # (B, n * S, O, k)
+    y = y.unflatten(1, frames.shape[2:]).movedim((-2, -1), (1, 3)).flatten(2, 3)
+    return y if layer.bias is None else y + layer.bias.view(-1, *(1,) * layer.dims)
 
 
 class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.naming import named
+from ..core.program.context import Rows, Run, Site, frames_at
 from ..core.registry import Twin, register_builder, register_twin, twin
 from ..core.resampling import Interpolation
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
-from .local import local
+from .wrapped import local
 
 # For each mode: its kind over time, what it is over one or two dimensions of space, and the number of dimensions it takes.
 _MODES: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {
@@ -69,6 +70,7 @@ class Upsample(Twin, nn.Upsample):
         [[0.0], [0.25, 0.75]]
     """
 
+    has_products = False
     _prepared = frozenset({"_tables"})
     _tables: dict[Any, _Sources]
 
@@ -265,6 +267,41 @@ class Upsample(Twin, nn.Upsample):
                 weights = [w.contiguous().view(-1, *[1] * (ndim - 3)) for w in found.unbind(1)]
             by_tap = [i.contiguous() for i in (indices - first).to(device).unbind(1)]
             return _Sources(first, int(indices.max()) + 1, by_tap, weights)
+
+    def program(self, site: Site) -> Run:
+        """Weighted sums of frames. Beyond the ends the first and the last frame are repeated."""
+        interpolation: Interpolation | None = self._interpolation
+        if interpolation is None:
+            return lambda x, rows: self.enter(x)
+        period, inputs = interpolation.factor.numerator, interpolation.factor.denominator
+        outputs = range(site.leaves.first, site.leaves.first + site.leaves.frames)
+        sources = torch.tensor([[i + j // period * inputs for i in self._indices[j % period]] for j in outputs])
+        weights = torch.tensor([self._weights[j % period] for j in outputs], dtype=torch.float64)
+        low = int(sources.min())
+        past = site.past("frames", site.node.out, low - site.arrives.first)
+        clamps = interpolation.kind in ("linear", "cubic")
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            frames = past.extend(rows, self.enter(x))
+            first, *others = (
+                _clamped(frames, tap.to(x.device), rows) if clamps else frames.index_select(2, (tap - low).to(x.device))
+                for tap in sources.unbind(1)
+            )
+            if not others:
+                return first
+            own, *shares = (w.to(x.device, x.dtype).view(-1, *(1,) * (x.ndim - 3)) for w in weights.unbind(1))
+            y = first * own
+            for found, share in zip(others, shares, strict=True):
+                y = torch.addcmul(y, found, share)
+            return y
+
+        def _clamped(frames: Tensor, tap: Tensor, rows: Rows) -> Tensor:
+            held = rows.index(site.arrives)[:, :1] + (low - site.arrives.first)  # the index of the first frame at hand
+            index = (held - low + tap).clamp(min=0)
+            index = index.minimum(rows.ended(site.before).unsqueeze(1) - 1) if site.plan.flush else index
+            return frames_at(frames, (index - held).clamp(0, frames.shape[2] - 1))
+
+        return run
 
 
 def _mixed(frames: Tensor, sources: _Sources) -> Tensor:

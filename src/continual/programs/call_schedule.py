@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.program.frame_schedule import OPEN, Pace
+from ..core.program.stream_ends import ended, meets
 from ..core.timing import Timing
 from ..errors import ShapeMismatch
-from .frame_schedule import OPEN, Pace
-from .stream_ends import ended, meets
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from .tracing import causes
+from ..core.program.tracing import causes
 
 
 def culprit(

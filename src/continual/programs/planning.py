@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from ..containers.base import open_child
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
+from ..core.program.context import FEW, Plan, Rows, Run, built
+from ..core.program.frame_schedule import Pace, chunk_of, start_of
 from ..core.state import Node, Opening, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
-from . import kernels  # registers them
-from .frame_schedule import Pace, chunk_of, start_of
-from .kernel_context import FEW, Plan, Rows, Run, built
 
-__all__ = ["Planned", "kernels", "planned"]
+__all__ = ["Planned", "planned"]
 
 
 class Planned(nn.Module):
@@ -73,7 +72,7 @@ class Planned(nn.Module):
         """As :meth:`forward`, by the number of calls that each row has had. Returns the outputs, which there are, and what is kept.
 
         Args:
-            opened: as :class:`~continual.programs.kernel_context.Rows` takes it.
+            opened: as :class:`~continual.core.program.context.Rows` takes it.
         """
         rows = Rows(calls, end, held, active, opened)
         y = cast(Run, self._run)(x, rows)
@@ -125,7 +124,7 @@ def planned(
         frame: what a step looks like.
         chunk: input frames per call; ``None``: the smallest that the strides allow.
         flush: whether streams may end.
-        fused, flat, located, narrow: as in :class:`~continual.programs.kernel_context.Plan`.
+        fused, flat, located, narrow: as in :class:`~continual.core.program.context.Plan`.
         few: rows up to which a fused program writes products as sums.
 
     Raises:

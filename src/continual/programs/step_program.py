@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.inputs import frame_of
 from ..core.module import CoModule
+from ..core.program.frame_schedule import OPEN
 from ..core.progress import Progress
 from ..core.state import Frame, Wire, frames, rewire
 from ..core.step_spec import Inputs, Outputs
@@ -17,7 +18,6 @@ from ..errors import ShapeMismatch, StateMismatch
 from .backends import BACKENDS, MAKERS, RUNTIMES
 from .backends.base import Core, exported
 from .call_schedule import Rhythm, Totals
-from .frame_schedule import OPEN
 from .layouts import arrived, departed, flat
 from .planning import Planned, planned
 

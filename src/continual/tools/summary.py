@@ -128,7 +128,7 @@ def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
     timing = node.before if is_queue else node.before.then(module.timing)
     direct = [rows[0] for rows in below if rows]
     outs = [] if is_queue else frames(node.out)
-    own = Fraction(sum(module.macs(node, f) for f in outs))
+    own = Fraction(sum(module.macs_per_output(node, f) for f in outs))
     given, left = node.before.ended(steps), timing.ended(steps)
     of_clip = sum(module.macs_of_clip(node, f, given, left) for f in outs)
     yield Row(

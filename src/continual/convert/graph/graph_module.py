@@ -10,7 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ...convert.graph.program import graph
 from ...core.op_rows import Graph
+from ...core.program.context import Run, Site
 from ...core.state import Call, Frame, Node, Opening, State, Wire
 from ...core.stream import shallow
 from ...core.timing import Timing
@@ -334,7 +336,7 @@ class GraphModule(Converted, InItsDtypes):
                 kid.seen = kid.sent = counts[instruction.wire][0]
         return counts[self._timing.out]
 
-    def macs(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
         """Of the operations that run as they are, for one output frame."""
         m = self._zeros_moment(node.given if node.held is None else node.held)
         for instruction in self._program:
@@ -394,3 +396,6 @@ class GraphModule(Converted, InItsDtypes):
 
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
+
+    def program(self, site: Site) -> Run:
+        return graph(site)

@@ -11,15 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.module import CoModule
+from ...core.program.context import Rows, Run, Site, frames_at, over_frames
 from ...core.state import Call, Frame, Node
+from ...core.timing import Window
 from ...errors import NotStreamable
 from ...layers.cumulative import _Cumulative
 from ...layers.window import SlidingWindow
+from ...layers.window_program import Windows, windows_of
 from .instructions import resolve
 
 
 class Decimate(SlidingWindow):
     """Every ``stride``-th frame: ``x[:, :, ::stride]``."""
+
+    has_products = False
 
     def __init__(self, stride: int):
         super().__init__()
@@ -47,6 +52,8 @@ class Windowed(SlidingWindow):
         stride: inputs per output.
         trailing: windows begin before the first frame, and hold those that there are; no delay.
     """
+
+    has_products = False
 
     def __init__(self, size: int, stride: int = 1, trailing: bool = False):
         super().__init__()
@@ -83,6 +90,18 @@ class Windowed(SlidingWindow):
 
     def step_is_plain(self) -> bool:
         return not self.trailing
+
+    def program(self, site: Site) -> Run:
+        """Functions of whole windows, and of those that begin before the clip."""
+        windows = windows_of(site, self)
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            frames = windows.frames(rows, self.enter(x)).unfold(2, self.size, self._window.stride)
+            present = self.size + windows.outputs(rows).clamp(max=0) if self.trailing else None
+            y: Tensor = self.of_windows(frames, present)
+            return y
+
+        return run
 
 
 class Reduction(Windowed):
@@ -182,7 +201,7 @@ class WindowLinear(Windowed):
         by_time = windows.movedim(2, 1).movedim(-1, 2 if self.time_first else 3)  # (B, n, C, L, *S)
         return F.linear(by_time.flatten(2), self.weight, self.bias).transpose(1, 2)
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return self.weight.numel() * (1 if self.flat else frame.shape[1])
 
 
@@ -201,6 +220,7 @@ class Surround(SlidingWindow):
         last: how many come after the last.
     """
 
+    has_products = False
     before: Tensor | None  # (B or 1, C, first, *S)
     after: Tensor | None
 
@@ -243,3 +263,19 @@ class Surround(SlidingWindow):
             return CoModule.advance_step(self, x, node, call)
         call.ticks.append((node, node.seen + 1, node.sent + 1))
         return x
+
+    def program(self, site: Site) -> Run:
+        """Constants before the first and after the last frame."""
+        windows = Windows(site, Window(1, 1, self.first, self.last), site.node.given, 0.0, self.last)
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            y = windows.frames(rows, x)
+            index, end = windows.outputs(rows), rows.ended(site.before).unsqueeze(1)
+            for frames, place in ((self.before, index + self.first), (self.after, index - end)):
+                if frames is not None:
+                    own = self._piece(frames, y)
+                    found = frames_at(own, place.clamp(0, own.shape[2] - 1))
+                    y = torch.where(over_frames((place >= 0) & (place < own.shape[2]), y), found, y)
+            return y
+
+        return run

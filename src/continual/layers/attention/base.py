@@ -271,8 +271,11 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     queries_per_step = 1  # how many rows of the window are attended anew with every token
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return self._products()
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
     def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int:
         queries, keys = self.queries_per_step, self.sequence_len + self.constants

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.program.context import Run, Site
 from ...core.registry import option, register_builder, register_window, twin
 from ...core.ring_buffer import ring_frames, ring_zeros
 from ...core.state import Call, Node, Opening, Wire
 from ...core.timing import Timing, Window
+from ...layers.attention.program import tokens, windows
 from ..positions.encodings import RotaryPositionalEncoding
 from .base import Attention, in_order, refuse_unbounded
 from .single_output import SlidingAttention
@@ -333,6 +335,11 @@ class RetroactiveMultiheadAttention(Attention):
         if y is None or self.time_dim == 2:
             return y
         return y.permute(2, 0, 1) if self.time_dim == 0 else y.transpose(1, 2)
+
+    def program(self, site: Site) -> Run:
+        """The whole window with every step."""
+        attend = windows(site, self, site)
+        return lambda x, rows: self.leave(attend(tokens(x), rows)).permute(0, 3, 1, 2)
 
 
 def checked_index(index: int, size: int) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.module import CoModule
+from ...core.program.context import Rows, Run, Site
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ...core.state import Call, Frame, Node, Opening
 from ...core.timing import Timing, Window
+from ...layers.attention.program import Band
 from .band import band_attention
 
 
@@ -95,5 +99,28 @@ class BandAttention(CoModule):
             found.append(y.masked_fill(seen, torch.nan))
         return torch.cat(found, 2) if len(found) > 1 else found[0]
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return frame.shape[1] * (self.size + self.value_size) * (self.behind + self.ahead + 1)
+
+    def program(self, site: Site) -> Run:
+        """Attention that a converted module has written itself."""
+        band = Band(site, self.behind, self.ahead, site.leaves.first, True)
+        batch, heads, _ = site.node.given.shape
+        pairs = site.past(
+            "keys_values", site.node.given.resized(batch, heads, self.size + self.value_size), band.first - site.arrives.first
+        )
+        queries = site.past("queries", site.node.given.resized(batch, heads, self.size), site.leaves.first - site.arrives.first)
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            q, kv = x.split((self.size, self.size + self.value_size), 3)
+            q = queries.extend(rows, q)[:, :, : band.count]
+            k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split((self.size, self.value_size), 3)
+            mask = band.mask(rows, q)
+            if self.biased:
+                row = F.pad(cast(Tensor, self.bias), (1, 1), value=-torch.inf)
+                place = (band.distances(q) + self.behind + 1).clamp(0, row.shape[-1] - 1)
+                added = row[:, place].to(q.dtype)
+                mask = added if mask is None else torch.where(mask, added, -torch.inf)
+            return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
+
+        return run

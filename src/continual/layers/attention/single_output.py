@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.program.context import Run, Site
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ...core.state import Call, Node, Opening, Wire
 from ...core.timing import Timing, Window
 from ...errors import ShapeMismatch
+from ...layers.attention.program import sliding, tokens
 from ..positions.encodings import RotaryPositionalEncoding
 from .band import alibi_row, alibi_slopes, band_attention
 from .base import Attention, in_order
@@ -148,3 +150,8 @@ class SlidingAttention(Attention):
                 f"{type(self).__name__}: a clip of {count} tokens is shorter than its window of {self.sequence_len}"
             )
         return self.banded(q[:, :, self.behind : count - self.ahead], k, v, self.behind)
+
+    def program(self, site: Site) -> Run:
+        """One token a step."""
+        attend = sliding(site, self, site)
+        return lambda x, rows: self.leave(attend(tokens(x), rows)).transpose(1, 2)

@@ -6,6 +6,7 @@ Statistics are float64, computed by :mod:`continual.layers.norms.statistics`. Th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ...core.naming import named
 from ...core.precision import widest
+from ...core.program.context import Rows, Run, Site, carried, of_rows
 from ...core.registry import Twin
 from ...core.ring_buffer import ring_frames
 from ...core.state import Call, Frame, Node, Opening
@@ -29,6 +31,7 @@ class TimeNorm(Twin):
     both for one frame.
     """
 
+    has_products = False
     eps: float
 
     def groups(self, shape: Sequence[int]) -> int:
@@ -98,6 +101,10 @@ class TimeNorm(Twin):
         bias = bias.view(shape)
         return torch.addcmul(bias, y, weight) if torch.is_grad_enabled() else y.mul_(weight).add_(bias)
 
+    def program(self, site: Site) -> Run:
+        """Norms that say themselves what they know."""
+        raise site.refuse("takes statistics in a way of its own")
+
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:
     """``x * factor``, in place where no gradients are wanted: a chunk's memory costs more than its arithmetic."""
@@ -139,6 +146,27 @@ class UpToNow(TimeNorm):
         spread = torch.addcmul(spread, surprise, surprise, value=-share * share)  # at most half of what it came with
         call.slots += [(mean, torch.add(mean, surprise, alpha=share)), (variance, spread)]
         return centred.sub_(surprise, alpha=share), spread
+
+    def program(self, site: Site) -> Run:
+        """By the statistics of all frames up to now."""
+        held = [site.hold(n, Frame.of(t), None) for n, t in zip(site.node.names, site.node.tensors, strict=True)]
+
+        def step(alone: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
+            (mean, variance), number = alone.unbind(-1), of_rows(index + 1, state[0]).to(alone.dtype)
+            mean, variance = mean.unsqueeze(2), variance.unsqueeze(2)
+            surprise = mean - torch.where(number > 1, state[0], mean)
+            new = mean - surprise * ((number - 1) / number)
+            spread = (state[1] * (number - 1) + variance + surprise.square() * ((number - 1) / number)) / number
+            return torch.cat((new, spread), 2), [new, spread]
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            parts = _parts(self, x)
+            mean, variance = of_frames(parts, [2])
+            alone = torch.stack((mean, variance), -1).squeeze(2)  # (B, groups, n, 2)
+            mean, variance = carried(site, held, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
+            return _normed(self, parts, mean.unsqueeze(2), variance.unsqueeze(2), x)
+
+        return run
 
 
 class OfLast(TimeNorm):
@@ -189,3 +217,38 @@ class OfLast(TimeNorm):
         frames = torch.cat((ring if seen >= kept else ring[:, :seen], frame.unsqueeze(1)), 1)
         apart, mean = torch.var_mean(frames, 1, correction=0)  # of the means the spread, and the mean of both
         return parts - mean[:, :, :1], mean[:, :, 1:] + apart[:, :, :1]
+
+    def program(self, site: Site) -> Run:
+        """By the statistics of the last frames, of those that there are."""
+        groups = self.groups(site.node.given.shape)
+        like = replace(site.node.given, shape=(1, groups, 2), dtype=widest(site.node.given.device))
+        past = site.past("frames", like, 1 - self.window)
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            parts = _parts(self, x)
+            alone = torch.stack([s.squeeze(2) for s in of_frames(parts, [2])], 3)  # (B, groups, n, 2)
+            frames = past.extend(rows, alone).unfold(2, self.window, 1)  # (B, groups, n, 2, window)
+            index = rows.index(site.arrives).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
+            there = (index >= 0).unsqueeze(1).to(frames.dtype)  # (B, 1, n, window)
+            frames = torch.where(there.unsqueeze(3) > 0, frames, 0.0)
+            number = there.sum(-1)
+            mean = frames[:, :, :, 0].sum(-1) / number
+            apart = (frames[:, :, :, 0] - mean.unsqueeze(-1)).square() * there
+            variance = (frames[:, :, :, 1].sum(-1) + apart.sum(-1)) / number
+            return _normed(self, parts, mean.unsqueeze(2), variance.unsqueeze(2), x)
+
+        return run
+
+
+def _normed(layer: Any, parts: Tensor, mean: Tensor, variance: Tensor, like: Tensor) -> Tensor:
+    """Frames ``(B, groups, N, n)`` by statistics ``(B, groups, 1, n)``, as ``(B, C, n, *S)``."""
+    y = (parts - mean) * (variance + layer.eps).rsqrt()
+    batch, channels, count, *space = like.shape
+    y = y.transpose(2, 3).unflatten(3, (-1, *space)).movedim(2, 3).reshape(batch, channels, count, *space)
+    return layer._scaled(y.clone()).to(like.dtype)
+
+
+def _parts(layer: Any, x: Tensor) -> Tensor:
+    """Frames ``(B, C, n, *S)`` by groups: ``(B, groups, N, n)``."""
+    groups = layer.groups((*x.shape[:2], *x.shape[3:]))
+    return x.to(widest(x.device)).unflatten(1, (groups, -1)).movedim(3, -1).flatten(2, -2)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.module import PaddingMode
-from .windowed import _AvgPool, _MaxPool, _Pool
+from .base import _Pool
+from .windowed import _AvgPool, _MaxPool
 
 Size = int | None | Sequence[int | None]
 

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.program.context import Site
 from ...core.registry import register_twin
+from ..window_program import Windows
+from .base import _Pool
+from .program import Divide, counts
 from .van_herk import cumulative_max, cumulative_sum, older_max
-from .windowed import _Pool
 
 _AVG: Any = (None, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 _MAX: Any = (None, F.max_pool1d, F.max_pool2d, F.max_pool3d)
@@ -85,10 +88,16 @@ class _LPPool(_Pool):
             return y if self.norm_type > 0 else -y
         divisor: Tensor | int = self._taps
         if ended is not None:  # the last windows may reach beyond the clip
-            counts = [min(self._taps, ended - start - self._window.stride * j) for j in range(y.shape[2])]
-            divisor = torch.tensor(counts, dtype=y.dtype, device=y.device).view(-1, *(1,) * (y.ndim - 3))
-        mean = y / divisor
+            there = [min(self._taps, ended - start - self._window.stride * j) for j in range(y.shape[2])]
+            divisor = torch.tensor(there, dtype=y.dtype, device=y.device).view(-1, *(1,) * (y.ndim - 3))
+        return self._root(y / divisor)
+
+    def _root(self, mean: Tensor) -> Tensor:
         return (mean.sign() * mean.abs().relu()).mul(self._size).pow(1 / self.norm_type)  # torch.nn's way, for its gradients
+
+    def program_divisor(self, site: Site, windows: Windows | None) -> Divide:
+        counted = None if windows is None or self._extreme else counts(site, self, windows, padded=False)
+        return super().program_divisor(site, windows) if counted is None else lambda y, rows: self._root(y / counted(y, rows))
 
     def finish_step(self, y: Tensor) -> Tensor:
         if self._extreme:

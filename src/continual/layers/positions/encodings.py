@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +11,15 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.naming import named
+from ...core.program.context import Rows, Run, Site
 from ...core.state import Call, Frame, Node, Opening
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
+from ...layers.positions.fixed_point_angles import angles_at, angles_in_32_bits, limbs
 from ..local import check_home
 from .fixed_point_angles import angles, geometric
+
+Angles = Callable[[Tensor], Tensor]  # positions (…) → (…, pairs)
 
 
 class Positioned(CoModule):
@@ -107,6 +112,8 @@ class RecyclingPositionalEncoding(Positioned):
     Source: Hedegaard, Bakhtiarnia and Iosifidis, Continual Transformers (2022), section 3.4.
     """
 
+    has_products = False
+
     def __init__(self, embed_dim: int, num_embeds: int, learned: bool = True, forward_update_index_steps: int = 1):
         super().__init__()
         if min(embed_dim, num_embeds) < 1:
@@ -148,6 +155,10 @@ class RecyclingPositionalEncoding(Positioned):
     def extra_repr(self) -> str:
         return f"{self.channels}, {self.num_embeds}, learned={self.learned}"
 
+    def program(self, site: Site) -> Run:
+        """Vectors that recur."""
+        return lambda x, rows: x + self.pe(rows.index(site.arrives).remainder(self.num_embeds)).transpose(1, 2)
+
 
 class SinusoidalPositionalEncoding(Positioned):
     """Add the waves ``sin(t * f_i)`` and ``cos(t * f_i)`` of the position ``t`` to channels ``2i`` and ``2i + 1``.
@@ -170,6 +181,7 @@ class SinusoidalPositionalEncoding(Positioned):
     Source: Vaswani et al., Attention is all you need (2017), section 3.5.
     """
 
+    has_products = False
     frequencies: Tensor
 
     def __init__(self, embed_dim: int, base: float = 10000.0):
@@ -188,6 +200,18 @@ class SinusoidalPositionalEncoding(Positioned):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, base={self.base}"
+
+    def program(self, site: Site) -> Run:
+        """Waves."""
+
+        angles = angles_of(self, site)
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            angle = angles(rows.index(site.arrives))
+            waves = torch.stack((angle.sin(), angle.cos()), 3).flatten(2)[:, :, : self.channels]
+            return x + waves.to(x.dtype).transpose(1, 2)
+
+        return run
 
 
 class RotaryPositionalEncoding(Positioned):
@@ -215,6 +239,7 @@ class RotaryPositionalEncoding(Positioned):
     Source: Su et al., RoFormer: enhanced transformer with rotary position embedding (2021).
     """
 
+    has_products = False
     frequencies: Tensor
 
     def __init__(self, embed_dim: int, heads: int = 1, base: float = 10000.0, interleaved: bool = False):
@@ -243,3 +268,30 @@ class RotaryPositionalEncoding(Positioned):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, heads={self.heads}, base={self.base}, interleaved={self.interleaved}"
+
+    def program(self, site: Site) -> Run:
+        """Angles."""
+        angles = angles_of(self, site)
+
+        def run(x: Tensor, rows: Rows) -> Tensor:
+            heads = x.transpose(1, 2).unflatten(2, (self.heads, -1))
+            return turned(self, angles, heads, rows.index(site.arrives)).flatten(2).transpose(1, 2)
+
+        return run
+
+
+def angles_of(layer: Any, site: Site) -> Angles:
+    """The angles of positions, by arithmetic that the runtime has."""
+    if not site.plan.narrow:
+        return lambda index: angles_at(layer.frequencies, index)
+    parts = limbs(layer.frequencies)
+    return lambda index: angles_in_32_bits(parts, index)
+
+
+def turned(layer: Any, angles: Angles, x: Tensor, index: Tensor) -> Tensor:
+    """Vectors ``(B, n, heads, d)`` turned to the positions ``(B, n)``."""
+    angle = angles(index).unsqueeze(2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = (x[..., 0::2], x[..., 1::2]) if layer.interleaved else x.chunk(2, -1)
+    pair = (a * cos - b * sin, a * sin + b * cos)
+    return torch.stack(pair, -1).flatten(-2) if layer.interleaved else torch.cat(pair, -1)

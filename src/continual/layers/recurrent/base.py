@@ -11,17 +11,19 @@ from torch import Tensor
 
 from ...core.call_modes import current_mode
 from ...core.naming import named
+from ...core.program.context import Run, Site, carried
 from ...core.registry import Twin
 from ...core.state import Call, Frame, Node, Opening, State
 from ...core.timing import IDENTITY, Timing
 from ...errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
+from ...layers.recurrent.fused_cells import FUSED_CELLS
 from ..local import check_home
 
 Held = Sequence[Tensor]  # the hidden state, or hidden and cell state
 
 
-class Recurrence(NamedTuple):
-    """A recurrence by torch's own functions.
+class CellKind(NamedTuple):
+    """A recurrent cell by torch's own functions.
 
     Attributes:
         names: of its state tensors.
@@ -34,19 +36,19 @@ class Recurrence(NamedTuple):
     over_step: Callable[..., Held]
 
 
-def _with_one_state(over_clip: Callable[..., Held], over_step: Callable[..., Tensor]) -> Recurrence:
-    return Recurrence(
+def _with_one_state(over_clip: Callable[..., Held], over_step: Callable[..., Tensor]) -> CellKind:
+    return CellKind(
         ("hidden",),
         lambda x, held, *options: over_clip(x, held[0], *options),
         lambda x, held, *weights: (over_step(x, held[0], *weights),),
     )
 
 
-RECURRENCES: dict[str, Recurrence] = {
+RECURRENCES: dict[str, CellKind] = {
     "RNN_TANH": _with_one_state(torch.rnn_tanh, torch.rnn_tanh_cell),
     "RNN_RELU": _with_one_state(torch.rnn_relu, torch.rnn_relu_cell),
     "GRU": _with_one_state(torch.gru, torch.gru_cell),
-    "LSTM": Recurrence(("hidden", "cell"), torch.lstm, torch.lstm_cell),
+    "LSTM": CellKind(("hidden", "cell"), torch.lstm, torch.lstm_cell),
 }
 
 
@@ -151,7 +153,7 @@ class Recurrent(Twin):
         y: Tensor = new[-1][0]
         return y
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------
@@ -269,6 +271,29 @@ class Recurrent(Twin):
         weight = self.weights(0)[0]
         mixed = frame.dtype != weight.dtype and torch.is_autocast_enabled(frame.device.type)
         check_home(weight, frame, name, mixed)
+
+    def program(self, site: Site) -> Run:
+        """RNN, GRU and LSTM, cell by cell; each self's state is a tensor of its own."""
+        names = RECURRENCES[self.mode].names
+        held = [
+            site.hold(f"{name}{i or ''}", Frame.of(t[:, i]), None)
+            for i in range(self.num_layers)
+            for name, t in zip(names, site.node.tensors, strict=True)  # (B, layers, H)
+        ]
+        cell = FUSED_CELLS[self.mode] if site.plan.fused and not self.proj_size else None
+
+        def step(x: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
+            by_layer = [tuple(state[i : i + len(names)]) for i in range(0, len(state), len(names))]
+            if cell is None:
+                new = self.over_step(x, by_layer)
+            else:
+                new = []
+                for i, old in enumerate(by_layer):
+                    new.append(cell(x, old, *self.weights(i)))
+                    x = new[-1][0]
+            return new[-1][0], [t for parts in new for t in parts]
+
+        return lambda x, rows: carried(site, held, x, rows, step)
 
 
 def _by_layer(tensors: Held) -> list[Held]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...core.inputs import time_second
 from ...core.module import CoModule
 from ...core.registry import register_twin, to_continual
-from ..local import STEPPERS
+from ..wrapped import STEPPERS
 from .base import Recurrent
 
 

@@ -10,7 +10,7 @@ from ...core.module import CoModule
 from ...core.naming import named
 from ...core.registry import register_twin
 from ...errors import NotStreamable
-from ..local import STEPPERS
+from ..wrapped import STEPPERS
 from .base import Recurrent, refuse_backward, refuse_unknown
 
 

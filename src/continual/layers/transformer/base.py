@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from ...core.call_modes import has_hooks
 from ...core.naming import named
+from ...core.program.context import Past, Rows, Run, Site
 from ...core.registry import Twin, become, register_window
 from ...core.ring_buffer import ring_zeros
 from ...core.state import Call, Frame, Node, Opening
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
+from ...layers.attention.program import Attended, sliding, windows
 from ..attention.base import Attention
 from ..delay import queued
 from ..weight_cache import LaidOut
@@ -221,7 +224,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         """The same for one step."""
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         tokens = self.sequence_len if len(frame.shape) == 3 else 1  # that leave
         own = self._macs_of_window(tokens) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * self._feed_forward_macs
@@ -237,6 +240,12 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
             return length * (4 * size**2 + 2 * length * size)
         return 4 * size**2 + 2 * self.heads.num_heads * length * size  # see `Attention.ask`
 
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        size = self.heads.embed_dim
+        tokens = math.prod(frame.shape[1:]) // size
+        own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
+        return own + tokens * (self.linear1.out_features + 5 * size)  # biases, two norms, two residual additions
+
     def macs_of_call(self, x: Tensor, y: Tensor) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``; for counters."""
         frames = y.numel() // self.heads.embed_dim  # tokens that leave, of all rows and windows
@@ -244,6 +253,25 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
             return int(self.heads.macs_of_call(x, y) + frames * self._feed_forward_macs)
         windows = x.shape[0] * (x.shape[2] if x.ndim == 4 else 1)
         return windows * self._macs_of_window(frames // windows) + frames * self._feed_forward_macs
+
+    def program(self, site: Site) -> Run:
+        """Attention, the residual connection whose tokens wait, and the feed-forward part."""
+        if self.on_windows:
+            return lambda x, rows: self.on_frames(x)
+        within = Site(site.plan, self.heads, site.node.kids[0])
+        if isinstance(self, SlidingEncoderLayer):
+            attend = sliding(site, self.heads, within)
+            first = site.leaves.first + (0 if self.heads.partial else self.heads.behind)
+            past = site.past("tokens", site.node.given, first - site.arrives.first)
+
+            def run(x: Tensor, rows: Rows) -> Tensor:
+                attended = attend(self.before(x.transpose(1, 2)), rows)
+                own = past.extend(rows, x)[:, :, : site.leaves.frames]
+                y: Tensor = self.after(own.transpose(1, 2), attended)
+                return y.transpose(1, 2)
+
+            return run
+        return _retroactive_layer(site, self, windows(site, self.heads, within))
 
 
 class SlidingEncoderLayer(EncoderLayer):
@@ -283,3 +311,15 @@ class SlidingEncoderLayer(EncoderLayer):
 
 
 register_window(nn.TransformerEncoderLayer, EncoderLayer)
+
+
+def _retroactive_layer(site: Site, layer: Any, attend: Attended) -> Run:
+    past: Past = site.past("tokens", site.node.given, site.leaves.first - site.arrives.first)
+
+    def run(x: Tensor, rows: Rows) -> Tensor:
+        attended = attend(layer.before(x.transpose(1, 2)), rows)
+        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : site.leaves.frames].permute(0, 2, 3, 1)
+        y: Tensor = layer.after(own, attended)
+        return y.permute(0, 3, 1, 2)
+
+    return run

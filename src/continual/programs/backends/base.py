@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.program.tracing import untraced
 from ...errors import ExportError
 from ..planning import Planned
-from ..tracing import untraced
 
 Core = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.program.context import FEW, SUMMED
 from ...core.state import Wire, rewire
 from ...errors import ExportError
-from ..kernel_context import FEW, SUMMED
 from ..layouts import flat
 from ..planning import Planned
 from .base import Core, exported

@@ -9,11 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..core.module import CoModule
-from ..core.naming import named
-from ..core.state import Frame, Node, Wire
-from ..core.timing import Timing
-from ..errors import NotStreamable
+from ...errors import NotStreamable
+from ..naming import named
+from ..state import Frame, Node, Wire
+from ..timing import Timing
 from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
@@ -24,14 +23,14 @@ SHORT = 4  # frames up to which moving all of them costs less than finding one
 Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
     """A state tensor of a program, one value a row.
 
     Attributes:
         name: its module's path and its own name.
         shape: of a row.
-        fill: what it holds when a stream begins.
+        fill: what it holds when a stream begins: one value, or a tensor of the shape of a row.
         own: whether the kernel sees to it that rows which are not active keep it.
     """
 
@@ -39,12 +38,14 @@ class Held:
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    fill: float
+    fill: float | Tensor
     index: int
     own: bool = False
 
     def cold(self, batch: int) -> Tensor:
         """For so many rows that begin."""
+        if isinstance(self.fill, Tensor):
+            return self.fill.expand(batch, *self.shape).clone()
         return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
 
 
@@ -93,7 +94,7 @@ class Site:
         early: whether frames from before the first arrive.
     """
 
-    def __init__(self, plan: Plan, module: CoModule, node: Node, timing: Timing | None = None):
+    def __init__(self, plan: Plan, module: Any, node: Node, timing: Timing | None = None):
         self.plan, self.module, self.node = plan, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
@@ -109,12 +110,12 @@ class Site:
         """An error that says why the module can't be in a program."""
         return NotStreamable(f"co.compile: {self.name}: {reason}")
 
-    def hold(self, name: str, like: Frame, depth: int | None, fill: float = 0.0) -> Held:
+    def hold(self, name: str, like: Frame, depth: int | None, fill: float | Tensor = 0.0) -> Held:
         """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
         _, *rest = like.shape
         return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
 
-    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float, own: bool = False) -> Held:
+    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float | Tensor, own: bool = False) -> Held:
         path = f"{self.node.path}.{name}".lstrip(".")
         held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
         self.plan.held.append(held)
@@ -301,35 +302,35 @@ class Rows:
         return self._ended[end]
 
 
-# ---- kernels by class -----------------------------------------------------------------------------------------------------
+# ---- recurrences ----------------------------------------------------------------------------------------------------
 
-Kernel = Callable[[Site], Run]
-KERNELS: dict[type, Kernel] = {}
+Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
 
 
-def kernel(*classes: type) -> Callable[[Kernel], Kernel]:
-    """Register how modules of some classes run in programs."""
+def carried(site: Site, held: list[Held], x: Tensor, rows: Rows, step: Step) -> Tensor:
+    """Run frame by frame. What is carried stays as it is at frames from before the first."""
+    inside, index = site.inside(rows, end=False), rows.index(site.arrives)
+    state, outs = [rows.held[h.index] for h in held], []
+    for i, frame in enumerate(x.unbind(2)):
+        y, new = step(frame, state, index[:, i])
+        if inside is not None:
+            own = inside[:, i]
+            new = [torch.where(own.view(-1, *(1,) * (n.ndim - 1)), n, s) for n, s in zip(new, state, strict=True)]
+        outs.append(y)
+        state = new
+    for h, value in zip(held, state, strict=True):
+        rows.keep(h, value)
+    return torch.stack(outs, 2)
 
-    def registered(fn: Kernel) -> Kernel:
-        for cls in classes:
-            KERNELS[cls] = fn
-        return fn
 
-    return registered
+def of_rows(value: Tensor, like: Tensor) -> Tensor:
+    """A value for each row ``(B,)``, to be broadcast over ``like``."""
+    return value.view(-1, *(1,) * (like.ndim - 1))
 
 
 def built(plan: Plan, module: Any, node: Node) -> Run:
     """A module at its place in a program."""
-    found = next((KERNELS[c] for c in type(module).__mro__ if c in KERNELS), None)
     site = Site(plan, module, node)
-    if found is None:
-        cls = type(module).__name__
-        raise site.refuse(
-            f"step programs have no kernel for the class {cls}. Remedies: forward_step, which needs none; the same of layers and "
-            "containers of continual, or of a plain module that co.continual(module, clip) converts; or a kernel of its own, registered by "
-            f"@continual.programs.kernel_context.kernel({cls}), like those in continual.programs.kernels"
-        )
     if module._forward_hooks or module._forward_pre_hooks:
         raise site.refuse("has forward hooks, which a program does not call. Remove them before")
-    run = found(site)
-    return traced(run, site.name, plan.located)
+    return traced(module.program(site), site.name, plan.located)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..core.timing import Timing
-from ..errors import NotStreamable
+from ...errors import NotStreamable
+from ..timing import Timing
 
 OPEN = 1 << 62  # the end of a stream that has none
 FAR = 1 << 48  # an end so far away that no stream comes there, and so near that counts behind upsampling do not overflow

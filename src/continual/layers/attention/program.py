@@ -1,4 +1,4 @@
-"""Attention in step programs: queries, keys and values that are kept, with a mask for each row."""
+"""Attention in a step program: queries, keys and values that are kept, with a mask for each row."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.program.context import Ring, Rows, Site
 from ...core.state import Wire, rewire
-from ...layers.attention.band import _sloped, alibi_slopes
-from ...layers.attention.multihead import RetroactiveMultiheadAttention
-from ...layers.attention.projected import BandAttention
-from ...layers.attention.single_output import SlidingAttention
-from ...layers.transformer.base import EncoderLayer, SlidingEncoderLayer
-from ..kernel_context import Past, Ring, Rows, Run, Site, kernel
-from .recurrent import angles_of, turned
+from ..positions.encodings import angles_of, turned
+from .band import _sloped, alibi_slopes
 
 LONG = 8  # keys before a query from which a ring costs less
 Attended = Any  # a function of tokens (B, n, E) and rows: what they attend to, before the output projection
@@ -150,14 +145,6 @@ def _scores(layer: Any, band: Band, rows: Rows, like: Tensor) -> Tensor | None:
     return torch.where(mask, added, -torch.inf)
 
 
-@kernel(SlidingAttention)
-def sliding_attention(site: Site) -> Run:
-    """One token a step."""
-    layer: Any = site.module
-    attend = sliding(site, layer, site)
-    return lambda x, rows: layer.leave(attend(tokens(x), rows)).transpose(1, 2)
-
-
 def windows(site: Site, layer: Any, attending: Site) -> Attended:
     """The attention of all tokens of each window to all of it, up to the output projection: ``(B, W, L, E)``."""
     given = site.node.given[0] if isinstance(site.node.given, list) else site.node.given
@@ -171,71 +158,3 @@ def windows(site: Site, layer: Any, attending: Site) -> Attended:
         return y.unflatten(0, (-1, site.leaves.frames))
 
     return attend
-
-
-@kernel(RetroactiveMultiheadAttention)
-def retroactive(site: Site) -> Run:
-    """The whole window with every step."""
-    layer: Any = site.module
-    attend = windows(site, layer, site)
-    return lambda x, rows: layer.leave(attend(tokens(x), rows)).permute(0, 3, 1, 2)
-
-
-@kernel(EncoderLayer)
-def encoder_layer(site: Site) -> Run:
-    """Attention, the residual connection whose tokens wait, and the feed-forward part."""
-    layer: Any = site.module
-    if layer.on_windows:
-        return lambda x, rows: layer.on_frames(x)
-    within = Site(site.plan, layer.heads, site.node.kids[0])
-    if isinstance(layer, SlidingEncoderLayer):
-        attend = sliding(site, layer.heads, within)
-        first = site.leaves.first + (0 if layer.heads.partial else layer.heads.behind)
-        past = site.past("tokens", site.node.given, first - site.arrives.first)
-
-        def run(x: Tensor, rows: Rows) -> Tensor:
-            attended = attend(layer.before(x.transpose(1, 2)), rows)
-            own = past.extend(rows, x)[:, :, : site.leaves.frames]
-            y: Tensor = layer.after(own.transpose(1, 2), attended)
-            return y.transpose(1, 2)
-
-        return run
-    return _retroactive_layer(site, layer, windows(site, layer.heads, within))
-
-
-def _retroactive_layer(site: Site, layer: Any, attend: Attended) -> Run:
-    past: Past = site.past("tokens", site.node.given, site.leaves.first - site.arrives.first)
-
-    def run(x: Tensor, rows: Rows) -> Tensor:
-        attended = attend(layer.before(x.transpose(1, 2)), rows)
-        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : site.leaves.frames].permute(0, 2, 3, 1)
-        y: Tensor = layer.after(own, attended)
-        return y.permute(0, 3, 1, 2)
-
-    return run
-
-
-@kernel(BandAttention)
-def band_attention(site: Site) -> Run:
-    """Attention that a converted module has written itself."""
-    layer: Any = site.module
-    band = Band(site, layer.behind, layer.ahead, site.leaves.first, True)
-    batch, heads, _ = site.node.given.shape
-    pairs = site.past(
-        "keys_values", site.node.given.resized(batch, heads, layer.size + layer.value_size), band.first - site.arrives.first
-    )
-    queries = site.past("queries", site.node.given.resized(batch, heads, layer.size), site.leaves.first - site.arrives.first)
-
-    def run(x: Tensor, rows: Rows) -> Tensor:
-        q, kv = x.split((layer.size, layer.size + layer.value_size), 3)
-        q = queries.extend(rows, q)[:, :, : band.count]
-        k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split((layer.size, layer.value_size), 3)
-        mask = band.mask(rows, q)
-        if layer.biased:
-            row = F.pad(layer.bias, (1, 1), value=-torch.inf)
-            place = (band.distances(q) + layer.behind + 1).clamp(0, row.shape[-1] - 1)
-            added = row[:, place].to(q.dtype)
-            mask = added if mask is None else torch.where(mask, added, -torch.inf)
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=layer.scale)
-
-    return run

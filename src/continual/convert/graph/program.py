@@ -1,4 +1,4 @@
-"""Converted modules in step programs: their instructions, on the frames of a call."""
+"""A converted module in a step program: its instructions, on the frames of a call."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ...convert.graph.graph_module import GraphModule
-from ...convert.graph.instructions import Instruction, Layer, Moment, Op
-from ...convert.graph.queues import Meet, Positions
+from ...core.program.context import Rows, Run, Site, built
+from ...core.program.frame_schedule import Pace
+from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
-from ..frame_schedule import Pace
-from ..kernel_context import Rows, Run, Site, built, kernel
-from ..tracing import traced
+from .instructions import Instruction, Layer, Moment, Op
+from .queues import Meet, Positions
 
 Step = Callable[[Moment, Rows], None]
 
 
-@kernel(GraphModule)
 def graph(site: Site) -> Run:
     """The instructions one after another."""
     net: Any = site.module

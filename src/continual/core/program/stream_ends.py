@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.resampling import Interpolation, Upsampling
-from ..core.timing import Crop, Parallel, Sequence, Timing, Window
-from ..core.timing_graph import Wiring
-from ..errors import NotStreamable
+from ...errors import NotStreamable
+from ..resampling import Interpolation, Upsampling
+from ..timing import Crop, Parallel, Sequence, Timing, Window
+from ..timing_graph import Wiring
 
 
 @dataclass(frozen=True)
