@@ -93,6 +93,57 @@ def layers(clip: Tensor, step: Tensor) -> None:
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4).forward_steps(clip, clip, clip))  # -> Tensor | None
 
 
+class TheirLeaky(nn.Module):
+    decay: float
+
+
+class Leaky(co.Recurrence):
+    def __init__(self, decay: float):
+        super().__init__()
+        self.decay = decay
+
+    @staticmethod
+    def build_from(module: TheirLeaky) -> Leaky:
+        return Leaky(module.decay)
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {"h": x}
+
+    def recur(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        h = self.decay * state["h"] + x
+        return h, {"h": h}
+
+    def recur_chunk(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return x, state
+
+    def macs(self, x: Tensor) -> int:
+        return x[0].numel()
+
+
+class Median(co.SlidingWindow):
+    def __init__(self, size: int):
+        super().__init__()
+        self.set_window(size)
+
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        return frames.unfold(2, self.receptive_field, 1).median(-1).values
+
+
+class Halved(co.CoModule):
+    def forward(self, input: Tensor) -> Tensor:
+        return input / 2
+
+
+def layers_of_their_own(clip: Tensor, step: Tensor) -> None:
+    reveal_type(Leaky(0.5)(clip))  # -> Tensor
+    reveal_type(Leaky(0.5).forward_step(step))  # -> Tensor | None
+    reveal_type(Leaky.build_from(TheirLeaky()))  # -> Leaky
+    reveal_type(Median(3).forward_steps(clip))  # -> Tensor | None
+    reveal_type(Median(3).new_stream())  # -> Median
+    reveal_type(Halved().eval()(clip))  # -> Tensor
+    reveal_type(co.convert.register(TheirLeaky, Leaky))  # -> None
+
+
 def containers(net: co.Sequential, clip: Tensor) -> None:
     reveal_type(net(clip))  # -> Tensor
     reveal_type(net.forward(clip))  # -> Tensor

@@ -227,7 +227,7 @@ class CoModule(FlatNames, Countable, Guarded, StreamOwner):
     # ---- building ---------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def build_from(module: nn.Module, *args: Any, **kwargs: Any) -> CoModule:
+    def build_from(module: Any, *args: Any, **kwargs: Any) -> CoModule:
         """The continual version of a ``torch.nn`` module, with a copy of its parameters.
 
         Args:
