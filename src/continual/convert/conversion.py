@@ -98,7 +98,7 @@ def continual(
     **With an example clip** any module in eval mode is converted, through its exported graph: its own ``forward``, functions, residual
     sums, reshapes, merged ``b*t`` … are followed from the input on. The result has the module's names, parameters (shared, not copied)
     and layout: ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time.
-    Outputs for a whole clip (global pooling, flatten and linear) become those of a sliding window of the example's length. What can't be
+    Wire for a whole clip (global pooling, flatten and linear) become those of a sliding window of the example's length. What can't be
     streamed exactly is refused, all at once, with the line of code and what to do.
 
     **Without a clip** modules of registered classes and ``nn.Sequential`` of them are converted, layer by layer. Parameters are copied.

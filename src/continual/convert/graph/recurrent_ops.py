@@ -21,7 +21,7 @@ _library = torch.library.Library("continual", "FRAGMENT")
 
 
 def _shaped(x: Tensor, first: Tensor, batch_first: bool, bidirectional: bool) -> tuple[Tensor, Tensor]:
-    """Outputs and hidden state, as wide as the hidden state that the layer begins with."""
+    """Wire and hidden state, as wide as the hidden state that the layer begins with."""
     width = first.shape[2] * (2 if bidirectional else 1)
     return x.new_empty(*x.shape[:2], width), torch.empty_like(first, memory_format=torch.contiguous_format)
 

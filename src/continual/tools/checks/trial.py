@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -268,7 +268,7 @@ class Trial(Streams):
 
     @cached_property
     def sent(self) -> list[int]:
-        """Outputs delivered after 0, 1, … single steps."""
+        """Wire delivered after 0, 1, … single steps."""
         return [sent for _, sent in self.single.counts[: self.length + 1]]
 
     @cached_property
@@ -290,7 +290,7 @@ class Trial(Streams):
 
     def _split(self, plan: Plan, run: Run) -> Split:
         differs = mismatch(run.outputs, self.expected, self.tolerance)
-        return Split(plan, run.counts, differs, 0.0 if differs else largest_error(run.outputs, self.expected))
+        return Split(plan, run.counts, differs, 0.0 if differs else largest_error(cast(Wire, run.outputs), self.expected))
 
     @cached_property
     def phases(self) -> list[int]:

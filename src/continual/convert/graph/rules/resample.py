@@ -63,7 +63,7 @@ def interpolate(b: Builder, call: Call) -> Stream:
 
 
 def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
-    """Outputs per input over time."""
+    """Wire per input over time."""
     scales, sizes = call.get("scale_factors"), call.get("output_size")
     if scales:
         return scales[at - 2]
