@@ -40,11 +40,11 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Output:
 
 
 def shown(message: str) -> str | None:
-    """A revealed type without the names of modules; ``Outputs`` is a tensor or a (nested) list."""
+    """A revealed type without the names of modules; ``Wire`` is a tensor or a (nested) list."""
     if not (revealed := re.fullmatch(r'note: Revealed type is "(.*)"', message)):
         return None
     said = re.sub(r"(?:\w+\.)+(?=\w)", "", revealed[1])
-    return re.sub(r"Tensor \| list\[(Tensor \| list\[\.\.\.\]|\.\.\.)\]", "Outputs", said)
+    return re.sub(r"Tensor \| list\[(Tensor \| list\[\.\.\.\]|\.\.\.)\]", "Wire", said)
 
 
 def test_types_of_public_calls(messages: Output):

@@ -238,7 +238,7 @@ def _regroup(tensors: Iterator[Tensor], like: Any) -> Wire:
 
 
 def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Any:
-    """Wire ``first … stop - 1`` of a branch, from its queue and from what has just come."""
+    """Outputs ``first … stop - 1`` of a branch, from its queue and from what has just come."""
     if not queue.tensors:
         return y
     fresh = [None] * len(queue.tensors) if y is None else _flat(y)

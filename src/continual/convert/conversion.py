@@ -98,7 +98,7 @@ def continual(
     **With an example clip** any module in eval mode is converted, through its exported graph: its own ``forward``, functions, residual
     sums, reshapes, merged ``b*t`` … are followed from the input on. The result has the module's names, parameters (shared, not copied)
     and layout: ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time.
-    Wire for a whole clip (global pooling, flatten and linear) become those of a sliding window of the example's length. What can't be
+    Outputs for a whole clip (global pooling, flatten and linear) become those of a sliding window of the example's length. What can't be
     streamed exactly is refused, all at once, with the line of code and what to do.
 
     **Without a clip** modules of registered classes and ``nn.Sequential`` of them are converted, layer by layer. Parameters are copied.
@@ -153,6 +153,6 @@ def continual(
         raise TypeError(
             f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy and progress are"
         )
-    from .graph.conversion import graph_twin  # here: torch.export takes its time to import
+    from .graph.conversion import convert_graph  # here: torch.export takes its time to import
 
-    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)
+    return convert_graph(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)

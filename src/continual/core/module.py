@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..errors import NotStreamable
-from ..tools.counting import Countable
 from .call_modes import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .edits import Guarded
 from .inputs import time_second
@@ -25,7 +24,7 @@ from .tracing_guard import eagerly, in_dispatch, in_graph, is_dynamo_compiling, 
 __all__ = ["CoModule", "PaddingMode", "call_mode"]
 
 
-class CoModule(FlatNames, Countable, Guarded, StreamOwner):
+class CoModule(FlatNames, Guarded, StreamOwner):
     """Base class of all streaming modules.
 
     One network, three ways to run it, one result. For a clip ``x`` of shape ``(B, C, T, *S)``:

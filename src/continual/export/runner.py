@@ -296,7 +296,7 @@ class Runner:
 
 
 def _nested(structure: Any, values: list[Tensor]) -> Any:
-    """Wire as the network nests them: numbers stand for them."""
+    """Outputs as the network nests them: numbers stand for them."""
     return values[structure] if isinstance(structure, int) else [_nested(part, values) for part in structure]
 
 

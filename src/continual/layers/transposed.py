@@ -195,7 +195,7 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
         return None if y is None else y.squeeze(2)
 
     def _outputs(self, x: Tensor | None, node: Node, sent: int, call: Call) -> Tensor | None:
-        """Wire ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
+        """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
         seen, arrived = node.seen, 0 if x is None else x.shape[2]
         if x is not None and self._kept:
             call.ring(node, 0, seen, x)
@@ -286,7 +286,7 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
 
 
 def _apart(layer: Any, frames: Tensor) -> Tensor:
-    """Wire that see one frame each, as one product for all of them."""
+    """Outputs that see one frame each, as one product for all of them."""
     given = frames.flatten(2).transpose(1, 2)  # (B, n * S, I)
     y = torch.matmul(given, layer.weight.flatten(1)).unflatten(2, (layer.out_channels, -1))  # (B, n * S, O, k)
     y = y.unflatten(1, frames.shape[2:]).movedim((-2, -1), (1, 3)).flatten(2, 3)

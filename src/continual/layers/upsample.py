@@ -227,7 +227,7 @@ class Upsample(Twin, nn.Upsample):
         return None if y is None else y.squeeze(2)
 
     def _outputs(self, x: Tensor | None, node: Node, sent: int, e: int | None, call: Call) -> Tensor | None:
-        """Wire ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
+        """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
         entered, seen = None if x is None else self.enter(x), node.seen
         if entered is not None and node.tensors:
             call.ring(node, 0, seen, entered)
@@ -305,7 +305,7 @@ class Upsample(Twin, nn.Upsample):
 
 
 def _mixed(frames: Tensor, sources: _Sources) -> Tensor:
-    """Wire, as weighted sums of frames ``(B, C, n, *S)``."""
+    """Outputs, as weighted sums of frames ``(B, C, n, *S)``."""
     if not sources.weights:
         return frames.index_select(2, sources.indices[0])
     y = frames.index_select(2, sources.indices[0]) * sources.weights[0]

@@ -21,7 +21,7 @@ def arrived(net: Any, inputs: tuple[Any, ...], chunk: bool) -> Wire:
 
 
 def departed(net: Any, y: Wire, chunk: bool) -> Any:
-    """Wire, chunks or single steps, as ``forward_steps`` or ``forward_step`` gives them."""
+    """Outputs, chunks or single steps, as ``forward_steps`` or ``forward_step`` gives them."""
     if isinstance(net, GraphModule):
         return net._depart(y)
     if hasattr(net, "_leave_step"):  # attention, whose own layout may have time elsewhere

@@ -20,8 +20,8 @@ from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
 from ..programs.snapshot import StreamSnapshot
 
-FORMAT = "continual.core.state"
-STREAM = "continual.core.stream"  # of a snapshot of a StreamBatch
+FORMAT = "continual.state"
+STREAM = "continual.stream"  # of a snapshot of a StreamBatch
 RUNNER = "continual.runner"  # of an exported file's stream
 PENDING = "pending "  # before the numbers of steps that wait
 VERSION = "2"

@@ -21,7 +21,7 @@ from ...layers.window_program import Windows, windows_of
 from .instructions import resolve
 
 
-class Decimate(SlidingWindow):
+class Subsample(SlidingWindow):
     """Every ``stride``-th frame: ``x[:, :, ::stride]``."""
 
     has_products = False
@@ -205,14 +205,14 @@ class WindowLinear(Windowed):
         return self.weight.numel() * (1 if self.flat else frame.shape[1])
 
 
-class Taps(Windowed):
+class UnfoldTime(Windowed):
     """``tensor.unfold`` over time: the frames of a window in a last dimension."""
 
     def of_windows(self, windows: Tensor, present: Tensor | None) -> Tensor:
         return windows.clone()
 
 
-class Surround(SlidingWindow):
+class ConstantPadTime(SlidingWindow):
     """Frames of constants before the first and after the last frame: ``torch.cat((first, x, last), time)``.
 
     Args:
@@ -260,7 +260,7 @@ class Surround(SlidingWindow):
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         if node.seen == 0 and self.first:
-            return CoModule.advance_step(self, x, node, call)
+            return cast("Tensor | None", CoModule.advance_step(self, x, node, call))
         call.ticks.append((node, node.seen + 1, node.sent + 1))
         return x
 

@@ -217,7 +217,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         raise NotStreamable(f"{type(self).__name__} defines no attention")
 
     def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
-        """Wire ``first … stop - 1`` of what was attended, and the tokens it is added to."""
+        """Outputs ``first … stop - 1`` of what was attended, and the tokens it is added to."""
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
     def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:

@@ -144,7 +144,7 @@ def _can_not_run(t: Trial, x: Wire, steps: int) -> str:
 
 
 def _as(y: Wire | None, dtype: torch.dtype) -> Wire | None:
-    """Wire in a dtype; complex ones in the complex type of its precision."""
+    """Outputs in a dtype; complex ones in the complex type of its precision."""
     if y is None:
         return None
     return rewire(lambda v: v.to(dtype.to_complex() if v.is_complex() else dtype if v.is_floating_point() else v.dtype), y)

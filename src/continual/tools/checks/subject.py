@@ -206,7 +206,7 @@ class Subject:
         return self.layout.step(x)
 
     def _out(self, y: Tensor) -> Tensor:
-        """Wire in the module's layout with the batch in dim 0 and time in dim 2."""
+        """Outputs in the module's layout with the batch in dim 0 and time in dim 2."""
         return self._batch_first(y.movedim(self.time_dim, 2))
 
     def _batch_first(self, y: Tensor) -> Tensor:

@@ -268,7 +268,7 @@ class Trial(Streams):
 
     @cached_property
     def sent(self) -> list[int]:
-        """Wire delivered after 0, 1, … single steps."""
+        """Outputs delivered after 0, 1, … single steps."""
         return [sent for _, sent in self.single.counts[: self.length + 1]]
 
     @cached_property
