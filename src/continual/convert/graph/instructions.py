@@ -308,6 +308,7 @@ class Layer(Instruction):
         x = m.env[self.slot]
         if x is not None:
             x = self.enter.enter(x, m.batch, m.frames[self.before])
+        y: Any
         y, m.ends[self.wire] = run_chunk(self.module, x, m.nodes[self.state_node], m.ends[self.before], m.call)
         self._leave(m, y)
 
@@ -325,13 +326,13 @@ class Layer(Instruction):
             return
         if self.late:
             self.bind(m.env)
-        y = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
+        y: Any = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
         m.env[self.out] = None if y is None else self.leave.leave(y.unsqueeze(2), m.batch, 1)
 
     def clip(self, m: ExecContext) -> None:
         if self.late:
             self.bind(m.env)
-        self._leave(m, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before])))
+        self._leave(m, cast(Tensor, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before]))))
 
 
 def refs(value: Arg) -> Iterator[int]:
