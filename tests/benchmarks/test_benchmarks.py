@@ -265,6 +265,17 @@ def test_markdown_page_keeps_what_is_around(tmp_path: Path) -> None:
     assert page.read_text() == "no marks"
 
 
+def test_lines_of_a_page_are_short(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    words, row = "word " * 60, f"| {'cell ' * 40}|"
+    report.write_markdown(page, "speed", f"{words.strip()}\n\n- {words.strip()}\n{row}")
+    text = page.read_text()
+    assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 118
+    assert text.split().count("word") == 120
+    assert row in text
+    assert "\n  word word" in text
+
+
 def test_json(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     report.write_json(file, MACHINE, rows=rows())

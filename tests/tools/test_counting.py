@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import continual as co
-from tests.long import by_turns
 from tests.torchvision_ops import torchvision
 
 LENGTH = 48  # of the clips
@@ -153,6 +151,7 @@ def ptflops() -> Any:
 
 def complexity(ptflops: Any, net: nn.Module, shape: tuple[int, ...], backend: str = "pytorch", gradients: bool = True) -> Any:
     """Multiply-adds and parameters by ptflops; without gradients as inside a user's `no_grad` block."""
+    co.counting.register_with_ptflops(net)
     options = {"count_functional": False}
     with nullcontext() if gradients else torch.no_grad():
         return ptflops.get_model_complexity_info(
@@ -272,6 +271,7 @@ def test_ptflops_prints_every_layer(ptflops: Any):
     net, text = branching(), io.StringIO()
     with co.call_mode("forward_step"):
         net.warm_up((1, 4))
+        co.counting.register_with_ptflops(net)
         ptflops.get_model_complexity_info(net, (4,), ost=text, backend_specific_config={"count_functional": False})
     shown = text.getvalue()
     assert f"{100 * 52 / BRANCHING_STEP:.3f}% MACs, 4, 4, kernel_size=(3,)" in shown
@@ -289,17 +289,32 @@ def test_the_first_step_of_a_stream_is_said_to_be_too_little(ptflops: Any):
         assert complexity(ptflops, net, (4,))[0] == (4 * 4 * 3 + 4) + 4 + (4 * 4 + 4)
 
 
-@pytest.mark.parametrize("order", by_turns(["ptflops before", "ptflops after"], 4))
-def test_ptflops_may_be_imported_before_or_after_the_network_is_built(ptflops: Any, order: str):
-    """In a process of its own: here all classes are entered long since."""
-    imports = "from tests.torchvision_ops import torchvision\ntorchvision()\nimport ptflops\n"
-    code = (
-        f"import sys\n{imports if order == 'ptflops before' else ''}import continual as co\n"
-        "from torch import nn\n"
-        "net = co.Sequential(nn.Conv1d(4, 4, 3), nn.ReLU())\n"
-        f"assert ('ptflops' in sys.modules) == {order == 'ptflops before'}\n{imports}"
-        "print(ptflops.get_model_complexity_info(net, (4, 10), print_per_layer_stat=False, as_strings=False, "
-        "backend_specific_config={'count_functional': False})[0])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == 8 * (4 * 4 * 3 + 4) + 8 * 4
+def test_ptflops_counts_a_class_once_it_is_registered(ptflops: Any):
+    class Conv(co.Conv1d):
+        pass
+
+    class Plain(nn.ReLU):
+        pass
+
+    net = nn.Sequential(Conv(4, 4, 3), Plain())
+    table = ptflops.pytorch_ops.MODULES_MAPPING
+
+    def count() -> int:
+        options = {"count_functional": False}
+        return ptflops.get_model_complexity_info(
+            net, (4, 10), print_per_layer_stat=False, as_strings=False, backend_specific_config=options
+        )[0]
+
+    assert count() == 0
+    co.counting.register_with_ptflops(net)
+    assert count() == 8 * (4 * 4 * 3 + 4)
+    entry = table[Conv]
+    co.counting.register_with_ptflops(net)
+    assert table[Conv] is entry
+    assert Plain not in table  # what does not stream is left to ptflops
+
+
+def test_without_ptflops_the_call_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ptflops", None)
+    with pytest.raises(ImportError, match=r"register_with_ptflops needs ptflops: pip install ptflops"):
+        co.counting.register_with_ptflops(co.Conv1d(1, 1, 3))

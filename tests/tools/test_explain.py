@@ -112,6 +112,19 @@ def test_one_of_two_modules():
     ]
 
 
+def test_a_network_of_the_zoo_whose_blocks_keep_both_paths_as_children():
+    net = co.models.create("cox3d_xs", input_size=32)
+    found = co.explain(net, torch.zeros(1, 3, 4, 32, 32))
+    assert (found.receptive_field, found.delay) == (net.receptive_field, net.delay)
+    assert found.state_bytes == net.init_state(torch.zeros(1, 3, 32, 32)).nbytes
+    first = next(i for i, r in enumerate(found.rows) if r.path == "s2.pathway0_res0")
+    assert [found.rows[i].path.rpartition(".")[0] for i in found.rows[first].inputs] == [
+        "s2.pathway0_res0.shortcut",
+        "s2.pathway0_res0.path.branch2",
+    ]
+    assert found.rows[first].waits == (1, 0)
+
+
 @settings(max_examples=60)
 @given(case=networks_and_clips(depth=3))
 def test_random_networks(case: tuple[co.CoModule, Tensor]):

@@ -105,12 +105,18 @@ def test_notes_that_are_the_same_are_said_once():
 
 
 def test_the_ending_chooses_what_is_saved(tmp_path: Path):
-    for name, begins in (("a.svg", "<svg"), ("a.HTML", "<!DOCTYPE html>"), ("a.txt", "Net  ←  x")):
+    for name, begins in (
+        ("a.svg", "<svg"),
+        ("a.HTML", "<!DOCTYPE html>"),
+        ("a.txt", "Net  ←  x"),
+        ("a.dot", "digraph {"),
+        ("a.mmd", "flowchart TD"),
+    ):
         path = NET.save(tmp_path / name)
         assert path == tmp_path / name
         assert path.read_text(encoding="utf-8").startswith(begins)
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == f"{NET}\n"
-    with pytest.raises(ValueError, match=r"ends in \.svg, \.html, \.txt"):
+    with pytest.raises(ValueError, match=r"ends in \.svg, \.html, \.txt, \.dot, \.mmd"):
         NET.save(tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
 

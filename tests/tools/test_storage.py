@@ -14,6 +14,7 @@ from torch import nn
 
 import continual as co
 from continual.core.file_digest import BLANK, seal
+from continual.tools import storage
 
 
 def network(channels: int = 4) -> co.Sequential:
@@ -44,6 +45,13 @@ def test_a_stream_goes_on_bit_for_bit(saved):
         assert torch.equal(net.forward_steps(clip[:, :, 31:], pad_end=True), went_on)
         y, _ = net.steps(clip[:, :, 31:], state, pad_end=True)
         assert torch.equal(y, went_on)
+
+
+def test_the_name_of_the_format_never_changes(saved):
+    """Files that older releases wrote hold it."""
+    with safe_open(saved[2], framework="pt") as file:
+        assert (file.metadata()["format"], file.metadata()["version"]) == ("continual.state", "2")
+    assert (storage.STREAM, storage.RUNNER) == ("continual.stream", "continual.runner")
 
 
 def test_several_streams_at_once(tmp_path: Path):

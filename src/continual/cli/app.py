@@ -136,7 +136,9 @@ def explain(
     seed: Seed = 0,
     time_dim: TimeDim = None,
     time_pooling: Pooling = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save it too: graph.svg, page.html or table.txt.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save it too: graph.svg, page.html, table.txt, graph.dot or graph.mmd.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Show how a network streams: for each operation its rate, receptive field, delay and state, and where frames wait.

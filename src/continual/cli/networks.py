@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 import continual as co
 
+from ..tools.explanation import SUFFIXES
 from ..tools.report import POINTS, Report
 from .clips import clips_of
 from .target import BadInput, load
 
 _OUTCOMES = {"passed": Text("ok", "green"), "skipped": Text("--", "dim"), "failed": Text("FAIL", "bold red")}
-_SUFFIXES = (".svg", ".html", ".txt")
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def subject(options: Options, command: str) -> Subject:
 def explain(options: Options, out: Path | None, as_json: bool) -> None:
     """Print the explanation, or save it."""
     with one_line("explain"):
-        if out is not None and (out.suffix.lower() not in _SUFFIXES or not out.absolute().parent.is_dir()):
-            raise BadInput(f"can't save as '{out}': give a file in a folder that is there, ending in {', '.join(_SUFFIXES)}")
+        if out is not None and (out.suffix.lower() not in SUFFIXES or not out.absolute().parent.is_dir()):
+            raise BadInput(f"can't save as '{out}': give a file in a folder that is there, ending in {', '.join(SUFFIXES)}")
         made = subject(options, "explain")
         with _busy("following the network"):
             found = co.explain(made.net, made.clip, **options.conversion)
@@ -117,6 +117,8 @@ def explain(options: Options, out: Path | None, as_json: bool) -> None:
                 found.save(out)
             except OSError as error:
                 raise BadInput(f"can't save as '{out}' ({error.strerror or error})") from error
+            except ImportError as error:
+                raise BadInput(f"can't save as '{out}': {error}") from error
             typer.echo(f"saved: {out}", err=as_json)
         if not found.streamable:
             raise typer.Exit(1)

@@ -107,12 +107,6 @@ class Graph:
         """In input steps; of several outputs the largest."""
         return max((self.rows[i].receptive_field for i in self.outputs if i >= 0), default=1)
 
-    def input_name(self, index: int) -> str:
-        """What stands for a row's input ``-1 - k``: the name of the network's input ``k``."""
-        k = -1 - index
-        words = self.inputs[k].split() if k < len(self.inputs) else []
-        return words[0] if words else f"input {k}"
-
     def refusal_of(self, row: Row) -> Refusal | None:
         """Why a row is refused, if it is."""
         return next((r for r in self.refusals if (r.row or r.path) == row.path and (r.row or r.path or r.op == row.op)), None)
@@ -125,49 +119,57 @@ class Graph:
                 paths.setdefault(row.note, []).append(row.path)
         return self.notes + tuple(f"{', '.join(found)}: {note}" for note, found in paths.items())
 
-    def cells(self, index: int) -> tuple[str, ...]:
-        """The table's line for a row."""
-        row = self.rows[index]
-        takes = ", ".join(
-            (str(i) if i >= 0 else self.input_name(i)) + (f" (waits {n})" if n else "")
-            for i, n in zip(row.inputs, row.waits, strict=True)
-        )
-        numbers = (str(row.rate), f"{row.receptive_field:,}", f"{row.delay:,}", f"{row.state_bytes:,}")
-        return (str(index), row.path, row.op, takes, *numbers)
-
-    def totals(self) -> list[tuple[str, ...]]:
-        """The table's last lines: one for each output, the first with the state of the whole network."""
-        lines: list[tuple[str, ...]] = []
-        for i in self.outputs:
-            row = self.rows[i] if i >= 0 else None
-            name, rate = (row.path, str(row.rate)) if row else (self.input_name(i), "1")
-            span, delay = (f"{row.receptive_field:,}", f"{row.delay:,}") if row else ("1", "0")
-            lines.append(("→", name, "", "", rate, span, delay, "" if lines else f"{self.state_bytes:,}"))
-        return lines
-
     def __str__(self) -> str:
         head = "  ←  ".join(part for part in (self.name, ", ".join(self.inputs)) if part)
         parts = [head] if head else []
         if self.rows:
-            parts.append(self.table())
+            parts.append(table(self))
         if self.refusals:
             parts.append(("\n" if self.rows else "") + format_refusals(self.name, self.refusals))
         parts += [f"note: {note}" for note in self.all_notes()]
         return "\n".join(parts)
 
-    def table(self) -> str:
-        """One line for each row, with titles and totals."""
-        body, totals = [self.cells(i) for i in range(len(self.rows))], self.totals()
-        lines = [_TITLES, *body, *totals]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(_TITLES))]
-        shown = [
-            "  ".join(
-                c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        rule = "─" * max(map(len, shown))
-        return "\n".join([shown[0], rule, *shown[1 : 1 + len(body)], *([rule, *shown[1 + len(body) :]] if totals else [])])
+
+def cells(graph: Graph, index: int) -> tuple[str, ...]:
+    """The line of the table for a row."""
+    row = graph.rows[index]
+    takes = ", ".join(
+        (str(i) if i >= 0 else input_name(graph, i)) + (f" (waits {n})" if n else "")
+        for i, n in zip(row.inputs, row.waits, strict=True)
+    )
+    numbers = (str(row.rate), f"{row.receptive_field:,}", f"{row.delay:,}", f"{row.state_bytes:,}")
+    return (str(index), row.path, row.op, takes, *numbers)
+
+
+def totals(graph: Graph) -> list[tuple[str, ...]]:
+    """The last lines of the table: one for each output, the first with the state of the whole network."""
+    lines: list[tuple[str, ...]] = []
+    for i in graph.outputs:
+        row = graph.rows[i] if i >= 0 else None
+        name, rate = (row.path, str(row.rate)) if row else (input_name(graph, i), "1")
+        span, delay = (f"{row.receptive_field:,}", f"{row.delay:,}") if row else ("1", "0")
+        lines.append(("→", name, "", "", rate, span, delay, "" if lines else f"{graph.state_bytes:,}"))
+    return lines
+
+
+def input_name(graph: Graph, index: int) -> str:
+    """The name of the input ``k`` of the network, for an input ``-1 - k`` of a row."""
+    k = -1 - index
+    words = graph.inputs[k].split() if k < len(graph.inputs) else []
+    return words[0] if words else f"input {k}"
+
+
+def table(graph: Graph) -> str:
+    """One line for each row, with titles and totals."""
+    body, last = [cells(graph, i) for i in range(len(graph.rows))], totals(graph)
+    lines = [_TITLES, *body, *last]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_TITLES))]
+    shown = [
+        "  ".join(c.ljust(w) if i in _LEFT else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    ]
+    rule = "─" * max(map(len, shown))
+    return "\n".join([shown[0], rule, *shown[1 : 1 + len(body)], *([rule, *shown[1 + len(body) :]] if last else [])])
 
 
 def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:

@@ -22,6 +22,10 @@ for _family in (x3d, resnet3d, skeleton, encoders, movinet, speech):
 __all__ = ["Card", "Model", "create", "describe", "list", "load_weights"]
 
 
+def __dir__() -> builtins.list[str]:
+    return __all__
+
+
 def list() -> builtins.list[str]:
     """The names of the networks, for :func:`create`.
 

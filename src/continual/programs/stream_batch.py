@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from torch import Tensor
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
+from ..core.step_spec import Inputs, Outputs
 from ..errors import CapacityError, ShapeMismatch
+from .compile import Backend
 from .layouts import flat, internal_layout, network_layout
 from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
@@ -23,6 +25,7 @@ from .step_program import ProgramState, StepProgram
 __all__ = ["Statistics", "StreamBatch", "StreamSnapshot"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Id = TypeVar("Id", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,12 @@ class StreamBatch:
     def __init__(
         self,
         net: CoModule,
-        step: Any,
+        step: Inputs,
         capacity: int = 64,
         *,
         chunk: int | None = None,
         grow: bool = False,
-        backend: str = "inductor",
+        backend: Backend = "inductor",
     ):
         if capacity < 1:
             raise ValueError(f"StreamBatch: capacity is at least 1, got {capacity}")
@@ -169,6 +172,10 @@ class StreamBatch:
 
     # ---- streams --------------------------------------------------------------------------------------------------------
 
+    @overload
+    def open(self, stream: None = None) -> int: ...
+    @overload
+    def open(self, stream: Id) -> Id: ...
     @_locked
     def open(self, stream: Hashable | None = None) -> Hashable:
         """Open a stream, and return its id: the given one, or a number.
@@ -232,9 +239,13 @@ class StreamBatch:
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def step(self, inputs: Mapping[Id, Tensor]) -> dict[Id, Tensor | None]: ...
+    @overload
+    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Outputs | None]: ...
     @_locked
     @torch.no_grad()
-    def step(self, inputs: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def step(self, inputs: Mapping[Any, Any]) -> dict[Any, Any]:
         """Take one step of some of the open streams.
 
         Args:
@@ -310,7 +321,7 @@ class StreamBatch:
         return rewire(lambda t: t.squeeze(batch), network_layout(self.net, y, chunk))
 
     @_locked
-    def flush(self, stream: Hashable) -> Any:
+    def flush(self, stream: Hashable) -> Tensor | None:
         """The outputs that the end of a stream would bring now, stacked ``(C', n, *S')``; ``None`` if there are none.
 
         The stream continues as if ``flush`` had not been called.

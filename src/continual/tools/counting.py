@@ -1,13 +1,12 @@
-"""How counters of multiply-adds see streaming modules: `ptflops`, and `FlopCounterMode` of torch.
+"""Counting multiply-adds with other people's counters: `ptflops`, and `FlopCounterMode` of torch.
 
-:func:`continual.summary` is the figure to rely on: it is worked out from the layers' sizes and gives the mean over a stride period. The
-two counters watch one call instead, and this file lets them see what they would miss.
+:func:`continual.summary` works the multiply-adds out from the sizes of the layers, and gives the mean over a stride period. The two
+counters watch one call. This file gives them what they need to count it.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -16,29 +15,47 @@ from typing import Any
 import torch
 from torch import nn
 
-Hook = Callable[[nn.Module, Any, Any], None]
+from ..core.module import CoModule
+
+__all__ = ["flop_formulas", "register_with_ptflops"]
 
 
-class Countable(nn.Module):
-    """Base class of modules that make themselves known to ptflops when it is about to count them.
+def __dir__() -> list[str]:
+    return __all__
 
-    It looks a module's exact class up, so that subclasses of ``nn.Conv1d`` count nothing until they are entered. Before that it calls
-    ``apply`` (its backend "pytorch") or ``train`` (its backend "aten") on the network: this is the moment. Nothing is imported.
+
+_Hook = Callable[[nn.Module, Any, Any], None]
+
+
+def register_with_ptflops(net: nn.Module) -> None:
+    """Enter the classes of a network in the tables of ptflops. Call it before ``ptflops.get_model_complexity_info``.
+
+    ptflops looks up the exact class of a module, so that it counts 0 for ``co.Conv1d``, a subclass of ``nn.Conv1d``. With this call both
+    of its backends count a streaming module as its ``torch.nn`` class, in all three call modes. The entries stay for the process; entries
+    that ptflops or the user made are kept.
+
+    Args:
+        net: a network with streaming modules at any depth.
+
+    Raises:
+        ImportError: ptflops is not installed.
     """
-
-    def apply(self, fn: Callable[[nn.Module], None]) -> Any:
-        """As ``torch.nn.Module.apply``."""
-        _enter(type(self))
-        return super().apply(fn)
-
-    def train(self, mode: bool = True) -> Any:
-        """As ``torch.nn.Module.train``."""
-        _enter(type(self))
-        return super().train(mode)
+    try:
+        from ptflops import aten_ops, pytorch_ops
+    except ImportError as error:
+        raise ImportError(f"co.counting.register_with_ptflops needs ptflops: pip install ptflops ({error})") from error
+    table = pytorch_ops.MODULES_MAPPING
+    for cls in {type(module) for module in net.modules() if isinstance(module, CoModule)} - table.keys():
+        base = next((c for c in cls.__mro__ if c in table), None)
+        if hasattr(cls, "macs_of_call"):
+            table[cls] = partial(_count, _count_own)
+        elif base is not None:
+            table[cls] = partial(_count, table[base])
+    aten_ops.ATEN_OPS_MAPPING.setdefault(torch.ops.aten.baddbmm, _baddbmm_macs)  # steps of convolutions call it
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas that torch's ``FlopCounterMode`` lacks: LSTM in float32 and attention on a CPU, which it counts as nothing.
+    """Formulas that torch's ``FlopCounterMode`` lacks: it counts 0 for an LSTM in float32 and for attention on a CPU.
 
     Example:
         >>> from torch.utils.flop_counter import FlopCounterMode
@@ -58,12 +75,12 @@ def flop_formulas() -> dict[Any, Callable[..., int]]:
 
 
 def _rnn_layer_flops(x: Any, to_input: Any, to_hidden: Any, *args: Any, **kwargs: Any) -> int:
-    """One layer in one direction, of the shapes ``(T, B, I)``, ``(gates, I)`` and ``(gates, H)``."""
+    """One layer in one direction; shapes ``(T, B, I)``, ``(gates, I)`` and ``(gates, H)``."""
     return 2 * x[0] * x[1] * (math.prod(to_input) + math.prod(to_hidden))
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Of the shapes ``(B, heads, L, E)``, ``(B, heads, S, E)`` and ``(B, heads, S, V)``, masked or not."""
+    """Shapes ``(B, heads, L, E)``, ``(B, heads, S, E)`` and ``(B, heads, S, V)``, masked or not."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
@@ -75,29 +92,17 @@ def _baddbmm_macs(inputs: Any, outputs: Any) -> int:
 # ---- ptflops --------------------------------------------------------------------------------------------------------
 
 
-def _enter(cls: type[nn.Module]) -> None:
-    """Enter a class, and the operations that steps use, into the tables of ptflops if that is loaded."""
-    if (engine := sys.modules.get("ptflops.pytorch_ops")) is not None and cls not in engine.MODULES_MAPPING:
-        base = next((c for c in cls.__mro__ if c in engine.MODULES_MAPPING), None)
-        if hasattr(cls, "macs_of_call"):
-            engine.MODULES_MAPPING[cls] = partial(_counted, _own)
-        elif base is not None:
-            engine.MODULES_MAPPING[cls] = partial(_counted, engine.MODULES_MAPPING[base])
-    if (engine := sys.modules.get("ptflops.aten_ops")) is not None:
-        engine.ATEN_OPS_MAPPING.setdefault(torch.ops.aten.baddbmm, _baddbmm_macs)
-
-
-def _own(module: Any, args: Any, output: Any) -> None:
-    """Count by the module itself."""
+def _count_own(module: Any, args: Any, output: Any) -> None:
+    """Count a call of a module that knows its own multiply-adds."""
     module.__flops__ += module.macs_of_call(args[0], output)
 
 
-def _counted(hook: Hook, module: nn.Module, args: Any, output: Any) -> None:
-    """Count a call as ptflops counts the ``torch.nn`` class, whose layout of features may be another."""
+def _count(hook: _Hook, module: nn.Module, args: Any, output: Any) -> None:
+    """Count a call as ptflops counts the ``torch.nn`` class; features go to the last dimension, where ptflops looks for them."""
     if output is None:
         warnings.warn(
-            f"ptflops counts the call that it makes, and this step completes no output of {type(module).__name__}: neither that nor what "
-            "comes after it is counted. Call net.warm_up(step_shape) before; at temporal strides above 1, co.summary gives the mean",
+            f"ptflops counts one call, and this step completes no output of {type(module).__name__}: ptflops counts neither this module "
+            "nor the modules after it. Call net.warm_up(step_shape) before; at temporal strides above 1, co.summary gives the mean",
             stacklevel=2,
         )
         return
@@ -109,8 +114,8 @@ def _counted(hook: Hook, module: nn.Module, args: Any, output: Any) -> None:
     hook(module, (x, *args[1:]), y)
 
 
-# Classes that count vectors of features, of which ptflops takes the last dimension for the features and the first two for how many
-# there are; streaming modules have them in (B, C, T) too. Attributes with the size of an input and, where it is asked for, an output.
+# ptflops takes the last dimension of these classes for the features, and the product of the others for the number of vectors; streaming
+# modules take (B, C, T). For each class: the attributes that hold the size of an input vector and, where ptflops reads it, of an output.
 _FEATURES: dict[type[nn.Module], tuple[str, str]] = {
     nn.Linear: ("in_features", "out_features"),
     nn.RNNBase: ("input_size", ""),

@@ -31,14 +31,30 @@ class Explanation(Graph):
         →  add                                    1                3      1           24
     """
 
-    def svg(self) -> str:
-        """The graph as an SVG document: boxes from top to bottom, the queues on their lines. Runs of local operations share a box."""
-        from .drawing import draw  # here, since only those who draw need it: importing continual stays fast
+    def dot(self) -> str:
+        """The graph as text of Graphviz: boxes from top to bottom, queues between them. Runs of local operations share a box."""
+        from .drawing import dot  # here: only those who draw need it, and importing continual stays fast
 
-        return draw(self)
+        return dot(self)
+
+    def mermaid(self) -> str:
+        """The graph as a flowchart of Mermaid, which GitHub, GitLab and notebooks show in Markdown."""
+        from .drawing import mermaid
+
+        return mermaid(self)
+
+    def svg(self) -> str:
+        """The graph as an SVG document, for light and dark pages.
+
+        Raises:
+            ImportError: Graphviz is not installed; ``pip install 'continual[draw]'`` installs it, with no program of the system.
+        """
+        from .drawing import svg
+
+        return svg(self)
 
     def html(self) -> str:
-        """A page of its own: the graph, the refusals, the table and the notes."""
+        """A page of its own: the graph, the refusals, the table and the notes. Without Graphviz it holds the graph as text."""
         from .drawing import page
 
         return page(self)
@@ -53,17 +69,28 @@ class Explanation(Graph):
         """Write the explanation to a file.
 
         Args:
-            path: its ending chooses what is written: ``.svg`` the graph, ``.html`` the page, ``.txt`` the table.
+            path: its ending chooses what is written: ``.svg`` the graph, ``.html`` the page, ``.txt`` the table, ``.dot`` and ``.mmd``
+                the graph as text of Graphviz and of Mermaid.
 
         Returns:
             The path.
 
         Raises:
             ValueError: another ending.
+            ImportError: as :meth:`svg`.
         """
         path = Path(path)
-        kinds: dict[str, Callable[[], str]] = {".svg": self.svg, ".html": self.html, ".txt": lambda: f"{self}\n"}
-        if path.suffix.lower() not in kinds:
-            raise ValueError(f"can't save an explanation as '{path}': give a file that ends in {', '.join(kinds)}")
-        path.write_text(kinds[path.suffix.lower()](), encoding="utf-8")
+        suffix = path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValueError(f"can't save an explanation as '{path}': give a file that ends in {', '.join(SUFFIXES)}")
+        path.write_text(SUFFIXES[suffix](self), encoding="utf-8")
         return path
+
+
+SUFFIXES: dict[str, Callable[[Explanation], str]] = {
+    ".svg": Explanation.svg,
+    ".html": Explanation.html,
+    ".txt": lambda explanation: f"{explanation}\n",
+    ".dot": Explanation.dot,
+    ".mmd": Explanation.mermaid,
+}  # of files: what is written into them

@@ -20,8 +20,8 @@ from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
 from ..programs.snapshot import Snapshot, StreamSnapshot
 
-FORMAT = "continual.core.state"
-STREAM = "continual.core.stream"  # of a snapshot of a StreamBatch
+FORMAT = "continual.state"
+STREAM = "continual.stream"  # of a snapshot of a StreamBatch
 RUNNER = "continual.runner"  # of an exported file's stream
 PENDING = "pending "  # before the numbers of steps that wait
 VERSION = "2"
@@ -85,7 +85,7 @@ def _write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], heade
 
 def load_state(
     path: str | os.PathLike[str], device: str | torch.device | None = None, *, allow_other_weights: bool = False
-) -> Any:
+) -> State | StreamSnapshot | RunnerState:
     """Read a state from a file.
 
     Args:
@@ -183,7 +183,7 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     return State(clock, frame, node, stored_signature=header["signature"], weights=weights)
 
 
-def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> Snapshot:
+def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
     """The snapshot of a stream of a batch, or the state of an exported file's."""
     held = {name: moved(t, None) for name, t in tensors.items()}
     waiting = sum(name.startswith(PENDING) for name in held)

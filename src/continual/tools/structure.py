@@ -64,7 +64,7 @@ class _Walk:
 
     def module(self, node: Node, given: Places) -> Places:
         """The rows of one use of a module, and where its output is."""
-        module = cast(CoModule, self.net.get_submodule(node.path))
+        module = cast(CoModule, self.net.part(node.path))
         if isinstance(module, Sequential):
             for kid in node.kids:
                 given = self.module(kid, given)
@@ -82,7 +82,7 @@ class _Walk:
 
     def parallel(self, module: Parallel, node: Node, given: Places) -> Places:
         """Branches, and the queues in which their outputs wait for each other."""
-        size = len(module)
+        size = len(module.kids)
         pairs = zip(node.kids[:size], module.split(given), strict=True)
         outs = [self.module(kid, taken) for kid, taken in pairs]
         queues, timing = node.kids[size:], node.before.then(module.timing)

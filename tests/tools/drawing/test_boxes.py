@@ -6,8 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from continual.tools.drawing.boxes import INPUT, JOIN, LOCAL, OUTPUT, QUEUE, REFUSED, TEMPORAL, boxes_of, kind_of
-from continual.tools.drawing.lanes import Edge
+from continual.tools.drawing.boxes import INPUT, JOIN, LOCAL, OUTPUT, QUEUE, REFUSED, TEMPORAL, boxes_of, clean, kind_of, size
 from continual.tools.explanation import Explanation, Refusal, Row
 
 HALF = Fraction(1, 2)
@@ -27,18 +26,17 @@ def seen(path: str, op: str, inputs: tuple[int, ...], waits: tuple[int, ...] = (
 
 
 def paths(graph: Explanation) -> list[tuple[str, list[str]]]:
-    return [(box.kind, [r.path for r in box.rows]) for box in boxes_of(graph).boxes]
+    return [(box.kind, [r.path for r in box.rows]) for box in boxes_of(graph)]
 
 
 def test_local_operations_join_the_box_above():
     rows = (conv("a"), seen("n", "BatchNorm1d", (0,)), seen("r", "ReLU", (1,)), seen("l", "Linear 4→2", (2,)))
     found = boxes_of(Explanation("Net", rows, (3,), inputs=("x (1, 2, T)",)))
-    assert [(b.kind, len(b.rows), b.label) for b in found.boxes] == [
-        (INPUT, 0, "x (1, 2, T)"),
-        (TEMPORAL, 4, ""),
-        (OUTPUT, 0, "output"),
+    assert [(b.kind, len(b.rows), b.label, b.above) for b in found] == [
+        (INPUT, 0, "x (1, 2, T)", []),
+        (TEMPORAL, 4, "", [0]),
+        (OUTPUT, 0, "output", [1]),
     ]
-    assert found.edges == [Edge(0, 1), Edge(1, 2)]
 
 
 def test_what_is_taken_twice_or_leaves_stays_at_the_end_of_its_box():
@@ -63,17 +61,15 @@ def test_a_run_of_local_operations_without_one_above_is_a_box():
 def test_frames_that_wait_are_boxes_on_their_lines():
     rows = (conv("a"), seen("add", "add", (0, -1), (0, 1), state_bytes=8), seen("w", "wait", (1,), (2,)), seen("r", "ReLU", (2,)))
     found = boxes_of(Explanation("Net", rows, (3,)))
-    assert [(b.kind, b.frames, [r.path for r in b.rows]) for b in found.boxes] == [
-        (INPUT, 0, []),
-        (TEMPORAL, 0, ["a"]),
-        (QUEUE, 1, []),
-        (JOIN, 0, ["add"]),
-        (QUEUE, 2, ["w"]),
-        (LOCAL, 0, ["r"]),  # not in the queue's box
-        (OUTPUT, 0, []),
+    assert [(b.kind, b.lines()[0], [r.path for r in b.rows], b.above) for b in found] == [
+        (INPUT, "input 0", [], []),
+        (TEMPORAL, "Conv1d k3 p1", ["a"], [0]),
+        (QUEUE, "waits 1", [], [0]),
+        (JOIN, "add", ["add"], [1, 2]),
+        (QUEUE, "waits 2", ["w"], [3]),
+        (LOCAL, "ReLU", ["r"], [4]),  # not in the queue's box
+        (OUTPUT, "output", [], [5]),
     ]
-    assert found.queues == {2, 4}
-    assert found.edges == [Edge(0, 1), Edge(0, 2), Edge(1, 3), Edge(2, 3), Edge(3, 4), Edge(4, 5), Edge(5, 6)]
 
 
 def test_an_input_that_leaves_as_it_is_and_one_that_is_not_used():
@@ -84,7 +80,7 @@ def test_an_input_that_leaves_as_it_is_and_one_that_is_not_used():
         (OUTPUT, []),
         (OUTPUT, []),
     ]
-    labels = [b.label for b in boxes_of(Explanation("Net", (conv("a", (-2,)),), (-3, 0))).boxes]
+    labels = [b.label for b in boxes_of(Explanation("Net", (conv("a", (-2,)),), (-3, 0)))]
     assert labels == ["input 1", "input 2", "", "output 0", "output 1"]
 
 
@@ -92,7 +88,7 @@ def test_refused_rows_stand_alone_and_so_do_refusals_without_a_row():
     norm, other = Refusal("n", "GroupNorm", "", "why", "what"), Refusal("z", "flip", "", "why", "what")
     rows = (conv("a"), seen("n", "GroupNorm", (0,)), seen("r", "ReLU", (1,)))
     found = boxes_of(Explanation("Net", rows, (2,), refusals=(norm, other)))
-    assert [(b.kind, b.refusal) for b in found.boxes if b.refusal] == [(REFUSED, norm), (REFUSED, other)]
+    assert [(b.kind, b.refusal) for b in found if b.refusal] == [(REFUSED, norm), (REFUSED, other)]
     assert paths(Explanation("Net", rows, (2,), refusals=(norm,)))[1:4] == [(TEMPORAL, ["a"]), (REFUSED, ["n"]), (LOCAL, ["r"])]
 
 
@@ -119,3 +115,44 @@ KINDS = {
 def test_what_a_row_is(case: str):
     given, above, kind = KINDS[case]
     assert kind_of(given, above) == kind
+
+
+def test_the_text_of_a_box():
+    rows = (conv("a", rate=HALF, state_bytes=1536), seen("n", "BatchNorm1d", (0,)), seen("r", "Linear(3, 4)", (1,)))
+    rows = (rows[0], *(Row(r.path, r.op, r.inputs, r.waits, HALF, 3, 1, 0, "net.py:7  self.n(x)", "a remark") for r in rows[1:]))
+    given = boxes_of(Explanation("Net", rows, (2,)))[1]
+    assert given.lines() == ["Conv1d k3 p1", "a", "field 3 · delay 1 · rate 1/2 · 1.54 kB", "then BatchNorm1d, Linear"]
+    assert given.tooltip().splitlines() == [
+        "a: Conv1d k3 p1",
+        "n: BatchNorm1d",
+        "net.py:7  self.n(x)",
+        "a remark",
+        "r: Linear(3, 4)",
+        "net.py:7  self.n(x)",
+        "a remark",
+        "rate 1/2, receptive field 3, delay 1, state 1.54 kB",
+    ]
+
+
+def test_the_text_of_a_refusal():
+    found = boxes_of(
+        Explanation("Net", (), (), refusals=(Refusal("z", "flip", "", "why", "what"), Refusal("", "", "", "why", "")))
+    )
+    assert [b.lines() for b in found] == [["flip", "z"], ["refused"]]
+    assert [b.tooltip() for b in found] == ["why\nRemedy: what", "why"]
+
+
+def test_long_lines_keep_their_ends():
+    shown = clean("encoder.layers.11.self_attention.out_projection.weight_norm")
+    assert shown.startswith("encoder.layers…")
+    assert len(shown) == 44
+    assert shown.endswith("out_projection.weight_norm")
+    assert clean("a\x07\nb") == "a\ufffd b"
+
+
+@pytest.mark.parametrize(
+    "count, said",
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234, "1.23 kB"), (999_499, "999 kB"), (999_500, "1 MB"), (5 * 10**9, "5 GB")],
+)
+def test_bytes_for_people(count: int, said: str):
+    assert size(count) == said

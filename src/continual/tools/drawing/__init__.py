@@ -1,6 +1,6 @@
-"""Explanations as pictures: the graph as SVG, and a page around it."""
+"""Explanations as diagrams (text of Graphviz and Mermaid, SVG) and as pages."""
 
+from .diagram import dot, mermaid, svg
 from .page import fragment, page
-from .picture import draw
 
-__all__ = ["draw", "fragment", "page"]
+__all__ = ["dot", "fragment", "mermaid", "page", "svg"]

@@ -1,136 +1,180 @@
-"""From rows to boxes: what is local in time joins the box above it, frames that wait become boxes of their own."""
+"""The boxes of a diagram: one for each operation; operations that are local in time share the box of the operation above."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from ...core.op_rows import Graph, Refusal, Row
-from .lanes import Edge
 
 INPUT, OUTPUT, TEMPORAL, LOCAL, JOIN, QUEUE, REFUSED = "input", "output", "temporal", "local", "join", "queue", "refused"
-_QUEUES = ("wait", "waits", "queue")
+LEGEND = {
+    TEMPORAL: "sees other time steps",
+    LOCAL: "local in time",
+    JOIN: "joins branches",
+    QUEUE: "frames wait for a slower branch",
+    REFUSED: "can't be streamed",
+}
+_QUEUE_OPS = ("wait", "waits", "queue")
+_WIDEST = 44  # letters in a line
+_FORBIDDEN = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML can't hold
 
 
 @dataclass
 class Box:
-    """One box of the drawing.
+    """One box.
 
     Attributes:
-        kind: what it is, for its colour.
-        rows: the operations in it, the first of which gave the kind.
-        label: of what is no operation.
-        frames: how many wait, in a queue.
+        kind: ``"temporal"``, ``"local"``, … : its colour.
+        above: indices of the boxes that it takes from.
+        rows: the operations in it; the first one gives the kind.
+        label: its text, if it holds no operation.
         refusal: why it is refused.
     """
 
     kind: str
-    rows: list[Row]
+    above: list[int] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     label: str = ""
-    frames: int = 0
     refusal: Refusal | None = None
 
+    def lines(self) -> list[str]:
+        """Its text: the operation, its path, its numbers, and the local operations after it."""
+        if not self.rows:
+            refused = self.refusal
+            text = (refused.op, refused.path) if refused else ()
+            return [clean(line) for line in text if line] or [clean(self.label)]
+        first, *rest = self.rows
+        if self.kind == QUEUE:
+            return [f"waits {first.waits[0]:,}"]
+        numbers = [
+            f"field {first.receptive_field:,}",
+            f"delay {first.delay:,}" if first.delay else "",
+            f"rate {first.rate}" if first.rate != 1 else "",
+            size(first.state_bytes) if first.state_bytes else "",
+        ]
+        after = "then " + ", ".join(re.split(r"[ (]", row.op)[0] for row in rest) if rest else ""
+        shown = "" if self.kind == LOCAL else " · ".join(part for part in numbers if part)
+        return [clean(line) for line in (first.op, first.path, shown, after) if line]
 
-@dataclass(frozen=True)
-class Boxes:
-    """Boxes, each after those whose outputs it takes, and the lines between them."""
+    def tooltip(self) -> str:
+        """All that is known of it."""
+        lines = []
+        for row in self.rows:
+            lines += [f"{row.path}: {row.op}" if row.path else row.op, row.source, row.note]
+        if self.rows:
+            last, state = self.rows[-1], size(sum(row.state_bytes for row in self.rows))
+            lines.append(f"rate {last.rate}, receptive field {last.receptive_field:,}, delay {last.delay:,}, state {state}")
+        if self.refusal:
+            lines += [self.refusal.reason, self.refusal.remedy and f"Remedy: {self.refusal.remedy}"]
+        return "\n".join(line for line in lines if line) or self.label
 
-    boxes: list[Box]
-    edges: list[Edge]
 
-    @property
-    def queues(self) -> frozenset[int]:
-        """Which boxes are queues."""
-        return frozenset(i for i, box in enumerate(self.boxes) if box.kind == QUEUE)
-
-
-def boxes_of(graph: Graph) -> Boxes:
-    """The boxes of a network, with its inputs and outputs."""
-    made = _Maker(graph)
+def boxes_of(graph: Graph) -> list[Box]:
+    """The boxes of a network, each after those that it takes from."""
+    maker = _Maker(graph)
     for row in graph.rows:
-        made.add(row)
+        maker.add(row)
     many = len(graph.outputs) > 1
     for k, index in enumerate(graph.outputs):
-        made.box(Box(OUTPUT, [], f"output {k}" if many else "output"), [(index, 0)])
-    shown = {box.refusal for box in made.boxes}
-    for refusal in graph.refusals:
-        if refusal not in shown:
-            made.box(Box(REFUSED, [], refusal.path or refusal.op, refusal=refusal), [])
-    return Boxes(made.boxes, made.edges)
+        maker.boxes.append(Box(OUTPUT, [maker.box_of(index)], label=f"output {k}" if many else "output"))
+    shown = [box.refusal for box in maker.boxes]
+    maker.boxes += [
+        Box(REFUSED, label=r.path or r.op or "refused", refusal=r) for r in dict.fromkeys(graph.refusals) if r not in shown
+    ]
+    return maker.boxes
 
 
 class _Maker:
-    """Makes boxes one after another."""
+    """Makes boxes row by row."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
-        self.boxes: list[Box] = []
-        self.edges: list[Edge] = []
-        self.of_row: list[int] = []  # the box that each row is in
-        self.inputs: dict[int, int] = {}  # the boxes of the network's inputs
         self.uses = Counter(i for row in graph.rows for i in row.inputs) + Counter(graph.outputs)
-        for index in sorted({i for i in self.uses if i < 0}, reverse=True):
-            self.inputs[index] = self._new(Box(INPUT, [], self._input_label(index)))
+        self.inputs = {index: place for place, index in enumerate(sorted((i for i in self.uses if i < 0), reverse=True))}
+        self.boxes = [Box(INPUT, label=self._input_label(-1 - index)) for index in self.inputs]
+        self.of_row: list[int] = []  # the box of each row
 
-    def _input_label(self, index: int) -> str:
-        k = -1 - index
+    def _input_label(self, k: int) -> str:
         return self.graph.inputs[k] if k < len(self.graph.inputs) else f"input {k}"
 
-    def _new(self, box: Box) -> int:
-        self.boxes.append(box)
-        return len(self.boxes) - 1
-
-    def box(self, box: Box, takes: list[tuple[int, int]]) -> int:
-        """A box with lines from rows (or inputs), through queues where frames wait."""
-        above = []
-        for index, waits in takes:
-            source = self.of_row[index] if index >= 0 else self.inputs[index]
-            if waits:
-                queue = self._new(Box(QUEUE, [], frames=waits))
-                self.edges.append(Edge(source, queue))
-                source = queue
-            above.append(source)
-        at = self._new(box)
-        self.edges += [Edge(source, at) for source in above]
-        return at
+    def box_of(self, index: int) -> int:
+        """The box of a row, or of an input of the network."""
+        return self.of_row[index] if index >= 0 else self.inputs[index]
 
     def add(self, row: Row) -> None:
-        """A row: in the box above it, or in one of its own."""
+        """A row: in the box above it, or in a box of its own."""
         refusal = self.graph.refusal_of(row)
         kind = REFUSED if refusal else kind_of(row, [self.graph.rows[i] for i in row.inputs if i >= 0])
         if kind == LOCAL and self._joins(row):
             self.of_row.append(self.of_row[row.inputs[0]])
             self.boxes[self.of_row[-1]].rows.append(row)
-        elif kind == QUEUE:
-            queue = Box(QUEUE, [row], row.op, row.waits[0])
-            self.of_row.append(self.box(queue, [(row.inputs[0], 0)]))
-        else:
-            self.of_row.append(self.box(Box(kind, [row], refusal=refusal), list(zip(row.inputs, row.waits, strict=True))))
+            return
+        waits = (0,) if kind == QUEUE else row.waits
+        above = [self._queued(self.box_of(i), n) for i, n in zip(row.inputs, waits, strict=True)]
+        self.of_row.append(len(self.boxes))
+        self.boxes.append(Box(kind, above, [row], refusal=refusal))
+
+    def _queued(self, source: int, waits: int) -> int:
+        """A box, or the queue below it in which its frames wait."""
+        if not waits:
+            return source
+        self.boxes.append(Box(QUEUE, [source], label=f"waits {waits:,}"))
+        return len(self.boxes) - 1
 
     def _joins(self, row: Row) -> bool:
-        """Whether a local row is the only one that takes what is above it, and takes it at once."""
+        """Whether the row alone takes the output of the row above it, and takes it at once."""
         above = row.inputs[0] if len(row.inputs) == 1 and not row.waits[0] else -1
         return above >= 0 and self.uses[above] == 1 and self.boxes[self.of_row[above]].kind not in (QUEUE, REFUSED)
 
 
 def kind_of(row: Row, above: list[Row]) -> str:
-    """What a row is, from its numbers: it sees other moments than its inputs do, or keeps a state, or neither.
+    """The kind of a row, from its numbers: temporal if its timing differs from its inputs' or if it keeps a state.
 
     Args:
         row: the row.
-        above: those whose outputs it takes.
+        above: the rows that it takes.
     """
-    if row.op.split(" ")[0].lower() in _QUEUES and len(row.inputs) == 1:
+    if row.op.split(" ")[0].lower() in _QUEUE_OPS and len(row.inputs) == 1:
         return QUEUE
     if not row.inputs:
         return LOCAL  # a constant
-    rates = {r.rate for r in above}
-    if len(above) < len(row.inputs):
-        rates.add(Fraction(1))  # the network's own inputs
+    rates = {r.rate for r in above} | ({Fraction(1)} if len(above) < len(row.inputs) else set())  # 1: the network's inputs
     if row.rate not in rates or (row.state_bytes and not any(row.waits)):
         return TEMPORAL
     if len(row.inputs) > 1:
         return JOIN
     span, delay = (above[0].receptive_field, above[0].delay) if above else (1, 0)
     return LOCAL if (row.receptive_field, row.delay) == (span, delay) else TEMPORAL
+
+
+def facts(graph: Graph) -> str:
+    """The numbers of the whole network in one line."""
+    if not graph.streamable:
+        refused = len(graph.refusals)
+        return f"can't be streamed exactly: {refused} reason{'s' * (refused > 1)}"
+    rates = sorted({graph.rows[i].rate for i in graph.outputs if i >= 0} - {Fraction(1)})
+    often = [f"an output every {r.denominator} steps" if r.numerator == 1 else f"{r} outputs a step" for r in rates]
+    numbers = [f"receptive field {graph.receptive_field:,}", f"delay {graph.delay:,}", f"{size(graph.state_bytes)} of state"]
+    return " · ".join([*numbers, *often])
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``"1.23 kB"``."""
+    if count < 1000:
+        return f"{count} B"
+    power = next((k for k in (1, 2, 3) if count < 999.5 * 1000**k), 4)
+    return f"{count / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def clean(text: str) -> str:
+    """One line of a label: without what XML can't hold, cut in the middle if it is long; the ends of paths tell them apart."""
+    text = _FORBIDDEN.sub("\ufffd", " ".join(text.split()))
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST // 3]}…{text[len(text) - _WIDEST + _WIDEST // 3 + 1 :]}"
+
+
+def safe(text: str) -> str:
+    """Text without what XML can't hold."""
+    return _FORBIDDEN.sub("\ufffd", text)
