@@ -15,7 +15,7 @@ from ..core.alignment import waiting
 from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.program.context import Lag, Rows, Run, Site
-from ..core.program.frame_schedule import Pace
+from ..core.program.frame_schedule import FrameSchedule
 from ..core.ring_buffer import ring_zeros
 from ..core.state import Call, Frame, Node, Opening, Wire, frames, rewire
 from ..core.step_spec import Inputs, length
@@ -355,7 +355,7 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
     return Trim(first, lost - first)
 
 
-def queue(site: Site, node: Node, out: Any, wire: Pace) -> list[Lag]:
+def queue(site: Site, node: Node, out: Any, wire: FrameSchedule) -> list[Lag]:
     """The queues of a branch, one for each of its tensors."""
     within = Site(site.plan, site.module, node, IDENTITY)
     return [within.lag(f"queue{i or ''}", f, site.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]

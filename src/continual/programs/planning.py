@@ -13,7 +13,7 @@ from ..containers.base import open_child
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import FEW, Plan, Rows, Run, built
-from ..core.program.frame_schedule import Pace, chunk_of, start_of
+from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
 from ..core.state import Node, Opening, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
@@ -36,7 +36,7 @@ class Planned(nn.Module):
         super().__init__()
         self.net = net
         self.plan, self.node, self.timing = plan, node, net.timing
-        self.leaves: Pace = plan.pace(net.timing)
+        self.leaves: FrameSchedule = plan.pace(net.timing)
         self.__dict__["_run"] = run
         self.training = net.training
 

@@ -18,7 +18,7 @@ from ..core.stored_state import STORED
 from ..core.weights_digest import Weights
 from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
-from ..programs.snapshot import StreamSnapshot
+from ..programs.snapshot import Snapshot, StreamSnapshot
 
 FORMAT = "continual.state"
 STREAM = "continual.stream"  # of a snapshot of a StreamBatch
@@ -62,9 +62,8 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
                 "made with. Save states before the weights change; or, if it is meant to go on with the new ones, set_state(state) and "
                 "save get_state()"
             )
-    elif isinstance(state, (StreamSnapshot, RunnerState)):
-        steps = state.steps if isinstance(state, StreamSnapshot) else state.clock
-        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(steps)}
+    elif isinstance(state, Snapshot):
+        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(state.steps)}
         tensors, weights = state.tensors | {f"{PENDING}{i}": t for i, t in enumerate(state.pending)}, state.weights
     else:
         raise StateMismatch(f"save_state takes a state, not {type(state).__name__}; get_state() of a cold stream is None")
@@ -129,7 +128,7 @@ def load_state(
             stacklevel=2,
         )
     try:
-        read = _state if header["format"] == FORMAT else _moment
+        read = _state if header["format"] == FORMAT else _snapshot
         return read(header, tensors, _mover(name, device), weights)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, StateMismatch):
@@ -184,15 +183,13 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     return State(clock, frame, node, stored_signature=header["signature"], weights=weights)
 
 
-def _moment(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
+def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
     """The snapshot of a stream of a batch, or the state of an exported file's."""
     held = {name: moved(t, None) for name, t in tensors.items()}
     waiting = sum(name.startswith(PENDING) for name in held)
     pending = tuple(held.pop(f"{PENDING}{i}") for i in range(waiting))
-    steps, signature = _count(header["steps"]), header["signature"]
-    if header["format"] == STREAM:
-        return StreamSnapshot(steps, held, pending, signature, weights)
-    return RunnerState(held, steps, pending, signature, weights)
+    made = StreamSnapshot if header["format"] == STREAM else RunnerState
+    return made(_count(header["steps"]), held, pending, header["signature"], weights)
 
 
 def _count(text: str) -> int:

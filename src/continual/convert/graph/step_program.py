@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from ...core.program.context import Rows, Run, Site, built
-from ...core.program.frame_schedule import Pace
+from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
@@ -43,7 +43,7 @@ def graph(site: Site) -> Run:
     return run
 
 
-def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> Step:
+def _step(site: Site, net: Any, instruction: Instruction, paces: list[FrameSchedule]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
         return _op(site, instruction)
@@ -72,7 +72,7 @@ def _op(site: Site, instruction: Op) -> Step:
     return traced(step, path + where, located=True)
 
 
-def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
+def _layer(site: Site, instruction: Layer, paces: list[FrameSchedule]) -> Step:
     """A streaming layer between two changes of layout."""
     node = site.node.kids[instruction.state_node]
     run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
@@ -87,11 +87,11 @@ def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
     return step
 
 
-def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
+def _meet(site: Site, instruction: AlignDelays, paces: list[FrameSchedule]) -> Step:
     """Streams wait for each other."""
     wire = paces[instruction.wire]
 
-    def queue(node: Node, before: Pace) -> Run:
+    def queue(node: Node, before: FrameSchedule) -> Run:
         lag = Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
         return lambda x, rows: lag.waited(rows, x, wire.frames)
 

@@ -13,7 +13,7 @@ from ...errors import NotStreamable
 from ..naming import named
 from ..state import Frame, Node, Wire
 from ..timing import Timing
-from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
+from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
 
@@ -81,9 +81,9 @@ class Plan:
         """A number of frames that no stream has, in the runtime's whole numbers."""
         return FAR_IN_32_BITS if self.narrow else FAR
 
-    def pace(self, timing: Timing) -> Pace:
+    def pace(self, timing: Timing) -> FrameSchedule:
         """Of a wire with this timing from the network's input on."""
-        return pace_of(timing, self.chunk, self.start)
+        return frame_schedule(timing, self.chunk, self.start)
 
 
 class Site:
@@ -128,7 +128,7 @@ class Site:
         shape = (depth, *space, channels) if last else (depth, channels, *space)
         return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
 
-    def lag(self, name: str, like: Frame, first: int, wire: Pace | None = None) -> Lag:
+    def lag(self, name: str, like: Frame, first: int, wire: FrameSchedule | None = None) -> Lag:
         """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
         wire = self.arrives if wire is None else wire
         if self.plan.fused and wire.frames == 1 and -first >= SHORT:
@@ -203,7 +203,7 @@ class Ring:
     """
 
     held: Held
-    wire: Pace
+    wire: FrameSchedule
     depth: int
     last: bool = False  # whether channels are the last dimension of what is kept
 
@@ -264,7 +264,7 @@ class Rows:
         self.calls, self.held, self.active, self._opened = calls, held, active, opened
         self.fresh: list[Tensor] = list(held)
         self._end = end.clamp(max=FAR)
-        self._index: dict[Pace, Tensor] = {}
+        self._index: dict[FrameSchedule, Tensor] = {}
         self._counts: dict[End, Tensor] = {STREAM: self._end}
         self._ended: dict[End, Tensor] = {}
 
@@ -282,7 +282,7 @@ class Rows:
         opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
         return Rows(calls, end, held, active, opened)
 
-    def index(self, pace: Pace) -> Tensor:
+    def index(self, pace: FrameSchedule) -> Tensor:
         """The indices of the frames that come on a wire, ``(B, n)``."""
         if pace not in self._index:
             calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
