@@ -1,4 +1,4 @@
-"""Showing how far a verification is."""
+"""The progress of a verification."""
 
 from __future__ import annotations
 
