@@ -46,10 +46,11 @@ test-all: $(STAMP) ## Run everything, also what takes long and what takes turns:
 fuzz: $(STAMP) ## Look for counter-examples with fresh seeds (FUZZ_MINUTES=10, FUZZ_TESTS=tests/convert)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES) $(FUZZ_TESTS)
 
-lint: $(STAMP) ## Check style, formatting and types
+lint: $(STAMP) ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP) ## Sort imports, apply safe fixes and format
 	$(BIN)/ruff check --fix .

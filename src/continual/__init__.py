@@ -92,6 +92,7 @@ from .layers.padding import (
 )
 from .layers.pooling.power_average import LPPool1d, LPPool2d, LPPool3d
 from .layers.positions.encodings import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
+from .layers.recurrence import Recurrence
 from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from .layers.recurrent.stacked import GRU, LSTM, RNN
 from .layers.shape import Reshape
@@ -99,6 +100,7 @@ from .layers.skip import Skip
 from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .layers.unfold import Unfold
 from .layers.upsample import Upsample
+from .layers.window import SlidingWindow
 from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -137,12 +139,18 @@ _LATER = {  # imported when they are first used
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("models", "onnx", "triton"):
-        return importlib.import_module(f".{name}", __name__)
-    if name in _LATER:
-        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # for a type checker a misspelt name is an error
+
+    def __getattr__(name: str) -> Any:
+        if name in ("models", "onnx", "triton"):
+            return importlib.import_module(f".{name}", __name__)
+        if name in _LATER:
+            return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
 
 
 __all__ = [
@@ -213,6 +221,7 @@ __all__ = [
     "ParallelDispatch",
     "RNN",
     "RNNCell",
+    "Recurrence",
     "RecyclingPositionalEncoding",
     "Reduce",
     "ReflectionPad1d",
@@ -235,6 +244,7 @@ __all__ = [
     "SingleOutputTransformerEncoderLayer",
     "SinusoidalPositionalEncoding",
     "Skip",
+    "SlidingWindow",
     "State",
     "StepProgram",
     "StreamBatch",

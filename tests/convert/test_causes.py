@@ -304,7 +304,7 @@ def test_a_mask_by_lengths_is_the_remedy_that_works():
 
 @pytest.mark.parametrize("kind", [TypeError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError, StopIteration])
 def test_an_error_in_a_rule_is_a_refusal_of_the_operation(kind: type[Exception], monkeypatch: pytest.MonkeyPatch):
-    from continual.convert.graph.op_call import RULES
+    from continual.convert.graph.rule_context import RULES
 
     def broken(b: Any, call: Any) -> Any:
         raise kind("'Inner' object has no secret")

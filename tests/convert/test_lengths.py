@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph.capture import capture
 from continual.convert.graph.check_lengths import MOST, affordable, other_lengths
-from continual.convert.graph.conversion import check_clip
-from continual.convert.graph.walker import Builder
+from continual.convert.graph.program_draft import ProgramDraft
+from continual.convert.graph.self_check import check_clip
 from continual.core.timing import IDENTITY
 from tests.convert.rows import Fn
 
@@ -115,7 +115,7 @@ def test_a_twin_for_the_length_of_the_example_alone_is_refused() -> None:
     with pytest.raises(
         co.NotStreamable, match=r"takes clips of the example's 12 steps alone.*such as 24 \(.*Remedies: pad or cut"
     ):
-        check_clip(OneLength(), nn.ReLU(), captured, Builder(captured, nn.ReLU()))
+        check_clip(OneLength(), IDENTITY.period, nn.ReLU(), ProgramDraft(captured, nn.ReLU()))
 
 
 class Strided(nn.Sequential):

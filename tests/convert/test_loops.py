@@ -87,7 +87,7 @@ def test_a_run_on_shapes_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_loop_that_needs_the_whole_clip_is_exported_as_it_is() -> None:
     """No length that is tried suits it."""
-    assert shortened(Filter(60).eval(), torch.randn(2, 60), 1) is None
+    assert shortened(Filter(60).eval(), (torch.randn(2, 60),), 1) is None
 
 
 def test_the_look_leaves_the_module_alone() -> None:

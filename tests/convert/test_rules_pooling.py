@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.convert.rows import No, Row, check_refused, check_row, fn, no, row
+import continual as co
+from continual.convert.graph.capture import capture
+from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, no, row
 
 VIDEO = (2, 3, 9, 6, 5)
 ROWS = [
@@ -49,6 +51,20 @@ ROWS = [
     row("lp 3d", lambda: nn.LPPool3d(2, (3, 2, 2)), shape=VIDEO, delay=2),
 ]  # fmt: skip
 
+# Pools that leave time as it is: the size of what is pooled, asked for by None or by number, in each way to call them.
+KEPT = [
+    ("max 1d", F.adaptive_max_pool1d, (2, 3, 13), "its length", lambda x: (x.shape[2] + 1) // 2),
+    ("max 1d with places", lambda x, n: F.adaptive_max_pool1d(x, n, return_indices=True)[0], (2, 3, 13), "its length",
+        lambda x: (x.shape[2] + 1) // 2),
+    ("max 2d", F.adaptive_max_pool2d, (2, 3, 13, 5), "(None, 2)", lambda x: (None, 2)),
+    ("max 2d, torch's own", lambda x, n: torch._C._nn.adaptive_max_pool2d(x, n)[0], (2, 3, 8, 5), "its length",
+        lambda x: [(x.shape[2] + 1) // 2, 2]),
+    ("max 3d", F.adaptive_max_pool3d, (2, 3, 9, 4, 5), "(None, 2, None)", lambda x: (None, 2, None)),
+    ("avg 1d", F.adaptive_avg_pool1d, (2, 3, 12), "its length", lambda x: (x.shape[2] + 1) // 2),
+    ("avg 2d", F.adaptive_avg_pool2d, (2, 3, 13, 5), "(None, 2)", lambda x: (None, 2)),
+    ("avg 3d", F.adaptive_avg_pool3d, (2, 3, 9, 4, 5), "(None, 2, None)", lambda x: (None, 2, None)),
+]  # fmt: skip
+
 ADAPTIVE = [
     row("adaptive avg 1d to one", lambda: nn.AdaptiveAvgPool1d(1), windows=True, delay=12, field=13),
     row("adaptive max 1d to one", lambda: nn.AdaptiveMaxPool1d(1), windows=True, delay=12, field=13),
@@ -70,6 +86,12 @@ ADAPTIVE = [
     fn("adaptive avg over space, time a channel", lambda x: F.adaptive_avg_pool1d(x, 2), shape=(2, 8, 7), time=1, delay=0),
     fn("adaptive avg and a head", lambda m, x: F.linear(F.adaptive_avg_pool3d(x, 1).flatten(1), m.w, m.b),
        params={"w": (4, 3), "b": (4,)}, shape=VIDEO, windows=True),
+    *[fn(f"adaptive {name} behind a stride, to {into}", lambda x, pool=pool, sizes=sizes: pool(x[:, :, ::2].relu(), sizes(x)), shape=shape)
+      for name, pool, shape, into, sizes in KEPT],
+    fn("adaptive max of what torch gives a fixed length", lambda x: F.adaptive_max_pool2d(F.max_pool1d(x, 2).unsqueeze(3), (None, 1)),
+        shape=(2, 3, 12)),
+    fn("adaptive max to half the length", lambda x: F.adaptive_max_pool1d(x[:, :, ::2], x.shape[2] // 2), shape=(2, 3, 12), other=4),
+    fn("adaptive max over space, time a channel", lambda x: F.adaptive_max_pool1d(x, 2), shape=(2, 8, 7), time=1, delay=0),
     fn("pool of the whole clip", lambda x: F.avg_pool1d(x, x.shape[2]).squeeze(2), windows=True, delay=12),
     fn("pool of the whole clip and of space", lambda x: F.avg_pool2d(x, x.shape[2:]).flatten(1), shape=(2, 3, 7, 5), windows=True,
         delay=6),
@@ -81,6 +103,10 @@ ADAPTIVE = [
 REFUSED = [
     no("max with positions", lambda x: F.max_pool1d(x, 3, return_indices=True)[1], "positions in the clip", "return_indices=False"),
     no("adaptive to three bins", lambda: nn.AdaptiveAvgPool1d(3), "3 bins, whose borders follow", "fixed kernel"),
+    no("adaptive max to as many bins as frames by chance", lambda x: F.adaptive_max_pool2d(x[:, :, ::2], (4, 1)), "4 bins", "fixed kernel",
+        shape=(2, 3, 8, 5)),
+    no("adaptive avg to as many bins as frames by chance", lambda x: F.adaptive_avg_pool1d(x, 8), "8 bins", "fixed kernel",
+        shape=(2, 3, 8)),
     no("adaptive max to a pyramid", lambda x: F.adaptive_max_pool2d(x, (4, 1)), "4 bins", "fixed kernel|one bin", shape=(2, 3, 9, 5)),
     no("positions of adaptive maxima", lambda x: F.adaptive_max_pool1d(x, 1, return_indices=True)[1], "positions",
         "return_indices=False|one frame"),
@@ -112,3 +138,29 @@ def test_max_pool_of_the_clip_and_of_its_own_length_are_told_apart() -> None:
     module = nn.AvgPool1d(13, stride=1).double()
     check_row(Row("sliding", lambda: module, other=4, delay=12))
     assert torch.is_tensor(module(torch.zeros(2, 3, 20).double()))
+
+
+def test_a_number_of_bins_that_is_the_length_by_chance() -> None:
+    """Where the export knows one length alone, clips of others show that it is a number."""
+    module = Fn(lambda x: F.adaptive_max_pool1d(F.max_pool1d(x, 2), 4)).eval()
+    with pytest.raises(
+        co.NotStreamable, match=r"the length of the example alone: `adaptive_max_pool1d` to 4 bins leaves 4 frames as they"
+    ):
+        co.continual(module, torch.randn(2, 3, 8))
+
+
+def test_half_the_length_behind_a_stride_is_for_clips_that_the_stride_divides() -> None:
+    net = co.continual(Fn(lambda x: F.adaptive_max_pool1d(x[:, :, ::2], x.shape[2] // 2)).eval(), torch.randn(2, 3, 8))
+    assert any("clips have to be of lengths that the strides divide" in n for n in net.notes), net.notes
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_exports_say_how_pools_lie_in_memory(memory_format: torch.memory_format) -> None:
+    """On it depends whether `contiguous` makes a copy."""
+    clip = torch.randn(2, 3, 8, 5).contiguous(memory_format=memory_format)
+    pools = (F.adaptive_max_pool2d, F.adaptive_avg_pool2d)
+    program = capture(Fn(lambda x: sum(pool(x, (None, 2)) for pool in pools)).eval(), clip, 2).program
+    for op, pool in zip(("adaptive_max_pool2d", "adaptive_avg_pool2d"), pools, strict=True):
+        node = next(n for n in program.graph.nodes if op in str(n.target))
+        val = node.meta["val"][0] if isinstance(node.meta["val"], tuple) else node.meta["val"]
+        assert val.is_contiguous(memory_format=memory_format) == pool(clip, (None, 2)).is_contiguous(memory_format=memory_format)

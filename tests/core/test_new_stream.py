@@ -206,6 +206,38 @@ def test_copies_have_a_turn_of_their_own(made: Callable[[Any], Any]) -> None:
     assert_same(streamed(other, clip[:, :, 5:]), want[5:])
 
 
+def test_a_new_stream_has_a_turn_of_its_own() -> None:
+    """Also where the network's own stream is in the middle of a call, and has been before."""
+    wait = Waits()
+    net, clip = co.Sequential(co.Conv1d(2, 2, 3), co.Lambda(wait)), torch.randn(2, 2, 9)
+    want = streamed(net, clip)
+    got: list[list[Any]] = []
+
+    def meet() -> None:
+        wait.inside = lambda: None
+        got.append(streamed(net.new_stream(), clip))
+
+    wait.inside = meet
+    net.forward_step(clip[:, :, 0])
+    assert_same(got[0], want)
+
+
+class Interrupted(list[None]):
+    """A turn, after taking which Ctrl-C arrives."""
+
+    def pop(self, *at: Any) -> None:
+        super().pop(*at)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_behind_the_taking_of_a_turn_gives_it_back() -> None:
+    net = co.Sequential(co.Conv1d(2, 2, 1), nn.ReLU())
+    net.__dict__["_turn"] = turn = Interrupted([None])
+    with pytest.raises(KeyboardInterrupt):
+        net.forward_step(torch.randn(1, 2))
+    assert turn == [None]
+
+
 # ---- changes of a network, and what they cost others ---------------------------------------------------------------------
 
 

@@ -81,6 +81,15 @@ FOUND = {
     "mirrored frames behind a long delay": lambda: co.Sequential(
         conv(), conv(), conv(), conv(), conv(), co.ReflectionPad1d((1, 0)), conv(3, 0)
     ),
+    "behind repeated frames is nothing, where a mean looks further": lambda: co.Sequential(
+        co.Conv1d(2, 2, 1), co.AvgPool1d(4, 2, 1, ceil_mode=True, temporal_fill="replicate")
+    ),
+    "behind mirrored frames is nothing, where a mean looks further": lambda: co.AvgPool1d(
+        5, 3, 2, ceil_mode=True, temporal_fill="reflect"
+    ),
+    "behind mirrored frames is nothing, where a maximum looks further": lambda: co.Sequential(
+        conv(), co.MaxPool1d(4, 3, 1, ceil_mode=True, temporal_fill="reflect")
+    ),
 }
 REFUSED = {  # with a chunk; a longer one may bring at once what is refused for coming at once
     ("an output of padding alone is due before the wire has frames", 1): BURST,
@@ -100,4 +109,4 @@ def test_found(name: str, chunk: int, fused: bool):
         with pytest.raises(co.NotStreamable, match=REFUSED[name, chunk]):
             check_rows(net, clip, chunk, fused=fused)
     else:
-        check_rows(net, clip, chunk, fused=fused, seed=chunk)
+        check_rows(net, clip, chunk * net.timing.period, fused=fused, seed=chunk)

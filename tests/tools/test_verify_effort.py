@@ -1,5 +1,7 @@
 """How much `co.verify` tries, how it says how far it is, and what an interrupt leaves behind."""
 
+import io
+import re
 import signal
 from typing import Any
 
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.tools.checks.runner import _uninterrupted
+from tests.test_progress import Terminal, waiting_at
 from tests.tools.broken import HeldBack, LiveSnapshot, NoGradient, RunningSum
 from tests.tools.test_verify_broken import BROKEN
 
@@ -79,24 +82,19 @@ def test_progress_is_told_before_each_check() -> None:
     assert told[-1] == (len(report.checks), len(report.checks), "done")
 
 
-def test_progress_is_lines_where_standard_error_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    co.verify(network(), torch.randn(2, 2, 20), progress=True)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines()[1] == "co.verify [0/28] forward = reference"
-    co.verify(network(), torch.randn(2, 2, 20))
-    assert capsys.readouterr().err == ""
-
-
-def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("rich")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    co.verify(network(), torch.randn(2, 2, 20), progress=True)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "co.verify" in said.err
-    assert "━" in said.err
-    assert "[0/28]" not in said.err
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_standard_error(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = waiting_at(Terminal() if terminal else io.StringIO(), monkeypatch)
+    net, clip = network(), torch.randn(2, 2, 20)
+    co.verify(net, clip, progress=True)
+    said = found.getvalue()
+    bars = re.findall(r"continual: verifying Sequential: \d s, \[(#*)( *)\] (\d+)/28 \w", said)
+    assert bars, said
+    assert all((len(full), len(left)) == (24 * int(n) // 28, 24 - 24 * int(n) // 28) for full, left, n in bars)
+    assert ("\n" not in said) is terminal
+    before = len(said)
+    co.verify(net, clip)
+    assert len(found.getvalue()) == before
 
 
 # ---- interrupts --------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def run(code: str) -> str:
 
 @LONG
 @pytest.mark.parametrize(("width", "length", "outputs"), [(512, 16, 1), (16, 16, 256)], ids=["wide inside", "wide outputs"])
-def test_a_process_takes_no_more_than_twice_a_forward_and_a_gib(width: int, length: int, outputs: int, long: None) -> None:
+def test_a_process_takes_no_more_than_twice_a_forward_and_a_gib(width: int, length: int, outputs: int) -> None:
     """Activations, or outputs, of 100 MB: three rows, some copies of outputs and a graph of all steps would take gigabytes."""
     made = WIDE.format(width=width, length=length, outputs=outputs)
     forward = float(run(made + FORWARD).split()[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import typer
@@ -118,7 +118,7 @@ def _write(options: Options, net: Any, step: Any, format: str) -> None:
             net,
             step,
             options.path,
-            format=format,
+            format=cast(Any, format),
             chunk=options.chunk,
             batch=options.batch,
             flush=options.flush,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast, overload
 
 from torch import Tensor, nn
 
@@ -77,6 +77,8 @@ def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
 class Container(CoModule):
     """A list of streaming modules under names. ``torch.nn`` modules are converted when they come in."""
 
+    has_products = False
+
     def _set(self, modules: Sequence[Any]) -> None:
         """Take the constructor's modules: several, or one dictionary of them."""
         named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], dict) else enumerate(modules)
@@ -131,12 +133,16 @@ class Container(CoModule):
             raise IndexError(f"{type(self).__name__} has {len(names)} modules, there is none at {index}")
         return names[index]
 
-    def __getitem__(self, index: int | slice) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> CoModule: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> CoModule | Self:
         if isinstance(index, slice):
             return self._like(OrderedDict(list(self._modules.items())[index]))  # type: ignore[arg-type]
-        return self._modules[self._name_at(index)]
+        return cast(CoModule, self._modules[self._name_at(index)])
 
-    def _replace(self, modules: dict[str, nn.Module | None]) -> Any:
+    def _replace(self, modules: dict[str, nn.Module | None]) -> Self:
         """Take other children; if they don't fit, the old ones stay."""
         before, self._modules = self._modules, modules
         try:
@@ -176,18 +182,18 @@ class Container(CoModule):
         numbered = all(name.isdigit() for name in self._modules)
         self._replace({str(i) if numbered else name: m for i, (name, m) in enumerate(left)})
 
-    def append(self, module: nn.Module) -> Any:
+    def append(self, module: nn.Module) -> Self:
         """Add a module at the end."""
         name = str(len(self))
         return self._replace({**self._modules, name: self._converted(module, name)})
 
-    def extend(self, modules: Iterable[nn.Module]) -> Any:
+    def extend(self, modules: Iterable[nn.Module]) -> Self:
         """Add modules at the end."""
         for module in list(modules):
             self.append(module)
         return self
 
-    def insert(self, index: int, module: nn.Module) -> Any:
+    def insert(self, index: int, module: nn.Module) -> Self:
         """Put a module before the one at ``index``. The children are numbered anew."""
         if not -len(self) <= index <= len(self):
             raise IndexError(f"{type(self).__name__} has {len(self)} modules, nothing can be inserted at {index}")
@@ -197,19 +203,19 @@ class Container(CoModule):
 
     def pop(self, index: int) -> CoModule:
         """Remove a module and return it."""
-        module = cast(CoModule, self[index])
+        module = self[index]
         del self[index]
         return module
 
-    def __add__(self, other: Iterable[nn.Module]) -> Any:
+    def __add__(self, other: Iterable[nn.Module]) -> Self:
         if not isinstance(other, (nn.Module, list, tuple)) or not hasattr(other, "__iter__"):
             raise TypeError(f"{type(self).__name__} + {type(other).__name__}: add another container or a list of modules")
         return self._like(OrderedDict((str(i), m) for i, m in enumerate([*self, *other])))
 
-    def __iadd__(self, other: Iterable[nn.Module]) -> Any:
+    def __iadd__(self, other: Iterable[nn.Module]) -> Self:
         return self.extend(other)
 
-    def __mul__(self, times: int) -> Any:
+    def __mul__(self, times: int) -> Self:
         if not isinstance(times, int) or times < 1:
             raise ValueError(f"{type(self).__name__} * n repeats the modules n times, n at least 1, got {times!r}")
         return self._like(OrderedDict((str(i), m) for i, m in enumerate(self.kids * times)))

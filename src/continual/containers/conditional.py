@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.module import CoModule
 from ..core.program.context import Run, Site
 from ..core.state import Call, Node, Wire, rewire
-from ..core.step_spec import length
+from ..core.step_spec import Inputs, Outputs, length
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from .base import run_chunk, run_clip
@@ -51,6 +51,10 @@ class Conditional(Parallel):
     def _choice(self, x: Any) -> int:
         return 0 if self.predicate(self, x) else 1
 
+    @overload
+    def forward(self, input: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, input: Sequence[Inputs]) -> Outputs: ...
     def forward(self, input: Wire) -> Wire:
         """The chosen module's clip computation."""
         return run_clip(self.kids[self._choice(input)], input)

@@ -18,7 +18,7 @@ from ..core.program.context import Lag, Rows, Run, Site
 from ..core.program.frame_schedule import Pace
 from ..core.ring_buffer import ring_zeros
 from ..core.state import Call, Frame, Node, Opening, Wire, frames, rewire
-from ..core.step_spec import length
+from ..core.step_spec import Inputs, Outputs, length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
@@ -74,7 +74,7 @@ class Parallel(Container):
     def timing(self) -> Timing:
         return Timing.parallel(*(m.timing for m in self.kids))
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Sequence[Inputs]) -> Outputs:  # type: ignore[override]
         """The branches' outputs on the clips, in a list."""
         return self.branches(input)
 
@@ -289,7 +289,7 @@ class BroadcastReduce(Parallel):
     def kind(self) -> str:
         return f"{type(self).__name__} {self.reducer.kind}"
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """The reduced outputs of the branches on the clip."""
         return self.reducer.rearrange(self.branches(input))
 

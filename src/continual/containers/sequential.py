@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.call_modes import hooks_on_all
 from ..core.module import CoModule
 from ..core.program.context import Rows, Run, Site
 from ..core.registry import register_builder, to_continual
 from ..core.state import Call, Node, Opening, Wire
+from ..core.step_spec import Inputs, Outputs
 from ..core.timing import IDENTITY, Timing
 from .base import OPEN, Container, children, open_child, run_chunk, run_clip, run_step
 from .streams import Broadcast
@@ -35,8 +37,18 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         CoModule.__init__(self)
         self._set(modules)
 
-    def _like(self, modules: dict[str, nn.Module]) -> Sequential:
+    def _like(self, modules: dict[str, nn.Module]) -> Any:  # a part of a subclass is a plain Sequential
         return Sequential(modules)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, index: int) -> CoModule: ...
+        @overload
+        def __getitem__(self, index: slice) -> Sequential: ...
+        def __getitem__(self, index: int | slice) -> CoModule: ...
+        def __add__(self, other: Iterable[nn.Module]) -> Sequential: ...
+        def __mul__(self, times: int) -> Sequential: ...
 
     def _changed(self) -> None:
         super()._changed()
@@ -54,6 +66,10 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     def timing(self) -> Timing:
         return Timing.sequence(*(child.timing for child in self.kids))
 
+    @overload
+    def forward(self, input: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, input: Sequence[Inputs]) -> Outputs: ...
     def forward(self, input: Wire) -> Wire:
         """The modules' clip computations one after another."""
         for child in self._modules.values():

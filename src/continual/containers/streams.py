@@ -20,6 +20,8 @@ from ..errors import NotStreamable, ShapeMismatch
 class Rewiring(CoModule):
     """Base class of modules that only rearrange streams, frame by frame."""
 
+    has_products = False
+
     @property
     def timing(self) -> Timing:
         return IDENTITY

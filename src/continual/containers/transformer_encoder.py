@@ -152,7 +152,7 @@ class TransformerEncoder(Sequential):
     def _like(self, modules: Any) -> Sequential:
         return Sequential(modules)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """The clip ``(B, E, T)``: a token for every window in it; causal: a token for each."""
         if self.causal:
             return super().forward(input)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, TypedDict, Unpack
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.module import CoModule
 from ..core.registry import register, register_refusal, register_twin, register_window, with_options
+from ..core.step_spec import Inputs
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
 from ..layers.pooling import (
@@ -24,6 +26,7 @@ from ..layers.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from ..layers.positions.encodings import RotaryPositionalEncoding
 from ..layers.wrapped import forward_stepping
 from . import norm_choice  # noqa: F401 (it registers its conversions)
 from .torch_refusals import REASONS
@@ -59,16 +62,37 @@ for _torch, _reason in REASONS.items():
     register_refusal(_torch, _reason)
 
 
+class GraphOptions(TypedDict, total=False):
+    """What :func:`continual` takes beside an example clip, for functions that hand it on."""
+
+    time_dim: int | Sequence[int | None]
+    time_pooling: Literal["window", "frame"] | None
+    copy: bool
+    progress: bool | None
+
+
+class Options(TypedDict, total=False):
+    """Choices that some modules need, for a conversion without a clip."""
+
+    sequence_len: int
+    causal: bool
+    look_ahead: int
+    positions: Literal["alibi", "rotary"] | RotaryPositionalEncoding | None
+    mask: Tensor | None
+    time_norm: Literal["cumulative", "window"] | None
+    norm_window: int | None
+
+
 def continual(
     module: nn.Module,
-    clip: Any = None,
+    clip: Inputs | None = None,
     *,
-    time_dim: Any = 2,
-    time_pooling: str | None = None,
+    time_dim: int | Sequence[int | None] = 2,
+    time_pooling: Literal["window", "frame"] | None = None,
     copy: bool = False,
     progress: bool | None = None,
-    **options: Any,
-) -> Any:
+    **options: Unpack[Options],
+) -> CoModule:
     """The streaming version of a module: same weights, same function, step by step.
 
     **With an example clip** any module in eval mode is converted, through its exported graph: its own ``forward``, functions, residual
@@ -129,6 +153,6 @@ def continual(
         raise TypeError(
             f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy and progress are"
         )
-    from .graph.conversion import graph_twin  # here: torch.export takes its time to import
+    from .graph.conversion import convert_graph  # here: torch.export takes its time to import
 
-    return graph_twin(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)
+    return convert_graph(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)

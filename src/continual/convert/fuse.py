@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from functools import singledispatch
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,16 @@ from ..containers.sequential import Sequential
 from ..core.call_modes import has_hooks
 from ..core.module import CoModule
 from ..errors import NotStreamable
-from ..layers.conv import _Conv
-from ..layers.linear import Linear
-from ..layers.transposed import _ConvTranspose
+from ..layers.folds_norms import FoldsNorms
 
+Net = TypeVar("Net", bound=CoModule)
 Uses = Counter[int]  # in how many places each module of a network stands, by id
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _NOTHING = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
-def fuse(net: CoModule) -> Any:
+def fuse(net: Net) -> Net:
     """A copy of a network for inference, with less to do in a step and the same results but for rounding.
 
     - A norm with running statistics (``BatchNorm``, ``InstanceNorm``) right after a convolution, a transposed convolution or a
@@ -130,16 +129,14 @@ def absorb(layer: Any, norm: Any) -> bool:
     """Make a norm part of the layer before it, if that can be done."""
     if not isinstance(norm, _NORMS) or norm.running_mean is None:
         return False
-    if not (isinstance(layer, (_Conv, _ConvTranspose)) or (isinstance(layer, Linear) and layer.channel_dim == 1)):
+    if not isinstance(layer, FoldsNorms) or layer.norm_channels != norm.num_features:
         return False
-    channels = layer.out_features if isinstance(layer, Linear) else layer.out_channels
-    if channels != norm.num_features:
-        return False
+    own = cast(Any, layer)  # weight and bias are those of its torch.nn class
     factor, offset = scale(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
-    bias = 0 if layer.bias is None else layer.bias.double()
-    transposed = isinstance(layer, _ConvTranspose)
-    layer.weight = folded_weight(layer.weight, factor, layer.groups if transposed else 1, transposed)
-    layer.bias = frozen(bias * factor + offset, layer.weight.dtype)
+    bias = 0 if own.bias is None else own.bias.double()
+    dtype = own.weight.dtype
+    own.weight = frozen(own.scaled_weight(own.weight.detach().double(), factor), dtype)
+    own.bias = frozen(bias * factor + offset, dtype)
     return True
 
 
@@ -150,15 +147,6 @@ def scale(weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, 
         factor = factor * weight.detach().double()
     offset = -mean.double() * factor
     return factor, offset if bias is None else offset + bias.detach().double()
-
-
-def folded_weight(weight: Tensor, factor: Tensor, groups: Any = 1, transposed: bool = False) -> nn.Parameter:
-    """A weight ``(O, I / groups, *K)``, or if transposed ``(I, O / groups, *K)``, times a factor of each output channel ``(O,)``."""
-    wide = weight.detach().double()
-    if transposed:
-        wide, factor = wide.unflatten(0, (groups, -1)), factor.unflatten(0, (groups, 1, -1))
-    folded = wide * factor.reshape(*factor.shape, *(1,) * (wide.ndim - factor.ndim))
-    return frozen(folded.reshape(weight.shape), weight.dtype)
 
 
 def frozen(value: Tensor, dtype: torch.dtype) -> nn.Parameter:

@@ -18,7 +18,7 @@ from ..core.program.context import Run, Site
 from ..core.registry import option, register_builder, register_window, twin
 from ..core.state import Call, Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
-from ..layers.norms import refusals
+from ..layers import norm_refusals as refusals
 from ..layers.norms.causal import (
     CumulativeGroupNorm,
     CumulativeInstanceNorm1d,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import NotStreamable
@@ -39,6 +40,8 @@ class Kernel(nn.Module):
         None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
     )
     clip_level: bool = False  # forward on a clip of one window gives the window's output without a dimension for time
+    has_products: bool = True  # whether there may be convolutions or matrix products to count
+    counts_inputs: bool = False  # papers count the values that enter, not those that leave: pooling
     gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
     # ---- timing -----------------------------------------------------------------------------------------------------
@@ -133,13 +136,25 @@ class Kernel(nn.Module):
         """What the module is, for a network's signature: name and timing."""
         return f"{type(self).__name__} {self.timing}"
 
-    def macs(self, node: Node, frame: Frame) -> int | Fraction:
-        """Multiply-adds for one output frame (the mean of several), convolutions and matrix products alone."""
+    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+        """Multiply-adds for one output frame ``frame`` (the mean of several), convolutions and matrix products alone.
+
+        By default they are counted while ``forward`` runs on a clip of one receptive field.
+        """
+        given = node.held if node.given is None else node.given
+        if not self.has_products or given is None:
+            return 0
+        steps = int(self.timing.receptive_field)
+        macs = counted_macs(lambda: self.forward(rewire(lambda f: f.zeros(steps), given)))
+        return Fraction(macs // frame.shape[0], max(1, self.timing.ended(steps)))
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        """What papers count for one output frame beside multiply-adds: biases, norms, activations."""
         return 0
 
     def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int | Fraction:
         """Multiply-adds of ``forward`` on a clip of ``given`` frames, which has so many output frames."""
-        return self.macs(node, frame) * outputs
+        return self.macs_per_output(node, frame) * outputs
 
     def part(self, path: str) -> nn.Module:
         """The module at a path of this network's state."""
@@ -170,6 +185,15 @@ class Kernel(nn.Module):
         node.seen = n
         node.sent, e = self.timing.counts(n, e)
         return node.sent, e
+
+
+def counted_macs(run: Callable[[], Any]) -> int:
+    """Multiply-adds of the convolutions and matrix products that a function runs."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports much that `import continual` does without
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() // 2
 
 
 def chunk_of_one(step: Tensor) -> Tensor:

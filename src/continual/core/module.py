@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import NotStreamable
 from .call_modes import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
@@ -17,6 +17,7 @@ from .kernel import chunk_of_one, only_frame
 from .padding_mode import PaddingMode
 from .state import Call, Frame, State, Wire, rewire
 from .state_dicts import FlatNames
+from .step_spec import Inputs, Outputs
 from .stream import StreamOwner
 from .tracing_guard import eagerly, in_dispatch, in_graph, is_dynamo_compiling, is_tracing, leaves
 
@@ -52,6 +53,10 @@ class CoModule(FlatNames, Guarded, StreamOwner):
 
     # ---- the three ways to run --------------------------------------------------------------------------------------
 
+    @overload
+    def __call__(self, input: Tensor, *more: Tensor, pad_end: bool = ..., update_state: bool = ...) -> Tensor: ...
+    @overload
+    def __call__(self, input: Sequence[Inputs], *, pad_end: bool = ..., update_state: bool = ...) -> Outputs: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = current_mode() or self._own_mode
         if mode == "forward":
@@ -70,7 +75,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
             if isinstance(module, CoModule):
                 module.__dict__["_own_mode"] = mode
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Tensor) -> Tensor:
         """The clip computation, identical to the ``torch.nn`` module's.
 
         Args:
@@ -81,7 +86,13 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `forward`")
 
-    def forward_step(self, input: Wire, update_state: bool = True) -> Wire | None:
+    @overload
+    def forward_step(self, input: Tensor, update_state: bool = True) -> Tensor | None: ...
+    @overload
+    def forward_step(self, input: Sequence[Inputs], update_state: bool = True) -> Outputs | None: ...
+    @overload
+    def forward_step(self, input: Tensor, second: Tensor, /, *more: Tensor, update_state: bool = True) -> Tensor | None: ...
+    def forward_step(self, input: Wire, update_state: bool = True) -> Wire | None:  # type: ignore[misc]  # several inputs: GraphModule
         """One step.
 
         Args:
@@ -123,7 +134,15 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         finally:
             turn.append(None)
 
-    def forward_steps(self, input: Wire, pad_end: bool = False, update_state: bool = True) -> Wire | None:
+    @overload
+    def forward_steps(self, input: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
+    @overload
+    def forward_steps(self, input: Sequence[Inputs], pad_end: bool = False, update_state: bool = True) -> Outputs | None: ...
+    @overload
+    def forward_steps(
+        self, input: Tensor, second: Tensor, /, *more: Tensor, pad_end: bool = False, update_state: bool = True
+    ) -> Tensor | None: ...
+    def forward_steps(self, input: Wire, pad_end: bool = False, update_state: bool = True) -> Wire | None:  # type: ignore[misc]
         """A chunk of steps.
 
         Args:
@@ -165,7 +184,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
 
     # ---- the same, as pure functions --------------------------------------------------------------------------------
 
-    def init_state(self, step: Wire) -> State:
+    def init_state(self, step: Inputs) -> State:
         """The cold state of a stream of steps like this one. Only the step's shape, dtype and device matter.
 
         Args:
@@ -173,6 +192,10 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """
         return replace(self._open(Frame.of(step)), weights=self)
 
+    @overload
+    def step(self, x: Tensor, state: State) -> tuple[Tensor | None, State]: ...
+    @overload
+    def step(self, x: Sequence[Inputs], state: State) -> tuple[Outputs | None, State]: ...
     def step(self, x: Wire, state: State) -> tuple[Wire | None, State]:
         """One step as a pure function: ``(B, C, *S), state → output or None, new state``.
 
@@ -190,6 +213,10 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         y, new = self._pure(rewire(chunk_of_one, x), state, False)
         return (y if y is None or new.bursts else rewire(only_frame, y)), new
 
+    @overload
+    def steps(self, x: Tensor, state: State, pad_end: bool = False) -> tuple[Tensor | None, State]: ...
+    @overload
+    def steps(self, x: Sequence[Inputs], state: State, pad_end: bool = False) -> tuple[Outputs | None, State]: ...
     def steps(self, x: Wire, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
         chunk = rewire(lambda t: time_second(t, self.time_dim), x)

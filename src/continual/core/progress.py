@@ -10,6 +10,7 @@ from typing import TextIO, cast
 
 PATIENCE = 5.0  # seconds of silence
 EVERY = 1.0  # seconds between lines
+BAR = 24  # characters
 
 
 class Progress:
@@ -34,6 +35,10 @@ class Progress:
     def __call__(self, doing: str) -> None:
         """Say which part of it is done from now on."""
         self._doing = f", {doing}"
+
+    def part(self, done: int, total: int, doing: str) -> None:
+        """Say how many parts of it are done, of how many, and which one is next."""
+        self(f"[{'#' * (BAR * done // total):<{BAR}}] {done}/{total} {doing}")
 
     def __enter__(self) -> Progress:
         if self._shown:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -132,7 +132,7 @@ class Twin(CoModule):
         """Tell ``copy.deepcopy``, by its memo, what of a module not to copy."""
 
     @classmethod
-    def build_from(cls, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def build_from(cls, module: nn.Module, *args: Any, **kwargs: Any) -> Self:
         """The continual version of a ``torch.nn`` module, with a copy of its parameters; keyword arguments override.
 
         Raises:
@@ -144,7 +144,7 @@ class Twin(CoModule):
                 f"{cls.__name__}.build_from takes a {' or '.join(k.__name__ for k in kinds)}, not {type(module).__name__}"
             )
         if type(module).forward is not kinds[0].forward and not isinstance(module, CoModule):
-            return to_continual(module)  # refuses, with the reason
+            return cast(Self, to_continual(module))  # refuses, with the reason
         names = [n for n in inspect.signature(cls.configure).parameters if n != "self"]
         return twin(module, {}, cls, **dict(zip(names, args, strict=False)), **kwargs)
 

@@ -109,15 +109,20 @@ class Interpolation(Timing):
         return middle if self.kind == "nearest-exact" else middle - Fraction(1, 2)
 
     def taps(self, j: int) -> list[tuple[int, Fraction]]:
-        """The inputs that output ``j`` sees, with their weights, none of them 0; indices may be out of range."""
+        """The inputs that output ``j`` sees, with their weights; indices may be out of range.
+
+        At the place of an input all others have weight 0, and are not seen. Except where a cubic interpolation gives more than one
+        output for an input: there the two neighbours are seen. They lie within the kernel, and the output just before waits for the
+        second one. So no output is known before an earlier one, and none is held back where a crop or a stride drops the earlier one.
+        """
         position = self.position(j)
         floor = position.numerator // position.denominator
         t = position - floor
+        if self.kind == "cubic" and (t or self.factor > 1):
+            return [(floor - 1 + k, _cubic(abs(t + 1 - k))) for k in range(4 if t else 3)]
         if t == 0 or self.kind.startswith("nearest"):
             return [(floor, Fraction(1))]
-        if self.kind == "linear":
-            return [(floor, 1 - t), (floor + 1, t)]
-        return [(floor - 1 + k, _cubic(abs(t + 1 - k))) for k in range(4)]
+        return [(floor, 1 - t), (floor + 1, t)]
 
     # ---- counts -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +140,7 @@ class Interpolation(Timing):
         if self.kind == "linear":
             return max(0, (p * (2 * n - 1) - q) // (2 * q) + 1)
         between = max(0, (p * (2 * n - 3) - q) // (2 * q) + 1)  # the first output beyond input n - 2
-        return between + (self.position(between) == n - 1)
+        return between + (self.factor < 1 and self.position(between) == n - 1)
 
     def plain(self, lead: int | None = 0) -> Plain | None:
         if lead is None or self.factor.numerator > 1:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from .flat_names import earlier_names, flat_names
 
@@ -54,7 +55,7 @@ flat_state_dict = _FlatStateDict()
 class FlatNames(nn.Module):
     """Base class of modules that heed :data:`flat_state_dict`."""
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """As ``torch.nn.Module.state_dict``; with flat names inside a block of ``co.flat_state_dict``."""
         if not _local.depth:
             return super().state_dict(*args, **kwargs)
@@ -73,7 +74,7 @@ class FlatNames(nn.Module):
 
 def state_dict(
     module: nn.Module, destination: Any = None, prefix: str = "", keep_vars: bool = False, *, flatten: bool = False
-) -> Any:
+) -> dict[str, Any]:
     """``module.state_dict()``, on request with flat names.
 
     Args:
@@ -101,7 +102,9 @@ def state_dict(
     return _renamed(found, flat_names((k for k in found if k not in before), prefix))
 
 
-def load_state_dict(module: nn.Module, state_dict: Any, strict: bool = True, flatten: bool = False) -> Any:
+def load_state_dict(
+    module: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, flatten: bool = False
+) -> _IncompatibleKeys:
     """``module.load_state_dict(state_dict)``, on request from flat names.
 
     Args:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import ShapeMismatch
 
 Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
+Inputs: TypeAlias = "Tensor | Sequence[Inputs]"  # what users give: a tensor, or a (nested) list or tuple
+Outputs: TypeAlias = "Tensor | list[Outputs]"  # what users get for a list
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ class StreamOwner(Kernel):
         plain = None if self.plan(node, 0) is None else timing.plain()
         bursts, quick_from = (timing.bursts, 0) if plain is None else (False, plain.after)
         state = State(0, frame, node, quick=plain is not None, quick_from=quick_from, bursts=bursts, steady=timing.steady)
+        state.owned = not any(t.requires_grad for n in node.walk() for t in n.tensors)
         state.structure = self._structure_now()
         state.largest = max((f.nbytes for n in node.walk() if n.out is not None for f in frames(n.out)), default=0)
         return state

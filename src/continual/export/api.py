@@ -5,30 +5,37 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.module import CoModule
+from ..core.step_spec import Inputs
 from ..errors import ExportError
 
 if TYPE_CHECKING:
     from .runner import Runner
 
-FORMATS = {"onnx": ".onnx", "pt2": ".pt2", "executorch": ".pte", "openvino": ".xml"}  # and the endings of their files
+Format = Literal["onnx", "pt2", "executorch", "openvino"]
+FORMATS: dict[Format, str] = {
+    "onnx": ".onnx",
+    "pt2": ".pt2",
+    "executorch": ".pte",
+    "openvino": ".xml",
+}  # and the endings of their files
 ENDINGS = ", ".join(f"{ending} ({name})" for name, ending in FORMATS.items())
 
 
 def export(
     net: CoModule,
-    step: Any,
+    step: Inputs,
     path: str | os.PathLike[str],
     *,
-    format: str | None = None,
+    format: Format | None = None,
     chunk: int | None = None,
     batch: int | None = None,
     flush: bool = True,
     rate: float | None = None,
-    int8: str | None = None,
-    calibration: Any = None,
+    int8: Literal["dynamic", "static"] | None = None,
+    calibration: Inputs | None = None,
 ) -> Path:
     """Write a network as a file that streams in a runtime without this library: with its state, its cold start and its metadata.
 
@@ -120,7 +127,7 @@ def check_net(net: Any, who: str) -> None:
         )
 
 
-def format_of(path: Path) -> str | None:
+def format_of(path: Path) -> Format | None:
     """The format that a path's ending tells."""
     return next((name for name, ending in FORMATS.items() if ending == path.suffix.lower()), None)
 

@@ -5,13 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
+
+from torch import Tensor
 
 from ..core.module import CoModule
 from ..errors import ExportError
 from .api import check_net, check_path
 
 __all__ = ["export"]
+
+
+class LegacyOptions(TypedDict, total=False):
+    """Options of torch's older exporter."""
+
+    export_params: bool
+    verbose: bool | None
+    do_constant_folding: bool
+    keep_initializers_as_inputs: bool | None
+    custom_opsets: Mapping[str, int] | None
+    export_modules_as_functions: bool
+    autograd_inlining: bool | None
+    training: object
+    operator_export_type: object
+    dynamo: bool
+
 
 LEGACY = {  # options of torch's older exporter, and the values at which they ask for nothing
     "export_params": (True,),
@@ -29,14 +47,14 @@ LEGACY = {  # options of torch's older exporter, and the values at which they as
 
 def export(
     model: CoModule,
-    args: Any,
+    args: Tensor | Sequence[Tensor],
     f: str | os.PathLike[str],
     *,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     opset_version: int | None = None,
     dynamic_axes: Mapping[str, Any] | Sequence[str] | None = None,
-    **options: Any,
+    **options: Unpack[LegacyOptions],
 ) -> Path:
     """Write a network as an ONNX model of one call: as :func:`continual.export`, by the names of ``torch.onnx.export``.
 
@@ -73,10 +91,8 @@ def export(
             )
     from .writing import write
 
-    step = (
-        list(args) if isinstance(args, (list, tuple)) and len(args) > 1 else args[0] if isinstance(args, (list, tuple)) else args
-    )
-    first = step[0] if isinstance(step, list) else step
+    steps = [args] if isinstance(args, Tensor) else list(args)
+    step, first = steps if len(steps) > 1 else steps[0], steps[0]
     batch = None if dynamic_axes is not None else first.shape[0]
     names = list(input_names or ()), list(output_names or ())
     path = Path(f)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
 
+from ..core.step_spec import Inputs, Outputs
 from ..core.weights_digest import check_fingerprint
 from ..errors import ExportError, ShapeMismatch, StateMismatch
 from .metadata import Metadata, Port
@@ -68,6 +69,10 @@ class Runner:
 
     # ---- streaming --------------------------------------------------------------------------------------------------------
 
+    @overload
+    def forward_step(self, *x: Tensor, update_state: bool = True) -> Tensor | None: ...
+    @overload
+    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Outputs | None: ...
     def forward_step(self, *x: Any, update_state: bool = True) -> Any:
         """One step of every row.
 
@@ -87,6 +92,10 @@ class Runner:
         with self._aside():
             return self._step(steps, batch)
 
+    @overload
+    def forward_steps(self, *x: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
+    @overload
+    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Outputs | None: ...
     def forward_steps(self, *x: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """A chunk of steps of every row.
 

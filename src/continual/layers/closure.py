@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..core.program.context import Run, Site
 from ..core.state import Call, Node
+from .exact_gradients import with_exact_norms
 from .local import Local, LocalFunction
-from .norms.exact_gradients import with_exact_norms
 
 Fn = Callable[[Tensor], Tensor]
 

@@ -18,6 +18,7 @@ from ..core.registry import Twin
 from ..core.state import Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.conv_program import convolution
+from .folds_norms import FoldsNorms
 from .local import parameter
 from .memory_format import channels_last, is_channels_last
 from .onednn import convolve, convolve_onto, pack, packs
@@ -29,16 +30,16 @@ FEW_CHANNELS = 8  # below, laying images out channels-last costs more than the c
 LARGE = 1 << 17  # numbers in a step, from which joining a window costs more than a convolution for each of its frames
 
 
-class _Conv(Twin, FoldedWeight, SlidingWindow):
+class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
     """What the three convolutions share; their number of dimensions is data."""
 
     dims: int
     in_channels: int
     out_channels: int
-    kernel_size: Any
-    stride: Any
-    padding: Any
-    dilation: Any
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
     groups: int
     padding_mode: Any
     bias: Tensor | None
@@ -143,6 +144,9 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
                     f"{name}: a frame of {tuple(space)} is too small for the spatial kernel {self.kernel_size[1:]}"
                 )
         return frame.resized(frame.shape[0], self.out_channels, *out)
+
+    def kept(self, frame: Frame) -> Frame:
+        return frame
 
     def enter_step(self, x: Tensor) -> Tensor:
         if self._last and (self._kept or not self._images):  # once, for the window and for the ring
@@ -269,8 +273,11 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         self._forget_layouts()
         return super().open(frame, opening)
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return math.prod(frame.shape[2:]) * self.weight.numel()
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     def extra_repr(self) -> str:
         fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"
@@ -280,7 +287,7 @@ class _Conv(Twin, FoldedWeight, SlidingWindow):
         return convolution(site)
 
 
-class Conv1d(_Conv, nn.Conv1d):
+class Conv1d(_Conv, nn.Conv1d):  # type: ignore[misc]  # padding is no word here
     """1D convolution over time, ``nn.Conv1d`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
     Args:
@@ -302,7 +309,7 @@ class Conv1d(_Conv, nn.Conv1d):
     dims = 1
 
 
-class Conv2d(_Conv, nn.Conv2d):
+class Conv2d(_Conv, nn.Conv2d):  # type: ignore[misc]  # padding is no word here
     """2D convolution over time and one more axis: clips ``(B, C, T, S)``, steps ``(B, C, S)``. Kernel, stride … are (time, space).
 
     Args:
@@ -319,7 +326,7 @@ class Conv2d(_Conv, nn.Conv2d):
     dims = 2
 
 
-class Conv3d(_Conv, nn.Conv3d):
+class Conv3d(_Conv, nn.Conv3d):  # type: ignore[misc]  # padding is no word here
     """3D convolution over time and space: clips ``(B, C, T, H, W)``, steps ``(B, C, H, W)``. Kernel, stride … are (time, H, W).
 
     Args:

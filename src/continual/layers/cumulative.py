@@ -25,6 +25,7 @@ from .norms.statistics import mean_up_to_now
 class _Cumulative(CoModule):
     """What they share. A subclass says in which type it reduces, and how."""
 
+    has_products = False
     unbounded_memory = True
     sums = True  # the state is a sum or a mean, in the widest type; else it is like the frames
     nothing = 0.0  # the state that changes no result
@@ -37,6 +38,9 @@ class _Cumulative(CoModule):
     def refuses(self, dtype: torch.dtype) -> bool:
         """Whether frames of a type can't be reduced."""
         return dtype.is_complex
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def out_type(self, dtype: torch.dtype) -> torch.dtype:
         """The type of the outputs."""

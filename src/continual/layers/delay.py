@@ -25,6 +25,7 @@ def queued(node: Node, index: int, x: Tensor | None, have: int, first: int, stop
 class Shift(CoModule):
     """Base class of modules that hand on frames later, or not all of them. Output ``j`` is input ``j + first``."""
 
+    has_products = False
     first = 0
 
     def depth(self) -> int:

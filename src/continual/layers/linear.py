@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from ..core.registry import Twin
 from ..core.state import Frame, Node
 from ..errors import NotStreamable, ShapeMismatch
+from .folds_norms import FoldsNorms
 from .local import Local, check_parameters
 
 
-class Linear(Twin, Local, nn.Linear):
+class Linear(Twin, Local, FoldsNorms, nn.Linear):
     """``nn.Linear`` on one dimension of a clip.
 
     Args:
@@ -75,8 +76,15 @@ class Linear(Twin, Local, nn.Linear):
                 f"{path}: expects {self.in_features} features in dim {dim} of the clip, got steps {tuple(frame.shape)}"
             )
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return self.in_features * math.prod(frame.shape[1:])
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return 0 if self.bias is None else math.prod(frame.shape[1:])
+
+    @property
+    def norm_channels(self) -> int | None:
+        return self.out_features if self.channel_dim == 1 else None
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, channel_dim={self.channel_dim}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import Run, Site
@@ -45,6 +47,11 @@ class Local(CoModule):
     def local_step(self, x: Tensor) -> Tensor:
         """The computation on a step."""
         return self.clip(x.unsqueeze(2)).squeeze(2)
+
+    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+        if not self.has_products or not isinstance(node.held, Frame):
+            return 0
+        return counted_macs(lambda: self.local_step(node.held.zeros())) // frame.shape[0]
 
     def check(self, frame: Frame, path: str) -> None:
         """Refuse frames on which the module would mix time."""
@@ -104,6 +111,8 @@ def check_parameters(module: nn.Module, frame: Frame, path: str) -> None:
 
 class LocalFunction(Local):
     """Base class of the small functions of :mod:`continual.closure` that run on clips and steps alike."""
+
+    has_products = False
 
     def forward(self, input: Tensor) -> Tensor:
         return self.local_step(input)

@@ -26,6 +26,7 @@ from .window import SlidingWindow
 class _Pad(Twin, SlidingWindow):
     """What all padding layers share: over time they are a window of one frame, with padding."""
 
+    has_products = False
     dims: int
     mode: str  # as torch.nn.functional.pad names it
     padding: Any

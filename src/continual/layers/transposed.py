@@ -24,6 +24,7 @@ from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
+from .folds_norms import FoldsNorms
 from .local import parameter
 from .weight_cache import FoldedWeight, check_images
 from .window import per_dim
@@ -31,7 +32,7 @@ from .window import per_dim
 _CONV: Any = (None, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class _ConvTranspose(Twin, FoldedWeight):
+class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
     """What the three transposed convolutions share; their number of dimensions is data.
 
     Tap ``k`` of input ``i`` falls on position ``i*rate + k*dilation``; output ``j`` is position ``j + padding``.
@@ -254,8 +255,13 @@ class _ConvTranspose(Twin, FoldedWeight):
                 found.append((taps, folded.contiguous(memory_format=layout)))
         return found
 
-    def macs(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
         return Fraction(math.prod(node.held.shape[2:]) * self.weight.numel(), self.rate)
+
+    def scaled_weight(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """A weight ``(I, O / groups, *K)`` times a factor ``(O,)`` of each output channel."""
+        by_group, factors = weight.unflatten(0, (self.groups, -1)), factor.view(self.groups, 1, -1, *(1,) * self.dims)
+        return (by_group * factors).reshape(weight.shape)
 
     def extra_repr(self) -> str:
         return super().extra_repr().replace(f"stride={self.stride}", f"stride={self._steps}")

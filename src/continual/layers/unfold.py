@@ -33,6 +33,8 @@ class Unfold(SlidingWindow):
         (None, tensor([[0., 1., 0., 1., 0., 1.]]))
     """
 
+    has_products = False
+
     def __init__(self, kernel_size: int, dilation: int = 1, padding: int = 0, stride: int = 1):
         super().__init__()
         values = ("kernel_size", kernel_size), ("dilation", dilation), ("padding", padding), ("stride", stride)

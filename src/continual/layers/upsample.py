@@ -70,6 +70,7 @@ class Upsample(Twin, nn.Upsample):
         [[0.0], [0.25, 0.75]]
     """
 
+    has_products = False
     _prepared = frozenset({"_tables"})
     _tables: dict[Any, _Sources]
 

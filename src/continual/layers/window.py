@@ -7,12 +7,15 @@ computes one window and overwrites the oldest frame; a chunk joins the ring and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.kernel import counted_macs
 from ..core.module import CoModule, PaddingMode
+from ..core.naming import named
 from ..core.program.context import Run, Site
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ..core.state import Call, Frame, Node, Opening
@@ -45,18 +48,43 @@ def fill_name(fill: Any) -> str | None:
 class SlidingWindow(CoModule):
     """Base class of layers whose output is a function of a window of frames.
 
-    A subclass gives the geometry (:meth:`set_window`) and these kernels; time is dim 2, batch dim 0:
+    A subclass gives the geometry (:meth:`set_window`, in its constructor) and one kernel; time is dim 2, batch dim 0:
+
+    - :meth:`over_time` computes all windows of consecutive frames, without temporal padding.
+
+    All else follows. A subclass may be faster by more of them:
 
     - :meth:`enter` maps frames to what is kept of them (pooling over space, for instance);
-    - :meth:`over_time` computes all windows of consecutive kept frames, without temporal padding;
-    - :meth:`over_time_step` computes the one window that a new frame completes.
+    - :meth:`over_time_step` computes the one window that a new frame completes;
+    - :meth:`check` refuses frames, and says without a computation which frames leave.
+
+    Example:
+        >>> class Median(co.SlidingWindow):
+        ...     def __init__(self, size):
+        ...         super().__init__()
+        ...         self.set_window(size)
+        ...
+        ...     def over_time(self, frames, start, ended):
+        ...         return frames.unfold(2, self.receptive_field, 1).median(-1).values
+        >>> net = co.Sequential(Median(3), nn.ReLU())
+        >>> [net.forward_step(torch.tensor([[x]])) for x in (1.0, 9.0, 2.0, 3.0)]
+        [None, None, tensor([[2.]]), tensor([[3.]])]
     """
 
     _fill = "zeros"
     nothing = 0.0  # what a position holds that is not even padding
     _last = False  # keep frames channels-last
 
-    def set_window(self, kernel: int, stride: int, start: int, end: int, dilation: int, fill: str, extra_end: int = 0) -> None:
+    def set_window(
+        self,
+        kernel: int,
+        stride: int = 1,
+        start: int = 0,
+        end: int = 0,
+        dilation: int = 1,
+        fill: str = "zeros",
+        extra_end: int = 0,
+    ) -> None:
         """Set the temporal geometry.
 
         Args:
@@ -103,12 +131,25 @@ class SlidingWindow(CoModule):
     # ---- what a layer defines ---------------------------------------------------------------------------------------
 
     def check(self, frame: Frame, path: str) -> Frame:
-        """Refuse a frame that the layer can't take; return the frame that leaves."""
-        raise NotStreamable(f"{type(self).__name__} defines no `check`")
+        """Refuse a frame that the layer can't take; return the frame that leaves. By default it is found by a window of zeros."""
+        name = named(path, self)
+        with torch.no_grad():
+            try:
+                y = self.over_time(self.kept(frame).zeros(self._window.receptive_field), 0, None)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
+        if y.ndim < 3 or y.shape[0] != frame.shape[0] or y.shape[2] != 1:
+            raise ShapeMismatch(
+                f"{name}: over_time gives one frame ({frame.shape[0]}, C, 1, …) for one window, got {tuple(y.shape)}"
+            )
+        return Frame.of_chunk(y)
 
     def kept(self, frame: Frame) -> Frame:
         """What :meth:`enter` makes of a frame."""
-        return frame
+        if type(self).enter is SlidingWindow.enter:
+            return frame
+        with torch.no_grad():
+            return Frame.of_chunk(self.enter(frame.zeros(1)))
 
     def enter(self, x: Tensor) -> Tensor:
         """Frames ``(B, C, n, *S)`` to what is kept of them, ``(B, C', n, *S')``."""
@@ -116,7 +157,7 @@ class SlidingWindow(CoModule):
 
     def enter_step(self, x: Tensor) -> Tensor:
         """The same for one step."""
-        return x
+        return x if type(self).enter is SlidingWindow.enter else self.enter(x.unsqueeze(2)).squeeze(2)
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         """All windows of the kept frames, at the temporal stride.
@@ -129,7 +170,12 @@ class SlidingWindow(CoModule):
 
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """The window that the kept frame ``x`` completes, given its older taps as :meth:`arrange` made them."""
-        raise NotStreamable(f"{type(self).__name__} defines no `over_time_step`")
+        frames = torch.cat((*(p.transpose(1, 2) for p in parts), x.unsqueeze(2)), 2)
+        if self._dilation > 1:  # between the taps lie frames that no window sees
+            apart = frames.new_zeros(*frames.shape[:2], self._window.receptive_field, *frames.shape[3:])
+            apart[:, :, :: self._dilation] = frames
+            frames = apart
+        return self.over_time(frames, 0, None).squeeze(2)
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         """Views ``(B, n, C', *S')`` of the older taps, in order, to the views that :meth:`over_time_step` wants."""
@@ -145,6 +191,12 @@ class SlidingWindow(CoModule):
     def step_is_plain(self) -> bool:
         """Whether a window that reaches into constant start padding is computed like any other."""
         return True
+
+    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+        if not self.has_products:
+            return 0
+        window = node.held.zeros(self._window.receptive_field)
+        return counted_macs(lambda: self.over_time(window, 0, None)) // frame.shape[0]
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
@@ -198,6 +250,10 @@ class SlidingWindow(CoModule):
             ones = (-1,) * (real.ndim - 3)
             return real[:, :, :1].expand(-1, -1, left, *ones), real[:, :, -1:].expand(-1, -1, right, *ones)
         return real[:, :, 1 : left + 1].flip(2), real[:, :, size - 1 - right : size - 1].flip(2)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """All windows of a clip ``(B, C, T, *S)``."""
+        return self.windows_of(input)
 
     def windows_of(self, x: Tensor) -> Tensor:
         """The clip computation by the kernel itself, for options that ``torch.nn`` does not have."""

@@ -77,7 +77,7 @@ class Windows:
         return x
 
     def _mirrored(self, rows: Rows, frames: Tensor) -> Tensor:
-        """Frames with padding that is made of those at the ends, by a gather for each row."""
+        """Frames with padding that is made of those at the ends, by a gather for each row. Behind it is nothing (`ceil_mode`)."""
         site, low = self.site, self.older - self.site.arrives.first
         held = rows.index(site.arrives)[:, :1] + low  # the index of the first frame at hand
         index = held + self.skipped + torch.arange(self.size, device=held.device)
@@ -88,7 +88,10 @@ class Windows:
             source = index.abs()
             source = torch.where(source > last, 2 * last - source, source)
         place = (source - held).clamp(0, frames.shape[2] - 1)
-        return frames_at(frames, place)
+        found = frames_at(frames, place)
+        if self.window.end > self.counted and site.plan.flush:
+            found = torch.where(over_frames(index <= last + self.counted, found), found, self.nothing)
+        return found
 
     def outputs(self, rows: Rows) -> Tensor:
         """The index of the first frame of each window, ``(B, outputs)``."""

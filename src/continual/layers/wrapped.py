@@ -7,6 +7,7 @@ Every such class becomes a class that is both, so that names, parameters, ``isin
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,9 +20,9 @@ from ..core.parametrised import with_parametrisations
 from ..core.registry import register_default
 from ..core.state import Call, Frame, Node, Opening
 from ..errors import NotStreamable, ShapeMismatch
+from . import norm_refusals as refusals
+from .exact_gradients import with_exact_norms
 from .local import Local, check_parameters, parameter
-from .norms import refusals
-from .norms.exact_gradients import with_exact_norms
 
 
 class Adopted(Local):
@@ -74,14 +75,13 @@ class Adopted(Local):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _rebuild, (self.adopts, type(self).__name__, self.way), self.__getstate__()
 
-    def macs(self, node: Node, frame: Frame) -> int:
-        if next(self.parameters(), None) is None or isinstance(node.held, list):
-            return 0
-        from torch.utils.flop_counter import FlopCounterMode
+    @property
+    def has_products(self) -> bool:  # type: ignore[override]
+        return next(self.parameters(), None) is not None
 
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.local_step(node.held.zeros())
-        return counter.get_total_flops() // 2 // node.held.shape[0]
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        counted = next((ops for cls, ops in _EXTRA_OPS.items() if isinstance(self, cls)), 0)
+        return counted * math.prod(frame.shape[1:])
 
 
 class _Pointwise(Adopted):
@@ -97,6 +97,15 @@ class _Pointwise(Adopted):
 
     def out(self, frame: Frame) -> Frame:
         return frame
+
+
+class _SpatialPool(Adopted):
+    """Adaptive pooling over space."""
+
+    counts_inputs = True
+
+
+_EXTRA_OPS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.LayerNorm: 1}  # for one value, as papers count
 
 
 class _SameShape(Adopted):
@@ -139,6 +148,9 @@ class _Norm(_SameShape):
         held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
         mean, var = held["running_mean"], held["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return (2 if cast(nn.BatchNorm1d, self).affine else 1) * math.prod(frame.shape[1:])
 
 
 class _Alone(_SameShape):
@@ -209,7 +221,6 @@ _SAME_SHAPE = (
 
 _ANY_SHAPE = (
     nn.CrossMapLRN2d, nn.GLU, nn.ChannelShuffle, nn.Flatten, nn.Unflatten, nn.Upsample,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
 
 
@@ -225,6 +236,7 @@ LOCAL: dict[type[nn.Module], type[Adopted]] = {
     **dict.fromkeys(_POINTWISE, _Pointwise),
     **dict.fromkeys(_SAME_SHAPE, _SameShape),
     **dict.fromkeys(_ANY_SHAPE, Adopted),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _SpatialPool),
     **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _OfImages),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _Norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),

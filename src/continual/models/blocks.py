@@ -18,7 +18,6 @@ from ..core.state import Frame, Node, Wire
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.local import Local
-from ..tools.operations import beside_macs
 
 
 def norm(channels: int) -> nn.BatchNorm3d:
@@ -95,6 +94,9 @@ class Shortcut(BroadcastReduce):
     def merge(self, outs: list[Wire]) -> Wire:
         return torch.relu_(outs[0] + outs[1])
 
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return math.prod(frame.shape[1:])  # the ReLU
+
 
 @fold.register
 def _fold_shortcut(module: Shortcut, uses: Uses) -> None:
@@ -102,11 +104,6 @@ def _fold_shortcut(module: Shortcut, uses: Uses) -> None:
         fold(path, uses)
     left = {name: child for path in module.kids for name, child in path._modules.items()}
     module._modules = {name: left[name] for name in module._modules if name in left}
-
-
-@beside_macs.register(Shortcut)
-def _of_shortcut(module: Shortcut, node: Node, frame: Frame) -> int:
-    return math.prod(frame.shape[1:])  # the ReLU
 
 
 class SqueezeExcite(Local):
@@ -144,11 +141,9 @@ class SqueezeExcite(Local):
     def out(self, frame: Frame) -> Frame:
         return frame
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return self.fc1.weight.numel() + self.fc2.weight.numel()
 
-
-@beside_macs.register(SqueezeExcite)
-def _of_weights(module: SqueezeExcite, node: Node, frame: Frame) -> int:
-    hidden = module.fc1.out_channels
-    return math.prod(frame.shape[1:]) + 2 * hidden + module.fc2.out_channels  # the mean, biases and a ReLU
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        hidden = self.fc1.out_channels
+        return math.prod(frame.shape[1:]) + 2 * hidden + self.fc2.out_channels  # the mean, biases and a ReLU

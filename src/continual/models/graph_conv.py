@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ..convert.fuse import Uses, fold, folded_weight, frozen, scale
+from ..convert.fuse import Uses, fold, frozen, scale
 from ..core.naming import named
 from ..core.state import Call, Frame, Node, Opening
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers.folds_norms import scaled
 from ..layers.local import Local
 from ..layers.weight_cache import LaidOut
 from ..layers.wrapped import TRAINING
-from ..tools.operations import beside_macs
 from .skeleton_graphs import adjacency
 
 
@@ -56,9 +56,20 @@ class _AcrossJoints(LaidOut, Local):
         if self.training:  # changed after the stream was opened
             raise NotStreamable(f"{named(node.path, self)} {TRAINING}")
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
         return weights * frame.shape[2]
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        per_joint = self.out_channels  # the ReLU
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                per_joint += part.out_channels
+            elif isinstance(part, nn.BatchNorm2d):
+                per_joint += 2 * part.num_features
+            elif isinstance(part, nn.BatchNorm1d):
+                per_joint += 2 * self.in_channels
+        return per_joint * frame.shape[2]
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, joints={self.num_joints}"
@@ -138,7 +149,8 @@ def _fold_graph_conv(module: GraphConv, uses: Uses) -> None:
         factor, offset = scale(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
         for i, conv in enumerate(convs):
             bias = conv.bias.double() * factor + (offset if i == 0 else 0)
-            conv.weight, conv.bias = folded_weight(conv.weight, factor), frozen(bias, conv.weight.dtype)
+            dtype = conv.weight.dtype
+            conv.weight, conv.bias = frozen(scaled(conv.weight.detach().double(), factor), dtype), frozen(bias, dtype)
     module._modules["bn"] = nn.Identity()
 
 
@@ -234,16 +246,3 @@ class GraphAttention(_AcrossJoints):
         if self.in_channels == self.out_channels:
             y = y + input
         return torch.relu(self.bn(y))
-
-
-@beside_macs.register(_AcrossJoints)
-def _of_joints(module: _AcrossJoints, node: Node, frame: Frame) -> int:
-    per_joint = module.out_channels  # the ReLU
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            per_joint += part.out_channels
-        elif isinstance(part, nn.BatchNorm2d):
-            per_joint += 2 * part.num_features
-        elif isinstance(part, nn.BatchNorm1d):
-            per_joint += 2 * module.in_channels
-    return per_joint * frame.shape[2]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from ..core.module import CoModule
+from ..core.step_spec import Inputs
 
 if TYPE_CHECKING:
     from .step_program import StepProgram
 
+Backend = Literal["inductor", "aot", "cudagraph", "onnxruntime", "openvino", "eager"]
 
-def compile(net: CoModule, step: Any, *, chunk: int | None = None, backend: str = "inductor") -> StepProgram:
+
+def compile(net: CoModule, step: Inputs, *, chunk: int | None = None, backend: Backend = "inductor") -> StepProgram:
     """Compile a network to a step program: a static-shape pure function that serves many streams at once, each with its own clock.
 
     Args:

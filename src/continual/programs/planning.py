@@ -178,7 +178,7 @@ def _wires(module: Any, node: Node) -> Iterator[Timing]:
         for wire in range(module._wires):
             yield node.before.then(module._timing.at(wire))
         for layer in module._layers:
-            yield from _wires(layer.module, node.kids[layer.kid])
+            yield from _wires(layer.module, node.kids[layer.state_node])
         return
     kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])
     for child, kid in zip(kids, node.kids, strict=False):

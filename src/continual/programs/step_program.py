@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..core.module import CoModule
 from ..core.program.frame_schedule import OPEN
 from ..core.progress import Progress
 from ..core.state import Frame, Wire, frames, rewire
+from ..core.step_spec import Inputs, Outputs
 from ..errors import ShapeMismatch, StateMismatch
 from .backends import BACKENDS, MAKERS, RUNTIMES
 from .backends.base import Core, exported
@@ -50,7 +51,7 @@ class StepProgram:
         (torch.Size([3, 4, 1]), [True, True, True], True)
     """
 
-    def __init__(self, net: CoModule, step: Any, chunk: int | None, backend: str, flush: bool = True):
+    def __init__(self, net: CoModule, step: Inputs, chunk: int | None, backend: str, flush: bool = True):
         if backend not in BACKENDS:
             raise ValueError(f"co.compile: backend is one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
         self.net, self.backend = net, backend
@@ -85,6 +86,12 @@ class StepProgram:
         state = {"clock": clock, "end": torch.full_like(clock, OPEN)}
         return state | dict(zip(self.names, self._planned.cold(self.batch), strict=True))
 
+    @overload
+    def __call__(self, x: Tensor, state: ProgramState, active: Tensor | None = None) -> tuple[Tensor, Tensor, ProgramState]: ...
+    @overload
+    def __call__(
+        self, x: Sequence[Inputs], state: ProgramState, active: Tensor | None = None
+    ) -> tuple[Outputs, Tensor, ProgramState]: ...
     def __call__(self, x: Wire, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
         """One call.
 
@@ -184,6 +191,10 @@ class StepProgram:
 
     # ---- one stream in lockstep -----------------------------------------------------------------------------------------
 
+    @overload
+    def step(self, *x: Tensor) -> Tensor | None: ...
+    @overload
+    def step(self, x: Sequence[Inputs], /) -> Outputs | None: ...
     def step(self, *x: Any) -> Any:
         """One step of all rows together: the outputs that it completes, or ``None``, as ``forward_step`` gives them.
 
@@ -228,7 +239,7 @@ class StepProgram:
             return departed(self.net, y, chunk=True)
         return departed(self.net, rewire(lambda t: t.squeeze(2), y), chunk=False)
 
-    def flush(self) -> Any:
+    def flush(self) -> Tensor | None:
         """What the end of the stream after the steps so far would bring, stacked as ``forward_steps`` gives it; ``None`` if nothing.
 
         The stream goes on as if it had not been asked.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
+from ..core.step_spec import Inputs, Outputs
 from ..errors import CapacityError, ShapeMismatch
+from .compile import Backend
 from .layouts import arrived, departed, flat
 from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
@@ -22,6 +24,7 @@ from .step_program import ProgramState, StepProgram
 __all__ = ["Statistics", "StreamBatch", "StreamSnapshot"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Id = TypeVar("Id", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,12 @@ class StreamBatch:
     def __init__(
         self,
         net: CoModule,
-        step: Any,
+        step: Inputs,
         capacity: int = 64,
         *,
         chunk: int | None = None,
         grow: bool = False,
-        backend: str = "inductor",
+        backend: Backend = "inductor",
     ):
         if capacity < 1:
             raise ValueError(f"StreamBatch: capacity is at least 1, got {capacity}")
@@ -170,6 +173,10 @@ class StreamBatch:
 
     # ---- streams --------------------------------------------------------------------------------------------------------
 
+    @overload
+    def open(self, stream: None = None) -> int: ...
+    @overload
+    def open(self, stream: Id) -> Id: ...
     @_locked
     def open(self, stream: Hashable | None = None) -> Hashable:
         """Open a stream, and return its id: the given one, or a number.
@@ -233,8 +240,12 @@ class StreamBatch:
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def step(self, inputs: Mapping[Id, Tensor]) -> dict[Id, Tensor | None]: ...
+    @overload
+    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Outputs | None]: ...
     @_locked
-    def step(self, inputs: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def step(self, inputs: Mapping[Any, Any]) -> dict[Any, Any]:
         """Steps of any of the open streams.
 
         Args:
@@ -322,7 +333,7 @@ class StreamBatch:
         return 0
 
     @_locked
-    def flush(self, stream: Hashable) -> Any:
+    def flush(self, stream: Hashable) -> Tensor | None:
         """What the end of a stream after its steps so far would bring, stacked ``(C', n, *S')``; ``None`` if nothing.
 
         The stream goes on as if it had not been asked.

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from ..convert.conversion import continual
+from ..convert.conversion import GraphOptions, continual
 from ..core.inputs import frame_of, time_second
 from ..core.module import CoModule
 from ..core.op_rows import Refusal
 from ..core.state import Frame, frames, rewire
+from ..core.step_spec import Inputs
 from ..errors import NotStreamable
 from .explanation import Explanation
 
 _convert: Any = continual
 
 
-def explain(net: nn.Module, clip: Any = None, **options: Any) -> Explanation:
+def explain(net: nn.Module, clip: Inputs | None = None, **options: Unpack[GraphOptions]) -> Explanation:
     """How a network streams: for every operation its rate, receptive field, delay and state, and where frames wait.
 
     A plain module is converted with :func:`~continual.convert.continual` first. The explanation of a module that can't be streamed exactly

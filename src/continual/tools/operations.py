@@ -13,20 +13,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import singledispatch
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..core.module import CoModule
 from ..core.state import Frame, Node, Wire, frames, rewire
+from ..core.step_spec import Inputs
 from ..core.timing import Timing
-from ..layers.attention.base import Attention
-from ..layers.conv import Conv1d, Conv2d, Conv3d
-from ..layers.linear import Linear
-from ..layers.pooling.base import _Pool
-from ..layers.transformer.base import EncoderLayer
 from .counting import flop_formulas
 
 
@@ -143,7 +137,7 @@ def _mega(number: Fraction | int) -> str:
     return f"{float(number) / 1e6:,.3f}"
 
 
-def operations(net: CoModule, step: Wire, *, clip_length: int | None = None, execute: bool = True) -> Operations:
+def operations(net: CoModule, step: Inputs, *, clip_length: int | None = None, execute: bool = True) -> Operations:
     """Count what a network computes: per step, per output, per clip, and what its steps execute.
 
     With temporal strides not all modules run in every step: a step that brings an output costs more than the ones between. *Useful* is
@@ -203,7 +197,7 @@ def _parts(net: CoModule, node: Node, clip_length: int, phases: range) -> Iterat
     if node.kind in ("queue", "positions"):
         return
     module: Any = net.part(node.path) if node.path else net
-    pools = isinstance(module, POOLS)  # counted by what enters
+    pools = module.counts_inputs
     timing = node.before if pools else node.before.then(module.timing)
     given, outputs = node.before.ended(clip_length), timing.ended(clip_length)
     macs, of_clip, beside = Fraction(0), Fraction(0), 0
@@ -211,9 +205,9 @@ def _parts(net: CoModule, node: Node, clip_length: int, phases: range) -> Iterat
         if pools:
             beside += _values(frame)
         else:
-            macs += module.macs(node, frame)
+            macs += module.macs_per_output(node, frame)
             of_clip += module.macs_of_clip(node, frame, given, outputs)
-            beside += beside_macs(module, node, frame)
+            beside += module.extra_ops(node, frame)
     if macs or beside:
         counts = Count(macs + beside, macs), Count(of_clip + beside * outputs, of_clip)
         yield Part(node.path, type(module).__name__, counts[0], _delivered(timing, phases), counts[1])
@@ -241,52 +235,5 @@ def _executed(net: CoModule, step: Wire, period: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-# ---- what papers count beside multiply-adds ---------------------------------------------------------------------------
-
-
 def _values(frame: Frame) -> int:
     return math.prod(frame.shape[1:])
-
-
-@singledispatch
-def beside_macs(module: Any, node: Node, frame: Frame) -> int:
-    """What papers count for one output frame of a module, beside the multiply-adds of its convolutions and linear maps."""
-    return 0
-
-
-@beside_macs.register(Conv1d)
-@beside_macs.register(Conv2d)
-@beside_macs.register(Conv3d)
-@beside_macs.register(Linear)
-def _of_bias(module: Any, node: Node, frame: Frame) -> int:
-    return 0 if module.bias is None else _values(frame)
-
-
-@beside_macs.register(nn.modules.batchnorm._BatchNorm)
-def _of_batch_norm(module: Any, node: Node, frame: Frame) -> int:
-    return (2 if module.affine else 1) * _values(frame)
-
-
-@beside_macs.register(nn.ReLU)
-def _of_relu(module: Any, node: Node, frame: Frame) -> int:
-    return _values(frame)
-
-
-@beside_macs.register(nn.LayerNorm)
-def _of_layer_norm(module: Any, node: Node, frame: Frame) -> int:
-    return _values(frame)
-
-
-@beside_macs.register(Attention)
-def _of_attention(module: Any, node: Node, frame: Frame) -> int:
-    return 0 if module.in_proj_bias is None else 3 * module.embed_dim
-
-
-@beside_macs.register(EncoderLayer)
-def _of_encoder_layer(module: Any, node: Node, frame: Frame) -> int:
-    tokens = _values(frame) // module.heads.embed_dim
-    own = _of_attention(module.heads, node, frame) if module.on_windows else 0  # else the attention has a node of its own
-    return own + tokens * (module.linear1.out_features + 5 * module.heads.embed_dim)  # biases, two norms, two residual additions
-
-
-POOLS = (_Pool, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)

@@ -85,7 +85,7 @@ def _write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], heade
 
 def load_state(
     path: str | os.PathLike[str], device: str | torch.device | None = None, *, allow_other_weights: bool = False
-) -> Any:
+) -> State | StreamSnapshot | RunnerState:
     """Read a state from a file.
 
     Args:

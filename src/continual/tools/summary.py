@@ -8,7 +8,8 @@ from fractions import Fraction
 from typing import cast
 
 from ..core.module import CoModule
-from ..core.state import Node, State, Wire, frames
+from ..core.state import Node, State, frames
+from ..core.step_spec import Inputs
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Summary:
         )
 
 
-def summary(net: CoModule, step: Wire, *, clip_length: int | None = None, rate: float | None = None) -> Summary:
+def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate: float | None = None) -> Summary:
     """Parameters, multiply-adds, timing and state of every module, as a table.
 
     Args:
@@ -127,7 +128,7 @@ def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
     timing = node.before if is_queue else node.before.then(module.timing)
     direct = [rows[0] for rows in below if rows]
     outs = [] if is_queue else frames(node.out)
-    own = Fraction(sum(module.macs(node, f) for f in outs))
+    own = Fraction(sum(module.macs_per_output(node, f) for f in outs))
     given, left = node.before.ended(steps), timing.ended(steps)
     of_clip = sum(module.macs_of_clip(node, f, given, left) for f in outs)
     yield Row(

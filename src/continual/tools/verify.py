@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..core.state import Wire
+from ..core.progress import Progress
+from ..core.step_spec import Inputs
 from ..errors import StreamMismatch
 from .report import Check, Report
 
@@ -16,7 +17,7 @@ __all__ = ["Check", "Report", "verify"]
 
 def verify(
     net: Any,
-    clip: Wire,
+    clip: Inputs,
     reference: nn.Module | Callable[[Any], Any] | None = None,
     *,
     effort: Literal["quick", "full"] = "full",
@@ -59,8 +60,8 @@ def verify(
         tolerance: largest ``|a - b| / max(1, max|b|)``; ``None`` for 1e-12 in float64, 1e-5 in float32 and 1e-2 in half types.
         raise_on_fail: raise if a check fails.
         seed: for all random choices.
-        progress: ``True`` for a bar on standard error (with rich, on a terminal; otherwise a line for each check), or a function that
-            is called with the number of finished checks, the number of all checks, and the name of the next one.
+        progress: ``True`` for a bar on standard error after some seconds (without a terminal, a line now and then), or a function
+            that is called with the number of finished checks, the number of all checks, and the name of the next one.
 
     Returns:
         All checks with their measurements; ``print`` shows a table.
@@ -83,12 +84,12 @@ def verify(
         contract point 2 (any chunking), chunks and steps = forward: split [20 steps, 0 with pad_end] differs from forward: ...
     """
     from .checks.effort import EFFORTS
-    from .checks.progress import shown
     from .checks.runner import run_checks  # here: it is not needed at import
 
     if effort not in EFFORTS:
         raise ValueError(f"co.verify: effort is one of {', '.join(map(repr, EFFORTS))}, got {effort!r}")
-    with shown(progress) as say:
+    with Progress(f"verifying {type(net).__name__}", progress is True) as doing:
+        say = progress if callable(progress) else doing.part
         report = run_checks(net, clip, reference, EFFORTS[effort], splits, tolerance, seed, say)
     if raise_on_fail and not report.passed:
         subject = report.subject.split(", tolerance")[0]

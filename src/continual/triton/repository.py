@@ -7,9 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..core.module import CoModule
+from ..core.step_spec import Inputs
 from ..errors import ExportError
 from ..export.api import check_net
 from ..export.api import export as export_file
@@ -25,12 +26,12 @@ COPIED = ("model.py", "slot_table.py")
 
 def write_repository(
     net: CoModule,
-    step: Any,
+    step: Inputs,
     directory: str | os.PathLike[str],
     *,
     name: str = "model",
-    backend: str = "onnxruntime",
-    batcher: str = "oldest",
+    backend: Literal["onnxruntime", "python"] = "onnxruntime",
+    batcher: Literal["oldest", "direct"] = "oldest",
     max_streams: int = 64,
     max_batch: int | None = None,
     preferred_batches: Sequence[int] = (),

@@ -22,8 +22,10 @@ from tests.core.timing.cases import (
     Case,
     branches,
     compositions,
+    crop,
     crops,
     due,
+    interpolation,
     length_of,
     ordinary,
     parallels,
@@ -34,6 +36,7 @@ from tests.core.timing.cases import (
     sequence,
     small,
     steady,
+    window,
     windows,
 )
 
@@ -60,6 +63,21 @@ def test_delivered_is_what_the_future_can_not_change(case: Case):
     lengths = [length_of(op, e) for e in range(total + 1)]
     found = [due(op, n, total, lengths) for n in range(14)]
     assert [timing.delivered(n) for n in range(14)] == found
+
+
+DROPPED = {"a crop": crop(2, 0), "a shorter crop": crop(1, 0), "a crop of both ends": crop(1, 1), "a stride": window(1, 2)}
+BEFORE = {"": window(1), "behind a crop of the end": crop(0, 1), "behind padding": window(2, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("dropped", DROPPED)
+@pytest.mark.parametrize("kind", ["nearest", "nearest-exact", "linear", "cubic"])
+@pytest.mark.parametrize("factor", ["3", "5/3", "7/3", "1/3", "3/5"])
+def test_outputs_at_the_place_of_an_input_behind_one_that_is_dropped(factor: str, kind: str, dropped: str, before: str):
+    """Cubic, ×5/3: output 1 waits for input 2; output 2 lies on input 1, and is no later where output 1 is cut off."""
+    timing, op = sequence(BEFORE[before], interpolation(Fraction(factor), kind), DROPPED[dropped])
+    lengths = [length_of(op, e) for e in range(41)]
+    assert [timing.delivered(n) for n in range(14)] == [due(op, n, 40, lengths) for n in range(14)]
 
 
 @given(case=st.lists(st.one_of(reflections, ordinary), min_size=1, max_size=2).map(lambda found: sequence(*found)))

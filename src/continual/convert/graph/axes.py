@@ -1,9 +1,9 @@
-"""Where batch and time are in a tensor of somebody else's network: every dimension is a product of factors."""
+"""Layouts of tensors: every dimension is a product of factors, of which some are the batch and time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,8 +16,23 @@ Dims = tuple[Dim, ...]
 
 
 def fixed(shape: Sequence[int]) -> Dims:
-    """The layout of a tensor that knows neither batch nor time."""
-    return tuple((int(s),) if s != 1 else () for s in shape)
+    """The layout of a tensor without batch and time."""
+    return tuple(dim_of(int(s)) for s in shape)
+
+
+def dim_of(size: int) -> Dim:
+    """A dimension without batch and time."""
+    return (size,) if size != 1 else ()
+
+
+def with_dim(dims: Dims, at: int, dim: Dim) -> Dims:
+    """A layout in which one dimension is exchanged."""
+    return (*dims[:at], dim, *dims[at + 1 :])
+
+
+def with_size(dims: Dims, at: int, size: int) -> Dims:
+    """A layout in which one dimension has another size, without batch and time."""
+    return with_dim(dims, at, dim_of(size))
 
 
 def size_of(dim: Dim, batch: int, time: int) -> int:
@@ -26,29 +41,24 @@ def size_of(dim: Dim, batch: int, time: int) -> int:
 
 
 def shape_of(dims: Dims, batch: int, time: int) -> tuple[int, ...]:
-    """The shape of a tensor of so many rows and frames."""
+    """The shape of a tensor, for a batch size and a number of frames."""
     return tuple(size_of(dim, batch, time) for dim in dims)
 
 
 def where(dims: Dims, factor: str) -> int | None:
-    """Which dimension holds a factor."""
+    """The dimension that holds a factor."""
     return next((i for i, dim in enumerate(dims) if factor in dim), None)
 
 
-def time_alone(dims: Dims) -> int | None:
-    """The dimension that is time and nothing else."""
-    return next((i for i, dim in enumerate(dims) if dim == (TIME,)), None)
-
-
 def regrouped(dims: Dims, target: Sequence[int], batch: int, time: int) -> Dims | None:
-    """The layout after a reshape to ``target``; ``None`` if it would split batch or time, or mix up what can't be followed.
+    """The layout after a reshape to ``target``; ``None`` if it splits batch or time, or mixes factors.
 
     Args:
         dims: the layout before.
-        target: the sizes that are wanted, without -1.
+        target: the sizes after the reshape, without -1.
         batch, time: the sizes of batch and time in the example.
     """
-    left = [(f, i) for i, dim in enumerate(dims) for f in dim]  # with the dimension that each comes from
+    left = [(f, i) for i, dim in enumerate(dims) for f in dim]  # factors, and the dimension of each
     made: list[Dim] = []
     for wanted in target:
         dim: list[Factor] = []
@@ -66,17 +76,19 @@ def regrouped(dims: Dims, target: Sequence[int], batch: int, time: int) -> Dims 
                 dim.append(need)
                 left.insert(0, (own // need, last))
                 size = wanted
-            elif isinstance(factor, int) and left and isinstance(left[0][0], int):  # two sizes that nobody asks for apart
+            elif isinstance(factor, int) and left and isinstance(left[0][0], int):  # two fixed factors become one
                 other, last = left.pop(0)
                 left.insert(0, (factor * other, last))
             else:
                 return None
-        while left and left[0][1] == last and size_of((left[0][0],), batch, time) == 1:  # windows of a clip stay with its rows
+        while (
+            left and left[0][1] == last and size_of((left[0][0],), batch, time) == 1
+        ):  # a factor of one window stays with the batch
             dim.append(left.pop(0)[0])
         made.append(tuple(dim))
     if any(size_of((f,), batch, time) != 1 for f, _ in left) or (left and not made):
         return None
-    if left:  # a time of one frame in the example, which a reshape has dropped
+    if left:  # a time of one frame in the example, which the reshape drops
         made[-1] = (*made[-1], *(f for f, _ in left))
     return tuple(made)
 
@@ -99,10 +111,10 @@ def joined_dims(layouts: Sequence[Dims]) -> Dims | None:
 
 @dataclass(frozen=True)
 class View:
-    """How a tensor in its own layout becomes a chunk ``(B, C, n, *S)``, and back.
+    """The conversion between a layout and chunks ``(B, C, n, *S)``.
 
-    The dimension that holds time is taken apart; the others stay as they are. The batch comes first, then the first of the others (or
-    a size of 1), then time, then the rest.
+    The dimension that holds time is split; the others stay whole. The batch comes first, then the first other dimension (or one of
+    size 1), then time, then the rest.
 
     Args:
         dims: the layout, with batch and time in it.
@@ -127,7 +139,7 @@ class View:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The pieces of the layout in the order of a chunk."""
+        """The order of the pieces in a chunk."""
         pieces = self._pieces
         batch, time = next(i for i, p in enumerate(pieces) if BATCH in p), pieces.index((TIME,))
         others = [i for i in range(len(pieces)) if i not in (batch, time)]
@@ -135,6 +147,7 @@ class View:
 
     @cached_property
     def lonely(self) -> bool:
+        """Whether there is no dimension beside batch and time."""
         return len(self._pieces) == 2
 
     @cached_property
@@ -143,11 +156,11 @@ class View:
 
     @cached_property
     def same(self) -> bool:
-        """Whether tensors are chunks as they are."""
+        """Whether the layout is that of chunks."""
         return not self._split and not self.lonely and self.order == tuple(range(len(self.order)))
 
     def enter(self, x: Tensor, batch: int, time: int) -> Tensor:
-        """A tensor of ``time`` frames as a chunk."""
+        """A tensor of ``time`` frames, as a chunk."""
         if self.same:
             return x
         if self._split:
@@ -157,7 +170,7 @@ class View:
         return x.unsqueeze(1) if self.lonely else x
 
     def leave(self, x: Tensor, batch: int, time: int) -> Tensor:
-        """A chunk as a tensor in this layout."""
+        """A chunk, as a tensor in this layout."""
         if self.same:
             return x
         if self.lonely:
@@ -165,8 +178,3 @@ class View:
         if self.order != tuple(range(len(self.order))):
             x = x.permute(self._back)
         return x.reshape(shape_of(self.dims, batch, time)) if self._split else x
-
-
-def mapped(dims: Dims, change: Callable[[int, Dim], Dim]) -> Dims:
-    """A layout with some of its dimensions changed."""
-    return tuple(change(i, dim) for i, dim in enumerate(dims))

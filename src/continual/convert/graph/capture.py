@@ -1,4 +1,4 @@
-"""The front end: `torch.export` of a module, with a symbolic batch and length where it can have them."""
+"""Export of a module by `torch.export`, with symbolic batch size and length where possible."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.fx import Node as Fx
 from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
 from .export_errors import why
-from .recurrent_ops import Whole, restore
-from .symbolic_sizes import Bounded
+from .recurrent_ops import WholeOps, to_torch_ops
+from .symbolic_sizes import FormulaLimit
+
+TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class Captured:
     """An exported module.
 
     Attributes:
-        program: what `torch.export` made of it.
-        inputs: the example, of two rows at least.
-        time_dims: where time is in each input; ``None`` for inputs that are no streams.
-        batch_dims: where the rows are in each input; ``None`` for constants that have none.
-        symbolic: whether the length of the streams has stayed a symbol in the export.
+        program: the export.
+        inputs: the example, with a batch of at least two.
+        time_dims: the dimension of time in each input; ``None`` for inputs that are no streams.
+        batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
+        symbolic: whether the length of the streams is a symbol in the export.
     """
 
     program: ExportedProgram
@@ -48,13 +51,13 @@ class Captured:
         return self.of_length(2 * self.steps, self.batch)
 
     def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
-        """A clip of another length, of the first rows: the example's frames again and again, every other time in reverse."""
+        """A clip of another length, of the first rows: the example's frames repeated, every other time in reverse."""
         found = []
         for given, t, b in zip(self.inputs, self.time_dims, self.batch_dims, strict=True):
             x = given
             if t is not None:
                 x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-steps // x.shape[t]))], t).narrow(t, 0, steps)
-            found.append(_lying_as(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
+            found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
         return tuple(found)
 
     @property
@@ -70,9 +73,9 @@ class Captured:
         return self.inputs[i].shape[self.time_dims[i] or 0]
 
 
-def layout_of(inputs: Sequence[Any], time_dim: Any) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-    """Where time and rows are in each input, checked."""
-    dims = tuple(time_dim) if isinstance(time_dim, (tuple, list)) else (time_dim,) * len(inputs)
+def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    """The dimensions of time and batch in each input, checked."""
+    dims = (time_dim,) * len(inputs) if time_dim is None or isinstance(time_dim, int) else tuple(time_dim)
     if len(dims) != len(inputs):
         raise ValueError(f"continual: time_dim={time_dim!r} names {len(dims)} inputs, the clip has {len(inputs)}")
     times: list[int | None] = []
@@ -91,7 +94,7 @@ def layout_of(inputs: Sequence[Any], time_dim: Any) -> tuple[tuple[int | None, .
     streams = [i for i, d in enumerate(times) if d is not None]
     if not streams:
         raise ValueError("continual: no input of the clip is a stream (time_dim is None for all of them)")
-    lengths = {i: inputs[i].shape[times[i]] for i in streams}
+    lengths = {i: x.shape[t] for i, (x, t) in enumerate(zip(inputs, times, strict=True)) if t is not None}
     if len(set(lengths.values())) > 1:
         raise ShapeMismatch(
             f"continual: streams are fed together and have equal lengths, got {lengths} frames. For an input "
@@ -113,56 +116,56 @@ def layout_of(inputs: Sequence[Any], time_dim: Any) -> tuple[tuple[int | None, .
 def _with_rows(
     module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None]
 ) -> tuple[int | None, ...]:
-    """Where the rows are, when inputs that are no streams are only known to be as long as the example has rows.
+    """The dimension of the batch, also of inputs that are no streams but have as many entries as the example has rows.
 
-    Those that the module takes as they are beside a stream of one row more have none: a matrix is as large as it is by chance.
+    Such an input has no batch if the module takes it unchanged beside a stream of one more row: its size is a coincidence.
     """
     doubtful = [i for i, (t, b) in enumerate(zip(times, batches, strict=True)) if t is None and b is not None]
     for count in range(len(doubtful)):
         for rows in itertools.combinations(doubtful, count):
             found = tuple(None if i in doubtful and i not in rows else b for i, b in enumerate(batches))
             more = [x.clone() if b is None else torch.cat((x, x.narrow(b, 0, 1)), b) for x, b in zip(inputs, found, strict=True)]
-            with left_alone(module), torch.no_grad(), contextlib.suppress(Exception):
+            with restored(module), torch.no_grad(), contextlib.suppress(Exception):
                 module(*more)
                 return found
     return tuple(batches)
 
 
-def capture(module: nn.Module, clip: Any, time_dim: Any) -> Captured:
+def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
     """Export a module on an example clip.
 
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
+    inputs = (clip,) if isinstance(clip, Tensor) else tuple(clip)
     times, batches = layout_of(inputs, time_dim)
     batches = _with_rows(module, inputs, times, batches)
     tiled = []
     for x, t, b in zip(inputs, times, batches, strict=True):
         x = x.detach()
-        if t is not None and b is not None and x.shape[b] == 1:  # one row would be taken for a constant
+        if t is not None and b is not None and x.shape[b] == 1:  # torch.export takes a size of 1 for a constant
             x = torch.cat((x, x.flip(t)), b)
         tiled.append(x)
     inputs = tuple(tiled)
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad():
+    with restored(module), quiet(), masks_not_inspected(), torch.no_grad():
         try:
-            with Bounded():
+            with FormulaLimit():
                 program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         except Exception as first:
-            try:  # some modules make the symbolic solver give up, or take minutes
-                with Whole():
+            try:  # some modules defeat the symbolic solver, or take it minutes
+                with WholeOps():
                     program = export(module, fresh(inputs), strict=False)
             except Exception:
                 raise NotStreamable(why(module, inputs, times, first)) from first
-    restore(program.graph)
+    to_torch_ops(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
 
 
 def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
-    """Whether the length has stayed a symbol: what a module asks of it may fix it."""
+    """Whether the length is still a symbol: a question of the module may fix it."""
     users = program.graph_signature.user_inputs
     values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
     lengths = [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
@@ -170,7 +173,7 @@ def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
 
 
 def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
-    """What is said of each input, as torch.export wants it: that of ``*inputs`` in a tuple of its own."""
+    """Dynamic shapes as torch.export takes them: those of ``*inputs`` in a tuple of their own."""
     kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
         return tuple(shapes)
@@ -178,20 +181,20 @@ def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
     return (*shapes[:first], *((tuple(shapes[first:]),) if len(shapes) > first else ()))
 
 
-def _lying_as(example: Tensor, x: Tensor) -> Tensor:
-    """A tensor in the example's order in memory, on which it depends whether `contiguous` makes a copy."""
+def _with_strides_of(example: Tensor, x: Tensor) -> Tensor:
+    """A tensor in the example's memory order, which decides whether `contiguous` makes a copy."""
     order = sorted(range(x.ndim), key=lambda d: example.stride()[d], reverse=True)
     return x.permute(order).contiguous().permute([order.index(d) for d in range(x.ndim)])
 
 
 def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Tensors that a module may write into, and torch.export may mark as it likes: marks of an attempt that failed would stay."""
+    """Copies that a module may write into and torch.export may mark. Marks of a failed export would stay on the originals."""
     return tuple(x.clone() for x in inputs)
 
 
 @contextlib.contextmanager
-def left_alone(module: nn.Module) -> Iterator[None]:
-    """What running and exporting set on the modules is taken back, also when they are broken off."""
+def restored(module: nn.Module) -> Iterator[None]:
+    """Undo what a run or an export sets on the modules, also after an error."""
     tables = ("_parameters", "_buffers", "_modules")
     held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
     try:
@@ -209,8 +212,8 @@ def left_alone(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_look_at_masks() -> Iterator[None]:
-    """Encoders of torch do not ask whether the values of a mask are causal: the answer only chooses the kernel."""
+def masks_not_inspected() -> Iterator[None]:
+    """Keep torch's encoders from inspecting mask values. They ask whether a mask is causal, only to choose a kernel."""
     before = transformer._detect_is_causal_mask
     transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
     try:
@@ -221,7 +224,7 @@ def _no_look_at_masks() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without torch.export's own words: on references to weights, which all recurrent layers keep, and on what it can't follow."""
+    """Silence torch.export's messages: on references to weights, which recurrent layers keep, and on code that it can't follow."""
     loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
     loud = [log for log in loud if not log.disabled]
     for log in loud:
@@ -235,8 +238,8 @@ def quiet() -> Iterator[None]:
             log.disabled = False
 
 
-def source_line(node: Any) -> str:
-    """The user's line of code that made a node: the innermost one that is not torch's own."""
+def source_line(node: Fx) -> str:
+    """The user's line of code behind a node: the innermost one outside of torch."""
     found = re.findall(r'File "([^"]+)", line (\d+), in .+(?:\n\s*(?!File ")(.+))?', node.meta.get("stack_trace") or "")
     found = [f for f in found if not f[0].startswith("<eval_with_key>")]  # written by torch
     mine = [f for f in found if f"{'torch'}/nn/" not in f[0]] or found
@@ -246,7 +249,7 @@ def source_line(node: Any) -> str:
     return f"{file.rpartition('/')[2]}:{line}  {code.strip()}".rstrip()
 
 
-def module_path(node: Any) -> str:
-    """The path of the module in whose forward a node was made."""
+def module_path(node: Fx) -> str:
+    """The path of the module whose forward contains a node."""
     stack = node.meta.get("nn_module_stack") or {}
     return next(reversed(stack.values()))[0] if stack else ""

@@ -1,10 +1,9 @@
-"""At which other lengths a twin is compared with its module, so that a number of the example that went into it shows."""
+"""The clip lengths at which a converted network is compared with its module: they reveal numbers of the example in the program."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,22 +12,22 @@ from torch.fx import Node as Fx
 from .capture import Captured
 from .functionalise import op_of
 
-SMALL = 8  # the longest period, and the largest group of frames, of which every length is tried
-MOST = 9  # how many lengths are compared
+SMALL = 8  # the longest period, and the largest group of frames, for which every length is tried
+MOST = 9  # lengths that are compared, at most
 AFFORDED = 2e10  # multiply-adds of the module, for all lengths together: about a second of one core
 SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
 
 
 def other_lengths(captured: Captured, period: int, divided: bool = False) -> list[int]:
-    """Lengths of every class that a module may tell apart, the most telling ones first.
+    """Lengths of every class that a module may distinguish, the most revealing first.
 
-    Twice the example; every rest of the division by a small number, and by the network's period; and the next length that a reshape into
-    groups of frames may take. A module refuses some of them, which then say nothing.
+    Twice the example; every remainder modulo a small number and modulo the network's period; and the next length that a reshape into
+    groups of frames accepts. A module may refuse some of them.
 
     Args:
         captured: the exported module.
-        period: frames after which the pattern of the twin's outputs repeats.
-        divided: only lengths that leave the same rest are promised.
+        period: frames after which the pattern of the network's outputs repeats.
+        divided: whether the network is for lengths with the same remainder alone.
     """
     t = captured.steps
     if divided:
@@ -39,12 +38,12 @@ def other_lengths(captured: Captured, period: int, divided: bool = False) -> lis
 
 
 def affordable(captured: Captured) -> int:
-    """How many lengths to compare: fewer where the module is large."""
+    """The number of lengths to compare: fewer for a large module."""
     return max(2, min(MOST, int(AFFORDED / max(1.0, _work(captured)))))
 
 
 def _groups(captured: Captured) -> list[int]:
-    """Sizes that reshapes ask for, larger than those that are tried anyway, and no longer than the clip."""
+    """Sizes in reshapes that are larger than the lengths tried anyway, and no longer than the clip."""
     found: set[int] = set()
     for node in captured.program.graph.nodes:
         if op_of(node) in SPLITTING:
@@ -53,7 +52,7 @@ def _groups(captured: Captured) -> list[int]:
 
 
 def _work(captured: Captured) -> float:
-    """Multiply-adds of the module on two rows of the example, more or less: elements of results, times what the weight sums over."""
+    """An estimate of the module's multiply-adds on two rows of the example: elements of results times terms of their sums."""
     total = 0.0
     for node in captured.program.graph.nodes:
         val = node.meta.get("val")
@@ -63,15 +62,15 @@ def _work(captured: Captured) -> float:
 
 
 def _depths(node: Fx) -> Iterator[int]:
-    """What each element of a result sums over, by the weights of an operation."""
+    """The number of terms in each element of a result, by the weights of an operation."""
     for given in node.all_input_nodes:
         weight = given.meta.get("val")
         if given.op == "placeholder" and isinstance(weight, Tensor) and weight.ndim > 1 and not _symbolic(weight):
             yield weight.numel() // max(1, weight.shape[0])
 
 
-def _known(size: Any) -> int:
-    """A size of the example; 0 where the values of the clip decide."""
+def _known(size: int | torch.SymInt) -> int:
+    """A size of the example; 0 where it depends on values."""
     return int((size.node.hint if isinstance(size, torch.SymInt) else size) or 0)
 
 

@@ -1,4 +1,4 @@
-"""What a converted graph tells of itself: a row for every operation."""
+"""The table of a converted network: a row for every operation, and its multiply-adds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...core.op_rows import Row
 from ...core.timing_graph import Wiring
-from .instructions import Instruction, Layer, Moment, Op, slots_of
-from .queues import Meet, Positions
+from .instructions import ExecContext, Instruction, Layer, Op, slots_of
+from .queues import AlignDelays, Positions
 
 TimingOf = Callable[[int], Wiring]
 
@@ -19,13 +19,13 @@ TimingOf = Callable[[int], Wiring]
 def rows_of(
     program: Sequence[Instruction], entries: dict[int, int], timing: TimingOf, nbytes: dict[int, int] | None = None
 ) -> tuple[tuple[Row, ...], dict[int, int]]:
-    """The operations of a program and what they take.
+    """The rows of a program's operations.
 
     Args:
         program: the instructions.
         entries: the slots of the network's inputs, and their numbers.
-        timing: of a wire, from the network's input on.
-        nbytes: the bytes of the nodes of state, by their index.
+        timing: gives the timing of a wire, from the network's input on.
+        nbytes: the bytes of the state nodes, by their index.
 
     Returns:
         The rows, and for every slot the index of its row (``-1 - k`` for input ``k``).
@@ -34,12 +34,12 @@ def rows_of(
     origin = {slot: (-1 - number, 0, 0) for slot, number in entries.items()}  # row, frames that wait, bytes of the queue
     rows: list[Row] = []
     for instruction in program:
-        if isinstance(instruction, Meet):
+        if isinstance(instruction, AlignDelays):
             for i, (slot, out, depth) in enumerate(zip(instruction.inputs, instruction.outs, instruction.depths(), strict=True)):
                 if slot in origin:
-                    origin[out] = (origin[slot][0], depth, nbytes.get(instruction.kid + i, 0))
+                    origin[out] = (origin[slot][0], depth, nbytes.get(instruction.state_node + i, 0))
             continue
-        own = nbytes.get(instruction.kid, 0) if isinstance(instruction, (Layer, Positions)) else 0
+        own = nbytes.get(instruction.state_node, 0) if isinstance(instruction, (Layer, Positions)) else 0
         given = [origin[s] for s in slots_of(instruction) if s in origin]
         after = timing(instruction.wire)
         rows.append(
@@ -52,8 +52,8 @@ def rows_of(
     return tuple(rows), {slot: found[0] for slot, found in origin.items()}
 
 
-def macs_of(program: Sequence[Instruction], moment: Moment, timing: TimingOf) -> Fraction:
-    """Multiply-adds per input step and row of the operations that run as they are (layers count for themselves)."""
+def macs_of(program: Sequence[Instruction], moment: ExecContext, timing: TimingOf) -> Fraction:
+    """Multiply-adds per input step and row of the module's own operations. Layers count themselves."""
     total = Fraction(0)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for instruction in program:

@@ -1,4 +1,4 @@
-"""Operations that have no rule, taken apart into operations that may have one."""
+"""Decompositions of operations that have no rule into operations that may have one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from .instructions import resolve
-from .values import Value
+from .values import Value, as_sequence
 
 
 def stft(
@@ -47,19 +47,19 @@ def im2col(x: Tensor, kernel_size: list[int], dilation: list[int], padding: list
     return y.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
 
 
-OWN: dict[str, Any] = {"aten.stft.default": stft, "aten.stft.center": stft, "aten.im2col.default": im2col}
+DECOMPOSITIONS: dict[str, Any] = {"aten.stft.default": stft, "aten.stft.center": stft, "aten.im2col.default": im2col}
 
 
-def taken_apart(node: Fx, name: str) -> GraphModule | None:
-    """The graph of what torch itself makes of an operation, of the same inputs; ``None`` if it is one of the basic ones.
+def decomposed(node: Fx, name: str) -> GraphModule | None:
+    """The graph that torch decomposes an operation into, with the same inputs; ``None`` if it is a basic operation.
 
     Args:
-        node: a call of the operation, whose inputs carry examples of their values.
-        name: of the operation, ``"aten.tensordot.default"``; that of the node, or what it writes.
+        node: the node that calls it.
+        name: the operation, ``"aten.tensordot.default"``: that of the node, or its out-of-place form.
     """
     op: Any = resolve(name)
-    if name in OWN:
-        fn: Any = OWN[name]
+    if name in DECOMPOSITIONS:
+        fn: Any = DECOMPOSITIONS[name]
     elif op._can_decompose():
         fn = op.decompose
     elif op in decomposition_table:
@@ -78,9 +78,9 @@ def taken_apart(node: Fx, name: str) -> GraphModule | None:
 
     try:
         fake = detect_fake_mode(examples) or nullcontext()
-        with torch.no_grad(), fake, enable_python_dispatcher():  # without the latter two, kernels would fix symbolic sizes
+        with torch.no_grad(), fake, enable_python_dispatcher():  # without these two, kernels would specialise symbolic sizes
             made = make_fx(call)(*examples)
-    except Exception:  # whatever goes wrong in torch: then the operation has no rule
+    except Exception:  # torch can't decompose it here: the operation has no rule then
         return None
     made.graph.eliminate_dead_code()
     if not _smaller(made.graph, op):
@@ -96,10 +96,10 @@ def _smaller(graph: Graph, op: Any) -> bool:
     return all(n.target is not op for n in graph.nodes)
 
 
-def paired(given: Any, value: Value) -> Iterator[tuple[Fx, Value]]:
+def paired(given: object, value: Value) -> Iterator[tuple[Fx, Value]]:
     """The nodes in an argument, and their values."""
     if isinstance(given, Fx):
         yield given, value
     elif isinstance(given, (list, tuple)):
-        for g, v in zip(given, value, strict=True):
+        for g, v in zip(given, as_sequence(value), strict=True):
             yield from paired(g, v)

@@ -25,6 +25,7 @@ from .fake_run import behaviour
 from .fold_norms import refold
 from .instructions import Op
 from .io_layout import Input
+from .library_errors import is_mistake
 from .skeleton import Name, filled, skeleton, tables, weights
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Origin:
         try:
             made = self._converted(bones, key, net, live, device)
         except Exception as error:  # whatever the module or torch says
+            if is_mistake(error):
+                raise
             return f"{net.name} can't be converted with {_said(key)}: {_line(error)}. {CAST}"
         if difference := _another(net, made):
             return f"with {_said(key)} {net.name} is another network: {difference}. {_elsewhere(key)}"
@@ -296,7 +299,7 @@ def _another(net: GraphModule, made: GraphModule) -> str:
     """In what the streams of two programs differ; nothing if the one's state is the other's."""
 
     def anatomy(own: GraphModule) -> list[tuple[str, ...]]:
-        stateful = [i for i in own._program if hasattr(i, "kid")]
+        stateful = [i for i in own._program if hasattr(i, "state_node")]
         layers = [i.layer() for i in stateful]
         return [
             (i.path, type(i).__name__, "" if m is None else f"{type(m).__name__} {m.timing}")

@@ -1,54 +1,74 @@
-"""What rules give: instructions, and constants computed of constants."""
+"""Adds instructions and constants to the program."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core.module import CoModule
-from ...core.timing_graph import Wiring
-from ...errors import ShapeMismatch
-from ...layers.delay import Trim
 from .axes import BATCH, TIME, Dims, View, fixed
-from .capture import module_path, source_line
-from .instructions import Home, Layer, Op, Ref, Shape
-from .op_call import BANDED, COMPARES, Call, Misfit, Refused, Source
-from .queues import Meet
-from .shape_queries import Enquiry, Reduced
-from .values import STILL, Const, Size, Stream, Value, Varying
+from .instructions import Arg, CurrentDevice, Layer, Op, Ref, Shape
+from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
+from .op_names import OpNames
+from .parameter_table import Source
+from .program_draft import ProgramDraft
+from .shape_queries import ShapeQueries
+from .values import ITEM, STATIC, Const, Size, Stream, SymScalar, TensorValue, Value
 
 
-class Emission(Enquiry):
-    """Adds instructions to the program."""
+class Emitter:
+    """Adds to a program what rules decide.
 
-    def slot(self) -> int:
-        """A new slot."""
-        self.slots += 1
-        return self.slots - 1
+    Args:
+        draft: the program.
+        shapes: answers questions on sizes.
+        names: gives operations their paths.
+    """
 
-    def const(self, target: str, args: Sequence[Value], kwargs: dict[str, Value] | None = None) -> Const:
-        """Compute a constant of constants; it is computed anew when they change."""
-        out, kw = self.slot(), dict(kwargs or {})
-        op = Op(
-            "",
-            target,
-            "",
-            target,
-            tuple(self.template(a) for a in args),
-            {k: self.template(v) for k, v in kw.items()},
-            (),
-            out,
-            0,
-        )
+    def __init__(self, draft: ProgramDraft, shapes: ShapeQueries, names: OpNames):
+        self._draft, self._shapes, self._names = draft, shapes, names
+
+    # ---- constants --------------------------------------------------------------------------------------------------
+
+    def const(self, target: str, args: Sequence[Value], kwargs: Mapping[str, Value] | None = None) -> Const:
+        """Compute a constant from constants. The program computes it anew when they change."""
+        op, value = self._const_op(target, args, kwargs or {})
+        return Const(op.out, fixed(value.shape), value)
+
+    def consts(self, target: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> Const | list[Const]:
+        """The same for an operation that may give several results."""
+        op, value = self._const_op(target, args, kwargs)
+        if isinstance(value, Tensor):
+            return Const(op.out, fixed(value.shape), value)
+        found = []
+        for i, part in enumerate(value):
+            item = Op("", ITEM, "", ITEM, (Ref(op.out), i), {}, (), self._draft.new_slot(), 0)
+            self._draft.constants.append(item)
+            found.append(Const(item.out, fixed(part.shape), part))
+        return found
+
+    def _const_op(self, target: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> tuple[Op, Any]:
+        given, named = tuple(map(self.template, args)), {k: self.template(v) for k, v in kwargs.items()}
+        op = Op("", target, "", target, given, named, (), self._draft.new_slot(), 0)
         with torch.no_grad():
-            value = op.fn(*(self.example(a) for a in args), **{k: self.example(v) for k, v in kw.items()})
-        self.constants.append(op)
-        return Const(out, fixed(value.shape) if isinstance(value, Tensor) else (), value)
+            value = op.fn(*map(self.example, args), **{k: self.example(v) for k, v in kwargs.items()})
+        self._draft.constants.append(op)
+        return op, value
+
+    def constant(self, name: str, value: Tensor) -> Const:
+        """A tensor that the conversion has computed."""
+        self._draft.tensors[name] = value
+        return self.from_source("constant", name, value)
+
+    def from_source(self, kind: str, name: str, value: Tensor) -> Const:
+        """A parameter, a buffer or a constant of the code."""
+        slot = self._draft.new_slot()
+        self._draft.sources.append(Source(slot, kind, name))
+        return Const(slot, fixed(value.shape), value.detach())
 
     def example(self, value: Value) -> Any:
         """A constant's value for the example."""
@@ -56,28 +76,35 @@ class Emission(Enquiry):
             return [self.example(v) for v in value]
         return value.value if isinstance(value, Const) else value.now if isinstance(value, Size) else value
 
-    def template(self, value: Value) -> Any:
+    def template(self, value: Value) -> Arg:
         """A value as an argument of an instruction."""
         if isinstance(value, (list, tuple)):
             return [self.template(v) for v in value]
         if isinstance(value, (Const, Stream)):
             return Ref(value.slot)
-        if isinstance(value, (Size, Varying)):
-            return self.number(value)
+        if isinstance(value, (Size, SymScalar)):
+            return self._shapes.number(value)
         if isinstance(value, torch.device):
-            return Home()
-        return value
+            return CurrentDevice()
+        return value  # type: ignore[return-value]  # others are refused before
+
+    def arguments(self, call: OpCall) -> tuple[list[Arg], dict[str, Arg]]:
+        """The arguments of a call for an instruction, positional and by name."""
+        given = {name: self.template(v) for name, v in call.args.items()}
+        return [given[n] for n in call.positional], {n: v for n, v in given.items() if n not in call.positional}
+
+    # ---- instructions -----------------------------------------------------------------------------------------------
 
     def local(
         self,
-        call: Call,
+        call: OpCall,
         dims: Dims,
         like: Stream,
         *,
         dtype: torch.dtype | None = None,
         target: str | None = None,
-        args: Sequence[Any] | None = None,
-        kwargs: dict[str, Any] | None = None,
+        args: Sequence[Arg] | None = None,
+        kwargs: Mapping[str, Arg] | None = None,
         inputs: Sequence[Stream] = (),
         windows: bool | None = None,
         fill: float | None = None,
@@ -88,35 +115,87 @@ class Emission(Enquiry):
             call: the operation.
             dims: the layout of the result.
             like: the stream whose timing the result has.
-            dtype: of the result; by default what the export says.
+            dtype: of the result; by default that of the export.
             target, args, kwargs: what to run, if not the operation with its arguments.
             inputs: the streams among ``args`` where these are given.
+            windows, fill: as in :class:`~continual.convert.graph.values.Stream`; by default those of the inputs.
         """
         if args is None:
-            given = {name: self.template(v) for name, v in call.args.items()}
-            args = [given[n] for n in call.positional]
-            kwargs = {n: v for n, v in given.items() if n not in call.positional} | (kwargs or {})
-            inputs = call.streams
+            args, named = self.arguments(call)
+            kwargs, inputs = named | dict(kwargs or {}), call.streams
         inputs = list(inputs) or [like]
-        moving = [s for s in inputs if s.wire != STILL]
-        times = sum(f == TIME for dim in dims for f in dim)
-        if times > 1:
+        moving = [s for s in inputs if s.wire != STATIC]
+        if sum(f == TIME for dim in dims for f in dim) > 1:
             raise Refused(f"`{call.op}` {COMPARES}", BANDED)
         if any(BATCH in d for s in inputs for d in s.dims) and not any(BATCH in dim for dim in dims):
             raise Refused(f"`{call.op}` mixes the rows of the batch", "keep the batch as a dimension of its own")
-        wire = moving[0].wire if moving else STILL
-        path, label, source = self.place(call)
+        wire = moving[0].wire if moving else STATIC
+        path, label, source = self._names.label(call)
         label = label if target is None else target.split(":")[-1].split(".")[-2 if "." in target else -1].strip("_")
         windowed = (moving[0].windows if moving else False) if windows is None else windows
-        made = Stream(self.slot(), dims, wire, dtype or self.dtype(call), windowed, fill)
+        made = Stream(self._draft.new_slot(), dims, wire, dtype or self.dtype(call), windowed, fill)
         slots = tuple(s.slot for s in moving)
-        self.instructions.append(
+        self._draft.instructions.append(
             Op(path, label, source, target or call.name, tuple(args), dict(kwargs or {}), slots, made.slot, max(wire, 0))
         )
         return made
 
+    def op(self, call: OpCall, target: str, x: Stream, dims: Dims, *args: Arg, dtype: torch.dtype | None = None) -> Stream:
+        """An operation of one stream that is local in time: ``target(x, *args)``."""
+        return self.local(call, dims, x, target=target, args=(Ref(x.slot), *args), inputs=[x], dtype=dtype)
+
+    def reshape(self, call: OpCall, x: Stream, dims: Dims) -> Stream:
+        """A stream in another layout of the same elements."""
+        return x if dims == x.dims else self.op(call, "aten.reshape.default", x, dims, Shape(dims), dtype=x.dtype)
+
+    def permute(self, call: OpCall, x: Stream, order: Sequence[int]) -> Stream:
+        """Another order of the dimensions."""
+        order = [i % len(x.dims) for i in order]
+        if order == sorted(order):
+            return x
+        return self.op(call, "aten.permute.default", x, tuple(x.dims[i] for i in order), order, dtype=x.dtype)
+
+    def unsqueeze(self, call: OpCall, x: Stream, dim: int) -> Stream:
+        """A new dimension of size 1."""
+        return self.op(call, "aten.unsqueeze.default", x, (*x.dims[:dim], (), *x.dims[dim:]), dim, dtype=x.dtype)
+
+    def squeeze(self, call: OpCall, x: Stream, gone: Sequence[int]) -> Stream:
+        """Drop dimensions of size 1."""
+        if not gone:
+            return x
+        dims = tuple(d for i, d in enumerate(x.dims) if i not in gone)
+        return self.op(call, "aten.squeeze.dims", x, dims, list(gone), dtype=x.dtype)
+
+    def expand(self, call: OpCall, x: TensorValue, dims: Dims, inputs: Sequence[Stream], like: Stream) -> Stream:
+        """A stream or a constant, repeated to a layout."""
+        args = (Ref(x.slot), Shape(dims))
+        return self.local(call, dims, like, target="aten.expand.default", args=args, inputs=inputs, dtype=x.dtype)
+
+    def filled(self, call: OpCall, dims: Dims, beside: Stream, value: float, dtype: torch.dtype) -> Stream:
+        """A stream of one value, beside another stream. It follows that stream's dtype where the module does so."""
+        kwargs = {} if dtype == beside.dtype else {"dtype": dtype}
+        args = (Ref(beside.slot), Shape(dims), value)
+        return self.local(
+            call, dims, beside, target="aten.new_full.default", args=args, kwargs=kwargs, inputs=[beside], dtype=dtype, fill=value
+        )
+
+    def static(
+        self,
+        call: OpCall,
+        dims: Dims,
+        args: Sequence[Arg],
+        kwargs: Mapping[str, Arg],
+        dtype: torch.dtype,
+        fill: float | None = None,
+    ) -> Stream:
+        """An operation whose result is the same for every frame."""
+        path, label, source = self._names.label(call)
+        made = Stream(self._draft.new_slot(), dims, STATIC, dtype, fill=fill)
+        self._draft.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
+        return made
+
     def layer(
-        self, call: Call, stream: Stream, module: CoModule, dims: Dims, *, weights: Mapping[str, Const | Stream] | None = None,
+        self, call: OpCall, stream: Stream, module: CoModule, dims: Dims, *, weights: Mapping[str, TensorValue] | None = None,
         label: str = "", windows: bool | None = None, fill: float | None = None,
     ) -> Stream:  # fmt: skip
         """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""
@@ -124,152 +203,32 @@ class Emission(Enquiry):
             raise Misfit(
                 f"`{call.op}` works over time on positions alone, which have no rows", "positions by torch.arange(x.shape[time])"
             )
-        wire = self.wires.then(stream.wire, module.timing)
+        wire = self._draft.wires.then(stream.wire, module.timing)
         windowed = stream.windows if windows is None else windows
-        made = Stream(self.slot(), dims, wire, self.dtype(call), windowed, fill)
-        path, name, source = self.place(call)
+        made = Stream(self._draft.new_slot(), dims, wire, self.dtype(call), windowed, fill)
+        path, name, source = self._names.label(call)
         module.eval()
-        self.instructions.append(
-            Layer(path, label or name, source, module, stream.slot, made.slot, stream.wire, wire, View(stream.dims), View(dims), self.kid(),
-                  {n: w.slot for n, w in (weights or {}).items()}, any(isinstance(w, Stream) for w in (weights or {}).values()))
+        given = weights or {}
+        self._draft.instructions.append(
+            Layer(path, label or name, source, module, stream.slot, made.slot, stream.wire, wire, View(stream.dims), View(dims),
+                  self._draft.new_state_node(), {n: w.slot for n, w in given.items()}, any(isinstance(w, Stream) for w in given.values()))
         )  # fmt: skip
         return made
-
-    def maker(self, call: Call, stream: Stream) -> Layer | None:
-        """The layer that gives a stream, if nothing but this operation takes it: it may then be changed instead."""
-        last = next((i for i in reversed(self.instructions) if stream.slot in i.outs), None)
-        same = {n for n, value in self.values.items() if value == stream}  # a slice of everything is the stream itself
-        takers = {user for n in same for user in n.users} - same
-        return last if takers == {call.node} and isinstance(last, Layer) else None
 
     def undo(self, layer: Layer, stream: Stream) -> Stream:
-        """Take back a layer that nothing needs any more; what it took."""
-        self.instructions.remove(layer)
+        """Remove a layer that nothing needs any more. Returns its input."""
+        self._draft.instructions.remove(layer)
         return replace(stream, slot=layer.slot, wire=layer.before, dims=layer.enter.dims, fill=None)
 
-    def filled(self, call: Call, dims: Dims, beside: Stream, value: float, dtype: torch.dtype) -> Stream:
-        """A stream of one value, beside another one and of its type where that is so in the module."""
-        kwargs = {} if dtype == beside.dtype else {"dtype": dtype}
-        args = (Ref(beside.slot), Shape(dims), value)
-        return self.local(
-            call, dims, beside, target="aten.new_full.default", args=args, kwargs=kwargs, inputs=[beside], dtype=dtype, fill=value
-        )
+    def unsqueeze_dummy(self, call: OpCall, x: Stream) -> Stream:
+        """A stream with a dimension beside batch and time, of size 1 if it has none."""
+        return x if len(View(x.dims).order) > 2 else self.unsqueeze(call, x, 1)
 
-    def trim(self, first: int, last: int) -> CoModule:
-        """A layer that cuts frames off."""
-        return Trim(first, last)
+    def squeeze_dummy(self, call: OpCall, x: Stream, rank: int) -> Stream:
+        """Without the dimension that :meth:`unsqueeze_dummy` has added."""
+        return x if len(x.dims) == rank else self.squeeze(call, x, [1])
 
-    def constant(self, name: str, value: Tensor) -> Const:
-        """A tensor that the conversion has computed."""
-        self.tensors[name] = value
-        slot = self.slot()
-        self.sources.append(Source(slot, "constant", name))
-        return Const(slot, fixed(value.shape), value)
-
-    def roomy(self, call: Call, x: Stream) -> Stream:
-        """A stream with a dimension beside its batch and time, of size 1 if it has none."""
-        if len(View(x.dims).order) > 2:
-            return x
-        dims = (x.dims[0], (), *x.dims[1:])
-        return self.local(call, dims, x, target="aten.unsqueeze.default", args=(Ref(x.slot), 1), kwargs={}, inputs=[x])
-
-    def snug(self, call: Call, x: Stream, rank: int) -> Stream:
-        """Without the dimension that :meth:`roomy` has put there."""
-        if len(x.dims) == rank:
-            return x
-        dims = (x.dims[0], *x.dims[2:])
-        return self.local(call, dims, x, target="aten.squeeze.dims", args=(Ref(x.slot), [1]), kwargs={}, inputs=[x])
-
-    def kid(self, count: int = 1) -> int:
-        """The index of the next node of state."""
-        self.kids += count
-        return self.kids - count
-
-    def aligned(self, call: Call, streams: Sequence[Stream]) -> list[Stream]:
-        """The same streams after they have waited for each other."""
-        moving = [s for s in streams if s.wire != STILL]
-        wires = [s.wire for s in moving]
-        if len(set(wires)) <= 1:
-            return list(streams)
-        try:
-            wire = self.wires.meet(wires)
-        except ShapeMismatch:
-            rates = ", ".join(dict.fromkeys(f"1 frame in {self.wires.timing(w).stride}" for w in wires))
-            raise Misfit(
-                f"`{call.op}` joins streams of different rates ({rates} steps)",
-                "bring them to one rate by a stride or by upsampling",
-            ) from None
-        lengths = {self.length(w).now for w in wires}
-        if len(lengths) > 1:
-            raise Misfit(f"`{call.op}` joins streams of different lengths, {sorted(lengths)}", "pad or cut one of them")
-        paces = {_pace(self.wires.timing(w)) for w in wires}
-        if wire in wires and len(paces) == 1 and None not in paces:
-            return [s if s.wire == STILL else replace(s, wire=wire) for s in streams]
-        different = {s.slot: s for s in moving}
-        outs = {slot: Stream(self.slot(), s.dims, wire, s.dtype, s.windows) for slot, s in different.items()}
-        name, source = self.name_of(call), source_line(call.node)
-        timings = tuple(self.wires.timing(s.wire) for s in different.values())
-        self.instructions.append(
-            Meet(self.unique(f"{name}.wait"), "wait", source, tuple(different), tuple(o.slot for o in outs.values()),
-                 tuple(s.wire for s in different.values()), wire, tuple(View(s.dims) for s in different.values()), timings,
-                 self.kid(len(different)))
-        )  # fmt: skip
-        return [outs.get(s.slot, s) for s in streams]
-
-    def reduced(self, stream: Stream, call: Call, what: str, poolable: bool = False) -> Stream:
-        """Note that a stream was reduced over the clip here, in words, and whether `time_pooling` has another form of that."""
-        self._reductions[stream.slot] = Reduced(call.node, what, poolable)
-        return stream
-
-    def window_note(self, call: Call, text: str) -> None:
-        """A note about something that looks at a window of the example's length."""
-        self.windowed = True
-        self.note(call, text)
-
-    def note(self, call: Call, text: str) -> None:
-        """Something that people should know about an operation."""
-        self.notes.append(f"{module_path(call.node) or call.op}: {text}")
-
-    def still(self, call: Call, dims: Dims, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype) -> Stream:
-        """An operation that does not move: what it gives is the same for all frames."""
-        path, label, source = self.place(call)
-        made = Stream(self.slot(), dims, STILL, dtype)
-        self.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
-        return made
-
-    def dtype(self, call: Call) -> torch.dtype:
-        """The type of the result, as exported."""
-        val = call.node.meta.get("val")
-        val = val[0] if isinstance(val, (list, tuple)) else val
+    def dtype(self, call: OpCall) -> torch.dtype:
+        """The dtype of the result in the export."""
+        val = results_of(call.node)[0]
         return val.dtype if isinstance(val, Tensor) else torch.get_default_dtype()
-
-    def place(self, call: Call) -> tuple[str, str, str]:
-        """A path of its own, the operation and the source line of a node."""
-        return self.unique(self.name_of(call)), call.op.strip("_"), source_line(call.node)
-
-    def name_of(self, call: Call) -> str:
-        """The path of the module, if it is one of torch's and so a single operation; else with the operation."""
-        path = module_path(call.node)
-        parts = self.parts
-        return path if path in parts else f"{path}.{call.op}".lstrip(".")
-
-    @cached_property
-    def parts(self) -> frozenset[str]:
-        """The paths of modules that are one of torch's own, and so a single operation."""
-        own = {cls for cls in vars(nn).values() if isinstance(cls, type) and issubclass(cls, nn.Module)}
-        own -= {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict}
-        return frozenset(name for name, part in self.module.named_modules() if name and own & set(type(part).__mro__))
-
-    def unique(self, path: str) -> str:
-        """A path that is not taken yet."""
-        name, i = path, 1
-        while name in self._paths:
-            name, i = f"{path}_{i}", i + 1
-        self._paths.add(name)
-        return name
-
-
-def _pace(timing: Wiring) -> tuple[int, int] | None:
-    """Delay and stride of a wire whose counts are that simple from the start; wires of one pace and length never wait."""
-    plain = timing.plain()
-    return None if plain is None or plain.lead is None else (plain.delay, plain.stride)

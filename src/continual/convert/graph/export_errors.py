@@ -1,4 +1,4 @@
-"""What an error of `torch.export` means: which number a module takes out of a tensor, and what that tensor is made of."""
+"""Explains errors of `torch.export`: which number a module takes out of a tensor, and what that tensor depends on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-STREAM, OTHER, WEIGHTS, NOTHING = "stream", "other", "weights", "nothing"
+WEIGHTS = -1  # in the place of the index of an input
 NUMBERS = ("aten._local_scalar_dense.default", "aten.equal.default", "aten.is_nonzero.default")
 SHAPES = (
     "new_zeros",
@@ -27,33 +27,33 @@ SHAPES = (
     "ones_like",
     "full_like",
     "empty_like",
-)  # no values are seen
+)  # they read no values
 INTERNAL = (AssertionError, AttributeError, IndexError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A number that was taken out of a tensor.
+class NumberRead:
+    """A number that a module takes out of a tensor.
 
     Attributes:
-        of: what its values depend on: numbers of inputs, and ``WEIGHTS``.
+        of: what it depends on: the indices of inputs, and ``WEIGHTS``.
         place: file and line of the user's code, ``"model.py:12"``.
-        path: of the module in whose code it is.
+        path: of the module whose code it is.
     """
 
-    of: frozenset[Any]
+    of: frozenset[int]
     place: str
     path: str
 
 
-class Watch(TorchDispatchMode):
-    """Follows what the values of tensors depend on, and notes where numbers are taken out of them."""
+class DependenceTracer(TorchDispatchMode):
+    """Tracks what tensors depend on, and records where numbers are taken out of them."""
 
     def __init__(self, inputs: Sequence[Tensor], module: nn.Module):
         super().__init__()
         self._of: Any = WeakIdKeyDictionary()
         self._paths = {id(m): path for path, m in module.named_modules()}
-        self.asked: list[Asked] = []
+        self.asked: list[NumberRead] = []
         for t in (*module.parameters(), *module.buffers()):
             self._of[t] = frozenset((WEIGHTS,))
         for i, x in enumerate(inputs):
@@ -73,26 +73,26 @@ class Watch(TorchDispatchMode):
         return out
 
     def note(self, tensors: Sequence[Tensor]) -> None:
-        """Note that a number is taken out of tensors: in the innermost line that is neither torch's nor of this file."""
+        """Record a number taken out of tensors, at the innermost line outside of torch and of this file."""
         of = frozenset().union(*(self._of.get(t, frozenset()) for t in tensors))
         mine = [(f, line) for f, line in traceback.walk_stack(None) if f.f_code.co_filename != __file__]
         users = [(f, line) for f, line in mine if f"{'torch'}/" not in f.f_code.co_filename]
         paths = [path for f, _ in mine if (path := self._paths.get(id(f.f_locals.get("self")))) is not None]
         if users:
             frame, line = users[0]
-            self.asked.append(Asked(of, _short(frame.f_code.co_filename, line), paths[0] if paths else ""))
+            self.asked.append(NumberRead(of, _short(frame.f_code.co_filename, line), paths[0] if paths else ""))
 
 
-class WatchLists(TorchFunctionMode):
-    """Notes where the values of tensors become lists or arrays, which no operation does."""
+class ListTracer(TorchFunctionMode):
+    """Records where tensors become lists or arrays: no operation does that."""
 
-    def __init__(self, watch: Watch):
+    def __init__(self, tracer: DependenceTracer):
         super().__init__()
-        self._watch = watch
+        self._tracer = tracer
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("tolist", "numpy"):
-            self._watch.note(list(args[:1]))
+            self._tracer.note(list(args[:1]))
         return func(*args, **(kwargs or {}))
 
 
@@ -101,13 +101,13 @@ def _short(file: str, line: Any) -> str:
 
 
 def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], error: Exception) -> str:
-    """What an error of `torch.export` means for the user.
+    """An error of `torch.export`, in terms of the user's module.
 
     Args:
         module: the module that could not be exported.
         inputs: the example.
-        times: where time is in each input; ``None`` for one that is no stream.
-        error: what was raised.
+        times: the dimension of time in each input; ``None`` for an input that is no stream.
+        error: the error.
     """
     name, text = type(module).__name__, str(error)
     line = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', text)
@@ -135,20 +135,20 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
 
 
 def _first(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return next(iter(str(error).strip().splitlines()), "").rstrip(".")
 
 
-def _asked(module: nn.Module, inputs: Sequence[Tensor], place: str) -> Asked | None:
-    """What the module asks on a line of code; otherwise the first thing that it asks of values."""
-    watch = Watch(inputs, module)
-    with suppress(Exception), torch.no_grad(), WatchLists(watch), watch:  # it may fail: what it has asked before is what counts
+def _asked(module: nn.Module, inputs: Sequence[Tensor], place: str) -> NumberRead | None:
+    """The number that the module reads on a line of code; otherwise the first number that it reads."""
+    tracer = DependenceTracer(inputs, module)
+    with suppress(Exception), torch.no_grad(), ListTracer(tracer), tracer:  # it may fail after the reads that count
         module(*inputs)
-    return next((a for a in watch.asked if a.place == place), next(iter(watch.asked), None))
+    return next((a for a in tracer.asked if a.place == place), next(iter(tracer.asked), None))
 
 
-def _asks(asked: Asked | None, times: Sequence[int | None], user: str) -> str:
-    """The reason and the remedies, by what the values depend on."""
+def _asks(asked: NumberRead | None, times: Sequence[int | None], user: str) -> str:
+    """The reason and the remedies, by what the number depends on."""
     of = frozenset() if asked is None else asked.of
     if asked is not None and not user:
         user = f" (at {asked.place})"

@@ -1,4 +1,4 @@
-"""What a module does with its weights in some dtypes, without a computation."""
+"""A digest of a module's operations in given dtypes, without computing them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .capture import _no_look_at_masks, left_alone, quiet
+from .capture import masks_not_inspected, quiet, restored
 from .skeleton import Name, filled, weights
 
 
-class _Listener(TorchDispatchMode):
-    """Notes the operations that run: what they take, and the numbers that they are given.
+class _Recorder(TorchDispatchMode):
+    """Records the operations that run, with their arguments.
 
     Args:
-        known: tensors that are there before.
+        known: the tensors that exist before.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self.digest, self.numbers = hashlib.sha256(), dict[int, int]()
-        self.held: list[Tensor] = []  # so that no other tensor gets the same id
+        self.held: list[Tensor] = []  # kept alive, so that no other tensor gets the same id
         self.note(known)
 
     def note(self, values: Iterable[Any]) -> None:
-        """What there is: tensors by the order in which they came."""
-        told = []
+        """Record values: tensors by their order of appearance."""
+        shown = []
         for value in values:
             if isinstance(value, Tensor):
                 if id(value) not in self.numbers:
                     self.numbers[id(value)] = len(self.held)
                     self.held.append(value)
-                told.append(f"{self.numbers[id(value)]} {tuple(value.shape)}")
+                shown.append(f"{self.numbers[id(value)]} {tuple(value.shape)}")
             elif not isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
-                told.append(repr(value))
-        self.digest.update("\n".join([*told, ""]).encode())
+                shown.append(repr(value))
+        self.digest.update("\n".join([*shown, ""]).encode())
 
     def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -51,14 +51,14 @@ class _Listener(TorchDispatchMode):
 
 
 def behaviour(bones: nn.Module, inputs: Sequence[Tensor], dtype_of: Callable[[Name], torch.dtype], device: torch.device) -> str:
-    """A digest of the operations that a module runs, on what, with which shapes and numbers, but not of dtypes.
+    """A digest of the operations that a module runs: their arguments, shapes and numbers, but not their dtypes.
 
-    It is run on tensors without data, which takes as long as its calls to torch.
+    The run is on tensors without data: it takes as long as its calls to torch.
 
     Args:
         bones: the module without its weights.
-        inputs: of a shape and dtype.
-        dtype_of: of each weight.
+        inputs: tensors whose shape and dtype count.
+        dtype_of: the dtype of each weight.
         device: of weights and inputs.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -69,8 +69,8 @@ def behaviour(bones: nn.Module, inputs: Sequence[Tensor], dtype_of: Callable[[Na
 
     module = filled(bones, lambda name, t: fake(t, dtype_of(name)))
     given = [fake(x, x.dtype) for x in inputs]
-    heard = _Listener([*weights(module).values(), *given])
-    with left_alone(module), quiet(), _no_look_at_masks(), torch.no_grad(), mode, heard:
+    recorder = _Recorder([*weights(module).values(), *given])
+    with restored(module), quiet(), masks_not_inspected(), torch.no_grad(), mode, recorder:
         found = module(*given)
-    heard.note(tree_leaves(found))
-    return heard.digest.hexdigest()
+    recorder.note(tree_leaves(found))
+    return recorder.digest.hexdigest()

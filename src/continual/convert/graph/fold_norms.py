@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
-from ...layers.conv import _Conv
-from ...layers.transposed import _ConvTranspose
-from ..fuse import folded_weight, frozen, scale
+from ...layers.folds_norms import FoldsNorms, scaled
+from ..fuse import frozen, scale
 from .instructions import Instruction, Layer, Op, Ref, slots_of
 
 if TYPE_CHECKING:
@@ -75,8 +74,9 @@ class Folding:
         values = [self._value(a) for a in norm.args]
         factor, offset = scale(values[1], values[2], values[3], values[4], values[7])
         weight, old = table[name], 0 if bias is None else bias[0][bias[1]].double()
-        transposed, groups = _shape_of(maker)
-        folded, shift = folded_weight(weight, factor, groups, transposed), frozen(old * factor + offset, weight.dtype)
+        scale_weight = cast(FoldsNorms, maker.module).scaled_weight if isinstance(maker, Layer) else scaled
+        folded = frozen(scale_weight(weight.detach().double(), factor), weight.dtype)
+        shift = frozen(old * factor + offset, weight.dtype)
         table[name] = folded
         table, name = (table, "bias") if bias is None else bias
         table[name] = shift
@@ -86,7 +86,7 @@ class Folding:
 
     def _slots(self, maker: Instruction) -> tuple[int | None, int | None]:
         """Where a convolution's weight and bias are."""
-        if isinstance(maker, Layer) and isinstance(maker.module, (_Conv, _ConvTranspose)) and not maker.late:
+        if isinstance(maker, Layer) and isinstance(maker.module, FoldsNorms) and not maker.late:
             channels = sum(1 for p in maker.leave._pieces if p) - sum(1 for d in maker.leave.dims[1:] if d)
             if maker.leave.order[1] == channels:  # what the norm takes for channels are the layer's
                 return maker.weights["weight"], maker.weights.get("bias")
@@ -123,13 +123,6 @@ class Folding:
 def refold(net: GraphModule) -> None:
     """Fold the norms of a program that was made for other dtypes, into weights that they are folded into already."""
     Folding(net, again=True).run()
-
-
-def _shape_of(maker: Any) -> tuple[bool, int]:
-    """Whether a convolution is transposed, and its groups."""
-    if isinstance(maker, Layer):
-        return isinstance(maker.module, _ConvTranspose), int(maker.module.groups)  # type: ignore[arg-type]
-    return False, 1  # only for transposed ones do groups matter
 
 
 def _rewire(maker: Any, bias: Any, out: int) -> None:

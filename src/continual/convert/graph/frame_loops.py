@@ -1,4 +1,4 @@
-"""Modules that take the frames of a clip one by one: found before an export, which takes a second for some tens of such frames."""
+"""Detects loops over frames before the export, which takes a second for some tens of such frames."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .capture import layout_of, left_alone, quiet
-from .recurrent_ops import Whole
+from .capture import TimeDims, layout_of, quiet, restored
+from .recurrent_ops import WholeOps
 
-MANY = 32  # frames, and calls by one line of code; fewer are exported in no time, whatever they are
-ENOUGH = 300  # calls by one line of code after which a run is not followed further
+MANY = 32  # frames, and calls by one line of code: fewer are exported at once
+ENOUGH = 300  # calls by one line of code after which a run stops
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class _Enough(Exception):
-    """A line of code has called torch often enough."""
+    """A line of code has made ENOUGH calls."""
 
 
-class Calls(Whole):
+class CallCounter(WholeOps):
     """Counts how often each line of a module's own code calls torch."""
 
     def __init__(self) -> None:
@@ -44,24 +44,23 @@ class Calls(Whole):
 
 
 def calls_of(module: nn.Module, inputs: Sequence[Tensor]) -> Counter[tuple[str, int]] | None:
-    """How often each line of a module's code calls torch, from a run on shapes alone; ``None`` if it can't be run so."""
-    calls = Calls()
-    with left_alone(module), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake, calls:
+    """The number of calls to torch of each line of a module's code, in a run on shapes alone; ``None`` if that run fails."""
+    calls = CallCounter()
+    with restored(module), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake, calls:
         try:
             module(*(fake.from_tensor(x.detach()) for x in inputs))
         except _Enough:
             pass
-        except Exception:  # it looks at values, or does not take such clips: the export will say so
+        except Exception:  # it reads values, or refuses such clips: the export reports that
             return None
     return calls.lines
 
 
-def shortened(module: nn.Module, clip: Any, time_dim: Any) -> tuple[Tensor, ...] | None:
-    """A shorter clip that shows all that a module does, if its code has a loop over the frames; ``None`` if it has none.
+def shortened(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[Tensor, ...] | None:
+    """A shorter clip on which the module does the same, if its code has a loop over the frames; ``None`` if it has none.
 
-    A line that runs as often as a loop has steps runs less often on a shorter clip; one that runs for every layer does not.
+    A line in such a loop runs less often on a shorter clip; a line in a loop over layers does not.
     """
-    inputs = tuple(clip) if isinstance(clip, (tuple, list)) else (clip,)
     times, _ = layout_of(inputs, time_dim)
     frames = next(x.shape[t] for x, t in zip(inputs, times, strict=True) if t is not None)
     calls = calls_of(module, inputs) if frames >= MANY else None

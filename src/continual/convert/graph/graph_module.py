@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...convert.graph.program import graph
 from ...core.op_rows import Graph
 from ...core.program.context import Run, Site
 from ...core.state import Call, Frame, Node, Opening, State, Wire
@@ -22,11 +21,11 @@ from ...errors import ContinualError, ShapeMismatch
 from .axes import View
 from .cost_table import macs_of, rows_of
 from .dtypes import InItsDtypes
-from .instructions import Env, Instruction, Layer, Moment, Op
-from .io_layout import Input, Output, Ports, with_flag
-from .op_call import Source
-from .parameter_table import Bank
-from .queues import Meet, Positions
+from .instructions import Env, ExecContext, Instruction, Layer, Op
+from .io_layout import Input, IOLayout, Output, with_flag
+from .parameter_table import ParameterTable, Source
+from .queues import AlignDelays, Positions
+from .step_program import graph
 from .submodule_tree import Converted, mirror
 
 
@@ -64,11 +63,11 @@ class GraphModule(Converted, InItsDtypes):
         mirror(module, self, self.name)
         self.__dict__["_program"] = list(instructions)
         self.__dict__["_layers"] = [i for i in instructions if isinstance(i, Layer)]
-        self._ports, self._nested, self._wires, self.notes = Ports(self.name, inputs), nested, wires, tuple(notes)
+        self._ports, self._nested, self._wires, self.notes = IOLayout(self.name, inputs), nested, wires, tuple(notes)
         self._outputs, self._timing, self._names = list(outputs), timing, list(names)
         self._given: list[tuple[int, int]] = []  # inputs that are no streams: number, slot
         self._streams: list[tuple[int, int, View]] = []
-        self._bank = Bank(constants, dict(tensors), slots)
+        self._bank = ParameterTable(constants, dict(tensors), slots)
         for source in sources:
             self._add_source(source)
         self._stand_for(module)
@@ -137,7 +136,7 @@ class GraphModule(Converted, InItsDtypes):
         self._refuse_edits()
         self.fit([*streams, *given])
         batch, frames = streams[0].shape[0], streams[0].shape[2]
-        m = Moment(self._environment(given), self._wires, batch, streams[0].device, [], None)
+        m = ExecContext(self._environment(given), self._wires, batch, streams[0].device, [], None)
         m.frames[0] = frames
         for (_, slot, view), x in zip(self._streams, streams, strict=True):
             m.env[slot] = view.leave(x, batch, frames)
@@ -145,7 +144,7 @@ class GraphModule(Converted, InItsDtypes):
             instruction.clip(m)
         return self._nest([self._clip_output(m, out, slot, wire) for out, slot, wire in self._outputs])
 
-    def _clip_output(self, m: Moment, out: Output, slot: int, wire: int) -> Tensor:
+    def _clip_output(self, m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
         y = m.env[slot]
         if out.windows:
             y = out.view.enter(y, m.batch, m.frames[wire])
@@ -238,7 +237,7 @@ class GraphModule(Converted, InItsDtypes):
         tensors = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
         return Node(opening, self.kind, out if self._nested else out[0], tensors, kids, held=frame)
 
-    def _zeros_moment(self, frame: Any) -> Moment:
+    def _zeros_moment(self, frame: Any) -> ExecContext:
         """A moment in which one frame of zeros has come on every input."""
         frames = list(frame) if isinstance(frame, list) else [frame]
         if len(frames) != len(self._ports.inputs):
@@ -246,13 +245,13 @@ class GraphModule(Converted, InItsDtypes):
         streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
         given = [self._ports.unpadded(i, f.zeros()) for i, f in enumerate(rest)]
         batch, device = streams[0].shape[0], streams[0].device
-        m = Moment(self._environment(given), self._wires, batch, device, [], Call())
+        m = ExecContext(self._environment(given), self._wires, batch, device, [], Call())
         m.frames = [1] * self._wires
         for (_, slot, view), f in zip(self._streams, streams, strict=True):
             m.env[slot] = view.leave(f.zeros(1), batch, 1)
         return m
 
-    def _opened(self, instruction: Instruction, m: Moment, opening: Opening) -> list[Node]:
+    def _opened(self, instruction: Instruction, m: ExecContext, opening: Opening) -> list[Node]:
         before = self._timing.at(getattr(instruction, "before", 0)) if isinstance(instruction, Layer) else self._timing.at(0)
         try:
             return instruction.open(m, opening.below(instruction.path, before))
@@ -264,11 +263,11 @@ class GraphModule(Converted, InItsDtypes):
     def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
         for layer in self._layers:
             before = self._timing.at(layer.before).eventual(lead)
-            if before is None or layer.module.plan(node.kids[layer.kid], before.lead) is None:
+            if before is None or layer.module.plan(node.kids[layer.state_node], before.lead) is None:
                 return None
         return super().plan(node, lead)
 
-    def _moment(self, x: Wire, node: Node, call: Call, time: int) -> Moment:
+    def _moment(self, x: Wire, node: Node, call: Call, time: int) -> ExecContext:
         """The environment of a call, with what has come in it."""
         self.fit_stream(node.held)
         if not self._given:
@@ -284,7 +283,7 @@ class GraphModule(Converted, InItsDtypes):
         like = streams[0] if x is not None else None
         out = node.out[0] if isinstance(node.out, list) else node.out
         batch, device = (out.shape[0], out.device) if like is None else (like.shape[0], like.device)
-        m = Moment(self._environment(given), self._wires, batch, device, node.kids, call)
+        m = ExecContext(self._environment(given), self._wires, batch, device, node.kids, call)
         if like is not None:
             for (_, slot, view), value in zip(self._streams, streams, strict=True):
                 m.env[slot] = view.leave(value.unsqueeze(2) if not time else value, batch, 1 if not time else value.shape[2])
@@ -325,17 +324,17 @@ class GraphModule(Converted, InItsDtypes):
         counts = self._timing.all_counts(n, e)
         for instruction in self._program:
             if isinstance(instruction, Layer):
-                instruction.module.recount(node.kids[instruction.kid], *counts[instruction.before])
-            elif isinstance(instruction, Meet):
+                instruction.module.recount(node.kids[instruction.state_node], *counts[instruction.before])
+            elif isinstance(instruction, AlignDelays):
                 for i, wire in enumerate(instruction.before):
-                    queue = node.kids[instruction.kid + i]
+                    queue = node.kids[instruction.state_node + i]
                     queue.seen, queue.sent = counts[wire][0], counts[instruction.wire][0]
             elif isinstance(instruction, Positions):
-                kid = node.kids[instruction.kid]
+                kid = node.kids[instruction.state_node]
                 kid.seen = kid.sent = counts[instruction.wire][0]
         return counts[self._timing.out]
 
-    def macs(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
         """Of the operations that run as they are, for one output frame."""
         m = self._zeros_moment(node.given if node.held is None else node.held)
         for instruction in self._program:
@@ -360,7 +359,8 @@ class GraphModule(Converted, InItsDtypes):
         made = shallow(self)
         computed = {op.out for op in self._bank.constants}
         program = [
-            i.apart() if isinstance(i, Layer) and (i.late or computed & {*i.weights.values()}) else i for i in self._program
+            i.with_own_weights() if isinstance(i, Layer) and (i.late or computed & {*i.weights.values()}) else i
+            for i in self._program
         ]
         made.__dict__.update(_bank=self._bank.apart(), _program=program, _layers=[i for i in program if isinstance(i, Layer)])
         return made

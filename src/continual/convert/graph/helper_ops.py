@@ -1,4 +1,4 @@
-"""Small operations that converted graphs run beside those of torch."""
+"""Operations of converted networks that torch does not have."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import cast
 import torch
 from torch import Tensor
 
-HIDDEN = -1e4  # what is added to the score of a key that is not to be seen; its weight is exactly 0 from there on
+HIDDEN = -1e4  # added to the score of a hidden key; its weight is exactly 0 at this value and below
 
 
 def spread(x: Tensor, batch: int, rows: Sequence[int], dim: int) -> Tensor:
-    """Windows that lie in the rows, ``(B·n·M, …)``, as frames in dim ``dim``, whose own size is 1.
+    """Windows in the batch dimension, ``(B·n·M, …)``, moved to dim ``dim`` as frames.
 
     Args:
         x: windows.
-        batch: the dimension of the rows.
+        batch: the batch dimension.
         rows: ``(B, n, M)``.
-        dim: where frames are to be.
+        dim: the dimension of the frames, of size 1 in ``x``.
     """
     frames = x.unflatten(batch, tuple(rows)).movedim(batch + 1, 0).flatten(batch + 1, batch + 2)
     return frames.squeeze(dim + 1).movedim(0, dim)
 
 
 def gathered(x: Tensor, batch: int, dim: int) -> Tensor:
-    """Frames in dim ``dim`` as windows that lie behind what is in the rows, ``(B·M·n, …)``."""
+    """Frames in dim ``dim`` as windows in the batch dimension, last: ``(B·M·n, …)``."""
     frames = x.movedim(dim, batch + 1 if dim > batch else batch)
     return frames.flatten(batch, batch + 1)
 
 
-def settled(x: Tensor, batch: int, rows: Sequence[int]) -> Tensor:
-    """Windows behind what else is in the rows, ``(B·M·n, …)``, right behind the batch; ``rows``: ``(B, M, n)``."""
+def rows_first(x: Tensor, batch: int, rows: Sequence[int]) -> Tensor:
+    """Windows moved from ``(B·M·n, …)`` to ``(B·n·M, …)``; ``rows``: ``(B, M, n)``."""
     return x.unflatten(batch, tuple(rows)).transpose(batch + 1, batch + 2).flatten(batch, batch + 2)
 
 
 def as_complex(x: Tensor) -> Tensor:
-    """Real and imaginary parts, side by side in the last dimension, as complex numbers."""
+    """Real and imaginary parts in the last dimension, as complex numbers."""
     return torch.view_as_complex(x.contiguous())
 
 
 def indexed(x: Tensor, places: Sequence[int], indices: Sequence[Tensor]) -> Tensor:
-    """``x[:, i, :, j]``: some dimensions indexed by tensors."""
+    """``x[:, i, :, j]``: dimensions indexed by tensors."""
     return x[_everywhere(x, places, indices)]
 
 
 def placed(x: Tensor, places: Sequence[int], indices: Sequence[Tensor], values: Tensor, accumulate: bool) -> Tensor:
-    """A copy in which ``x[:, i, :, j]`` is another one."""
+    """A copy in which ``x[:, i, :, j]`` is replaced."""
     chosen = [None if isinstance(w, slice) else w for w in _everywhere(x, places, indices)]
     return cast(Tensor, torch.ops.aten.index_put(x, chosen, values, accumulate))
 
@@ -62,13 +62,13 @@ def item(values: Sequence[Tensor], index: int) -> Tensor:
 
 
 def distances(scores: Tensor) -> Tensor:
-    """The values of a matrix ``(…, T, T)`` for each distance, ``(1 or H, 2T - 1)``: of its first column and its first row."""
+    """The values of a matrix ``(…, T, T)`` by distance, ``(1 or H, 2T - 1)``: its first column and its first row."""
     scores = scores if scores.ndim == 3 else scores.unsqueeze(0)
     return torch.cat((scores[:, :, 0].flip(-1)[:, :-1], scores[:, 0, :]), -1)
 
 
 def band_row(scores: Tensor, behind: int, ahead: int) -> Tensor:
-    """The same, of the distances in a band, ``-inf`` where nothing is seen."""
+    """The values for the distances in a band; ``-inf`` hides a key."""
     size = scores.shape[-1]
     row = distances(scores)[:, size - 1 - behind : size + ahead]
     return row.masked_fill(row <= HIDDEN, -torch.inf)

@@ -1,14 +1,16 @@
-"""What a converted graph runs: a list of instructions over numbered slots, for clips, for chunks and for single steps.
+"""The program of a converted network: a list of instructions over numbered slots, for clips, chunks and single steps.
 
-Most instructions are the module's own operations, run on the frames that have come in the module's own layout. Operations over time are
-layers of this library, between two changes of layout. Where branches with different delays meet, their frames wait for each other.
+Most instructions are operations of the module, run on the current frames in the module's own layout. Operations over time are layers of
+this library, between two changes of layout. Where branches with different delays meet, queues align them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from functools import partial
+from operator import itemgetter
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +22,9 @@ from ...core.stream import shallow
 from .axes import Dims, View, shape_of
 from .torch_functions import native
 
-Env = list[Any]
-REMEMBERED = 64  # numbers of rows and frames for which arguments are kept
+Env = list[Any]  # the values of all slots
+Run = Callable[[Env], Any]
+MAX_CACHED = 64  # pairs of batch size and frame count for which an operation keeps its arguments
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,38 @@ class Ref:
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of a tensor with the rows and frames of now."""
+    """The shape of a tensor with the current batch size and frame count."""
 
     dims: Dims
 
 
 @dataclass(frozen=True)
-class Home:
-    """The device of now."""
+class CurrentDevice:
+    """The device of the current input."""
 
 
-class Moment:
-    """What a run of the program knows: values, and for every wire the number of frames and how many there would be at the end."""
+Arg: TypeAlias = (
+    "Ref | Shape | CurrentDevice | bool | int | float | complex | str | torch.dtype | torch.layout | torch.memory_format "
+    "| Sequence[Arg] | None"
+)
 
-    __slots__ = ("batch", "call", "device", "ends", "env", "frames", "kids")
 
-    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, kids: list[Node], call: Call | None):
-        self.env, self.batch, self.device, self.kids = env, batch, device, kids
+class ExecContext:
+    """One run of the program.
+
+    Attributes:
+        env: the values of all slots.
+        batch, device: of the input.
+        frames: the number of frames on every wire.
+        ends: for every wire, the number of frames that there would be if the stream ended now.
+        nodes: the state nodes of the instructions.
+        call: takes changes of state.
+    """
+
+    __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
+
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: Call | None):
+        self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
         self.call: Call = cast(Call, call)
         self.frames = [0] * wires
         self.ends = [OPEN] * wires
@@ -69,13 +87,15 @@ def resolve(target: str) -> Callable[..., Any]:
 
 
 class Instruction:
-    """Base class: how one step of the program runs on a clip, on a chunk and on a step.
+    """Base class: how one instruction runs on a clip, on a chunk and on a step.
 
     Attributes:
-        path: where in the module, for people and for the names of state tensors.
+        path: where in the module, for tables and for the names of state tensors.
+        label: the operation, for tables.
+        source: the line of code.
         inputs: slots of the streams that it takes.
-        out: the slot, or slots, that it fills.
-        wire: of what it gives.
+        outs: the slots that it fills.
+        wire: the wire of its results.
     """
 
     path: str
@@ -86,24 +106,24 @@ class Instruction:
     wire: int
     note: str = ""
 
-    def open(self, m: Moment, opening: Opening) -> list[Node]:
-        """The cold state, and in the environment a frame of zeros of what it gives."""
+    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+        """The cold state. The environment gets a frame of zeros as the result."""
         self.chunk(m)
         return []
 
-    def chunk(self, m: Moment) -> None:
-        """Run on the frames that have come."""
+    def chunk(self, m: ExecContext) -> None:
+        """Run on a chunk of frames."""
 
-    def step(self, m: Moment) -> None:
-        """Run on one frame, where the counts are plain."""
+    def step(self, m: ExecContext) -> None:
+        """Run on one frame, where the counts have a constant rate."""
         self.chunk(m)
 
-    def clip(self, m: Moment) -> None:
+    def clip(self, m: ExecContext) -> None:
         """Run on a clip."""
         self.chunk(m)
 
     def layer(self) -> CoModule | None:
-        """The streaming layer in it, if it has one."""
+        """Its streaming layer, if it has one."""
         return None
 
 
@@ -115,8 +135,8 @@ class Op(Instruction):
     label: str
     source: str
     target: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: tuple[Arg, ...]
+    kwargs: dict[str, Arg]
     inputs: tuple[int, ...]
     out: int
     wire: int
@@ -126,7 +146,7 @@ class Op(Instruction):
     def __post_init__(self) -> None:
         self.fn = native(self.target) or resolve(self.target)
         self.outs = (self.out,)
-        self._ready: dict[Any, Callable[[Env], Any]] = {}
+        self._ready: dict[tuple[int, int, torch.device], Run] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("fn", "_ready")}
@@ -135,7 +155,7 @@ class Op(Instruction):
         self.__dict__.update(state)
         self.__post_init__()
 
-    def chunk(self, m: Moment) -> None:
+    def chunk(self, m: ExecContext) -> None:
         env = m.env
         if self.inputs and env[self.inputs[0]] is None:
             env[self.out] = None
@@ -143,7 +163,7 @@ class Op(Instruction):
         key = m.batch, m.frames[self.wire], m.device
         run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self._prepared(m)
         if run is None:
-            if len(self._ready) >= REMEMBERED:
+            if len(self._ready) >= MAX_CACHED:
                 self._ready.clear()
             run = self._ready[key] = self._prepared(m)
         env[self.out] = run(env)
@@ -151,33 +171,69 @@ class Op(Instruction):
     step = chunk
     clip = chunk
 
-    def _prepared(self, m: Moment) -> Callable[[Env], Any]:
-        """The call for so many rows and frames, as a function of the slots: ``lambda env: fn(env[3], a1, [env[4], env[5]])``."""
-        names: dict[str, Any] = {"fn": self.fn}
+    def _prepared(self, m: ExecContext) -> Run:
+        """The call for the current batch size and frame count, as a function of the slots."""
+        frames = m.frames[self.wire]
+        args = [_concrete(a, m, frames) for a in self.args]
+        kwargs = {k: _concrete(v, m, frames) for k, v in self.kwargs.items()}
+        if any(True for _ in refs(list(kwargs.values()))):
+            return _general(self.fn, args, kwargs)
+        return _bound(partial(self.fn, **kwargs) if kwargs else self.fn, args)
 
-        def shown(arg: Any, name: str) -> str:
-            if isinstance(arg, Ref):
-                return f"env[{arg.slot}]"
-            if isinstance(arg, (list, tuple)) and any(isinstance(a, Ref) for a in arg):
-                return f"[{', '.join(shown(a, f'{name}_{i}') for i, a in enumerate(arg))}]"
-            names[name] = _filled(arg, m, m.frames[self.wire])
-            return name
-
-        given = [shown(a, f"a{i}") for i, a in enumerate(self.args)]
-        given += [f"{k}={shown(v, f'k_{k}')}" for k, v in self.kwargs.items()]
-        run: Callable[[Env], Any] = eval(f"lambda env: fn({', '.join(given)})", names)
-        return run
+    def rewire(self, args: tuple[Arg, ...], out: int) -> None:
+        """Change arguments and result."""
+        self.args, self.out, self.outs = args, out, (out,)
+        self._ready.clear()
 
 
-def _filled(arg: Any, m: Moment, frames: int) -> Any:
-    """An argument with the sizes of now."""
+def _concrete(arg: Arg, m: ExecContext, frames: int) -> Any:
+    """An argument with current sizes; slots stay."""
     if isinstance(arg, Shape):
         return shape_of(arg.dims, m.batch, frames)
-    if isinstance(arg, Home):
+    if isinstance(arg, CurrentDevice):
         return m.device
     if isinstance(arg, (list, tuple)):
-        return type(arg)(_filled(a, m, frames) for a in arg)
+        return type(arg)(_concrete(a, m, frames) for a in arg)
     return arg
+
+
+def _bound(fn: Callable[..., Any], args: list[Any]) -> Run:
+    """A call whose arguments are known but for slots. Most operations take slots first: those calls cost least."""
+    slots = [a.slot for a in args if isinstance(a, Ref)]
+    count, rest = len(slots), args[len(slots) :]
+    if not all(isinstance(a, Ref) for a in args[:count]) or any(True for _ in refs(rest)):
+        return _general(fn, args, {})
+    if count == 1:
+        (slot,) = slots
+        return (lambda env: fn(env[slot], *rest)) if rest else lambda env: fn(env[slot])
+    if count == 2:
+        first, second = slots
+        return (lambda env: fn(env[first], env[second], *rest)) if rest else lambda env: fn(env[first], env[second])
+    if count:
+        get = itemgetter(*slots)
+        return lambda env: fn(*get(env), *rest)
+    return lambda env: fn(*rest)
+
+
+def _general(fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Run:
+    """A call with slots anywhere in its arguments."""
+    given, named = [_getter(a) for a in args], {k: _getter(v) for k, v in kwargs.items()}
+    if named:
+        return lambda env: fn(*[get(env) for get in given], **{k: get(env) for k, get in named.items()})
+    return lambda env: fn(*[get(env) for get in given])
+
+
+def _getter(arg: Any) -> Run:
+    if isinstance(arg, Ref):
+        return itemgetter(arg.slot)
+    if isinstance(arg, (list, tuple)) and any(isinstance(a, Ref) for a in arg):
+        slots = [a.slot for a in arg if isinstance(a, Ref)]
+        if len(slots) == len(arg) > 1:
+            get = itemgetter(*slots)
+            return lambda env: list(get(env))
+        inner = [_getter(a) for a in arg]
+        return lambda env: [get(env) for get in inner]
+    return lambda env: arg
 
 
 @dataclass(eq=False)
@@ -194,9 +250,9 @@ class Layer(Instruction):
     wire: int
     enter: View
     leave: View
-    kid: int
-    weights: dict[str, int] = field(default_factory=dict)  # names of the layer's parameters, and slots
-    late: bool = False  # whether some weights are computed while the program runs
+    state_node: int
+    weights: dict[str, int] = field(default_factory=dict)  # slots of the layer's parameters, by name
+    late: bool = False  # whether the program computes weights while it runs
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -206,22 +262,22 @@ class Layer(Instruction):
         return self.module
 
     def bind(self, env: Env) -> None:
-        """Give the layer its weights of now."""
+        """Give the layer its current weights."""
         own = self.module._parameters
         for name, slot in self.weights.items():
             own[name] = env[slot]
 
     def unbind(self) -> None:
-        """Let go of the weights; they are bound anew at the next call."""
+        """Release the weights; the next call binds them anew."""
         self.module._parameters.update(dict.fromkeys(self.weights))
 
-    def apart(self) -> Layer:
-        """The same layer with a table of weights of its own."""
+    def with_own_weights(self) -> Layer:
+        """The same layer with its own table of weights."""
         module = shallow(self.module)
         module.__dict__["_parameters"] = dict(self.module._parameters)
         return replace(self, module=module)
 
-    def open(self, m: Moment, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
         if self.late:
             self.bind(m.env)
         x = self.enter.enter(m.env[self.slot], m.batch, 1)
@@ -230,39 +286,39 @@ class Layer(Instruction):
         m.env[self.out] = self.leave.leave(node.out.zeros(1), m.batch, 1)
         return [node]
 
-    def chunk(self, m: Moment) -> None:
+    def chunk(self, m: ExecContext) -> None:
         if self.late:
             self.bind(m.env)
         x = m.env[self.slot]
         if x is not None:
             x = self.enter.enter(x, m.batch, m.frames[self.before])
-        y, m.ends[self.wire] = run_chunk(self.module, x, m.kids[self.kid], m.ends[self.before], m.call)
+        y, m.ends[self.wire] = run_chunk(self.module, x, m.nodes[self.state_node], m.ends[self.before], m.call)
         self._leave(m, y)
 
-    def _leave(self, m: Moment, y: Tensor | None) -> None:
+    def _leave(self, m: ExecContext, y: Tensor | None) -> None:
         if y is None:
             m.env[self.out], m.frames[self.wire] = None, 0
             return
         m.frames[self.wire] = y.shape[2]
         m.env[self.out] = self.leave.leave(y, m.batch, y.shape[2])
 
-    def step(self, m: Moment) -> None:
+    def step(self, m: ExecContext) -> None:
         x = m.env[self.slot]
         if x is None:
             m.env[self.out] = None
             return
         if self.late:
             self.bind(m.env)
-        y = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.kids[self.kid], m.call)
+        y = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
         m.env[self.out] = None if y is None else self.leave.leave(y.unsqueeze(2), m.batch, 1)
 
-    def clip(self, m: Moment) -> None:
+    def clip(self, m: ExecContext) -> None:
         if self.late:
             self.bind(m.env)
         self._leave(m, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before])))
 
 
-def refs(value: Any) -> Iterator[int]:
+def refs(value: Arg) -> Iterator[int]:
     """The slots in an argument."""
     if isinstance(value, Ref):
         yield value.slot

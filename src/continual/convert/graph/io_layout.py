@@ -41,7 +41,7 @@ class Input:
         return x.unsqueeze(1) if x.ndim == 1 else x
 
 
-class Ports:
+class IOLayout:
     """The inputs of a converted module, in the order of its ``forward``.
 
     Args:

@@ -1,131 +1,112 @@
-"""What depends on the clip's length alone: positions and tables. It is made beside the frames of the streams that it meets."""
+"""Tensors that depend on the clip's length alone: positions and tables. They are built beside the streams that they meet."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch.fx import Node as Fx
 
-from .axes import BATCH, TIME
-from .emitter import Emission
-from .instructions import Op, Ref, Shape, resolve
-from .op_call import CAUSAL, Call, Misfit, Refused, leaves
+from .axes import BATCH, TIME, Dim, Dims
+from .emitter import Emitter
+from .instructions import Arg, Op, Ref, Shape, resolve
+from .op_call import CAUSAL, Apply, Misfit, OpCall, Refused
+from .op_names import OpNames
+from .program_draft import ProgramDraft
 from .queues import Positions
-from .values import ITEM, STILL, Clocked, Const, Size, Stream, Value, Varying
+from .shape_queries import ShapeQueries
+from .values import (
+    ITEM,
+    STATIC,
+    Const,
+    LengthDependent,
+    Size,
+    Stream,
+    SymScalar,
+    TensorValue,
+    Value,
+    as_int,
+    as_sequence,
+    computed,
+    leaves,
+)
 
-if TYPE_CHECKING:
-    from .functionalise import Mutations
-
-HANDED = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
+T = TypeVar("T")
+OFFSETS_ONLY = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
 ARANGE = ("aten.arange.default", "aten.arange.start", "aten.arange.start_step")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
 
 
-class Clockwork(Emission):
-    """Makes what depends on the clip's length alone."""
+class LengthConstants:
+    """Builds what depends on the clip's length alone.
 
-    mutations: Mutations
+    Args:
+        draft: the program.
+        shapes: answers questions on lengths.
+        emit: adds instructions.
+        names: gives operations their paths.
+        apply: evaluates an operation.
+    """
 
-    def apply_named(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...]) -> Value:
-        """An operation on values."""
-        raise Refused(f"`{name}` is no operation", "")
+    def __init__(self, draft: ProgramDraft, shapes: ShapeQueries, emit: Emitter, names: OpNames, apply: Apply):
+        self._draft, self._shapes, self._emit, self._names, self._apply = draft, shapes, emit, names, apply
+        self._streams: dict[tuple[LengthDependent, int], Value] = {}
+        self._positions: dict[tuple[Fx, int], Stream] = {}
+        self._constants: dict[tuple[LengthDependent, int], Value] = {}
+
+    # ---- beside a stream --------------------------------------------------------------------------------------------
+
+    def materialise(self, call: OpCall) -> OpCall:
+        """A call whose length-dependent arguments have the frames of its streams."""
+        if not any(isinstance(v, LengthDependent) for v in call.leaves):
+            return call
+        stream = next((s for s in call.streams if s.wire != STATIC), call.streams[0])
+        return call.with_args(**{n: self._materialised(v, stream) for n, v in call.args.items()})
 
     def _materialised(self, value: Value, stream: Stream) -> Value:
-        """Positions and what is computed of them, for the frames of the streams that they meet."""
         if isinstance(value, (list, tuple)):
             return [self._materialised(v, stream) for v in value]
-        return self.clocked_stream(value, stream) if isinstance(value, Clocked) else value
+        return self.beside(value, stream) if isinstance(value, LengthDependent) else value
 
-    def clocked_stream(self, value: Clocked, stream: Stream) -> Value:
-        """What depends on the clip's length alone, beside the frames of a stream."""
-        key = value, stream.slot, True
-        if key not in self._made:
+    def beside(self, value: LengthDependent, stream: Stream) -> Value:
+        """A length-dependent tensor with the frames of a stream."""
+        key = value, stream.slot
+        if key not in self._streams:
             try:
-                self._made[key] = self._make_clocked(value, stream)
+                self._streams[key] = self._built(value, stream)
             except Refused as refused:
                 refused.at = refused.at or value.node
                 raise
-        return self._made[key]
+        return self._streams[key]
 
-    def _make_clocked(self, value: Clocked, stream: Stream) -> Value:
-        node, name, args, positional = value.node, value.name, value.args, value.positional
-        length = self.length(stream.wire)
-        if name in ARANGE:
-            return self._arange(node, args, stream, length)
-        if name in CREATION:
-            return self._created(node, name, args, positional, stream)
-        source = args.get("self")
-        if name in ("aten.expand.default", "aten.repeat.default") and isinstance(source, Const):
-            return self._for_rows(node, name, source, args, stream)
-        if name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
-            return self._rows(node, source, args, stream, length)
-        given = {n: self._materialised(v, stream) for n, v in args.items()}
-        if name == ITEM:
-            return given["values"][given["index"]]
-        found = self.apply_named(node, name, given, positional)
-        if isinstance(found, Clocked):
+    def _built(self, value: LengthDependent, stream: Stream) -> Value:
+        call = OpCall(value.node, value.name, value.args, value.positional)
+        if call.name in ARANGE:
+            return self._arange(call, stream)
+        if call.name in CREATION:
+            return self._created(call, stream)
+        source = call.get("self")
+        if call.name in ("aten.expand.default", "aten.repeat.default") and isinstance(source, Const):
+            return self._expanded(call, source, stream)
+        if call.name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
+            return self._rows(call, source, stream)
+        call = call.with_args(**{n: self._materialised(v, stream) for n, v in call.args.items()})
+        if call.name == ITEM:
+            return call.sequence("values")[call.integer("index")]
+        found = self._apply(call)
+        if isinstance(found, LengthDependent):
             raise Misfit("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
         return found
 
-    def revived(self, call: Call, stream: Stream) -> Call:
-        """A call in which constants that the export has made for one length are there for the frames of a stream.
-
-        Where what a module does fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant of so many values.
-        """
-        if not self.clip_is_fixed or stream.wire == STILL:
-            return call
-        length = self.length(stream.wire)
-        return replace(call, args={n: self._materialised(self._revived(v, length), stream) for n, v in call.args.items()})
-
-    def _revived(self, value: Value, length: Size) -> Value:
-        if isinstance(value, (list, tuple)):
-            return [self._revived(v, length) for v in value]
-        made = self.origins.get(value.slot) if isinstance(value, Const) else None
-        if made is None:
-            return value
-        new = {n: self._revived(v, length) for n, v in made.args.items()}
-        if made.name in CREATION:
-            new["size"] = [length if s == length.now > 1 else s for s in made.args["size"]]
-        for name in ("end", "length"):
-            whole = not made.args.get("start") and made.args.get("step", 1) == 1
-            if whole and new.get(name) == length.now and (made.name in ARANGE or isinstance(made.args.get("self"), Const)):
-                new[name] = length
-        changed = any(a is not b for a, b in zip(leaves([*new.values()]), leaves([*made.args.values()]), strict=True))
-        return replace(made, args=new) if changed else value
-
-    def _call(self, node: Fx, name: str, args: dict[str, Value]) -> Call:
-        return Call(node, name, args, ())
-
-    def positions(self, node: Fx, stream: Stream, limit: int | None = None) -> Stream:
-        """0, 1, 2, … for the frames of a stream."""
-        key = node, stream.slot, False
-        if limit is None and key in self._made:
-            return self._made[key]
-        path, _, source = self.place(self._call(node, "aten.positions.default", {}))
-        made = Stream(self.slot(), ((TIME,),), stream.wire, torch.long)
-        self.instructions.append(Positions(path, "positions", source, (stream.slot,), made.slot, stream.wire, self.kid(), limit))
-        return made
-
-    def limit(self, stream: Stream, rows: int) -> None:
-        """Note that a table has so many rows for positions: there the stream ends. Other indices are left alone."""
-        makers, offset = {slot: i for i in self.instructions for slot in i.outs}, 0
-        maker = makers.get(stream.slot)
-        while isinstance(maker, Op) and maker.target in HANDED and maker.inputs:
-            offset += maker.args[1] if maker.target == "aten.add.Scalar" else 0
-            maker = makers.get(maker.inputs[0])
-        if isinstance(maker, Positions):
-            maker.limit = min(rows - offset, rows - offset if maker.limit is None else maker.limit)
-            self.notes.append(f"{maker.path}: positions for {maker.limit} frames; the stream ends there")
-
-    def _arange(self, node: Fx, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
-        start, step = args.get("start") or 0, args.get("step") or 1
-        end = Size.of(args["end"], len(self.lengths))
-        count = end.combine(lambda e, s, d: -(-(e - s) // d), start, step)
+    def _arange(self, call: OpCall, stream: Stream) -> Stream:
+        start, step, length = call.get("start") or 0, call.get("step") or 1, self._shapes.length(stream.wire)
+        end = self._shapes.sized(call["end"])
+        count = computed(lambda e, s, d: -(-(e - s) // d), end, start, step)
         if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
-            number = int(count.values[0] if isinstance(count, (Size, Varying)) else count)
+            number = as_int(count.values[0] if isinstance(count, (Size, SymScalar)) else count)
             if number == 2 * length.now - 1:
                 raise Misfit(
                     f"`arange` gives 2 · {length.now} - 1 positions, one for each distance between two of {length.now} frames: attention "
@@ -136,141 +117,205 @@ class Clockwork(Emission):
                 f"`arange` gives {number} positions beside {length.now} frames of a stream",
                 "torch.arange(x.shape[time]) for the positions of x's frames",
             )
-        first = self.number(start, "the first position")
-        made = self.positions(node, stream)
-        if step != 1:
-            made = self._op(node, "aten.mul.Scalar", made, [Ref(made.slot), step])
+        first, every = self._shapes.number(start, "the first position"), self._shapes.number(step)
+        made = self.positions(call.node, stream)
+        if every != 1:
+            made = self._op(call.node, "aten.mul.Scalar", made, every)
         if first:
-            made = self._op(node, "aten.add.Scalar", made, [Ref(made.slot), first])
-        dtype = node.meta["val"].dtype
-        return made if dtype == torch.long else self._op(node, "aten.to.dtype", made, [Ref(made.slot), dtype], dtype)
+            made = self._op(call.node, "aten.add.Scalar", made, first)
+        dtype = call.node.meta["val"].dtype
+        return made if dtype == torch.long else self._op(call.node, "aten.to.dtype", made, dtype, dtype=dtype)
 
-    def _op(self, node: Fx, target: str, stream: Stream, args: list[Any], dtype: torch.dtype | None = None) -> Stream:
-        """A small operation beside a stream of positions, which has no batch."""
-        made = Stream(self.slot(), stream.dims, stream.wire, dtype or stream.dtype)
-        path, label, source = self.place(self._call(node, target, {}))
-        self.instructions.append(Op(path, label, source, target, tuple(args), {}, (stream.slot,), made.slot, stream.wire))
+    def positions(self, node: Fx, stream: Stream, limit: int | None = None) -> Stream:
+        """0, 1, 2, … for the frames of a stream."""
+        key = node, stream.slot
+        if limit is None and key in self._positions:
+            return self._positions[key]
+        path, _, source = self._names.label(OpCall(node, "aten.positions.default", {}))
+        made = Stream(self._draft.new_slot(), ((TIME,),), stream.wire, torch.long)
+        state = self._draft.new_state_node()
+        self._draft.instructions.append(
+            Positions(path, "positions", source, (stream.slot,), made.slot, stream.wire, state, limit)
+        )
         return made
 
-    def _created(self, node: Fx, name: str, args: dict[str, Value], positional: tuple[str, ...], stream: Stream) -> Stream:
+    def limit(self, stream: Stream, rows: int) -> None:
+        """Record that positions index a table of so many rows: the stream ends there. Other indices are left alone."""
+        makers, offset = {slot: i for i in self._draft.instructions for slot in i.outs}, 0
+        maker = makers.get(stream.slot)
+        while isinstance(maker, Op) and maker.target in OFFSETS_ONLY and maker.inputs:
+            if maker.target == "aten.add.Scalar" and isinstance(added := maker.args[1], int):
+                offset += added
+            maker = makers.get(maker.inputs[0])
+        if isinstance(maker, Positions):
+            maker.limit = min(rows - offset, rows - offset if maker.limit is None else maker.limit)
+            self._draft.notes.append(f"{maker.path}: positions for {maker.limit} frames; the stream ends there")
+
+    def _op(self, node: Fx, target: str, stream: Stream, argument: Arg, dtype: torch.dtype | None = None) -> Stream:
+        """An operation on positions, which have no batch."""
+        made = Stream(self._draft.new_slot(), stream.dims, stream.wire, dtype or stream.dtype)
+        path, label, source = self._names.label(OpCall(node, target, {}))
+        args = Ref(stream.slot), argument
+        self._draft.instructions.append(Op(path, label, source, target, args, {}, (stream.slot,), made.slot, stream.wire))
+        return made
+
+    def _created(self, call: OpCall, stream: Stream) -> Stream:
         """zeros, ones, full … with a dimension of time."""
-        dims = self.layout(args["size"], stream.wire)
-        given = {n: self.template(v) for n, v in args.items() if n != "size"} | {"size": Shape(dims)}
-        value = {"zeros": 0.0, "ones": 1.0}.get(name.split(".")[1], args.get("fill_value"))
-        wire = stream.wire if any(TIME in d for d in dims) else STILL
-        made = Stream(self.slot(), dims, wire, node.meta["val"].dtype, fill=value)
-        path, label, source = self.place(self._call(node, name, {}))
-        call_args = tuple(given[n] for n in positional)
-        kwargs = {n: v for n, v in given.items() if n not in positional}
-        slots = () if wire == STILL else (stream.slot,)
-        self.instructions.append(Op(path, label, source, name, call_args, kwargs, slots, made.slot, max(wire, 0)))
+        dims = self._shapes.layout(call.sequence("size"), stream.wire)
+        given = {n: Shape(dims) if n == "size" else self._emit.template(v) for n, v in call.args.items()}
+        value = {"zeros": 0.0, "ones": 1.0}.get(call.op, call.get("fill_value"))
+        wire = stream.wire if any(TIME in d for d in dims) else STATIC
+        fill = value if isinstance(value, (int, float)) else None
+        made = Stream(self._draft.new_slot(), dims, wire, call.node.meta["val"].dtype, fill=fill)
+        path, label, source = self._names.label(call)
+        args = tuple(given[n] for n in call.positional)
+        kwargs = {n: v for n, v in given.items() if n not in call.positional}
+        slots = () if wire == STATIC else (stream.slot,)
+        self._draft.instructions.append(Op(path, label, source, call.name, args, kwargs, slots, made.slot, max(wire, 0)))
         return made
 
-    def _for_rows(self, node: Fx, name: str, source: Const, args: dict[str, Value], stream: Stream) -> Stream:
-        """A constant for every row of the batch; over time it stays one frame, which others repeat, unless frames are rows."""
-        sizes = [Size.of(v, len(self.lengths)) for v in args.get("size") or args["repeats"]]
-        new = len(sizes) - len(source.dims)
-        dims: list[Any] = []
+    def _expanded(self, call: OpCall, source: Const, stream: Stream) -> Stream:
+        """A constant repeated for every row of the batch. Over time one frame stays, which broadcasts, unless frames are rows."""
+        sizes = [self._shapes.sized(v) for v in as_sequence(call.get("size") or call["repeats"])]
+        dims = self._expanded_dims(source, sizes, stream, call.name == "aten.repeat.default")
+        expand = OpCall(call.node, "aten.expand.default", {})
+        args = Ref(source.slot), Shape(dims)
+        if any(TIME in d for d in dims):
+            made = self._emit.local(expand, dims, stream, args=args, inputs=[stream], dtype=source.dtype, windows=False)
+            return replace(made, fill=source.fill)
+        return self._emit.static(expand, dims, args, {}, source.dtype, source.fill)
+
+    def _expanded_dims(self, source: Const, sizes: Sequence[Size], stream: Stream, repeats: bool) -> Dims:
+        new, dims = len(sizes) - len(source.dims), list[Dim]()
         for i, size in enumerate(sizes):
             own = source.dims[i - new] if i >= new else ()
-            if size.varies and not own and self.layout([size], stream.wire) == ((BATCH, TIME),):
+            if size.varies and not own and self._shapes.layout([size], stream.wire) == ((BATCH, TIME),):
                 dims.append((BATCH, TIME))
-            elif size.varies and (own or size.values != self.batches):
-                if own or name == "aten.repeat.default":
+            elif size.varies and (own or size.values != self._shapes.batches):
+                if own or repeats:
                     raise Misfit("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
                 dims.append(())
             elif size.varies:
                 dims.append((BATCH,))
-            elif name == "aten.repeat.default" and size.now != 1 and own:
+            elif repeats and size.now != 1 and own:
                 raise Misfit("a constant with rows of its own is repeated for the batch", "repeat it first, and expand it then")
             else:
                 dims.append(own if own or size.now in (-1, 1) else (size.now,))
-        call = Call(node, "aten.expand.default", {}, ())
-        given = Ref(source.slot), Shape(tuple(dims))
-        if any(TIME in d for d in dims):
-            made = self.local(
-                call, tuple(dims), stream, args=given, kwargs={}, inputs=[stream], dtype=source.value.dtype, windows=False
-            )
-        else:
-            made = self.still(call, tuple(dims), given, {}, source.value.dtype)
-        return replace(made, fill=source.fill)
+        return tuple(dims)
 
-    def _rows(self, node: Fx, table: Const, args: dict[str, Value], stream: Stream, length: Size) -> Stream:
+    def _rows(self, call: OpCall, table: Const, stream: Stream) -> Stream:
         """Rows of a table for the frames of a stream: ``table[:, :x.shape[time]]``."""
-        dim = args.get("dim", 0) % len(table.dims)
-        start = args.get("start") or 0
-        stop = args["end"] if "end" in args else Size.of(start, len(self.lengths)).combine(operator.add, args["length"])
-        size = Size.of(stop, len(self.lengths)).combine(lambda e, s: e - s, start)
-        if self.number(args.get("step", 1)) != 1 or not isinstance(size, Size) or size.values[:3] != length.values[:3]:
+        dim, length, sized = call.dim(len(table.dims)), self._shapes.length(stream.wire), self._shapes.sized
+        start = sized(call.get("start") or 0)
+        stop = sized(call["end"]) if "end" in call.args else start.combine(operator.add, sized(call["length"]))
+        size = stop.combine(operator.sub, start)
+        if self._shapes.number(call.get("step", 1)) != 1 or size.values[:3] != length.values[:3]:
             raise Misfit("a slice of a table whose length is not that of the stream that it meets", "table[:, :x.shape[time]]")
-        first = self.number(start, "the first row")
-        total = table.value.shape[dim]
-        where_ = self.positions(node, stream, limit=total - first)
+        first, total = self._shapes.integer(start, "the first row"), table.value.shape[dim]
+        index = self.positions(call.node, stream, limit=total - first)
         if first:
-            where_ = self._op(node, "aten.add.Scalar", where_, [Ref(where_.slot), first])
-        dims = (*table.dims[:dim], (TIME,), *table.dims[dim + 1 :])
-        made = Stream(self.slot(), dims, stream.wire, table.value.dtype)
-        path, label, source = self.place(self._call(node, "aten.index_select.default", {}))
-        self.notes.append(f"{path}: positions for {total - first} frames; the stream ends there")
-        self.instructions.append(
-            Op(path, label, source, "aten.index_select.default", (Ref(table.slot), dim, Ref(where_.slot)), {}, (where_.slot,),
-               made.slot, stream.wire)
-        )  # fmt: skip
+            index = self._op(call.node, "aten.add.Scalar", index, first)
+        made = Stream(self._draft.new_slot(), (*table.dims[:dim], (TIME,), *table.dims[dim + 1 :]), stream.wire, table.dtype)
+        path, label, source = self._names.label(OpCall(call.node, "aten.index_select.default", {}))
+        self._draft.notes.append(f"{path}: positions for {total - first} frames; the stream ends there")
+        args = Ref(table.slot), dim, Ref(index.slot)
+        self._draft.instructions.append(
+            Op(path, label, source, "aten.index_select.default", args, {}, (index.slot,), made.slot, stream.wire)
+        )
         return made
 
+    # ---- constants that the export has made for one length ----------------------------------------------------------
+
+    def restored(self, call: OpCall, stream: Stream) -> OpCall:
+        """A call in which constants that the export has made for one length have the frames of a stream.
+
+        Where an operation of the module fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant of so many values.
+        """
+        if not self._shapes.clip_is_fixed or stream.wire == STATIC:
+            return call
+        length = self._shapes.length(stream.wire)
+        return call.with_args(**{n: self._materialised(self._restored(v, length), stream) for n, v in call.args.items()})
+
+    def _restored(self, value: Value, length: Size) -> Value:
+        if isinstance(value, (list, tuple)):
+            return [self._restored(v, length) for v in value]
+        made = self._draft.origins.get(value.slot) if isinstance(value, Const) else None
+        if made is None:
+            return value
+        new = {n: self._restored(v, length) for n, v in made.args.items()}
+        if made.name in CREATION:
+            new["size"] = [length if s == length.now > 1 else s for s in as_sequence(made.args["size"])]
+        for name in ("end", "length"):
+            whole = not made.args.get("start") and made.args.get("step", 1) == 1
+            if whole and new.get(name) == length.now and (made.name in ARANGE or isinstance(made.args.get("self"), Const)):
+                new[name] = length
+        changed = any(a is not b for a, b in zip(leaves([*new.values()]), leaves([*made.args.values()]), strict=True))
+        return replace(made, args=new) if changed else value
+
+    # ---- for one length ---------------------------------------------------------------------------------------------
+
     def concrete(self, value: Value, sample: int = 0, shape: bool = False) -> Any:
-        """What a value that depends on no stream is for an example length.
+        """A value that depends on no stream, for a sample length.
 
         Args:
             value: such a value.
-            sample: which of the example lengths.
-            shape: only the shape is wanted: a tensor on the device "meta", which costs nothing at any length.
+            sample: the index of the sample length.
+            shape: only the shape is needed: a tensor on the device "meta", which costs nothing at any length.
         """
         if isinstance(value, (list, tuple)):
             return [self.concrete(v, sample, shape) for v in value]
         if isinstance(value, Const):
             return value.value.to("meta") if shape else value.value
-        if isinstance(value, (Size, Varying)):
+        if isinstance(value, (Size, SymScalar)):
             return value.values[sample]
         if isinstance(value, Stream) and shape:
-            return torch.empty(self.shape(value), dtype=value.dtype, device="meta")
-        _needs_no_input(value)
-        if not isinstance(value, Clocked):
+            return torch.empty(self._shapes.shape(value), dtype=value.dtype, device="meta")
+        _refuse_input(value)
+        if not isinstance(value, LengthDependent):
             return value
         target: Any = resolve(value.name)
         given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
         if shape and value.name != ITEM and any(a.name == "device" for a in target._schema.arguments):
             given["device"] = torch.device("meta")
-        kwargs = {n: v for n, v in given.items() if n not in value.positional and (n in value.given or n == "device")}
+        kwargs = _keywords(value, given, "device")
         with torch.no_grad():
             return target(*(given[n] for n in value.positional), **kwargs)
 
-    def for_example(self, value: Value, sample: int = 0) -> Any:
-        """What depends on the clip's length, as a constant for an example length: computed anew when parameters change."""
+    def constant(self, value: TensorValue | LengthDependent, sample: int = 0) -> Const:
+        """A tensor as a constant for a sample length. It is computed anew when parameters change."""
+        found = self._as_constant(value, sample)
+        if not isinstance(found, Const):
+            raise TypeError(f"expected a constant, got {type(found).__name__}")
+        return found
+
+    def _as_constant(self, value: Value, sample: int) -> Value:
         if isinstance(value, (list, tuple)):
-            return [self.for_example(v, sample) for v in value]
-        if isinstance(value, (Size, Varying)):
+            return [self._as_constant(v, sample) for v in value]
+        if isinstance(value, (Size, SymScalar)):
             return value.values[sample]
-        _needs_no_input(value)
-        if not isinstance(value, Clocked):
+        _refuse_input(value)
+        if not isinstance(value, LengthDependent):
             return value
-        key = value, sample, False
-        if key not in self._made:
-            given = {n: self.for_example(v, sample) for n, v in value.args.items()}
-            kwargs = {n: v for n, v in given.items() if n not in value.positional and n in value.given}
-            self._made[key] = self.const(value.name, [given[n] for n in value.positional], kwargs)
-        return self._made[key]
+        key = value, sample
+        if key not in self._constants:
+            given = {n: self._as_constant(v, sample) for n, v in value.args.items()}
+            kwargs = _keywords(value, given)
+            self._constants[key] = self._emit.const(value.name, [given[n] for n in value.positional], kwargs)
+        return self._constants[key]
 
-    def size_of_clocked(self, of: Clocked, dim: int) -> Size:
-        """The size of a dimension of what depends on the clip's length alone."""
-        return Size(tuple(int(self.concrete(of, i, shape=True).shape[dim]) for i in range(len(self.lengths))))
-
-    def size_of(self, value: Value, dim: int) -> Size:
-        """The size of a dimension, for all examples."""
-        return self.size_of_clocked(value, dim) if isinstance(value, Clocked) else self.size(value, dim)
+    def size(self, value: TensorValue | LengthDependent, dim: int) -> Size:
+        """The size of a dimension, for all sample lengths."""
+        if not isinstance(value, LengthDependent):
+            return self._shapes.size(value, dim)
+        return Size(tuple(int(self.concrete(value, i, shape=True).shape[dim]) for i in range(len(self._shapes.lengths))))
 
 
-def _needs_no_input(value: Value) -> None:
+def _keywords(value: LengthDependent, given: dict[str, T], *more: str) -> dict[str, T]:
+    """The arguments that the call passes by name."""
+    return {n: v for n, v in given.items() if n not in value.positional and (n in value.keywords or n in more)}
+
+
+def _refuse_input(value: Value) -> None:
     if isinstance(value, Stream):
         raise Refused(
             "a mask (or another value for pairs of frames) depends on an input that is no stream",

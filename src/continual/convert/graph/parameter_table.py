@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import NotStreamable
-from .instructions import Env, Moment, Op
+from .axes import View
+from .instructions import Env, ExecContext, Op
 
 
-class Bank:
+@dataclass
+class Source:
+    """Where the value of a slot comes from.
+
+    Attributes:
+        slot: the slot.
+        kind: ``"parameter"``, ``"buffer"``, ``"constant"`` (of the module's code) or ``"input"``.
+        name: its name; of an input its number.
+        view: the layout of an input that is a stream.
+    """
+
+    slot: int
+    kind: str
+    name: str
+    view: View | None = None
+
+
+class ParameterTable:
     """Looks parameters up in the modules' own tables at every call, so that whatever changes them is followed.
 
     Args:
@@ -97,16 +116,16 @@ class Bank:
 
     def _run(self, env: Env) -> None:
         device = next((t.device for t in env if isinstance(t, Tensor)), torch.device("cpu"))
-        moment = Moment(env, 1, 1, device, [], None)
+        context = ExecContext(env, 1, 1, device, [], None)
         for op in self.constants:
-            op.chunk(moment)
+            op.chunk(context)
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
         """``.to()`` and its like, for the constants of the module's code: they go to another device. Their dtype is the code's matter."""
         for name, tensor in self.tensors.items():
             self.tensors[name] = tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
 
-    def apart(self) -> Bank:
+    def apart(self) -> ParameterTable:
         """The same tables, with values looked up for one stream alone."""
         made = copy.copy(self)
         made.forget()

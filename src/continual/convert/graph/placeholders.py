@@ -1,4 +1,4 @@
-"""What a refused operation gives, as far as sizes tell: the operations behind it are then looked at too."""
+"""Placeholders for the results of refused operations, guessed from sizes, so that the operations behind them are checked too."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ from dataclasses import dataclass
 
 from ...core.timing import Crop, Timing, Window
 from .axes import BATCH, TIME, Dims, fixed, regrouped, where
-from .shape_queries import Enquiry
+from .shape_queries import ShapeQueries
 from .values import Stream
 
-SUMS = {"matmul", "bmm", "mm", "mv", "baddbmm", "addmm", "einsum", "linear", "cdist"}  # a size in the place of time is another's
+SUMS = {
+    "matmul",
+    "bmm",
+    "mm",
+    "mv",
+    "baddbmm",
+    "addmm",
+    "einsum",
+    "linear",
+    "cdist",
+}  # their output has another size where time was
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """The layout that a result seems to have.
+    """A guessed layout.
 
     Attributes:
-        like: the stream whose timing and rows it has.
-        dims: its layout.
-        change: what happens to the number of frames.
+        like: the stream whose timing and rows the result has.
+        dims: the layout.
+        change: how the number of frames changes.
     """
 
     like: Stream
@@ -29,46 +39,46 @@ class StandIn:
 
     @property
     def sure(self) -> bool:
-        """Whether it is that of a stream that the operation was given."""
+        """Whether it is the layout of an argument."""
         return self.change is None and self.dims == self.like.dims
 
 
 def stand_in(
-    b: Enquiry, op: str, given: Sequence[Stream], shape: tuple[int, ...], before: Sequence[Stream] = ()
+    shapes: ShapeQueries, op: str, given: Sequence[Stream], shape: tuple[int, ...], before: Sequence[Stream] = ()
 ) -> StandIn | None:
-    """What an operation seems to give.
+    """The layout that the result of an operation seems to have.
 
     Args:
-        b: knows the sizes of streams.
+        shapes: answers questions on sizes.
         op: the operation's name.
         given: the streams that it takes.
         shape: of its result for the example.
-        before: streams of which what it takes was made, in a way that is not known.
+        before: streams behind its unknown arguments.
 
     Returns:
-        The layout of the stream among those given that needs the least change; ``None`` where rows or time are not to be found.
+        The layout, from the stream that needs the least change; ``None`` where batch or time can't be located.
     """
     whole = [s for s in (*given, *before) if where(s.dims, TIME) is not None and where(s.dims, BATCH) is not None]
-    if any(_pairs(b.shape(s), where(s.dims, TIME) or 0, shape) for s in whole):
+    if any(_pairs(shapes.shape(s), where(s.dims, TIME) or 0, shape) for s in whole):
         return None  # a value for each pair of frames
-    streams = sorted(whole, key=lambda s: s.windows)  # frames before what was made of a whole clip
+    streams = sorted(whole, key=lambda s: s.windows)  # streams of frames before streams of windows
     for s in streams:
-        dims = regrouped(s.dims, shape, b.batches[0], b.length(s.wire).now)
+        dims = regrouped(s.dims, shape, shapes.batches[0], shapes.length(s.wire).now)
         if dims is not None and where(dims, TIME) is not None and where(dims, BATCH) is not None:
             return StandIn(s, dims)
-    found = [g for s in streams for g in _matched(b, op, s, shape) if g[1].change is None or s in given]
+    found = [g for s in streams for g in _matched(shapes, op, s, shape) if g[1].change is None or s in given]
     return max(found, key=lambda g: g[0])[1] if found else None
 
 
 def _pairs(sizes: tuple[int, ...], time: int, shape: tuple[int, ...]) -> bool:
-    """Whether the size of time is in a shape once more."""
+    """Whether the size of time occurs once more in a shape."""
     return sizes[time] > 2 and shape.count(sizes[time]) > sizes.count(sizes[time])
 
 
-def _matched(b: Enquiry, op: str, s: Stream, shape: tuple[int, ...]) -> Iterator[tuple[int, StandIn]]:
-    """Layouts of a shape that has a dimension more or less, or other sizes; and how many sizes are the same."""
-    frames = b.length(s.wire).now
-    for dims, sizes in _ranks(s.dims, b.shape(s), len(shape)):
+def _matched(shapes: ShapeQueries, op: str, s: Stream, shape: tuple[int, ...]) -> Iterator[tuple[int, StandIn]]:
+    """Layouts for a shape with one dimension more or less, or other sizes, each with the number of sizes that agree."""
+    frames = shapes.length(s.wire).now
+    for dims, sizes in _ranks(s.dims, shapes.shape(s), len(shape)):
         at, rows = where(dims, TIME), where(dims, BATCH)
         if at is None or rows is None or sizes[rows] != shape[rows]:
             continue
@@ -84,7 +94,7 @@ def _matched(b: Enquiry, op: str, s: Stream, shape: tuple[int, ...]) -> Iterator
 
 
 def _ranks(dims: Dims, sizes: tuple[int, ...], rank: int) -> Iterator[tuple[Dims, tuple[int, ...]]]:
-    """A layout and its sizes with a dimension more, or one less, where the rank says so. New dimensions come late: time is split so."""
+    """A layout and its sizes, with one dimension more or less where the rank differs. New dimensions come late, as when time is split."""
     if len(dims) == rank:
         yield dims, sizes
     for i in reversed(range(len(dims) + 1) if len(dims) + 1 == rank else ()):
@@ -94,7 +104,7 @@ def _ranks(dims: Dims, sizes: tuple[int, ...], rank: int) -> Iterator[tuple[Dims
 
 
 def _change(now: int, wanted: int) -> Timing:
-    """A timing that makes so many frames of the example's: fewer by a stride where it divides them, otherwise by a cut or padding."""
+    """A timing that gives a number of frames for the example: by a stride where it divides, otherwise by a cut or padding."""
     if now % wanted == 0:
         return Window(now // wanted, now // wanted)
     return Crop(0, now - wanted) if wanted < now else Window(end=wanted - now)

@@ -1,9 +1,8 @@
-"""Instructions that know how far streams have come: queues where they meet, and positions."""
+"""Instructions with counters: queues that align streams, and positions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,15 +11,16 @@ from ...core.alignment import waiting
 from ...core.ring_buffer import ring_zeros
 from ...core.state import Frame, Node, Opening
 from ...core.timing import IDENTITY, Timing
+from ...core.timing_graph import Wiring
 from ...errors import ShapeMismatch
 from ...layers.delay import queued
 from .axes import View
-from .instructions import Instruction, Moment
+from .instructions import ExecContext, Instruction
 
 
 @dataclass(eq=False)
-class Meet(Instruction):
-    """Streams of different delays wait for each other, in queues."""
+class AlignDelays(Instruction):
+    """Queues in which streams of smaller delays wait for the others."""
 
     path: str
     label: str
@@ -30,15 +30,15 @@ class Meet(Instruction):
     before: tuple[int, ...]
     wire: int
     views: tuple[View, ...]
-    timings: tuple[Any, ...]  # of the inputs, from the network's input on
-    kid: int
+    timings: tuple[Wiring, ...]  # of the inputs, from the network's input on
+    state_node: int
     note: str = ""
 
     def depths(self, before: Timing = IDENTITY) -> list[int]:
-        """How many frames of each input wait at most, behind ``before``."""
+        """How many frames of each input wait at most, after the timing ``before``."""
         return waiting(self.timings, before)
 
-    def open(self, m: Moment, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
         nodes = []
         m.frames[self.wire] = 1
         for i, (slot, out, view, depth) in enumerate(
@@ -50,8 +50,8 @@ class Meet(Instruction):
             m.env[out] = m.env[slot]
         return nodes
 
-    def chunk(self, m: Moment) -> None:
-        queues = m.kids[self.kid : self.kid + len(self.inputs)]
+    def chunk(self, m: ExecContext) -> None:
+        queues = m.nodes[self.state_node : self.state_node + len(self.inputs)]
         given = []
         for slot, view, wire in zip(self.inputs, self.views, self.before, strict=True):
             x = m.env[slot]
@@ -77,16 +77,16 @@ class Meet(Instruction):
             y = queued(queue, 0, x, queue.seen, sent, stop) if queue.tensors or x is None or x.shape[2] != stop - sent else x
             m.env[out] = view.leave(y, m.batch, stop - sent)
 
-    def step(self, m: Moment) -> None:
+    def step(self, m: ExecContext) -> None:
         env, call = m.env, m.call
-        queues = m.kids[self.kid : self.kid + len(self.inputs)]
+        queues = m.nodes[self.state_node : self.state_node + len(self.inputs)]
         sent = queues[0].sent
         values = [env[s] for s in self.inputs]
         stop = sent + all(x is not None or q.seen > sent for x, q in zip(values, queues, strict=True))
         for queue, x, view, out in zip(queues, values, self.views, self.outs, strict=True):
             seen = queue.seen
             if stop > sent and seen == sent:
-                env[out] = x  # has just come and leaves at once
+                env[out] = x  # arrives and leaves in one step
             else:
                 env[out] = None
                 if queue.tensors:
@@ -100,7 +100,7 @@ class Meet(Instruction):
                         call.slots.append((rings[seen % len(rings)], view.enter(x, m.batch, 1).squeeze(2)))
             call.ticks.append((queue, seen if x is None else seen + 1, stop))
 
-    def clip(self, m: Moment) -> None:
+    def clip(self, m: ExecContext) -> None:
         lengths = [m.frames[w] for w in self.before]
         if len(set(lengths)) > 1:
             raise ShapeMismatch(
@@ -114,7 +114,7 @@ class Meet(Instruction):
 
 @dataclass(eq=False)
 class Positions(Instruction):
-    """The positions of the frames that have come: 0, 1, 2, …"""
+    """The positions of the frames: 0, 1, 2, …"""
 
     path: str
     label: str
@@ -122,32 +122,32 @@ class Positions(Instruction):
     inputs: tuple[int, ...]
     out: int
     wire: int
-    kid: int
+    state_node: int
     limit: int | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
         self.outs = (self.out,)
 
-    def open(self, m: Moment, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
         m.env[self.out] = torch.zeros(1, dtype=torch.long, device=m.device)
         return [Node(opening, "positions", [])]
 
-    def chunk(self, m: Moment) -> None:
-        node, count = m.kids[self.kid], m.frames[self.wire]
+    def chunk(self, m: ExecContext) -> None:
+        node, count = m.nodes[self.state_node], m.frames[self.wire]
         if m.env[self.inputs[0]] is None:
             m.env[self.out] = None
             return
         m.env[self.out] = self._from(m, node.seen, count)
         m.call.tick(node, node.seen + count, node.seen + count)
 
-    def _from(self, m: Moment, first: int, count: int) -> Tensor:
+    def _from(self, m: ExecContext, first: int, count: int) -> Tensor:
         if self.limit is not None and first + count > self.limit:
             raise ShapeMismatch(
                 f"{self.path}: the stream has come to frame {first + count}, and the module has positions for {self.limit}. "
-                "Start anew with clean_state(), or train with positions that go on (co.RecyclingPositionalEncoding, rotary, ALiBi)"
+                "Restart with clean_state(), or train with positions that continue (co.RecyclingPositionalEncoding, rotary, ALiBi)"
             )
         return torch.arange(first, first + count, device=m.device)
 
-    def clip(self, m: Moment) -> None:
+    def clip(self, m: ExecContext) -> None:
         m.env[self.out] = self._from(m, 0, m.frames[self.wire])

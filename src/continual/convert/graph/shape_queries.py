@@ -1,97 +1,61 @@
-"""What rules ask: lengths, shapes and sizes, for the example and for other lengths."""
+"""Lengths, shapes and sizes of values, for the example and for other clip lengths."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.fx import Node as Fx
+from torch import Tensor
 
-from ...core.op_rows import Refusal
-from ...core.timing_graph import Wires
 from .axes import BATCH, TIME, Dim, Dims, fixed, shape_of
-from .capture import Captured, fresh
-from .instructions import Instruction, Op, slots_of
-from .op_call import Call, Misfit, Source, leaves
-from .values import STILL, Clocked, Const, Size, Stream, Unknown, Value, Varying
+from .capture import fresh
+from .op_call import Misfit, OpCall
+from .program_draft import ProgramDraft
+from .values import STATIC, Const, Number, Size, SymScalar, TensorValue, Unknown, Value
 
 FAR = 80640  # a whole number of periods of all strides that occur, so that lengths so far apart differ by the rate alone
+LONGER = 5  # the index of the sample length that is a few times that of the example
 
 
-LONGER = 5  # which of the example lengths is a few times that of the example
-
-
-def symbolic(size: Any) -> bool:
-    """Whether a size is a symbol, and none that turned out to be a number."""
+def is_symbolic(size: int | torch.SymInt) -> bool:
+    """Whether a size is a symbol that stands for no known number."""
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
-@dataclass(frozen=True)
-class Reduced:
-    """What was made of the whole clip.
+class ShapeQueries:
+    """Answers what rules ask about lengths and shapes.
+
+    Args:
+        draft: the program.
 
     Attributes:
-        node: the operation that did it.
-        what: in words.
-        poolable: whether `time_pooling` knows another form of it.
+        lengths: the sample lengths of the clip, the example's first.
+        batches: the batch sizes that go with them.
     """
 
-    node: Fx
-    what: str
-    poolable: bool
-
-
-@dataclass
-class Enquiry:
-    """The program while it is built, and what there is to ask about its values."""
-
-    captured: Captured
-    module: nn.Module
-    time_pooling: str | None = None
-    middle: frozenset[str] = frozenset()  # names of nodes that pool over time in the middle of the network
-    wires: Wires = field(default_factory=Wires)
-    instructions: list[Instruction] = field(default_factory=list)
-    constants: list[Op] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)  # constants of the module's code
-    names: list[str] = field(default_factory=list)  # of the module's inputs
-    baked: list[str] = field(default_factory=list)  # where sizes fit what is known of time for the example's length alone
-    slots: int = 0
-    kids: int = 0
-    windowed: bool = False  # whether something looks at a window of the example's length, so that longer clips are another matter
-    divided: bool = False  # whether the twin is for clips whose length the strides divide, as a note says
-    nested: bool = False  # whether the module gives several outputs
-
-    def __post_init__(self) -> None:
-        b, t = self.captured.batch, self.captured.steps
+    def __init__(self, draft: ProgramDraft):
+        self._draft, self._captured = draft, draft.captured
+        b, t = draft.captured.batch, draft.captured.steps
         self.lengths = (t, t + FAR, t + 2 * FAR, t + 1, t + 3, 4 * t)
         self.batches = (b, b + 1, b + 2, b, b, b)
-        self.values: dict[Fx, Value] = {}
-        self._paths: set[str] = set()
-        self._made: dict[tuple[Any, int, bool], Value] = {}
-        self.origins: dict[int, Clocked] = {}  # how constants were made
         self._length_of: dict[int, Size] = {}
-        self._reductions: dict[int, Reduced] = {}  # by slots
-        self.middle_found: set[str] = set()
-        self.node: Fx | None = None
+
+    def sized(self, value: Value) -> Size:
+        """An integer as a size."""
+        return Size.of(value, len(self.lengths))
 
     def length(self, wire: int) -> Size:
-        """How many frames a wire has, for all example lengths."""
-        if wire == STILL:
-            return Size((1,) * len(self.lengths))
+        """The number of frames on a wire, for all sample lengths."""
+        if wire == STATIC:
+            return self.sized(1)
         if wire not in self._length_of:
-            timing = self.wires.timing(wire)
+            timing = self._draft.wires.timing(wire)
             self._length_of[wire] = Size(tuple(timing.ended(t) for t in self.lengths))
         return self._length_of[wire]
 
-    def shape(self, value: Stream | Const | Unknown) -> tuple[int, ...]:
+    def shape(self, value: TensorValue | Unknown) -> tuple[int, ...]:
         """The shape for the example."""
         if isinstance(value, Unknown):
             return value.shape
@@ -99,8 +63,8 @@ class Enquiry:
             return tuple(value.value.shape)
         return shape_of(value.dims, self.batches[0], self.length(value.wire).now)
 
-    def described(self, value: Stream | Const) -> str:
-        """The shape, and which sizes are rows and frames: ``(2 rows, 4, 20 frames)``."""
+    def described(self, value: TensorValue) -> str:
+        """The shape, with batch and frames named: ``(2 rows, 4, 20 frames)``."""
         if isinstance(value, Const):
             return str(self.shape(value))
         of = {BATCH: f"{self.batches[0]} rows", TIME: f"{self.length(value.wire).now} {'windows' if value.windows else 'frames'}"}
@@ -111,37 +75,38 @@ class Enquiry:
             shown.append(" × ".join(names + [str(size)] * (size > 1 or not names)))
         return f"({', '.join(shown)})"
 
-    def rank(self, value: Stream | Const | Unknown) -> int:
-        """The number of dimensions."""
-        return len(self.shape(value))
-
-    def size(self, value: Stream | Const, dim: int) -> Size:
-        """The size of a dimension, for all examples."""
+    def size(self, value: TensorValue, dim: int) -> Size:
+        """The size of a dimension, for all sample lengths."""
         if isinstance(value, Const):
-            return Size((int(value.value.shape[dim]),) * len(self.batches))
+            return self.sized(value.value.shape[dim])
         times = self.length(value.wire).values
         return Size(tuple(shape_of((value.dims[dim],), b, t)[0] for b, t in zip(self.batches, times, strict=True)))
 
-    def length_is_fixed(self, call: Call, dim: int) -> bool:
+    def length_is_fixed(self, call: OpCall, dim: int) -> bool:
         """Whether the export knows the size of a dimension for the example alone: recurrent layers, global pools … fix it."""
         sources = call.node.all_input_nodes
         val = sources[0].meta.get("val") if sources else None
-        return isinstance(val, Tensor) and dim < val.ndim and not symbolic(val.shape[dim])
+        return isinstance(val, Tensor) and dim < val.ndim and not is_symbolic(val.shape[dim])
 
     @cached_property
     def clip_is_fixed(self) -> bool:
         """Whether the export knows the clip's length for the example alone."""
-        program = self.captured.program
+        program = self._captured.program
         names = program.graph_signature.user_inputs
         values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
-        times = zip(values, self.captured.time_dims, strict=True)
-        return not all(symbolic(v.shape[t]) for v, t in times if t is not None)
+        times = zip(values, self._captured.time_dims, strict=True)
+        return not all(is_symbolic(v.shape[t]) for v, t in times if t is not None)
 
-    def number(self, value: Value, what: str = "a number") -> Any:
-        """A number that must not depend on the clip."""
+    def number(self, value: Value, what: str = "a number") -> Number:
+        """A number that must not depend on the clip.
+
+        Raises:
+            Misfit: it does.
+            TypeError: the value is no number.
+        """
         if isinstance(value, Size) and not value.varies:
             return value.now
-        if isinstance(value, (Size, Varying)):
+        if isinstance(value, (Size, SymScalar)):
             if len(set(value.values[1:3])) == 1 and value.values[0] == value.values[1]:
                 raise Misfit(
                     f"{what} depends on what is left when the clip's length is divided: {value.values[0]}, {value.values[3]}, "
@@ -152,7 +117,20 @@ class Enquiry:
                 f"{what} depends on the length of the clip ({value.values[0]} for {self.lengths[0]} steps)",
                 "make it a fixed number: a stream has no length",
             )
-        return value
+        if isinstance(value, (int, float, complex)):
+            return value
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+
+    def real(self, value: Value, what: str = "a number") -> float:
+        """A real number that must not depend on the clip: as :meth:`number`."""
+        found = self.number(value, what)
+        if isinstance(found, complex):
+            raise TypeError(f"{what} is complex")
+        return found
+
+    def integer(self, value: Value, what: str = "a number") -> int:
+        """An integer that must not depend on the clip: as :meth:`number`."""
+        return int(self.real(value, what))
 
     def layout(self, sizes: Sequence[Value], wire: int) -> Dims:
         """The layout that a list of sizes means beside frames of a wire."""
@@ -160,8 +138,8 @@ class Enquiry:
         both = Size(tuple(b * t for b, t in zip(self.batches, length.values, strict=True)))
         dims: list[Dim] = []
         for given in sizes:
-            size = Size.of(given, len(self.lengths))
-            baked = self.clip_is_fixed and size.steady and size.now == length.now > 1  # the export knows one length alone
+            size = self.sized(given)
+            baked = self.clip_is_fixed and size.constant and size.now == length.now > 1  # the export knows one length alone
             if size.varies and size.values == self.batches:
                 dims.append((BATCH,))
             elif length.varies and (baked or size.values[:3] == length.values[:3]):
@@ -169,53 +147,18 @@ class Enquiry:
             elif length.varies and size.values[:3] == both.values[:3]:
                 dims.append((BATCH, TIME))
             else:
-                dims.append(fixed((self.number(size, "a size"),))[0])
+                dims += fixed((self.integer(size, "a size"),))
         return tuple(dims)
 
-    def reductions(self, stream: Stream) -> list[Reduced]:
-        """Which reductions over the clip a stream is computed of."""
-        makers = {slot: i for i in self.instructions for slot in i.outs}
-        todo, seen, found = [stream.slot], set[int](), dict[Reduced, None]()
-        while todo:
-            slot = todo.pop()
-            if slot in seen:
-                continue
-            seen.add(slot)
-            if slot in self._reductions:
-                found[self._reductions[slot]] = None
-            elif slot in makers:
-                todo += slots_of(makers[slot])
-        return sorted(found, key=lambda r: r.what)
-
-    def learned(self, value: Const) -> bool:
-        """Whether a constant is computed of what may change: parameters, buffers, inputs."""
-        return any(s.kind != "constant" for s in self.made_of(value))
-
-    def made_of(self, value: Const) -> list[Source]:
-        """The parameters, buffers, inputs and constants of the code that a constant is computed of."""
-        makers = {op.out: op for op in self.constants}
-        sources = {s.slot: s for s in self.sources}
-        todo, seen, found = [value.slot], set[int](), list[Source]()
-        while todo:
-            slot = todo.pop()
-            if slot in seen:
-                continue
-            seen.add(slot)
-            if slot in sources:
-                found.append(sources[slot])
-            elif slot in makers:
-                todo += slots_of(makers[slot])
-        return found
-
     @cached_property
-    def one_output(self) -> bool:
-        """Whether the module gives as much for a longer clip as for the example (or takes none)."""
+    def output_ignores_length(self) -> bool:
+        """Whether the module gives outputs of the same shape for a clip of twice the length (or refuses that clip)."""
         shapes = []
-        for clip in (self.captured.inputs, self.captured.longer):
+        for clip in (self._captured.inputs, self._captured.longer):
             try:
                 with torch.no_grad():
-                    found = self.module(*fresh(clip))
+                    found = self._draft.module(*fresh(clip))
             except Exception:
                 return True
-            shapes.append([tuple(y.shape) for y in leaves(found) if isinstance(y, Tensor)])
+            shapes.append([tuple(y.shape) for y in torch.utils._pytree.tree_leaves(found) if isinstance(y, Tensor)])
         return shapes[0] == shapes[1]

@@ -1,4 +1,4 @@
-"""How far an export with a symbolic length goes: until the formulas of its sizes get out of hand."""
+"""A limit for exports with a symbolic length: the size of the formulas."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .recurrent_ops import Whole
+from .recurrent_ops import WholeOps
 
 LARGEST = 100  # operations in the formula of a size; strided networks of practice stay below 10
 
 
 class TooSymbolic(Exception):
-    """The formula of a size has become so long that torch's solver would take minutes for every question about it."""
+    """The formula of a size is so long that torch's solver takes minutes for every question about it."""
 
 
-class Bounded(Whole):
-    """Stops what is exported under it where a size of a tensor has too long a formula.
+class FormulaLimit(WholeOps):
+    """Stops an export where the size of a tensor has too long a formula.
 
-    Sizes that are divided, floored and multiplied again (``view(b * t // n, n, …)`` in each of some blocks) are nested ever deeper, and
-    torch's solver takes exponentially longer. The length of a formula is the same on every machine, unlike a time.
+    Sizes that are divided, floored and multiplied again (``view(b * t // n, n, …)`` in each of several blocks) nest deeper with every
+    block, and the time of torch's solver grows exponentially. The length of a formula is the same on every machine; a time is not.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -38,5 +38,5 @@ class Bounded(Whole):
 
 @lru_cache(maxsize=4096)
 def _operations(formula: Any) -> int:
-    """How many operations a formula has."""
+    """The number of operations in a formula."""
     return int(formula.count_ops())

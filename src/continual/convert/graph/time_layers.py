@@ -21,8 +21,10 @@ from ...layers.window_program import Windows, windows_of
 from .instructions import resolve
 
 
-class Decimate(SlidingWindow):
+class Subsample(SlidingWindow):
     """Every ``stride``-th frame: ``x[:, :, ::stride]``."""
+
+    has_products = False
 
     def __init__(self, stride: int):
         super().__init__()
@@ -50,6 +52,8 @@ class Windowed(SlidingWindow):
         stride: inputs per output.
         trailing: windows begin before the first frame, and hold those that there are; no delay.
     """
+
+    has_products = False
 
     def __init__(self, size: int, stride: int = 1, trailing: bool = False):
         super().__init__()
@@ -197,18 +201,18 @@ class WindowLinear(Windowed):
         by_time = windows.movedim(2, 1).movedim(-1, 2 if self.time_first else 3)  # (B, n, C, L, *S)
         return F.linear(by_time.flatten(2), self.weight, self.bias).transpose(1, 2)
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return self.weight.numel() * (1 if self.flat else frame.shape[1])
 
 
-class Taps(Windowed):
+class UnfoldTime(Windowed):
     """``tensor.unfold`` over time: the frames of a window in a last dimension."""
 
     def of_windows(self, windows: Tensor, present: Tensor | None) -> Tensor:
         return windows.clone()
 
 
-class Surround(SlidingWindow):
+class ConstantPadTime(SlidingWindow):
     """Frames of constants before the first and after the last frame: ``torch.cat((first, x, last), time)``.
 
     Args:
@@ -216,6 +220,7 @@ class Surround(SlidingWindow):
         last: how many come after the last.
     """
 
+    has_products = False
     before: Tensor | None  # (B or 1, C, first, *S)
     after: Tensor | None
 

@@ -1,4 +1,4 @@
-"""Torch's own Python functions for operations of an exported graph: the same, and called at half the cost or less."""
+"""Torch's Python functions for operations of an exported graph. They compute the same, at half the cost of a call or less."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...layers.norms.exact_gradients import batch_norm, instance_norm
+from ...layers.exact_gradients import batch_norm, instance_norm
 
 # Operations whose Python function takes the same arguments in the same order.
 _SAME = """
@@ -44,5 +44,5 @@ _NATIVE = _table()
 
 
 def native(target: str) -> Callable[..., Any] | None:
-    """The Python function for an operation, if there is one that takes the same arguments."""
+    """The Python function of an operation, if there is one with the same arguments."""
     return _NATIVE.get(target)

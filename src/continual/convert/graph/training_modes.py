@@ -1,4 +1,4 @@
-"""Which modules work otherwise in training mode: their operations are captured in eval mode."""
+"""Detects modules that compute something else in training mode: the export captures eval mode."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from torch import nn
 
 _MODAL = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
-_ASIDE = frozenset({"train", "eval", "extra_repr"})  # methods that do not compute
+_NOT_COMPUTING = frozenset({"train", "eval", "extra_repr"})  # methods that compute no output
 
 
 def modal(module: nn.Module) -> str:
-    """How a module's work differs in training mode, with the line of code; empty if it does not."""
+    """How a module differs in training mode, with the line of code; empty if it does not."""
     if isinstance(module, _MODAL):
-        return "works otherwise in training"
+        return "computes something else in training"
     if isinstance(module, nn.RNNBase):
         return (
             f"drops between its layers in training (dropout={module.dropout})" if module.dropout and module.num_layers > 1 else ""
@@ -30,14 +30,14 @@ def modal(module: nn.Module) -> str:
             break
         for name, function in vars(cls).items():
             code = getattr(function, "__code__", None)
-            if name not in _ASIDE and not name.startswith("__") and code is not None:
+            if name not in _NOT_COMPUTING and not name.startswith("__") and code is not None:
                 for line in _lines(code):
                     return f"asks whether it is training ({line})"
     return ""
 
 
 def _lines(code: CodeType) -> Iterator[str]:
-    """The lines on which code, or a function in it, reads ``training``."""
+    """The lines of code that read ``training``, in inner functions too."""
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval == "training":
             line: Any = instruction.positions.lineno if instruction.positions else None

@@ -1,10 +1,10 @@
-"""What a node of an exported graph stands for while the streaming network is built."""
+"""The values of an exported graph's nodes while the program is built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,21 +12,29 @@ from torch.fx import Node as Fx
 
 from .axes import Dims
 
-Value = Any  # Size | Varying | Const | Stream | Clocked | Fragment | Unknown | numbers, None, lists
-ITEM = "helper_ops:item"  # one of several results
-STILL = -1  # the wire of what is the same for all frames
+ITEM = "helper_ops:item"  # selects one of several results
+STATIC = -1  # the wire of a tensor that is the same for every frame
+
+Number: TypeAlias = "bool | int | float | complex"
+Plain: TypeAlias = (
+    "Number | str | torch.dtype | torch.device | torch.layout | torch.memory_format | torch.Generator | torch.ScriptObject | None"
+)
+Value: TypeAlias = (
+    "Size | SymScalar | Const | Stream | LengthDependent | NotStreamed | Scores | Unknown | Plain | Sequence[Value]"
+)
+TensorValue: TypeAlias = "Stream | Const"
 
 
 @dataclass(frozen=True)
 class Size:
-    """A whole number that may depend on the clip's rows and length: its values for several examples."""
+    """An integer that may depend on the clip's batch size and length: its values for the sample lengths."""
 
     values: tuple[int, ...]
 
     @staticmethod
-    def of(value: Any, count: int) -> Size:
-        """A number as a size."""
-        return value if isinstance(value, Size) else Size((int(value),) * count)
+    def of(value: Value, count: int) -> Size:
+        """An integer as a size."""
+        return value if isinstance(value, Size) else Size((as_int(value),) * count)
 
     @property
     def now(self) -> int:
@@ -39,44 +47,57 @@ class Size:
         return len(set(self.values)) > 1
 
     @property
-    def steady(self) -> bool:
+    def constant(self) -> bool:
         """Whether it is the same for all clips."""
         return not self.varies
 
-    def combine(self, fn: Callable[..., Any], *others: Any) -> Any:
-        """A function of sizes and numbers."""
-        return computed(fn, self, *others)
+    def combine(self, fn: Callable[..., int], *others: Size | int) -> Size:
+        """A function of sizes and integers that gives an integer."""
+        columns = (o.values if isinstance(o, Size) else (o,) * len(self.values) for o in others)
+        return Size(tuple(fn(*row) for row in zip(self.values, *columns, strict=True)))
 
 
 @dataclass(frozen=True)
-class Varying:
-    """A number that is no whole number and depends on the clip's length."""
+class SymScalar:
+    """A number that is no integer and depends on the clip's length: its values for the sample lengths."""
 
-    values: tuple[Any, ...]
+    values: tuple[Number, ...]
 
 
 @dataclass(frozen=True)
 class Const:
-    """What depends on no stream: parameters, buffers, constant inputs, and what is computed of them."""
+    """A tensor that depends on no stream: a parameter, a buffer, a constant input, or computed from these.
+
+    Attributes:
+        slot: where the program keeps it.
+        dims: its layout.
+        value: its value for the example.
+        fill: the value of all its elements, where the module's code states one.
+    """
 
     slot: int
     dims: Dims
-    value: Tensor  # for the example
-    fill: float | None = None  # the value of all elements, where the module's code says so
+    value: Tensor
+    fill: float | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its elements."""
+        return self.value.dtype
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A wire: one frame for every so many steps.
+    """A tensor with frames: one frame for every so many input steps.
 
     Attributes:
-        slot: where it is kept while the network runs.
+        slot: where the program keeps it.
         dims: its layout.
-        wire: its timing, in :class:`~continual.core.timing_graph.Wires`.
+        wire: its timing, an index into :class:`~continual.core.timing_graph.Wires`.
         dtype: of its frames.
-        windows: the layout of the clip has no time, which was reduced over a window: time stands for windows here.
-        fill: the value of all elements, where they are one.
-        patches: where a tensor of one value was written into: that value, the dimension, and the stretches of it.
+        windows: the clip's tensor has no time, which a window reduced: time counts windows here.
+        fill: the value of all elements, where they have one value.
+        patches: where slices were written into a tensor of one value: that value, the dimension, and the slices.
     """
 
     slot: int
@@ -89,8 +110,8 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Fragment:
-    """What can't be streamed and may not be needed: its shape may, and constants like it. Any other use is refused."""
+class NotStreamed:
+    """A result that can't be streamed and may be unused. Only its shape and constants like it are available; other uses are refused."""
 
     dims: Dims
     dtype: torch.dtype
@@ -100,36 +121,37 @@ class Fragment:
 
 
 @dataclass(frozen=True, eq=False)
-class Clocked:
-    """What depends on the clip's length and on no stream: positions, and what is computed of them. Made where it is used.
+class LengthDependent:
+    """A tensor that depends on the clip's length and on no stream: positions, and what is computed from them. It is built at its use.
 
     Attributes:
-        node: where it comes from.
+        node: the node that it comes from.
         name: the operation that makes it.
         args: that operation's arguments, by name.
         positional: which of them are positional.
+        keywords: which others the call passes by name.
     """
 
     node: Fx
     name: str
     args: dict[str, Value]
     positional: tuple[str, ...]
-    given: frozenset[str] = frozenset()  # which others are given by name
+    keywords: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How much each frame attends to each: ``scale · q · kᵀ + bias``, or the softmax of it. It is never computed as it stands.
+    """Attention scores between all frames: ``scale · q · kᵀ + bias``, or their softmax. The program never computes this matrix.
 
     Attributes:
-        query, key: ``(…, T, E)``, whose rows and heads may have to be repeated to fit.
+        query, key: ``(…, T, E)``; their batch and head dimensions may broadcast.
         rows: the layout without its last two dimensions, which are time.
         dtype: of the scores.
-        scale: a number.
+        scale: a factor.
         bias: what is added, ``(…, T, T)``.
-        gate: by what the scores are multiplied, 0 or 1.
+        gate: zeros and ones that multiply the scores.
         weights: whether it is the softmax.
-        turned: whether the keys come before the queries.
+        transposed: whether the key dimension comes before the query dimension.
     """
 
     query: Stream
@@ -137,20 +159,20 @@ class Scores:
     rows: Dims
     dtype: torch.dtype
     scale: float = 1.0
-    bias: Const | Clocked | None = None
-    gate: Const | Clocked | None = None
+    bias: Const | LengthDependent | None = None
+    gate: Const | LengthDependent | None = None
     weights: bool = False
-    turned: bool = False
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """What a refused operation gives, where it is not known how time lies in it.
+    """The result of a refused operation, where the position of time in it is unknown.
 
     Attributes:
         shape: for the example.
-        like: the stream that it was made of: what is made of it may have its layout again.
-        until: how the names of operations begin behind which it may: a spectrum of the clip has no time before it is turned back.
+        like: the stream that it was computed from: results of it may have that stream's layout again.
+        until: the name prefix of the operations that restore the layout: a spectrum of the clip has no time before its inverse.
     """
 
     shape: tuple[int, ...]
@@ -158,12 +180,53 @@ class Unknown:
     until: str = ""
 
 
-def computed(fn: Callable[..., Any], *args: Any) -> Any:
-    """Arithmetic on sizes and numbers."""
-    count = next((len(a.values) for a in args if isinstance(a, (Size, Varying))), 0)
+def as_int(value: Value) -> int:
+    """A plain number as an integer.
+
+    Raises:
+        TypeError: it is no plain number.
+    """
+    if isinstance(value, (int, float)):
+        return int(value)
+    raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def as_number(value: Value) -> float:
+    """A plain real number.
+
+    Raises:
+        TypeError: it is no plain number.
+    """
+    if isinstance(value, (int, float)):
+        return value
+    raise TypeError(f"expected a number, got {type(value).__name__}")
+
+
+def as_sequence(value: Value) -> Sequence[Value]:
+    """A list of values; one value alone is a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def computed(fn: Callable[..., Value], *args: Value) -> Value:
+    """A function of sizes and numbers, evaluated for every sample length."""
+    count = next((len(a.values) for a in args if isinstance(a, (Size, SymScalar))), 0)
     if not count:
         return fn(*args)
-    found = [fn(*(a.values[i] if isinstance(a, (Size, Varying)) else a for a in args)) for i in range(count)]
-    if all(isinstance(v, int) and not isinstance(v, bool) for v in found):
-        return Size(tuple(found))
-    return found[0] if len(set(found)) == 1 else Varying(tuple(found))
+    found = [fn(*(a.values[i] if isinstance(a, (Size, SymScalar)) else a for a in args)) for i in range(count)]
+    integers = [v for v in found if isinstance(v, int) and not isinstance(v, bool)]
+    if len(integers) == count:
+        return Size(tuple(integers))
+    numbers = [v for v in found if isinstance(v, (bool, int, float, complex))]
+    return found[0] if len(set(numbers)) == 1 else SymScalar(tuple(numbers))
+
+
+def leaves(value: Value) -> list[Value]:
+    """All values in nested lists."""
+    return [v for item in value for v in leaves(item)] if isinstance(value, (list, tuple)) else [value]
+
+
+def exchanged(value: Value, new: dict[int, Stream]) -> Value:
+    """A value in which some streams are exchanged for others, by their slots."""
+    if isinstance(value, (list, tuple)):
+        return [exchanged(v, new) for v in value]
+    return new.get(value.slot, value) if isinstance(value, Stream) else value

@@ -23,14 +23,14 @@ SHORT = 4  # frames up to which moving all of them costs less than finding one
 Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Held:
     """A state tensor of a program, one value a row.
 
     Attributes:
         name: its module's path and its own name.
         shape: of a row.
-        fill: what it holds when a stream begins.
+        fill: what it holds when a stream begins: one value, or a tensor of the shape of a row.
         own: whether the kernel sees to it that rows which are not active keep it.
     """
 
@@ -38,12 +38,14 @@ class Held:
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    fill: float
+    fill: float | Tensor
     index: int
     own: bool = False
 
     def cold(self, batch: int) -> Tensor:
         """For so many rows that begin."""
+        if isinstance(self.fill, Tensor):
+            return self.fill.expand(batch, *self.shape).clone()
         return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
 
 
@@ -108,12 +110,12 @@ class Site:
         """An error that says why the module can't be in a program."""
         return NotStreamable(f"co.compile: {self.name}: {reason}")
 
-    def hold(self, name: str, like: Frame, depth: int | None, fill: float = 0.0) -> Held:
+    def hold(self, name: str, like: Frame, depth: int | None, fill: float | Tensor = 0.0) -> Held:
         """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
         _, *rest = like.shape
         return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
 
-    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float, own: bool = False) -> Held:
+    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float | Tensor, own: bool = False) -> Held:
         path = f"{self.node.path}.{name}".lstrip(".")
         held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
         self.plan.held.append(held)

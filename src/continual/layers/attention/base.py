@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...core.naming import named
 from ...core.registry import Twin
 from ...core.state import Frame, Node, Wire, rewire
+from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
 
@@ -84,19 +85,19 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         return [query, key, key if value is None else value]
 
     def forward_step(  # type: ignore[override]
-        self, query: Wire, key: Tensor | None = None, value: Tensor | None = None, update_state: bool = True
-    ) -> Wire | None:
+        self, query: Inputs, key: Tensor | None = None, value: Tensor | None = None, update_state: bool = True
+    ) -> Tensor | None:
         """One token of each stream, ``(N, E)``; with one argument it attends to itself."""
         return self._leave_step(super().forward_step(self.wire(query, key, value), update_state))
 
     def forward_steps(  # type: ignore[override]
         self,
-        query: Wire,
+        query: Inputs,
         key: Tensor | None = None,
         value: Tensor | None = None,
         pad_end: bool = False,
         update_state: bool = True,
-    ) -> Wire | None:
+    ) -> Tensor | None:
         """A chunk of tokens of each stream, in the layout of clips; with one argument it attends to itself."""
         return self._leave(super().forward_steps(self.wire(query, key, value), pad_end, update_state))
 
@@ -270,8 +271,11 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     queries_per_step = 1  # how many rows of the window are attended anew with every token
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return self._products()
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
     def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int:
         queries, keys = self.queries_per_step, self.sequence_len + self.constants

@@ -14,9 +14,9 @@ from ...core.naming import named
 from ...core.precision import widest
 from ...core.state import Frame
 from ...errors import NotStreamable, ShapeMismatch
+from .. import norm_refusals as refusals
+from ..exact_gradients import batch_norm
 from ..local import Local, check_parameters, parameter
-from . import refusals
-from .exact_gradients import batch_norm
 
 _NORMS = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm)
 

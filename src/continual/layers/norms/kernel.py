@@ -31,6 +31,7 @@ class TimeNorm(Twin):
     both for one frame.
     """
 
+    has_products = False
     eps: float
 
     def groups(self, shape: Sequence[int]) -> int:

@@ -26,6 +26,8 @@ from .van_herk import windows
 class _Pool(Twin, SlidingWindow):
     """What average and maximum pooling share."""
 
+    has_products = False
+    counts_inputs = True
     dims: int
     native_fill: str
     kernel_size: Any

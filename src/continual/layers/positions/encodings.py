@@ -112,6 +112,8 @@ class RecyclingPositionalEncoding(Positioned):
     Source: Hedegaard, Bakhtiarnia and Iosifidis, Continual Transformers (2022), section 3.4.
     """
 
+    has_products = False
+
     def __init__(self, embed_dim: int, num_embeds: int, learned: bool = True, forward_update_index_steps: int = 1):
         super().__init__()
         if min(embed_dim, num_embeds) < 1:
@@ -179,6 +181,7 @@ class SinusoidalPositionalEncoding(Positioned):
     Source: Vaswani et al., Attention is all you need (2017), section 3.5.
     """
 
+    has_products = False
     frequencies: Tensor
 
     def __init__(self, embed_dim: int, base: float = 10000.0):
@@ -236,6 +239,7 @@ class RotaryPositionalEncoding(Positioned):
     Source: Su et al., RoFormer: enhanced transformer with rotary position embedding (2021).
     """
 
+    has_products = False
     frequencies: Tensor
 
     def __init__(self, embed_dim: int, heads: int = 1, base: float = 10000.0, interleaved: bool = False):

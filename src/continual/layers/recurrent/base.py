@@ -22,8 +22,8 @@ from ..local import check_home
 Held = Sequence[Tensor]  # the hidden state, or hidden and cell state
 
 
-class Recurrence(NamedTuple):
-    """A recurrence by torch's own functions.
+class CellKind(NamedTuple):
+    """A recurrent cell by torch's own functions.
 
     Attributes:
         names: of its state tensors.
@@ -36,19 +36,19 @@ class Recurrence(NamedTuple):
     over_step: Callable[..., Held]
 
 
-def _with_one_state(over_clip: Callable[..., Held], over_step: Callable[..., Tensor]) -> Recurrence:
-    return Recurrence(
+def _with_one_state(over_clip: Callable[..., Held], over_step: Callable[..., Tensor]) -> CellKind:
+    return CellKind(
         ("hidden",),
         lambda x, held, *options: over_clip(x, held[0], *options),
         lambda x, held, *weights: (over_step(x, held[0], *weights),),
     )
 
 
-RECURRENCES: dict[str, Recurrence] = {
+RECURRENCES: dict[str, CellKind] = {
     "RNN_TANH": _with_one_state(torch.rnn_tanh, torch.rnn_tanh_cell),
     "RNN_RELU": _with_one_state(torch.rnn_relu, torch.rnn_relu_cell),
     "GRU": _with_one_state(torch.gru, torch.gru_cell),
-    "LSTM": Recurrence(("hidden", "cell"), torch.lstm, torch.lstm_cell),
+    "LSTM": CellKind(("hidden", "cell"), torch.lstm, torch.lstm_cell),
 }
 
 
@@ -153,7 +153,7 @@ class Recurrent(Twin):
         y: Tensor = new[-1][0]
         return y
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -24,6 +24,10 @@ class _Cell(Recurrent):
 
     def _user_shapes(self, batch: Any) -> list[tuple[Any, ...]]:
         return [shape[1:] for shape in self._shapes(batch)]
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, hx: Any = None) -> Tensor: ...  # type: ignore[override]
 
     def forward(self, input: Tensor, hx: Any = None) -> Tensor:
         """The cell on one frame after another: what a loop over time returns that carries the hidden state.

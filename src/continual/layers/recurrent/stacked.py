@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Never
 
 from torch import Tensor, nn
 
@@ -53,7 +53,7 @@ class _Layers(Recurrent):
         super().__setstate__(state)
         self.flatten_parameters()  # on GPUs: copied parameters lie apart
 
-    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
         """The clip computation. It reads and writes no stream state.
 
         Args:
@@ -70,7 +70,7 @@ class _Layers(Recurrent):
         return y, held[0] if len(held) == 1 else tuple(held)
 
 
-class RNN(_Layers, nn.RNN):  # type: ignore[misc]
+class RNN(_Layers, nn.RNN):
     """Elman recurrent layers, ``nn.RNN`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
     Args:
@@ -88,6 +88,11 @@ class RNN(_Layers, nn.RNN):  # type: ignore[misc]
         (torch.Size([2, 8, 10]), torch.Size([1, 2, 8]), torch.Size([2, 8]))
     """
 
+    if TYPE_CHECKING:
+
+        def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...  # type: ignore[override]
+        def __call__(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...  # type: ignore[override]
+
     def __init__(
         self,
         input_size: int,
@@ -98,7 +103,7 @@ class RNN(_Layers, nn.RNN):  # type: ignore[misc]
         dropout: float = 0.0,
         device: Any = None,
         dtype: Any = None,
-        **unknown: Any,
+        **unknown: Never,
     ):
         refuse_unknown(type(self).__name__, unknown)
         sizes: dict[str, Any] = {"num_layers": num_layers, "nonlinearity": nonlinearity, "bias": bias, "dropout": dropout}
@@ -109,7 +114,7 @@ class RNN(_Layers, nn.RNN):  # type: ignore[misc]
         return super().extra_repr() + (", nonlinearity=relu" if self.mode == "RNN_RELU" else "")
 
 
-class GRU(_Layers, nn.GRU):  # type: ignore[misc]
+class GRU(_Layers, nn.GRU):
     """Gated recurrent layers, ``nn.GRU`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
     Args:
@@ -128,6 +133,11 @@ class GRU(_Layers, nn.GRU):  # type: ignore[misc]
         True
     """
 
+    if TYPE_CHECKING:
+
+        def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...  # type: ignore[override]
+        def __call__(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...  # type: ignore[override]
+
     def __init__(
         self,
         input_size: int,
@@ -137,7 +147,7 @@ class GRU(_Layers, nn.GRU):  # type: ignore[misc]
         dropout: float = 0.0,
         device: Any = None,
         dtype: Any = None,
-        **unknown: Any,
+        **unknown: Never,
     ):
         refuse_unknown(type(self).__name__, unknown)
         sizes: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "dropout": dropout}
@@ -145,7 +155,7 @@ class GRU(_Layers, nn.GRU):  # type: ignore[misc]
         self.configure()
 
 
-class LSTM(_Layers, nn.LSTM):  # type: ignore[misc]
+class LSTM(_Layers, nn.LSTM):
     """Long short-term memory layers, ``nn.LSTM`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
     Args:
@@ -165,6 +175,11 @@ class LSTM(_Layers, nn.LSTM):  # type: ignore[misc]
         (torch.Size([2, 3, 10]), torch.Size([1, 2, 3]), torch.Size([1, 2, 8]))
     """
 
+    if TYPE_CHECKING:
+
+        def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...  # type: ignore[override]
+        def __call__(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...  # type: ignore[override]
+
     def __init__(
         self,
         input_size: int,
@@ -175,7 +190,7 @@ class LSTM(_Layers, nn.LSTM):  # type: ignore[misc]
         device: Any = None,
         dtype: Any = None,
         proj_size: int = 0,
-        **unknown: Any,
+        **unknown: Never,
     ):
         refuse_unknown(type(self).__name__, unknown)
         sizes: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "dropout": dropout, "proj_size": proj_size}

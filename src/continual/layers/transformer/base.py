@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -223,7 +224,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         """The same for one step."""
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
-    def macs(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: Frame) -> int:
         tokens = self.sequence_len if len(frame.shape) == 3 else 1  # that leave
         own = self._macs_of_window(tokens) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * self._feed_forward_macs
@@ -238,6 +239,12 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         if tokens == length:
             return length * (4 * size**2 + 2 * length * size)
         return 4 * size**2 + 2 * self.heads.num_heads * length * size  # see `Attention.ask`
+
+    def extra_ops(self, node: Node, frame: Frame) -> int:
+        size = self.heads.embed_dim
+        tokens = math.prod(frame.shape[1:]) // size
+        own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
+        return own + tokens * (self.linear1.out_features + 5 * size)  # biases, two norms, two residual additions
 
     def macs_of_call(self, x: Tensor, y: Tensor) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``; for counters."""

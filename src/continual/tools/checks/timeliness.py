@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from ...containers.conditional import Conditional
 from ...containers.streams import ParallelDispatch
+from ...core.resampling import Interpolation
 from ...core.state import Wire, rewire
 from ...layers.closure import Constant
 from ...layers.delay import Delay, Trim
+from ...layers.upsample import Upsample
 from ...layers.window import SlidingWindow
 from .compare import leading
 from .trial import Broken, Skipped, Trial, contract
@@ -130,7 +132,9 @@ def needed_inputs(t: Trial) -> str:
 
 
 def _repeats(module: nn.Module) -> bool:
-    """Whether a layer pads the start with copies of the first frame."""
+    """Whether a layer pads the start with copies of the first frame, or the end where a later frame has weight 0 (cubic, on an input)."""
+    if isinstance(module, Upsample):
+        return isinstance(module.timing, Interpolation) and module.timing.kind == "cubic" and module.timing.factor > 1
     return isinstance(module, SlidingWindow) and module.fill == "replicate" and module.timing.start > 0
 
 

@@ -1,84 +1,68 @@
-"""Operations along one axis: softmax, running reductions, order."""
+"""Operations along one dimension: softmax, running reductions, sorting."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ....layers import cumulative
-from ..axes import BATCH, TIME
-from ..instructions import Ref
-from ..op_call import Call, Misfit, Refused, hint, rule
+from ..axes import BATCH, TIME, with_size
+from ..op_call import Misfit, OpCall, Refused, result_shape, results_of
+from ..rule_context import RuleContext, rule
 from ..time_layers import CumulativeProduct, LogCumulativeSumExp
-from ..values import Fragment, Stream, Value
-from ..walker import Builder
+from ..values import NotStreamed, Stream, Value
 from .elementwise import items
 
-RUNNING: Any = {
+RUNNING = {
     "cumsum": cumulative.CumulativeSum, "cummax": cumulative.CumulativeMax, "cummin": cumulative.CumulativeMax,
     "cumprod": CumulativeProduct, "logcumsumexp": LogCumulativeSumExp,
 }  # fmt: skip
 
 
-def _rows(call: Call) -> None:
+def _refuse_rows(call: OpCall) -> None:
     raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
 
 
 @rule("aten.softmax.int", "aten.log_softmax.int", "aten._softmax.default", "aten._log_softmax.default", "aten.softmin.int")
-def softmax(b: Builder, call: Call) -> Stream:
-    """Softmax over other axes than time."""
-    x: Stream = call["self"]
-    dim = int(call["dim"]) % len(x.dims)
+def softmax(ctx: RuleContext, call: OpCall) -> Stream:
+    """Softmax over other dimensions than time."""
+    x = call.stream("self")
+    dim = call.dim(len(x.dims))
     if TIME in x.dims[dim]:
         raise Refused("softmax over time sees the whole clip", "softmax over channels; or causal attention (is_causal=True)")
     if BATCH in x.dims[dim]:
-        _rows(call)
-    return b.local(call, x.dims, x)
+        _refuse_rows(call)
+    return ctx.emit.local(call, x.dims, x)
 
 
 @rule("aten.cumsum.default", "aten.cumprod.default", "aten.cummax.default", "aten.cummin.default", "aten.logcumsumexp.default")
-def cumulate(b: Builder, call: Call) -> Value:
+def cumulate(ctx: RuleContext, call: OpCall) -> Value:
     """Running reductions."""
-    x: Stream = call["self"]
-    dim, two = int(call["dim"]) % len(x.dims), call.op in ("cummax", "cummin")
+    x = call.stream("self")
+    dim, with_indices, minimum = call.dim(len(x.dims)), call.op in ("cummax", "cummin"), call.op == "cummin"
     if BATCH in x.dims[dim]:
-        _rows(call)
+        _refuse_rows(call)
     if TIME not in x.dims[dim]:
-        y = b.local(call, x.dims, x)
-        return items(b, call, y) if two else y
+        y = ctx.emit.local(call, x.dims, x)
+        return items(ctx, call, y) if with_indices else y
     if x.dims[dim] != (TIME,):
         raise Misfit(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
-    if two and not x.dtype.is_floating_point and call.op == "cummin":
+    if minimum and not x.dtype.is_floating_point:
         raise Refused("`cummin` of whole numbers over time", "floating point numbers, or -cummax(-x)")
-    low = call.op == "cummin"
-    y = _negated(b, call, x) if low else x
-    y = b.layer(call, y, RUNNING[call.op](), x.dims)
-    y = _negated(b, call, y) if low else y
-    places = (
-        Fragment(x.dims, call.node.meta["val"][1].dtype, f"`{call.op}` gives positions in the clip", "its values")
-        if two
-        else None
-    )
-    return [y, places] if two else y
-
-
-def _negated(b: Builder, call: Call, x: Stream) -> Stream:
-    return b.local(call, x.dims, x, target="aten.neg.default", args=(Ref(x.slot),), kwargs={}, inputs=[x])
+    y = ctx.emit.op(call, "aten.neg.default", x, x.dims) if minimum else x
+    y = ctx.emit.layer(call, y, RUNNING[call.op](), x.dims)
+    y = ctx.emit.op(call, "aten.neg.default", y, x.dims) if minimum else y
+    if not with_indices:
+        return y
+    return [y, NotStreamed(x.dims, results_of(call.node)[1].dtype, f"`{call.op}` gives positions in the clip", "its values")]
 
 
 @rule("aten.sort.default", "aten.topk.default", "aten.argsort.default", "aten.sort.stable")
-def sort(b: Builder, call: Call) -> Value:
-    """Order over other axes than time."""
-    x: Stream = call["self"]
-    dim = int(call.get("dim", -1)) % len(x.dims)
+def sort(ctx: RuleContext, call: OpCall) -> Value:
+    """Sorting along other dimensions than time."""
+    x = call.stream("self")
+    dim = call.dim(len(x.dims), default=-1)
     if TIME in x.dims[dim] or BATCH in x.dims[dim]:
         raise Refused(
             f"`{call.op}` orders the frames of the clip: each output sees all of them",
             "order channels, or take maxima over windows",
         )
-    vals = call.node.meta["val"]
-    first = vals[0] if isinstance(vals, (list, tuple)) else vals
-    size = hint(first.shape[dim])
-    out = tuple(((size,) if size != 1 else ()) if i == dim else d for i, d in enumerate(x.dims))
-    if not isinstance(vals, (list, tuple)):
-        return b.local(call, out, x)
-    return items(b, call, b.local(call, out, x))
+    y = ctx.emit.local(call, with_size(x.dims, dim, result_shape(call.node)[dim]), x)
+    return items(ctx, call, y) if isinstance(call.node.meta["val"], (list, tuple)) else y

@@ -1,32 +1,42 @@
-"""Convolutions, over time and beside it."""
+"""Convolutions, over time and over other dimensions."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
+from ....core.module import CoModule
 from ....layers import conv as layers
 from ....layers import padding as pads
 from ....layers import transposed
-from ..axes import BATCH, TIME, Dims
-from ..op_call import Call, Misfit, Refused, hint, rule
-from ..values import Const, Stream
-from ..walker import Builder
+from ..axes import BATCH, TIME, Dims, dim_of, with_dim
+from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..rule_context import RuleContext, rule
+from ..values import Const, Stream, Value, as_sequence
 
-CONVS: Any = (None, layers.Conv1d, layers.Conv2d, layers.Conv3d)
-TRANSPOSED: Any = (None, transposed.ConvTranspose1d, transposed.ConvTranspose2d, transposed.ConvTranspose3d)
+CONVS: tuple[Callable[..., layers._Conv], ...] = (layers.Conv1d, layers.Conv2d, layers.Conv3d)
+TRANSPOSED: tuple[Callable[..., CoModule], ...] = (
+    transposed.ConvTranspose1d,
+    transposed.ConvTranspose2d,
+    transposed.ConvTranspose3d,
+)
 
 
-def spread(value: Any, dims: int) -> list[Any]:
-    """One value per dimension."""
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
+def per_dim(value: Value, dims: int) -> list[Value]:
+    """One value for each dimension."""
+    values = list(as_sequence(value))
     return values * dims if len(values) == 1 else values
 
 
-def checked(b: Builder, call: Call, x: Stream, dims: int) -> int | None:
-    """Where time is among the dimensions that the operation slides over; ``None`` if it is in the batch. Refuses other places."""
+def spatial(dims: Dims, shape: Sequence[int]) -> Dims:
+    """A layout with the sizes of a shape, but for batch and time."""
+    return tuple(d if TIME in d or BATCH in d else dim_of(s) for d, s in zip(dims, shape, strict=True))
+
+
+def time_place(call: OpCall, x: Stream, dims: int) -> int | None:
+    """Which of the dimensions that the operation slides over is time; ``None`` if time is in the batch. Refuses other places."""
     if len(x.dims) != dims + 2:
         raise Misfit(
             f"`{call.op}` on a tensor of {len(x.dims)} dimensions takes the rows of the batch for channels",
@@ -47,111 +57,105 @@ def checked(b: Builder, call: Call, x: Stream, dims: int) -> int | None:
     return at - 2
 
 
-def sized(b: Builder, call: Call, x: Stream, channels: int) -> Dims:
-    """The layout of the result, sizes of space as exported."""
-    shape = [hint(s) for s in call.node.meta["val"].shape]
-    dims = [d if TIME in d or BATCH in d else ((s,) if s != 1 else ()) for d, s in zip(x.dims, shape, strict=True)]
-    dims[1] = (channels,) if channels != 1 else ()
-    return tuple(dims)
-
-
-def weights(b: Builder, call: Call) -> tuple[Const, Const | None]:
+def weights(call: OpCall) -> dict[str, Const]:
     """Weight and bias, which must be constants."""
     weight, bias = call["weight"], call.get("bias")
     if not isinstance(weight, Const) or any(BATCH in d for d in weight.dims):
         raise Refused(
             f"the weight of `{call.op}` depends on the stream", "compute it of parameters, or write the product with matmul"
         )
-    return weight, bias
+    if bias is not None and not isinstance(bias, Const):
+        raise Refused(f"the bias of `{call.op}` depends on the stream", "add it after the operation")
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+
+
+def _time_first(ctx: RuleContext, given: dict[str, Const], at: int, n: int) -> tuple[dict[str, Const], list[int]]:
+    """Weights whose first kernel dimension is time's, and the order of the kernel's dimensions."""
+    order = [at, *(i for i in range(n) if i != at)]
+    if at:
+        weight = ctx.emit.const("aten.permute.default", [given["weight"], [0, 1, *(i + 2 for i in order)]])
+        given = given | {"weight": weight}
+    return given, order
 
 
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
-def conv(b: Builder, call: Call) -> Stream:
+def conv(ctx: RuleContext, call: OpCall) -> Stream:
     """A streaming convolution, or an ordinary one on frames that lie in the batch."""
-    x: Stream = call["input"]
-    weight, bias = weights(b, call)
-    n = len(weight.dims) - 2
-    at = checked(b, call, x, n)
-    out = sized(b, call, x, weight.value.shape[0])
+    given, x = weights(call), call.stream("input")
+    n = len(given["weight"].dims) - 2
+    at, channels, groups = time_place(call, x, n), given["weight"].value.shape[0], call.integer("groups")
+    out = with_dim(spatial(x.dims, result_shape(call.node)), 1, dim_of(channels))
     if at is None:
-        return b.local(call, out, x)
-    order = [at, *(i for i in range(n) if i != at)]
-    if at:  # the kernel's first dimension is time's
-        weight = b.const("aten.permute.default", [weight, [0, 1, *(i + 2 for i in order)]])
-    size, (stride, padding, dilation) = weight.value.shape, (spread(call[k], n) for k in ("stride", "padding", "dilation"))
-    pads: Any = call["padding"] if isinstance(call["padding"], str) else tuple(int(b.number(padding[i])) for i in order)
-    made = CONVS[n](
-        size[1] * call["groups"], size[0], tuple(size[2:]), tuple(stride[i] for i in order), pads, tuple(dilation[i] for i in order),
-        call["groups"], bias is not None, device="meta",
-    )  # fmt: skip
-    given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
-    x = with_padding(b, call, x, made)
-    return b.layer(call, x, made, _time_kept(out, at + 2), weights=given, label=described(made))
+        return ctx.emit.local(call, out, x)
+    given, order = _time_first(ctx, given, at, n)
+    size, options = given["weight"].value.shape, _options(ctx, call, order, ("stride", "dilation"))
+    same = call["padding"] if isinstance(call["padding"], str) else _options(ctx, call, order, ("padding",))["padding"]
+    made = CONVS[n - 1](
+        size[1] * groups,
+        channels,
+        tuple(size[2:]),
+        options["stride"],
+        same,
+        options["dilation"],
+        groups,
+        "bias" in given,
+        device="meta",
+    )
+    x = _absorb_padding(ctx, call, x, made)
+    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
 
 
-def with_padding(b: Builder, call: Call, x: Stream, conv: Any) -> Stream:
+def _options(ctx: RuleContext, call: OpCall, order: Sequence[int], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Arguments with one integer for each dimension, in another order."""
+    return {n: tuple(ctx.shapes.integer(per_dim(call[n], len(order))[i]) for i in order) for n in names}
+
+
+def _absorb_padding(ctx: RuleContext, call: OpCall, x: Stream, conv: layers._Conv) -> Stream:
     """Zeros that a layer pads in front of a convolution become the convolution's own padding: one layer less."""
-    last = b.maker(call, x)
+    last = ctx.draft.sole_producer(call, x)
     if last is None or not isinstance(last.module, pads._ConstantPad) or last.module.value != 0 or conv.padding_mode != "zeros":
         return x
     start, end = last.module._pads[-2:]
     if min(start, end) < 0 or any(last.module._pads[:-2]):
         return x
-    repad(conv, conv._pads[0][0] + start, conv._pads[0][1] + end)
-    return b.undo(last, x)
+    _repad(conv, conv._pads[0][0] + start, conv._pads[0][1] + end)
+    return ctx.emit.undo(last, x)
 
 
-def repad(conv: Any, start: int, end: int) -> None:
+def _repad(conv: layers._Conv, start: int, end: int) -> None:
     """Give a convolution other padding over time."""
     conv._pads = [(start, end), *conv._pads[1:]]
     conv.padding = (start, *conv.padding[1:])
     conv.configure()
 
 
-def without_end(b: Builder, call: Call, x: Stream, cut: int) -> Stream | None:
-    """Frames that are cut off after a convolution which pads the end: it pads less. ``None`` where that is not so."""
-    last = b.maker(call, x)
-    conv: Any = None if last is None else last.module
-    if (
-        last is None
-        or not isinstance(conv, layers._Conv)
-        or conv.padding_mode != "zeros"
-        or conv.stride[0] != 1
-        or conv._pads[0][1] < cut
-    ):
+def without_end(ctx: RuleContext, call: OpCall, x: Stream, cut: int) -> Stream | None:
+    """A convolution that pads less at the end, where later frames are cut off. ``None`` where there is no such convolution."""
+    last = ctx.draft.sole_producer(call, x)
+    conv = None if last is None else last.module
+    if last is None or not isinstance(conv, layers._Conv) or conv.padding_mode != "zeros":
         return None
-    repad(conv, conv._pads[0][0], conv._pads[0][1] - cut)
-    last.wire, last.label = b.wires.then(last.before, conv.timing), described(conv)
+    if conv.stride[0] != 1 or conv._pads[0][1] < cut:
+        return None
+    _repad(conv, conv._pads[0][0], conv._pads[0][1] - cut)
+    last.wire, last.label = ctx.draft.wires.then(last.before, conv.timing), described(conv)
     return replace(x, wire=last.wire)
 
 
-def _time_kept(dims: Dims, at: int) -> Dims:
-    return tuple((TIME,) if i == at else d for i, d in enumerate(dims))
-
-
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
-def conv_transpose(b: Builder, call: Call) -> Stream:
+def conv_transpose(ctx: RuleContext, call: OpCall) -> Stream:
     """A streaming transposed convolution."""
-    x: Stream = call["input"]
-    weight, bias = weights(b, call)
-    n = len(weight.dims) - 2
-    at = checked(b, call, x, n)
-    out = sized(b, call, x, weight.value.shape[1] * call["groups"])
+    given, x = weights(call), call.stream("input")
+    n = len(given["weight"].dims) - 2
+    at, groups = time_place(call, x, n), call.integer("groups")
+    channels = given["weight"].value.shape[1] * groups
+    out = with_dim(spatial(x.dims, result_shape(call.node)), 1, dim_of(channels))
     if at is None:
-        return b.local(call, out, x)
-    order = [at, *(i for i in range(n) if i != at)]
-    if at:
-        weight = b.const("aten.permute.default", [weight, [0, 1, *(i + 2 for i in order)]])
-    size = weight.value.shape
-    given = {
-        k: tuple(int(b.number(spread(call[k], n)[i])) for i in order) for k in ("stride", "padding", "output_padding", "dilation")
-    }
-    made = TRANSPOSED[n](
-        size[0], size[1] * call["groups"], tuple(size[2:]), given["stride"], given["padding"], given["output_padding"], call["groups"],
-        bias is not None, given["dilation"], device="meta",
-    )  # fmt: skip
-    bound = {"weight": weight} | ({"bias": bias} if bias is not None else {})
-    return b.layer(call, x, made, _time_kept(out, at + 2), weights=bound, label=described(made))
+        return ctx.emit.local(call, out, x)
+    given, order = _time_first(ctx, given, at, n)
+    size, options = given["weight"].value.shape, _options(ctx, call, order, ("stride", "padding", "output_padding", "dilation"))
+    made = TRANSPOSED[n - 1](size[0], channels, tuple(size[2:]), groups=groups, bias="bias" in given, device="meta", **options)
+    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
 
 
 def described(module: nn.Module) -> str:

@@ -1,18 +1,18 @@
-"""Interpolation, of space on every frame and of time by a factor."""
+"""Interpolation: of space on every frame, of time by a factor."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
 
 from ....errors import ContinualError
 from ....layers.upsample import Upsample
-from ..axes import BATCH, TIME, View, joined_dims
-from ..instructions import Ref, Shape
-from ..op_call import Call, Misfit, Refused, hint, rule
-from ..values import Size, Stream
-from ..walker import Builder
-from .parts import positional, spread_out
+from ..axes import BATCH, TIME, View, dim_of
+from ..instructions import Arg, Ref, Shape
+from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..rule_context import RuleContext, rule
+from ..values import Stream, as_number
+from .elementwise import joined
+from .parts import expanded_argument, with_streams
 
 MODES = {"nearest": ("nearest",) * 4, "nearest-exact": ("nearest-exact",) * 4, "linear": ("", "linear", "bilinear", "trilinear"),
          "cubic": ("", "", "bicubic", "")}  # fmt: skip
@@ -30,28 +30,24 @@ OPS = {
 
 
 @rule(*OPS)
-def interpolate(b: Builder, call: Call) -> Stream:
+def interpolate(ctx: RuleContext, call: OpCall) -> Stream:
     """Interpolation to other sizes."""
-    x: Stream = call["input"]
-    n, kind = len(x.dims) - 2, OPS[call.name]
+    x = call.stream("input")
+    n, kind, shape = len(x.dims) - 2, OPS[call.name], result_shape(call.node)
     if any(BATCH in d for d in x.dims[-n:]):
         raise Refused(f"`{call.op}` interpolates between the rows of the batch", "the batch in dim 0")
-    out = [hint(s) for s in call.node.meta["val"].shape]
-    at = next((i for i, d in enumerate(x.dims) if TIME in d), None)
-    if at is None or at < 2:
-        dims = tuple(d if i < 2 else ((s,) if s != 1 else ()) for i, (d, s) in enumerate(zip(x.dims, out, strict=True)))
-        return b.local(call, dims, x)
+    at = next((i for i, d in enumerate(x.dims) if TIME in d and i >= 2), None)
+    dims = tuple(d if i < 2 or i == at else dim_of(s) for i, (d, s) in enumerate(zip(x.dims, shape, strict=True)))
+    if at is None:
+        return ctx.emit.local(call, dims, x)
     if x.dims[at] != (TIME,):
         raise Misfit(f"`{call.op}` interpolates time merged with another dimension", "keep time a dimension of its own")
     if kind == "antialiased":
         raise Refused("antialiased interpolation of time", "antialias=False, or average pooling")
-    factor = _factor(b, call, x, at)
-    dims = tuple(d if i < 2 or i == at else ((s,) if s != 1 else ()) for i, (d, s) in enumerate(zip(x.dims, out, strict=True)))
+    factor = _factor(ctx, call, x, at)
     if dims != x.dims:  # space first, on every frame
-        sizes: list[Any] = [Ref(x.slot), Shape(dims[2:])]
-        if kind in ("linear", "cubic"):
-            sizes.append(bool(call["align_corners"]))
-        x = b.local(call, dims, x, args=(*sizes, None), kwargs={}, inputs=[x])
+        corners: list[Arg] = [bool(call["align_corners"])] if kind in ("linear", "cubic") else []
+        x = ctx.emit.local(call, dims, x, args=(Ref(x.slot), Shape(dims[2:]), *corners, None), inputs=[x])
     if factor == 1:
         return x
     if call.get("align_corners"):
@@ -59,59 +55,60 @@ def interpolate(b: Builder, call: Call) -> Stream:
             "interpolates time with align_corners=True, so that all places depend on the length of the clip",
             "align_corners=False",
         )
-    return over_time(b, call, x, factor, kind)
+    return over_time(ctx, call, x, factor, kind)
 
 
-def _factor(b: Builder, call: Call, x: Stream, at: int) -> Fraction | float:
-    """Outputs per input over time."""
-    scales, sizes = call.get("scale_factors"), call.get("output_size")
-    if scales:
-        return scales[at - 2]
-    length = b.length(x.wire)
-    wanted = Size.of(sizes[at - 2], len(b.lengths))
-    if b.length_is_fixed(call, at) and wanted.steady and wanted.now % length.now == 0:  # the export knows one length alone
-        b.note(call, f"interpolates {length.now} frames to {wanted.now}, for clips of other lengths as many times as many")
-        b.divided = True
+def _factor(ctx: RuleContext, call: OpCall, x: Stream, at: int) -> Fraction | float:
+    """Output frames per input frame."""
+    if call.get("scale_factors"):
+        return as_number(call.sequence("scale_factors")[at - 2])
+    length, wanted = ctx.shapes.length(x.wire), ctx.shapes.sized(call.sequence("output_size")[at - 2])
+    if (
+        ctx.shapes.length_is_fixed(call, at) and wanted.constant and wanted.now % length.now == 0
+    ):  # the export knows one length alone
+        ctx.draft.note(
+            call, f"interpolates {length.now} frames to {wanted.now}, for clips of other lengths as many times as many"
+        )
+        ctx.draft.divided = True
         return Fraction(wanted.now, length.now)
-    ratios = {Fraction(w, n) for w, n in zip(wanted.values[:3], length.values[:3], strict=True)}
-    if len(ratios) > 1:
+    ratios = [Fraction(w, n) for w, n in zip(wanted.values, length.values, strict=True)]
+    if len(set(ratios[:3])) > 1:
         raise Misfit(
             f"interpolates time to {wanted.now} frames whatever the length of the clip, or to another number than a multiple",
             "scale_factor=…; or size=y.shape[time] of a stream y with a whole multiple of frames",
         )
-    factor = ratios.pop()
-    if {Fraction(w, n) for w, n in zip(wanted.values, length.values, strict=True)} != {factor}:
-        b.note(call, "interpolates time to the length of another stream: clips have to be of lengths that the strides divide")
-        b.divided = True
-    return factor
+    if len(set(ratios)) > 1:
+        ctx.draft.note(
+            call, "interpolates time to the length of another stream: clips have to be of lengths that the strides divide"
+        )
+        ctx.draft.divided = True
+    return ratios[0]
 
 
-def over_time(b: Builder, call: Call, x: Stream, factor: Any, kind: str) -> Stream:
+def over_time(ctx: RuleContext, call: OpCall, x: Stream, factor: Fraction | float, kind: str) -> Stream:
     """Upsampling of time alone."""
     n = max(1, len(View(x.dims).order) - 2)
     mode = MODES[kind][n] if n < 4 else ""
     if not mode:
         raise Refused(f"interpolation ({kind}) of time on {n + 2} dimensions", "interpolate (B, C, T)")
-    whole = int(factor) if factor == int(factor) else float(factor)
+    scale = int(factor) if factor == int(factor) else float(factor)
+    corners = False if kind in ("linear", "cubic") else None
     try:
-        layer = Upsample(
-            scale_factor=(whole, *(1,) * (n - 1)), mode=mode, align_corners=False if kind in ("linear", "cubic") else None
-        )
+        layer = Upsample(scale_factor=(scale, *(1,) * (n - 1)), mode=mode, align_corners=corners)
     except ContinualError as error:
         raise Refused(str(error), "a whole factor") from None
-    return b.layer(call, x, layer, x.dims, label=f"upsample ×{factor} ({mode})")
+    return ctx.emit.layer(call, x, layer, x.dims, label=f"upsample ×{factor} ({mode})")
 
 
 @rule("aten.grid_sampler.default")
-def grid_sample(b: Builder, call: Call) -> Stream:
+def grid_sample(ctx: RuleContext, call: OpCall) -> Stream:
     """Samples of images at given places, frame by frame."""
-    x, grid = call["input"], spread_out(b, call, "grid", call["input"])
+    x = call.stream("input")
+    grid = expanded_argument(ctx, call, "grid", x)
     if any(TIME in d or BATCH in d for d in (*x.dims[2:], *grid.dims[1:])):
         raise Refused(
             "`grid_sample` takes samples between frames of the clip",
             "sample frame by frame, with time in the batch; interpolate over time",
         )
-    dims = joined_dims([x.dims[:1], grid.dims[:1]])
-    if dims is None:
-        raise Misfit("`grid_sample` of images and places whose rows do not fit", "as many places as images")
-    return positional(b, call, {"grid": grid}, (*dims, x.dims[1], *grid.dims[1:-1]))
+    rows = joined(call, [x.dims[:1], grid.dims[:1]], "`grid_sample` of images and places whose rows do not fit")
+    return with_streams(ctx, call, {"grid": grid}, (*rows, x.dims[1], *grid.dims[1:-1]))

@@ -4,194 +4,184 @@ from __future__ import annotations
 
 import math
 
-from ..axes import BATCH, TIME, Dims, fixed, regrouped, shape_of
+from ..axes import BATCH, TIME, Dim, Dims, dim_of, fixed, regrouped, shape_of
 from ..capture import source_line
-from ..instructions import Ref, Shape
-from ..op_call import Call, Misfit, Refused, hint, rule
-from ..values import Const, Size, Stream, Value
-from ..walker import Builder
+from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..rule_context import RuleContext, rule
+from ..values import Size, Stream, TensorValue, as_int
 from .elementwise import lead
+from .reduce import only_frame
 
 
 @rule("aten.permute.default")
-def permute(b: Builder, call: Call) -> Stream:
+def permute(ctx: RuleContext, call: OpCall) -> Stream:
     """Another order of the dimensions."""
-    x: Stream = call["self"]
-    order = [int(d) % len(x.dims) for d in call["dims"]]
-    return b.local(call, tuple(x.dims[i] for i in order), x)
+    x = call.stream("self")
+    return ctx.emit.local(call, tuple(x.dims[d % len(x.dims)] for d in call.integers("dims")), x)
 
 
 @rule("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default")
-def transpose(b: Builder, call: Call) -> Stream:
+def transpose(ctx: RuleContext, call: OpCall) -> Stream:
     """Two dimensions change places."""
-    x: Stream = call["self"]
-    i, j = (int(v) % len(x.dims) for v in [v for n, v in call.args.items() if n != "self"])
+    x = call.stream("self")
+    i, j = (as_int(v) % len(x.dims) for n, v in call.args.items() if n != "self")
     dims = list(x.dims)
     dims[i], dims[j] = dims[j], dims[i]
-    return b.local(call, tuple(dims), x)
+    return ctx.emit.local(call, tuple(dims), x)
 
 
 @rule("aten.t.default", "aten.numpy_T.default", "aten.mT.default")
-def t(b: Builder, call: Call) -> Stream:
+def transpose_last(ctx: RuleContext, call: OpCall) -> Stream:
     """The last two dimensions change places."""
-    x: Stream = call["self"]
-    return b.local(call, (*x.dims[:-2], *x.dims[-2:][::-1]), x)
+    x = call.stream("self")
+    return ctx.emit.local(call, (*x.dims[:-2], *x.dims[-2:][::-1]), x)
 
 
 @rule("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
-def movedim(b: Builder, call: Call) -> Stream:
+def movedim(ctx: RuleContext, call: OpCall) -> Stream:
     """Dimensions go to other places."""
-    x: Stream = call["self"]
+    x = call.stream("self")
     rank = len(x.dims)
-    source, to = (v if isinstance(v, (list, tuple)) else [v] for v in (call["source"], call["destination"]))
-    order: list[int] = [-1] * rank
-    for s, d in zip(source, to, strict=True):
-        order[int(d) % rank] = int(s) % rank
+    order = [-1] * rank
+    for source, destination in zip(call.integers("source"), call.integers("destination"), strict=True):
+        order[destination % rank] = source % rank
     rest = iter(i for i in range(rank) if i not in order)
-    return b.local(call, tuple(x.dims[i if i >= 0 else next(rest)] for i in order), x)
+    return ctx.emit.local(call, tuple(x.dims[i if i >= 0 else next(rest)] for i in order), x)
 
 
 @rule("aten.unsqueeze.default")
-def unsqueeze(b: Builder, call: Call) -> Stream:
+def unsqueeze(ctx: RuleContext, call: OpCall) -> Stream:
     """A new dimension of size 1."""
-    x: Stream = call["self"]
-    at = int(call["dim"]) % (len(x.dims) + 1)
-    return b.local(call, (*x.dims[:at], (), *x.dims[at:]), x)
+    x = call.stream("self")
+    at = call.dim(len(x.dims) + 1)
+    return ctx.emit.local(call, (*x.dims[:at], (), *x.dims[at:]), x)
 
 
 @rule("aten.squeeze")
-def squeeze(b: Builder, call: Call) -> Value:
-    """Dimensions of size 1 go."""
-    x: Stream = call["self"]
-    given = call.get("dim")
+def squeeze(ctx: RuleContext, call: OpCall) -> Stream:
+    """Dimensions of size 1 are dropped."""
+    x = call.stream("self")
     rank = len(x.dims)
-    chosen = range(rank) if given is None else [int(d) % rank for d in (given if isinstance(given, (list, tuple)) else [given])]
+    chosen = range(rank) if call.get("dim") is None else [d % rank for d in call.integers("dim")]
     gone = [i for i in chosen if x.dims[i] == ()]
-    if any(x.dims[i] == (TIME,) and b.length(x.wire).now == 1 for i in chosen):
-        from .reduce import only_frame
-
-        return only_frame(b, call, x, gone)
-    return b.local(call, tuple(d for i, d in enumerate(x.dims) if i not in gone), x, target="aten.squeeze.dims",
-                   args=(Ref(x.slot), gone), kwargs={}, inputs=[x])  # fmt: skip
+    if any(x.dims[i] == (TIME,) and ctx.shapes.length(x.wire).now == 1 for i in chosen):
+        return only_frame(ctx, call, x, gone)
+    dims = tuple(d for i, d in enumerate(x.dims) if i not in gone)
+    return ctx.emit.op(call, "aten.squeeze.dims", x, dims, gone)
 
 
 @rule("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.view_as.default", "aten.reshape_as.default")
-def reshape(b: Builder, call: Call) -> Stream:
-    """Dimensions are merged and split. Sizes in which batch or time hide are those of now."""
-    x: Stream = call["self"]
+def reshape(ctx: RuleContext, call: OpCall) -> Stream:
+    """Dimensions are merged and split. The program uses the current sizes of batch and time."""
+    x = call.stream("self")
     if "other" in call.args:
-        return reshaped(b, call, x, list(b.shape(call["other"])))
-    sizes = [Size.of(s, len(b.lengths)) for s in call.get("size", call.get("shape"))]
-    made = reshaped(b, call, x, [s.now for s in sizes])
-    _note_baked(b, call, x, made, sizes)
+        return reshaped(ctx, call, x, list(ctx.shapes.shape(call.tensor("other"))))
+    sizes = [ctx.shapes.sized(s) for s in call.sequence("size" if "size" in call.args else "shape")]
+    made = reshaped(ctx, call, x, [s.now for s in sizes])
+    _note_baked(ctx, call, x, made, sizes)
     return made
 
 
-def _note_baked(b: Builder, call: Call, x: Stream, made: Stream, sizes: list[Size]) -> None:
-    """Note where a reshape that asks for other sizes at another length than what was made of it: it fits the example alone."""
+def _note_baked(ctx: RuleContext, call: OpCall, x: Stream, made: Stream, sizes: list[Size]) -> None:
+    """Record a reshape whose sizes, for another length, do not fit its layout: the layout fits the example alone."""
     if x.windows:
         return
-    now, far = (shape_of(made.dims, b.batches[i], b.length(x.wire).values[i]) for i in (0, 1))
+    shapes = ctx.shapes
+    now, far = (shape_of(made.dims, shapes.batches[i], shapes.length(x.wire).values[i]) for i in (0, 1))
     total, asked = math.prod(far), [s.values[1] for s in sizes]
     if -1 in asked:
         asked[asked.index(-1)] = total // max(1, -math.prod(asked))
     if tuple(asked) != far:
-        b.baked.append(f"`{call.op}` to {now} is what clips of {b.lengths[0]} steps alone have, at {source_line(call.node)}")
+        place = source_line(call.node)
+        ctx.draft.baked.append(f"`{call.op}` to {now} is what clips of {shapes.lengths[0]} steps alone have, at {place}")
 
 
-def reshaped(b: Builder, call: Call, x: Stream, wanted: list[int]) -> Stream:
-    """A stream in another shape, given for the example."""
-    total = math.prod(b.shape(x))
-    wanted = [total // -math.prod(wanted) if s == -1 else s for s in wanted]
-    dims = regrouped(x.dims, wanted, b.batches[0], b.length(x.wire).now)
+def reshaped(ctx: RuleContext, call: OpCall, x: Stream, wanted: list[int]) -> Stream:
+    """A stream in another shape, which is given for the example."""
+    shape = ctx.shapes.shape(x)
+    wanted = [math.prod(shape) // -math.prod(wanted) if s == -1 else s for s in wanted]
+    dims = regrouped(x.dims, wanted, ctx.shapes.batches[0], ctx.shapes.length(x.wire).now)
     if dims is None:
         raise Misfit(
-            f"`{call.op}` from {b.shape(x)} to {tuple(wanted)} splits time, or mixes it with other dimensions",
+            f"`{call.op}` from {shape} to {tuple(wanted)} splits time, or mixes it with other dimensions",
             "tensor.unfold or a strided convolution takes frames together; permute first where dimensions are to be swapped",
         )
-    if dims == x.dims:
-        return x
-    return b.local(call, dims, x, target="aten.reshape.default", args=(Ref(x.slot), Shape(dims)), kwargs={}, inputs=[x])
+    return ctx.emit.reshape(call, x, dims)
 
 
 @rule("aten.flatten.using_ints")
-def flatten(b: Builder, call: Call) -> Stream:
+def flatten(ctx: RuleContext, call: OpCall) -> Stream:
     """Dimensions are merged."""
-    x: Stream = call["self"]
-    shape, rank = b.shape(x), len(x.dims)
-    first, last = int(call["start_dim"]) % rank, int(call["end_dim"]) % rank
-    return reshaped(b, call, x, [*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]])
+    x = call.stream("self")
+    shape, rank = ctx.shapes.shape(x), len(x.dims)
+    first, last = call.dim(rank, "start_dim"), call.dim(rank, "end_dim")
+    return reshaped(ctx, call, x, [*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]])
 
 
 @rule("aten.unflatten.int")
-def unflatten(b: Builder, call: Call) -> Stream:
+def unflatten(ctx: RuleContext, call: OpCall) -> Stream:
     """A dimension is split."""
-    x: Stream = call["self"]
-    shape, dim = b.shape(x), int(call["dim"]) % len(x.dims)
-    sizes = [Size.of(s, 1).now for s in call["sizes"]]
+    x = call.stream("self")
+    shape, dim = ctx.shapes.shape(x), call.dim(len(x.dims))
+    given = [ctx.shapes.sized(s) for s in call.sequence("sizes")]
+    sizes = [s.now for s in given]
     sizes = [shape[dim] // -math.prod(sizes) if s == -1 else s for s in sizes]
-    made = reshaped(b, call, x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
-    others = [b.size(x, i) for i in range(len(x.dims))]
-    _note_baked(b, call, x, made, [*others[:dim], *(Size.of(s, len(b.lengths)) for s in call["sizes"]), *others[dim + 1 :]])
+    made = reshaped(ctx, call, x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
+    own = [ctx.shapes.size(x, i) for i in range(len(x.dims))]
+    _note_baked(ctx, call, x, made, [*own[:dim], *given, *own[dim + 1 :]])
     return made
 
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
-def expand(b: Builder, call: Call) -> Stream | Const:
+def expand(ctx: RuleContext, call: OpCall) -> TensorValue:
     """Dimensions of size 1 are repeated."""
-    x: Stream | Const = call["self"]
+    x = call.tensor("self")
     if "other" in call.args:
-        other: Stream | Const = call["other"]
-        return _expanded(b, call, x, other.dims, [x, other])
-    wanted = [Size.of(s, len(b.lengths)) for s in call["size"]]
-    new = len(wanted) - len(x.dims)
-    dims: list[tuple[int | str, ...]] = []
+        other = call.tensor("other")
+        return _expanded(ctx, call, x, other.dims, [x, other])
+    wanted = [ctx.shapes.sized(s) for s in call.sequence("size")]
+    new, dims = len(wanted) - len(x.dims), list[Dim]()
     for i, size in enumerate(wanted):
         own = x.dims[i - new] if i >= new else ()
         if own or size.now in (-1, 1):
             dims.append(own)
-        elif size.varies and size.values == b.batches:
+        elif size.varies and size.values == ctx.shapes.batches:
             dims.append((BATCH,))
-        elif size.varies:  # repeated over time: what it meets has a time there
+        elif size.varies:  # repeated over time: it broadcasts against the frames that it meets
             dims.append(())
         else:
             dims.append((size.now,))
-    return _expanded(b, call, x, tuple(dims), [x])
+    return _expanded(ctx, call, x, tuple(dims), [x])
 
 
-def _expanded(b: Builder, call: Call, x: Stream | Const, dims: Dims, inputs: list[Stream | Const]) -> Stream | Const:
+def _expanded(ctx: RuleContext, call: OpCall, x: TensorValue, dims: Dims, inputs: list[TensorValue]) -> TensorValue:
     if dims == x.dims:
         return x
     streams = [s for s in inputs if isinstance(s, Stream)]
-    return b.local(
-        call, dims, lead(streams), target="aten.expand.default", args=(Ref(x.slot), Shape(dims)), kwargs={}, inputs=streams,
-        dtype=x.dtype if isinstance(x, Stream) else x.value.dtype,
-    )  # fmt: skip
+    return ctx.emit.expand(call, x, dims, streams, lead(streams))
 
 
 @rule("aten.repeat.default", "aten.tile.default")
-def repeat(b: Builder, call: Call) -> Stream:
-    """Dimensions are repeated one after another."""
-    x: Stream = call["self"]
-    times = [b.number(v, "a number of repetitions") for v in call.get("repeats", call.get("dims"))]
+def repeat(ctx: RuleContext, call: OpCall) -> Stream:
+    """Dimensions are repeated as a whole."""
+    x = call.stream("self")
+    times = [
+        ctx.shapes.integer(v, "a number of repetitions") for v in call.sequence("repeats" if "repeats" in call.args else "dims")
+    ]
     times = [1] * (len(x.dims) - len(times)) + times
-    new = len(times) - len(x.dims)
-    own = ((),) * new + x.dims
+    own = ((),) * (len(times) - len(x.dims)) + x.dims
     if any((TIME in d or BATCH in d) and r != 1 for d, r in zip(own, times, strict=True)):
         raise Refused(
             f"`{call.op}` repeats the clip (or its rows) one after another", "repeat_interleave over time, or torch.stack"
         )
-    dims = tuple((d if r == 1 else (r, *d)) for d, r in zip(own, times, strict=True))
-    return b.local(call, dims, x)
+    return ctx.emit.local(call, tuple((d if r == 1 else (r, *d)) for d, r in zip(own, times, strict=True)), x)
 
 
 @rule("aten.flip.default", "aten.roll.default")
-def flip(b: Builder, call: Call) -> Stream:
-    """The other way round, or turned: of other axes than time."""
-    x: Stream = call["self"]
-    chosen = call["dims"] if isinstance(call["dims"], (list, tuple)) else [call["dims"]]
-    dims = [int(d) % len(x.dims) for d in chosen] or list(range(len(x.dims)))
-    for d in dims:
+def flip(ctx: RuleContext, call: OpCall) -> Stream:
+    """Reversal and rotation of other dimensions than time."""
+    x = call.stream("self")
+    for d in [d % len(x.dims) for d in call.integers("dims")] or range(len(x.dims)):
         if TIME in x.dims[d]:
             if call.op == "flip":
                 raise Refused(
@@ -204,40 +194,38 @@ def flip(b: Builder, call: Call) -> Stream:
             )
         if BATCH in x.dims[d]:
             raise Refused(f"`{call.op}` mixes the rows of the batch", "work on other dimensions")
-    return b.local(call, x.dims, x)
+    return ctx.emit.local(call, x.dims, x)
 
 
 @rule("aten.diagonal.default", "aten.diag_embed.default")
-def diagonal(b: Builder, call: Call) -> Stream:
-    """Diagonals of other axes than time."""
-    x: Stream = call["self"]
-    shape = [hint(s) for s in call.node.meta["val"].shape]
-    first, second = (int(call[n]) % (len(x.dims) if call.op == "diagonal" else len(shape)) for n in ("dim1", "dim2"))
-    touched = [x.dims[first], x.dims[second]] if call.op == "diagonal" else [x.dims[-1]]
+def diagonal(ctx: RuleContext, call: OpCall) -> Stream:
+    """Diagonals of other dimensions than time."""
+    x, shape, takes = call.stream("self"), result_shape(call.node), call.op == "diagonal"
+    rank = len(x.dims) if takes else len(shape)
+    first, second = call.dim(rank, "dim1"), call.dim(rank, "dim2")
+    touched = [x.dims[first], x.dims[second]] if takes else [x.dims[-1]]
     if any(TIME in d or BATCH in d for d in touched):
         raise Refused(f"`{call.op}` takes frames of the clip (or rows) by their number", "diagonals of space or channels")
-    if call.op == "diagonal":
-        return b.local(call, (*(d for i, d in enumerate(x.dims) if i not in (first, second)), fixed(shape[-1:])[0]), x)
-    rest = iter(x.dims[:-1])
-    return b.local(call, tuple(fixed((s,))[0] if i in (first, second) else next(rest) for i, s in enumerate(shape)), x)
+    if takes:
+        return ctx.emit.local(call, (*(d for i, d in enumerate(x.dims) if i not in (first, second)), dim_of(shape[-1])), x)
+    rest, sizes = iter(x.dims[:-1]), fixed(shape)
+    return ctx.emit.local(call, tuple(d if i in (first, second) else next(rest) for i, d in enumerate(sizes)), x)
 
 
 @rule("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.channel_shuffle.default")
-def shuffled(b: Builder, call: Call) -> Stream:
+def shuffle(ctx: RuleContext, call: OpCall) -> Stream:
     """Channels and space change places, image by image."""
-    x: Stream = call["self"]
-    shape, rank = b.shape(x), len(x.dims)
+    x = call.stream("self")
+    shape, rank = ctx.shapes.shape(x), len(x.dims)
     touched = range(rank - 3, rank) if "pixel" in call.op else range(1, 2)
     if any(TIME in x.dims[i] or BATCH in x.dims[i] for i in touched):
         raise Refused(f"`{call.op}` takes time for channels or space", "bring time to the batch first: (B·T, C, H, W)")
-    dims = list(x.dims)
+    if call.op == "channel_shuffle":
+        return ctx.emit.local(call, x.dims, x)
     if call.op == "pixel_shuffle":
-        r = int(call["upscale_factor"])
+        r = call.integer("upscale_factor")
         sizes = (shape[-3] // (r * r), shape[-2] * r, shape[-1] * r)
-    elif call.op == "pixel_unshuffle":
-        r = int(call["downscale_factor"])
-        sizes = (shape[-3] * r * r, shape[-2] // r, shape[-1] // r)
     else:
-        return b.local(call, x.dims, x)
-    dims[-3:] = [(s,) if s != 1 else () for s in sizes]
-    return b.local(call, tuple(dims), x)
+        r = call.integer("downscale_factor")
+        sizes = (shape[-3] * r * r, shape[-2] // r, shape[-1] // r)
+    return ctx.emit.local(call, (*x.dims[:-3], *fixed(sizes)), x)

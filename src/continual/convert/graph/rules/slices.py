@@ -1,18 +1,20 @@
-"""Parts of tensors."""
+"""Slices, selected indices and splits."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch.fx import Node as Fx
 
-from ..instructions import Ref
-from ..op_call import Call, Misfit, Refused, hint, rule
-from ..time_layers import Decimate
-from ..values import Fragment, Size, Stream, Value
-from ..walker import Builder
+from ....layers.delay import Trim
+from ..axes import with_size
+from ..op_call import Misfit, OpCall, Refused, hint, results_of
+from ..rule_context import RuleContext, rule
+from ..time_layers import Subsample
+from ..values import NotStreamed, Size, Stream, Value
 from .conv import without_end
-from .parts import alone, whole, with_dim
+from .parts import is_time
 from .reduce import at_frame
 
 END = 1 << 62
@@ -24,67 +26,72 @@ LOOP = (
 )
 
 
+def from_start(index: Size, length: Size) -> Size:
+    """An index of a slice, counted from the start and clipped to the length."""
+    return index.combine(lambda i, n: min(max(i + n, 0) if i < 0 else i, n), length)
+
+
 @rule("aten.slice.Tensor", "aten.narrow.default")
-def slices(b: Builder, call: Call) -> Value:
-    """A stretch of a dimension. Over time: frames cut off at the start and at the end, every so many of the rest."""
-    x: Stream = call["self"]
-    dim = int(call["dim"]) % len(x.dims)
-    length = b.size(x, dim)
-    start, step = Size.of(call.get("start") or 0, len(length.values)), b.number(call.get("step", 1))
-    end = call.get("end")
+def slices(ctx: RuleContext, call: OpCall) -> Value:
+    """A slice of a dimension. Over time: frames are cut off at both ends, and the rest is subsampled."""
+    x = call.stream("self")
+    dim, sized = call.dim(len(x.dims)), ctx.shapes.sized
+    length, start, step = ctx.shapes.size(x, dim), sized(call.get("start") or 0), ctx.shapes.integer(call.get("step", 1))
+    end = sized(END if call.get("end") is None else call["end"])
     if "length" in call.args:
-        end = start.combine(lambda s, n: s + n, call["length"])
-    end = Size.of(END if end is None else end, len(length.values))
-    first = start.combine(lambda s, n: min(max(s + n, 0) if s < 0 else s, n), length)
-    last = end.combine(lambda e, n: min(max(e + n, 0) if e < 0 else e, n), length)
+        end = start.combine(lambda s, n: s + n, sized(call["length"]))
+    first, last = from_start(start, length), from_start(end, length)
     cut = length.combine(lambda n, e: n - e, last)
     if not any(first.values) and not any(cut.values) and step == 1:
         return x
-    if not alone(b, call, x, dim, "takes a part of"):
-        size = len(range(first.now, last.now, step))
-        if x.patches is not None and x.patches[1] == dim and all(last.now <= lo or hi <= first.now for lo, hi in x.patches[2]):
-            out = with_dim(x.dims, dim, whole(size))  # nothing was written there
-            return b.filled(call, out, x, x.patches[0], x.dtype)
-        return b.local(call, with_dim(x.dims, dim, whole(size)), x, target="aten.slice.Tensor",
-                       args=(Ref(x.slot), dim, first.now, last.now, step), kwargs={}, inputs=[x], fill=x.fill)  # fmt: skip
+    if not is_time(ctx, call, x, dim, "takes a part of"):
+        return _of_other_dim(ctx, call, x, dim, (first.now, last.now, step))
     if len({*first.values}) == 1 and last.now - first.now == 1 and _one_by_one(call, length.now):
         raise Refused(*LOOP)
-    return _stretch(b, call, x, dim, (first, last, cut, length), step)
+    return _of_time(ctx, call, x, dim, (first, last, cut, length), step)
 
 
-def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Size, Size, Size], step: int) -> Value:
+def _of_other_dim(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[int, int, int]) -> Stream:
+    first, last, _ = bounds
+    dims = with_size(x.dims, dim, len(range(*bounds)))
+    if x.patches is not None and x.patches[1] == dim and all(last <= lo or hi <= first for lo, hi in x.patches[2]):
+        return ctx.emit.filled(call, dims, x, x.patches[0], x.dtype)  # nothing was written there
+    return replace(ctx.emit.op(call, "aten.slice.Tensor", x, dims, dim, *bounds), fill=x.fill)
+
+
+def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[Size, Size, Size, Size], step: int) -> Value:
     first, last, cut, length = bounds
-    if not first.steady:  # the last frames of the clip
+    if not first.constant:  # the last frames of the clip
         size = length.combine(lambda n, f: n - f, first)
-        if size.steady and size.now == 1 and not any(cut.values):
-            return at_frame(b, call, x, dim, first.now, keep=True)
+        if size.constant and size.now == 1 and not any(cut.values):
+            return at_frame(ctx, call, x, dim, first.now, keep=True)
         raise Misfit(
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
-    one = last.now - first.now == 1 and cut.now > 1  # of a clip: nobody cuts all but one frame off its end
-    if not cut.steady and b.length_is_fixed(call, dim) and not one:  # the export knows one length alone: a cut from its end, then
-        cut = Size.of(cut.now, len(length.values))
+    single = last.now - first.now == 1 and cut.now > 1  # a module does not cut all but one frame off the end of a clip
+    if (
+        not cut.constant and ctx.shapes.length_is_fixed(call, dim) and not single
+    ):  # the export knows one length: a cut from its end
+        cut = ctx.shapes.sized(cut.now)
         if cut.now:
-            b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
+            ctx.draft.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
     if len(set(cut.values[:3])) == 1:
-        b.number(cut, "how many frames are cut off")
-    if not cut.steady:
+        ctx.shapes.number(cut, "how many frames are cut off")
+    if not cut.constant:
         size = last.combine(lambda e, f: e - f, first)
-        dims = with_dim(x.dims, dim, whole(max(0, size.now)))
-        return Fragment(
-            dims, x.dtype, f"takes {_which(first.now, last.now)} of the clip alone, which a stream has once, at its start",
-            SHIFT if not first.now else SEGMENTS,
-        )  # fmt: skip
-    shorter = without_end(b, call, x, cut.now) if cut.now and not first.now else None
+        reason = f"takes {_frames(first.now, last.now)} of the clip alone, which a stream has once, at its start"
+        dims = with_size(x.dims, dim, max(0, size.now))
+        return NotStreamed(dims, x.dtype, reason, SEGMENTS if first.now else SHIFT)
+    shorter = without_end(ctx, call, x, cut.now) if cut.now and not first.now else None
     if shorter is not None:
         x = shorter
     elif first.now or cut.now:
-        x = b.layer(call, x, b.trim(first.now, cut.now), x.dims, label=f"cut {first.now}, {cut.now}", fill=x.fill)
-    return x if step == 1 else b.layer(call, x, Decimate(step), x.dims, label=f"every {step}th frame", fill=x.fill)
+        x = ctx.emit.layer(call, x, Trim(first.now, cut.now), x.dims, label=f"cut {first.now}, {cut.now}", fill=x.fill)
+    return x if step == 1 else ctx.emit.layer(call, x, Subsample(step), x.dims, label=f"every {step}th frame", fill=x.fill)
 
 
-def _which(first: int, end: int) -> str:
+def _frames(first: int, end: int) -> str:
     """Frames from a start to an end, in words."""
     if not first:
         return "the first frame" if end == 1 else f"the first {end} frames"
@@ -92,57 +99,51 @@ def _which(first: int, end: int) -> str:
 
 
 @rule("aten.select.int")
-def select(b: Builder, call: Call) -> Stream:
+def select(ctx: RuleContext, call: OpCall) -> Stream:
     """One index of a dimension. Over time: one frame of a window of the clip's length."""
-    x: Stream = call["self"]
-    dim = int(call["dim"]) % len(x.dims)
-    if not alone(b, call, x, dim, "takes one of"):
-        return b.local(call, (*x.dims[:dim], *x.dims[dim + 1 :]), x, fill=x.fill)
-    length = b.size(x, dim)
+    x = call.stream("self")
+    dim = call.dim(len(x.dims))
+    if not is_time(ctx, call, x, dim, "takes one of"):
+        return ctx.emit.local(call, (*x.dims[:dim], *x.dims[dim + 1 :]), x, fill=x.fill)
+    length = ctx.shapes.size(x, dim)
     if _one_by_one(call, length.now):
         raise Refused(*LOOP)
-    index = Size.of(call["index"], len(length.values)).combine(lambda i, n: i + n if i < 0 else i, length)
-    return at_frame(b, call, x, dim, index.now, keep=False)
+    index = ctx.shapes.sized(call["index"]).combine(lambda i, n: i + n if i < 0 else i, length)
+    return at_frame(ctx, call, x, dim, index.now, keep=False)
 
 
-def _one_by_one(call: Call, frames: int) -> bool:
-    """Whether every frame of the clip is taken by an operation of its own."""
-    source, dim = _uncut(call.node), call.node.args[1]
+def _one_by_one(call: OpCall, frames: int) -> bool:
+    """Whether the module takes every frame of the clip by an operation of its own."""
+    source, dim = _unsliced(call.node), call.node.args[1]
     alike = {
-        n.args[2] for n in call.node.graph.nodes if n.target is call.node.target and n.args[1] == dim and _uncut(n) is source
+        n.args[2] for n in call.node.graph.nodes if n.target is call.node.target and n.args[1] == dim and _unsliced(n) is source
     }
-    return frames > 2 and len(alike) >= frames - frames // 10  # a loop may leave out frames that were padded
+    return frames > 2 and len(alike) >= frames - frames // 10  # a loop may leave out frames of padding
 
 
-def _uncut(node: Fx) -> Fx:
-    """What a slice is taken from, if not all of it."""
+def _unsliced(node: Fx) -> Fx:
+    """The tensor that a slice is taken from. A slice of everything counts as its source."""
     source: Any = node.args[0]
-    whole = str(source.target) == "aten.slice.Tensor" and source.meta["val"].shape == source.args[0].meta["val"].shape
-    return _uncut(source) if whole else source
+    everything = str(source.target) == "aten.slice.Tensor" and source.meta["val"].shape == source.args[0].meta["val"].shape
+    return _unsliced(source) if everything else source
 
 
 @rule("aten.split.Tensor", "aten.split_with_sizes.default", "aten.split.sizes", "aten.chunk.default", "aten.unbind.int",
       "aten.tensor_split.sections", "aten.unsafe_chunk.default", "aten.unsafe_split.Tensor")  # fmt: skip
-def split(b: Builder, call: Call) -> list[Stream]:
-    """A dimension in parts."""
-    x: Stream = call["self"]
-    dim = int(call["dim"]) % len(x.dims)
-    if alone(b, call, x, dim, "splits"):
+def split(ctx: RuleContext, call: OpCall) -> list[Stream]:
+    """The parts of a dimension."""
+    x = call.stream("self")
+    dim = call.dim(len(x.dims))
+    if is_time(ctx, call, x, dim, "splits"):
         if call.op == "unbind":
             raise Refused(*LOOP)
         raise Refused(f"`{call.op}` splits the clip in time", "work on all frames, or on windows: tensor.unfold, pooling")
+    if call.op == "unbind":
+        dims = (*x.dims[:dim], *x.dims[dim + 1 :])
+        return [ctx.emit.op(call, "aten.select.int", x, dims, dim, i) for i in range(len(results_of(call.node)))]
     found, start = [], 0
-    for part in call.node.meta["val"]:
-        shape = [hint(s) for s in part.shape]
-        if call.op == "unbind":
-            dims = (*x.dims[:dim], *x.dims[dim + 1 :])
-            found.append(b.local(call, dims, x, target="aten.select.int", args=(Ref(x.slot), dim, start), kwargs={}, inputs=[x]))
-            start += 1
-            continue
-        size = shape[dim]
-        args = (Ref(x.slot), dim, start, size)
-        found.append(
-            b.local(call, with_dim(x.dims, dim, whole(size)), x, target="aten.narrow.default", args=args, kwargs={}, inputs=[x])
-        )
+    for part in results_of(call.node):
+        size = hint(part.shape[dim])
+        found.append(ctx.emit.op(call, "aten.narrow.default", x, with_size(x.dims, dim, size), dim, start, size))
         start += size
     return found

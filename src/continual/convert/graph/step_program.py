@@ -11,10 +11,10 @@ from ...core.program.frame_schedule import Pace
 from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
-from .instructions import Instruction, Layer, Moment, Op
-from .queues import Meet, Positions
+from .instructions import ExecContext, Instruction, Layer, Op
+from .queues import AlignDelays, Positions
 
-Step = Callable[[Moment, Rows], None]
+Step = Callable[[ExecContext, Rows], None]
 
 
 def graph(site: Site) -> Run:
@@ -29,7 +29,7 @@ def graph(site: Site) -> Run:
         given = x if isinstance(x, list) else [x]
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
-        m = Moment(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
+        m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
         m.frames = [p.frames for p in paces]
         for (_, slot, view), value in zip(net._streams, streams, strict=True):
             env[slot] = view.leave(value, m.batch, paces[0].frames)
@@ -47,7 +47,7 @@ def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> 
         return _op(site, instruction)
     if isinstance(instruction, Layer):
         return _layer(site, instruction, paces)
-    if isinstance(instruction, Meet):
+    if isinstance(instruction, AlignDelays):
         return _meet(site, instruction, paces)
     if isinstance(instruction, Positions):
         raise site.refuse(
@@ -60,7 +60,7 @@ def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> 
 def _op(site: Site, instruction: Op) -> Step:
     """An operation of the module, which errors of an export name by its path and line of code."""
 
-    def step(m: Moment, rows: Rows) -> None:
+    def step(m: ExecContext, rows: Rows) -> None:
         instruction.chunk(m)
 
     if not site.plan.located:
@@ -72,11 +72,11 @@ def _op(site: Site, instruction: Op) -> Step:
 
 def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
     """A streaming layer between two changes of layout."""
-    node = site.node.kids[instruction.kid]
+    node = site.node.kids[instruction.state_node]
     run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
     before, after = paces[instruction.before].frames, paces[instruction.wire].frames
 
-    def step(m: Moment, rows: Rows) -> None:
+    def step(m: ExecContext, rows: Rows) -> None:
         if instruction.late:
             instruction.bind(m.env)
         x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
@@ -85,7 +85,7 @@ def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
     return step
 
 
-def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
+def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
     """Streams wait for each other."""
     wire = paces[instruction.wire]
 
@@ -95,10 +95,10 @@ def _meet(site: Site, instruction: Meet, paces: list[Pace]) -> Step:
 
     queues = []
     for i, before in enumerate(instruction.before):
-        node = site.node.kids[instruction.kid + i]
+        node = site.node.kids[instruction.state_node + i]
         queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
 
-    def step(m: Moment, rows: Rows) -> None:
+    def step(m: ExecContext, rows: Rows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
             x = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
