@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..core.module import CoModule
 from ..core.program.context import Run, Site
 from ..core.state import Call, Node, Wire, rewire
-from ..core.step_spec import Inputs, Outputs, length
+from ..core.step_spec import Inputs, length
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from .base import run_chunk, run_clip
@@ -54,8 +54,8 @@ class Conditional(Parallel):
     @overload
     def forward(self, input: Tensor) -> Tensor: ...
     @overload
-    def forward(self, input: Sequence[Inputs]) -> Outputs: ...
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Sequence[Inputs]) -> Wire: ...
+    def forward(self, input: Any) -> Wire:
         """The chosen module's clip computation."""
         return run_clip(self.kids[self._choice(input)], input)
 

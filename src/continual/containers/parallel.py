@@ -18,7 +18,7 @@ from ..core.program.context import Lag, Rows, Run, Site
 from ..core.program.frame_schedule import Pace
 from ..core.ring_buffer import ring_zeros
 from ..core.state import Call, Frame, Node, Opening, Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs, length
+from ..core.step_spec import Inputs, length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
@@ -74,11 +74,11 @@ class Parallel(Container):
     def timing(self) -> Timing:
         return Timing.parallel(*(m.timing for m in self.kids))
 
-    def forward(self, input: Sequence[Inputs]) -> Outputs:  # type: ignore[override]
+    def forward(self, input: Sequence[Inputs]) -> Wire:  # type: ignore[override]
         """The branches' outputs on the clips, in a list."""
         return self.branches(input)
 
-    def branches(self, input: Wire) -> list[Wire]:
+    def branches(self, input: Inputs) -> list[Wire]:
         """The branches' outputs on the clips, of equal lengths."""
         outs = [run_clip(m, x) for m, x in zip(self.kids, self.split(input), strict=True)]
         check_lengths(type(self).__name__, outs)
@@ -237,7 +237,7 @@ def _regroup(tensors: Iterator[Tensor], like: Any) -> Wire:
     return [_regroup(tensors, w) for w in like] if isinstance(like, list) else next(tensors)
 
 
-def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Wire:
+def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Any:
     """Outputs ``first … stop - 1`` of a branch, from its queue and from what has just come."""
     if not queue.tensors:
         return y

@@ -13,7 +13,7 @@ from ..core.module import CoModule
 from ..core.program.context import Rows, Run, Site
 from ..core.registry import register_builder, to_continual
 from ..core.state import Call, Node, Opening, Wire
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs
 from ..core.timing import IDENTITY, Timing
 from .base import OPEN, Container, children, open_child, run_chunk, run_clip, run_step
 from .streams import Broadcast
@@ -69,8 +69,8 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     @overload
     def forward(self, input: Tensor) -> Tensor: ...
     @overload
-    def forward(self, input: Sequence[Inputs]) -> Outputs: ...
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Sequence[Inputs]) -> Wire: ...
+    def forward(self, input: Any) -> Wire:
         """The modules' clip computations one after another."""
         for child in self._modules.values():
             input = run_clip(child, input)
@@ -105,7 +105,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
                 return None, OPEN
         return x, e
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Any, node: Node, call: Call) -> Wire | None:
         watched = hooks_on_all()
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
             step: Any = child

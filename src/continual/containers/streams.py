@@ -30,7 +30,7 @@ class Rewiring(CoModule):
         """What leaves, of what comes: for steps, chunks and clips alike."""
         raise NotStreamable(f"{type(self).__name__} defines no `rearrange`")
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Any) -> Any:
         """The rearranged clips."""
         return self.rearrange(input)
 
@@ -197,13 +197,13 @@ class Reduce(Rewiring):
     def _name(self) -> str:
         return self.reduce if isinstance(self.reduce, str) else getattr(self.reduce, "__name__", type(self.reduce).__name__)
 
-    def rearrange(self, streams: Wire) -> Tensor:
+    def rearrange(self, streams: Any) -> Tensor:
         """Reduce frames, or chunks of one length."""
         if isinstance(self.reduce, str):
             return _REDUCTIONS[self.reduce](streams)
         return self.reduce(streams)
 
-    def forward(self, input: Wire) -> Tensor:
+    def forward(self, input: Any) -> Tensor:
         """One stream."""
         check_lengths(type(self).__name__, input)
         return self.rearrange(input)
@@ -225,7 +225,7 @@ class Reduce(Rewiring):
         return f"'{self._name}'"
 
 
-def check_lengths(name: str, streams: Sequence[Tensor], names: Sequence[str] = ()) -> None:
+def check_lengths(name: str, streams: Sequence[Any], names: Sequence[str] = ()) -> None:
     """Parallel clips must have equal lengths; torch would silently repeat one of length 1."""
     found = [length(s) for s in streams]
     if len(set(found)) > 1:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import ShapeMismatch
 from .state import Frame, Wire, rewire
-from .step_spec import length
+from .step_spec import Inputs, length
 
 PIECE = 16 << 20  # bytes
 
@@ -39,7 +39,7 @@ def pieces(x: Wire, largest: int) -> list[Wire]:
     return [rewire(lambda t, at=at: t[:, :, at : at + size], x) for at in range(0, whole, size)]
 
 
-def frame_of(input: Wire, chunk: bool) -> Any:
+def frame_of(input: Inputs, chunk: bool) -> Any:
     """What a step of the input looks like."""
     if isinstance(input, (list, tuple)) and not input:
         raise ShapeMismatch("a chunk is a tensor (B, C, T, *S) or a list of them, got an empty list")
@@ -56,7 +56,7 @@ def _frame_in_chunk(chunk: Any) -> Frame:
     return Frame.of_chunk(chunk)
 
 
-def check_lengths(name: str, input: Wire, chunk: bool) -> None:
+def check_lengths(name: str, input: Inputs, chunk: bool) -> None:
     """Streams that are fed together must bring the same number of frames."""
     if not chunk or isinstance(input, Tensor):
         return

@@ -89,7 +89,7 @@ class Kernel(nn.Module):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `open`: return its cold state, a continual.core.state.Node")
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def advance(self, x: Any, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
         """Run a chunk.
 
         Args:
@@ -103,7 +103,7 @@ class Kernel(nn.Module):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `advance`: the kernel of a chunk")
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Any, node: Node, call: Call) -> Wire | None:
         """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
         y, _ = self.advance(rewire(chunk_of_one, x), node, node.seen + 1, call)
         return None if y is None else rewire(only_frame, y)

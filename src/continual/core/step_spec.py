@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import ShapeMismatch
 
-Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
+T = TypeVar("T")
+Nested: TypeAlias = "T | list[Nested[T]]"
+Wire: TypeAlias = "Nested[Tensor]"  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
 Inputs: TypeAlias = "Tensor | Sequence[Inputs]"  # what users give: a tensor, or a (nested) list or tuple
-Outputs: TypeAlias = "Tensor | list[Outputs]"  # what users get for a list
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Frame:
     device: torch.device
 
     @staticmethod
-    def of(step: Wire) -> Any:
+    def of(step: Inputs) -> Any:
         """The frame of a step, or a list of frames for a list of steps."""
         if isinstance(step, Tensor):
             return Frame(tuple(step.shape), step.dtype, step.device)
@@ -70,14 +71,14 @@ def frames(tree: Any) -> list[Frame]:
     return [tree] if isinstance(tree, Frame) else [f for t in tree for f in frames(t)]
 
 
-def rewire(fn: Callable[..., Any], *wires: Wire) -> Wire:
+def rewire(fn: Callable[..., T], *wires: Any) -> Nested[T]:
     """Apply ``fn`` to tensors (or frames), or to the tensors in equally nested lists of them."""
     if isinstance(wires[0], (list, tuple)):
         return [rewire(fn, *w) for w in zip(*wires, strict=True)]
     return fn(*wires)
 
 
-def length(wire: Wire) -> int:
+def length(wire: Wire | None) -> int:
     """The number of frames in a chunk (``None`` has none)."""
     while isinstance(wire, (list, tuple)):
         wire = wire[0]

@@ -17,7 +17,7 @@ from .kernel import Kernel
 from .moves import moved_stream
 from .precision import kept_complex
 from .state import Call, Frame, Opening, State, Structure, Wire, frames
-from .step_spec import length
+from .step_spec import Inputs, length
 from .stored_state import STORED, check_stored
 from .tracing_guard import eagerly, in_graph
 from .weights_digest import Weights
@@ -209,7 +209,7 @@ class StreamOwner(Kernel):
             self.recount(fresh.node, state.clock, state.clock)
         return fresh
 
-    def _stream_for(self, input: Wire, chunk: bool = False) -> State:
+    def _stream_for(self, input: Inputs, chunk: bool = False) -> State:
         """The running stream if the input fits it, or a cold one."""
         if self._forward_pre_hooks:
             compute_weights(self)
@@ -226,7 +226,7 @@ class StreamOwner(Kernel):
             state.structure = fresh.structure
         return state
 
-    def _check(self, input: Wire, state: State, chunk: bool) -> None:
+    def _check(self, input: Inputs, state: State, chunk: bool) -> None:
         """Refuse an input that does not fit the stream."""
         got = frame_of(input, chunk)
         check_lengths(type(self).__name__, input, chunk)

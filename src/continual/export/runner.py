@@ -9,7 +9,7 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor
 
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs, Wire
 from ..core.weights_digest import check_fingerprint
 from ..errors import ExportError, ShapeMismatch, StateMismatch
 from .metadata import Metadata, Port
@@ -72,7 +72,7 @@ class Runner:
     @overload
     def forward_step(self, *x: Tensor, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Outputs | None: ...
+    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Wire | None: ...
     def forward_step(self, *x: Any, update_state: bool = True) -> Any:
         """One step of every row.
 
@@ -95,7 +95,7 @@ class Runner:
     @overload
     def forward_steps(self, *x: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Outputs | None: ...
+    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Wire | None: ...
     def forward_steps(self, *x: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """A chunk of steps of every row.
 

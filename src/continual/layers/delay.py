@@ -8,7 +8,7 @@ from torch import Tensor
 from ..core.module import CoModule, PaddingMode
 from ..core.program.context import Run, Site
 from ..core.ring_buffer import ring_zeros, wire_frames
-from ..core.state import Call, Frame, Node, Opening, Wire
+from ..core.state import Call, Frame, Node, Opening
 from ..core.timing import Crop, Timing, Window
 from ..errors import ShapeMismatch
 from .window import FILLS, fill_name
@@ -140,7 +140,7 @@ class Trim(Shift):
         return f"first={self.first}, last={self.last}"
 
 
-def _cropped(module: CoModule, x: Wire, first: int, last: int) -> Tensor:
+def _cropped(module: CoModule, x: Tensor, first: int, last: int) -> Tensor:
     if x.shape[2] <= first + last:
         raise ShapeMismatch(f"{type(module).__name__} cuts {first} + {last} frames, but the clip has {x.shape[2]}")
     cropped: Tensor = x[:, :, first : x.shape[2] - last]

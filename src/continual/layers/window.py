@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -272,7 +272,7 @@ class SlidingWindow(CoModule):
             return self.over_time_step((), self.enter_step(x))
         seen = node.seen
         if seen < self._kept and not (self._fill in FILLS and self.step_is_plain()):
-            return super().advance_step(x, node, call)
+            return cast("Tensor | None", super().advance_step(x, node, call))
         late = seen - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
         entered = self.enter_step(x)

@@ -14,7 +14,7 @@ from ..containers.parallel import BroadcastReduce, shrinking
 from ..containers.sequential import Sequential
 from ..convert.fuse import Uses, fold
 from ..core.module import CoModule
-from ..core.state import Frame, Node, Wire
+from ..core.state import Frame, Node
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.local import Local
@@ -87,11 +87,11 @@ class Shortcut(BroadcastReduce):
         inner = self._paths[head]
         return inner.part(rest) if rest else inner
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """The clip ``(B, C, T, *S)`` through both paths, added, and a ReLU."""
         return self.merge(self.branches(input))
 
-    def merge(self, outs: list[Wire]) -> Wire:
+    def merge(self, outs: Any) -> Tensor:
         return torch.relu_(outs[0] + outs[1])
 
     def extra_ops(self, node: Node, frame: Frame) -> int:

@@ -13,7 +13,7 @@ from ..core.module import CoModule
 from ..core.program.frame_schedule import OPEN
 from ..core.progress import Progress
 from ..core.state import Frame, Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from .backends import BACKENDS, MAKERS, RUNTIMES
 from .backends.base import Core, exported
@@ -91,8 +91,8 @@ class StepProgram:
     @overload
     def __call__(
         self, x: Sequence[Inputs], state: ProgramState, active: Tensor | None = None
-    ) -> tuple[Outputs, Tensor, ProgramState]: ...
-    def __call__(self, x: Wire, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
+    ) -> tuple[Wire, Tensor, ProgramState]: ...
+    def __call__(self, x: Inputs, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
         """One call.
 
         Args:
@@ -194,7 +194,7 @@ class StepProgram:
     @overload
     def step(self, *x: Tensor) -> Tensor | None: ...
     @overload
-    def step(self, x: Sequence[Inputs], /) -> Outputs | None: ...
+    def step(self, x: Sequence[Inputs], /) -> Wire | None: ...
     def step(self, *x: Any) -> Any:
         """One step of all rows together: the outputs that it completes, or ``None``, as ``forward_step`` gives them.
 

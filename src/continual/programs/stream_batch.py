@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
 
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs
 from ..errors import CapacityError, ShapeMismatch
 from .compile import Backend
 from .layouts import arrived, departed, flat
@@ -243,7 +243,7 @@ class StreamBatch:
     @overload
     def step(self, inputs: Mapping[Id, Tensor]) -> dict[Id, Tensor | None]: ...
     @overload
-    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Outputs | None]: ...
+    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Wire | None]: ...
     @_locked
     def step(self, inputs: Mapping[Any, Any]) -> dict[Any, Any]:
         """Steps of any of the open streams.
@@ -268,13 +268,11 @@ class StreamBatch:
                 waiting[own[stream].row, :, at] = frame[0]
             if at == program.chunk - 1:
                 due.append(stream)
-        y: Wire = None
-        if due:
-            y = self._call([own[stream].row for stream in due])
         found: dict[Hashable, Any] = dict.fromkeys(inputs)
+        y = self._call([own[stream].row for stream in due]) if due else None
         for stream in due:
             call = (own[stream].steps - program.start) // program.chunk
-            found[stream] = self._output(y, own[stream].row, program.valid_in(call))
+            found[stream] = self._output(cast(Wire, y), own[stream].row, program.valid_in(call))
         for stream in own.values():
             stream.steps += 1
         self._steps += len(own)
@@ -298,7 +296,7 @@ class StreamBatch:
                 )
         return wire
 
-    def _call(self, rows: list[int], x: Wire = None, state: ProgramState | None = None) -> Wire:
+    def _call(self, rows: list[int], x: Wire | None = None, state: ProgramState | None = None) -> Wire:
         """One call of the program, for some of its rows."""
         self._weights.called()
         started = time.perf_counter()

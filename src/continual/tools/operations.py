@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..core.module import CoModule
-from ..core.state import Frame, Node, Wire, frames, rewire
+from ..core.state import Frame, Node, frames, rewire
 from ..core.step_spec import Inputs
 from ..core.timing import Timing
 from .counting import flop_formulas
@@ -213,7 +213,7 @@ def _parts(net: CoModule, node: Node, clip_length: int, phases: range) -> Iterat
         yield Part(node.path, type(module).__name__, counts[0], _delivered(timing, phases), counts[1])
 
 
-def _executed(net: CoModule, step: Wire, period: int) -> tuple[int, ...]:
+def _executed(net: CoModule, step: Inputs, period: int) -> tuple[int, ...]:
     """Multiply-adds of the steps of one period, by torch's counter, of one row."""
     from torch.utils.flop_counter import FlopCounterMode  # imports much that `import continual` does without
 

@@ -132,7 +132,7 @@ class GraphModule(Converted, InItsDtypes):
             inputs: as the module's.
         """
         wire, given = self._ports.arrive(inputs, chunk=True)
-        streams = wire if isinstance(wire, list) else [wire]
+        streams: list[Any] = wire if isinstance(wire, list) else [wire]
         self._refuse_edits()
         self.fit([*streams, *given])
         batch, frames = streams[0].shape[0], streams[0].shape[2]
@@ -201,7 +201,7 @@ class GraphModule(Converted, InItsDtypes):
 
     # ---- layouts ----------------------------------------------------------------------------------------------------
 
-    def _depart(self, y: Wire) -> Any:
+    def _depart(self, y: Any) -> Any:
         """What leaves, in the module's layout."""
         found = []
         for (out, _, _), value in zip(self._outputs, y if isinstance(y, list) else [y], strict=True):
@@ -267,7 +267,7 @@ class GraphModule(Converted, InItsDtypes):
                 return None
         return super().plan(node, lead)
 
-    def _moment(self, x: Wire, node: Node, call: Call, time: int) -> ExecContext:
+    def _moment(self, x: Any, node: Node, call: Call, time: int) -> ExecContext:
         """The environment of a call, with what has come in it."""
         self.fit_stream(node.held)
         if not self._given:
@@ -289,7 +289,7 @@ class GraphModule(Converted, InItsDtypes):
                 m.env[slot] = view.leave(value.unsqueeze(2) if not time else value, batch, 1 if not time else value.shape[2])
         return m
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def advance(self, x: Any, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
         m = self._moment(x, node, call, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from ...core.program.context import Rows, Run, Site, built
 from ...core.program.frame_schedule import Pace
@@ -26,7 +28,7 @@ def graph(site: Site) -> Run:
 
     def run(x: Wire, rows: Rows) -> Wire:
         net.fit_stream(site.node.held)
-        given = x if isinstance(x, list) else [x]
+        given: list[Any] = x if isinstance(x, list) else [x]
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
         m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
@@ -80,7 +82,7 @@ def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
         if instruction.late:
             instruction.bind(m.env)
         x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
-        m.env[instruction.out] = instruction.leave.leave(run(x, rows), m.batch, after)
+        m.env[instruction.out] = instruction.leave.leave(cast("torch.Tensor", run(x, rows)), m.batch, after)
 
     return step
 
@@ -101,7 +103,7 @@ def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
     def step(m: ExecContext, rows: Rows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
+            x: Any = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
             m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step

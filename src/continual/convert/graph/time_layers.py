@@ -260,7 +260,7 @@ class ConstantPadTime(SlidingWindow):
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         if node.seen == 0 and self.first:
-            return CoModule.advance_step(self, x, node, call)
+            return cast("Tensor | None", CoModule.advance_step(self, x, node, call))
         call.ticks.append((node, node.seen + 1, node.sent + 1))
         return x
 

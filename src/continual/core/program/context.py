@@ -20,7 +20,7 @@ from .tracing import traced
 FEW = 4  # rows for which a product is written as a sum, where that can be fused
 SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
 SHORT = 4  # frames up to which moving all of them costs less than finding one
-Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
+Run = Callable[[Any, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
 
 
 @dataclass(frozen=True, eq=False)

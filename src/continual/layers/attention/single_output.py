@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -138,7 +138,7 @@ class SlidingAttention(Attention):
 
     def attended_windows(self, x: Wire) -> Tensor:
         """All outputs of clips as tokens ``(B, n, E)``, up to the output projection."""
-        lengths = [x.shape[1]] if isinstance(x, Tensor) else [t.shape[1] for t in x]
+        lengths = [x.shape[1]] if isinstance(x, Tensor) else [cast(Tensor, t).shape[1] for t in x]
         if len(set(lengths)) > 1:
             raise ShapeMismatch(f"{type(self).__name__}: queries, keys and values come together, got {lengths} of them")
         q, k, v = self.split(self.placed(self.pack(x), 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -100,7 +100,7 @@ class _Pool(Twin, SlidingWindow):
         if not self._by_blocks:
             return super().advance_step(x, node, call)
         if node.seen < self._taps and not self.step_is_plain():
-            return CoModule.advance_step(self, x, node, call)
+            return cast("Tensor | None", CoModule.advance_step(self, x, node, call))
         seen, size = node.seen, self._taps
         ring, held = node.tensors
         entered, at = self.enter_step(x), seen % size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +143,7 @@ class Recurrent(Twin):
 
     def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
         if torch.is_autocast_enabled(x.device.type):
-            return super().advance_step(x, node, call)
+            return cast("Tensor | None", super().advance_step(x, node, call))
         held = node.memo
         if held is None:
             held = node.memo = _by_layer(node.tensors)

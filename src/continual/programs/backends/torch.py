@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.program.context import FEW, SUMMED
 from ...core.state import Wire, rewire
+from ...core.step_spec import Nested
 from ...errors import ExportError
 from ..layouts import flat
 from ..planning import Planned
@@ -45,7 +46,7 @@ class _InPlace(torch.nn.Module):
         return [valid, *flat(y)]
 
 
-def _nested(like: Wire, tensors: Iterator[Tensor]) -> Wire:
+def _nested(like: Nested[int], tensors: Iterator[Tensor]) -> Wire:
     """Tensors as a wire that is nested like another."""
     return [_nested(w, tensors) for w in like] if isinstance(like, list) else next(tensors)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +113,7 @@ def forgotten(t: Trial) -> str:
         got = _after(t, content, tail, r)
         if found := mismatch(got, want, t.tolerance):
             raise Broken(f"{what} more than {r} steps ago (receptive_field + delay) still show: {found}")
-        worst = max(worst, largest_error(got, want))
+        worst = max(worst, largest_error(cast(Wire, got), want))
     return f"{size:.0e} times the size and NaN, {r} steps ago, leave {worst:.0e}"
 
 
@@ -132,7 +132,7 @@ def _remembers(t: Trial, nothing: Wire, lost: Wire, tail: Wire, count: int) -> s
     ends = []
     for past in (nothing, lost):
         try:
-            y = t.truth(joined([repeated(past, 0, frames_in(past) + spare), tail]))
+            y = t.truth(cast(Wire, joined([repeated(past, 0, frames_in(past) + spare), tail])))
         except Exception as error:
             return f"unbounded memory, and forward refuses a longer clip ({type(error).__name__})"
         ends.append(cut(y, max(0, frames_in(y) - count), frames_in(y)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def _gradients_agree(t: Trial, x: Wire) -> str:
                 if differs := mismatch(got, plain, t.tolerance):
                     raise Broken(f"with gradients enabled, split [{described(plan)}] gives other outputs: {differs}")
                 raise Skipped(f"the outputs are not those of forward (see point 2): {differs}")
-            found = _gradients(got, weights, [*flat(leaf), *leaves])
+            found = _gradients(cast(Wire, got), weights, [*flat(leaf), *leaves])
             got = None
             _compare(t, plan, found, want, [*("the clip" for _ in flat(leaf)), *names])
     if copies_fit(t, 1):

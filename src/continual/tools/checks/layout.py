@@ -40,7 +40,7 @@ class Layout:
             i for i, x in self._given.items() if x.ndim and x.shape[0] == streams[0][0].shape[0 if streams[0][1] else 1] > 1
         }
         self._ranks = [x.ndim for x, _ in streams]
-        found = [_second(x.detach(), d) for x, d in streams]
+        found: list[Wire] = [_second(x.detach(), d) for x, d in streams]
         self.clip = found if len(given) > 1 else found[0]
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from ...core.state import Wire, rewire
@@ -155,7 +157,7 @@ def flush(t: Trial) -> str:
             few = f"forward refuses a clip of {n} steps as too short" if n else "no frame has come"
             raise Broken(f"{few}, but the flush returned {frames_in(y)} outputs, not None")
         if want is not None:
-            parts = [*([cut(run.outputs, 0, sent)] if sent else []), *([] if y is None else [y])]
+            parts = [*([cut(cast(Wire, run.outputs), 0, sent)] if sent else []), *([] if y is None else [y])]
             if found := mismatch(joined(parts), want, t.tolerance):
                 raise Broken(
                     f"a flush (empty chunk with pad_end=True) after {n} steps differs from forward on {n} steps: {found}"

@@ -226,7 +226,7 @@ def _own_run(t: Trial, phase: int, steps: int) -> Run:
     """Some steps from a phase on; the outputs are copies, so that later steps can't change them."""
     run = Run()
     t.feed(run, pieces(steps), t.clip, phase)
-    run.parts = [_own(y) for y in run.parts]
+    run.parts = [rewire(torch.clone, y) for y in run.parts]
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from ...core.state import Wire
 from .compare import flat
@@ -30,7 +31,7 @@ class Run:
     def outputs(self) -> Wire | None:
         """All outputs so far."""
         if len(self.parts) > 1:
-            self.parts = [joined(self.parts)]
+            self.parts = [cast(Wire, joined(self.parts))]
         return self.parts[0] if self.parts else None
 
     @property
@@ -54,7 +55,7 @@ class Streams(Subject):
     random: random.Random
     chunk_rows: int | None  # the most steps times rows in a chunk
 
-    def play(self, plan: Plan, x: Wire = None, clean: bool = True) -> Run:
+    def play(self, plan: Plan, x: Wire | None = None, clean: bool = True) -> Run:
         """Stream a clip in the pieces of a plan, from a cold start."""
         if clean:
             self.clean()
@@ -86,7 +87,7 @@ class Streams(Subject):
             at += n
         return at
 
-    def stand(self, phases: list[int], act: Callable[[int, Run], int | None], x: Wire = None) -> Run:
+    def stand(self, phases: list[int], act: Callable[[int, Run], int | None], x: Wire | None = None) -> Run:
         """Stream a clip to its end and act at each phase.
 
         After a phase come a step, a chunk of two and what is left to the next phase.

@@ -15,6 +15,8 @@ see its end. A single row is traced.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -111,7 +113,7 @@ def needed_inputs(t: Trial) -> str:
             )
         must = may
         if may > t.sent[n] and not unseen:  # what can't be known is not traced
-            must = min(may, _known(t, joined([cut(long, 0, n), cut(nothing, n, length)]), want))
+            must = min(may, _known(t, joined([cut(long, 0, n), cut(cast(Wire, nothing), n, length)]), want))
         due.append((n, must))
         told = told or 0 < t.sent[n] <= must
     if unseen and t.timing is not None:
@@ -142,9 +144,9 @@ def _cuts_the_end(module: nn.Module) -> bool:
     return isinstance(module, SlidingWindow | Trim) and module.timing.end < 0
 
 
-def _known(t: Trial, x: Wire, want: Wire) -> int:
+def _known(t: Trial, x: Wire | None, want: Wire) -> int:
     """The number of outputs at the start that are equal on another clip."""
-    return leading(t.truth(x), want, t.tolerance)
+    return leading(t.truth(cast(Wire, x)), want, t.tolerance)
 
 
 def _rising(x: Wire) -> Wire:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -290,7 +290,7 @@ class Trial(Streams):
 
     def _split(self, plan: Plan, run: Run) -> Split:
         differs = mismatch(run.outputs, self.expected, self.tolerance)
-        return Split(plan, run.counts, differs, 0.0 if differs else largest_error(run.outputs, self.expected))
+        return Split(plan, run.counts, differs, 0.0 if differs else largest_error(cast(Wire, run.outputs), self.expected))
 
     @cached_property
     def phases(self) -> list[int]:

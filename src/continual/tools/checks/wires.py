@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def frames_in(y: Wire | None) -> int:
 
 def bytes_in(y: Wire | None) -> int:
     """The bytes of a wire's tensors."""
-    return sum(t.numel() * t.element_size() for t in flat(y))
+    return 0 if y is None else sum(t.numel() * t.element_size() for t in flat(y))
 
 
 def cut(x: Wire, first: int, stop: int) -> Wire:
@@ -79,4 +80,4 @@ def lengthened(x: Wire, length: int, generator: torch.Generator) -> Wire:
     """A clip followed by similar content: the clip reversed, noise of its size, the clip, … up to so many steps."""
     likes = (lambda v: v, lambda v: rewire(lambda t: t.flip(2), v), lambda v: noise(v, 0.3, generator))
     count = -(-length // frames_in(x))
-    return cut(joined([likes[i % 3](x) for i in range(count)]), 0, length) if length > frames_in(x) else x
+    return cut(cast(Wire, joined([likes[i % 3](x) for i in range(count)])), 0, length) if length > frames_in(x) else x
