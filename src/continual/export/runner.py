@@ -218,7 +218,8 @@ class Runner:
 
     def clean_state(self) -> None:
         """Forget the stream: the next step starts a new one, of any number of rows that the file takes."""
-        self._streams, self._chunker.buffer = None, None
+        self._streams = None
+        self._chunker.close()
         self._seen = self._batch = 0
 
     @contextmanager

@@ -44,6 +44,10 @@ class Chunker(Generic[W]):
         with torch.inference_mode(False):
             self._buffer = make()
 
+    def close(self) -> None:
+        """Forget the buffer."""
+        self._buffer = None
+
     @property
     def buffer(self) -> W:
         """A chunk of each input."""
