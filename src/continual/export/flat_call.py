@@ -13,7 +13,7 @@ from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import FEW
 from ..core.program.tracing import untraced
-from ..core.state import Frame
+from ..core.state import StepSpec
 from ..core.weights_digest import fingerprint
 from ..errors import ExportError, NotStreamable
 from ..programs.layouts import internal_layout, network_layout
@@ -52,7 +52,7 @@ class Call(nn.Module):
         self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
         self._ports = _inputs_of(net, len(given))
         steps = [_with_rows(x, self.rows, own) for x, own in zip(given, self._ports, strict=True)]
-        frame = Frame.of(internal_layout(net, tuple(steps), chunk=False))
+        frame = StepSpec.of(internal_layout(net, tuple(steps), chunk=False))
         few = FEW if fused and batch is not None else 0
         try:
             with torch.no_grad():

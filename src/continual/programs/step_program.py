@@ -13,7 +13,7 @@ from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.program.frame_schedule import OPEN
 from ..core.progress import Progress
-from ..core.state import Frame, Wire, frames, rewire
+from ..core.state import StepSpec, Wire, frames, rewire
 from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from .backends import BACKENDS, MAKERS, RUNTIMES
@@ -58,7 +58,7 @@ class StepProgram:
             raise ValueError(f"co.compile: backend is one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
         self.net, self.backend = net, backend
         inputs = tuple(step) if isinstance(step, (list, tuple)) else (step,)
-        self.frame = Frame.of(internal_layout(net, inputs, chunk=False))
+        self.frame = StepSpec.of(internal_layout(net, inputs, chunk=False))
         self._planned = self._plan(chunk, flush)
         plan, leaves = self._planned.plan, self._planned.leaves
         self.batch, self.chunk, self.start, self.outputs = frames(self.frame)[0].shape[0], plan.chunk, plan.start, leaves.frames
@@ -147,7 +147,7 @@ class StepProgram:
         got = frame_of(x, True)
         if got != self.frame or any(t.shape[2] != self.chunk for t in flat(x)):
             wanted = "; ".join(str(f.resized(*f.shape[:2], self.chunk, *f.shape[2:])) for f in frames(self.frame))
-            shown = "; ".join(str(Frame.of(t)) for t in flat(x))
+            shown = "; ".join(str(StepSpec.of(t)) for t in flat(x))
             raise ShapeMismatch(f"program of {name}: takes chunks {wanted}, got {shown}")
         if not isinstance(state, dict) or set(state) != {"clock", "end", *self.names}:
             raise StateMismatch(
@@ -209,7 +209,7 @@ class StepProgram:
         With a ``chunk`` above 1, steps wait in a buffer until the last step of a chunk runs a call.
         """
         wire = internal_layout(self.net, x, chunk=False)
-        got = Frame.of(wire)
+        got = StepSpec.of(wire)
         if got != self.frame:
             shown = "; ".join(map(str, frames(got)))
             raise ShapeMismatch(
