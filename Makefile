@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/timing/test_timing.py -x"
+# Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/core/timing/test_timing.py -x"
 PYTEST_ARGS ?=
 # Which of the tests that take turns run, and the seed of random examples; both come from the commit if they are not given.
 TURN ?=
@@ -43,13 +43,14 @@ test: $(STAMP) ## Run the tests and the docstrings' examples, in 5 minutes (PYTE
 test-all: $(STAMP) ## Run everything, also what takes long and what takes turns: hours
 	CONTINUAL_LONG=1 $(PYTEST) $(PYTEST_ARGS)
 
-fuzz: $(STAMP) ## Look for counter-examples with fresh seeds (FUZZ_MINUTES=10, FUZZ_TESTS=tests/graph)
+fuzz: $(STAMP) ## Look for counter-examples with fresh seeds (FUZZ_MINUTES=10, FUZZ_TESTS=tests/convert)
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m tests.fuzz --minutes $(FUZZ_MINUTES) $(FUZZ_TESTS)
 
-lint: $(STAMP) ## Check style, formatting and types
+lint: $(STAMP) ## Check style, formatting, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP) ## Sort imports, apply safe fixes and format
 	$(BIN)/ruff check --fix .

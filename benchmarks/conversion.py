@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.graph.networks import Case, made
-from tests.graph.streaming import as_windows, stream
+from tests.convert.networks import Case, made
+from tests.convert.streaming import as_windows, stream
 
 from . import report
 from .measure import TOLERANCE, Effort

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from tests.graph.networks import made
-from tests.graph.vision import ShiftNet
+from tests.convert.networks import made
+from tests.convert.vision import ShiftNet
 
 from . import report
 from .conversion import SIZES

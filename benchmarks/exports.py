@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import continual as co
-from tests.shipping.networks import FORMATS, NETWORKS
+from tests.export.networks import FORMATS, NETWORKS
 
 from . import report
 from .measure import Effort

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import continual as co
-from continual.window import SlidingWindow
+from continual.layers.window import SlidingWindow
 
 from .timing import Local, alternate
 

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -279,7 +280,17 @@ def write_markdown(path: Path, section: str, text: str) -> None:
     if not found or not closed:
         raise ValueError(f"{path} has no lines {begin!r} and {end!r}: add them where the results should stand")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n\n{wrapped(text)}\n\n{end}{after}", encoding="utf-8")
+
+
+def wrapped(text: str) -> str:
+    """Markdown with lines of at most 120 characters. Rows of tables stay as they are."""
+    lines = []
+    for line in text.split("\n"):
+        indent = "  " if line.startswith("- ") else ""
+        whole = line.startswith("|") or len(line) <= 120
+        lines += [line] if whole else textwrap.wrap(line, 118, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def write_json(path: Path, machine: Machine, **what: Any) -> None:

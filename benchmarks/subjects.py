@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from tests.graph.networks import made
+from tests.convert.networks import made
 
 from . import bursts, conversion, workloads, zoo
 from .measure import BEYOND, Rival, check, require_equal

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 import continual as co
-from continual.shipping.onnx_file import read
+from continual.export.onnx import read
 
 from . import report, suite_report
 from .limits import Limit

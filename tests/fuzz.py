@@ -4,7 +4,7 @@ It runs pytest in rounds, on every file that has such tests, each round with a s
 example, of networks as a test to paste, and with the seed that finds it again. Hypothesis keeps the example in ``.hypothesis/examples``
 under the folder it was started in: ``make test`` there tries it first, until it passes. Rounds themselves try only new examples.
 
-    python -m tests.fuzz --minutes 30 --processes 2 tests/graph
+    python -m tests.fuzz --minutes 30 --processes 2 tests/convert
 """
 
 from __future__ import annotations

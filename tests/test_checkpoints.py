@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual import registry
-from continual.local import LOCAL
+from continual.core import registry
+from continual.layers.wrapped import LOCAL
 from tests.contract import assert_equal
 from tests.named_networks import block, check_filled, conv, filled, named, names, x3d_block
 

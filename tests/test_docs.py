@@ -1,4 +1,4 @@
-"""The Python examples in the documentation run, page by page, in order."""
+"""The Python examples in the documentation run, page by page, in order; lines are short, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -26,3 +26,41 @@ def test_the_examples_run(page: str):
 
 def test_pages_with_examples_are_found():
     assert "training.md" in PAGES
+
+
+ALL = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")])
+WIDEST = 120  # characters of a line; a row of a table can't be broken
+
+
+def too_wide(text: str) -> list[int]:
+    """The numbers of the lines that are too long."""
+    return [i for i, line in enumerate(text.splitlines(), 1) if len(line) > WIDEST and not line.startswith("|")]
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
+def test_lines_are_short(page: Path):
+    assert too_wide(page.read_text(encoding="utf-8")) == []
+
+
+def test_long_lines_are_found():
+    assert too_wide(f"{'a' * 120}\n{'b' * 121}\n| {'c' * 200} |\n") == [2]
+
+
+def anchors(text: str) -> set[str]:
+    """The names by which links reach the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path):
+    bare = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", bare):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert broken == []

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import continual as co
-from continual import progress
-from continual.program import step_program
-from continual.progress import Progress
+from continual.core import progress
+from continual.core.progress import Progress
+from continual.programs import step_program
 
 
 class Terminal(io.StringIO):

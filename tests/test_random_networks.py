@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import continual as co
-from continual.window import SlidingWindow
+from continual.layers.window import SlidingWindow
 from tests import parts
 from tests.contract import assert_identical, check_contract, check_gradients, clip_of, length, outputs_due, refuses_the_length
 from tests.pasting import of_network, source

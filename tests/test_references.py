@@ -11,6 +11,7 @@ SUFFIXES = (".py", ".md", ".js", ".html", ".cpp")
 # What comes before tells a path of this repository from a part of another one, or of an address.
 PATH = re.compile(rf"(?<![\w/.:<{{-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)")
 DOCUMENT = re.compile(r"(?<![\w/.-])([A-Z]{3,}\.md)\b")
+LONGEST = 400  # lines of a file of Python
 MADE = {"examples/web/assets"}  # by scripts, and not kept
 
 
@@ -45,3 +46,15 @@ def test_names_are_found():
         "docs/design.md",
     }
     assert named_in("https://host/docs/a.md, other/tests/b.py") == set()
+
+
+def test_no_file_of_python_is_long():
+    lengths = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in python_files()}
+    assert len(lengths) > 400
+    assert {str(path): n for path, n in lengths.items() if n > LONGEST} == {}
+
+
+def python_files() -> list[Path]:
+    """The code of the repository, without what scripts put into its folders."""
+    found = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
+    return [ROOT / "conftest.py", *(p for p in found if not {"node_modules", "build"} & set(p.parts))]

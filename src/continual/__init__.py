@@ -13,7 +13,6 @@ from . import (
     container,
     conv,
     convert,
-    counting,
     delay,
     linear,
     module,
@@ -26,15 +25,21 @@ from . import (
     transformer,
     utils,
 )
-from .cells import GRUCell, LSTMCell, RNNCell
-from .closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
-from .compiling import compile
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
-from .conv import Conv1d, Conv2d, Conv3d
-from .convert import continual, forward_stepping
-from .cumulative import CumulativeMax, CumulativeMean, CumulativeSum
-from .delay import Delay, Trim
-from .embedding import Embedding
+from .containers.transformer_encoder import (
+    CausalTransformerEncoderLayer,
+    RetroactiveTransformerEncoderLayer,
+    SingleOutputTransformerEncoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayerFactory,
+)
+from .convert.conversion import continual, forward_stepping
+from .convert.fuse import fuse
+from .core.module import CoModule, PaddingMode, call_mode
+from .core.state import State
+from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
+from .core.timing import Timing
+from .core.version import __version__ as __version__
 from .errors import (
     ArtefactMismatch,
     CapacityError,
@@ -47,16 +52,15 @@ from .errors import (
     StreamInUse,
     StreamMismatch,
 )
-from .explain import explain
-from .explanation import Explanation, Refusal
-from .exporting import export, load
-from .frozen import FrozenNorm, calibrate
-from .fusing import fuse
-from .linear import Linear
-from .lp_pooling import LPPool1d, LPPool2d, LPPool3d
-from .module import CoModule, PaddingMode, call_mode
-from .multihead_attention import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
-from .norms import (
+from .export.api import export, load
+from .layers.attention.multihead import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
+from .layers.closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
+from .layers.conv import Conv1d, Conv2d, Conv3d
+from .layers.cumulative import CumulativeMax, CumulativeMean, CumulativeSum
+from .layers.delay import Delay, Trim
+from .layers.embedding import Embedding
+from .layers.linear import Linear
+from .layers.norms.causal import (
     CumulativeGroupNorm,
     CumulativeInstanceNorm1d,
     CumulativeInstanceNorm2d,
@@ -68,8 +72,8 @@ from .norms import (
     WindowedInstanceNorm3d,
     WindowedLayerNorm,
 )
-from .operations import operations
-from .pads import (
+from .layers.norms.frozen import FrozenNorm, calibrate
+from .layers.padding import (
     CircularPad1d,
     CircularPad2d,
     CircularPad3d,
@@ -86,6 +90,17 @@ from .pads import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from .layers.pooling.power_average import LPPool1d, LPPool2d, LPPool3d
+from .layers.positions.encodings import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
+from .layers.recurrence import Recurrence
+from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from .layers.recurrent.stacked import GRU, LSTM, RNN
+from .layers.shape import Reshape
+from .layers.skip import Skip
+from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .layers.unfold import Unfold
+from .layers.upsample import Upsample
+from .layers.window import SlidingWindow
 from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -100,50 +115,42 @@ from .pooling import (
     MaxPool2d,
     MaxPool3d,
 )
-from .positional_encoding import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
-from .rnn import GRU, LSTM, RNN
-from .shape import Reshape
-from .skip import Skip
-from .state import State
-from .storage import load_state, save_state
-from .summary import summary
-from .timing import Timing
-from .transformer import (
-    CausalTransformerEncoderLayer,
-    RetroactiveTransformerEncoderLayer,
-    SingleOutputTransformerEncoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayerFactory,
-)
-from .transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from .unfold import Unfold
-from .upsample import Upsample
-from .utils import flat_state_dict, load_state_dict, state_dict
-from .verify import Report, verify
+from .programs.compile import compile
+from .tools import counting
+from .tools.explain import explain
+from .tools.explanation import Explanation, Refusal
+from .tools.operations import operations
+from .tools.storage import load_state, save_state
+from .tools.summary import summary
+from .tools.verify import Report, verify
 
 if TYPE_CHECKING:
     from . import models, onnx, triton
-    from .program.snapshot import StreamSnapshot
-    from .program.step_program import StepProgram
-    from .program.stream_batch import StreamBatch
-    from .shipping.runner import Runner
-
-__version__ = "0.1.0"
+    from .export.runner import Runner
+    from .programs.snapshot import StreamSnapshot
+    from .programs.step_program import StepProgram
+    from .programs.stream_batch import StreamBatch
 
 _LATER = {  # imported when they are first used
-    "Runner": "shipping.runner",
-    "StepProgram": "program.step_program",
-    "StreamBatch": "program.stream_batch",
-    "StreamSnapshot": "program.snapshot",
+    "Runner": "export.runner",
+    "StepProgram": "programs.step_program",
+    "StreamBatch": "programs.stream_batch",
+    "StreamSnapshot": "programs.snapshot",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("models", "onnx", "triton"):
-        return importlib.import_module(f".{name}", __name__)
-    if name in _LATER:
-        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # for a type checker a misspelt name is an error
+
+    def __getattr__(name: str) -> Any:
+        if name in ("models", "onnx", "triton"):
+            return importlib.import_module(f".{name}", __name__)
+        if name in _LATER:
+            return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
 
 
 __all__ = [
@@ -214,6 +221,7 @@ __all__ = [
     "ParallelDispatch",
     "RNN",
     "RNNCell",
+    "Recurrence",
     "RecyclingPositionalEncoding",
     "Reduce",
     "ReflectionPad1d",
@@ -236,6 +244,7 @@ __all__ = [
     "SingleOutputTransformerEncoderLayer",
     "SinusoidalPositionalEncoding",
     "Skip",
+    "SlidingWindow",
     "State",
     "StepProgram",
     "StreamBatch",

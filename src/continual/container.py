@@ -1,11 +1,4 @@
-"""All containers, under the import path that existing code uses."""
+"""Containers: the import path of continual-inference."""
 
-from .composite import Container
-from .conditional import Conditional
-from .parallel import BroadcastReduce, Parallel, Residual
-from .sequential import Sequential
-from .streams import Broadcast, ParallelDispatch, Reduce
-
-__all__ = [
-    "Broadcast", "BroadcastReduce", "Conditional", "Container", "Parallel", "ParallelDispatch", "Reduce", "Residual", "Sequential",
-]  # fmt: skip
+from .containers import *  # noqa: F403
+from .containers import __all__  # noqa: F401

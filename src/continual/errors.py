@@ -11,8 +11,8 @@ class NotStreamable(ContinualError, ValueError):
     """A module can't be run step by step exactly (or not with these options).
 
     Attributes:
-        refusals: what was refused, one by one (:class:`~continual.rows.Refusal`), where a whole module was looked at.
-        rows: the operations that could be followed (:class:`~continual.rows.Row`).
+        refusals: what was refused, one by one (:class:`~continual.core.op_rows.Refusal`), where a whole module was looked at.
+        rows: the operations that could be followed (:class:`~continual.core.op_rows.Row`).
     """
 
     def __init__(self, message: str, refusals: tuple[object, ...] = (), rows: tuple[object, ...] = ()):

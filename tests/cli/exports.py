@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import continual as co
 from continual.cli.app import app
-from tests.shipping.artefacts import needs
+from tests.export.artefacts import needs
 
 NETS = """
 import torch

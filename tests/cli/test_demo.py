@@ -90,6 +90,8 @@ ROWS = list(enumerate(signal()))
 READ: dict[str, Callable[[Path], object]] = {
     **OWN,
     "byte-order-mark.csv": lambda p: p.write_text("\n".join(map(str, signal())), encoding="utf-8-sig"),
+    "quotes.csv": lambda p: p.write_text('"volt"\n' + "\n".join(f'"{v}"' for v in signal())),
+    "words in a heading.csv": lambda p: p.write_text("volt [mV] of a sensor\n" + "\n".join(map(str, signal()))),
     "comment.csv": lambda p: p.write_text("# a sensor\n\n" + "\n".join(map(str, signal())) + "\n\n"),
     "huge.npy": lambda p: np.save(p, signal() * 1e307),
     "tiny.npy": lambda p: np.save(p, signal() * 1e-300),
@@ -134,7 +136,7 @@ def test_a_column_by_heading_or_number(separator: str, column: str, tmp_path: Pa
     (tmp_path / "two.csv").write_text("\n".join(separator.join(map(str, row)) for row in rows))
     found = load(tmp_path / "two.csv", 50.0, column, 300)
     assert np.array_equal(found.samples, signal())
-    assert found.notes == ("the first line is taken as a heading: volt [mV]",)
+    assert found.notes == ("the first row is taken as a heading: volt [mV]",)
 
 
 @pytest.mark.parametrize("heading", ["", "time volt\n"])
@@ -167,10 +169,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing.csv": (lambda p: None, "there is no file"),
     "a.txt": (lambda p: p.write_text("1"), "don't know the ending '.txt'"),
     "empty.csv": (lambda p: p.write_text(""), "is empty"),
-    "word.csv": (lambda p: p.write_text("1\n2\nthree\n"), "line 3: 'three' is no number"),
+    "word.csv": (lambda p: p.write_text("1\n2\nthree\n"), "sample 3 is 'three', which is no number"),
     "binary.csv": (lambda p: p.write_bytes(b"\xff\xfe\x00\x01"), "is no text file"),
-    "nan.csv": (lambda p: p.write_text("\n".join(["1", "2", "nan"] * 200)), "line 3: nan is no finite number"),
-    "gap.csv": (lambda p: p.write_text("1\n''\n"), "line 2: \"''\" is no number"),
+    "nan.csv": (lambda p: p.write_text("\n".join(["1", "2", "nan"] * 200)), "sample 3 is nan; only finite numbers"),
+    "comments.csv": (lambda p: p.write_text("# a sensor\n\n"), "has 0 samples, at least 300"),
+    "gap.csv": (lambda p: p.write_text("1\n''\n"), "sample 2 is \"''\", which is no number"),
     "columns.csv": (lambda p: p.write_text("time,volt\n1,2\n"), "has 2 columns (time, volt): choose one with --column"),
     "folder.csv": (lambda p: p.mkdir(), "is a folder"),
     "heading.csv": (lambda p: p.write_text("volt\n"), "has 0 samples, at least 300"),
@@ -208,13 +211,20 @@ def test_a_figure_that_can_not_be_saved(out: str, tmp_path: Path):
     assert "can't save the figure" in result.stderr
 
 
-def test_a_column_that_is_not_there(tmp_path: Path):
-    (tmp_path / "two.csv").write_text("a,b\n1,2\n3\n")
-    for column, message in (("3", "there is no column '3', it has a, b"), ("b", "line 3: there is no column 2, the line has 1")):
-        result = invoke("demo", "--input", tmp_path / "two.csv", "--column", column)
-        assert result.exit_code == 2
-        assert message in result.stderr
-        assert result.stderr.count("\n") == 1
+@pytest.mark.parametrize(
+    "rows, column, message",
+    [
+        ("a,b\n1,2\n3,4\n", "3", "there is no column '3', it has a, b"),
+        ("1,2\n3,4\n", "3", "there is no column '3', it has 2, without headings"),
+        ("a,b\n1,2\n3\n", "b", "is no text file with a table of numbers (the number of columns changed from 2 to 1 at row 3)"),
+    ],
+)
+def test_a_column_that_is_not_there(rows: str, column: str, message: str, tmp_path: Path):
+    (tmp_path / "two.csv").write_text(rows)
+    result = invoke("demo", "--input", tmp_path / "two.csv", "--column", column)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_column_of_what_has_none(tmp_path: Path):

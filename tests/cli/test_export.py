@@ -19,14 +19,14 @@ import continual as co
 from continual.cli import stages
 from continual.cli.artefact import show
 from continual.cli.stages import Stages
-from continual.fingerprint import fingerprint
-from continual.seal import seal_of
-from continual.shipping.metadata import Port
-from continual.shipping.sealing import seal_file
+from continual.core.file_digest import seal_of
+from continual.core.weights_digest import fingerprint
+from continual.export.artefact_digest import seal_file
+from continual.export.metadata import Port
 from tests.cli.exports import CLIP, invoke, net, value
+from tests.export.artefacts import needs
+from tests.export.networks import FORMATS
 from tests.long import LONG, by_turns
-from tests.shipping.artefacts import needs
-from tests.shipping.networks import FORMATS
 
 pytestmark = pytest.mark.usefixtures("networks")
 

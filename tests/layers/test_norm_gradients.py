@@ -98,7 +98,7 @@ def test_second_derivatives() -> None:
 
 
 def test_torch_has_the_error_that_is_worked_around() -> None:
-    """When this fails, torch is mended: remove `continual.exact_norms`, and the section in docs/training.md."""
+    """When this fails, torch is mended: remove `continual.layers.exact_gradients`, and the section in docs/training.md."""
     norm = randomized(nn.BatchNorm2d(3)).double()
     with pytest.raises(AssertionError):
         assert_exact(norm, lambda x: affine(norm, x), norm, (2, 3, 1, 4))

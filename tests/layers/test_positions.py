@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import continual as co
-from continual.clock_phase import angles, geometric
+from continual.layers.positions.fixed_point_angles import angles, geometric
 from tests.contract import assert_equal, check_contract, check_gradients
 
 POSITIONS: dict[str, Any] = {
@@ -37,7 +37,7 @@ def at(net: Any, clock: int, channels: int) -> torch.Tensor:
     """What is added to zeros, or made of ones, at this step of a stream."""
     step = torch.zeros(1, channels, dtype=torch.float64)
     state = net.init_state(step)
-    state.clock = state.node.seen = state.node.sent = clock
+    state.clock = state.node.n_in = state.node.n_out = clock
     return net.step(step, state)[0][0]
 
 

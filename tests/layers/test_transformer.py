@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 import continual as co
 from tests.contract import assert_equal, check_gradients, check_layer
+from tests.core.test_weights import CHANGES
 from tests.encoders import EMBED, HEADS, EncoderReference, banded, encoder, of_windows, plain
 from tests.long import by_turns
-from tests.test_weights import CHANGES
 
 LENGTH, STEPS = 5, 17
 

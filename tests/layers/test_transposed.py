@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import continual as co
-from continual.resampling import Upsampling
+from continual.core.resampling import Upsampling
 from tests.contract import check_contract, check_gradients, check_layer, clip_of, run
 
 CLASSES = {

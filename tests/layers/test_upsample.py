@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import continual as co
-from continual.resampling import Interpolation
+from continual.core.resampling import Interpolation
 from tests.contract import check_contract, check_gradients, check_layer, run
 
 SPACE = {1: (), 2: (5,), 3: (4, 3)}
@@ -76,6 +76,20 @@ def test_verify(name: str):
     dims, factor, mode = LAYERS[name]
     reference = nn.Upsample(None, factor, mode)
     co.verify(co.continual(reference), torch.randn(2, 3, 16, *SPACE[dims]), reference=reference)
+
+
+@pytest.mark.parametrize("cut_before", [0, 1])
+@pytest.mark.parametrize(("factor", "first"), [(3, 1), (5 / 3, 2)])
+def test_outputs_on_an_input_behind_a_crop_are_in_time(factor: float, first: int, cut_before: int):
+    """Cubic: the first output that is left lies on an input, but the one before it waits for the next input."""
+    net = co.Sequential(co.Trim(0, cut_before), co.Upsample(None, (factor, 1), "bicubic"), co.Trim(first)).double()
+    co.verify(net, torch.randn(2, 3, 16, 4, dtype=torch.float64))
+
+
+def test_a_neighbour_of_weight_0_counts_as_in_torch():
+    net, clip = co.Upsample(None, (3, 1), "bicubic"), torch.randn(2, 2, 7, 3, dtype=torch.float64)
+    clip[:, :, 3] = float("inf")
+    torch.testing.assert_close(net(clip)[:, :, 7], F.interpolate(clip, None, (3, 1), "bicubic")[:, :, 7], equal_nan=True)
 
 
 @pytest.mark.parametrize("name", [n for n in LAYERS if LAYERS[n][0] == 1])

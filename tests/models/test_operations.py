@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import continual as co
 from benchmarks.published import CLIPS, PER_PREDICTION, STEPS
-from continual.operations import Operations
+from continual.tools.operations import Operations
 from tests.long import one_in
 
 ROUNDED = 0.5e-5 + 1e-9  # G: the figures have five decimals

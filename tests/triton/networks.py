@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual.shipping.metadata import Metadata
-from continual.shipping.onnx_file import read
+from continual.export.metadata import Metadata
+from continual.export.onnx import read
 
 
 def conv() -> tuple[co.CoModule, Any]:

@@ -17,8 +17,8 @@ from tests.triton.networks import NETWORKS, about, made
 pytest.importorskip("onnxruntime", reason="runs ONNX files")
 onnx = pytest.importorskip("onnx")
 
-from continual.seal import BLANK  # noqa: E402
-from continual.shipping.metadata import DIGEST  # noqa: E402
+from continual.core.file_digest import BLANK  # noqa: E402
+from continual.export.metadata import DIGEST  # noqa: E402
 from continual.triton.columns import as_columns  # noqa: E402
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import continual as co
-from continual.shipping.metadata import Port
+from continual.export.metadata import Port
 from continual.triton.config import TYPES, config
 from continual.triton.pbtxt import pbtxt
 from continual.triton.settings import Settings

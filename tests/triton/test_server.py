@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import continual as co
-from continual.shipping.metadata import Metadata
+from continual.export.metadata import Metadata
 from tests.long import LONG
 from tests.triton.environment import environment
 from tests.triton.networks import about, assert_close, clips, made, outputs, requests, solo

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import continual as co
+from tests.export.networks import NETWORKS as EXPORTED
 from tests.long import by_turns, one_in
-from tests.shipping.networks import NETWORKS as EXPORTED
 from tests.triton.conftest import Written
 from tests.triton.networks import NETWORKS, about, assert_close, clips, made, outputs, requests, solo
 

@@ -1,26 +1,22 @@
-"""Reading a recording: one signal from a .csv, .npy or .wav file, or the ECG that PyWavelets ships."""
+"""Reads a recording: one signal from a .csv, .npy or .wav file, or the ECG of PyWavelets."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import pywt
 import soundfile
 
-ECG_RATE = 360.0  # samples per second of the record that the ECG is an excerpt of
-LONGEST = 20_000  # samples that a demonstration streams
-ASSUMED_RATE = 100.0  # samples per second, where neither the file nor the user says it
+ECG_RATE = 360.0  # samples per second of the ECG
+LONGEST = 20_000  # the most samples of a demonstration
+ASSUMED_RATE = 100.0  # samples per second by default
 
 
 class BadRecording(ValueError):
-    """A file that holds no signal that can be used; the message is one line."""
+    """A file without a usable signal; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +24,10 @@ class Recording:
     """One signal.
 
     Attributes:
-        name: what to call it.
+        name: its title.
         samples: float64, one dimension.
         rate: samples per second.
-        notes: what was done to it.
+        notes: changes and assumptions.
     """
 
     name: str
@@ -50,12 +46,12 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
 
     Args:
         path: the file.
-        rate: samples per second; ``None`` for what the file says.
+        rate: samples per second; ``None`` for the rate of the file.
         column: of a .csv file, by its heading or by its number from 1; ``None`` if there is only one.
-        least: samples that are needed.
+        least: the fewest samples.
 
     Raises:
-        BadRecording: the file can't be used; says why.
+        BadRecording: the file can't be used; the message says why.
     """
     kind = "" if path is None else path.suffix.lower()
     if column is not None and kind != ".csv":
@@ -87,54 +83,42 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
         notes = (*notes, f"only the first {LONGEST} samples are used")
         samples = samples[:LONGEST]
     if not rate and not found_rate:
-        notes = (*notes, f"{ASSUMED_RATE:g} samples per second are assumed: --rate says it better")
+        notes = (*notes, f"{ASSUMED_RATE:g} samples per second are assumed: --rate sets another rate")
     return Recording(path.name, samples, rate or found_rate or ASSUMED_RATE, notes)
 
 
 def _csv(path: Path, column: str | None) -> tuple[np.ndarray, float | None, tuple[str, ...]]:
-    """Numbers in text, a sample a line. A line of headings may come first; ``#`` begins a comment."""
-    values: list[float] = []
-    notes: tuple[str, ...] = ()
-    at = -1
+    """Numbers in text, one sample in a row. A row of headings may come first; ``#`` begins a comment."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in _rows(file):
-                if at < 0:
-                    headings = row if all(_number(cell) is None for cell in row) else []
-                    at = _place(path, column, headings, len(row))
-                    if headings:
-                        notes = (f"the first line is taken as a heading: {row[at]}",)
-                        continue
-                if len(row) <= at:
-                    raise BadRecording(f"'{path}', line {number}: there is no column {at + 1}, the line has {len(row)}")
-                value = _number(row[at])
-                if value is None:
-                    raise BadRecording(f"'{path}', line {number}: {row[at][:40]!r} is no number")
-                if not math.isfinite(value):
-                    raise BadRecording(f"'{path}', line {number}: {row[at][:40]} is no finite number")
-                values.append(value)
-                if len(values) > LONGEST:
-                    break
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadRecording(f"'{path}' is no text file with numbers ({error})") from error
-    return np.asarray(values, dtype=np.float64), None, notes
+        with path.open(encoding="utf-8-sig") as file:
+            lines = (line for line in file if line.partition("#")[0].strip())
+            first = list(itertools.islice(lines, 2))  # a heading and numbers, or numbers
+            if not first:
+                return np.empty(0), None, ()
+            read = itertools.islice(itertools.chain(first, lines), LONGEST + 2)
+            rows = np.char.strip(np.loadtxt(read, str, delimiter=_delimiter(first), quotechar='"', ndmin=2))
+    except ValueError as error:  # also of text that is not UTF-8
+        raise BadRecording(f"'{path}' is no text file with a table of numbers ({str(error).partition(';')[0]})") from error
+    headings = list(rows[0]) if all(_number(cell) is None for cell in rows[0]) else []
+    at = _place(path, column, headings, rows.shape[1])
+    cells = rows[bool(headings) :, at]
+    notes = (f"the first row is taken as a heading: {headings[at]}",) if headings else ()
+    try:
+        return cells.astype(np.float64)[: LONGEST + 1], None, notes
+    except ValueError as error:
+        bad = next(i for i, cell in enumerate(cells) if _number(cell) is None)
+        raise BadRecording(f"'{path}': sample {bad + 1} is {cells[bad][:40]!r}, which is no number") from error
 
 
-def _rows(file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """The number and the cells of each line that holds something."""
-    held = ((number, line.strip("\r\n ")) for number, line in enumerate(file, start=1))
-    lines = ((number, line) for number, line in held if line.strip() and not line.startswith("#"))
-    first = list(itertools.islice(lines, 2))  # a heading and numbers, or numbers: they tell what separates the cells
-    separator = next((mark for mark in ";\t," for _, line in first if mark in line), None)
-    if separator is None:
-        start, _, more = first[-1][1].partition(" ") if first else ("", "", "")
-        separator = " " if more and _number(start) is not None else ","
-    for number, line in itertools.chain(first, lines):
-        yield number, [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+def _delimiter(first: list[str]) -> str | None:
+    """The separator of cells: a mark in the first rows, else spaces (``None``) if they separate numbers."""
+    marked = next((mark for mark in ";\t," for line in first if mark in line), None)
+    start, *more = first[-1].split()
+    return marked or (None if more and _number(start) is not None else ",")
 
 
 def _place(path: Path, column: str | None, headings: list[str], columns: int) -> int:
-    """Where in a row the wanted column is. A guess could be wrong: the first of several is often the time."""
+    """The index of the wanted column. It is not guessed: the first of several is often the time."""
     if column is None and columns > 1:
         named = f" ({', '.join(headings)})" if headings else ""
         raise BadRecording(f"'{path}' has {columns} columns{named}: choose one with --column")

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..shipping.metadata import KEY, NEW, Metadata, Port
-from ..shipping.needs import package
-from ..shipping.sealing import seal_file
+from ..core.optional_packages import package
+from ..export.artefact_digest import seal_file
+from ..export.metadata import KEY, NEW, Metadata, Port
 
 INSIDE = ".row"
 

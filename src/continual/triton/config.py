@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ExportError
-from ..shipping.metadata import NEW, VALID, Metadata, Port
+from ..export.metadata import NEW, VALID, Metadata, Port
 from .notes import notes
 from .pbtxt import Word, pbtxt
 from .settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from ..shipping.metadata import Metadata, Port
+from ..export.metadata import Metadata, Port
 from .settings import Settings
 
 WIDTH = 118

@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ..core.module import CoModule
+from ..core.step_spec import Inputs
 from ..errors import ExportError
-from ..exporting import check_net
-from ..exporting import export as export_file
-from ..module import CoModule
-from ..shipping.onnx_file import read
+from ..export.api import check_net
+from ..export.api import export as export_file
+from ..export.onnx import read
 from .columns import as_columns
 from .config import config
 from .notes import REQUIREMENTS
@@ -25,12 +26,12 @@ COPIED = ("model.py", "slot_table.py")
 
 def write_repository(
     net: CoModule,
-    step: Any,
+    step: Inputs,
     directory: str | os.PathLike[str],
     *,
     name: str = "model",
-    backend: str = "onnxruntime",
-    batcher: str = "oldest",
+    backend: Literal["onnxruntime", "python"] = "onnxruntime",
+    batcher: Literal["oldest", "direct"] = "oldest",
     max_streams: int = 64,
     max_batch: int | None = None,
     preferred_batches: Sequence[int] = (),

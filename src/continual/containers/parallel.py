@@ -1,0 +1,373 @@
+"""Branches side by side: `Parallel`, `BroadcastReduce`, `Residual`, `Conditional`. They align the delays of what they hold.
+
+A branch that delivers its output ``j`` early keeps it in a queue until the slowest branch delivers the same ``j``. How deep a
+queue gets follows from the counts of :mod:`continual.core.timing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.alignment import waiting
+from ..core.module import CoModule, PaddingMode
+from ..core.naming import named
+from ..core.program.context import CallRows, DelayLine, KernelContext, Run
+from ..core.program.frame_schedule import FrameSchedule
+from ..core.ring_buffer import ring_zeros
+from ..core.state import InitContext, Node, StateUpdates, StepSpec, Wire, frames, rewire
+from ..core.step_spec import Inputs, length
+from ..core.timing import IDENTITY, Timing
+from ..errors import NotStreamable, ShapeMismatch
+from ..layers.closure import Identity
+from ..layers.delay import Trim, queued
+from ..layers.window import FILLS, fill_name
+from .base import Container, children, open_child, run_chunk, run_clip, run_step
+from .streams import Reduce, check_lengths
+
+
+class Parallel(Container):
+    """Branches side by side: a list of streams in, a list of streams out, branch ``i`` working on stream ``i``.
+
+    Args:
+        modules: the branches, or one ``OrderedDict`` of them.
+        auto_delay: align the branches' delays. With ``False`` they must be equal already.
+
+    Raises:
+        ShapeMismatch: branches with different temporal strides; or, at the end of a clip, of different lengths.
+        NotStreamable: ``auto_delay=False`` with different delays.
+    """
+
+    def __init__(self, *modules: nn.Module | dict[str, nn.Module], auto_delay: bool = True):
+        super().__init__()
+        self.auto_delay = auto_delay
+        self._set(modules)
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        return type(self)(modules, auto_delay=self.auto_delay)
+
+    def _changed(self) -> None:
+        super()._changed()
+        if not self.kids:
+            raise ValueError(f"{type(self).__name__} needs at least one branch")
+        delays = {name: m.delay for name, m in zip(self.names, self.kids, strict=True)}
+        if not self.auto_delay and len(set(delays.values())) > 1:
+            raise NotStreamable(
+                f"{type(self).__name__}(auto_delay=False): the branches' delays are {delays}, so their outputs would be paired "
+                "wrongly. Use auto_delay=True, or put co.Delay before the faster ones"
+            )
+        Timing.parallel(*(m.timing for m in self.kids))  # refuses different strides
+
+    @property
+    def names(self) -> list[str]:
+        """The branches' names."""
+        return list(self._modules)
+
+    @property
+    def num_streams(self) -> int:
+        """How many branches there are."""
+        return len(self.kids)
+
+    @property
+    def timing(self) -> Timing:
+        return Timing.parallel(*(m.timing for m in self.kids))
+
+    def forward(self, input: Sequence[Inputs]) -> Wire:  # type: ignore[override]
+        """The branches' outputs on the clips, in a list."""
+        return self.branches(input)
+
+    def branches(self, input: Inputs) -> list[Wire]:
+        """The branches' outputs on the clips, of equal lengths."""
+        outs = [run_clip(m, x) for m, x in zip(self.kids, self.split(input), strict=True)]
+        check_lengths(type(self).__name__, outs)
+        return outs
+
+    def split(self, x: Any) -> Sequence[Any]:
+        """The branches' inputs."""
+        if not isinstance(x, (list, tuple)) or len(x) != self.num_streams:
+            shown = f"{len(x)} streams" if isinstance(x, (list, tuple)) else type(x).__name__
+            raise ShapeMismatch(
+                f"{type(self).__name__} has {self.num_streams} branches and takes a list of as many streams, got {shown}"
+            )
+        return x
+
+    def merge(self, outs: list[Wire]) -> Wire:
+        """What leaves, of the branches' aligned outputs."""
+        return outs
+
+    def merge_frames(self, outs: list[Any], name: str) -> Any:
+        """The frame that leaves."""
+        return outs
+
+    # ---- kernel -----------------------------------------------------------------------------------------------------
+    # A node's kids are the branches' nodes and then one node per branch for its queue: `seen` counts the frames that the branch
+    # has delivered, `sent` those that have left.
+
+    copies = True  # frames taken from a queue leave as they are, so they must not be views of it
+
+    def open(self, frame: Any, opening: InitContext) -> Node:
+        names, inputs = self.names, self.split(frame)
+        kids = [open_child(m, f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
+        depths = waiting(tuple(m.timing for m in self.kids), opening.before)
+        queues = [
+            Node(opening.below(name), "queue", kid.out, self._queue(kid.out, depth))
+            for name, kid, depth in zip(names, kids, depths, strict=True)
+        ]
+        out = self.merge_frames([k.out for k in kids], named(opening.path, self))
+        return Node(opening, self.kind, out, kids=kids + queues, held=frame)
+
+    @staticmethod
+    def _queue(out: Any, depth: int) -> dict[str, Tensor]:
+        return {f"queue{i or ''}": ring_zeros(f, depth) for i, f in enumerate(frames(out))} if depth else {}
+
+    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+        plans = [child.plan(kid, lead) for child, kid in zip(self.kids, node.kids, strict=False)]
+        plain = super().plan(node, lead)
+        return None if any(p is None for p in plans) else plain
+
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+        size = self.num_streams
+        for child, kid, queue in zip(self.kids, node.kids[:size], node.kids[size:], strict=True):
+            queue.n_in, _ = child.recount(kid, n, n_if_ended)
+        counts = super().recount(node, n, n_if_ended)
+        for queue in node.kids[size:]:
+            queue.n_out = node.n_out
+        return counts
+
+    def _branches(
+        self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates
+    ) -> tuple[list[Wire | None], list[int], list[int]]:
+        """Run the branches; return their outputs, how many they have delivered, and how many a clip of ``n_if_ended`` would have."""
+        size = self.num_streams
+        inputs = [None] * size if x is None else self.split(x)
+        outs, have, ends = [], [], []
+        for child, given, kid, queue in zip(self.kids, inputs, node.kids[:size], node.kids[size:], strict=True):
+            y, ended = run_chunk(child, given, kid, n_if_ended, updates)
+            if y is not None and queue.tensors:
+                for i, t in enumerate(_flat(y)):
+                    updates.ring(queue, i, queue.n_in, t)
+            outs.append(y)
+            have.append(queue.n_in + length(y))
+            ends.append(ended)
+        return outs, have, ends
+
+    def _leave(self, x: Wire | None, node: Node, have: list[int], stop: int, updates: StateUpdates) -> None:
+        """Count what has come and what has left."""
+        for queue, n in zip(node.kids[self.num_streams :], have, strict=True):
+            updates.tick(queue, n, stop)
+        updates.tick(node, node.n_in + length(x), stop)
+
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+        outs, have, ends = self._branches(x, node, n_if_ended, updates)
+        if updates.final and min(ends) == 0:  # the clip is too short for one of them: forward refuses it, so nothing leaves
+            return None, 0
+        if updates.final and len(set(ends)) > 1:
+            raise ShapeMismatch(
+                f"{type(self).__name__}: the stream ends here, and its branches have {ends} output steps for this clip (forward "
+                "refuses it too). Give them equal lengths: the same padding − receptive field balance and stride; where one goes down and "
+                "up in time, end the stream where its strides divide the length"
+            )
+        stop = min(have)
+        self._leave(x, node, have, stop, updates)
+        if stop == node.n_out:
+            return None, min(ends)
+        queues = node.kids[self.num_streams :]
+        return self.merge([taken(q, y, node.n_out, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
+
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
+        kids, first, stop = node.kids, node.n_out, node.n_out + 1
+        size = len(kids) // 2
+        outs: list[Wire | None] = []
+        for child, given, kid, queue in zip(self.kids, self.split(x), kids, kids[size:], strict=False):
+            y = run_step(child, given, kid, updates)
+            outs.append(y)
+            if y is None and queue.n_in <= first:
+                stop = first  # this branch has not delivered the output that is due
+        aligned: list[Wire] = []
+        for y, queue in zip(outs, kids[size:], strict=True):
+            seen = queue.n_in
+            if stop > first and y is not None and seen == first:
+                aligned.append(y)  # has just come and leaves at once
+            elif queue.tensors:
+                rings = queue.memo or _slots(queue)
+                if stop > first:
+                    aligned.append(self._waiting(queue, rings, first))
+                if y is not None:
+                    updates.slots.extend((ring[seen % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
+            updates.ticks.append((queue, seen if y is None else seen + 1, stop))
+        updates.ticks.append((node, node.n_in + 1, stop))
+        return self.merge(aligned) if stop > first else None
+
+    def _waiting(self, queue: Node, rings: list[list[Tensor]], first: int) -> Wire:
+        """A branch's output that has waited."""
+        frames = [ring[first % len(ring)] for ring in rings]
+        if self.copies:
+            frames = [f.clone() for f in frames]
+        return frames[0] if isinstance(queue.out, StepSpec) else _regroup(iter(frames), queue.out)
+
+    def program(self, ctx: KernelContext) -> Run:
+        """Side by side: outputs that are early wait in queues."""
+        runs, size = children(ctx), len(self.kids)
+        timings = [node.before.then(child.timing) for child, node in zip(self.kids, ctx.node.kids, strict=False)]
+        queues = [
+            queue(ctx, node, kid.out, ctx.plan.pace(t))
+            for t, kid, node in zip(timings, ctx.node.kids, ctx.node.kids[size:], strict=False)
+        ]
+
+        def run(x: Wire, rows: CallRows) -> Wire:
+            outs = [child(part, rows) for child, part in zip(runs, self.split(x), strict=True)]
+            return self.merge([waited(q, y, rows, ctx.leaves.frames) for q, y in zip(queues, outs, strict=True)])
+
+        return run
+
+
+def _slots(queue: Node) -> list[list[Tensor]]:
+    """Views of a queue's slots, made once."""
+    queue.memo = [[ring.select(1, i) for i in range(ring.shape[1])] for ring in queue.tensors]
+    return queue.memo
+
+
+def _flat(wire: Wire) -> list[Tensor]:
+    """All tensors of a wire."""
+    return [wire] if isinstance(wire, Tensor) else [t for w in wire for t in _flat(w)]
+
+
+def _regroup(tensors: Iterator[Tensor], like: Any) -> Wire:
+    """Tensors as a wire that is nested like another."""
+    return [_regroup(tensors, w) for w in like] if isinstance(like, list) else next(tensors)
+
+
+def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Any:
+    """Outputs ``first … stop - 1`` of a branch, from its queue and from what has just come."""
+    if not queue.tensors:
+        return y
+    fresh = [None] * len(queue.tensors) if y is None else _flat(y)
+    return _regroup(iter([queued(queue, i, t, queue.n_in, first, stop) for i, t in enumerate(fresh)]), queue.out)
+
+
+class BroadcastReduce(Parallel):
+    """Feed the same stream to all branches and reduce their outputs to one.
+
+    Args:
+        modules: the branches, or one ``OrderedDict`` of them.
+        reduce: ``"sum"``, ``"concat"`` (channels), ``"mul"``, ``"max"``, or a function of the list of tensors.
+        auto_delay: align the branches' delays. With ``False`` they must be equal already.
+
+    Raises:
+        ShapeMismatch: branches with different temporal strides; or, at the end of a clip, of different lengths.
+        NotStreamable: ``auto_delay=False`` with different delays.
+
+    Example:
+        >>> inception = co.BroadcastReduce(
+        ...     co.Conv1d(2, 4, 1), co.Conv1d(2, 4, 3, padding=1), co.Conv1d(2, 4, 5, padding=2), reduce="concat"
+        ... )
+        >>> inception.receptive_field, inception.delay, inception(torch.randn(1, 2, 10)).shape
+        (5, 2, torch.Size([1, 12, 10]))
+    """
+
+    reducer: Reduce
+
+    def __init__(
+        self,
+        *modules: nn.Module | dict[str, nn.Module],
+        reduce: str | Callable[[Sequence[Tensor]], Tensor] = "sum",
+        auto_delay: bool = True,
+    ):
+        super().__init__(*modules, auto_delay=auto_delay)
+        self.__dict__["reducer"] = Reduce(reduce)  # not a child: it has neither parameters nor state
+        self.copies = not isinstance(self.reducer.reduce, str) or self.num_streams == 1
+
+    def _like(self, modules: dict[str, nn.Module]) -> Any:
+        return BroadcastReduce(modules, reduce=self.reduce, auto_delay=self.auto_delay)
+
+    @property
+    def reduce(self) -> str | Callable[[Sequence[Tensor]], Tensor]:
+        """How the outputs are reduced."""
+        return self.reducer.reduce
+
+    @property
+    def kind(self) -> str:
+        return f"{type(self).__name__} {self.reducer.kind}"
+
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        """The reduced outputs of the branches on the clip."""
+        return self.reducer.rearrange(self.branches(input))
+
+    def split(self, x: Any) -> Sequence[Any]:
+        return [x] * self.num_streams
+
+    def merge(self, outs: list[Wire]) -> Wire:
+        return self.reducer.rearrange(outs)
+
+    def merge_frames(self, outs: list[Any], name: str) -> Any:
+        return self.reducer.out(outs, name)
+
+    def extra_repr(self) -> str:
+        return f"reduce={self.reducer.extra_repr()}"
+
+
+class Residual(BroadcastReduce):
+    """A module and a shortcut around it, reduced. The shortcut waits for the module.
+
+    The children are named ``"0"`` (the shortcut) and ``"1"`` (the module).
+
+    Args:
+        module: maps ``(B, C, T, *S)`` to a shape that can be reduced with its input.
+        temporal_fill: what :meth:`warm_up` feeds, ``"zeros"`` (also for ``None``) or ``"neg_inf"``.
+        reduce: as in :class:`BroadcastReduce`.
+        residual_shrink: how the shortcut loses the frames that the module loses for want of padding: ``"centered"`` (or
+            ``True``) at both ends, ``"lagging"`` at the end, ``"leading"`` at the start; ``False``: it loses none.
+
+    Example:
+        >>> block = co.Residual(co.Conv1d(4, 4, 3), residual_shrink=True)
+        >>> block.delay, block(torch.randn(1, 4, 10)).shape
+        (2, torch.Size([1, 4, 8]))
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        temporal_fill: PaddingMode | str | None = None,
+        reduce: str | Callable[[Sequence[Tensor]], Tensor] = "sum",
+        residual_shrink: bool | str = False,
+    ):
+        if residual_shrink not in (False, True, "centered", "lagging", "leading"):
+            raise ValueError(f"residual_shrink is False, True, 'centered', 'lagging' or 'leading', not {residual_shrink!r}")
+        inner = self._converted(module, "1")
+        super().__init__(shrinking(inner.timing, residual_shrink), inner, reduce=reduce)
+        self.temporal_fill = fill_name(temporal_fill)
+
+    def dummy_value(self) -> float:
+        return FILLS.get(self.temporal_fill, 0.0) if self.temporal_fill else self.kids[1].dummy_value()
+
+
+def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
+    """The shortcut that loses the frames that a module with this timing loses."""
+    if not shrink:
+        return Identity()
+    steps = timing.period * (timing.settled // timing.period + 2)
+    lost = steps - timing.ended(steps)
+    if lost < 0 or timing.stride != 1:
+        raise ValueError(
+            f"residual_shrink is for modules of stride 1 that lose frames; this one loses {lost} at stride {timing.stride}"
+        )
+    first = {"leading": lost, "lagging": 0}.get(str(shrink), lost // 2)
+    return Trim(first, lost - first)
+
+
+def queue(ctx: KernelContext, node: Node, out: Any, wire: FrameSchedule) -> list[DelayLine]:
+    """The queues of a branch, one for each of its tensors."""
+    within = KernelContext(ctx.plan, ctx.module, node, IDENTITY)
+    return [within.lag(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+
+
+def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire:
+    """What leaves a branch, when all others have come as far."""
+    own = iter(queues)
+
+    def one(t: Tensor) -> Tensor:
+        return next(own).waited(rows, t, count)
+
+    return rewire(one, y)

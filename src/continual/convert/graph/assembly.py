@@ -1,0 +1,67 @@
+"""From the draft of a program to a converted network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from .axes import BATCH, TIME, View, fixed
+from .graph_module import GraphModule
+from .instructions import Instruction, Layer, Op, slots_of
+from .io_layout import Input, Output
+from .queues import AlignDelays, Positions
+from .walker import Walked
+
+
+def assemble(walked: Walked, module: nn.Module) -> GraphModule:
+    """The converted network, of what its outputs need.
+
+    Args:
+        walked: what the walk through the module's graph gave.
+        module: what the network stands for: the module, or a converted network whose names and weights it takes.
+    """
+    draft, outputs = walked.draft, walked.outputs
+    program = needed(draft.instructions, {o.slot for o in outputs})
+    used = {slot for i in program for slot in slots_of(i)} | {o.slot for o in outputs}
+    constants = [c for c in needed(draft.constants, used) if isinstance(c, Op)]
+    used |= {slot for c in constants for slot in slots_of(c)}
+    _number_state(program)
+    captured = draft.captured
+    inputs = [Input(t, b, x) for x, t, b in zip(captured.inputs, captured.time_dims, captured.batch_dims, strict=True)]
+    for source in draft.sources:
+        if source.kind == "input" and (own := inputs[int(source.name)]).time is not None:
+            dims = list(fixed(own.shape))
+            dims[own.batch or 0], dims[own.time or 0] = (BATCH,), (TIME,)
+            source.view = View(tuple(dims))
+    sources = [s for s in draft.sources if s.slot in used or s.kind == "input"]
+    wires = len(draft.wires.entries)
+    timing = draft.wires.timing(wires - 1).at(outputs[0].wire)
+    leaving = [(Output(View(o.dims), o.windows), o.slot, o.wire) for o in outputs]
+    net = GraphModule(
+        module, program, constants, sources, draft.tensors, draft.slots, inputs, leaving, timing, wires, draft.nested, draft.notes,
+        draft.names,
+    )  # fmt: skip
+    one_length = draft.windowed or draft.middle
+    net.__dict__["lengths"] = "own" if one_length else "same rest" if draft.divided else "any"
+    return net
+
+
+def needed(instructions: Sequence[Instruction], wanted: set[int]) -> list[Instruction]:
+    """The instructions that some slots depend on."""
+    kept: list[Instruction] = []
+    wanted = set(wanted)
+    for instruction in reversed(instructions):
+        if wanted & set(instruction.outs):
+            kept.append(instruction)
+            wanted |= set(slots_of(instruction))
+    return kept[::-1]
+
+
+def _number_state(program: Sequence[Instruction]) -> None:
+    """Number the state nodes of the instructions that are left."""
+    count = 0
+    for instruction in program:
+        if isinstance(instruction, (Layer, AlignDelays, Positions)):
+            instruction.state_node = count
+            count += len(instruction.inputs) if isinstance(instruction, AlignDelays) else 1

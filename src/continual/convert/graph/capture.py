@@ -1,0 +1,296 @@
+"""Export of a module by `torch.export`, with symbolic batch size and length where possible."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import itertools
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.fx import Node as Fx
+from torch.nn.modules import transformer
+
+from ...errors import NotStreamable, ShapeMismatch
+from .export_errors import why
+from .recurrent_ops import WholeOps, to_torch_ops
+from .symbolic_sizes import FormulaLimit
+
+TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An exported module.
+
+    Attributes:
+        program: the export.
+        inputs: the example, with a batch of at least two.
+        time_dims: the dimension of time in each input; ``None`` for inputs that are no streams.
+        batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
+        symbolic: whether the length of the streams is a symbol in the export.
+        prefix: before the names of parameters and buffers in the export.
+    """
+
+    program: ExportedProgram
+    inputs: tuple[Tensor, ...]
+    time_dims: tuple[int | None, ...]
+    batch_dims: tuple[int | None, ...]
+    symbolic: bool = True
+    prefix: str = ""
+
+    @property
+    def longer(self) -> tuple[Tensor, ...]:
+        """A clip of twice the length."""
+        return self.of_length(2 * self.steps, self.batch)
+
+    def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
+        """A clip of another length, of the first rows: the example's frames repeated, every other time in reverse."""
+        found = []
+        for given, t, b in zip(self.inputs, self.time_dims, self.batch_dims, strict=True):
+            x = given
+            if t is not None:
+                x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-steps // x.shape[t]))], t).narrow(t, 0, steps)
+            found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
+        return tuple(found)
+
+    @property
+    def batch(self) -> int:
+        """Rows of the example."""
+        i = next(i for i, d in enumerate(self.time_dims) if d is not None)
+        return self.inputs[i].shape[self.batch_dims[i] or 0]
+
+    @property
+    def steps(self) -> int:
+        """Frames of the example."""
+        i = next(i for i, d in enumerate(self.time_dims) if d is not None)
+        return self.inputs[i].shape[self.time_dims[i] or 0]
+
+
+def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    """The dimensions of time and batch in each input, checked."""
+    dims = (time_dim,) * len(inputs) if time_dim is None or isinstance(time_dim, int) else tuple(time_dim)
+    if len(dims) != len(inputs):
+        raise ValueError(f"continual: time_dim={time_dim!r} names {len(dims)} inputs, the clip has {len(inputs)}")
+    times: list[int | None] = []
+    for i, (x, dim) in enumerate(zip(inputs, dims, strict=True)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"continual: input {i} of the clip is a tensor, not {type(x).__name__}")
+        if dim is None:
+            times.append(None)
+            continue
+        if x.ndim < 2 or not -x.ndim <= dim < x.ndim:
+            raise ShapeMismatch(
+                f"continual: input {i} of the clip has the shape {tuple(x.shape)}, in which there is no time_dim={dim} beside a batch. "
+                "Say where time is: co.continual(module, clip, time_dim=…), None for an input that is no stream"
+            )
+        times.append(dim % x.ndim)
+    streams = [i for i, d in enumerate(times) if d is not None]
+    if not streams:
+        raise ValueError("continual: no input of the clip is a stream (time_dim is None for all of them)")
+    lengths = {i: x.shape[t] for i, (x, t) in enumerate(zip(inputs, times, strict=True)) if t is not None}
+    if len(set(lengths.values())) > 1:
+        raise ShapeMismatch(
+            f"continual: streams are fed together and have equal lengths, got {lengths} frames. For an input "
+            "that is no stream give None: co.continual(module, clip, time_dim=(2, None, …))"
+        )
+    rows = {i: inputs[i].shape[0 if times[i] else 1] for i in streams}
+    if len(set(rows.values())) > 1:
+        raise ShapeMismatch(f"continual: the streams of the clip have different numbers of rows, {rows}")
+    if next(iter(lengths.values())) < 2:
+        raise ShapeMismatch("continual: the example clip has 2 frames at least, and better a few receptive fields of them")
+    batch = next(iter(rows.values()))
+    batches = tuple(
+        (0 if d else 1) if d is not None else (0 if batch > 1 and x.ndim and x.shape[0] == batch else None)
+        for x, d in zip(inputs, times, strict=True)
+    )
+    return tuple(times), batches
+
+
+def _with_rows(
+    module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None]
+) -> tuple[int | None, ...]:
+    """The dimension of the batch, also of inputs that are no streams but have as many entries as the example has rows.
+
+    Such an input has no batch if the module takes it unchanged beside a stream of one more row: its size is a coincidence.
+    """
+    doubtful = [i for i, (t, b) in enumerate(zip(times, batches, strict=True)) if t is None and b is not None]
+    for count in range(len(doubtful)):
+        for rows in itertools.combinations(doubtful, count):
+            found = tuple(None if i in doubtful and i not in rows else b for i, b in enumerate(batches))
+            more = [x.clone() if b is None else torch.cat((x, x.narrow(b, 0, 1)), b) for x, b in zip(inputs, found, strict=True)]
+            with restored(module), torch.no_grad(), contextlib.suppress(Exception):
+                module(*more)
+                return found
+    return tuple(batches)
+
+
+def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
+    """Export a module on an example clip.
+
+    Raises:
+        NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
+    """
+    inputs, times, batches = _tiled(module, clip, time_dim)
+    shapes: list[dict[int, Any] | None] = [
+        {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
+    ]
+    with restored(module), quiet(), masks_not_inspected(), torch.no_grad():
+        try:
+            with FormulaLimit():
+                program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+        except Exception as first:
+            try:  # some modules defeat the symbolic solver, or take it minutes
+                with WholeOps():
+                    program = export(module, fresh(inputs), strict=False)
+            except Exception:
+                raise NotStreamable(why(module, inputs, times, first)) from first
+    to_torch_ops(program.graph)
+    return Captured(program, inputs, times, batches, _symbolic(program, times))
+
+
+def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
+    """Export a module on one window: the length is that of the clip, the batch is symbolic, and no operation writes into a tensor.
+
+    Raises:
+        NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
+    """
+    inputs, times, batches = _tiled(module, clip, time_dim)
+    rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
+    prefixed, first = _Prefixed(module), None
+    with restored(module), quiet(), masks_not_inspected(), torch.no_grad(), WholeOps():
+        for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
+            try:
+                found = None if shapes is None else _arranged(part, shapes)
+                program = export(part, fresh(inputs), dynamic_shapes=found, strict=False).run_decompositions({})
+                to_torch_ops(program.graph)
+                return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
+            except Exception as error:
+                first = first or error
+    raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+class _Prefixed(nn.Module):
+    """A module whose parameters have a prefix in their names."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self.training = module, False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
+
+
+def _tiled(
+    module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...], tuple[int | None, ...]]:
+    """The example with a batch of at least two, and where time and batch are in it."""
+    inputs = (clip,) if isinstance(clip, Tensor) else tuple(clip)
+    times, batches = layout_of(inputs, time_dim)
+    batches = _with_rows(module, inputs, times, batches)
+    tiled = []
+    for x, t, b in zip(inputs, times, batches, strict=True):
+        x = x.detach()
+        if t is not None and b is not None and x.shape[b] == 1:  # torch.export takes a size of 1 for a constant
+            x = torch.cat((x, x.flip(t)), b)
+        tiled.append(x)
+    return tuple(tiled), times, batches
+
+
+def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
+    """Whether the length is still a symbol: a question of the module may fix it."""
+    users = program.graph_signature.user_inputs
+    values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    lengths = [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
+    return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths)
+
+
+def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """Dynamic shapes as torch.export takes them: those of ``*inputs`` in a tuple of their own."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:first], *((tuple(shapes[first:]),) if len(shapes) > first else ()))
+
+
+def _with_strides_of(example: Tensor, x: Tensor) -> Tensor:
+    """A tensor in the example's memory order, which decides whether `contiguous` makes a copy."""
+    order = sorted(range(x.ndim), key=lambda d: example.stride()[d], reverse=True)
+    return x.permute(order).contiguous().permute([order.index(d) for d in range(x.ndim)])
+
+
+def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Copies that a module may write into and torch.export may mark. Marks of a failed export would stay on the originals."""
+    return tuple(x.clone() for x in inputs)
+
+
+@contextlib.contextmanager
+def restored(module: nn.Module) -> Iterator[None]:
+    """Undo what a run or an export sets on the modules, also after an error."""
+    tables = ("_parameters", "_buffers", "_modules")
+    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, before, entries in held:
+            for name in [n for n in m.__dict__ if n not in before]:
+                del m.__dict__[name]
+            m.__dict__.update(before)
+            for name, own in entries.items():
+                now = m.__dict__[name]
+                if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
+                    now.clear()
+                    now.update(own)
+
+
+@contextlib.contextmanager
+def masks_not_inspected() -> Iterator[None]:
+    """Keep torch's encoders from inspecting mask values. They ask whether a mask is causal, only to choose a kernel."""
+    before = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence torch.export's messages: on references to weights, which recurrent layers keep, and on code that it can't follow."""
+    loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    loud = [log for log in loud if not log.disabled]
+    for log in loud:
+        log.disabled = True
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log in loud:
+            log.disabled = False
+
+
+def source_line(node: Fx) -> str:
+    """The user's line of code behind a node: the innermost one outside of torch."""
+    found = re.findall(r'File "([^"]+)", line (\d+), in .+(?:\n\s*(?!File ")(.+))?', node.meta.get("stack_trace") or "")
+    found = [f for f in found if not f[0].startswith("<eval_with_key>")]  # written by torch
+    mine = [f for f in found if f"{'torch'}/nn/" not in f[0]] or found
+    if not mine:
+        return ""
+    file, line, code = mine[-1]
+    return f"{file.rpartition('/')[2]}:{line}  {code.strip()}".rstrip()
+
+
+def module_path(node: Fx) -> str:
+    """The path of the module whose forward contains a node."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return next(reversed(stack.values()))[0] if stack else ""

@@ -1,0 +1,78 @@
+"""The clip lengths at which a converted network is compared with its module: they reveal numbers of the example in the program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.fx import Node as Fx
+
+from .capture import Captured
+from .functionalise import op_of
+
+SMALL = 8  # the longest period, and the largest group of frames, for which every length is tried
+MOST = 9  # lengths that are compared, at most
+AFFORDED = 2e10  # multiply-adds of the module, for all lengths together: about a second of one core
+SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
+
+
+def other_lengths(captured: Captured, period: int, divided: bool = False) -> list[int]:
+    """Lengths of every class that a module may distinguish, the most revealing first.
+
+    Twice the example; every remainder modulo a small number and modulo the network's period; and the next length that a reshape into
+    groups of frames accepts. A module may refuse some of them.
+
+    Args:
+        captured: the exported module.
+        period: frames after which the pattern of the network's outputs repeats.
+        divided: whether the network is for lengths with the same remainder alone.
+    """
+    t = captured.steps
+    if divided:
+        return [t + period * n for n in (1, 2, 3, -(-t // period))]
+    rests = range(1, period + 1) if period <= SMALL else (period // 2, period - 1, period + 1)
+    more = [t, period, *range(1, SMALL // 2 + 1), *_groups(captured), *rests, *range(SMALL // 2 + 1, SMALL + 1)]
+    return [t + n for n in dict.fromkeys(more)]
+
+
+def affordable(captured: Captured) -> int:
+    """The number of lengths to compare: fewer for a large module."""
+    return max(2, min(MOST, int(AFFORDED / max(1.0, _work(captured)))))
+
+
+def _groups(captured: Captured) -> list[int]:
+    """Sizes in reshapes that are larger than the lengths tried anyway, and no longer than the clip."""
+    found: set[int] = set()
+    for node in captured.program.graph.nodes:
+        if op_of(node) in SPLITTING:
+            found |= {int(n) for n in node.args[-1] if isinstance(n, int) and SMALL < n <= captured.steps}
+    return sorted(found)[:4]
+
+
+def _work(captured: Captured) -> float:
+    """An estimate of the module's multiply-adds on two rows of the example: elements of results times terms of their sums."""
+    total = 0.0
+    for node in captured.program.graph.nodes:
+        val = node.meta.get("val")
+        if node.op == "call_function" and isinstance(val, Tensor):
+            total += math.prod(_known(n) for n in val.shape) * max([1, *_depths(node)])
+    return total * 2 / captured.batch
+
+
+def _depths(node: Fx) -> Iterator[int]:
+    """The number of terms in each element of a result, by the weights of an operation."""
+    for given in node.all_input_nodes:
+        weight = given.meta.get("val")
+        if given.op == "placeholder" and isinstance(weight, Tensor) and weight.ndim > 1 and not _symbolic(weight):
+            yield weight.numel() // max(1, weight.shape[0])
+
+
+def _known(size: int | torch.SymInt) -> int:
+    """A size of the example; 0 where it depends on values."""
+    return int((size.node.hint if isinstance(size, torch.SymInt) else size) or 0)
+
+
+def _symbolic(x: Tensor) -> bool:
+    return any(isinstance(n, torch.SymInt) for n in x.shape)

@@ -1,0 +1,210 @@
+"""Conversion of a module by its exported graph: capture, walk, assembly, check."""
+
+from __future__ import annotations
+
+import contextlib
+import copy as copying
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+from torch import Tensor, nn
+
+from ...core.module import CoModule
+from ...core.naming import named
+from ...core.op_rows import format_refusals
+from ...core.opaque_modules import meta_input, opaque, valueless
+from ...core.progress import Progress
+from ...core.step_spec import Inputs
+from ...errors import NotStreamable, ShapeMismatch
+from ..fuse import Uses, fold
+from . import rules  # noqa: F401 (they register themselves)
+from .assembly import assemble
+from .capture import Captured, TimeDims, capture
+from .cost_table import rows_of
+from .dtypes import Dtypes, Origin, is_bound
+from .frame_loops import shortened
+from .graph_module import GraphModule
+from .instructions import Layer, Op
+from .library_errors import is_mistake
+from .queues import AlignDelays, Positions
+from .registered_calls import registered_calls
+from .self_check import check_clip
+from .switches import Switches
+from .walker import GraphWalker, Walked
+from .window_conversion import Options, check_options, exact_windows, window_for
+from .window_stream import of_stream
+
+POOLINGS = (None, "window", "frame")
+
+
+def convert_graph(
+    module: nn.Module, clip: Inputs, *, time_dim: TimeDims = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
+    progress: bool | None = None, windows: str = "exact", every: int | None = None, output: int | None = None,
+) -> CoModule:  # fmt: skip
+    """The streaming version of any module; see :func:`continual.continual`."""
+    if time_pooling not in POOLINGS:
+        raise ValueError(f"continual: time_pooling is None, 'window' or 'frame', not {time_pooling!r}")
+    check_options(windows, every, output)
+    if isinstance(module, CoModule):
+        return module
+    if not isinstance(module, nn.Module):
+        raise NotStreamable(f"continual: takes an nn.Module, not {type(module).__name__}")
+    inputs = as_inputs(clip)
+    _refuse_opaque(module, inputs)
+    _refuse_training(module)
+    if copy:
+        module = copying.deepcopy(module)
+    switches = Switches(module)
+    with Progress(f"converting {type(module).__name__}", progress) as doing:
+        walked, refusal = _followed(module, inputs, time_dim, time_pooling, doing)
+        if walked is None and windows == "stream":
+            raise refusal  # type: ignore[misc]
+        if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
+            if every is not None:
+                raise _no_windows(module, every)
+            net = _streamed(module, walked, check, doing)
+            again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
+            time_dims = walked.draft.captured.time_dims
+        else:
+            doing("exporting its window")
+            options = Options(time_dim, every, output, time_pooling)
+            window = window_for(module, inputs, options, refusal)
+            with _as_refusals(module, "put together"):
+                net, again = exact_windows(module, window, options, doing)
+            time_dims = window.walk.captured.time_dims
+    origin = Origin(module, inputs, time_dims, again, is_bound(net))
+    net.__dict__["_dtypes"] = Dtypes(net, origin)
+    net.__dict__["_switches"] = switches.settle()
+    return net
+
+
+def _followed(
+    module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None, doing: Callable[[str], None]
+) -> tuple[Walked | None, NotStreamable | None]:
+    """The module's graph as that of a stream, or why it is none."""
+    try:
+        short = shortened(module, inputs, time_dim)
+        if short is not None:  # a short clip gives the refusals of a long one, in less time
+            doing("exporting it on a short clip, since it loops over frames")
+            walk(module, short, time_dim, time_pooling)
+        doing("exporting it")
+        return walk(module, inputs, time_dim, time_pooling), None
+    except NotStreamable as error:
+        return None, error
+
+
+def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
+    """The network of a stream."""
+    with _as_refusals(module, "put together"):
+        net = assemble(walked, module)
+    if check:
+        doing("comparing the result with it, on clips of several lengths")
+        with _as_refusals(module, "checked"):
+            check_clip(net, net.timing.period, module, walked.draft)
+    if all(o.windows for o in walked.outputs):
+        report, note = of_stream(net, module, walked.draft.captured)
+        net.__dict__["windows"], net.notes = report, (*net.notes, note)
+    return net
+
+
+def _no_windows(module: nn.Module, every: int) -> ValueError:
+    return ValueError(
+        f"continual: every={every} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
+        "streams. Leave it out; or take windows all the same: output=-1 for the last frame of each"
+    )
+
+
+def as_inputs(clip: Inputs) -> tuple[Tensor, ...]:
+    """The inputs of a module."""
+    return cast(tuple[Tensor, ...], tuple(clip) if isinstance(clip, (tuple, list)) else (clip,))  # capture checks their types
+
+
+def walk(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None) -> Walked:
+    """Export a module and walk its graph.
+
+    Raises:
+        NotStreamable: what can't be streamed.
+    """
+    with registered_calls(module, inputs) as notes:
+        walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
+    walked.draft.notes += notes
+    if walked.refusals:
+        raise _refused(module, walked) from walked.unforeseen
+    return walked
+
+
+def _walked(captured: Captured, module: nn.Module, time_pooling: str | None) -> Walked:
+    """Walk a graph, again where reductions in the middle of the network are to be pooled as `time_pooling` says."""
+    middle: frozenset[str] = frozenset()
+    while True:
+        walked = GraphWalker(captured, module, time_pooling, middle).run()
+        if time_pooling is None or walked.draft.middle_found <= middle:
+            return walked
+        middle = middle | walked.draft.middle_found
+
+
+def reconvert(
+    module: nn.Module, clip: tuple[Tensor, ...], onto: nn.Module, *, time_dim: TimeDims, time_pooling: str | None
+) -> GraphModule:
+    """The converted network in other dtypes, on the names and weights of the present one."""
+    return assemble(walk(module, clip, time_dim, time_pooling), onto)
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------------------
+
+
+def _refuse_opaque(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Refuse modules whose operations or values are hidden, before torch.export does in its own words."""
+    for path, part in module.named_modules():
+        if reason := opaque(part) or valueless(part):
+            raise NotStreamable(f"{named(path, part)}: {reason}")
+    if reason := meta_input(tuple(inputs)):
+        raise NotStreamable(f"{type(module).__name__}: {reason}")
+
+
+def _refuse_training(module: nn.Module) -> None:
+    training = sorted({type(m).__name__ for m in module.modules() if m.training})
+    if module.training:
+        raise NotStreamable(
+            f"{type(module).__name__} is in training mode ({', '.join(training[:4])}): a stream runs what clips give in eval mode. Call "
+            "module.eval() before"
+        )
+
+
+@contextlib.contextmanager
+def _as_refusals(module: nn.Module, done: str) -> Iterator[None]:
+    """Unexpected errors become refusals, except mistakes in the library."""
+    name = type(module).__name__
+    try:
+        yield
+    except NotStreamable:
+        raise
+    except ShapeMismatch as error:  # of the converted network, on a clip that the module takes
+        raise NotStreamable(
+            f"{name}: the streaming version refuses a clip that the module takes: {error}. Remedies: an example whose length the network's "
+            "strides divide; or branches that are as long as each other for every clip (the module crops or pads one to the other's length)"
+        ) from error
+    except Exception as error:
+        if is_mistake(error):
+            raise
+        raise NotStreamable(
+            f"{name}: its streaming version can't be {done}, although every operation of it is known. Report it with this message: it is "
+            "a gap of the library"
+        ) from error
+
+
+def _refused(module: nn.Module, walked: Walked) -> NotStreamable:
+    """All refusals of a module as one error."""
+    draft = walked.draft
+    entries = {s.slot: int(s.name) for s in draft.sources if s.kind == "input"}
+    known = [i for i in draft.instructions if isinstance(i, (Op, Layer, AlignDelays, Positions))]
+    rows, _ = rows_of(known, entries, draft.wires.timing)
+    return NotStreamable(format_refusals(type(module).__name__, walked.refusals), tuple(walked.refusals), rows)
+
+
+@fold.register
+def _of_graph(net: GraphModule, uses: Uses) -> None:
+    from .fold_norms import Folding  # here: few networks are fused
+
+    Folding(net).run()

@@ -1,0 +1,366 @@
+"""The program of a converted network: a list of instructions over numbered slots, for clips, chunks and single steps.
+
+Most instructions are operations of the module, run on the current frames in the module's own layout. Operations over time are layers of
+this library, between two changes of layout. Where branches with different delays meet, queues align them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from operator import itemgetter
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from ...containers.base import OPEN, open_child, run_chunk, run_clip
+from ...core.module import CoModule
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.stream import shallow
+from .axes import Dims, View, shape_of
+from .torch_functions import native
+
+Env = list[Any]  # the values of all slots
+Run = Callable[[Env], Any]
+MAX_CACHED = 64  # pairs of batch size and frame count for which an operation keeps its arguments
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The value of a slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a tensor with the current batch size and frame count."""
+
+    dims: Dims
+
+
+@dataclass(frozen=True)
+class CurrentDevice:
+    """The device of the current input."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number that grows with the current batch size: ``rate * batch + more``."""
+
+    rate: int
+    more: int
+
+
+Arg: TypeAlias = (
+    "Ref | Shape | Count | CurrentDevice | bool | int | float | complex | str | torch.dtype | torch.layout | torch.memory_format "
+    "| Sequence[Arg] | None"
+)
+
+
+class ExecContext:
+    """One run of the program.
+
+    Attributes:
+        env: the values of all slots.
+        batch, device: of the input.
+        frames: the number of frames on every wire.
+        ends: for every wire, the number of frames that there would be if the stream ended now.
+        nodes: the state nodes of the instructions.
+        call: takes changes of state.
+    """
+
+    __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
+
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: StateUpdates | None):
+        self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
+        self.call: StateUpdates = cast(StateUpdates, call)
+        self.frames = [0] * wires
+        self.ends = [OPEN] * wires
+
+
+def resolve(target: str) -> Callable[..., Any]:
+    """An operation of torch by its name, ``"aten.add.Tensor"``, or a function of this package, ``"module:name"``."""
+    if ":" in target:
+        import importlib  # here, since few operations need it
+
+        module, name = target.split(":")
+        return cast(Callable[..., Any], getattr(importlib.import_module(f"{__package__}.{module}"), name))
+    found: Any = torch.ops
+    for part in target.split("."):
+        found = getattr(found, part)
+    return cast(Callable[..., Any], found)
+
+
+class Instruction:
+    """Base class: how one instruction runs on a clip, on a chunk and on a step.
+
+    Attributes:
+        path: where in the module, for tables and for the names of state tensors.
+        label: the operation, for tables.
+        source: the line of code.
+        inputs: slots of the streams that it takes.
+        outs: the slots that it fills.
+        wire: the wire of its results.
+        reads: other slots that it reads.
+    """
+
+    path: str
+    label: str
+    source: str
+    inputs: tuple[int, ...]
+    outs: tuple[int, ...]
+    wire: int
+    note: str = ""
+    reads: Any = ()
+
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+        """The cold state. The environment gets a frame of zeros as the result."""
+        self.chunk(m)
+        return []
+
+    def chunk(self, m: ExecContext) -> None:
+        """Run on a chunk of frames."""
+
+    def step(self, m: ExecContext) -> None:
+        """Run on one frame, where the counts have a constant rate."""
+        self.chunk(m)
+
+    def clip(self, m: ExecContext) -> None:
+        """Run on a clip."""
+        self.chunk(m)
+
+    def layer(self) -> CoModule | None:
+        """Its streaming layer, if it has one."""
+        return None
+
+
+@dataclass(eq=False)
+class Op(Instruction):
+    """An operation of the module that is local in time."""
+
+    path: str
+    label: str
+    source: str
+    target: str
+    args: tuple[Arg, ...]
+    kwargs: dict[str, Arg]
+    inputs: tuple[int, ...]
+    out: int
+    wire: int
+    note: str = ""
+    fn: Callable[..., Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.fn = native(self.target) or resolve(self.target)
+        self.outs = (self.out,)
+        self._ready: dict[tuple[int, int, torch.device], Run] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("fn", "_ready")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def chunk(self, m: ExecContext) -> None:
+        env = m.env
+        if self.inputs and env[self.inputs[0]] is None:
+            env[self.out] = None
+            return
+        key = m.batch, m.frames[self.wire], m.device
+        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self._prepared(m)
+        if run is None:
+            if len(self._ready) >= MAX_CACHED:
+                self._ready.clear()
+            run = self._ready[key] = self._prepared(m)
+        env[self.out] = run(env)
+
+    step = chunk
+    clip = chunk
+
+    def _prepared(self, m: ExecContext) -> Run:
+        """The call for the current batch size and frame count, as a function of the slots."""
+        frames = m.frames[self.wire]
+        args = [_concrete(a, m, frames) for a in self.args]
+        kwargs = {k: _concrete(v, m, frames) for k, v in self.kwargs.items()}
+        if any(True for _ in refs(list(kwargs.values()))):
+            return _general(self.fn, args, kwargs)
+        return _bound(partial(self.fn, **kwargs) if kwargs else self.fn, args)
+
+    def rewire(self, args: tuple[Arg, ...], out: int) -> None:
+        """Change arguments and result."""
+        self.args, self.out, self.outs = args, out, (out,)
+        self._ready.clear()
+
+
+def _concrete(arg: Arg, m: ExecContext, frames: int) -> Any:
+    """An argument with current sizes; slots stay."""
+    if isinstance(arg, Shape):
+        return shape_of(arg.dims, m.batch, frames)
+    if isinstance(arg, CurrentDevice):
+        return m.device
+    if isinstance(arg, Count):
+        return arg.rate * m.batch + arg.more
+    if isinstance(arg, (list, tuple)):
+        return type(arg)(_concrete(a, m, frames) for a in arg)
+    return arg
+
+
+def _bound(fn: Callable[..., Any], args: list[Any]) -> Run:
+    """A call whose arguments are known but for slots. Most operations take slots first: those calls cost least."""
+    slots = [a.slot for a in args if isinstance(a, Ref)]
+    count, rest = len(slots), args[len(slots) :]
+    if not all(isinstance(a, Ref) for a in args[:count]) or any(True for _ in refs(rest)):
+        return _general(fn, args, {})
+    if count == 1:
+        (slot,) = slots
+        return (lambda env: fn(env[slot], *rest)) if rest else lambda env: fn(env[slot])
+    if count == 2:
+        first, second = slots
+        return (lambda env: fn(env[first], env[second], *rest)) if rest else lambda env: fn(env[first], env[second])
+    if count:
+        get = itemgetter(*slots)
+        return lambda env: fn(*get(env), *rest)
+    return lambda env: fn(*rest)
+
+
+def _general(fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Run:
+    """A call with slots anywhere in its arguments."""
+    given, named = [_getter(a) for a in args], {k: _getter(v) for k, v in kwargs.items()}
+    if named:
+        return lambda env: fn(*[get(env) for get in given], **{k: get(env) for k, get in named.items()})
+    return lambda env: fn(*[get(env) for get in given])
+
+
+def _getter(arg: Any) -> Run:
+    if isinstance(arg, Ref):
+        return itemgetter(arg.slot)
+    if isinstance(arg, (list, tuple)) and any(isinstance(a, Ref) for a in arg):
+        slots = [a.slot for a in arg if isinstance(a, Ref)]
+        if len(slots) == len(arg) > 1:
+            get = itemgetter(*slots)
+            return lambda env: list(get(env))
+        inner = [_getter(a) for a in arg]
+        return lambda env: [get(env) for get in inner]
+    return lambda env: arg
+
+
+@dataclass(eq=False)
+class Layer(Instruction):
+    """A layer that works over time."""
+
+    path: str
+    label: str
+    source: str
+    module: CoModule
+    slot: int
+    out: int
+    before: int
+    wire: int
+    enter: View
+    leave: View
+    state_node: int
+    weights: dict[str, int] = field(default_factory=dict)  # slots of the layer's parameters, by name
+    late: bool = False  # whether the program computes weights while it runs
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self.inputs, self.outs = (self.slot,), (self.out,)
+
+    def layer(self) -> CoModule | None:
+        return self.module
+
+    def bind(self, env: Env) -> None:
+        """Give the layer its current weights."""
+        own = self.module._parameters
+        for name, slot in self.weights.items():
+            if name in own:
+                own[name] = env[slot]
+            else:
+                table, last = self._table(name)
+                table[last] = env[slot]
+
+    def _table(self, name: str) -> tuple[dict[str, Any], str]:
+        """Where a weight of a module inside the layer, or a buffer, is bound."""
+        path, _, last = name.rpartition(".")
+        holder = self.module.get_submodule(path)
+        return (holder._buffers if last in holder._buffers else holder._parameters), last
+
+    def unbind(self) -> None:
+        """Release the weights; the next call binds them anew."""
+        for name in self.weights:
+            table, last = self._table(name)
+            table[last] = None
+
+    def with_own_weights(self) -> Layer:
+        """The same layer with its own table of weights."""
+        module = shallow(self.module)
+        module.__dict__["_parameters"] = dict(self.module._parameters)
+        if any(name not in self.module._parameters for name in self.weights):  # tables of modules inside
+            shared = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
+            module = copy.deepcopy(self.module, cast(dict[int, Any], shared))
+        return replace(self, module=module)
+
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+        if self.late:
+            self.bind(m.env)
+        x = self.enter.enter(m.env[self.slot], m.batch, 1)
+        node = open_child(self.module, StepSpec.of(x.select(2, 0)), opening)
+        m.frames[self.wire] = 1
+        m.env[self.out] = self.leave.leave(node.out.zeros(1), m.batch, 1)
+        return [node]
+
+    def chunk(self, m: ExecContext) -> None:
+        if self.late:
+            self.bind(m.env)
+        x = m.env[self.slot]
+        if x is not None:
+            x = self.enter.enter(x, m.batch, m.frames[self.before])
+        y: Any
+        y, m.ends[self.wire] = run_chunk(self.module, x, m.nodes[self.state_node], m.ends[self.before], m.call)
+        self._leave(m, y)
+
+    def _leave(self, m: ExecContext, y: Tensor | None) -> None:
+        if y is None:
+            m.env[self.out], m.frames[self.wire] = None, 0
+            return
+        m.frames[self.wire] = y.shape[2]
+        m.env[self.out] = self.leave.leave(y, m.batch, y.shape[2])
+
+    def step(self, m: ExecContext) -> None:
+        x = m.env[self.slot]
+        if x is None:
+            m.env[self.out] = None
+            return
+        if self.late:
+            self.bind(m.env)
+        y: Any = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
+        m.env[self.out] = None if y is None else self.leave.leave(y.unsqueeze(2), m.batch, 1)
+
+    def clip(self, m: ExecContext) -> None:
+        if self.late:
+            self.bind(m.env)
+        self._leave(m, cast(Tensor, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before]))))
+
+
+def refs(value: Arg) -> Iterator[int]:
+    """The slots in an argument."""
+    if isinstance(value, Ref):
+        yield value.slot
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from refs(v)
+
+
+def slots_of(instruction: Instruction) -> tuple[int, ...]:
+    """The slots that an instruction reads."""
+    found = [*instruction.inputs, *instruction.reads]
+    if isinstance(instruction, Op):
+        found += refs([*instruction.args, *instruction.kwargs.values()])
+    if isinstance(instruction, Layer):
+        found += instruction.weights.values()
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,170 @@
+"""Evaluates one operation: by its rule, as a constant, or by the operations that torch decomposes it into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch.fx import Node as Fx
+
+from .decomposition import decomposed, paired
+from .instructions import Arg, CurrentDevice, Shape, resolve
+from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused
+from .refusals import RefusalCollector
+from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
+from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value
+
+NUMBER = ("_local_scalar_dense", "item")
+KEEPS_FILL = {"expand", "unsqueeze", "view", "reshape", "permute", "transpose", "repeat", "to", "_to_copy", "clone"}
+RANDOM = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "normal", "poisson",
+          "multinomial", "uniform", "exponential", "rrelu_with_noise"}  # fmt: skip
+
+
+def rule_of(name: str) -> Rule | None:
+    """The rule of an operation."""
+    found = RULES.get(name) or RULES.get(name.rpartition(".")[0])
+    if found is None and torch.Tag.pointwise in getattr(resolve(name), "tags", ()):
+        found = RULES["pointwise"]
+    return found
+
+
+def example_only(value: Value) -> Value:
+    """A value beside windows of the clip, which are as long as the example: sizes are those of the example."""
+    if isinstance(value, (list, tuple)):
+        return [example_only(v) for v in value]
+    return value.values[0] if isinstance(value, (Size, SymScalar)) else value
+
+
+class OpEvaluator:
+    """Evaluates operations.
+
+    Args:
+        context: what rules work with.
+        refusals: collects refusals.
+        evaluate: gives the value of a node inside a decomposition.
+        current: gives the current value of an argument of a node.
+    """
+
+    def __init__(
+        self,
+        context: RuleContext,
+        refusals: RefusalCollector,
+        evaluate: Callable[[Fx], Value],
+        current: Callable[[object], Value],
+    ):
+        self._context, self._refusals, self._evaluate, self._current = context, refusals, evaluate, current
+
+    def apply(self, call: OpCall) -> Value:
+        """The value of an operation.
+
+        Raises:
+            Refused: it can't be streamed.
+        """
+        values, op, name = call.leaves, call.op, call.name
+        if op in RANDOM:
+            raise Refused(f"`{op}` draws random numbers", "leave it out in eval mode; what is drawn once belongs in a buffer")
+        if any(isinstance(v, Unknown) for v in values):
+            return self._refusals.guessed(call.node, name, values)
+        lost = next((v for v in values if isinstance(v, NotStreamed)), None)
+        if lost is not None:
+            return self._like_lost(call, lost)
+        if any(isinstance(v, Scores) for v in values):
+            return self._on_scores(call)
+        if op in NUMBER:
+            return self._number(values[0])
+        streams, by_length = call.streams, any(isinstance(v, LengthDependent) for v in values)
+        if by_length and all(s.wire == STATIC for s in streams):  # the frames that it is for are not known yet
+            return _deferred(call)
+        if not streams:
+            return _deferred(call) if any(isinstance(v, Size) and v.varies for v in values) else self._constant(call)
+        found = rule_of(name)
+        if found is None:
+            return self._decomposed(call)
+        if name not in UNALIGNED:
+            call = self._context.streams.align(call)
+        if (moving := [s for s in call.streams if s.wire != STATIC]) and all(s.windows for s in moving):
+            call = call.with_args(**{n: example_only(v) for n, v in call.args.items()})
+        return found(self._context, call if name in KEEPS_LENGTH_DEPENDENT else self._context.lengths.materialise(call))
+
+    def _number(self, value: Value) -> Value:
+        """A number taken out of a tensor. It is known for constants alone."""
+        origin = self._context.origin
+        if isinstance(value, Const) and not origin.can_change(value):
+            return value.value.item()
+        if isinstance(value, Stream) and value.wire != STATIC:
+            return NotStreamed(
+                (), value.dtype, "takes a number out of the values of the stream", "leave `.item()` out: go on with the tensor"
+            )
+        if isinstance(value, LengthDependent):
+            reason = "takes a number out of a tensor that depends on the length of the clip"
+            return NotStreamed((), torch.long, reason, "x.shape[time]")
+        weights = isinstance(value, Const) and all(s.kind != "input" for s in origin.sources_of(value))
+        what = "a parameter or a buffer" if weights else "an input that is no stream"
+        return NotStreamed(
+            (), torch.get_default_dtype(), f"takes a number out of {what}, whose values may be others at the next call",
+            "keep the number in the module as a plain int or float, set in __init__; or go on with the tensor, without `.item()`",
+        )  # fmt: skip
+
+    def _on_scores(self, call: OpCall) -> Value:
+        """An operation on attention scores."""
+        if (found := SCORE_RULES.get(call.op)) is not None:
+            return found(self._context, call)
+        return NotStreamed((), self._context.emit.dtype(call), f"`{call.op}` {COMPARES}", BANDED)
+
+    def _like_lost(self, call: OpCall, like: NotStreamed) -> Stream:
+        """A constant in the shape of a result that can't be streamed; any other use of it is refused."""
+        value = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0}.get(call.name)
+        if value is None:
+            raise Refused(like.reason, like.remedy, like.at)
+        full = OpCall(call.node, "aten.full.default", {})
+        kwargs: dict[str, Arg] = {"dtype": like.dtype, "device": CurrentDevice()}
+        return self._context.emit.static(full, like.dims, (Shape(like.dims), value), kwargs, like.dtype, value)
+
+    def _decomposed(self, call: OpCall) -> Value:
+        """An operation without a rule: what torch makes of it, operation by operation."""
+        node, values = call.node, self._context.draft.values
+        no_rule = NoRule(call.op.strip("_"))
+        parts = decomposed(node, call.name)
+        if parts is None:
+            raise no_rule
+        names = [a.name for a in resolve(call.name)._schema.arguments]  # type: ignore[attr-defined]
+        given = dict(paired([*node.args], [call[n] for n in names[: len(node.args)]]))
+        given |= dict(paired([*node.kwargs.values()], [call[n] for n in node.kwargs]))
+        inputs = iter(node.all_input_nodes)
+        for inner in parts.graph.nodes:
+            if inner.op == "placeholder":
+                values[inner] = given[next(inputs)]
+            elif inner.op == "get_attr":
+                values[inner] = self._context.emit.constant(inner.name, getattr(parts, inner.target))
+            elif inner.op == "call_function":
+                try:
+                    values[inner] = self._evaluate(inner)
+                except NoRule:
+                    raise no_rule from None
+            else:
+                return self._current(inner.args[0])
+        return None
+
+    def _constant(self, call: OpCall) -> Value:
+        """An operation on constants alone."""
+        given = [call[n] for n in call.positional]
+        made = self._context.emit.consts(call.name, given, {n: v for n, v in call.args.items() if n not in call.positional})
+        if not isinstance(made, Const):
+            return made
+        made = replace(made, fill=_fill_of(call))
+        self._context.draft.origins[made.slot] = _deferred(call)
+        return made
+
+
+def _deferred(call: OpCall) -> LengthDependent:
+    """An operation that is evaluated where its result is used."""
+    return LengthDependent(call.node, call.name, call.args, call.positional, frozenset(call.node.kwargs))
+
+
+def _fill_of(call: OpCall) -> float | None:
+    """The value of all elements of a constant, where the operation states one."""
+    if call.name in ("aten.zeros.default", "aten.zeros_like.default"):
+        return 0.0
+    source = call.get("self")
+    return source.fill if call.op in KEEPS_FILL and isinstance(source, Const) else None

@@ -1,0 +1,143 @@
+"""The values of a program that depend on no stream: parameters, buffers, and what is computed of them alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import NotStreamable
+from .axes import View
+from .instructions import Env, ExecContext, Op
+
+
+@dataclass
+class Source:
+    """Where the value of a slot comes from.
+
+    Attributes:
+        slot: the slot.
+        kind: ``"parameter"``, ``"buffer"``, ``"constant"`` (of the module's code) or ``"input"``.
+        name: its name; of an input its number.
+        view: the layout of an input that is a stream.
+    """
+
+    slot: int
+    kind: str
+    name: str
+    view: View | None = None
+
+
+class ParameterTable:
+    """Looks parameters up in the modules' own tables at every call, so that whatever changes them is followed.
+
+    Args:
+        constants: operations on them alone; they run anew when what they take has changed.
+        tensors: constants of the module's code, by name.
+        slots: how many values the program has.
+    """
+
+    def __init__(self, constants: Sequence[Op], tensors: dict[str, Tensor], slots: int):
+        self.constants, self.tensors, self.slots = list(constants), tensors, slots
+        self.sources: list[tuple[int, dict[str, Any], str]] = []
+        self._base: Env | None = None
+        self._known: dict[int, tuple[str, Any]] = {}  # what messages call a slot's value, and its shape
+        self._computed: tuple[list[Any], dict[int, Any], list[Any]] | None = None
+
+    def add(self, slot: int, table: dict[str, Any], name: str, path: str) -> None:
+        """Say where a slot's value is, and what messages call it. A parameter with several names is in several places."""
+        self.sources.append((slot, table, name))
+        known, shape = self._known.get(slot, ("", _shape(table.get(name))))
+        self._known[slot] = f"{known}' and '{path}" if known else path, shape
+
+    def environment(self, slots: Sequence[int], given: Sequence[Tensor]) -> tuple[Env, bool]:
+        """All slots, with the values of now in those that depend on no stream, and whether some are new.
+
+        Args:
+            slots: of inputs that are no streams.
+            given: these inputs.
+        """
+        base, changed = self._base, False
+        if base is None:
+            base, changed = [None] * self.slots, True
+            for source in self.sources:
+                self._check(*source)
+            self._base = base
+        try:
+            for slot, table, name in self.sources:
+                value = table[name]
+                if base[slot] is not value:
+                    self._check(slot, table, name)
+                    base[slot], changed = value, True
+        except KeyError:
+            self._check(*next(source for source in self.sources if source[2] not in source[1]))  # says what has become of it
+            raise
+        env = base.copy()
+        for slot, value in zip(slots, given, strict=True):
+            env[slot] = value
+        return env, self._compute(env) or changed if self.constants else changed
+
+    def _check(self, slot: int, table: dict[str, Any], name: str) -> None:
+        """Refuse a value that the captured operations can't take in the place of the one that they were captured with."""
+        path, shape = self._known[slot]
+        now = _shape(table[name]) if name in table else "gone (pruned, computed by a parametrisation, or deleted)"
+        if now != shape:
+            raise NotStreamable(
+                f"'{path}' was {shape} when the module was converted, and '{name}' is {now} now, in the module or here. Convert the module "
+                "again: co.continual(module, clip)"
+            )
+        if len({id(t.get(n)) for own, t, n in self.sources if own == slot}) > 1:
+            raise NotStreamable(
+                f"'{path}' were one parameter when the module was converted, and are several now. Give them one again, or convert the "
+                "module again: co.continual(module, clip)"
+            )
+
+    def _compute(self, env: Env) -> bool:
+        """What depends on parameters and constants alone, and whether it is new. Kept until they change, if no gradients are wanted."""
+        if torch.is_grad_enabled():
+            self._computed = None
+            self._run(env)
+            return True
+        held = [t for t in env if t is not None]  # held on to, so that no other tensor gets the same id
+        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in held]
+        new = self._computed is None or self._computed[0] != key
+        if new:
+            with torch.inference_mode(False), torch.no_grad():
+                self._run(env)
+            self._computed = key, {op.out: env[op.out] for op in self.constants}, held
+        elif self._computed is not None:
+            for slot, value in self._computed[1].items():
+                env[slot] = value
+        return new
+
+    def _run(self, env: Env) -> None:
+        device = next((t.device for t in env if isinstance(t, Tensor)), torch.device("cpu"))
+        context = ExecContext(env, 1, 1, device, [], None)
+        for op in self.constants:
+            op.chunk(context)
+
+    def move(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """``.to()`` and its like, for the constants of the module's code: they go to another device. Their dtype is the code's matter."""
+        for name, tensor in self.tensors.items():
+            self.tensors[name] = tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
+
+    def apart(self) -> ParameterTable:
+        """The same tables, with values looked up for one stream alone."""
+        made = copy.copy(self)
+        made.forget()
+        return made
+
+    def forget(self) -> None:
+        """Look everything up anew at the next call."""
+        self._base = self._computed = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_base": None, "_computed": None}
+
+
+def _shape(value: Tensor | None) -> str:
+    return "None" if value is None else f"of the shape {tuple(value.shape)}"

@@ -1,0 +1,75 @@
+"""Padding, and sliding windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ....core.module import CoModule
+from ....layers import padding as pads
+from ....layers.delay import Trim
+from ..axes import View, dim_of, with_size
+from ..op_call import OpCall, Refused
+from ..rule_context import RuleContext, rule
+from ..time_layers import UnfoldTime
+from ..values import Stream
+from .parts import is_time
+
+PADS: dict[str, tuple[Callable[..., CoModule], ...]] = {
+    "constant": (pads.ConstantPad1d, pads.ConstantPad2d, pads.ConstantPad3d),
+    "replicate": (pads.ReplicationPad1d, pads.ReplicationPad2d, pads.ReplicationPad3d),
+    "reflect": (pads.ReflectionPad1d, pads.ReflectionPad2d, pads.ReflectionPad3d),
+}
+
+
+@rule("aten.pad.default", "aten.constant_pad_nd.default")
+def pad(ctx: RuleContext, call: OpCall) -> Stream:
+    """Padding of space on every frame, and of time by a streaming layer."""
+    x, mode, value = call.stream("self"), str(call.get("mode", "constant")), call.get("value")
+    amounts = [ctx.shapes.integer(p, "the padding") for p in call.sequence("pad")]
+    rank, pairs = len(x.dims), {len(x.dims) - 1 - i: (amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)}
+    time = next((d for d, p in pairs.items() if any(p) and is_time(ctx, call, x, d, "pads")), None)
+    if time is not None and mode == "circular":
+        raise Refused(
+            "pads time with frames from the other end of the clip (circular), which a stream has not seen",
+            "padding by zeros or 'replicate'",
+        )
+    if time is not None and mode not in PADS:
+        raise Refused(f"pads time by mode {mode!r}", "'constant', 'replicate' or 'reflect'")
+    space = {d: p for d, p in pairs.items() if d != time and any(p)}
+    if space:
+        flat = [v for i in range(len(amounts) // 2) for v in space.get(rank - 1 - i, (0, 0))]
+        dims = tuple(dim_of(s + sum(space[d])) if d in space else x.dims[d] for d, s in enumerate(ctx.shapes.shape(x)))
+        fill = ctx.emit.template(value)
+        x = ctx.emit.op(call, call.name, x, dims, flat, *((mode, fill) if call.op == "pad" else (fill or 0,)))
+    if time is None:
+        return x
+    return pad_time(ctx, call, x, pairs[time], mode, 0.0 if value is None else ctx.shapes.real(value, "the padding's value"))
+
+
+def pad_time(ctx: RuleContext, call: OpCall, x: Stream, amounts: tuple[int, int], mode: str, value: float) -> Stream:
+    """Padding of time."""
+    producer = ctx.draft.sole_producer(call, x) if mode == "constant" else None
+    trim = None if producer is None else producer.module
+    if producer is not None and isinstance(trim, Trim) and not (amounts[0] and trim.first) and not (amounts[1] and trim.last):
+        amounts = amounts[0] - trim.first, amounts[1] - trim.last  # a shift becomes one layer, without delay where possible
+        x = ctx.emit.undo(producer, x)
+    n = max(1, len(View(x.dims).order) - 2)
+    if n > 3:
+        raise Refused("pads time of a tensor of more than 5 dimensions", "merge dimensions before")
+    flat = (*(0,) * 2 * (n - 1), *amounts)
+    module = PADS[mode][n - 1](flat, *((float(value),) if mode == "constant" else ()))
+    label = f"pad {amounts[0]}, {amounts[1]} ({mode})"
+    return ctx.emit.layer(call, x, module, x.dims, label=label, fill=x.fill if x.fill == value else None)
+
+
+@rule("aten.unfold.default")
+def unfold(ctx: RuleContext, call: OpCall) -> Stream:
+    """Sliding windows in a new last dimension."""
+    x, size, step = call.stream("self"), call.integer("size"), call.integer("step")
+    rank, dim = len(x.dims), call.dim(len(x.dims), "dimension")
+    if is_time(ctx, call, x, dim, "slides over"):
+        x = ctx.emit.unsqueeze_dummy(call, x)
+        y = ctx.emit.layer(call, x, UnfoldTime(size, step), (*x.dims, dim_of(size)), label=f"unfold {size}, {step}")
+        return ctx.emit.squeeze_dummy(call, y, rank + 1)
+    count = (ctx.shapes.shape(x)[dim] - size) // step + 1
+    return ctx.emit.local(call, (*with_size(x.dims, dim, count), dim_of(size)), x)

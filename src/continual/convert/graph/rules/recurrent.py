@@ -1,0 +1,82 @@
+"""Recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ....core.module import CoModule
+from ....layers.recurrent import stacked
+from ..axes import BATCH, TIME, dim_of
+from ..instructions import Ref
+from ..op_call import Misfit, OpCall, Refused
+from ..rule_context import RuleContext, rule
+from ..values import Const, LengthDependent, NotStreamed, Stream, Value
+from .reduce import at_frame
+
+LAYERS: dict[str, Callable[..., CoModule]] = {
+    "lstm": stacked.LSTM,
+    "gru": stacked.GRU,
+    "rnn_tanh": stacked.RNN,
+    "rnn_relu": stacked.RNN,
+}
+
+
+@rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input", keeps_length_dependent=True)
+def recurrent(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
+    """A streaming recurrent layer. Its hidden state after the clip is that of a sliding end."""
+    x, time = call.tensor("input"), 1 if call["batch_first"] else 0
+    if not isinstance(x, Stream) or len(x.dims) != 3 or x.dims[time] != (TIME,) or BATCH not in x.dims[1 - time]:
+        raise Misfit(f"`{call.op}` does not run over time here", "(B, T, C) with batch_first=True, or (T, B, C)")
+    if call["bidirectional"]:
+        raise Refused(
+            "a bidirectional layer reads the clip from its end, which a stream has not seen",
+            "train it with bidirectional=False; or run the backward half on clips of the past",
+        )
+    if not all(_is_zero(ctx, h) for h in call.sequence("hx")):
+        raise Refused(
+            f"`{call.op}` begins with a hidden state other than zero",
+            "no initial state; or net.set_state on a converted layer",
+        )
+    params = [p for p in call.sequence("params") if isinstance(p, Const)]
+    if len(params) < len(call.sequence("params")):
+        raise Refused(f"the weights of `{call.op}` depend on the stream", "parameters")
+    used = {user.args[1] for user in call.node.users if user.users}
+    outs = _layers(ctx, call, x, params, separate=1 in used)
+    cells = NotStreamed((), x.dtype, f"the cell state of `{call.op}` after the clip", "the outputs, or the hidden state h")
+    return [outs[-1], _hidden(ctx, call, outs, time) if 1 in used else None, cells]
+
+
+def _layers(ctx: RuleContext, call: OpCall, x: Stream, params: Sequence[Const], separate: bool) -> list[Stream]:
+    """The outputs of the layers: one layer with all of them, or several where the hidden state of each is used."""
+    layers, bias = call.integer("num_layers"), bool(call["has_biases"])
+    gates, per = {"lstm": 4, "gru": 3}.get(call.op, 1), len(params) // layers
+    width = params[0].value.shape[0] // gates
+    projected = call.op == "lstm" and per == (5 if bias else 3)
+    size = params[per - 1].value.shape[0] if projected else width
+    options: dict[str, str | int] = {"nonlinearity": call.op[4:]} if call.op.startswith("rnn") else {}
+    if projected:
+        options["proj_size"] = size
+    suffixes = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if bias else []), *(["weight_hr"] if projected else [])]
+    outs, y = list[Stream](), x
+    for group in [[i] for i in range(layers)] if separate else [list(range(layers))]:
+        layer = LAYERS[call.op](ctx.shapes.shape(y)[2], width, len(group), bias=bias, device="meta", **options)
+        weights = {f"{s}_l{j}": params[i * per + k] for j, i in enumerate(group) for k, s in enumerate(suffixes)}
+        label = f"{type(layer).__name__} {width}"
+        y = ctx.emit.layer(call, y, layer, (*x.dims[:2], dim_of(size)), weights=weights, label=label)
+        outs.append(y)
+    return outs
+
+
+def _hidden(ctx: RuleContext, call: OpCall, outs: Sequence[Stream], time: int) -> Stream:
+    """The hidden state after the clip, ``(layers, B, H)``."""
+    last = [at_frame(ctx, call, y, time, ctx.shapes.length(y.wire).now - 1, keep=False) for y in outs]
+    dims, args = (dim_of(len(last)), *last[0].dims), ([Ref(h.slot) for h in last], 0)
+    return ctx.emit.local(call, dims, last[0], target="aten.stack.default", args=args, inputs=last)
+
+
+def _is_zero(ctx: RuleContext, value: Value) -> bool:
+    if isinstance(value, Const):
+        return not bool(value.value.any())
+    if isinstance(value, Stream):
+        return value.fill == 0
+    return isinstance(value, LengthDependent) and not bool(ctx.lengths.concrete(value).any())

@@ -1,0 +1,102 @@
+"""Compares a converted network with its module, so that a wrong rule, or a number of the example in the program, does not go unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import NotStreamable, ShapeMismatch
+from .capture import fresh
+from .check_lengths import affordable, other_lengths
+from .program_draft import ProgramDraft
+
+TOLERANCES = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float32: 1e-3, torch.complex64: 1e-3}
+
+
+def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft) -> None:
+    """Compare clip outputs on the example and on clips of other lengths.
+
+    Lengths that the module refuses are skipped, and so are lengths that the network refuses by name.
+
+    Args:
+        net: the converted network.
+        period: of its outputs.
+        module: the module.
+        draft: what the network was made of.
+
+    Raises:
+        NotStreamable: they differ.
+    """
+    if draft.middle:
+        return
+    captured, name = draft.captured, type(module).__name__
+    with torch.no_grad():
+        try:
+            got = net(*fresh(captured.inputs))
+        except ShapeMismatch as error:
+            raise NotStreamable(f"{name}: the converted network can't take the example: {error}") from error
+        _compare(name, got, module(*fresh(captured.inputs)), "the example", draft)
+        refused = [] if draft.windowed else _check_lengths(net, period, module, draft)
+    if refused:
+        raise NotStreamable(
+            f"{name}: the converted network takes clips of the example's {captured.steps} steps alone, the module others, such as "
+            f"{refused[0]}. Remedies: pad or cut branches that meet by fixed numbers of frames, not by the difference of their lengths"
+        )
+
+
+def _check_lengths(net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft) -> list[str]:
+    """Compare on other lengths. Returns the lengths that the network refuses, if it refuses all of them."""
+    captured, refused, agreed = draft.captured, list[str](), False
+    left = affordable(captured)
+    for steps in other_lengths(captured, period, draft.divided):
+        clip = captured.of_length(steps)
+        try:
+            want = module(*fresh(clip))
+        except Exception:  # not a length of this module
+            continue
+        try:
+            what = f"a clip of {steps} steps (the example has {captured.steps})"
+            _compare(type(module).__name__, net(*clip), want, what, draft)
+            agreed = True
+        except ShapeMismatch as error:
+            refused.append(f"{steps} ({error})")
+        left -= 1
+        if not left:
+            break
+    return [] if agreed else refused
+
+
+def _compare(name: str, got: Any, want: Any, what: str, draft: ProgramDraft) -> None:
+    """Refuse a network that computes another function than its module."""
+    for a, b in zip(_flat(got), _flat(want), strict=True):
+        if a.shape != b.shape:
+            raise _differs(name, f"gives {tuple(a.shape)} for {what}, the module {tuple(b.shape)}", draft)
+        if not a.numel() or not (a.is_floating_point() or a.is_complex()):
+            continue
+        double = torch.complex128 if a.is_complex() else torch.float64
+        largest = max(1.0, float(b.to(double).abs().nan_to_num(0.0).max()))
+        off = float((a.to(double) - b.to(double)).abs().nan_to_num(0.0).max()) / largest
+        if off > TOLERANCES.get(a.dtype, 5e-2):
+            raise _differs(name, f"differs from the module on {what} by {off:.1e}", draft)
+
+
+def _differs(name: str, how: str, draft: ProgramDraft) -> NotStreamable:
+    """The refusal of a network that differs from its module, with the cause where it is known."""
+    found = f"{name}: the converted network {how}. "
+    if draft.baked:
+        places = "; ".join(list(dict.fromkeys(draft.baked))[:3])
+        return NotStreamable(
+            f"{found}A size fits the length of the example alone: {places}. Remedies: a reshape that keeps time a dimension of its own, or "
+            "merges it with the batch as a whole; tensor.unfold or a strided convolution for groups of frames"
+        )
+    return NotStreamable(
+        f"{found}This is a bug of the conversion, or the module gives other results each time, or does something else for clips of other "
+        "lengths"
+    )
+
+
+def _flat(y: Any) -> list[Tensor]:
+    return [t for v in y for t in _flat(v)] if isinstance(y, (list, tuple)) else [y]

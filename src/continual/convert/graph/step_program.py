@@ -1,0 +1,134 @@
+"""A converted module in a step program: its instructions, on the frames of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from ...core.program.context import CallRows, KernelContext, Run, built
+from ...core.program.frame_schedule import FrameSchedule
+from ...core.program.tracing import traced
+from ...core.state import Node, Wire, frames
+from ...core.timing import IDENTITY
+from .instructions import ExecContext, Instruction, Layer, Op
+from .queues import AlignDelays, Positions
+from .windows.instruction import Windows
+from .windows.step_program import window_step
+
+Step = Callable[[ExecContext, CallRows], None]
+
+
+def graph(ctx: KernelContext) -> Run:
+    """The instructions one after another."""
+    net: Any = ctx.module
+    net._refuse_training()
+    paces = [ctx.plan.pace(ctx.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(ctx, net, instruction, paces) for instruction in net._program]
+
+    def run(x: Wire, rows: CallRows) -> Wire:
+        net.fit_stream(ctx.node.held)
+        given: list[Any] = x if isinstance(x, list) else [x]
+        streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
+        env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
+        m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
+        m.frames = [p.frames for p in paces]
+        for (_, slot, view), value in zip(net._streams, streams, strict=True):
+            env[slot] = view.leave(value, m.batch, paces[0].frames)
+        for step in steps:
+            step(m, rows)
+        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
+        return found if net._nested else found[0]
+
+    return run
+
+
+def _step(ctx: KernelContext, net: Any, instruction: Instruction, paces: list[FrameSchedule]) -> Step:
+    """An instruction in a call."""
+    if isinstance(instruction, Op):
+        return _op(ctx, instruction)
+    if isinstance(instruction, Layer):
+        return _layer(ctx, instruction, paces)
+    if isinstance(instruction, AlignDelays):
+        return _meet(ctx, instruction, paces)
+    if isinstance(instruction, Positions):
+        raise ctx.refuse(
+            f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
+            "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
+        )
+    if isinstance(instruction, Windows):
+        return window_step(ctx, instruction)
+    raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
+
+
+def _op(ctx: KernelContext, instruction: Op) -> Step:
+    """An operation of the module, which errors of an export name by its path and line of code."""
+
+    def step(m: ExecContext, rows: CallRows) -> None:
+        instruction.chunk(m)
+
+    if not ctx.plan.located:
+        return step
+    path = f"{ctx.node.path}.{instruction.path}".lstrip(".")
+    where = f" ({instruction.source})" if instruction.source else ""
+    return traced(step, path + where, located=True)
+
+
+def _layer(ctx: KernelContext, instruction: Layer, paces: list[FrameSchedule]) -> Step:
+    """A streaming layer between two changes of layout."""
+    node = ctx.node.kids[instruction.state_node]
+    run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
+    before, after = paces[instruction.before].frames, paces[instruction.wire].frames
+
+    def step(m: ExecContext, rows: CallRows) -> None:
+        if instruction.late:
+            instruction.bind(m.env)
+        x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
+        m.env[instruction.out] = instruction.leave.leave(cast("torch.Tensor", run(x, rows)), m.batch, after)
+
+    return step
+
+
+def _meet(ctx: KernelContext, instruction: AlignDelays, paces: list[FrameSchedule]) -> Step:
+    """Streams wait for each other."""
+    wire = paces[instruction.wire]
+
+    def queue(node: Node, before: FrameSchedule) -> Run:
+        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
+        return lambda x, rows: lag.waited(rows, x, wire.frames)
+
+    queues = []
+    for i, before in enumerate(instruction.before):
+        node = ctx.node.kids[instruction.state_node + i]
+        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
+
+    def step(m: ExecContext, rows: CallRows) -> None:
+        ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
+        for slot, out, view, before, queue in ends:
+            x: Any = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
+            m.env[out] = view.leave(x, m.batch, wire.frames)
+
+    return step
+
+
+def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
+    """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
+    held = ctx.plan.held
+    first, streams = len(held), frames(ctx.node.given)[0].shape[0]
+    run, fold = build(), frames(given)[0].shape[0] // streams
+    if fold == 1:
+        return run
+    own = range(first, len(held))
+    for i in own:
+        held[i] = replace(held[i], shape=(fold, *held[i].shape))
+
+    def folded(x: Wire, rows: CallRows) -> Wire:
+        within = rows.repeated(fold, own)
+        y = run(x, within)
+        for i in own:
+            rows.fresh[i] = within.fresh[i].unflatten(0, (-1, fold))
+        return y
+
+    return folded

@@ -1,0 +1,109 @@
+"""Attributes of a module that choose what it computes, and its children: a converted network has them as they were."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+from ...core.naming import named
+from ...core.stream import StreamOwner
+from ...errors import NotStreamable
+
+CLASS_OF_ALL = frozenset(vars(nn.Module()))  # attributes that torch keeps of every module
+_NONE = object()
+
+
+def plain(value: Any) -> bool:
+    """Whether an attribute is a number, a name, a flag, or several."""
+    if isinstance(value, (tuple, list)):
+        return all(map(plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _switch(value: Any) -> Any:
+    """An attribute that may be a switch, as it is now: a flag, a name, a factor, or several. Other attributes are ``_NONE``.
+
+    Whole numbers are none: modules keep counts, and sizes of what they cache.
+    """
+    if value is None or isinstance(value, (bool, str, float)):
+        return value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [_switch(v) for v in (sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value)]
+        return _NONE if any(v is _NONE for v in items) else tuple(items)
+    if isinstance(value, dict):
+        pairs = [(k, _switch(v)) for k, v in value.items()]
+        return _NONE if any(v is _NONE or not isinstance(k, str) for k, v in pairs) else tuple(pairs)
+    return _NONE
+
+
+class Switches:
+    """The switches of a module and of all in it, when it was converted.
+
+    Args:
+        module: it is not kept alive. Where it is gone, nothing can be changed any more.
+    """
+
+    def __init__(self, module: nn.Module):
+        self._held = [(weakref.ref(m), path, _switches(m), _children(m)) for path, m in module.named_modules()]
+        self._name = type(module).__name__
+
+    def settle(self) -> Switches:
+        """Leave out what running the module changes: caches and counters."""
+        for ref, _, before, _ in self._held:
+            module = ref()
+            now = {} if module is None else _switches(module)
+            for name in [n for n, (_, value) in before.items() if n not in now or now[n][1] != value]:
+                del before[name]
+        return self
+
+    def check(self) -> None:
+        """Refuse to go on with operations that are not the module's any more."""
+        for ref, path, before, children in self._held:
+            module = ref()
+            if module is None:
+                continue
+            for name, (same, value) in before.items():
+                now = getattr(module, name, _NONE)
+                if now is not same and (now := _switch(now)) != value:
+                    change = f"'{name}' was {_shown(value)} when it was converted, and is {_shown(now)} now"
+                    raise NotStreamable(f"{self._where(path, module)}: {change}. {_AGAIN}")
+            own = module._modules
+            if len(own) != len(children) or any(own.get(name, _NONE) is not held() for name, held in children):
+                raise NotStreamable(f"{self._where(path, module)}: has other children than when it was converted. {_AGAIN}")
+
+    def _where(self, path: str, module: nn.Module) -> str:
+        return f"{self._name}: {named(path, module)}" if path else self._name
+
+    def __deepcopy__(self, memo: Any) -> None:
+        """A copy has weights of its own: what becomes of the module does not concern it."""
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
+_AGAIN = "The converted network has its operations of then. Convert it again: co.continual(module, clip)"
+
+
+def _shown(value: Any) -> str:
+    return "another" if value is _NONE else repr(value)
+
+
+def _switches(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """The switches that a module has, by name, those of its class included: the very object where that can't change, and the value."""
+    defined = {n: v for c in reversed(type(module).__mro__) if c not in nn.Module.__mro__ for n, v in vars(c).items()}
+    own = "_" if isinstance(module, StreamOwner) else "__"  # what a streaming module keeps for its streams is no switch
+    names = {n: v for n, v in {**defined, **vars(module)}.items() if n not in CLASS_OF_ALL and not n.startswith(own)}
+    found = {
+        name: (_NONE if isinstance(value, (list, tuple, set, dict)) else value, _switch(value)) for name, value in names.items()
+    }
+    return {name: pair for name, pair in found.items() if pair[1] is not _NONE}
+
+
+def _nothing() -> None:
+    """The child that is ``None``."""
+
+
+def _children(module: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, _nothing if child is None else weakref.ref(child)) for name, child in module._modules.items()]

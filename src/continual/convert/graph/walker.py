@@ -1,0 +1,183 @@
+"""Walks an exported graph: visits every node once and gives the draft of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+from torch.export.graph_signature import ExportGraphSignature
+from torch.fx import Node as Fx
+
+from ...core.op_rows import Refusal
+from .axes import BATCH, TIME, fixed, where
+from .capture import Captured
+from .emitter import Emitter
+from .functionalise import Functionaliser
+from .length_constants import LengthConstants
+from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
+from .op_evaluator import OpEvaluator
+from .op_names import OpNames
+from .parameter_table import Source
+from .program_draft import ProgramDraft
+from .provenance import Provenance
+from .refusals import RefusalCollector
+from .rule_context import RuleContext
+from .shape_queries import ShapeQueries
+from .stream_aligner import StreamAligner
+from .values import STATIC, Const, NotStreamed, Scores, Stream, TensorValue, Unknown, Value
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a walk gives.
+
+    Attributes:
+        draft: the program.
+        outputs: the streams that leave.
+        refusals: what can't be streamed.
+        unforeseen: the first error that no rule expects.
+    """
+
+    draft: ProgramDraft
+    outputs: Sequence[Stream]
+    refusals: Sequence[Refusal]
+    unforeseen: Exception | None
+
+
+class GraphWalker:
+    """Walks an exported graph.
+
+    Args:
+        captured: the exported module.
+        module: the module.
+        time_pooling: what to do with reductions over the clip in the middle of the network.
+        middle: names of the nodes that are such reductions.
+    """
+
+    def __init__(
+        self, captured: Captured, module: nn.Module, time_pooling: str | None = None, middle: frozenset[str] = frozenset()
+    ):
+        self._draft = draft = ProgramDraft(captured, module, time_pooling, middle)
+        shapes, names, origin = ShapeQueries(draft), OpNames(module), Provenance(draft)
+        self._emit = Emitter(draft, shapes, names)
+        self._refusals = RefusalCollector(draft, shapes, names)
+        self._aligner = StreamAligner(draft, shapes, self._emit, names, origin, self._refusals)
+        # Rules evaluate other operations, and so do length-dependent values and writes: all of them by self._apply.
+        lengths = LengthConstants(draft, shapes, self._emit, names, self._apply)
+        self._functionaliser = Functionaliser(draft.values, shapes, lengths, self._apply)
+        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, self._apply)
+        self._evaluator = OpEvaluator(context, self._refusals, self._functionaliser.evaluate, self._functionaliser.current)
+
+    def _apply(self, call: OpCall) -> Value:
+        return self._evaluator.apply(call)
+
+    def run(self) -> Walked:
+        """Visit all nodes."""
+        draft, program = self._draft, self._draft.captured.program
+        signature, numbers = program.graph_signature, iter(range(len(draft.captured.inputs)))
+        if signature.buffers_to_mutate:
+            names = ", ".join(sorted(set(signature.buffers_to_mutate.values())))
+            reason = f"the module changes its own buffers in forward ({names})"
+            self._refusals.refuse("", "", reason, "keep such state out of the module: a stream has its own")
+        outputs: list[Stream] = []
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                draft.values[node] = self._placeholder(node, signature, numbers)
+            elif node.op == "output":
+                outputs = self._outputs(node, node.args[0])
+            elif node.op == "call_function":
+                draft.values[node] = self._evaluated(node)
+        return Walked(draft, outputs, self._refusals.refusals, self._refusals.unforeseen)
+
+    # ---- inputs -----------------------------------------------------------------------------------------------------
+
+    def _placeholder(self, node: Fx, signature: ExportGraphSignature, numbers: Iterator[int]) -> Value:
+        draft = self._draft
+        if node.name in signature.user_inputs:
+            return self._input(node, next(numbers))
+        if node.name in signature.inputs_to_parameters:
+            name = signature.inputs_to_parameters[node.name]
+            return self._emit.from_source("parameter", name, draft.module.get_parameter(name))
+        if node.name in signature.inputs_to_buffers:
+            name = signature.inputs_to_buffers[node.name]
+            return self._emit.from_source("buffer", name, draft.module.get_buffer(name))
+        if node.name not in signature.inputs_to_lifted_tensor_constants:  # an object that is no tensor, such as a generator
+            return node.meta.get("val")
+        name = signature.inputs_to_lifted_tensor_constants[node.name]
+        return self._emit.constant(name, draft.captured.program.constants[name].detach())
+
+    def _input(self, node: Fx, number: int) -> TensorValue:
+        draft, captured = self._draft, self._draft.captured
+        draft.names.append(node.name)
+        x, time, batch = captured.inputs[number], captured.time_dims[number], captured.batch_dims[number]
+        dims, slot = list(fixed(x.shape)), draft.new_slot()
+        if batch is not None:
+            dims[batch] = (BATCH,)
+        draft.sources.append(Source(slot, "input", str(number)))
+        if time is None:
+            return Const(slot, tuple(dims), x) if batch is None else Stream(slot, tuple(dims), STATIC, x.dtype)
+        dims[time] = (TIME,)
+        return Stream(slot, tuple(dims), 0, x.dtype)
+
+    # ---- operations -------------------------------------------------------------------------------------------------
+
+    def _evaluated(self, node: Fx) -> Value:
+        """The value of a node. A refusal is recorded, and the walk goes on with a placeholder."""
+        self._refusals.mark_inputs(node)
+        try:
+            return _located(self._functionaliser.evaluate(node), node)
+        except Exception as error:  # a refusal, or a use that a rule does not expect
+            value = self._refusals.placeholder(node, error)
+            self._functionaliser.invalidate(node, value)
+            return value
+
+    # ---- outputs ----------------------------------------------------------------------------------------------------
+
+    def _outputs(self, last: Fx, nodes: Sequence[object]) -> list[Stream]:
+        spec = self._draft.captured.program.call_spec.out_spec
+        self._draft.nested = nested = spec is not None and not spec.is_leaf()
+        if nested and spec.type not in (tuple, list):
+            name = spec.type.__name__
+            self._refusals.refuse("", "output", f"the module returns a {name}", "return a tensor, or a tuple of tensors")
+        outputs: list[Stream] = []
+        for i, node in enumerate(nodes):
+            if not isinstance(node, Fx):
+                self._refusals.refuse("", "output", f"output {i} is {node!r}", "return tensors alone")
+                continue
+            try:
+                outputs += self._output(i, node)
+            except Refused as refused:
+                self._refusals.note(node, refused, "output")
+        if not self._refusals.refusals and len({o.wire for o in outputs}) > 1:
+            try:
+                outputs = self._aligner.aligned(OpCall(last, "aten.output.default", {}), outputs)
+            except Refused as refused:
+                self._refusals.refuse("", "output", f"the outputs: {refused.reason}", refused.remedy)
+        return outputs
+
+    def _output(self, i: int, node: Fx) -> list[Stream]:
+        """The stream that leaves as output ``i``; none, where an earlier refusal leaves it unknown."""
+        value = self._functionaliser.value(node)
+        if isinstance(value, Unknown):
+            return []
+        if isinstance(value, Scores):
+            value = NotStreamed((), value.dtype, COMPARES, BANDED, node)
+        if isinstance(value, NotStreamed):
+            raise Refused(f"output {i}: {value.reason}", value.remedy, value.at)
+        if not isinstance(value, Stream):
+            raise Refused(f"output {i} does not depend on the stream", "return what does")
+        at = where(value.dims, TIME)
+        if not value.windows and at is not None and value.dims[at] != (TIME,):
+            raise Misfit(
+                f"output {i} merges time with another dimension, so chunks of it can't be joined",
+                "reshape it, so that time is a dimension of its own",
+            )
+        return [value]
+
+
+def _located(value: Value, node: Fx) -> Value:
+    """A value that names the operation where it can't be streamed."""
+    if isinstance(value, (list, tuple)):
+        return [_located(v, node) for v in value]
+    return replace(value, at=node) if isinstance(value, NotStreamed) and value.at is None else value

@@ -1,0 +1,336 @@
+"""What kernels of step programs see: at build time the place of a module, and at run time the rows of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ...errors import NotStreamable
+from ..naming import named
+from ..state import Node, StepSpec, Wire
+from ..timing import Timing
+from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
+from .stream_ends import STREAM, End, end_of, frames_in
+from .tracing import traced
+
+FEW = 4  # rows for which a product is written as a sum, where that can be fused
+SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
+SHORT = 4  # frames up to which moving all of them costs less than finding one
+Run = Callable[[Any, "CallRows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
+
+
+@dataclass(frozen=True, eq=False)
+class StateSpec:
+    """A state tensor of a program, one value a row.
+
+    Attributes:
+        name: its module's path and its own name.
+        shape: of a row.
+        fill: what it holds when a stream begins: one value, or a tensor of the shape of a row.
+        own: whether the kernel sees to it that rows which are not active keep it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    fill: float | Tensor
+    index: int
+    own: bool = False
+
+    def cold(self, batch: int) -> Tensor:
+        """For so many rows that begin."""
+        if isinstance(self.fill, Tensor):
+            return self.fill.expand(batch, *self.shape).clone()
+        return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
+
+
+@dataclass
+class ProgramPlan:
+    """A program while it is built.
+
+    Attributes:
+        chunk: input frames per call.
+        start: the index of the first input frame of a row's first call.
+        flush: whether streams may end.
+        primed: calls that run before the first one when a program is made, so that padding before the first frame is where it belongs.
+        fused: whether frames are kept in rings and cells written in plain operations, which compilers make the most of.
+        few: rows up to which products are written as sums, which compilers fuse.
+        flat: whether convolutions of volumes are written as convolutions of images, the only ones that some runtimes have.
+        located: whether operations are marked by the module that they are of, for errors of an export.
+        narrow: whether the runtime computes whole numbers in 32 bits.
+    """
+
+    chunk: int
+    start: int
+    flush: bool = True
+    primed: int = 0
+    fused: bool = False
+    few: int = 0
+    flat: bool = False
+    located: bool = False
+    narrow: bool = False
+    held: list[StateSpec] = field(default_factory=list)
+
+    @property
+    def far(self) -> int:
+        """A number of frames that no stream has, in the runtime's whole numbers."""
+        return FAR_IN_32_BITS if self.narrow else FAR
+
+    def pace(self, timing: Timing) -> FrameSchedule:
+        """Of a wire with this timing from the network's input on."""
+        return frame_schedule(timing, self.chunk, self.start)
+
+
+class KernelContext:
+    """The place of a module in a program.
+
+    Attributes:
+        arrives, leaves: the paces of its input and output wires.
+        early: whether frames from before the first arrive.
+    """
+
+    def __init__(self, plan: ProgramPlan, module: Any, node: Node, timing: Timing | None = None):
+        self.plan, self.module, self.node = plan, module, node
+        self.before = node.before
+        self.after = self.before.then(module.timing if timing is None else timing)
+        self.arrives, self.leaves = plan.pace(self.before), plan.pace(self.after)
+        self.early = self.arrives.first < self.arrives.frames * plan.primed
+
+    @property
+    def name(self) -> str:
+        """How errors call the module."""
+        return named(self.node.path, self.module)
+
+    def refuse(self, reason: str) -> NotStreamable:
+        """An error that says why the module can't be in a program."""
+        return NotStreamable(f"co.compile: {self.name}: {reason}")
+
+    def hold(self, name: str, like: StepSpec, depth: int | None, fill: float | Tensor = 0.0) -> StateSpec:
+        """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
+        _, *rest = like.shape
+        return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
+
+    def _held(self, name: str, like: StepSpec, shape: tuple[int, ...], fill: float | Tensor, own: bool = False) -> StateSpec:
+        path = f"{self.node.path}.{name}".lstrip(".")
+        held = StateSpec(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
+        self.plan.held.append(held)
+        return held
+
+    def ring(self, name: str, like: StepSpec, depth: int, fill: float = 0.0) -> Ring:
+        """The last ``depth`` frames, of which a call of one frame reads a few and writes one. Images are kept with channels last."""
+        _, channels, *space = like.shape
+        last = len(space) > 1
+        shape = (depth, *space, channels) if last else (depth, channels, *space)
+        return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
+
+    def lag(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
+        """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
+        wire = self.arrives if wire is None else wire
+        if self.plan.fused and wire.frames == 1 and -first >= SHORT:
+            held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
+            return DelayLine(None, Ring(held, wire, -first))
+        return DelayLine(self.past(name, like, first), None)
+
+    def past(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
+        """The frames from ``first`` (relative to the first that call 0 brings, so 0 or below) that earlier calls have brought."""
+        return History(self.hold(name, like, -first, fill) if first < 0 else None, -first)
+
+    # ---- gates ----------------------------------------------------------------------------------------------------------
+
+    def inside(self, rows: CallRows, start: bool = True, end: bool = True) -> Tensor | None:
+        """Which of the frames that come are the stream's own, ``(B, n)``; ``None``: all, or it does not matter.
+
+        Args:
+            start: whether frames from before the first matter.
+            end: whether frames from after the last matter.
+        """
+        found = None
+        if start and self.early:
+            found = rows.index(self.arrives) >= 0
+        if end and self.plan.flush:
+            before_end = rows.index(self.arrives) < rows.ended(self.before).unsqueeze(1)
+            found = before_end if found is None else found & before_end
+        return found
+
+    def gated(self, rows: CallRows, x: Tensor, fill: float | Tensor, start: bool = True, end: bool = True) -> Tensor:
+        """Frames ``(B, C, n, *S)``, with ``fill`` in place of those that are not the stream's."""
+        inside = self.inside(rows, start, end)
+        return x if inside is None else torch.where(over_frames(inside, x), x, fill)
+
+
+def over_frames(value: Tensor, x: Tensor) -> Tensor:
+    """A value for each row and frame ``(B, n)``, to be broadcast over ``(B, C, n, *S)``."""
+    return value.view(value.shape[0], 1, value.shape[1], *(1,) * (x.ndim - 3))
+
+
+def frames_at(frames: Tensor, place: Tensor) -> Tensor:
+    """The frames of ``(B, C, n, *S)`` at places ``(B, m)`` of each row. ``take_along_dim`` fixes the number of rows in exports."""
+    return frames.gather(2, over_frames(place, frames).expand(-1, frames.shape[1], -1, *frames.shape[3:]))
+
+
+@dataclass(frozen=True)
+class History:
+    """Frames that a module keeps: it sees them before those that come."""
+
+    held: StateSpec | None
+    depth: int  # how many; negative: so many of those that come are not looked at
+
+    def extend(self, rows: CallRows, x: Tensor, new: Tensor | None = None) -> Tensor:
+        """The frames kept and those that come, ``(B, C, depth + n, *S)``; keeps the last of them for the next call.
+
+        Args:
+            new: what is kept of the frames that come, where that is not what they are here.
+        """
+        if self.held is None:
+            return x[:, :, -self.depth :] if self.depth else x
+        kept = rows.held[self.held.index]
+        whole = torch.cat((kept, x), 2)
+        later = whole if new is None else torch.cat((kept, new), 2)
+        rows.keep(self.held, later[:, :, later.shape[2] - self.depth :])
+        return whole
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The last frames of a wire that brings one a call, ``(B, L, C, *S)``: frame ``i`` in slot ``i % L``, for each row its own.
+
+    A call moves one frame, however many are kept.
+    """
+
+    held: StateSpec
+    wire: FrameSchedule
+    depth: int
+    last: bool = False  # whether channels are the last dimension of what is kept
+
+    def before(self, rows: CallRows, offset: int) -> Tensor:
+        """The frame so many before the one that comes, ``(B, C, *S)``."""
+        kept = rows.held[self.held.index]
+        slot = (rows.index(self.wire)[:, 0] - offset).remainder(self.depth)
+        found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
+        return found.movedim(-1, 1) if self.last else found
+
+    def push(self, rows: CallRows, x: Tensor) -> Tensor:
+        """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest. Returns all that is kept then."""
+        kept = rows.held[self.held.index]
+        x = x.movedim(1, -1) if self.last else x
+        own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
+        if rows.active is not None:
+            x = torch.where(rows.active.view(-1, *(1,) * (x.ndim - 1)), x, kept[own, slot])
+        kept = kept.index_put((own, slot), x)
+        rows.keep(self.held, kept)
+        return kept
+
+
+@dataclass(frozen=True)
+class DelayLine:
+    """Frames that wait a fixed time: as they are kept best."""
+
+    past: History | None
+    ring: Ring | None
+
+    def waited(self, rows: CallRows, x: Tensor, count: int) -> Tensor:
+        """The frames that leave, ``(B, C, count, *S)``."""
+        if self.ring is None:
+            return cast(History, self.past).extend(rows, x)[:, :, :count]
+        y = self.ring.before(rows, self.ring.depth)
+        self.ring.push(rows, x.squeeze(2))
+        return y.unsqueeze(2)
+
+
+class CallRows:
+    """One call of a program.
+
+    Args:
+        calls: how many calls each row has had, ``(B,)``; negative while a program is primed.
+        end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
+        held: the state tensors.
+        active: the rows that take part; ``None``: all.
+        opened: the rows that go on, whatever their ``end`` is, and the count that stands for far away; ``None``: ``end`` says it all.
+    """
+
+    def __init__(
+        self,
+        calls: Tensor,
+        end: Tensor,
+        held: list[Tensor],
+        active: Tensor | None = None,
+        opened: tuple[Tensor, int] | None = None,
+    ):
+        self.calls, self.held, self.active, self._opened = calls, held, active, opened
+        self.fresh: list[Tensor] = list(held)
+        self._end = end.clamp(max=FAR)
+        self._index: dict[FrameSchedule, Tensor] = {}
+        self._counts: dict[End, Tensor] = {STREAM: self._end}
+        self._ended: dict[End, Tensor] = {}
+
+    def keep(self, held: StateSpec, value: Tensor) -> None:
+        """Give a state tensor its value for the next call."""
+        self.fresh[held.index] = value
+
+    def repeated(self, times: int, own: Iterable[int]) -> CallRows:
+        """The same call, with so many rows for each; of the state tensors those that have as many values a row."""
+        held, numbers = list(self.held), set(own)
+        for i in numbers:
+            held[i] = held[i].flatten(0, 1)
+        calls, end = self.calls.repeat_interleave(times), self._end.repeat_interleave(times)
+        active = None if self.active is None else self.active.repeat_interleave(times)
+        opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
+        return CallRows(calls, end, held, active, opened)
+
+    def index(self, pace: FrameSchedule) -> Tensor:
+        """The indices of the frames that come on a wire, ``(B, n)``."""
+        if pace not in self._index:
+            calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
+            if pace.frames > 1:
+                calls = calls + torch.arange(pace.first, pace.first + pace.frames, device=calls.device)
+            else:
+                calls = calls + pace.first if pace.first else calls
+            self._index[pace] = calls
+        return self._index[pace]
+
+    def ended(self, timing: Timing) -> Tensor:
+        """How many frames a wire has in the end, ``(B,)``."""
+        end, _ = end_of(timing)
+        if end not in self._ended:
+            found = frames_in(end, self._counts)
+            self._ended[end] = found if self._opened is None else torch.where(self._opened[0], self._opened[1], found)
+        return self._ended[end]
+
+
+# ---- recurrences ----------------------------------------------------------------------------------------------------
+
+Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
+
+
+def carried(ctx: KernelContext, held: list[StateSpec], x: Tensor, rows: CallRows, step: Step) -> Tensor:
+    """Run frame by frame. What is carried stays as it is at frames from before the first."""
+    inside, index = ctx.inside(rows, end=False), rows.index(ctx.arrives)
+    state, outs = [rows.held[h.index] for h in held], []
+    for i, frame in enumerate(x.unbind(2)):
+        y, new = step(frame, state, index[:, i])
+        if inside is not None:
+            own = inside[:, i]
+            new = [torch.where(own.view(-1, *(1,) * (n.ndim - 1)), n, s) for n, s in zip(new, state, strict=True)]
+        outs.append(y)
+        state = new
+    for h, value in zip(held, state, strict=True):
+        rows.keep(h, value)
+    return torch.stack(outs, 2)
+
+
+def of_rows(value: Tensor, like: Tensor) -> Tensor:
+    """A value for each row ``(B,)``, to be broadcast over ``like``."""
+    return value.view(-1, *(1,) * (like.ndim - 1))
+
+
+def built(plan: ProgramPlan, module: Any, node: Node) -> Run:
+    """A module at its place in a program."""
+    ctx = KernelContext(plan, module, node)
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise ctx.refuse("has forward hooks, which a program does not call. Remove them before")
+    return traced(module.program(ctx), ctx.name, plan.located)

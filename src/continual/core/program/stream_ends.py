@@ -1,0 +1,201 @@
+"""How many frames the wires of a network have in the end: short formulas of whole numbers, which programs compute for every row.
+
+A timing maps the count of a stream layer by layer. Written so into a program, a compiler puts each layer's formula into those of all layers
+behind it: for one number of CoX3D's last convolution that were hundreds of thousands of operations, and minutes to compile. So formulas are
+put together here. Most of them come to "as many as there came".
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import NotStreamable
+from ..resampling import Interpolation, Upsampling
+from ..timing import Crop, Parallel, Sequence, Timing, Window
+from ..timing_graph import Wiring
+
+
+@dataclass(frozen=True)
+class Count:
+    """``(rate*n + more) // by`` frames where another wire has ``n``; none where it has fewer than ``least``.
+
+    The fraction is in its lowest terms, and from ``least`` on the count is above 0: wires of equal counts have equal formulas.
+
+    Attributes:
+        of: the other wire; ``None``: the stream.
+    """
+
+    of: Count | Least | None = None
+    least: int = 1
+    rate: int = 1
+    more: int = 0
+    by: int = 1
+
+
+@dataclass(frozen=True)
+class Least:
+    """As many frames as the shortest of several wires."""
+
+    of: tuple[Count, ...]
+
+
+End = Count | Least
+STREAM = Count()
+Joins = frozenset[tuple[End, ...]]  # wires that meet, and have to be equally long
+
+
+def counted(of: End, least: int, rate: int, more: int, by: int) -> End:
+    """A wire whose count follows from that of another, for ``least`` and ``rate`` of 1 or more. Two formulas become one where they can."""
+    rate, more, by = _lowest(rate, more, by)
+    inner: End | None = of
+    if isinstance(of, Count) and (rate == 1 or of.by == 1):
+        least = max(of.least, _up(least * of.by - of.more, of.rate))
+        rate, more, by = _lowest(of.rate * rate, rate * of.more + more * of.by, of.by * by)
+        inner = of.of
+    found = Count(inner, max(1, least, _up(by - more, rate)), rate, more, by)
+    return inner if inner is not None and found == Count(inner) else found
+
+
+def _lowest(rate: int, more: int, by: int) -> tuple[int, int, int]:
+    common = math.gcd(rate, by)
+    return rate // common, more // common, by // common
+
+
+def _up(n: int, by: int) -> int:
+    """``n / by``, rounded up."""
+    return -(-n // by)
+
+
+def fewest(ends: Iterable[End]) -> End:
+    """The shortest of several wires. Those of one rate are one formula."""
+    found: dict[tuple[End | None, int, int], Count] = {}
+    for own in (c for end in ends for c in (end.of if isinstance(end, Least) else (end,))):
+        kind = own.of, own.rate, own.by
+        other = found.setdefault(kind, own)
+        found[kind] = Count(own.of, max(own.least, other.least), own.rate, min(own.more, other.more), own.by)
+    counts = tuple(found.values())
+    return counts[0] if len(counts) == 1 else Least(counts)
+
+
+# ---- of timings -----------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4096)
+def end_of(timing: Timing) -> tuple[End, Joins]:
+    """The count of a wire with this timing from the network's input on, and the wires that meet before it.
+
+    Raises:
+        NotStreamable: a class of timing that programs do not know.
+    """
+    joins: set[tuple[End, ...]] = set()
+    return _after(timing, STREAM, joins), frozenset(joins)
+
+
+@functools.singledispatch
+def _after(timing: Timing, given: End, joins: set[tuple[End, ...]]) -> End:
+    """The count behind a timing."""
+    raise NotStreamable(f"step programs do not know how a wire of {type(timing).__name__} ends")
+
+
+@_after.register
+def _(timing: Window, given: End, joins: set[tuple[End, ...]]) -> End:
+    more = timing.start + timing.end - timing.receptive_field + timing.stride
+    return counted(given, max(1, timing.least), 1, more, timing.stride)
+
+
+@_after.register
+def _(timing: Crop, given: End, joins: set[tuple[End, ...]]) -> End:
+    return counted(given, 1, 1, -timing.first - timing.last, 1)
+
+
+@_after.register
+def _(timing: Upsampling, given: End, joins: set[tuple[End, ...]]) -> End:
+    more = timing.extent + timing.output_padding - 2 * timing.padding - timing.rate
+    return counted(given, 1, timing.rate, more, 1)
+
+
+@_after.register
+def _(timing: Interpolation, given: End, joins: set[tuple[End, ...]]) -> End:
+    return counted(given, 1, timing.factor.numerator, 0, timing.factor.denominator)
+
+
+@_after.register
+def _(timing: Sequence, given: End, joins: set[tuple[End, ...]]) -> End:
+    for part in timing.parts:
+        given = _after(part, given, joins)
+    return given
+
+
+@_after.register
+def _(timing: Parallel, given: End, joins: set[tuple[End, ...]]) -> End:
+    return _joined([_after(branch, given, joins) for branch in timing.branches], joins)
+
+
+@_after.register
+def _(timing: Wiring, given: End, joins: set[tuple[End, ...]]) -> End:
+    found = {0: given}
+    for i in timing._order:
+        own, inputs = timing.entries[i]
+        if own is not None:
+            found[i] = _after(own, found[inputs[0]], joins)
+        elif inputs:
+            found[i] = _joined([found[j] for j in inputs], joins)
+    return found[timing.out]
+
+
+def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:
+    """The count of wires that meet."""
+    different = tuple(dict.fromkeys(ends))
+    if len(different) > 1:
+        joins.add(different)
+    return fewest(different)
+
+
+# ---- on tensors -----------------------------------------------------------------------------------------------------------
+
+
+def frames_in(end: End, known: dict[End, Tensor]) -> Tensor:
+    """How many frames a wire has: whole numbers, from those of wires that are known. What is found becomes known."""
+    if end not in known:
+        known[end] = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
+    return known[end]
+
+
+def _shortest(end: Least, known: dict[End, Tensor]) -> Tensor:
+    return functools.reduce(torch.minimum, (frames_in(of, known) for of in end.of))
+
+
+def _count(end: Count, known: dict[End, Tensor]) -> Tensor:
+    n = frames_in(end.of or STREAM, known)
+    count = n * end.rate if end.rate > 1 else n
+    count = count + end.more if end.more else count
+    count = divided(count.clamp(min=0) if end.more < 0 else count, end.by)
+    first = _up(end.by - end.more, end.rate)  # from where on the fraction is above 0 by itself
+    return count if first == end.least else torch.where(n >= end.least, count, 0)
+
+
+def divided(n: Tensor, by: int) -> Tensor:
+    """Whole numbers of 0 or more, divided and rounded down. ONNX has no such division but this: others go through floating point."""
+    return n if by == 1 else n.div(by, rounding_mode="trunc")
+
+
+def ended(timing: Timing, e: Tensor) -> Tensor:
+    """How many frames a wire has in the end, for streams of ``e`` frames: :meth:`Timing.ended` on tensors of whole numbers."""
+    known: dict[End, Tensor] = {STREAM: e}
+    return frames_in(end_of(timing)[0], known)
+
+
+def meets(timing: Timing, e: Tensor) -> Tensor:
+    """Whether all wires that meet have equally many frames in the end, for streams of ``e`` frames. ``forward`` refuses others."""
+    known: dict[End, Tensor] = {STREAM: e}
+    found = torch.ones_like(e, dtype=torch.bool)
+    for wires in end_of(timing)[1]:
+        counts = torch.stack([frames_in(wire, known) for wire in wires])
+        found &= (counts == counts[0]).all(0) | (counts == 0).any(0)  # a clip that is too short has no outputs
+    return found

@@ -1,0 +1,55 @@
+"""Rings: the frames of a wire that are kept, frame ``i`` in slot ``i % L`` of a tensor ``(B, L, C, *S)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .state import Node, StepSpec
+
+
+def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
+    """A cold ring ``(B, L, C, *S)``, time before channels so that a window is one block of memory.
+
+    With ``last`` the channels are innermost in memory (channels-last frames), the shape is the same.
+    """
+    batch, channels, *space = frame.shape
+    with torch.inference_mode(False):
+        if last:
+            ring = torch.full((batch, depth, *space, channels), fill, dtype=frame.dtype, device=frame.device)
+            return ring.movedim(-1, 2)
+        return torch.full((batch, depth, channels, *space), fill, dtype=frame.dtype, device=frame.device)
+
+
+def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:
+    """Frames ``first … stop - 1`` of the wire as pieces ``(B, C, n, *S)``, in order. They are views of the ring."""
+    if stop <= first:
+        return []
+    size = ring.shape[1]
+    a, count = first % size, stop - first
+    fit = min(count, size - a)
+    pieces = [ring.narrow(1, a, fit).transpose(1, 2)]
+    if fit < count:
+        pieces.append(ring.narrow(1, 0, count - fit).transpose(1, 2))
+    return pieces
+
+
+def wire_frames(node: Node, index: int, new: Tensor | None, seen: int, first: int, stop: int) -> list[Tensor]:
+    """Frames ``first … stop - 1`` of a wire as pieces, of those kept in a ring (if the node has one) and of those that arrive.
+
+    Args:
+        node: whose state tensor ``index`` is the ring.
+        index: of the ring.
+        new: the chunk that arrives, ``(B, C, n, *S)``.
+        seen: how many frames came before it.
+        first, stop: which frames.
+    """
+    pieces = ring_frames(node.tensors[index], first, min(stop, seen)) if index < len(node.tensors) else []
+    if new is not None and stop > seen:
+        pieces.append(new[:, :, max(0, first - seen) : stop - seen])
+    return pieces
+
+
+def one_piece(pieces: list[Tensor]) -> Tensor:
+    """Pieces as one chunk; a single one as it is."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)

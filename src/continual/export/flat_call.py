@@ -1,0 +1,200 @@
+"""One call of a step program as a pure function of a flat list of tensors, in which a state of zeros is the cold one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..convert.graph.graph_module import GraphModule
+from ..core.module import CoModule
+from ..core.program.context import FEW
+from ..core.program.tracing import untraced
+from ..core.state import StepSpec
+from ..core.weights_digest import fingerprint
+from ..errors import ExportError, NotStreamable
+from ..programs.layouts import internal_layout, network_layout
+from ..programs.planning import planned
+from ..programs.schedule import OutputCount
+from .metadata import CALLS, Metadata, Port
+
+FEWEST = 2  # rows of the example of an export for any number: torch takes 1 for a constant
+
+
+class Call(nn.Module):
+    """``(x …, [end], calls, state …) → (y …, valid, calls, state …)``.
+
+    Args:
+        net: a streaming network, in eval mode.
+        step: a step like those to come.
+        chunk: steps per call; ``None``: as few as the strides allow.
+        batch: rows; ``None``: any number.
+        flush: whether streams may end.
+        fused, flat, narrow: how the program is written, see :class:`~continual.core.program.context.Plan`.
+    """
+
+    def __init__(
+        self,
+        net: CoModule,
+        step: Any,
+        chunk: int | None,
+        batch: int | None,
+        flush: bool,
+        fused: bool = False,
+        flat: bool = False,
+        narrow: bool = False,
+    ):
+        super().__init__()
+        given = tuple(step) if isinstance(step, (list, tuple)) else (step,)
+        self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
+        self._ports = _inputs_of(net, len(given))
+        steps = [_with_rows(x, self.rows, own) for x, own in zip(given, self._ports, strict=True)]
+        frame = StepSpec.of(internal_layout(net, tuple(steps), chunk=False))
+        few = FEW if fused and batch is not None else 0
+        try:
+            with torch.no_grad():
+                self.planned = planned(
+                    net, frame, chunk, flush=flush, fused=fused, few=few, flat=flat, located=True, narrow=narrow
+                )
+        except (NotStreamable, ValueError) as error:
+            raise type(error)(str(error).replace("co.compile:", "co.export:")) from error
+        self.net, self.chunk = net, self.planned.plan.chunk
+        self._steps = steps
+        self._other_than_zero: list[int] = []
+        for i, cold in enumerate(self.planned.cold(1)):
+            if bool((cold != 0).any()):
+                self._other_than_zero.append(i)
+                self.register_buffer(f"cold_{i}", cold, persistent=False)
+        self.training = False
+        with torch.no_grad():
+            found = self._run(self.example())[0]
+        self._outputs, spec = pytree.tree_flatten(found)
+        self.structure = pytree.tree_unflatten(range(len(self._outputs)), spec)
+
+    def _run(self, tensors: list[Tensor]) -> tuple[Any, Tensor, Tensor, list[Tensor]]:
+        x, rest = tuple(tensors[: len(self._ports)]), tensors[len(self._ports) :]
+        end = None
+        if self.flush:
+            end, *rest = rest
+        calls, *held = rest
+        opened = (calls >= 0 if end is None else end <= 0), self.planned.plan.far
+        end = torch.zeros_like(calls) if end is None else end
+        for i in self._other_than_zero:
+            begins = (calls == 0).view(-1, *(1,) * (held[i].ndim - 1))
+            held[i] = torch.where(begins, getattr(self, f"cold_{i}"), held[i])
+        y, valid, fresh = self.planned.call(internal_layout(self.net, x, chunk=True), calls, end, None, held, opened)
+        return network_layout(self.net, y, chunk=True), valid, calls + 1, fresh
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """All that goes in and comes out, in the order of the metadata's names."""
+        y, valid, calls, held = self._run(list(tensors))
+        return (*pytree.tree_leaves(y), valid, calls, *held)
+
+    # ---- what it takes ------------------------------------------------------------------------------------------------------
+
+    def example(self) -> list[Tensor]:
+        """Inputs of zeros."""
+        chunks = [_chunk(torch.zeros_like(x), self.chunk, time) for x, (time, _) in zip(self._steps, self._ports, strict=True)]
+        calls = torch.zeros(self.rows, dtype=torch.int64, device=chunks[0].device)
+        states = [torch.zeros(self.rows, *h.shape, dtype=h.dtype, device=h.device) for h in self.planned.plan.held]
+        return [*chunks, *([calls.clone()] if self.flush else []), calls, *states]
+
+    def noise(self, steps: int) -> list[Tensor]:
+        """A random clip of the inputs, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        frames = -(-max(steps, 2 * int(self.planned.net.receptive_field)) // self.chunk) * self.chunk
+        chunks = [_chunk(x, frames, time) for x, (time, _) in zip(self._steps, self._ports, strict=True)]
+        return [torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x for x in chunks]
+
+    def row_dims(self) -> list[int | None]:
+        """Which dimension of each input is that of rows."""
+        states = 1 + len(self.planned.plan.held) + self.flush
+        return [_row_dim(time, batched) for time, batched in self._ports] + [0] * states
+
+    def exported(self, module: nn.Module | None = None) -> torch.export.ExportedProgram:
+        """As one graph of torch's operations: this call, or what ``module`` makes of it.
+
+        Raises:
+            ExportError: torch can't follow it.
+        """
+        example, shapes = tuple(self.example()), None
+        if self.batch is None:
+            rows = torch.export.Dim("batch", min=1)
+            shapes = (tuple(None if dim is None else {dim: rows} for dim in self.row_dims()),)
+        with warnings.catch_warnings(), torch.enable_grad(), torch.fx.traceback.preserve_node_meta():
+            warnings.simplefilter("ignore")
+            try:
+                return torch.export.export(module or self, example, dynamic_shapes=shapes, strict=False)
+            except Exception as error:
+                reason = untraced(error, type(self.net).__name__, self.batch is None)
+                raise ExportError(f"co.export: torch.export can't follow {reason}") from error
+
+    def metadata(self, format: str, rate: float | None) -> Metadata:
+        """What the file says of itself."""
+        net, plan, leaves = self.planned.net, self.planned.plan, self.planned.leaves
+        from ..core.version import __version__
+
+        example = self.example()
+        names = [f"x{i or ''}" for i in range(len(self._ports))]
+        inputs = [
+            _port(name, x, _row_dim(time, batched), time)
+            for name, x, (time, batched) in zip(names, example, self._ports, strict=False)
+        ]
+        times = net.output_time_dims if isinstance(net, GraphModule) else (net.time_dim,) * len(self._outputs)
+        outputs = [
+            _port(f"y{i or ''}", y, _row_dim(time, True), time)
+            for i, (y, time) in enumerate(zip(self._outputs, times, strict=True))
+        ]
+        held = [_port(f"state.{h.name}", t, 0) for h, t in zip(plan.held, self.example()[-len(plan.held) :], strict=False)]
+        return Metadata(
+            format=format,
+            network=net.name if isinstance(net, GraphModule) else type(net).__name__,
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            states=(Port(CALLS, (None,), "int64"), *held),
+            structure=self.structure,
+            receptive_field=int(net.receptive_field),
+            delay=int(net.delay),
+            stride=int(net.stride[0]),
+            chunk=self.chunk,
+            start=plan.start,
+            first=leaves.first,
+            per_call=leaves.frames,
+            totals=OutputCount.of(net.timing),
+            flush=self.flush,
+            batch=self.batch,
+            rate=rate,
+            converted=isinstance(net, GraphModule),
+            unbounded=any(getattr(m, "unbounded_memory", False) for m in net.modules()),
+            package_version=__version__,
+            weights=fingerprint(net),
+        )
+
+
+def _inputs_of(net: CoModule, given: int) -> list[tuple[int | None, bool]]:
+    """Of each input the dimension of time in a chunk, and whether it has rows."""
+    if isinstance(net, GraphModule):
+        return [(i.time, i.batch is not None) for i in net._ports.inputs]
+    return [(net.time_dim, True)] * given
+
+
+def _row_dim(time: int | None, batched: bool) -> int | None:
+    """The dimension of rows in a chunk."""
+    return (1 if time == 0 else 0) if batched else None
+
+
+def _with_rows(x: Tensor, rows: int, own: tuple[int | None, bool]) -> Tensor:
+    """A step with so many rows. Its values do not matter."""
+    return x.detach()[:1].expand(rows, *x.shape[1:]).contiguous() if own[1] and x.shape[0] != rows else x.detach()
+
+
+def _chunk(step: Tensor, chunk: int, time: int | None) -> Tensor:
+    return step if time is None else torch.stack([step] * chunk, time)
+
+
+def _port(name: str, t: Tensor, rows: int | None, time: int | None = None) -> Port:
+    shape: tuple[int | None, ...] = tuple(None if dim == rows else n for dim, n in enumerate(t.shape))
+    return Port(name, shape, str(t.dtype).removeprefix("torch."), time)

@@ -1,0 +1,212 @@
+"""`Recurrence`: the way to write a layer of one's own that carries a state from step to step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.kernel import counted_macs
+from ..core.module import CoModule
+from ..core.naming import named
+from ..core.program.context import CallRows, KernelContext, Run, carried
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.timing import IDENTITY, Timing
+from ..errors import NotStreamable, ShapeMismatch, StateMismatch
+
+States = dict[str, Tensor]
+
+
+class Recurrence(CoModule):
+    """Base class of layers that give one output for each input, and carry a state from step to step.
+
+    A subclass defines :meth:`initial_state` and :meth:`recur`. All else follows from these: eager steps and chunks, the clip
+    computation, containers, ``co.verify``, ``co.compile``, ``co.StreamBatch``, ``co.export``, ``co.summary``. Registered by
+    ``co.convert.register(TheirLayer, MyLayer)``, with a static method ``build_from(module)``, the layer also replaces a
+    ``torch.nn`` module inside others that are converted.
+
+    ``forward`` is the recurrence over the clip ``(B, C, T, *S)``, from the initial state; ``(B, C', T, *S')`` leaves.
+
+    Raises:
+        ShapeMismatch: the layer can't take such a step.
+        StateMismatch: ``recur`` returns a state with another key, shape or dtype than ``initial_state``.
+        NotStreamable: ``initial_state`` depends on the values of the step, or on chance.
+
+    Example:
+        >>> class Leaky(co.Recurrence):
+        ...     def initial_state(self, x):
+        ...         return {"h": torch.zeros_like(x)}
+        ...
+        ...     def recur(self, x, state):
+        ...         h = 0.5 * state["h"] + x
+        ...         return h, {"h": h}
+        >>> net = co.Sequential(Leaky(), nn.ReLU())
+        >>> [net.forward_step(torch.ones(1, 1)).item() for _ in range(3)]
+        [1.0, 1.5, 1.75]
+        >>> net(torch.ones(1, 1, 3))
+        tensor([[[1.0000, 1.5000, 1.7500]]])
+    """
+
+    unbounded_memory = True
+
+    # ---- what a layer defines ---------------------------------------------------------------------------------------
+
+    def initial_state(self, x: Tensor) -> States:
+        """The state before the first step, by names: tensors with the batch in dim 0.
+
+        Args:
+            x: zeros like a step ``(B, C, *S)``: its shape, dtype and device are known here, its values are not.
+        """
+        raise NotStreamable(f"{type(self).__name__} defines no `initial_state`: return a dict of tensors, batch first")
+
+    def recur(self, x: Tensor, state: States) -> tuple[Tensor, States]:
+        """One step ``(B, C, *S)``: the output ``(B, C', *S')`` and the new state. Neither ``x`` nor ``state`` is changed in place."""
+        raise NotStreamable(f"{type(self).__name__} defines no `recur`: return (y, new state)")
+
+    def recur_chunk(self, x: Tensor, state: States) -> tuple[Tensor, States]:
+        """The same for a chunk ``(B, C, T, *S)`` of one step at least. Override it where a chunk can be faster than its steps."""
+        outs = []
+        for frame in x.unbind(2):
+            y, state = self.recur(frame, state)
+            outs.append(y)
+        return torch.stack(outs, 2), state
+
+    def macs(self, x: Tensor) -> int | Fraction:
+        """Multiply-adds for one row of a step ``x``. By default those of convolutions and matrix products in ``recur``."""
+        return Fraction(counted_macs(lambda: self.recur(x, self.initial_state(x))), x.shape[0])
+
+    # ---- the three ways to run --------------------------------------------------------------------------------------
+
+    @property
+    def timing(self) -> Timing:
+        return IDENTITY
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The recurrence over a clip ``(B, C, T, *S)``, from the initial state."""
+        name = type(self).__name__
+        frame = StepSpec.of_chunk(input)
+        return self._chunk_of(input, self._initial(frame, name), name)[0]
+
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+        name = named(opening.path, self)
+        with torch.inference_mode(False):
+            cold = {key: value.clone() for key, value in self._initial(frame, name).items()}
+        run = self if not self.training else copy.deepcopy(self).eval()
+        with torch.no_grad():
+            try:
+                y, new = run.recur(frame.zeros(), {key: value.detach() for key, value in cold.items()})
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
+        _check_output(name, y, frame.shape[:1])
+        _check_state(name, cold, new)
+        return Node(opening, self.kind, StepSpec.of(y), cold, held=frame)
+
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        _, _, ended = self.count(x, node, n_if_ended, updates)
+        if x is None:
+            return None, ended
+        y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.path)
+        for index, value in enumerate(_apart(node, new)):
+            updates.put(node, index, value)
+        return _not_kept(node, y), ended
+
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+        state = dict(zip(node.names, node.tensors, strict=True))
+        y, new = self.recur(x, state)
+        _check_state(node.path, state, new)
+        updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
+        updates.slots.extend(zip(node.tensors, _apart(node, new), strict=True))
+        return _not_kept(node, y)
+
+    def _initial(self, frame: StepSpec, name: str) -> States:
+        zeros = frame.zeros()
+        state, again = self.initial_state(zeros), self.initial_state(torch.ones_like(zeros))
+        if not isinstance(state, Mapping):
+            raise StateMismatch(f"{name}: initial_state returns a dict of tensors, not {_shown(state)}")
+        for key, value in state.items():
+            if not isinstance(value, Tensor):
+                raise StateMismatch(f"{name}: initial_state returns a dict of tensors: '{key}' is {_shown(value)}")
+            if value.ndim < 1 or value.shape[0] != frame.shape[0]:
+                raise StateMismatch(
+                    f"{name}: initial_state: '{key}' has the batch of {frame.shape[0]} in dim 0, got {tuple(value.shape)}"
+                )
+            if not torch.equal(value, again[key]):
+                raise NotStreamable(
+                    f"{name}: initial_state depends on the values of the step, or on chance: '{key}' differs between two calls. "
+                    "It is asked for before the first step has come. Remedy: start from torch.zeros_like(x), or keep a flag in the "
+                    "state and let recur treat the first step otherwise"
+                )
+        return dict(state)
+
+    def _chunk_of(self, x: Tensor, state: States, name: str) -> tuple[Tensor, States]:
+        if x.shape[2] == 0:
+            raise ShapeMismatch(f"{name}: a clip has one step at least, got {tuple(x.shape)}")
+        y, new = self.recur_chunk(x, state)
+        _check_output(name, y, (x.shape[0], None, x.shape[2]))
+        _check_state(name, state, new)
+        return y, new
+
+    # ---- programs and counts ----------------------------------------------------------------------------------------
+
+    def program(self, ctx: KernelContext) -> Run:
+        names = ctx.node.names
+        specs = [ctx.hold(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
+        fast = type(self).recur_chunk is not Recurrence.recur_chunk
+
+        def step(frame: Tensor, values: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
+            y, new = self.recur(frame, dict(zip(names, values, strict=True)))
+            return y, [new[name] for name in names]
+
+        def run(x: Tensor, rows: CallRows) -> Tensor:
+            if not fast or x.shape[2] == 1 or ctx.inside(rows, end=False) is not None:
+                return carried(ctx, specs, x, rows, step)
+            y, new = self.recur_chunk(x, {name: rows.held[spec.index] for name, spec in zip(names, specs, strict=True)})
+            for name, spec in zip(names, specs, strict=True):
+                rows.keep(spec, new[name])
+            return y
+
+        return run
+
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
+        return self.macs(node.held.zeros())
+
+
+def _check_output(name: str, y: Any, sizes: tuple[int | None, ...]) -> None:
+    """Refuse what is no output of a layer: no tensor, or one with other rows or another number of steps."""
+    expected = f"({', '.join('C' if n is None else str(n) for n in sizes)}, …)"
+    if not isinstance(y, Tensor):
+        raise ShapeMismatch(f"{name}: the output of recur is a tensor {expected}, not {_shown(y)}")
+    if y.ndim < max(2, len(sizes)) or any(n is not None and n != own for n, own in zip(sizes, y.shape, strict=False)):
+        raise ShapeMismatch(f"{name}: the output of recur has the shape {expected}, got {tuple(y.shape)}")
+
+
+def _check_state(name: str, old: States, new: Any) -> None:
+    """Refuse a new state whose keys, shapes or dtypes are not those of the initial one."""
+    if not isinstance(new, Mapping) or new.keys() != old.keys():
+        keys = sorted(new) if isinstance(new, Mapping) else _shown(new)
+        raise StateMismatch(f"{name}: recur returns the state {sorted(old)} as initial_state does, got {keys}")
+    for key, before in old.items():
+        now = new[key]
+        if now.shape != before.shape or now.dtype != before.dtype:
+            raise StateMismatch(
+                f"{name}: recur returns '{key}' as {tuple(now.shape)} {now.dtype}; initial_state says {tuple(before.shape)} {before.dtype}"
+            )
+
+
+def _shown(value: Any) -> str:
+    return type(value).__name__
+
+
+def _apart(node: Node, new: States) -> list[Tensor]:
+    """New values in the order of the node, copied where they lie in the memory of the old state, which they are written into."""
+    return [_not_kept(node, new[name]) for name in node.names]
+
+
+def _not_kept(node: Node, value: Tensor) -> Tensor:
+    """A value as it is, or a copy of one that lies in the memory of the state."""
+    own = value.untyped_storage().data_ptr()
+    return value.clone() if any(t.untyped_storage().data_ptr() == own for t in node.tensors) else value

@@ -1,0 +1,330 @@
+"""Modules of `torch.nn` that are local in time, as streaming modules.
+
+Every such class becomes a class that is both, so that names, parameters, ``isinstance`` and printing stay as they are:
+``type(local(nn.ReLU()))`` is a subclass of ``nn.ReLU`` and of :class:`~continual.layers.local.Local`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..core.module import CoModule
+from ..core.naming import named
+from ..core.parametrised import with_parametrisations
+from ..core.registry import register_default
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..errors import NotStreamable, ShapeMismatch
+from . import norm_refusals as refusals
+from .exact_gradients import with_exact_norms
+from .local import Local, check_parameters, parameter
+
+
+class Adopted(Local):
+    """A ``torch.nn`` module made a :class:`Local`, with its own ``forward``, attributes and parameters."""
+
+    adopts: type[nn.Module] = nn.Module
+    way: type[Adopted] | None = None  # in which the class was adopted, where its own would be another
+    own_forward = False  # whether clips are computed otherwise than by the adopted class
+    norms = True  # whether the class's code may call norms, whose gradients torch computes wrongly in some layouts
+
+    def computed(self, x: Tensor) -> Any:
+        """The adopted class's ``forward``."""
+        return self.adopts.forward(self, x)
+
+    def clip(self, x: Tensor) -> Tensor:
+        y: Tensor = self.computed(x if self.time_dim == 2 else x.movedim(2, self.time_dim))
+        return y if self.time_dim == 2 else y.movedim(self.time_dim, 2)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        dim = self.time_dim
+        y: Tensor = self.computed(x.unsqueeze(dim)).squeeze(dim)
+        return y
+
+    def check(self, frame: StepSpec, path: str) -> None:
+        if reason := _sees_time(self, len(frame.shape) + 1):
+            raise NotStreamable(f"{path}: {reason}")
+        check_parameters(self, frame, path)
+
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+        self._refuse_training(opening.path)
+        return super().open(frame, opening)
+
+    def _refuse_training(self, path: str) -> None:
+        """Refuse norms in training mode, this one or those inside: they then take the statistics of the whole clip."""
+        for name, module in self.named_modules(prefix=path):
+            tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+            if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+                raise NotStreamable(f"{named(name, module)} {TRAINING}")
+
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        if self.training or self._modules:  # switched since the stream was opened
+            self._refuse_training(node.path)
+        return super().advance(x, node, n_if_ended, updates)
+
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+        if self.training or self._modules:
+            self._refuse_training(node.path)
+        return self.local_step(x)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (self.adopts, type(self).__name__, self.way), self.__getstate__()
+
+    @property
+    def has_products(self) -> bool:  # type: ignore[override]
+        return next(self.parameters(), None) is not None
+
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+        counted = next((ops for cls, ops in _EXTRA_OPS.items() if isinstance(self, cls)), 0)
+        return counted * math.prod(frame.shape[1:])
+
+
+class _Pointwise(Adopted):
+    """Elementwise: a step needs no time axis, and the frame keeps its shape."""
+
+    norms = False
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x)
+
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+        return self.adopts.forward(self, x)
+
+    def out(self, frame: StepSpec) -> StepSpec:
+        return frame
+
+
+class _SpatialPool(Adopted):
+    """Adaptive pooling over space."""
+
+    counts_inputs = True
+
+
+_EXTRA_OPS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.LayerNorm: 1}  # for one value, as papers count
+
+
+class _SameShape(Adopted):
+    """Keeps the frame's shape, but needs the time axis to know which dimension is which."""
+
+    def out(self, frame: StepSpec) -> StepSpec:
+        return frame
+
+
+class _OfImages(Adopted):
+    """Works on single images ``(…, C, H, W)``; on a clip ``(B, C, T, H, W)`` it works on every frame."""
+
+    own_forward = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Every frame on its own: torch.nn would take time for the channels."""
+        return self.clip(input)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x.movedim(2, 1)).movedim(1, 2)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return self.adopts.forward(self, x)
+
+    def check(self, frame: StepSpec, path: str) -> None:
+        if len(frame.shape) != 4:
+            raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
+
+
+TRAINING = (
+    "is in training mode: it then normalises by the statistics of the whole clip, which a stream has not seen. Call net.eval() "
+    "before streaming; in training, run clips through net.forward"
+)
+
+
+class _Norm(_SameShape):
+    """Batch normalisation with running statistics."""
+
+    def local_step(self, x: Tensor) -> Tensor:
+        held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
+        mean, var = held["running_mean"], held["running_var"]
+        return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
+
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+        return (2 if cast(nn.BatchNorm1d, self).affine else 1) * math.prod(frame.shape[1:])
+
+
+class _Alone(_SameShape):
+    """Instance normalisation with running statistics: as batch normalisation."""
+
+    def check(self, frame: StepSpec, path: str) -> None:
+        norm: Any = self
+        if not norm.track_running_stats:
+            raise NotStreamable(f"{path}: {refusals.instance_norm(norm)}")
+        super().check(frame, path)
+
+
+def _sees_time(module: nn.Module, ndim: int) -> str:
+    """Why a module mixes time on clips with ``ndim`` dimensions; empty if it does not."""
+    name = type(module).__name__
+    dim = getattr(module, "dim", None)
+    if isinstance(module, (nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU)):
+        if dim is None:
+            return f"{name} without `dim` chooses the dimension by rank; give dim=1 (channels)"
+        if dim % ndim == 2:
+            return (
+                f"{name}(dim={dim}) runs over time on clips with {ndim} dimensions; use dim=1 (channels), or co.Lambda on steps"
+            )
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and (reason := refusals.layer_norm(module, ndim)):
+        return reason
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        return f"{name}(track_running_stats=False) takes its statistics over the whole clip; use track_running_stats=True"
+    if isinstance(module, nn.Flatten):
+        first, last = module.start_dim % ndim, module.end_dim % ndim
+        if first <= 2 and first < last:
+            what = "merges time with other dimensions" if last >= 2 else "merges batch and channels, which makes time dim 1"
+            return f"{name}({module.start_dim}, {module.end_dim}) {what}; start at dim 3, or use co.Reshape"
+    if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:
+        return f"{name}({module.dim}) moves or splits time; use co.Reshape"
+    if isinstance(module, nn.Softmax2d) and ndim not in (4,):
+        return f"{name} takes clips (B, C, T, S), got {ndim} dimensions; use Softmax(dim=1)"
+    if isinstance(module, nn.Linear) and ndim == 3:
+        return f"{name} acts on the last dimension, which is time in a clip (B, C, T). Use co.Linear(…, channel_dim=1)"
+    if isinstance(module, nn.Upsample):
+        factor = module.scale_factor
+        if module.size is not None or not isinstance(factor, tuple) or factor[0] != 1:
+            return f"{name} changes the number of frames: use co.Upsample (or co.continual); over space alone give scale_factor=(1, …)"
+    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)):
+        size = module.output_size
+        if not isinstance(size, tuple) or size[0] is not None:
+            return f"{name}({size}) pools over the whole clip; use co.{name}(output_size, kernel_size=frames), or output_size=(None, …)"
+    return ""
+
+
+def always_sees_time(module: nn.Module) -> str:
+    """Why a module mixes time on clips of every rank; empty if on some it does not."""
+    reasons = [_sees_time(module, ndim) for ndim in (3, 4, 5)]
+    return reasons[0] if all(reasons) else ""
+
+
+_POINTWISE = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.LogSigmoid, nn.Tanh,
+    nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanhshrink,
+    nn.Threshold, nn.PReLU, nn.RReLU, nn.Dropout, nn.AlphaDropout, nn.Identity,
+)  # fmt: skip
+
+
+_SAME_SHAPE = (
+    nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.Softmax2d, nn.LayerNorm, nn.RMSNorm,
+    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout, nn.LocalResponseNorm,
+)  # fmt: skip
+
+
+_ANY_SHAPE = (
+    nn.CrossMapLRN2d, nn.GLU, nn.ChannelShuffle, nn.Flatten, nn.Unflatten, nn.Upsample,
+)  # fmt: skip
+
+
+_DIRECT: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # without the calls in between
+    nn.ReLU: torch.relu,
+    nn.Sigmoid: torch.sigmoid,
+    nn.Tanh: torch.tanh,
+    nn.Identity: lambda x: x,
+}
+
+
+LOCAL: dict[type[nn.Module], type[Adopted]] = {
+    **dict.fromkeys(_POINTWISE, _Pointwise),
+    **dict.fromkeys(_SAME_SHAPE, _SameShape),
+    **dict.fromkeys(_ANY_SHAPE, Adopted),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _SpatialPool),
+    **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _OfImages),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _Norm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
+}
+
+
+def _build_local(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
+    made = local(module, memo=memo)
+    if reason := always_sees_time(made):
+        raise NotStreamable(f"{named(path, module)}: {reason}")
+    return made
+
+
+for _class in LOCAL:
+    register_default(_class, _build_local)
+
+
+_made: dict[tuple[type[nn.Module], str, type[Adopted] | None], type[Adopted]] = {}
+
+
+def adopted_class(cls: type[nn.Module], name: str, way: type[Adopted] | None = None) -> type[Adopted]:
+    """The class that is both ``cls`` and a :class:`Local`; ``way`` says how its frames are given to it, if not as they are."""
+    plain = cls.__bases__[0]
+    if issubclass(plain, nn.Module) and (known := with_parametrisations(cls, adopted_class(plain, plain.__name__, way))):
+        return known
+    if (cls, name, way) in _made:
+        return _made[cls, name, way]
+    base = way or next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), Adopted)
+    body: dict[str, Any] = {}
+    if cls in _DIRECT:
+        fn = _DIRECT[cls]
+        body["advance_step"] = lambda self, x, node, call: fn(x)
+    if not base.own_forward:
+        body["forward"] = cls.forward
+        if base.norms:
+            body["forward"] = body["computed"] = with_exact_norms(cls.forward)
+    body |= {"adopts": cls, "way": way, "__doc__": cls.__doc__, "__module__": __name__}
+    return _made.setdefault((cls, name, way), type(name, (base, cls), body))
+
+
+def _rebuild(cls: type[nn.Module], name: str, way: type[Adopted] | None = None) -> nn.Module:
+    made = adopted_class(cls, name, way)
+    return made.__new__(made)
+
+
+def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, Any] | None = None) -> Local:
+    """A module that is local in time, as a streaming module.
+
+    Args:
+        module: it is not changed.
+        dim: which dimension of its clips is time.
+        share: share parameters with the module instead of copying them.
+        memo: that of ``copy.deepcopy``, so that what is shared stays shared.
+    """
+    made: Any = copy.copy(module) if share else copy.deepcopy(module, memo)
+    if share:
+        for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+            made.__dict__[name] = getattr(module, name).copy()
+    made.__class__ = adopted_class(type(module), type(module).__name__)
+    if dim != 2:
+        made.__dict__["time_dim"] = dim
+    if getattr(made, "inplace", False):
+        made.inplace = False  # what arrives may be kept by the layer before
+    result: Local = made
+    return result
+
+
+STEPPERS: dict[type[nn.Module], Callable[[nn.Module, int], CoModule]] = {}  # what forward_stepping makes of other classes
+
+
+def forward_stepping(module: nn.Module, dim: int = 2) -> CoModule:
+    """Give steps to a module that is local in time. It is the caller who knows that it is; ``co.verify`` checks.
+
+    Args:
+        module: maps a clip to a clip of equal length, each frame on its own; or an ``nn.RNNCell``, ``nn.GRUCell`` or
+            ``nn.LSTMCell``, whose hidden state is then carried. It is not changed; parameters are shared.
+        dim: which dimension of the clip is time.
+
+    Returns:
+        A module of the same class that is a :class:`CoModule` too.
+
+    Example:
+        >>> head = nn.Sequential(nn.Conv3d(3, 4, kernel_size=(1, 3, 3)), nn.ReLU())
+        >>> net = co.forward_stepping(head)
+        >>> net.forward_step(torch.randn(2, 3, 8, 8)).shape
+        torch.Size([2, 4, 6, 6])
+    """
+    if isinstance(module, CoModule):
+        return module
+    stepper = next((STEPPERS[c] for c in type(module).__mro__ if c in STEPPERS), None)
+    return local(module, dim, share=True) if stepper is None else stepper(module, dim)

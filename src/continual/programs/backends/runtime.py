@@ -1,0 +1,115 @@
+"""What the backends of runtimes share: step programs on the CPU, without a C++ compiler.
+
+The state is handed over: a runtime writes the new one into spare tensors, which are returned, and the tensors of the old one are spare
+from then on. So nothing is copied but the chunk and the outputs, and a call that fails leaves the state as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ...core.state import Wire, rewire
+from ...errors import ExportError, StateMismatch
+from ..layouts import flat
+from ..planning import Planned
+from .base import exported
+
+Bind = Callable[[list[Tensor], list[Tensor]], Callable[[], Any]]  # inputs and outputs at their addresses, to a call
+BINDINGS = 16  # of pairs of old and new states that are kept
+
+
+class _Flat(nn.Module):
+    """A program as a function of flat tensors: ``x …, calls, end, [active], held … → valid, y …, held …``."""
+
+    def __init__(self, planned: Planned, x: Wire, masked: bool):
+        super().__init__()
+        self.planned, self.masked = planned, masked
+        self.leaves, self.spec = pytree.tree_flatten(x)
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        count = len(self.leaves)
+        x = pytree.tree_unflatten(tensors[:count], self.spec)
+        calls, end, *rest = tensors[count:]
+        active = rest.pop(0) if self.masked else None
+        y, valid, fresh = self.planned.call(x, calls, end, active, rest, (end < 0, self.planned.plan.far))
+        return [valid, *flat(y), *fresh]
+
+
+class Runtime:
+    """A :data:`~continual.programs.backends.torch.CompiledCall` whose tensors are bound to a runtime by their addresses.
+
+    Args:
+        planned: the program.
+        example: tensors like those of a call.
+        open: makes a model of an exported program, and gives what binds its tensors.
+    """
+
+    def __init__(
+        self,
+        planned: Planned,
+        example: tuple[Any, ...],
+        open: Callable[[torch.export.ExportedProgram], Bind],
+    ):
+        x, clock, _, active, held = example
+        self._name, self._plan = type(planned.net).__name__, planned.plan
+        own = [*flat(x), clock, clock, *([] if active is None else [active])]
+        self._given = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
+        module = _Flat(planned, x, active is not None)
+        tensors = (*self._given, *held)
+        with torch.no_grad():
+            valid, *rest = module(*tensors)
+        y = rest[: len(rest) - len(held)]
+        self._out = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (valid, *y)]
+        self._spare = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in held]
+        self._nested = planned.node.out
+        self._bind = open(exported(planned, tensors, module))
+        self._bound: dict[tuple[int, ...], Callable[[], Any]] = {}
+
+    def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
+        plan = self._plan
+        if held and held[0] is self._spare[0]:
+            raise StateMismatch(
+                f"program of {self._name}: this state was handed over to the call before, and its tensors are in use: go on with the "
+                "state that the call returned"
+            )
+        with torch.no_grad():
+            calls = clock - plan.start
+            calls = calls.div_(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
+            ends = torch.where(end >= plan.far, -1, end)  # below 0: it goes on
+            for own, t in zip(self._given, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
+                own.copy_(t)
+            held = [t.contiguous() for t in held]
+            self._call(held)
+            fresh, self._spare = self._spare, held
+            valid, *y = [t.clone() for t in self._out]
+            later = clock + plan.chunk
+            later = later if active is None else torch.where(active, later, clock)
+        outputs = iter(y)
+        return (rewire(lambda _: next(outputs), self._nested) if isinstance(self._nested, list) else y[0]), valid, later, fresh
+
+    def _call(self, held: list[Tensor]) -> None:
+        where = tuple(t.data_ptr() for t in (*held, *self._spare))
+        run = self._bound.get(where)
+        if run is None:
+            if len(self._bound) == BINDINGS:
+                self._bound.clear()
+            run = self._bound[where] = self._bind([*self._given, *held], [*self._out, *self._spare])
+        run()
+
+
+def check_runtime(backend: str, example: tuple[Any, ...]) -> None:
+    """Refuse what a runtime has no tensors for.
+
+    Raises:
+        ExportError: a network on another device, or in bfloat16.
+    """
+    x, clock, _, _, held = example
+    if clock.device.type != "cpu":
+        raise ExportError(f"co.compile: backend {backend!r} runs on the CPU, this network is on {clock.device}")
+    if any(t.dtype == torch.bfloat16 for t in (*flat(x), *held)):
+        raise ExportError(f"co.compile: backend {backend!r} has no bfloat16 on the CPU. Take 'aot' or 'inductor', or float32")

@@ -1,0 +1,185 @@
+"""From a network to a pure function of static shapes: which frames every call brings on every wire, and what is kept between calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..containers.base import open_child
+from ..convert.graph.graph_module import GraphModule
+from ..core.module import CoModule
+from ..core.program.context import FEW, CallRows, ProgramPlan, Run, built
+from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
+from ..core.state import InitContext, Node, Wire, rewire
+from ..core.timing import Timing
+from ..errors import NotStreamable
+
+__all__ = ["Planned", "planned"]
+
+
+class Planned(nn.Module):
+    """A network as a pure function of static shapes.
+
+    Attributes:
+        net: the network; its parameters are this module's.
+        plan: what is kept between calls, and the chunk.
+        leaves: the pace of the output.
+        frame: the frame that arrives.
+        out: the frame that leaves (or a list of them).
+    """
+
+    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: Node):
+        super().__init__()
+        self.net = net
+        self.plan, self.node, self.timing = plan, node, net.timing
+        self.leaves: FrameSchedule = plan.pace(net.timing)
+        self.__dict__["_run"] = run
+        self.training = net.training
+
+    def forward(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> tuple[Any, ...]:
+        """One call.
+
+        Args:
+            x: the chunk ``(B, C, chunk, *S)``, or a list of them.
+            clock: the index of the first frame of the chunk, for each row ``(B,)``.
+            end: how many frames each row has in all; far away while it goes on.
+            active: rows that take part; the others stay as they are. ``None``: all.
+            held: what has been kept.
+
+        Returns:
+            The outputs ``(B, C', m, *S')``, which of them there are ``(B, m)``, the clock, and what is kept.
+        """
+        plan = self.plan
+        calls = clock - plan.start if plan.start else clock
+        calls = calls.div(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
+        y, valid, fresh = self.call(x, calls, end, active, held)
+        later = clock + plan.chunk
+        return y, valid, later if active is None else torch.where(active, later, clock), fresh
+
+    def call(
+        self,
+        x: Wire,
+        calls: Tensor,
+        end: Tensor,
+        active: Tensor | None,
+        held: list[Tensor],
+        opened: tuple[Tensor, int] | None = None,
+    ) -> tuple[Wire, Tensor, list[Tensor]]:
+        """As :meth:`forward`, by the number of calls that each row has had. Returns the outputs, which there are, and what is kept.
+
+        Args:
+            opened: as :class:`~continual.core.program.context.CallRows` takes it.
+        """
+        rows = CallRows(calls, end, held, active, opened)
+        y = cast(Run, self._run)(x, rows)
+        index = rows.index(self.leaves)
+        valid = index >= 0
+        if self.plan.flush:
+            valid = valid & (index < rows.ended(self.timing).unsqueeze(1))
+        fresh = rows.fresh
+        if active is not None:
+            valid = valid & active.unsqueeze(1)
+            fresh = [n if own.own else _held(active, n, o) for own, n, o in zip(self.plan.held, fresh, held, strict=True)]
+        return y, valid, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
+
+    def cold(self, batch: int) -> list[Tensor]:
+        """What is kept when streams begin. Padding that comes before the first frame is in it, where a layer of its own brings it."""
+        plan = self.plan
+        with torch.inference_mode(False), torch.no_grad():
+            held = [h.cold(1) for h in plan.held]
+            if plan.primed and held:
+                device = held[0].device
+                x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
+                for call in range(-plan.primed, 0):
+                    clock = torch.full((1,), plan.start + call * plan.chunk, device=device)
+                    _, _, _, held = self(x, clock, torch.full_like(clock, 1 << 62), None, held)
+            return [h.expand(batch, *h.shape[1:]).clone() for h in held]
+
+
+def _held(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """A state tensor of which rows that are not active keep their own."""
+    return torch.where(active.view(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
+def planned(
+    net: CoModule,
+    frame: Any,
+    chunk: int | None,
+    *,
+    flush: bool = True,
+    fused: bool = False,
+    few: int = FEW,
+    flat: bool = False,
+    located: bool = False,
+    narrow: bool = False,
+) -> Planned:
+    """Plan a program.
+
+    Args:
+        net: the network, in eval mode.
+        frame: what a step looks like.
+        chunk: input frames per call; ``None``: the smallest that the strides allow.
+        flush: whether streams may end.
+        fused, flat, located, narrow: as in :class:`~continual.core.program.context.ProgramPlan`.
+        few: rows up to which a fused program writes products as sums.
+
+    Raises:
+        NotStreamable: a network in training mode, or one that no program of static shapes computes.
+        ValueError: a chunk that the strides do not allow.
+    """
+    if net.training:
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} is in training mode, and programs are for inference. Call net.eval()"
+        )
+    node = open_child(net, frame, InitContext())
+    timings = list(_wires(net, node))
+    least = chunk_of(timings)
+    if chunk is None:
+        chunk = least
+    if chunk < 1 or chunk % least:
+        raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
+    plan = ProgramPlan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat)
+    plan.located, plan.narrow = located, narrow
+    paces = [plan.pace(t) for t in timings]
+    plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
+    if _bursts(net.timing, plan):
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they "
+            "do not see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
+        )
+    if plan.primed and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m._ports.inputs):
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} pads the start by a layer of its own, and has an input that is no stream: what a row keeps "
+            "before its first frame may depend on it, and is made before it is given. Pad in the layer behind, or make the input a buffer"
+        )
+    run = built(plan, net, node)
+    return Planned(net, plan, run, node)
+
+
+def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
+    """Whether a program would give outputs before or after they are due: those that come in a burst, or see padding alone."""
+    leaves, steps = plan.pace(timing), timing.settled + timing.period
+    for call in range(-plan.primed, steps // plan.chunk + 2):
+        seen = max(0, plan.start + plan.chunk * (call + 1))
+        if max(0, leaves.first + leaves.frames * (call + 1)) != timing.counts(seen, seen)[0]:
+            return True
+    return False
+
+
+def _wires(module: Any, node: Node) -> Iterator[Timing]:
+    """The timings of all wires, from the network's input on."""
+    yield node.before
+    yield node.before.then(module.timing) if isinstance(module, CoModule) else node.before
+    if isinstance(module, GraphModule):
+        for wire in range(module._wires):
+            yield node.before.then(module._timing.at(wire))
+        for layer in module._layers:
+            yield from _wires(layer.module, node.kids[layer.state_node])
+        return
+    kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])
+    for child, kid in zip(kids, node.kids, strict=False):
+        yield from _wires(child, kid)

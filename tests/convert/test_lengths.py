@@ -1,0 +1,146 @@
+"""Lengths at which twins are compared with their modules, so that numbers of the example show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import continual as co
+from continual.convert.graph.capture import capture
+from continual.convert.graph.check_lengths import MOST, affordable, other_lengths
+from continual.convert.graph.program_draft import ProgramDraft
+from continual.convert.graph.self_check import check_clip
+from continual.core.timing import IDENTITY
+from tests.convert.rows import Fn
+
+
+def shifted_in_groups(split: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Differences of frames, and a shift of these within groups of some frames of ``(B, T, C)``."""
+
+    def run(x: Tensor) -> Tensor:
+        y = x[:, 1:] - x[:, :-1]
+        return F.pad(split(y), (0, 0, 1, -1)).reshape(y.shape)
+
+    return run
+
+
+GROUPS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
+    "reshape": (4, lambda y: y.reshape(y.shape[0] * y.shape[1] // 4, 4, y.shape[2])),
+    "reshape, the rest": (4, lambda y: y.reshape(-1, 4, y.shape[2])),
+    "view": (4, lambda y: y.contiguous().view(y.shape[0] * y.shape[1] // 4, 4, -1)),
+    "unflatten": (4, lambda y: y.flatten(0, 1).unflatten(0, (-1, 4))),
+    "unflatten, groups of eleven": (11, lambda y: y.flatten(0, 1).unflatten(0, (-1, 11))),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_as_long_as_the_example(name: str) -> None:
+    """Twice the example is no length of such a module: the first that it takes came out wrong, without a note."""
+    size, split = GROUPS[name]
+    module, clip = Fn(shifted_in_groups(split)).eval(), torch.randn(2, size + 1, 3)
+    with pytest.raises(RuntimeError):
+        module(torch.cat((clip, clip), 1))
+    with pytest.raises(
+        co.NotStreamable, match=rf"{name.split(',')[0]}.*is what clips of {size + 1} steps alone have, at rows.py"
+    ):
+        co.continual(module, clip, time_dim=1)
+
+
+def alternating(x: Tensor) -> Tensor:
+    return x if x.shape[2] % 2 else -x
+
+
+def counted(x: Tensor) -> Tensor:
+    return x * (int(x.shape[2]) % 3 - 1)
+
+
+def table_of_python(x: Tensor) -> Tensor:
+    return x + torch.tensor([float(i % 4) for i in range(x.shape[2])], dtype=x.dtype)
+
+
+def cut_to_fours(x: Tensor) -> Tensor:
+    return x[:, :, : x.shape[2] // 4 * 4]
+
+
+def halves(x: Tensor) -> Tensor:
+    return torch.cat([part.cumsum(2) for part in x.chunk(2, 2)], 2)
+
+
+def fours(x: Tensor) -> Tensor:
+    return torch.cat([part.flip(2) for part in x.split(4, 2)], 2)
+
+
+def first_positions(x: Tensor) -> Tensor:
+    return x + torch.arange(12)[: x.shape[2]].repeat(-(-x.shape[2] // 12))[: x.shape[2]]
+
+
+@pytest.mark.parametrize("body", [alternating, counted, table_of_python, cut_to_fours, halves, fours, first_positions])
+def test_other_numbers_of_the_example(body: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(co.NotStreamable):
+        co.continual(Fn(body).eval(), torch.randn(2, 3, 12))
+
+
+def test_the_length_is_named() -> None:
+    with pytest.raises(co.NotStreamable, match=r"on a clip of 13 steps \(the example has 12\)"):
+        co.continual(Fn(alternating).eval(), torch.randn(2, 3, 12))
+
+
+def test_lengths_that_only_the_twin_refuses_say_nothing() -> None:
+    """A network that halves time and doubles it again is for even lengths, as its note says."""
+    module = Fn(lambda x: x + F.interpolate(F.avg_pool1d(x, 2), size=x.shape[2])).eval()
+    net = co.continual(module, torch.randn(2, 3, 12))
+    assert "lengths that the strides divide" in str(net.notes)
+    clip = torch.randn(2, 3, 14)
+    torch.testing.assert_close(net(clip), module(clip))
+
+
+class OneLength:
+    """A twin that refuses all lengths but that of the example."""
+
+    timing = IDENTITY
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape[2] != 12:
+            raise co.ShapeMismatch("the streams that meet have [3, 2] steps")
+        return x
+
+
+def test_a_twin_for_the_length_of_the_example_alone_is_refused() -> None:
+    """The conversion ended in the twin's own words, without a remedy."""
+    captured = capture(nn.ReLU(), torch.ones(2, 3, 12), 2)
+    with pytest.raises(
+        co.NotStreamable, match=r"takes clips of the example's 12 steps alone.*such as 24 \(.*Remedies: pad or cut"
+    ):
+        check_clip(OneLength(), IDENTITY.period, nn.ReLU(), ProgramDraft(captured, nn.ReLU()))
+
+
+class Strided(nn.Sequential):
+    """Convolutions of stride 2."""
+
+    def __init__(self, count: int, channels: int = 2):
+        super().__init__(*(nn.Conv1d(channels, channels, 3, stride=2, padding=1) for _ in range(count)))
+
+
+@pytest.mark.parametrize(("count", "every"), [(1, 2), (2, 4), (3, 8)])
+def test_every_rest_of_the_stride_is_tried(count: int, every: int) -> None:
+    captured = capture(Strided(count).eval(), torch.randn(2, 2, 37), 2)
+    lengths = other_lengths(captured, every)[: affordable(captured)]
+    assert affordable(captured) == MOST
+    assert 74 in lengths
+    assert {n % every for n in [37, *lengths]} == set(range(every))
+
+
+def test_groups_of_frames_are_found_in_the_graph() -> None:
+    module = Fn(lambda x: x.unflatten(2, (-1, 11)).amax((2, 3)) + x.reshape(x.shape[0], 3, -1, 22).amax((2, 3))).eval()
+    assert {11, 22} <= {n - 44 for n in other_lengths(capture(module, torch.randn(2, 3, 44), 2), 1)}
+
+
+def test_large_modules_are_compared_on_fewer_lengths() -> None:
+    module = nn.Conv3d(64, 512, 3, device="meta").eval()
+    small = capture(Strided(1).eval(), torch.randn(2, 2, 37), 2)
+    assert affordable(small) == MOST
+    assert affordable(capture(module, torch.randn(2, 64, 16, 112, 112, device="meta"), 2)) == 2
