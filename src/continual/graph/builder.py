@@ -26,6 +26,7 @@ from .call import (
     Rule,
     Source,
     exchanged,
+    hint,
     leaves,
 )
 from .decomposition import paired, taken_apart
@@ -201,7 +202,15 @@ class Builder(Refusing):
             return found(self, call)
         return Fragment((), self.dtype(call), f"`{call.op}` {COMPARES}", BANDED)
 
-    def _like_fragment(self, node: Fx, name: str, like: Fragment) -> Stream:
+    def _like_fragment(self, node: Fx, name: str, like: Fragment) -> Stream | Fragment:
+        if name in ("aten.slice.Tensor", "aten.narrow.default"):
+            source: Any = node.args[0]
+            dim: Any = node.args[1]
+            if node.meta["val"].shape == source.meta["val"].shape:
+                return like
+            if BATCH not in like.dims[dim]:
+                size = hint(node.meta["val"].shape[dim])
+                return replace(like, dims=(*like.dims[:dim], fixed((size,))[0], *like.dims[dim:][1:]))
         value = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0}.get(name)
         if value is None:
             raise Refused(like.reason, like.remedy, like.at)

@@ -9,6 +9,7 @@ from torch.fx import Node as Fx
 from ..builder import Builder
 from ..call import Call, Misfit, Refused, hint, rule
 from ..layers import Decimate
+from ..mutation import op_of
 from ..program import Ref
 from ..values import Fragment, Size, Stream, Value
 from .conv import without_end
@@ -18,6 +19,7 @@ from .reduce import at_frame
 END = 1 << 62
 SHIFT = "a shift by F.pad(x, (k, 0))[..., :-k], with zeros before the first frame; a pre-emphasis is x - a * F.pad(x, (1, 0))[..., :-1]"
 SEGMENTS = "windows over all frames, x.unfold(time, size, step) or pooling; or that part of the network outside of the stream"
+LIKE, PARTS = ("zeros_like", "ones_like"), ("slice", "narrow")
 LOOP = (
     "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
     "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
@@ -62,8 +64,8 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
-    one = last.now - first.now == 1 and cut.now > 1  # of a clip: nobody cuts all but one frame off its end
-    if not cut.steady and b.length_is_fixed(call, dim) and not one:  # the export knows one length alone: a cut from its end, then
+    if not cut.steady and b.length_is_fixed(call, dim) and not _few(call.node, last.now - first.now, cut.now):
+        # the export knows one length alone: a cut from its end, then
         cut = Size.of(cut.now, len(length.values))
         if cut.now:
             b.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
@@ -82,6 +84,20 @@ def _stretch(b: Builder, call: Call, x: Stream, dim: int, bounds: tuple[Size, Si
     elif first.now or cut.now:
         x = b.layer(call, x, b.trim(first.now, cut.now), x.dims, label=f"cut {first.now}, {cut.now}", fill=x.fill)
     return x if step == 1 else b.layer(call, x, Decimate(step), x.dims, label=f"every {step}th frame", fill=x.fill)
+
+
+def _few(node: Fx, taken: int, left: int) -> bool:
+    """Whether the first frames are taken and not a cut made at the end, where an export could say both.
+
+    Nobody cuts all but one frame off the end; nor more than is left, for zeros as long as that.
+    """
+    return taken < left and (taken == 1 or _for_its_shape(node))
+
+
+def _for_its_shape(node: Fx) -> bool:
+    """Whether zeros or ones of its shape are all that is made of a part."""
+    users = list(node.users)
+    return bool(users) and all(op_of(u) in LIKE or (op_of(u) in PARTS and _for_its_shape(u)) for u in users)
 
 
 def _which(first: int, end: int) -> str:
