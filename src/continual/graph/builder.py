@@ -203,11 +203,11 @@ class Builder(Refusing):
         return Fragment((), self.dtype(call), f"`{call.op}` {COMPARES}", BANDED)
 
     def _like_fragment(self, node: Fx, name: str, like: Fragment) -> Stream | Fragment:
-        if name in ("aten.slice.Tensor", "aten.narrow.default"):
-            source: Any = node.args[0]
-            dim: Any = node.args[1]
+        source: Any = node.args[0] if node.args else None
+        if name in ("aten.slice.Tensor", "aten.narrow.default") and self.values.get(source) is like:  # a part of a part
             if node.meta["val"].shape == source.meta["val"].shape:
                 return like
+            dim: Any = node.args[1]
             if BATCH not in like.dims[dim]:
                 size = hint(node.meta["val"].shape[dim])
                 return replace(like, dims=(*like.dims[:dim], fixed((size,))[0], *like.dims[dim:][1:]))
