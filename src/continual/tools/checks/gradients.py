@@ -159,12 +159,12 @@ def _no_graph_in_copies(t: ContractRun) -> None:
     """During a stream under autograd, a copy carries no graph, and `detach_state` cuts it."""
     t.play([("chunk", min(3, t.length))], rewire(lambda x: x.clone().requires_grad_(), t.alone))
     try:
-        twin: Any = copy.deepcopy(t.net)
+        copied: Any = copy.deepcopy(t.net)
     except Exception as error:
         if not isinstance(t.net, nn.Module):
             return
         raise Broken(f"deepcopy in mid-stream, with gradients enabled, raised {type(error).__name__}: {error}") from error
-    for name, tensor in state_tensors(twin.get_state()).items():
+    for name, tensor in state_tensors(copied.get_state()).items():
         if tensor.requires_grad:
             raise Broken(f"a deepcopy in mid-stream carries the graph: its state tensor {name!r} requires gradients")
     if callable(getattr(t.net, "detach_state", None)):

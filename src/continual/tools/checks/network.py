@@ -74,16 +74,16 @@ def _twins(t: ContractRun, make: Any, name: str) -> str:
         few = min(t.room(phase), t.some(phase, 8))
         before = t.look()
         try:
-            twin = make(net)
+            copied = make(net)
         except Exception as error:
             if not isinstance(net, nn.Module):
                 raise Skipped(f"the object can't be copied: {error}") from error
             raise Broken(f"making {name} after {phase} steps raised {type(error).__name__}: {error}") from error
-        if found := changed(before, snapshot_of(twin.get_state())):
+        if found := changed(before, snapshot_of(copied.get_state())):
             raise Broken(f"{name} made after {phase} steps has another state: {found}")
         theirs, ours = Run(), Run()
         try:
-            t.net = twin
+            t.net = copied
             t.feed(theirs, pieces(few), t.clip, phase)
         finally:
             t.net = net

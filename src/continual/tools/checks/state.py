@@ -189,11 +189,11 @@ def _foreign(t: ContractRun) -> list[tuple[str, Any]]:
     if any(p.is_floating_point() for p in t.parameters()) and copies_fit(t, 2):  # without weights a network runs on any dtype
         dtype = other_dtype_of(t)
         try:
-            twin = t.moved_copy(dtype)
-            twin.clean_state()
-            twin.forward_steps(t.moved(rewire(lambda v: v.to(dtype), x)))
+            copied = t.moved_copy(dtype)
+            copied.clean_state()
+            copied.forward_steps(t.moved(rewire(lambda v: v.to(dtype), x)))
             if _refuses(t, rewire(lambda v: v.to(dtype), cut(t.alone, 0, min(t.length, t.first + 1)))):
-                found.append((f"a state of {dtype}", twin.get_state()))
+                found.append((f"a state of {dtype}", copied.get_state()))
         except Exception:  # there is no such copy
             pass
     return [(name, state) for name, state in found if state is not None]
