@@ -32,7 +32,7 @@ def data_of(path: Path) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "kind": KINDS[type(state).__name__],
-        "steps": state.steps if isinstance(state, co.StreamSnapshot) else state.clock,
+        "steps": state.clock,
         "waiting": 0 if isinstance(state, State) else sum(t.nbytes for t in state.pending),
         "tensors": [{"name": n, "dtype": dtype, "shape": shape, "bytes": size} for n, dtype, shape, size in tensors],
         "state_bytes": sum(size for *_, size in tensors),

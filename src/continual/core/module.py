@@ -15,7 +15,7 @@ from .edits import Guarded
 from .inputs import time_second
 from .kernel import chunk_of_one, only_frame
 from .padding_mode import PaddingMode
-from .state import Call, Frame, State, Wire, rewire
+from .state import State, StateUpdates, StepSpec, Wire, rewire
 from .state_dicts import FlatNames
 from .step_spec import Inputs
 from .stream import StreamOwner
@@ -122,7 +122,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         try:
             state = self._stream_for(input)
             if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
-                state, call = state.taken(), Call()
+                state, call = state.taken(), StateUpdates()
                 y = self.advance_step(input, state.node, call)
                 if update_state:
                     call.apply_in_place()
@@ -190,7 +190,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         Args:
             step: ``(B, C, *S)``.
         """
-        return replace(self._open(Frame.of(step)), weights=self)
+        return replace(self._open(StepSpec.of(step)), weights=self)
 
     @overload
     def step(self, x: Tensor, state: State) -> tuple[Tensor | None, State]: ...

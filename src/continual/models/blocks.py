@@ -14,7 +14,7 @@ from ..containers.parallel import BroadcastReduce, shrinking
 from ..containers.sequential import Sequential
 from ..convert.fuse import Uses, fold
 from ..core.module import CoModule
-from ..core.state import Frame, Node
+from ..core.state import Node, StepSpec
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.local import Local
@@ -94,7 +94,7 @@ class Shortcut(BroadcastReduce):
     def merge(self, outs: Any) -> Tensor:
         return torch.relu_(outs[0] + outs[1])
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return math.prod(frame.shape[1:])  # the ReLU
 
 
@@ -134,16 +134,16 @@ class SqueezeExcite(Local):
         hidden = torch.relu(F.linear(means, self.fc1.weight.flatten(1), self.fc1.bias))
         return torch.sigmoid(F.linear(hidden, self.fc2.weight.flatten(1), self.fc2.bias))
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4 or frame.shape[1] != self.fc1.in_channels:
             raise ShapeMismatch(f"{path}: expects steps (B, {self.fc1.in_channels}, H, W), got {tuple(frame.shape)}")
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self.fc1.weight.numel() + self.fc2.weight.numel()
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         hidden = self.fc1.out_channels
         return math.prod(frame.shape[1:]) + 2 * hidden + self.fc2.out_channels  # the mean, biases and a ReLU

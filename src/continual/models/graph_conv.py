@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..convert.fuse import Uses, fold, frozen, scale
 from ..core.naming import named
-from ..core.state import Call, Frame, Node, Opening
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.folds_norms import scaled
 from ..layers.local import Local
@@ -28,7 +28,7 @@ class _AcrossJoints(LaidOut, Local):
         self.in_channels, self.out_channels, self.num_joints = in_channels, out_channels, joints
         self.bn = nn.BatchNorm2d(out_channels)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 3 or frame.shape[1] != self.in_channels or frame.shape[2] % self.num_joints:
             raise ShapeMismatch(
                 f"{path}: expects steps (B, {self.in_channels}, joints), the joints a multiple of {self.num_joints}, got "
@@ -37,18 +37,18 @@ class _AcrossJoints(LaidOut, Local):
         if self.training:
             raise NotStreamable(f"{path} {TRAINING}")
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         self._forget_layouts()
         return super().open(frame, opening)
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame.resized(frame.shape[0], self.out_channels, frame.shape[2])
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         self._refuse_training(node)
-        return super().advance(x, node, e, call)
+        return super().advance(x, node, n_if_ended, updates)
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         self._refuse_training(node)
         return self.local_step(x)
 
@@ -56,11 +56,11 @@ class _AcrossJoints(LaidOut, Local):
         if self.training:  # changed after the stream was opened
             raise NotStreamable(f"{named(node.path, self)} {TRAINING}")
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
         return weights * frame.shape[2]
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         per_joint = self.out_channels  # the ReLU
         for part in self.modules():
             if isinstance(part, nn.Conv2d):

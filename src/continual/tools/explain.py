@@ -10,7 +10,7 @@ from ..convert.conversion import GraphOptions, continual
 from ..core.inputs import frame_of, time_second
 from ..core.module import CoModule
 from ..core.op_rows import Refusal
-from ..core.state import Frame, frames, rewire
+from ..core.state import StepSpec, frames, rewire
 from ..core.step_spec import Inputs
 from ..errors import NotStreamable
 from .explanation import Explanation
@@ -88,7 +88,7 @@ def _by_structure(net: CoModule, clip: Any) -> Explanation:
     return Explanation(name, rows, outputs, inputs=tuple(inputs))
 
 
-def _clip_shape(frame: Frame, time_dim: int) -> str:
+def _clip_shape(frame: StepSpec, time_dim: int) -> str:
     sizes = [str(n) for n in frame.shape]
     return f"({', '.join([*sizes[:time_dim], 'T', *sizes[time_dim:]])})"
 

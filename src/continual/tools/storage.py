@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from ..core.file_digest import BLANK, seal, seal_of
-from ..core.state import Frame, Node, Opening, State, rewire
+from ..core.state import InitContext, Node, State, StepSpec, rewire
 from ..core.stored_state import STORED
 from ..core.weights_digest import Weights
 from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
-from ..programs.snapshot import StreamSnapshot
+from ..programs.snapshot import Snapshot, StreamSnapshot
 
 FORMAT = "continual.state"
 STREAM = "continual.stream"  # of a snapshot of a StreamBatch
@@ -61,9 +61,8 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
                 "save_state: the weights of the network have changed since get_state, so the digest of the weights of this state is lost. "
                 "Save states before the weights change; or, to continue with the new weights, call set_state(state) and save get_state()"
             )
-    elif isinstance(state, (StreamSnapshot, RunnerState)):
-        steps = state.steps if isinstance(state, StreamSnapshot) else state.clock
-        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(steps)}
+    elif isinstance(state, Snapshot):
+        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(state.steps)}
         tensors, weights = state.tensors | {f"{PENDING}{i}": t for i, t in enumerate(state.pending)}, state.weights
     else:
         raise StateMismatch(f"save_state takes a state, not {type(state).__name__}; get_state() of a cold stream is None")
@@ -128,7 +127,7 @@ def load_state(
             stacklevel=2,
         )
     try:
-        read = _state if header["format"] == FORMAT else _moment
+        read = _state if header["format"] == FORMAT else _snapshot
         return read(header, tensors, _mover(name, device), weights)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, StateMismatch):
@@ -179,19 +178,17 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     held = {name: moved(t, first.device) for name, t in tensors.items()}
     place = next((t.device for t in held.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
-    node = Node(Opening(), STORED, None, held)
+    node = Node(InitContext(), STORED, None, held)
     return State(clock, frame, node, stored_signature=header["signature"], weights=weights)
 
 
-def _moment(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
+def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
     """The snapshot of a stream of a batch, or the state of a runner."""
     held = {name: moved(t, None) for name, t in tensors.items()}
     waiting = sum(name.startswith(PENDING) for name in held)
     pending = tuple(held.pop(f"{PENDING}{i}") for i in range(waiting))
-    steps, signature = _count(header["steps"]), header["signature"]
-    if header["format"] == STREAM:
-        return StreamSnapshot(steps, held, pending, signature, weights)
-    return RunnerState(held, steps, pending, signature, weights)
+    made = StreamSnapshot if header["format"] == STREAM else RunnerState
+    return made(_count(header["steps"]), held, pending, header["signature"], weights)
 
 
 def _count(text: str) -> int:
@@ -213,7 +210,7 @@ def _frame_in(data: Any) -> Any:
     dtype = getattr(torch, data["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"unknown dtype {data['dtype']!r}")
-    return Frame(tuple(int(n) for n in data["shape"]), dtype, torch.device(data["device"]))
+    return StepSpec(tuple(int(n) for n in data["shape"]), dtype, torch.device(data["device"]))
 
 
 def _safetensors(name: str) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...containers.base import OPEN, open_child, run_chunk, run_clip
 from ...core.module import CoModule
-from ...core.state import Call, Frame, Node, Opening
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.stream import shallow
 from .axes import Dims, View, shape_of
 from .torch_functions import native
@@ -67,9 +67,9 @@ class ExecContext:
 
     __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
 
-    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: Call | None):
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: StateUpdates | None):
         self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
-        self.call: Call = cast(Call, call)
+        self.call: StateUpdates = cast(StateUpdates, call)
         self.frames = [0] * wires
         self.ends = [OPEN] * wires
 
@@ -107,7 +107,7 @@ class Instruction:
     wire: int
     note: str = ""
 
-    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         """The cold state. The environment gets a frame of zeros as the result."""
         self.chunk(m)
         return []
@@ -293,11 +293,11 @@ class Layer(Instruction):
             module = copy.deepcopy(self.module, cast(dict[int, Any], shared))
         return replace(self, module=module)
 
-    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         if self.late:
             self.bind(m.env)
         x = self.enter.enter(m.env[self.slot], m.batch, 1)
-        node = open_child(self.module, Frame.of(x.select(2, 0)), opening)
+        node = open_child(self.module, StepSpec.of(x.select(2, 0)), opening)
         m.frames[self.wire] = 1
         m.env[self.out] = self.leave.leave(node.out.zeros(1), m.batch, 1)
         return [node]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...core.module import CoModule
 from ...core.naming import named
 from ...core.registry import is_chosen, to_continual
-from ...core.step_spec import Frame
+from ...core.step_spec import StepSpec
 from ...core.timing import Window
 from ...errors import ContinualError, NotStreamable, ShapeMismatch
 
@@ -43,7 +43,7 @@ class RegisteredCall:
     path: str
     layer: CoModule
     weights: dict[str, int]
-    out: dict[tuple[int, ...], Frame] = field(default_factory=dict)
+    out: dict[tuple[int, ...], StepSpec] = field(default_factory=dict)
 
     def steps(self, x: Tensor) -> tuple[int, ...]:
         """The sizes of a step of a clip, without the batch."""

@@ -8,26 +8,26 @@ from typing import Any, cast
 
 import torch
 
-from ...core.program.context import Rows, Run, Site, built
-from ...core.program.frame_schedule import Pace
+from ...core.program.context import CallRows, KernelContext, Run, built
+from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
 from .instructions import ExecContext, Instruction, Layer, Op
 from .queues import AlignDelays, Positions
 
-Step = Callable[[ExecContext, Rows], None]
+Step = Callable[[ExecContext, CallRows], None]
 
 
-def graph(site: Site) -> Run:
+def graph(ctx: KernelContext) -> Run:
     """The instructions one after another."""
-    net: Any = site.module
+    net: Any = ctx.module
     net._refuse_training()
-    paces = [site.plan.pace(site.before.then(net._timing.at(w))) for w in range(net._wires)]
-    steps = [_step(site, net, instruction, paces) for instruction in net._program]
+    paces = [ctx.plan.pace(ctx.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(ctx, net, instruction, paces) for instruction in net._program]
 
-    def run(x: Wire, rows: Rows) -> Wire:
-        net.fit_stream(site.node.held)
+    def run(x: Wire, rows: CallRows) -> Wire:
+        net.fit_stream(ctx.node.held)
         given: list[Any] = x if isinstance(x, list) else [x]
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
@@ -43,42 +43,42 @@ def graph(site: Site) -> Run:
     return run
 
 
-def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> Step:
+def _step(ctx: KernelContext, net: Any, instruction: Instruction, paces: list[FrameSchedule]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
-        return _op(site, instruction)
+        return _op(ctx, instruction)
     if isinstance(instruction, Layer):
-        return _layer(site, instruction, paces)
+        return _layer(ctx, instruction, paces)
     if isinstance(instruction, AlignDelays):
-        return _meet(site, instruction, paces)
+        return _meet(ctx, instruction, paces)
     if isinstance(instruction, Positions):
-        raise site.refuse(
+        raise ctx.refuse(
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
-    raise site.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
+    raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
 
 
-def _op(site: Site, instruction: Op) -> Step:
+def _op(ctx: KernelContext, instruction: Op) -> Step:
     """An operation of the module, which errors of an export name by its path and line of code."""
 
-    def step(m: ExecContext, rows: Rows) -> None:
+    def step(m: ExecContext, rows: CallRows) -> None:
         instruction.chunk(m)
 
-    if not site.plan.located:
+    if not ctx.plan.located:
         return step
-    path = f"{site.node.path}.{instruction.path}".lstrip(".")
+    path = f"{ctx.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
     return traced(step, path + where, located=True)
 
 
-def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
+def _layer(ctx: KernelContext, instruction: Layer, paces: list[FrameSchedule]) -> Step:
     """A streaming layer between two changes of layout."""
-    node = site.node.kids[instruction.state_node]
-    run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
+    node = ctx.node.kids[instruction.state_node]
+    run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
     before, after = paces[instruction.before].frames, paces[instruction.wire].frames
 
-    def step(m: ExecContext, rows: Rows) -> None:
+    def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
             instruction.bind(m.env)
         x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
@@ -87,20 +87,20 @@ def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
     return step
 
 
-def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
+def _meet(ctx: KernelContext, instruction: AlignDelays, paces: list[FrameSchedule]) -> Step:
     """Streams wait for each other."""
     wire = paces[instruction.wire]
 
-    def queue(node: Node, before: Pace) -> Run:
-        lag = Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
+    def queue(node: Node, before: FrameSchedule) -> Run:
+        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
         return lambda x, rows: lag.waited(rows, x, wire.frames)
 
     queues = []
     for i, before in enumerate(instruction.before):
-        node = site.node.kids[instruction.state_node + i]
-        queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
+        node = ctx.node.kids[instruction.state_node + i]
+        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
 
-    def step(m: ExecContext, rows: Rows) -> None:
+    def step(m: ExecContext, rows: CallRows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
             x: Any = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
@@ -109,10 +109,10 @@ def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
     return step
 
 
-def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
+def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
     """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
-    held = site.plan.held
-    first, streams = len(held), frames(site.node.given)[0].shape[0]
+    held = ctx.plan.held
+    first, streams = len(held), frames(ctx.node.given)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
     if fold == 1:
         return run
@@ -120,7 +120,7 @@ def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
     for i in own:
         held[i] = replace(held[i], shape=(fold, *held[i].shape))
 
-    def folded(x: Wire, rows: Rows) -> Wire:
+    def folded(x: Wire, rows: CallRows) -> Wire:
         within = rows.repeated(fold, own)
         y = run(x, within)
         for i in own:

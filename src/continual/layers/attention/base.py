@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.naming import named
 from ...core.registry import Twin
-from ...core.state import Frame, Node, State, Wire, rewire
+from ...core.state import Node, State, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
@@ -134,7 +134,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         """Tokens ``(B, n, E)`` in the module's layout."""
         return tokens.transpose(1, 2).movedim(2, self.time_dim)
 
-    def check(self, frame: Any, path: str) -> Frame:
+    def check(self, frame: Any, path: str) -> StepSpec:
         """Refuse steps that the layer can't take; return the frame that leaves."""
         name, given = named(path, self), frame if isinstance(frame, list) else [frame] * 3
         sizes = (self.embed_dim, self.kdim, self.vdim)
@@ -146,7 +146,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
                 more = ". Its kdim and vdim need streams of their own: give query, key and value" if alone else ""
                 raise ShapeMismatch(f"{name}: expects {what} steps (N, {size}), got {tuple(f.shape)}{more}")
             check_home(self.out_proj.weight, f, name, mixed=torch.is_autocast_enabled(f.device.type))
-        found: Frame = given[0]
+        found: StepSpec = given[0]
         return found
 
     # ---- projections ----------------------------------------------------------------------------------------------------
@@ -274,13 +274,13 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     queries_per_step = 1  # how many rows of the window are attended anew with every token
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self._products()
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
-    def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int:
+    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int:
         queries, keys = self.queries_per_step, self.sequence_len + self.constants
         if queries > 1:  # window by window
             return outputs * self._multiply_adds(self.sequence_len, queries, keys)

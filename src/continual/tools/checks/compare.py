@@ -141,7 +141,7 @@ def _items(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
         yield "clock", value.clock
         yield from value.tensors.items()
         for node in value.node.walk():
-            yield f"counts of '{node.path}' {node.kind}", (node.seen, node.sent)
+            yield f"counts of '{node.path}' {node.kind}", (node.n_in, node.n_out)
     elif isinstance(value, dict):
         yield f"{name}.size".lstrip("."), len(value)
         for key, v in value.items():
