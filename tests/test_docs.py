@@ -64,3 +64,12 @@ def test_links_lead_somewhere(page: Path):
         if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             broken.append(link)
     assert broken == []
+
+
+def test_the_classes_of_the_glossary_are_there():
+    """Classes are renamed; the page that explains them follows."""
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8").partition("## Classes of the code")[2]
+    named = re.findall(r"`([A-Z]\w+)`", text)
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "src").rglob("*.py"))
+    assert len(named) > 15
+    assert [name for name in named if not re.search(rf"^class {name}\b", code, re.MULTILINE)] == []
