@@ -210,7 +210,7 @@ class Parallel(Container):
         runs, size = children(site), len(self.kids)
         timings = [node.before.then(child.timing) for child, node in zip(self.kids, site.node.kids, strict=False)]
         queues = [
-            queue(site, node, kid.out, site.plan.pace(t))
+            queue(site, node, kid.out, site.plan.schedule(t))
             for t, kid, node in zip(timings, site.node.kids, site.node.kids[size:], strict=False)
         ]
 

@@ -275,7 +275,9 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
         first = min(last, start // rate, -((extent - 1 - start) // rate))
         beyond = max(0, stop - last * rate - extent)
         past = site.past("frames", site.node.given, first - arrives.first)
-        apart = site.plan.fused and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
+        apart = (
+            site.target.compiler_fuses and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
+        )
 
         def run(x: Tensor, rows: Rows) -> Tensor:
             frames = past.extend(rows, site.gated(rows, x, 0.0))[:, :, : last - first + 1]

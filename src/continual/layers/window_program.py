@@ -49,7 +49,7 @@ class Windows:
         """Refuse padding by frames that come later than the outputs that see them."""
         arrives, leaves, window = self.site.arrives, self.site.leaves, self.window
         moved = window.stride * leaves.frames  # frames from call to call
-        for call in range(-self.site.plan.primed, max(0, -self.first) // moved + 1):
+        for call in range(-self.site.plan.warmup_calls, max(0, -self.first) // moved + 1):
             low = max(self.first + moved * call, -window.start)
             needed = 0 if self.fill == "replicate" else -low
             emits = leaves.first + leaves.frames * (call + 1) > 0

@@ -21,8 +21,8 @@ def graph(site: Site) -> Run:
     """The instructions one after another."""
     net: Any = site.module
     net._refuse_training()
-    paces = [site.plan.pace(site.before.then(net._timing.at(w))) for w in range(net._wires)]
-    steps = [_step(site, net, instruction, paces) for instruction in net._program]
+    schedules = [site.plan.schedule(site.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(site, net, instruction, schedules) for instruction in net._program]
 
     def run(x: Wire, rows: Rows) -> Wire:
         net.fit_stream(site.node.held)
@@ -30,25 +30,25 @@ def graph(site: Site) -> Run:
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
         m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
-        m.frames = [p.frames for p in paces]
+        m.frames = [p.frames for p in schedules]
         for (_, slot, view), value in zip(net._streams, streams, strict=True):
-            env[slot] = view.leave(value, m.batch, paces[0].frames)
+            env[slot] = view.leave(value, m.batch, schedules[0].frames)
         for step in steps:
             step(m, rows)
-        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
+        found = [out.view.enter(env[s], m.batch, schedules[w].frames) for out, s, w in net._outputs]
         return found if net._nested else found[0]
 
     return run
 
 
-def _step(site: Site, net: Any, instruction: Instruction, paces: list[FrameSchedule]) -> Step:
+def _step(site: Site, net: Any, instruction: Instruction, schedules: list[FrameSchedule]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
         return _op(site, instruction)
     if isinstance(instruction, Layer):
-        return _layer(site, instruction, paces)
+        return _layer(site, instruction, schedules)
     if isinstance(instruction, AlignDelays):
-        return _meet(site, instruction, paces)
+        return _meet(site, instruction, schedules)
     if isinstance(instruction, Positions):
         raise site.refuse(
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
@@ -63,18 +63,18 @@ def _op(site: Site, instruction: Op) -> Step:
     def step(m: ExecContext, rows: Rows) -> None:
         instruction.chunk(m)
 
-    if not site.plan.located:
+    if not site.target.annotate:
         return step
     path = f"{site.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
-    return traced(step, path + where, located=True)
+    return traced(step, path + where, annotate=True)
 
 
-def _layer(site: Site, instruction: Layer, paces: list[FrameSchedule]) -> Step:
+def _layer(site: Site, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
     """A streaming layer between two changes of layout."""
     node = site.node.kids[instruction.state_node]
     run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
-    before, after = paces[instruction.before].frames, paces[instruction.wire].frames
+    before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
     def step(m: ExecContext, rows: Rows) -> None:
         if instruction.late:
@@ -85,9 +85,9 @@ def _layer(site: Site, instruction: Layer, paces: list[FrameSchedule]) -> Step:
     return step
 
 
-def _meet(site: Site, instruction: AlignDelays, paces: list[FrameSchedule]) -> Step:
+def _meet(site: Site, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
     """Streams wait for each other."""
-    wire = paces[instruction.wire]
+    wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
         lag = Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
@@ -96,12 +96,12 @@ def _meet(site: Site, instruction: AlignDelays, paces: list[FrameSchedule]) -> S
     queues = []
     for i, before in enumerate(instruction.before):
         node = site.node.kids[instruction.state_node + i]
-        queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
+        queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
 
     def step(m: ExecContext, rows: Rows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
+            x = queue(view.enter(m.env[slot], m.batch, schedules[before].frames), rows)
             m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step

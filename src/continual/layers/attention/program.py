@@ -73,7 +73,7 @@ def sliding(site: Site, layer: Any, attending: Site) -> Attended:
     query = site.leaves.first + (0 if layer.partial else behind)
     band = Band(site, behind, ahead, query, layer.partial)
     given = site.node.given[0] if isinstance(site.node.given, list) else site.node.given
-    if site.plan.fused and site.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
+    if site.target.compiler_fuses and site.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
         return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
     pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - site.arrives.first)
     queries = attending.past("queries", given.resized(1, size), query - site.arrives.first)
