@@ -13,7 +13,7 @@ from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import Target
 from ..core.program.tracing import untraced
-from ..core.state import Frame
+from ..core.state import StepSpec
 from ..core.version import __version__
 from ..core.weights_digest import fingerprint
 from ..errors import ExportError, NotStreamable
@@ -52,7 +52,7 @@ class FlatCall(nn.Module):
         self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
         self._ports = _inputs_of(net, len(inputs))
         steps = [_with_rows(x, self.rows, port) for x, port in zip(inputs, self._ports, strict=True)]
-        frame = Frame.of(internal_layout(net, tuple(steps), chunk=False))
+        frame = StepSpec.of(internal_layout(net, tuple(steps), chunk=False))
         try:
             with torch.no_grad():
                 self.planned = planned(net, frame, chunk, flush=flush, target=target)

@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs, Wire
 from ..core.weights_digest import check_fingerprint
 from ..errors import ExportError, ShapeMismatch, StateMismatch
 from ..programs.chunker import Chunker
@@ -47,7 +47,7 @@ class Runner:
         self._times = [p.time for p in metadata.inputs]
         self._shapes = [_without(p.shape, p.time) for p in metadata.inputs]
         self._dtypes = [getattr(torch, p.dtype) for p in metadata.inputs]
-        self._chunker = Chunker(self.timing, self._times, [p.time for p in metadata.outputs])
+        self._chunker = Chunker[list[Tensor]](self.timing, self._times, [p.time for p in metadata.outputs])
         self.time_dim = next(t for t in self._times if t is not None)
         if metadata.converted:  # the layout of a converted module
             self.time_dims = tuple(self._times)
@@ -61,7 +61,7 @@ class Runner:
     @overload
     def forward_step(self, *x: Tensor, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Outputs | None: ...
+    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Wire | None: ...
     def forward_step(self, *x: Any, update_state: bool = True) -> Any:
         """Take one step of every row.
 
@@ -84,7 +84,7 @@ class Runner:
     @overload
     def forward_steps(self, *x: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Outputs | None: ...
+    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Wire | None: ...
     def forward_steps(self, *x: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """Take a chunk of steps of every row.
 
@@ -218,7 +218,8 @@ class Runner:
 
     def clean_state(self) -> None:
         """Forget the stream: the next step starts a new one, of any number of rows that the file takes."""
-        self._streams, self._chunker.buffer = None, None
+        self._streams = None
+        self._chunker.close()
         self._seen = self._batch = 0
 
     @contextmanager

@@ -5,19 +5,22 @@ Step programs, stream batches and exported files all stream through a :class:`Ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ..core.program.frame_schedule import OPEN
-from ..core.state import Wire, rewire
+from ..core.state import rewire
 from .schedule import CallSchedule
 
-ProgramCall = Callable[[Wire], Wire]  # from a full chunk to all outputs of the call, whether they exist or not
+W = TypeVar("W")  # tensors, nested as a network takes and gives them
+Times = int | None | Sequence[Any]  # a dimension of each tensor, nested likewise
+ProgramCall = Callable[[W], W]  # from a full chunk to all outputs of the call, whether they exist or not
 
 
-class Chunker:
+class Chunker(Generic[W]):
     """The buffer of one chunk, shared by all rows. It keeps no counts: its owner counts the steps of each stream.
 
     Args:
@@ -25,34 +28,40 @@ class Chunker:
         times: the dimension of time of each input, nested like the inputs. ``None``: the input is no stream, and its last value fills the
             chunk.
         output_times: the dimension of time of each output.
-
-    Attributes:
-        buffer: a chunk of each input; ``None`` until :meth:`open`.
     """
 
-    def __init__(self, schedule: CallSchedule, times: Wire, output_times: Wire):
+    def __init__(self, schedule: CallSchedule, times: Times, output_times: Times):
         self.schedule, self.times, self.output_times = schedule, times, output_times
-        self.buffer: Wire = None
+        self._buffer: W | None = None
         self._constant_inputs = False
         rewire(self._note, times)
 
     def _note(self, time: int | None) -> None:
         self._constant_inputs |= time is None
 
-    def open(self, make: Callable[[], Wire]) -> None:
+    def open(self, make: Callable[[], W]) -> None:
         """Start with the buffer that ``make`` returns. It is an ordinary tensor also under ``torch.inference_mode``."""
         with torch.inference_mode(False):
-            self.buffer = make()
+            self._buffer = make()
+
+    def close(self) -> None:
+        """Forget the buffer."""
+        self._buffer = None
+
+    @property
+    def buffer(self) -> W:
+        """A chunk of each input."""
+        return cast(W, self._buffer)
 
     # ---- inputs ---------------------------------------------------------------------------------------------------------
 
-    def put(self, x: Wire, slot: int, count: int) -> None:
+    def put(self, x: W, slot: int, count: int) -> None:
         """Write ``count`` steps of all rows into the buffer, the first one at ``slot``."""
         place = lambda own, x, time: (own if time is None else own.narrow(time, slot, count)).copy_(x)  # noqa: E731
         with torch.no_grad():
             rewire(place, self.buffer, x, self.times)
 
-    def put_row(self, step: Wire, slot: int, row: int) -> None:
+    def put_row(self, step: W, slot: int, row: int) -> None:
         """Write a step of one row ``(1, C, *S)`` into the buffer of a program, without gradients."""
 
         def place(own: Tensor, x: Tensor, time: int | None) -> None:
@@ -61,7 +70,7 @@ class Chunker:
 
         rewire(place, self.buffer, step, self.times)
 
-    def feed(self, x: Wire, count: int, seen: int, call: ProgramCall) -> list[Wire]:
+    def feed(self, x: W, count: int, seen: int, call: ProgramCall[W]) -> list[W]:
         """Take the next steps of all rows in lockstep, and make the calls that they complete.
 
         Args:
@@ -72,12 +81,16 @@ class Chunker:
         Returns:
             The outputs of each call that exist.
         """
-        found: list[Wire] = []
+        found: list[W] = []
         chunk, at = self.schedule.chunk, 0
         while at < count:
             slot = self.schedule.slot(seen + at)
             n = min(count - at, chunk - slot)
-            piece = x if n == count else rewire(lambda t, d, at=at, n=n: t if d is None else t.narrow(d, at, n), x, self.times)
+            piece = (
+                x
+                if n == count
+                else cast(W, rewire(lambda t, d, at=at, n=n: t if d is None else t.narrow(d, at, n), x, self.times))
+            )
             if n < chunk or self._constant_inputs:
                 self.put(piece, slot, n)
                 piece = self.buffer
@@ -86,7 +99,7 @@ class Chunker:
                 found += self.existing(call(piece), self.schedule.calls(seen + at) - 1)
         return found
 
-    def flush(self, seen: int, call: ProgramCall) -> list[Wire]:
+    def flush(self, seen: int, call: ProgramCall[W]) -> list[W]:
         """Make the calls after which streams of ``seen`` steps have all their outputs. The state of ``call`` holds that end.
 
         The steps in the buffer come first; what follows them is masked.
@@ -100,19 +113,19 @@ class Chunker:
 
     # ---- outputs --------------------------------------------------------------------------------------------------------
 
-    def existing(self, y: Wire, call: int, steps: int = OPEN) -> list[Wire]:
+    def existing(self, y: W, call: int, steps: int = OPEN) -> list[W]:
         """The outputs of a call that exist, in a stream of ``steps`` steps; an empty list if none does."""
         valid = self.schedule.valid_in(call, steps)
         if len(valid) == self.schedule.per_call:
             return [y]
-        return [rewire(lambda t, d: t.narrow(d, valid.start, len(valid)), y, self.output_times)] if valid else []
+        return [cast(W, rewire(lambda t, d: t.narrow(d, valid.start, len(valid)), y, self.output_times))] if valid else []
 
-    def single(self, y: Wire) -> Wire:
+    def single(self, y: W) -> W:
         """Outputs as a step completes them: without time if a call has one output, as they are if it has several."""
-        return y if self.schedule.per_call > 1 else rewire(lambda t, d: t.select(d, 0), y, self.output_times)
+        return y if self.schedule.per_call > 1 else cast(W, rewire(lambda t, d: t.select(d, 0), y, self.output_times))
 
-    def joined(self, found: list[Wire]) -> Wire | None:
+    def joined(self, found: list[W]) -> W | None:
         """The outputs of several calls as one chunk; ``None`` if there are none."""
         if len(found) < 2:
             return found[0] if found else None
-        return rewire(lambda d, *parts: torch.cat(parts, d), self.output_times, *found)
+        return cast(W, rewire(lambda d, *parts: torch.cat(parts, d), self.output_times, *found))

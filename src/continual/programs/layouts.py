@@ -10,6 +10,7 @@ from torch import Tensor
 from ..convert.graph.graph_module import GraphModule
 from ..core.inputs import time_second
 from ..core.state import Wire, rewire
+from ..core.step_spec import Nested
 
 
 def internal_layout(net: Any, inputs: tuple[Any, ...], chunk: bool) -> Wire:
@@ -32,7 +33,7 @@ def network_layout(net: Any, y: Wire, chunk: bool) -> Any:
     return rewire(lambda t: t.movedim(2, net.time_dim), y)
 
 
-def input_times(net: Any, wire: Wire) -> Wire:
+def input_times(net: Any, wire: Any) -> Any:
     """The dimension of time of each internal input, nested like ``wire``; ``None`` for inputs that are no streams."""
     if not isinstance(net, GraphModule) or not isinstance(wire, list):
         return rewire(lambda _: 2, wire)
@@ -45,6 +46,6 @@ def flat(wire: Wire) -> list[Tensor]:
     return [wire] if isinstance(wire, Tensor) else [t for w in wire for t in flat(w)]
 
 
-def nested(like: Wire, tensors: Iterator[Any]) -> Wire:
+def nested(like: Nested[Any], tensors: Iterator[Tensor]) -> Wire:
     """Tensors as a wire that is nested like another one."""
     return [nested(w, tensors) for w in like] if isinstance(like, list) else next(tensors)

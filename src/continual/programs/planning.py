@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..containers.base import open_child
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
-from ..core.program.context import ANY_TARGET, Plan, Rows, Run, Target, built
+from ..core.program.context import ANY_TARGET, CallRows, ProgramPlan, Run, Target, built
 from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
-from ..core.state import Node, Opening, Wire, rewire
+from ..core.state import InitContext, Node, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
 
@@ -30,7 +30,7 @@ class Planned(nn.Module):
         leaves: the schedule of the output.
     """
 
-    def __init__(self, net: CoModule, plan: Plan, run: Run, node: Node):
+    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: Node):
         super().__init__()
         self.net = net
         self.plan, self.node, self.timing = plan, node, net.timing
@@ -70,9 +70,9 @@ class Planned(nn.Module):
         """As :meth:`forward`, by the number of calls of each row. Returns the outputs, which of them exist, and the state tensors.
 
         Args:
-            opened: as :class:`~continual.core.program.context.Rows` takes it.
+            opened: as :class:`~continual.core.program.context.CallRows` takes it.
         """
-        rows = Rows(calls, end, held, active, opened)
+        rows = CallRows(calls, end, held, active, opened)
         y = cast(Run, self._run)(x, rows)
         index = rows.index(self.leaves)
         valid = index >= 0
@@ -128,14 +128,14 @@ def planned(
         raise NotStreamable(
             f"co.compile: {type(net).__name__} is in training mode, and programs are for inference. Call net.eval()"
         )
-    node = open_child(net, frame, Opening())
+    node = open_child(net, frame, InitContext())
     timings = list(_wires(net, node))
     least = chunk_of(timings)
     if chunk is None:
         chunk = least
     if chunk < 1 or chunk % least:
         raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
-    plan = Plan(chunk, start_of(net.timing, chunk), flush, target)
+    plan = ProgramPlan(chunk, start_of(net.timing, chunk), flush, target)
     schedules = [plan.schedule(t) for t in timings]
     plan.warmup_calls = max(math.ceil(max(0, p.first) / p.frames) for p in schedules)
     if _bursts(net.timing, plan):
@@ -153,7 +153,7 @@ def planned(
     return Planned(net, plan, run, node)
 
 
-def _bursts(timing: Timing, plan: Plan) -> bool:
+def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
     """Whether a program would give outputs early or late: outputs that come in a burst, or that see only padding."""
     leaves, steps = plan.schedule(timing), timing.settled + timing.period
     for call in range(-plan.warmup_calls, steps // plan.chunk + 2):

@@ -13,8 +13,8 @@ from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.program.frame_schedule import OPEN
 from ..core.progress import Progress
-from ..core.state import Frame, Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs
+from ..core.state import StepSpec, Wire, frames, rewire
+from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from .backends import BACKENDS, MAKERS, TARGETS
 from .backends.base import CompiledCall, exported
@@ -58,7 +58,7 @@ class StepProgram:
             raise ValueError(f"co.compile: backend is one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
         self.net, self.backend = net, backend
         inputs = tuple(step) if isinstance(step, (list, tuple)) else (step,)
-        self.frame = Frame.of(internal_layout(net, inputs, chunk=False))
+        self.frame = StepSpec.of(internal_layout(net, inputs, chunk=False))
         self._planned = self._plan(chunk, flush)
         plan, leaves = self._planned.plan, self._planned.leaves
         self.batch, self.chunk, self.start, self.outputs = frames(self.frame)[0].shape[0], plan.chunk, plan.start, leaves.frames
@@ -79,9 +79,9 @@ class StepProgram:
         device: torch.device = frames(self.frame)[0].device
         return device
 
-    def chunker(self) -> Chunker:
+    def chunker(self) -> Chunker[Wire]:
         """A chunker for streams of this program, with a buffer of zeros."""
-        chunker = Chunker(self.schedule, input_times(self.net, self.frame), rewire(lambda _: 2, self._planned.node.out))
+        chunker = Chunker[Wire](self.schedule, input_times(self.net, self.frame), rewire(lambda _: 2, self._planned.node.out))
         chunker.open(lambda: rewire(lambda f: f.zeros(self.chunk), self.frame))
         return chunker
 
@@ -98,8 +98,8 @@ class StepProgram:
     @overload
     def __call__(
         self, x: Sequence[Inputs], state: ProgramState, active: Tensor | None = None
-    ) -> tuple[Outputs, Tensor, ProgramState]: ...
-    def __call__(self, x: Wire, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
+    ) -> tuple[Wire, Tensor, ProgramState]: ...
+    def __call__(self, x: Inputs, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
         """Run one call.
 
         Args:
@@ -146,7 +146,7 @@ class StepProgram:
         got = frame_of(x, True)
         if got != self.frame or any(t.shape[2] != self.chunk for t in flat(x)):
             wanted = "; ".join(str(f.resized(*f.shape[:2], self.chunk, *f.shape[2:])) for f in frames(self.frame))
-            shown = "; ".join(str(Frame.of(t)) for t in flat(x))
+            shown = "; ".join(str(StepSpec.of(t)) for t in flat(x))
             raise ShapeMismatch(f"program of {name}: takes chunks {wanted}, got {shown}")
         if not isinstance(state, dict) or set(state) != {"clock", "end", *self.names}:
             raise StateMismatch(
@@ -201,14 +201,14 @@ class StepProgram:
     @overload
     def step(self, *x: Tensor) -> Tensor | None: ...
     @overload
-    def step(self, x: Sequence[Inputs], /) -> Outputs | None: ...
+    def step(self, x: Sequence[Inputs], /) -> Wire | None: ...
     def step(self, *x: Any) -> Any:
         """Take one step of all rows together. Returns the outputs that it completes as ``forward_step`` does, or ``None``.
 
         With a ``chunk`` above 1, steps wait in a buffer until the last step of a chunk runs a call.
         """
         wire = internal_layout(self.net, x, chunk=False)
-        got = Frame.of(wire)
+        got = StepSpec.of(wire)
         if got != self.frame:
             shown = "; ".join(map(str, frames(got)))
             raise ShapeMismatch(

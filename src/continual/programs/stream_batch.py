@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs
 from ..errors import CapacityError, ShapeMismatch
 from .compile import Backend
 from .layouts import flat, internal_layout, network_layout
@@ -242,7 +242,7 @@ class StreamBatch:
     @overload
     def step(self, inputs: Mapping[Id, Tensor]) -> dict[Id, Tensor | None]: ...
     @overload
-    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Outputs | None]: ...
+    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Wire | None]: ...
     @_locked
     @torch.no_grad()
     def step(self, inputs: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -270,7 +270,7 @@ class StreamBatch:
         found: dict[Hashable, Any] = dict.fromkeys(inputs)
         y = self._chunker.single(self._call([own[stream].row for stream in due])) if due else None
         for stream in due:
-            found[stream] = self._output(y, own[stream].row, schedule.calls(own[stream].steps))
+            found[stream] = self._output(cast(Wire, y), own[stream].row, schedule.calls(own[stream].steps))
         for stream in own.values():
             stream.steps += 1
         self._steps += len(own)
@@ -336,7 +336,7 @@ class StreamBatch:
         state = {name: t.clone() for name, t in self._state.items()}
         self._program.finish(state, own.row, own.steps)
         found = self._chunker.flush(own.steps, lambda _: _row_of(self._call([own.row], state), own.row))
-        return self._alone(self._chunker.joined(found), chunk=True) if found else None
+        return self._alone(cast(Wire, self._chunker.joined(found)), chunk=True) if found else None
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
 

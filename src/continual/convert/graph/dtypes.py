@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.precision import kept_complex
-from ...core.state import Frame
+from ...core.state import StepSpec
 from ...errors import ContinualError, NotStreamable, ShapeMismatch
 from .fake_run import behaviour
 from .fold_norms import refold
@@ -233,7 +233,7 @@ class InItsDtypes(CoModule):
     _dtypes: Dtypes | None = None
     folded: tuple[tuple[str, str], ...] = ()
 
-    def fit(self, inputs: Sequence[Tensor | Frame]) -> None:
+    def fit(self, inputs: Sequence[Tensor | StepSpec]) -> None:
         """See that the program is that for these inputs and the weights of now.
 
         Args:
@@ -252,12 +252,12 @@ class InItsDtypes(CoModule):
             except NotStreamable as error:
                 raise ShapeMismatch(str(error)) from error
 
-    def fit_stream(self, given: Frame | list[Frame]) -> None:
+    def fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
         """The same for a stream that runs: without weights a module may have streams of several dtypes."""
         own = self._dtypes
         if own is None:
             return
-        if isinstance(given, Frame):
+        if isinstance(given, StepSpec):
             if given.dtype is not own.now[0][0]:
                 self.fit([given])
         elif any(f.dtype is not dtype for f, dtype in zip(given, own.now[0], strict=False)):

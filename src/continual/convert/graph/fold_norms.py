@@ -92,7 +92,7 @@ class Folding:
                 return maker.weights["weight"], maker.weights.get("bias")
         if isinstance(maker, Op) and maker.target in _CONVS and not {"weight", "bias"} & set(maker.kwargs):
             weight, bias = maker.args[1], maker.args[2] if len(maker.args) > 2 else None
-            return weight.slot, None if bias is None else bias.slot
+            return cast(Ref, weight).slot, None if bias is None else cast(Ref, bias).slot
         return None, None
 
     def _source(self, slot: int | None) -> tuple[dict[str, Any], str] | None:
@@ -101,7 +101,7 @@ class Folding:
             return None
         for op in self.bank.constants:
             if op.out == slot:
-                return self._source(op.args[0].slot) if op.target == "aten.permute.default" else None
+                return self._source(cast(Ref, op.args[0]).slot) if op.target == "aten.permute.default" else None
         found = [(table, name) for own, table, name in self.bank.sources if own == slot]
         return found[0] if len(found) == 1 and isinstance(found[0][0][found[0][1]], nn.Parameter) else None
 

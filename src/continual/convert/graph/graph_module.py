@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...core.op_rows import Graph
-from ...core.program.context import Run, Site
-from ...core.state import Call, Frame, Node, Opening, State, Wire
+from ...core.program.context import KernelContext, Run
+from ...core.state import InitContext, Node, State, StateUpdates, StepSpec, Wire
 from ...core.stream import shallow
 from ...core.timing import Timing
 from ...core.timing_graph import Wiring
@@ -132,7 +132,7 @@ class GraphModule(Converted, InItsDtypes):
             inputs: as the module's.
         """
         wire, given = self._ports.arrive(inputs, chunk=True)
-        streams = wire if isinstance(wire, list) else [wire]
+        streams: list[Any] = wire if isinstance(wire, list) else [wire]
         self._refuse_edits()
         self.fit([*streams, *given])
         batch, frames = streams[0].shape[0], streams[0].shape[2]
@@ -201,7 +201,7 @@ class GraphModule(Converted, InItsDtypes):
 
     # ---- layouts ----------------------------------------------------------------------------------------------------
 
-    def _depart(self, y: Wire) -> Any:
+    def _depart(self, y: Any) -> Any:
         """What leaves, in the module's layout."""
         found = []
         for (out, _, _), value in zip(self._outputs, y if isinstance(y, list) else [y], strict=True):
@@ -223,14 +223,14 @@ class GraphModule(Converted, InItsDtypes):
                     layer.bind(env)
         return env
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         self._refuse_edits()
         self.fit(frame if isinstance(frame, list) else [frame])
         with torch.no_grad():
             m = self._zeros_moment(frame)
             kids = [kid for instruction in self._program for kid in self._opened(instruction, m, opening)]
             try:
-                out = [Frame.of(o.view.enter(m.env[slot], m.batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
+                out = [StepSpec.of(o.view.enter(m.env[slot], m.batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
             except (RuntimeError, IndexError) as error:
                 raise ShapeMismatch(f"{self.name}: can't take these steps: {error}") from error
         rest = frame[len(self._streams) :] if isinstance(frame, list) else []
@@ -245,13 +245,13 @@ class GraphModule(Converted, InItsDtypes):
         streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
         given = [self._ports.unpadded(i, f.zeros()) for i, f in enumerate(rest)]
         batch, device = streams[0].shape[0], streams[0].device
-        m = ExecContext(self._environment(given), self._wires, batch, device, [], Call())
+        m = ExecContext(self._environment(given), self._wires, batch, device, [], StateUpdates())
         m.frames = [1] * self._wires
         for (_, slot, view), f in zip(self._streams, streams, strict=True):
             m.env[slot] = view.leave(f.zeros(1), batch, 1)
         return m
 
-    def _opened(self, instruction: Instruction, m: ExecContext, opening: Opening) -> list[Node]:
+    def _opened(self, instruction: Instruction, m: ExecContext, opening: InitContext) -> list[Node]:
         before = self._timing.at(getattr(instruction, "before", 0)) if isinstance(instruction, Layer) else self._timing.at(0)
         try:
             return instruction.open(m, opening.below(instruction.path, before))
@@ -267,7 +267,7 @@ class GraphModule(Converted, InItsDtypes):
                 return None
         return super().plan(node, lead)
 
-    def _moment(self, x: Wire, node: Node, call: Call, time: int) -> ExecContext:
+    def _moment(self, x: Any, node: Node, updates: StateUpdates, time: int) -> ExecContext:
         """The environment of a call, with what has come in it."""
         self.fit_stream(node.held)
         if not self._given:
@@ -279,23 +279,23 @@ class GraphModule(Converted, InItsDtypes):
             streams, flat = x[:count], [g[:, :, -1] if time else g for g in x[count:]]
             given = [self._ports.unpadded(i, g) for i, g in enumerate(flat)]
             for i, g in enumerate(flat):
-                call.put(node, i, g)
+                updates.put(node, i, g)
         like = streams[0] if x is not None else None
         out = node.out[0] if isinstance(node.out, list) else node.out
         batch, device = (out.shape[0], out.device) if like is None else (like.shape[0], like.device)
-        m = ExecContext(self._environment(given), self._wires, batch, device, node.kids, call)
+        m = ExecContext(self._environment(given), self._wires, batch, device, node.kids, updates)
         if like is not None:
             for (_, slot, view), value in zip(self._streams, streams, strict=True):
                 m.env[slot] = view.leave(value.unsqueeze(2) if not time else value, batch, 1 if not time else value.shape[2])
         return m
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
-        m = self._moment(x, node, call, 1)
+        m = self._moment(x, node, updates, 1)
         m.frames[0] = 0 if x is None else (x[0] if isinstance(x, list) else x).shape[2]
-        m.ends[0] = e
-        call.tick(node, node.seen + m.frames[0], 0)
+        m.ends[0] = n_if_ended
+        updates.tick(node, node.n_in + m.frames[0], 0)
         for instruction in self._program:
             instruction.chunk(m)
         _, slot, wire = self._outputs[0]
@@ -305,12 +305,12 @@ class GraphModule(Converted, InItsDtypes):
         found = [out.view.enter(m.env[s], m.batch, frames) for out, s, _ in self._outputs]
         return (found if self._nested else found[0]), m.ends[wire]
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
-        m = self._moment(x, node, call, 0)
+        m = self._moment(x, node, updates, 0)
         m.frames = [1] * self._wires
-        call.ticks.append((node, node.seen + 1, 0))
+        updates.ticks.append((node, node.n_in + 1, 0))
         for instruction in self._program:
             instruction.step(m)
         env = m.env
@@ -319,26 +319,26 @@ class GraphModule(Converted, InItsDtypes):
         found = [out.view.enter(env[s], m.batch, 1).squeeze(2) for out, s, _ in self._outputs]
         return found if self._nested else found[0]
 
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
-        node.seen = n
-        counts = self._timing.all_counts(n, e)
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+        node.n_in = n
+        counts = self._timing.all_counts(n, n_if_ended)
         for instruction in self._program:
             if isinstance(instruction, Layer):
                 instruction.module.recount(node.kids[instruction.state_node], *counts[instruction.before])
             elif isinstance(instruction, AlignDelays):
                 for i, wire in enumerate(instruction.before):
                     queue = node.kids[instruction.state_node + i]
-                    queue.seen, queue.sent = counts[wire][0], counts[instruction.wire][0]
+                    queue.n_in, queue.n_out = counts[wire][0], counts[instruction.wire][0]
             elif isinstance(instruction, Positions):
                 kid = node.kids[instruction.state_node]
-                kid.seen = kid.sent = counts[instruction.wire][0]
+                kid.n_in = kid.n_out = counts[instruction.wire][0]
         return counts[self._timing.out]
 
-    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
         """Of the operations that run as they are, for one output frame."""
         m = self._zeros_moment(node.given if node.held is None else node.held)
         for instruction in self._program:
-            instruction.open(m, Opening())
+            instruction.open(m, InitContext())
         return macs_of(self._program, m, self._timing.at) * Fraction(self._timing.stride)
 
     def part(self, path: str) -> nn.Module:
@@ -396,5 +396,5 @@ class GraphModule(Converted, InItsDtypes):
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
 
-    def program(self, site: Site) -> Run:
-        return graph(site)
+    def program(self, ctx: KernelContext) -> Run:
+        return graph(ctx)

@@ -59,7 +59,8 @@ class IOLayout:
             inputs = inputs[0]
         if len(inputs) != len(self.inputs):
             raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
-        streams, given = [], []
+        streams: list[Wire] = []
+        given: list[Tensor] = []
         for number, (own, x) in enumerate(zip(self.inputs, inputs, strict=True)):
             if not isinstance(x, Tensor):
                 raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(x).__name__}")
@@ -77,7 +78,7 @@ class IOLayout:
             check_lengths(self.name, streams, True)
         return (streams if len(self.inputs) > 1 else streams[0]), given
 
-    def together(self, wire: Wire, given: list[Tensor], time: int) -> Wire:
+    def together(self, wire: Any, given: list[Tensor], time: int) -> Wire:
         """Inputs that are no streams go along, as frames that are always the same."""
         if not given:
             return wire

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from ...core.program.context import Rows, Run, Site, built
+import torch
+
+from ...core.program.context import CallRows, KernelContext, Run, built
 from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
@@ -14,19 +16,19 @@ from ...core.timing import IDENTITY
 from .instructions import ExecContext, Instruction, Layer, Op
 from .queues import AlignDelays, Positions
 
-Step = Callable[[ExecContext, Rows], None]
+Step = Callable[[ExecContext, CallRows], None]
 
 
-def graph(site: Site) -> Run:
+def graph(ctx: KernelContext) -> Run:
     """The instructions one after another."""
-    net: Any = site.module
+    net: Any = ctx.module
     net._refuse_training()
-    schedules = [site.plan.schedule(site.before.then(net._timing.at(w))) for w in range(net._wires)]
-    steps = [_step(site, net, instruction, schedules) for instruction in net._program]
+    schedules = [ctx.plan.schedule(ctx.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(ctx, net, instruction, schedules) for instruction in net._program]
 
-    def run(x: Wire, rows: Rows) -> Wire:
-        net.fit_stream(site.node.held)
-        given = x if isinstance(x, list) else [x]
+    def run(x: Wire, rows: CallRows) -> Wire:
+        net.fit_stream(ctx.node.held)
+        given: list[Any] = x if isinstance(x, list) else [x]
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
         m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
@@ -41,76 +43,76 @@ def graph(site: Site) -> Run:
     return run
 
 
-def _step(site: Site, net: Any, instruction: Instruction, schedules: list[FrameSchedule]) -> Step:
+def _step(ctx: KernelContext, net: Any, instruction: Instruction, schedules: list[FrameSchedule]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
-        return _op(site, instruction)
+        return _op(ctx, instruction)
     if isinstance(instruction, Layer):
-        return _layer(site, instruction, schedules)
+        return _layer(ctx, instruction, schedules)
     if isinstance(instruction, AlignDelays):
-        return _meet(site, instruction, schedules)
+        return _meet(ctx, instruction, schedules)
     if isinstance(instruction, Positions):
-        raise site.refuse(
+        raise ctx.refuse(
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
-    raise site.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
+    raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
 
 
-def _op(site: Site, instruction: Op) -> Step:
+def _op(ctx: KernelContext, instruction: Op) -> Step:
     """An operation of the module, which errors of an export name by its path and line of code."""
 
-    def step(m: ExecContext, rows: Rows) -> None:
+    def step(m: ExecContext, rows: CallRows) -> None:
         instruction.chunk(m)
 
-    if not site.target.annotate:
+    if not ctx.target.annotate:
         return step
-    path = f"{site.node.path}.{instruction.path}".lstrip(".")
+    path = f"{ctx.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
     return traced(step, path + where, annotate=True)
 
 
-def _layer(site: Site, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
+def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
     """A streaming layer between two changes of layout."""
-    node = site.node.kids[instruction.state_node]
-    run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
+    node = ctx.node.kids[instruction.state_node]
+    run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
     before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
-    def step(m: ExecContext, rows: Rows) -> None:
+    def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
             instruction.bind(m.env)
         x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
-        m.env[instruction.out] = instruction.leave.leave(run(x, rows), m.batch, after)
+        m.env[instruction.out] = instruction.leave.leave(cast("torch.Tensor", run(x, rows)), m.batch, after)
 
     return step
 
 
-def _meet(site: Site, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
+def _meet(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
     """Streams wait for each other."""
     wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
-        lag = Site(site.plan, site.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
+        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
         return lambda x, rows: lag.waited(rows, x, wire.frames)
 
     queues = []
     for i, before in enumerate(instruction.before):
-        node = site.node.kids[instruction.state_node + i]
-        queues.append(_by_rows(site, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
+        node = ctx.node.kids[instruction.state_node + i]
+        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
 
-    def step(m: ExecContext, rows: Rows) -> None:
+    def step(m: ExecContext, rows: CallRows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x = queue(view.enter(m.env[slot], m.batch, schedules[before].frames), rows)
+            x: Any = queue(view.enter(m.env[slot], m.batch, schedules[before].frames), rows)
             m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step
 
 
-def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
+def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
     """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
-    held = site.plan.held
-    first, streams = len(held), frames(site.node.given)[0].shape[0]
+    held = ctx.plan.held
+    first, streams = len(held), frames(ctx.node.given)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
     if fold == 1:
         return run
@@ -118,7 +120,7 @@ def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
     for i in own:
         held[i] = replace(held[i], shape=(fold, *held[i].shape))
 
-    def folded(x: Wire, rows: Rows) -> Wire:
+    def folded(x: Wire, rows: CallRows) -> Wire:
         within = rows.repeated(fold, own)
         y = run(x, within)
         for i in own:
