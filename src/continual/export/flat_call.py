@@ -177,7 +177,7 @@ class Call(nn.Module):
 def _inputs_of(net: CoModule, given: int) -> list[tuple[int | None, bool]]:
     """Of each input the dimension of time in a chunk, and whether it has rows."""
     if isinstance(net, GraphModule):
-        return [(i.time, i.batch is not None) for i in net._ports.inputs]
+        return [(i.time, i.batch is not None) for i in net.io_layout.inputs]
     return [(net.time_dim, True)] * given
 
 

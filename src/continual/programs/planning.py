@@ -151,7 +151,7 @@ def planned(
             f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they "
             "do not see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
         )
-    if plan.primed and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m._ports.inputs):
+    if plan.primed and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m.io_layout.inputs):
         raise NotStreamable(
             f"co.compile: {type(net).__name__} pads the start by a layer of its own, and has an input that is no stream: what a row keeps "
             "before its first frame may depend on it, and is made before it is given. Pad in the layer behind, or make the input a buffer"
@@ -175,9 +175,10 @@ def _wires(module: Any, node: Node) -> Iterator[Timing]:
     yield node.before
     yield node.before.then(module.timing) if isinstance(module, CoModule) else node.before
     if isinstance(module, GraphModule):
-        for wire in range(module._wires):
-            yield node.before.then(module._timing.at(wire))
-        for layer in module._layers:
+        program = module._program
+        for wire in range(program.wires):
+            yield node.before.then(program.timing.at(wire))
+        for layer in program.layers:
             yield from _wires(layer.module, node.kids[layer.state_node])
         return
     kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])

@@ -129,18 +129,8 @@ class StreamBatch:
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
         """A step of one input, for so many rows."""
-        dim = self._batch_dim(index)
+        dim = self.net.io_layout.step_batch_dim(index)
         return x if dim is None else torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
-
-    def _batch_dim(self, index: int) -> int | None:
-        """Where the batch is in the steps of an input; ``None`` where it has none."""
-        ports = getattr(self.net, "_ports", None)
-        if ports is None:
-            return 0
-        own = ports.inputs[index]
-        if own.batch is None or own.time is None:
-            return None if own.batch is None else own.batch
-        return own.batch - (own.time < own.batch)
 
     # ---- what it is -----------------------------------------------------------------------------------------------------
 
@@ -287,7 +277,7 @@ class StreamBatch:
             raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(self._step)} tensors a step, got {len(parts)}")
         alone = []
         for i, part in enumerate(parts):
-            dim = self._batch_dim(i)
+            dim = self.net.io_layout.step_batch_dim(i)
             alone.append(part if dim is None else part.unsqueeze(min(dim, part.ndim)))
         wire = arrived(self.net, tuple(alone), chunk=False)
         for got, wanted in zip(flat(wire), frames(self._program.frame), strict=True):
@@ -324,13 +314,7 @@ class StreamBatch:
 
     def _departed(self, y: Wire, chunk: bool) -> Any:
         """One row's outputs as ``forward_step(s)`` gives them, without the batch."""
-        return rewire(lambda t: t.squeeze(self._output_batch(chunk)), departed(self.net, y, chunk))
-
-    def _output_batch(self, chunk: bool) -> int:
-        """Where the batch is in what leaves."""
-        if chunk and getattr(self.net, "time_dim", 2) == 0 and not hasattr(self.net, "_ports"):
-            return 1
-        return 0
+        return rewire(lambda t: t.squeeze(self.net.io_layout.output_batch_dim(chunk)), departed(self.net, y, chunk))
 
     @_locked
     def flush(self, stream: Hashable) -> Tensor | None:

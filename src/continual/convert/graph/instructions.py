@@ -271,6 +271,10 @@ class Layer(Instruction):
         """Release the weights; the next call binds them anew."""
         self.module._parameters.update(dict.fromkeys(self.weights))
 
+    def rewire(self, bias: int, out: int) -> None:
+        """Change the slots of bias and result."""
+        self.weights["bias"], self.out, self.outs = bias, out, (out,)
+
     def with_own_weights(self) -> Layer:
         """The same layer with its own table of weights."""
         module = shallow(self.module)

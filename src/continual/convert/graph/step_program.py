@@ -1,4 +1,4 @@
-"""A converted module in a step program: its instructions, on the frames of a call."""
+"""A converted network in a step program: its instructions, on the frames of a call."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
 from .instructions import ExecContext, Instruction, Layer, Op
+from .program import Program
 from .queues import AlignDelays, Positions
 
 Step = Callable[[ExecContext, Rows], None]
 
 
-def graph(site: Site) -> Run:
-    """The instructions one after another."""
-    net: Any = site.module
-    net._refuse_training()
-    paces = [site.plan.pace(site.before.then(net._timing.at(w))) for w in range(net._wires)]
-    steps = [_step(site, net, instruction, paces) for instruction in net._program]
+def step_program(site: Site, program: Program, current: Callable[[], Program]) -> Run:
+    """The instructions one after another.
+
+    Args:
+        site: where the network stands.
+        program: what it runs.
+        current: gives its program for the current dtypes.
+    """
+    paces = [site.plan.pace(site.before.then(program.timing.at(w))) for w in range(program.wires)]
+    steps = [_step(site, instruction, paces) for instruction in program.instructions]
 
     def run(x: Wire, rows: Rows) -> Wire:
-        net.fit_stream(site.node.held)
-        given = x if isinstance(x, list) else [x]
-        streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
-        env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
-        m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
+        own, tensors = current(), x if isinstance(x, list) else [x]
+        count = len(own.streams)
+        given = own.constants_of([g[:, :, -1] for g in tensors[count:]])
+        m = own.context(tensors[:count], given, paces[0].frames, [], None)
         m.frames = [p.frames for p in paces]
-        for (_, slot, view), value in zip(net._streams, streams, strict=True):
-            env[slot] = view.leave(value, m.batch, paces[0].frames)
         for step in steps:
             step(m, rows)
-        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
-        return found if net._nested else found[0]
+        return own.leaving([out.view.enter(m.env[slot], m.batch, paces[wire].frames) for out, slot, wire in own.outputs])
 
     return run
 
 
-def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> Step:
+def _step(site: Site, instruction: Instruction, paces: list[Pace]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
         return _op(site, instruction)
     if isinstance(instruction, Layer):
         return _layer(site, instruction, paces)
     if isinstance(instruction, AlignDelays):
-        return _meet(site, instruction, paces)
+        return _align(site, instruction, paces)
     if isinstance(instruction, Positions):
         raise site.refuse(
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
@@ -58,7 +59,7 @@ def _step(site: Site, net: Any, instruction: Instruction, paces: list[Pace]) -> 
 
 
 def _op(site: Site, instruction: Op) -> Step:
-    """An operation of the module, which errors of an export name by its path and line of code."""
+    """An operation of the module. Errors of an export name its path and line of code."""
 
     def step(m: ExecContext, rows: Rows) -> None:
         instruction.chunk(m)
@@ -71,7 +72,7 @@ def _op(site: Site, instruction: Op) -> Step:
 
 
 def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
-    """A streaming layer between two changes of layout."""
+    """A streaming layer, between two changes of layout."""
     node = site.node.kids[instruction.state_node]
     run = _by_rows(site, node.given, lambda: built(site.plan, instruction.module, node))
     before, after = paces[instruction.before].frames, paces[instruction.wire].frames
@@ -85,8 +86,8 @@ def _layer(site: Site, instruction: Layer, paces: list[Pace]) -> Step:
     return step
 
 
-def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
-    """Streams wait for each other."""
+def _align(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
+    """Queues that align streams."""
     wire = paces[instruction.wire]
 
     def queue(node: Node, before: Pace) -> Run:
@@ -108,7 +109,7 @@ def _meet(site: Site, instruction: AlignDelays, paces: list[Pace]) -> Step:
 
 
 def _by_rows(site: Site, given: Any, build: Callable[[], Run]) -> Run:
-    """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
+    """Run on frames of which a row of the program has several: the module has merged joints or pixels with the batch."""
     held = site.plan.held
     first, streams = len(held), frames(site.node.given)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
