@@ -49,7 +49,7 @@ def fingerprint(state: co.State | None) -> Any:
     """All that a state holds, as a value of its own."""
     if state is None:
         return None
-    counts = [(node.path, node.seen, node.sent) for node in state.node.walk()]
+    counts = [(node.path, node.n_in, node.n_out) for node in state.node.walk()]
     return state.clock, counts, {name: t.detach().clone() for name, t in state.tensors.items()}
 
 

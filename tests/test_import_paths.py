@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,13 +38,13 @@ PATHS: dict[str, str] = {
     "delay": "Delay",
     "skip": "Skip",
     "shape": "Reshape",
-    "transformer": TRANSFORMERS,
+    "transformer": f"{TRANSFORMERS} MhaType",
     "multihead_attention": ATTENTION,
     "positional_encoding": "RecyclingPositionalEncoding",
     "utils": "flat_state_dict state_dict load_state_dict",
     "module": "CoModule call_mode PaddingMode",
 }
-NOT_AT_THE_TOP = {"register"}
+NOT_AT_THE_TOP = {"register", "MhaType"}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -61,6 +62,20 @@ def test_all_is_what_is_there():
     assert [name for name in co.__all__ if not hasattr(co, name)] == []
     names = {name for names in PATHS.values() for name in names.split()}
     assert (names | PATHS.keys()) - NOT_AT_THE_TOP <= set(co.__all__)
+
+
+def test_an_editor_completes_what_is_public():
+    """Also what is imported when it is first used."""
+    hidden = "[n for n in co.__all__ if n not in shown]"
+    private = "[n for n in shown if n not in co.__all__ and not n.startswith('__')]"
+    code = f"import continual as co; shown = dir(co); print({hidden}, {private})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
+
+
+def test_few_names_lie_directly_in_the_package():
+    names = [path.name for path in Path(co.__file__).parent.iterdir() if path.name != "__pycache__"]
+    assert len(names) <= 30, f"a new module belongs into one of the folders: {sorted(names)}"
 
 
 def test_no_optional_package_and_nothing_slow_is_imported():

@@ -14,8 +14,10 @@ import continual as co
 USER = Path(__file__).parent / "typing" / "user.py"
 CACHE = Path(__file__).parents[1] / ".mypy_cache" / "user"
 OPEN = {  # what takes any keyword argument, and why
-    "CoModule": "nn.Module's constructor",
+    "CoModule": "a base class, which has the constructor of nn.Module",
     "Identity": "as nn.Identity",
+    "Recurrence": "a base class",
+    "SlidingWindow": "a base class",
 }
 CALLABLE = sorted(name for name in co.__all__ if callable(getattr(co, name)))
 Output = dict[tuple[str, int], list[str]]  # messages by file and line
@@ -38,11 +40,11 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Output:
 
 
 def shown(message: str) -> str | None:
-    """A revealed type without the names of modules; ``Outputs`` is a tensor or a (nested) list."""
+    """A revealed type without the names of modules; ``Wire`` is a tensor or a (nested) list."""
     if not (revealed := re.fullmatch(r'note: Revealed type is "(.*)"', message)):
         return None
     said = re.sub(r"(?:\w+\.)+(?=\w)", "", revealed[1])
-    return re.sub(r"Tensor \| list\[(Tensor \| list\[\.\.\.\]|\.\.\.)\]", "Outputs", said)
+    return re.sub(r"Tensor \| list\[(Tensor \| list\[\.\.\.\]|\.\.\.)\]", "Wire", said)
 
 
 def test_types_of_public_calls(messages: Output):

@@ -1,6 +1,6 @@
 """Transformer encoders: the import path of continual-inference."""
 
-from .containers.transformer_encoder import TransformerEncoder, TransformerEncoderLayerFactory
+from .containers.transformer_encoder import MhaType, TransformerEncoder, TransformerEncoderLayerFactory
 from .layers.transformer.layers import (
     CausalTransformerEncoderLayer,
     RetroactiveTransformerEncoderLayer,
@@ -9,6 +9,7 @@ from .layers.transformer.layers import (
 
 __all__ = [
     "CausalTransformerEncoderLayer",
+    "MhaType",
     "RetroactiveTransformerEncoderLayer",
     "SingleOutputTransformerEncoderLayer",
     "TransformerEncoder",

@@ -233,5 +233,5 @@ def test_only_videos_need_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     result = CliRunner().invoke(app, ["run", "cox3d_xs", "--video", str(tmp_path), "--input-size", "32"])
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        "continual run: videos are read with PyAV, which is not there: pip install 'continual[video]'"
+        "continual run: videos are read with PyAV, which is not installed: pip install 'continual[video]'"
     )

@@ -87,7 +87,7 @@ def test_explain_as_json():
     assert [row["op"] for row in data["rows"]] == ["Conv1d k3", "BatchNorm1d"]
     assert data["rows"][0]["rate"] == "1"
     assert data["rows"][1]["inputs"] == [0]
-    assert "was in training mode; it is looked at in eval mode" in result.stderr
+    assert "was in training mode; it is set to eval mode" in result.stderr
     assert "saved: a.svg" in result.stderr
 
 

@@ -117,7 +117,7 @@ def test_a_stream_equals_the_clip_network(tmp_path: Path):
     _, want = expected(path, frames)
     compare(found, want, frames, 30)
     first, last = result.stderr.splitlines()
-    assert first == "continual run: no --pretrained FILE: the weights are random, and what they predict means nothing"
+    assert first == "continual run: no --pretrained FILE: the weights are random, and the predictions mean nothing"
     assert last.startswith(f"continual run: cox3d_xs on {path}: 71 frames, 36 steps, 5 predictions; ")
     assert last.endswith("steps per second, 15 needed; delay 31 steps = 2.07 s")
 

@@ -1,4 +1,4 @@
-"""A streaming class that a user has registered is for conversion without a clip; with one, it is not left out without a word."""
+"""Modules of registered classes, and streaming modules, inside a module that is converted by a clip."""
 
 from __future__ import annotations
 
@@ -55,24 +55,160 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     co.convert.register(Backwards, CoBackwards)
 
 
-def test_the_notes_say_that_it_is_not_used():
+def test_the_notes_name_what_streams_as_a_registered_class():
     module = seeded(lambda: nn.Sequential(nn.Conv1d(4, 4, 3), TwiceAgain(), Thrice()))
     net = co.continual(module, CLIP)
-    assert net.notes == ("1: CoTwice, registered for TwiceAgain, is not used: with a clip the module's own forward is followed",)
+    assert net.notes == ("1: streams as CoTwice",)
+    assert "CoTwice" in str(co.explain(net))
     with torch.no_grad():
         assert torch.allclose(net(CLIP), module(CLIP))
-    assert "CoTwice" in co.continual(Twice().eval(), CLIP).notes[0]
+    assert co.continual(Twice().eval(), CLIP).notes == ("Twice: streams as CoTwice",)
 
 
-def test_a_refusal_says_how_it_is_used():
-    module = seeded(lambda: nn.Sequential(nn.Conv1d(4, 4, 3), Backwards(), nn.GroupNorm(2, 4)))
-    with pytest.raises(co.NotStreamable) as caught:
+def test_a_class_that_computes_something_else_is_found_by_the_check():
+    module = seeded(lambda: nn.Sequential(nn.Conv1d(4, 4, 3), Backwards()))
+    with pytest.raises(co.NotStreamable):
         co.continual(module, CLIP)
-    flip, norm = caught.value.refusals
-    assert "co.continual(module) without a clip, which takes CoBackwards for Backwards" in flip.remedy
-    assert "CoBackwards" not in norm.remedy
-    assert type(co.continual(module[:2])[1]) is CoBackwards
 
 
 def test_classes_of_the_library_are_no_matter_of_notes():
     assert co.continual(seeded(lambda: nn.Sequential(nn.Conv1d(4, 4, 3), nn.ReLU())), CLIP).notes == ()
+
+
+class Echo(nn.Module):
+    """A loop over frames, whose weights lie in a module inside and in a buffer."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.map = nn.Linear(channels, channels)
+        self.register_buffer("scale", torch.full((channels,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, outs = torch.zeros_like(x[:, :, 0]), []
+        for t in range(x.shape[2]):
+            h = self.scale * torch.tanh(self.map(h)) + x[:, :, t]
+            outs.append(h)
+        return torch.stack(outs, 2)
+
+
+class CoEcho(co.Recurrence):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.map = nn.Linear(channels, channels)
+        self.register_buffer("scale", torch.full((channels,), 0.5))
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {"h": torch.zeros_like(x)}
+
+    def recur(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        h = self.scale * torch.tanh(self.map(state["h"])) + x
+        return h, {"h": h}
+
+    @staticmethod
+    def build_from(module: Echo) -> CoEcho:  # type: ignore[override]
+        made = CoEcho(len(module.scale))
+        made.load_state_dict(module.state_dict())  # copies
+        return made
+
+
+class Net(nn.Module):
+    """A loop, a norm of the library, a residual, on clips ``(B, C, T)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(4, 6, 3, padding=1)
+        self.echo = Echo(6)
+        self.norm = co.CumulativeGroupNorm(2, 6)
+        self.down = co.Conv1d(6, 6, 2, stride=2)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y + self.norm(self.echo(y))
+        return self.head(self.down(y).transpose(1, 2))
+
+
+LONG = noise(2, 4, 30)
+
+
+def test_loops_and_layers_of_the_library_stay_one_call():
+    co.convert.register(Echo, CoEcho)
+    module = seeded(Net)
+    net = co.continual(module, LONG)
+    assert net.notes == ("echo: streams as CoEcho", "norm: streams as CumulativeGroupNorm", "down: streams as Conv1d")
+    report = co.verify(net, LONG, reference=module)
+    assert report, str(report)
+    program = co.compile(net, LONG[:, :, 0], backend="eager")
+    assert any(program.step(LONG[:, :, t]) is not None for t in range(6))
+
+
+def test_weights_that_are_loaded_or_moved_reach_the_layer():
+    co.convert.register(Echo, CoEcho)
+    module, other = seeded(Net), seeded(Net, 7)
+    net = co.continual(module, LONG, copy=True)
+    assert net.state_dict().keys() == module.state_dict().keys()
+    net.load_state_dict(other.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(net(LONG), other(LONG))
+        net.double()
+        torch.testing.assert_close(net(LONG.double()), other.double()(LONG.double()))
+        steps = [y for t in range(30) if (y := net.forward_step(LONG[:, :, t].double())) is not None]
+        torch.testing.assert_close(torch.stack(steps, 1), other(LONG.double())[:, : len(steps)])
+
+
+def test_a_stream_of_its_own_and_a_copy():
+    co.convert.register(Echo, CoEcho)
+    module = seeded(Net)
+    net = co.continual(module, LONG)
+    with torch.no_grad():
+        net.forward_steps(LONG[:, :, :7])
+        fresh = net.new_stream()
+        torch.testing.assert_close(fresh.forward_steps(LONG, pad_end=True), module(LONG))
+    assert not any("state" in name for name, _ in module.named_buffers())
+    assert module.norm.get_state() is None
+
+
+def test_a_parameter_that_is_no_copy_is_refused():
+    class Scaled(CoEcho):
+        @staticmethod
+        def build_from(module: Echo) -> CoEcho:  # type: ignore[override]
+            made = CoEcho.build_from(module)
+            made.scale = 2 * made.scale
+            return made
+
+    co.convert.register(Echo, Scaled)
+    with pytest.raises(
+        co.NotStreamable, match="echo \\(Echo\\): 'scale' of CoEcho is neither a parameter of the module nor a copy"
+    ):
+        co.continual(seeded(Net), LONG)
+
+
+class Rows(nn.Module):
+    """Time in dim 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.zeros(1)
+
+
+class CoRows(co.Recurrence):
+    time_dim = 1
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def recur(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return x, {}
+
+    @staticmethod
+    def build_from(module: Rows) -> CoRows:  # type: ignore[override]
+        return CoRows()
+
+
+def test_a_layer_whose_clips_have_time_first():
+    co.convert.register(Rows, CoRows)
+    module = seeded(lambda: nn.Sequential(nn.Linear(4, 5), Rows(), nn.Linear(5, 2)))
+    clip = noise(2, 12, 4)
+    net = co.continual(module, clip, time_dim=1)
+    assert net.notes == ("1: streams as CoRows",)
+    report = co.verify(net, clip, reference=module)
+    assert report, str(report)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.core import inputs
-from continual.core.state import Frame
+from continual.core.state import StepSpec
 from tests.contract import assert_equal
 from tests.long import by_turns
 
@@ -138,5 +138,5 @@ def test_small_frames_and_other_devices_take_chunks_whole(monkeypatch: pytest.Mo
     assert [[t.shape[2] for t in p] for p in inputs.pieces([x, x], inputs.PIECE // 30)] == [[25, 25], [25, 25]]
     frame = co.Conv1d(2, 3, 3).init_state(torch.zeros(5, 2))
     assert frame.largest == 5 * 3 * 4
-    assert Frame.of(torch.zeros(5, 2)).nbytes == 40
-    assert Frame.of(torch.zeros(5, 2, device="meta")).nbytes == 0
+    assert StepSpec.of(torch.zeros(5, 2)).nbytes == 40
+    assert StepSpec.of(torch.zeros(5, 2, device="meta")).nbytes == 0

@@ -14,7 +14,7 @@ import pytest
 
 import continual as co
 from continual.export.flat_call import Call
-from continual.export.int8 import ModuleRows
+from continual.export.int8 import ModuleStreams
 from continual.export.runner import Runner
 from tests.export.networks import FORMATS, NETWORKS
 
@@ -50,4 +50,4 @@ def unwritten(net: Any, step: Any, chunk: int | None = None, flush: bool = True,
     """A runner of what would be written."""
     call = Call(net, step, chunk, None, flush, **options)
     metadata = call.metadata("onnx", None)
-    return Runner(metadata, lambda batch: ModuleRows(call, metadata, batch))
+    return Runner(metadata, lambda batch: ModuleStreams(call, metadata, batch))

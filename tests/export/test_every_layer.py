@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 import continual as co
 from continual.export.flat_call import Call
-from continual.export.int8 import ModuleRows
+from continual.export.int8 import ModuleStreams
 from continual.export.runner import Runner
 from tests.export.artefacts import needs
 from tests.long import by_turns
@@ -41,7 +41,7 @@ def test_any_number_of_rows(name: str):
     assert len(clip) == 3
     call = Call(net, clip[:1, :, 0], None, None, True)
     graph, metadata = call.exported().module(), call.metadata("onnx", None)
-    assert_streams(Runner(metadata, lambda batch: ModuleRows(graph, metadata, batch)), net, clip)
+    assert_streams(Runner(metadata, lambda batch: ModuleStreams(graph, metadata, batch)), net, clip)
 
 
 @pytest.mark.parametrize("name", by_turns(LAYERS, 120))  # some seconds each

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.core import optional_packages as packages
 from continual.core.weights_digest import fingerprint
+from continual.export import writing
 from continual.export.artefact_digest import seal_file
 from continual.export.metadata import Metadata
 from continual.programs.rewrites.passes import TABLES
@@ -293,7 +294,7 @@ def test_a_module_that_can_not_be_traced(
 @pytest.mark.parametrize("format, suffix", [("onnx", ".onnx"), ("executorch", ".PTE"), ("openvino", ".xml"), ("pt2", ".pt2")])
 def test_the_ending_says_the_format(format: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
-    monkeypatch.setattr("continual.export.writing.write", lambda *arguments: asked.append(arguments[3]))
+    monkeypatch.setattr(writing, "write", lambda *arguments: asked.append(arguments[3]))
     co.export(simple(), STEP, tmp_path / f"net{suffix}")
     co.export(simple(), STEP, tmp_path / f"net{suffix}", format="onnx")
     assert asked == [format, "onnx"]

@@ -136,7 +136,7 @@ def test_clocks_of_months():
         state = runner.get_state()
         assert state is not None
         state.tensors["state.calls"] += 6 * (1 << 27) + 1  # odd on every wire
-        moved = type(state)(state.tensors, state.clock + runner.chunk * (6 * (1 << 27) + 1), state.pending, state.signature)
+        moved = dataclasses.replace(state, steps=state.clock + runner.chunk * (6 * (1 << 27) + 1))
         runner.set_state(moved)
         results.append([runner.forward_steps(clip[:, :, 12:], pad_end=True), runner.get_state().tensors["state.calls"]])
     assert results[0][0].shape[2] > 4

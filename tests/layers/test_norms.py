@@ -152,7 +152,7 @@ def test_a_clock_beyond_all_bounds():
     with torch.no_grad():
         net.forward_steps(clip)
         before = net.get_state().tensors["mean"]
-        net._stream.node.seen = net._stream.node.sent = net._stream.clock = 2**60
+        net._stream.node.n_in = net._stream.node.n_out = net._stream.clock = 2**60
         chunk, step = net.forward_steps(clip[:, :, :5], update_state=False), net.forward_step(clip[:, :, 0])
         assert_equal(step, chunk[:, :, 0])
         assert_equal(net.get_state().tensors["mean"], before)

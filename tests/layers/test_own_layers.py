@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.layers.leaky import Leaky, TheirLeaky
-from tests.layers.median import Median
+from tests.layers.spread import Spread
 
 torch.manual_seed(5)
 CLIP = torch.randn(3, 4, 17)
@@ -54,8 +54,8 @@ MADE: dict[str, Callable[[], co.CoModule]] = {
     "leaky": lambda: Leaky(4),
     "gated": lambda: Gated(4, 5),
     "sums": Sums,
-    "median": lambda: Median(3),
-    "strided": lambda: Median(5, 2, 2),
+    "spread": lambda: Spread(3),
+    "strided": lambda: Spread(5, 2, 2),
 }
 LAYERS = pytest.mark.parametrize("name", MADE)
 
@@ -74,7 +74,7 @@ def test_the_contract_holds(name: str):
 
 
 def test_in_branches():
-    net = co.Sequential(co.Residual(Leaky(4)), co.BroadcastReduce(Median(3, padding=1), Sums(), reduce="concat"))
+    net = co.Sequential(co.Residual(Leaky(4)), co.BroadcastReduce(Spread(3, padding=1), Sums(), reduce="concat"))
     report = co.verify(net, CLIP)
     assert report, str(report)
 
@@ -120,7 +120,7 @@ def test_as_files(name: str, format: str, tmp_path: Path):
     runner = co.load(co.export(net, CLIP[:1, :, 0], tmp_path / f"net.{format}"))
     with torch.no_grad():
         for t in range(CLIP.shape[2]):
-            expected, got = net.forward_step(CLIP[:1, :, t]), runner.step(CLIP[:1, :, t])
+            expected, got = net.forward_step(CLIP[:1, :, t]), runner.forward_step(CLIP[:1, :, t])
             assert (expected is None) == (got is None)
             if expected is not None:
                 torch.testing.assert_close(torch.as_tensor(got), expected, atol=1e-5, rtol=1e-4)
@@ -138,7 +138,7 @@ def test_reports(name: str):
 def test_products_are_counted():
     assert co.operations(Gated(4, 5), CLIP[:, :, 0]).mean.macs == 4 * 5
     part = co.operations(network("gated"), CLIP[:, :, 0]).parts
-    assert {p.path: int(p.count.macs) for p in part} == {"0": 48, "1": 20, "3": 20}
+    assert {p.path: int(p.count.macs) for p in part if p.count.macs} == {"0": 48, "1": 20, "3": 20}
 
 
 def test_snapshots_and_moves():

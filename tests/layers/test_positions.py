@@ -37,7 +37,7 @@ def at(net: Any, clock: int, channels: int) -> torch.Tensor:
     """What is added to zeros, or made of ones, at this step of a stream."""
     step = torch.zeros(1, channels, dtype=torch.float64)
     state = net.init_state(step)
-    state.clock = state.node.seen = state.node.sent = clock
+    state.clock = state.node.n_in = state.node.n_out = clock
     return net.step(step, state)[0][0]
 
 

@@ -229,7 +229,7 @@ def test_code_in_files_never_runs(suffix: str, tmp_path: Path, monkeypatch: pyte
         (b"not a checkpoint", "can't be read as weights"),
         ([1, 2], r"holds no dictionary of weights, but a list"),
         ({}, "holds no dictionary of weights"),
-        ({"state_dict": {"fc.weight": "a text", "fc.bias": torch.ones(3)}}, r"other things beside weights: fc\.weight"),
+        ({"state_dict": {"fc.weight": "a text", "fc.bias": torch.ones(3)}}, r"other objects besides weights: fc\.weight"),
     ],
 )
 def test_files_without_weights(content: Any, message: str, tmp_path: Path):

@@ -13,7 +13,7 @@ from torch import nn
 import continual as co
 from continual.containers.base import open_child
 from continual.core.program.stream_ends import STREAM, Count, Least, end_of, ended, meets
-from continual.core.state import Frame, Opening
+from continual.core.state import InitContext, StepSpec
 from continual.core.timing import Crop, Timing, Window
 from continual.core.timing_graph import Wiring
 from continual.programs.planning import _wires
@@ -120,7 +120,7 @@ def test_counts_of_unets_stay_small():
 def test_wires_of_video_networks(name: str):
     """All that a compiler gets for any wire is the stream's own count, divided and shifted once."""
     net = co.models.create(name, input_size=64, classes=3).eval()
-    node = open_child(net, Frame.of(torch.zeros(1, 3, 64, 64)), Opening())
+    node = open_child(net, StepSpec.of(torch.zeros(1, 3, 64, 64)), InitContext())
     ends = {end_of(timing)[0] for timing in _wires(net, node)}
     assert len(ends) <= 4
     assert all(isinstance(end, Count) and end.of is None for end in ends)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import continual as co
-from continual.core.state import Call, Node
+from continual.core.state import Node, StateUpdates
 
 
 class WrongDelay(co.Conv1d):
@@ -24,8 +24,8 @@ class HeldBack(co.Conv1d):
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         return torch.conv1d(frames[:, :, :-1], self.weight, self.bias)
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
-        return co.CoModule.advance_step(self, x, node, call)
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+        return co.CoModule.advance_step(self, x, node, updates)
 
 
 class QueuedOutput(co.Conv1d):
@@ -61,7 +61,7 @@ class ImpureCounter(co.Conv1d):
     def forward_steps(self, input: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None:
         y = super().forward_steps(input, pad_end, update_state)
         if not update_state and self._stream is not None:
-            self._stream.node.seen += 1
+            self._stream.node.n_in += 1
         return y
 
 
@@ -242,7 +242,7 @@ class HalfDone(co.Sequential):
             return super().forward_step(input, update_state)
         except Exception as error:
             if self._stream is not None and not isinstance(error, co.ContinualError):
-                self._stream.node.kids[0].seen += 1
+                self._stream.node.kids[0].n_in += 1
             raise
 
 

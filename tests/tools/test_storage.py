@@ -157,7 +157,7 @@ def test_tensors_that_the_header_does_not_speak_of_are_refused(saved, damage: st
 
 def test_a_device_that_is_not_here(saved):
     rewrite(saved[2], frame='{"shape": [3, 2], "dtype": "float32", "device": "cuda:7"}')
-    with pytest.raises(co.StateMismatch, match=r"can't be brought to 'cuda:7' \(.*\)\. Say where it is to go: .*device='cpu'"):
+    with pytest.raises(co.StateMismatch, match=r"can't be moved to 'cuda:7' \(.*\)\. Name another device: .*device='cpu'"):
         co.load_state(saved[2])
     saved[0].set_state(co.load_state(saved[2], "cpu"))
 
@@ -206,7 +206,7 @@ def test_a_state_is_saved_before_its_weights_change(saved):
     state = net.get_state()
     net.load_state_dict({k: v * 2 for k, v in net.state_dict().items()})
     content = path.read_bytes()
-    with pytest.raises(co.StateMismatch, match="the network's weights have changed since this state was taken"):
+    with pytest.raises(co.StateMismatch, match="the weights of the network have changed since get_state"):
         co.save_state(state, path)
     assert path.read_bytes() == content
     net.set_state(state)  # as the message says
@@ -245,7 +245,7 @@ def test_a_state_of_weights_that_nobody_knows(saved):
     with torch.no_grad():
         net[0].bias.add_(1)
     co.save_state(pickle.loads(pickle.dumps(state)), path)
-    with pytest.warns(UserWarning, match="does not say with which weights it was made. Save the state again, or"):
+    with pytest.warns(UserWarning, match="does not name the weights with which it was made. Save the state again, or"):
         net.set_state(co.load_state(path))
     net.set_state(co.load_state(path, allow_other_weights=True))
 
@@ -261,7 +261,7 @@ def test_files_of_the_first_version_are_read_with_a_warning(saved):
     net, clip, path = saved
     first_version(path)
     with pytest.warns(
-        UserWarning, match="has no digest of its content, .* of version 1 of the format. Save the state again, or say"
+        UserWarning, match="has no digest of its content, .* of version 1 of the format. Save the state again, or accept"
     ):
         state = co.load_state(path)
     with torch.no_grad():

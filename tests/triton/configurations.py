@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from continual.export.metadata import Metadata, Port
-from continual.programs.call_schedule import Totals
+from continual.programs.schedule import OutputCount
 
 Described = Sequence[tuple[str, tuple[int | None, ...], str]]
 STATES: Described = (("state.calls", (None, 1), "int64"), ("state.0.window", (None, 3, 4), "float32"))
@@ -31,7 +31,7 @@ def metadata_of(
         start=0,
         first=-4,
         per_call=1,
-        totals=Totals((0,), 1, 1),
+        totals=OutputCount((0,), 1, 1),
         flush=True,
         batch=None,
         rate=None,

@@ -28,15 +28,15 @@ def streams(net: co.CoModule, clip: Tensor, step: Tensor) -> None:
 
 
 def several_streams(net: co.CoModule, a: Tensor, b: Tensor) -> None:
-    reveal_type(net([a, b]))  # -> Outputs
+    reveal_type(net([a, b]))  # -> Wire
     reveal_type(net(a, b))  # -> Tensor
-    reveal_type(net.forward_step([a, b]))  # -> Outputs | None
-    reveal_type(net.forward_step([[a, b], a]))  # -> Outputs | None
+    reveal_type(net.forward_step([a, b]))  # -> Wire | None
+    reveal_type(net.forward_step([[a, b], a]))  # -> Wire | None
     reveal_type(net.forward_step(a, b, update_state=False))  # -> Tensor | None
-    reveal_type(net.forward_steps((a, b), pad_end=True))  # -> Outputs | None
+    reveal_type(net.forward_steps((a, b), pad_end=True))  # -> Wire | None
     reveal_type(net.forward_steps(a, b, pad_end=True))  # -> Tensor | None
-    reveal_type(net.step([a, b], net.init_state([a, b])))  # -> tuple[Outputs | None, State]
-    reveal_type(net.steps([a, b], net.init_state([a, b])))  # -> tuple[Outputs | None, State]
+    reveal_type(net.step([a, b], net.init_state([a, b])))  # -> tuple[Wire | None, State]
+    reveal_type(net.steps([a, b], net.init_state([a, b])))  # -> tuple[Wire | None, State]
 
 
 def what_a_network_reports(net: co.CoModule) -> None:
@@ -93,6 +93,57 @@ def layers(clip: Tensor, step: Tensor) -> None:
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4).forward_steps(clip, clip, clip))  # -> Tensor | None
 
 
+class TheirLeaky(nn.Module):
+    decay: float
+
+
+class Leaky(co.Recurrence):
+    def __init__(self, decay: float):
+        super().__init__()
+        self.decay = decay
+
+    @staticmethod
+    def build_from(module: TheirLeaky) -> Leaky:
+        return Leaky(module.decay)
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {"h": x}
+
+    def recur(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        h = self.decay * state["h"] + x
+        return h, {"h": h}
+
+    def recur_chunk(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        return x, state
+
+    def macs(self, x: Tensor) -> int:
+        return x[0].numel()
+
+
+class Median(co.SlidingWindow):
+    def __init__(self, size: int):
+        super().__init__()
+        self.set_window(size)
+
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        return frames.unfold(2, self.receptive_field, 1).median(-1).values
+
+
+class Halved(co.CoModule):
+    def forward(self, input: Tensor) -> Tensor:
+        return input / 2
+
+
+def layers_of_their_own(clip: Tensor, step: Tensor) -> None:
+    reveal_type(Leaky(0.5)(clip))  # -> Tensor
+    reveal_type(Leaky(0.5).forward_step(step))  # -> Tensor | None
+    reveal_type(Leaky.build_from(TheirLeaky()))  # -> Leaky
+    reveal_type(Median(3).forward_steps(clip))  # -> Tensor | None
+    reveal_type(Median(3).new_stream())  # -> Median
+    reveal_type(Halved().eval()(clip))  # -> Tensor
+    reveal_type(co.convert.register(TheirLeaky, Leaky))  # -> None
+
+
 def containers(net: co.Sequential, clip: Tensor) -> None:
     reveal_type(net(clip))  # -> Tensor
     reveal_type(net.forward(clip))  # -> Tensor
@@ -104,7 +155,7 @@ def containers(net: co.Sequential, clip: Tensor) -> None:
     reveal_type(co.Sequential.build_from(nn.Sequential()))  # -> Sequential
     reveal_type(co.Residual(net)(clip))  # -> Tensor
     reveal_type(co.BroadcastReduce(net, net).forward(clip))  # -> Tensor
-    reveal_type(co.Parallel(net, net)([clip, clip]))  # -> Outputs
+    reveal_type(co.Parallel(net, net)([clip, clip]))  # -> Wire
 
 
 def conversion(module: nn.Module, clip: Tensor, conv: co.Conv1d) -> None:
@@ -138,7 +189,7 @@ def programs(net: co.CoModule, clip: Tensor, step: Tensor) -> None:
     reveal_type(program(clip, program.init_state()))  # -> tuple[Tensor, Tensor, dict[str, Tensor]]
     reveal_type(program.step(step))  # -> Tensor | None
     reveal_type(program.step(step, step))  # -> Tensor | None
-    reveal_type(program.step([step, step]))  # -> Outputs | None
+    reveal_type(program.step([step, step]))  # -> Wire | None
     reveal_type(program.flush())  # -> Tensor | None
 
 
@@ -148,7 +199,7 @@ def batches(net: co.CoModule, step: Tensor) -> None:
     reveal_type(streams.open())  # -> int
     reveal_type(streams.open("camera"))  # -> str
     reveal_type(streams.step({"camera": step}))  # -> dict[str, Tensor | None]
-    reveal_type(streams.step({1: [step, step]}))  # -> dict[int, Outputs | None]
+    reveal_type(streams.step({1: [step, step]}))  # -> dict[int, Wire | None]
     reveal_type(streams.flush("camera"))  # -> Tensor | None
     reveal_type(streams.snapshot("camera"))  # -> StreamSnapshot
     reveal_type(streams.statistics)  # -> Statistics
@@ -163,7 +214,7 @@ def files(net: co.CoModule, clip: Tensor, step: Tensor) -> None:
     reveal_type(runner.forward_step(step))  # -> Tensor | None
     reveal_type(runner.forward_steps(clip, pad_end=True))  # -> Tensor | None
     reveal_type(runner.forward_step(step, step, update_state=False))  # -> Tensor | None
-    reveal_type(runner.forward_step([step, step]))  # -> Outputs | None
+    reveal_type(runner.forward_step([step, step]))  # -> Wire | None
     reveal_type(runner.get_state())  # -> RunnerState | None
     reveal_type(runner.metadata)  # -> Metadata
 

@@ -44,7 +44,7 @@ def demo(
         typer.Option(
             metavar="FILE",
             help="Your own recording: .csv (one column, or see --column), .npy (1D) or .wav. "
-            "It is taken as the clean signal, to which noise is added.",
+            "It is the clean signal, to which noise is added.",
         ),
     ] = None,
     out: Annotated[
@@ -54,13 +54,13 @@ def demo(
         float | None,
         typer.Option(min=1e-6, max=1e9, help="Samples per second. Default: 360 for the ECG, the header's for .wav, else 100."),
     ] = None,
-    column: Annotated[str | None, typer.Option(metavar="NAME|NUMBER", help="Which column of a .csv file with several.")] = None,
+    column: Annotated[str | None, typer.Option(metavar="NAME|NUMBER", help="The column of a .csv file with several.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the noise, the weights and the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise, the weights and the training.")] = 0,
 ) -> None:
-    """Train a small denoiser on a real ECG, convert it, prove that it streams exactly, and stream it sample by sample.
+    """Train a small denoiser on a real ECG, convert it, verify that it streams exactly, and stream it sample by sample.
 
-    Noise (mains hum and white noise) is added to the recording. A convolution network that looks into the past and the
+    Noise (mains hum and white noise) is added to the recording. A convolutional network that sees the past and the
     future learns on clips of the first 60 % to remove it. Then the same network runs on the whole recording, one sample at a time.
     """
     try:
@@ -82,21 +82,21 @@ _CLIP = typer.Option(
     "--clip",
     metavar="SIZES",
     show_default=False,
-    help="Sizes of a random example clip, such as 1,3,16,112,112 (batch, channels, time, space). Again for each further input.",
+    help="Sizes of a random example clip, such as 1,3,16,112,112 (batch, channels, time, space). Repeat for each further input.",
 )
 Clips = Annotated[list[str], _CLIP]
 ClipsOfOwn = Annotated[list[str] | None, _CLIP]
 Arguments = Annotated[
     list[str] | None,
-    typer.Option("--arg", metavar="NAME=VALUE", help="An argument for the factory, as a Python value. As often as needed."),
+    typer.Option("--arg", metavar="NAME=VALUE", help="An argument for the factory, as a Python value. May be repeated."),
 ]
 Dtypes = Annotated[
     list[str] | None,
     typer.Option(
         "--dtype",
         metavar="TYPE",
-        help="Of the clip: float32, float64, int64 … (once for all, or for each clip). The network is converted to a floating-point "
-        "type. Default: the network's.",
+        help="Dtype of the clip: float32, float64, int64 … (once for all, or for each clip). The network is converted to a floating-point "
+        "type. Default: that of the network.",
     ),
 ]
 High = Annotated[
@@ -104,11 +104,11 @@ High = Annotated[
     typer.Option(metavar="N", help="Integers are drawn from 0 to below N. Default: the size of the smallest embedding, or 2."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the example's values.")]
-TimeDim = Annotated[int | None, typer.Option(metavar="N", min=0, help="Which dim of the clips is time. Default: 2.")]
+TimeDim = Annotated[int | None, typer.Option(metavar="N", min=0, help="The dim of time in the clips. Default: 2.")]
 
 
 class Effort(StrEnum):
-    """How much `continual verify` tries."""
+    """Effort of `continual verify`."""
 
     quick = "quick"
     full = "full"
@@ -118,11 +118,11 @@ Pooling = Annotated[
     str | None,
     typer.Option(
         metavar="window|frame",
-        help="What stands for a mean over the whole clip inside the network: a window of the example's length, or each frame alone.",
+        help="Replaces a mean over the whole clip inside the network: a window with the length of the example, or each frame alone.",
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--pretrained", metavar="FILE", help="Published weights. Without them they are random.")
+    Path | None, typer.Option("--pretrained", metavar="FILE", help="Published weights. By default weights are random.")
 ]
 
 
@@ -143,7 +143,7 @@ def explain(
 ) -> None:
     """Show how a network streams: for each operation its rate, receptive field, delay and state, and where frames wait.
 
-    What can't be streamed is listed with the reason and what to do instead; the exit status is then 1.
+    What can't be streamed is listed with the reason and a remedy; the exit status is then 1.
 
     Example: `continual explain torchvision.models.video:r3d_18 --clip 1,3,16,112,112 --out graph.svg`
     """
@@ -164,20 +164,18 @@ def verify(
         float | None,
         typer.Option(
             metavar="X",
-            help="Largest difference, relative to the largest output. Default: 1e-5 for float32, 1e-12 for float64.",
+            help="Largest allowed difference, relative to the largest output. Default: 1e-5 for float32, 1e-12 for float64.",
         ),
     ] = None,
     splits: Annotated[
         int | None,
-        typer.Option(min=1, help="How many random splits of the clip into chunks. Default: 8, and 2 with --effort quick."),
+        typer.Option(min=1, help="Number of random splits of the clip into chunks. Default: 8, and 2 with --effort quick."),
     ] = None,
-    effort: Annotated[
-        Effort, typer.Option(help="How much is tried: quick leaves out most moments, lengths and splits.")
-    ] = Effort.full,
+    effort: Annotated[Effort, typer.Option(help="quick omits most phases, lengths and splits.")] = Effort.full,
 ) -> None:
     """Convert a network and check that it streams exactly. The exit status is 1 if it does not.
 
-    Give a clip some receptive fields long.
+    Give a clip of a few receptive fields.
 
     Example: `continual verify my_project.models:build --arg width=64 --clip 2,40,200`
     """
@@ -195,10 +193,10 @@ def summary(
     time_dim: TimeDim = None,
     time_pooling: Pooling = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="FPS", help="Steps per second, to give delays in milliseconds too.")
+        float | None, typer.Option(metavar="FPS", help="Steps per second; delays are then given in milliseconds too.")
     ] = None,
 ) -> None:
-    """Show what every module of a network costs: parameters, multiply-adds per step and per clip, delay and state.
+    """Show the cost of every module of a network: parameters, multiply-adds per step and per clip, delay and state.
 
     Example: `continual summary models/denoiser.py:net --clip 1,1,16000 --rate 16000`
     """
@@ -211,14 +209,16 @@ def export(
         str,
         typer.Argument(
             show_default=False,
-            help="A network of the zoo, as `continual models list` names it; or your own, as package.module:factory or "
+            help="A network of the zoo by its name in `continual models list`, or your own as package.module:factory or "
             "path/to/file.py:factory, with --clip.",
         ),
     ],
     path: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="What to write; it is replaced.")],
     format: Annotated[
         str | None,
-        typer.Option(metavar="onnx|pt2|executorch|openvino", help="Default: by the file's ending: .onnx, .pt2, .pte or .xml."),
+        typer.Option(
+            metavar="onnx|pt2|executorch|openvino", help="Default: by the ending of the file: .onnx, .pt2, .pte or .xml."
+        ),
     ] = None,
     clip: ClipsOfOwn = None,
     arg: Arguments = None,
@@ -231,7 +231,7 @@ def export(
     input_size: zoo.InputSize = None,
     pretrained: Weights = None,
     chunk: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Steps per call. Default: as few as the strides allow.")
+        int | None, typer.Option(min=1, metavar="N", help="Steps per call. Default: the fewest that the strides allow.")
     ] = None,
     batch: Annotated[
         int | None,
@@ -239,13 +239,14 @@ def export(
     ] = None,
     flush: Annotated[bool, typer.Option("--flush/--no-flush", help="Whether streams may end.")] = True,
     rate: Annotated[
-        float | None, typer.Option(metavar="FPS", help="Steps per second, for the file's metadata. Default: the zoo's.")
+        float | None,
+        typer.Option(metavar="FPS", help="Steps per second, for the metadata of the file. Default: that of the zoo."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Load the file, verify the contract on it, and stream through it and the network.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help=f"For --check: how many to stream. Default: {exporting.STEPS}.")
+        int | None, typer.Option(min=1, metavar="N", help=f"For --check: number of steps to stream. Default: {exporting.STEPS}.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
 ) -> None:
@@ -263,16 +264,16 @@ def export(
 @app.command()
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", show_default=False, help="What `continual export` wrote, or `co.save_state`.")
+        Path, typer.Argument(metavar="FILE", show_default=False, help="A file of `continual export` or of `co.save_state`.")
     ],
     json: zoo.AsJson = False,
-    allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Take a file that another tool has changed.")] = False,
+    allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Accept a file that another tool has changed.")] = False,
 ) -> None:
-    """Show what an exported file is: inputs, outputs, states, delay; or what the file of a state is. Says the digests of both.
+    """Show what an exported file is: inputs, outputs, states, delay; or what the file of a state is. Shows the digests of both.
 
-    The runtime of an exported file's format has to be installed.
+    The runtime of an exported file's format must be installed.
 
-    Files ending in .pt2 and .pte are programs: open none that you would not run.
+    Files ending in .pt2 and .pte are programs: open only files that you would run.
 
     Example: `continual inspect denoiser.onnx`
     """
@@ -293,7 +294,7 @@ def run_video(
         ),
     ],
     pretrained: Weights = None,
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The names of the classes, one a line.")] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The names of the classes, one per line.")] = None,
     classes: zoo.Classes = None,
     input_size: zoo.InputSize = None,
     every: Annotated[
@@ -301,18 +302,18 @@ def run_video(
         typer.Option(
             min=1,
             metavar="K",
-            help="Every K-th frame is a step, whatever its time. Default: by time, as the network was trained.",
+            help="Every K-th frame is a step, regardless of its time. Default: by time, at the rate of the training.",
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON lines; - is stdout, without the table.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many steps.")] = None,
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes are shown and written.")] = 5,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to show and write.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of PyTorch.")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where the network runs: cpu, cuda, cuda:1 …")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="NAME", help="Device of the network: cpu, cuda, cuda:1 …")] = "cpu",
 ) -> None:
     """Stream a video through a network of the zoo, frame by frame: the likeliest classes, live.
 
-    Frames are taken at the rate that the network was trained with, resized, cropped to the middle and normalised. A prediction
+    Frames are taken at the rate of the training, resized, cropped to the centre and normalised. A prediction
     comes with every step once the delay has passed. Ctrl-C ends it.
 
     Example: `continual run cox3d_s --video clip.mp4 --pretrained X3D_S.pyth --labels kinetics.txt --out predictions.jsonl`

@@ -1,4 +1,4 @@
-"""What an exported file is, for people and as JSON; `continual inspect`."""
+"""`continual inspect` for exported files: a table or JSON."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SHOWN = 8  # states
 
 @dataclass(frozen=True)
 class Format:
-    """A format, as people know it.
+    """A file format.
 
     Attributes:
         title: its name.
-        needs: what has to be installed to run its files.
-        states: where the states are.
+        needs: the packages that run its files.
+        states: the place of the states.
     """
 
     title: str
@@ -52,10 +52,10 @@ FORMATS = {
 
 
 def format_of(path: Path, format: str | None) -> str:
-    """The format that was asked for, or that of the path's suffix.
+    """The requested format, or that of the suffix of the path.
 
     Raises:
-        BadInput: there is none of this name, or the suffix says nothing.
+        BadInput: there is no such format, or the suffix is unknown.
     """
     if format is None:
         found = exporting.format_of(path)
@@ -68,7 +68,7 @@ def format_of(path: Path, format: str | None) -> str:
 
 
 def inspect(path: Path, as_json: bool, allow_changed: bool) -> None:
-    """Say what an exported file, or the file of a state, is."""
+    """Describe an exported file or a state file."""
     with one_line("inspect"):
         check_file(path)
         if state_file.is_state(path):
@@ -81,7 +81,7 @@ def inspect(path: Path, as_json: bool, allow_changed: bool) -> None:
 
 
 def data_of(path: Path, metadata: Metadata) -> dict[str, Any]:
-    """What the metadata say, and the size of the file with what lies beside it; sizes of states for one stream."""
+    """The metadata, and the size of the file with the files that belong to it; sizes of states for one stream."""
     ends = [Port(END, (None,), "int64")] if metadata.flush else []
     states = [{**_port(p), "bytes": _bytes(p)} for p in metadata.states]
     return {

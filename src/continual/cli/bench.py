@@ -1,4 +1,4 @@
-"""`continual models bench`: a step of a network, against the clip network that is computed anew on its window."""
+"""`continual models bench`: the time of a step, compared with recomputing the clip network on its window."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from .networks import one_line
 from .target import BadInput
 from .zoo import InputSize, Name, built, threads
 
-SHARE = 0.5  # of a round is spent on steps
+SHARE = 0.5  # share of a round for steps
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds, one number a round.
+    """Seconds, one number per round.
 
     Attributes:
         step: of one step, the mean of a block.
-        clip: of computing the window anew.
-        steps: from one prediction to the next.
+        clip: of recomputing the window.
+        steps: number from one prediction to the next.
     """
 
     step: list[float]
@@ -43,7 +43,7 @@ class Times:
 
     @property
     def ratios(self) -> list[float]:
-        """Recomputing over stepping, for each prediction: taken within a round, where both ran under the same conditions."""
+        """The ratio of recomputing to stepping per prediction, within a round, where both run under the same conditions."""
         return [clip / (self.steps * step) for clip, step in zip(self.clip, self.step, strict=True)]
 
 
@@ -51,16 +51,16 @@ def bench(
     name: Name,
     input_size: InputSize = None,
     number: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of PyTorch.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="In each, steps and clips take turns.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds; in each, steps and clips alternate.")] = 15,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Streams, side by side.")] = 1,
     clip_length: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Of the clip that is computed anew. Default: as published."),
+        typer.Option(min=1, metavar="N", help="Length of the recomputed clip. Default: as published."),
     ] = None,
 ) -> None:
-    """Time a step of a network, against computing its clip network anew on the window that a prediction sees.
+    """Measure a step of a network, and recomputing its clip network on the window of a prediction.
 
-    Weights are random. Medians of alternating rounds; the ratio is per prediction, taken within each round. The skeleton networks with a
+    Weights are random. Medians of alternating rounds; the ratio is per prediction, within each round. The skeleton networks with a
     star are compared with the networks without, which take less time on a clip, as in their paper.
 
     Example: `continual models bench cox3d_s --input-size 112 --rounds 7`
@@ -77,7 +77,7 @@ def bench(
 
 
 def alive(net: Any) -> Any:
-    """Give batch norms weights and statistics at random; else blocks of fresh weights are dead, and a deep network fades to nothing."""
+    """Give batch norms random weights and statistics: with initial ones blocks are zero, and outputs of deep networks vanish."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for module in net.modules():
@@ -90,7 +90,7 @@ def alive(net: Any) -> Any:
 
 @contextmanager
 def conditions(number: int) -> Iterator[None]:
-    """What is timed under: so many threads, no gradients, no denormal numbers (silence would cost more), no garbage collection."""
+    """The conditions of a measurement: threads, no gradients, no denormal numbers (silence would cost more), no garbage collection."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -105,7 +105,7 @@ def conditions(number: int) -> Iterator[None]:
 
 
 def race(net: Any, whole: Any, batch: int, length: int, rounds: int) -> Times:
-    """Steps of a network and clips of a whole one in turns, a block of each a round; every other round in the reverse order."""
+    """Alternate blocks of steps and of clips, one of each per round; every other round in reverse order."""
     generator = torch.Generator().manual_seed(0)
     clip = torch.randn(batch, net.step_shape[0], length, *net.step_shape[1:], generator=generator)
     step = clip[:, :, 0].contiguous()
@@ -113,7 +113,7 @@ def race(net: Any, whole: Any, batch: int, length: int, rounds: int) -> Times:
     with _progress() as progress:
         task = progress.add_task("filling the state", total=warm)
         net.clean_state()
-        for _ in range(warm):  # before the delay has passed the last layers have nothing to do
+        for _ in range(warm):  # before the delay has passed the last layers do not run
             net.forward_step(step)
             progress.advance(task)
         one_step, one_clip = _timed(lambda: net.forward_step(step), period), _timed(lambda: whole(clip), 1)
@@ -134,7 +134,7 @@ def race(net: Any, whole: Any, batch: int, length: int, rounds: int) -> Times:
 
 
 def _timed(call: Callable[[], object], count: int) -> float:
-    """Seconds of a call, the mean of so many."""
+    """Mean seconds of a call."""
     started = time.perf_counter()
     for _ in range(count):
         call()

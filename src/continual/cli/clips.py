@@ -1,4 +1,4 @@
-"""The example clips of the command line: random, of the shapes that were given."""
+"""The example clips of the command line: random, of the given shapes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST = 1 << 31  # values
 
 
 def clips_of(net: nn.Module, shapes: Sequence[str], dtypes: Sequence[str], high: int | None, seed: int) -> list[Tensor]:
-    """Random clips, one for each shape. The network is converted to the floating-point type that is asked for.
+    """Random clips, one for each shape. The network is converted to the requested floating-point type.
 
     Args:
-        net: the network; where no type is given, floating-point clips are of its type.
+        net: the network; without a type, floating-point clips have its type.
         shapes: such as ``"2,3,16,112,112"``.
         dtypes: none, one for all, or one for each, such as ``"float64"``, ``"int64"``.
         high: integers are drawn from 0 to below this; by default the smallest embedding's size, or 2.
@@ -42,7 +42,7 @@ def clips_of(net: nn.Module, shapes: Sequence[str], dtypes: Sequence[str], high:
 
 
 def highest(net: nn.Module) -> int:
-    """What integers are drawn below, if nobody says: the size of the smallest embedding, or 2."""
+    """The default bound of integers: the size of the smallest embedding, or 2."""
     return min((m.num_embeddings for m in net.modules() if isinstance(m, nn.Embedding)), default=2)
 
 
@@ -66,7 +66,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def random(shape: Sequence[int], dtype: torch.dtype, high: int, generator: torch.Generator) -> Tensor:
-    """Numbers of a normal distribution; integers from 0 to below ``high``."""
+    """Normal random numbers; integers from 0 to below ``high``."""
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, high if dtype != torch.bool else 2, shape, generator=generator).to(dtype)

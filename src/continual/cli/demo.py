@@ -23,14 +23,14 @@ from .denoise import denoiser, noise, train
 from .figure import Story, draw
 from .recording import BadRecording, Recording, load
 
-LEAST = 300  # samples: some receptive fields of the network
-SEEN = 0.6  # of the recording, in training
+LEAST = 300  # samples: a few receptive fields of the network
+SEEN = 0.6  # share of the recording for training
 FIGURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command's options."""
+    """The options of the command."""
 
     input: Path | None
     out: Path
@@ -42,7 +42,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Streamed:
-    """What streaming gave: outputs in the order they came, and by the sample after which they came."""
+    """The result of streaming: outputs in order, and by the sample with which they came."""
 
     outputs: Tensor
     arrived: np.ndarray
@@ -64,7 +64,7 @@ def run(options: Options) -> None:
     clean = scaled(recording)
     console = Console()
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # so small a network is fastest so
+    torch.set_num_threads(1)  # the fastest setting for so small a network
     try:
         story = _tell(options, recording, clean, console)
     finally:
@@ -77,9 +77,9 @@ def run(options: Options) -> None:
 
 
 def scaled(recording: Recording) -> Tensor:
-    """The samples in standard deviations from the middle, as the part that is learnt from has them."""
+    """The samples minus the median of the training part, in its standard deviations."""
     _, exponent = np.frexp(np.abs(recording.samples).max())
-    samples = np.ldexp(recording.samples, -exponent)  # exact; the squares of what follows neither overflow nor vanish
+    samples = np.ldexp(recording.samples, -exponent)  # exact; later squares neither overflow nor vanish
     learnt = samples[: int(SEEN * samples.size)]
     if np.ptp(learnt) == 0:
         raise BadRecording(
@@ -152,7 +152,7 @@ def _train(net: nn.Module, clean: Tensor, rate: float, steps: int, generator: to
 
 
 def _stream(net: co.CoModule, clip: Tensor, console: Console) -> Streamed:
-    """Feed every sample, then the end of the clip."""
+    """Stream every sample, then the end of the clip."""
     outputs: list[Tensor] = []
     arrived = np.full(clip.shape[2], np.nan)
     net.clean_state()
@@ -174,7 +174,7 @@ def _stream(net: co.CoModule, clip: Tensor, console: Console) -> Streamed:
 
 
 def _race(net: co.CoModule, plain: nn.Module, clip: Tensor) -> tuple[float, float]:
-    """Microseconds of our step, and of the plain network on a buffer of the receptive field that is shifted by one sample."""
+    """Microseconds of a step, and of the plain network on a shifting buffer of the receptive field."""
     sample, size = clip[:, :, 0], net.receptive_field
     buffer = [clip[:, :, :size]]
 
@@ -197,5 +197,5 @@ def _timed(call: Callable[[], object], times: int) -> float:
 
 
 def _gain(clean: Tensor, noisy: Tensor, output: Tensor) -> float:
-    """By how many decibels the signal-to-noise ratio of the output is better than the input's."""
+    """The gain of the signal-to-noise ratio from input to output, in decibels."""
     return float(10 * torch.log10((noisy - clean).square().mean() / (output - clean).square().mean()))

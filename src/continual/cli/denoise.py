@@ -1,4 +1,4 @@
-"""The demonstration's network, as anybody would write it for clips, and its training. Nothing here knows of streams but the last lines."""
+"""The network of the demonstration, written for clips, and its training. Only the last lines concern streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Residual(nn.Sequential):
 
 
 def denoiser(channels: int = 24) -> nn.Sequential:
-    """A network that sees 33 samples to both sides: dilated, residual, padded so that a clip keeps its length."""
+    """A network that sees 33 samples on both sides: dilated, residual, padded so that a clip keeps its length."""
     blocks = [
         Residual(
             nn.Conv1d(channels, channels, 3, padding="same", dilation=dilation),
@@ -54,10 +54,10 @@ def train(
     """Train on random crops of a signal with fresh noise.
 
     Args:
-        net: it is left in eval mode.
+        net: the network; afterwards it is in eval mode.
         clean: the signal ``(T,)``.
         rate: samples per second.
-        on_step: told the loss after each step.
+        on_step: called with the loss after each step.
     """
     size = min(256, clean.numel())
     optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
@@ -77,7 +77,7 @@ def train(
 
 
 class StreamingResidual(co.Residual):
-    """How :class:`Residual` runs on streams: the shortcut waits for the body."""
+    """The streaming version of :class:`Residual`: the shortcut waits for the body."""
 
     @staticmethod
     def build_from(module: nn.Module, *args: object, **kwargs: object) -> co.CoModule:

@@ -27,12 +27,12 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """The command's options.
+    """The options of the command.
 
     Attributes:
-        network: which network, and its example.
+        network: the network and its example.
         classes, input_size, pretrained: for a network of the zoo.
-        steps: of the check; ``None`` where there is none.
+        steps: number for the check; ``None`` without a check.
     """
 
     network: networks.Options
@@ -51,12 +51,12 @@ class Options:
 
     @property
     def of_zoo(self) -> bool:
-        """Whether the network is one of the zoo."""
+        """Whether the network is in the zoo."""
         return ":" not in self.network.target
 
 
 def export(options: Options) -> None:
-    """Write the file, say what it is, and check it if that is asked for; status 1 if the check fails."""
+    """Write the file, describe it, and check it if requested; status 1 if the check fails."""
     with one_line("export"):
         format = _refused(options)
         made = _of_zoo(options) if options.of_zoo else subject(options.network, "export")
@@ -77,7 +77,7 @@ def export(options: Options) -> None:
 
 
 def _refused(options: Options) -> str:
-    """The format; what can't be used is refused before minutes are spent."""
+    """The format. Bad options are refused before the export, which takes minutes."""
     own, target = options.network, options.network.target
     format = format_of(options.path, options.format)
     check_path(options.path)
@@ -106,7 +106,7 @@ def _of_zoo(options: Options) -> Subject:
     pretrained = None if options.pretrained is None else str(options.pretrained)
     net = built(options.network.target, options.classes, options.input_size, pretrained)
     if pretrained is None:
-        alive(net)  # else its outputs fade to nothing, and a check says nothing
+        alive(net)  # otherwise its outputs vanish, and the check proves nothing
         say_random("export")
     return Subject(net, [torch.zeros(1, net.step_shape[0], 1, *net.step_shape[1:])])
 

@@ -1,4 +1,4 @@
-"""The demonstration's figure."""
+"""The figure of the demonstration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEEN_NOT, CLOSER = "#f0b429", "#2186eb"
 
 @dataclass(frozen=True)
 class Story:
-    """What the figure tells; signals by sample, ``streamed`` with NaN where nothing has come yet."""
+    """The data of the figure: signals by sample, ``streamed`` with NaN before the first output."""
 
     title: str
     noisy: np.ndarray
@@ -30,7 +30,7 @@ def draw(story: Story, path: Path) -> None:
     """Save the figure.
 
     Args:
-        story: what it shows.
+        story: its data.
         path: a .png, .pdf or .svg file.
     """
     seconds = np.arange(story.clean.size) / story.rate
@@ -38,7 +38,7 @@ def draw(story: Story, path: Path) -> None:
     start, stop = _zoom(story)
     figure = Figure(figsize=(12, 8.5), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 1, 1.5])
-    figure.suptitle(f"{story.title}\n", fontsize=14, fontweight="bold", parse_math=False)  # a file's name may hold a $
+    figure.suptitle(f"{story.title}\n", fontsize=14, fontweight="bold", parse_math=False)  # the name of a file may contain a $
     figure.text(0.5, 0.945, story.facts, ha="center", fontsize=10, color="#52606d")
 
     top.set_title("What comes in: the recording with noise", loc="left")

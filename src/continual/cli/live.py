@@ -1,4 +1,4 @@
-"""What `continual run` shows and writes: the likeliest classes as they change, how fast the network is, and JSON lines."""
+"""The output of `continual run`: the most likely classes, the speed of the network, and JSON lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAR = 32  # characters
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says after a step.
+    """The prediction after a step.
 
     Attributes:
         step: from 0, of the network's steps.
@@ -39,7 +39,7 @@ class Prediction:
     top: tuple[tuple[int, str | None, float], ...]
 
     def data(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As data for JSON."""
         top = [
             {"class": number, **({} if label is None else {"label": label}), "probability": share}
             for number, label, share in self.top
@@ -61,7 +61,7 @@ class Lines:
             self._file = self._safely(lambda: Path(str(out)).open("w", encoding="utf-8"))  # noqa: SIM115 - closed by close()
 
     def write(self, data: dict[str, Any]) -> None:
-        """Write a line; whoever reads has it at once."""
+        """Write a line without buffering."""
         if (file := self._file) is not None:
             line = json.dumps(data)
             self._safely(lambda: (file.write(f"{line}\n"), file.flush()))

@@ -1,4 +1,4 @@
-"""`continual explain`, `verify` and `summary`: what the library says of a network that is named on the command line."""
+"""`continual explain`, `verify` and `summary`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUTCOMES = {"passed": Text("ok", "green"), "skipped": Text("--", "dim"), "faile
 
 @dataclass(frozen=True)
 class Options:
-    """Which network, and the example that it is looked at with."""
+    """The network and its example."""
 
     target: str
     clips: list[str]
@@ -42,7 +42,7 @@ class Options:
 
     @property
     def conversion(self) -> dict[str, Any]:
-        """Those for ``co.continual``."""
+        """The options of ``co.continual``."""
         given = {"time_dim": self.time_dim, "time_pooling": self.time_pooling}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -62,7 +62,7 @@ class Subject:
 
 @contextmanager
 def one_line(command: str) -> Iterator[None]:
-    """End the program with one line, not a traceback: status 1 where a network can't be streamed, 2 where the input is at fault."""
+    """End the program with one line instead of a traceback: status 1 if a network can't be streamed, 2 for wrong input."""
     try:
         yield
     except co.NotStreamable as error:
@@ -87,13 +87,13 @@ def _line_of(error: Exception) -> str:
 
 
 def subject(options: Options, command: str) -> Subject:
-    """The network, in eval mode, and its clips, which it takes."""
+    """The network in eval mode and its clips, after a test run."""
     net = load(options.target, options.arguments)
     if net.training:
         net.eval()
-        typer.echo(f"continual {command}: {options.target} was in training mode; it is looked at in eval mode", err=True)
+        typer.echo(f"continual {command}: {options.target} was in training mode; it is set to eval mode", err=True)
     made = Subject(net, clips_of(net, options.clips, options.dtypes, options.high, options.seed))
-    if not isinstance(net, co.CoModule):  # else the conversion would say that it can't follow the network
+    if not isinstance(net, co.CoModule):  # otherwise the conversion would report that it can't follow the network
         try:
             with torch.no_grad():
                 net(*made.clips)
@@ -133,7 +133,7 @@ def _as_data(found: co.Explanation) -> dict[str, Any]:
 
 
 def verify(options: Options, tolerance: float | None, splits: int | None, effort: Literal["quick", "full"]) -> None:
-    """Run the contract's checks, print the report; status 1 if one fails."""
+    """Run the checks of the contract and print the report; status 1 if one fails."""
     with one_line("verify"):
         if tolerance is not None and not tolerance >= 0:
             raise BadInput(f"--tolerance {tolerance}: give a number from 0 up")
@@ -194,7 +194,7 @@ def check_rate(rate: float | None) -> None:
 
 
 def step_of(net: Any, clips: list[Tensor]) -> tuple[Any, int]:
-    """The first step of clips, a list for several, and how many steps they have."""
+    """The first step of clips (a list for several) and their length."""
     dims = getattr(net, "time_dims", None) or (getattr(net, "time_dim", 2),) * len(clips)
     if len(dims) != len(clips):
         raise BadInput(f"the network takes {len(dims)} inputs: give --clip as often, not {len(clips)} times")
@@ -206,7 +206,7 @@ def step_of(net: Any, clips: list[Tensor]) -> tuple[Any, int]:
 
 
 def streaming(made: Subject, options: Options) -> Any:
-    """The network itself, or its streaming twin."""
+    """The network itself, or the converted network."""
     if isinstance(made.net, co.CoModule):
         if options.conversion:
             raise BadInput(f"{options.target} is streaming already: it takes no {', '.join(options.conversion)}")
@@ -217,7 +217,7 @@ def streaming(made: Subject, options: Options) -> Any:
 
 @contextmanager
 def _busy(what: str) -> Iterator[None]:
-    """Say that something is going on, on a terminal."""
+    """Show on a terminal that something is running."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield

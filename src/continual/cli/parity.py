@@ -1,4 +1,4 @@
-"""`continual export --check`: whether a file computes what its network does, by the contract and step by step."""
+"""`continual export --check`: compares a file with its network, by the contract and step by step."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .networks import print_report
 from .stages import Stages
 from .target import BadInput
 
-FIELDS = 2  # receptive fields, that the clip for the contract has at least
+FIELDS = 2  # the fewest receptive fields in the clip for the contract
 
 
 @dataclass(frozen=True)
 class Example:
-    """Random inputs for a network that was exported.
+    """Random inputs for an exported network.
 
     Attributes:
         ports: its inputs.
-        rows: of each.
-        high: integers are drawn from 0 to below it.
-        generator: draws.
+        rows: number of rows of each.
+        high: integers are from 0 to below it.
+        generator: of the random numbers.
     """
 
     ports: tuple[Port, ...]
@@ -45,12 +45,12 @@ class Example:
     generator: torch.Generator
 
     def clip(self, length: int) -> Any:
-        """So many steps of each input, a list for several."""
+        """``n`` steps of each input, a list for several."""
         clips = [self._drawn(p, length) for p in self.ports]
         return clips[0] if len(clips) == 1 else clips
 
     def steps(self) -> Iterator[Any]:
-        """Steps without end; inputs that are no streams are always the same."""
+        """Steps without end; inputs that are not streams stay the same."""
         still = {p.name: self._drawn(p, 1) for p in self.ports if p.time is None}
         while True:
             steps = [still[p.name] if p.time is None else self._drawn(p, 1).select(p.time, 0) for p in self.ports]
@@ -65,7 +65,7 @@ class Example:
 
 @dataclass
 class Clock:
-    """Steps and the seconds that they took, since the first output: before it the last layers have nothing to do."""
+    """Steps and their seconds since the first output: before it the last layers do not run."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -80,14 +80,14 @@ class Clock:
         return y
 
     def count(self, outputs: int) -> None:
-        """How many outputs came of it."""
+        """The number of outputs."""
         if outputs and not self.outputs:
             self.steps, self.seconds = 0, 0.0
         self.outputs += outputs
 
     @property
     def speed(self) -> float | None:
-        """Steps per second; ``None`` if none came after the first output."""
+        """Steps per second; ``None`` without steps after the first output."""
         return self.steps / self.seconds if self.seconds else None
 
 
@@ -97,11 +97,11 @@ class Parity:
 
     Attributes:
         steps: how many.
-        tolerance: what counts as equal.
-        compared: how many outputs.
+        tolerance: of the comparison.
+        compared: number of outputs.
         difference: the largest ``|a - b| / max(1, max|b|)`` of an output.
         where: it was, in words.
-        file, network: what came of the steps, and their time.
+        file, network: counts and times of the steps.
     """
 
     steps: int
@@ -114,11 +114,11 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether all outputs are there, and are equal."""
+        """Whether all outputs exist and are equal."""
         return self.compared == self.file.outputs == self.network.outputs and self.difference <= self.tolerance
 
     def data(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As data for JSON."""
         return {
             "steps": self.steps,
             "outputs": self.network.outputs,
@@ -131,7 +131,7 @@ class Parity:
         }
 
     def compare(self, got: list[Tensor], want: list[Tensor], ports: tuple[Port, ...], step: int) -> None:
-        """One more output of the file, and of the network."""
+        """Compare one more output of the file with that of the network."""
         for port, a, b in zip(ports, got, want, strict=True):
             off = error(a, b) if a.shape == b.shape else torch.full((1,) * b.ndim, torch.inf)
             if off.numel() and (worst := float(off.max())) > self.difference:
@@ -143,11 +143,11 @@ class Parity:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        report: of the contract; ``None`` for a file whose streams do not end, as they do in most of it.
-        parity: of the steps.
+        report: of the contract; ``None`` for a file without ends of streams, which most checks need.
+        parity: the comparison of the steps.
     """
 
     report: Report | None
@@ -155,11 +155,11 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        """Whether the file does what the network does."""
+        """Whether the file equals the network."""
         return (self.report is None or self.report.passed) and self.parity.passed
 
     def data(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """As data for JSON."""
         contract = None if self.report is None else [asdict(check) for check in self.report.checks]
         return {"passed": self.passed, "contract": contract, "stream": self.parity.data()}
 
@@ -190,7 +190,7 @@ def _speed(clock: Clock) -> str:
 
 
 def check(net: Any, runner: Runner, example: Example, length: int, steps: int, seed: int, stage: Stages) -> Checked:
-    """Hold a file against its network.
+    """Compare a file with its network.
 
     Args:
         net: the network.
@@ -212,18 +212,18 @@ def check(net: Any, runner: Runner, example: Example, length: int, steps: int, s
 
 
 def enough(net: Any, length: int) -> int:
-    """A clip's length of some receptive fields, which the strides divide as they do the given one's."""
+    """A length of a few receptive fields with the same remainder of the strides as the given one."""
     period = int(net.timing.period)
     return length + period * max(0, -(-(FIELDS * net.receptive_field - length) // period))
 
 
 def whole(metadata: Metadata, steps: int) -> int:
-    """So many steps, and those that are missing in the last call's chunk."""
+    """The number of steps, rounded up to whole chunks."""
     return steps + (metadata.start - steps) % metadata.chunk
 
 
 def refuse_few(net: Any, steps: int) -> None:
-    """Refuse so few steps that nothing comes of them.
+    """Refuse too few steps for an output.
 
     Raises:
         BadInput: the first output comes later.
@@ -233,7 +233,7 @@ def refuse_few(net: Any, steps: int) -> None:
 
 
 def stream(net: Any, runner: Runner, steps: Iterator[Any], count: int, done: Callable[[int], None]) -> Parity:
-    """Stream so many steps through both from a cold start, and compare outputs as they come."""
+    """Stream the steps through both from a cold start and compare outputs as they come."""
     ports = runner.metadata.outputs
     found = Parity(count, tolerance_of(*(getattr(torch, p.dtype) for p in (*runner.metadata.inputs, *ports))))
     ours: deque[list[Tensor]] = deque()
@@ -259,7 +259,7 @@ def stream(net: Any, runner: Runner, steps: Iterator[Any], count: int, done: Cal
 
 
 def _frames(y: Any, ports: tuple[Port, ...]) -> list[list[Tensor]]:
-    """The outputs of a step, each alone: none, one, or those that are stacked in time."""
+    """The outputs of a step one by one: none, one, or several that are stacked in time."""
     if y is None:
         return []
     leaves = [

@@ -1,4 +1,4 @@
-"""Reading a recording: one signal from a .csv, .npy or .wav file, or the ECG that PyWavelets ships."""
+"""Reads a recording: one signal from a .csv, .npy or .wav file, or the ECG of PyWavelets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pywt
 import soundfile
 
-ECG_RATE = 360.0  # samples per second of the record that the ECG is an excerpt of
-LONGEST = 20_000  # samples that a demonstration streams
-ASSUMED_RATE = 100.0  # samples per second, where neither the file nor the user says it
+ECG_RATE = 360.0  # samples per second of the ECG
+LONGEST = 20_000  # the most samples of a demonstration
+ASSUMED_RATE = 100.0  # samples per second by default
 
 
 class BadRecording(ValueError):
-    """A file that holds no signal that can be used; the message is one line."""
+    """A file without a usable signal; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Recording:
     """One signal.
 
     Attributes:
-        name: what to call it.
+        name: its title.
         samples: float64, one dimension.
         rate: samples per second.
-        notes: what was done to it.
+        notes: changes and assumptions.
     """
 
     name: str
@@ -46,12 +46,12 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
 
     Args:
         path: the file.
-        rate: samples per second; ``None`` for what the file says.
+        rate: samples per second; ``None`` for the rate of the file.
         column: of a .csv file, by its heading or by its number from 1; ``None`` if there is only one.
-        least: samples that are needed.
+        least: the fewest samples.
 
     Raises:
-        BadRecording: the file can't be used; says why.
+        BadRecording: the file can't be used; the message says why.
     """
     kind = "" if path is None else path.suffix.lower()
     if column is not None and kind != ".csv":
@@ -83,7 +83,7 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
         notes = (*notes, f"only the first {LONGEST} samples are used")
         samples = samples[:LONGEST]
     if not rate and not found_rate:
-        notes = (*notes, f"{ASSUMED_RATE:g} samples per second are assumed: --rate says it better")
+        notes = (*notes, f"{ASSUMED_RATE:g} samples per second are assumed: --rate sets another rate")
     return Recording(path.name, samples, rate or found_rate or ASSUMED_RATE, notes)
 
 
@@ -111,7 +111,7 @@ def _csv(path: Path, column: str | None) -> tuple[np.ndarray, float | None, tupl
 
 
 def _delimiter(first: list[str]) -> str | None:
-    """What separates the cells: a mark that stands in the first rows, else spaces (``None``) if they separate numbers."""
+    """The separator of cells: a mark in the first rows, else spaces (``None``) if they separate numbers."""
     marked = next((mark for mark in ";\t," for line in first if mark in line), None)
     start, *more = first[-1].split()
     return marked or (None if more and _number(start) is not None else ",")

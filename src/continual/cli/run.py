@@ -24,12 +24,12 @@ from .target import BadInput, check_file
 from .video import Picker, Picture, Video, frames_for, prepared
 from .zoo import built, card_of, say_random, threads
 
-RATE = 30  # frames per second of the videos that networks were trained with
+RATE = 30  # frames per second of the training videos
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command's options."""
+    """The options of the command."""
 
     model: str
     video: str
@@ -47,13 +47,13 @@ class Options:
 
 @dataclass
 class Tally:
-    """How far a stream is."""
+    """The progress of a stream."""
 
     frames: int = 0
     steps: int = 0
     predictions: int = 0
-    timed: int = 0  # steps, since the first prediction if there was one
-    seconds: float = 0.0  # of these, in the network
+    timed: int = 0  # steps since the first prediction, or all before it
+    seconds: float = 0.0  # seconds in the network
     interrupted: bool = False
 
     @property
@@ -62,7 +62,7 @@ class Tally:
         return self.timed / self.seconds if self.seconds else 0.0
 
     def count(self, predicted: bool, seconds: float) -> None:
-        """A step. Those before the first prediction are faster, since the last layers have nothing to do yet: they don't tell."""
+        """Count a step. Steps before the first prediction are faster, because the last layers do not run yet, and are not counted."""
         self.steps += 1
         self.predictions += predicted
         if predicted and self.predictions == 1:
@@ -72,7 +72,7 @@ class Tally:
 
 
 def run(options: Options) -> None:
-    """Stream a video; the exit status is 130 if a file is interrupted, as the shell has it."""
+    """Stream a video; the exit status is 130 after an interrupt, as in a shell."""
     broken: BrokenPipeError | None = None
     with one_line("run"):
         try:
@@ -80,7 +80,7 @@ def run(options: Options) -> None:
         except BrokenPipeError as error:
             broken = error
     if broken is not None:
-        raise broken  # the console script ends without a word
+        raise broken  # the console script ends without a message
 
 
 def _run(options: Options) -> None:
@@ -96,7 +96,7 @@ def _run(options: Options) -> None:
         net = _net(options)
         video = stack.enter_context(Video(options.video))
         pictures = video.pictures()
-        first = next(pictures)  # what has no frames is refused before anything else is said
+        first = next(pictures)  # a video without frames is refused before other messages
         if options.pretrained is None:
             say_random("run")
         lines = stack.enter_context(closing(Lines(options.out)))
@@ -104,10 +104,10 @@ def _run(options: Options) -> None:
 
 
 def video_card(name: str) -> Card:
-    """What the zoo says of a network of video.
+    """The card of a network for video.
 
     Raises:
-        BadInput: there is none of this name, or it is not of video.
+        BadInput: there is no such network, or it is not for video.
     """
     card = card_of(name)
     if not card.of_video:
@@ -117,10 +117,10 @@ def video_card(name: str) -> Card:
 
 
 def labels_of(path: Path, classes: int, name: str) -> list[str]:
-    """The labels of a file, one a line.
+    """The labels of a file, one per line.
 
     Raises:
-        BadInput: it is no text, or there are more or fewer than classes.
+        BadInput: it is no text, or the number of labels is not that of the classes.
     """
     try:
         labels = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -165,12 +165,12 @@ class Stream:
 
     @property
     def weights(self) -> str:
-        """Where weights are from."""
+        """The source of the weights."""
         return "random" if self.options.pretrained is None else str(self.options.pretrained)
 
     @property
     def delay(self) -> str:
-        """For people."""
+        """As text."""
         return f"{_many(self.net.delay, 'step')} = {float(self.net.delay * self.period):.2f} s"
 
     def header(self) -> dict[str, Any]:
@@ -184,11 +184,11 @@ class Stream:
         }
 
     def frames(self, steps: int) -> int:
-        """How many frames a video has at least that so many steps are made of."""
+        """The fewest frames of a video that give the steps."""
         return frames_for(steps - 1, self.period, self.options.every, self.video.rate)
 
     def facts(self) -> Facts:
-        """What is shown all the time."""
+        """The permanent part of the display."""
         known, limit = self.video.frames, self.options.limit
         asked = None if limit is None else self.frames(limit)
         total = min((n for n in (known, asked) if n is not None), default=None)
@@ -196,7 +196,7 @@ class Stream:
         return Facts(title, self.delay, float(1 / self.period), total)
 
     def predictions(self, tally: Tally) -> Iterator[Prediction | None]:
-        """One frame after another through the network: what it says after each step, or nothing."""
+        """Stream the frames through the network: the prediction after each step, or ``None``."""
         net, card, device = self.net, self.net.card, next(self.net.parameters()).device
         size = net.step_shape[-1]
         for picture in self.picker(self._counted(tally)):
@@ -225,7 +225,7 @@ class Stream:
         return Prediction(step, picture.index, float(picture.time), tuple(top))
 
     def summary(self, tally: Tally) -> str:
-        """How it went, in a line."""
+        """A summary in one line."""
         said = f"{_many(tally.frames, 'frame')}, {_many(tally.steps, 'step')}, {_many(tally.predictions, 'prediction')}"
         parts = [f"{self.net.card.name} on {self.video.name}{' (interrupted)' if tally.interrupted else ''}: {said}"]
         if tally.steps:
@@ -254,7 +254,7 @@ def _stream(stream: Stream, lines: Lines) -> None:
                 board.show(tally.frames, tally.steps, tally.speed, prediction)
         except KeyboardInterrupt:
             tally.interrupted = True
-        board.show(tally.frames, tally.steps, tally.speed, None)  # with the frames after the last step
+        board.show(tally.frames, tally.steps, tally.speed, None)  # including the frames after the last step
     if out is None:
         board.last()
     typer.echo(f"continual run: {stream.summary(tally)}", err=True)

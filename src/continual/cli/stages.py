@@ -1,4 +1,4 @@
-"""The stages of a command that takes its time: on a terminal, a line for each, with what is done and for how long."""
+"""The stages of a slow command: on a terminal one line each, with its progress and time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAR = 32  # characters
 
 
 class Stages:
-    """Shows what is going on while it is open; quiet where standard error is no terminal.
+    """Shows the current stage while it is open; silent if standard error is no terminal.
 
     Example:
         >>> with Stages() as stage:
@@ -43,11 +43,11 @@ class Stages:
         """A stage, while the block runs.
 
         Args:
-            what: in words.
-            total: how much there is to do; ``None`` where that can't be said.
+            what: its title.
+            total: the amount of work; ``None`` if unknown.
 
         Returns:
-            To be called with how much is done.
+            A function to call with the finished amount.
         """
         task = self._progress.add_task(escape(what), total=total, count="" if total is None else f"0 of {total}")
         yield lambda done: self._progress.update(task, completed=done, count=f"{done} of {total}")

@@ -1,4 +1,4 @@
-"""What the file of a state is, for people and as JSON; `continual inspect`."""
+"""`continual inspect` for state files: a table or JSON."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ KINDS = {"State": "a network's stream", "StreamSnapshot": "a stream of a StreamB
 
 
 def is_state(path: Path) -> bool:
-    """Whether a file looks like one of safetensors, which `save_state` writes: after the length of its header comes JSON."""
+    """Whether a file looks like safetensors, the format of `save_state`: the length of its header, then JSON."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def data_of(path: Path) -> dict[str, Any]:
-    """What a state file says of itself."""
+    """The content of a state file."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the table says
+        warnings.simplefilter("ignore")  # for the table
         state = co.load_state(path, "cpu")
     tensors = [(name, str(t.dtype).removeprefix("torch."), list(t.shape), t.nbytes) for name, t in state.tensors.items()]
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "kind": KINDS[type(state).__name__],
-        "steps": state.steps if isinstance(state, co.StreamSnapshot) else state.clock,
+        "steps": state.clock,
         "waiting": 0 if isinstance(state, State) else sum(t.nbytes for t in state.pending),
         "tensors": [{"name": n, "dtype": dtype, "shape": shape, "bytes": size} for n, dtype, shape, size in tensors],
         "state_bytes": sum(size for *_, size in tensors),
@@ -58,17 +58,17 @@ def lines_of(data: dict[str, Any], shown: int) -> Iterator[tuple[str, str]]:
 
 
 def digest_of(found: Seal | None) -> dict[str, Any]:
-    """The digest in a file, and whether it is still that of its content, for JSON."""
+    """The digest in a file, and whether it still matches the content, for JSON."""
     return {"digest": None, "changed": None} if found is None else {"digest": min(found.written), "changed": not found.intact}
 
 
 def digests(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The rows of a file's two digests."""
+    """The rows of the two digests of a file."""
     yield "weights", "not known" if data["weights"] is None else short(data["weights"])
     changed = ", but the file was changed since" if data["changed"] else ""
     yield "digest", "none (a file of version 1)" if data["digest"] is None else short(data["digest"]) + changed
 
 
 def short(digest: str) -> str:
-    """The first digits, which tell digests apart."""
+    """The first digits of a digest."""
     return f"{digest[:SHORT]}…" if digest else "none"

@@ -1,4 +1,4 @@
-"""Which network is meant: `package.module:factory` or `path/to/file.py:factory`, and the module that it gives."""
+"""Finds a network by `package.module:factory` or `path/to/file.py:factory`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from torch import nn
 
 
 class BadInput(Exception):
-    """What was given on the command line can't be used. The message is one line for people."""
+    """Wrong input on the command line. The message is one line."""
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file that can be read.
+    """Refuse a path that is not a file.
 
     Raises:
         BadInput: there is nothing, or a folder.
@@ -35,11 +35,11 @@ def load(target: str, arguments: Sequence[str] = ()) -> nn.Module:
     """The network that a target names.
 
     Args:
-        target: ``module:name`` or ``file.py:name``. What it names is an ``nn.Module``, or a callable that gives one.
+        target: ``module:name`` or ``file.py:name``. It names an ``nn.Module``, or a callable that returns one.
         arguments: ``name=value`` for the callable.
 
     Raises:
-        BadInput: there is no such module or name, it can't be called so, or it gives no ``nn.Module``.
+        BadInput: there is no such module or name, the call fails, or it returns no ``nn.Module``.
     """
     place, _, name = target.rpartition(":")
     if not place or not name:
@@ -87,12 +87,12 @@ def _from_file(path: Path) -> ModuleType:
         raise BadInput(f"there is no file '{path}'")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # for what the file imports from its neighbours
-    name = path.stem if path.stem not in sys.modules else f"_target_{path.stem}"  # never in the place of another module
+        sys.path.insert(0, folder)  # for imports of the file from its folder
+    name = path.stem if path.stem not in sys.modules else f"_target_{path.stem}"  # never in place of another module
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise BadInput(f"'{path}' can't be imported as a Python file")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where pickles look for its classes
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # pickles look for its classes there
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -110,7 +110,7 @@ def _attribute(owner: Any, name: str, place: str) -> Any:
 
 
 def _argument(text: str) -> tuple[str, Any]:
-    """``name=value``, the value as Python would read it; a word that Python would not is text."""
+    """``name=value``, with a Python literal as the value; other words are text."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip().isidentifier():
         raise BadInput(f"--arg {text}: give name=value")
@@ -123,7 +123,7 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def _said(error: BaseException) -> str:
-    """An error in one line, with the place where it was raised."""
+    """An error in one line, with the line that raised it."""
     text = " ".join(str(error).split())
     frames = traceback.extract_tb(error.__traceback__)
     inside = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]

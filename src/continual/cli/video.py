@@ -1,4 +1,4 @@
-"""Frames of a video or a camera as a network takes them: decoded, picked by their time, resized, normalised."""
+"""Frames of a video or a camera as inputs of a network: decoded, selected by time, resized, normalised."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .target import BadInput
 
 CAMERA = "v4l2"  # the input format of cameras
 DEVICE = "/dev/video0"
-LONGEST_GAP = 3600  # seconds between two frames: more is no pause but a broken time stamp
-COVER = 0x400  # the disposition of a picture that comes with music
-THINNEST = 32  # one side to the other: beyond it the resized frame, before it is cropped, would be huge
+LONGEST_GAP = 3600  # seconds between two frames: more is a broken time stamp
+COVER = 0x400  # the disposition of a cover picture of music
+THINNEST = 32  # largest aspect ratio: beyond it the resized frame before the crop would be huge
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Video:
         source: a file, ``camera``, or ``camera:`` and a device.
 
     Attributes:
-        name: for people.
+        name: for messages.
         live: whether it is a camera.
-        rate: frames per second, as the container says.
-        frames: how many there are, as the container says; ``None`` if it does not.
+        rate: frames per second in the container.
+        frames: their number in the container; ``None`` if unknown.
 
     Raises:
         BadInput: it can't be opened, or there is no video in it.
@@ -64,7 +64,7 @@ class Video:
                 self._container = av.open(self.name, format=CAMERA)
             else:
                 _check(Path(source))
-                self._container = av.open(f"file:{source}")  # else a colon in the name would begin an address
+                self._container = av.open(f"file:{source}")  # otherwise a colon in the name would begin an address
         except (av.FFmpegError, OSError, ValueError) as error:
             what = "the camera" if self.live else ""
             hint = "; --video camera:/dev/videoN takes another" if self.live else ""
@@ -84,11 +84,11 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Give the file or the camera back."""
+        """Close the file or the camera."""
         self._container.close()
 
     def _moving(self) -> Any:
-        """The first stream of video that is not a picture that comes with music."""
+        """The first video stream that is not a cover picture."""
         streams = [s for s in self._container.streams.video if not int(s.disposition) & COVER]
         if self._container.format.name == "tty":
             raise BadInput(f"'{self.name}' is a text file, not a video")
@@ -111,7 +111,7 @@ class Video:
         """All frames, one after another.
 
         Raises:
-            BadInput: there is none, or the file is damaged.
+            BadInput: there is no frame, or the file is damaged.
         """
         av = _pyav()
         index, first = 0, None
@@ -147,7 +147,7 @@ def _pyav() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise BadInput(f"videos are read with PyAV, which is not there: pip install 'continual[video]' ({error})") from error
+        raise BadInput(f"videos are read with PyAV, which is not installed: pip install 'continual[video]' ({error})") from error
     return av
 
 
@@ -165,12 +165,12 @@ def _said(error: BaseException) -> str:
 
 
 class Picker:
-    """Which frames of a video are the steps of a network.
+    """Selects the frames of a video that are steps of a network.
 
     Args:
         period: seconds from one step to the next; the frame nearest to each multiple is taken, more than once if frames come
             more rarely.
-        every: take every so many frames instead, whatever their time.
+        every: take every ``every``-th frame instead, regardless of time.
         live: frames come as time passes: what was missed is not made up for by repeating frames.
 
     Attributes:
@@ -193,7 +193,7 @@ class Picker:
 
     def _by_time(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         before: Picture | None = None
-        last = Fraction(1, 30)  # seconds that the newest frame is shown
+        last = Fraction(1, 30)  # duration of the newest frame in seconds
         wanted = Fraction(0)
         for now in pictures:
             if before is not None:
@@ -211,20 +211,20 @@ class Picker:
                     wanted += late * self.period
             before = now
         while before is not None and not self.live and wanted - before.time < last / 2:
-            yield before  # what would follow it is further from the time that is wanted
+            yield before  # the next frame is further from the wanted time
             wanted += self.period
 
 
 def frames_for(step: int, period: Fraction, every: int | None, rate: Fraction) -> int:
-    """How many frames a video has, at least, for so many steps to come before its last."""
+    """The fewest frames of a video that give the steps before its last frame."""
     return step * every + 1 if every is not None else round(step * period * rate) + 1
 
 
 def prepared(frame: Any, size: int, mean: float, std: float) -> Tensor:
-    """A frame as a step of a network: ``(1, 3, size, size)``, the middle of the upright image, normalised.
+    """A frame as a step of a network: ``(1, 3, size, size)``, the centre of the upright image, normalised.
 
     Raises:
-        BadInput: the frame is far longer than wide.
+        BadInput: the aspect ratio of the frame is too large.
     """
     pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90) % 4)
     high, wide = pixels.shape[:2]

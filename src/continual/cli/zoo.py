@@ -1,4 +1,4 @@
-"""`continual models`: what is in the zoo, what a network of it costs, and how fast it is here."""
+"""`continual models`: lists and describes the networks of the zoo, and measures their speed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from .target import BadInput
 
 models = typer.Typer(
     rich_markup_mode="markdown",
-    help="The model zoo: list its networks, describe one, time one. Without a command: the list.",
+    help="The model zoo: list its networks, describe one, measure one. Without a command: the list.",
 )
-Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="A network, as `continual models list` names it.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", show_default=False, help="The name of a network in `continual models list`.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
-Classes = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many logits. Default: the published number.")]
+Classes = Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of logits. Default: the published number.")]
 InputSize = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Height and width of a frame, joints, or features. Default: the published size."),
@@ -37,7 +39,7 @@ def card_of(name: str) -> Card:
     """What the zoo says of a network.
 
     Raises:
-        BadInput: there is none of this name.
+        BadInput: there is no such network.
     """
     try:
         return co.models.describe(name)
@@ -46,10 +48,10 @@ def card_of(name: str) -> Card:
 
 
 def built(name: str, classes: int | None, input_size: int | None, pretrained: str | None = None) -> Model:
-    """A network of the zoo; the same random weights every time, if they are random.
+    """A network of the zoo; random weights are the same every time.
 
     Raises:
-        BadInput: there is none of this name, or it can't be of this size.
+        BadInput: there is no such network, or it can't have this size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -60,15 +62,13 @@ def built(name: str, classes: int | None, input_size: int | None, pretrained: st
 
 
 def say_random(command: str) -> None:
-    """Say that weights are random."""
-    typer.echo(
-        f"continual {command}: no --pretrained FILE: the weights are random, and what they predict means nothing", err=True
-    )
+    """Report that weights are random."""
+    typer.echo(f"continual {command}: no --pretrained FILE: the weights are random, and the predictions mean nothing", err=True)
 
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Compute with so many threads meanwhile."""
+    """Set the number of threads within a block."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(before if number is None else number)
@@ -90,7 +90,7 @@ def _callback(context: typer.Context) -> None:
 
 @models.command("list")
 def list_models(json: AsJson = False) -> None:
-    """List the networks: what they are, the shape of a step at the published input size, how many classes of what."""
+    """List the networks: description, shape of a step at the published input size, and classes."""
     with one_line("models list"):
         cards = [co.models.describe(name) for name in co.models.list()]
         if json:
@@ -112,7 +112,7 @@ def describe(
     layers: Annotated[bool, typer.Option("--layers", help="What every layer costs, too.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Describe a network: where it is from, what it takes, and what a step of it costs.
+    """Describe a network: its source, its inputs, and the cost of a step.
 
     Example: `continual models describe cox3d_s --input-size 112 --classes 10`
     """
@@ -132,7 +132,7 @@ def describe(
 
 
 def _known(card: Card, size: int, classes: int) -> dict[str, Any]:
-    """What the card says, as JSON holds it."""
+    """The card as data for JSON."""
     video = {"every": card.every, "mean": card.mean, "std": card.std} if card.of_video else {}
     return {
         "name": card.name,
@@ -153,7 +153,7 @@ def _known(card: Card, size: int, classes: int) -> dict[str, Any]:
 
 
 def _cost(found: Summary) -> dict[str, Any]:
-    """What a step costs; sizes of state for one stream."""
+    """The cost of a step; sizes of state for one stream."""
     whole = found.rows[0]
     return {
         "params": whole.params,
@@ -180,12 +180,12 @@ def _layer(row: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int | float:
-    """A whole number as one, any other as a decimal number."""
+    """An integer as an integer, any other number as a decimal."""
     return int(value) if value == int(value) else float(value)
 
 
 def _lines(card: Card, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What `describe` shows."""
+    """The output of `describe`."""
     yield "name", card.name
     yield "paper", card.paper
     yield "a step", f"{card.takes}: {as_text(tuple(known['step']))}"
@@ -208,5 +208,5 @@ def _lines(card: Card, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def dumped(data: Any) -> str:
-    """JSON, for people too."""
+    """Indented JSON."""
     return json.dumps(data, indent=2, ensure_ascii=False)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..core.call_modes import call_with_hooks, has_hooks, hooks_on_all
 from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
-from ..core.program.context import Run, Site, built
+from ..core.program.context import KernelContext, Run, built
 from ..core.registry import to_continual
-from ..core.state import Call, Node, Opening, Wire, rewire
+from ..core.state import InitContext, Node, StateUpdates, Wire, rewire
 from ..errors import NotStreamable
 
 OPEN = 1 << 62  # the `e` of a wire that was not followed, since how it ends has no effect: no count may be limited by it
@@ -28,25 +28,32 @@ def run_clip(child: nn.Module, x: Wire) -> Wire:
     return y[0] if module.gives_more else y
 
 
-def run_chunk(child: CoModule, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
     """A child's kernel on a chunk, between its forward hooks if it has some and if there is something to see."""
-    if x is None and call.steady:
+    if x is None and updates.steady:
         return None, OPEN
     if not has_hooks(child):
-        if call.in_place and call.steady and not node.kids and isinstance(x, Tensor) and x.shape[2] == 1 and _steps(child, node):
-            _, end = child.timing.counts(node.seen + 1, e)
-            y = child.advance_step(x.squeeze(2), node, call)
+        if (
+            updates.in_place
+            and updates.steady
+            and not node.kids
+            and isinstance(x, Tensor)
+            and x.shape[2] == 1
+            and _steps(child, node)
+        ):
+            _, end = child.timing.counts(node.n_in + 1, n_if_ended)
+            y = child.advance_step(x.squeeze(2), node, updates)
             return (None if y is None else rewire(chunk_of_one, y)), end
-        return child.advance(x, node, e, call)
+        return child.advance(x, node, n_if_ended, updates)
     if x is None:  # what waits leaves at the end of the stream: hooks see an empty chunk come and it leave
-        y, e = child.advance(x, node, e, call)
+        y, n_if_ended = child.advance(x, node, n_if_ended, updates)
         if y is None:
-            return None, e
-        return call_with_hooks(child, lambda _: y, rewire(lambda f: f.zeros(0), node.given)), e
+            return None, n_if_ended
+        return call_with_hooks(child, lambda _: y, rewire(lambda f: f.zeros(0), node.given)), n_if_ended
     ended = [0]
 
     def kernel(x: Wire) -> Wire | None:
-        y, ended[0] = child.advance(x, node, e, call)
+        y, ended[0] = child.advance(x, node, n_if_ended, updates)
         return y
 
     y = call_with_hooks(child, kernel, x)
@@ -60,18 +67,18 @@ def _steps(child: CoModule, node: Node) -> bool:
     return node.steps
 
 
-def open_child(child: CoModule, frame: Any, opening: Opening) -> Node:
+def open_child(child: CoModule, frame: Any, opening: InitContext) -> Node:
     """A child's cold state."""
     node = child.open(frame, opening)
     node.given = frame
     return node
 
 
-def run_step(child: CoModule, x: Wire, node: Node, call: Call) -> Wire | None:
+def run_step(child: CoModule, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
     """A child's kernel on a step, between its forward hooks if it has some."""
     if child._forward_hooks or child._forward_pre_hooks or hooks_on_all():
-        return call_with_hooks(child, lambda x: child.advance_step(x, node, call), x)
-    return child.advance_step(x, node, call)
+        return call_with_hooks(child, lambda x: child.advance_step(x, node, updates), x)
+    return child.advance_step(x, node, updates)
 
 
 class Container(CoModule):
@@ -223,7 +230,7 @@ class Container(CoModule):
     __rmul__ = __mul__
 
 
-def children(site: Site) -> list[Run]:
+def children(ctx: KernelContext) -> list[Run]:
     """The children of a container."""
-    kids: Any = site.module
-    return [built(site.plan, child, node) for child, node in zip(kids.kids, site.node.kids, strict=False)]
+    kids: Any = ctx.module
+    return [built(ctx.plan, child, node) for child, node in zip(kids.kids, ctx.node.kids, strict=False)]

@@ -8,9 +8,9 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from ..core.module import CoModule
-from ..core.program.context import Run, Site
-from ..core.state import Call, Node, Wire, rewire
-from ..core.step_spec import Inputs, Outputs, length
+from ..core.program.context import KernelContext, Run
+from ..core.state import Node, StateUpdates, Wire, rewire
+from ..core.step_spec import Inputs, length
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from .base import run_chunk, run_clip
@@ -54,8 +54,8 @@ class Conditional(Parallel):
     @overload
     def forward(self, input: Tensor) -> Tensor: ...
     @overload
-    def forward(self, input: Sequence[Inputs]) -> Outputs: ...
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Sequence[Inputs]) -> Wire: ...
+    def forward(self, input: Any) -> Wire:
         """The chosen module's clip computation."""
         return run_clip(self.kids[self._choice(input)], input)
 
@@ -67,38 +67,38 @@ class Conditional(Parallel):
             raise ShapeMismatch(f"{name}: on_true gives steps {outs[0]} and on_false {outs[1]}; they must be alike")
         return outs[0]
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        if call.final:
-            return self._end(x, node, e, call)
-        outs, have, ends = self._branches(x, node, e, call)
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+        if updates.final:
+            return self._end(x, node, n_if_ended, updates)
+        outs, have, ends = self._branches(x, node, n_if_ended, updates)
         stop, ended = min(have), min(ends)
-        if x is None and stop == node.sent:
-            self._leave(x, node, have, stop, call)  # a branch that pads may have delivered all the same
+        if x is None and stop == node.n_out:
+            self._leave(x, node, have, stop, updates)  # a branch that pads may have delivered all the same
             return None, ended
         choice = self._choice_of_chunk(x, node)
-        self._leave(x, node, have, stop, call)
-        if stop == node.sent:
+        self._leave(x, node, have, stop, updates)
+        if stop == node.n_out:
             return None, ended
-        return taken(node.kids[2 + choice], outs[choice], node.sent, stop), ended
+        return taken(node.kids[2 + choice], outs[choice], node.n_out, stop), ended
 
     def _choice_of_chunk(self, x: Wire | None, node: Node) -> int:
         return self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
 
-    def _end(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def _end(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         """The stream ends: nothing is fed any more, and the other module may refuse to end here."""
         choice = self._choice_of_chunk(x, node)
         queue = node.kids[2 + choice]
-        y, ended = run_chunk(self.kids[choice], x, node.kids[choice], e, call)
-        stop = queue.seen + length(y)
-        return (None if stop == node.sent else taken(queue, y, node.sent, stop)), ended
+        y, ended = run_chunk(self.kids[choice], x, node.kids[choice], n_if_ended, updates)
+        stop = queue.n_in + length(y)
+        return (None if stop == node.n_out else taken(queue, y, node.n_out, stop)), ended
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
         choice = self._choice(x)
-        both = super().advance_step(x, node, call)
+        both = super().advance_step(x, node, updates)
         return None if both is None else both[choice]
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Which module is run is known with the data alone."""
-        raise site.refuse(
+        raise ctx.refuse(
             "its predicate looks at the data, and a program does the same for all of them. Compile its two modules, and choose outside"
         )

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ..core.alignment import waiting
 from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
-from ..core.program.context import Lag, Rows, Run, Site
-from ..core.program.frame_schedule import Pace
+from ..core.program.context import CallRows, DelayLine, KernelContext, Run
+from ..core.program.frame_schedule import FrameSchedule
 from ..core.ring_buffer import ring_zeros
-from ..core.state import Call, Frame, Node, Opening, Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs, length
+from ..core.state import InitContext, Node, StateUpdates, StepSpec, Wire, frames, rewire
+from ..core.step_spec import Inputs, length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
@@ -74,11 +74,11 @@ class Parallel(Container):
     def timing(self) -> Timing:
         return Timing.parallel(*(m.timing for m in self.kids))
 
-    def forward(self, input: Sequence[Inputs]) -> Outputs:  # type: ignore[override]
+    def forward(self, input: Sequence[Inputs]) -> Wire:  # type: ignore[override]
         """The branches' outputs on the clips, in a list."""
         return self.branches(input)
 
-    def branches(self, input: Wire) -> list[Wire]:
+    def branches(self, input: Inputs) -> list[Wire]:
         """The branches' outputs on the clips, of equal lengths."""
         outs = [run_clip(m, x) for m, x in zip(self.kids, self.split(input), strict=True)]
         check_lengths(type(self).__name__, outs)
@@ -107,7 +107,7 @@ class Parallel(Container):
 
     copies = True  # frames taken from a queue leave as they are, so they must not be views of it
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         names, inputs = self.names, self.split(frame)
         kids = [open_child(m, f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
         depths = waiting(tuple(m.timing for m in self.kids), opening.before)
@@ -127,65 +127,67 @@ class Parallel(Container):
         plain = super().plan(node, lead)
         return None if any(p is None for p in plans) else plain
 
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
         size = self.num_streams
         for child, kid, queue in zip(self.kids, node.kids[:size], node.kids[size:], strict=True):
-            queue.seen, _ = child.recount(kid, n, e)
-        counts = super().recount(node, n, e)
+            queue.n_in, _ = child.recount(kid, n, n_if_ended)
+        counts = super().recount(node, n, n_if_ended)
         for queue in node.kids[size:]:
-            queue.sent = node.sent
+            queue.n_out = node.n_out
         return counts
 
-    def _branches(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[list[Wire | None], list[int], list[int]]:
-        """Run the branches; return their outputs, how many they have delivered, and how many a clip of ``e`` would have."""
+    def _branches(
+        self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates
+    ) -> tuple[list[Wire | None], list[int], list[int]]:
+        """Run the branches; return their outputs, how many they have delivered, and how many a clip of ``n_if_ended`` would have."""
         size = self.num_streams
         inputs = [None] * size if x is None else self.split(x)
         outs, have, ends = [], [], []
         for child, given, kid, queue in zip(self.kids, inputs, node.kids[:size], node.kids[size:], strict=True):
-            y, ended = run_chunk(child, given, kid, e, call)
+            y, ended = run_chunk(child, given, kid, n_if_ended, updates)
             if y is not None and queue.tensors:
                 for i, t in enumerate(_flat(y)):
-                    call.ring(queue, i, queue.seen, t)
+                    updates.ring(queue, i, queue.n_in, t)
             outs.append(y)
-            have.append(queue.seen + length(y))
+            have.append(queue.n_in + length(y))
             ends.append(ended)
         return outs, have, ends
 
-    def _leave(self, x: Wire | None, node: Node, have: list[int], stop: int, call: Call) -> None:
+    def _leave(self, x: Wire | None, node: Node, have: list[int], stop: int, updates: StateUpdates) -> None:
         """Count what has come and what has left."""
         for queue, n in zip(node.kids[self.num_streams :], have, strict=True):
-            call.tick(queue, n, stop)
-        call.tick(node, node.seen + length(x), stop)
+            updates.tick(queue, n, stop)
+        updates.tick(node, node.n_in + length(x), stop)
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        outs, have, ends = self._branches(x, node, e, call)
-        if call.final and min(ends) == 0:  # the clip is too short for one of them: forward refuses it, so nothing leaves
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+        outs, have, ends = self._branches(x, node, n_if_ended, updates)
+        if updates.final and min(ends) == 0:  # the clip is too short for one of them: forward refuses it, so nothing leaves
             return None, 0
-        if call.final and len(set(ends)) > 1:
+        if updates.final and len(set(ends)) > 1:
             raise ShapeMismatch(
                 f"{type(self).__name__}: the stream ends here, and its branches have {ends} output steps for this clip (forward "
                 "refuses it too). Give them equal lengths: the same padding − receptive field balance and stride; where one goes down and "
                 "up in time, end the stream where its strides divide the length"
             )
         stop = min(have)
-        self._leave(x, node, have, stop, call)
-        if stop == node.sent:
+        self._leave(x, node, have, stop, updates)
+        if stop == node.n_out:
             return None, min(ends)
         queues = node.kids[self.num_streams :]
-        return self.merge([taken(q, y, node.sent, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
+        return self.merge([taken(q, y, node.n_out, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
-        kids, first, stop = node.kids, node.sent, node.sent + 1
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
+        kids, first, stop = node.kids, node.n_out, node.n_out + 1
         size = len(kids) // 2
         outs: list[Wire | None] = []
         for child, given, kid, queue in zip(self.kids, self.split(x), kids, kids[size:], strict=False):
-            y = run_step(child, given, kid, call)
+            y = run_step(child, given, kid, updates)
             outs.append(y)
-            if y is None and queue.seen <= first:
+            if y is None and queue.n_in <= first:
                 stop = first  # this branch has not delivered the output that is due
         aligned: list[Wire] = []
         for y, queue in zip(outs, kids[size:], strict=True):
-            seen = queue.seen
+            seen = queue.n_in
             if stop > first and y is not None and seen == first:
                 aligned.append(y)  # has just come and leaves at once
             elif queue.tensors:
@@ -193,9 +195,9 @@ class Parallel(Container):
                 if stop > first:
                     aligned.append(self._waiting(queue, rings, first))
                 if y is not None:
-                    call.slots.extend((ring[seen % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
-            call.ticks.append((queue, seen if y is None else seen + 1, stop))
-        call.ticks.append((node, node.seen + 1, stop))
+                    updates.slots.extend((ring[seen % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
+            updates.ticks.append((queue, seen if y is None else seen + 1, stop))
+        updates.ticks.append((node, node.n_in + 1, stop))
         return self.merge(aligned) if stop > first else None
 
     def _waiting(self, queue: Node, rings: list[list[Tensor]], first: int) -> Wire:
@@ -203,20 +205,20 @@ class Parallel(Container):
         frames = [ring[first % len(ring)] for ring in rings]
         if self.copies:
             frames = [f.clone() for f in frames]
-        return frames[0] if isinstance(queue.out, Frame) else _regroup(iter(frames), queue.out)
+        return frames[0] if isinstance(queue.out, StepSpec) else _regroup(iter(frames), queue.out)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Side by side: outputs that are early wait in queues."""
-        runs, size = children(site), len(self.kids)
-        timings = [node.before.then(child.timing) for child, node in zip(self.kids, site.node.kids, strict=False)]
+        runs, size = children(ctx), len(self.kids)
+        timings = [node.before.then(child.timing) for child, node in zip(self.kids, ctx.node.kids, strict=False)]
         queues = [
-            queue(site, node, kid.out, site.plan.pace(t))
-            for t, kid, node in zip(timings, site.node.kids, site.node.kids[size:], strict=False)
+            queue(ctx, node, kid.out, ctx.plan.pace(t))
+            for t, kid, node in zip(timings, ctx.node.kids, ctx.node.kids[size:], strict=False)
         ]
 
-        def run(x: Wire, rows: Rows) -> Wire:
+        def run(x: Wire, rows: CallRows) -> Wire:
             outs = [child(part, rows) for child, part in zip(runs, self.split(x), strict=True)]
-            return self.merge([waited(q, y, rows, site.leaves.frames) for q, y in zip(queues, outs, strict=True)])
+            return self.merge([waited(q, y, rows, ctx.leaves.frames) for q, y in zip(queues, outs, strict=True)])
 
         return run
 
@@ -237,12 +239,12 @@ def _regroup(tensors: Iterator[Tensor], like: Any) -> Wire:
     return [_regroup(tensors, w) for w in like] if isinstance(like, list) else next(tensors)
 
 
-def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Wire:
+def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Any:
     """Outputs ``first … stop - 1`` of a branch, from its queue and from what has just come."""
     if not queue.tensors:
         return y
     fresh = [None] * len(queue.tensors) if y is None else _flat(y)
-    return _regroup(iter([queued(queue, i, t, queue.seen, first, stop) for i, t in enumerate(fresh)]), queue.out)
+    return _regroup(iter([queued(queue, i, t, queue.n_in, first, stop) for i, t in enumerate(fresh)]), queue.out)
 
 
 class BroadcastReduce(Parallel):
@@ -355,13 +357,13 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
     return Trim(first, lost - first)
 
 
-def queue(site: Site, node: Node, out: Any, wire: Pace) -> list[Lag]:
+def queue(ctx: KernelContext, node: Node, out: Any, wire: FrameSchedule) -> list[DelayLine]:
     """The queues of a branch, one for each of its tensors."""
-    within = Site(site.plan, site.module, node, IDENTITY)
-    return [within.lag(f"queue{i or ''}", f, site.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+    within = KernelContext(ctx.plan, ctx.module, node, IDENTITY)
+    return [within.lag(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
 
 
-def waited(queues: list[Lag], y: Wire, rows: Rows, count: int) -> Wire:
+def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire:
     """What leaves a branch, when all others have come as far."""
     own = iter(queues)
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ..core.call_modes import hooks_on_all
 from ..core.module import CoModule
-from ..core.program.context import Rows, Run, Site
+from ..core.program.context import CallRows, KernelContext, Run
 from ..core.registry import register_builder, to_continual
-from ..core.state import Call, Node, Opening, Wire
-from ..core.step_spec import Inputs, Outputs
+from ..core.state import InitContext, Node, StateUpdates, Wire
+from ..core.step_spec import Inputs
 from ..core.timing import IDENTITY, Timing
 from .base import OPEN, Container, children, open_child, run_chunk, run_clip, run_step
 from .streams import Broadcast
@@ -69,8 +69,8 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     @overload
     def forward(self, input: Tensor) -> Tensor: ...
     @overload
-    def forward(self, input: Sequence[Inputs]) -> Outputs: ...
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Sequence[Inputs]) -> Wire: ...
+    def forward(self, input: Any) -> Wire:
         """The modules' clip computations one after another."""
         for child in self._modules.values():
             input = run_clip(child, input)
@@ -79,7 +79,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     def dummy_value(self) -> float:
         return self.kids[0].dummy_value() if len(self) else 0.0
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         nodes: list[Node] = []
         before: Timing = IDENTITY
         for name, child in self._modules.items():
@@ -98,37 +98,37 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         node.delay, node.stride = delay, stride
         return delay, stride, lead
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
-            x, e = run_chunk(cast(CoModule, child), x, kid, e, call)
-            if x is None and call.steady:
+            x, n_if_ended = run_chunk(cast(CoModule, child), x, kid, n_if_ended, updates)
+            if x is None and updates.steady:
                 return None, OPEN
-        return x, e
+        return x, n_if_ended
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Any, node: Node, updates: StateUpdates) -> Wire | None:
         watched = hooks_on_all()
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
             step: Any = child
             if watched or step._forward_hooks or step._forward_pre_hooks:
-                x = run_step(step, x, kid, call)
+                x = run_step(step, x, kid, updates)
             else:
-                x = step.advance_step(x, kid, call)
+                x = step.advance_step(x, kid, updates)
             if x is None:
                 return None
         return x
 
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
-        node.seen = n
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+        node.n_in = n
         for child, kid in zip(self.kids, node.kids, strict=True):
-            n, e = child.recount(kid, n, e)
-        node.sent = n
-        return n, e
+            n, n_if_ended = child.recount(kid, n, n_if_ended)
+        node.n_out = n
+        return n, n_if_ended
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """One after another."""
-        runs = children(site)
+        runs = children(ctx)
 
-        def run(x: Wire, rows: Rows) -> Wire:
+        def run(x: Wire, rows: CallRows) -> Wire:
             for child in runs:
                 x = child(x, rows)
             return x

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..core.module import CoModule
 from ..core.naming import named
-from ..core.program.context import Run, Site
-from ..core.state import Call, Frame, Node, Opening, Wire
+from ..core.program.context import KernelContext, Run
+from ..core.state import InitContext, Node, StateUpdates, StepSpec, Wire
 from ..core.step_spec import length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
@@ -30,17 +30,17 @@ class Rewiring(CoModule):
         """What leaves, of what comes: for steps, chunks and clips alike."""
         raise NotStreamable(f"{type(self).__name__} defines no `rearrange`")
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Any) -> Any:
         """The rearranged clips."""
         return self.rearrange(input)
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
-        return (None if x is None else self.rearrange(x)), e
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+        return (None if x is None else self.rearrange(x)), n_if_ended
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire:
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire:
         return self.rearrange(x)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Streams in another order."""
         return lambda x, rows: self.rearrange(x)
 
@@ -70,7 +70,7 @@ class Broadcast(Rewiring):
             )
         return [x] * number
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         return Node(opening, "Broadcast", self.rearrange(frame))
 
     def extra_repr(self) -> str:
@@ -118,7 +118,7 @@ class ParallelDispatch(Rewiring):
             return streams[mapping]
         return [self._dispatch(streams, m) for m in mapping]
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         name = named(opening.path, self)
         if not isinstance(frame, list) or len(frame) <= self._largest:
             raise ShapeMismatch(f"{name}: takes a list of at least {self._largest + 1} streams, got {frame}")
@@ -197,26 +197,26 @@ class Reduce(Rewiring):
     def _name(self) -> str:
         return self.reduce if isinstance(self.reduce, str) else getattr(self.reduce, "__name__", type(self.reduce).__name__)
 
-    def rearrange(self, streams: Wire) -> Tensor:
+    def rearrange(self, streams: Any) -> Tensor:
         """Reduce frames, or chunks of one length."""
         if isinstance(self.reduce, str):
             return _REDUCTIONS[self.reduce](streams)
         return self.reduce(streams)
 
-    def forward(self, input: Wire) -> Tensor:
+    def forward(self, input: Any) -> Tensor:
         """One stream."""
         check_lengths(type(self).__name__, input)
         return self.rearrange(input)
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         if not isinstance(frame, list):
             raise ShapeMismatch(f"{named(opening.path, self)}: takes a list of streams, got one of {frame}")
         return Node(opening, self.kind, self.out(frame, named(opening.path, self)))
 
-    def out(self, frame: list[Any], name: str) -> Frame:
+    def out(self, frame: list[Any], name: str) -> StepSpec:
         """The frame that leaves."""
         try:
-            return Frame.of(self.rearrange([f.zeros() for f in frame]))
+            return StepSpec.of(self.rearrange([f.zeros() for f in frame]))
         except RuntimeError as error:
             shapes = ", ".join(str(f.shape) for f in frame)
             raise ShapeMismatch(f"{name}: the branches' steps {shapes} can't be reduced by {self._name}: {error}") from error
@@ -225,7 +225,7 @@ class Reduce(Rewiring):
         return f"'{self._name}'"
 
 
-def check_lengths(name: str, streams: Sequence[Tensor], names: Sequence[str] = ()) -> None:
+def check_lengths(name: str, streams: Sequence[Any], names: Sequence[str] = ()) -> None:
     """Parallel clips must have equal lengths; torch would silently repeat one of length 1."""
     found = [length(s) for s in streams]
     if len(set(found)) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ class TransformerEncoder(Sequential):
             x = input.unfold(2, first.sequence_len, 1)
             for layer in layers:
                 x = call_with_hooks(layer, layer.on_frames, x)
-        return run_clip(self.kids[1], x) if len(self) == 2 else x
+        return cast(Tensor, run_clip(self.kids[1], x) if len(self) == 2 else x)
 
     @staticmethod
     def build_from(

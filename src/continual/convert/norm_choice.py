@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..core.module import CoModule
 from ..core.naming import named
-from ..core.program.context import Run, Site
+from ..core.program.context import KernelContext, Run
 from ..core.registry import option, register_builder, register_window, twin
-from ..core.state import Call, Frame, Node
+from ..core.state import Node, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers import norm_refusals as refusals
 from ..layers.norms.causal import (
@@ -46,7 +46,7 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
     def groups(self, shape: Sequence[int]) -> int:
         return 1 if len(self.normalized_shape) == len(shape) else shape[1]
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         given, own, rank = tuple(frame.shape), tuple(self.normalized_shape), len(frame.shape)
         if len(own) > rank:
             raise NotStreamable(f"{path}: normalises the last {len(own)} of {rank + 1} dimensions, the batch among them")
@@ -58,24 +58,24 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
         if not frame.dtype.is_floating_point:
             raise ShapeMismatch(f"{path}: takes floating point numbers, got steps {frame}")
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if x is None or not self._is_local(x.ndim - 1):
-            return super().advance(x, node, e, call)
-        _, _, ended = self.count(x, node, e, call)
+            return super().advance(x, node, n_if_ended, updates)
+        _, _, ended = self.count(x, node, n_if_ended, updates)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         if not self._is_local(x.ndim):
-            return super().advance_step(x, node, call)
-        call.tick(node, node.seen + 1, node.sent + 1)
+            return super().advance_step(x, node, updates)
+        updates.tick(node, node.n_in + 1, node.n_out + 1)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 
-    def program(self, site: Site) -> Run:
-        if not self._is_local(len(site.node.given.shape)):
-            return super().program(site)
+    def program(self, ctx: KernelContext) -> Run:
+        if not self._is_local(len(ctx.node.given.shape)):
+            return super().program(ctx)
         return lambda x, rows: F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 
-    def cold(self, frame: Frame) -> dict[str, Tensor]:
+    def cold(self, frame: StepSpec) -> dict[str, Tensor]:
         return {} if self._is_local(len(frame.shape)) else super().cold(frame)
 
 

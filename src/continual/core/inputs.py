@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeMismatch
-from .state import Frame, Wire, rewire
-from .step_spec import length
+from .state import StepSpec, Wire, rewire
+from .step_spec import Inputs, length
 
 PIECE = 16 << 20  # bytes
 
@@ -39,24 +39,24 @@ def pieces(x: Wire, largest: int) -> list[Wire]:
     return [rewire(lambda t, at=at: t[:, :, at : at + size], x) for at in range(0, whole, size)]
 
 
-def frame_of(input: Wire, chunk: bool) -> Any:
+def frame_of(input: Inputs, chunk: bool) -> Any:
     """What a step of the input looks like."""
     if isinstance(input, (list, tuple)) and not input:
         raise ShapeMismatch("a chunk is a tensor (B, C, T, *S) or a list of them, got an empty list")
-    return rewire(_frame_in_chunk, input) if chunk else Frame.of(input)
+    return rewire(_frame_in_chunk, input) if chunk else StepSpec.of(input)
 
 
-def _frame_in_chunk(chunk: Any) -> Frame:
+def _frame_in_chunk(chunk: Any) -> StepSpec:
     if not isinstance(chunk, Tensor):
         raise ShapeMismatch(f"a chunk is a tensor (B, C, T, *S) or a list of them, not {type(chunk).__name__}")
     if chunk.ndim < 3:
         raise ShapeMismatch(
             f"a chunk has the shape (B, C, T, *S), got {tuple(chunk.shape)}; forward_step takes a single step (B, C, *S)"
         )
-    return Frame.of_chunk(chunk)
+    return StepSpec.of_chunk(chunk)
 
 
-def check_lengths(name: str, input: Wire, chunk: bool) -> None:
+def check_lengths(name: str, input: Inputs, chunk: bool) -> None:
     """Streams that are fed together must bring the same number of frames."""
     if not chunk or isinstance(input, Tensor):
         return

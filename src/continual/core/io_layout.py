@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from .inputs import time_second
 from .state import Wire, rewire
+from .step_spec import Inputs
 
 
 class IOLayout:
     """The layout of the library itself: nothing is changed. Modules with another layout have an object of a subclass."""
 
-    def step_in(self, x: Wire) -> Wire:
+    def step_in(self, x: Inputs) -> Wire:
         """A caller's step, as a step ``(B, C, *S)``."""
-        return x
+        return cast(Wire, x)
 
-    def chunk_in(self, x: Wire) -> Wire:
+    def chunk_in(self, x: Inputs) -> Wire:
         """A caller's chunk, as a chunk ``(B, C, n, *S)``."""
-        return x
+        return cast(Wire, x)
 
     def step_out(self, y: Wire) -> Wire:
         """A step for the caller; of a module that emits bursts, a chunk."""
@@ -44,8 +47,8 @@ class MovedTime(IOLayout):
     def __init__(self, dim: int):
         self.dim = dim
 
-    def chunk_in(self, x: Wire) -> Wire:
-        return rewire(lambda t: time_second(t, self.dim), x)
+    def chunk_in(self, x: Inputs) -> Wire:
+        return rewire(lambda t: time_second(t, self.dim), cast(Wire, x))
 
     def chunk_out(self, y: Wire) -> Wire:
         return rewire(lambda t: t.movedim(2, self.dim), y)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import NotStreamable
 from .io_layout import IDENTITY, IOLayout, MovedTime
-from .program.context import Run, Site
-from .state import Call, Frame, Node, Opening, Wire, rewire
+from .program.context import KernelContext, Run
+from .state import InitContext, Node, StateUpdates, StepSpec, Wire, rewire
 from .step_spec import length
 from .timing import Timing
 
@@ -86,7 +86,7 @@ class Kernel(nn.Module):
 
     # ---- the kernel: what a layer defines ---------------------------------------------------------------------------
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         """The cold state for a step like ``frame``, and the frame that leaves.
 
         Raises:
@@ -95,13 +95,13 @@ class Kernel(nn.Module):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `open`: return its cold state, a continual.core.state.Node")
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         """Run a chunk.
 
         Args:
-            x: the frames ``(B, C, n, *S)`` that arrive, or ``None`` if there are none. ``node.seen`` came before them.
+            x: the frames ``(B, C, n, *S)`` that arrive, or ``None`` if there are none. ``node.n_in`` came before them.
             node: this use's state; to be read only.
-            e: how many frames the input wire would have had in all if the stream ended now.
+            n_if_ended: how many frames the input wire would have had in all if the stream ended now.
             call: takes the changes; with ``call.final`` the stream ends here, and ``e`` frames have come.
 
         Returns:
@@ -109,12 +109,12 @@ class Kernel(nn.Module):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `advance`: the kernel of a chunk")
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Any, node: Node, updates: StateUpdates) -> Wire | None:
         """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
-        y, _ = self.advance(rewire(chunk_of_one, x), node, node.seen + 1, call)
+        y, _ = self.advance(rewire(chunk_of_one, x), node, node.n_in + 1, updates)
         return None if y is None else rewire(only_frame, y)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """How the module runs in a step program: a function of the chunk of a call and of its rows.
 
         Args:
@@ -124,7 +124,7 @@ class Kernel(nn.Module):
             NotStreamable: no program of static shapes computes the module.
         """
         name = type(self).__name__
-        raise site.refuse(
+        raise ctx.refuse(
             f"step programs have no kernel for the class {name}. Remedies: forward_step, which needs none; write it as a co.Recurrence "
             f"or a co.SlidingWindow, which run in programs; or define {name}.program(site)"
         )
@@ -142,7 +142,7 @@ class Kernel(nn.Module):
         """What the module is, for a network's signature: name and timing."""
         return f"{type(self).__name__} {self.timing}"
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
         """Multiply-adds for one output frame ``frame`` (the mean of several), convolutions and matrix products alone.
 
         By default they are counted while ``forward`` runs on a clip of one receptive field.
@@ -154,11 +154,11 @@ class Kernel(nn.Module):
         macs = counted_macs(lambda: self.forward(rewire(lambda f: f.zeros(steps), given)))
         return Fraction(macs // frame.shape[0], max(1, self.timing.ended(steps)))
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         """What papers count for one output frame beside multiply-adds: biases, norms, activations."""
         return 0
 
-    def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int | Fraction:
+    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int | Fraction:
         """Multiply-adds of ``forward`` on a clip of ``given`` frames, which has so many output frames."""
         return self.macs_per_output(node, frame) * outputs
 
@@ -177,20 +177,20 @@ class Kernel(nn.Module):
         """What fills the dummy steps of :meth:`warm_up`."""
         return 0.0
 
-    def count(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[int, int, int]:
+    def count(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[int, int, int]:
         """Count a chunk: frames that have come with it, outputs that have left with it, and the ``e`` of the output wire."""
-        n = node.seen + length(x)
-        sent, ended = self.timing.counts(n, e)
-        if call.final:
+        n = node.n_in + length(x)
+        sent, ended = self.timing.counts(n, n_if_ended)
+        if updates.final:
             sent = ended
-        call.tick(node, n, sent)
+        updates.tick(node, n, sent)
         return n, sent, ended
 
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
         """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, e)``."""
-        node.seen = n
-        node.sent, e = self.timing.counts(n, e)
-        return node.sent, e
+        node.n_in = n
+        node.n_out, n_if_ended = self.timing.counts(n, n_if_ended)
+        return node.n_out, n_if_ended
 
 
 def counted_macs(run: Callable[[], Any]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import NotStreamable
 from .call_modes import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
@@ -15,9 +15,9 @@ from .edits import Guarded
 from .io_layout import IDENTITY
 from .kernel import chunk_of_one, only_frame
 from .padding_mode import PaddingMode
-from .state import Call, Frame, State, Wire, rewire
+from .state import State, StateUpdates, StepSpec, Wire, rewire
 from .state_dicts import FlatNames
-from .step_spec import Inputs, Outputs
+from .step_spec import Inputs
 from .stream import StreamOwner
 from .tracing_guard import eagerly, in_dispatch, in_graph, is_dynamo_compiling, is_tracing, leaves
 
@@ -56,7 +56,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     @overload
     def __call__(self, input: Tensor, *more: Tensor, pad_end: bool = ..., update_state: bool = ...) -> Tensor: ...
     @overload
-    def __call__(self, input: Sequence[Inputs], *, pad_end: bool = ..., update_state: bool = ...) -> Outputs: ...
+    def __call__(self, input: Sequence[Inputs], *, pad_end: bool = ..., update_state: bool = ...) -> Wire: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         mode = current_mode() or self._own_mode
         if mode == "forward":
@@ -89,10 +89,10 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     @overload
     def forward_step(self, input: Tensor, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_step(self, input: Sequence[Inputs], update_state: bool = True) -> Outputs | None: ...
+    def forward_step(self, input: Sequence[Inputs], update_state: bool = True) -> Wire | None: ...
     @overload
     def forward_step(self, input: Tensor, second: Tensor, /, *more: Tensor, update_state: bool = True) -> Tensor | None: ...
-    def forward_step(self, input: Wire, update_state: bool = True) -> Wire | None:  # type: ignore[misc]  # several inputs: GraphModule
+    def forward_step(self, input: Inputs, update_state: bool = True) -> Wire | None:  # type: ignore[misc]  # several inputs: GraphModule
         """One step.
 
         Args:
@@ -119,12 +119,12 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
             return eagerly(CoModule.forward_step, self, input, update_state)
         layout = self.io_layout
-        x: Wire = input if layout is IDENTITY else layout.step_in(input)
+        x: Any = input if layout is IDENTITY else layout.step_in(input)
         turn = self._take_turn()
         try:
             state = self._stream_for(x)
             if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
-                state, call = state.taken(), Call()
+                state, call = state.taken(), StateUpdates()
                 y = self.advance_step(x, state.node, call)
                 if update_state:
                     call.apply_in_place()
@@ -140,12 +140,12 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     @overload
     def forward_steps(self, input: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_steps(self, input: Sequence[Inputs], pad_end: bool = False, update_state: bool = True) -> Outputs | None: ...
+    def forward_steps(self, input: Sequence[Inputs], pad_end: bool = False, update_state: bool = True) -> Wire | None: ...
     @overload
     def forward_steps(
         self, input: Tensor, second: Tensor, /, *more: Tensor, pad_end: bool = False, update_state: bool = True
     ) -> Tensor | None: ...
-    def forward_steps(self, input: Wire, pad_end: bool = False, update_state: bool = True) -> Wire | None:  # type: ignore[misc]
+    def forward_steps(self, input: Inputs, pad_end: bool = False, update_state: bool = True) -> Wire | None:  # type: ignore[misc]
         """A chunk of steps.
 
         Args:
@@ -192,13 +192,13 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         Args:
             step: ``(B, C, *S)``.
         """
-        return replace(self._open(Frame.of(self.io_layout.step_in(step))), weights=self)
+        return replace(self._open(StepSpec.of(self.io_layout.step_in(step))), weights=self)
 
     @overload
     def step(self, x: Tensor, state: State) -> tuple[Tensor | None, State]: ...
     @overload
-    def step(self, x: Sequence[Inputs], state: State) -> tuple[Outputs | None, State]: ...
-    def step(self, x: Wire, state: State) -> tuple[Wire | None, State]:
+    def step(self, x: Sequence[Inputs], state: State) -> tuple[Wire | None, State]: ...
+    def step(self, x: Inputs, state: State) -> tuple[Wire | None, State]:
         """One step as a pure function: ``(B, C, *S), state → output or None, new state``.
 
         Example:
@@ -211,16 +211,16 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """
         if in_graph():
             return eagerly(CoModule.step, self, x, state)
-        x = self.io_layout.step_in(x)
-        self._check(x, state, chunk=False)
-        y, new = self._pure(rewire(chunk_of_one, x), state, False)
+        step = self.io_layout.step_in(x)
+        self._check(step, state, chunk=False)
+        y, new = self._pure(rewire(chunk_of_one, step), state, False)
         return (None if y is None else self.io_layout.step_out(y if new.bursts else rewire(only_frame, y))), new
 
     @overload
     def steps(self, x: Tensor, state: State, pad_end: bool = False) -> tuple[Tensor | None, State]: ...
     @overload
-    def steps(self, x: Sequence[Inputs], state: State, pad_end: bool = False) -> tuple[Outputs | None, State]: ...
-    def steps(self, x: Wire, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
+    def steps(self, x: Sequence[Inputs], state: State, pad_end: bool = False) -> tuple[Wire | None, State]: ...
+    def steps(self, x: Inputs, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
         y, new = self._pure_chunk(self.io_layout.chunk_in(x), state, pad_end)
         return (None if y is None else self.io_layout.chunk_out(y)), new
@@ -228,7 +228,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     # ---- building ---------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def build_from(module: nn.Module, *args: Any, **kwargs: Any) -> CoModule:
+    def build_from(module: Any, *args: Any, **kwargs: Any) -> CoModule:
         """The continual version of a ``torch.nn`` module, with a copy of its parameters.
 
         Args:

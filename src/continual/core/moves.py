@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ContinualError
-from .state import Frame, State, frames, rewire
+from .state import State, StepSpec, frames, rewire
 
 
 class Opens(Protocol):
@@ -51,5 +51,5 @@ def _possible(frame: Any) -> Iterator[Any]:
         yield rewire(_wider, frame)
 
 
-def _wider(frame: Frame) -> Frame:
+def _wider(frame: StepSpec) -> StepSpec:
     return replace(frame, dtype=torch.complex64) if frame.dtype == torch.complex32 else frame

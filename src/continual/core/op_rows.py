@@ -1,4 +1,4 @@
-"""What an explanation is made of: a row for every operation of a network, and a refusal for every one that can't be streamed."""
+"""The parts of an explanation: a row for every operation of a network, and a refusal for every one that can't be streamed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Row:
 
     Attributes:
         path: ``"layer1.0.conv1"``, unique in the network.
-        op: what it is, in words: ``"Conv3d k3 s2 p1"``, ``"add"``.
-        inputs: indices of the rows that it takes; ``-1 - k`` is input ``k`` of the network.
-        waits: for each input, how many frames of it wait here in a queue at most; 0: none.
+        op: its name: ``"Conv3d k3 s2 p1"``, ``"add"``.
+        inputs: indices of its input rows; ``-1 - k`` is input ``k`` of the network.
+        waits: for each input, the depth of its queue in frames; 0: no queue.
         rate: outputs per input step of the network.
         receptive_field, delay: from the network's input to here, in input steps.
         state_bytes: for the example's batch, queues included.
@@ -60,15 +60,15 @@ _LEFT = (1, 2, 3)  # columns of words
 
 @dataclass(frozen=True)
 class Graph:
-    """The operations of a network and how they hang together.
+    """The operations of a network and their connections.
 
     Attributes:
         name: the network's.
         rows: its operations; each comes after those whose outputs it takes.
-        outputs: indices of the rows that leave; ``-1 - k`` for input ``k`` handed on as it is.
+        outputs: indices of the output rows; ``-1 - k`` for input ``k`` that is returned unchanged.
         notes: remarks on the whole network.
-        refusals: why it can't be streamed; the rows are then those that could be followed.
-        inputs: what the network takes, such as ``"x (2, 3, T, 32, 32)"``.
+        refusals: the reasons for which it can't be streamed; the rows are then those that could be followed.
+        inputs: the inputs of the network, such as ``"x (2, 3, T, 32, 32)"``.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Graph:
 
     @property
     def streamable(self) -> bool:
-        """Whether nothing was refused."""
+        """Whether there is no refusal."""
         return not self.refusals
 
     @property
@@ -108,7 +108,7 @@ class Graph:
         return max((self.rows[i].receptive_field for i in self.outputs if i >= 0), default=1)
 
     def refusal_of(self, row: Row) -> Refusal | None:
-        """Why a row is refused, if it is."""
+        """The refusal of a row, if there is one."""
         return next((r for r in self.refusals if (r.row or r.path) == row.path and (r.row or r.path or r.op == row.op)), None)
 
     def all_notes(self) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def table(graph: Graph) -> str:
 
 
 def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
-    """All refusals of a module, numbered: where, the source line, why, and what to do. What loops and layers repeat is told once.
+    """All refusals of a module, numbered: where, source line, reason and remedy. Repeated refusals are listed once.
 
     Args:
         name: what is refused; ``""`` for "the module".
@@ -204,7 +204,7 @@ def format_refusals(name: str, refusals: Sequence[Refusal]) -> str:
 
 
 def _together(paths: Sequence[str]) -> str:
-    """Modules that are refused for one reason."""
+    """The paths of modules that are refused for one reason."""
     return (
         paths[0]
         if len(paths) == 1

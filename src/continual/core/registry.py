@@ -199,10 +199,9 @@ def to_continual(module: nn.Module, memo: dict[int, Any] | None = None, path: st
     return made
 
 
-def chosen_in(module: nn.Module) -> dict[str, tuple[str, str]]:
-    """The modules in it whose classes users have registered: by path, the names of their classes and of the streaming ones."""
-    parts = ((path, type(part), _lookup(_chosen, type(part))) for path, part in module.named_modules())
-    return {path: (cls.__name__, co_class.__name__) for path, cls, co_class in parts if co_class is not None}
+def is_chosen(module: nn.Module) -> bool:
+    """Whether a user has registered a streaming class for the class of a module."""
+    return _lookup(_chosen, type(module)) is not None
 
 
 def option(memo: dict[int, Any], name: str, default: Any = None) -> Any:

@@ -31,10 +31,10 @@ class Upsampling(Timing):
     padding: int = 0
     output_padding: int = 0
 
-    def counts(self, n: int, e: int) -> Counts:
-        if e == 0:
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        if n_if_ended == 0:
             return 0, 0
-        ended = max(0, (e - 1) * self.rate - 2 * self.padding + self.extent + self.output_padding)
+        ended = max(0, (n_if_ended - 1) * self.rate - 2 * self.padding + self.extent + self.output_padding)
         return min(max(0, n * self.rate - self.padding), ended), ended
 
     def plain(self, lead: int | None = 0) -> Plain | None:
@@ -126,8 +126,8 @@ class Interpolation(Timing):
 
     # ---- counts -----------------------------------------------------------------------------------------------------
 
-    def counts(self, n: int, e: int) -> Counts:
-        ended = e * self.factor.numerator // self.factor.denominator
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        ended = n_if_ended * self.factor.numerator // self.factor.denominator
         return (min(self._reached(n), ended) if n else 0), ended
 
     def _reached(self, n: int) -> int:

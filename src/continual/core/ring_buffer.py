@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .state import Frame, Node
+from .state import Node, StepSpec
 
 
-def ring_zeros(frame: Frame, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
+def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
     """A cold ring ``(B, L, C, *S)``, time before channels so that a window is one block of memory.
 
     With ``last`` the channels are innermost in memory (channels-last frames), the shape is the same.

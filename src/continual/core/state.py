@@ -1,6 +1,6 @@
 """The state of a stream: a tree of nodes that mirrors the network, and the writes that a call wants to make to it.
 
-A kernel never changes state. It reads the tensors of its node, and puts what should change into the :class:`Call`. Only when
+A kernel never changes state. It reads the tensors of its node, and puts what should change into the :class:`StateUpdates`. Only when
 the whole network has run without an error does the root apply these changes: in place, to the tensors that the root owns, or
 as new tensors (pure steps, and whenever gradients are enabled). This one rule gives purity (``update_state=False`` drops the
 changes), exception safety and the in-place speed.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import StateMismatch
 from .precision import kept_kind, kept_wide
-from .step_spec import Frame, Wire, frames, rewire  # noqa: F401 (kernels take them from here)
+from .step_spec import StepSpec, Wire, frames, rewire  # noqa: F401 (kernels take them from here)
 from .timing import IDENTITY, Timing
 from .weights_digest import fingerprint_of
 
@@ -26,15 +26,15 @@ SHOWN = 20  # tensors of a state that its repr lists
 
 
 @dataclass(frozen=True)
-class Opening:
+class InitContext:
     """Where a module stands while a stream is opened: its path, and the timing of all that is before it."""
 
     path: str = ""
     before: Timing = IDENTITY
 
-    def below(self, name: str, before: Timing = IDENTITY) -> Opening:
+    def below(self, name: str, before: Timing = IDENTITY) -> InitContext:
         """The place of a child, after ``before`` within this module."""
-        return Opening(f"{self.path}.{name}".lstrip("."), self.before.then(before))
+        return InitContext(f"{self.path}.{name}".lstrip("."), self.before.then(before))
 
 
 class Node:
@@ -48,8 +48,8 @@ class Node:
         given: the frame that arrives, where a container knows it.
         held: the frame that is kept in the state, where the kernel needs to know it.
         tensors: the state tensors, batch in dim 0, named by ``names``.
-        seen: frames delivered to this module so far.
-        sent: frames it has returned so far.
+        n_in: frames delivered to this module so far.
+        n_out: frames it has returned so far.
         delay, stride: the counts as far as the fast path needs them (:class:`~continual.core.constant_rate.Plain`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         wide: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
@@ -67,8 +67,8 @@ class Node:
         "names",
         "out",
         "path",
-        "seen",
-        "sent",
+        "n_in",
+        "n_out",
         "steps",
         "stride",
         "tensors",
@@ -77,7 +77,7 @@ class Node:
 
     def __init__(
         self,
-        place: Opening,
+        place: InitContext,
         kind: str,
         out: Any,
         tensors: Mapping[str, Tensor] | None = None,
@@ -91,7 +91,7 @@ class Node:
         self.names = tuple(tensors or ())
         self.tensors: list[Tensor] = list((tensors or {}).values())
         self.kids = kids or []
-        self.seen = self.sent = self.delay = 0
+        self.n_in = self.n_out = self.delay = 0
         self.stride = 1
         self.memo: Any = None
         self.wide = wide
@@ -106,7 +106,7 @@ class Node:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
         """A copy of the tree with ``fn`` applied to every tensor."""
         node = Node.__new__(Node)
-        names = ("path", "kind", "out", "given", "held", "before", "names", "seen", "sent", "delay", "stride", "wide", "steps")
+        names = ("path", "kind", "out", "given", "held", "before", "names", "n_in", "n_out", "delay", "stride", "wide", "steps")
         for name in names:
             setattr(node, name, getattr(self, name))
         node.memo = None
@@ -115,7 +115,7 @@ class Node:
         return node
 
 
-class Call:
+class StateUpdates:
     """What one call on a network wants to change, collected while the kernels run.
 
     Attributes:
@@ -169,7 +169,7 @@ class Call:
         for node, index, value in self.puts:
             node.tensors[index].copy_(value)
         for node, seen, sent in self.ticks:
-            node.seen, node.sent = seen, sent
+            node.n_in, node.n_out = seen, sent
 
     def apply_as_new(self) -> None:
         """Make the changes as new tensors, through which gradients flow."""
@@ -185,7 +185,7 @@ class Call:
         for node, index, value in changed:
             node.tensors[index], node.memo = value, None
         for node, seen, sent in self.ticks:
-            node.seen, node.sent = seen, sent
+            node.n_in, node.n_out = seen, sent
 
 
 class Structure:
@@ -309,7 +309,7 @@ class State(Sequence[Tensor]):
         """
         fn = kept_kind(fn)
 
-        def moved(f: Frame) -> Frame:
+        def moved(f: StepSpec) -> StepSpec:
             like = fn(torch.empty(0, dtype=f.dtype, device=f.device))
             return replace(f, dtype=like.dtype, device=like.device)
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import ShapeMismatch
 
-Wire = Any  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
+T = TypeVar("T")
+Nested: TypeAlias = "T | list[Nested[T]]"
+Wire: TypeAlias = "Nested[Tensor]"  # a tensor, or a (nested) list of tensors between Broadcast and Reduce
 Inputs: TypeAlias = "Tensor | Sequence[Inputs]"  # what users give: a tensor, or a (nested) list or tuple
-Outputs: TypeAlias = "Tensor | list[Outputs]"  # what users get for a list
 
 
 @dataclass(frozen=True)
-class Frame:
+class StepSpec:
     """What one step ``(B, C, *S)`` looks like: shape, dtype, device."""
 
     shape: tuple[int, ...]
@@ -26,18 +27,18 @@ class Frame:
     device: torch.device
 
     @staticmethod
-    def of(step: Wire) -> Any:
+    def of(step: Inputs) -> Any:
         """The frame of a step, or a list of frames for a list of steps."""
         if isinstance(step, Tensor):
-            return Frame(tuple(step.shape), step.dtype, step.device)
+            return StepSpec(tuple(step.shape), step.dtype, step.device)
         if isinstance(step, (list, tuple)) and step:
-            return [Frame.of(s) for s in step]
+            return [StepSpec.of(s) for s in step]
         raise ShapeMismatch(f"a step is a tensor (B, C, *S) or a list of them, not {type(step).__name__}")
 
     @staticmethod
-    def of_chunk(chunk: Tensor) -> Frame:
+    def of_chunk(chunk: Tensor) -> StepSpec:
         """The frame of the steps in a chunk ``(B, C, T, *S)``, which may be empty."""
-        return Frame(tuple(chunk.shape[:2] + chunk.shape[3:]), chunk.dtype, chunk.device)
+        return StepSpec(tuple(chunk.shape[:2] + chunk.shape[3:]), chunk.dtype, chunk.device)
 
     def fits(self, x: Tensor, chunk: bool) -> bool:
         """Whether a step, or a chunk, is of such frames."""
@@ -53,7 +54,7 @@ class Frame:
         """Bytes on the CPU."""
         return math.prod(self.shape) * self.dtype.itemsize if self.device.type == "cpu" else 0
 
-    def resized(self, *shape: int) -> Frame:
+    def resized(self, *shape: int) -> StepSpec:
         """The same dtype and device with another shape."""
         return replace(self, shape=shape)
 
@@ -65,19 +66,19 @@ class Frame:
         return f"{tuple(self.shape)} {str(self.dtype).removeprefix('torch.')} on {self.device}"
 
 
-def frames(tree: Any) -> list[Frame]:
+def frames(tree: Any) -> list[StepSpec]:
     """All frames in a nested list."""
-    return [tree] if isinstance(tree, Frame) else [f for t in tree for f in frames(t)]
+    return [tree] if isinstance(tree, StepSpec) else [f for t in tree for f in frames(t)]
 
 
-def rewire(fn: Callable[..., Any], *wires: Wire) -> Wire:
+def rewire(fn: Callable[..., T], *wires: Any) -> Nested[T]:
     """Apply ``fn`` to tensors (or frames), or to the tensors in equally nested lists of them."""
     if isinstance(wires[0], (list, tuple)):
         return [rewire(fn, *w) for w in zip(*wires, strict=True)]
     return fn(*wires)
 
 
-def length(wire: Wire) -> int:
+def length(wire: Wire | None) -> int:
     """The number of frames in a chunk (``None`` has none)."""
     while isinstance(wire, (list, tuple)):
         wire = wire[0]

@@ -1,18 +1,31 @@
-"""States that were read from a file, before a network takes them: names and tensors, no counts."""
+"""States from files: names and tensors without counts, until a network takes them; and the comparison of their tensors."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
 
 from ..errors import StateMismatch
 from .state import State
 from .weights_digest import check_fingerprint
 
-STORED = "stored"  # the kind of their only node
+STORED = "stored"  # the kind of the only node of such a state
+
+
+def described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """The shape and dtype of each tensor."""
+    return {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()}
+
+
+def differences(want: Mapping[str, object], got: Mapping[str, object]) -> list[str]:
+    """Names that only one of two descriptions has, or that they describe differently."""
+    return sorted(name for name in want.keys() | got.keys() if want.get(name) != got.get(name))
 
 
 def check_stored(net: nn.Module, fresh: State, state: State) -> None:
-    """Refuse a state from a file that a network can't go on from.
+    """Refuse a state from a file that a network can't continue from.
 
     Args:
         net: the network.
@@ -20,13 +33,13 @@ def check_stored(net: nn.Module, fresh: State, state: State) -> None:
         state: of the same structure, perhaps from a file.
 
     Raises:
-        StateMismatch: its tensors are others than its header says, or it was made with other weights.
+        StateMismatch: its tensors do not match its header, or the weights differ.
     """
     if state.node.kind != STORED:
         return
     name = type(net).__name__
-    want, got = ({n: (tuple(t.shape), t.dtype) for n, t in s.tensors.items()} for s in (fresh, state))
-    if wrong := sorted(n for n in want.keys() | got.keys() if want.get(n) != got.get(n)):
+    want, got = described(fresh.tensors), described(state.tensors)
+    if wrong := differences(want, got):
         shown = f"{wrong[0]!r} is {got.get(wrong[0])} in the file, {want.get(wrong[0])} here"
         raise StateMismatch(
             f"{name}: the tensors of this state are not those that its header speaks of ({shown}): the file is damaged"

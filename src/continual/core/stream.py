@@ -16,8 +16,8 @@ from .inputs import check_lengths, frame_of, join, pieces
 from .kernel import Kernel
 from .moves import moved_stream
 from .precision import kept_complex
-from .state import Call, Frame, Opening, State, Structure, Wire, frames
-from .step_spec import length
+from .state import InitContext, State, StateUpdates, StepSpec, Structure, Wire, frames
+from .step_spec import Inputs, length
 from .stored_state import STORED, check_stored
 from .tracing_guard import eagerly, in_graph
 from .weights_digest import Weights
@@ -146,7 +146,7 @@ class StreamOwner(Kernel):
         for f in frames(frame):
             if len(f.shape) < 2:
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
-        node = self.open(frame, Opening())
+        node = self.open(frame, InitContext())
         timing = self.timing
         plain = None if self.plan(node, 0) is None else timing.plain()
         bursts, quick_from = (timing.bursts, 0) if plain is None else (False, plain.after)
@@ -204,12 +204,12 @@ class StreamOwner(Kernel):
         fresh.clock = state.clock
         if state.node.kind != STORED:
             for new, old in zip(fresh.node.walk(), state.node.walk(), strict=True):
-                new.seen, new.sent = old.seen, old.sent
+                new.n_in, new.n_out = old.n_in, old.n_out
         else:
             self.recount(fresh.node, state.clock, state.clock)
         return fresh
 
-    def _stream_for(self, input: Wire, chunk: bool = False) -> State:
+    def _stream_for(self, input: Inputs, chunk: bool = False) -> State:
         """The running stream if the input fits it, or a cold one."""
         if self._forward_pre_hooks:
             compute_weights(self)
@@ -218,7 +218,7 @@ class StreamOwner(Kernel):
             frame = frame_of(input, chunk)
             check_lengths(type(self).__name__, input, chunk)
             return self._open(frame)
-        if not (isinstance(input, Tensor) and isinstance(state.frame, Frame) and state.frame.fits(input, chunk)):
+        if not (isinstance(input, Tensor) and isinstance(state.frame, StepSpec) and state.frame.fits(input, chunk)):
             self._check(input, state, chunk)
         if state.structure is None or state.structure.changed:
             fresh = self._open(state.frame)
@@ -226,7 +226,7 @@ class StreamOwner(Kernel):
             state.structure = fresh.structure
         return state
 
-    def _check(self, input: Wire, state: State, chunk: bool) -> None:
+    def _check(self, input: Inputs, state: State, chunk: bool) -> None:
         """Refuse an input that does not fit the stream."""
         got = frame_of(input, chunk)
         check_lengths(type(self).__name__, input, chunk)
@@ -265,14 +265,14 @@ class StreamOwner(Kernel):
             state = state.clone() if in_place else state.forked()
         outputs = []
         for part in parts:
-            call = Call(steady=state.steady, in_place=in_place)
+            call = StateUpdates(steady=state.steady, in_place=in_place)
             e = state.clock + length(part)
             outputs.append(self.advance(part if length(part) else None, state.node, e, call)[0])
             if update_state or pad_end or len(parts) > 1:
                 call.apply_in_place() if in_place else call.apply_as_new()
                 state.owned, state.clock = state.owned and in_place, e
         if pad_end:
-            outputs.append(self.advance(None, state.node, state.clock, Call(final=True))[0])
+            outputs.append(self.advance(None, state.node, state.clock, StateUpdates(final=True))[0])
         if update_state:
             self.__dict__["_stream"] = state
         return join(*outputs)
@@ -286,12 +286,12 @@ class StreamOwner(Kernel):
             state = replace(state, structure=self._twin(state).structure)  # refuses the state of another network
         new = state.forked()
         new.weights = self
-        call = Call(steady=state.steady)
+        call = StateUpdates(steady=state.steady)
         new.clock = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
         call.apply_as_new()
         if pad_end:
-            y = join(y, self.advance(None, new.node, new.clock, Call(final=True))[0])
+            y = join(y, self.advance(None, new.node, new.clock, StateUpdates(final=True))[0])
         return y, new
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -43,7 +43,7 @@ class Timing(ABC):
     stride: int | Fraction
 
     @abstractmethod
-    def counts(self, n: int, e: int) -> Counts:
+    def counts(self, n: int, n_if_ended: int) -> Counts:
         """Map the input wire's ``(delivered, if ended now)`` to the output wire's."""
 
     @abstractmethod
@@ -78,9 +78,9 @@ class Timing(ABC):
         """Whether what has been delivered follows from ``n`` alone, whatever is known of the end: no input, no output."""
         return self.plain(None) is not None
 
-    def ended(self, e: int) -> int:
+    def ended(self, n_if_ended: int) -> int:
         """How many outputs a clip of ``e`` steps has; 0 where the clip computation refuses it as too short."""
-        return self.counts(e, e)[1]
+        return self.counts(n_if_ended, n_if_ended)[1]
 
     def delivered(self, n: int) -> int:
         """How many outputs have been returned after ``n`` inputs of a stream that goes on."""
@@ -160,8 +160,12 @@ class Window(Timing):
     wait: int = 0
     least: int = 1
 
-    def counts(self, n: int, e: int) -> Counts:
-        ended = max(0, (e + self.start + self.end - self.receptive_field) // self.stride + 1) if e >= self.least else 0
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        ended = (
+            max(0, (n_if_ended + self.start + self.end - self.receptive_field) // self.stride + 1)
+            if n_if_ended >= self.least
+            else 0
+        )
         if n < self.wait:
             return 0, ended
         return min(ended, max(0, (n - self.receptive_field + self.start) // self.stride + 1)), ended
@@ -211,8 +215,8 @@ class Crop(Timing):
     def end(self) -> int:  # type: ignore[override]
         return -self.last
 
-    def counts(self, n: int, e: int) -> Counts:
-        return max(0, min(n, e - self.last) - self.first), max(0, e - self.first - self.last)
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        return max(0, min(n, n_if_ended - self.last) - self.first), max(0, n_if_ended - self.first - self.last)
 
     def plain(self, lead: int | None = 0) -> Plain | None:
         if lead is None:
@@ -230,10 +234,10 @@ class Sequence(Timing):
 
     parts: tuple[Timing, ...]
 
-    def counts(self, n: int, e: int) -> Counts:
+    def counts(self, n: int, n_if_ended: int) -> Counts:
         for part in self.parts:
-            n, e = part.counts(n, e)
-        return n, e
+            n, n_if_ended = part.counts(n, n_if_ended)
+        return n, n_if_ended
 
     def plain(self, lead: int | None = 0) -> Plain | None:
         """Also where the burst that padding brings at the start is swallowed by the windows behind it (a causal convolution)."""
@@ -318,8 +322,8 @@ class Parallel(Timing):
                 "Give every branch the same stride (for instance a strided 1×1 convolution in the shortcut)"
             )
 
-    def counts(self, n: int, e: int) -> Counts:
-        pairs = [b.counts(n, e) for b in self.branches]
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        pairs = [b.counts(n, n_if_ended) for b in self.branches]
         return min(p[0] for p in pairs), min(p[1] for p in pairs)
 
     def plain(self, lead: int | None = 0) -> Plain | None:

@@ -63,12 +63,12 @@ class Wiring(Timing):
                 needed.update(self.entries[i][1])
         return tuple(sorted(needed))
 
-    def counts(self, n: int, e: int) -> Counts:
-        return self.all_counts(n, e)[self.out]
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        return self.all_counts(n, n_if_ended)[self.out]
 
-    def all_counts(self, n: int, e: int) -> dict[int, Counts]:
+    def all_counts(self, n: int, n_if_ended: int) -> dict[int, Counts]:
         """The counts of all wires on which this one depends."""
-        found: dict[int, Counts] = {0: (n, e)}
+        found: dict[int, Counts] = {0: (n, n_if_ended)}
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:

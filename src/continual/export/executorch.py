@@ -13,12 +13,12 @@ from torch import Tensor
 from ..core.file_digest import BLANK
 from ..core.optional_packages import package, quiet
 from ..errors import ArtefactMismatch, ExportError
-from ..programs.diagnose import culprit
+from ..programs.diagnose import diagnose
 from ..programs.rewrites.passes import rewritten
 from .flat_call import Call
 from .int8 import Calibration, quantised_program
 from .metadata import DIGEST, KEY, Metadata
-from .runner import _zeros
+from .runtime_streams import OpenStreams, TensorStreams
 
 METHOD = "forward"
 
@@ -51,7 +51,7 @@ def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibrati
             made = lowered.to_executorch()
             _check(made)
         except Exception as error:
-            reason = culprit(error, program, metadata.network, graph)
+            reason = diagnose(error, program, metadata.network, graph)
             raise ExportError(f"co.export: ExecuTorch can't take {metadata.network}: {reason}") from error
     path.write_bytes(made.buffer)
     _try_out(path, metadata)
@@ -69,7 +69,7 @@ def _try_out(path: Path, metadata: Metadata) -> None:
     """One call, of zeros: kernels refuse some arguments only when they run."""
     batch = metadata.batch or 1
     try:
-        read(path, None)[1](batch).call([_zeros(p, batch) for p in metadata.inputs], 0)
+        read(path, None)[1](batch).call([p.zeros(batch) for p in metadata.inputs], 0)
     except Exception as error:
         raise ExportError(
             f"co.export: ExecuTorch's runtime can't run {metadata.network}: {error}. Find the layer by exporting parts of the network, or "
@@ -77,8 +77,8 @@ def _try_out(path: Path, metadata: Metadata) -> None:
         ) from error
 
 
-def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
-    """The metadata of a program, and what opens rows of it."""
+def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
+    """The metadata of a program, and what opens streams of it."""
     with quiet():
         runtime = package("executorch.runtime", "executorch", "co.load")
         try:
@@ -96,28 +96,18 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
             method = program.load_method(METHOD)
         except Exception as error:
             raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged: {error}") from error
-    return metadata, lambda batch: ExecutorchRows(program, method, metadata, batch)
+    return metadata, lambda batch: ExecutorchStreams(program, method, metadata, batch)
 
 
-class ExecutorchRows:
-    """Rows of an ExecuTorch program."""
+class ExecutorchStreams(TensorStreams):
+    """Streams in an ExecuTorch program."""
 
     def __init__(self, program: Any, method: Any, metadata: Metadata, batch: int):
-        self._program, self._method, self._metadata = program, method, metadata  # the method needs its program
-        self._states = [_zeros(p, batch) for p in metadata.states]
-        self._end = [torch.zeros(batch, dtype=torch.int64)] if metadata.flush else []
+        super().__init__(metadata, batch)
+        self._program, self._method = program, method  # the method needs its program
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
-        for t in self._end:
-            t.fill_(end)
-        given = [*(x.detach().contiguous() for x in inputs), *self._end, *self._states]
-        found = self._method.execute(given)
+        found = [t.clone() for t in self._method.execute(self._arguments(inputs, end))]
         outputs = len(self._metadata.outputs)
-        self._states = [t.clone() for t in found[outputs + 1 :]]
-        return [t.clone() for t in found[:outputs]]
-
-    def states(self) -> list[Tensor]:
-        return [t.clone() for t in self._states]
-
-    def load(self, states: list[Tensor]) -> None:
-        self._states = [t.clone() for t in states]
+        self._states = found[outputs + 1 :]
+        return found[:outputs]

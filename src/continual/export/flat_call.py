@@ -13,12 +13,12 @@ from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import FEW
 from ..core.program.tracing import untraced
-from ..core.state import Frame
+from ..core.state import StepSpec
 from ..core.weights_digest import fingerprint
 from ..errors import ExportError, NotStreamable
-from ..programs.call_schedule import Totals
-from ..programs.layouts import arrived, departed
+from ..programs.layouts import internal_layout, network_layout
 from ..programs.planning import planned
+from ..programs.schedule import OutputCount
 from .metadata import CALLS, Metadata, Port
 
 FEWEST = 2  # rows of the example of an export for any number: torch takes 1 for a constant
@@ -52,7 +52,7 @@ class Call(nn.Module):
         self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
         self._ports = _inputs_of(net, len(given))
         steps = [_with_rows(x, self.rows, own) for x, own in zip(given, self._ports, strict=True)]
-        frame = Frame.of(arrived(net, tuple(steps), chunk=False))
+        frame = StepSpec.of(internal_layout(net, tuple(steps), chunk=False))
         few = FEW if fused and batch is not None else 0
         try:
             with torch.no_grad():
@@ -85,8 +85,8 @@ class Call(nn.Module):
         for i in self._other_than_zero:
             begins = (calls == 0).view(-1, *(1,) * (held[i].ndim - 1))
             held[i] = torch.where(begins, getattr(self, f"cold_{i}"), held[i])
-        y, valid, fresh = self.planned.call(arrived(self.net, x, chunk=True), calls, end, None, held, opened)
-        return departed(self.net, y, chunk=True), valid, calls + 1, fresh
+        y, valid, fresh = self.planned.call(internal_layout(self.net, x, chunk=True), calls, end, None, held, opened)
+        return network_layout(self.net, y, chunk=True), valid, calls + 1, fresh
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """All that goes in and comes out, in the order of the metadata's names."""
@@ -163,7 +163,7 @@ class Call(nn.Module):
             start=plan.start,
             first=leaves.first,
             per_call=leaves.frames,
-            totals=Totals.of(net.timing),
+            totals=OutputCount.of(net.timing),
             flush=self.flush,
             batch=self.batch,
             rate=rate,

@@ -23,54 +23,49 @@ from ..core.optional_packages import package, quiet
 from ..errors import ExportError
 from .flat_call import Call
 from .metadata import KEY, Metadata
-from .runner import Rows, Runner, _zeros
+from .runner import Runner
+from .runtime_streams import OpenStreams, RuntimeStreams, TensorStreams
 
 MODES = ("dynamic", "static")
 FORMATS = ("onnx", "executorch")
 LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default)
-CALLS = 512  # of a clip on which ranges are measured
+CALLS = 512  # of the calibration clip on which ranges are measured
+Read = Callable[[Path, int | None], tuple[Metadata, OpenStreams]]
 
 
-class ModuleRows:
-    """Rows of a call that runs as it is, in torch."""
+class ModuleStreams(TensorStreams):
+    """Streams in a call that torch runs as it is."""
 
     def __init__(self, module: Callable[..., Any], metadata: Metadata, batch: int):
-        self._module, self._metadata, self._batch = module, metadata, batch
-        self._states = [_zeros(p, batch) for p in metadata.states]
+        super().__init__(metadata, batch)
+        self._module = module
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
-        ends = [torch.full((self._batch,), end)] if self._metadata.flush else []
         with torch.no_grad():
-            found = self._module(*inputs, *ends, *self._states)
+            found = self._module(*self._arguments(inputs, end))
         outputs = len(self._metadata.outputs)
         self._states = list(found[outputs + 1 :])
         return list(found[:outputs])
 
-    def states(self) -> list[Tensor]:
-        return [t.clone() for t in self._states]
 
-    def load(self, states: list[Tensor]) -> None:
-        self._states = [t.clone() for t in states]
+class _Recorder:
+    """Streams that record the inputs of the first calls."""
 
-
-class _Watched:
-    """Rows whose inputs are noted call by call."""
-
-    def __init__(self, rows: Rows, metadata: Metadata, batch: int, noted: list[dict[str, Any]]):
-        self._rows, self._metadata, self._batch, self._noted = rows, metadata, batch, noted
+    def __init__(self, streams: RuntimeStreams, metadata: Metadata, batch: int, recorded: list[dict[str, Any]]):
+        self._streams, self._metadata, self._batch, self._recorded = streams, metadata, batch, recorded
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
-        if len(self._noted) < CALLS:
+        if len(self._recorded) < CALLS:
             ends = [torch.full((self._batch,), end)] if self._metadata.flush else []
-            given = [*(x.clone() for x in inputs), *ends, *self._rows.states()]
-            self._noted.append({n: t.numpy() for n, t in zip(self._metadata.input_names, given, strict=True)})
-        return self._rows.call(inputs, end)
+            arguments = [*(x.clone() for x in inputs), *ends, *self._streams.states()]
+            self._recorded.append({n: t.numpy() for n, t in zip(self._metadata.input_names, arguments, strict=True)})
+        return self._streams.call(inputs, end)
 
     def states(self) -> list[Tensor]:
-        return self._rows.states()
+        return self._streams.states()
 
     def load(self, states: list[Tensor]) -> None:
-        self._rows.load(states)
+        self._streams.load(states)
 
 
 class Calibration:
@@ -117,10 +112,8 @@ def _share(weights: Iterable[tuple[int, bool]]) -> float:
 # ---- onnxruntime ------------------------------------------------------------------------------------------------------------
 
 
-def quantise_onnx(path: Path, mode: str, calibration: Calibration) -> None:
-    """Replace an ONNX file by one in 8 bits, with its cost in its metadata."""
-    from . import onnx as onnx_file
-
+def quantise_onnx(path: Path, mode: str, calibration: Calibration, read: Read) -> None:
+    """Replace an ONNX file by one with 8-bit layers, whose metadata state the cost in accuracy. ``read`` opens such files."""
     tools = package("onnxruntime.quantization", "onnx", "co.export")
     shapes = package("onnxruntime.quantization.shape_inference", "onnx", "co.export")
     onnx, ort = package("onnx", "onnx", "co.export"), package("onnxruntime", "onnx", "co.export")
@@ -134,20 +127,22 @@ def quantise_onnx(path: Path, mode: str, calibration: Calibration) -> None:
                 tools.quantize_static(
                     str(prepared),
                     str(made),
-                    _reader(tools, _calls(path, calibration)),
+                    _reader(tools, _calls(path, calibration, read)),
                     quant_format=tools.QuantFormat.QDQ,
                     per_channel=True,
                     weight_type=tools.QuantType.QInt8,
                     op_types_to_quantize=["Conv", "Gemm", "MatMul"],
                 )
-        metadata, rows = onnx_file.read(made, None)
+        metadata, open_streams = read(made, None)
         model = onnx.load(str(made))
         share = _share((math.prod(t.dims), t.data_type == onnx.TensorProto.INT8) for t in model.graph.initializer)
         if not share:
             raise ExportError(
                 f"co.export: onnxruntime found no layer of {metadata.network} to hold in 8 bits: export it without int8"
             )
-        said = {"mode": mode, "by": f"onnxruntime {ort.__version__}", "share": share} | calibration.cost(Runner(metadata, rows))
+        said = {"mode": mode, "by": f"onnxruntime {ort.__version__}", "share": share} | calibration.cost(
+            Runner(metadata, open_streams)
+        )
         entry = next(p for p in model.metadata_props if p.key == KEY)
         entry.value = dataclasses.replace(metadata, quantised=said).to_json()
         onnx.save(model, str(path))
@@ -156,14 +151,12 @@ def quantise_onnx(path: Path, mode: str, calibration: Calibration) -> None:
         made.unlink(missing_ok=True)
 
 
-def _calls(path: Path, calibration: Calibration) -> list[dict[str, Any]]:
+def _calls(path: Path, calibration: Calibration, read: Read) -> list[dict[str, Any]]:
     """The inputs of the calls that a stream of the clip makes."""
-    from . import onnx as onnx_file
-
-    metadata, rows = onnx_file.read(path, None)
-    noted: list[dict[str, Any]] = []
-    calibration.stream(Runner(metadata, lambda batch: _Watched(rows(batch), metadata, batch, noted)))
-    return noted
+    metadata, open_streams = read(path, None)
+    recorded: list[dict[str, Any]] = []
+    calibration.stream(Runner(metadata, lambda batch: _Recorder(open_streams(batch), metadata, batch, recorded)))
+    return recorded
 
 
 def _reader(tools: Any, calls: list[dict[str, Any]]) -> Any:
@@ -228,7 +221,7 @@ def quantised_program(
 
 
 def _runner(module: nn.Module, metadata: Metadata) -> Runner:
-    return Runner(metadata, lambda batch: ModuleRows(module, metadata, batch))
+    return Runner(metadata, lambda batch: ModuleStreams(module, metadata, batch))
 
 
 class _Flat(nn.Module):

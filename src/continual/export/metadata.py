@@ -7,9 +7,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.program.frame_schedule import Pace
+import torch
+from torch import Tensor
+
+from ..core.program.frame_schedule import FrameSchedule
 from ..errors import ArtefactMismatch
-from ..programs.call_schedule import Rhythm, Totals
+from ..programs.schedule import CallSchedule, OutputCount
 
 KEY, DIGEST = "continual", "continual_digest"  # the digest of the whole file stands apart from what it says
 VERSION = 2
@@ -42,6 +45,10 @@ class Port:
         """The shape for so many rows."""
         return tuple(batch if n is None else n for n in self.shape)
 
+    def zeros(self, batch: int) -> Tensor:
+        """Zeros for ``batch`` rows."""
+        return torch.zeros(self.sized(batch), dtype=getattr(torch, self.dtype))
+
     def __str__(self) -> str:
         return f"{self.dtype} ({', '.join('B' if n is None else str(n) for n in self.shape)})"
 
@@ -61,7 +68,7 @@ class Metadata:
         start: the index of the first step of a row's first call: ``-start`` steps of that call are from before the stream.
         first: the index of the first output of a row's first call; outputs before output 0 are not valid.
         per_call: outputs per call of each row.
-        totals: how many outputs a stream has in the end (see :class:`~continual.programs.call_schedule.Totals`).
+        totals: how many outputs a stream has in the end (see :class:`~continual.programs.schedule.OutputCount`).
         flush: whether there is an input ``end``: how many steps each row's stream has in all, 0 while it goes on.
         batch: rows of each call; ``None``: any number.
         rate: steps per second, if known.
@@ -87,7 +94,7 @@ class Metadata:
     start: int
     first: int
     per_call: int
-    totals: Totals
+    totals: OutputCount
     flush: bool
     batch: int | None
     rate: float | None
@@ -99,9 +106,9 @@ class Metadata:
     format_version: int = VERSION
 
     @property
-    def rhythm(self) -> Rhythm:
+    def schedule(self) -> CallSchedule:
         """When calls bring which outputs."""
-        return Rhythm(self.chunk, self.start, Pace(self.per_call, self.first), self.totals)
+        return CallSchedule(self.chunk, self.start, FrameSchedule(self.per_call, self.first), self.totals)
 
     @property
     def input_names(self) -> list[str]:
@@ -139,7 +146,7 @@ class Metadata:
                 raise KeyError("weights")
             ports: dict[str, Any] = {key: tuple(_port(p) for p in found.pop(key)) for key in ("inputs", "outputs", "states")}
             totals = found.pop("totals")
-            found["totals"] = Totals(tuple(totals["table"]), totals["period"], totals["more"])
+            found["totals"] = OutputCount(tuple(totals["table"]), totals["period"], totals["more"])
             return Metadata(**ports, **found)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtefactMismatch(f"co.load: the metadata of {str(path)!r} is damaged ({error!r})") from error

@@ -15,7 +15,7 @@ from ..programs.backends.onnxruntime import bound, converted, opened
 from .flat_call import Call
 from .int8 import Calibration, quantise_onnx
 from .metadata import DIGEST, END, KEY, VALID, Metadata, Port
-from .runner import _zeros
+from .runtime_streams import OpenStreams
 
 
 def write(
@@ -33,7 +33,7 @@ def write(
     _rename(model, metadata)
     found.save(str(path))
     if int8 is not None:
-        quantise_onnx(path, *int8)
+        quantise_onnx(path, *int8, read)
 
 
 def _rename(model: Any, metadata: Metadata) -> None:
@@ -51,8 +51,8 @@ def _rename(model: Any, metadata: Metadata) -> None:
 # ---- running ----------------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
-    """The metadata of a model, and what opens rows of it."""
+def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
+    """The metadata of a model, and what opens streams of it."""
     ort = package("onnxruntime", "onnx", "co.load")
     try:
         session = opened(ort, path, threads)
@@ -67,15 +67,15 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
     metadata = Metadata.from_json(text, path)
     if has != (metadata.input_names, metadata.output_names):
         raise ArtefactMismatch(f"co.load: {str(path)!r} has other inputs and outputs than its metadata say: {has[0]}, {has[1]}")
-    return metadata, lambda batch: OnnxRows(session, metadata, batch)
+    return metadata, lambda batch: OnnxStreams(session, metadata, batch)
 
 
-class OnnxRows:
+class OnnxStreams:
     """Rows in onnxruntime: all tensors stand at fixed addresses, and the states change places with every call."""
 
     def __init__(self, session: Any, metadata: Metadata, batch: int):
         self._session, self._metadata = session, metadata
-        zeros = lambda ports: [_zeros(p, batch) for p in ports]  # noqa: E731
+        zeros = lambda ports: [p.zeros(batch) for p in ports]  # noqa: E731
         self._x, self._y = zeros(metadata.inputs), zeros(metadata.outputs)
         self._end = torch.zeros(batch, dtype=torch.int64)
         self._states = zeros(metadata.states), zeros(metadata.states)
@@ -84,7 +84,7 @@ class OnnxRows:
             *zip((p.name for p in metadata.inputs), self._x, strict=True),
             *([(END, self._end)] if metadata.flush else []),
         ]
-        fixed_out = [*zip((p.name for p in metadata.outputs), self._y, strict=True), (VALID, _zeros(valid, batch))]
+        fixed_out = [*zip((p.name for p in metadata.outputs), self._y, strict=True), (VALID, valid.zeros(batch))]
         self._kept = fixed_out  # the addresses are the runtime's as long as it runs
         names = [p.name for p in metadata.states]
         self._bindings = []

@@ -15,6 +15,7 @@ from ..errors import ArtefactMismatch, ExportError
 from ..programs.backends.openvino import compiled, converted
 from .flat_call import Call
 from .metadata import DIGEST, END, KEY, Metadata
+from .runtime_streams import OpenStreams
 
 
 def write(call: Call, path: Path, metadata: Metadata) -> None:
@@ -74,8 +75,8 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
-    """The metadata of a model, and what opens rows of it."""
+def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
+    """The metadata of a model, and what opens streams of it."""
     ov = package("openvino", "openvino", "co.load")
     try:
         model = ov.Core().read_model(str(path))
@@ -91,10 +92,10 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
         code = compiled(ov, model, threads)
     except Exception as error:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or not for this OpenVINO: {error}") from error
-    return metadata, lambda batch: OpenvinoRows(code, metadata, batch)
+    return metadata, lambda batch: OpenvinoStreams(code, metadata, batch)
 
 
-class OpenvinoRows:
+class OpenvinoStreams:
     """Rows in a request of OpenVINO, which holds their states."""
 
     def __init__(self, compiled: Any, metadata: Metadata, batch: int):
@@ -113,7 +114,7 @@ class OpenvinoRows:
 
     def states(self) -> list[Tensor]:
         if self._fresh:
-            return [torch.zeros(p.sized(self._batch), dtype=getattr(torch, p.dtype)) for p in self._metadata.states]
+            return [p.zeros(self._batch) for p in self._metadata.states]
         found = {s.name: s.state.data for s in self._request.query_state()}
         dtypes = [getattr(torch, p.dtype) for p in self._metadata.states]
         return [torch.from_numpy(found[p.name].copy()).to(d) for p, d in zip(self._metadata.states, dtypes, strict=True)]

@@ -16,7 +16,7 @@ from ..errors import ArtefactMismatch, ExportError
 from ..programs.backends.torch import compiler_options, needs_compiler
 from .flat_call import Call
 from .metadata import Metadata
-from .runner import _zeros
+from .runtime_streams import OpenStreams, TensorStreams
 
 ENTRY = "continual.json"
 
@@ -60,8 +60,8 @@ def _root(archive: zipfile.ZipFile) -> str:
     return archive.namelist()[0].split("/")[0]
 
 
-def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
-    """The metadata of a package, and what opens rows of it."""
+def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
+    """The metadata of a package, and what opens streams of it."""
     try:
         with zipfile.ZipFile(path) as archive:
             if found := archive.testzip():
@@ -77,27 +77,17 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, Any]:
         loaded = torch._inductor.aoti_load_package(str(path))
     except Exception as error:
         raise ArtefactMismatch(f"co.load: {str(path)!r} is not for this machine or this torch: {error}") from error
-    return metadata, lambda batch: Pt2Rows(loaded.loader.run, metadata, batch)
+    return metadata, lambda batch: Pt2Streams(loaded.loader.run, metadata, batch)
 
 
-class Pt2Rows:
-    """Rows of a compiled package."""
+class Pt2Streams(TensorStreams):
+    """Streams in a compiled package, which changes the states in place."""
 
     def __init__(self, run: Any, metadata: Metadata, batch: int):
-        self._run, self._metadata = run, metadata
-        self._states = [_zeros(p, batch) for p in metadata.states]
-        self._end = [torch.zeros(batch, dtype=torch.int64)] if metadata.flush else []
+        super().__init__(metadata, batch)
+        self._run = run
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
         with torch.no_grad():
-            for t in self._end:
-                t.fill_(end)
-            found: list[Tensor] = self._run([*(x.contiguous() for x in inputs), *self._end, *self._states])
+            found: list[Tensor] = self._run(self._arguments(inputs, end))
         return found[: len(self._metadata.outputs)]
-
-    def states(self) -> list[Tensor]:
-        return [t.clone() for t in self._states]
-
-    def load(self, states: list[Tensor]) -> None:
-        for own, t in zip(self._states, states, strict=True):
-            own.copy_(t)

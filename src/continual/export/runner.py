@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs, Wire
 from ..core.weights_digest import check_fingerprint
 from ..errors import ExportError, ShapeMismatch, StateMismatch
+from ..programs.chunker import Chunker
 from .metadata import Metadata, Port
-from .runner_state import RunnerState, rows_of, signature_of
-
-
-class Rows(Protocol):
-    """So many rows in a runtime, and where they are in their streams."""
-
-    def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
-        """One call. ``end``: how many steps every row has in all, 0 while they go on. Returns outputs that the caller may keep."""
-
-    def states(self) -> list[Tensor]:
-        """Copies of the state tensors, in the metadata's order."""
-
-    def load(self, states: list[Tensor]) -> None:
-        """Go on from state tensors."""
+from .runner_state import RunnerState, check_state, signature_of
+from .runtime_streams import OpenStreams, RuntimeStreams
 
 
 class Runner:
@@ -49,21 +38,21 @@ class Runner:
 
     inference_only = True  # no gradients come through a runtime
 
-    def __init__(self, metadata: Metadata, open_rows: Callable[[int], Rows]):
-        self.metadata, self._open_rows = metadata, open_rows
+    def __init__(self, metadata: Metadata, open_streams: OpenStreams):
+        self.metadata, self._open_streams = metadata, open_streams
         self.receptive_field, self.delay, self.stride = metadata.receptive_field, metadata.delay, (metadata.stride,)
         self.chunk, self.batch, self.rate = metadata.chunk, metadata.batch, metadata.rate
         self.unbounded_memory = metadata.unbounded
-        self.timing, self._structure = metadata.rhythm, metadata.structure
-        self._times, self._times_in = [p.time or 0 for p in metadata.outputs], [p.time for p in metadata.inputs]
+        self.timing = metadata.schedule
+        self._times = [p.time for p in metadata.inputs]
         self._shapes = [_without(p.shape, p.time) for p in metadata.inputs]
         self._dtypes = [getattr(torch, p.dtype) for p in metadata.inputs]
-        self.time_dim = next(t for t in self._times_in if t is not None)
-        if metadata.converted:  # the layout of a module that was converted
-            self.time_dims = tuple(self._times_in)
-            self.output_time_dims = tuple(self._times)
-        self._rows: Rows | None = None
-        self._buffers: list[Tensor] = []  # the chunk of each input that is being gathered
+        self._chunker = Chunker[list[Tensor]](self.timing, self._times, [p.time for p in metadata.outputs])
+        self.time_dim = next(t for t in self._times if t is not None)
+        if metadata.converted:  # the layout of a converted module
+            self.time_dims = tuple(self._times)
+            self.output_time_dims = tuple(p.time for p in metadata.outputs)
+        self._streams: RuntimeStreams | None = None
         self._seen = self._batch = 0
         self._signature = signature_of(metadata)
 
@@ -72,7 +61,7 @@ class Runner:
     @overload
     def forward_step(self, *x: Tensor, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Outputs | None: ...
+    def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Wire | None: ...
     def forward_step(self, *x: Any, update_state: bool = True) -> Any:
         """One step of every row.
 
@@ -95,7 +84,7 @@ class Runner:
     @overload
     def forward_steps(self, *x: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
     @overload
-    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Outputs | None: ...
+    def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Wire | None: ...
     def forward_steps(self, *x: Any, pad_end: bool = False, update_state: bool = True) -> Any:
         """A chunk of steps of every row.
 
@@ -118,82 +107,41 @@ class Runner:
             )
         chunks, batch = self._checked(x, chunk=True)
         if pad_end:
-            frames = next(c.shape[t] for c, t in zip(chunks, self._times_in, strict=True) if t is not None)
-            self.timing.totals(self._seen + frames)  # refuses lengths that have no end
+            self.timing.totals(self._seen + self._length(chunks))  # refuses lengths that have no end
         with self._aside() if not update_state else self._all_or_nothing():
-            found = self._taken(chunks, batch)
+            found = self._feed(chunks, batch)
             if pad_end and self._seen:
                 with self._aside():
-                    found += self._ended()
-        return self._joined(found)
+                    found += self._chunker.flush(self._seen, lambda x: self._call(x, self._seen))
+        return self._nested(self._chunker.joined(found))
 
     def _step(self, steps: list[Tensor], batch: int) -> Any:
-        chunks = [x if t is None else x.unsqueeze(t) for x, t in zip(steps, self._times_in, strict=True)]
-        if not (found := self._taken(chunks, batch)):
-            return None
-        y = found[0]
-        if self.metadata.per_call == 1:
-            y = [t.select(dim, 0) for t, dim in zip(y, self._times, strict=True)]
-        return _nested(self._structure, y)
+        chunks = [x if t is None else x.unsqueeze(t) for x, t in zip(steps, self._times, strict=True)]
+        found = self._feed(chunks, batch)
+        return self._nested(self._chunker.single(found[0])) if found else None
 
-    def _taken(self, chunks: list[Tensor], batch: int) -> list[list[Tensor]]:
-        """Take some steps: the valid outputs of each call that they complete."""
-        frames = next(x.shape[t] for x, t in zip(chunks, self._times_in, strict=True) if t is not None)
-        if not self._buffers and frames:
-            self._buffers = [
-                torch.zeros(p.sized(batch), dtype=d) for p, d in zip(self.metadata.inputs, self._dtypes, strict=True)
-            ]
+    def _feed(self, chunks: list[Tensor], batch: int) -> list[list[Tensor]]:
+        """Take some steps. Returns the outputs of each call that they complete."""
+        count = self._length(chunks)
+        if self._seen == 0 and count:
+            self.clean_state()  # a first call that failed may have had another batch
+            self._chunker.open(lambda: [p.zeros(batch) for p in self.metadata.inputs])
             self._batch = batch
-        rhythm, chunk, found, at = self.timing, self.chunk, [], 0
-        while at < frames:
-            slot = (self._seen - rhythm.begin) % chunk
-            count = min(frames - at, chunk - slot)
-            piece = [x if t is None else x.narrow(t, at, count) for x, t in zip(chunks, self._times_in, strict=True)]
-            if count < chunk or None in self._times_in:
-                piece = self._gathered(piece, slot, count)
-            call = rhythm.calls(self._seen + count) - 1
-            if slot + count == chunk:
-                y = self._called(piece, 0)
-                valid = rhythm.valid_in(call)
-                if valid:
-                    found.append(self._cut(y, valid))
-            self._seen += count
-            at += count
+        found = self._chunker.feed(chunks, count, self._seen, lambda x: self._call(x, 0))
+        self._seen += count
         return found
 
-    def _gathered(self, piece: list[Tensor], slot: int, count: int) -> list[Tensor]:
-        """Put steps where they belong in the chunks of the call that they are for."""
-        for own, x, time in zip(self._buffers, piece, self._times_in, strict=True):
-            (own if time is None else own.narrow(time, slot, count)).copy_(x)
-        return self._buffers
+    def _call(self, chunks: list[Tensor], end: int) -> list[Tensor]:
+        if self._streams is None:
+            self._streams = self._open_streams(self._batch)
+        return self._streams.call(chunks, end)
 
-    def _called(self, chunks: list[Tensor], end: int) -> list[Tensor]:
-        if self._rows is None:
-            self._rows = self._open_rows(self._batch)
-        return self._rows.call(chunks, end)
+    def _length(self, chunks: list[Tensor]) -> int:
+        return next(c.shape[t] for c, t in zip(chunks, self._times, strict=True) if t is not None)
 
-    def _ended(self) -> list[list[Tensor]]:
-        """What the end of the stream brings, call by call. Frames after the end may hold anything."""
-        rhythm, end = self.timing, self._seen
-        calls, found = rhythm.calls(end), []
-        for call in range(calls, calls + rhythm.calls_to_end(calls, end)):
-            y = self._called(self._buffers, end)
-            if valid := rhythm.valid_in(call, end):
-                found.append(self._cut(y, valid))
-        return found
-
-    def _cut(self, y: list[Tensor], valid: range) -> list[Tensor]:
-        if len(valid) == self.metadata.per_call:
-            return y
-        return [t.narrow(dim, valid.start, len(valid)) for t, dim in zip(y, self._times, strict=True)]
-
-    def _joined(self, parts: list[list[Tensor]]) -> Any:
-        if not parts:
-            return None
-        whole = (
-            parts[0] if len(parts) == 1 else [torch.cat(t, d) for t, d in zip(zip(*parts, strict=True), self._times, strict=True)]
-        )
-        return _nested(self._structure, whole)
+    def _nested(self, y: list[Tensor] | None) -> Any:
+        """Outputs as the network nests them."""
+        return None if y is None else _nested(self.metadata.structure, y)
 
     # ---- checks -----------------------------------------------------------------------------------------------------------
 
@@ -241,9 +189,10 @@ class Runner:
         """A snapshot of the stream; ``None`` if it is cold."""
         if self._seen == 0:
             return None
-        states = [_zeros(p, self._batch) for p in self.metadata.states] if self._rows is None else self._rows.states()
+        states = [p.zeros(self._batch) for p in self.metadata.states] if self._streams is None else self._streams.states()
         named = dict(zip((p.name for p in self.metadata.states), states, strict=True))
-        return RunnerState(named, self._seen, tuple(t.clone() for t in self._buffers), self._signature, self.metadata.weights)
+        pending = tuple(t.clone() for t in self._chunker.buffer)
+        return RunnerState(self._seen, named, pending, self._signature, self.metadata.weights)
 
     def set_state(self, state: RunnerState | None, *, allow_other_weights: bool = False) -> None:
         """Go on from a snapshot, of this network from any file of the same names and shapes; ``None`` begins anew.
@@ -259,16 +208,18 @@ class Runner:
             return self.clean_state()
         if not isinstance(state, RunnerState):
             raise StateMismatch(f"{self._name}: set_state takes a state of get_state(), or None, not {type(state).__name__}")
-        batch = rows_of(self._name, self.metadata, state)
+        batch = check_state(self._name, self.metadata, state)
         if not allow_other_weights:
             check_fingerprint(self._name, self.metadata.weights, state.weights, "set_state(state, allow_other_weights=True)")
-        rows = self._rows if self._rows is not None and batch == self._batch else self._open_rows(batch)
-        rows.load([state.tensors[p.name] for p in self.metadata.states])
-        self._rows, self._batch, self._seen, self._buffers = rows, batch, state.clock, [t.clone() for t in state.pending]
+        streams = self._streams if self._streams is not None and batch == self._batch else self._open_streams(batch)
+        streams.load([state.tensors[p.name] for p in self.metadata.states])
+        self._streams, self._batch, self._seen = streams, batch, state.steps
+        self._chunker.open(lambda: [t.clone() for t in state.pending])
 
     def clean_state(self) -> None:
-        """Forget the stream: the next step begins a new one, of any number of rows that the file takes."""
-        self._rows, self._buffers = None, []
+        """Forget the stream: the next step starts a new one, of any number of rows that the file takes."""
+        self._streams = None
+        self._chunker.close()
         self._seen = self._batch = 0
 
     @contextmanager
@@ -306,7 +257,3 @@ def _without(shape: Sequence[Any], dim: int | None) -> tuple[Any, ...]:
 
 def _sized(shape: tuple[int | None, ...], batch: int | None) -> tuple[int | None, ...]:
     return tuple(batch if n is None else n for n in shape)
-
-
-def _zeros(port: Port, batch: int) -> Tensor:
-    return torch.zeros(port.sized(batch), dtype=getattr(torch, port.dtype))

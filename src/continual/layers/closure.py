@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.program.context import Run, Site
-from ..core.state import Call, Node
+from ..core.program.context import KernelContext, Run
+from ..core.state import Node, StateUpdates
 from .exact_gradients import with_exact_norms
 from .local import Local, LocalFunction
 
@@ -147,8 +147,8 @@ class Identity(LocalFunction):
     def out(self, frame: Any) -> Any:
         return frame
 
-    def advance(self, x: Any, node: Node, e: int, call: Call) -> tuple[Any, int]:
-        return x, e
+    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
+        return x, n_if_ended
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         return lambda x, rows: x

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..core.module import PaddingMode
 from ..core.naming import named
-from ..core.program.context import Run, Site
+from ..core.program.context import KernelContext, Run
 from ..core.registry import Twin
-from ..core.state import Frame, Node
+from ..core.state import Node, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.conv_program import convolution
 from .folds_norms import FoldsNorms
@@ -130,7 +130,7 @@ class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
 
     # ---- kernels ----------------------------------------------------------------------------------------------------
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         name = named(path, self)
         check_images(self, frame, name)
         space = frame.shape[2:]
@@ -145,7 +145,7 @@ class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
                 )
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
-    def kept(self, frame: Frame) -> Frame:
+    def kept(self, frame: StepSpec) -> StepSpec:
         return frame
 
     def enter_step(self, x: Tensor) -> Tensor:
@@ -269,22 +269,22 @@ class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
         folded = by_time.flatten(1) if self._over_time_alone else by_time
         return folded.contiguous(memory_format=torch.channels_last if folded.ndim == 4 else torch.contiguous_format)
 
-    def open(self, frame: Frame, opening: Any) -> Node:
+    def open(self, frame: StepSpec, opening: Any) -> Node:
         self._forget_layouts()
         return super().open(frame, opening)
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return math.prod(frame.shape[2:]) * self.weight.numel()
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     def extra_repr(self) -> str:
         fill = "" if self.temporal_fill is None else f", temporal_fill='{self.temporal_fill}'"
         return super().extra_repr() + fill
 
-    def program(self, site: Site) -> Run:
-        return convolution(site)
+    def program(self, ctx: KernelContext) -> Run:
+        return convolution(ctx)
 
 
 class Conv1d(_Conv, nn.Conv1d):  # type: ignore[misc]  # padding is no word here

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.program.context import SUMMED, Rows, Run, Site
+from ..core.program.context import SUMMED, CallRows, KernelContext, Run
 from .local import parameter
 from .window_program import FILLS, windows_of
 
@@ -19,41 +19,41 @@ MOVED = 256  # numbers that may be moved in every step before a ring costs less
 LARGE = 512  # numbers in a frame from which a ring costs less
 
 
-def convolution(site: Site) -> Run:
+def convolution(ctx: KernelContext) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
-    layer: Any = site.module
-    outputs = site.leaves.frames
-    ring = _in_ring(site, layer) if site.plan.fused and layer.groups == outputs == site.arrives.frames == 1 else None
+    layer: Any = ctx.module
+    outputs = ctx.leaves.frames
+    ring = _in_ring(ctx, layer) if ctx.plan.fused and layer.groups == outputs == ctx.arrives.frames == 1 else None
     if ring is not None:
         return ring
-    windows = None if layer._memoryless else windows_of(site, layer)
+    windows = None if layer._memoryless else windows_of(ctx, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
-        compute = _image_by_image if site.plan.flat and layer.dims == 3 else _whole
+        compute = _image_by_image if ctx.plan.flat and layer.dims == 3 else _whole
         compute = _depthwise if layer._depthwise else compute
-    small = compute in (_by_taps, _whole) and _is_small(site, layer)
+    small = compute in (_by_taps, _whole) and _is_small(ctx, layer)
 
-    def run(x: Tensor, rows: Rows) -> Tensor:
+    def run(x: Tensor, rows: CallRows) -> Tensor:
         frames = x if windows is None else windows.frames(rows, x)
-        way = _written_out if small and x.shape[0] <= site.plan.few else compute
-        return way(layer, frames, outputs, site.plan.few)
+        way = _written_out if small and x.shape[0] <= ctx.plan.few else compute
+        return way(layer, frames, outputs, ctx.plan.few)
 
     return run
 
 
-def _in_ring(site: Site, layer: Any) -> Run | None:
+def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
     """Convolutions whose frames are large, or whose taps lie far apart: taps are taken from a ring. ``None`` where that is no gain."""
     dilation, taps, window = layer._dilation, layer._taps, layer._window
-    depth, size = dilation * (taps - 1), math.prod(site.node.held.shape[1:])
-    whole = site.leaves.first - window.start == site.arrives.first - depth  # outputs are completed by the frame that comes
+    depth, size = dilation * (taps - 1), math.prod(ctx.node.held.shape[1:])
+    whole = ctx.leaves.first - window.start == ctx.arrives.first - depth  # outputs are completed by the frame that comes
     moved = (depth - taps) * size  # frames that would only be moved
     if not whole or depth == 0 or layer._fill not in FILLS or (moved < MOVED and (layer.dims == 1 or size < LARGE)):
         return None
-    ring = site.ring("window", site.node.held, depth, layer.fill_value)
+    ring = ctx.ring("window", ctx.node.held, depth, layer.fill_value)
     older = [dilation * i for i in range(taps - 1, 0, -1)]
 
-    def run(x: Tensor, rows: Rows) -> Tensor:
-        x = site.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
+    def run(x: Tensor, rows: CallRows) -> Tensor:
+        x = ctx.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
         seen = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
         ring.push(rows, x)
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
@@ -62,7 +62,7 @@ def _in_ring(site: Site, layer: Any) -> Run | None:
                 seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2),
                 weight.flatten(1),
                 parameter(layer, "bias"),
-                site.plan.few,
+                ctx.plan.few,
             )
             return y.unflatten(2, (1, *seen.shape[2:]))
         return _over_space(layer, seen, weight)
@@ -126,11 +126,11 @@ def _depthwise(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     return y if bias is None else y + bias.view(-1, *(1,) * (y.ndim - 2))
 
 
-def _is_small(site: Site, layer: Any) -> bool:
+def _is_small(ctx: KernelContext, layer: Any) -> bool:
     """Whether a library's call for a convolution over space would cost more than its products."""
-    out: Any = site.node.out
+    out: Any = ctx.node.out
     depthwise = layer.groups == layer.in_channels == layer.out_channels
-    return (layer.groups == 1 or depthwise) and layer.weight.numel() * math.prod(out.shape[2:]) * site.leaves.frames <= SMALL
+    return (layer.groups == 1 or depthwise) and layer.weight.numel() * math.prod(out.shape[2:]) * ctx.leaves.frames <= SMALL
 
 
 def _written_out(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:

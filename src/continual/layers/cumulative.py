@@ -15,8 +15,8 @@ from torch import Tensor
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.precision import widest
-from ..core.program.context import Run, Site, carried, of_rows
-from ..core.state import Call, Frame, Node, Opening
+from ..core.program.context import KernelContext, Run, carried, of_rows
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from .norms.statistics import mean_up_to_now
@@ -56,7 +56,7 @@ class _Cumulative(CoModule):
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def _cold(self, frame: Frame, name: str) -> Tensor:
+    def _cold(self, frame: StepSpec, name: str) -> Tensor:
         if self.refuses(frame.dtype):
             raise ShapeMismatch(f"{name}: takes {self.takes}, got steps {frame}")
         dtype = frame.dtype
@@ -68,37 +68,37 @@ class _Cumulative(CoModule):
         with torch.inference_mode(False):
             return torch.full(frame.shape, fill, dtype=dtype, device=frame.device)
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         cold = self._cold(frame, named(opening.path, self))
         out = replace(frame, dtype=self.out_type(frame.dtype))
         return Node(opening, self.kind, out, {"so_far": cold}, wide=self.sums)
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip ``(B, C, T, *S)`` reduced up to each of its frames."""
-        cold = self._cold(Frame.of_chunk(input), type(self).__name__)
+        cold = self._cold(StepSpec.of_chunk(input), type(self).__name__)
         return self.reduce(input.to(cold.dtype), 0, cold).to(self.out_type(input.dtype))
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        _, _, ended = self.count(x, node, e, call)
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
         before = node.tensors[0]
-        y = self.reduce(x.to(before.dtype), node.seen, before)
-        call.put(node, 0, y[:, :, -1])
+        y = self.reduce(x.to(before.dtype), node.n_in, before)
+        updates.put(node, 0, y[:, :, -1])
         return y.to(self.out_type(x.dtype)), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
-        before, n = node.tensors[0], node.seen + 1
-        now = self.reduce_step(x, node.seen, before)
-        call.ticks.append((node, n, n))
-        call.slots.append((before, now))
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+        before, n = node.tensors[0], node.n_in + 1
+        now = self.reduce_step(x, node.n_in, before)
+        updates.ticks.append((node, n, n))
+        updates.slots.append((before, now))
         return now.to(self.out_type(x.dtype))
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Sums, means, maxima of all frames up to now."""
-        cold = site.node.tensors[0]
+        cold = ctx.node.tensors[0]
         fill = cold.flatten()[0].item() if cold.numel() else 0
-        held = [site.hold("so_far", Frame.of(cold), None, fill)]
+        held = [ctx.hold("so_far", StepSpec.of(cold), None, fill)]
 
         reduce: Any = self.reduce_step  # the count of frames is a tensor here, one for each row
 
@@ -106,7 +106,7 @@ class _Cumulative(CoModule):
             now = reduce(x.to(cold.dtype), of_rows(index, x), state[0])
             return now.to(self.out_type(x.dtype)), [now]
 
-        return lambda x, rows: carried(site, held, x, rows, step)
+        return lambda x, rows: carried(ctx, held, x, rows, step)
 
 
 class CumulativeSum(_Cumulative):

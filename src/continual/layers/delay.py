@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule, PaddingMode
-from ..core.program.context import Run, Site
+from ..core.program.context import KernelContext, Run
 from ..core.ring_buffer import ring_zeros, wire_frames
-from ..core.state import Call, Frame, Node, Opening, Wire
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import ShapeMismatch
 from .window import FILLS, fill_name
@@ -33,42 +33,42 @@ class Shift(CoModule):
         timing = self.timing
         return timing.last if isinstance(timing, Crop) else timing.receptive_field - 1
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         depth = self.depth()
         ring = {"frames": ring_zeros(frame, depth)} if depth else None
         return Node(opening, self.kind, frame, ring)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        seen = node.seen
-        _, sent, ended = self.count(x, node, e, call)
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        seen = node.n_in
+        _, sent, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            call.ring(node, 0, seen, x)
-        if sent == node.sent:
+            updates.ring(node, 0, seen, x)
+        if sent == node.n_out:
             return None, ended
-        first, stop = node.sent + self.first, sent + self.first
+        first, stop = node.n_out + self.first, sent + self.first
         if not node.tensors and x is not None:
             return x[:, :, first - seen : stop - seen], ended
         return queued(node, 0, x, seen, first, stop), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
-        seen = node.seen
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+        seen = node.n_in
         emits = seen >= node.delay
-        call.ticks.append((node, seen + 1, node.sent + emits))
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
         if not node.tensors:
             return x if emits else None
         ring = node.tensors[0]
         size = ring.shape[1]
         slot = ring[:, seen % size]
-        call.slots.append((slot, x))
+        updates.slots.append((slot, x))
         if not emits:
             return None
-        wanted = node.sent + self.first
+        wanted = node.n_out + self.first
         return x if wanted == seen else ring[:, wanted % size].clone()
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Delays and cuts."""
-        lag = site.lag("frames", site.node.out, site.leaves.first + self.first - site.arrives.first)
-        return lambda x, rows: lag.waited(rows, x, site.leaves.frames)
+        lag = ctx.lag("frames", ctx.node.out, ctx.leaves.first + self.first - ctx.arrives.first)
+        return lambda x, rows: lag.waited(rows, x, ctx.leaves.frames)
 
 
 class Delay(Shift):
@@ -140,7 +140,7 @@ class Trim(Shift):
         return f"first={self.first}, last={self.last}"
 
 
-def _cropped(module: CoModule, x: Wire, first: int, last: int) -> Tensor:
+def _cropped(module: CoModule, x: Tensor, first: int, last: int) -> Tensor:
     if x.shape[2] <= first + last:
         raise ShapeMismatch(f"{type(module).__name__} cuts {first} + {last} frames, but the clip has {x.shape[2]}")
     cropped: Tensor = x[:, :, first : x.shape[2] - last]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.registry import Twin, register_twin
-from ..core.state import Frame
+from ..core.state import StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .local import Local
 
@@ -87,7 +87,7 @@ class Embedding(Twin, Local, nn.Embedding):
             raise ShapeMismatch(
                 f"Embedding takes clips of tokens (B, 1, T, *S), got {tuple(input.shape)}: give tokens.unsqueeze(1) for (B, T)"
             )
-        self.check(Frame.of_chunk(input), "Embedding")
+        self.check(StepSpec.of_chunk(input), "Embedding")
         return self._embed(input)
 
     def clip(self, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Embedding(Twin, Local, nn.Embedding):
             raise IndexError(f"Embedding: tokens are 0 … {self.num_embeddings - 1}, got {low} … {high}") from error
         return found.movedim(-1, 1)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if frame.dtype not in (torch.int64, torch.int32):
             raise ShapeMismatch(f"{path}: tokens are int64 or int32, got {frame.dtype}")
         if frame.shape[1] != 1:
@@ -118,7 +118,7 @@ class Embedding(Twin, Local, nn.Embedding):
                 f"{path}: weights are on {self.weight.device}, the step is on {frame.device}; move one with .to()"
             )
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         shape = (frame.shape[0], self.embedding_dim, *frame.shape[2:])
         return replace(frame, shape=shape, dtype=self.weight.dtype)
 

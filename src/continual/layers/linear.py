@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.registry import Twin
-from ..core.state import Frame, Node
+from ..core.state import Node, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
 from .local import Local, check_parameters
@@ -67,7 +67,7 @@ class Linear(Twin, Local, FoldsNorms, nn.Linear):
             return F.linear(x, self.weight, self.bias)
         return super().local_step(x)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         dim = self._dim(len(frame.shape) + 1, path)
         check_parameters(self, frame, path)
         features = frame.shape[dim - (dim > 2)]
@@ -76,10 +76,10 @@ class Linear(Twin, Local, FoldsNorms, nn.Linear):
                 f"{path}: expects {self.in_features} features in dim {dim} of the clip, got steps {tuple(frame.shape)}"
             )
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self.in_features * math.prod(frame.shape[1:])
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     @property

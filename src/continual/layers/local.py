@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
-from ..core.program.context import Run, Site
-from ..core.state import Call, Frame, Node, Opening
+from ..core.program.context import KernelContext, Run
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import ContinualError, ShapeMismatch
 
@@ -48,21 +48,21 @@ class Local(CoModule):
         """The computation on a step."""
         return self.clip(x.unsqueeze(2)).squeeze(2)
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
-        if not self.has_products or not isinstance(node.held, Frame):
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
+        if not self.has_products or not isinstance(node.held, StepSpec):
             return 0
         return counted_macs(lambda: self.local_step(node.held.zeros())) // frame.shape[0]
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         """Refuse frames on which the module would mix time."""
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         """The frame that leaves; by default found by running zeros through a copy."""
         run = self if not self.training else copy.deepcopy(self).eval()
         with torch.no_grad():
-            return Frame.of(run.local_step(frame.zeros()))
+            return StepSpec.of(run.local_step(frame.zeros()))
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         path = named(opening.path, self)
         self.check(frame, path)
         try:
@@ -72,18 +72,18 @@ class Local(CoModule):
         except (RuntimeError, ValueError) as error:
             raise ShapeMismatch(f"{path}: can't take steps {frame}: {error}") from error
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        return (None if x is None else self.clip(x)), e
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        return (None if x is None else self.clip(x)), n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         return self.local_step(x)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """The module itself, on the frames of a call."""
         return lambda x, rows: self.clip(x)
 
 
-def check_home(own: Tensor, frame: Frame, path: str, mixed: bool) -> None:
+def check_home(own: Tensor, frame: StepSpec, path: str, mixed: bool) -> None:
     """Refuse frames on another device than a module's tensor, or, unless they may be mixed, of another dtype."""
     if own.is_meta and frame.device != own.device:
         raise ShapeMismatch(
@@ -95,7 +95,7 @@ def check_home(own: Tensor, frame: Frame, path: str, mixed: bool) -> None:
         raise ShapeMismatch(f"{path}: weights are {own.dtype}, the step is {frame.dtype}; convert one with .to()")
 
 
-def check_parameters(module: nn.Module, frame: Frame, path: str) -> None:
+def check_parameters(module: nn.Module, frame: StepSpec, path: str) -> None:
     """Refuse frames of another dtype, device or size than a module's own parameters are for."""
     own = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
     if own is not None:
@@ -120,5 +120,5 @@ class LocalFunction(Local):
     def clip(self, x: Tensor) -> Tensor:
         return self.local_step(x)
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame

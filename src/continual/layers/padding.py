@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.naming import named
-from ..core.program.context import Run, Site
+from ..core.program.context import KernelContext, Run
 from ..core.registry import Twin, register_twin
-from ..core.state import Call, Frame, Node
+from ..core.state import Node, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import INSIDE, Windows
@@ -92,7 +92,7 @@ class _Pad(Twin, SlidingWindow):
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         name, dims = named(path, self), len(frame.shape) - 1
         if dims > self.dims and self.mode == "constant":
             pads = (*self._pads, *(0,) * 2 * (dims - self.dims))
@@ -105,7 +105,7 @@ class _Pad(Twin, SlidingWindow):
             wanted = ", ".join(["B", "C", *"HW"[3 - self.dims :]])
             raise ShapeMismatch(f"{name}: expects steps ({wanted}), got {tuple(frame.shape)}")
         try:
-            return Frame.of(self.over_time_step((), frame.zeros()))
+            return StepSpec.of(self.over_time_step((), frame.zeros()))
         except RuntimeError as error:
             raise ShapeMismatch(f"{name}: can't pad steps {tuple(frame.shape)}: {error}") from error
 
@@ -117,27 +117,27 @@ class _Pad(Twin, SlidingWindow):
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         return self._pad(x, self._space) if any(self._space) else x
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         if self._memoryless:
             return self.over_time_step((), x)
-        seen, wanted, emits = node.seen, node.sent - self._window.start, node.seen >= node.delay
-        call.ticks.append((node, seen + 1, node.sent + emits))
+        seen, wanted, emits = node.n_in, node.n_out - self._window.start, node.n_in >= node.delay
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
         if node.tensors:
             ring = node.tensors[0]
-            call.slots.append((ring[:, seen % self._kept], x))
+            updates.slots.append((ring[:, seen % self._kept], x))
             if emits and wanted < 0:  # padding that a cut at the end has held back
                 x = self._gather(x.unsqueeze(2), node, wanted, wanted + 1, seen + 1).squeeze(2)
             elif emits and wanted < seen:
                 x = ring[:, wanted % self._kept].clone()
         return self.over_time_step((), x) if emits else None
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Padding over time: outputs are inputs, shifted; and over space."""
         if self._memoryless:
             return lambda x, rows: self.over_time(x, 0, None)
         start, end = self._pads[-2:]
         fill = self.value if self.mode == "constant" else self.mode
-        windows = Windows(site, Window(1, 1, start, max(0, end)), site.node.given, fill, max(0, end))
+        windows = Windows(ctx, Window(1, 1, start, max(0, end)), ctx.node.given, fill, max(0, end))
         return lambda x, rows: self.over_time(windows.frames(rows, x), INSIDE, None)
 
 

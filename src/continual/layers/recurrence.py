@@ -13,8 +13,8 @@ from torch import Tensor
 from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
-from ..core.program.context import Rows, Run, Site, carried
-from ..core.state import Call, Frame, Node, Opening
+from ..core.program.context import CallRows, KernelContext, Run, carried
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch, StateMismatch
 
@@ -88,10 +88,10 @@ class Recurrence(CoModule):
     def forward(self, input: Tensor) -> Tensor:
         """The recurrence over a clip ``(B, C, T, *S)``, from the initial state."""
         name = type(self).__name__
-        frame = Frame.of_chunk(input)
+        frame = StepSpec.of_chunk(input)
         return self._chunk_of(input, self._initial(frame, name), name)[0]
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         name = named(opening.path, self)
         with torch.inference_mode(False):
             cold = {key: value.clone() for key, value in self._initial(frame, name).items()}
@@ -103,26 +103,26 @@ class Recurrence(CoModule):
                 raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         _check_output(name, y, frame.shape[:1])
         _check_state(name, cold, new)
-        return Node(opening, self.kind, Frame.of(y), cold, held=frame)
+        return Node(opening, self.kind, StepSpec.of(y), cold, held=frame)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        _, _, ended = self.count(x, node, e, call)
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
         y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.path)
         for index, value in enumerate(_apart(node, new)):
-            call.put(node, index, value)
+            updates.put(node, index, value)
         return _not_kept(node, y), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         state = dict(zip(node.names, node.tensors, strict=True))
         y, new = self.recur(x, state)
         _check_state(node.path, state, new)
-        call.ticks.append((node, node.seen + 1, node.sent + 1))
-        call.slots.extend(zip(node.tensors, _apart(node, new), strict=True))
+        updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
+        updates.slots.extend(zip(node.tensors, _apart(node, new), strict=True))
         return _not_kept(node, y)
 
-    def _initial(self, frame: Frame, name: str) -> States:
+    def _initial(self, frame: StepSpec, name: str) -> States:
         zeros = frame.zeros()
         state, again = self.initial_state(zeros), self.initial_state(torch.ones_like(zeros))
         if not isinstance(state, Mapping):
@@ -152,18 +152,18 @@ class Recurrence(CoModule):
 
     # ---- programs and counts ----------------------------------------------------------------------------------------
 
-    def program(self, site: Site) -> Run:
-        names = site.node.names
-        specs = [site.hold(n, Frame.of(t), None, t.detach()[0]) for n, t in zip(names, site.node.tensors, strict=True)]
+    def program(self, ctx: KernelContext) -> Run:
+        names = ctx.node.names
+        specs = [ctx.hold(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
         fast = type(self).recur_chunk is not Recurrence.recur_chunk
 
         def step(frame: Tensor, values: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             y, new = self.recur(frame, dict(zip(names, values, strict=True)))
             return y, [new[name] for name in names]
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
-            if not fast or x.shape[2] == 1 or site.inside(rows, end=False) is not None:
-                return carried(site, specs, x, rows, step)
+        def run(x: Tensor, rows: CallRows) -> Tensor:
+            if not fast or x.shape[2] == 1 or ctx.inside(rows, end=False) is not None:
+                return carried(ctx, specs, x, rows, step)
             y, new = self.recur_chunk(x, {name: rows.held[spec.index] for name, spec in zip(names, specs, strict=True)})
             for name, spec in zip(names, specs, strict=True):
                 rows.keep(spec, new[name])
@@ -171,7 +171,7 @@ class Recurrence(CoModule):
 
         return run
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
         return self.macs(node.held.zeros())
 
 

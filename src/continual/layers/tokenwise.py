@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.state import Frame
+from ..core.state import StepSpec
 from .local import Local, check_parameters
 from .wrapped import Adopted, adopted_class
 
@@ -27,7 +27,7 @@ class Tokenwise(Adopted):
     def local_step(self, x: Tensor) -> Tensor:
         return self.adopts.forward(self, x) if x.ndim == 2 else self.clip(x)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         check_parameters(self, frame.resized(*frame.shape[:1], *frame.shape[2:], frame.shape[1]), path)
 
 

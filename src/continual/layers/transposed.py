@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from ..core.kernel import chunk_of_one
 from ..core.naming import named
-from ..core.program.context import Rows, Run, Site
+from ..core.program.context import CallRows, KernelContext, Run
 from ..core.registry import Twin, register_twin
 from ..core.resampling import Upsampling
 from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
-from ..core.state import Call, Frame, Node, Opening
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
@@ -164,13 +164,13 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         out = self.check(frame, named(opening.path, self))
         self._forget_layouts()
         ring = {"frames": ring_zeros(frame, self._kept)} if self._kept else None
         return Node(opening, self.kind, out, ring, held=frame)
 
-    def check(self, frame: Frame, name: str) -> Frame:
+    def check(self, frame: StepSpec, name: str) -> StepSpec:
         """Refuse a frame that the layer can't take; return the frame that leaves."""
         check_images(self, frame, name)
         space = frame.shape[2:]
@@ -183,26 +183,26 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
             raise ShapeMismatch(f"{name}: padding {tuple(self.padding[1:])} cuts off all of a frame of {tuple(space)}")
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        _, sent, ended = self.count(x, node, e, call)
-        return self._outputs(x, node, sent, call), ended
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        _, sent, ended = self.count(x, node, n_if_ended, updates)
+        return self._outputs(x, node, sent, updates), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         """One output at most per step, so the rate is 1: a sliding window."""
-        sent = node.sent + (node.seen >= node.delay)
-        call.tick(node, node.seen + 1, sent)
-        y = self._outputs(chunk_of_one(x), node, sent, call)
+        sent = node.n_out + (node.n_in >= node.delay)
+        updates.tick(node, node.n_in + 1, sent)
+        y = self._outputs(chunk_of_one(x), node, sent, updates)
         return None if y is None else y.squeeze(2)
 
-    def _outputs(self, x: Tensor | None, node: Node, sent: int, call: Call) -> Tensor | None:
+    def _outputs(self, x: Tensor | None, node: Node, sent: int, updates: StateUpdates) -> Tensor | None:
         """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
-        seen, arrived = node.seen, 0 if x is None else x.shape[2]
+        seen, arrived = node.n_in, 0 if x is None else x.shape[2]
         if x is not None and self._kept:
-            call.ring(node, 0, seen, x)
-        if sent <= node.sent:
+            updates.ring(node, 0, seen, x)
+        if sent <= node.n_out:
             return None
-        start, stop = node.sent + self.padding[0], sent + self.padding[0]  # positions before the crop
-        if x is not None and arrived == 1 and self._folds and not call.final and not torch.is_grad_enabled():
+        start, stop = node.n_out + self.padding[0], sent + self.padding[0]  # positions before the crop
+        if x is not None and arrived == 1 and self._folds and not updates.final and not torch.is_grad_enabled():
             return self._folded_step(x, node)[:, :, start - seen * self.rate :]
         last = min(seen + arrived - 1, (stop - 1) // self.rate)
         first = min(last, start // self.rate, max(0, -((self._extent - 1 - start) // self.rate)))
@@ -214,7 +214,7 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
         """The ``rate`` positions that one frame completes. Those that see equally many frames fold into one product."""
         window, older = x.squeeze(2), (self._extent - 1) // self.rate
         if older:
-            kept = ring_frames(node.tensors[0], node.seen - older, node.seen)
+            kept = ring_frames(node.tensors[0], node.n_in - older, node.n_in)
             window = torch.cat([f for piece in kept for f in piece.unbind(2)] + [window], 1)
         parts = []
         for taps, weight in self._folded():
@@ -255,7 +255,7 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
                 found.append((taps, folded.contiguous(memory_format=layout)))
         return found
 
-    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
         return Fraction(math.prod(node.held.shape[2:]) * self.weight.numel(), self.rate)
 
     def scaled_weight(self, weight: Tensor, factor: Tensor) -> Tensor:
@@ -266,19 +266,19 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
     def extra_repr(self) -> str:
         return super().extra_repr().replace(f"stride={self.stride}", f"stride={self._steps}")
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """All frames that the outputs of a call see, in one operation; frames that are none add nothing."""
-        rate, extent, arrives, leaves = self.rate, self._extent, site.arrives, site.leaves
+        rate, extent, arrives, leaves = self.rate, self._extent, ctx.arrives, ctx.leaves
         start = leaves.first + self.padding[0]  # positions before the crop, of call 0
         stop = start + leaves.frames
         last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
         first = min(last, start // rate, -((extent - 1 - start) // rate))
         beyond = max(0, stop - last * rate - extent)
-        past = site.past("frames", site.node.given, first - arrives.first)
-        apart = site.plan.fused and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
+        past = ctx.past("frames", ctx.node.given, first - arrives.first)
+        apart = ctx.plan.fused and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
-            frames = past.extend(rows, site.gated(rows, x, 0.0))[:, :, : last - first + 1]
+        def run(x: Tensor, rows: CallRows) -> Tensor:
+            frames = past.extend(rows, ctx.gated(rows, x, 0.0))[:, :, : last - first + 1]
             y: Tensor = _apart(self, frames) if apart else self._transposed(frames, 0, beyond)
             return y.narrow(2, start - first * rate, leaves.frames)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..core.state import Frame
+from ..core.state import StepSpec
 from .window import SlidingWindow, per_dim
 
 
@@ -49,7 +49,7 @@ class Unfold(SlidingWindow):
         """All windows of the clip."""
         return self.windows_of(input)
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         return frame.resized(frame.shape[0], frame.shape[1] * self._taps, *frame.shape[2:])
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.naming import named
-from ..core.program.context import Rows, Run, Site, frames_at
+from ..core.program.context import CallRows, KernelContext, Run, frames_at
 from ..core.registry import Twin, register_builder, register_twin, twin
 from ..core.resampling import Interpolation
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ..core.state import Call, Frame, Node, Opening
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from .wrapped import local
@@ -160,7 +160,7 @@ class Upsample(Twin, nn.Upsample):
         Raises:
             ShapeMismatch: a clip so short that no output is left of it, or of other dimensions than the mode takes.
         """
-        frame = Frame.of_chunk(input)
+        frame = StepSpec.of_chunk(input)
         self.check(frame, type(self).__name__)
         entered = self.enter(input)
         if self._interpolation is None:
@@ -176,7 +176,7 @@ class Upsample(Twin, nn.Upsample):
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
 
-    def check(self, frame: Frame, name: str) -> None:
+    def check(self, frame: StepSpec, name: str) -> None:
         """Refuse frames of another rank than the mode takes."""
         dims, factor = len(frame.shape) - 1, self.scale_factor
         if dims not in _MODES[self.mode][2] or (isinstance(factor, tuple) and len(factor) != dims):
@@ -200,50 +200,58 @@ class Upsample(Twin, nn.Upsample):
             y = F.interpolate(flat, None, space, mode, corners, recompute)
         return y.unflatten(1, x.shape[1:3])
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         name = named(opening.path, self)
         self.check(frame, name)
         try:
-            held = Frame.of_chunk(self.enter(frame.zeros(1)))
+            held = StepSpec.of_chunk(self.enter(frame.zeros(1)))
         except RuntimeError as error:
             raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         kept = 0 if self._interpolation is None else self._interpolation.kept
         return Node(opening, self.kind, held, {"frames": ring_zeros(held, kept)} if kept else None, held=held)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._interpolation is None:
-            return (None if x is None else self.enter(x)), e
-        _, sent, ended = self.count(x, node, e, call)
-        return self._outputs(x, node, sent, e if call.final else None, call), ended
+            return (None if x is None else self.enter(x)), n_if_ended
+        _, sent, ended = self.count(x, node, n_if_ended, updates)
+        return self._outputs(x, node, sent, n_if_ended if updates.final else None, updates), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         """One output at most per step, so the factor is 1 or less."""
         if self._interpolation is None:
             return self.enter(chunk_of_one(x)).squeeze(2)
-        late = node.seen - node.delay
-        sent = node.sent + (late >= 0 and late % node.stride == 0)
-        call.tick(node, node.seen + 1, sent)
-        y = self._outputs(chunk_of_one(x), node, sent, None, call)
+        late = node.n_in - node.delay
+        sent = node.n_out + (late >= 0 and late % node.stride == 0)
+        updates.tick(node, node.n_in + 1, sent)
+        y = self._outputs(chunk_of_one(x), node, sent, None, updates)
         return None if y is None else y.squeeze(2)
 
-    def _outputs(self, x: Tensor | None, node: Node, sent: int, e: int | None, call: Call) -> Tensor | None:
+    def _outputs(self, x: Tensor | None, node: Node, sent: int, n_if_ended: int | None, updates: StateUpdates) -> Tensor | None:
         """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
-        entered, seen = None if x is None else self.enter(x), node.seen
+        entered, seen = None if x is None else self.enter(x), node.n_in
         if entered is not None and node.tensors:
-            call.ring(node, 0, seen, entered)
-        if sent <= node.sent:
+            updates.ring(node, 0, seen, entered)
+        if sent <= node.n_out:
             return None
-        base, sources = self._sources(node.sent, sent, e, node.tensors[0] if entered is None else entered)
+        base, sources = self._sources(node.n_out, sent, n_if_ended, node.tensors[0] if entered is None else entered)
         first, stop = base + sources.first, base + sources.stop
         return _mixed(one_piece(wire_frames(node, 0, entered, seen, first, stop)), sources)
 
-    def _sources(self, first: int, stop: int, e: int | None, like: Tensor) -> tuple[int, _Sources]:
+    def _sources(self, first: int, stop: int, n_if_ended: int | None, like: Tensor) -> tuple[int, _Sources]:
         """Of which frames, counted from a base, outputs ``first … stop - 1`` are made; ``e`` is the clip's length if it ends."""
         interpolation: Any = self._interpolation
         periods, phase = divmod(first, interpolation.factor.numerator)
         base = periods * interpolation.period
         low = max(-base, -2)  # no output of a period sees more than two frames before it
-        key = (phase, stop - first, low, None if e is None else e - 1 - base, like.dtype, like.device, like.ndim)
+        key = (
+            phase,
+            stop - first,
+            low,
+            None if n_if_ended is None else n_if_ended - 1 - base,
+            like.dtype,
+            like.device,
+            like.ndim,
+        )
         tables = self.__dict__.setdefault("_tables", {})
         if key not in tables:
             while len(tables) >= _TABLES:
@@ -268,20 +276,20 @@ class Upsample(Twin, nn.Upsample):
             by_tap = [i.contiguous() for i in (indices - first).to(device).unbind(1)]
             return _Sources(first, int(indices.max()) + 1, by_tap, weights)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Weighted sums of frames. Beyond the ends the first and the last frame are repeated."""
         interpolation: Interpolation | None = self._interpolation
         if interpolation is None:
             return lambda x, rows: self.enter(x)
         period, inputs = interpolation.factor.numerator, interpolation.factor.denominator
-        outputs = range(site.leaves.first, site.leaves.first + site.leaves.frames)
+        outputs = range(ctx.leaves.first, ctx.leaves.first + ctx.leaves.frames)
         sources = torch.tensor([[i + j // period * inputs for i in self._indices[j % period]] for j in outputs])
         weights = torch.tensor([self._weights[j % period] for j in outputs], dtype=torch.float64)
         low = int(sources.min())
-        past = site.past("frames", site.node.out, low - site.arrives.first)
+        past = ctx.past("frames", ctx.node.out, low - ctx.arrives.first)
         clamps = interpolation.kind in ("linear", "cubic")
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             frames = past.extend(rows, self.enter(x))
             first, *others = (
                 _clamped(frames, tap.to(x.device), rows) if clamps else frames.index_select(2, (tap - low).to(x.device))
@@ -295,10 +303,10 @@ class Upsample(Twin, nn.Upsample):
                 y = torch.addcmul(y, found, share)
             return y
 
-        def _clamped(frames: Tensor, tap: Tensor, rows: Rows) -> Tensor:
-            held = rows.index(site.arrives)[:, :1] + (low - site.arrives.first)  # the index of the first frame at hand
+        def _clamped(frames: Tensor, tap: Tensor, rows: CallRows) -> Tensor:
+            held = rows.index(ctx.arrives)[:, :1] + (low - ctx.arrives.first)  # the index of the first frame at hand
             index = (held - low + tap).clamp(min=0)
-            index = index.minimum(rows.ended(site.before).unsqueeze(1) - 1) if site.plan.flush else index
+            index = index.minimum(rows.ended(ctx.before).unsqueeze(1) - 1) if ctx.plan.flush else index
             return frames_at(frames, (index - held).clamp(0, frames.shape[2] - 1))
 
         return run

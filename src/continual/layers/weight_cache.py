@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.module import CoModule
-from ..core.state import Frame
+from ..core.state import StepSpec
 from ..errors import ShapeMismatch
 from .local import check_home
 
@@ -76,7 +76,7 @@ class FoldedWeight(LaidOut):
         return self._laid_out("weight", weight, self._fold)
 
 
-def check_images(conv: Any, frame: Frame, name: str) -> None:
+def check_images(conv: Any, frame: StepSpec, name: str) -> None:
     """Refuse steps of another rank, number of channels, device or dtype than a convolution is for."""
     if len(frame.shape) != conv.dims + 1 or frame.shape[1] != conv.in_channels:
         dims = ", ".join(["B", str(conv.in_channels), *"HW"[2 - (conv.dims - 1) :]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ from torch import Tensor
 from ..core.kernel import counted_macs
 from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
-from ..core.program.context import Run, Site
+from ..core.program.context import KernelContext, Run
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ..core.state import Call, Frame, Node, Opening
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..core.timing import Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import FILLS, INSIDE, windows_of
@@ -130,7 +130,7 @@ class SlidingWindow(CoModule):
 
     # ---- what a layer defines ---------------------------------------------------------------------------------------
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         """Refuse a frame that the layer can't take; return the frame that leaves. By default it is found by a window of zeros."""
         name = named(path, self)
         with torch.no_grad():
@@ -142,14 +142,14 @@ class SlidingWindow(CoModule):
             raise ShapeMismatch(
                 f"{name}: over_time gives one frame ({frame.shape[0]}, C, 1, …) for one window, got {tuple(y.shape)}"
             )
-        return Frame.of_chunk(y)
+        return StepSpec.of_chunk(y)
 
-    def kept(self, frame: Frame) -> Frame:
+    def kept(self, frame: StepSpec) -> StepSpec:
         """What :meth:`enter` makes of a frame."""
         if type(self).enter is SlidingWindow.enter:
             return frame
         with torch.no_grad():
-            return Frame.of_chunk(self.enter(frame.zeros(1)))
+            return StepSpec.of_chunk(self.enter(frame.zeros(1)))
 
     def enter(self, x: Tensor) -> Tensor:
         """Frames ``(B, C, n, *S)`` to what is kept of them, ``(B, C', n, *S')``."""
@@ -192,7 +192,7 @@ class SlidingWindow(CoModule):
         """Whether a window that reaches into constant start padding is computed like any other."""
         return True
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int | Fraction:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
         if not self.has_products:
             return 0
         window = node.held.zeros(self._window.receptive_field)
@@ -200,42 +200,42 @@ class SlidingWindow(CoModule):
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         out, held = self.check(frame, opening.path), self.kept(frame)
         return Node(opening, self.kind, out, self.cold(held), held=held)
 
-    def cold(self, held: Frame) -> dict[str, Tensor]:
+    def cold(self, held: StepSpec) -> dict[str, Tensor]:
         """The cold state tensors, for kept frames like ``held``."""
         return {"window": ring_zeros(held, self._kept, self.fill_value, self._last)} if self._kept else {}
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
-            return (None if x is None else self.over_time(self.enter(x), 0, None)), e
-        seen = node.seen
-        n, sent, ended = self.count(x, node, e, call)
+            return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
+        seen = node.n_in
+        n, sent, ended = self.count(x, node, n_if_ended, updates)
         entered = None if x is None else self.enter(x)
         if entered is not None and self._kept:
-            call.ring(node, 0, seen, entered)
-        if sent <= node.sent:
+            updates.ring(node, 0, seen, entered)
+        if sent <= node.n_out:
             return None, ended
         w = self._window
-        first = w.stride * node.sent - w.start
+        first = w.stride * node.n_out - w.start
         stop = w.stride * (sent - 1) - w.start + w.receptive_field
-        frames = self._gather(entered, node, first, stop, e if call.final else n)
-        return self.over_time(frames, first, e if call.final else None), ended
+        frames = self._gather(entered, node, first, stop, n_if_ended if updates.final else n)
+        return self.over_time(frames, first, n_if_ended if updates.final else None), ended
 
     def _gather(self, entered: Tensor | None, node: Node, first: int, stop: int, n: int) -> Tensor:
         """Frames ``first … stop - 1``; those before 0 and from ``n`` on are padding."""
         if first >= 0 and stop <= n:
-            pieces = wire_frames(node, 0, entered, node.seen, first, stop)
+            pieces = wire_frames(node, 0, entered, node.n_in, first, stop)
             return one_piece(pieces)
         if self._fill in FILLS:
-            middle = wire_frames(node, 0, entered, node.seen, max(first, 0), min(stop, n))
+            middle = wire_frames(node, 0, entered, node.n_in, max(first, 0), min(stop, n))
             left = padding(node.held, min(0, stop) - first, self.fill_value)
             right = padding(node.held, min(stop, n + self._padded_end) - max(n, first), self.fill_value)
         else:
             needed = 1 if self._fill == "replicate" else self._padded_end + 1
-            real = torch.cat(wire_frames(node, 0, entered, node.seen, max(0, min(first, n - needed)), n), 2)
+            real = torch.cat(wire_frames(node, 0, entered, node.n_in, max(0, min(first, n - needed)), n), 2)
             left, right = self._mirrored(real, max(0, -first), max(0, min(stop - n, self._padded_end)))
             left, right = left[:, :, : min(0, stop) - first], right[:, :, max(0, first - n) :]
             known = n - real.shape[2]
@@ -257,9 +257,9 @@ class SlidingWindow(CoModule):
 
     def windows_of(self, x: Tensor) -> Tensor:
         """The clip computation by the kernel itself, for options that ``torch.nn`` does not have."""
-        held = self.kept(Frame.of_chunk(x))
-        node = Node(Opening(), "", None, self.cold(held), held=held)
-        y, _ = self.advance(x, node, x.shape[2], Call(final=True))
+        held = self.kept(StepSpec.of_chunk(x))
+        node = Node(InitContext(), "", None, self.cold(held), held=held)
+        y, _ = self.advance(x, node, x.shape[2], StateUpdates(final=True))
         if y is None:
             raise ShapeMismatch(
                 f"{type(self).__name__}: a clip of {x.shape[2]} steps is too short for a window of {self.receptive_field} "
@@ -267,30 +267,30 @@ class SlidingWindow(CoModule):
             )
         return y
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         if self._memoryless:
             return self.over_time_step((), self.enter_step(x))
-        seen = node.seen
+        seen = node.n_in
         if seen < self._kept and not (self._fill in FILLS and self.step_is_plain()):
-            return super().advance_step(x, node, call)
+            return cast("Tensor | None", super().advance_step(x, node, updates))
         late = seen - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
         entered = self.enter_step(x)
-        call.ticks.append((node, seen + 1, node.sent + emits))
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
         if self._kept == 0:
             return self.over_time_step((), entered) if emits else None
         memo = node.memo
         if memo is None:
             memo = node.memo = _Views(node.tensors[0], self)
         position = seen % self._kept
-        call.slots.append((memo.slot(position), entered))
+        updates.slots.append((memo.slot(position), entered))
         return self.over_time_step(memo.parts(position), entered) if emits else None
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Any function of a window of frames."""
         if self._memoryless:
             return lambda x, rows: self.over_time(self.enter(x), INSIDE, None)
-        windows = windows_of(site, self)
+        windows = windows_of(ctx, self)
         return lambda x, rows: self.over_time(windows.frames(rows, self.enter(x)), INSIDE, None)
 
 
@@ -335,7 +335,7 @@ class _Views:
         return pieces
 
 
-def padding(frame: Frame, count: int, value: float) -> Tensor:
+def padding(frame: StepSpec, count: int, value: float) -> Tensor:
     """``count`` frames ``(B, C, count, *S)`` of one value; none if negative."""
     batch, channels, *space = frame.shape
     return torch.full((batch, channels, max(0, count), *space), value, dtype=frame.dtype, device=frame.device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.program.context import Rows, Site, frames_at, over_frames
+from ..core.program.context import CallRows, KernelContext, frames_at, over_frames
 from ..core.timing import Window
 
 FILLS = {"zeros": 0.0, "neg_inf": -math.inf}
@@ -27,9 +27,9 @@ class Windows:
         first: the first frame that call 0's windows see; by default where the window of its first output starts.
     """
 
-    def __init__(self, site: Site, window: Window, like: Any, fill: float | str, counted: int, nothing: float = 0.0):
-        self.site, self.window, self.fill, self.counted, self.nothing = site, window, fill, counted, nothing
-        arrives, leaves = site.arrives, site.leaves
+    def __init__(self, ctx: KernelContext, window: Window, like: Any, fill: float | str, counted: int, nothing: float = 0.0):
+        self.ctx, self.window, self.fill, self.counted, self.nothing = ctx, window, fill, counted, nothing
+        arrives, leaves = ctx.arrives, ctx.leaves
         self.mirrors = isinstance(fill, str)
         self.first = window.stride * leaves.first - window.start  # of call 0, an index on the input wire
         self.size = window.stride * (leaves.frames - 1) + window.receptive_field
@@ -37,37 +37,37 @@ class Windows:
         beyond = max(0, reach) if self.mirrors else 0  # frames before the window that are mirrored behind the end
         self.older = self.first - beyond
         if self.first + self.size > arrives.first + arrives.frames:
-            raise site.refuse(
+            raise ctx.refuse(
                 "gives outputs before their inputs have come: padding beyond its window. Pad with a layer of its own before"
             )
         if self.mirrors and window.start:
             self._check_mirror()
-        self.past = site.past("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
+        self.past = ctx.past("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
         self.skipped = beyond
 
     def _check_mirror(self) -> None:
         """Refuse padding by frames that come later than the outputs that see them."""
-        arrives, leaves, window = self.site.arrives, self.site.leaves, self.window
+        arrives, leaves, window = self.ctx.arrives, self.ctx.leaves, self.window
         moved = window.stride * leaves.frames  # frames from call to call
-        for call in range(-self.site.plan.primed, max(0, -self.first) // moved + 1):
+        for call in range(-self.ctx.plan.primed, max(0, -self.first) // moved + 1):
             low = max(self.first + moved * call, -window.start)
             needed = 0 if self.fill == "replicate" else -low
             emits = leaves.first + leaves.frames * (call + 1) > 0
             if low < 0 and emits and needed > arrives.first + arrives.frames * (call + 1) - 1:
                 how = "repeating" if self.fill == "replicate" else "mirroring"
-                raise self.site.refuse(
+                raise self.ctx.refuse(
                     f"pads the start by {how} frames that come later than outputs that see them, so its first outputs come all at once. "
                     "Pad by zeros or a constant, or by the padding_mode of the layer behind"
                 )
 
-    def frames(self, rows: Rows, x: Tensor) -> Tensor:
+    def frames(self, rows: CallRows, x: Tensor) -> Tensor:
         """All frames of the windows, ``(B, C, size, *S)``."""
         if self.mirrors:
             return self._mirrored(rows, self.past.extend(rows, x))[:, :, : self.size]
         return self.past.extend(rows, self._gated(rows, x))[:, :, : self.size]
 
-    def _gated(self, rows: Rows, x: Tensor) -> Tensor:
-        site, window, fill = self.site, self.window, self.fill
+    def _gated(self, rows: CallRows, x: Tensor) -> Tensor:
+        site, window, fill = self.ctx, self.window, self.fill
         differs = window.end > self.counted and self.nothing != fill
         x = site.gated(rows, x, fill, start=window.start > 0, end=window.end > 0 and not differs)  # type: ignore[arg-type]
         if differs and site.plan.flush:
@@ -76,9 +76,9 @@ class Windows:
                 x = torch.where(over_frames(index < limit, x), x, value)  # type: ignore[arg-type]
         return x
 
-    def _mirrored(self, rows: Rows, frames: Tensor) -> Tensor:
+    def _mirrored(self, rows: CallRows, frames: Tensor) -> Tensor:
         """Frames with padding that is made of those at the ends, by a gather for each row. Behind it is nothing (`ceil_mode`)."""
-        site, low = self.site, self.older - self.site.arrives.first
+        site, low = self.ctx, self.older - self.ctx.arrives.first
         held = rows.index(site.arrives)[:, :1] + low  # the index of the first frame at hand
         index = held + self.skipped + torch.arange(self.size, device=held.device)
         last = rows.ended(site.before).unsqueeze(1) - 1
@@ -93,12 +93,12 @@ class Windows:
             found = torch.where(over_frames(index <= last + self.counted, found), found, self.nothing)
         return found
 
-    def outputs(self, rows: Rows) -> Tensor:
+    def outputs(self, rows: CallRows) -> Tensor:
         """The index of the first frame of each window, ``(B, outputs)``."""
-        return rows.index(self.site.leaves) * self.window.stride - self.window.start
+        return rows.index(self.ctx.leaves) * self.window.stride - self.window.start
 
 
-def windows_of(site: Site, layer: Any) -> Windows:
+def windows_of(ctx: KernelContext, layer: Any) -> Windows:
     """The windows of a sliding-window layer."""
     fill = layer.fill_value if layer._fill in FILLS else layer._fill
-    return Windows(site, layer._window, site.node.held, fill, layer._padded_end, layer.nothing)
+    return Windows(ctx, layer._window, ctx.node.held, fill, layer._padded_end, layer.nothing)

@@ -18,7 +18,7 @@ from ..core.module import CoModule
 from ..core.naming import named
 from ..core.parametrised import with_parametrisations
 from ..core.registry import register_default
-from ..core.state import Call, Frame, Node, Opening
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from . import norm_refusals as refusals
 from .exact_gradients import with_exact_norms
@@ -46,12 +46,12 @@ class Adopted(Local):
         y: Tensor = self.computed(x.unsqueeze(dim)).squeeze(dim)
         return y
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if reason := _sees_time(self, len(frame.shape) + 1):
             raise NotStreamable(f"{path}: {reason}")
         check_parameters(self, frame, path)
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         self._refuse_training(opening.path)
         return super().open(frame, opening)
 
@@ -62,12 +62,12 @@ class Adopted(Local):
             if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
                 raise NotStreamable(f"{named(name, module)} {TRAINING}")
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
             self._refuse_training(node.path)
-        return super().advance(x, node, e, call)
+        return super().advance(x, node, n_if_ended, updates)
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         if self.training or self._modules:
             self._refuse_training(node.path)
         return self.local_step(x)
@@ -79,7 +79,7 @@ class Adopted(Local):
     def has_products(self) -> bool:  # type: ignore[override]
         return next(self.parameters(), None) is not None
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         counted = next((ops for cls, ops in _EXTRA_OPS.items() if isinstance(self, cls)), 0)
         return counted * math.prod(frame.shape[1:])
 
@@ -92,10 +92,10 @@ class _Pointwise(Adopted):
     def local_step(self, x: Tensor) -> Tensor:
         return self.adopts.forward(self, x)
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         return self.adopts.forward(self, x)
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
 
@@ -111,7 +111,7 @@ _EXTRA_OPS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.LayerNorm: 1}  # for on
 class _SameShape(Adopted):
     """Keeps the frame's shape, but needs the time axis to know which dimension is which."""
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
 
@@ -130,7 +130,7 @@ class _OfImages(Adopted):
     def local_step(self, x: Tensor) -> Tensor:
         return self.adopts.forward(self, x)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4:
             raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
 
@@ -149,14 +149,14 @@ class _Norm(_SameShape):
         mean, var = held["running_mean"], held["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return (2 if cast(nn.BatchNorm1d, self).affine else 1) * math.prod(frame.shape[1:])
 
 
 class _Alone(_SameShape):
     """Instance normalisation with running statistics: as batch normalisation."""
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         norm: Any = self
         if not norm.track_running_stats:
             raise NotStreamable(f"{path}: {refusals.instance_norm(norm)}")

@@ -4,7 +4,7 @@
 >>> net.receptive_field, net.delay, net.step_shape
 (69, 40, (3, 32, 32))
 
-Each family is one small file, built from the library's own modules and containers, and so an example of how to use them.
+Each family is one small file, built from the modules and containers of the library: an example of their use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def list() -> builtins.list[str]:
 
 
 def describe(name: str) -> Card:
-    """What the zoo knows of a network: its paper, the shape of a step, the published accuracy.
+    """The card of a network: its paper, the shape of a step, the published accuracy.
 
     Raises:
         ValueError: there is no network of this name.
@@ -61,8 +61,8 @@ def create(
 
     Args:
         name: one of :func:`list`.
-        classes: how many logits it gives; the published number by default.
-        input_size: of a step: height and width of a frame, joints of a skeleton, or features. The head's pooling goes with it.
+        classes: number of logits; the published number by default.
+        input_size: of a step: height and width of a frame, joints of a skeleton, or features. The pooling of the head follows it.
         pretrained: a file with published weights: one of the formats of :mod:`continual.models.checkpoints`. Without it weights
             are random.
         softmax: give probabilities instead of logits.
@@ -71,8 +71,8 @@ def create(
         The network, a :class:`~continual.Sequential` from steps ``(B, *net.step_shape)`` to ``(B, classes)``.
 
     Raises:
-        ValueError: there is no network of this name, or it can't be of this size.
-        CheckpointMismatch: the weights are of another network; the message lists what is missing, extra or of another shape.
+        ValueError: there is no network of this name, or it can't have this size.
+        CheckpointMismatch: the weights are of another network; the message lists missing and extra weights and those of another shape.
 
     Example:
         >>> net = co.models.create("cox3d_xs", classes=5, input_size=64)

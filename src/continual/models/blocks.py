@@ -1,4 +1,4 @@
-"""What several families are built of: a path with a shortcut, and squeeze-and-excitation of single frames."""
+"""Blocks of several families: a path with a shortcut, and squeeze-and-excitation of single frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..containers.parallel import BroadcastReduce, shrinking
 from ..containers.sequential import Sequential
 from ..convert.fuse import Uses, fold
 from ..core.module import CoModule
-from ..core.state import Frame, Node, Wire
+from ..core.state import Node, StepSpec
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.local import Local
@@ -28,13 +28,13 @@ def norm(channels: int) -> nn.BatchNorm3d:
 class Shortcut(BroadcastReduce):
     """A path and a shortcut around it, added, and a ReLU: the residual block of most networks.
 
-    The modules of both paths are children of the block itself, as they are in the networks of which weights are published: a
-    parameter is ``block.conv.weight`` and not ``block.1.conv.weight``.
+    The modules of both paths are children of the block itself, as in networks with published weights: a parameter is
+    ``block.conv.weight`` and not ``block.1.conv.weight``.
 
     Args:
         path: modules by name, one after another.
-        shortcut: the same; without any it is the identity.
-        shrink: the identity loses the frames that the path loses for want of padding, half of them at each end.
+        shortcut: the same; the identity by default.
+        shrink: the identity drops the frames that the path drops without padding, half of them at each end.
 
     Example:
         >>> from continual.models.blocks import Shortcut
@@ -51,17 +51,17 @@ class Shortcut(BroadcastReduce):
         super().__init__({"shortcut": around, "path": main})
 
     def _set(self, modules: Sequence[Any]) -> None:
-        self.__dict__["_paths"] = dict(modules[0])  # not children: what is in them is
+        self.__dict__["_paths"] = dict(modules[0])  # not children; the modules in them are
         for path in self._paths.values():
             for name, child in path.named_children():
                 nn.Module.add_module(self, name, child)
         self._changed()
 
     def _replace(self, modules: dict[str, nn.Module | None]) -> Any:
-        raise TypeError("Shortcut: its modules belong to two paths; build another one from other paths")
+        raise TypeError("Shortcut: its modules belong to two paths; build another Shortcut from other paths")
 
     def _exchange(self, name: str, module: Any) -> None:
-        """What replaces a module does so in its path too."""
+        """Replace a module in its path too."""
         nn.Module.add_module(self, name, self._converted(module, name))
         for path in self._paths.values():
             if name in path._modules:
@@ -87,14 +87,14 @@ class Shortcut(BroadcastReduce):
         inner = self._paths[head]
         return inner.part(rest) if rest else inner
 
-    def forward(self, input: Wire) -> Wire:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """The clip ``(B, C, T, *S)`` through both paths, added, and a ReLU."""
         return self.merge(self.branches(input))
 
-    def merge(self, outs: list[Wire]) -> Wire:
+    def merge(self, outs: Any) -> Tensor:
         return torch.relu_(outs[0] + outs[1])
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return math.prod(frame.shape[1:])  # the ReLU
 
 
@@ -107,11 +107,11 @@ def _fold_shortcut(module: Shortcut, uses: Uses) -> None:
 
 
 class SqueezeExcite(Local):
-    """Weigh the channels of every frame ``(B, C, H, W)`` by what two small layers make of its mean.
+    """Weigh the channels of every frame ``(B, C, H, W)`` by two small layers on its mean.
 
     Args:
         channels: of a frame.
-        hidden: of the layer in between.
+        hidden: width of the hidden layer.
 
     Source: Hu et al., Squeeze-and-excitation networks (2018), on single frames.
     """
@@ -134,16 +134,16 @@ class SqueezeExcite(Local):
         hidden = torch.relu(F.linear(means, self.fc1.weight.flatten(1), self.fc1.bias))
         return torch.sigmoid(F.linear(hidden, self.fc2.weight.flatten(1), self.fc2.bias))
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4 or frame.shape[1] != self.fc1.in_channels:
             raise ShapeMismatch(f"{path}: expects steps (B, {self.fc1.in_channels}, H, W), got {tuple(frame.shape)}")
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self.fc1.weight.numel() + self.fc2.weight.numel()
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         hidden = self.fc1.out_channels
         return math.prod(frame.shape[1:]) + 2 * hidden + self.fc2.out_channels  # the mean, biases and a ReLU

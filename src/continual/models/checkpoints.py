@@ -1,4 +1,4 @@
-"""Published checkpoints, by the names that their authors gave to the weights.
+"""Published checkpoints, by the names of their weights.
 
 | format | what it holds | networks |
 |---|---|---|
@@ -32,11 +32,11 @@ WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
 
 
 def load_weights(net: Model, checkpoint: str | PathLike[str] | Mapping[str, Any]) -> Model:
-    """Load a published checkpoint into a network of the zoo. Files are read without running any code that is in them.
+    """Load a published checkpoint into a network of the zoo. Reading a file runs no code in it.
 
     Args:
-        net: the network. If the checkpoint does not fit, it keeps its weights.
-        checkpoint: a file, or what is in it.
+        net: the network. It keeps its weights if the checkpoint does not fit.
+        checkpoint: a file, or its content.
 
     Returns:
         The network.
@@ -68,7 +68,7 @@ def load_weights(net: Model, checkpoint: str | PathLike[str] | Mapping[str, Any]
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointMismatch(f"'{path}' is no file: give a checkpoint's path")
+        raise CheckpointMismatch(f"'{path}' is no file: give the path of a checkpoint")
     try:
         if path.suffix == ".pkl":
             with path.open("rb") as file:
@@ -83,7 +83,7 @@ def _read(path: Path) -> Any:
 
 
 class _OfArrays(pickle.Unpickler):
-    """Reads dictionaries of numpy arrays, and nothing else."""
+    """Reads dictionaries of numpy arrays and nothing else."""
 
     ALLOWED = frozenset(
         {
@@ -104,26 +104,26 @@ class _OfArrays(pickle.Unpickler):
 
 
 def _unwrapped(held: Any, source: str) -> Weights:
-    """The weights in what a file holds."""
+    """The weights in the content of a file."""
     while isinstance(held, Mapping) and (inner := next((held[k] for k in WRAPPERS if isinstance(held.get(k), Mapping)), None)):
         held = inner
     if not isinstance(held, Mapping) or not held:
         raise CheckpointMismatch(f"{source} holds no dictionary of weights, but a {type(held).__name__}")
     found = {name: value if isinstance(value, Tensor) else _tensor(value) for name, value in held.items()}
     if others := [str(name) for name, value in found.items() if value is None or not isinstance(name, str)]:
-        raise CheckpointMismatch(f"{source} holds other things beside weights: {_listed(others)}", extra=others)
+        raise CheckpointMismatch(f"{source} holds other objects besides weights: {_listed(others)}", extra=others)
     return found  # type: ignore[return-value]
 
 
 def _tensor(value: Any) -> Tensor | None:
-    """A numpy array as a tensor; ``None`` for other things."""
+    """A numpy array as a tensor; ``None`` for other objects."""
     numbers = hasattr(value, "__array__") and value.dtype.kind in "fiub"
     return torch.as_tensor(value.copy()) if numbers else None
 
 
 # ---- names ------------------------------------------------------------------------------------------------------------
 
-NOT_WEIGHTS = re.compile(r"num_batches_tracked$")  # counts of training steps: some checkpoints lack them
+NOT_WEIGHTS = re.compile(r"num_batches_tracked$")  # counts of training steps, which some checkpoints lack
 OF_CAFFE2 = re.compile(r"^(conv1_w|res_conv1_bn_\w+|res\d_\d+_branch\w+|pred_[wb])$")
 
 
@@ -144,7 +144,7 @@ def _own_names(given: Weights, net: Model) -> Weights:
 
 
 def _without_prefix(given: Weights, own: Iterable[str]) -> Weights:
-    """Names without the prefix that a trainer put before all of them, if that makes more of them fit."""
+    """Names without the common prefix of a trainer, if more of them fit then."""
     expected = set(own)
     parts = next(iter(given)).split(".")
     prefixes = [".".join(parts[:i]) + "." for i in range(1, len(parts))]
@@ -191,7 +191,7 @@ def _of_pytorchvideo_x3d(given: Weights, net: Model) -> Weights:
     prefix = next(name for name in given if name.endswith("blocks.0.conv.conv_t.weight"))[: -len("blocks.0.conv.conv_t.weight")]
     names = {_x3d_name(name.removeprefix(prefix)): value for name, value in given.items()}
     path = "s2.pathway0_res0.branch1_bn"
-    if not any(name.startswith(path) for name in names):  # it adds no norm where the number of channels stays
+    if not any(name.startswith(path) for name in names):  # it has no norm where the number of channels stays
         norm: Any = net.get_submodule(path)
         zero = torch.zeros(norm.num_features, dtype=torch.float64)
         own = {"weight": zero + math.sqrt(1 + norm.eps), "bias": zero, "running_mean": zero, "running_var": zero + 1}
@@ -203,7 +203,7 @@ _CAFFE2_ENDS = {"w": "weight", "b": "bias", "bn_s": "weight", "bn_b": "bias", "b
 
 
 def _caffe2_name(name: str) -> str:
-    """The name in pytorchvideo's layout, in which a pool stands between the first two stages."""
+    """The name in the layout of pytorchvideo, which has a pool between the first two stages."""
     if found := re.match(r"^pred_([wb])$", name):
         return f"blocks.6.proj.{_CAFFE2_ENDS[found[1]]}"
     if name == "conv1_w":
@@ -221,7 +221,7 @@ def _caffe2_name(name: str) -> str:
 
 def _of_caffe2(given: Weights, net: Model) -> Weights:
     weights = {name: value for name, value in given.items() if OF_CAFFE2.match(name) and not name.endswith("_momentum")}
-    return {_caffe2_name(name): value for name, value in weights.items()}  # the rest is the optimiser's
+    return {_caffe2_name(name): value for name, value in weights.items()}  # the rest belongs to the optimiser
 
 
 def _of_continual_skeletons(given: Weights, net: Model) -> Weights:
@@ -241,7 +241,7 @@ FORMATS: dict[str, Callable[[Weights, Model], Weights]] = {
 
 
 def _check(given: Weights, own: Weights, what: str) -> None:
-    """Refuse weights that do not fit, with the list of all that is wrong."""
+    """Refuse weights that do not fit, with a list of all differences."""
     missing = [name for name in own if name not in given and not NOT_WEIGHTS.search(name)]
     extra = [name for name in given if name not in own]
     shapes = [(name, tuple(value.shape), tuple(own[name].shape)) for name, value in given.items() if name in own]

@@ -1,4 +1,4 @@
-"""Transformer encoders on streams of features: CoOadTR, the GTZAN audio transformer, a deep one of causal layers.
+"""Transformer encoders on streams of features: CoOadTR, the GTZAN audio transformer, and a deep causal encoder.
 
 A step is ``(B, F)``.
 
@@ -44,7 +44,7 @@ def encoder(
     causal: bool = False,
     bare: bool = False,
 ) -> dict[str, nn.Module]:
-    """The layers: features are mapped to tokens, which get a position, attend to a window, and are classified.
+    """The layers: they map features to tokens, add positions, attend to a window, and classify.
 
     Args:
         classes: logits.
@@ -53,7 +53,7 @@ def encoder(
         heads: of the attention.
         hidden: width of the feed-forward layers.
         window: tokens that each layer sees.
-        positions: position vectors, learned, over and over.
+        positions: number of learned position vectors, which recur.
         depth: layers.
         causal: each layer sees the tokens up to its own, so that a step costs one token in every layer. Otherwise all tokens of the
             window attend to all, and a step updates them all in every layer but the last.
@@ -70,7 +70,7 @@ def encoder(
 
 
 class _Bare(TransformerEncoderLayerFactory):
-    """Layers whose attention has no biases, while their other parts have."""
+    """Layers whose attention has no biases; their other parts have."""
 
     def __call__(self, kind: MhaType | str) -> EncoderLayer:
         layer = super().__call__(kind)

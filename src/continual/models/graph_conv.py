@@ -1,4 +1,4 @@
-"""Convolutions across the joints of a frame. Frames hold the joints of all skeletons side by side: ``(B, C, M * V)``."""
+"""Convolutions across the joints of a frame. A frame holds the joints of all skeletons side by side: ``(B, C, M * V)``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..convert.fuse import Uses, fold, frozen, scale
 from ..core.naming import named
-from ..core.state import Call, Frame, Node, Opening
+from ..core.state import InitContext, Node, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.folds_norms import scaled
 from ..layers.local import Local
@@ -28,7 +28,7 @@ class _AcrossJoints(LaidOut, Local):
         self.in_channels, self.out_channels, self.num_joints = in_channels, out_channels, joints
         self.bn = nn.BatchNorm2d(out_channels)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 3 or frame.shape[1] != self.in_channels or frame.shape[2] % self.num_joints:
             raise ShapeMismatch(
                 f"{path}: expects steps (B, {self.in_channels}, joints), the joints a multiple of {self.num_joints}, got "
@@ -37,30 +37,30 @@ class _AcrossJoints(LaidOut, Local):
         if self.training:
             raise NotStreamable(f"{path} {TRAINING}")
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         self._forget_layouts()
         return super().open(frame, opening)
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame.resized(frame.shape[0], self.out_channels, frame.shape[2])
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         self._refuse_training(node)
-        return super().advance(x, node, e, call)
+        return super().advance(x, node, n_if_ended, updates)
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
         self._refuse_training(node)
         return self.local_step(x)
 
     def _refuse_training(self, node: Node) -> None:
-        if self.training:  # switched since the stream was opened
+        if self.training:  # changed after the stream was opened
             raise NotStreamable(f"{named(node.path, self)} {TRAINING}")
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
         return weights * frame.shape[2]
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         per_joint = self.out_channels  # the ReLU
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
@@ -83,12 +83,12 @@ def mapped(x: Tensor, conv: Any) -> Tensor:
 
 
 def _joined(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Weights and biases in turn, to one weight and one bias."""
+    """Weights and biases in alternation, to one weight and one bias."""
     return torch.cat([w.flatten(1) for w in weights[::2]], 1), torch.stack(list(weights[1::2])).sum(0).unsqueeze(1)
 
 
 class GraphConv(_AcrossJoints):
-    """Three groups of neighbours (itself, inward, outward), each with its convolution, added; batch norm, shortcut, ReLU.
+    """The sum of three convolutions, over the joint itself, inward and outward neighbours; batch norm, shortcut, ReLU.
 
     ``graph_attn`` weighs the links of the skeleton and is learned; ``A`` is the skeleton and is not.
 
@@ -114,7 +114,7 @@ class GraphConv(_AcrossJoints):
             total = mapped(gathered[0], self.g_conv[0])
             for x, conv in zip(gathered[1:], self.g_conv[1:], strict=True):
                 total = total + mapped(x, conv)
-        else:  # one product in the place of three and two sums
+        else:  # one product instead of three and two sums
             weight, bias = self._side_by_side()
             groups = torch.cat(list(gathered), 1).flatten(2)
             total = torch.baddbmm(bias, weight.expand(groups.shape[0], -1, -1), groups).unflatten(2, input.shape[2:])
@@ -130,7 +130,7 @@ class GraphConv(_AcrossJoints):
         return self._laid_out_together("groups", weights, _joined)
 
     def gathered(self, x: Tensor) -> Sequence[Tensor]:
-        """What the three groups of neighbours of each joint bring: three tensors like ``x``."""
+        """The inputs from the three groups of neighbours of each joint: three tensors like ``x``."""
         links = self.A * self.graph_attn
         by_skeleton = x.reshape(-1, self.num_joints).expand(3, -1, -1)
         return torch.bmm(by_skeleton, links).unflatten(1, (*x.shape[:-1], -1)).flatten(-2)
@@ -138,8 +138,8 @@ class GraphConv(_AcrossJoints):
 
 @fold.register
 def _fold_graph_conv(module: GraphConv, uses: Uses) -> None:
-    """The norm after the sum of the groups goes into each group's weight, and the shortcut's into its own."""
-    if isinstance(module.bn, nn.Identity):  # it stands in two places
+    """Fold the norm after the sum into the weight of each group, and the norm of the shortcut into its weight."""
+    if isinstance(module.bn, nn.Identity):  # it is in two places
         return
     sums: list[tuple[list[Any], Any]] = [(list(module.g_conv), module.bn)]
     if module.in_channels != module.out_channels:
@@ -155,10 +155,10 @@ def _fold_graph_conv(module: GraphConv, uses: Uses) -> None:
 
 
 class AdaptiveGraphConv(GraphConv):
-    """A :class:`GraphConv` whose links are the skeleton's, plus learned ones, plus those that each frame brings itself.
+    """A :class:`GraphConv` with the links of the skeleton, learned links, and links computed from each frame.
 
-    The last are a softmax over products of two embeddings of the joints: for each frame by itself, where AGCN takes the mean over a
-    whole clip, which can't be streamed.
+    The last are a softmax over products of two embeddings of the joints: for each frame alone. AGCN takes their mean over a whole
+    clip, which can't be streamed.
 
     Args:
         in_channels, out_channels: of a joint.
@@ -195,7 +195,7 @@ class AdaptiveGraphConv(GraphConv):
 class JointAttention(nn.Module):
     """Self-attention across the joints ``(N, C, V)`` of a skeleton, with 8 heads.
 
-    In training, half of the joints are hidden from each head.
+    In training, each head drops half of the joints.
     """
 
     heads = 8
@@ -220,9 +220,9 @@ class JointAttention(nn.Module):
 
 
 class GraphAttention(_AcrossJoints):
-    """Attention across the joints of a frame in the place of a graph convolution: batch norm, attention, shortcut, batch norm, ReLU.
+    """Attention across the joints of a frame instead of a graph convolution: batch norm, attention, shortcut, batch norm, ReLU.
 
-    ``A`` has no effect; the published weights have it, and count it.
+    ``A`` has no effect; the published weights contain and count it.
 
     Args:
         in_channels, out_channels: of a joint.

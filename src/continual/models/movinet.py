@@ -1,7 +1,7 @@
 """A causal (2+1)D network in the style of MoViNet-A0-stream. A step is an RGB frame ``(B, 3, H, H)``, H = 172, every 6th of 30 per second.
 
-A step sees the past alone, so there is no delay (the receptive field of its convolutions is 31 steps); means over the clip are means over
-all frames up to now, so there is no window either. Published for MoViNet-A0-stream on Kinetics-600: 54 M operations per frame.
+A step sees past frames alone, so there is no delay (the receptive field of its convolutions is 31 steps). Means over the clip are means
+over all frames so far, so there is no window. Published for MoViNet-A0-stream on Kinetics-600: 54 M operations per frame.
 
 >>> net = co.models.create("movinet_a0_stream", input_size=32, classes=5)
 >>> with torch.no_grad():
@@ -29,7 +29,7 @@ from .blocks import norm
 from .zoo import Card
 
 STEM, LAST, HIDDEN = 8, 480, 2048
-# Stage by stage the width, and for each block its width inside, its temporal and its spatial kernel. The first block halves frames.
+# For each stage its width, and for each block its inner width, temporal kernel and spatial kernel. The first block halves frames.
 STAGES: tuple[tuple[int, tuple[tuple[int, int, int], ...]], ...] = (
     (8, ((24, 1, 5),)),
     (32, ((80, 5, 3), (80, 3, 3), (80, 3, 3))),
@@ -64,7 +64,7 @@ def movinet(classes: int, size: int) -> dict[str, nn.Module]:
 
 
 def conv(before: int, width: int, kernel: tuple[int, int, int], stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """A convolution that sees the past alone, and batch norm."""
+    """A causal convolution and batch norm."""
     over_time, *over_space = kernel
     around = [k // 2 for k in over_space]
     layer = Conv3d(before, width, kernel, (1, stride, stride), (0, *around), groups=groups, bias=False)
@@ -73,7 +73,7 @@ def conv(before: int, width: int, kernel: tuple[int, int, int], stride: int = 1,
 
 
 def block(before: int, inner: int, width: int, over_time: int, over_space: int, stride: int) -> nn.Module:
-    """An inverted bottleneck: wider, over space, over time, channels weighed, narrower."""
+    """An inverted bottleneck: expansion, convolutions over space and time, squeeze-and-excitation, projection."""
     layers = [*conv(before, inner, (1, 1, 1)), nn.Hardswish()]
     layers += [*conv(inner, inner, (1, over_space, over_space), stride, groups=inner), nn.Hardswish()]
     if over_time > 1:
@@ -84,12 +84,12 @@ def block(before: int, inner: int, width: int, over_time: int, over_space: int, 
 
 
 def mean_up_to_now() -> Sequential:
-    """The mean over space and over all frames up to now, ``(B, C, 1, 1)``."""
+    """The mean over space and over all frames so far, ``(B, C, 1, 1)``."""
     return Sequential(nn.AdaptiveAvgPool3d((None, 1, 1)), CumulativeMean())
 
 
 def weighed(channels: int) -> BroadcastReduce:
-    """Squeeze-and-excitation by what was seen up to now."""
+    """Squeeze-and-excitation by the frames so far."""
     hidden = -(-channels // 4 // 8) * 8
     weights = Sequential(
         mean_up_to_now(), Conv3d(channels, hidden, 1), nn.Hardswish(), Conv3d(hidden, channels, 1), nn.Hardsigmoid()
@@ -98,7 +98,7 @@ def weighed(channels: int) -> BroadcastReduce:
 
 
 def product(parts: Sequence[Tensor]) -> Tensor:
-    """A frame times a weight for each channel."""
+    """A frame times one weight per channel."""
     frame, weights = parts
     return frame * weights
 

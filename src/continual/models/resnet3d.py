@@ -30,22 +30,22 @@ from .blocks import Shortcut, norm
 from .zoo import Card
 
 INNER = (64, 128, 256, 512)
-SLOW = ((1,) * 3, (1,) * 4, (3,) * 6, (3,) * 3)  # temporal kernels, block by block
+SLOW = ((1,) * 3, (1,) * 4, (3,) * 6, (3,) * 3)  # temporal kernels of the blocks
 I3D = ((3,) * 3, (3, 1) * 2, (3, 1) * 3, (1, 3, 1))
 
 
 def resnet(
     classes: int, size: int, *, frames: int, first: int, kernels: Sequence[Sequence[int]], halve: bool = False
 ) -> dict[str, nn.Module]:
-    """The layers of a 3D ResNet-50, by the names of pytorchvideo's weights.
+    """The layers of a 3D ResNet-50, with the names of the weights of pytorchvideo.
 
     Args:
         classes: logits.
         size: height and width of a frame.
-        frames: of the clip that the head averages over.
+        frames: length of the window of the head.
         first: temporal kernel of the stem.
         kernels: temporal kernels of the blocks, stage by stage.
-        halve: keep the larger of every two frames after the first stage.
+        halve: maximum of every two frames after the first stage.
     """
     if size < 32:
         raise ValueError(f"a ResNet halves frames five times: input_size is at least 32, got {size}")
@@ -64,14 +64,14 @@ def resnet(
 
 
 def stem(kernel: int) -> Sequential:
-    """A wide convolution, and the largest of 3 × 3 values."""
+    """A wide convolution and a maximum pool of 3 × 3."""
     conv = Conv3d(3, 64, (kernel, 7, 7), stride=(1, 2, 2), padding=(kernel // 2, 3, 3), bias=False)
     pool = MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
     return Sequential({"conv": conv, "norm": norm(64), "activation": nn.ReLU(), "pool": pool})
 
 
 def bottleneck(before: int, inner: int, kernel: int, stride: int) -> Shortcut:
-    """Over time with few channels, over space, and back to many channels; a stride makes it the first of its stage."""
+    """A bottleneck: few channels over time, convolution over space, many channels; the first of a stage has a stride."""
     layers: dict[str, nn.Module] = {
         "conv_a": Conv3d(before, inner, (kernel, 1, 1), padding=(kernel // 2, 0, 0), bias=False),
         "norm_a": norm(inner),
@@ -90,7 +90,7 @@ def bottleneck(before: int, inner: int, kernel: int, stride: int) -> Shortcut:
 
 
 def head(before: int, frames: int, size: int, classes: int) -> Sequential:
-    """The mean over the window and the frame, and a linear classifier."""
+    """The mean over window and frame, and a linear classifier."""
     return Sequential(
         {
             "pool": AvgPool3d((frames, size, size), stride=1),

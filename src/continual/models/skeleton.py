@@ -1,7 +1,7 @@
 """CoST-GCN, CoAGCN, CoS-TR and their ``*`` variants: graph convolutions over joints, convolutions over time.
 
-A step is ``(B, 3, V, 2)``: coordinates, joints, two skeletons. Inside, the joints of both skeletons lie side by side in one axis,
-``(channels, 2 * V)``: convolutions over time see no difference, and a graph convolution takes each skeleton by itself.
+A step is ``(B, 3, V, 2)``: coordinates, joints, two skeletons. Inside, the joints of both skeletons are side by side in one axis,
+``(channels, 2 * V)``: convolutions over time are not affected, and a graph convolution takes each skeleton alone.
 
 | name | receptive field | delay | stride | NTU-60 cross-subject / cross-view |
 |---|---|---|---|---|
@@ -42,11 +42,11 @@ PEOPLE = 2
 
 
 def skeleton(classes: int, size: int, *, kind: str, star: bool) -> dict[str, nn.Module]:
-    """The layers, by the names of ST-GCN's published weights.
+    """The layers, with the names of the published weights of ST-GCN.
 
     Args:
         classes: logits.
-        size: joints; they tell which skeleton it is.
+        size: number of joints, which determines the skeleton.
         kind: ``"st"``, ``"a"`` (adaptive) or ``"tr"`` (attention across joints in blocks 4 to 10).
         star: no temporal stride and no padding of time: exact on every window of 300 frames.
     """
@@ -82,7 +82,7 @@ def joints(x: Tensor) -> Tensor:
 
 
 def mean_of_joints(x: Tensor) -> Tensor:
-    """``(B, C, T, M * V)`` to ``(B, C, T)``: as many joints in every skeleton."""
+    """``(B, C, T, M * V)`` to ``(B, C, T)``; all skeletons have the same number of joints."""
     return x.mean(-1)
 
 
@@ -92,7 +92,7 @@ def graph_conv(kind: str, before: int, width: int, joints: int) -> nn.Module:
 
 
 def block(gcn: nn.Module, before: int, width: int, index: int, star: bool) -> nn.Module:
-    """Across joints, then over time; around both a shortcut, but in the first block."""
+    """Across joints, then over time, with a shortcut around both except in the first block."""
     halves = index in HALVES
     stride, padding = (1, 0) if star else (2 if halves else 1, 4)
     over_time = Conv2d(width, width, (9, 1), stride=(stride, 1), padding=(padding, 0))
@@ -115,7 +115,7 @@ KINDS = {
 
 
 def card(name: str, star: bool) -> Card:
-    """A network in one of its two variants."""
+    """The card of a network in one of its two variants."""
     title, what, kind, paper, accuracy = KINDS[name]
     variant = "* (no strides, no padding)" if star else " (a prediction every 4 frames)"
     return Card(

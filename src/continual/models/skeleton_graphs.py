@@ -1,4 +1,4 @@
-"""Which joints of a skeleton are neighbours, and the adjacency matrices made of it."""
+"""The neighbours of the joints of skeletons, and their adjacency matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _pairs(text: str, first: int) -> list[tuple[int, int]]:
 
 
 SKELETONS: dict[int, list[tuple[int, int]]] = {
-    25: _pairs(_NTU, 1),  # as NTU RGB+D numbers them, from 1
+    25: _pairs(_NTU, 1),  # in the numbering of NTU RGB+D, from 1
     18: _pairs(_OPENPOSE, 0),
 }
 
@@ -23,7 +23,7 @@ SKELETONS: dict[int, list[tuple[int, int]]] = {
 def adjacency(joints: int) -> Tensor:
     """The adjacency matrices ``(3, V, V)`` of a skeleton: each joint itself, inward and outward neighbours.
 
-    Frames ``(…, V)`` are multiplied from the left, ``x @ A``. Columns of the last two sum to one where they hold anything.
+    Frames ``(…, V)`` are multiplied from the left, ``x @ A``. Columns of the last two sum to one unless they are zero.
 
     Args:
         joints: of the skeleton, 25 (NTU RGB+D) or 18 (OpenPose).

@@ -1,7 +1,7 @@
 """Keyword spotting in speech: a depthwise-separable network on 10 cepstral coefficients every 20 ms. A step is ``(B, 1, F)``.
 
-The receptive field is 48 steps, the delay 47 (0.94 s); then there is a prediction with every second step, every 40 ms. Time is not padded:
-every prediction is that of the clip of the last 48 steps.
+The receptive field is 48 steps, the delay 47 (0.94 s); then every second step gives a prediction, every 40 ms. Time is not padded:
+every prediction equals that of the clip of the last 48 steps.
 
 >>> net = co.models.create("kws_ds_cnn")
 >>> net.forward_steps(torch.randn(1, 1, 50, 10)).shape
@@ -25,7 +25,7 @@ WIDTH, WINDOW = 64, 49
 
 
 def ds_cnn(classes: int, size: int) -> dict[str, nn.Module]:
-    """The layers. The window of 49 steps is about a second; there is a prediction every second step.
+    """The layers. The window of 49 steps is about a second; every second step gives a prediction.
 
     Args:
         classes: logits.

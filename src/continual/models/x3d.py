@@ -36,20 +36,20 @@ WIDTHS = (24, 48, 96, 192)
 
 
 def rounded(width: float, divisor: int = 8) -> int:
-    """A width as a multiple of 8 that loses no more than a tenth."""
+    """A width rounded to a multiple of 8 that is at least nine tenths of it."""
     near = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return near + divisor if near < 0.9 * width else near
 
 
 def x3d(classes: int, size: int, *, frames: int, depths: tuple[int, int, int, int]) -> dict[str, nn.Module]:
-    """The layers of CoX3D, by the names of PySlowFast's weights.
+    """The layers of CoX3D, with the names of the weights of PySlowFast.
 
-    Squeeze-and-excitation sees one frame, where X3D's sees the clip.
+    Squeeze-and-excitation sees one frame; that of X3D sees the clip.
 
     Args:
         classes: logits.
         size: height and width of a frame.
-        frames: that the head averages over.
+        frames: length of the window of the head.
         depths: residual blocks of the four stages.
     """
     if size < 32:
@@ -67,7 +67,7 @@ def x3d(classes: int, size: int, *, frames: int, depths: tuple[int, int, int, in
 
 
 def initialise(module: nn.Module) -> None:
-    """X3D's start of training: wide-fan convolutions, a classifier near zero, and blocks that begin as their shortcuts."""
+    """The initialisation of X3D: fan-out convolutions, a classifier near zero, and blocks that start as their shortcuts."""
     if isinstance(module, nn.Conv3d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:
@@ -80,7 +80,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def stem() -> Sequential:
-    """Over space, then over time channel by channel."""
+    """Convolutions over space, then depthwise over time."""
     width = WIDTHS[0]
     over_space = Conv3d(3, width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
     over_time = Conv3d(width, width, (5, 1, 1), padding=(2, 0, 0), groups=width, bias=False)
@@ -88,7 +88,7 @@ def stem() -> Sequential:
 
 
 def block(before: int, width: int, index: int) -> Shortcut:
-    """An inverted bottleneck; the first of a stage halves the frame, every second one weighs its channels."""
+    """An inverted bottleneck; the first of a stage halves the frame, every second one has squeeze-and-excitation."""
     inner, stride = int(2.25 * width), 2 if index == 0 else 1
     layers: dict[str, nn.Module] = {
         "a": Conv3d(before, inner, 1, bias=False),
@@ -107,7 +107,7 @@ def block(before: int, width: int, index: int) -> Shortcut:
 
 
 def head(before: int, frames: int, size: int, classes: int) -> Sequential:
-    """The mean over the window and the frame, and a classifier with one hidden layer."""
+    """The mean over window and frame, and a classifier with one hidden layer."""
     inner, hidden = int(2.25 * before), 2048
     return Sequential(
         {
@@ -125,7 +125,7 @@ def head(before: int, frames: int, size: int, classes: int) -> Sequential:
 
 
 def card(letter: str, size: int, frames: int, every: int, depths: tuple[int, int, int, int], accuracy: str) -> Card:
-    """CoX3D in one of its sizes."""
+    """The card of CoX3D in one of its sizes."""
     return Card(
         name=f"cox3d_{letter.lower()}",
         title=f"CoX3D-{letter}: 3D convolutions with inverted bottlenecks, for actions in video",

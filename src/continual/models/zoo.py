@@ -1,4 +1,4 @@
-"""What the zoo knows of each network, and how it is built."""
+"""The cards of the networks, from which the zoo builds them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from ..containers.sequential import Sequential
 
 @dataclass(frozen=True)
 class Card:
-    """A network of the zoo: what it takes, what it was trained for, and what its authors published.
+    """The card of a network: its inputs, its training, and the figures of its authors.
 
     Attributes:
         name: for :func:`continual.models.create`.
-        title: what it is, in a line.
-        paper: where it is from.
-        takes: what a step holds, in words.
-        size: what ``input_size`` counts, in words.
+        title: a description in one line.
+        paper: its source.
+        takes: the content of a step, as text.
+        size: the meaning of ``input_size``, as text.
         input_size: the published one.
         step: ``input_size`` to the shape ``(C, *S)`` of a step.
         classes: the published number of classes.
         also: other published input sizes, with their numbers of classes.
-        dataset: what the classes are of.
-        accuracy: the published accuracy, in words; empty if none was published.
+        dataset: the source of the classes.
+        accuracy: the published accuracy as text; empty if there is none.
         build: builds the layers for ``classes`` and an input size.
-        frames: steps of the clips that the clip network is run on.
-        rate: steps per second that the network was trained with; ``None`` if that is not said.
-        every: for video: of so many frames of a video of 30 frames per second one is a step.
-        mean, std: for video: what is subtracted from pixels between 0 and 1, and what they are divided by then.
+        frames: steps of a clip of the clip network.
+        rate: steps per second in training; ``None`` if it is not published.
+        every: for video: one step per so many frames of a video of 30 frames per second.
+        mean, std: for video: pixels between 0 and 1 are normalised by them.
         formats: the published checkpoints that fit, as :mod:`continual.models.checkpoints` names them.
-        clip_network: the network that authors run on clips, where it is another one of the zoo.
+        clip_network: the network of the zoo that the authors run on clips, where it differs.
     """
 
     name: str
@@ -69,16 +69,16 @@ CARDS: dict[str, Card] = {}
 
 
 def add(*cards: Card) -> None:
-    """Enter networks into the zoo."""
+    """Add networks to the zoo."""
     CARDS.update((card.name, card) for card in cards)
 
 
 class Model(Sequential):
-    """A network of the zoo: a :class:`~continual.Sequential` that knows what it is.
+    """A network of the zoo: a :class:`~continual.Sequential` with its card.
 
     Attributes:
-        card: what the zoo says of it.
-        step_shape: of one step, without the batch: ``(C, *S)``.
+        card: its card.
+        step_shape: the shape of one step without the batch: ``(C, *S)``.
     """
 
     def __init__(self, layers: dict[str, nn.Module], card: Card, input_size: int):
@@ -93,10 +93,10 @@ def names() -> list[str]:
 
 
 def card_of(name: str) -> Card:
-    """What the zoo says of a network.
+    """The card of a network.
 
     Raises:
-        ValueError: there is none of this name; the message names the nearest.
+        ValueError: there is no network of this name; the message names similar ones.
     """
     if name in CARDS:
         return CARDS[name]

@@ -9,7 +9,7 @@ import torch
 from ..core.program.tracing import causes
 
 
-def culprit(
+def diagnose(
     error: BaseException, program: torch.export.ExportedProgram, network: str, lowered: torch.fx.Graph | None = None
 ) -> str:
     """What an exporter has nothing for, in words; its own last words if no operation is named there.

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..containers.base import open_child
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
-from ..core.program.context import FEW, Plan, Rows, Run, built
-from ..core.program.frame_schedule import Pace, chunk_of, start_of
-from ..core.state import Node, Opening, Wire, rewire
+from ..core.program.context import FEW, CallRows, ProgramPlan, Run, built
+from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
+from ..core.state import InitContext, Node, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
 
@@ -32,11 +32,11 @@ class Planned(nn.Module):
         out: the frame that leaves (or a list of them).
     """
 
-    def __init__(self, net: CoModule, plan: Plan, run: Run, node: Node):
+    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: Node):
         super().__init__()
         self.net = net
         self.plan, self.node, self.timing = plan, node, net.timing
-        self.leaves: Pace = plan.pace(net.timing)
+        self.leaves: FrameSchedule = plan.pace(net.timing)
         self.__dict__["_run"] = run
         self.training = net.training
 
@@ -72,9 +72,9 @@ class Planned(nn.Module):
         """As :meth:`forward`, by the number of calls that each row has had. Returns the outputs, which there are, and what is kept.
 
         Args:
-            opened: as :class:`~continual.core.program.context.Rows` takes it.
+            opened: as :class:`~continual.core.program.context.CallRows` takes it.
         """
-        rows = Rows(calls, end, held, active, opened)
+        rows = CallRows(calls, end, held, active, opened)
         y = cast(Run, self._run)(x, rows)
         index = rows.index(self.leaves)
         valid = index >= 0
@@ -124,7 +124,7 @@ def planned(
         frame: what a step looks like.
         chunk: input frames per call; ``None``: the smallest that the strides allow.
         flush: whether streams may end.
-        fused, flat, located, narrow: as in :class:`~continual.core.program.context.Plan`.
+        fused, flat, located, narrow: as in :class:`~continual.core.program.context.ProgramPlan`.
         few: rows up to which a fused program writes products as sums.
 
     Raises:
@@ -135,14 +135,14 @@ def planned(
         raise NotStreamable(
             f"co.compile: {type(net).__name__} is in training mode, and programs are for inference. Call net.eval()"
         )
-    node = open_child(net, frame, Opening())
+    node = open_child(net, frame, InitContext())
     timings = list(_wires(net, node))
     least = chunk_of(timings)
     if chunk is None:
         chunk = least
     if chunk < 1 or chunk % least:
         raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
-    plan = Plan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat)
+    plan = ProgramPlan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat)
     plan.located, plan.narrow = located, narrow
     paces = [plan.pace(t) for t in timings]
     plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
@@ -160,7 +160,7 @@ def planned(
     return Planned(net, plan, run, node)
 
 
-def _bursts(timing: Timing, plan: Plan) -> bool:
+def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
     """Whether a program would give outputs before or after they are due: those that come in a burst, or see padding alone."""
     leaves, steps = plan.pace(timing), timing.settled + timing.period
     for call in range(-plan.primed, steps // plan.chunk + 2):

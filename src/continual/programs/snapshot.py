@@ -1,4 +1,4 @@
-"""The state of one stream of a :class:`~continual.StreamBatch`, apart from the batch it came from."""
+"""The state of a stream of a step program or of an exported file at one moment, apart from what runs it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 from torch import Tensor
 
 from ..core.state import frames
+from ..core.stored_state import described, differences
 from ..core.weights_digest import Weights, check_fingerprint, fingerprint
 from ..errors import StateMismatch
 
 
 @dataclass(frozen=True)
-class StreamSnapshot:
-    """A stream at a moment: for :meth:`~continual.StreamBatch.restore`, here or in another process (:func:`continual.save_state`).
+class Snapshot:
+    """A stream at one moment.
 
     Attributes:
-        steps: steps that the stream has seen.
-        tensors: its row of each state tensor, by name.
-        pending: steps that wait for a chunk to be full, one tensor ``(C, n, *S)`` for each input.
-        signature: which program it belongs to.
-        weights: the digest of the weights that it was made with; empty where that is not known.
+        steps: the number of steps of the stream so far.
+        tensors: the state tensors by name.
+        pending: the steps of each input that wait for a full chunk.
+        signature: identifies the program that the snapshot fits.
+        weights: the digest of the weights that the stream ran with; empty if unknown.
     """
 
     steps: int
@@ -33,44 +34,56 @@ class StreamSnapshot:
     weights: str = ""
 
     @property
+    def clock(self) -> int:
+        """The number of steps so far, by the name that :class:`~continual.State` has for it."""
+        return self.steps
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return sum(t.numel() * t.element_size() for t in (*self.tensors.values(), *self.pending))
 
 
-CONSTANT = ("aot", "onnxruntime", "openvino")  # backends whose code holds the weights themselves
+class StreamSnapshot(Snapshot):
+    """One stream of a :class:`~continual.StreamBatch`: its row of each state tensor, and ``(C, n, *S)`` for each input.
+
+    It fits :meth:`~continual.StreamBatch.restore`, in this process or in another one (:func:`continual.save_state`).
+    """
+
+
+CONSTANT = ("aot", "onnxruntime", "openvino")  # backends whose code contains the weights
 
 
 class ProgramWeights:
-    """The weights that a program runs with. Its first call compiles it; after that they must not change."""
+    """The weights that a program runs with. Its first call compiles it; from then on they must not change."""
 
     def __init__(self, net: Any, backend: str):
         self._net, self._backend = net, backend
-        self._taken: tuple[Weights, str] | None = None
+        self._compiled: tuple[Weights, str] | None = None
 
     def called(self) -> None:
-        """Take note of the weights at the first call."""
-        if self._taken is None:
-            self._taken = Weights(self._net), fingerprint(self._net)
+        """Record the weights, at the first call."""
+        if self._compiled is None:
+            self._compiled = Weights(self._net), fingerprint(self._net)
 
     @property
     def digest(self) -> str:
         """Their digest.
 
         Raises:
-            StateMismatch: they have changed under code of which nobody can say whether it uses the new ones.
+            StateMismatch: the weights have changed, and the compiled code may or may not use the new ones.
         """
-        if self._taken is None:
+        if self._compiled is None:
             return fingerprint(self._net)
-        then, digest = self._taken
+        then, digest = self._compiled
         if self._backend in CONSTANT or not then.changed:
             return digest
         now = fingerprint(self._net)
         if now != digest and self._backend != "eager":
             raise StateMismatch(
                 f"StreamBatch: the weights of {type(self._net).__name__} have changed since its program was compiled (backend "
-                f"{self._backend!r}), which may hold some of them as constants, so that nobody can say with which weights its streams run. "
-                "Make another StreamBatch for the new weights"
+                f"{self._backend!r}). The compiled code may hold some of them as constants, so the weights of its streams are unknown. "
+                "Make a new StreamBatch for the new weights"
             )
         return now
 
@@ -84,32 +97,31 @@ def signature_of(net: Any, program: Any, state: Mapping[str, Tensor]) -> str:
 
 
 def check_snapshot(
-    snapshot: Any, signature: str, weights: str, state: Mapping[str, Tensor], waiting: Callable[[int], Sequence[Tensor]]
+    snapshot: Any, signature: str, weights: str, row: Mapping[str, Tensor], pending: Callable[[int], Sequence[Tensor]]
 ) -> None:
-    """Refuse the snapshot of another program, or one that lacks something.
+    """Refuse the snapshot of another program, or one whose tensors differ.
 
     Args:
-        snapshot: what is to be gone on from.
+        snapshot: the argument of ``restore``.
         signature: of the program.
-        weights: their digest; empty if any weights will do.
-        state: of all its rows.
-        waiting: what would wait after so many steps, of each input.
+        weights: their digest; empty: accept any.
+        row: a row of each state tensor.
+        pending: the steps of each input that wait after a number of steps.
 
     Raises:
-        StateMismatch: it does not fit, or was made with other weights.
+        StateMismatch: it does not fit, or the weights differ.
     """
     if not isinstance(snapshot, StreamSnapshot):
         raise StateMismatch(f"StreamBatch.restore takes a snapshot, not {type(snapshot).__name__}")
-    mine = {name: (tuple(t.shape[1:]), t.dtype) for name, t in state.items()} | _waiting(waiting(snapshot.steps))
-    other = {name: (tuple(t.shape), t.dtype) for name, t in snapshot.tensors.items()} | _waiting(snapshot.pending)
-    if snapshot.signature != signature or mine != other:
-        wrong = sorted(n for n in mine.keys() | other.keys() if mine.get(n) != other.get(n))
+    want = described(row) | described(_named(pending(snapshot.steps)))
+    got = described(snapshot.tensors) | described(_named(snapshot.pending))
+    wrong = differences(want, got)
+    if snapshot.signature != signature or wrong:
         raise StateMismatch(
             f"StreamBatch.restore: the snapshot is of another network or chunk (differences: {wrong or 'structure'})"
         )
-
     check_fingerprint("StreamBatch.restore", weights, snapshot.weights, "restore(…, allow_other_weights=True)")
 
 
-def _waiting(pending: Sequence[Tensor]) -> dict[str, Any]:
-    return {f"steps that wait, of input {i}": (tuple(t.shape), t.dtype) for i, t in enumerate(pending)}
+def _named(pending: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"waiting steps of input {i}": t for i, t in enumerate(pending)}

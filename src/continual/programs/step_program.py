@@ -1,4 +1,4 @@
-"""`StepProgram`: a network as a static-shape pure step, for many rows that each have a clock of their own."""
+"""`StepProgram`: a network as a pure step of static shapes, for many rows with a clock each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import torch
 from torch import Tensor
 
 from ..core.inputs import frame_of
+from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.program.frame_schedule import OPEN
 from ..core.progress import Progress
-from ..core.state import Frame, Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs
+from ..core.state import StepSpec, Wire, frames, rewire
+from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from .backends import BACKENDS, MAKERS, RUNTIMES
-from .backends.base import Core, exported
-from .call_schedule import Rhythm, Totals
-from .layouts import arrived, departed, flat
+from .backends.base import CompiledCall, exported
+from .chunker import Chunker
+from .layouts import flat, input_times, internal_layout, network_layout
 from .planning import Planned, planned
+from .schedule import CallSchedule, OutputCount
 
 __all__ = ["StepProgram"]
 
@@ -27,18 +29,18 @@ ProgramState = dict[str, Tensor]
 
 
 class StepProgram:
-    """A network as a static-shape pure step: ``(x, state, active) → (y, valid, state)``. Made by :func:`continual.compile`.
+    """A network as a pure step of static shapes: ``(x, state, active) → (y, valid, state)``. Made by :func:`continual.compile`.
 
-    Every row of the batch is a stream of its own, with its own clock: rows may begin, end and pause at different times. A call takes
-    ``chunk`` steps of every row.
+    Each row of the batch is a stream with its own clock: rows start, end and pause independently. A call takes ``chunk`` steps of every
+    row.
 
     Attributes:
         net: the network.
-        batch: rows.
-        chunk: steps that each call takes of every row.
-        outputs: how many outputs each call gives of every row; ``valid`` tells which of them exist.
-        start: the index of the first step of a row's first call, 0 or below: so many steps of that call are from before the stream.
-        backend: what runs it.
+        batch: the number of rows.
+        chunk: steps per call and row.
+        outputs: outputs per call and row; ``valid`` tells which of them exist.
+        start: the index of the first step of a row's first call, at most 0: ``-start`` steps of that call precede the stream.
+        backend: what runs the program.
 
     Example:
         >>> net = co.Sequential(co.Conv1d(2, 4, 3, padding=1), nn.ReLU()).eval()
@@ -56,15 +58,15 @@ class StepProgram:
             raise ValueError(f"co.compile: backend is one of {', '.join(map(repr, BACKENDS))}, not {backend!r}")
         self.net, self.backend = net, backend
         inputs = tuple(step) if isinstance(step, (list, tuple)) else (step,)
-        self.frame = Frame.of(arrived(net, inputs, chunk=False))
+        self.frame = StepSpec.of(internal_layout(net, inputs, chunk=False))
         self._planned = self._plan(chunk, flush)
         plan, leaves = self._planned.plan, self._planned.leaves
-        self.batch, self.chunk, self.start = frames(self.frame)[0].shape[0], plan.chunk, plan.start
-        self.outputs, self.rhythm = leaves.frames, Rhythm(plan.chunk, plan.start, leaves, Totals.of(net.timing))
+        self.batch, self.chunk, self.start, self.outputs = frames(self.frame)[0].shape[0], plan.chunk, plan.start, leaves.frames
+        self.schedule = CallSchedule(plan.chunk, plan.start, leaves, OutputCount.of(net.timing))
         self.names = [h.name for h in plan.held]
-        self._cores: dict[bool, Core] = {}
-        self._own: ProgramState | None = None
-        self._pending: list[Wire] = []
+        self._calls: dict[bool, CompiledCall] = {}
+        self._chunker: Chunker | None = None  # of the stream of `step`, as its state and its number of steps
+        self._state: ProgramState = {}
         self._seen = 0
 
     def _plan(self, chunk: int | None, flush: bool) -> Planned:
@@ -74,14 +76,20 @@ class StepProgram:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device of the network and of the state."""
         device: torch.device = frames(self.frame)[0].device
         return device
+
+    def chunker(self) -> Chunker[Wire]:
+        """A chunker for streams of this program, with a buffer of zeros."""
+        chunker = Chunker[Wire](self.schedule, input_times(self.net, self.frame), rewire(lambda _: 2, self._planned.node.out))
+        chunker.open(lambda: rewire(lambda f: f.zeros(self.chunk), self.frame))
+        return chunker
 
     # ---- the pure step --------------------------------------------------------------------------------------------------
 
     def init_state(self) -> ProgramState:
-        """The state of rows that all begin: tensors by name. ``clock`` is the index of each row's next step, ``end`` how many it has."""
+        """The state of rows that start: tensors by name. ``clock`` is the index of each row's next step, ``end`` its number of steps."""
         clock = torch.full((self.batch,), self.start, dtype=torch.int64, device=self.device)
         state = {"clock": clock, "end": torch.full_like(clock, OPEN)}
         return state | dict(zip(self.names, self._planned.cold(self.batch), strict=True))
@@ -91,46 +99,46 @@ class StepProgram:
     @overload
     def __call__(
         self, x: Sequence[Inputs], state: ProgramState, active: Tensor | None = None
-    ) -> tuple[Outputs, Tensor, ProgramState]: ...
-    def __call__(self, x: Wire, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
-        """One call.
+    ) -> tuple[Wire, Tensor, ProgramState]: ...
+    def __call__(self, x: Inputs, state: ProgramState, active: Tensor | None = None) -> tuple[Any, Tensor, ProgramState]:
+        """Run one call.
 
         Args:
-            x: the next ``chunk`` steps of every row, as ``forward_steps`` takes them; several inputs as a list. In a row's first call the
-                first ``-start`` of them are from before its stream, and may hold anything. So may the steps of rows that have ended.
-            state: from :meth:`init_state`, or from the call before. Compiled programs write the new state into its tensors: go on with the
-                one that is returned.
-            active: rows that take part, ``(B,)``; the others keep their state, and have no outputs. ``None``: all.
+            x: the next ``chunk`` steps of every row, as ``forward_steps`` takes them; several inputs as a list. The values of steps that
+                precede a row's stream (the first ``-start`` of its first call) or follow its end have no effect.
+            state: from :meth:`init_state` or from the previous call. Compiled programs write the new state into these tensors: continue
+                with the state that the call returns.
+            active: the rows that take part, ``(B,)``; other rows keep their state and have no outputs. ``None``: all rows.
 
         Returns:
-            The outputs as ``forward_steps`` gives them, ``outputs`` of each row; which of them exist, ``(B, outputs)``; the state.
+            The outputs as ``forward_steps`` returns them, ``outputs`` for each row; which of them exist, ``(B, outputs)``; the state.
 
         Raises:
             ShapeMismatch: chunks of another shape, dtype or device.
             StateMismatch: the state of another program.
         """
         inputs = tuple(x) if isinstance(x, (list, tuple)) else (x,)
-        wire = arrived(self.net, inputs, chunk=True)
+        wire = internal_layout(self.net, inputs, chunk=True)
         self._check(wire, state, active)
         y, valid, state = self.run(wire, state, active)
-        return departed(self.net, y, chunk=True), valid, state
+        return network_layout(self.net, y, chunk=True), valid, state
 
     def run(self, x: Wire, state: ProgramState, active: Tensor | None = None) -> tuple[Wire, Tensor, ProgramState]:
-        """As a call, without checks, on chunks ``(B, C, chunk, *S)``."""
+        """Run one call without checks, on chunks ``(B, C, chunk, *S)``."""
         held = [state[name] for name in self.names]
-        given = (x, state["clock"], state["end"], active, held)
-        core = self._cores.get(active is not None)
-        if core is None:
+        args = (x, state["clock"], state["end"], active, held)
+        call = self._calls.get(active is not None)
+        if call is None:
             with Progress(f"compiling {type(self.net).__name__} for {self.backend}"):
-                core = self._cores[active is not None] = MAKERS[self.backend](self._planned, self._example(given))
-                y, valid, clock, held = core(*given)  # in which torch.compile compiles
+                call = self._calls[active is not None] = MAKERS[self.backend](self._planned, self._example(args))
+                y, valid, clock, held = call(*args)  # torch.compile compiles in its first call
         else:
-            y, valid, clock, held = core(*given)
+            y, valid, clock, held = call(*args)
         return y, valid, {"clock": clock, "end": state["end"]} | dict(zip(self.names, held, strict=True))
 
-    def _example(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Tensors like those of a call, which a backend may write to."""
-        x, clock, end, active, held = given
+    def _example(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Copies of a call's arguments, which a backend may overwrite."""
+        x, clock, end, active, held = args
         active = None if active is None else active.clone()
         return rewire(lambda t: t.contiguous().clone(), x), clock.clone(), end.clone(), active, [h.clone() for h in held]
 
@@ -139,11 +147,11 @@ class StepProgram:
         got = frame_of(x, True)
         if got != self.frame or any(t.shape[2] != self.chunk for t in flat(x)):
             wanted = "; ".join(str(f.resized(*f.shape[:2], self.chunk, *f.shape[2:])) for f in frames(self.frame))
-            shown = "; ".join(str(Frame.of(t)) for t in flat(x))
+            shown = "; ".join(str(StepSpec.of(t)) for t in flat(x))
             raise ShapeMismatch(f"program of {name}: takes chunks {wanted}, got {shown}")
         if not isinstance(state, dict) or set(state) != {"clock", "end", *self.names}:
             raise StateMismatch(
-                f"program of {name}: takes the state of init_state(), or of a call before, not {type(state).__name__}"
+                f"program of {name}: takes the state of init_state() or of the previous call, not {type(state).__name__}"
             )
         if state["clock"].shape != (self.batch,):
             raise StateMismatch(f"program of {name}: has {self.batch} rows, the state is of {state['clock'].shape[0]}")
@@ -169,7 +177,7 @@ class StepProgram:
     # ---- rows -----------------------------------------------------------------------------------------------------------
 
     def reset(self, state: ProgramState, rows: Iterable[int] | None = None) -> ProgramState:
-        """Let rows begin anew (``None``: all); changes the state's tensors, and returns it."""
+        """Restart rows (``None``: all of them). Changes the state's tensors, and returns the state."""
         index = torch.tensor(list(range(self.batch) if rows is None else rows), dtype=torch.int64, device=self.device)
         state["clock"][index], state["end"][index] = self.start, OPEN
         for name, cold in zip(self.names, self._planned.cold(1), strict=True):
@@ -177,93 +185,70 @@ class StepProgram:
         return state
 
     def finish(self, state: ProgramState, row: int, frames: int) -> ProgramState:
-        """Say that a row's stream has ``frames`` steps in all. Calls after that bring what is left; see :meth:`calls_to_end`."""
+        """Set the end of a row's stream: ``frames`` steps in all. Later calls give the remaining outputs; see :meth:`calls_to_end`."""
         state["end"][row] = frames
         return state
 
     def calls_to_end(self, calls: int, frames: int) -> int:
-        """How many calls more a row needs after ``calls`` of them, to give all outputs of a stream of ``frames`` steps."""
-        return self.rhythm.calls_to_end(calls, frames)
+        """How many calls a row needs after ``calls`` calls to give all outputs of a stream of ``frames`` steps."""
+        return self.schedule.calls_to_end(calls, frames)
 
     def valid_in(self, call: int, frames: int = OPEN) -> range:
-        """Which of a call's outputs exist, of a row that has had ``call`` calls before and has ``frames`` steps in all."""
-        return self.rhythm.valid_in(call, frames)
+        """Which outputs exist in call ``call`` (from 0) of a row whose stream has ``frames`` steps in all."""
+        return self.schedule.valid_in(call, frames)
 
     # ---- one stream in lockstep -----------------------------------------------------------------------------------------
 
     @overload
     def step(self, *x: Tensor) -> Tensor | None: ...
     @overload
-    def step(self, x: Sequence[Inputs], /) -> Outputs | None: ...
+    def step(self, x: Sequence[Inputs], /) -> Wire | None: ...
     def step(self, *x: Any) -> Any:
-        """One step of all rows together: the outputs that it completes, or ``None``, as ``forward_step`` gives them.
+        """Take one step of all rows together. Returns the outputs that it completes as ``forward_step`` does, or ``None``.
 
-        With a ``chunk`` above 1 steps are gathered, and the last one of a chunk brings its outputs.
+        With a ``chunk`` above 1, steps wait in a buffer until the last step of a chunk runs a call.
         """
-        wire = arrived(self.net, x, chunk=False)
-        got = Frame.of(wire)
+        wire = internal_layout(self.net, x, chunk=False)
+        got = StepSpec.of(wire)
         if got != self.frame:
             shown = "; ".join(map(str, frames(got)))
             raise ShapeMismatch(
                 f"program of {type(self.net).__name__}: takes steps {'; '.join(map(str, frames(self.frame)))}, got {shown}"
             )
-        self._pending.append(wire)
-        call = self.rhythm.calls(self._seen)
-        if not self.rhythm.fills(self._seen):
-            self._seen += 1
-            return None
-        try:
-            if self._own is None:
-                self._own = self.init_state()
-            y, _, self._own = self.run(self._gathered(self._pending), self._own)
-        except Exception:
-            self._pending.pop()
-            raise
-        self._pending = []
+        if self._chunker is None:
+            self._chunker, self._state = self.chunker(), self.init_state()
+        found = self._chunker.feed(rewire(chunk_of_one, wire), 1, self._seen, self._advance)
         self._seen += 1
-        return self._given(y, self.valid_in(call))
+        return network_layout(self.net, self._chunker.single(found[0]), chunk=self.outputs > 1) if found else None
 
-    def _gathered(self, steps: list[Wire]) -> Wire:
-        """Steps as a chunk; what is missing at its start is from before the stream, and at its end from after it."""
-        missing = self.rhythm.before(self._seen)
-        after = self.chunk - missing - len(steps)
-        like = steps[0] if steps else rewire(lambda f: f.zeros(), self.frame)
-        whole = [rewire(torch.zeros_like, like)] * missing + steps + [rewire(torch.zeros_like, like)] * after
-        return rewire(lambda *t: torch.stack(t, 2) if len(t) > 1 else t[0].unsqueeze(2), *whole)
-
-    def _given(self, y: Wire, valid: range) -> Any:
-        if not valid:
-            return None
-        y = rewire(lambda t: t[:, :, valid.start : valid.stop], y)
-        if self.outputs > 1:
-            return departed(self.net, y, chunk=True)
-        return departed(self.net, rewire(lambda t: t.squeeze(2), y), chunk=False)
+    def _advance(self, x: Wire) -> Wire:
+        y, _, self._state = self.run(x, self._state)
+        return y
 
     def flush(self) -> Tensor | None:
-        """What the end of the stream after the steps so far would bring, stacked as ``forward_steps`` gives it; ``None`` if nothing.
+        """The outputs that the end of the stream would bring now, stacked as by ``forward_steps``; ``None`` if there are none.
 
-        The stream goes on as if it had not been asked.
+        The stream continues as if ``flush`` had not been called.
 
         Raises:
-            ShapeMismatch: branches of the network differ in length for so many steps, and ``forward`` refuses such a clip.
+            ShapeMismatch: branches of the network differ in length after so many steps, and ``forward`` refuses such a clip.
         """
-        if self._seen == 0:
+        if self._chunker is None or self._seen == 0:
             return None
-        state = {name: t.clone() for name, t in (self._own or self.init_state()).items()}
+        state = {name: t.clone() for name, t in self._state.items()}
         state["end"].fill_(self._seen)
-        found, calls, pending = [], self.rhythm.calls(self._seen), list(self._pending)
-        for call in range(calls, calls + self.calls_to_end(calls, self._seen)):
-            x = self._gathered(pending)
-            pending = []
+
+        def call(x: Wire) -> Wire:
+            nonlocal state
             y, _, state = self.run(x, state)
-            valid = self.valid_in(call, self._seen)
-            if valid:
-                found.append(rewire(lambda t, v=valid: t[:, :, v.start : v.stop], y))
-        return departed(self.net, rewire(lambda *t: torch.cat(t, 2), *found), chunk=True) if found else None
+            return y
+
+        y = self._chunker.joined(self._chunker.flush(self._seen, call))
+        return None if y is None else network_layout(self.net, y, chunk=True)
 
     def clean_state(self) -> None:
         """Forget the stream of :meth:`step`."""
-        self._own, self._pending, self._seen = None, [], 0
+        self._chunker, self._state, self._seen = None, {}, 0
 
     def __repr__(self) -> str:
         name = type(self.net).__name__

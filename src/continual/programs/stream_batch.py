@@ -1,4 +1,4 @@
-"""`StreamBatch`: many streams in one program, that come, pause and go as they like."""
+"""`StreamBatch`: many streams in one program, which open, pause and close independently."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
 
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
-from ..core.step_spec import Inputs, Outputs
+from ..core.step_spec import Inputs
 from ..errors import CapacityError, ShapeMismatch
 from .compile import Backend
-from .layouts import arrived, departed, flat
+from .layouts import flat, internal_layout, network_layout
 from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
 
@@ -32,11 +32,11 @@ class Statistics:
     """What a batch has done.
 
     Attributes:
-        streams: open now.
-        capacity: how many there may be.
-        steps: taken, of all streams together.
-        calls: of the program.
-        milliseconds: per call, on average; with a GPU, to hand it the work.
+        streams: open streams.
+        capacity: rows of the program.
+        steps: steps of all streams so far.
+        calls: calls of the program so far.
+        milliseconds: the mean duration of a call; on a GPU, the time to launch it.
     """
 
     streams: int
@@ -47,7 +47,7 @@ class Statistics:
 
 
 def _locked(method: Method) -> Method:
-    """One thread at a time."""
+    """A method that one thread runs at a time."""
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,7 +58,7 @@ def _locked(method: Method) -> Method:
 
 
 class _Stream:
-    """An open stream: its row, the steps it has seen, and how many of them wait."""
+    """An open stream: its row, and its number of steps."""
 
     __slots__ = ("row", "steps")
 
@@ -69,17 +69,18 @@ class _Stream:
 class StreamBatch:
     """Many streams of one network, each exactly as if it ran alone, in one program whose calls serve all of them.
 
-    A frame is a step of one stream: what ``forward_step`` takes, without the batch. A call of :meth:`step` may bring frames of any of the
-    open streams; the others wait. Networks whose strides need a chunk of several steps gather them: the last one brings the outputs.
+    A frame is one step of one stream: what ``forward_step`` takes, without the batch. A call of :meth:`step` takes frames of any of the
+    open streams; the other streams pause. In networks whose strides need a chunk of several steps, frames wait in a buffer until the last
+    one of a chunk brings the outputs.
 
-    All methods may be called from any thread.
+    All methods are thread-safe.
 
     Args:
         net: a streaming network, in eval mode.
-        step: a step like those to come, ``(B, C, *S)``; its batch, values and strides do not matter. Several inputs as a list.
-        capacity: how many streams there may be at once. A call costs about the same however many of them take part.
+        step: an example step ``(B, C, *S)``; its batch size, values and strides do not matter. Several inputs as a list.
+        capacity: the largest number of open streams. The cost of a call hardly depends on how many of them take part.
         chunk: steps per call of the program; ``None``: the fewest that the strides allow.
-        grow: double the capacity when it is used up, instead of refusing; compiles anew.
+        grow: double the capacity when it is used up, instead of refusing; this compiles again.
         backend: as in :func:`continual.compile`.
 
     Raises:
@@ -107,8 +108,7 @@ class StreamBatch:
     ):
         if capacity < 1:
             raise ValueError(f"StreamBatch: capacity is at least 1, got {capacity}")
-        inputs = tuple(step) if isinstance(step, (list, tuple)) else (step,)
-        self._step = inputs
+        self._step = tuple(step) if isinstance(step, (list, tuple)) else (step,)
         self.net, self.grow, self.backend, self._chunk = net, grow, backend, chunk
         self._lock = threading.RLock()
         self._streams: dict[Hashable, _Stream] = {}
@@ -118,21 +118,20 @@ class StreamBatch:
         self._set_up(capacity)
 
     def _set_up(self, capacity: int) -> None:
-        """A program of so many rows, and its state."""
-        inputs = tuple(self._of_rows(x, i, capacity) for i, x in enumerate(self._step))
-        program = StepProgram(self.net, list(inputs) if len(inputs) > 1 else inputs[0], self._chunk, self.backend)
-        self._program, self._state = program, program.init_state()
-        self._waiting: Wire = rewire(lambda f: f.zeros(program.chunk), program.frame)
+        """Make a program of ``capacity`` rows, its state and its buffer."""
+        inputs = [self._of_rows(x, i, capacity) for i, x in enumerate(self._step)]
+        self._program = StepProgram(self.net, inputs if len(inputs) > 1 else inputs[0], self._chunk, self.backend)
+        self._state, self._chunker = self._program.init_state(), self._program.chunker()
         self._free = list(range(capacity - 1, -1, -1))
         self._active = torch.zeros(capacity, dtype=torch.bool)
         self._weights = ProgramWeights(self.net, self.backend)
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
-        """A step of one input, for so many rows."""
+        """A step of one input with ``count`` rows."""
         dim = self.net.io_layout.step_batch_dim(index)
         return x if dim is None else torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
 
-    # ---- what it is -----------------------------------------------------------------------------------------------------
+    # ---- properties -----------------------------------------------------------------------------------------------------
 
     @property
     def program(self) -> StepProgram:
@@ -141,7 +140,7 @@ class StreamBatch:
 
     @property
     def capacity(self) -> int:
-        """How many streams there may be at once."""
+        """The largest number of open streams."""
         return self._program.batch
 
     @property
@@ -157,7 +156,7 @@ class StreamBatch:
 
     @property
     def statistics(self) -> Statistics:
-        """How many streams, steps and calls there were, and what a call takes."""
+        """The numbers of streams, steps and calls, and the mean duration of a call."""
         per_call = 1000 * self._seconds / self._calls if self._calls else 0.0
         return Statistics(len(self._streams), self.capacity, self._steps, self._calls, per_call)
 
@@ -172,7 +171,7 @@ class StreamBatch:
         """Open a stream, and return its id: the given one, or a number.
 
         Raises:
-            CapacityError: the batch is full, and does not grow; or the id is in use.
+            CapacityError: the batch is full and does not grow, or the id is in use.
         """
         if stream is None:
             while self._next in self._streams:
@@ -193,20 +192,20 @@ class StreamBatch:
 
     @_locked
     def close(self, stream: Hashable) -> None:
-        """Close a stream; its place is free for another.
+        """Close a stream; its row is free for another one.
 
         Raises:
-            KeyError: there is no such stream open.
+            KeyError: no such stream is open.
         """
         self._free.append(self._stream(stream).row)
         del self._streams[stream]
 
     @_locked
     def reset(self, stream: Hashable) -> None:
-        """Let a stream begin anew.
+        """Restart a stream.
 
         Raises:
-            KeyError: there is no such stream open.
+            KeyError: no such stream is open.
         """
         own = self._stream(stream)
         self._program.reset(self._state, [own.row])
@@ -219,12 +218,12 @@ class StreamBatch:
             raise KeyError(f"StreamBatch: no stream {stream!r} is open ({len(self._streams)} are)") from None
 
     def _double(self) -> None:
-        """Twice the capacity; rows stay where they are."""
-        state, waiting, capacity = self._state, self._waiting, self.capacity
+        """Double the capacity. Streams keep their rows."""
+        state, buffer, capacity = self._state, self._chunker.buffer, self.capacity
         self._set_up(2 * capacity)
         for name, old in state.items():
             self._state[name][:capacity] = old
-        for new, old in zip(flat(self._waiting), flat(waiting), strict=True):
+        for new, old in zip(flat(self._chunker.buffer), flat(buffer), strict=True):
             new[:capacity] = old
         self._free = list(range(2 * capacity - 1, capacity - 1, -1))
 
@@ -233,38 +232,35 @@ class StreamBatch:
     @overload
     def step(self, inputs: Mapping[Id, Tensor]) -> dict[Id, Tensor | None]: ...
     @overload
-    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Outputs | None]: ...
+    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Wire | None]: ...
     @_locked
+    @torch.no_grad()
     def step(self, inputs: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Steps of any of the open streams.
+        """Take one step of some of the open streams.
 
         Args:
             inputs: a frame for each stream that takes part: ``(C, *S)``, or a list for several inputs.
 
         Returns:
-            For each of them its output ``(C', *S')``, or ``None`` if it completes none. Networks that give several outputs for a call have
-            them stacked, ``(C', n, *S')``.
+            The output of each of these streams, ``(C', *S')``, or ``None`` if its step completes none. Networks that give several outputs
+            per call return them stacked, ``(C', n, *S')``.
 
         Raises:
-            KeyError: a stream that is not open. No stream has moved.
-            ShapeMismatch: a frame of another shape, dtype or device. No stream has moved.
+            KeyError: a stream is not open. All streams stay where they are.
+            ShapeMismatch: a frame of another shape, dtype or device. All streams stay where they are.
         """
         own = {stream: self._stream(stream) for stream in inputs}
         wires = {stream: self._wire(stream, inputs[stream]) for stream in inputs}
-        program, due = self._program, list[Hashable]()
+        schedule, due = self._program.schedule, list[Hashable]()
         for stream, wire in wires.items():
-            at = self._waits(own[stream].steps)
-            for waiting, frame in zip(flat(self._waiting), flat(wire), strict=True):
-                waiting[own[stream].row, :, at] = frame[0]
-            if at == program.chunk - 1:
+            slot = schedule.slot(own[stream].steps)
+            self._chunker.put_row(wire, slot, own[stream].row)
+            if slot == schedule.chunk - 1:
                 due.append(stream)
-        y: Wire = None
-        if due:
-            y = self._call([own[stream].row for stream in due])
         found: dict[Hashable, Any] = dict.fromkeys(inputs)
+        y = self._chunker.single(self._call([own[stream].row for stream in due])) if due else None
         for stream in due:
-            call = (own[stream].steps - program.start) // program.chunk
-            found[stream] = self._output(y, own[stream].row, program.valid_in(call))
+            found[stream] = self._output(cast(Wire, y), own[stream].row, schedule.calls(own[stream].steps))
         for stream in own.values():
             stream.steps += 1
         self._steps += len(own)
@@ -279,7 +275,7 @@ class StreamBatch:
         for i, part in enumerate(parts):
             dim = self.net.io_layout.step_batch_dim(i)
             alone.append(part if dim is None else part.unsqueeze(min(dim, part.ndim)))
-        wire = arrived(self.net, tuple(alone), chunk=False)
+        wire = internal_layout(self.net, tuple(alone), chunk=False)
         for got, wanted in zip(flat(wire), frames(self._program.frame), strict=True):
             if got.shape[1:] != wanted.shape[1:] or got.dtype != wanted.dtype or got.device != wanted.device:
                 raise ShapeMismatch(
@@ -288,57 +284,49 @@ class StreamBatch:
                 )
         return wire
 
-    def _call(self, rows: list[int], x: Wire = None, state: ProgramState | None = None) -> Wire:
-        """One call of the program, for some of its rows."""
+    def _call(self, rows: list[int], state: ProgramState | None = None) -> Wire:
+        """Run one call on the buffer for some rows; with ``state`` on this state, which it updates, and not on that of the streams."""
         self._weights.called()
         started = time.perf_counter()
         self._active.zero_()
         self._active[rows] = True
         active = self._active.to(self._program.device, copy=True)
-        y, _, state_after = self._program.run(self._waiting if x is None else x, self._state if state is None else state, active)
+        y, _, after = self._program.run(self._chunker.buffer, self._state if state is None else state, active)
         if state is None:
-            self._state = state_after
+            self._state = after
         else:
-            state.update(state_after)
+            state.update(after)
         self._seconds += time.perf_counter() - started
         self._calls += 1
         return y
 
-    def _output(self, y: Wire, row: int, valid: range) -> Any:
-        """A row's outputs, without the batch; ``None`` if there are none."""
-        if not valid:
-            return None
-        if self._program.outputs == 1:
-            return self._departed(rewire(lambda t: t[row : row + 1, :, 0].clone(), y), chunk=False)
-        return self._departed(rewire(lambda t: t[row : row + 1, :, valid.start : valid.stop].clone(), y), chunk=True)
+    def _output(self, y: Wire, row: int, call: int) -> Any:
+        """A row's outputs of a call, without the batch; ``None`` if there are none."""
+        found = self._chunker.existing(y, call)
+        return self._alone(_row_of(found[0], row), chunk=self._program.outputs > 1) if found else None
 
-    def _departed(self, y: Wire, chunk: bool) -> Any:
-        """One row's outputs as ``forward_step(s)`` gives them, without the batch."""
-        return rewire(lambda t: t.squeeze(self.net.io_layout.output_batch_dim(chunk)), departed(self.net, y, chunk))
+    def _alone(self, y: Wire, chunk: bool) -> Any:
+        """One row's outputs as ``forward_step(s)`` returns them, without the batch."""
+        batch = self.net.io_layout.output_batch_dim(chunk)
+        return rewire(lambda t: t.squeeze(batch), network_layout(self.net, y, chunk))
 
     @_locked
     def flush(self, stream: Hashable) -> Tensor | None:
-        """What the end of a stream after its steps so far would bring, stacked ``(C', n, *S')``; ``None`` if nothing.
+        """The outputs that the end of a stream would bring now, stacked ``(C', n, *S')``; ``None`` if there are none.
 
-        The stream goes on as if it had not been asked.
+        The stream continues as if ``flush`` had not been called.
 
         Raises:
-            KeyError: there is no such stream open.
-            ShapeMismatch: the stream can't end after so many steps: branches of the network differ in length there, and ``forward``
-                refuses such a clip.
+            KeyError: no such stream is open.
+            ShapeMismatch: branches of the network differ in length after so many steps, and ``forward`` refuses such a clip.
         """
-        own, program = self._stream(stream), self._program
+        own = self._stream(stream)
         if own.steps == 0:
             return None
         state = {name: t.clone() for name, t in self._state.items()}
-        program.finish(state, own.row, own.steps)
-        calls = (own.steps - program.start) // program.chunk
-        found = []
-        for call in range(calls, calls + program.calls_to_end(calls, own.steps)):
-            y = self._call([own.row], state=state)  # what waits, and after the end anything
-            if valid := program.valid_in(call, own.steps):
-                found.append(rewire(lambda t, v=valid: t[own.row : own.row + 1, :, v.start : v.stop].clone(), y))
-        return self._departed(rewire(lambda *t: torch.cat(t, 2), *found), chunk=True) if found else None
+        self._program.finish(state, own.row, own.steps)
+        found = self._chunker.flush(own.steps, lambda _: _row_of(self._call([own.row], state), own.row))
+        return self._alone(cast(Wire, self._chunker.joined(found)), chunk=True) if found else None
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
 
@@ -354,40 +342,48 @@ class StreamBatch:
 
     @_locked
     def snapshot(self, stream: Hashable) -> StreamSnapshot:
-        """A copy of a stream's state, at any moment.
+        """An independent copy of a stream's state, at any phase.
 
         Raises:
-            KeyError: there is no such stream open.
+            KeyError: no such stream is open.
         """
         own = self._stream(stream)
         tensors = {name: t[own.row].clone() for name, t in self._state.items()}
-        pending = tuple(t[own.row, :, : self._waits(own.steps)].clone() for t in flat(self._waiting))
+        pending = tuple(t.clone() for t in self._pending(own.row, own.steps))
         return StreamSnapshot(own.steps, tensors, pending, self.signature, self.weights)
 
-    def _waits(self, steps: int) -> int:  # for their chunk to be full
-        return (steps - self._program.start) % self._program.chunk
+    def _pending(self, row: int, steps: int) -> list[Tensor]:
+        """The waiting steps ``(C, n, *S)`` of each input, in a row whose stream has ``steps`` steps."""
+        slot = self._program.schedule.slot(steps)
+        return [t[row, :, :slot] for t in flat(self._chunker.buffer)]
 
     @_locked
     def restore(self, stream: Hashable, snapshot: StreamSnapshot, *, allow_other_weights: bool = False) -> None:
-        """Let an open stream go on from a snapshot of this batch or of another one of the same network.
+        """Continue an open stream from a snapshot, of this batch or of another one of the same network.
 
         Args:
-            stream, snapshot: its id; from :meth:`snapshot` or :func:`~continual.load_state`.
-            allow_other_weights: whether it may have been made with other weights of the same network.
+            stream: its id.
+            snapshot: from :meth:`snapshot` or :func:`~continual.load_state`.
+            allow_other_weights: accept a snapshot of the same network with other weights.
 
         Raises:
-            KeyError: there is no such stream open.
-            StateMismatch: the snapshot of another network, or of other weights. The stream is as before.
+            KeyError: no such stream is open.
+            StateMismatch: the snapshot is of another network or of other weights. The stream stays as it is.
         """
         own = self._stream(stream)
-        waiting = flat(self._waiting)
+        row = {name: t[own.row] for name, t in self._state.items()}
         weights = "" if allow_other_weights else self.weights
-        check_snapshot(snapshot, self.signature, weights, self._state, lambda n: [t[0, :, : self._waits(n)] for t in waiting])
+        check_snapshot(snapshot, self.signature, weights, row, lambda steps: self._pending(own.row, steps))
         for name, value in snapshot.tensors.items():
-            self._state[name][own.row] = value
-        for own_steps, value in zip(waiting, snapshot.pending, strict=True):
-            own_steps[own.row, :, : value.shape[1]] = value
+            row[name].copy_(value)
+        for waiting, value in zip(self._pending(own.row, snapshot.steps), snapshot.pending, strict=True):
+            waiting.copy_(value)
         own.steps = snapshot.steps
 
     def __repr__(self) -> str:
         return f"StreamBatch({type(self.net).__name__}, {len(self)} of {self.capacity} streams, backend={self.backend!r})"
+
+
+def _row_of(y: Wire, row: int) -> Wire:
+    """A copy of one row, with a batch of 1: the outputs of other rows are not kept alive."""
+    return rewire(lambda t: t.narrow(0, row, 1).clone(), y)

@@ -10,7 +10,7 @@ from ..convert.conversion import GraphOptions, continual
 from ..core.inputs import frame_of, time_second
 from ..core.module import CoModule
 from ..core.op_rows import Refusal
-from ..core.state import Frame, frames, rewire
+from ..core.state import StepSpec, frames, rewire
 from ..core.step_spec import Inputs
 from ..errors import NotStreamable
 from .explanation import Explanation
@@ -21,21 +21,21 @@ _convert: Any = continual
 def explain(net: nn.Module, clip: Inputs | None = None, **options: Unpack[GraphOptions]) -> Explanation:
     """How a network streams: for every operation its rate, receptive field, delay and state, and where frames wait.
 
-    A plain module is converted with :func:`~continual.convert.continual` for it; one that can't be streamed exactly is explained all the
-    same, with every refusal: where, why, and what to do.
+    A plain module is converted with :func:`~continual.convert.continual` first. The explanation of a module that can't be streamed exactly
+    holds every refusal: where, why, and what to do.
 
     Args:
         net: a :class:`~continual.CoModule`, or any module.
-        clip: an example, ``(B, C, T, *S)``, or a tuple of such for several inputs. Its values do not matter to a streaming module; one
-            that is running a stream needs none.
+        clip: an example, ``(B, C, T, *S)``, or a tuple of such for several inputs. For a streaming module only its shape
+            matters; a module with a running stream needs no clip.
         options: as for ``co.continual``, of a plain module.
 
     Returns:
         The explanation: ``print`` shows a table, ``.svg()`` and ``.html()`` draw the graph, ``.save(path)`` writes a file, and
-        notebooks show it as it is.
+        notebooks display it.
 
     Raises:
-        TypeError: no clip where one is needed, or options for a module that is streaming already.
+        TypeError: a clip is missing, or the options are for a module that is streaming already.
 
     Example:
         >>> net = co.Sequential(co.Residual(nn.Conv1d(2, 2, 5, padding=2)), nn.ReLU(), nn.AvgPool1d(2))
@@ -70,7 +70,7 @@ def explain(net: nn.Module, clip: Inputs | None = None, **options: Unpack[GraphO
 
 
 def _by_structure(net: CoModule, clip: Any) -> Explanation:
-    from .structure import rows_of  # here: only those who look at a network need it
+    from .structure import rows_of  # here: it is not needed at import
 
     name = type(net).__name__
     if clip is None:
@@ -88,12 +88,12 @@ def _by_structure(net: CoModule, clip: Any) -> Explanation:
     return Explanation(name, rows, outputs, inputs=tuple(inputs))
 
 
-def _clip_shape(frame: Frame, time_dim: int) -> str:
+def _clip_shape(frame: StepSpec, time_dim: int) -> str:
     sizes = [str(n) for n in frame.shape]
     return f"({', '.join([*sizes[:time_dim], 'T', *sizes[time_dim:]])})"
 
 
 def _inputs(clip: Any) -> tuple[str, ...]:
-    """An example's shapes, of a module that could not be followed."""
+    """The shapes of the example, for a module that could not be followed."""
     clips = clip if isinstance(clip, (list, tuple)) else [clip]
     return tuple(f"{'x' if len(clips) == 1 else f'x{k}'} {tuple(t.shape)}" for k, t in enumerate(clips) if isinstance(t, Tensor))

@@ -1,4 +1,4 @@
-"""What `co.explain` returns: the operations of a network as a table, a drawing or a page."""
+"""The result of `co.explain`: the operations of a network as a table, a diagram or a page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Explanation(Graph):
 
     def dot(self) -> str:
         """The graph as text of Graphviz: boxes from top to bottom, queues between them. Runs of local operations share a box."""
-        from .drawing import dot  # here: only those who draw need it, and importing continual stays fast
+        from .drawing import dot  # here: it is not needed at import
 
         return dot(self)
 
@@ -93,4 +93,4 @@ SUFFIXES: dict[str, Callable[[Explanation], str]] = {
     ".txt": lambda explanation: f"{explanation}\n",
     ".dot": Explanation.dot,
     ".mmd": Explanation.mermaid,
-}  # of files: what is written into them
+}  # endings of files, and their contents

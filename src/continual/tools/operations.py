@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..core.module import CoModule
-from ..core.state import Frame, Node, Wire, frames, rewire
+from ..core.state import Node, StepSpec, frames, rewire
 from ..core.step_spec import Inputs
 from ..core.timing import Timing
 from .counting import flop_formulas
@@ -213,11 +213,11 @@ def _parts(net: CoModule, node: Node, clip_length: int, phases: range) -> Iterat
         yield Part(node.path, type(module).__name__, counts[0], _delivered(timing, phases), counts[1])
 
 
-def _executed(net: CoModule, step: Wire, period: int) -> tuple[int, ...]:
+def _executed(net: CoModule, step: Inputs, period: int) -> tuple[int, ...]:
     """Multiply-adds of the steps of one period, by torch's counter, of one row."""
     from torch.utils.flop_counter import FlopCounterMode  # imports much that `import continual` does without
 
-    batch = frames(Frame.of(step))[0].shape[0]
+    batch = frames(StepSpec.of(step))[0].shape[0]
     zeros = rewire(torch.zeros_like, step)
     counts = []
     with torch.no_grad():
@@ -235,5 +235,5 @@ def _executed(net: CoModule, step: Wire, period: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _values(frame: Frame) -> int:
+def _values(frame: StepSpec) -> int:
     return math.prod(frame.shape[1:])

@@ -1,4 +1,4 @@
-"""What `co.verify` found: a list of checks that prints as a table."""
+"""The result of `co.verify`: a list of checks that prints as a table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Check:
 
     Attributes:
         point: number of the contract's point.
-        name: what was checked.
+        name: the name of the check.
         outcome: ``"passed"``, ``"skipped"`` or ``"failed"``.
         detail: numbers; for a failure the first counter-example, for a skipped check the reason.
     """
@@ -42,12 +42,12 @@ class Check:
 
 @dataclass
 class Report:
-    """All checks that :func:`continual.verify` made.
+    """The checks of :func:`continual.verify`.
 
     Attributes:
-        subject: the module and the clip, in words.
+        subject: a description of the module and the clip.
         checks: in the order of the contract.
-        notes: what was changed of the clip, and what was cut short for memory, in words.
+        notes: changes of the clip, and reductions to save memory.
 
     Example:
         >>> report = co.verify(co.Conv1d(2, 3, 3, padding=1), torch.randn(2, 2, 12))
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def skipped(self) -> list[Check]:
-        """The checks that could not be made, with their reasons."""
+        """The checks that were not applicable, with their reasons."""
         return [c for c in self.checks if c.outcome == "skipped"]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Saving the state of a stream in a file: safetensors with a versioned header, never pickle."""
+"""States of streams in files: safetensors with a versioned header, never pickle."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from typing import Any
 import torch
 
 from ..core.file_digest import BLANK, seal, seal_of
-from ..core.state import Frame, Node, Opening, State, rewire
+from ..core.state import InitContext, Node, State, StepSpec, rewire
 from ..core.stored_state import STORED
 from ..core.weights_digest import Weights
 from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
-from ..programs.snapshot import StreamSnapshot
+from ..programs.snapshot import Snapshot, StreamSnapshot
 
 FORMAT = "continual.state"
 STREAM = "continual.stream"  # of a snapshot of a StreamBatch
-RUNNER = "continual.runner"  # of an exported file's stream
-PENDING = "pending "  # before the numbers of steps that wait
+RUNNER = "continual.runner"  # of the stream of an exported file
+PENDING = "pending "  # prefix of steps that wait for the rest of their chunk
 VERSION = "2"
-FIRST = "1"  # which had no digests
-UNSEALED = ", and has no digest of its content, so that damage can't be noticed: it is of version 1 of the format"
-FIRST_KEYS = {FORMAT: {"clock", "frame"}, STREAM: {"steps"}}  # beside those that all have
+FIRST = "1"  # without digests
+UNSEALED = ", and has no digest of its content, so that damage can't be detected: it is of version 1 of the format"
+FIRST_KEYS = {FORMAT: {"clock", "frame"}, STREAM: {"steps"}}  # besides the common keys
 
 
 def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathLike[str]) -> None:
     """Write a state to a file. Needs ``pip install 'continual[io]'``.
 
-    The file has two digests: of its own content, so that damage is noticed, and of the weights that the state was made with. The state must
-    be saved before these change: they are not copied with it.
+    The file has two digests: of its own content, which detects damage, and of the weights with which the state was made. Save the state
+    before the weights change: it holds no copy of them.
 
     Args:
         state: from ``get_state``, ``init_state`` or a pure step; or the snapshot of a stream of a :class:`~continual.StreamBatch`.
-        path: the file; it is replaced at once, when all is written.
+        path: the file; it is replaced in one operation after everything is written.
 
     Raises:
-        StateMismatch: ``state`` is no state (a cold stream has none), or the network's weights have changed since ``get_state``.
+        StateMismatch: ``state`` is no state (a cold stream has none), or the weights of the network have changed since ``get_state``.
 
     Example:
         >>> import tempfile, os
@@ -58,13 +58,11 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
         tensors, weights = state.tensors, state.fingerprint
         if not weights and isinstance(state.weights, Weights):
             raise StateMismatch(
-                "save_state: the network's weights have changed since this state was taken, and with it the digest of those that it was "
-                "made with. Save states before the weights change; or, if it is meant to go on with the new ones, set_state(state) and "
-                "save get_state()"
+                "save_state: the weights of the network have changed since get_state, so the digest of the weights of this state is lost. "
+                "Save states before the weights change; or, to continue with the new weights, call set_state(state) and save get_state()"
             )
-    elif isinstance(state, (StreamSnapshot, RunnerState)):
-        steps = state.steps if isinstance(state, StreamSnapshot) else state.clock
-        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(steps)}
+    elif isinstance(state, Snapshot):
+        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(state.steps)}
         tensors, weights = state.tensors | {f"{PENDING}{i}": t for i, t in enumerate(state.pending)}, state.weights
     else:
         raise StateMismatch(f"save_state takes a state, not {type(state).__name__}; get_state() of a cold stream is None")
@@ -91,21 +89,21 @@ def load_state(
 
     Args:
         path: the file.
-        device: where its tensors go; by default where they were when the state was saved.
-        allow_other_weights: whether a network with other weights than those that the state was made with may go on from it.
+        device: the device of its tensors; by default their device when the state was saved.
+        allow_other_weights: whether a network with other weights may continue from the state.
 
     Returns:
         The state, for ``set_state`` or as the state of pure steps; or the snapshot, for :meth:`~continual.StreamBatch.restore`; or the
-        state of an exported file's stream. Whether it fits a network, and was made with its weights, is checked there.
+        state of a runner. These methods check whether it fits the network and its weights.
 
     Raises:
-        StateMismatch: the file is damaged, is not one of ours, or of a later version of the format; or its tensors were on a device that is
-            not here.
+        StateMismatch: the file is damaged, is not a state file, or has a later version of the format; or its tensors were on a device that
+            is missing here.
         FileNotFoundError: there is no such file.
 
     Warns:
-        UserWarning: the file does not say with which weights it was made (files of version 1 of the format, which have no digest of their
-            content either); not with ``allow_other_weights``.
+        UserWarning: the file does not name the weights with which it was made (files of version 1 of the format, which have no digest of
+            their content either); not with ``allow_other_weights``.
     """
     safe_open = _safetensors("safe_open")
     if not Path(path).is_file():
@@ -113,23 +111,23 @@ def load_state(
     name = f"load_state: {os.fspath(path)!r}"
     own = seal_of(Path(path))
     if own is not None and not own.intact:
-        raise StateMismatch(f"{name} is damaged: its content has not the digest that was written into it")
+        raise StateMismatch(f"{name} is damaged: its content does not match its digest")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors raises its own error, and others for some damages
+    except Exception as error:  # safetensors raises its own error, and others for some kinds of damage
         raise StateMismatch(f"{name} is damaged or no state file ({error})") from error
     _check_header(name, header, own is not None)
     weights = "" if allow_other_weights else header.get("weights", "")
     if not weights and not allow_other_weights:
         warnings.warn(
-            f"{name} does not say with which weights it was made{UNSEALED if own is None else ''}. Save the state again, or say that it is "
-            "meant: load_state(path, allow_other_weights=True)",
+            f"{name} does not name the weights with which it was made{UNSEALED if own is None else ''}. Save the state again, or accept "
+            "any weights: load_state(path, allow_other_weights=True)",
             stacklevel=2,
         )
     try:
-        read = _state if header["format"] == FORMAT else _moment
+        read = _state if header["format"] == FORMAT else _snapshot
         return read(header, tensors, _mover(name, device), weights)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, StateMismatch):
@@ -138,10 +136,10 @@ def load_state(
 
 
 def _check_header(name: str, header: dict[str, str], sealed: bool) -> None:
-    """Refuse the files of others, of later versions, and those that have lost their digest.
+    """Refuse files of other programs, of later versions, and files without the digest of their version.
 
     Raises:
-        StateMismatch: it is one of them.
+        StateMismatch: it is such a file.
     """
     format, version = header.get("format", ""), header.get("version", "")
     if format not in (FORMAT, STREAM, RUNNER):
@@ -156,7 +154,7 @@ def _check_header(name: str, header: dict[str, str], sealed: bool) -> None:
 
 
 def _mover(name: str, device: str | torch.device | None) -> Callable[[torch.Tensor, Any], torch.Tensor]:
-    """What takes a tensor to the device that was asked for, or else to the given one."""
+    """A function that moves a tensor to the requested device, or else to its own."""
 
     def moved(t: torch.Tensor, own: Any) -> torch.Tensor:
         place = own if device is None else device
@@ -164,7 +162,7 @@ def _mover(name: str, device: str | torch.device | None) -> Callable[[torch.Tens
             return t if place is None else t.to(place)
         except (RuntimeError, AssertionError) as error:
             raise StateMismatch(
-                f"{name} can't be brought to {str(place)!r} ({str(error).splitlines()[0]}). Say where it is to go: "
+                f"{name} can't be moved to {str(place)!r} ({str(error).splitlines()[0]}). Name another device: "
                 "load_state(path, device='cpu')"
             ) from error
 
@@ -180,19 +178,17 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     held = {name: moved(t, first.device) for name, t in tensors.items()}
     place = next((t.device for t in held.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
-    node = Node(Opening(), STORED, None, held)
+    node = Node(InitContext(), STORED, None, held)
     return State(clock, frame, node, stored_signature=header["signature"], weights=weights)
 
 
-def _moment(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
-    """The snapshot of a stream of a batch, or the state of an exported file's."""
+def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
+    """The snapshot of a stream of a batch, or the state of a runner."""
     held = {name: moved(t, None) for name, t in tensors.items()}
     waiting = sum(name.startswith(PENDING) for name in held)
     pending = tuple(held.pop(f"{PENDING}{i}") for i in range(waiting))
-    steps, signature = _count(header["steps"]), header["signature"]
-    if header["format"] == STREAM:
-        return StreamSnapshot(steps, held, pending, signature, weights)
-    return RunnerState(held, steps, pending, signature, weights)
+    made = StreamSnapshot if header["format"] == STREAM else RunnerState
+    return made(_count(header["steps"]), held, pending, header["signature"], weights)
 
 
 def _count(text: str) -> int:
@@ -214,7 +210,7 @@ def _frame_in(data: Any) -> Any:
     dtype = getattr(torch, data["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"unknown dtype {data['dtype']!r}")
-    return Frame(tuple(int(n) for n in data["shape"]), dtype, torch.device(data["device"]))
+    return StepSpec(tuple(int(n) for n in data["shape"]), dtype, torch.device(data["device"]))
 
 
 def _safetensors(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`summary`: what every module of a network costs in a stream."""
+"""`summary`: the cost of every module of a network in a stream."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..core.step_spec import Inputs
 
 @dataclass(frozen=True)
 class Row:
-    """One module, with all that is below it.
+    """One module with its submodules.
 
     Attributes:
-        path: in the names of ``named_modules``.
+        path: its name in ``named_modules``.
         type: class name.
-        params: parameters; those that several modules share are counted in each.
+        params: number of parameters; shared parameters count in each module.
         macs_step: multiply-adds of convolutions and matrix products per input step of the network, mean over a stride period.
         macs_clip: the same for one clip.
         receptive_field, delay, stride: from the network's input to this module's output, in input steps.
@@ -75,7 +75,7 @@ class Summary:
     def _cells(self, row: Row) -> tuple[str, ...]:
         above = [
             r.path for r in self.rows if r.path and row.path.startswith(f"{r.path}.")
-        ]  # the modules that have rows of their own
+        ]  # the modules around it that have rows
         depth = len(above) + bool(row.path)
         name = row.path[len(max(above, key=len)) + 1 :] if above else row.path
         delay = f"{row.delay}" if self.rate is None else f"{row.delay} ({1000 * row.delay / self.rate:.1f})"
@@ -97,9 +97,9 @@ def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate
 
     Args:
         net: the network.
-        step: an example step ``(B, C, *S)``; multiply-adds are for one row of it, state bytes for all.
+        step: an example step ``(B, C, *S)``; multiply-adds are for one row, state bytes for all rows.
         clip_length: steps of the clip to compare with; by default the receptive field.
-        rate: steps per second, to give the delay in milliseconds too.
+        rate: steps per second; with it the table gives the delay in milliseconds too.
 
     Raises:
         ShapeMismatch: the network can't take such a step.
@@ -120,7 +120,7 @@ def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate
 
 
 def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
-    is_queue = node.kind in ("queue", "positions")  # what belongs to no module
+    is_queue = node.kind in ("queue", "positions")  # they belong to no module
     module = cast(CoModule, net if is_queue else net.part(node.path))
     below = [list(_rows(net, state, kid, steps)) for kid in node.kids]
     if is_queue and not node.tensors:

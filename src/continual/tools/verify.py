@@ -1,4 +1,4 @@
-"""`verify`: the contract of streaming, executed on any module."""
+"""`verify`: checks the contract of streaming on any module."""
 
 from __future__ import annotations
 
@@ -27,52 +27,49 @@ def verify(
     seed: int = 0,
     progress: bool | Callable[[int, int, str], None] = False,
 ) -> Report:
-    """Check that a module streams exactly: the whole contract of this library, as a black box, through public methods.
+    """Check the whole contract of this library on a module, as a black box, through its public methods.
 
-    What is checked: the clip computation; equal outputs for every chunking, for single steps and for a flush at any moment; no
-    output late or early; ``update_state=False`` and ``pad_end=True`` without side effects; snapshots; rows that do not see each
-    other; memory that does not grow; gradients; weights, copies and pickles; and calls that raise.
+    It checks the clip computation; equal outputs for every chunking, for single steps and for a flush at any time; no output late or
+    early; ``update_state=False`` and ``pad_end=True`` without side effects; snapshots; independent rows; constant memory; gradients;
+    weights, copies and pickles; and calls that raise.
 
-    The module is run in eval mode, and is left as it was: stream, training flags, parameters, gradients and random numbers, also after
-    Ctrl-C.
+    The module runs in eval mode. Afterwards its stream, training flags, parameters, gradients and random numbers are as before, also
+    after Ctrl-C.
 
-    Time: about 80 clips' work, some of it in single steps; ``effort="quick"`` about 50. Long clips are looked at in some places.
-    Memory: a process grows by no more than twice what one ``forward`` of the clip takes and 1 GiB. It is measured; where it asks for
-    that, fewer rows and steps are used, chunks are smaller, gradients go through fewer steps, and checks that copy weights are left
-    out. The report says so in its notes, and in the check. A flush can't be cut into pieces: one that takes more than ``forward`` is
-    an exception to this.
+    Time: the work of about 80 clips, some of it in single steps; ``effort="quick"`` takes about 50. Long clips are tested in some places.
+    Memory: a process grows by at most twice the memory of one ``forward`` of the clip and 1 GiB. The memory is measured; to keep the
+    limit, rows, steps and chunks become fewer or smaller, gradients go through fewer steps, and checks that copy weights are omitted.
+    The notes of the report and the checks say so. A flush can't be divided: one that takes more than ``forward`` exceeds the limit.
 
-    Lengths: a clip that is shorter than the delay is lengthened by its own content. Other lengths near the clip's are tried, of all
-    residues of the strides; those that the reference refuses say nothing. Where the reference can't run (a longer clip, another
+    Lengths: a clip that is shorter than the delay is lengthened by its own content. Other lengths near that of the clip are tried, of all
+    residues of the strides; lengths that the reference refuses prove nothing. Where the reference can't run (a longer clip, another
     dtype), a check is not applicable, with the reason.
 
     Args:
         net: a :class:`~continual.CoModule`, or any object with ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``
-            and ``clean_state``, and with ``forward`` if no reference is given. What is no module may say that it takes a fixed number of
-            rows (``batch``), that it gathers steps (``chunk``), and that it gives no gradients (``inference_only``).
+            and ``clean_state``, and with ``forward`` if no reference is given. An object that is no module may state a fixed number of
+            rows (``batch``), that it collects steps (``chunk``), and that it gives no gradients (``inference_only``).
         clip: ``(B, C, T, *S)``, or a list of such for a module that takes several streams; for a converted module in its own
-            layout, a tuple for several inputs. A few receptive fields long, with
-            values that tell right from wrong. A batch of 1 is tiled to 2 rows: as given, and reversed in time and turned by
-            ``T // 3``.
-        reference: the trained module, or a function of the clip (of the tuple, for several inputs), that ``net.forward`` has to equal.
-        effort: ``"full"``, or ``"quick"`` for large networks: 2 random splits instead of 8, 3 moments of a stream instead of 6 at
-            which something is done to it, 8 lengths of clips instead of up to 24, 4 other lengths instead of 16, gradients through
-            single steps alone and 8 steps past the first output instead of 32, and outputs that come early looked for with two
-            contents instead of three. Every check is made.
-        splits: how many random splits into chunks; ``None`` for those of the effort.
+            layout, a tuple for several inputs. It should have a few receptive fields, and values that tell right from wrong. A batch
+            of 1 becomes 2 rows: the row itself, and the row reversed in time and rolled by ``T // 3``.
+        reference: the trained module, or a function of the clip (of the tuple, for several inputs), which ``net.forward`` must equal.
+        effort: ``"full"``, or ``"quick"`` for large networks: 2 random splits instead of 8, 3 phases of a stream instead of 6, 8 lengths
+            of clips instead of up to 24, 4 other lengths instead of 16, gradients through single steps alone and 8 steps past the first
+            output instead of 32, and two contents instead of three in the search for early outputs. Every check runs.
+        splits: the number of random splits into chunks; ``None`` for that of the effort.
         tolerance: largest ``|a - b| / max(1, max|b|)``; ``None`` for 1e-12 in float64, 1e-5 in float32 and 1e-2 in half types.
         raise_on_fail: raise if a check fails.
-        seed: of everything that is drawn.
-        progress: ``True`` for a bar on standard error after some seconds (where that is no terminal, a line now and then), or a
-            function that is called with how many checks are done, of how many, and the name of the next one.
+        seed: for all random choices.
+        progress: ``True`` for a bar on standard error after some seconds (without a terminal, a line now and then), or a function
+            that is called with the number of finished checks, the number of all checks, and the name of the next one.
 
     Returns:
-        All checks with what they measured; ``print`` shows a table.
+        All checks with their measurements; ``print`` shows a table.
 
     Raises:
-        StreamMismatch: a check failed. The message names the first broken point with numbers, ``.report`` holds the rest.
+        StreamMismatch: a check failed. The message names the first broken point with numbers; ``.report`` holds the rest.
         ShapeMismatch: ``forward`` refuses the clip.
-        ValueError: ``effort`` is none of the two.
+        ValueError: ``effort`` is neither of the two.
 
     Example:
         >>> model = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 2, 3, stride=2))
@@ -80,20 +77,21 @@ def verify(
         >>> co.verify(net, torch.randn(2, 2, 20), reference=model).passed
         True
 
-        A module that is said to be local in time, and is not:
+        A module that is declared local in time and is not:
 
         >>> report = co.verify(co.forward_stepping(nn.Conv1d(2, 2, 3, padding=1)), torch.randn(2, 2, 20), raise_on_fail=False)
         >>> print(report.failures[0])
         contract point 2 (any chunking), chunks and steps = forward: split [20 steps, 0 with pad_end] differs from forward: ...
     """
     from .checks.effort import EFFORTS
-    from .checks.runner import run_checks  # here, since only those who verify need it: importing continual stays fast
+    from .checks.runner import run_checks  # here: it is not needed at import
 
     if effort not in EFFORTS:
         raise ValueError(f"co.verify: effort is one of {', '.join(map(repr, EFFORTS))}, got {effort!r}")
+    given: Any = clip
     with Progress(f"verifying {type(net).__name__}", progress is True) as doing:
         say = progress if callable(progress) else doing.part
-        report = run_checks(net, clip, reference, EFFORTS[effort], splits, tolerance, seed, say)
+        report = run_checks(net, given, reference, EFFORTS[effort], splits, tolerance, seed, say)
     if raise_on_fail and not report.passed:
         subject = report.subject.split(", tolerance")[0]
         more = f"\n\n{report}" if len(report.failures) > 1 else ""

@@ -320,5 +320,5 @@ def test_a_network_whose_crops_remove_everything_says_so():
 class Nothing(Window):
     """A timing that never delivers."""
 
-    def counts(self, n: int, e: int) -> tuple[int, int]:
+    def counts(self, n: int, n_if_ended: int) -> tuple[int, int]:
         return 0, 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy as copying
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.naming import named
-from ...core.op_rows import Refusal, format_refusals
+from ...core.op_rows import format_refusals
 from ...core.opaque_modules import meta_input, opaque, valueless
 from ...core.progress import Progress
-from ...core.registry import chosen_in
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..fuse import Uses, fold
@@ -31,6 +29,7 @@ from .graph_module import GraphModule
 from .instructions import Layer, Op
 from .library_errors import is_mistake
 from .queues import AlignDelays, Positions
+from .registered_calls import registered_calls
 from .self_check import check_clip
 from .switches import Switches
 from .walker import GraphWalker, Walked
@@ -62,7 +61,6 @@ def convert_graph(
             walk(module, short, time_dim, time_pooling)
         doing("exporting it")
         walked = walk(module, inputs, time_dim, time_pooling)
-        walked.draft.notes += _unused_registrations(module)
         with _as_refusals(module, "put together"):
             net = assemble(walked, module)
         if check:
@@ -87,7 +85,9 @@ def walk(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_p
     Raises:
         NotStreamable: what can't be streamed.
     """
-    walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
+    with registered_calls(module, inputs) as notes:
+        walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
+    walked.draft.notes += notes
     if walked.refusals:
         raise _refused(module, walked) from walked.unforeseen
     return walked
@@ -131,14 +131,6 @@ def _refuse_training(module: nn.Module) -> None:
         )
 
 
-def _unused_registrations(module: nn.Module) -> list[str]:
-    """Notes on registered classes, which a conversion by clip does not use."""
-    return [
-        f"{path or type(module).__name__}: {co_class}, registered for {cls}, is not used: with a clip the module's own forward is followed"
-        for path, (cls, co_class) in chosen_in(module).items()
-    ]
-
-
 @contextlib.contextmanager
 def _as_refusals(module: nn.Module, done: str) -> Iterator[None]:
     """Unexpected errors become refusals, except mistakes in the library."""
@@ -167,17 +159,7 @@ def _refused(module: nn.Module, walked: Walked) -> NotStreamable:
     entries = {s.slot: int(s.name) for s in draft.sources if s.kind == "input"}
     known = [i for i in draft.instructions if isinstance(i, (Op, Layer, AlignDelays, Positions))]
     rows, _ = rows_of(known, entries, draft.wires.timing)
-    refusals = tuple(_with_registered(r, module) for r in walked.refusals)
-    return NotStreamable(format_refusals(type(module).__name__, refusals), refusals, rows)
-
-
-def _with_registered(refusal: Refusal, module: nn.Module) -> Refusal:
-    """A refusal with one more remedy, if it lies in a module for which a streaming class is registered."""
-    for path, (cls, co_class) in chosen_in(module).items():
-        if not path or refusal.path == path or refusal.path.startswith(f"{path}."):
-            more = f"co.continual(module) without a clip, which takes {co_class} for {cls} (and knows the classes of all other modules)"
-            return replace(refusal, remedy=f"{refusal.remedy}; or {more}")
-    return refusal
+    return NotStreamable(format_refusals(type(module).__name__, walked.refusals), tuple(walked.refusals), rows)
 
 
 @fold.register

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.precision import kept_complex
-from ...core.state import Frame
+from ...core.state import StepSpec
 from ...errors import ContinualError, NotStreamable, ShapeMismatch
 from .fake_run import behaviour
 from .fold_norms import refold
@@ -199,7 +199,7 @@ class DtypePrograms:
         held = [table.get(name) for table, name in self.weights]
         return tuple(inputs), tuple([None if t is None else t.dtype for t in held])
 
-    def for_inputs(self, net: ProgramModule, inputs: Sequence[Tensor | Frame]) -> DtypePrograms:
+    def for_inputs(self, net: ProgramModule, inputs: Sequence[Tensor | StepSpec]) -> DtypePrograms:
         """Give a network the program for its inputs and weights.
 
         Raises:
@@ -215,9 +215,9 @@ class DtypePrograms:
         except NotStreamable as error:
             raise ShapeMismatch(str(error)) from error
 
-    def are_of(self, given: Frame | list[Frame]) -> bool:
+    def are_of(self, given: StepSpec | list[StepSpec]) -> bool:
         """Whether the steps of a stream have these dtypes."""
-        if isinstance(given, Frame):
+        if isinstance(given, StepSpec):
             return given.dtype is self.now[0][0]
         return all(f.dtype is dtype for f, dtype in zip(given, self.now[0], strict=False))
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.op_rows import Graph
-from ...core.program.context import Run, Site
-from ...core.state import Call, Frame, Node, Opening, State, Wire
+from ...core.program.context import KernelContext, Run
+from ...core.state import InitContext, Node, State, StateUpdates, StepSpec, Wire
 from ...core.step_spec import Inputs
 from ...core.stream import shallow
 from ...core.timing import Timing
@@ -20,7 +20,7 @@ from ...errors import ContinualError, ShapeMismatch
 from .cost_table import macs_of, rows_of
 from .dtypes import DtypePrograms
 from .instructions import ExecContext, Instruction, Layer
-from .io_layout import Output
+from .io_layout import Output, tensors_of
 from .program import Program
 from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
@@ -51,7 +51,7 @@ class GraphModule(ProgramModule):
         return self._program.notes
 
     @property
-    def time_dim(self) -> Any:  # type: ignore[override]
+    def time_dim(self) -> Any:
         """The dimension of time in the clips of the first stream."""
         return next(i.time for i in self.io_layout.inputs if i.time is not None)
 
@@ -66,7 +66,7 @@ class GraphModule(ProgramModule):
         return tuple(out.time for out in self.io_layout.outputs)
 
     @property
-    def clip_level(self) -> bool:  # type: ignore[override]
+    def clip_level(self) -> bool:
         return any(out.windows for out in self.io_layout.outputs)
 
     @property
@@ -90,7 +90,8 @@ class GraphModule(ProgramModule):
         Args:
             inputs: as the module's.
         """
-        streams, given = self.io_layout.split(inputs if len(inputs) != 1 else inputs[0], chunk=True)
+        given_inputs: Inputs = inputs if len(inputs) != 1 else inputs[0]
+        streams, given = self.io_layout.split(given_inputs, chunk=True)
         self._refuse_edits()
         self.fit([*streams, *given])
         program, frames = self._program, streams[0].shape[2]
@@ -98,11 +99,11 @@ class GraphModule(ProgramModule):
         m.frames[0] = frames
         for instruction in program.instructions:
             instruction.clip(m)
-        return program.leaving([_clip_output(m, *out) for out in program.outputs])
+        return program.layout.leaving([_clip_output(m, *out) for out in program.outputs])
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         self._refuse_edits()
         self.fit(_as_list(frame))
         program = self._program
@@ -110,7 +111,7 @@ class GraphModule(ProgramModule):
             m = self._on_zeros(frame)
             nodes = [node for instruction in program.instructions for node in self._opened(instruction, m, opening)]
             try:
-                outs = [Frame.of(o.layout.view.enter(m.env[o.slot], m.batch, 1).select(2, 0)) for o in program.outputs]
+                outs = [StepSpec.of(o.layout.view.enter(m.env[o.slot], m.batch, 1).select(2, 0)) for o in program.outputs]
             except (RuntimeError, IndexError) as error:
                 raise ShapeMismatch(f"{self.name}: can't take these steps: {error}") from error
         rest = _as_list(frame)[len(program.streams) :]
@@ -124,11 +125,11 @@ class GraphModule(ProgramModule):
             raise ShapeMismatch(f"{self.name}: takes {len(self.io_layout.inputs)} inputs, as the module does; got {len(frames)}")
         count = len(program.streams)
         given = program.constants_of([f.zeros() for f in frames[count:]])
-        m = program.context([f.zeros(1) for f in frames[:count]], given, 1, [], Call())
+        m = program.context([f.zeros(1) for f in frames[:count]], given, 1, [], StateUpdates())
         m.frames = [1] * program.wires
         return m
 
-    def _opened(self, instruction: Instruction, m: ExecContext, opening: Opening) -> list[Node]:
+    def _opened(self, instruction: Instruction, m: ExecContext, opening: InitContext) -> list[Node]:
         before = self._program.timing.at(instruction.before if isinstance(instruction, Layer) else 0)
         try:
             return instruction.open(m, opening.below(instruction.path, before))
@@ -144,19 +145,19 @@ class GraphModule(ProgramModule):
                 return None
         return super().plan(node, lead)
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
         self.fit_stream(node.held)
         program = self._program
         if x is None:
-            m = self._without_frames(node, call)
+            m = self._without_frames(node, updates)
         else:
-            tensors, count = _as_list(x), len(program.streams)
+            tensors, count = tensors_of(x), len(program.streams)
             flat = [g[:, :, -1] for g in tensors[count:]]
-            m = self._with_frames(tensors[:count], flat, tensors[0].shape[2], node, call)
-        m.ends[0] = e
-        call.tick(node, node.seen + m.frames[0], 0)
+            m = self._with_frames(tensors[:count], flat, tensors[0].shape[2], node, updates)
+        m.ends[0] = n_if_ended
+        updates.tick(node, node.n_in + m.frames[0], 0)
         for instruction in program.instructions:
             instruction.chunk(m)
         first = program.outputs[0]
@@ -164,58 +165,60 @@ class GraphModule(ProgramModule):
             return None, m.ends[first.wire]
         frames = m.frames[first.wire]
         found = [out.view.enter(m.env[slot], m.batch, frames) for out, slot, _ in program.outputs]
-        return program.leaving(found), m.ends[first.wire]
+        return program.layout.leaving(found), m.ends[first.wire]
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Wire | None:
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
         self.fit_stream(node.held)
-        program, tensors = self._program, x if isinstance(x, list) else [x]
+        program, tensors = self._program, tensors_of(x)
         count = len(program.streams)
-        m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, call)
+        m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, updates)
         m.frames = [1] * program.wires
-        call.ticks.append((node, node.seen + 1, 0))
+        updates.ticks.append((node, node.n_in + 1, 0))
         for instruction in program.instructions:
             instruction.step(m)
         env = m.env
         if env[program.outputs[0].slot] is None:
             return None
-        return program.leaving([out.view.enter(env[slot], m.batch, 1).squeeze(2) for out, slot, _ in program.outputs])
+        return program.layout.leaving([out.view.enter(env[slot], m.batch, 1).squeeze(2) for out, slot, _ in program.outputs])
 
-    def _with_frames(self, streams: list[Tensor], flat: list[Tensor], frames: int, node: Node, call: Call) -> ExecContext:
+    def _with_frames(
+        self, streams: list[Tensor], flat: list[Tensor], frames: int, node: Node, updates: StateUpdates
+    ) -> ExecContext:
         """A run on frames. The inputs that are no streams are kept for a flush, which has no inputs."""
         for i, g in enumerate(flat):
-            call.put(node, i, g)
-        m = self._program.context(streams, self._program.constants_of(flat) if flat else flat, frames, node.kids, call)
+            updates.put(node, i, g)
+        m = self._program.context(streams, self._program.constants_of(flat) if flat else flat, frames, node.kids, updates)
         m.frames[0] = frames
         return m
 
-    def _without_frames(self, node: Node, call: Call) -> ExecContext:
+    def _without_frames(self, node: Node, updates: StateUpdates) -> ExecContext:
         """A run that nothing enters, at the end of a stream."""
         program, out = self._program, _as_list(node.out)[0]
         env = program.environment(program.constants_of(node.tensors))
-        return ExecContext(env, program.wires, out.shape[0], out.device, node.kids, call)
+        return ExecContext(env, program.wires, out.shape[0], out.device, node.kids, updates)
 
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
-        node.seen = n
-        counts = self._program.timing.all_counts(n, e)
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+        node.n_in = n
+        counts = self._program.timing.all_counts(n, n_if_ended)
         for instruction in self._program.instructions:
             if isinstance(instruction, Layer):
                 instruction.module.recount(node.kids[instruction.state_node], *counts[instruction.before])
             elif isinstance(instruction, AlignDelays):
                 for i, wire in enumerate(instruction.before):
                     queue = node.kids[instruction.state_node + i]
-                    queue.seen, queue.sent = counts[wire][0], counts[instruction.wire][0]
+                    queue.n_in, queue.n_out = counts[wire][0], counts[instruction.wire][0]
             elif isinstance(instruction, Positions):
                 own = node.kids[instruction.state_node]
-                own.seen = own.sent = counts[instruction.wire][0]
+                own.n_in = own.n_out = counts[instruction.wire][0]
         return counts[self._program.timing.out]
 
-    def macs_per_output(self, node: Node, frame: Frame) -> Fraction:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
         """Of the module's own operations, for one output frame."""
         m, program = self._on_zeros(node.given if node.held is None else node.held), self._program
         for instruction in program.instructions:
-            instruction.open(m, Opening())
+            instruction.open(m, InitContext())
         return macs_of(program.instructions, m, program.timing.at) * Fraction(self.timing.stride)
 
     def part(self, path: str) -> nn.Module:
@@ -224,18 +227,18 @@ class GraphModule(ProgramModule):
                 return layer.module
         return super().part(path)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         self._refuse_training()
 
         def current() -> Program:
-            self.fit_stream(site.node.held)
+            self.fit_stream(ctx.node.held)
             return self._program
 
-        return step_program(site, self._program, current)
+        return step_program(ctx, self._program, current)
 
     # ---- weights and dtypes -----------------------------------------------------------------------------------------
 
-    def fit(self, inputs: Sequence[Tensor | Frame]) -> None:
+    def fit(self, inputs: Sequence[Tensor | StepSpec]) -> None:
         """Use the program for the dtypes of these inputs and of the current weights.
 
         Args:
@@ -247,7 +250,7 @@ class GraphModule(ProgramModule):
         if self._dtypes is not None:
             self.__dict__["_dtypes"] = self._dtypes.for_inputs(self, inputs)
 
-    def fit_stream(self, given: Frame | list[Frame]) -> None:
+    def fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
         """The same for a running stream: a module without weights may have streams of several dtypes."""
         own = self._dtypes
         if own is not None and not own.are_of(given):
@@ -322,7 +325,7 @@ class GraphModule(ProgramModule):
 class MultiInputGraphModule(GraphModule):
     """A converted network of several inputs: callers give them one after another, as to the module, or as one list."""
 
-    def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:  # type: ignore[override]
+    def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
         """One step: as :meth:`CoModule.forward_step`, of each input."""
         if isinstance(inputs[-1], bool):
             *inputs, update_state = inputs  # type: ignore[assignment]
@@ -343,7 +346,7 @@ class MultiInputGraphModule(GraphModule):
     def steps(self, *x: Any, pad_end: bool = False) -> tuple[Any, State]:
         """A chunk as a pure function: ``inputs …, state → outputs or None, new state``."""
         if isinstance(x[-1], bool):
-            *x, pad_end = x  # type: ignore[assignment]
+            x, pad_end = x[:-1], x[-1]
         return super().steps(list(x[:-1]), x[-1], pad_end)
 
     def warm_up(self, step_shape: Sequence[int]) -> None:

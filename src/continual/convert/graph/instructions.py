@@ -6,6 +6,7 @@ this library, between two changes of layout. Where branches with different delay
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ...containers.base import OPEN, open_child, run_chunk, run_clip
 from ...core.module import CoModule
-from ...core.state import Call, Frame, Node, Opening
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.stream import shallow
 from .axes import Dims, View, shape_of
 from .torch_functions import native
@@ -66,9 +67,9 @@ class ExecContext:
 
     __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
 
-    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: Call | None):
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: StateUpdates | None):
         self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
-        self.call: Call = cast(Call, call)
+        self.call: StateUpdates = cast(StateUpdates, call)
         self.frames = [0] * wires
         self.ends = [OPEN] * wires
 
@@ -106,7 +107,7 @@ class Instruction:
     wire: int
     note: str = ""
 
-    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         """The cold state. The environment gets a frame of zeros as the result."""
         self.chunk(m)
         return []
@@ -265,11 +266,23 @@ class Layer(Instruction):
         """Give the layer its current weights."""
         own = self.module._parameters
         for name, slot in self.weights.items():
-            own[name] = env[slot]
+            if name in own:
+                own[name] = env[slot]
+            else:
+                table, last = self._table(name)
+                table[last] = env[slot]
+
+    def _table(self, name: str) -> tuple[dict[str, Any], str]:
+        """Where a weight of a module inside the layer, or a buffer, is bound."""
+        path, _, last = name.rpartition(".")
+        holder = self.module.get_submodule(path)
+        return (holder._buffers if last in holder._buffers else holder._parameters), last
 
     def unbind(self) -> None:
         """Release the weights; the next call binds them anew."""
-        self.module._parameters.update(dict.fromkeys(self.weights))
+        for name in self.weights:
+            table, last = self._table(name)
+            table[last] = None
 
     def rewire(self, bias: int, out: int) -> None:
         """Change the slots of bias and result."""
@@ -279,13 +292,16 @@ class Layer(Instruction):
         """The same layer with its own table of weights."""
         module = shallow(self.module)
         module.__dict__["_parameters"] = dict(self.module._parameters)
+        if any(name not in self.module._parameters for name in self.weights):  # tables of modules inside
+            shared = {id(t): t for t in (*self.module.parameters(), *self.module.buffers())}
+            module = copy.deepcopy(self.module, cast(dict[int, Any], shared))
         return replace(self, module=module)
 
-    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         if self.late:
             self.bind(m.env)
         x = self.enter.enter(m.env[self.slot], m.batch, 1)
-        node = open_child(self.module, Frame.of(x.select(2, 0)), opening)
+        node = open_child(self.module, StepSpec.of(x.select(2, 0)), opening)
         m.frames[self.wire] = 1
         m.env[self.out] = self.leave.leave(node.out.zeros(1), m.batch, 1)
         return [node]
@@ -296,6 +312,7 @@ class Layer(Instruction):
         x = m.env[self.slot]
         if x is not None:
             x = self.enter.enter(x, m.batch, m.frames[self.before])
+        y: Any
         y, m.ends[self.wire] = run_chunk(self.module, x, m.nodes[self.state_node], m.ends[self.before], m.call)
         self._leave(m, y)
 
@@ -313,13 +330,13 @@ class Layer(Instruction):
             return
         if self.late:
             self.bind(m.env)
-        y = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
+        y: Any = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
         m.env[self.out] = None if y is None else self.leave.leave(y.unsqueeze(2), m.batch, 1)
 
     def clip(self, m: ExecContext) -> None:
         if self.late:
             self.bind(m.env)
-        self._leave(m, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before])))
+        self._leave(m, cast(Tensor, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before]))))
 
 
 def refs(value: Arg) -> Iterator[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from ...core.inputs import check_lengths
 from ...core.io_layout import IOLayout
 from ...core.state import Wire
+from ...core.step_spec import Inputs
 from ...errors import ShapeMismatch
 from .axes import TIME, View
 
@@ -97,23 +98,25 @@ class ModuleLayout(IOLayout):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
         self._constant_ranks = [len(i.shape) for i in inputs if i.time is None]
 
-    def step_in(self, x: Wire) -> Wire:
+    def step_in(self, x: Inputs) -> Wire:
         streams, constants = self.split(x, chunk=False)
         return self._joined([*streams, *map(_with_channels, constants)])
 
-    def chunk_in(self, x: Wire) -> Wire:
+    def chunk_in(self, x: Inputs) -> Wire:
         streams, constants = self.split(x, chunk=True)
         frames = streams[0].shape[2]
         flat = [g.unsqueeze(2) for g in map(_with_channels, constants)]
         return self._joined([*streams, *(g.expand(*g.shape[:2], frames, *g.shape[3:]) for g in flat)])
 
-    def step_out(self, y: Wire) -> Any:
-        found = [out.step(v) for out, v in zip(self.outputs, y if isinstance(y, list) else [y], strict=True)]
-        return found if self.nested else found[0]
+    def step_out(self, y: Wire) -> Wire:
+        return self.leaving([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
-    def chunk_out(self, y: Wire) -> Any:
-        found = [out.chunk(v) for out, v in zip(self.outputs, y if isinstance(y, list) else [y], strict=True)]
-        return found if self.nested else found[0]
+    def chunk_out(self, y: Wire) -> Wire:
+        return self.leaving([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+
+    def leaving(self, outputs: list[Tensor]) -> Wire:
+        """One output, or a list where the module gives several."""
+        return cast(Wire, outputs) if self.nested else outputs[0]
 
     def step_batch_dim(self, index: int) -> int | None:
         own = self.inputs[index]
@@ -121,7 +124,7 @@ class ModuleLayout(IOLayout):
             return own.batch
         return own.batch - (own.time < own.batch)
 
-    def split(self, x: Wire, chunk: bool) -> tuple[list[Tensor], list[Tensor]]:
+    def split(self, x: Inputs, chunk: bool) -> tuple[list[Tensor], list[Tensor]]:
         """The streams, as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams, as they are.
 
         Raises:
@@ -156,7 +159,12 @@ class ModuleLayout(IOLayout):
         return value.reshape(value.shape[:rank]) if rank < 2 else value
 
     def _joined(self, tensors: list[Tensor]) -> Wire:
-        return tensors if len(self.inputs) > 1 else tensors[0]
+        return cast(Wire, tensors) if len(self.inputs) > 1 else tensors[0]
+
+
+def tensors_of(x: Wire) -> list[Tensor]:
+    """The tensors of a flat wire."""
+    return cast(list[Tensor], x if isinstance(x, list) else [x])
 
 
 def _with_channels(x: Tensor) -> Tensor:

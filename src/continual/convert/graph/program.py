@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...core.state import Call, Node
+from ...core.state import Node, StateUpdates
 from ...core.timing_graph import Wiring
 from .axes import View
 from .instructions import Arg, Env, ExecContext, Instruction, Layer, Op
@@ -86,7 +86,7 @@ class Program:
         return env
 
     def context(
-        self, streams: Sequence[Tensor], given: Sequence[Tensor], frames: int, nodes: list[Node], call: Call | None
+        self, streams: Sequence[Tensor], given: Sequence[Tensor], frames: int, nodes: list[Node], call: StateUpdates | None
     ) -> ExecContext:
         """A run on so many frames of every stream.
 
@@ -106,10 +106,6 @@ class Program:
     def constants_of(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Inputs that are no streams, in their own shapes again."""
         return [self.layout.constant(i, v) for i, v in enumerate(values)]
-
-    def leaving(self, values: Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """Outputs as the network gives them: one, or a list."""
-        return list(values) if self.layout.nested else values[0]
 
     def release(self) -> None:
         """Release the weights; the next call looks them up."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...core.alignment import waiting
 from ...core.ring_buffer import ring_zeros
-from ...core.state import Frame, Node, Opening
+from ...core.state import InitContext, Node, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...core.timing_graph import Wiring
 from ...errors import ShapeMismatch
@@ -38,14 +38,14 @@ class AlignDelays(Instruction):
         """How many frames of each input wait at most, after the timing ``before``."""
         return waiting(self.timings, before)
 
-    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         nodes = []
         m.frames[self.wire] = 1
         for i, (slot, out, view, depth) in enumerate(
             zip(self.inputs, self.outs, self.views, self.depths(opening.before), strict=True)
         ):
-            frame = Frame.of(view.enter(m.env[slot], m.batch, 1).select(2, 0))
-            place = Opening(f"{opening.path}.{i}", opening.before)
+            frame = StepSpec.of(view.enter(m.env[slot], m.batch, 1).select(2, 0))
+            place = InitContext(f"{opening.path}.{i}", opening.before)
             nodes.append(Node(place, "queue", frame, {"queue": ring_zeros(frame, depth)} if depth else None))
             m.env[out] = m.env[slot]
         return nodes
@@ -56,9 +56,9 @@ class AlignDelays(Instruction):
         for slot, view, wire in zip(self.inputs, self.views, self.before, strict=True):
             x = m.env[slot]
             given.append(None if x is None else view.enter(x, m.batch, m.frames[wire]))
-        have = [q.seen + (0 if x is None else x.shape[2]) for q, x in zip(queues, given, strict=True)]
+        have = [q.n_in + (0 if x is None else x.shape[2]) for q, x in zip(queues, given, strict=True)]
         ends = [m.ends[w] for w in self.before]
-        call, sent = m.call, queues[0].sent
+        call, sent = m.call, queues[0].n_out
         if call.final and len(set(ends)) > 1 and min(ends) > 0:
             raise ShapeMismatch(
                 f"{self.path}: the stream ends here, and the streams that meet have {ends} steps for this clip (forward refuses it "
@@ -69,22 +69,22 @@ class AlignDelays(Instruction):
         m.frames[self.wire] = stop - sent
         for queue, x, view, n, out in zip(queues, given, self.views, have, self.outs, strict=True):
             if x is not None and queue.tensors:
-                call.ring(queue, 0, queue.seen, x)
+                call.ring(queue, 0, queue.n_in, x)
             call.tick(queue, n, stop)
             if stop == sent:
                 m.env[out] = None
                 continue
-            y = queued(queue, 0, x, queue.seen, sent, stop) if queue.tensors or x is None or x.shape[2] != stop - sent else x
+            y = queued(queue, 0, x, queue.n_in, sent, stop) if queue.tensors or x is None or x.shape[2] != stop - sent else x
             m.env[out] = view.leave(y, m.batch, stop - sent)
 
     def step(self, m: ExecContext) -> None:
         env, call = m.env, m.call
         queues = m.nodes[self.state_node : self.state_node + len(self.inputs)]
-        sent = queues[0].sent
+        sent = queues[0].n_out
         values = [env[s] for s in self.inputs]
-        stop = sent + all(x is not None or q.seen > sent for x, q in zip(values, queues, strict=True))
+        stop = sent + all(x is not None or q.n_in > sent for x, q in zip(values, queues, strict=True))
         for queue, x, view, out in zip(queues, values, self.views, self.outs, strict=True):
-            seen = queue.seen
+            seen = queue.n_in
             if stop > sent and seen == sent:
                 env[out] = x  # arrives and leaves in one step
             else:
@@ -129,7 +129,7 @@ class Positions(Instruction):
     def __post_init__(self) -> None:
         self.outs = (self.out,)
 
-    def open(self, m: ExecContext, opening: Opening) -> list[Node]:
+    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         m.env[self.out] = torch.zeros(1, dtype=torch.long, device=m.device)
         return [Node(opening, "positions", [])]
 
@@ -138,8 +138,8 @@ class Positions(Instruction):
         if m.env[self.inputs[0]] is None:
             m.env[self.out] = None
             return
-        m.env[self.out] = self._from(m, node.seen, count)
-        m.call.tick(node, node.seen + count, node.seen + count)
+        m.env[self.out] = self._from(m, node.n_in, count)
+        m.call.tick(node, node.n_in + count, node.n_in + count)
 
     def _from(self, m: ExecContext, first: int, count: int) -> Tensor:
         if self.limit is not None and first + count > self.limit:

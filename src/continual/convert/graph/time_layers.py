@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.module import CoModule
-from ...core.program.context import Rows, Run, Site, frames_at, over_frames
-from ...core.state import Call, Frame, Node
+from ...core.program.context import CallRows, KernelContext, Run, frames_at, over_frames
+from ...core.state import Node, StateUpdates, StepSpec
 from ...core.timing import Window
 from ...errors import NotStreamable
 from ...layers.cumulative import _Cumulative
@@ -34,7 +34,7 @@ class Subsample(SlidingWindow):
         """The frames that are left."""
         return self.windows_of(input)
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         return frame
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
@@ -68,10 +68,10 @@ class Windowed(SlidingWindow):
         """The function: ``(B, C, n, *S, L) → (B, C', n, *S')``. ``present``: frames there are in each window, where not ``L``."""
         raise NotStreamable(f"{type(self).__name__} defines no `of_windows`")
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         with torch.no_grad():
             y = self.of_windows(frame.zeros(1).unsqueeze(-1).expand(*(-1,) * (len(frame.shape) + 1), self.size), None)
-        return Frame.of(y.select(2, 0))
+        return StepSpec.of(y.select(2, 0))
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         windows = frames.unfold(2, self.size, self._window.stride)
@@ -91,11 +91,11 @@ class Windowed(SlidingWindow):
     def step_is_plain(self) -> bool:
         return not self.trailing
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Functions of whole windows, and of those that begin before the clip."""
-        windows = windows_of(site, self)
+        windows = windows_of(ctx, self)
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             frames = windows.frames(rows, self.enter(x)).unfold(2, self.size, self._window.stride)
             present = self.size + windows.outputs(rows).clamp(max=0) if self.trailing else None
             y: Tensor = self.of_windows(frames, present)
@@ -201,7 +201,7 @@ class WindowLinear(Windowed):
         by_time = windows.movedim(2, 1).movedim(-1, 2 if self.time_first else 3)  # (B, n, C, L, *S)
         return F.linear(by_time.flatten(2), self.weight, self.bias).transpose(1, 2)
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self.weight.numel() * (1 if self.flat else frame.shape[1])
 
 
@@ -240,12 +240,12 @@ class ConstantPadTime(SlidingWindow):
     def _piece(self, frames: Tensor, like: Tensor) -> Tensor:
         return frames.expand(like.shape[0], -1, -1, *like.shape[3:]).to(like.dtype)
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         return frame
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        first, stop = node.sent, 0
-        n, stop, ended = self.count(x, node, e, call)
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        first, stop = node.n_out, 0
+        n, stop, ended = self.count(x, node, n_if_ended, updates)
         if stop == first:
             return None, ended
         like, pieces = node.out.zeros(0) if x is None else x, list[Tensor]()
@@ -258,19 +258,19 @@ class ConstantPadTime(SlidingWindow):
             pieces.append(self._piece(self.after, like)[:, :, self.last - beyond :])
         return (torch.cat(pieces, 2) if len(pieces) > 1 else pieces[0]), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
-        if node.seen == 0 and self.first:
-            return CoModule.advance_step(self, x, node, call)
-        call.ticks.append((node, node.seen + 1, node.sent + 1))
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+        if node.n_in == 0 and self.first:
+            return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
+        updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
         return x
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Constants before the first and after the last frame."""
-        windows = Windows(site, Window(1, 1, self.first, self.last), site.node.given, 0.0, self.last)
+        windows = Windows(ctx, Window(1, 1, self.first, self.last), ctx.node.given, 0.0, self.last)
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             y = windows.frames(rows, x)
-            index, end = windows.outputs(rows), rows.ended(site.before).unsqueeze(1)
+            index, end = windows.outputs(rows), rows.ended(ctx.before).unsqueeze(1)
             for frames, place in ((self.before, index + self.first), (self.after, index - end)):
                 if frames is not None:
                     own = self._piece(frames, y)

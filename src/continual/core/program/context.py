@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ...errors import NotStreamable
 from ..naming import named
-from ..state import Frame, Node, Wire
+from ..state import Node, StepSpec, Wire
 from ..timing import Timing
-from .frame_schedule import FAR, FAR_IN_32_BITS, Pace, pace_of
+from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
 
 FEW = 4  # rows for which a product is written as a sum, where that can be fused
 SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
 SHORT = 4  # frames up to which moving all of them costs less than finding one
-Run = Callable[[Wire, "Rows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
+Run = Callable[[Any, "CallRows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class StateSpec:
     """A state tensor of a program, one value a row.
 
     Attributes:
@@ -50,7 +50,7 @@ class Held:
 
 
 @dataclass
-class Plan:
+class ProgramPlan:
     """A program while it is built.
 
     Attributes:
@@ -74,19 +74,19 @@ class Plan:
     flat: bool = False
     located: bool = False
     narrow: bool = False
-    held: list[Held] = field(default_factory=list)
+    held: list[StateSpec] = field(default_factory=list)
 
     @property
     def far(self) -> int:
         """A number of frames that no stream has, in the runtime's whole numbers."""
         return FAR_IN_32_BITS if self.narrow else FAR
 
-    def pace(self, timing: Timing) -> Pace:
+    def pace(self, timing: Timing) -> FrameSchedule:
         """Of a wire with this timing from the network's input on."""
-        return pace_of(timing, self.chunk, self.start)
+        return frame_schedule(timing, self.chunk, self.start)
 
 
-class Site:
+class KernelContext:
     """The place of a module in a program.
 
     Attributes:
@@ -94,7 +94,7 @@ class Site:
         early: whether frames from before the first arrive.
     """
 
-    def __init__(self, plan: Plan, module: Any, node: Node, timing: Timing | None = None):
+    def __init__(self, plan: ProgramPlan, module: Any, node: Node, timing: Timing | None = None):
         self.plan, self.module, self.node = plan, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
@@ -110,39 +110,39 @@ class Site:
         """An error that says why the module can't be in a program."""
         return NotStreamable(f"co.compile: {self.name}: {reason}")
 
-    def hold(self, name: str, like: Frame, depth: int | None, fill: float | Tensor = 0.0) -> Held:
+    def hold(self, name: str, like: StepSpec, depth: int | None, fill: float | Tensor = 0.0) -> StateSpec:
         """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
         _, *rest = like.shape
         return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
 
-    def _held(self, name: str, like: Frame, shape: tuple[int, ...], fill: float | Tensor, own: bool = False) -> Held:
+    def _held(self, name: str, like: StepSpec, shape: tuple[int, ...], fill: float | Tensor, own: bool = False) -> StateSpec:
         path = f"{self.node.path}.{name}".lstrip(".")
-        held = Held(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
+        held = StateSpec(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
         self.plan.held.append(held)
         return held
 
-    def ring(self, name: str, like: Frame, depth: int, fill: float = 0.0) -> Ring:
+    def ring(self, name: str, like: StepSpec, depth: int, fill: float = 0.0) -> Ring:
         """The last ``depth`` frames, of which a call of one frame reads a few and writes one. Images are kept with channels last."""
         _, channels, *space = like.shape
         last = len(space) > 1
         shape = (depth, *space, channels) if last else (depth, channels, *space)
         return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
 
-    def lag(self, name: str, like: Frame, first: int, wire: Pace | None = None) -> Lag:
+    def lag(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
         """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
         wire = self.arrives if wire is None else wire
         if self.plan.fused and wire.frames == 1 and -first >= SHORT:
             held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
-            return Lag(None, Ring(held, wire, -first))
-        return Lag(self.past(name, like, first), None)
+            return DelayLine(None, Ring(held, wire, -first))
+        return DelayLine(self.past(name, like, first), None)
 
-    def past(self, name: str, like: Frame, first: int, fill: float = 0.0) -> Past:
+    def past(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
         """The frames from ``first`` (relative to the first that call 0 brings, so 0 or below) that earlier calls have brought."""
-        return Past(self.hold(name, like, -first, fill) if first < 0 else None, -first)
+        return History(self.hold(name, like, -first, fill) if first < 0 else None, -first)
 
     # ---- gates ----------------------------------------------------------------------------------------------------------
 
-    def inside(self, rows: Rows, start: bool = True, end: bool = True) -> Tensor | None:
+    def inside(self, rows: CallRows, start: bool = True, end: bool = True) -> Tensor | None:
         """Which of the frames that come are the stream's own, ``(B, n)``; ``None``: all, or it does not matter.
 
         Args:
@@ -157,7 +157,7 @@ class Site:
             found = before_end if found is None else found & before_end
         return found
 
-    def gated(self, rows: Rows, x: Tensor, fill: float | Tensor, start: bool = True, end: bool = True) -> Tensor:
+    def gated(self, rows: CallRows, x: Tensor, fill: float | Tensor, start: bool = True, end: bool = True) -> Tensor:
         """Frames ``(B, C, n, *S)``, with ``fill`` in place of those that are not the stream's."""
         inside = self.inside(rows, start, end)
         return x if inside is None else torch.where(over_frames(inside, x), x, fill)
@@ -174,13 +174,13 @@ def frames_at(frames: Tensor, place: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Past:
+class History:
     """Frames that a module keeps: it sees them before those that come."""
 
-    held: Held | None
+    held: StateSpec | None
     depth: int  # how many; negative: so many of those that come are not looked at
 
-    def extend(self, rows: Rows, x: Tensor, new: Tensor | None = None) -> Tensor:
+    def extend(self, rows: CallRows, x: Tensor, new: Tensor | None = None) -> Tensor:
         """The frames kept and those that come, ``(B, C, depth + n, *S)``; keeps the last of them for the next call.
 
         Args:
@@ -202,19 +202,19 @@ class Ring:
     A call moves one frame, however many are kept.
     """
 
-    held: Held
-    wire: Pace
+    held: StateSpec
+    wire: FrameSchedule
     depth: int
     last: bool = False  # whether channels are the last dimension of what is kept
 
-    def before(self, rows: Rows, offset: int) -> Tensor:
+    def before(self, rows: CallRows, offset: int) -> Tensor:
         """The frame so many before the one that comes, ``(B, C, *S)``."""
         kept = rows.held[self.held.index]
         slot = (rows.index(self.wire)[:, 0] - offset).remainder(self.depth)
         found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
         return found.movedim(-1, 1) if self.last else found
 
-    def push(self, rows: Rows, x: Tensor) -> Tensor:
+    def push(self, rows: CallRows, x: Tensor) -> Tensor:
         """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest. Returns all that is kept then."""
         kept = rows.held[self.held.index]
         x = x.movedim(1, -1) if self.last else x
@@ -227,22 +227,22 @@ class Ring:
 
 
 @dataclass(frozen=True)
-class Lag:
+class DelayLine:
     """Frames that wait a fixed time: as they are kept best."""
 
-    past: Past | None
+    past: History | None
     ring: Ring | None
 
-    def waited(self, rows: Rows, x: Tensor, count: int) -> Tensor:
+    def waited(self, rows: CallRows, x: Tensor, count: int) -> Tensor:
         """The frames that leave, ``(B, C, count, *S)``."""
         if self.ring is None:
-            return cast(Past, self.past).extend(rows, x)[:, :, :count]
+            return cast(History, self.past).extend(rows, x)[:, :, :count]
         y = self.ring.before(rows, self.ring.depth)
         self.ring.push(rows, x.squeeze(2))
         return y.unsqueeze(2)
 
 
-class Rows:
+class CallRows:
     """One call of a program.
 
     Args:
@@ -264,15 +264,15 @@ class Rows:
         self.calls, self.held, self.active, self._opened = calls, held, active, opened
         self.fresh: list[Tensor] = list(held)
         self._end = end.clamp(max=FAR)
-        self._index: dict[Pace, Tensor] = {}
+        self._index: dict[FrameSchedule, Tensor] = {}
         self._counts: dict[End, Tensor] = {STREAM: self._end}
         self._ended: dict[End, Tensor] = {}
 
-    def keep(self, held: Held, value: Tensor) -> None:
+    def keep(self, held: StateSpec, value: Tensor) -> None:
         """Give a state tensor its value for the next call."""
         self.fresh[held.index] = value
 
-    def repeated(self, times: int, own: Iterable[int]) -> Rows:
+    def repeated(self, times: int, own: Iterable[int]) -> CallRows:
         """The same call, with so many rows for each; of the state tensors those that have as many values a row."""
         held, numbers = list(self.held), set(own)
         for i in numbers:
@@ -280,9 +280,9 @@ class Rows:
         calls, end = self.calls.repeat_interleave(times), self._end.repeat_interleave(times)
         active = None if self.active is None else self.active.repeat_interleave(times)
         opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
-        return Rows(calls, end, held, active, opened)
+        return CallRows(calls, end, held, active, opened)
 
-    def index(self, pace: Pace) -> Tensor:
+    def index(self, pace: FrameSchedule) -> Tensor:
         """The indices of the frames that come on a wire, ``(B, n)``."""
         if pace not in self._index:
             calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
@@ -307,9 +307,9 @@ class Rows:
 Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
 
 
-def carried(site: Site, held: list[Held], x: Tensor, rows: Rows, step: Step) -> Tensor:
+def carried(ctx: KernelContext, held: list[StateSpec], x: Tensor, rows: CallRows, step: Step) -> Tensor:
     """Run frame by frame. What is carried stays as it is at frames from before the first."""
-    inside, index = site.inside(rows, end=False), rows.index(site.arrives)
+    inside, index = ctx.inside(rows, end=False), rows.index(ctx.arrives)
     state, outs = [rows.held[h.index] for h in held], []
     for i, frame in enumerate(x.unbind(2)):
         y, new = step(frame, state, index[:, i])
@@ -328,9 +328,9 @@ def of_rows(value: Tensor, like: Tensor) -> Tensor:
     return value.view(-1, *(1,) * (like.ndim - 1))
 
 
-def built(plan: Plan, module: Any, node: Node) -> Run:
+def built(plan: ProgramPlan, module: Any, node: Node) -> Run:
     """A module at its place in a program."""
-    site = Site(plan, module, node)
+    ctx = KernelContext(plan, module, node)
     if module._forward_hooks or module._forward_pre_hooks:
-        raise site.refuse("has forward hooks, which a program does not call. Remove them before")
-    return traced(module.program(site), site.name, plan.located)
+        raise ctx.refuse("has forward hooks, which a program does not call. Remove them before")
+    return traced(module.program(ctx), ctx.name, plan.located)

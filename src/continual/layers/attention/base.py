@@ -7,6 +7,7 @@ a token brings (query, key, value) lies side by side in one ring: a step then co
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.naming import named
 from ...core.registry import Twin
-from ...core.state import Frame, Node, Wire, rewire
+from ...core.state import Node, State, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
@@ -88,7 +89,8 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         self, query: Inputs, key: Tensor | None = None, value: Tensor | None = None, update_state: bool = True
     ) -> Tensor | None:
         """One token of each stream, ``(N, E)``; with one argument it attends to itself."""
-        return self._leave_step(super().forward_step(self.wire(query, key, value), update_state))
+        given: Any = self.wire(query, key, value)
+        return self._leave_step(super().forward_step(given, update_state))
 
     def forward_steps(  # type: ignore[override]
         self,
@@ -99,14 +101,15 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         update_state: bool = True,
     ) -> Tensor | None:
         """A chunk of tokens of each stream, in the layout of clips; with one argument it attends to itself."""
-        return self._leave(super().forward_steps(self.wire(query, key, value), pad_end, update_state))
+        given: Any = self.wire(query, key, value)
+        return self._leave(super().forward_steps(given, pad_end, update_state))
 
-    def step(self, x: Wire, state: Any) -> tuple[Wire | None, Any]:
+    def step(self, x: Any, state: State) -> tuple[Any, State]:
         """One token as a pure function; several streams as a list."""
         y, state = super().step(x, state)
         return self._leave_step(y), state
 
-    def steps(self, x: Wire, state: Any, pad_end: bool = False) -> tuple[Wire | None, Any]:
+    def steps(self, x: Any, state: State, pad_end: bool = False) -> tuple[Any, State]:
         """A chunk as a pure function; several streams as a list."""
         y, state = super().steps(x, state, pad_end)
         return self._leave(y), state
@@ -131,7 +134,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         """Tokens ``(B, n, E)`` in the module's layout."""
         return tokens.transpose(1, 2).movedim(2, self.time_dim)
 
-    def check(self, frame: Any, path: str) -> Frame:
+    def check(self, frame: Any, path: str) -> StepSpec:
         """Refuse steps that the layer can't take; return the frame that leaves."""
         name, given = named(path, self), frame if isinstance(frame, list) else [frame] * 3
         sizes = (self.embed_dim, self.kdim, self.vdim)
@@ -143,7 +146,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
                 more = ". Its kdim and vdim need streams of their own: give query, key and value" if alone else ""
                 raise ShapeMismatch(f"{name}: expects {what} steps (N, {size}), got {tuple(f.shape)}{more}")
             check_home(self.out_proj.weight, f, name, mixed=torch.is_autocast_enabled(f.device.type))
-        found: Frame = given[0]
+        found: StepSpec = given[0]
         return found
 
     # ---- projections ----------------------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         else:
             weights = [parameter(self, name) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")]
         biases = (None,) * 3 if bias is None else bias.chunk(3)
-        inputs = (x, x, x) if isinstance(x, Tensor) else x
+        inputs: Sequence[Any] = (x, x, x) if isinstance(x, Tensor) else x
         return torch.cat([F.linear(t, w, b) for t, w, b in zip(inputs, weights, biases, strict=True)], -1)
 
     def split(self, packed: Tensor, parts: int = 3) -> tuple[Tensor, ...]:
@@ -271,13 +274,13 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     queries_per_step = 1  # how many rows of the window are attended anew with every token
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self._products()
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
-    def macs_of_clip(self, node: Node, frame: Frame, given: int, outputs: int) -> int:
+    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int:
         queries, keys = self.queries_per_step, self.sequence_len + self.constants
         if queries > 1:  # window by window
             return outputs * self._multiply_adds(self.sequence_len, queries, keys)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.program.context import Run, Site
+from ...core.program.context import KernelContext, Run
 from ...core.registry import option, register_builder, register_window, twin
 from ...core.ring_buffer import ring_frames, ring_zeros
-from ...core.state import Call, Node, Opening, Wire
+from ...core.state import InitContext, Node, StateUpdates, Wire
 from ...core.timing import Timing, Window
 from ...layers.attention.program import tokens, windows
 from ..positions.encodings import RotaryPositionalEncoding
@@ -285,45 +285,45 @@ class RetroactiveMultiheadAttention(Attention):
         """``torch.nn``'s computation: every token of the clip attends to all of it."""
         return self.full_forward(self.wire(query, key, value), self.gives_more)
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         like = self.check(frame, opening.path)
         batch, size, waiting = like.shape[0], self.embed_dim, self.sequence_len - 1
         ring = {"projected": ring_zeros(like.resized(batch, 3 * size), waiting)} if waiting else None
         return Node(opening, self.kind, like.resized(batch, size, self.sequence_len), ring)
 
-    def windows(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def windows(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection: ``(B, W, L, E)``."""
         packed = None if x is None else self.pack(x).transpose(1, 2)
-        _, sent, ended = self.count(packed, node, e, call)
+        _, sent, ended = self.count(packed, node, n_if_ended, updates)
         if packed is not None and node.tensors:
-            call.ring(node, 0, node.seen, packed)
-        if packed is None or sent == node.sent:
+            updates.ring(node, 0, node.n_in, packed)
+        if packed is None or sent == node.n_out:
             return None, ended
-        older = ring_frames(node.tensors[0], node.sent, node.seen) if node.tensors else ()
+        older = ring_frames(node.tensors[0], node.n_out, node.n_in) if node.tensors else ()
         windows = torch.cat((*older, packed), 2).unfold(2, self.sequence_len, 1).permute(0, 2, 3, 1)  # (B, W, L, 3E)
         q, k, v = self.split(windows.flatten(0, 1))
         y = self.attend(q, k, v, self.window_mask)
-        return y.unflatten(0, (-1, sent - node.sent)), ended
+        return y.unflatten(0, (-1, sent - node.n_out)), ended
 
-    def window(self, x: Wire, node: Node, call: Call) -> Tensor | None:
+    def window(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection: ``(B, L, E)``."""
-        seen, size, packed = node.seen, self.sequence_len - 1, self.pack(x)
+        seen, size, packed = node.n_in, self.sequence_len - 1, self.pack(x)
         emits = seen >= size
-        call.ticks.append((node, seen + 1, node.sent + emits))
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
         if size:
-            call.slots.append((node.tensors[0].select(1, seen % size), packed))
+            updates.slots.append((node.tensors[0].select(1, seen % size), packed))
         if not emits:
             return None
         window = in_order(node.tensors[0], seen, packed) if size else packed.unsqueeze(1)
         q, k, v = self.split(window)
         return self.attend(q, k, v, self.window_mask)
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        y, ended = self.windows(self.by_token(x), node, e, call)
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        y, ended = self.windows(self.by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).permute(0, 3, 1, 2)), ended
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Tensor | None:
-        y = self.window(x, node, call)
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+        y = self.window(x, node, updates)
         return None if y is None else self.leave(y).transpose(1, 2)
 
     def _leave(self, y: Tensor | None) -> Tensor | None:
@@ -336,9 +336,9 @@ class RetroactiveMultiheadAttention(Attention):
             return y
         return y.permute(2, 0, 1) if self.time_dim == 0 else y.transpose(1, 2)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """The whole window with every step."""
-        attend = windows(site, self, site)
+        attend = windows(ctx, self, ctx)
         return lambda x, rows: self.leave(attend(tokens(x), rows)).permute(0, 3, 1, 2)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.program.context import Ring, Rows, Site
+from ...core.program.context import CallRows, KernelContext, Ring
 from ...core.state import Wire, rewire
 from ..positions.encodings import angles_of, turned
 from .band import _sloped, alibi_slopes
@@ -31,9 +31,9 @@ class Band:
         partial: whether windows reach beyond the ends of the clip.
     """
 
-    def __init__(self, site: Site, behind: int, ahead: int, query: int, partial: bool):
-        self.site, self.behind, self.ahead, self.partial = site, behind, ahead, partial
-        self.count, self.first = site.leaves.frames, query - behind  # of the keys, in call 0
+    def __init__(self, ctx: KernelContext, behind: int, ahead: int, query: int, partial: bool):
+        self.ctx, self.behind, self.ahead, self.partial = ctx, behind, ahead, partial
+        self.count, self.first = ctx.leaves.frames, query - behind  # of the keys, in call 0
         self.keys = self.count + behind + ahead
 
     def distances(self, like: Tensor) -> Tensor:
@@ -42,13 +42,13 @@ class Band:
             torch.arange(self.keys, device=like.device) - torch.arange(self.count, device=like.device).unsqueeze(1) - self.behind
         )
 
-    def gated(self, rows: Rows, pairs: Tensor) -> Tensor:
+    def gated(self, rows: CallRows, pairs: Tensor) -> Tensor:
         """Keys and values, those that are hidden as zeros: a weight of 0 makes NaN of what is not finite."""
         if not self.partial and self.count == 1:
             return pairs
-        return self.site.gated(rows, pairs, 0.0, end=self.ahead > 0 or self.count > 1)
+        return self.ctx.gated(rows, pairs, 0.0, end=self.ahead > 0 or self.count > 1)
 
-    def mask(self, rows: Rows, like: Tensor) -> Tensor | None:
+    def mask(self, rows: CallRows, like: Tensor) -> Tensor | None:
         """Where a query sees a key: ``(B or 1, 1, queries, keys)``; ``None``: everywhere."""
         found: Tensor | None = None
         if self.count > 1:
@@ -56,31 +56,31 @@ class Band:
             found = ((distance >= -self.behind) & (distance <= self.ahead)).view(1, 1, self.count, self.keys)
         if not self.partial:
             return found
-        arrives = self.site.arrives
+        arrives = self.ctx.arrives
         index = rows.index(arrives)[:, :1] + (self.first - arrives.first) + torch.arange(self.keys, device=like.device)
         limits = [index >= 0] if self.behind else []
-        if self.ahead and self.site.plan.flush:
-            limits.append(index < rows.ended(self.site.before).unsqueeze(1))
+        if self.ahead and self.ctx.plan.flush:
+            limits.append(index < rows.ended(self.ctx.before).unsqueeze(1))
         for limit in limits:
             own = limit.view(-1, 1, 1, self.keys)
             found = own if found is None else found & own
         return found
 
 
-def sliding(site: Site, layer: Any, attending: Site) -> Attended:
+def sliding(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of a sliding layer, up to its output projection."""
     size, behind, ahead = layer.embed_dim, layer.behind, layer.ahead
-    query = site.leaves.first + (0 if layer.partial else behind)
-    band = Band(site, behind, ahead, query, layer.partial)
-    given = site.node.given[0] if isinstance(site.node.given, list) else site.node.given
-    if site.plan.fused and site.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
+    query = ctx.leaves.first + (0 if layer.partial else behind)
+    band = Band(ctx, behind, ahead, query, layer.partial)
+    given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
+    if ctx.plan.fused and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
         return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
-    pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - site.arrives.first)
-    queries = attending.past("queries", given.resized(1, size), query - site.arrives.first)
+    pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - ctx.arrives.first)
+    queries = attending.past("queries", given.resized(1, size), query - ctx.arrives.first)
 
-    project = _projection(site, layer)
+    project = _projection(ctx, layer)
 
-    def attend(x: Wire, rows: Rows) -> Tensor:
+    def attend(x: Wire, rows: CallRows) -> Tensor:
         q, kv = project(x, rows).transpose(1, 2).split((size, 2 * size), 1)
         (q,) = layer.split(queries.extend(rows, q)[:, :, : band.count].transpose(1, 2), 1)
         k, v = layer.split(pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].transpose(1, 2), 2)
@@ -90,30 +90,30 @@ def sliding(site: Site, layer: Any, attending: Site) -> Attended:
     return attend
 
 
-def _projection(site: Site, layer: Any) -> Callable[[Wire, Rows], Tensor]:
+def _projection(ctx: KernelContext, layer: Any) -> Callable[[Wire, CallRows], Tensor]:
     """What makes queries, keys and values of tokens, side by side ``(B, n, 3E)``, turned to their positions."""
     if layer.rotary is None:
         return lambda x, rows: layer.pack(x)
-    angles = angles_of(layer.rotary, site)
+    angles = angles_of(layer.rotary, ctx)
 
-    def project(x: Wire, rows: Rows) -> Tensor:
+    def project(x: Wire, rows: CallRows) -> Tensor:
         both, values = layer.pack(x).split((2 * layer.embed_dim, layer.embed_dim), -1)
         heads = both.unflatten(2, (2 * layer.num_heads, layer.head_dim))
-        return torch.cat((turned(layer.rotary, angles, heads, rows.index(site.arrives)).flatten(2), values), 2)
+        return torch.cat((turned(layer.rotary, angles, heads, rows.index(ctx.arrives)).flatten(2), values), 2)
 
     return project
 
 
 def _in_ring(layer: Any, band: Band, ring: Ring) -> Attended:
     """One query a call, to all keys of a ring: they are read where they lie, in whatever order that is."""
-    size, depth, project = layer.embed_dim, ring.depth, _projection(band.site, layer)
+    size, depth, project = layer.embed_dim, ring.depth, _projection(band.ctx, layer)
 
-    def attend(x: Wire, rows: Rows) -> Tensor:
+    def attend(x: Wire, rows: CallRows) -> Tensor:
         q, kv = project(x, rows).split((size, 2 * size), 2)
         kept = ring.push(rows, band.gated(rows, kv.transpose(1, 2)).squeeze(2))
         (q,) = layer.split(q, 1)
         k, v = layer.split(kept, 2)
-        index = rows.index(band.site.arrives)
+        index = rows.index(band.ctx.arrives)
         older = (index - torch.arange(depth, device=kept.device)).remainder(depth)  # how many tokens ago each slot was written
         mask = (index >= older).view(-1, 1, 1, depth) if band.partial else None
         added = None
@@ -130,7 +130,7 @@ def _in_ring(layer: Any, band: Band, ring: Ring) -> Attended:
     return attend
 
 
-def _scores(layer: Any, band: Band, rows: Rows, like: Tensor) -> Tensor | None:
+def _scores(layer: Any, band: Band, rows: CallRows, like: Tensor) -> Tensor | None:
     """What is added to the scores, or where they count."""
     mask = band.mask(rows, like)
     added = None
@@ -145,16 +145,16 @@ def _scores(layer: Any, band: Band, rows: Rows, like: Tensor) -> Tensor | None:
     return torch.where(mask, added, -torch.inf)
 
 
-def windows(site: Site, layer: Any, attending: Site) -> Attended:
+def windows(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of all tokens of each window to all of it, up to the output projection: ``(B, W, L, E)``."""
-    given = site.node.given[0] if isinstance(site.node.given, list) else site.node.given
-    past = attending.past("projected", given.resized(1, 3 * layer.embed_dim), site.leaves.first - site.arrives.first)
+    given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
+    past = attending.past("projected", given.resized(1, 3 * layer.embed_dim), ctx.leaves.first - ctx.arrives.first)
 
-    def attend(x: Wire, rows: Rows) -> Tensor:
+    def attend(x: Wire, rows: CallRows) -> Tensor:
         packed = past.extend(rows, layer.pack(x).transpose(1, 2))
-        found = packed.unfold(2, layer.sequence_len, 1)[:, :, : site.leaves.frames].permute(0, 2, 3, 1)  # (B, W, L, 3E)
+        found = packed.unfold(2, layer.sequence_len, 1)[:, :, : ctx.leaves.frames].permute(0, 2, 3, 1)  # (B, W, L, 3E)
         q, k, v = layer.split(found.flatten(0, 1))
         y: Tensor = layer.attend(q, k, v, layer.window_mask)
-        return y.unflatten(0, (-1, site.leaves.frames))
+        return y.unflatten(0, (-1, ctx.leaves.frames))
 
     return attend

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.module import CoModule
-from ...core.program.context import Rows, Run, Site
+from ...core.program.context import CallRows, KernelContext, Run
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import Call, Frame, Node, Opening
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.timing import Timing, Window
 from ...layers.attention.program import Band
 from .band import band_attention
@@ -48,26 +48,26 @@ class BandAttention(CoModule):
         q, k, v = input.split((self.size, self.size, self.value_size), 3)
         return self._attend(q, k, v, 0)
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         batch, heads, _ = frame.shape
         rings = {"keys_values": (self.size + self.value_size, self.behind + self.ahead), "queries": (self.size, self.ahead)}
         held = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
         return Node(opening, self.kind, frame.resized(batch, heads, self.value_size), held)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        seen = node.seen
-        n, sent, ended = self.count(x, node, e, call)
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        seen = node.n_in
+        n, sent, ended = self.count(x, node, n_if_ended, updates)
         q, kv = (None, None) if x is None else x.split((self.size, self.size + self.value_size), 3)
         for i, new in enumerate((kv, q)):
             if new is not None and i < len(node.tensors):
-                call.ring(node, i, seen, new)
-        if sent == node.sent:
+                updates.ring(node, i, seen, new)
+        if sent == node.n_out:
             return None, ended
-        first = max(0, node.sent - self.behind)
-        queries = one_piece(wire_frames(node, 1, q, seen, node.sent, sent))
+        first = max(0, node.n_out - self.behind)
+        queries = one_piece(wire_frames(node, 1, q, seen, node.n_out, sent))
         window = one_piece(wire_frames(node, 0, kv, seen, first, min(n, sent + self.ahead)))
         keys, values = window.split((self.size, self.value_size), 3)
-        return self._attend(queries, keys, values, node.sent - first), ended
+        return self._attend(queries, keys, values, node.n_out - first), ended
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Queries of which the first is key ``offset``."""
@@ -99,19 +99,19 @@ class BandAttention(CoModule):
             found.append(y.masked_fill(seen, torch.nan))
         return torch.cat(found, 2) if len(found) > 1 else found[0]
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return frame.shape[1] * (self.size + self.value_size) * (self.behind + self.ahead + 1)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Attention that a converted module has written itself."""
-        band = Band(site, self.behind, self.ahead, site.leaves.first, True)
-        batch, heads, _ = site.node.given.shape
-        pairs = site.past(
-            "keys_values", site.node.given.resized(batch, heads, self.size + self.value_size), band.first - site.arrives.first
+        band = Band(ctx, self.behind, self.ahead, ctx.leaves.first, True)
+        batch, heads, _ = ctx.node.given.shape
+        pairs = ctx.past(
+            "keys_values", ctx.node.given.resized(batch, heads, self.size + self.value_size), band.first - ctx.arrives.first
         )
-        queries = site.past("queries", site.node.given.resized(batch, heads, self.size), site.leaves.first - site.arrives.first)
+        queries = ctx.past("queries", ctx.node.given.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             q, kv = x.split((self.size, self.size + self.value_size), 3)
             q = queries.extend(rows, q)[:, :, : band.count]
             k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split((self.size, self.value_size), 3)

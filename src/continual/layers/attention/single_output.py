@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ...core.program.context import Run, Site
+from ...core.program.context import KernelContext, Run
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import Call, Node, Opening, Wire
+from ...core.state import InitContext, Node, StateUpdates, Wire
 from ...core.timing import Timing, Window
 from ...errors import ShapeMismatch
 from ...layers.attention.program import sliding, tokens
@@ -39,7 +39,7 @@ class SlidingAttention(Attention):
     def timing(self) -> Timing:
         return Window(self.sequence_len, start=self.behind, end=self.ahead) if self.partial else Window(self.sequence_len)
 
-    def open(self, frame: Any, opening: Opening) -> Node:
+    def open(self, frame: Any, opening: InitContext) -> Node:
         like = self.check(frame, opening.path)
         batch, size = like.shape[0], self.embed_dim
         sizes = {"keys_values": (2 * size, self.sequence_len - 1), "queries": (size, self.ahead)}
@@ -54,19 +54,19 @@ class SlidingAttention(Attention):
         both = turned.unflatten(2, (2 * self.num_heads, self.head_dim))
         return torch.cat((self.rotary.turned(both, first).flatten(2), values), 2)
 
-    def attended(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def attended(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection."""
-        seen, size = node.seen, self.embed_dim
+        seen, size = node.n_in, self.embed_dim
         packed = None if x is None else self.placed(self.pack(x), seen).transpose(1, 2)
-        n, sent, ended = self.count(packed, node, e, call)
+        n, sent, ended = self.count(packed, node, n_if_ended, updates)
         queries, pairs = (None, None) if packed is None else packed.split((size, 2 * size), 1)
         for i, new in enumerate((pairs, queries)):
             if new is not None and i < len(node.tensors):
-                call.ring(node, i, seen, new)
-        if sent == node.sent:
+                updates.ring(node, i, seen, new)
+        if sent == node.n_out:
             return None, ended
-        first = node.sent + (0 if self.partial else self.behind)  # the token that asks first
-        stop = first + sent - node.sent
+        first = node.n_out + (0 if self.partial else self.behind)  # the token that asks first
+        stop = first + sent - node.n_out
         oldest = max(0, first - self.behind)
         (q,) = self._since(node, 1, queries, first, stop)
         k, v = self._since(node, 0, pairs, oldest, min(n, stop + self.ahead))
@@ -74,7 +74,7 @@ class SlidingAttention(Attention):
 
     def _since(self, node: Node, index: int, new: Tensor | None, first: int, stop: int) -> tuple[Tensor, ...]:
         """What tokens ``first … stop - 1`` have brought, from a ring and from a chunk ``(B, C, n)``, as heads."""
-        found = one_piece(wire_frames(node, index, new, node.seen, first, stop)).transpose(1, 2)
+        found = one_piece(wire_frames(node, index, new, node.n_in, first, stop)).transpose(1, 2)
         return self.split(found, found.shape[2] // self.embed_dim)
 
     def banded(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
@@ -91,21 +91,21 @@ class SlidingAttention(Attention):
         y = self.attend(q.transpose(1, 2).flatten(0, 1).unsqueeze(2), k, v, self.mask_row(self.behind))
         return y.view(batch, count, -1)
 
-    def attended_step(self, x: Wire, node: Node, call: Call) -> Tensor | None:
+    def attended_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection."""
-        seen, size = node.seen, self.sequence_len - 1
+        seen, size = node.n_in, self.sequence_len - 1
         emits = seen >= node.delay
-        call.ticks.append((node, seen + 1, node.sent + emits))
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
         packed = self.pack(x)
         if self.rotary is not None:
             packed = self.placed(packed.unsqueeze(1), seen).squeeze(1)
         query, pair = packed.split((self.embed_dim, 2 * self.embed_dim), 1)
         ring = node.tensors[0] if size else None
         if ring is not None:
-            call.slots.append((ring.select(1, seen % size), pair))
+            updates.slots.append((ring.select(1, seen % size), pair))
             if self.ahead:
                 place = node.tensors[1].select(1, seen % self.ahead)
-                call.slots.append((place, query))
+                updates.slots.append((place, query))
                 query = place  # which still holds the query of `ahead` steps ago
         if not emits:
             return None
@@ -128,17 +128,17 @@ class SlidingAttention(Attention):
             return row
         return alibi_row(self.num_heads, keys.shape[2], self.ahead, keys.dtype, keys.device)
 
-    def advance(self, x: Wire | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        y, ended = self.attended(self.by_token(x), node, e, call)
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        y, ended = self.attended(self.by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).transpose(1, 2)), ended
 
-    def advance_step(self, x: Wire, node: Node, call: Call) -> Tensor | None:
-        y = self.attended_step(x, node, call)
+    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+        y = self.attended_step(x, node, updates)
         return None if y is None else self.leave(y)
 
     def attended_windows(self, x: Wire) -> Tensor:
         """All outputs of clips as tokens ``(B, n, E)``, up to the output projection."""
-        lengths = [x.shape[1]] if isinstance(x, Tensor) else [t.shape[1] for t in x]
+        lengths = [x.shape[1]] if isinstance(x, Tensor) else [cast(Tensor, t).shape[1] for t in x]
         if len(set(lengths)) > 1:
             raise ShapeMismatch(f"{type(self).__name__}: queries, keys and values come together, got {lengths} of them")
         q, k, v = self.split(self.placed(self.pack(x), 0))
@@ -151,7 +151,7 @@ class SlidingAttention(Attention):
             )
         return self.banded(q[:, :, self.behind : count - self.ahead], k, v, self.behind)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """One token a step."""
-        attend = sliding(site, self, site)
+        attend = sliding(ctx, self, ctx)
         return lambda x, rows: self.leave(attend(tokens(x), rows)).transpose(1, 2)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ...core.registry import register_window
-from ...core.state import Frame
+from ...core.state import StepSpec
 from ...errors import ShapeMismatch
 from .kernel import OfLast, TimeNorm, UpToNow
 
@@ -28,7 +28,7 @@ class _Group(TimeNorm, nn.GroupNorm):
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         super().check(frame, path)
         if frame.shape[1] != self.num_channels:
             raise ShapeMismatch(f"{path}: expects steps of {self.num_channels} channels, got {tuple(frame.shape)}")
@@ -71,7 +71,7 @@ class _Instance(TimeNorm):
     def groups(self, shape: Sequence[int]) -> int:
         return shape[1]
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         super().check(frame, path)
         if len(frame.shape) != self.dims + 1:
             dims = ", ".join(["B", "C", *"HW"[3 - self.dims :]])

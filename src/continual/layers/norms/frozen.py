@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...core.call_modes import call_mode
 from ...core.naming import named
 from ...core.precision import widest
-from ...core.state import Frame
+from ...core.state import StepSpec
 from ...errors import NotStreamable, ShapeMismatch
 from .. import norm_refusals as refusals
 from ..exact_gradients import batch_norm
@@ -65,10 +65,10 @@ class FrozenNorm(Local):
     def clip(self, x: Tensor) -> Tensor:
         return self.local_step(x)
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         check_parameters(self, frame, path)
 
-    def out(self, frame: Frame) -> Frame:
+    def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
     def extra_repr(self) -> str:

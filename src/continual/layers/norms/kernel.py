@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ...core.naming import named
 from ...core.precision import widest
-from ...core.program.context import Rows, Run, Site, carried, of_rows
+from ...core.program.context import CallRows, KernelContext, Run, carried, of_rows
 from ...core.registry import Twin
 from ...core.ring_buffer import ring_frames
-from ...core.state import Call, Frame, Node, Opening
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing, Window
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_parameters, parameter
@@ -38,55 +38,55 @@ class TimeNorm(Twin):
         """How many groups the channels of steps ``(B, C, *S)`` are normalised in."""
         raise NotStreamable(f"{type(self).__name__} defines no `groups`")
 
-    def check(self, frame: Frame, path: str) -> None:
+    def check(self, frame: StepSpec, path: str) -> None:
         """Refuse frames that the norm can't take."""
         check_parameters(self, frame, path)
         if not frame.dtype.is_floating_point:
             raise ShapeMismatch(f"{path}: takes floating point numbers, got steps {frame}")
 
-    def cold(self, frame: Frame) -> dict[str, Tensor]:
+    def cold(self, frame: StepSpec) -> dict[str, Tensor]:
         """The cold state tensors."""
         raise NotStreamable(f"{type(self).__name__} defines no `cold`")
 
-    def known(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
+    def known(self, mean: Tensor, variance: Tensor, node: Node, updates: StateUpdates) -> Statistics:
         """The statistics to normalise each frame of a chunk by, of those of the frames alone; all ``(B, groups, n)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `known`")
 
-    def centred_step(self, parts: Tensor, node: Node, call: Call) -> Statistics:
+    def centred_step(self, parts: Tensor, node: Node, updates: StateUpdates) -> Statistics:
         """A frame ``(B, groups, N)`` minus the mean to normalise it by, and the variance ``(B, groups, 1)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `centred_step`")
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         self.check(frame, named(opening.path, self))
         return Node(opening, self.kind, frame, self.cold(frame), wide=True)
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip ``(B, C, T, *S)``, normalised as a stream of it is: each frame by statistics that look back."""
-        node = self.open(Frame.of_chunk(input), Opening())
-        return self.advance(input, node, input.shape[2], Call(final=True))[0] if input.shape[2] else input
+        node = self.open(StepSpec.of_chunk(input), InitContext())
+        return self.advance(input, node, input.shape[2], StateUpdates(final=True))[0] if input.shape[2] else input
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Any, int]:
-        _, _, ended = self.count(x, node, e, call)
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
+        _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
         groups = self.groups(x.shape[:2] + x.shape[3:])
         parts = x.to(widest(x.device)).unflatten(1, (groups, -1))  # (B, groups, C / groups, n, *S)
         alone = of_frames(parts, [2, *range(4, parts.ndim)])
         shape = alone[0].shape
-        mean, variance = self.known(alone[0].flatten(2), alone[1].flatten(2), node, call)
+        mean, variance = self.known(alone[0].flatten(2), alone[1].flatten(2), node, updates)
         parts = parts - mean.view(shape)
         parts = _times(parts, (variance + self.eps).rsqrt().view(shape))
         return self._scaled(parts.flatten(1, 2)).to(x.dtype), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
-        n = node.seen + 1
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+        n = node.n_in + 1
         if n == 1:  # there is no mean to look from
-            return cast(Tensor, super().advance_step(x, node, call))
+            return cast(Tensor, super().advance_step(x, node, updates))
         parts = x.reshape(x.shape[0], self.groups(x.shape), -1).to(widest(x.device))
-        centred, variance = self.centred_step(parts, node, call)
-        call.ticks.append((node, n, n))
+        centred, variance = self.centred_step(parts, node, updates)
+        updates.ticks.append((node, n, n))
         return self._scaled(centred.mul_((variance + self.eps).rsqrt_()).view(x.shape)).to(x.dtype)
 
     def _scaled(self, y: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ class TimeNorm(Twin):
         bias = bias.view(shape)
         return torch.addcmul(bias, y, weight) if torch.is_grad_enabled() else y.mul_(weight).add_(bias)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Norms that say themselves what they know."""
-        raise site.refuse("takes statistics in a way of its own")
+        raise ctx.refuse("takes statistics in a way of its own")
 
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:
@@ -123,33 +123,33 @@ class UpToNow(TimeNorm):
     def timing(self) -> Timing:
         return IDENTITY
 
-    def cold(self, frame: Frame) -> dict[str, Tensor]:
+    def cold(self, frame: StepSpec) -> dict[str, Tensor]:
         shape = (frame.shape[0], self.groups(frame.shape), 1)
         with torch.inference_mode(False):
             mean, variance = (torch.zeros(shape, dtype=widest(frame.device), device=frame.device) for _ in range(2))
         return {"mean": mean, "variance": variance}
 
-    def known(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
+    def known(self, mean: Tensor, variance: Tensor, node: Node, updates: StateUpdates) -> Statistics:
         before = (node.tensors[0], node.tensors[1])
-        mean, variance = up_to_now(mean, variance, node.seen, before)
-        call.put(node, 0, mean[:, :, -1:])
-        call.put(node, 1, variance[:, :, -1:])
+        mean, variance = up_to_now(mean, variance, node.n_in, before)
+        updates.put(node, 0, mean[:, :, -1:])
+        updates.put(node, 1, variance[:, :, -1:])
         return mean, variance
 
-    def centred_step(self, parts: Tensor, node: Node, call: Call) -> Statistics:
+    def centred_step(self, parts: Tensor, node: Node, updates: StateUpdates) -> Statistics:
         mean, variance = node.tensors
-        share = 1 / (node.seen + 1)
+        share = 1 / (node.n_in + 1)
         centred = parts - mean  # by the mean before: the new one is close to it
         surprise = centred.mean(2, keepdim=True)
         square = torch.linalg.vector_norm(centred, dim=2, keepdim=True).square_()
         spread = torch.lerp(variance, square.mul_(1 / parts.shape[2]), share)
         spread = torch.addcmul(spread, surprise, surprise, value=-share * share)  # at most half of what it came with
-        call.slots += [(mean, torch.add(mean, surprise, alpha=share)), (variance, spread)]
+        updates.slots += [(mean, torch.add(mean, surprise, alpha=share)), (variance, spread)]
         return centred.sub_(surprise, alpha=share), spread
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """By the statistics of all frames up to now."""
-        held = [site.hold(n, Frame.of(t), None) for n, t in zip(site.node.names, site.node.tensors, strict=True)]
+        held = [ctx.hold(n, StepSpec.of(t), None) for n, t in zip(ctx.node.names, ctx.node.tensors, strict=True)]
 
         def step(alone: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             (mean, variance), number = alone.unbind(-1), of_rows(index + 1, state[0]).to(alone.dtype)
@@ -159,11 +159,11 @@ class UpToNow(TimeNorm):
             spread = (state[1] * (number - 1) + variance + surprise.square() * ((number - 1) / number)) / number
             return torch.cat((new, spread), 2), [new, spread]
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             parts = _parts(self, x)
             mean, variance = of_frames(parts, [2])
             alone = torch.stack((mean, variance), -1).squeeze(2)  # (B, groups, n, 2)
-            mean, variance = carried(site, held, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
+            mean, variance = carried(ctx, held, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
             return _normed(self, parts, mean.unsqueeze(2), variance.unsqueeze(2), x)
 
         return run
@@ -190,45 +190,45 @@ class OfLast(TimeNorm):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, window={self.window}"
 
-    def cold(self, frame: Frame) -> dict[str, Tensor]:
+    def cold(self, frame: StepSpec) -> dict[str, Tensor]:
         shape = (frame.shape[0], self.window - 1, self.groups(frame.shape), 2)
         with torch.inference_mode(False):
             ring = torch.zeros(shape, dtype=widest(frame.device), device=frame.device)
         return {"frames": ring} if self.window > 1 else {}
 
-    def known(self, mean: Tensor, variance: Tensor, node: Node, call: Call) -> Statistics:
+    def known(self, mean: Tensor, variance: Tensor, node: Node, updates: StateUpdates) -> Statistics:
         if self.window == 1:
             return mean, variance
-        seen, new = node.seen, mean.shape[2]
+        seen, new = node.n_in, mean.shape[2]
         frames = torch.stack((mean, variance), 3)
         past = ring_frames(node.tensors[0], max(0, seen - self.window + 1), seen)
-        call.ring(node, 0, seen, frames)
+        updates.ring(node, 0, seen, frames)
         frames = torch.cat((*past, frames), 2)
         mean, variance = over_last(frames[..., 0], frames[..., 1], self.window)
         return mean[:, :, -new:], variance[:, :, -new:]
 
-    def centred_step(self, parts: Tensor, node: Node, call: Call) -> Statistics:
+    def centred_step(self, parts: Tensor, node: Node, updates: StateUpdates) -> Statistics:
         mean, variance = of_frames(parts, [2])
         if self.window == 1:
             return parts - mean, variance
-        ring, seen, kept = node.tensors[0], node.seen, self.window - 1
+        ring, seen, kept = node.tensors[0], node.n_in, self.window - 1
         frame = torch.cat((mean, variance), 2)
-        call.slots.append((ring[:, seen % kept], frame))
+        updates.slots.append((ring[:, seen % kept], frame))
         frames = torch.cat((ring if seen >= kept else ring[:, :seen], frame.unsqueeze(1)), 1)
         apart, mean = torch.var_mean(frames, 1, correction=0)  # of the means the spread, and the mean of both
         return parts - mean[:, :, :1], mean[:, :, 1:] + apart[:, :, :1]
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """By the statistics of the last frames, of those that there are."""
-        groups = self.groups(site.node.given.shape)
-        like = replace(site.node.given, shape=(1, groups, 2), dtype=widest(site.node.given.device))
-        past = site.past("frames", like, 1 - self.window)
+        groups = self.groups(ctx.node.given.shape)
+        like = replace(ctx.node.given, shape=(1, groups, 2), dtype=widest(ctx.node.given.device))
+        past = ctx.past("frames", like, 1 - self.window)
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             parts = _parts(self, x)
             alone = torch.stack([s.squeeze(2) for s in of_frames(parts, [2])], 3)  # (B, groups, n, 2)
             frames = past.extend(rows, alone).unfold(2, self.window, 1)  # (B, groups, n, 2, window)
-            index = rows.index(site.arrives).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
+            index = rows.index(ctx.arrives).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
             there = (index >= 0).unsqueeze(1).to(frames.dtype)  # (B, 1, n, window)
             frames = torch.where(there.unsqueeze(3) > 0, frames, 0.0)
             number = there.sum(-1)

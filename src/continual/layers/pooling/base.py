@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ...core.module import CoModule, PaddingMode
 from ...core.naming import named
-from ...core.program.context import Run, Site
+from ...core.program.context import KernelContext, Run
 from ...core.registry import Twin
 from ...core.ring_buffer import ring_zeros
-from ...core.state import Call, Frame, Node
+from ...core.state import Node, StateUpdates, StepSpec
 from ...errors import NotStreamable, ShapeMismatch
 from ..memory_format import MANY, channels_last, unwatched
 from ..window import FILLS, SlidingWindow, fill_name, padding, per_dim
@@ -67,19 +67,19 @@ class _Pool(Twin, SlidingWindow):
     def _by_blocks(self) -> bool:
         return self._taps > LONG and self._dilation == 1 and self._fill in FILLS
 
-    def cold(self, held: Frame) -> dict[str, Tensor]:
+    def cold(self, held: StepSpec) -> dict[str, Tensor]:
         if not self._by_blocks:
             return super().cold(held)
         ring = ring_zeros(held, self._taps, self.fill_value, last=self._last)
         return {"blocks": ring, "prefix": ring_zeros(held, 1, self.nothing, last=self._last)[:, 0]}
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if not self._by_blocks:
-            return super().advance(x, node, e, call)
-        w, seen = self._window, node.seen
-        n, sent, ended = self.count(x, node, e, call)
+            return super().advance(x, node, n_if_ended, updates)
+        w, seen = self._window, node.n_in
+        n, sent, ended = self.count(x, node, n_if_ended, updates)
         chunk = [] if x is None else [self.enter(x)]
-        if call.final:
+        if updates.final:
             beyond = max(0, w.stride * (sent - 1) - w.start + w.receptive_field - n)
             chunk += [padding(node.held, min(beyond, self._padded_end), self.fill_value)]
             chunk += [padding(node.held, beyond - self._padded_end, self.nothing)]
@@ -87,33 +87,33 @@ class _Pool(Twin, SlidingWindow):
         if frames is None or frames.shape[2] == 0:
             return None, ended
         y, ring, prefix = windows(node.tensors[0], frames, seen, self._taps, self.nothing, self.combine, self.cumulate)
-        call.put(node, 0, ring)
-        call.put(node, 1, prefix)
-        if sent <= node.sent:
+        updates.put(node, 0, ring)
+        updates.put(node, 1, prefix)
+        if sent <= node.n_out:
             return None, ended
-        first = w.stride * node.sent - w.start
+        first = w.stride * node.n_out - w.start
         last = first + w.receptive_field - 1 - seen
-        y = y[:, :, last : last + w.stride * (sent - node.sent - 1) + 1 : w.stride]
-        return self.finish(y, first, e if call.final else None), ended
+        y = y[:, :, last : last + w.stride * (sent - node.n_out - 1) + 1 : w.stride]
+        return self.finish(y, first, n_if_ended if updates.final else None), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         if not self._by_blocks:
-            return super().advance_step(x, node, call)
-        if node.seen < self._taps and not self.step_is_plain():
-            return CoModule.advance_step(self, x, node, call)
-        seen, size = node.seen, self._taps
+            return super().advance_step(x, node, updates)
+        if node.n_in < self._taps and not self.step_is_plain():
+            return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
+        seen, size = node.n_in, self._taps
         ring, held = node.tensors
         entered, at = self.enter_step(x), seen % size
         prefix = entered if at == 0 else self.combine(held, entered)
         late = seen - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
-        call.ticks.append((node, seen + 1, node.sent + emits))
-        call.slots.append((held, prefix))
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        updates.slots.append((held, prefix))
         if at < size - 1:
-            call.slots.append((ring[:, at], entered))
+            updates.slots.append((ring[:, at], entered))
             return self.finish_step(self.combine(ring[:, at + 1], prefix)) if emits else None
         block = torch.cat((ring[:, :at], entered.unsqueeze(1)), 1)
-        call.slots.append((ring, self.cumulate(block, 1, True)))
+        updates.slots.append((ring, self.cumulate(block, 1, True)))
         return self.finish_step(prefix) if emits else None
 
     # ---- over space -------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class _Pool(Twin, SlidingWindow):
             x = channels_last(x)
         return self.over_space(x)
 
-    def check(self, frame: Frame, path: str) -> Frame:
+    def check(self, frame: StepSpec, path: str) -> StepSpec:
         if len(frame.shape) != self.dims + 1:
             dims = ", ".join(["B", "C", *"HW"[3 - self.dims :]])
             raise ShapeMismatch(f"{named(path, self)}: expects steps ({dims}), got {tuple(frame.shape)}")
@@ -147,8 +147,8 @@ class _Pool(Twin, SlidingWindow):
         except RuntimeError as error:
             raise ShapeMismatch(f"{named(path, self)}: can't pool steps {tuple(frame.shape)}: {error}") from error
 
-    def kept(self, frame: Frame) -> Frame:
-        return Frame.of(self.enter_step(frame.zeros())) if self._over_space else frame
+    def kept(self, frame: StepSpec) -> StepSpec:
+        return StepSpec.of(self.enter_step(frame.zeros())) if self._over_space else frame
 
     # ---- over time --------------------------------------------------------------------------------------------------
 
@@ -182,9 +182,9 @@ class _Pool(Twin, SlidingWindow):
 
     # ---- in step programs -------------------------------------------------------------------------------------------
 
-    def program(self, site: Site) -> Run:
-        return pool(site)
+    def program(self, ctx: KernelContext) -> Run:
+        return pool(ctx)
 
-    def program_divisor(self, site: Site, windows: Windows | None) -> Divide:
+    def program_divisor(self, ctx: KernelContext, windows: Windows | None) -> Divide:
         """What is left to do with the results of windows, in a call."""
         return lambda y, rows: self.finish(y, INSIDE, None)

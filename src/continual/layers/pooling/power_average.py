@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.program.context import Site
+from ...core.program.context import KernelContext
 from ...core.registry import register_twin
 from ..window_program import Windows
 from .base import _Pool
@@ -95,9 +95,9 @@ class _LPPool(_Pool):
     def _root(self, mean: Tensor) -> Tensor:
         return (mean.sign() * mean.abs().relu()).mul(self._size).pow(1 / self.norm_type)  # torch.nn's way, for its gradients
 
-    def program_divisor(self, site: Site, windows: Windows | None) -> Divide:
-        counted = None if windows is None or self._extreme else counts(site, self, windows, padded=False)
-        return super().program_divisor(site, windows) if counted is None else lambda y, rows: self._root(y / counted(y, rows))
+    def program_divisor(self, ctx: KernelContext, windows: Windows | None) -> Divide:
+        counted = None if windows is None or self._extreme else counts(ctx, self, windows, padded=False)
+        return super().program_divisor(ctx, windows) if counted is None else lambda y, rows: self._root(y / counted(y, rows))
 
     def finish_step(self, y: Tensor) -> Tensor:
         if self._extreme:

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.program.context import Rows, Run, Site, over_frames
+from ...core.program.context import CallRows, KernelContext, Run, over_frames
 from ..window_program import Windows, windows_of
 
-Divide = Callable[[Tensor, Rows], Tensor]
+Divide = Callable[[Tensor, CallRows], Tensor]
 LONG = 8  # taps; with more, windows are computed by blocks
 
 
-def pool(site: Site) -> Run:
+def pool(ctx: KernelContext) -> Run:
     """Pools: windows taken together, and a divisor where they reach beyond the clip."""
-    layer: Any = site.module
-    windows = None if layer._memoryless else windows_of(site, layer)
-    divide = layer.program_divisor(site, windows)
+    layer: Any = ctx.module
+    windows = None if layer._memoryless else windows_of(ctx, layer)
+    divide = layer.program_divisor(ctx, windows)
 
-    def run(x: Tensor, rows: Rows) -> Tensor:
+    def run(x: Tensor, rows: CallRows) -> Tensor:
         frames = layer.enter(x)
         if windows is None:
             return divide(frames, rows)
@@ -41,7 +41,7 @@ def _together(layer: Any, frames: Tensor) -> Tensor:
     return windows.amax(-1) if layer.nothing < 0 else windows.sum(-1)
 
 
-def counts(site: Site, layer: Any, windows: Windows, padded: bool) -> Callable[[Tensor, Rows], Tensor] | None:
+def counts(ctx: KernelContext, layer: Any, windows: Windows, padded: bool) -> Callable[[Tensor, CallRows], Tensor] | None:
     """How many frames of each window there are, where some reach beyond the clip; ``None`` where none does.
 
     Args:
@@ -49,12 +49,12 @@ def counts(site: Site, layer: Any, windows: Windows, padded: bool) -> Callable[[
     """
     window = windows.window
     low, high = (window.start, layer._padded_end) if padded else (0, 0)
-    if not ((window.end > high and site.plan.flush) or window.start > low):
+    if not ((window.end > high and ctx.plan.flush) or window.start > low):
         return None
 
-    def counted(y: Tensor, rows: Rows) -> Tensor:
+    def counted(y: Tensor, rows: CallRows) -> Tensor:
         places = windows.outputs(rows).unsqueeze(2) + layer._dilation * torch.arange(layer._taps, device=y.device)
-        end = (rows.ended(site.before) + high).view(-1, 1, 1)
+        end = (rows.ended(ctx.before) + high).view(-1, 1, 1)
         found = ((places >= -low) & (places < end)).sum(2).clamp(min=1)
         return over_frames(found, y).to(y.dtype)
 

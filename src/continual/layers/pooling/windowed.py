@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.module import PaddingMode
-from ...core.program.context import Site
+from ...core.program.context import KernelContext
 from ..memory_format import unwatched
 from ..window_program import Windows
 from .base import _Pool
@@ -139,11 +139,11 @@ class _AvgPool(_Pool):
     def finish_step(self, y: Tensor) -> Tensor:
         return y / (self.divisor_override or self._taps)
 
-    def program_divisor(self, site: Site, windows: Windows | None) -> Divide:
+    def program_divisor(self, ctx: KernelContext, windows: Windows | None) -> Divide:
         counted = (
-            None if windows is None or self.divisor_override is not None else counts(site, self, windows, self.count_include_pad)
+            None if windows is None or self.divisor_override is not None else counts(ctx, self, windows, self.count_include_pad)
         )
-        return super().program_divisor(site, windows) if counted is None else lambda y, rows: y / counted(y, rows)
+        return super().program_divisor(ctx, windows) if counted is None else lambda y, rows: y / counted(y, rows)
 
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         if not parts or torch.is_grad_enabled() or not x.is_floating_point():

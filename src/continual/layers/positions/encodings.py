@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.naming import named
-from ...core.program.context import Rows, Run, Site
-from ...core.state import Call, Frame, Node, Opening
+from ...core.program.context import CallRows, KernelContext, Run
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
 from ...layers.positions.fixed_point_angles import angles_at, angles_in_32_bits, limbs
@@ -47,7 +47,7 @@ class Positioned(CoModule):
         """The clip ``(B, C, T)`` with the positions ``0 … T - 1``."""
         return self.placed(input.transpose(1, 2), 0).transpose(1, 2)
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         name = named(opening.path, self)
         if len(frame.shape) != 2 or frame.shape[1] != self.channels:
             raise ShapeMismatch(f"{name}: expects steps (B, {self.channels}), got {tuple(frame.shape)}")
@@ -55,13 +55,13 @@ class Positioned(CoModule):
             check_home(own, frame, name, mixed=torch.is_autocast_enabled(frame.device.type))
         return Node(opening, self.kind, frame)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        self.count(x, node, e, call)
-        return (None if x is None else self.placed(x.transpose(1, 2), node.seen).transpose(1, 2)), e
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        self.count(x, node, n_if_ended, updates)
+        return (None if x is None else self.placed(x.transpose(1, 2), node.n_in).transpose(1, 2)), n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor:
-        call.ticks.append((node, node.seen + 1, node.seen + 1))
-        return self.placed(x.unsqueeze(1), node.seen).squeeze(1)
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+        updates.ticks.append((node, node.n_in + 1, node.n_in + 1))
+        return self.placed(x.unsqueeze(1), node.n_in).squeeze(1)
 
 
 class CyclicPattern(nn.Module):
@@ -155,9 +155,9 @@ class RecyclingPositionalEncoding(Positioned):
     def extra_repr(self) -> str:
         return f"{self.channels}, {self.num_embeds}, learned={self.learned}"
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Vectors that recur."""
-        return lambda x, rows: x + self.pe(rows.index(site.arrives).remainder(self.num_embeds)).transpose(1, 2)
+        return lambda x, rows: x + self.pe(rows.index(ctx.arrives).remainder(self.num_embeds)).transpose(1, 2)
 
 
 class SinusoidalPositionalEncoding(Positioned):
@@ -201,13 +201,13 @@ class SinusoidalPositionalEncoding(Positioned):
     def extra_repr(self) -> str:
         return f"{self.channels}, base={self.base}"
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Waves."""
 
-        angles = angles_of(self, site)
+        angles = angles_of(self, ctx)
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
-            angle = angles(rows.index(site.arrives))
+        def run(x: Tensor, rows: CallRows) -> Tensor:
+            angle = angles(rows.index(ctx.arrives))
             waves = torch.stack((angle.sin(), angle.cos()), 3).flatten(2)[:, :, : self.channels]
             return x + waves.to(x.dtype).transpose(1, 2)
 
@@ -269,20 +269,20 @@ class RotaryPositionalEncoding(Positioned):
     def extra_repr(self) -> str:
         return f"{self.channels}, heads={self.heads}, base={self.base}, interleaved={self.interleaved}"
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Angles."""
-        angles = angles_of(self, site)
+        angles = angles_of(self, ctx)
 
-        def run(x: Tensor, rows: Rows) -> Tensor:
+        def run(x: Tensor, rows: CallRows) -> Tensor:
             heads = x.transpose(1, 2).unflatten(2, (self.heads, -1))
-            return turned(self, angles, heads, rows.index(site.arrives)).flatten(2).transpose(1, 2)
+            return turned(self, angles, heads, rows.index(ctx.arrives)).flatten(2).transpose(1, 2)
 
         return run
 
 
-def angles_of(layer: Any, site: Site) -> Angles:
+def angles_of(layer: Any, ctx: KernelContext) -> Angles:
     """The angles of positions, by arithmetic that the runtime has."""
-    if not site.plan.narrow:
+    if not ctx.plan.narrow:
         return lambda index: angles_at(layer.frequencies, index)
     parts = limbs(layer.frequencies)
     return lambda index: angles_in_32_bits(parts, index)

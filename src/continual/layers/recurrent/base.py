@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...core.call_modes import current_mode
 from ...core.naming import named
-from ...core.program.context import Run, Site, carried
+from ...core.program.context import KernelContext, Run, carried
 from ...core.registry import Twin
-from ...core.state import Call, Frame, Node, Opening, State
+from ...core.state import InitContext, Node, State, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from ...layers.recurrent.fused_cells import FUSED_CELLS
@@ -116,7 +116,7 @@ class Recurrent(Twin):
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         name = named(opening.path, self)
         if len(frame.shape) != 2 or frame.shape[1] != self.input_size:
             raise ShapeMismatch(f"{name}: expects steps (B, {self.input_size}), got {tuple(frame.shape)}")
@@ -126,9 +126,9 @@ class Recurrent(Twin):
             cold = [h.transpose(0, 1) for h in self._cold(frame)]
         return Node(opening, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if x is None:
-            return None, e
+            return None, n_if_ended
         held: Held = node.tensors
         if torch.is_grad_enabled():  # tensors of an inference mode before can't be saved for the way back
             held = [h.clone() if h.is_inference() else h for h in held]
@@ -138,22 +138,22 @@ class Recurrent(Twin):
         else:
             y, held = self.over_clip(x, [h.transpose(0, 1) for h in held])
         for index, h in enumerate(held):
-            call.put(node, index, h.transpose(0, 1))
-        return y, e
+            updates.put(node, index, h.transpose(0, 1))
+        return y, n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         if torch.is_autocast_enabled(x.device.type):
-            return super().advance_step(x, node, call)
+            return cast("Tensor | None", super().advance_step(x, node, updates))
         held = node.memo
         if held is None:
             held = node.memo = _by_layer(node.tensors)
         new = self.over_step(x, held)
         for old, now in zip(held, new, strict=True):
-            call.slots.extend(zip(old, now, strict=True))
+            updates.slots.extend(zip(old, now, strict=True))
         y: Tensor = new[-1][0]
         return y
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Recurrent(Twin):
         """A stream that starts from a hidden state."""
         held = self._held(hidden, None, StateMismatch)
         weight, keep = self.weights(0)[0], torch.is_grad_enabled()
-        state = self._open(Frame((held[0].shape[1], self.input_size), weight.dtype, weight.device))
+        state = self._open(StepSpec((held[0].shape[1], self.input_size), weight.dtype, weight.device))
         with torch.inference_mode(False):
             state.node.tensors = [(h if keep else h.detach()).transpose(0, 1).clone() for h in held]
         state.owned = not any(t.requires_grad for t in state.node.tensors)
@@ -217,7 +217,7 @@ class Recurrent(Twin):
             batch = held[0].shape[-2] if batch is None and held[0].ndim > 1 else batch
             fits = [tuple(h.shape) for h in held] == self._user_shapes(batch)
         if not fits:
-            got = ", ".join(str(Frame.of(h)) if isinstance(h, Tensor) else type(h).__name__ for h in held)
+            got = ", ".join(str(StepSpec.of(h)) if isinstance(h, Tensor) else type(h).__name__ for h in held)
             home = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device}"
             raise error(f"{type(self).__name__}: takes {self._described(batch)}, {home}; got {got or 'nothing'}")
         return [h.reshape(self.num_layers, *h.shape[-2:]) for h in held]
@@ -260,27 +260,27 @@ class Recurrent(Twin):
                 f"{name}: expects {size} channels in dim 1 of (B, C, T), got {shape}. From (T, B, C), the layout of torch.nn, "
                 "x.permute(1, 2, 0) leads there, and from (B, T, C), that of batch_first, x.transpose(1, 2)"
             )
-        frame = Frame.of_chunk(input)
+        frame = StepSpec.of_chunk(input)
         self._check_home(frame, name)
         return self.over_clip(input, self._cold(frame) if hx is None else self._held(hx, shape[0], ShapeMismatch))
 
-    def _cold(self, frame: Frame) -> Held:
+    def _cold(self, frame: StepSpec) -> Held:
         return [torch.zeros(shape, dtype=frame.dtype, device=frame.device) for shape in self._shapes(frame.shape[0])]
 
-    def _check_home(self, frame: Frame, name: str) -> None:
+    def _check_home(self, frame: StepSpec, name: str) -> None:
         weight = self.weights(0)[0]
         mixed = frame.dtype != weight.dtype and torch.is_autocast_enabled(frame.device.type)
         check_home(weight, frame, name, mixed)
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """RNN, GRU and LSTM, cell by cell; each self's state is a tensor of its own."""
         names = RECURRENCES[self.mode].names
         held = [
-            site.hold(f"{name}{i or ''}", Frame.of(t[:, i]), None)
+            ctx.hold(f"{name}{i or ''}", StepSpec.of(t[:, i]), None)
             for i in range(self.num_layers)
-            for name, t in zip(names, site.node.tensors, strict=True)  # (B, layers, H)
+            for name, t in zip(names, ctx.node.tensors, strict=True)  # (B, layers, H)
         ]
-        cell = FUSED_CELLS[self.mode] if site.plan.fused and not self.proj_size else None
+        cell = FUSED_CELLS[self.mode] if ctx.plan.fused and not self.proj_size else None
 
         def step(x: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             by_layer = [tuple(state[i : i + len(names)]) for i in range(0, len(state), len(names))]
@@ -293,7 +293,7 @@ class Recurrent(Twin):
                     x = new[-1][0]
             return new[-1][0], [t for parts in new for t in parts]
 
-        return lambda x, rows: carried(site, held, x, rows, step)
+        return lambda x, rows: carried(ctx, held, x, rows, step)
 
 
 def _by_layer(tensors: Held) -> list[Held]:

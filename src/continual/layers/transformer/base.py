@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ...core.call_modes import has_hooks
 from ...core.naming import named
-from ...core.program.context import Past, Rows, Run, Site
+from ...core.program.context import CallRows, History, KernelContext, Run
 from ...core.registry import Twin, become, register_window
 from ...core.ring_buffer import ring_zeros
-from ...core.state import Call, Frame, Node, Opening
+from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
 from ...layers.attention.program import Attended, sliding, windows
@@ -163,7 +163,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         """The shape of the frame that leaves."""
         return batch, self.heads.embed_dim, self.sequence_len
 
-    def open(self, frame: Frame, opening: Opening) -> Node:
+    def open(self, frame: StepSpec, opening: InitContext) -> Node:
         self._forget_layouts()
         if self.on_windows:
             expected = (frame.shape[0], self.heads.embed_dim, self.sequence_len)
@@ -180,39 +180,39 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
             self.heads.plan(kid, lead)
         return super().plan(node, lead)
 
-    def recount(self, node: Node, n: int, e: int) -> tuple[int, int]:
+    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
         for kid in node.kids:
-            self.heads.recount(kid, n, e)
-        return super().recount(node, n, e)
+            self.heads.recount(kid, n, n_if_ended)
+        return super().recount(node, n, n_if_ended)
 
-    def advance(self, x: Tensor | None, node: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.on_windows:
-            return (None if x is None else self.on_frames(x)), e
-        seen, before = node.seen, node.sent
-        _, sent, ended = self.count(x, node, e, call)
+            return (None if x is None else self.on_frames(x)), n_if_ended
+        seen, before = node.n_in, node.n_out
+        _, sent, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            call.ring(node, 0, seen, x)
-        attended, _ = self._attended(None if x is None else self.before(x.transpose(1, 2)), node.kids[0], e, call)
+            updates.ring(node, 0, seen, x)
+        attended, _ = self._attended(None if x is None else self.before(x.transpose(1, 2)), node.kids[0], n_if_ended, updates)
         if attended is None:
             return None, ended
         return self._joined(attended, x, node, before, sent), ended
 
-    def advance_step(self, x: Tensor, node: Node, call: Call) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         if self.on_windows:
             return self.of_windows(x.transpose(1, 2), in_stream=True).transpose(1, -1)
-        seen = node.seen
+        seen = node.n_in
         emits = seen >= node.delay
-        call.ticks.append((node, seen + 1, node.sent + emits))
+        updates.ticks.append((node, seen + 1, node.n_out + emits))
         if node.tensors:
-            call.slots.append((node.tensors[0].select(1, seen % node.tensors[0].shape[1]), x))
-        attended = self._attended_step(self.before(x), node.kids[0], call)
+            updates.slots.append((node.tensors[0].select(1, seen % node.tensors[0].shape[1]), x))
+        attended = self._attended_step(self.before(x), node.kids[0], updates)
         return None if attended is None else self._joined_step(attended, x, node)
 
-    def _attended(self, x: Tensor | None, kid: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
+    def _attended(self, x: Tensor | None, kid: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """The attention's kernel on a chunk of tokens, up to its output projection."""
         raise NotStreamable(f"{type(self).__name__} defines no attention")
 
-    def _attended_step(self, x: Tensor, kid: Node, call: Call) -> Tensor | None:
+    def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
         """The attention's kernel on a step, up to its output projection."""
         raise NotStreamable(f"{type(self).__name__} defines no attention")
 
@@ -224,7 +224,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         """The same for one step."""
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
-    def macs_per_output(self, node: Node, frame: Frame) -> int:
+    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         tokens = self.sequence_len if len(frame.shape) == 3 else 1  # that leave
         own = self._macs_of_window(tokens) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * self._feed_forward_macs
@@ -240,7 +240,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
             return length * (4 * size**2 + 2 * length * size)
         return 4 * size**2 + 2 * self.heads.num_heads * length * size  # see `Attention.ask`
 
-    def extra_ops(self, node: Node, frame: Frame) -> int:
+    def extra_ops(self, node: Node, frame: StepSpec) -> int:
         size = self.heads.embed_dim
         tokens = math.prod(frame.shape[1:]) // size
         own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
@@ -254,24 +254,24 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         windows = x.shape[0] * (x.shape[2] if x.ndim == 4 else 1)
         return windows * self._macs_of_window(frames // windows) + frames * self._feed_forward_macs
 
-    def program(self, site: Site) -> Run:
+    def program(self, ctx: KernelContext) -> Run:
         """Attention, the residual connection whose tokens wait, and the feed-forward part."""
         if self.on_windows:
             return lambda x, rows: self.on_frames(x)
-        within = Site(site.plan, self.heads, site.node.kids[0])
+        within = KernelContext(ctx.plan, self.heads, ctx.node.kids[0])
         if isinstance(self, SlidingEncoderLayer):
-            attend = sliding(site, self.heads, within)
-            first = site.leaves.first + (0 if self.heads.partial else self.heads.behind)
-            past = site.past("tokens", site.node.given, first - site.arrives.first)
+            attend = sliding(ctx, self.heads, within)
+            first = ctx.leaves.first + (0 if self.heads.partial else self.heads.behind)
+            past = ctx.past("tokens", ctx.node.given, first - ctx.arrives.first)
 
-            def run(x: Tensor, rows: Rows) -> Tensor:
+            def run(x: Tensor, rows: CallRows) -> Tensor:
                 attended = attend(self.before(x.transpose(1, 2)), rows)
-                own = past.extend(rows, x)[:, :, : site.leaves.frames]
+                own = past.extend(rows, x)[:, :, : ctx.leaves.frames]
                 y: Tensor = self.after(own.transpose(1, 2), attended)
                 return y.transpose(1, 2)
 
             return run
-        return _retroactive_layer(site, self, windows(site, self.heads, within))
+        return _retroactive_layer(ctx, self, windows(ctx, self.heads, within))
 
 
 class SlidingEncoderLayer(EncoderLayer):
@@ -283,22 +283,22 @@ class SlidingEncoderLayer(EncoderLayer):
     def out(self, batch: int) -> tuple[int, ...]:
         return batch, self.heads.embed_dim
 
-    def _attended(self, x: Tensor | None, kid: Node, e: int, call: Call) -> tuple[Tensor | None, int]:
-        return self.heads.attended(x, kid, e, call)
+    def _attended(self, x: Tensor | None, kid: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        return self.heads.attended(x, kid, n_if_ended, updates)
 
-    def _attended_step(self, x: Tensor, kid: Node, call: Call) -> Tensor | None:
-        return self.heads.attended_step(x, kid, call)
+    def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
+        return self.heads.attended_step(x, kid, updates)
 
     def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
         skipped = 0 if self.heads.partial else self.heads.behind
         if x is None or node.tensors:
-            own = queued(node, 0, x, node.seen, first + skipped, stop + skipped)
+            own = queued(node, 0, x, node.n_in, first + skipped, stop + skipped)
         else:
-            own = x[:, :, first + skipped - node.seen :]
+            own = x[:, :, first + skipped - node.n_in :]
         return self.after(own.transpose(1, 2), attended).transpose(1, 2)
 
     def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
-        own = node.tensors[0].select(1, node.seen % node.tensors[0].shape[1]) if node.tensors else x
+        own = node.tensors[0].select(1, node.n_in % node.tensors[0].shape[1]) if node.tensors else x
         return self.after(own, attended)
 
     def single(self, x: Tensor) -> Tensor:
@@ -313,12 +313,12 @@ class SlidingEncoderLayer(EncoderLayer):
 register_window(nn.TransformerEncoderLayer, EncoderLayer)
 
 
-def _retroactive_layer(site: Site, layer: Any, attend: Attended) -> Run:
-    past: Past = site.past("tokens", site.node.given, site.leaves.first - site.arrives.first)
+def _retroactive_layer(ctx: KernelContext, layer: Any, attend: Attended) -> Run:
+    past: History = ctx.past("tokens", ctx.node.given, ctx.leaves.first - ctx.arrives.first)
 
-    def run(x: Tensor, rows: Rows) -> Tensor:
+    def run(x: Tensor, rows: CallRows) -> Tensor:
         attended = attend(layer.before(x.transpose(1, 2)), rows)
-        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : site.leaves.frames].permute(0, 2, 3, 1)
+        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : ctx.leaves.frames].permute(0, 2, 3, 1)
         y: Tensor = layer.after(own, attended)
         return y.permute(0, 3, 1, 2)
 

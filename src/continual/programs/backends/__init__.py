@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..planning import Planned
-from .base import Core
+from .base import CompiledCall
 from .onnxruntime import onnxruntime
 from .openvino import openvino
 from .torch import aot, cudagraph, eager, inductor
 
-MAKERS: dict[str, Callable[[Planned, tuple[Any, ...]], Core]] = {
+MAKERS: dict[str, Callable[[Planned, tuple[Any, ...]], CompiledCall]] = {
     "eager": eager,
     "inductor": inductor,
     "aot": aot,

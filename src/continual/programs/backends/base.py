@@ -13,7 +13,7 @@ from ...core.program.tracing import untraced
 from ...errors import ExportError
 from ..planning import Planned
 
-Core = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
+CompiledCall = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
 
 
 def exported(planned: Planned, example: tuple[Any, ...], module: torch.nn.Module | None = None) -> torch.export.ExportedProgram:

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from ...core.optional_packages import package
 from ...errors import ExportError
-from ..diagnose import culprit
+from ..diagnose import diagnose
 from ..planning import Planned
 from ..rewrites.passes import rewritten
-from .base import Core
+from .base import CompiledCall
 from .runtime import Bind, Runtime, check_runtime
 
 _NUMPY = {"float32": "float32", "float64": "float64", "float16": "float16", "int64": "int64", "int32": "int32", "int16": "int16"}
 _NUMPY |= {"int8": "int8", "uint8": "uint8", "bool": "bool_"}
 
 
-def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> Core:
+def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """By onnxruntime, with as many threads as torch has."""
     name = type(planned.net).__name__
     check_runtime("onnxruntime", example)
@@ -59,7 +59,7 @@ def converted(program: torch.export.ExportedProgram, who: str, network: str, ops
         try:
             return torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
         except Exception as error:
-            raise ExportError(f"{who}: ONNX can't take {network}: {culprit(error, program, network)}") from error
+            raise ExportError(f"{who}: ONNX can't take {network}: {diagnose(error, program, network)}") from error
 
 
 def opened(ort: Any, path: Path, threads: int | None) -> Any:

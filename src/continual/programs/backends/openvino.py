@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ...core.optional_packages import package
 from ...errors import ExportError
-from ..diagnose import culprit
+from ..diagnose import diagnose
 from ..planning import Planned
 from ..rewrites.passes import rewritten
-from .base import Core
+from .base import CompiledCall
 from .runtime import Bind, Runtime, check_runtime
 
 
-def openvino(planned: Planned, example: tuple[Any, ...]) -> Core:
+def openvino(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """By OpenVINO, with as many threads as torch has. Streams have 2³⁰ frames on any wire at most."""
     name = type(planned.net).__name__
     check_runtime("openvino", example)
@@ -57,7 +57,7 @@ def converted(ov: Any, program: torch.export.ExportedProgram, who: str, network:
     try:
         return ov.convert_model(program)
     except Exception as error:
-        raise ExportError(f"{who}: OpenVINO can't take {network}: {culprit(error, program, network)}") from error
+        raise ExportError(f"{who}: OpenVINO can't take {network}: {diagnose(error, program, network)}") from error
 
 
 def compiled(ov: Any, model: Any, threads: int | None) -> Any:

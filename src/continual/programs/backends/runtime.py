@@ -41,7 +41,7 @@ class _Flat(nn.Module):
 
 
 class Runtime:
-    """A :data:`~continual.programs.backends.torch.Core` whose tensors are bound to a runtime by their addresses.
+    """A :data:`~continual.programs.backends.torch.CompiledCall` whose tensors are bound to a runtime by their addresses.
 
     Args:
         planned: the program.

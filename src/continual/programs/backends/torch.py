@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ...core.program.context import FEW, SUMMED
 from ...core.state import Wire, rewire
+from ...core.step_spec import Nested
 from ...errors import ExportError
 from ..layouts import flat
 from ..planning import Planned
-from .base import Core, exported
+from .base import CompiledCall, exported
 
 ALONE = 1 << 18  # products of a call, up to which one thread is faster than two
 IN_PLACE = ("inductor", "aot", "cudagraph")
@@ -45,12 +46,12 @@ class _InPlace(torch.nn.Module):
         return [valid, *flat(y)]
 
 
-def _nested(like: Wire, tensors: Iterator[Tensor]) -> Wire:
+def _nested(like: Nested[int], tensors: Iterator[Tensor]) -> Wire:
     """Tensors as a wire that is nested like another."""
     return [_nested(w, tensors) for w in like] if isinstance(like, list) else next(tensors)
 
 
-def eager(planned: Planned, example: tuple[Any, ...]) -> Core:
+def eager(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """One operation after another. The state that was given stays as it is."""
 
     def run(*given: Any) -> Any:
@@ -63,7 +64,7 @@ def eager(planned: Planned, example: tuple[Any, ...]) -> Core:
 Flat = Callable[[list[Tensor]], Any]  # of flat tensors, as :class:`_InPlace`
 
 
-def _settled(planned: Planned, run: Flat) -> Core:
+def _settled(planned: Planned, run: Flat) -> CompiledCall:
     """A backend that writes in place, as one that returns the state."""
     out = planned.node.out
 
@@ -118,7 +119,7 @@ def _sum_small_products(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
 
 
-def inductor(planned: Planned, example: tuple[Any, ...]) -> Core:
+def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """``torch.compile``, as one graph. Shapes are checked before, so it has no guards."""
     needs_compiler(example[1].device)
     program, _ = _flattened(planned, example)
@@ -135,7 +136,7 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> Core:
     return _settled(planned, lambda tensors: compiled(*tensors))
 
 
-def cudagraph(planned: Planned, example: tuple[Any, ...]) -> Core:
+def cudagraph(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """The compiled code, recorded as a CUDA graph: a step is one launch."""
     clock = example[1]
     if not clock.is_cuda:
@@ -147,7 +148,7 @@ def cudagraph(planned: Planned, example: tuple[Any, ...]) -> Core:
 class _Recorded:
     """A call whose tensors stand at fixed addresses."""
 
-    def __init__(self, run: Core, example: tuple[Any, ...]):
+    def __init__(self, run: CompiledCall, example: tuple[Any, ...]):
         from torch.utils._pytree import tree_map
 
         self._given = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, example)
@@ -173,7 +174,7 @@ class _Recorded:
         return y, valid, self._given[1], self._given[4]
 
 
-def aot(planned: Planned, example: tuple[Any, ...]) -> Core:
+def aot(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """An AOTInductor package, made and loaded: its calls cost least."""
     needs_compiler(example[1].device)
     program, _ = _flattened(planned, example)

@@ -1,1 +1,1 @@
-"""The checks that `co.verify` makes, one file per concern; importing a file registers its checks."""
+"""The checks of `co.verify`, one file per concern; importing a file registers its checks."""

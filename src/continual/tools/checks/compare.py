@@ -1,4 +1,4 @@
-"""Comparing wires (within a tolerance) and states (bit for bit), with the first difference in words."""
+"""Compares wires (within a tolerance) and states (bit for bit), and describes the first difference."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from ...core.state import State, Wire
 
 TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-5, torch.complex64: 1e-5}
-PIECE = 1 << 21  # values that are compared at once
+PIECE = 1 << 21  # values per comparison
 
 
 def tolerance_of(*dtypes: torch.dtype) -> float:
-    """What counts as equal: that of the least precise of the floating types."""
+    """The tolerance of the least precise of the floating types."""
     inexact = [d for d in dtypes if d.is_floating_point or d.is_complex]
     return max((TOLERANCES.get(d, 1e-2) for d in inexact), default=1e-12)
 
@@ -29,7 +29,7 @@ def flat(wire: Wire) -> list[Tensor]:
 
 
 def errors(got: Tensor, want: Tensor) -> Tensor:
-    """For each step, the largest :func:`error`; in pieces, so that comparing takes no more memory than what is compared."""
+    """For each step, the largest :func:`error`; in pieces, so that the comparison takes no more memory than the values."""
     at_once = max(1, PIECE * want.shape[2] // max(1, want.numel()))
     scale = max((_scale(w) for w in want.split(at_once, 2)), default=1.0)
     pairs = zip(got.split(at_once, 2), want.split(at_once, 2), strict=True)
@@ -65,7 +65,7 @@ def largest_error(got: Wire, want: Wire) -> float:
 
 
 def mismatch(got: Wire | None, want: Wire | None, tolerance: float, first: int = 0) -> str:
-    """How outputs differ from the expected ones, in words; empty if they don't.
+    """The difference between outputs and expected outputs as text; empty if there is none.
 
     Args:
         got, want: chunks ``(B, C, n, *S)``; ``None`` stands for no outputs.
@@ -103,7 +103,7 @@ def mismatch(got: Wire | None, want: Wire | None, tolerance: float, first: int =
 
 
 def leading(got: Wire, want: Wire, tolerance: float) -> int:
-    """How many outputs at the start are equal in all streams."""
+    """The number of outputs at the start that are equal in all streams."""
     counts = []
     for x, y in zip(flat(got), flat(want), strict=True):
         n = min(x.shape[2], y.shape[2])
@@ -141,7 +141,7 @@ def _items(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
         yield "clock", value.clock
         yield from value.tensors.items()
         for node in value.node.walk():
-            yield f"counts of '{node.path}' {node.kind}", (node.seen, node.sent)
+            yield f"counts of '{node.path}' {node.kind}", (node.n_in, node.n_out)
     elif isinstance(value, dict):
         yield f"{name}.size".lstrip("."), len(value)
         for key, v in value.items():
@@ -161,7 +161,7 @@ def _items(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """The first difference of two :func:`snapshot_of`, in words; empty if they are bit-identical."""
+    """The first difference of two :func:`snapshot_of` as text; empty if they are bit-identical."""
     for name in [*before, *(n for n in after if n not in before)]:
         if name not in before or name not in after:
             return f"{name!r} {'appeared' if name in after else 'vanished'}"

@@ -1,4 +1,4 @@
-"""How much is tried."""
+"""The number of attempts of each check."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Effort:
-    """How many of what is tried many times.
+    """The number of attempts of each check.
 
     Attributes:
         splits: random splits into chunks.
-        phases: moments of a stream at which something is done to it.
-        places: lengths of clips that are looked at, of more than so many.
+        phases: moments of a stream at which a check acts.
+        places: the most lengths of clips to test.
         gradients: splits through which gradients are taken.
-        after: steps past the first output, to which gradients are taken.
-        contents: further contents with which it is looked for outputs that come early.
-        lengths: other lengths at which forward is held against the reference.
+        after: the number of steps past the first output for gradients.
+        contents: further contents for the search for early outputs.
+        lengths: other lengths at which forward is compared with the reference.
     """
 
     splits: int

@@ -1,8 +1,8 @@
-"""Point 7: streams that go on for ever."""
+"""Point 7: streams without an end."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ from .compare import flat, largest_error, mismatch, state_bytes
 from .trial import Broken, Skipped, Trial, contract
 from .wires import cut, frames_in, joined, repeated
 
-STEPS = 16  # single steps after which growth is looked for
+STEPS = 16  # single steps between the tests for growth
 
 
 @contract(7, "state does not grow")
 def bounded(t: Trial) -> str:
-    """The state has the same bytes at all times, and what the module holds besides does not grow with every step.
+    """The size of the state is constant, and other objects of the module do not grow with every step.
 
     Kernels may prepare something on their first steps after a chunk, and fill what they hold for as long as their windows are: growth is
     looked for after a receptive field, and must go on for another one.
@@ -69,7 +69,7 @@ def _held(value: Any) -> int:
         if isinstance(v, Tensor):
             if v.layout is torch.strided:
                 storages[v.untyped_storage().data_ptr()] = v.untyped_storage().nbytes()
-            else:  # sparse, or laid out by oneDNN: it has no storage that could be asked
+            else:  # sparse, or in a layout of oneDNN: it has no storage
                 items += v.numel() * v.element_size()
         elif isinstance(v, dict):
             items += len(v)
@@ -86,14 +86,14 @@ def _held(value: Any) -> int:
 
 @contract(7, "what left the window is forgotten")
 def forgotten(t: Trial) -> str:
-    """Large values and NaN, a receptive field ago, leave no trace: a running sum would keep their rounding error for ever.
+    """Large values and NaN leave no trace after a receptive field: a running sum would keep their rounding error.
 
-    A module with unbounded memory is excused only if its ``forward`` remembers, too.
+    A module with unbounded memory is exempt only if its ``forward`` remembers too.
     """
     if not t.floating or t.stated_field is None:
         raise Skipped("integer input" if not t.floating else "no finite receptive_field")
-    shift = int(getattr(t.timing, "start", 0)) + 1  # padding and an equal cut: output j is input j - shift
-    r = max(t.stated_field, shift) + int(getattr(t.net, "delay", 0))  # an output also comes so much later than what it sees
+    shift = int(getattr(t.timing, "start", 0)) + 1  # padding and an equal crop: output j is input j - shift
+    r = max(t.stated_field, shift) + int(getattr(t.net, "delay", 0))  # an output also comes this much later than its inputs
     if r > 2048 or not t.affords(r):
         raise Skipped(f"receptive_field is {t.stated_field}" + ("" if r > 2048 else ", more than memory holds"))
     past = cut(t.alone, 0, min(t.length, 16))
@@ -113,12 +113,12 @@ def forgotten(t: Trial) -> str:
         got = _after(t, content, tail, r)
         if found := mismatch(got, want, t.tolerance):
             raise Broken(f"{what} more than {r} steps ago (receptive_field + delay) still show: {found}")
-        worst = max(worst, largest_error(got, want))
+        worst = max(worst, largest_error(cast(Wire, got), want))
     return f"{size:.0e} times the size and NaN, {r} steps ago, leave {worst:.0e}"
 
 
 def _after(t: Trial, past: Wire, tail: Wire, r: int) -> Wire | None:
-    """The outputs of single steps, a receptive field after the past."""
+    """The outputs of single steps, a receptive field after the given past."""
     known = frames_in(past)
     t.play([("chunk", known - 1), ("step", 1)], past)
     for at in range(0, r, t.length):
@@ -127,12 +127,12 @@ def _after(t: Trial, past: Wire, tail: Wire, r: int) -> Wire | None:
 
 
 def _remembers(t: Trial, nothing: Wire, lost: Wire, tail: Wire, count: int) -> str:
-    """Why a NaN of long ago need not be forgotten; empty where it must be."""
+    """The reason for which an old NaN may show; empty if it must not."""
     spare = t.alike(frames_in(nothing) + frames_in(tail)) - frames_in(nothing) - frames_in(tail)
     ends = []
     for past in (nothing, lost):
         try:
-            y = t.truth(joined([repeated(past, 0, frames_in(past) + spare), tail]))
+            y = t.truth(cast(Wire, joined([repeated(past, 0, frames_in(past) + spare), tail])))
         except Exception as error:
             return f"unbounded memory, and forward refuses a longer clip ({type(error).__name__})"
         ends.append(cut(y, max(0, frames_in(y) - count), frames_in(y)))

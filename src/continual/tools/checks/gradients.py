@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ def gradients(t: Trial) -> str:
     if not t.floating:
         raise Skipped("an integer input has no gradients")
     if getattr(t.net, "inference_only", False):
-        raise Skipped("the object says that it is for inference alone")
+        raise Skipped("the object is for inference alone")
     try:
         return _gradients_agree(t, t.alone)
     except Broken as broken:
@@ -31,7 +31,7 @@ def gradients(t: Trial) -> str:
 
 
 def _agree_in_double(t: Trial, broken: Broken) -> str:
-    """The same in float64: a weight's gradient sums over all steps and places, in another order, and may round away digits."""
+    """The same in float64: the gradient of a weight sums over all steps and places in another order, which rounds differently."""
     net, tolerance = t.net, t.tolerance
     try:
         t.net, t.tolerance = t.moved_copy(torch.float64), tolerance_of(torch.float64)
@@ -65,7 +65,7 @@ def _gradients_agree(t: Trial, x: Wire) -> str:
                 if differs := mismatch(got, plain, t.tolerance):
                     raise Broken(f"with gradients enabled, split [{described(plan)}] gives other outputs: {differs}")
                 raise Skipped(f"the outputs are not those of forward (see point 2): {differs}")
-            found = _gradients(got, weights, [*flat(leaf), *leaves])
+            found = _gradients(cast(Wire, got), weights, [*flat(leaf), *leaves])
             got = None
             _compare(t, plan, found, want, [*("the clip" for _ in flat(leaf)), *names])
     if copies_fit(t, 1):
@@ -77,11 +77,11 @@ def _gradients_agree(t: Trial, x: Wire) -> str:
 
 
 def _length(t: Trial, x: Wire) -> tuple[int, str]:
-    """How many steps to take gradients of: some past the first outputs, as many as memory holds; and why not more."""
+    """The number of steps for gradients: some past the first outputs, as memory allows; and the reason for the limit."""
     length = min(t.length, t.length - max(0, t.length - t.first - t.effort.after) // t.period * t.period)
     if t.prefix(length) is None:
         length = t.length
-    room = t.allowed // 2  # the way back takes as much again
+    room = t.allowed // 2  # the backward pass takes as much again
     affordable = _affordable(t, cut(x, 0, length), room)
     if affordable == length:
         return length, ""
@@ -95,7 +95,7 @@ def _length(t: Trial, x: Wire) -> tuple[int, str]:
 
 
 def _affordable(t: Trial, clip: Wire, room: int) -> int:
-    """How many steps of a clip may be streamed with gradients, by the memory that is held for the way back."""
+    """The number of steps that can be streamed with gradients, by the memory kept for the backward pass."""
     t.clean()
     length, outputs = frames_in(clip), []  # outputs hold the graph
     with torch.enable_grad(), Meter() as meter:
@@ -110,7 +110,7 @@ def _affordable(t: Trial, clip: Wire, room: int) -> int:
 
 
 def _plans(t: Trial, length: int) -> list[Plan]:
-    """Single steps and a random split; and one whose first chunk brings nothing."""
+    """Single steps, a random split, and a split whose first chunk gives no output."""
     quiet = min(max(1, t.first - 1), length)
     plans: list[Plan] = [
         [*[("step", 1)] * length, ("end", 0)],
@@ -149,14 +149,14 @@ def _gradients(y: Wire, weights: list[Tensor], leaves: list[Tensor]) -> list[Ten
 
 
 def _weighed(y: Tensor, weights: Tensor) -> Tensor:
-    """A real number that all values of an output are in, both parts of complex ones."""
+    """A real number that depends on all values of an output, on both parts of complex ones."""
     if y.is_complex():
         return (torch.view_as_real(y) * torch.view_as_real(weights * (1 - 0.5j))).sum()
     return (y * weights).sum()
 
 
 def _no_graph_in_copies(t: Trial) -> None:
-    """In mid-stream under autograd: a copy carries no graph, and `detach_state` cuts it."""
+    """During a stream under autograd, a copy carries no graph, and `detach_state` cuts it."""
     t.play([("chunk", min(3, t.length))], rewire(lambda x: x.clone().requires_grad_(), t.alone))
     try:
         twin: Any = copy.deepcopy(t.net)

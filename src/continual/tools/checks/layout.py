@@ -1,4 +1,4 @@
-"""The layout in which a module takes clips and gives outputs, and the one in which they are checked: time in dim 2."""
+"""The layout of a module's inputs and outputs, and the layout of the checks, with time in dim 2."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ...core.state import Wire
 
 
 class Layout:
-    """Where time is in a module's inputs and outputs.
+    """The dimension of time in the inputs and outputs of a module.
 
-    A module says so by ``time_dim``, or where inputs and outputs differ by ``time_dims`` (one for each input, ``None`` for what is no
+    A module states it by ``time_dim``, or, where inputs and outputs differ, by ``time_dims`` (one per input, ``None`` for what is no
     stream) and ``output_time_dims``.
 
     Args:
@@ -40,12 +40,12 @@ class Layout:
             i for i, x in self._given.items() if x.ndim and x.shape[0] == streams[0][0].shape[0 if streams[0][1] else 1] > 1
         }
         self._ranks = [x.ndim for x, _ in streams]
-        found = [_second(x.detach(), d) for x, d in streams]
+        found: list[Wire] = [_second(x.detach(), d) for x, d in streams]
         self.clip = found if len(given) > 1 else found[0]
 
     @property
     def bare(self) -> bool:
-        """Whether clips are rows and frames alone, without channels."""
+        """Whether clips have rows and frames and no channels."""
         return 2 in self._ranks
 
     # ---- what goes in -----------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ class Layout:
         for i, dim in enumerate(self.inputs or ()):
             if dim is not None:
                 found.append(next(streams))
-            elif i in self._batched:  # one row for all, so that any choice of rows is right
+            elif i in self._batched:  # the same row for all, so that any selection of rows fits
                 found.append(self._given[i][:1].expand(rows, *self._given[i].shape[1:]).to(_like(found or x, self._given[i])))
             else:
                 found.append(self._given[i].to(_like(found or x, self._given[i])))
@@ -93,7 +93,7 @@ class Layout:
 
 
 def _like(x: Any, own: Tensor) -> torch.dtype:
-    """The dtype of the streams, for inputs that go along with them."""
+    """The dtype of the streams, for the inputs beside them."""
     first: Tensor = x[0] if isinstance(x, Sequence) else x
     return first.dtype if own.is_floating_point() and first.is_floating_point() else own.dtype
 

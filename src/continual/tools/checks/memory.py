@@ -1,4 +1,4 @@
-"""How much memory a computation takes, by measure: what its operations allocate and do not give back."""
+"""Measures the memory of a computation: what its operations allocate and do not free."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MORE = 3 << 27  # bytes of tensors that may be there beyond those of a forward of the clip
+MORE = 3 << 27  # bytes of tensors that are allowed beyond those of one forward of the clip
 
-LARGE = 1 << 26  # bytes of a forward from which on memory is given back before the next one
+LARGE = 1 << 26  # if a forward takes more bytes, memory is freed before the next one
 
-# A process stays within twice a forward's memory and one GiB, since an allocator keeps about as much again as is in use.
+# A process stays within twice the memory of a forward and one GiB: an allocator keeps about as much again as is in use.
 
 
 class Meter(TorchDispatchMode):
-    """Counts the bytes of tensors that are made while it is open, on any device.
+    """Counts the bytes of the tensors that are created while it is open, on any device.
 
     Attributes:
-        live: bytes of those that are there now.
-        peak: the most that there were.
+        live: bytes of those that exist now.
+        peak: their maximum so far.
 
     Example:
         >>> with Meter() as meter:
@@ -44,7 +44,7 @@ class Meter(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for t in _tensors((args, kwargs)):  # what was there before is no cost of this computation
+        for t in _tensors((args, kwargs)):  # earlier tensors are not a cost of this computation
             self._note(t, 0)
         out = func(*args, **(kwargs or {}))
         for t in _tensors(out):
@@ -70,9 +70,9 @@ class Meter(TorchDispatchMode):
 
 
 def give_back() -> None:
-    """Free what is garbage, and return to the system what the C library keeps of it, where it can (glibc).
+    """Collect garbage, and return freed memory from the C library to the system (glibc only).
 
-    Garbage waits for the collector, and activations of up to 32 MB lie in one heap, in which clips of many lengths leave holes of many
+    Activations of up to 32 MB are in one heap, in which clips of many lengths leave holes of many
     sizes. After two forwards of X3D on 48² a process held 744 MB, after this 396, as before them.
     """
     gc.collect()
@@ -82,14 +82,14 @@ def give_back() -> None:
 
 
 def weight_bytes(net: Any) -> int:
-    """Bytes of a module's parameters and buffers; 0 for what is no module."""
+    """Bytes of the parameters and buffers of a module; 0 if it is no module."""
     if not isinstance(net, nn.Module):
         return 0
     return sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
 
 
 def gib(count: float) -> str:
-    """Bytes in words."""
+    """Bytes as text."""
     return f"{count / 2**30:.3g} GiB"
 
 

@@ -91,14 +91,14 @@ def _twins(t: Trial, make: Any, name: str) -> str:
             raise Broken(f"{name} made after {phase} steps is not independent: its steps changed the original's state, {found}")
         t.feed(ours, pieces(few), t.clip, phase)
         if found := mismatch(theirs.outputs, ours.outputs, 0.0):
-            raise Broken(f"{name} made after {phase} steps goes on differently: {found}")
+            raise Broken(f"{name} made after {phase} steps continues differently: {found}")
         run.take(ours.outputs, few)
         return few
 
     phases = sorted({t.phases[0], t.phases[min(1, len(t.phases) - 1)], t.middle})
     run = t.stand(phases, act)
     if found := mismatch(run.outputs, t.undisturbed(), t.tolerance):
-        raise Broken(f"after {name} was made and streamed, the original goes on differently: {found}")
+        raise Broken(f"after {name} was made and streamed, the original continues differently: {found}")
     return f"at {len(phases)} phases, bit for bit"
 
 
@@ -129,12 +129,12 @@ def other_dtype(t: Trial) -> str:
     t.feed(ours, pieces(few), t.clip, phase)
     got, want = (_as(y.outputs, dtype) for y in (theirs, ours))
     if found := mismatch(got, want, max(t.tolerance, tolerance_of(dtype)), run.sent):
-        raise Broken(f"a copy moved to {dtype} after {phase} steps goes on differently: {found}")
+        raise Broken(f"a copy moved to {dtype} after {phase} steps continues differently: {found}")
     return f"to {dtype} after {phase} steps"
 
 
 def _can_not_run(t: Trial, x: Wire, steps: int) -> str:
-    """Why forward of the copy does not take a clip of its dtype; empty if it does."""
+    """The reason for which forward of the copy refuses a clip of its dtype; empty if it accepts it."""
     steps = t.length - (t.length - steps) // t.period * t.period
     try:
         t.truth(cut(x, 0, steps))

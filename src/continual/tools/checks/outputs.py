@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from ...core.state import Wire, rewire
@@ -27,12 +29,12 @@ def reference(t: Trial) -> str:
 
 @contract(1, "forward = reference, other lengths")
 def other_lengths(t: Trial) -> str:
-    """Of all residues: what was made for the clip's own length shows at another one."""
+    """Lengths of all residues: numbers that fit only the length of the clip show at another length."""
     if t.reference is None or not t.has_forward:
         raise Skipped("no reference was given" if t.reference is None else "the reference is the clip computation")
     lengths = getattr(t.net, "lengths", "any")
     if lengths == "own":
-        raise Skipped("its notes say that it looks at windows of the example's length, so that longer clips are another matter")
+        raise Skipped("its notes say that it uses windows with the length of the example, so that longer clips do not compare")
     own = frames_in(t.given)
     longest = own + max(8, t.period)
     if not t.affords(longest * flat(t.given)[0].shape[0]):
@@ -54,7 +56,7 @@ def other_lengths(t: Trial) -> str:
         except Exception:  # a length that the reference does not take
             continue
         if [w.shape for w in flat(want)] == whole:
-            continue  # the same size for another length: an output of a whole clip, and of windows in a stream
+            continue  # the same size at another length: one output for a whole clip, and windows in a stream
         try:
             got = t.truth(rewire(torch.clone, piece))
         except ContinualError:
@@ -72,7 +74,7 @@ def other_lengths(t: Trial) -> str:
 
 
 def _reference(t: Trial, x: Wire) -> Wire:
-    """What the reference makes of a clip."""
+    """The output of the reference on a clip."""
     return t.canonical(t.computed(t.reference, rewire(torch.clone, x)))
 
 
@@ -123,7 +125,7 @@ def step_layout(t: Trial) -> str:
 
 @contract(2, "flush at any moment")
 def flush(t: Trial) -> str:
-    """One stream, flushed now and then: it must bring what ``forward`` of the frames so far has, or ``None`` for too few."""
+    """One stream with flushes: each must give the rest of ``forward`` of the frames so far, or ``None`` if they are too few."""
     x, at, run = t.alone, 0, Run()
     flushed: dict[int, tuple[int, Wire | ContinualError | None]] = {}
     t.clean()
@@ -139,9 +141,9 @@ def flush(t: Trial) -> str:
             kept(t, before, f"a flush after {n} steps")
     t.feed(run, [("end", t.length - at)], x, at)
     if found := mismatch(run.outputs, rewire(lambda v: v[: flat(x)[0].shape[0]], t.expected), t.tolerance):
-        raise Broken(f"a stream that was flushed in between goes on wrong: {found}")
+        raise Broken(f"a stream that was flushed in between continues wrong: {found}")
 
-    # forward computes anew here, which needs a cold stream
+    # forward computes again here, which needs a cold stream
     least = next((n for n in t.places if t.count(n)), t.length)
     refused = {n for n in t.places if not t.count(n) and (t.length - n) % t.period}
     uneven = any(n > least and not t.count(n) for n in t.places)
@@ -149,13 +151,13 @@ def flush(t: Trial) -> str:
         want = t.prefix(n)
         if isinstance(y, ContinualError):
             if want is None and (uneven or n in refused or (t.timing is not None and t.timing.ended(n))):
-                continue  # lengths of branches that disagree: forward refuses the clip too
+                continue  # branches of different lengths: forward refuses the clip too
             raise Broken(f"a flush after {n} steps raised {type(y).__name__}: {y}") from y
         if want is None and y is not None:
             few = f"forward refuses a clip of {n} steps as too short" if n else "no frame has come"
             raise Broken(f"{few}, but the flush returned {frames_in(y)} outputs, not None")
         if want is not None:
-            parts = [*([cut(run.outputs, 0, sent)] if sent else []), *([] if y is None else [y])]
+            parts = [*([cut(cast(Wire, run.outputs), 0, sent)] if sent else []), *([] if y is None else [y])]
             if found := mismatch(joined(parts), want, t.tolerance):
                 raise Broken(
                     f"a flush (empty chunk with pad_end=True) after {n} steps differs from forward on {n} steps: {found}"

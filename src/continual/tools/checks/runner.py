@@ -1,4 +1,4 @@
-"""Running all checks on a module, and leaving it as it was."""
+"""Runs all checks on a module and restores it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _outcome(trial: Trial, point: int, name: str, check: Callable[[Trial], str])
 
 @contextmanager
 def _left_as_it_was(net: Any, reference: Any) -> Iterator[None]:
-    """Eval mode for the length of a block; then training flags, buffers and the stream are as before."""
+    """Eval mode within a block; afterwards training flags, buffers and the stream are as before."""
     modules = [m for top in (net, reference) if isinstance(top, nn.Module) for m in top.modules()]
     training = [(m, m.training) for m in modules]
     tensors = [(m, name, b, b.detach().clone()) for m in modules for name, b in m._buffers.items() if b is not None]
@@ -93,7 +93,7 @@ def _left_as_it_was(net: Any, reference: Any) -> Iterator[None]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block. (Signals reach the main thread alone.)"""
+    """Delays Ctrl-C to the end of the block. (Only the main thread gets signals.)"""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
@@ -108,7 +108,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _independent(state: Any) -> Any:
-    """A copy, in case that the module's own snapshots are not."""
+    """A copy, because snapshots of a wrong module may not be copies."""
     try:
         return copy.deepcopy(state)
     except Exception:

@@ -1,4 +1,4 @@
-"""Points 6 and 11: rows do not see each other, and a call that raises changes nothing."""
+"""Points 6 and 11: rows are independent, and a call that raises changes nothing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .wires import Plan, cut, described, two_rows
 @contract(6, "rows do not see each other")
 def independent_rows(t: Trial) -> str:
     if t.fixed_batch == 1:
-        raise Skipped("the object says that it takes a single row")
+        raise Skipped("the object takes a single row")
     clip, steps = t.clip, [("step", 1)] * t.length
     singles: tuple[Plan, Run] = ([*steps, ("end", 0)], t.single)
     mixed = t.mixed
-    if t.batch == 1:  # for memory's sake; single steps of two rows take little
+    if t.batch == 1:  # to save memory; single steps of two rows need little
         clip = rewire(two_rows, clip)
         singles = mixed = steps, t.play(steps, clip)
     rows = flat(clip)[0].shape[0]
@@ -80,7 +80,7 @@ def wrong_inputs(t: Trial) -> str:
 
 
 def _wrong_inputs(t: Trial, phase: int) -> list[tuple[str, str, Wire]]:
-    """Inputs that don't fit a running stream."""
+    """Inputs that do not fit a running stream."""
     chunk = cut(t.clip, phase, phase + 1)
     changes: list[tuple[str, Callable[[Tensor], Tensor]]] = [
         ("one channel more", lambda x: torch.cat((x, x[:, :1]), 1)),
@@ -117,7 +117,7 @@ def wrong_from_cold(t: Trial) -> str:
             getattr(t.net, method)(x)
         except Exception:
             if t.state() is not None:
-                raise Broken(f"{method} on {name} raised, and opened the stream") from None
+                raise Broken(f"{method} on {name} raised and opened the stream") from None
     t.clean()
     brief = min(t.length, t.first + 1)
     after = t.play([("chunk", brief)], clean=False).outputs
@@ -127,12 +127,12 @@ def wrong_from_cold(t: Trial) -> str:
 
 
 class _Injected(Exception):
-    """Raised inside the network, to see what it leaves behind."""
+    """Raised inside the network, to check what it changes."""
 
 
 @contract(11, "an exception inside changes nothing")
 def exception_inside(t: Trial) -> str:
-    """A hook on each of the last few leaves raises in mid-call; the modules before it have run by then."""
+    """A hook on each of the last few leaves raises during a call, after the modules before it have run."""
     inside = (m for m in t.modules() if m is not t.net and not isinstance(m, Part))  # parts of converted networks do not run
     leaves = [m for m in inside if not any(True for _ in m.children())][-4:]
     if not leaves:
@@ -150,7 +150,7 @@ def exception_inside(t: Trial) -> str:
         for leaf in leaves:
             for name, call, x, options in calls:
                 if not _raises(leaf, lambda: call(x, update_state=False, **options)):  # noqa: B023 (called here)
-                    continue  # this call does not reach it, or runs no hooks
+                    continue  # this call does not reach the module, or runs no hooks
                 what = f"an exception inside {type(leaf).__name__}, in {name} after {phase} steps,"
                 if not _raises(leaf, lambda: call(x, **options)):  # noqa: B023
                     raise Broken(f"{what} comes out with update_state=False alone")
@@ -164,7 +164,7 @@ def exception_inside(t: Trial) -> str:
 
 
 def _raises(module: nn.Module, call: Callable[[], Any]) -> bool:
-    """Whether a hook on a module that raises is run by a call."""
+    """Whether a call runs a hook on a module; the hook raises."""
 
     def fail(*_: Any) -> None:
         raise _Injected

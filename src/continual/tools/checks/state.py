@@ -21,7 +21,7 @@ from .wires import cut, frames_in
 
 @contract(4, "update_state=False")
 def purity(t: Trial) -> str:
-    """At each phase all three calls are asked, and one of them is then made."""
+    """At each phase all three calls run with ``update_state=False``, and then one of them updates."""
     stood: list[int] = []
 
     def act(phase: int, run: Run) -> int:
@@ -45,20 +45,20 @@ def purity(t: Trial) -> str:
         second = call(x, **options)
         if found := mismatch(answers[turn], second, 0.0):
             raise Broken(f"{whats[turn]} does not return what the updating call returns: {found}")
-        if options:  # without what the flush brought
+        if options:  # without the outputs of the flush
             second = None if second is None or not count else cut(second, 0, count)
         run.take(second, frames_in(x))
         return frames_in(x)
 
     run = t.stand(t.phases, act)
     if found := mismatch(run.outputs, t.undisturbed(), t.tolerance):
-        raise Broken(f"After calls with update_state=False at steps {stood}, the stream goes on differently: {found}")
+        raise Broken(f"After calls with update_state=False at steps {stood}, the stream continues differently: {found}")
     return f"at {len(stood)} phases"
 
 
 @contract(4, "pad_end=True")
 def flush_is_pure(t: Trial) -> str:
-    """Two streams, with and without it: the same states at the same steps."""
+    """Two streams, with and without ``pad_end``, have the same states at the same steps."""
     states: dict[int, dict[str, Any]] = {}
     outputs: dict[int, Wire | None] = {}
 
@@ -85,7 +85,7 @@ def flush_is_pure(t: Trial) -> str:
 
     want = t.stand(t.phases, plainly).outputs
     if found := mismatch(t.stand(t.phases, ended).outputs, want, t.tolerance):
-        raise Broken(f"After pad_end=True at steps {list(states)}, the stream goes on differently: {found}")
+        raise Broken(f"After pad_end=True at steps {list(states)}, the stream continues differently: {found}")
     return f"at {len(states)} phases"
 
 
@@ -113,7 +113,7 @@ def snapshots(t: Trial) -> str:
             if found := changed(before, t.look()):
                 raise Broken(f"get_state() after set_state(snapshot of step {phase}) differs from the snapshot: {found}")
             if found := mismatch(go_on().outputs, first.outputs, 0.0):
-                raise Broken(f"restored to step {phase} for the {again} time, the stream goes on differently: {found}")
+                raise Broken(f"restored to step {phase} for the {again} time, the stream continues differently: {found}")
             if found := changed(before, snapshot_of(state)):
                 raise Broken(f"the snapshot of step {phase} was changed by steps after set_state: {found}")
         run.take(first.outputs, few)
@@ -121,7 +121,7 @@ def snapshots(t: Trial) -> str:
 
     run = t.stand(t.phases, act)
     if found := mismatch(run.outputs, t.undisturbed(), t.tolerance):
-        raise Broken(f"After it was restored, the stream goes on differently: {found}")
+        raise Broken(f"After it was restored, the stream continues differently: {found}")
     brief = min(t.length, t.first + 1)
     t.play([("chunk", min(3, t.length))])
     t.net.set_state(None)
@@ -136,7 +136,7 @@ def snapshots(t: Trial) -> str:
 @contract(5, "another batch size")
 def batch_sizes(t: Trial) -> str:
     if t.fixed_batch is not None:
-        raise Skipped(f"the object says that it takes {t.fixed_batch} rows")
+        raise Skipped(f"the object takes {t.fixed_batch} rows")
     phase, plain = t.middle, t.undisturbed()
     for rows in ([0], [*range(t.batch), 0]):
 
@@ -152,7 +152,7 @@ def batch_sizes(t: Trial) -> str:
         t.feed(run, pieces(t.some(phase)), x, phase)
         want = None if plain is None or not run.sent else cut(rewire(choose, plain), 0, run.sent)
         if found := mismatch(run.outputs, want, t.tolerance):
-            raise Broken(f"a state of batch size {len(rows)}, set on a stream of {t.batch} rows, goes on differently: {found}")
+            raise Broken(f"a state of batch size {len(rows)}, set on a stream of {t.batch} rows, continues differently: {found}")
     return f"1 and {t.batch + 1} instead of {t.batch}"
 
 
@@ -178,9 +178,9 @@ def foreign_states(t: Trial) -> str:
 
 
 def _foreign(t: Trial) -> list[tuple[str, Any]]:
-    """States of something else: no state at all, of another network, of another dtype.
+    """States that do not fit: no state, a state of another network, of another dtype.
 
-    A state of another size in space is none of these: most networks run on any size, as on any batch size.
+    A state of another size in space fits: most networks run on any size, as on any batch size.
     """
     found: list[tuple[str, Any]] = [("a string", "state")]
     other = Sequential(Conv1d(7, 5, 6, dilation=3), Delay(11))
@@ -194,23 +194,23 @@ def _foreign(t: Trial) -> list[tuple[str, Any]]:
             twin.forward_steps(t.moved(rewire(lambda v: v.to(dtype), x)))
             if _refuses(t, rewire(lambda v: v.to(dtype), cut(t.alone, 0, min(t.length, t.first + 1)))):
                 found.append((f"a state of {dtype}", twin.get_state()))
-        except Exception:  # no such twin
+        except Exception:  # there is no such copy
             pass
     return [(name, state) for name, state in found if state is not None]
 
 
 def other_dtype_of(t: Trial) -> torch.dtype:
-    """float32 for a clip in float64, and the other way round."""
+    """float32 for a clip in float64, and vice versa."""
     return torch.float32 if flat(t.clip)[0].dtype == torch.float64 else torch.float64
 
 
 def copies_fit(t: Trial, count: int) -> bool:
-    """Whether so many copies of the weights fit into memory."""
+    """Whether ``count`` copies of the weights fit into memory."""
     return count * weight_bytes(t.net) <= t.allowed
 
 
 def too_many_copies(t: Trial, count: int) -> Skipped:
-    """Why copies are left out."""
+    """The reason for which copies are omitted."""
     return Skipped(f"copies of the weights take {gib(count * weight_bytes(t.net))}, of {gib(t.allowed)}")
 
 
@@ -226,7 +226,7 @@ def _own_run(t: Trial, phase: int, steps: int) -> Run:
     """Some steps from a phase on; the outputs are copies, so that later steps can't change them."""
     run = Run()
     t.feed(run, pieces(steps), t.clip, phase)
-    run.parts = [_own(y) for y in run.parts]
+    run.parts = [rewire(torch.clone, y) for y in run.parts]
     return run
 
 

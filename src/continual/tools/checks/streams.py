@@ -1,10 +1,11 @@
-"""Playing a clip as a stream, in pieces of all sizes."""
+"""Plays a clip as a stream, in pieces of all sizes."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from ...core.state import Wire
 from .compare import flat
@@ -14,12 +15,12 @@ from .wires import Plan, cut, frames_in, joined
 
 @dataclass
 class Run:
-    """A stream from its cold start on: what came out, and how many outputs there were after how many inputs.
+    """A stream from its cold start on: its outputs, and the number of outputs after each number of inputs.
 
     Attributes:
         parts: the outputs, chunk by chunk.
         counts: pairs of inputs and outputs so far.
-        ndims: the numbers of dimensions of what steps returned, and the first step that returned so many.
+        ndims: the numbers of dimensions of the outputs of steps, and the first step that returned each.
     """
 
     parts: list[Wire] = field(default_factory=list)
@@ -30,16 +31,16 @@ class Run:
     def outputs(self) -> Wire | None:
         """All outputs so far."""
         if len(self.parts) > 1:
-            self.parts = [joined(self.parts)]
+            self.parts = [cast(Wire, joined(self.parts))]
         return self.parts[0] if self.parts else None
 
     @property
     def sent(self) -> int:
-        """How many outputs have come."""
+        """The number of outputs so far."""
         return self.counts[-1][1]
 
     def take(self, y: Wire | None, inputs: int) -> None:
-        """Note what a call brought."""
+        """Record the outputs of a call."""
         if y is not None:
             self.parts.append(y)
         n, sent = self.counts[-1]
@@ -52,9 +53,9 @@ class Streams(Subject):
     clip: Wire
     length: int
     random: random.Random
-    chunk_rows: int | None  # steps times rows that a chunk may have at most
+    chunk_rows: int | None  # the most steps times rows in a chunk
 
-    def play(self, plan: Plan, x: Wire = None, clean: bool = True) -> Run:
+    def play(self, plan: Plan, x: Wire | None = None, clean: bool = True) -> Run:
         """Stream a clip in the pieces of a plan, from a cold start."""
         if clean:
             self.clean()
@@ -63,13 +64,13 @@ class Streams(Subject):
         return run
 
     def feed_on(self, plan: Plan, x: Wire) -> Run:
-        """Stream a clip on the stream that is open."""
+        """Stream a clip on the running stream."""
         run = Run()
         self.feed(run, plan, x, 0)
         return run
 
     def feed(self, run: Run, plan: Plan, x: Wire, at: int) -> int:
-        """Stream the pieces of a plan, from a step on; pieces larger than memory holds are taken in several. Returns where it ends."""
+        """Stream the pieces of a plan from a step on, dividing pieces that exceed memory. Returns the step after them."""
         most = frames_in(x) + 1 if self.chunk_rows is None else max(1, self.chunk_rows // flat(x)[0].shape[0])
         for kind, n in plan:
             if kind == "step":
@@ -86,8 +87,8 @@ class Streams(Subject):
             at += n
         return at
 
-    def stand(self, phases: list[int], act: Callable[[int, Run], int | None], x: Wire = None) -> Run:
-        """Stream a clip to its end, and stand at each phase.
+    def stand(self, phases: list[int], act: Callable[[int, Run], int | None], x: Wire | None = None) -> Run:
+        """Stream a clip to its end and act at each phase.
 
         After a phase come a step, a chunk of two and what is left to the next phase.
 
@@ -111,7 +112,7 @@ class Streams(Subject):
         """A split that mixes sizes 0, 1, 2, … and both methods; it ends with ``pad_end=True``."""
         plan: list[tuple[str, int]] = []
         left = total = self.length if length is None else length
-        # chunks of at least length/60 now and then, so that a long clip is no long plan
+        # some chunks of at least length/60, so that a long clip has a short plan
         long = max(5, total // 60)
         while left:
             n = min(left, self.random.choice((0, 1, 1, 1, 2, 2, 3, 4, long, self.random.randint(0, 3 * long))))

@@ -20,11 +20,11 @@ class Broken(Exception):
 
 
 class Skipped(Exception):
-    """A check can't be made, for this reason."""
+    """A check is not applicable, for this reason."""
 
 
 class Subject:
-    """A module behind its layout: here time is dim 2 always, and a step's output is a chunk.
+    """A module behind its layout: time is always dim 2, and the output of a step is a chunk.
 
     Args:
         net: the object under test.
@@ -44,7 +44,7 @@ class Subject:
 
     @property
     def has_forward(self) -> bool:
-        """Whether the object computes clips itself."""
+        """Whether the object has a ``forward``."""
         return callable(getattr(self.net, "forward", None))
 
     def raw_forward(self, x: Wire) -> Any:
@@ -56,7 +56,7 @@ class Subject:
         return self.canonical(self.raw_forward(x))
 
     def truth(self, x: Wire) -> Wire:
-        """The clip computation, from a cold stream, in case that it reads one."""
+        """The clip computation on a cold stream, because a wrong module may read it."""
         self.clean()
         return self.forward(x)
 
@@ -125,13 +125,13 @@ class Subject:
         return self.net.get_state()
 
     def look(self) -> dict[str, Any]:
-        """The state, described."""
+        """A description of the state."""
         return snapshot_of(self.net.get_state())
 
     # ---- what it says of itself -----------------------------------------------------------------------------------------
 
     def modules(self) -> list[nn.Module]:
-        """The module and those in it."""
+        """The module and its submodules."""
         return list(self.net.modules()) if isinstance(self.net, nn.Module) else []
 
     def parameters(self) -> list[Tensor]:
@@ -140,46 +140,46 @@ class Subject:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The number of rows that the object says it takes."""
+        """The number of rows that the object takes, if it states one."""
         return self._number("batch")
 
     @property
     def timing(self) -> Any:
-        """The module's own account of when outputs come, if it gives one."""
+        """The timing that the module states, if it does."""
         timing = getattr(self.net, "timing", None)
         return timing if callable(getattr(timing, "delivered", None)) else None
 
     @property
     def period(self) -> int:
-        """Steps after which outputs come alike: lengths of clips that differ by it are taken alike."""
+        """The period of the outputs: ``forward`` treats lengths that differ by it alike."""
         stated = (getattr(getattr(net, "timing", None), "period", None) for net in (self.net, self.reference))
         return next((p for p in stated if isinstance(p, int)), 1)
 
     @property
     def delay(self) -> int | None:
-        """Inputs before the first output, if the module says so."""
+        """The delay that the module states, if it does."""
         value = getattr(self.net, "delay", None)
         return value if isinstance(value, int) else None
 
     @property
     def chunk(self) -> int:
-        """Steps that the object gathers before it computes, if it says so: outputs may wait for the last of them."""
+        """The number of steps that the object collects before it computes, if it states one: outputs may wait for the last."""
         return self._number("chunk") or 1
 
     @property
     def stated_field(self) -> int | None:
-        """What the module says is its receptive field; that of its bounded parts where :attr:`unbounded`."""
+        """The receptive field that the module states; that of its bounded parts where :attr:`unbounded`."""
         value = getattr(self.net, "receptive_field", None)
         return value if isinstance(value, int) else None
 
     @property
     def receptive_field(self) -> int | None:
-        """Inputs on which an output depends, if the module says so and it is bounded."""
+        """The receptive field that the module states, if it is bounded."""
         return None if self.unbounded else self.stated_field
 
     @property
     def unbounded(self) -> bool:
-        """Whether the module says that an output depends on all that came before it."""
+        """Whether the module states that an output depends on all earlier inputs."""
         return any(getattr(m, "unbounded_memory", False) for m in (self.net, *self.modules()))
 
     def moved_copy(self, dtype: torch.dtype) -> Any:
@@ -187,11 +187,11 @@ class Subject:
         twin = copy.deepcopy(self.net)
         mine = {id(p) for p in (*self.modules(), *self.parameters(), *self.net.buffers())}
         if any(id(p) in mine for p in (*twin.modules(), *twin.parameters(), *twin.buffers())):
-            raise Broken("a deepcopy shares modules or weights with the original")  # .to() would change the user's
+            raise Broken("a deepcopy shares modules or weights with the original")  # .to() would change those of the user
         return twin.to(dtype)
 
     def _number(self, name: str) -> int | None:
-        """A number that an object, which is no module, says of itself."""
+        """A number that an object states; ``None`` for a module."""
         value = None if isinstance(self.net, nn.Module) else getattr(self.net, name, None)
         return value if isinstance(value, int) else None
 

@@ -1,4 +1,4 @@
-"""Point 3: every output comes with the last input that it needs, neither later nor earlier.
+"""Point 3: every output comes with the last input that it needs, not later and not earlier.
 
 What an output needs is found on the clip computation. Let everything from input ``n`` on be NaN: outputs that stay as they were
 are known after ``n`` inputs. NaN can also reach what it should not (a masked position, times zero), and be swallowed where it
@@ -14,6 +14,8 @@ see its end. A single row is traced.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +90,7 @@ def needed_inputs(t: Trial) -> str:
             f"forward refuses a longer clip ({type(error).__name__}), so needs can't be told from end padding"
         ) from error
     other = t.noise(long)
-    # no loud noise here: a float32 softmax of products is itself off by 2e-4 at fifteen times the usual values (CoAGCN)
+    # small noise: at fifteen times the usual values a float32 softmax of products has an error of 2e-4 itself (CoAGCN)
     others = (_rising(long), t.noise(long, 0.5))[: t.effort.contents]
     contents = [(c, t.truth(c)) for c in others]
     nothing = rewire(lambda v: torch.full_like(v, torch.nan), long) if t.floating else None
@@ -110,8 +112,8 @@ def needed_inputs(t: Trial) -> str:
                 + ("it is not settled if the clip ends there" if exist <= may else "what follows still changes it")
             )
         must = may
-        if may > t.sent[n] and not unseen:  # what can't be known need not be traced
-            must = min(may, _known(t, joined([cut(long, 0, n), cut(nothing, n, length)]), want))
+        if may > t.sent[n] and not unseen:  # what can't be known is not traced
+            must = min(may, _known(t, joined([cut(long, 0, n), cut(cast(Wire, nothing), n, length)]), want))
         due.append((n, must))
         told = told or 0 < t.sent[n] <= must
     if unseen and t.timing is not None:
@@ -132,7 +134,7 @@ def needed_inputs(t: Trial) -> str:
 
 
 def _repeats(module: nn.Module) -> bool:
-    """Whether a layer repeats the first frame before itself, or the last one where a frame to come has weight 0 (cubic, on an input)."""
+    """Whether a layer pads the start with copies of the first frame, or the end where a later frame has weight 0 (cubic, on an input)."""
     if isinstance(module, Upsample):
         return isinstance(module.timing, Interpolation) and module.timing.kind == "cubic" and module.timing.factor > 1
     return isinstance(module, SlidingWindow) and module.fill == "replicate" and module.timing.start > 0
@@ -142,9 +144,9 @@ def _cuts_the_end(module: nn.Module) -> bool:
     return isinstance(module, SlidingWindow | Trim) and module.timing.end < 0
 
 
-def _known(t: Trial, x: Wire, want: Wire) -> int:
-    """How many outputs at the start are the same on another clip."""
-    return leading(t.truth(x), want, t.tolerance)
+def _known(t: Trial, x: Wire | None, want: Wire) -> int:
+    """The number of outputs at the start that are equal on another clip."""
+    return leading(t.truth(cast(Wire, x)), want, t.tolerance)
 
 
 def _rising(x: Wire) -> Wire:
@@ -163,7 +165,7 @@ def _rising(x: Wire) -> Wire:
 
 
 def _ended(t: Trial, x: Wire, n: int) -> Wire | None:
-    """What forward makes of the first steps of a clip; ``None`` where it refuses so few."""
+    """``forward`` of the first steps of a clip; ``None`` where it refuses so few."""
     try:
         return t.truth(cut(x, 0, n)) if n else None
     except Exception:

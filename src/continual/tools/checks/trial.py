@@ -1,4 +1,4 @@
-"""A module, a clip and what `forward` makes of it: what all checks share, each computed once."""
+"""A module, a clip and its `forward`: the values that all checks share, each computed once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -38,7 +38,7 @@ def contract(point: int, name: str) -> Callable[[Callable[[Trial], str]], Callab
 
 @dataclass
 class Split:
-    """A split that was played: how many outputs had come when, how they differ from forward's in words, and by how much."""
+    """A split that was played: the counts of outputs, and the difference from ``forward`` as text and as a number."""
 
     plan: Plan
     counts: list[tuple[int, int]]
@@ -47,19 +47,19 @@ class Split:
 
 
 class Trial(Streams):
-    """A module, a clip and what ``forward`` makes of it.
+    """A module, a clip and its ``forward``.
 
     Args:
         net: the object under test.
         clip: ``(B, C, T, *S)``, or a list of such for several streams.
         reference: the clip computation, if the object has none of its own (or in addition).
-        effort: how much is tried.
+        effort: the number of attempts.
         splits: how many random splits; ``None`` for those of the effort.
         tolerance: ``None`` for the one of the dtype.
-        seed: of everything that is drawn.
+        seed: for all random choices.
 
     Attributes:
-        given: the clip as it was given.
+        given: the clip of the user.
         clip: two rows at least, long enough for outputs, and short enough for memory.
         allowed: bytes of tensors that may be there at any time.
         notes: what was changed of the clip, and what was cut short, in words.
@@ -100,11 +100,11 @@ class Trial(Streams):
         self._undisturbed: dict[tuple[int, ...], Wire | None] = {}
 
     def renew(self) -> None:
-        """Undo what a broken module may have done to the clip."""
+        """Undo changes of the clip by a wrong module."""
         self.clip = rewire(torch.clone, self._pristine)
 
     def truth(self, x: Wire) -> Wire:
-        """The clip computation, from a cold stream, in case that it reads one."""
+        """The clip computation on a cold stream, because a wrong module may read it."""
         if self.forward_bytes > LARGE:
             give_back()
         return super().truth(x)
@@ -112,7 +112,7 @@ class Trial(Streams):
     # ---- setting up -----------------------------------------------------------------------------------------------------
 
     def _measured(self) -> tuple[Any, int]:
-        """What forward makes of the clip as it was given, and the bytes that it takes to do so."""
+        """``forward`` of the clip of the user, and the bytes that it allocates."""
         if not self.has_forward and self.reference is None:
             raise TypeError(f"co.verify: {type(self.net).__name__} has no `forward`; give the clip computation as `reference`")
         try:
@@ -126,10 +126,10 @@ class Trial(Streams):
         return y, meter.peak
 
     def _clip_to_use(self, y: Any) -> Wire:
-        """Two rows at least; some steps more than the delay; and no more of both than fit into memory."""
+        """At least two rows, some steps more than the delay, and no more of both than fit into memory."""
         clip = self.given
         rows, length = flat(clip)[0].shape[0], frames_in(clip)
-        each = self.forward_bytes / (rows * length)  # bytes for a step of a row
+        each = self.forward_bytes / (rows * length)  # bytes per step and row
         each += (8 * bytes_in(clip) + 10 * sum(t.numel() * t.element_size() for t in flat(y) if t.ndim > 1)) / (rows * length)
         fits = int(self.allowed / each)
         needed = 0 if self.delay is None else self.delay + 1 + max(8, 2 * self.period)
@@ -161,7 +161,7 @@ class Trial(Streams):
         return rewire(torch.clone, clip)
 
     def _takes(self, x: Wire) -> bool:
-        """Whether forward takes a clip."""
+        """Whether ``forward`` accepts a clip."""
         try:
             self.raw_forward(self.narrow(x))
         except Exception:
@@ -169,12 +169,12 @@ class Trial(Streams):
         return True
 
     def alike(self, least: int, length: int | None = None) -> int:
-        """The least length of a clip, from some on, that is taken as the clip's length is, periods away."""
+        """The least length from ``least`` on whose distance from the length of the clip (or ``length``) is a multiple of the period."""
         length = self.length if length is None else length
         return length + -(-(least - length) // self.period) * self.period
 
     def _look_at_stream(self, several: bool, ndim: int) -> None:
-        """How its outputs are laid out, and how large chunks may be: a stream in chunks that double, while memory holds them.
+        """The layout of its outputs and the size of chunks, from a stream in chunks that double while memory suffices.
 
         Args:
             several: whether forward returns several tensors.
@@ -196,7 +196,7 @@ class Trial(Streams):
                 size = n if 2 * meter.peak > room else 2 * size
             self.state_bytes = state_bytes(self.state())
             self.chunk_rows = size * self.batch if most * 2 > room else None
-        except Exception:  # the checks will say so
+        except Exception:  # the checks report it
             self.own_ndim, self.state_bytes, self.chunk_rows, self._takes_first = 0, 0, None, False
             return
         if self.chunk_rows is not None:
@@ -206,12 +206,12 @@ class Trial(Streams):
     # ---- clips of other lengths, of one row -----------------------------------------------------------------------------
 
     def narrow(self, x: Wire) -> Wire:
-        """The first row, for what is no matter of rows; all of them for what takes a fixed number."""
+        """The first row, for checks that do not depend on rows; all rows if the object takes a fixed number."""
         return x if self.fixed_batch is not None else rewire(lambda t: t[:1], x)
 
     @cached_property
     def alone(self) -> Wire:
-        """The first row of the clip; all rows where forward makes something else of a row by itself."""
+        """The first row of the clip; all rows if ``forward`` of a single row differs."""
         row = self.narrow(self.clip)
         try:
             same = not mismatch(self.truth(row), rewire(lambda y: y[: flat(row)[0].shape[0]], self.expected), self.tolerance)
@@ -220,7 +220,7 @@ class Trial(Streams):
         return row if same else rewire(torch.clone, self.clip)
 
     def prefix(self, n: int) -> Wire | None:
-        """``forward`` of the first ``n`` steps of :attr:`alone`; ``None`` where it refuses the clip, or gives nothing."""
+        """``forward`` of the first ``n`` steps of :attr:`alone`; ``None`` where it refuses the clip or has no output."""
         if n in self._prefixes:
             return self._prefixes[n]
         try:
@@ -234,14 +234,14 @@ class Trial(Streams):
         return y
 
     def count(self, n: int) -> int:
-        """How many outputs ``forward`` has of the first ``n`` steps."""
+        """The number of outputs of ``forward`` of the first ``n`` steps."""
         if n not in self._counts:
             self.prefix(n)
         return self._counts[n]
 
     @cached_property
     def places(self) -> list[int]:
-        """Lengths of clips to look at: all, if they are few; else those around the first outputs, a period of outputs and some more."""
+        """The lengths of clips to test: all, if they are few; else those around the first outputs, over a period, and some more."""
         limit, length, first = self.effort.places, self.length, self.first
         if length < limit:
             return list(range(length + 1))
@@ -257,7 +257,7 @@ class Trial(Streams):
 
     @cached_property
     def single(self) -> Run:
-        """The stream in single steps, and its end."""
+        """The stream in single steps with its end."""
         return self.play([*[("step", 1)] * self.length, ("end", 0)])
 
     @cached_property
@@ -268,12 +268,12 @@ class Trial(Streams):
 
     @cached_property
     def sent(self) -> list[int]:
-        """Outputs delivered after 0, 1, … single steps."""
+        """The numbers of outputs after 0, 1, … single steps."""
         return [sent for _, sent in self.single.counts[: self.length + 1]]
 
     @cached_property
     def first(self) -> int:
-        """Inputs with the last of which the first output comes; half of the clip where none does."""
+        """The number of inputs up to the first output; half of the clip if there is none."""
         return next((n for n, sent in enumerate(self.sent) if sent), max(1, self.length // 2))
 
     @cached_property
@@ -290,11 +290,11 @@ class Trial(Streams):
 
     def _split(self, plan: Plan, run: Run) -> Split:
         differs = mismatch(run.outputs, self.expected, self.tolerance)
-        return Split(plan, run.counts, differs, 0.0 if differs else largest_error(run.outputs, self.expected))
+        return Split(plan, run.counts, differs, 0.0 if differs else largest_error(cast(Wire, run.outputs), self.expected))
 
     @cached_property
     def phases(self) -> list[int]:
-        """Moments to stand at: cold, after 1 and 2 steps, in the middle, at the first output, and some that are drawn."""
+        """The phases to test: cold, after 1 and 2 steps, in the middle, at the first output, and random ones."""
         last, first = self.length - 1, min(self.first, self.length - 1)
         count = max(3, min(self.effort.phases, self.allowed // 4 // max(1, self.state_bytes)))
         drawn = [self.random.randint(first, last) for _ in range(2)]
@@ -311,18 +311,18 @@ class Trial(Streams):
         return next((p for p in self.phases if p > phase), self.length) - phase
 
     def some(self, phase: int, least: int = 3) -> int:
-        """Steps from a phase on that bring an output, if the stream brings any by then; no more than there are."""
+        """The number of steps from a phase to the next output, at most the remaining ones."""
         return min(self.length - phase, max(least, 2 * self.period + 2, self.chunk + 1))
 
     def to_an_end(self, phase: int) -> Wire:
-        """A few steps after which the stream may end, as the clip may: branches of unequal lengths refuse other lengths."""
+        """A few steps after which the stream may end; branches of unequal lengths refuse other lengths."""
         stop = min(phase + 3, self.length)
         return cut(self.clip, phase, self.length - (self.length - stop) // self.period * self.period)
 
     # ---- standing in mid-stream -----------------------------------------------------------------------------------------
 
     def unharmed(self, act: Callable[[int], None], what: Callable[[int], str], phases: list[int] | None = None) -> None:
-        """Do something at each phase of a stream; then all its outputs must be those of a stream that was left alone."""
+        """Act at each phase of a stream; then all its outputs must equal those of an undisturbed stream."""
 
         def stream(at: list[int]) -> str:
             run = self.stand(at, lambda phase, _: act(phase))
@@ -332,32 +332,32 @@ class Trial(Streams):
         if found := stream(phases):
             for phase in phases if len(phases) > 1 else ():
                 if alone := stream([phase]):
-                    raise Broken(f"{what(phase)}, the stream goes on differently: {alone}")
-            raise Broken(f"{what(phases[0])}, the stream goes on differently: {found}")
+                    raise Broken(f"{what(phase)}, the stream continues differently: {alone}")
+            raise Broken(f"{what(phases[0])}, the stream continues differently: {found}")
 
     def undisturbed(self, phases: list[int] | None = None) -> Wire | None:
-        """The outputs of a stream that is played as :meth:`stand` does, with nothing in between."""
+        """The outputs of a stream that is played as :meth:`stand` does, without actions."""
         key = tuple(self.phases if phases is None else phases)
         if key not in self._undisturbed:
-            self._undisturbed = {key: self.stand(list(key), lambda *_: None).outputs}  # one, for memory's sake
+            self._undisturbed = {key: self.stand(list(key), lambda *_: None).outputs}  # one, to save memory
         return self._undisturbed[key]
 
     def noise(self, x: Wire, scale: float = 3.0) -> Wire:
-        """Noise of so many times the largest value."""
+        """Noise of ``scale`` times the largest value."""
         return noise(x, scale, self.generator)
 
     def affords(self, steps: int) -> bool:
-        """Whether forward of so many steps of a row fits into memory."""
+        """Whether ``forward`` of so many steps of a row fits into memory."""
         rows, length = flat(self.given)[0].shape[0], frames_in(self.given)
         return steps * self.forward_bytes / (rows * length) <= self.allowed
 
 
 def kept(trial: Trial, before: dict[str, Any], what: str) -> None:
-    """The state is bit-identical to what it was before."""
+    """Check that the state is bit-identical to an earlier one."""
     if found := changed(before, trial.look()):
         raise Broken(f"{what} changed the state: {found}")
 
 
 def is_module(trial: Trial) -> bool:
-    """Whether what is tried is a module."""
+    """Whether the object is a module."""
     return isinstance(trial.net, nn.Module)

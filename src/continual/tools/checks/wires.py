@@ -1,9 +1,10 @@
-"""Clips and chunks, parts of them, and what is said of them."""
+"""Clips, chunks and their parts, and their descriptions."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def frames_in(y: Wire | None) -> int:
 
 def bytes_in(y: Wire | None) -> int:
     """The bytes of a wire's tensors."""
-    return sum(t.numel() * t.element_size() for t in flat(y))
+    return 0 if y is None else sum(t.numel() * t.element_size() for t in flat(y))
 
 
 def cut(x: Wire, first: int, stop: int) -> Wire:
@@ -30,7 +31,7 @@ def cut(x: Wire, first: int, stop: int) -> Wire:
 
 
 def joined(parts: Sequence[Wire]) -> Wire | None:
-    """Chunks one after another."""
+    """Concatenate chunks."""
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else rewire(lambda *ts: torch.cat(ts, 2), *parts)
@@ -42,7 +43,7 @@ def shapes(x: Wire) -> str:
 
 
 def described(plan: Plan) -> str:
-    """A plan in words: chunk sizes, and steps."""
+    """A plan as text: chunk sizes and steps."""
     said = []
     for piece, same in itertools.groupby(plan):
         count, (kind, n) = len(list(same)), piece
@@ -52,17 +53,17 @@ def described(plan: Plan) -> str:
 
 
 def two_rows(t: Tensor) -> Tensor:
-    """Two rows of one: as it is, and reversed in time and turned by a third of its length."""
+    """Two rows of one: the row itself, and the row reversed in time and rolled by a third of its length."""
     return torch.cat((t, t.flip(2).roll(t.shape[2] // 3, 2)))
 
 
 def repeated(x: Wire, first: int, stop: int) -> Wire:
-    """Frames ``first … stop - 1`` of a clip that begins anew for ever."""
+    """Frames ``first … stop - 1`` of a clip that is repeated without end."""
     return rewire(lambda t: t[:, :, torch.arange(first, stop, device=t.device) % t.shape[2]], x)
 
 
 def noise(x: Wire, scale: float, generator: torch.Generator) -> Wire:
-    """Other content of the same kind: noise of so many times the largest value; for integers other frames of the clip."""
+    """Other content of the same kind: noise of ``scale`` times the largest value; for integers other frames of the clip."""
 
     def other(t: Tensor) -> Tensor:
         if not t.is_floating_point():
@@ -76,7 +77,7 @@ def noise(x: Wire, scale: float, generator: torch.Generator) -> Wire:
 
 
 def lengthened(x: Wire, length: int, generator: torch.Generator) -> Wire:
-    """A clip and what is like it: the clip reversed, noise of its size, the clip, … up to so many steps."""
+    """A clip followed by similar content: the clip reversed, noise of its size, the clip, … up to so many steps."""
     likes = (lambda v: v, lambda v: rewire(lambda t: t.flip(2), v), lambda v: noise(v, 0.3, generator))
     count = -(-length // frames_in(x))
-    return cut(joined([likes[i % 3](x) for i in range(count)]), 0, length) if length > frames_in(x) else x
+    return cut(cast(Wire, joined([likes[i % 3](x) for i in range(count)])), 0, length) if length > frames_in(x) else x

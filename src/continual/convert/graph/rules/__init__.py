@@ -14,6 +14,7 @@ from . import (  # noqa: F401 (they register themselves)
     products,
     recurrent,
     reduce,
+    registered,
     resample,
     scores,
     shape,

@@ -5,8 +5,8 @@ import torch
 import continual as co
 
 
-class Median(co.SlidingWindow):
-    """The median of the newest frames ``(B, C, T, *S)``."""
+class Spread(co.SlidingWindow):
+    """The difference of the largest and the smallest value of the newest frames ``(B, C, T, *S)``."""
 
     def __init__(self, size: int, stride: int = 1, padding: int = 0):
         super().__init__()
@@ -14,4 +14,5 @@ class Median(co.SlidingWindow):
 
     def over_time(self, frames: torch.Tensor, start: int, ended: int | None) -> torch.Tensor:
         size, stride = self._window.receptive_field, self._window.stride
-        return frames.unfold(2, size, stride).median(-1).values
+        windows = frames.unfold(2, size, stride)
+        return windows.amax(-1) - windows.amin(-1)

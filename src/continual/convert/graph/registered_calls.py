@@ -1,0 +1,196 @@
+"""Modules that stay one call in an export: of classes that users have registered, and streaming modules inside the converted one.
+
+torch.export would follow their code, which often loops over frames. While a module is exported, their ``forward`` is one operation of this
+library whose shape is known from a run on the example.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.module import CoModule
+from ...core.naming import named
+from ...core.registry import is_chosen, to_continual
+from ...core.step_spec import StepSpec
+from ...core.timing import Window
+from ...errors import ContinualError, NotStreamable, ShapeMismatch
+
+_library = torch.library.Library("continual", "FRAGMENT")
+_library.define("registered_call(Tensor input, Tensor[] weights, int number) -> Tensor")
+_numbers = itertools.count()
+CALLS: dict[int, RegisteredCall] = {}  # of the conversions that run now
+
+
+@dataclass
+class RegisteredCall:
+    """A module that stays one call.
+
+    Attributes:
+        path: where it stands.
+        layer: its streaming version.
+        weights: of each parameter and buffer of the layer, which of the module's it is, by number.
+        out: the frames that leave, by those that arrive.
+    """
+
+    path: str
+    layer: CoModule
+    weights: dict[str, int]
+    out: dict[tuple[int, ...], StepSpec] = field(default_factory=dict)
+
+    def steps(self, x: Tensor) -> tuple[int, ...]:
+        """The sizes of a step of a clip, without the batch."""
+        sizes = list(x.shape)
+        del sizes[self.layer.time_dim]
+        return tuple(sizes[1:])
+
+    def shaped(self, x: Tensor) -> Tensor:
+        """A tensor of the shape of the output for a clip."""
+        out, time = self.out[self.steps(x)], self.layer.time_dim
+        shape = [x.shape[0], *out.shape[1:]]
+        shape.insert(time, self._frames(x.shape[time]))
+        return x.new_empty(shape, dtype=out.dtype)
+
+    def _frames(self, given: Any) -> Any:
+        """How many frames leave; a formula of a length that is a symbol, for windows."""
+        timing = self.layer.timing
+        if isinstance(timing, Window):
+            return (given + timing.start + timing.end - timing.receptive_field) // timing.stride + 1
+        return timing.ended(int(given))
+
+    def copy_of_layer(self) -> CoModule:
+        """The layer apart from the module: its parameters are bound by the converted network."""
+        shared = {id(t): t for t in (*self.layer.parameters(), *self.layer.buffers())}
+        made = copy.deepcopy(self.layer, shared)
+        made.clean_state()
+        return made
+
+
+def _shape_of(x: Tensor, weights: Sequence[Tensor], number: int) -> Tensor:
+    return CALLS[number].shaped(x)
+
+
+_library.impl("registered_call", _shape_of, "Meta")  # only an export runs it, which asks for shapes
+
+
+@contextlib.contextmanager
+def registered_calls(module: nn.Module, inputs: Sequence[Tensor]) -> Iterator[list[str]]:
+    """While it lasts, exports of a module keep registered classes and streaming modules in it as one call each.
+
+    Yields:
+        Notes: which they are, and of those that don't stay one call, why.
+    """
+    found = {path: part for path, part in module.named_modules() if isinstance(part, CoModule) or is_chosen(part)}
+    outer = {p: m for p, m in found.items() if not any(_inside(p, other) for other in found)}
+    if not outer:
+        yield []
+        return
+    numbers, notes = list[int](), list[str]()
+    with contextlib.ExitStack() as stack:
+        for path, part in outer.items():
+            call = _call_of(path, part)
+            number = next(_numbers)
+            CALLS[number] = call
+            numbers.append(number)
+            stack.callback(CALLS.pop, number)
+            stack.enter_context(_replaced(part, _routed(part, call, number)))
+        _look_at_steps(module, inputs)
+        for number in numbers:
+            call = CALLS[number]
+            if call.out:
+                notes.append(f"{call.path or type(module).__name__}: streams as {type(call.layer).__name__}")
+        yield notes
+
+
+def _inside(path: str, other: str) -> bool:
+    return path != other and (not other or path.startswith(f"{other}."))
+
+
+def _call_of(place: str, part: nn.Module) -> RegisteredCall:
+    layer = to_continual(part)
+    own, weights = _own(part), dict[str, int]()
+    tensors = list(own.values())
+    for name, tensor in (*layer.named_parameters(remove_duplicate=False), *layer.named_buffers(remove_duplicate=False)):
+        same = [i for i, t in enumerate(tensors) if t is tensor] or [
+            i for i, n in enumerate(own) if n == name and _equal(own[n], tensor)
+        ]
+        if not same:
+            raise NotStreamable(
+                f"{named(place, part)}: '{name}' of {type(layer).__name__} is neither a parameter of the module nor a copy of the one of "
+                f"that name, so that weights which are loaded or moved later would not reach it. Remedy: in build_from share it, "
+                f"made.{name} = module.…, and compute what follows from it in recur"
+            )
+        weights[name] = same[0]
+        path, _, last = name.rpartition(".")
+        holder: Any = layer.get_submodule(path)
+        (holder._parameters if last in holder._parameters else holder._buffers)[last] = tensors[
+            same[0]
+        ]  # also of the module's dtype
+    return RegisteredCall(place, layer, weights)
+
+
+def _own(part: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of a module, always in the same order."""
+    return dict(part.named_parameters()) | dict(part.named_buffers())
+
+
+def _equal(own: Tensor, copied: Tensor) -> bool:
+    """Whether a tensor is a copy of another one, which `build_from` may have made in the default dtype."""
+    return own.shape == copied.shape and torch.equal(own.to(copied.dtype), copied)
+
+
+def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[..., Any]:
+    """The forward of a module that stays one call where the call is exported and fits."""
+    forward = part.forward
+
+    def routed(*args: Any, **kwargs: Any) -> Any:
+        single = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim > 2
+        if torch.compiler.is_exporting():
+            if single and call.steps(args[0]) in call.out:
+                return torch.ops.continual.registered_call(
+                    args[0], list(_own(part).values()), number
+                )  # torch.export exchanges them
+            return forward(*args, **kwargs)
+        y = forward(*args, **kwargs)
+        if single and isinstance(y, Tensor):
+            _note_step(call, args[0], y)
+        return y
+
+    return routed
+
+
+def _note_step(call: RegisteredCall, x: Tensor, y: Tensor) -> None:
+    """Learn from a run which frames leave for those that arrive, where the layer's outputs have the shape of the module's."""
+    step = x.select(call.layer.time_dim, 0)
+    with contextlib.suppress(ContinualError):
+        call.out[call.steps(x)] = call.layer.init_state(step).node.out
+        if call.shaped(x).shape != y.shape:
+            del call.out[call.steps(x)]
+
+
+def _look_at_steps(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    with (
+        torch.no_grad(),
+        contextlib.suppress(ShapeMismatch, RuntimeError, ValueError, IndexError),
+    ):  # the export says what is wrong
+        module(*(x.clone() for x in inputs))
+
+
+@contextlib.contextmanager
+def _replaced(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    before = part.__dict__.get("forward")
+    part.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del part.__dict__["forward"]
+        else:
+            part.__dict__["forward"] = before

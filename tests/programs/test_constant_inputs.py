@@ -1,0 +1,61 @@
+"""Inputs that are no streams, in programs: the same value in every step of a row, and also at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import continual as co
+from tests.contract import assert_equal
+
+
+class Scaled(nn.Module):
+    """A convolution whose outputs are scaled by a gain per row and channel."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 5, stride, padding=2)
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        return self.conv(x) * gain.unsqueeze(2)
+
+
+def scaled(stride: int) -> tuple[Any, Any, Tensor, Tensor]:
+    """A module, the converted network, clips of two rows, and their gains."""
+    torch.manual_seed(4)
+    module = Scaled(stride).double().eval()
+    clip, gain = torch.randn(2, 3, 14).double(), torch.rand(2, 4).double() - 2
+    return module, co.continual(module, (clip, gain), time_dim=(2, None)), clip, gain
+
+
+def joined(found: list[Tensor | None], dim: int) -> Tensor:
+    return torch.cat([y for y in found if y is not None], dim)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 13, 14])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_program_keeps_them_to_the_end(stride: int, frames: int):
+    """The flush once computed with zeros."""
+    module, net, clip, gain = scaled(stride)
+    program = co.compile(net, [clip[:, :, 0], gain], backend="eager")
+    found = [program.step(clip[:, :, t], gain) for t in range(frames)]
+    found = [None if y is None else y.unsqueeze(2) for y in found]
+    assert_equal(joined([*found, program.flush()], 2), module(clip[:, :, :frames], gain), f"{frames} frames")
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 13, 14])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_batch_keeps_them_to_the_end(stride: int, frames: int):
+    """A stream that ended within its first chunk was scaled by 0, or by the gain of the row's stream before it."""
+    module, net, clip, gain = scaled(stride)
+    streams = co.StreamBatch(net, [clip[:1, :, 0], gain[:1]], 2, backend="eager")
+    for row in (0, 1, 0):
+        stream = streams.open()
+        found = [streams.step({stream: [clip[row, :, t], gain[row]]})[stream] for t in range(frames)]
+        found = [None if y is None else y.unsqueeze(1) for y in found]
+        want = module(clip[row : row + 1, :, :frames], gain[row : row + 1])[0]
+        assert_equal(joined([*found, streams.flush(stream)], 1), want, f"{frames} frames")
+        streams.close(stream)
