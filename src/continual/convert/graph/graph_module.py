@@ -51,7 +51,7 @@ class GraphModule(ProgramModule):
         return self._program.notes
 
     @property
-    def time_dim(self) -> Any:
+    def time_dim(self) -> Any:  # type: ignore[override]
         """The dimension of time in the clips of the first stream."""
         return next(i.time for i in self.io_layout.inputs if i.time is not None)
 
@@ -66,7 +66,7 @@ class GraphModule(ProgramModule):
         return tuple(out.time for out in self.io_layout.outputs)
 
     @property
-    def clip_level(self) -> bool:
+    def clip_level(self) -> bool:  # type: ignore[override]
         return any(out.windows for out in self.io_layout.outputs)
 
     @property
