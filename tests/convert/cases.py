@@ -65,7 +65,7 @@ class Case:
 
     def convert(self, **options: Any) -> Any:
         """The streaming twin."""
-        return co.continual(self.module, self.clip, **{**self.options, **options})
+        return co.continual(self.module, self.clip, **{"windows": "stream", **self.options, **options})
 
     def run(self, *inputs: Tensor) -> Any:
         """The module on other inputs, or on the example, without gradients."""

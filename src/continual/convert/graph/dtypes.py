@@ -28,6 +28,7 @@ from .program import Program
 from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
 from .skeleton import Name, filled, skeleton, tables, weights
+from .windows.instruction import Windows
 
 Key = tuple[tuple[torch.dtype, ...], tuple[torch.dtype | None, ...]]  # of the inputs, and of the weights
 Convert = Callable[[nn.Module, tuple[Tensor, ...], nn.Module], ProgramModule]
@@ -291,7 +292,7 @@ def _stateful(program: Program) -> list[tuple[str, ...]]:
     """The instructions with state: path, class, and the layer's class and timing."""
     found: list[tuple[str, ...]] = []
     for i in program.instructions:
-        if isinstance(i, (Layer, AlignDelays, Positions)):
+        if isinstance(i, (Layer, AlignDelays, Positions, Windows)):
             layer = i.layer()
             found.append((i.path, type(i).__name__, "" if layer is None else f"{type(layer).__name__} {layer.timing}"))
     return found

@@ -25,9 +25,11 @@ from .program import Program
 from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
 from .step_program import step_program
+from .windows.instruction import Windows
+from .windows.scoring import Scoring
 
 
-class GraphModule(ProgramModule):
+class GraphModule(Scoring, ProgramModule):
     """The converted network that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
@@ -48,7 +50,7 @@ class GraphModule(ProgramModule):
     @property
     def notes(self) -> tuple[str, ...]:
         """What users should know about the conversion."""
-        return self._program.notes
+        return self._program.notes + self._window_notes
 
     @property
     def time_dim(self) -> Any:  # type: ignore[override]
@@ -99,7 +101,15 @@ class GraphModule(ProgramModule):
         m.frames[0] = frames
         for instruction in program.instructions:
             instruction.clip(m)
-        return program.layout.leaving([_clip_output(m, *out) for out in program.outputs])
+        return program.layout.as_module([self._clip_output(m, *out) for out in program.outputs])
+
+    def _clip_output(self, m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
+        """An output of ``forward``: that of a clip of one window has no dimension for windows."""
+        y: Tensor = m.env[slot]
+        if not out.windows:
+            return y
+        y = out.chunk(out.view.enter(y, m.batch, m.frames[wire]))
+        return y.squeeze(min(2, y.ndim - 1)) if self._is_single(m, wire) else y
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
@@ -212,6 +222,9 @@ class GraphModule(ProgramModule):
             elif isinstance(instruction, Positions):
                 own = node.kids[instruction.state_node]
                 own.n_in = own.n_out = counts[instruction.wire][0]
+            elif isinstance(instruction, Windows):
+                own = node.kids[instruction.state_node]
+                own.n_in, own.n_out = n, counts[instruction.wire][0]
         return counts[self._program.timing.out]
 
     def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
@@ -358,13 +371,3 @@ class MultiInputGraphModule(GraphModule):
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _clip_output(m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
-    """An output of ``forward``: that of a clip of one window has no dimension for windows."""
-    y: Tensor = m.env[slot]
-    if not out.windows:
-        return y
-    y = out.view.enter(y, m.batch, m.frames[wire])
-    y = y.squeeze(1) if out.view.lonely else y
-    return y.squeeze(min(2, y.ndim - 1)) if m.frames[wire] == 1 else y
