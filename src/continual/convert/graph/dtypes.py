@@ -252,7 +252,7 @@ class InItsDtypes(CoModule):
             except NotStreamable as error:
                 raise ShapeMismatch(str(error)) from error
 
-    def fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
+    def _fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
         """The same for a stream that runs: without weights a module may have streams of several dtypes."""
         own = self._dtypes
         if own is None:
@@ -263,7 +263,7 @@ class InItsDtypes(CoModule):
         elif any(f.dtype is not dtype for f, dtype in zip(given, own.now[0], strict=False)):
             self.fit(given)
 
-    def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
+    def _ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         if self._dtypes is not None:
             self._dtypes.origin.program(self._dtypes.moved(fn), cast("GraphModule", self))
 

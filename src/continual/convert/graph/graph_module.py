@@ -80,7 +80,7 @@ class GraphModule(Converted, InItsDtypes):
         elif source.kind == "input":
             self._given.append((int(source.name), source.slot))
         else:
-            for path in self.names_of(source.name):
+            for path in self._names_of(source.name):
                 table, name = self.table_of(path)
                 self._bank.add(source.slot, table, name, path)
 
@@ -106,11 +106,11 @@ class GraphModule(Converted, InItsDtypes):
         return tuple(out.time for out, _, _ in self._outputs)
 
     @property
-    def clip_level(self) -> bool:  # type: ignore[override]
+    def _clip_level(self) -> bool:  # type: ignore[override]
         return any(out.windows for out, _, _ in self._outputs)
 
     @property
-    def output_rank(self) -> int:
+    def _output_rank(self) -> int:
         """The number of dimensions of a chunk of the first output."""
         out = self._outputs[0][0]
         return len(out.view.dims) + out.windows
@@ -269,7 +269,7 @@ class GraphModule(Converted, InItsDtypes):
 
     def _moment(self, x: Any, node: Node, updates: StateUpdates, time: int) -> ExecContext:
         """The environment of a call, with what has come in it."""
-        self.fit_stream(node.held)
+        self._fit_stream(node.held)
         if not self._given:
             streams, given = (x if isinstance(x, list) else [x]), []
         elif x is None:

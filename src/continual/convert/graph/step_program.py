@@ -27,7 +27,7 @@ def graph(ctx: KernelContext) -> Run:
     steps = [_step(ctx, net, instruction, schedules) for instruction in net._program]
 
     def run(x: Wire, rows: CallRows) -> Wire:
-        net.fit_stream(ctx.node.held)
+        net._fit_stream(ctx.node.held)
         given: list[Any] = x if isinstance(x, list) else [x]
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])

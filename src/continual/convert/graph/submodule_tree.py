@@ -197,7 +197,7 @@ class Converted(Mirror):
         root = about(module, self.name)
         self.__dict__.update(training=False, _about=root._replace(fixed=root.fixed - {"forward"}))
 
-    def names_of(self, path: str) -> list[str]:
+    def _names_of(self, path: str) -> list[str]:
         """All names of the parameter at a path, or the one of a buffer."""
         table, name = self.table_of(path)
         value = table.get(name)  # none where a norm was folded into another weight
