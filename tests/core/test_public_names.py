@@ -8,52 +8,15 @@ from torch import nn
 
 import continual as co
 
-USERS = set(
-    [
-        "build_from",
-        "call_mode",
-        "clean_state",
-        "delay",
-        "detach_state",
-        "forward_step",
-        "forward_steps",
-        "get_state",
-        "init_state",
-        "is_valid",
-        "new_stream",
-        "padding",
-        "receptive_field",
-        "set_state",
-        "step",
-        "steps",
-        "stride",
-        "time_dim",
-        "timing",
-        "unbounded_memory",
-        "warm_up",
-    ]
-)
-LAYERS = set(  # what the class of a layer defines or calls
-    [
-        "advance",
-        "advance_step",
-        "count",
-        "counts_inputs",
-        "dummy_value",
-        "extra_ops",
-        "has_products",
-        "kind",
-        "macs_of_clip",
-        "macs_per_output",
-        "open",
-        "part",
-        "plan",
-        "program",
-        "recount",
-        "runs_kernel",
-    ]
-)
-TORCH = {"qconfig"}  # by which torch.ao.quantization would mark a module; it is refused there
+USERS = """
+    build_from call_mode clean_state delay detach_state forward_step forward_steps get_state init_state is_valid new_stream padding
+    receptive_field set_state step steps stride time_dim timing unbounded_memory warm_up
+"""
+LAYERS = """
+    advance advance_step count counts_inputs dummy_value extra_ops has_products io_layout kind macs_of_clip macs_per_output open part
+    plan program recount runs_kernel
+"""  # what the class of a layer defines or calls
+TORCH = "qconfig"  # by which torch.ao.quantization would mark a module; it is refused there
 OWN = {  # a module, the torch.nn module that it stands for, and its further names
     "Recurrence": (co.Recurrence(), nn.Module(), "initial_state macs recur recur_chunk"),
     "SlidingWindow": (
@@ -78,21 +41,24 @@ OWN = {  # a module, the torch.nn module that it stands for, and its further nam
 CONVERTED = "fit folded lengths modes name notes operation_graph output_time_dims table_of time_dims"
 
 
+EVERYWHERE = set(f"{USERS} {LAYERS} {TORCH}".split())
+
+
 def public(module: nn.Module) -> set[str]:
     return {name for name in dir(module) if not name.startswith("_")}
 
 
 def test_a_streaming_module():
-    assert public(co.CoModule()) - public(nn.Module()) == USERS | LAYERS | TORCH
+    assert public(co.CoModule()) - public(nn.Module()) == EVERYWHERE
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_layers_and_containers(name: str):
     module, base, names = OWN[name]
-    assert public(module) - public(base) - USERS - LAYERS - TORCH == set(names.split())
+    assert public(module) - public(base) - EVERYWHERE == set(names.split())
 
 
 def test_a_converted_network():
     net = co.continual(nn.Sequential(nn.Conv1d(2, 2, 3), nn.ReLU()).eval(), torch.zeros(2, 2, 9))
     names = CONVERTED.split()
-    assert public(net) - public(nn.Module()) - USERS - LAYERS - TORCH == set(names)
+    assert public(net) - public(nn.Module()) - EVERYWHERE == set(names)
