@@ -118,7 +118,7 @@ def streamed(net: Any, clip: Tensor, sizes: Sequence[int], time: int) -> Tensor 
 
 
 def _rank(net: Any) -> int:
-    return net.output_rank
+    return net._output_rank
 
 
 def splits(frames: int, seed: int) -> list[list[int]]:

@@ -207,4 +207,4 @@ def _refused(module: nn.Module, walked: Walked) -> NotStreamable:
 @fold.register
 def _of_graph(net: GraphModule, uses: Uses) -> None:
     NormFolding(net).run()
-    net.forget_other_dtypes()
+    net._forget_other_dtypes()

@@ -189,7 +189,7 @@ class DtypePrograms:
         own = {(path, kind): table for path, kind, table in tables(net)}
         self.origin = origin
         self.weights = [(own[path, kind], name) for path, kind, name in origin.names]
-        self.now = self._key([i.dtype for i in net.inputs_in_order])
+        self.now = self._key([i.dtype for i in net._inputs_in_order])
         self.number = 0
         self.others: dict[int, Program] = {}
         origin.first = self.now
@@ -255,11 +255,11 @@ class DtypePrograms:
             net._program.release()
             new.others = {**self.others, self.number: net._program}
             own = new.others.pop(number, None)
-            net.set_program(_attached(self.origin.detached(number, net), net) if own is None else own)
+            net._set_program(_attached(self.origin.detached(number, net), net) if own is None else own)
             new.number = number
             if own is None and net.folded:
                 refold(net)
-        for own_input, dtype in zip(net.inputs_in_order, key[0], strict=True):
+        for own_input, dtype in zip(net._inputs_in_order, key[0], strict=True):
             own_input.dtype = dtype
         new.now = key
         return new

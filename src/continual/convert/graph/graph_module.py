@@ -68,11 +68,11 @@ class GraphModule(Scoring, ProgramModule):
         return tuple(out.time for out in self.io_layout.outputs)
 
     @property
-    def clip_level(self) -> bool:  # type: ignore[override]
+    def _clip_level(self) -> bool:  # type: ignore[override]
         return any(out.windows for out in self.io_layout.outputs)
 
     @property
-    def output_rank(self) -> int:
+    def _output_rank(self) -> int:
         """The number of dimensions of a chunk of the first output."""
         return self.io_layout.outputs[0].rank
 
@@ -158,7 +158,7 @@ class GraphModule(Scoring, ProgramModule):
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
-        self.fit_stream(node.held)
+        self._fit_stream(node.held)
         program = self._program
         if x is None:
             m = self._without_frames(node, updates)
@@ -180,7 +180,7 @@ class GraphModule(Scoring, ProgramModule):
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
-        self.fit_stream(node.held)
+        self._fit_stream(node.held)
         program, tensors = self._program, tensors_of(x)
         count = len(program.streams)
         m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, updates)
@@ -244,7 +244,7 @@ class GraphModule(Scoring, ProgramModule):
         self._refuse_training()
 
         def current() -> Program:
-            self.fit_stream(ctx.node.held)
+            self._fit_stream(ctx.node.held)
             return self._program
 
         return step_program(ctx, self._program, current)
@@ -263,13 +263,13 @@ class GraphModule(Scoring, ProgramModule):
         if self._dtypes is not None:
             self.__dict__["_dtypes"] = self._dtypes.for_inputs(self, inputs)
 
-    def fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
+    def _fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
         """The same for a running stream: a module without weights may have streams of several dtypes."""
         own = self._dtypes
         if own is not None and not own.are_of(given):
             self.fit(_as_list(given))
 
-    def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
+    def _ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         if self._dtypes is not None:
             self._dtypes.check_move(self, fn)
 
@@ -284,7 +284,7 @@ class GraphModule(Scoring, ProgramModule):
             self.__dict__["_dtypes"] = own.changed(self, after)
         return self
 
-    def forget_other_dtypes(self) -> None:
+    def _forget_other_dtypes(self) -> None:
         """Forget the programs for other dtypes, as after a change of the present one."""
         if self._dtypes is not None:
             self.__dict__["_dtypes"] = self._dtypes.without_others()
@@ -296,7 +296,7 @@ class GraphModule(Scoring, ProgramModule):
 
     def _apart(self) -> GraphModule:
         made = shallow(self)
-        made.set_program(self._program.for_own_stream())
+        made._set_program(self._program.for_own_stream())
         return made
 
     # ---- reports ----------------------------------------------------------------------------------------------------
