@@ -13,6 +13,7 @@ from torch import Tensor
 import continual as co
 from continual.convert.graph.axes import BATCH, where
 from continual.convert.graph.graph_module import GraphModule
+from continual.programs.backends import TARGETS
 from continual.programs.planning import Planned, planned
 from continual.programs.step_program import StepProgram
 from tests.contract import TOO_SHORT, assert_equal
@@ -29,7 +30,7 @@ class Fused(StepProgram):
 
     def _plan(self, chunk: int | None, flush: bool) -> Planned:
         with torch.no_grad():
-            return planned(self.net, self.frame, chunk, flush=flush, fused=True)
+            return planned(self.net, self.frame, chunk, flush=flush, target=TARGETS["aot"])
 
 
 @dataclass

@@ -212,7 +212,7 @@ class Parallel(Container):
         runs, size = children(ctx), len(self.kids)
         timings = [node.before.then(child.timing) for child, node in zip(self.kids, ctx.node.kids, strict=False)]
         queues = [
-            queue(ctx, node, kid.out, ctx.plan.pace(t))
+            queue(ctx, node, kid.out, ctx.plan.schedule(t))
             for t, kid, node in zip(timings, ctx.node.kids, ctx.node.kids[size:], strict=False)
         ]
 

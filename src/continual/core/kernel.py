@@ -112,7 +112,7 @@ class Kernel(nn.Module):
         """How the module runs in a step program: a function of the chunk of a call and of its rows.
 
         Args:
-            site: where the module stands: which frames each call brings and takes, and what it keeps.
+            ctx: where the module stands: which frames each call brings and takes, and what it keeps.
 
         Raises:
             NotStreamable: no program of static shapes computes the module.

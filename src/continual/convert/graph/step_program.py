@@ -23,8 +23,8 @@ def graph(ctx: KernelContext) -> Run:
     """The instructions one after another."""
     net: Any = ctx.module
     net._refuse_training()
-    paces = [ctx.plan.pace(ctx.before.then(net._timing.at(w))) for w in range(net._wires)]
-    steps = [_step(ctx, net, instruction, paces) for instruction in net._program]
+    schedules = [ctx.plan.schedule(ctx.before.then(net._timing.at(w))) for w in range(net._wires)]
+    steps = [_step(ctx, net, instruction, schedules) for instruction in net._program]
 
     def run(x: Wire, rows: CallRows) -> Wire:
         net.fit_stream(ctx.node.held)
@@ -32,25 +32,25 @@ def graph(ctx: KernelContext) -> Run:
         streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
         env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
         m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
-        m.frames = [p.frames for p in paces]
+        m.frames = [p.frames for p in schedules]
         for (_, slot, view), value in zip(net._streams, streams, strict=True):
-            env[slot] = view.leave(value, m.batch, paces[0].frames)
+            env[slot] = view.leave(value, m.batch, schedules[0].frames)
         for step in steps:
             step(m, rows)
-        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
+        found = [out.view.enter(env[s], m.batch, schedules[w].frames) for out, s, w in net._outputs]
         return found if net._nested else found[0]
 
     return run
 
 
-def _step(ctx: KernelContext, net: Any, instruction: Instruction, paces: list[FrameSchedule]) -> Step:
+def _step(ctx: KernelContext, net: Any, instruction: Instruction, schedules: list[FrameSchedule]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
         return _op(ctx, instruction)
     if isinstance(instruction, Layer):
-        return _layer(ctx, instruction, paces)
+        return _layer(ctx, instruction, schedules)
     if isinstance(instruction, AlignDelays):
-        return _meet(ctx, instruction, paces)
+        return _meet(ctx, instruction, schedules)
     if isinstance(instruction, Positions):
         raise ctx.refuse(
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
@@ -65,18 +65,18 @@ def _op(ctx: KernelContext, instruction: Op) -> Step:
     def step(m: ExecContext, rows: CallRows) -> None:
         instruction.chunk(m)
 
-    if not ctx.plan.located:
+    if not ctx.target.annotate:
         return step
     path = f"{ctx.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
-    return traced(step, path + where, located=True)
+    return traced(step, path + where, annotate=True)
 
 
-def _layer(ctx: KernelContext, instruction: Layer, paces: list[FrameSchedule]) -> Step:
+def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
     """A streaming layer between two changes of layout."""
     node = ctx.node.kids[instruction.state_node]
     run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
-    before, after = paces[instruction.before].frames, paces[instruction.wire].frames
+    before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
     def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
@@ -87,9 +87,9 @@ def _layer(ctx: KernelContext, instruction: Layer, paces: list[FrameSchedule]) -
     return step
 
 
-def _meet(ctx: KernelContext, instruction: AlignDelays, paces: list[FrameSchedule]) -> Step:
+def _meet(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
     """Streams wait for each other."""
-    wire = paces[instruction.wire]
+    wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
         lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
@@ -98,12 +98,12 @@ def _meet(ctx: KernelContext, instruction: AlignDelays, paces: list[FrameSchedul
     queues = []
     for i, before in enumerate(instruction.before):
         node = ctx.node.kids[instruction.state_node + i]
-        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
+        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
 
     def step(m: ExecContext, rows: CallRows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x: Any = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
+            x: Any = queue(view.enter(m.env[slot], m.batch, schedules[before].frames), rows)
             m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step

@@ -17,7 +17,7 @@ from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
 
-FEW = 4  # rows for which a product is written as a sum, where that can be fused
+INLINE_ROWS = 4  # for compilers that fuse
 SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
 SHORT = 4  # frames up to which moving all of them costs less than finding one
 Run = Callable[[Any, "CallRows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
@@ -49,40 +49,55 @@ class StateSpec:
         return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
 
 
+@dataclass(frozen=True)
+class Target:
+    """What runs a program, as far as its operations depend on it.
+
+    Attributes:
+        compiler_fuses: a compiler fuses operations: frames are kept in rings, and cells are written in elementary operations.
+        inline_rows: products of at most so many rows are written as sums, which a compiler fuses.
+        conv3d_as_2d: 3D convolutions are written as 2D convolutions.
+        int32: the runtime computes integers in 32 bits.
+        annotate: operations carry the name of their module, for errors of an export.
+    """
+
+    compiler_fuses: bool = False
+    inline_rows: int = 0
+    conv3d_as_2d: bool = False
+    int32: bool = False
+    annotate: bool = False
+
+
+ANY_TARGET = Target()
+
+
 @dataclass
 class ProgramPlan:
-    """A program while it is built.
+    """A program under construction.
 
     Attributes:
         chunk: input frames per call.
         start: the index of the first input frame of a row's first call.
         flush: whether streams may end.
-        primed: calls that run before the first one when a program is made, so that padding before the first frame is where it belongs.
-        fused: whether frames are kept in rings and cells written in plain operations, which compilers make the most of.
-        few: rows up to which products are written as sums, which compilers fuse.
-        flat: whether convolutions of volumes are written as convolutions of images, the only ones that some runtimes have.
-        located: whether operations are marked by the module that they are of, for errors of an export.
-        narrow: whether the runtime computes whole numbers in 32 bits.
+        target: what runs the program.
+        warmup_calls: calls that run before the first one when a program is made, which put padding before the first frame in its place.
+        held: the state tensors so far.
     """
 
     chunk: int
     start: int
     flush: bool = True
-    primed: int = 0
-    fused: bool = False
-    few: int = 0
-    flat: bool = False
-    located: bool = False
-    narrow: bool = False
+    target: Target = ANY_TARGET
+    warmup_calls: int = 0
     held: list[StateSpec] = field(default_factory=list)
 
     @property
     def far(self) -> int:
-        """A number of frames that no stream has, in the runtime's whole numbers."""
-        return FAR_IN_32_BITS if self.narrow else FAR
+        """A number of frames that no stream reaches, in the runtime's integers."""
+        return FAR_IN_32_BITS if self.target.int32 else FAR
 
-    def pace(self, timing: Timing) -> FrameSchedule:
-        """Of a wire with this timing from the network's input on."""
+    def schedule(self, timing: Timing) -> FrameSchedule:
+        """The schedule of a wire with this timing from the network's input on."""
         return frame_schedule(timing, self.chunk, self.start)
 
 
@@ -90,16 +105,16 @@ class KernelContext:
     """The place of a module in a program.
 
     Attributes:
-        arrives, leaves: the paces of its input and output wires.
+        arrives, leaves: the schedules of its input and output wires.
         early: whether frames from before the first arrive.
     """
 
     def __init__(self, plan: ProgramPlan, module: Any, node: Node, timing: Timing | None = None):
-        self.plan, self.module, self.node = plan, module, node
+        self.plan, self.target, self.module, self.node = plan, plan.target, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
-        self.arrives, self.leaves = plan.pace(self.before), plan.pace(self.after)
-        self.early = self.arrives.first < self.arrives.frames * plan.primed
+        self.arrives, self.leaves = plan.schedule(self.before), plan.schedule(self.after)
+        self.early = self.arrives.first < self.arrives.frames * plan.warmup_calls
 
     @property
     def name(self) -> str:
@@ -131,7 +146,7 @@ class KernelContext:
     def lag(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
         """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
         wire = self.arrives if wire is None else wire
-        if self.plan.fused and wire.frames == 1 and -first >= SHORT:
+        if self.target.compiler_fuses and wire.frames == 1 and -first >= SHORT:
             held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
             return DelayLine(None, Ring(held, wire, -first))
         return DelayLine(self.past(name, like, first), None)
@@ -246,7 +261,7 @@ class CallRows:
     """One call of a program.
 
     Args:
-        calls: how many calls each row has had, ``(B,)``; negative while a program is primed.
+        calls: how many calls each row has had, ``(B,)``; negative during warmup calls.
         end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
         held: the state tensors.
         active: the rows that take part; ``None``: all.
@@ -282,16 +297,16 @@ class CallRows:
         opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
         return CallRows(calls, end, held, active, opened)
 
-    def index(self, pace: FrameSchedule) -> Tensor:
+    def index(self, wire: FrameSchedule) -> Tensor:
         """The indices of the frames that come on a wire, ``(B, n)``."""
-        if pace not in self._index:
-            calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
-            if pace.frames > 1:
-                calls = calls + torch.arange(pace.first, pace.first + pace.frames, device=calls.device)
+        if wire not in self._index:
+            calls = (self.calls * wire.frames if wire.frames > 1 else self.calls).unsqueeze(1)
+            if wire.frames > 1:
+                calls = calls + torch.arange(wire.first, wire.first + wire.frames, device=calls.device)
             else:
-                calls = calls + pace.first if pace.first else calls
-            self._index[pace] = calls
-        return self._index[pace]
+                calls = calls + wire.first if wire.first else calls
+            self._index[wire] = calls
+        return self._index[wire]
 
     def ended(self, timing: Timing) -> Tensor:
         """How many frames a wire has in the end, ``(B,)``."""
@@ -333,4 +348,4 @@ def built(plan: ProgramPlan, module: Any, node: Node) -> Run:
     ctx = KernelContext(plan, module, node)
     if module._forward_hooks or module._forward_pre_hooks:
         raise ctx.refuse("has forward hooks, which a program does not call. Remove them before")
-    return traced(module.program(ctx), ctx.name, plan.located)
+    return traced(module.program(ctx), ctx.name, plan.target.annotate)

@@ -73,7 +73,7 @@ def sliding(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attende
     query = ctx.leaves.first + (0 if layer.partial else behind)
     band = Band(ctx, behind, ahead, query, layer.partial)
     given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
-    if ctx.plan.fused and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
+    if ctx.target.compiler_fuses and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
         return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
     pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - ctx.arrives.first)
     queries = attending.past("queries", given.resized(1, size), query - ctx.arrives.first)
