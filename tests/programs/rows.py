@@ -56,8 +56,8 @@ class Layout:
         n = len(inputs)
         if not isinstance(net, GraphModule):
             return Layout((2,) * n, (2,) * n, (0,) * n, (0,) * n)
-        outs = [0 if out.windows else where(out.view.dims, BATCH) for out, _, _ in net._outputs]
-        rows = [i.batch or 0 for i in net._ports.inputs]
+        outs = [0 if out.windows else where(out.view.dims, BATCH) for out in net.io_layout.outputs]
+        rows = [i.batch or 0 for i in net.io_layout.inputs]
         return Layout(net.time_dims, net.output_time_dims, rows, [o or 0 for o in outs], listed=False)
 
     def given(self, inputs: Sequence[Tensor]) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NotStreamable
+from .io_layout import IDENTITY, IOLayout, MovedTime
 from .program.context import KernelContext, Run
 from .state import InitContext, Node, StateUpdates, StepSpec, Wire, rewire
 from .step_spec import length
@@ -36,6 +37,7 @@ class Kernel(nn.Module):
     """
 
     time_dim = 2  # of the clips; inside the library time is always dim 2
+    io_layout: IOLayout = IDENTITY  # between callers and the kernel
     output_of_window: tuple[int, int | None] | None = (
         None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
     )
@@ -43,6 +45,10 @@ class Kernel(nn.Module):
     has_products: bool = True  # whether there may be convolutions or matrix products to count
     counts_inputs: bool = False  # papers count the values that enter, not those that leave: pooling
     gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
+
+    def set_time_dim(self, dim: int) -> None:
+        """Say where time is in the clips that callers give and get."""
+        self.__dict__.update(time_dim=dim, io_layout=IDENTITY if dim == 2 else MovedTime(dim))
 
     # ---- timing -----------------------------------------------------------------------------------------------------
 

@@ -296,8 +296,7 @@ def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, 
         for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
             made.__dict__[name] = getattr(module, name).copy()
     made.__class__ = adopted_class(type(module), type(module).__name__)
-    if dim != 2:
-        made.__dict__["time_dim"] = dim
+    made.set_time_dim(dim)
     if getattr(made, "inplace", False):
         made.inplace = False  # what arrives may be kept by the layer before
     result: Local = made

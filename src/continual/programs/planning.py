@@ -144,7 +144,7 @@ def planned(
             "do not see, and come all at once. Each call of a program has the same number of outputs: pad less, or cut these outputs off "
             "by co.Trim"
         )
-    if plan.warmup_calls and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m._ports.inputs):
+    if plan.warmup_calls and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m.io_layout.inputs):
         raise NotStreamable(
             f"co.compile: {type(net).__name__} has an input that is no stream, and a padding layer at the start: the state before the "
             "first frame may depend on that input, which is unknown then. Pad in the next layer, or make the input a buffer"
@@ -168,9 +168,10 @@ def _wires(module: Any, node: Node) -> Iterator[Timing]:
     yield node.before
     yield node.before.then(module.timing) if isinstance(module, CoModule) else node.before
     if isinstance(module, GraphModule):
-        for wire in range(module._wires):
-            yield node.before.then(module._timing.at(wire))
-        for layer in module._layers:
+        program = module._program
+        for wire in range(program.wires):
+            yield node.before.then(program.timing.at(wire))
+        for layer in program.layers:
             yield from _wires(layer.module, node.kids[layer.state_node])
         return
     kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])

@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast, overload
 import torch
 from torch import Tensor
 
-from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
 from ..core.step_spec import Inputs
@@ -129,17 +128,8 @@ class StreamBatch:
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
         """A step of one input with ``count`` rows."""
-        dim = self._batch_dim(index)
+        dim = self.net.io_layout.step_batch_dim(index)
         return x if dim is None else torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
-
-    def _batch_dim(self, index: int) -> int | None:
-        """The batch dimension of an input's steps; ``None`` if it has none."""
-        if not isinstance(self.net, GraphModule):
-            return 0
-        own = self.net._ports.inputs[index]
-        if own.batch is None or own.time is None:
-            return own.batch
-        return own.batch - (own.time < own.batch)
 
     # ---- properties -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +273,7 @@ class StreamBatch:
             raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(self._step)} tensors a step, got {len(parts)}")
         alone = []
         for i, part in enumerate(parts):
-            dim = self._batch_dim(i)
+            dim = self.net.io_layout.step_batch_dim(i)
             alone.append(part if dim is None else part.unsqueeze(min(dim, part.ndim)))
         wire = internal_layout(self.net, tuple(alone), chunk=False)
         for got, wanted in zip(flat(wire), frames(self._program.frame), strict=True):
@@ -317,7 +307,7 @@ class StreamBatch:
 
     def _alone(self, y: Wire, chunk: bool) -> Any:
         """One row's outputs as ``forward_step(s)`` returns them, without the batch."""
-        batch = int(chunk and self.net.time_dim == 0 and not isinstance(self.net, GraphModule))
+        batch = self.net.io_layout.output_batch_dim(chunk)
         return rewire(lambda t: t.squeeze(batch), network_layout(self.net, y, chunk))
 
     @_locked

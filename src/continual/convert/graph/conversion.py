@@ -22,7 +22,8 @@ from . import rules  # noqa: F401 (they register themselves)
 from .assembly import assemble
 from .capture import Captured, TimeDims, capture
 from .cost_table import rows_of
-from .dtypes import Dtypes, Origin, is_bound
+from .dtypes import DtypePrograms, Origin
+from .fold_norms import NormFolding
 from .frame_loops import shortened
 from .graph_module import GraphModule
 from .instructions import Layer, Op
@@ -67,8 +68,8 @@ def convert_graph(
             with _as_refusals(module, "checked"):
                 check_clip(net, net.timing.period, module, walked.draft)
     again = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
-    origin = Origin(module, inputs, walked.draft.captured.time_dims, again, is_bound(net))
-    net.__dict__["_dtypes"] = Dtypes(net, origin)
+    origin = Origin(module, inputs, walked.draft.captured.time_dims, again, net._program.has_dtypes)
+    net.__dict__["_dtypes"] = DtypePrograms(net, origin)
     net.__dict__["_switches"] = switches.settle()
     return net
 
@@ -163,6 +164,5 @@ def _refused(module: nn.Module, walked: Walked) -> NotStreamable:
 
 @fold.register
 def _of_graph(net: GraphModule, uses: Uses) -> None:
-    from .fold_norms import Folding  # here: few networks are fused
-
-    Folding(net).run()
+    NormFolding(net).run()
+    net.forget_other_dtypes()

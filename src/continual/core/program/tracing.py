@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 LIBRARIES = tuple(str(Path(str(sys.modules[name].__file__)).parent) for name in ("torch", __name__.partition(".")[0]))
 
@@ -54,6 +53,8 @@ def traced(run: Callable[..., Any], name: str, annotate: bool) -> Callable[..., 
 
 def untraced(error: BaseException, network: str, any_rows: bool = False) -> str:
     """The module that can't be traced, the reason, and the line of the user's code."""
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode  # here: it imports sympy, for half a second
+
     chain = causes(error)
     module = next((e.module for e in chain if isinstance(e, Untraced)), network)
     cause = next((e for e in chain if not isinstance(e, Untraced)), error)

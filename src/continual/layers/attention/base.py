@@ -54,7 +54,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             )
         self.sequence_len, self.embed_dim_second = int(sequence_len), embed_dim_second
         self.register_buffer("window_mask", None, persistent=False)
-        self.__dict__["time_dim"] = 2 if embed_dim_second else 1 if self.batch_first else 0
+        self.set_time_dim(2 if embed_dim_second else 1 if self.batch_first else 0)
 
     def set_mask(self, mask: Tensor | None) -> None:
         """Give the mask ``(L, L)`` of a window, as ``torch.nn`` means it: ``True`` hides, a float is added to the scores."""

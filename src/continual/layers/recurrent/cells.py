@@ -116,8 +116,7 @@ def _stepping(module: nn.Module, dim: int) -> CoModule:
     """A cell for :func:`continual.forward_stepping`, which shares parameters."""
     made = to_continual(module)
     made._parameters, made._modules = module._parameters.copy(), module._modules.copy()  # a parametrisation is a module
-    if dim != 2:
-        made.__dict__["time_dim"] = dim
+    made.set_time_dim(dim)
     return made
 
 

@@ -184,11 +184,11 @@ class Subject:
 
     def moved_copy(self, dtype: torch.dtype) -> Any:
         """A deep copy of the module with another dtype."""
-        twin = copy.deepcopy(self.net)
+        copied = copy.deepcopy(self.net)
         mine = {id(p) for p in (*self.modules(), *self.parameters(), *self.net.buffers())}
-        if any(id(p) in mine for p in (*twin.modules(), *twin.parameters(), *twin.buffers())):
+        if any(id(p) in mine for p in (*copied.modules(), *copied.parameters(), *copied.buffers())):
             raise Broken("a deepcopy shares modules or weights with the original")  # .to() would change those of the user
-        return twin.to(dtype)
+        return copied.to(dtype)
 
     def _number(self, name: str) -> int | None:
         """A number that an object states; ``None`` for a module."""
