@@ -360,7 +360,7 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
 def queue(ctx: KernelContext, node: Node, out: Any, wire: FrameSchedule) -> list[DelayLine]:
     """The queues of a branch, one for each of its tensors."""
     within = KernelContext(ctx.plan, ctx.module, node, IDENTITY)
-    return [within.lag(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+    return [within.delay_line(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
 
 
 def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire:
@@ -368,6 +368,6 @@ def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire
     own = iter(queues)
 
     def one(t: Tensor) -> Tensor:
-        return next(own).waited(rows, t, count)
+        return next(own).delayed(rows, t, count)
 
     return rewire(one, y)

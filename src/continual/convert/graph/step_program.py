@@ -100,8 +100,10 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
     wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
-        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
-        return lambda x, rows: lag.waited(rows, x, wire.frames)
+        line = KernelContext(ctx.plan, ctx.module, node, IDENTITY).delay_line(
+            "queue", node.out, wire.first - before.first, before
+        )
+        return lambda x, rows: line.delayed(rows, x, wire.frames)
 
     queues = []
     for i, before in enumerate(instruction.before):

@@ -262,7 +262,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         if isinstance(self, SlidingEncoderLayer):
             attend = sliding(ctx, self.heads, within)
             first = ctx.leaves.first + (0 if self.heads.partial else self.heads.behind)
-            past = ctx.past("tokens", ctx.node.given, first - ctx.arrives.first)
+            past = ctx.history("tokens", ctx.node.given, first - ctx.arrives.first)
 
             def run(x: Tensor, rows: CallRows) -> Tensor:
                 attended = attend(self.before(x.transpose(1, 2)), rows)
@@ -314,7 +314,7 @@ register_window(nn.TransformerEncoderLayer, EncoderLayer)
 
 
 def _retroactive_layer(ctx: KernelContext, layer: Any, attend: Attended) -> Run:
-    past: History = ctx.past("tokens", ctx.node.given, ctx.leaves.first - ctx.arrives.first)
+    past: History = ctx.history("tokens", ctx.node.given, ctx.leaves.first - ctx.arrives.first)
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         attended = attend(layer.before(x.transpose(1, 2)), rows)
