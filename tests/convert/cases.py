@@ -59,7 +59,7 @@ class Case:
         return next(x.shape[d] for x, d in zip(self.inputs, self.time_dims) if d is not None)
 
     @property
-    def clip_level(self) -> bool:
+    def _clip_level(self) -> bool:
         """Whether an output is that of a whole clip."""
         return self.out_time is None
 

@@ -118,7 +118,7 @@ def streamed(net: Any, clip: Tensor, sizes: Sequence[int], time: int) -> Tensor 
 
 
 def _rank(net: Any) -> int:
-    return len(net._outputs[0][0].view.dims) + net._outputs[0][0].windows
+    return net._output_rank
 
 
 def splits(frames: int, seed: int) -> list[list[int]]:

@@ -33,7 +33,7 @@ from .torch_refusals import REASONS
 
 __all__ = ["continual", "forward_stepping", "register"]
 
-_TWINS: tuple[tuple[type[nn.Module], type[CoModule]], ...] = (
+_LAYERS: tuple[tuple[type[nn.Module], type[CoModule]], ...] = (
     (nn.Conv1d, Conv1d),
     (nn.Conv2d, Conv2d),
     (nn.Conv3d, Conv3d),
@@ -53,7 +53,7 @@ _WINDOWS: tuple[tuple[type[nn.Module], type[CoModule]], ...] = (
     (nn.AdaptiveMaxPool2d, AdaptiveMaxPool2d),
     (nn.AdaptiveMaxPool3d, AdaptiveMaxPool3d),
 )
-for _torch, _co in _TWINS:
+for _torch, _co in _LAYERS:
     register_twin(_torch, _co)
 for _torch, _co in _WINDOWS:
     register_window(_torch, _co)
@@ -63,7 +63,7 @@ for _torch, _reason in REASONS.items():
 
 
 class GraphOptions(TypedDict, total=False):
-    """What :func:`continual` takes beside an example clip, for functions that hand it on."""
+    """The arguments of :func:`continual` beside an example clip, for functions that pass them on."""
 
     time_dim: int | Sequence[int | None]
     time_pooling: Literal["window", "frame"] | None
@@ -75,7 +75,7 @@ class GraphOptions(TypedDict, total=False):
 
 
 class Options(TypedDict, total=False):
-    """Choices that some modules need, for a conversion without a clip."""
+    """Options that some modules need in a conversion without a clip."""
 
     sequence_len: int
     causal: bool
@@ -101,45 +101,46 @@ def continual(
 ) -> CoModule:
     """The streaming version of a module: same weights, same function, step by step.
 
-    **With an example clip** any module in eval mode is converted, through its exported graph: its own ``forward``, functions, residual
-    sums, reshapes, merged ``b*t`` … are followed from the input on. The result has the module's names, parameters (shared, not copied)
-    and layout: ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time.
-    What can't be streamed exactly is refused, all at once, with the line of code and what to do.
+    **With an example clip** any module in eval mode is converted through its exported graph, which follows its own ``forward``:
+    functions, residual sums, reshapes, merged ``b*t`` … The result has the module's names, parameters (shared, not copied) and layout:
+    ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time. What can't be
+    streamed exactly is refused: one error lists all reasons, each with its line of code and a remedy.
 
-    A module with an output for the whole clip (global pooling, flatten and linear, a last time step) becomes **exact windows**: every so
-    many steps its own output of the last frames, as many as the example has. ``net.windows`` says how they are computed.
+    A module with an output for the whole clip (global pooling, flatten and linear, the last time step) becomes **exact windows**: its
+    own output of the last frames, as many as the example has, every so many steps. ``net.windows`` says how they are computed.
 
-    **Without a clip** modules of registered classes and ``nn.Sequential`` of them are converted, layer by layer. Parameters are copied.
-    In-place activations become ordinary ones.
+    **Without a clip** modules of registered classes, and ``nn.Sequential`` of them, are converted layer by layer. Parameters are
+    copied. In-place activations become ordinary ones.
 
     The module itself is not changed. Dtype, device, ``requires_grad`` and parametrisations (weight norm) are kept.
 
     Args:
         module: the module. A :class:`CoModule` is returned as it is.
-        clip: an example input, or a tuple of them for a module with several inputs. Its length is that of the windows for outputs of
-            a whole clip. Give it a batch of 2 or more where other inputs have rows too.
-        time_dim: which dimension of the clip is time; a tuple with one entry for each input, ``None`` for an input that is no stream
-            (an adjacency matrix, the embedding of a speaker) and goes along with every call.
-        time_pooling: what becomes of a mean (or maximum) over the clip in the middle of the network, as in squeeze-and-excitation:
-            ``None`` refuses it, ``"window"`` takes the last frames, as many as the example has there, those present at the start, and
-            ``"frame"`` each frame alone. The twin is then another function than the module, in ``forward`` too, and says so in ``notes``.
-        copy: separate the parameters from the module's. Only with a clip.
+        clip: an example input, or a tuple of them for a module with several inputs. Its length is that of the windows of clip-level
+            outputs. Its batch is 2 or more where other inputs have rows too.
+        time_dim: the dimension of time in the clip; for several inputs a tuple, with ``None`` for an input that is no stream (an
+            adjacency matrix, the embedding of a speaker), which every call takes.
+        time_pooling: replaces a mean or maximum over the clip in the middle of the network, as in squeeze-and-excitation: ``None``
+            refuses it, ``"window"`` pools over the last frames (as many as the example has there, at the start those that exist), and
+            ``"frame"`` over each frame alone. The converted network then computes another function than the module, in ``forward``
+            too; its ``notes`` say so.
+        copy: copy the parameters, so that module and network do not share them. Only with a clip.
         windows: what becomes of a module with an output for the whole clip. ``"exact"`` (the default): each score is the module's own of
-            its window, whatever padding, recurrent layers and tables of positions do at its edges. ``"stream"``: the network over the
-            endless stream, with real neighbours in place of padding and states that run on: cheaper, and another function, whose
-            difference on the example ``net.notes`` tells. Only with a clip.
+            its window, whatever padding, recurrent layers and position tables do at its edges. ``"stream"``: the network over the
+            endless stream, with real neighbours in place of padding and states that run on: cheaper, and another function;
+            ``net.notes`` gives the difference on the example. Only with a clip.
         every: steps from one exact window to the next; by default the stride of what windows have in common. Only with a clip.
-        output: for a module with an output per frame that is no stream (bidirectional layers, attention to the whole clip): which frame
-            of each window is given, such as ``-1``. Only with a clip.
-        progress: say on stderr what takes so long, once it has taken 5 seconds; by default if stderr is a terminal. Only with a clip.
-        options: without a clip, choices that some modules need, such as ``sequence_len`` for attention over a window. For norms over the
-            whole clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
+        output: for a module with an output per frame that is no stream (bidirectional layers, attention to the whole clip): the frame
+            of each window that is given, such as ``-1``. Only with a clip.
+        progress: report on stderr what takes more than 5 seconds; by default if stderr is a terminal. Only with a clip.
+        options: options of some modules, without a clip, such as ``sequence_len`` for attention over a window. For norms over the whole
+            clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
             :func:`~continual.layers.norms.frozen.calibrate`).
 
     Raises:
         TypeError: an option that no module in it takes.
-        NotStreamable: what can't be streamed exactly, or (without a clip) a class that is not known, with its path and what you can do.
-            ``refusals`` of the error holds them one by one.
+        NotStreamable: the module can't be streamed exactly, or (without a clip) contains an unknown class. ``refusals`` of the error
+            lists the reasons.
         ValueError: options that have no meaning together, or for this module.
         ShapeMismatch: a clip without time where ``time_dim`` says, or streams of different lengths.
 

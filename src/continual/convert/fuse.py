@@ -1,4 +1,4 @@
-"""`co.fuse`: a network for inference alone, whose norms are part of the weights before them."""
+"""`co.fuse`: folds norms into the weights before them, for inference."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ..errors import NotStreamable
 from ..layers.folds_norms import FoldsNorms
 
 Net = TypeVar("Net", bound=CoModule)
-Uses = Counter[int]  # in how many places each module of a network stands, by id
+Uses = Counter[int]  # the number of places of each module in a network, by id
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _NOTHING = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 def fuse(net: Net) -> Net:
-    """A copy of a network for inference, with less to do in a step and the same results but for rounding.
+    """A copy of a network for inference, with less work per step and the same results but for rounding.
 
     - A norm with running statistics (``BatchNorm``, ``InstanceNorm``) right after a convolution, a transposed convolution or a
       ``Linear`` over channels becomes part of that layer's weight and bias.
-    - Weights that are computed (``weight_norm``, ``spectral_norm``, other parametrisations) are computed once.
-    - ``Dropout`` and ``Identity`` in a ``Sequential`` go.
+    - Computed weights (``weight_norm``, ``spectral_norm``, other parametrisations) are computed once.
+    - ``Dropout`` and ``Identity`` in a ``Sequential`` are removed.
 
-    Layers keep their names; those that went are missing from ``state_dict``. What is used in several places, or watched by hooks,
-    stays as it is. Fuse before compiling and exporting, too.
+    Layers keep their names; removed ones are missing from ``state_dict``. Modules that are used in several places or have hooks stay as
+    they are. Fuse before compiling or exporting.
 
     Args:
-        net: the network; it stays as it is, and need not be in eval mode.
+        net: the network; it is not changed, and may be in training mode.
 
     Returns:
-        A network of the same kind, in eval mode, with weights of its own that need no gradients, and a cold state.
+        A network of the same class in eval mode, with a cold state and its own weights, which need no gradients.
 
     Raises:
         NotStreamable: it is no streaming network.
@@ -69,7 +69,7 @@ def fuse(net: Net) -> Net:
 
 
 def uses_of(net: nn.Module) -> Uses:
-    """In how many places the modules stand."""
+    """The number of places of each module."""
     uses: Uses = Counter()
 
     def visit(module: nn.Module) -> None:
@@ -82,9 +82,9 @@ def uses_of(net: nn.Module) -> Uses:
 
 
 def _compute(net: nn.Module) -> None:
-    """Weights by parametrisations become ordinary ones.
+    """Replace parametrised weights by ordinary ones.
 
-    Not by ``remove_parametrizations``: it changes the module's class, which copies of the module have too.
+    ``remove_parametrizations`` is no option: it changes the module's class, which copies of the module share.
     """
     for module in list(net.modules()):
         if parametrize.is_parametrized(module):
@@ -98,7 +98,7 @@ def _compute(net: nn.Module) -> None:
 
 @singledispatch
 def fold(module: nn.Module, uses: Uses) -> None:
-    """Fold the norms inside a module into weights, in place. Modules that hold some in their own way register theirs."""
+    """Fold the norms inside a module into weights, in place. Classes with norms in other places register their own function."""
     for child in module.children():
         fold(child, uses)
 
@@ -126,7 +126,7 @@ def _of_sequential(module: Sequential, uses: Uses) -> None:
 
 
 def absorb(layer: Any, norm: Any) -> bool:
-    """Make a norm part of the layer before it, if that can be done."""
+    """Fold a norm into the layer before it, if possible. Returns whether it was."""
     if not isinstance(norm, _NORMS) or norm.running_mean is None:
         return False
     if not isinstance(layer, FoldsNorms) or layer.norm_channels != norm.num_features:
@@ -141,7 +141,7 @@ def absorb(layer: Any, norm: Any) -> bool:
 
 
 def scale(weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, eps: float) -> tuple[Tensor, Tensor]:
-    """A norm by running statistics as a factor and an offset of each channel, in double precision."""
+    """A norm with running statistics as a factor and an offset per channel, in double precision."""
     factor = (variance.double() + eps).rsqrt()
     if weight is not None:
         factor = factor * weight.detach().double()
@@ -150,5 +150,5 @@ def scale(weight: Tensor | None, bias: Tensor | None, mean: Any, variance: Any, 
 
 
 def frozen(value: Tensor, dtype: torch.dtype) -> nn.Parameter:
-    """A weight that is not trained."""
+    """A parameter without gradients."""
     return nn.Parameter(value.detach().to(dtype), requires_grad=False)

@@ -1,6 +1,6 @@
-"""What `co.continual` makes of norms over the whole clip: a refusal, or what the user chooses by ``time_norm``.
+"""Conversion of norms over the whole clip: a refusal, or the norm that the user chooses by ``time_norm``.
 
-The options, for all norms of a network: ``time_norm="cumulative"`` for the statistics of all frames up to now, or
+The options are for all norms of a network: ``time_norm="cumulative"`` for the statistics of all frames up to now, or
 ``time_norm="window", norm_window=N`` for those of the last ``N`` frames.
 """
 
@@ -34,10 +34,10 @@ from ..layers.wrapped import local
 
 
 class LayerNormOverTime(TimeNorm, nn.LayerNorm):
-    """``nn.LayerNorm`` without weights, which covers time on some clips: whether it does is known with the rank of the frames.
+    """``nn.LayerNorm`` without weights, which covers time for some ranks of frames.
 
     Where it does, it looks back as the norms of :mod:`continual.layers.norms.causal` do; on other frames it is ``nn.LayerNorm`` itself. Its
-    timing is that of the first case, always.
+    timing is always that of the first case.
     """
 
     def _is_local(self, frame_ndim: int) -> bool:
@@ -91,7 +91,7 @@ class LayerNormOfLast(LayerNormOverTime, OfLast):
 
 
 def chosen(memo: dict[int, Any]) -> tuple[str | None, int | None]:
-    """The options of :func:`continual.continual`: which statistics, and the window."""
+    """The options of :func:`continual.continual`: the kind of statistics, and the window."""
     kind, window = option(memo, "time_norm"), option(memo, "norm_window")
     if kind not in (None, "cumulative", "window"):
         raise ValueError(
@@ -107,7 +107,7 @@ def chosen(memo: dict[int, Any]) -> tuple[str | None, int | None]:
 def _as_chosen(
     module: nn.Module, memo: dict[int, Any], path: str, up_to_now: type[TimeNorm], of_last: type[TimeNorm], refusal: str
 ) -> CoModule:
-    """A norm over time as the user has chosen, or the refusal."""
+    """The norm over time that the user has chosen, or the refusal."""
     kind, window = chosen(memo)
     if kind is None:
         raise NotStreamable(f"{named(path, module)}: {refusal}")
@@ -140,7 +140,7 @@ def _layer(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         return _as_chosen(module, memo, path, LayerNormUpToNow, LayerNormOfLast, "")
     if reason := refusals.layer_norm(norm):
         raise NotStreamable(f"{named(path, module)}: {reason}")
-    return local(module, memo=memo)  # which refuses frames of too low a rank
+    return local(module, memo=memo)  # it refuses frames of too low a rank
 
 
 register_builder(nn.GroupNorm, _group)

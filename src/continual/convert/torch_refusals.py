@@ -1,4 +1,4 @@
-"""Why classes of `torch.nn` have no streaming version, and what to use instead."""
+"""Classes of `torch.nn` without a streaming version: the reason, and what to use instead."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import NotStreamable
 from .call_modes import call_mode, call_with_hooks, checked_mode, current_mode, routed_forward
 from .edits import Guarded
-from .inputs import time_second
+from .io_layout import IDENTITY
 from .kernel import chunk_of_one, only_frame
 from .padding_mode import PaddingMode
 from .state import State, StateUpdates, StepSpec, Wire, rewire
@@ -118,21 +118,24 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """
         if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
             return eagerly(CoModule.forward_step, self, input, update_state)
+        layout = self.io_layout
+        x: Any = input if layout is IDENTITY else layout.step_in(input)
         turn = self._take_turn()
         try:
-            state = self._stream_for(input)
+            state = self._stream_for(x)
             if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
                 state, call = state.taken(), StateUpdates()
-                y = self.advance_step(input, state.node, call)
+                y = self.advance_step(x, state.node, call)
                 if update_state:
                     call.apply_in_place()
                     state.clock += 1
                     self.__dict__["_stream"] = state
-                return y
-            y = self._run(state, rewire(chunk_of_one, input), False, update_state)
-            return y if y is None or state.bursts else rewire(only_frame, y)
+            else:
+                y = self._run(state, rewire(chunk_of_one, x), False, update_state)
+                y = y if y is None or state.bursts else rewire(only_frame, y)
         finally:
             turn.append(None)
+        return y if y is None or layout is IDENTITY else layout.step_out(y)
 
     @overload
     def forward_steps(self, input: Tensor, pad_end: bool = False, update_state: bool = True) -> Tensor | None: ...
@@ -166,9 +169,8 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """
         if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
             return eagerly(CoModule.forward_steps, self, input, pad_end, update_state)
-        chunk: Any = input if self.time_dim == 2 else rewire(lambda t: time_second(t, self.time_dim), input)
-        y = self._chunk(chunk, pad_end, update_state)
-        return y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)
+        y = self._chunk(self.io_layout.chunk_in(input), pad_end, update_state)
+        return None if y is None else self.io_layout.chunk_out(y)
 
     def warm_up(self, step_shape: Sequence[int]) -> None:
         """Run ``delay`` dummy steps, so that the next step has an output. The first outputs are then inexact.
@@ -190,7 +192,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         Args:
             step: ``(B, C, *S)``.
         """
-        return replace(self._open(StepSpec.of(step)), weights=self)
+        return replace(self._open(StepSpec.of(self.io_layout.step_in(step))), weights=self)
 
     @overload
     def step(self, x: Tensor, state: State) -> tuple[Tensor | None, State]: ...
@@ -209,9 +211,10 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """
         if in_graph():
             return eagerly(CoModule.step, self, x, state)
-        self._check(x, state, chunk=False)
-        y, new = self._pure(rewire(chunk_of_one, x), state, False)
-        return (y if y is None or new.bursts else rewire(only_frame, y)), new
+        step = self.io_layout.step_in(x)
+        self._check(step, state, chunk=False)
+        y, new = self._pure(rewire(chunk_of_one, step), state, False)
+        return (None if y is None else self.io_layout.step_out(y if new.bursts else rewire(only_frame, y))), new
 
     @overload
     def steps(self, x: Tensor, state: State, pad_end: bool = False) -> tuple[Tensor | None, State]: ...
@@ -219,9 +222,8 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     def steps(self, x: Sequence[Inputs], state: State, pad_end: bool = False) -> tuple[Wire | None, State]: ...
     def steps(self, x: Inputs, state: State, pad_end: bool = False) -> tuple[Wire | None, State]:
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
-        chunk = rewire(lambda t: time_second(t, self.time_dim), x)
-        y, new = self._pure_chunk(chunk, state, pad_end)
-        return (y if y is None or self.time_dim == 2 else rewire(lambda t: t.movedim(2, self.time_dim), y)), new
+        y, new = self._pure_chunk(self.io_layout.chunk_in(x), state, pad_end)
+        return (None if y is None else self.io_layout.chunk_out(y)), new
 
     # ---- building ---------------------------------------------------------------------------------------------------
 

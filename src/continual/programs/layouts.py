@@ -8,35 +8,29 @@ from typing import Any
 from torch import Tensor
 
 from ..convert.graph.graph_module import GraphModule
-from ..core.inputs import time_second
+from ..core.module import CoModule
 from ..core.state import Wire, rewire
+from ..core.step_spec import Nested
 
 
-def internal_layout(net: Any, inputs: tuple[Any, ...], chunk: bool) -> Wire:
+def internal_layout(net: CoModule, inputs: tuple[Any, ...], chunk: bool) -> Wire:
     """Inputs of ``forward_steps`` (a chunk) or ``forward_step`` in the internal layout."""
-    if isinstance(net, GraphModule):
-        wire, constants = net._ports.arrive(inputs, chunk=chunk)
-        return net._ports.together(wire, constants, int(chunk))
     x: Any = inputs[0] if len(inputs) == 1 else list(inputs)
-    return rewire(lambda t: time_second(t, net.time_dim), x) if chunk else x
+    return net.io_layout.chunk_in(x) if chunk else net.io_layout.step_in(x)
 
 
 def network_layout(net: Any, y: Wire, chunk: bool) -> Any:
     """Outputs, a chunk or a step, as ``forward_steps`` or ``forward_step`` returns them."""
-    if isinstance(net, GraphModule):
-        return net._depart(y)
     if hasattr(net, "_leave_step"):  # attention, whose own layout may have time elsewhere
         y = net._leave(y) if chunk else net._leave_step(y)
-    if not chunk or net.time_dim == 2:
-        return y
-    return rewire(lambda t: t.movedim(2, net.time_dim), y)
+    return net.io_layout.chunk_out(y) if chunk else net.io_layout.step_out(y)
 
 
 def input_times(net: Any, wire: Any) -> Any:
     """The dimension of time of each internal input, nested like ``wire``; ``None`` for inputs that are no streams."""
     if not isinstance(net, GraphModule) or not isinstance(wire, list):
         return rewire(lambda _: 2, wire)
-    streams = sum(i.time is not None for i in net._ports.inputs)
+    streams = sum(i.time is not None for i in net.io_layout.inputs)
     return [2 if i < streams else None for i in range(len(wire))]
 
 
@@ -45,6 +39,6 @@ def flat(wire: Wire) -> list[Tensor]:
     return [wire] if isinstance(wire, Tensor) else [t for w in wire for t in flat(w)]
 
 
-def nested(like: Wire, tensors: Iterator[Any]) -> Wire:
+def nested(like: Nested[Any], tensors: Iterator[Tensor]) -> Wire:
     """Tensors as a wire that is nested like another one."""
     return [nested(w, tensors) for w in like] if isinstance(like, list) else next(tensors)

@@ -6,13 +6,12 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
 
-from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
 from ..core.step_spec import Inputs
@@ -129,17 +128,8 @@ class StreamBatch:
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
         """A step of one input with ``count`` rows."""
-        dim = self._batch_dim(index)
+        dim = self.net.io_layout.step_batch_dim(index)
         return x if dim is None else torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
-
-    def _batch_dim(self, index: int) -> int | None:
-        """The batch dimension of an input's steps; ``None`` if it has none."""
-        if not isinstance(self.net, GraphModule):
-            return 0
-        own = self.net._ports.inputs[index]
-        if own.batch is None or own.time is None:
-            return own.batch
-        return own.batch - (own.time < own.batch)
 
     # ---- properties -----------------------------------------------------------------------------------------------------
 
@@ -283,7 +273,7 @@ class StreamBatch:
             raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(self._step)} tensors a step, got {len(parts)}")
         alone = []
         for i, part in enumerate(parts):
-            dim = self._batch_dim(i)
+            dim = self.net.io_layout.step_batch_dim(i)
             alone.append(part if dim is None else part.unsqueeze(min(dim, part.ndim)))
         wire = internal_layout(self.net, tuple(alone), chunk=False)
         for got, wanted in zip(flat(wire), frames(self._program.frame), strict=True):
@@ -317,7 +307,7 @@ class StreamBatch:
 
     def _alone(self, y: Wire, chunk: bool) -> Any:
         """One row's outputs as ``forward_step(s)`` returns them, without the batch."""
-        batch = int(chunk and self.net.time_dim == 0 and not isinstance(self.net, GraphModule))
+        batch = self.net.io_layout.output_batch_dim(chunk)
         return rewire(lambda t: t.squeeze(batch), network_layout(self.net, y, chunk))
 
     @_locked
@@ -359,13 +349,8 @@ class StreamBatch:
         """
         own = self._stream(stream)
         tensors = {name: t[own.row].clone() for name, t in self._state.items()}
-        pending = tuple(t.clone() for t in self._pending(own.row, own.steps))
+        pending = tuple(t.clone() for t in self._chunker.waiting(own.row, own.steps))
         return StreamSnapshot(own.steps, tensors, pending, self.signature, self.weights)
-
-    def _pending(self, row: int, steps: int) -> list[Tensor]:
-        """The waiting steps ``(C, n, *S)`` of each input, in a row whose stream has ``steps`` steps."""
-        slot = self._program.schedule.slot(steps)
-        return [t[row, :, :slot] for t in flat(self._chunker.buffer)]
 
     @_locked
     def restore(self, stream: Hashable, snapshot: StreamSnapshot, *, allow_other_weights: bool = False) -> None:
@@ -381,13 +366,14 @@ class StreamBatch:
             StateMismatch: the snapshot is of another network or of other weights. The stream stays as it is.
         """
         own = self._stream(stream)
+        if isinstance(snapshot, StreamSnapshot):
+            snapshot = replace(snapshot, pending=self._chunker.updated(snapshot.pending))
         row = {name: t[own.row] for name, t in self._state.items()}
         weights = "" if allow_other_weights else self.weights
-        check_snapshot(snapshot, self.signature, weights, row, lambda steps: self._pending(own.row, steps))
+        check_snapshot(snapshot, self.signature, weights, row, lambda steps: self._chunker.waiting(own.row, steps))
         for name, value in snapshot.tensors.items():
             row[name].copy_(value)
-        for waiting, value in zip(self._pending(own.row, snapshot.steps), snapshot.pending, strict=True):
-            waiting.copy_(value)
+        self._chunker.restore(own.row, snapshot.steps, snapshot.pending)
         own.steps = snapshot.steps
 
     def __repr__(self) -> str:

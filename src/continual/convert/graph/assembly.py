@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from torch import nn
 
 from .axes import BATCH, TIME, View, fixed
-from .graph_module import GraphModule
+from .graph_module import GraphModule, MultiInputGraphModule
 from .instructions import Instruction, Layer, Op, slots_of
-from .io_layout import Input, Output
+from .io_layout import Input, ModuleLayout, Output
+from .parameter_table import ParameterTable
+from .program import Program, ProgramOutput
 from .queues import AlignDelays, Positions
 from .walker import Walked
+from .windows.instruction import Windows
 
 
 def assemble(walked: Walked, module: nn.Module) -> GraphModule:
@@ -22,11 +25,11 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
         module: what the network stands for: the module, or a converted network whose names and weights it takes.
     """
     draft, outputs = walked.draft, walked.outputs
-    program = needed(draft.instructions, {o.slot for o in outputs})
-    used = {slot for i in program for slot in slots_of(i)} | {o.slot for o in outputs}
+    instructions = needed(draft.instructions, {o.slot for o in outputs})
+    used = {slot for i in instructions for slot in slots_of(i)} | {o.slot for o in outputs}
     constants = [c for c in needed(draft.constants, used) if isinstance(c, Op)]
     used |= {slot for c in constants for slot in slots_of(c)}
-    _number_state(program)
+    _number_state(instructions)
     captured = draft.captured
     inputs = [Input(t, b, x) for x, t, b in zip(captured.inputs, captured.time_dims, captured.batch_dims, strict=True)]
     for source in draft.sources:
@@ -37,11 +40,13 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
     sources = [s for s in draft.sources if s.slot in used or s.kind == "input"]
     wires = len(draft.wires.entries)
     timing = draft.wires.timing(wires - 1).at(outputs[0].wire)
-    leaving = [(Output(View(o.dims), o.windows), o.slot, o.wire) for o in outputs]
-    net = GraphModule(
-        module, program, constants, sources, draft.tensors, draft.slots, inputs, leaving, timing, wires, draft.nested, draft.notes,
-        draft.names,
-    )  # fmt: skip
+    layouts = [Output(View(o.dims), o.windows) for o in outputs]
+    layout = ModuleLayout(type(module).__name__, inputs, layouts, draft.nested)
+    leaving = [ProgramOutput(own, o.slot, o.wire) for own, o in zip(layouts, outputs, strict=True)]
+    table = ParameterTable(constants, dict(draft.tensors), draft.slots)
+    made = Program(instructions, table, layout, leaving, timing, wires, draft.names, tuple(draft.notes))
+    cls = GraphModule if len(inputs) == 1 else MultiInputGraphModule
+    net = cls(module, made, sources)
     one_length = draft.windowed or draft.middle
     net.__dict__["lengths"] = "own" if one_length else "same rest" if draft.divided else "any"
     return net
@@ -62,6 +67,6 @@ def _number_state(program: Sequence[Instruction]) -> None:
     """Number the state nodes of the instructions that are left."""
     count = 0
     for instruction in program:
-        if isinstance(instruction, (Layer, AlignDelays, Positions)):
+        if isinstance(instruction, (Layer, AlignDelays, Positions, Windows)):
             instruction.state_node = count
             count += len(instruction.inputs) if isinstance(instruction, AlignDelays) else 1

@@ -123,7 +123,8 @@ class View:
     dims: Dims
 
     @cached_property
-    def _pieces(self) -> tuple[Dim, ...]:
+    def pieces(self) -> tuple[Dim, ...]:
+        """The dimensions, with time split off."""
         pieces: list[Dim] = []
         for dim in self.dims:
             if TIME in dim:
@@ -135,12 +136,12 @@ class View:
 
     @cached_property
     def _split(self) -> bool:
-        return len(self._pieces) != len(self.dims)
+        return len(self.pieces) != len(self.dims)
 
     @cached_property
     def order(self) -> tuple[int, ...]:
         """The order of the pieces in a chunk."""
-        pieces = self._pieces
+        pieces = self.pieces
         batch, time = next(i for i, p in enumerate(pieces) if BATCH in p), pieces.index((TIME,))
         others = [i for i in range(len(pieces)) if i not in (batch, time)]
         return (batch, *others[:1], time, *others[1:])
@@ -148,7 +149,7 @@ class View:
     @cached_property
     def lonely(self) -> bool:
         """Whether there is no dimension beside batch and time."""
-        return len(self._pieces) == 2
+        return len(self.pieces) == 2
 
     @cached_property
     def _back(self) -> tuple[int, ...]:
@@ -164,7 +165,7 @@ class View:
         if self.same:
             return x
         if self._split:
-            x = x.reshape(shape_of(self._pieces, batch, time))
+            x = x.reshape(shape_of(self.pieces, batch, time))
         if self._back != self.order or self.order != tuple(range(len(self.order))):
             x = x.permute(self.order)
         return x.unsqueeze(1) if self.lonely else x

@@ -22,7 +22,8 @@ from . import rules  # noqa: F401 (they register themselves)
 from .assembly import assemble
 from .capture import Captured, TimeDims, capture
 from .cost_table import rows_of
-from .dtypes import Dtypes, Origin, is_bound
+from .dtypes import DtypePrograms, Origin
+from .fold_norms import NormFolding
 from .frame_loops import shortened
 from .graph_module import GraphModule
 from .instructions import Layer, Op
@@ -73,8 +74,8 @@ def convert_graph(
             with _as_refusals(module, "put together"):
                 net, again = exact_windows(module, window, options, doing)
             time_dims = window.walk.captured.time_dims
-    origin = Origin(module, inputs, time_dims, again, is_bound(net))
-    net.__dict__["_dtypes"] = Dtypes(net, origin)
+    origin = Origin(module, inputs, time_dims, again, net._program.has_dtypes)
+    net.__dict__["_dtypes"] = DtypePrograms(net, origin)
     net.__dict__["_switches"] = switches.settle()
     return net
 
@@ -104,7 +105,7 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
             check_clip(net, net.timing.period, module, walked.draft)
     if all(o.windows for o in walked.outputs):
         report, note = of_stream(net, module, walked.draft.captured)
-        net.__dict__["windows"], net.notes = report, (*net.notes, note)
+        net.__dict__.update(windows=report, _window_notes=(note,))
     return net
 
 
@@ -205,6 +206,5 @@ def _refused(module: nn.Module, walked: Walked) -> NotStreamable:
 
 @fold.register
 def _of_graph(net: GraphModule, uses: Uses) -> None:
-    from .fold_norms import Folding  # here: few networks are fused
-
-    Folding(net).run()
+    NormFolding(net).run()
+    net._forget_other_dtypes()

@@ -1,9 +1,9 @@
-"""Converted modules in other dtypes than that of their example.
+"""Converted networks in other dtypes than that of their example.
 
-An exported graph has the example's dtypes baked in: of ``torch.ones(3, dtype=x.dtype)``, ``y.to(self.lin.weight.dtype)`` or
-``torch.finfo(x.dtype).min`` it only knows what came out. So the module's code is asked again when weights or inputs have other dtypes for
-the first time. Of the module its structure is kept for that, without weights. Most modules do the same in all dtypes, which a run without
-a computation shows; of others another program is made, by another conversion.
+An exported graph contains the example's dtypes: of ``torch.ones(3, dtype=x.dtype)``, ``y.to(self.lin.weight.dtype)`` or
+``torch.finfo(x.dtype).min`` it only knows the result. So the module's code runs again when weights or inputs have other dtypes for the
+first time. For that the structure of the module is kept, without weights. Most modules do the same in all dtypes, as a run without
+computation shows; for the others a second conversion makes another program.
 """
 
 from __future__ import annotations
@@ -12,44 +12,50 @@ import copy
 import pickle
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from ...core.module import CoModule
 from ...core.precision import kept_complex
 from ...core.state import StepSpec
 from ...errors import ContinualError, NotStreamable, ShapeMismatch
 from .fake_run import behaviour
 from .fold_norms import refold
-from .instructions import Op
-from .io_layout import Input
+from .instructions import Layer
 from .library_errors import is_mistake
+from .program import Program
+from .program_module import ProgramModule
+from .queues import AlignDelays, Positions
 from .skeleton import Name, filled, skeleton, tables, weights
 from .windows.instruction import Windows
 
-if TYPE_CHECKING:
-    from .graph_module import GraphModule
-
 Key = tuple[tuple[torch.dtype, ...], tuple[torch.dtype | None, ...]]  # of the inputs, and of the weights
-Attributes = dict[str, Any]
+Convert = Callable[[nn.Module, tuple[Tensor, ...], nn.Module], ProgramModule]
 CAST = "Keep it in the dtypes that it has, or cast around what can't run so in the module (x.float() … .to(x.dtype)) and convert it anew"
-# What a converted module has of its program; all else belongs to its tree of names, or to its stream.
-PROGRAM = (
-    "_program", "_layers", "_ports", "_nested", "_wires", "notes", "_outputs", "_timing", "_names", "_given", "_streams", "_bank",
-)  # fmt: skip
+
+
+class DetachedProgram(NamedTuple):
+    """A program without a module.
+
+    Attributes:
+        program: its table has no sources.
+        weights: the slots of parameters: slot, path, table and name.
+    """
+
+    program: Program
+    weights: list[tuple[int, str, str, str]]
 
 
 class Origin:
-    """What a module was converted from, and the programs that were made of it. Copies of the converted module share it.
+    """The module that a network was converted from, and the programs made of it. Copies of the network share it.
 
     Args:
         module: the module. Neither it nor its weights are kept.
         clip: the example's inputs.
-        time_dims: where time is in each of them.
-        convert: gives the converted module of a module and a clip, on the names and weights of another converted one.
-        bound: whether dtypes may be baked into the program that was made first.
+        time_dims: the dimension of time in each input.
+        convert: converts a module on a clip, onto the names and weights of a converted network.
+        has_dtypes: whether dtypes may be in the program of the conversion.
     """
 
     def __init__(
@@ -57,24 +63,26 @@ class Origin:
         module: nn.Module,
         clip: Sequence[Tensor],
         time_dims: Sequence[int | None],
-        convert: Callable[[nn.Module, tuple[Tensor, ...], GraphModule], GraphModule],
-        bound: bool,
+        convert: Convert,
+        has_dtypes: bool,
     ):
         self.bones: nn.Module | bytes | str = skeleton(module)
         self.names = tuple(weights(module))
         self.clip = [x.detach() if t is None else x.shape for x, t in zip(clip, time_dims, strict=True)]
-        self.order = sorted(range(len(clip)), key=lambda i: time_dims[i] is None)  # the streams, then the inputs that are none
-        self.convert, self.bound = convert, bound
+        self.order = sorted(
+            range(len(clip)), key=lambda i: time_dims[i] is None
+        )  # the streams, then the inputs that are no streams
+        self.convert, self.has_dtypes = convert, has_dtypes
         self.first: Key | None = None
-        self.programs: list[Attributes | None] = [None]  # the first is that of the conversion, which the module has
-        self.found: dict[Key, int | str] = {}  # which program, or why there is none
+        self.programs: list[DetachedProgram | None] = [None]  # the network has the first, that of the conversion
+        self.found: dict[Key, int | str] = {}  # the index of a program, or why there is none
         self._first_digest: str | None = None
 
-    def program(self, key: Key, net: GraphModule) -> int:
-        """Which program is right for dtypes.
+    def program(self, key: Key, net: ProgramModule) -> int:
+        """The index of the program for some dtypes.
 
         Raises:
-            NotStreamable: the module itself can't run so, or is another network there.
+            NotStreamable: the module can't run in them, or is another network there.
         """
         if key not in self.found:
             self.found[key] = self._find(key, net)
@@ -83,42 +91,42 @@ class Origin:
             raise NotStreamable(found)
         return found
 
-    def _find(self, key: Key, net: GraphModule) -> int | str:
-        bones = self._module()
-        if isinstance(bones, str):
-            return f"the dtypes of {net.name} are those of its conversion: {bones}. {_elsewhere(key)}"
+    def _find(self, key: Key, net: ProgramModule) -> int | str:
+        module = self._module()
+        if isinstance(module, str):
+            return f"the dtypes of {net.name} are those of its conversion: {module}. {_in_that_dtype(key)}"
         live = weights(net)
         device = _home(live, self.clip)
         if self._first_digest is None and self.first is not None:
-            self._first_digest = self._digest(bones, self.first, device)
-        digest = self._digest(bones, key, device)
+            self._first_digest = self._digest(module, self.first, device)
+        digest = self._digest(module, key, device)
         if self._first_digest and digest.startswith("!") and not self._first_digest.startswith("!"):
             return f"{net.name} can't run with {_said(key)}: the module itself raises {digest[1:]}. {CAST}"
-        if not self.bound and digest == self._first_digest and not digest.startswith("!"):
+        if not self.has_dtypes and digest == self._first_digest and not digest.startswith("!"):
             return 0
         try:
-            made = self._converted(bones, key, net, live, device)
-        except Exception as error:  # whatever the module or torch says
+            made = self._converted(module, key, net, live, device)
+        except Exception as error:  # of the module, or of torch
             if is_mistake(error):
                 raise
             return f"{net.name} can't be converted with {_said(key)}: {_line(error)}. {CAST}"
-        if difference := _another(net, made):
-            return f"with {_said(key)} {net.name} is another network: {difference}. {_elsewhere(key)}"
-        self.programs.append(_on_its_own(made))
+        if difference := _difference(net._program, made._program):
+            return f"with {_said(key)} {net.name} is another network: {difference}. {_in_that_dtype(key)}"
+        self.programs.append(_detached(made))
         return len(self.programs) - 1
 
-    def bundle(self, number: int, net: GraphModule) -> Attributes:
-        """A program on its own."""
+    def detached(self, number: int, net: ProgramModule) -> DetachedProgram:
+        """A program without a module."""
         found = self.programs[number]
-        if found is None:  # the first one, which the module that was converted has, and this copy of it has not
+        if found is None:  # the first one, which the converted network has and this copy of it has not
             key = cast(Key, self.first)
             live = weights(net)
             device = _home(live, self.clip)
-            found = self.programs[number] = _on_its_own(self._converted(cast(nn.Module, self._module()), key, net, live, device))
+            found = self.programs[number] = _detached(self._converted(cast(nn.Module, self._module()), key, net, live, device))
         return found
 
     def _digest(self, bones: nn.Module, key: Key, device: torch.device) -> str:
-        """What the module does with some dtypes, or after a ``!`` what it raises."""
+        """A digest of what the module does in some dtypes; ``!`` and the error where it raises one."""
         try:
             return behaviour(bones, self._clip(key, device), _dtypes(self.names, key).__getitem__, device)
         except Exception as error:  # of the module, or of torch on tensors without data
@@ -132,22 +140,22 @@ class Origin:
         )
 
     def _converted(
-        self, bones: nn.Module, key: Key, net: GraphModule, live: dict[Name, Tensor], device: torch.device
-    ) -> GraphModule:
+        self, module: nn.Module, key: Key, net: ProgramModule, live: dict[Name, Tensor], device: torch.device
+    ) -> ProgramModule:
         dtypes = _dtypes(self.names, key)
 
         def weight(name: Name, like: Tensor) -> Tensor:
             own = live.get(name)
             return torch.zeros(like.shape, dtype=dtypes[name], device=device) if own is None else own.detach().to(dtypes[name])
 
-        return self.convert(filled(bones, weight), self._clip(key, device), net)
+        return self.convert(filled(module, weight), self._clip(key, device), net)
 
     def _module(self) -> nn.Module | str:
         """The module without weights, or why there is none."""
         if isinstance(self.bones, bytes):
             try:
                 self.bones = cast(nn.Module, pickle.loads(self.bones))
-            except Exception as error:  # its class is not here, or is another one
+            except Exception as error:  # its class is missing here, or differs
                 self.bones = f"it was loaded from a file, and its module's code can't be ({_line(error)})"
         return self.bones
 
@@ -155,7 +163,7 @@ class Origin:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """In a file the module's code is apart, so that the rest is read where the code is not."""
+        """A file keeps the module separate, so that the rest loads where the module's code is missing."""
         bones = self.bones
         if isinstance(bones, nn.Module):
             try:
@@ -165,28 +173,58 @@ class Origin:
         return {**self.__dict__, "bones": bones}
 
 
-class Dtypes:
-    """Which program a converted module has, and for which dtypes. It is never changed, so that shallow copies may share it.
+class DtypePrograms:
+    """The program of a network, and the dtypes that it is for. Objects never change, so that shallow copies of a network may share one.
 
     Args:
-        net: a module that was just converted.
-        origin: what it was made of.
+        net: a network that was just converted.
+        origin: what it was converted from.
+
+    Attributes:
+        now: the dtypes.
+        others: programs that the network had before, by their index.
     """
 
-    def __init__(self, net: GraphModule, origin: Origin):
+    def __init__(self, net: ProgramModule, origin: Origin):
         own = {(path, kind): table for path, kind, table in tables(net)}
         self.origin = origin
         self.weights = [(own[path, kind], name) for path, kind, name in origin.names]
-        self.now = self.key([i.dtype for i in _in_order(net)])
+        self.now = self._key([i.dtype for i in net._inputs_in_order])
         self.number = 0
-        self.others: dict[int, Attributes] = {}  # programs that the module had before
+        self.others: dict[int, Program] = {}
         origin.first = self.now
         origin.found[self.now] = 0
 
-    def key(self, inputs: Sequence[torch.dtype]) -> Key:
-        """The dtypes of now."""
+    def _key(self, inputs: Sequence[torch.dtype]) -> Key:
+        """The dtypes of inputs, and of the current weights."""
         held = [table.get(name) for table, name in self.weights]
         return tuple(inputs), tuple([None if t is None else t.dtype for t in held])
+
+    def for_inputs(self, net: ProgramModule, inputs: Sequence[Tensor | StepSpec]) -> DtypePrograms:
+        """Give a network the program for its inputs and weights.
+
+        Raises:
+            ShapeMismatch: the module itself can't run so.
+        """
+        if len(inputs) != len(self.now[0]) or torch.compiler.is_compiling():
+            return self
+        key = self._key([x.dtype for x in inputs])
+        if key == self.now or torch.is_autocast_enabled(inputs[0].device.type):
+            return self
+        try:
+            return self.changed(net, key)
+        except NotStreamable as error:
+            raise ShapeMismatch(str(error)) from error
+
+    def are_of(self, given: StepSpec | list[StepSpec]) -> bool:
+        """Whether the steps of a stream have these dtypes."""
+        if isinstance(given, StepSpec):
+            return given.dtype is self.now[0][0]
+        return all(f.dtype is dtype for f, dtype in zip(given, self.now[0], strict=False))
+
+    def check_move(self, net: ProgramModule, fn: Callable[[Tensor], Tensor]) -> None:
+        """Refuse a move of the weights to dtypes in which the module can't run."""
+        self.origin.program(self.moved(fn), net)
 
     def moved(self, fn: Callable[[Tensor], Tensor]) -> Key:
         """The dtypes after a move."""
@@ -202,173 +240,88 @@ class Dtypes:
         inputs = [moved(d, home) if d.is_floating_point or d.is_complex else d for d in self.now[0]]
         return tuple(inputs), tuple([None if t is None else moved(t.dtype, t.device) for t in held])
 
-    def alone(self) -> Dtypes:
-        """The same without the programs that the module had before."""
+    def without_others(self) -> DtypePrograms:
+        """The same without the programs that the network had before."""
         new = copy.copy(self)
         new.others = {}
         return new
 
-    def turned(self, net: GraphModule, key: Key) -> Dtypes:
-        """Give the module the program for some dtypes."""
+    def changed(self, net: ProgramModule, key: Key) -> DtypePrograms:
+        """Give a network the program for some dtypes."""
+        if key == self.now:
+            return self
         number, new = self.origin.program(key, net), copy.copy(self)
         if number != self.number:
-            new.others = {**self.others, self.number: _taken(net)}
+            net._program.release()
+            new.others = {**self.others, self.number: net._program}
             own = new.others.pop(number, None)
-            net.__dict__.update(_bound(self.origin.bundle(number, net), net) if own is None else own)
+            net._set_program(_attached(self.origin.detached(number, net), net) if own is None else own)
             new.number = number
             if own is None and net.folded:
                 refold(net)
-        for own_input, dtype in zip(_in_order(net), key[0], strict=True):
+        for own_input, dtype in zip(net._inputs_in_order, key[0], strict=True):
             own_input.dtype = dtype
         new.now = key
         return new
 
 
-class InItsDtypes(CoModule):
-    """A converted module that runs what its own module would, whatever the dtypes of weights and inputs are.
-
-    Attributes:
-        folded: paths of convolutions and of the norms that were folded into them.
-    """
-
-    _dtypes: Dtypes | None = None
-    folded: tuple[tuple[str, str], ...] = ()
-
-    def fit(self, inputs: Sequence[Tensor | StepSpec]) -> None:
-        """See that the program is that for these inputs and the weights of now.
-
-        Args:
-            inputs: the streams, then the inputs that are none.
-
-        Raises:
-            ShapeMismatch: the module itself can't run so.
-        """
-        own, net = self._dtypes, cast("GraphModule", self)
-        if own is None or len(inputs) != len(own.now[0]) or torch.compiler.is_compiling():
-            return
-        key = own.key([x.dtype for x in inputs])
-        if key != own.now and not torch.is_autocast_enabled(inputs[0].device.type):
-            try:
-                self.__dict__["_dtypes"] = own.turned(net, key)
-            except NotStreamable as error:
-                raise ShapeMismatch(str(error)) from error
-
-    def fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
-        """The same for a stream that runs: without weights a module may have streams of several dtypes."""
-        own = self._dtypes
-        if own is None:
-            return
-        if isinstance(given, StepSpec):
-            if given.dtype is not own.now[0][0]:
-                self.fit([given])
-        elif any(f.dtype is not dtype for f, dtype in zip(given, own.now[0], strict=False)):
-            self.fit(given)
-
-    def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
-        if self._dtypes is not None:
-            self._dtypes.origin.program(self._dtypes.moved(fn), cast("GraphModule", self))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> InItsDtypes:
-        own, net = self._dtypes, cast("GraphModule", self)
-        after = None if own is None or not recurse else own.moved(fn)
-        for program in (net.__dict__, *([] if own is None else own.others.values())):
-            program["_bank"].move(fn)
-        super()._apply(fn, recurse)
-        own = self._dtypes  # a stream that runs has turned already
-        if own is not None and after is not None and own.now != after:
-            self.__dict__["_dtypes"] = own.turned(net, after)
-        return self
-
-
-def _home(live: dict[Name, Tensor], clip: Sequence[Any]) -> torch.device:
-    """The device of a module's weights; without some, that of what it was given."""
+def _home(live: dict[Name, Tensor], clip: Sequence[Tensor | torch.Size]) -> torch.device:
+    """The device of a module's weights; without weights, that of its inputs."""
     return next((t.device for t in (*live.values(), *clip) if isinstance(t, Tensor)), torch.device("cpu"))
 
 
-def _in_order(net: GraphModule) -> list[Input]:
-    """The streams, then the inputs that are none."""
-    return sorted(net._ports.inputs, key=lambda i: i.time is None)
-
-
 def _dtypes(names: Sequence[Name], key: Key) -> dict[Name, torch.dtype]:
-    """The dtype of each weight; of those that folding has taken away, that of another one."""
+    """The dtype of each weight; a weight that folding has removed gets that of another one."""
     some = next((d for d in key[1] if d is not None and d.is_floating_point), torch.get_default_dtype())
     return {name: some if dtype is None else dtype for name, dtype in zip(names, key[1], strict=True)}
 
 
-def _another(net: GraphModule, made: GraphModule) -> str:
-    """In what the streams of two programs differ; nothing if the one's state is the other's."""
-
-    def anatomy(own: GraphModule) -> list[tuple[str, ...]]:
-        stateful = [i for i in own._program if hasattr(i, "state_node")]
-        layers = [i.layer() for i in stateful]
-        return [
-            (i.path, type(i).__name__, "" if m is None else f"{type(m).__name__} {m.timing}")
-            for i, m in zip(stateful, layers, strict=True)
-        ]
-
-    before, after = anatomy(net), anatomy(made)
-    if before != after:
-        a, b = next(
-            ((a, b) for a, b in zip_longest(before, after, fillvalue=("nothing",)) if a != b), (("nothing",), ("nothing",))
-        )
-        return f"its state is '{a[0]}' here and '{b[0]}' there"
+def _difference(before: Program, after: Program) -> str:
+    """How the streams of two programs differ; ``""`` if either can continue the other's."""
+    pairs = zip_longest(_stateful(before), _stateful(after), fillvalue=("nothing",))
+    if (found := next(((a, b) for a, b in pairs if a != b), None)) is not None:
+        return f"its state is '{found[0][0]}' here and '{found[1][0]}' there"
     for what in ("receptive_field", "delay", "stride"):
-        if getattr(net.timing, what) != getattr(made.timing, what):
-            return f"its {what} is {getattr(made.timing, what)} there and {getattr(net.timing, what)} here"
+        here, there = getattr(before.timing, what), getattr(after.timing, what)
+        if here != there:
+            return f"its {what} is {there} there and {here} here"
     return ""
 
 
-def is_bound(net: GraphModule) -> bool:
-    """Whether dtypes may be baked into a program: into arguments of operations, or as tensors."""
-    ops = [i for i in (*net._program, *net._bank.constants) if isinstance(i, Op)]
-    inside = any(
-        name not in i.weights for i in net._layers for name, _ in (*i.module.named_buffers(), *i.module.named_parameters())
-    )
-    return (
-        any(isinstance(i, Windows) for i in net._program)
-        or bool(net._bank.tensors)
-        or inside
-        or any(_dtype_in((*op.args, *op.kwargs.values())) for op in ops)
-    )
+def _stateful(program: Program) -> list[tuple[str, ...]]:
+    """The instructions with state: path, class, and the layer's class and timing."""
+    found: list[tuple[str, ...]] = []
+    for i in program.instructions:
+        if isinstance(i, (Layer, AlignDelays, Positions, Windows)):
+            layer = i.layer()
+            found.append((i.path, type(i).__name__, "" if layer is None else f"{type(layer).__name__} {layer.timing}"))
+    return found
 
 
-def _dtype_in(value: Any) -> bool:
-    return any(map(_dtype_in, value)) if isinstance(value, (tuple, list)) else isinstance(value, torch.dtype)
+# ---- programs with and without a module -----------------------------------------------------------------------------------
 
 
-# ---- programs, in a module and on their own ------------------------------------------------------------------------------
-
-
-def _taken(net: GraphModule) -> Attributes:
-    """The program of a module, which lets go of what it holds of weights."""
-    net._bank.forget()
-    for layer in net._layers:
-        layer.unbind()
-    return {name: net.__dict__[name] for name in PROGRAM}
-
-
-def _on_its_own(net: GraphModule) -> Attributes:
-    """A program that belongs to no module: it knows its weights by their names."""
-    found = _taken(net)
-    bank = found["_bank"]
+def _detached(net: ProgramModule) -> DetachedProgram:
+    """The program of a network, without the network."""
+    program = net._program
+    program.release()
     names = {id(table): (path, kind) for path, kind, table in tables(net)}
-    own = [(slot, *names.get(id(table), ("", "constant")), name) for slot, table, name in bank.sources]
-    bank.sources, bank._known = [], {}
-    return {**found, "weights": own}
+    own = [(slot, *names.get(id(table), ("", "constant")), name) for slot, table, name in program.table.sources]
+    program.table.detach()
+    return DetachedProgram(program, own)
 
 
-def _bound(program: Attributes, net: GraphModule) -> Attributes:
-    """A copy of a program for a module."""
-    held = program["_bank"].tensors
-    new = copy.deepcopy({name: program[name] for name in PROGRAM}, {id(t): t for t in held.values()})
-    bank, own = new["_bank"], {(path, kind): table for path, kind, table in tables(net)}
+def _attached(detached: DetachedProgram, net: ProgramModule) -> Program:
+    """A copy of a program for a network."""
+    held = detached.program.table.tensors
+    new = copy.deepcopy(detached.program, {id(t): t for t in held.values()})
+    own = {(path, kind): table for path, kind, table in tables(net)}
     home = next((t.device for t in weights(net).values()), None)
     if home is not None:
-        bank.tensors.update({name: t.to(home) for name, t in held.items()})
-    for slot, path, kind, name in program["weights"]:
-        bank.add(slot, bank.tensors if kind == "constant" else own[path, kind], name, f"{path}.{name}".lstrip("."))
-    new["_ports"].name = net.name
+        new.table.tensors.update({name: t.to(home) for name, t in held.items()})
+    for slot, path, kind, name in detached.weights:
+        new.table.add(slot, new.table.tensors if kind == "constant" else own[path, kind], name, f"{path}.{name}".lstrip("."))
+    new.layout.name = net.name
     return new
 
 
@@ -385,12 +338,12 @@ def _said(key: Key) -> str:
     return f"steps in {inputs}" + (f" and weights in {own}" if own else "")
 
 
-def _elsewhere(key: Key) -> str:
+def _in_that_dtype(key: Key) -> str:
     dtype = next((d for d in (*key[0], *key[1]) if d is not None and d.is_floating_point), torch.float32)
     return f"Convert the module in that dtype instead: co.continual(module.to({dtype}), clip.to({dtype}), …)"
 
 
 def _line(error: Exception) -> str:
-    """What an error says, without its remedies: those are for who converts a module first."""
+    """The first line of an error, without its remedies, which are for a first conversion."""
     text = (str(error).strip().splitlines() or [""])[0].partition(". Remedies:")[0].rstrip(".")
     return text if text and isinstance(error, ContinualError) else f"{type(error).__name__}: {text}".rstrip(": ")

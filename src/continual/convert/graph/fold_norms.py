@@ -1,116 +1,98 @@
-"""`co.fuse` on converted modules: norms that follow a convolution become part of its weight and bias."""
+"""`co.fuse` on converted networks: norms that follow a convolution become part of its weight and bias."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...layers.folds_norms import FoldsNorms, scaled
 from ..fuse import frozen, scale
-from .instructions import Instruction, Layer, Op, Ref, slots_of
-
-if TYPE_CHECKING:
-    from .graph_module import GraphModule
+from .instructions import Arg, Instruction, Layer, Op, Ref, slots_of
+from .program_module import ProgramModule
 
 _NORMS = ("aten.batch_norm.default", "aten.instance_norm.default")
 _CONVS = tuple(f"aten.conv{n}d.{kind}" for n in (1, 2, 3) for kind in ("default", "padding"))
+Place = tuple[dict[str, Any], str]  # a table of parameters, and a name in it
 
 
-class Folding:
-    """Folds the norms of one converted module.
+class NormFolding:
+    """Folds the norms of a converted network.
 
     Args:
-        net: it is changed in place, its parameters and buffers too.
-        again: its weights are folded, and only its program, which is that for another dtype, is not.
+        net: the network; its program, parameters and buffers are changed in place.
+        again: its weights are folded already, and the program, which is for other dtypes, is not.
     """
 
-    def __init__(self, net: GraphModule, again: bool = False):
-        self.net, self.bank, self.program, self.again = net, net._bank, net._program, again
+    def __init__(self, net: ProgramModule, again: bool = False):
+        self.net, self.program, self.table, self.again = net, net._program, net._program.table, again
         with torch.no_grad():
-            self.env = [] if again else net._environment([torch.empty(0)] * len(net._given))
-        self.read = Counter(slot for i in (*self.program, *self.bank.constants) for slot in slots_of(i))
-        self.read.update(slot for _, slot, _ in net._outputs)
+            self.env = [] if again else self.program.environment([torch.empty(0)] * len(self.program.constants))
+        self.uses = Counter(slot for i in (*self.program.instructions, *self.table.constants) for slot in slots_of(i))
+        self.uses.update(out.slot for out in self.program.outputs)
 
     def run(self) -> None:
-        """Fold what can be, and drop what is not needed any more."""
-        makers = {slot: i for i in self.program for slot in i.outs}
-        for norm in [i for i in self.program if isinstance(i, Op) and i.target in _NORMS]:
+        """Fold norms where possible, and drop what is no longer needed."""
+        makers = {slot: i for i in self.program.instructions for slot in i.outs}
+        for norm in [i for i in self.program.instructions if isinstance(i, Op) and i.target in _NORMS]:
             maker = makers.get(norm.inputs[0]) if norm.inputs else None
-            if maker is None or self.read[norm.inputs[0]] != 1 or (self.again and (maker.path, norm.path) not in self.net.folded):
+            if maker is None or self.uses[norm.inputs[0]] != 1 or (self.again and (maker.path, norm.path) not in self.net.folded):
                 continue
             if self._absorb(maker, norm):
-                self.program.remove(norm)
+                self.program.instructions.remove(norm)
                 if not self.again:
                     self.net.__dict__["folded"] = (*self.net.folded, (maker.path, norm.path))
         self._clear()
-        if self.net._dtypes is not None:
-            self.net.__dict__["_dtypes"] = self.net._dtypes.alone()  # the others are not folded
 
     def _absorb(self, maker: Instruction, norm: Op) -> bool:
-        weight_slot, bias_slot = self._slots(maker)
-        source = self._source(weight_slot)
-        if source is None or norm.kwargs or len(norm.args) < 8 or norm.args[3] is None or norm.args[5]:
+        """Fold a norm into the convolution before it, if that is possible."""
+        weight_slot, bias_slot = _weight_slots(maker)
+        weight = self._parameter(weight_slot)
+        if weight is None or norm.kwargs or len(norm.args) < 8 or norm.args[3] is None or norm.args[5]:
             return False
-        table, name = source
-        bias = None if bias_slot is None else self._source(bias_slot)
-        if bias is None and (bias_slot is not None or (table.get("bias") is not None and not self.again)):
+        bias = None if bias_slot is None else self._parameter(bias_slot)
+        if bias is None and (bias_slot is not None or (weight[0].get("bias") is not None and not self.again)):
             return False
         if not self.again:
-            self._fold_weights(maker, norm, table, name, bias)
-        if bias is None:
-            bias_slot = self.bank.slots
-            self.bank.slots += 1
-            self.bank.add(bias_slot, table, "bias", "bias")
-        _rewire(maker, bias_slot, norm.out)
+            self._fold_weights(maker, norm, weight, bias)
+        if bias is None or bias_slot is None:
+            bias_slot = self.table.new_slot()
+            self.table.add(bias_slot, weight[0], "bias", "bias")
+        if isinstance(maker, Layer):
+            maker.rewire(bias_slot, norm.out)
+        elif isinstance(maker, Op):
+            maker.rewire((*maker.args[:2], Ref(bias_slot), *maker.args[3:]), norm.out)
         return True
 
-    def _fold_weights(
-        self, maker: Instruction, norm: Op, table: dict[str, Any], name: str, bias: tuple[dict[str, Any], str] | None
-    ) -> None:
-        values = [self._value(a) for a in norm.args]
+    def _fold_weights(self, maker: Instruction, norm: Op, weight: Place, bias: Place | None) -> None:
+        values: list[Any] = [self.env[a.slot] if isinstance(a, Ref) else a for a in norm.args]
         factor, offset = scale(values[1], values[2], values[3], values[4], values[7])
-        weight, old = table[name], 0 if bias is None else bias[0][bias[1]].double()
+        table, name = weight
+        old: Tensor | int = 0 if bias is None else bias[0][bias[1]].double()
         scale_weight = cast(FoldsNorms, maker.module).scaled_weight if isinstance(maker, Layer) else scaled
-        folded = frozen(scale_weight(weight.detach().double(), factor), weight.dtype)
-        shift = frozen(old * factor + offset, weight.dtype)
-        table[name] = folded
+        dtype = table[name].dtype
+        table[name] = frozen(scale_weight(table[name].detach().double(), factor), dtype)
         table, name = (table, "bias") if bias is None else bias
-        table[name] = shift
+        table[name] = frozen(old * factor + offset, dtype)
 
-    def _value(self, arg: Any) -> Any:
-        return self.env[arg.slot] if isinstance(arg, Ref) else arg
-
-    def _slots(self, maker: Instruction) -> tuple[int | None, int | None]:
-        """Where a convolution's weight and bias are."""
-        if isinstance(maker, Layer) and isinstance(maker.module, FoldsNorms) and not maker.late:
-            channels = sum(1 for p in maker.leave._pieces if p) - sum(1 for d in maker.leave.dims[1:] if d)
-            if maker.leave.order[1] == channels:  # what the norm takes for channels are the layer's
-                return maker.weights["weight"], maker.weights.get("bias")
-        if isinstance(maker, Op) and maker.target in _CONVS and not {"weight", "bias"} & set(maker.kwargs):
-            weight, bias = maker.args[1], maker.args[2] if len(maker.args) > 2 else None
-            return cast(Ref, weight).slot, None if bias is None else cast(Ref, bias).slot
-        return None, None
-
-    def _source(self, slot: int | None) -> tuple[dict[str, Any], str] | None:
-        """The parameter behind a slot, itself or with its dimensions exchanged, if nothing else uses it."""
-        if slot is None or self.read[slot] != 1:
+    def _parameter(self, slot: int | None) -> Place | None:
+        """The parameter in a slot, itself or permuted, if nothing else uses it."""
+        if slot is None or self.uses[slot] != 1:
             return None
-        for op in self.bank.constants:
+        for op in self.table.constants:
             if op.out == slot:
-                return self._source(cast(Ref, op.args[0]).slot) if op.target == "aten.permute.default" else None
-        found = [(table, name) for own, table, name in self.bank.sources if own == slot]
+                return self._parameter(_slot(op.args[0])) if op.target == "aten.permute.default" else None
+        found = [(table, name) for own, table, name in self.table.sources if own == slot]
         return found[0] if len(found) == 1 and isinstance(found[0][0][found[0][1]], nn.Parameter) else None
 
     def _clear(self) -> None:
-        """Parameters and buffers that nothing reads any more go."""
-        read = {slot for i in (*self.program, *self.bank.constants) for slot in slots_of(i)}
-        gone = [s for s in self.bank.sources if s[0] not in read]
-        self.bank.sources = [s for s in self.bank.sources if s[0] in read]
-        self.bank.forget()
+        """Drop parameters and buffers that nothing reads any more."""
+        read = {slot for i in (*self.program.instructions, *self.table.constants) for slot in slots_of(i)}
+        gone = [s for s in self.table.sources if s[0] not in read]
+        self.table.sources = [s for s in self.table.sources if s[0] in read]
+        self.table.forget()
         emptied = {id(table) for _, table, _ in gone}
         for _, table, name in gone:
             table.pop(name, None)
@@ -120,17 +102,21 @@ class Folding:
                 buffers.table.pop("num_batches_tracked", None)
 
 
-def refold(net: GraphModule) -> None:
-    """Fold the norms of a program that was made for other dtypes, into weights that they are folded into already."""
-    Folding(net, again=True).run()
+def refold(net: ProgramModule) -> None:
+    """Fold the norms of a program for other dtypes, whose weights are folded already."""
+    NormFolding(net, again=True).run()
 
 
-def _rewire(maker: Any, bias: Any, out: int) -> None:
-    """Give a convolution its bias, and let it fill the norm's slot."""
-    maker.out, maker.outs = out, (out,)
-    if isinstance(maker, Layer):
-        maker.weights["bias"] = bias
-    else:
-        args: Sequence[Any] = maker.args
-        maker.args = (*args[:2], Ref(bias), *args[3:])
-        maker._ready.clear()
+def _slot(arg: Arg) -> int | None:
+    return arg.slot if isinstance(arg, Ref) else None
+
+
+def _weight_slots(maker: Instruction) -> tuple[int | None, int | None]:
+    """The slots of a convolution's weight and bias."""
+    if isinstance(maker, Layer) and isinstance(maker.module, FoldsNorms) and not maker.late:
+        pieces = sum(1 for p in maker.leave.pieces if p)
+        if maker.leave.order[1] == pieces - sum(1 for d in maker.leave.dims[1:] if d):  # the norm's channels are the layer's
+            return maker.weights["weight"], maker.weights.get("bias")
+    if isinstance(maker, Op) and maker.target in _CONVS and not {"weight", "bias"} & set(maker.kwargs):
+        return _slot(maker.args[1]), _slot(maker.args[2]) if len(maker.args) > 2 else None
+    return None, None

@@ -1,38 +1,36 @@
-"""`GraphModule`: the streaming twin of any module, in the module's own layout."""
+"""`GraphModule`: a converted module, in the module's own layout."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...core.module import CoModule
 from ...core.op_rows import Graph
 from ...core.program.context import KernelContext, Run
 from ...core.state import InitContext, Node, State, StateUpdates, StepSpec, Wire
+from ...core.step_spec import Inputs
 from ...core.stream import shallow
 from ...core.timing import Timing
-from ...core.timing_graph import Wiring
-from ...core.tracing_guard import eagerly, in_dispatch, is_dynamo_compiling, is_tracing, leaves
 from ...errors import ContinualError, ShapeMismatch
-from .axes import View
 from .cost_table import macs_of, rows_of
-from .dtypes import InItsDtypes
-from .instructions import Env, ExecContext, Instruction, Layer, Op
-from .io_layout import Input, IOLayout, Output, with_flag
-from .parameter_table import ParameterTable, Source
+from .dtypes import DtypePrograms
+from .instructions import ExecContext, Instruction, Layer
+from .io_layout import Output, tensors_of
+from .program import Program
+from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
-from .step_program import graph
-from .submodule_tree import Converted, mirror
+from .step_program import step_program
 from .windows.instruction import Windows
 from .windows.scoring import Scoring
 
 
-class GraphModule(Scoring, Converted, InItsDtypes):
-    """The streaming twin that :func:`continual.continual` makes of a module and an example clip.
+class GraphModule(Scoring, ProgramModule):
+    """The converted network that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
     Parameters and buffers are shared with the module; ``copy=True`` separates them.
@@ -41,81 +39,42 @@ class GraphModule(Scoring, Converted, InItsDtypes):
     runs_kernel = True
     # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
     lengths: str = "any"
-    _program: list[Instruction]
-    _layers: list[Layer]
+    _dtypes: DtypePrograms | None = None
 
-    def __init__(
-        self,
-        module: nn.Module,
-        instructions: Sequence[Instruction],
-        constants: Sequence[Op],
-        sources: Sequence[Source],
-        tensors: dict[str, Tensor],
-        slots: int,
-        inputs: Sequence[Input],
-        outputs: Sequence[Any],
-        timing: Wiring,
-        wires: int,
-        nested: bool,
-        notes: Sequence[str],
-        names: Sequence[str],
-    ):
-        super().__init__()
-        self.__dict__["name"] = type(module).__name__
-        mirror(module, self, self.name)
-        self.__dict__["_program"] = list(instructions)
-        self.__dict__["_layers"] = [i for i in instructions if isinstance(i, Layer)]
-        self._ports, self._nested, self._wires, self.notes = IOLayout(self.name, inputs), nested, wires, tuple(notes)
-        self._outputs, self._timing, self._names = list(outputs), timing, list(names)
-        self._given: list[tuple[int, int]] = []  # inputs that are no streams: number, slot
-        self._streams: list[tuple[int, int, View]] = []
-        self._bank = ParameterTable(constants, dict(tensors), slots)
-        for source in sources:
-            self._add_source(source)
-        self._stand_for(module)
-
-    def _add_source(self, source: Source) -> None:
-        if source.kind == "constant":
-            self._bank.add(source.slot, self._bank.tensors, source.name, source.name)
-        elif source.view is not None:
-            self._streams.append((int(source.name), source.slot, source.view))
-        elif source.kind == "input":
-            self._given.append((int(source.name), source.slot))
-        else:
-            for path in self.names_of(source.name):
-                table, name = self.table_of(path)
-                self._bank.add(source.slot, table, name, path)
-
-    # ---- what it reports --------------------------------------------------------------------------------------------
+    # ---- properties -------------------------------------------------------------------------------------------------
 
     @property
     def timing(self) -> Timing:
-        return self._timing
+        return self._program.timing
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users should know about the conversion."""
+        return self._program.notes + self._window_notes
 
     @property
     def time_dim(self) -> Any:  # type: ignore[override]
-        """Where time is in the clips of the first stream."""
-        return next(i.time for i in self._ports.inputs if i.time is not None)
+        """The dimension of time in the clips of the first stream."""
+        return next(i.time for i in self.io_layout.inputs if i.time is not None)
 
     @property
     def time_dims(self) -> tuple[int | None, ...]:
-        """Where time is in each input; ``None`` for what is no stream."""
-        return tuple(i.time for i in self._ports.inputs)
+        """The dimension of time in each input; ``None`` for an input that is no stream."""
+        return tuple(i.time for i in self.io_layout.inputs)
 
     @property
     def output_time_dims(self) -> tuple[int, ...]:
-        """Where time is in the chunks of each output."""
-        return tuple(out.time for out, _, _ in self._outputs)
+        """The dimension of time in the chunks of each output."""
+        return tuple(out.time for out in self.io_layout.outputs)
 
     @property
-    def clip_level(self) -> bool:  # type: ignore[override]
-        return any(out.windows for out, _, _ in self._outputs)
+    def _clip_level(self) -> bool:  # type: ignore[override]
+        return any(out.windows for out in self.io_layout.outputs)
 
     @property
-    def output_rank(self) -> int:
+    def _output_rank(self) -> int:
         """The number of dimensions of a chunk of the first output."""
-        out = self._outputs[0][0]
-        return len(out.view.dims) + out.windows
+        return self.io_layout.outputs[0].rank
 
     @property
     def kind(self) -> str:
@@ -123,9 +82,9 @@ class GraphModule(Scoring, Converted, InItsDtypes):
 
     @property
     def unbounded_memory(self) -> bool:
-        return any(layer.module.unbounded_memory for layer in self._layers)
+        return any(layer.module.unbounded_memory for layer in self._program.layers)
 
-    # ---- the three ways to run, in the module's layout --------------------------------------------------------------
+    # ---- clips ------------------------------------------------------------------------------------------------------
 
     def forward(self, *inputs: Any) -> Any:
         """The clip computation, in the module's own layout.
@@ -133,123 +92,55 @@ class GraphModule(Scoring, Converted, InItsDtypes):
         Args:
             inputs: as the module's.
         """
-        wire, given = self._ports.arrive(inputs, chunk=True)
-        streams: list[Any] = wire if isinstance(wire, list) else [wire]
+        given_inputs: Inputs = inputs if len(inputs) != 1 else inputs[0]
+        streams, given = self.io_layout.split(given_inputs, chunk=True)
         self._refuse_edits()
         self.fit([*streams, *given])
-        batch, frames = streams[0].shape[0], streams[0].shape[2]
-        m = ExecContext(self._environment(given), self._wires, batch, streams[0].device, [], None)
+        program, frames = self._program, streams[0].shape[2]
+        m = program.context(streams, given, frames, [], None)
         m.frames[0] = frames
-        for (_, slot, view), x in zip(self._streams, streams, strict=True):
-            m.env[slot] = view.leave(x, batch, frames)
-        for instruction in self._program:
+        for instruction in program.instructions:
             instruction.clip(m)
-        return self._nest([self._clip_output(m, out, slot, wire) for out, slot, wire in self._outputs])
+        return program.layout.as_module([self._clip_output(m, *out) for out in program.outputs])
 
     def _clip_output(self, m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
-        y = m.env[slot]
-        if out.windows:
-            y = out.chunk(out.view.enter(y, m.batch, m.frames[wire]))
-            return y.squeeze(min(2, y.ndim - 1)) if self._alone(m, wire) else y
-        return cast(Tensor, y)
-
-    def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
-        """One step: as :meth:`CoModule.forward_step`, with inputs and outputs as the module's, without time."""
-        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
-            return eagerly(partial(GraphModule.forward_step, update_state=update_state), self, *inputs)
-        own, update_state = with_flag(inputs, update_state)
-        wire, given = self._ports.arrive(own, chunk=False)
-        y = super().forward_step(self._ports.together(wire, given, 0), update_state)
-        return None if y is None else self._depart(y)
-
-    def forward_steps(self, *inputs: Any, pad_end: bool = False, update_state: bool = True) -> Any:
-        """A chunk of steps: as :meth:`CoModule.forward_steps`, with inputs and outputs as the module's."""
-        if (is_dynamo_compiling() or in_dispatch() or is_tracing()) and leaves(self):
-            return eagerly(partial(GraphModule.forward_steps, pad_end=pad_end, update_state=update_state), self, *inputs)
-        wire, given = self._ports.arrive(inputs, chunk=True)
-        y = self._chunk(self._ports.together(wire, given, 1), pad_end, update_state)
-        return None if y is None else self._depart(y)
-
-    # ---- the same, as pure functions --------------------------------------------------------------------------------
-
-    def init_state(self, *step: Any) -> State:
-        """The cold state of a stream of steps like this one: as :meth:`CoModule.init_state`."""
-        wire, given = self._ports.arrive(step, chunk=False)
-        return super().init_state(self._ports.together(wire, given, 0))
-
-    def step(self, *x: Any) -> tuple[Any, State]:
-        """One step as a pure function: ``inputs …, state → output or None, new state``."""
-        *inputs, state = x
-        wire, given = self._ports.arrive(inputs, chunk=False)
-        y, new = super().step(self._ports.together(wire, given, 0), state)
-        return (None if y is None else self._depart(y)), new
-
-    def steps(self, *x: Any, pad_end: bool = False) -> tuple[Any, State]:
-        """A chunk as a pure function: ``inputs …, state → outputs or None, new state``."""
-        inputs, pad_end = (x[:-1], x[-1]) if isinstance(x[-1], bool) else (x, pad_end)
-        *inputs, state = inputs  # type: ignore[assignment]
-        wire, given = self._ports.arrive(inputs, chunk=True)
-        y, new = self._pure_chunk(self._ports.together(wire, given, 1), state, pad_end)
-        return (None if y is None else self._depart(y)), new
-
-    def warm_up(self, step_shape: Sequence[int]) -> None:
-        """Run ``delay`` dummy steps of zeros: as :meth:`CoModule.warm_up`; ``step_shape`` is that of the module's input without time."""
-        if len(self._ports.inputs) > 1:
-            count = len(self._ports.inputs)
-            raise ShapeMismatch(f"{self.name}: takes {count} inputs; warm it up by forward_step on zeros of their shapes")
-        super().warm_up(step_shape)
-
-    # ---- layouts ----------------------------------------------------------------------------------------------------
-
-    def _depart(self, y: Any) -> Any:
-        """What leaves, in the module's layout."""
-        found = []
-        for (out, _, _), value in zip(self._outputs, y if isinstance(y, list) else [y], strict=True):
-            chunk = value.ndim == len(out.view.order) + out.view.lonely
-            found.append(out.chunk(value) if chunk else out.step(value))
-        return self._nest(found)
+        """An output of ``forward``: that of a clip of one window has no dimension for windows."""
+        y: Tensor = m.env[slot]
+        if not out.windows:
+            return y
+        y = out.chunk(out.view.enter(y, m.batch, m.frames[wire]))
+        return y.squeeze(min(2, y.ndim - 1)) if self._is_single(m, wire) else y
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def _environment(self, given: Sequence[Tensor]) -> Env:
-        """All slots, with the parameters and constants of now in theirs."""
-        env, changed = self._bank.environment([slot for _, slot in self._given], given)
-        if changed:
-            for layer in self._layers:
-                if not layer.late:
-                    layer.bind(env)
-        return env
-
     def open(self, frame: Any, opening: InitContext) -> Node:
         self._refuse_edits()
-        self.fit(frame if isinstance(frame, list) else [frame])
+        self.fit(_as_list(frame))
+        program = self._program
         with torch.no_grad():
-            m = self._zeros_moment(frame)
-            kids = [kid for instruction in self._program for kid in self._opened(instruction, m, opening)]
+            m = self._on_zeros(frame)
+            nodes = [node for instruction in program.instructions for node in self._opened(instruction, m, opening)]
             try:
-                out = [StepSpec.of(o.view.enter(m.env[slot], m.batch, 1).select(2, 0)) for o, slot, _ in self._outputs]
+                outs = [StepSpec.of(o.layout.view.enter(m.env[o.slot], m.batch, 1).select(2, 0)) for o in program.outputs]
             except (RuntimeError, IndexError) as error:
                 raise ShapeMismatch(f"{self.name}: can't take these steps: {error}") from error
-        rest = frame[len(self._streams) :] if isinstance(frame, list) else []
+        rest = _as_list(frame)[len(program.streams) :]
         tensors = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
-        return Node(opening, self.kind, out if self._nested else out[0], tensors, kids, held=frame)
+        return Node(opening, self.kind, outs if self.io_layout.nested else outs[0], tensors, nodes, held=frame)
 
-    def _zeros_moment(self, frame: Any) -> ExecContext:
-        """A moment in which one frame of zeros has come on every input."""
-        frames = list(frame) if isinstance(frame, list) else [frame]
-        if len(frames) != len(self._ports.inputs):
-            raise ShapeMismatch(f"{self.name}: takes {len(self._ports.inputs)} inputs, as the module does; got {len(frames)}")
-        streams, rest = frames[: len(self._streams)], frames[len(self._streams) :]
-        given = [self._ports.unpadded(i, f.zeros()) for i, f in enumerate(rest)]
-        batch, device = streams[0].shape[0], streams[0].device
-        m = ExecContext(self._environment(given), self._wires, batch, device, [], StateUpdates())
-        m.frames = [1] * self._wires
-        for (_, slot, view), f in zip(self._streams, streams, strict=True):
-            m.env[slot] = view.leave(f.zeros(1), batch, 1)
+    def _on_zeros(self, frame: Any) -> ExecContext:
+        """A run on one frame of zeros of every input."""
+        program, frames = self._program, _as_list(frame)
+        if len(frames) != len(self.io_layout.inputs):
+            raise ShapeMismatch(f"{self.name}: takes {len(self.io_layout.inputs)} inputs, as the module does; got {len(frames)}")
+        count = len(program.streams)
+        given = program.constants_of([f.zeros() for f in frames[count:]])
+        m = program.context([f.zeros(1) for f in frames[:count]], given, 1, [], StateUpdates())
+        m.frames = [1] * program.wires
         return m
 
     def _opened(self, instruction: Instruction, m: ExecContext, opening: InitContext) -> list[Node]:
-        before = self._timing.at(getattr(instruction, "before", 0)) if isinstance(instruction, Layer) else self._timing.at(0)
+        before = self._program.timing.at(instruction.before if isinstance(instruction, Layer) else 0)
         try:
             return instruction.open(m, opening.below(instruction.path, before))
         except ContinualError:
@@ -258,68 +149,70 @@ class GraphModule(Scoring, Converted, InItsDtypes):
             raise ShapeMismatch(f"{self.name}: '{instruction.path}' can't take these steps: {error}") from error
 
     def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
-        for layer in self._layers:
-            before = self._timing.at(layer.before).eventual(lead)
+        for layer in self._program.layers:
+            before = self._program.timing.at(layer.before).eventual(lead)
             if before is None or layer.module.plan(node.kids[layer.state_node], before.lead) is None:
                 return None
         return super().plan(node, lead)
 
-    def _moment(self, x: Any, node: Node, updates: StateUpdates, time: int) -> ExecContext:
-        """The environment of a call, with what has come in it."""
-        self.fit_stream(node.held)
-        if not self._given:
-            streams, given = (x if isinstance(x, list) else [x]), []
-        elif x is None:
-            streams, given = [None], [self._ports.unpadded(i, t) for i, t in enumerate(node.tensors)]
-        else:
-            count = len(self._streams)
-            streams, flat = x[:count], [g[:, :, -1] if time else g for g in x[count:]]
-            given = [self._ports.unpadded(i, g) for i, g in enumerate(flat)]
-            for i, g in enumerate(flat):
-                updates.put(node, i, g)
-        like = streams[0] if x is not None else None
-        out = node.out[0] if isinstance(node.out, list) else node.out
-        batch, device = (out.shape[0], out.device) if like is None else (like.shape[0], like.device)
-        m = ExecContext(self._environment(given), self._wires, batch, device, node.kids, updates)
-        if like is not None:
-            for (_, slot, view), value in zip(self._streams, streams, strict=True):
-                m.env[slot] = view.leave(value.unsqueeze(2) if not time else value, batch, 1 if not time else value.shape[2])
-        return m
-
-    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
-        m = self._moment(x, node, updates, 1)
-        m.frames[0] = 0 if x is None else (x[0] if isinstance(x, list) else x).shape[2]
+        self._fit_stream(node.held)
+        program = self._program
+        if x is None:
+            m = self._without_frames(node, updates)
+        else:
+            tensors, count = tensors_of(x), len(program.streams)
+            flat = [g[:, :, -1] for g in tensors[count:]]
+            m = self._with_frames(tensors[:count], flat, tensors[0].shape[2], node, updates)
         m.ends[0] = n_if_ended
         updates.tick(node, node.n_in + m.frames[0], 0)
-        for instruction in self._program:
+        for instruction in program.instructions:
             instruction.chunk(m)
-        _, slot, wire = self._outputs[0]
-        if m.env[slot] is None:
-            return None, m.ends[wire]
-        frames = m.frames[wire]
-        found = [out.view.enter(m.env[s], m.batch, frames) for out, s, _ in self._outputs]
-        return (found if self._nested else found[0]), m.ends[wire]
+        first = program.outputs[0]
+        if m.env[first.slot] is None:
+            return None, m.ends[first.wire]
+        frames = m.frames[first.wire]
+        found = [out.view.enter(m.env[slot], m.batch, frames) for out, slot, _ in program.outputs]
+        return program.layout.leaving(found), m.ends[first.wire]
 
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
-        m = self._moment(x, node, updates, 0)
-        m.frames = [1] * self._wires
+        self._fit_stream(node.held)
+        program, tensors = self._program, tensors_of(x)
+        count = len(program.streams)
+        m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, updates)
+        m.frames = [1] * program.wires
         updates.ticks.append((node, node.n_in + 1, 0))
-        for instruction in self._program:
+        for instruction in program.instructions:
             instruction.step(m)
         env = m.env
-        if env[self._outputs[0][1]] is None:
+        if env[program.outputs[0].slot] is None:
             return None
-        found = [out.view.enter(env[s], m.batch, 1).squeeze(2) for out, s, _ in self._outputs]
-        return found if self._nested else found[0]
+        return program.layout.leaving([out.view.enter(env[slot], m.batch, 1).squeeze(2) for out, slot, _ in program.outputs])
+
+    def _with_frames(
+        self, streams: list[Tensor], flat: list[Tensor], frames: int, node: Node, updates: StateUpdates
+    ) -> ExecContext:
+        """A run on frames. The inputs that are no streams are kept for a flush, which has no inputs."""
+        for i, g in enumerate(flat):
+            updates.put(node, i, g)
+        m = self._program.context(streams, self._program.constants_of(flat) if flat else flat, frames, node.kids, updates)
+        m.frames[0] = frames
+        return m
+
+    def _without_frames(self, node: Node, updates: StateUpdates) -> ExecContext:
+        """A run that nothing enters, at the end of a stream."""
+        program, out = self._program, _as_list(node.out)[0]
+        env = program.environment(program.constants_of(node.tensors))
+        return ExecContext(env, program.wires, out.shape[0], out.device, node.kids, updates)
 
     def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
         node.n_in = n
-        counts = self._timing.all_counts(n, n_if_ended)
-        for instruction in self._program:
+        counts = self._program.timing.all_counts(n, n_if_ended)
+        for instruction in self._program.instructions:
             if isinstance(instruction, Layer):
                 instruction.module.recount(node.kids[instruction.state_node], *counts[instruction.before])
             elif isinstance(instruction, AlignDelays):
@@ -327,68 +220,113 @@ class GraphModule(Scoring, Converted, InItsDtypes):
                     queue = node.kids[instruction.state_node + i]
                     queue.n_in, queue.n_out = counts[wire][0], counts[instruction.wire][0]
             elif isinstance(instruction, Positions):
-                kid = node.kids[instruction.state_node]
-                kid.n_in = kid.n_out = counts[instruction.wire][0]
+                own = node.kids[instruction.state_node]
+                own.n_in = own.n_out = counts[instruction.wire][0]
             elif isinstance(instruction, Windows):
-                kid = node.kids[instruction.state_node]
-                kid.n_in, kid.n_out = n, counts[instruction.wire][0]
-        return counts[self._timing.out]
+                own = node.kids[instruction.state_node]
+                own.n_in, own.n_out = n, counts[instruction.wire][0]
+        return counts[self._program.timing.out]
 
     def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
-        """Of the operations that run as they are, for one output frame."""
-        m = self._zeros_moment(node.given if node.held is None else node.held)
-        for instruction in self._program:
+        """Of the module's own operations, for one output frame."""
+        m, program = self._on_zeros(node.given if node.held is None else node.held), self._program
+        for instruction in program.instructions:
             instruction.open(m, InitContext())
-        return macs_of(self._program, m, self._timing.at) * Fraction(self._timing.stride)
+        return macs_of(program.instructions, m, program.timing.at) * Fraction(self.timing.stride)
 
     def part(self, path: str) -> nn.Module:
-        for layer in self._layers:
+        for layer in self._program.layers:
             if layer.path == path:
                 return layer.module
         return super().part(path)
 
+    def program(self, ctx: KernelContext) -> Run:
+        self._refuse_training()
+
+        def current() -> Program:
+            self._fit_stream(ctx.node.held)
+            return self._program
+
+        return step_program(ctx, self._program, current)
+
+    # ---- weights and dtypes -----------------------------------------------------------------------------------------
+
+    def fit(self, inputs: Sequence[Tensor | StepSpec]) -> None:
+        """Use the program for the dtypes of these inputs and of the current weights.
+
+        Args:
+            inputs: the streams, then the inputs that are no streams.
+
+        Raises:
+            ShapeMismatch: the module itself can't run so.
+        """
+        if self._dtypes is not None:
+            self.__dict__["_dtypes"] = self._dtypes.for_inputs(self, inputs)
+
+    def _fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
+        """The same for a running stream: a module without weights may have streams of several dtypes."""
+        own = self._dtypes
+        if own is not None and not own.are_of(given):
+            self.fit(_as_list(given))
+
+    def _ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
+        if self._dtypes is not None:
+            self._dtypes.check_move(self, fn)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
+        own = self._dtypes
+        after = None if own is None or not recurse else own.moved(fn)
+        for program in (self._program, *([] if own is None else own.others.values())):
+            program.table.move(fn)
+        super()._apply(fn, recurse)
+        own = self._dtypes  # a running stream has changed it already
+        if own is not None and after is not None:
+            self.__dict__["_dtypes"] = own.changed(self, after)
+        return self
+
+    def _forget_other_dtypes(self) -> None:
+        """Forget the programs for other dtypes, as after a change of the present one."""
+        if self._dtypes is not None:
+            self.__dict__["_dtypes"] = self._dtypes.without_others()
+
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles bind their own weights: what the layers hold now may be computed of others."""
-        self._bank.forget()
-        for layer in self._layers:
-            layer.unbind()
+        """Copies and pickles bind their own weights: the layers may hold computed ones."""
+        self._program.release()
         return super().__getstate__()
 
     def _apart(self) -> GraphModule:
-        """With a bank of its own, and with own layers where weights are computed: streams that run at once bind theirs to them."""
         made = shallow(self)
-        computed = {op.out for op in self._bank.constants}
-        program = [
-            i.with_own_weights() if isinstance(i, Layer) and (i.late or computed & {*i.weights.values()}) else i
-            for i in self._program
-        ]
-        made.__dict__.update(_bank=self._bank.apart(), _program=program, _layers=[i for i in program if isinstance(i, Layer)])
+        made._set_program(self._program.for_own_stream())
         return made
 
-    # ---- what people see --------------------------------------------------------------------------------------------
+    # ---- reports ----------------------------------------------------------------------------------------------------
 
-    def operation_graph(self, clip: Any = None) -> Graph:
+    def operation_graph(self, clip: Inputs | None = None) -> Graph:
         """The operations of the network, as :func:`co.explain` shows them.
 
         Args:
             clip: an example in the module's layout, for the bytes of the state; by default one like that of the conversion.
         """
+        program = self._program
         state = self._stream if clip is None and self._stream is not None else self._state_for(clip)
         nbytes = {
-            i: sum(t.numel() * t.element_size() for n in kid.walk() for t in n.tensors) for i, kid in enumerate(state.node.kids)
+            i: sum(t.numel() * t.element_size() for n in own.walk() for t in n.tensors) for i, own in enumerate(state.node.kids)
         }
-        entries = {slot: number for number, slot, _ in self._streams} | {slot: number for number, slot in self._given}
-        rows, where = rows_of(self._program, entries, self._timing.at, nbytes)
-        names = tuple(f"{name} {own}" for name, own in zip(self._names, self._ports.inputs, strict=True))
-        return Graph(self.name, rows, tuple(where[slot] for _, slot, _ in self._outputs), self.notes, inputs=names)
+        entries = {entry.slot: entry.number for entry in program.streams} | {
+            entry.slot: entry.number for entry in program.constants
+        }
+        rows, where = rows_of(program.instructions, entries, program.timing.at, nbytes)
+        names = tuple(f"{name} {own}" for name, own in zip(program.names, self.io_layout.inputs, strict=True))
+        return Graph(self.name, rows, tuple(where[out.slot] for out in program.outputs), self.notes, inputs=names)
 
-    def _state_for(self, clip: Any) -> State:
-        if clip is not None:
-            inputs = clip if isinstance(clip, (list, tuple)) else [clip]
-            given = zip(self._ports.inputs, inputs, strict=True)
-            return self.init_state(*(x if i.time is None else x.select(i.time, 0) for i, x in given))
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
-        return self.init_state(*(i.example(device) for i in self._ports.inputs))
+    def _state_for(self, clip: Inputs | None) -> State:
+        if clip is None:
+            device = next((p.device for p in self.parameters()), torch.device("cpu"))
+            steps = [own.zeros(device) for own in self.io_layout.inputs]
+        else:
+            given = zip(self.io_layout.inputs, _as_list(clip), strict=True)
+            steps = [x if i.time is None else x.select(i.time, 0) for i, x in given]
+        return CoModule.init_state(self, steps if len(steps) > 1 else steps[0])
 
     def __str__(self) -> str:
         return str(self.operation_graph())
@@ -396,5 +334,40 @@ class GraphModule(Scoring, Converted, InItsDtypes):
     def __repr__(self) -> str:
         return f"Continual({self.name}, receptive_field={self.receptive_field}, delay={self.delay}, stride={self.timing.stride})"
 
-    def program(self, ctx: KernelContext) -> Run:
-        return graph(ctx)
+
+class MultiInputGraphModule(GraphModule):
+    """A converted network of several inputs: callers give them one after another, as to the module, or as one list."""
+
+    def forward_step(self, *inputs: Any, update_state: bool = True) -> Any:
+        """One step: as :meth:`CoModule.forward_step`, of each input."""
+        if isinstance(inputs[-1], bool):
+            *inputs, update_state = inputs  # type: ignore[assignment]
+        return super().forward_step(list(inputs), update_state)
+
+    def forward_steps(self, *inputs: Any, pad_end: bool = False, update_state: bool = True) -> Any:
+        """A chunk of steps: as :meth:`CoModule.forward_steps`, of each input."""
+        return super().forward_steps(list(inputs), pad_end, update_state)
+
+    def init_state(self, *step: Any) -> State:
+        """The cold state: as :meth:`CoModule.init_state`, of a step of each input."""
+        return super().init_state(list(step))
+
+    def step(self, *x: Any) -> tuple[Any, State]:
+        """One step as a pure function: ``inputs …, state → output or None, new state``."""
+        return super().step(list(x[:-1]), x[-1])
+
+    def steps(self, *x: Any, pad_end: bool = False) -> tuple[Any, State]:
+        """A chunk as a pure function: ``inputs …, state → outputs or None, new state``."""
+        if isinstance(x[-1], bool):
+            x, pad_end = x[:-1], x[-1]
+        return super().steps(list(x[:-1]), x[-1], pad_end)
+
+    def warm_up(self, step_shape: Sequence[int]) -> None:
+        """Refused: one shape is given, for several inputs."""
+        raise ShapeMismatch(
+            f"{self.name}: takes {len(self.io_layout.inputs)} inputs; warm it up by forward_step on zeros of their shapes"
+        )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -296,6 +296,10 @@ class Layer(Instruction):
             table, last = self._table(name)
             table[last] = None
 
+    def rewire(self, bias: int, out: int) -> None:
+        """Change the slots of bias and result."""
+        self.weights["bias"], self.out, self.outs = bias, out, (out,)
+
     def with_own_weights(self) -> Layer:
         """The same layer with its own table of weights."""
         module = shallow(self.module)

@@ -1,21 +1,30 @@
-"""What a converted module shows of the module it was made of: its layout."""
+"""The layout of a converted network: that of the module which it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from ...core.inputs import check_lengths
+from ...core.io_layout import IOLayout
 from ...core.state import Wire
+from ...core.step_spec import Inputs
 from ...errors import ShapeMismatch
 from .axes import TIME, View
 
 
 class Input:
-    """Where an input of the module is in the clip: its time and rows; ``None`` for what it has not."""
+    """An input of the module.
+
+    Args:
+        time: the dimension of time in the clip; ``None`` for an input that is no stream.
+        batch: the dimension of the batch; ``None`` for an input without one.
+        example: the example's input.
+    """
 
     def __init__(self, time: int | None, batch: int | None, example: Tensor):
         self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
@@ -23,10 +32,13 @@ class Input:
     def __str__(self) -> str:
         return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(self.shape)) + ")"
 
-    def example(self, device: Any) -> Tensor:
-        """A step of zeros as the example had them."""
-        shape = self.shape if self.time is None else (*self.shape[: self.time], *self.shape[self.time + 1 :])
-        return torch.zeros(shape, dtype=self.dtype, device=device)
+    def shape_of(self, chunk: bool) -> tuple[int, ...]:
+        """The example's shape, of a clip or of a step."""
+        return self.shape if chunk or self.time is None else (*self.shape[: self.time], *self.shape[self.time + 1 :])
+
+    def zeros(self, device: torch.device) -> Tensor:
+        """A step of zeros like the example's."""
+        return torch.zeros(self.shape_of(chunk=False), dtype=self.dtype, device=device)
 
     def chunk(self, x: Tensor) -> Tensor:
         """A chunk of the module's layout as ``(B, C, n, *S)``."""
@@ -41,62 +53,11 @@ class Input:
         return x.unsqueeze(1) if x.ndim == 1 else x
 
 
-class IOLayout:
-    """The inputs of a converted module, in the order of its ``forward``.
+class Output:
+    """An output of the module.
 
     Args:
-        name: of the module, for errors.
-        inputs: streams, and what goes along with them.
-    """
-
-    def __init__(self, name: str, inputs: Sequence[Input]):
-        self.name, self.inputs = name, list(inputs)
-        self._shapes = [i.shape for i in inputs if i.time is None]
-
-    def arrive(self, inputs: Sequence[Any], chunk: bool) -> tuple[Wire, list[Tensor]]:
-        """The streams as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams."""
-        if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) and len(self.inputs) > 1:
-            inputs = inputs[0]
-        if len(inputs) != len(self.inputs):
-            raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
-        streams: list[Wire] = []
-        given: list[Tensor] = []
-        for number, (own, x) in enumerate(zip(self.inputs, inputs, strict=True)):
-            if not isinstance(x, Tensor):
-                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(x).__name__}")
-            if own.time is None:
-                given.append(x)
-                continue
-            shape = own.shape if chunk else (*own.shape[: own.time], *own.shape[own.time + 1 :])
-            if x.ndim != len(shape):
-                what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
-                raise ShapeMismatch(
-                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {tuple(shape)} had; got {tuple(x.shape)}"
-                )
-            streams.append(own.chunk(x) if chunk else own.step(x))
-        if chunk:
-            check_lengths(self.name, streams, True)
-        return (streams if len(self.inputs) > 1 else streams[0]), given
-
-    def together(self, wire: Any, given: list[Tensor], time: int) -> Wire:
-        """Inputs that are no streams go along, as frames that are always the same."""
-        if not given:
-            return wire
-        frames = wire[0].shape[2] if time else 0
-        flat = [g.reshape(*g.shape, *(1,) * (2 - g.ndim)) for g in given]
-        return [*wire, *(g.unsqueeze(2).expand(*g.shape[:2], frames, *g.shape[2:]) if time else g for g in flat)]
-
-    def unpadded(self, index: int, value: Tensor) -> Tensor:
-        """An input that is no stream, in its own shape."""
-        rank = len(self._shapes[index])
-        return value.reshape(value.shape[:rank]) if rank < 2 else value
-
-
-class Output:
-    """How what leaves is laid out.
-
-    Attributes:
-        view: from the module's layout to a chunk.
+        view: between its layout and chunks.
         windows: whether it is a clip-level output: the module's layout has no time, and windows are stacked in dim 2.
     """
 
@@ -104,18 +65,118 @@ class Output:
         self.view, self.windows = view, windows
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
 
+    @property
+    def rank(self) -> int:
+        """The number of dimensions of a chunk for the caller."""
+        return len(self.view.dims) + self.windows
+
     def chunk(self, y: Tensor) -> Tensor:
         """A chunk ``(B, C, n, *S)`` in the module's layout."""
         if self.windows:
-            y = y.squeeze(1) if self.view.lonely else y
-            return y
+            return y.squeeze(1) if self.view.lonely else y
         return self.view.leave(y, y.shape[0], y.shape[2])
 
     def step(self, y: Tensor) -> Tensor:
-        """A step ``(B, C, *S)`` in the module's layout."""
+        """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
+        if y.ndim == len(self.view.order) + self.view.lonely:
+            return self.chunk(y)
         return y.squeeze(1) if self.view.lonely else y
 
 
-def with_flag(inputs: Sequence[Any], flag: bool) -> tuple[Sequence[Any], bool]:
-    """`forward_step(x, False)`: the flag may be given by position."""
-    return (inputs[:-1], inputs[-1]) if inputs and isinstance(inputs[-1], bool) else (inputs, flag)
+class ModuleLayout(IOLayout):
+    """The layout of a module's inputs and outputs, in the order of its ``forward``.
+
+    Inputs that are no streams go along with the streams inside, as frames that are always the same.
+
+    Args:
+        name: of the module, for errors.
+        inputs: the inputs.
+        outputs: the outputs.
+        nested: whether the module gives a tuple of outputs.
+
+    Attributes:
+        spec: how the module nests its outputs, where that is more than a list.
+    """
+
+    spec: TreeSpec | None = None
+
+    def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
+        self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
+        self._constant_ranks = [len(i.shape) for i in inputs if i.time is None]
+
+    def step_in(self, x: Inputs) -> Wire:
+        streams, constants = self.split(x, chunk=False)
+        return self._joined([*streams, *map(_with_channels, constants)])
+
+    def chunk_in(self, x: Inputs) -> Wire:
+        streams, constants = self.split(x, chunk=True)
+        frames = streams[0].shape[2]
+        flat = [g.unsqueeze(2) for g in map(_with_channels, constants)]
+        return self._joined([*streams, *(g.expand(*g.shape[:2], frames, *g.shape[3:]) for g in flat)])
+
+    def step_out(self, y: Wire) -> Wire:
+        return self.as_module([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+
+    def chunk_out(self, y: Wire) -> Wire:
+        return self.as_module([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+
+    def as_module(self, outputs: list[Tensor]) -> Any:
+        """Outputs nested as the module gives them."""
+        return self.leaving(outputs) if self.spec is None else tree_unflatten(outputs, self.spec)
+
+    def leaving(self, outputs: list[Tensor]) -> Wire:
+        """One output, or a list where the module gives several."""
+        return cast(Wire, outputs) if self.nested else outputs[0]
+
+    def step_batch_dim(self, index: int) -> int | None:
+        own = self.inputs[index]
+        if own.batch is None or own.time is None:
+            return own.batch
+        return own.batch - (own.time < own.batch)
+
+    def split(self, x: Inputs, chunk: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """The streams, as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams, as they are.
+
+        Raises:
+            ShapeMismatch: not the module's inputs.
+        """
+        inputs = list(x) if isinstance(x, (list, tuple)) and (len(self.inputs) > 1 or len(x) > 1) else [x]
+        if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) and len(self.inputs) > 1:
+            inputs = list(inputs[0])
+        if len(inputs) != len(self.inputs):
+            raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
+        streams, constants = list[Tensor](), list[Tensor]()
+        for number, (own, given) in enumerate(zip(self.inputs, inputs, strict=True)):
+            if not isinstance(given, Tensor):
+                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(given).__name__}")
+            if own.time is None:
+                constants.append(given)
+                continue
+            shape = own.shape_of(chunk)
+            if given.ndim != len(shape):
+                what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
+                raise ShapeMismatch(
+                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}"
+                )
+            streams.append(own.chunk(given) if chunk else own.step(given))
+        if chunk:
+            check_lengths(self.name, streams, True)
+        return streams, constants
+
+    def constant(self, index: int, value: Tensor) -> Tensor:
+        """An input that is no stream, in its own shape again."""
+        rank = self._constant_ranks[index]
+        return value.reshape(value.shape[:rank]) if rank < 2 else value
+
+    def _joined(self, tensors: list[Tensor]) -> Wire:
+        return cast(Wire, tensors) if len(self.inputs) > 1 else tensors[0]
+
+
+def tensors_of(x: Wire) -> list[Tensor]:
+    """The tensors of a flat wire."""
+    return cast(list[Tensor], x if isinstance(x, list) else [x])
+
+
+def _with_channels(x: Tensor) -> Tensor:
+    """A tensor of two dimensions at least."""
+    return x.reshape(*x.shape, *(1,) * (2 - x.ndim))

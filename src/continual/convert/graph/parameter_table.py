@@ -1,4 +1,4 @@
-"""The values of a program that depend on no stream: parameters, buffers, and what is computed of them alone."""
+"""The values of a program that depend on no stream: parameters, buffers, and what is computed from them."""
 
 from __future__ import annotations
 
@@ -33,32 +33,37 @@ class Source:
 
 
 class ParameterTable:
-    """Looks parameters up in the modules' own tables at every call, so that whatever changes them is followed.
+    """Looks up parameters in the modules' own tables at every call, so that every change of them takes effect.
 
     Args:
-        constants: operations on them alone; they run anew when what they take has changed.
+        constants: operations on parameters alone; they run anew when their arguments change.
         tensors: constants of the module's code, by name.
-        slots: how many values the program has.
+        slots: the number of slots.
     """
 
     def __init__(self, constants: Sequence[Op], tensors: dict[str, Tensor], slots: int):
         self.constants, self.tensors, self.slots = list(constants), tensors, slots
         self.sources: list[tuple[int, dict[str, Any], str]] = []
         self._base: Env | None = None
-        self._known: dict[int, tuple[str, Any]] = {}  # what messages call a slot's value, and its shape
+        self._known: dict[int, tuple[str, Any]] = {}  # by slot: the parameter's name in messages, and its shape
         self._computed: tuple[list[Any], dict[int, Any], list[Any]] | None = None
 
+    def new_slot(self) -> int:
+        """A slot more."""
+        self.slots += 1
+        return self.slots - 1
+
     def add(self, slot: int, table: dict[str, Any], name: str, path: str) -> None:
-        """Say where a slot's value is, and what messages call it. A parameter with several names is in several places."""
+        """Record where a slot's value is, and its name in messages. A parameter with several names is in several places."""
         self.sources.append((slot, table, name))
         known, shape = self._known.get(slot, ("", _shape(table.get(name))))
         self._known[slot] = f"{known}' and '{path}" if known else path, shape
 
     def environment(self, slots: Sequence[int], given: Sequence[Tensor]) -> tuple[Env, bool]:
-        """All slots, with the values of now in those that depend on no stream, and whether some are new.
+        """All slots, with current values in those that depend on no stream, and whether some of these changed.
 
         Args:
-            slots: of inputs that are no streams.
+            slots: of the inputs that are no streams.
             given: these inputs.
         """
         base, changed = self._base, False
@@ -74,7 +79,7 @@ class ParameterTable:
                     self._check(slot, table, name)
                     base[slot], changed = value, True
         except KeyError:
-            self._check(*next(source for source in self.sources if source[2] not in source[1]))  # says what has become of it
+            self._check(*next(source for source in self.sources if source[2] not in source[1]))  # raises, with what became of it
             raise
         env = base.copy()
         for slot, value in zip(slots, given, strict=True):
@@ -82,7 +87,7 @@ class ParameterTable:
         return env, self._compute(env) or changed if self.constants else changed
 
     def _check(self, slot: int, table: dict[str, Any], name: str) -> None:
-        """Refuse a value that the captured operations can't take in the place of the one that they were captured with."""
+        """Refuse a value that does not fit the captured operations."""
         path, shape = self._known[slot]
         now = _shape(table[name]) if name in table else "gone (pruned, computed by a parametrisation, or deleted)"
         if now != shape:
@@ -97,12 +102,12 @@ class ParameterTable:
             )
 
     def _compute(self, env: Env) -> bool:
-        """What depends on parameters and constants alone, and whether it is new. Kept until they change, if no gradients are wanted."""
+        """Compute what depends on parameters alone; returns whether it is new. Without gradients it is kept until a parameter changes."""
         if torch.is_grad_enabled():
             self._computed = None
             self._run(env)
             return True
-        held = [t for t in env if t is not None]  # held on to, so that no other tensor gets the same id
+        held = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
         key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in held]
         new = self._computed is None or self._computed[0] != key
         if new:
@@ -121,18 +126,22 @@ class ParameterTable:
             op.chunk(context)
 
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """``.to()`` and its like, for the constants of the module's code: they go to another device. Their dtype is the code's matter."""
+        """Move the constants of the module's code to another device, as ``.to()``. Their dtype is set by the code."""
         for name, tensor in self.tensors.items():
             self.tensors[name] = tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
 
-    def apart(self) -> ParameterTable:
+    def for_own_stream(self) -> ParameterTable:
         """The same tables, with values looked up for one stream alone."""
         made = copy.copy(self)
         made.forget()
         return made
 
+    def detach(self) -> None:
+        """Drop all sources."""
+        self.sources, self._known = [], {}
+
     def forget(self) -> None:
-        """Look everything up anew at the next call."""
+        """Look up everything anew at the next call."""
         self._base = self._computed = None
 
     def __getstate__(self) -> dict[str, Any]:

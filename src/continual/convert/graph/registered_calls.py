@@ -1,7 +1,7 @@
-"""Modules that stay one call in an export: of classes that users have registered, and streaming modules inside the converted one.
+"""Modules that stay one call in an export: modules of registered classes, and streaming modules inside the converted one.
 
-torch.export would follow their code, which often loops over frames. While a module is exported, their ``forward`` is one operation of this
-library whose shape is known from a run on the example.
+torch.export would trace their code, which often loops over frames. During the export their ``forward`` is one operation of this library,
+whose shape is known from a run on the example.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...errors import ContinualError, NotStreamable, ShapeMismatch
 _library = torch.library.Library("continual", "FRAGMENT")
 _library.define("registered_call(Tensor input, Tensor[] weights, int number) -> Tensor")
 _numbers = itertools.count()
-CALLS: dict[int, RegisteredCall] = {}  # of the conversions that run now
+CALLS: dict[int, RegisteredCall] = {}  # of the conversions in progress
 
 
 @dataclass
@@ -34,10 +34,10 @@ class RegisteredCall:
     """A module that stays one call.
 
     Attributes:
-        path: where it stands.
+        path: where it is in the converted module.
         layer: its streaming version.
-        weights: of each parameter and buffer of the layer, which of the module's it is, by number.
-        out: the frames that leave, by those that arrive.
+        weights: for each parameter and buffer of the layer, the index of the module's.
+        out: the output step, by the sizes of the input step.
     """
 
     path: str
@@ -52,21 +52,21 @@ class RegisteredCall:
         return tuple(sizes[1:])
 
     def shaped(self, x: Tensor) -> Tensor:
-        """A tensor of the shape of the output for a clip."""
+        """A tensor of the output's shape for a clip."""
         out, time = self.out[self.steps(x)], self.layer.time_dim
         shape = [x.shape[0], *out.shape[1:]]
         shape.insert(time, self._frames(x.shape[time]))
         return x.new_empty(shape, dtype=out.dtype)
 
     def _frames(self, given: Any) -> Any:
-        """How many frames leave; a formula of a length that is a symbol, for windows."""
+        """The number of output frames; for windows a formula, where the length is a symbol."""
         timing = self.layer.timing
         if isinstance(timing, Window):
             return (given + timing.start + timing.end - timing.receptive_field) // timing.stride + 1
         return timing.ended(int(given))
 
     def copy_of_layer(self) -> CoModule:
-        """The layer apart from the module: its parameters are bound by the converted network."""
+        """A copy of the layer, on the same parameters; the converted network binds others."""
         shared = {id(t): t for t in (*self.layer.parameters(), *self.layer.buffers())}
         made = copy.deepcopy(self.layer, shared)
         made.clean_state()
@@ -77,15 +77,15 @@ def _shape_of(x: Tensor, weights: Sequence[Tensor], number: int) -> Tensor:
     return CALLS[number].shaped(x)
 
 
-_library.impl("registered_call", _shape_of, "Meta")  # only an export runs it, which asks for shapes
+_library.impl("registered_call", _shape_of, "Meta")  # only an export runs it, for shapes
 
 
 @contextlib.contextmanager
 def registered_calls(module: nn.Module, inputs: Sequence[Tensor]) -> Iterator[list[str]]:
-    """While it lasts, exports of a module keep registered classes and streaming modules in it as one call each.
+    """Keep registered classes and streaming modules inside a module as one call each, in exports under this context.
 
     Yields:
-        Notes: which they are, and of those that don't stay one call, why.
+        Notes: which modules stay one call.
     """
     found = {path: part for path, part in module.named_modules() if isinstance(part, CoModule) or is_chosen(part)}
     outer = {p: m for p, m in found.items() if not any(_inside(p, other) for other in found)}
@@ -137,17 +137,17 @@ def _call_of(place: str, part: nn.Module) -> RegisteredCall:
 
 
 def _own(part: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of a module, always in the same order."""
+    """The parameters and buffers of a module, in a fixed order."""
     return dict(part.named_parameters()) | dict(part.named_buffers())
 
 
 def _equal(own: Tensor, copied: Tensor) -> bool:
-    """Whether a tensor is a copy of another one, which `build_from` may have made in the default dtype."""
+    """Whether a tensor is a copy of another one; `build_from` may copy into the default dtype."""
     return own.shape == copied.shape and torch.equal(own.to(copied.dtype), copied)
 
 
 def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[..., Any]:
-    """The forward of a module that stays one call where the call is exported and fits."""
+    """The forward of a module that stays one call, where an export calls it on an input that fits."""
     forward = part.forward
 
     def routed(*args: Any, **kwargs: Any) -> Any:
@@ -167,7 +167,7 @@ def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[...,
 
 
 def _note_step(call: RegisteredCall, x: Tensor, y: Tensor) -> None:
-    """Learn from a run which frames leave for those that arrive, where the layer's outputs have the shape of the module's."""
+    """Record the output step for an input step, if the layer's outputs have the shape of the module's."""
     step = x.select(call.layer.time_dim, 0)
     with contextlib.suppress(ContinualError):
         call.out[call.steps(x)] = call.layer.init_state(step).node.out
@@ -179,7 +179,7 @@ def _look_at_steps(module: nn.Module, inputs: Sequence[Tensor]) -> None:
     with (
         torch.no_grad(),
         contextlib.suppress(ShapeMismatch, RuntimeError, ValueError, IndexError),
-    ):  # the export says what is wrong
+    ):  # the export reports the error
         module(*(x.clone() for x in inputs))
 
 

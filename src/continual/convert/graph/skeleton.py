@@ -1,4 +1,4 @@
-"""The structure of a module without its weights: what is kept of it to convert it again with weights of another dtype."""
+"""The structure of a module without its weights, kept for a second conversion in another dtype."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-DEEP = 4  # containers within containers in which weights are looked for
+DEEP = 4  # levels of containers that are searched for weights
 Name = tuple[str, str, str]  # path of the module, "_parameters" or "_buffers", name there
 
 
 def tables(module: nn.Module) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The tables of parameters and buffers of all modules: path, which of the two, table."""
+    """The tables of parameters and buffers of all modules: path, kind, table."""
     for path, part in module.named_modules():
         for kind in ("_parameters", "_buffers"):
             table = part.__dict__[kind]
-            yield path, kind, getattr(table, "table", table)  # parts of converted modules show the module's own
+            yield path, kind, getattr(table, "table", table)  # parts of converted networks wrap the module's own table
 
 
 def weights(module: nn.Module) -> dict[Name, Tensor]:
@@ -29,13 +29,11 @@ def weights(module: nn.Module) -> dict[Name, Tensor]:
 
 
 def replica(module: nn.Module, exchange: dict[int, Tensor]) -> nn.Module:
-    """A module of the same classes and attributes, with other weights.
-
-    Nothing else is copied: what the modules hold besides is shared.
+    """A module of the same classes and attributes, with other weights. All other attributes are shared.
 
     Args:
-        module: it is left alone.
-        exchange: new weights, by the ``id`` of the old ones. Others are shared.
+        module: the module; it is not changed.
+        exchange: new weights, by the ``id`` of the old ones. Other weights are shared.
     """
     new: dict[int, Any] = {id(part): object.__new__(type(part)) for part in module.modules()}
     for part in module.modules():
@@ -46,7 +44,7 @@ def replica(module: nn.Module, exchange: dict[int, Tensor]) -> nn.Module:
 
 
 def _exchanged(value: Any, exchange: dict[int, Tensor], new: dict[int, Any], depth: int) -> Any:
-    """A value of an attribute, in which weights and modules are the new ones."""
+    """The value of an attribute, with new weights and modules."""
     if isinstance(value, Tensor):
         return exchange.get(id(value), value)
     if isinstance(value, nn.Module):
@@ -65,7 +63,7 @@ def _exchanged(value: Any, exchange: dict[int, Tensor], new: dict[int, Any], dep
 
 
 def skeleton(module: nn.Module) -> nn.Module:
-    """The module with weights on the device "meta", which take no memory; those of other classes than torch's own are shared."""
+    """The module with weights on the device "meta", which take no memory. Weights of tensor subclasses are shared."""
     plain = {id(t): t for t in weights(module).values() if type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided}
     return replica(
         module, {i: _like(t, torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")) for i, t in plain.items()}
@@ -73,11 +71,11 @@ def skeleton(module: nn.Module) -> nn.Module:
 
 
 def filled(bones: nn.Module, make: Callable[[Name, Tensor], Tensor]) -> nn.Module:
-    """A skeleton with weights again.
+    """A skeleton with weights.
 
     Args:
-        bones: a skeleton.
-        make: gives the weight of a name, in place of another one.
+        bones: the skeleton.
+        make: gives the weight for a name and the tensor in its place.
     """
     own = {id(t): _like(t, make(name, t)) for name, t in weights(bones).items() if t.is_meta}
     return replica(bones, own)

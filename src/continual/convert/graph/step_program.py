@@ -1,4 +1,4 @@
-"""A converted module in a step program: its instructions, on the frames of a call."""
+"""A converted network in a step program: its instructions, on the frames of a call."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ...core.program.tracing import traced
 from ...core.state import Node, Wire, frames
 from ...core.timing import IDENTITY
 from .instructions import ExecContext, Instruction, Layer, Op
+from .io_layout import tensors_of
+from .program import Program
 from .queues import AlignDelays, Positions
 from .windows.instruction import Windows
 from .windows.step_program import window_step
@@ -21,38 +23,40 @@ from .windows.step_program import window_step
 Step = Callable[[ExecContext, CallRows], None]
 
 
-def graph(ctx: KernelContext) -> Run:
-    """The instructions one after another."""
-    net: Any = ctx.module
-    net._refuse_training()
-    paces = [ctx.plan.pace(ctx.before.then(net._timing.at(w))) for w in range(net._wires)]
-    steps = [_step(ctx, net, instruction, paces) for instruction in net._program]
+def step_program(ctx: KernelContext, program: Program, current: Callable[[], Program]) -> Run:
+    """The instructions one after another.
+
+    Args:
+        ctx: where the network stands.
+        program: what it runs.
+        current: gives its program for the current dtypes.
+    """
+    schedules = [ctx.plan.schedule(ctx.before.then(program.timing.at(w))) for w in range(program.wires)]
+    steps = [_step(ctx, instruction, schedules) for instruction in program.instructions]
 
     def run(x: Wire, rows: CallRows) -> Wire:
-        net.fit_stream(ctx.node.held)
-        given: list[Any] = x if isinstance(x, list) else [x]
-        streams, given = given[: len(net._streams)], [g[:, :, -1] for g in given[len(net._streams) :]]
-        env = net._environment([net._ports.unpadded(i, g) for i, g in enumerate(given)])
-        m = ExecContext(env, net._wires, streams[0].shape[0], streams[0].device, [], None)
-        m.frames = [p.frames for p in paces]
-        for (_, slot, view), value in zip(net._streams, streams, strict=True):
-            env[slot] = view.leave(value, m.batch, paces[0].frames)
+        own, tensors = current(), tensors_of(x)
+        count = len(own.streams)
+        given = own.constants_of([g[:, :, -1] for g in tensors[count:]])
+        m = own.context(tensors[:count], given, schedules[0].frames, [], None)
+        m.frames = [s.frames for s in schedules]
         for step in steps:
             step(m, rows)
-        found = [out.view.enter(env[s], m.batch, paces[w].frames) for out, s, w in net._outputs]
-        return found if net._nested else found[0]
+        return own.layout.leaving(
+            [out.view.enter(m.env[slot], m.batch, schedules[wire].frames) for out, slot, wire in own.outputs]
+        )
 
     return run
 
 
-def _step(ctx: KernelContext, net: Any, instruction: Instruction, paces: list[FrameSchedule]) -> Step:
+def _step(ctx: KernelContext, instruction: Instruction, schedules: list[FrameSchedule]) -> Step:
     """An instruction in a call."""
     if isinstance(instruction, Op):
         return _op(ctx, instruction)
     if isinstance(instruction, Layer):
-        return _layer(ctx, instruction, paces)
+        return _layer(ctx, instruction, schedules)
     if isinstance(instruction, AlignDelays):
-        return _meet(ctx, instruction, paces)
+        return _align(ctx, instruction, schedules)
     if isinstance(instruction, Positions):
         raise ctx.refuse(
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
@@ -64,23 +68,23 @@ def _step(ctx: KernelContext, net: Any, instruction: Instruction, paces: list[Fr
 
 
 def _op(ctx: KernelContext, instruction: Op) -> Step:
-    """An operation of the module, which errors of an export name by its path and line of code."""
+    """An operation of the module. Errors of an export name its path and line of code."""
 
     def step(m: ExecContext, rows: CallRows) -> None:
         instruction.chunk(m)
 
-    if not ctx.plan.located:
+    if not ctx.target.annotate:
         return step
     path = f"{ctx.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
-    return traced(step, path + where, located=True)
+    return traced(step, path + where, annotate=True)
 
 
-def _layer(ctx: KernelContext, instruction: Layer, paces: list[FrameSchedule]) -> Step:
-    """A streaming layer between two changes of layout."""
+def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
+    """A streaming layer, between two changes of layout."""
     node = ctx.node.kids[instruction.state_node]
     run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
-    before, after = paces[instruction.before].frames, paces[instruction.wire].frames
+    before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
     def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
@@ -91,30 +95,32 @@ def _layer(ctx: KernelContext, instruction: Layer, paces: list[FrameSchedule]) -
     return step
 
 
-def _meet(ctx: KernelContext, instruction: AlignDelays, paces: list[FrameSchedule]) -> Step:
-    """Streams wait for each other."""
-    wire = paces[instruction.wire]
+def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
+    """Queues that align streams."""
+    wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
-        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
-        return lambda x, rows: lag.waited(rows, x, wire.frames)
+        line = KernelContext(ctx.plan, ctx.module, node, IDENTITY).delay_line(
+            "queue", node.out, wire.first - before.first, before
+        )
+        return lambda x, rows: line.delayed(rows, x, wire.frames)
 
     queues = []
     for i, before in enumerate(instruction.before):
         node = ctx.node.kids[instruction.state_node + i]
-        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, paces[before])))  # type: ignore[misc]
+        queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
 
     def step(m: ExecContext, rows: CallRows) -> None:
         ends = zip(instruction.inputs, instruction.outs, instruction.views, instruction.before, queues, strict=True)
         for slot, out, view, before, queue in ends:
-            x: Any = queue(view.enter(m.env[slot], m.batch, paces[before].frames), rows)
+            x: Any = queue(view.enter(m.env[slot], m.batch, schedules[before].frames), rows)
             m.env[out] = view.leave(x, m.batch, wire.frames)
 
     return step
 
 
 def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
-    """What runs on frames of which a row of the program has several, since the module has merged joints or pixels with the batch."""
+    """Run on frames of which a row of the program has several: the module has merged joints or pixels with the batch."""
     held = ctx.plan.held
     first, streams = len(held), frames(ctx.node.given)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams

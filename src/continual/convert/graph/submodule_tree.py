@@ -1,4 +1,4 @@
-"""The tree of names of a converted module: it shares the module's parameters, and refuses edits that its operations would not follow."""
+"""The tree of names of a converted network. It shares the module's parameters, and refuses edits that the captured operations ignore."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .training_modes import modal
 
 AGAIN = "Change the module that it was made of, and convert that again: co.continual(module, clip)"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# Attributes that may be set: how a module shows itself, and what the twin has on its own account.
+# Attributes that may be set: they belong to the display of a module, or to the network itself.
 _FREE = frozenset({"training", "extra_repr", "call_mode"})
-# Classes whose parts are plain: they keep references to parameters or children in a way of their own.
-_OWN_WAYS = (
+# Classes whose placeholders are plain: they keep references to parameters or children elsewhere.
+_PLAIN = (
     nn.RNNBase, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, LazyModuleMixin, nn.MultiheadAttention, nn.Transformer,
     nn.TransformerEncoder, nn.TransformerDecoder, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
 )  # fmt: skip
 
 
-class Fixed(dict[Any, Any]):
-    """A table that stays as it is.
+class FrozenTable(dict[Any, Any]):
+    """A table that refuses changes.
 
     Args:
         items: its entries.
-        owner: how messages call the module that it belongs to.
+        owner: the name of its module in messages.
     """
 
     why = ""
@@ -47,14 +47,14 @@ class Fixed(dict[Any, Any]):
         return type(self), (dict(self), self.owner)
 
 
-class Children(Fixed):
-    """The children of a converted module, or of a part of it."""
+class Children(FrozenTable):
+    """The children of a converted network, or of a part of it."""
 
     why = f"its children can't be changed. A converted network runs the operations that were captured, not its children. {AGAIN}"
 
 
-class Hooks(Fixed):
-    """The hooks of a part of a converted module: there are none."""
+class Hooks(FrozenTable):
+    """The hooks of a part of a converted network: it has none."""
 
     why = (
         "a hook on a part of a converted network would never be called: it runs the operations that were captured, not its parts. "
@@ -63,12 +63,12 @@ class Hooks(Fixed):
     )
 
 
-class Shared(MutableMapping[str, Any]):
-    """The parameters or buffers of a module, which stay in the module's own table: others may take their places, no more.
+class SharedTable(MutableMapping[str, Any]):
+    """The parameters or buffers of a module, in the module's own table. Values may be exchanged; names stay.
 
     Args:
         table: the module's table.
-        owner: how messages call the module.
+        owner: the name of the module in messages.
     """
 
     def __init__(self, table: Any, owner: str):
@@ -106,7 +106,7 @@ class Shared(MutableMapping[str, Any]):
         )
 
     def copy(self) -> dict[str, Any]:
-        """The entries of now."""
+        """The current entries."""
         return dict(self.table)
 
 
@@ -114,14 +114,14 @@ def _shown(value: Tensor | None) -> str:
     return "None" if value is None else f"of the shape {tuple(value.shape)}"
 
 
-class About(NamedTuple):
-    """What a converted module, or a part of it, knows of the module that it stands for.
+class ModuleInfo(NamedTuple):
+    """What a converted network, or a part of it, knows about the module that it stands for.
 
     Attributes:
         kind: its class.
-        owner: how messages call it.
-        modal: how its work differs in training mode, with the line of code; empty if it does not.
-        fixed: names of attributes that its code may have read.
+        owner: its name in messages.
+        modal: how it differs in training mode, with the line of code; empty if it does not.
+        fixed: names of attributes that the captured code may have read.
     """
 
     kind: str
@@ -130,51 +130,51 @@ class About(NamedTuple):
     fixed: frozenset[str]
 
 
-class Mirror(nn.Module):
-    """Base class of a converted module and of its parts: what has no effect on captured operations is refused."""
+class FrozenModule(nn.Module):
+    """Base class of a converted network and of its parts. Edits without effect on the captured operations are refused."""
 
-    _about: About | None = None
+    _info: ModuleInfo | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        about = self._about
-        if about is not None and name in about.fixed:
+        info = self._info
+        if info is not None and name in info.fixed:
             raise NotStreamable(
-                f"{about.owner}: '{name}' was read when the operations were captured; setting it here would have no effect. {AGAIN}"
+                f"{info.owner}: '{name}' was read when the operations were captured; setting it here would have no effect. {AGAIN}"
             )
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        about = self._about
-        if about is not None and name in about.fixed:
-            raise NotStreamable(f"{about.owner}: '{name}' belongs to the captured operations. {AGAIN}")
+        info = self._info
+        if info is not None and name in info.fixed:
+            raise NotStreamable(f"{info.owner}: '{name}' belongs to the captured operations. {AGAIN}")
         super().__delattr__(name)
 
     def modes(self) -> str:
-        """What works otherwise in training mode, here and below."""
-        abouts = (m._about for m in self.modules() if isinstance(m, Mirror))
-        found = [f"{a.owner.partition(': ')[2] or a.owner} {a.modal}" for a in abouts if a is not None and a.modal]
+        """What differs in training mode, here and below."""
+        infos = (m._info for m in self.modules() if isinstance(m, FrozenModule))
+        found = [f"{a.owner.partition(': ')[2] or a.owner} {a.modal}" for a in infos if a is not None and a.modal]
         return "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
 
 
-class Part(Mirror):
-    """A part of a converted module's tree of names. It holds the part's own parameters and buffers; it does not run."""
+class Part(FrozenModule):
+    """A part of the tree of names. It holds the parameters and buffers of a submodule; it does not run."""
 
-    _about: About
+    _info: ModuleInfo
 
     def _get_name(self) -> str:
-        return self._about.kind
+        return self._info.kind
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: the captured operations run as a whole."""
         raise NotStreamable(
-            f"{self._about.owner}: parts of a converted network do not run by themselves. Call the part of the module that it was made of"
+            f"{self._info.owner}: parts of a converted network do not run by themselves. Call the part of the module that it was made of"
         )
 
     def train(self, mode: bool = True) -> Any:
-        """As ``torch.nn.Module.train``, for a part whose operations are the same in training mode."""
+        """As ``torch.nn.Module.train``, for a part that computes the same in training mode."""
         if mode and not self.training and (modes := self.modes()):
             raise NotStreamable(
-                f"{self._about.owner}: a part can't be set to training mode, for it was captured in eval mode: {modes}. Train the "
+                f"{self._info.owner}: a part can't be set to training mode, for it was captured in eval mode: {modes}. Train the "
                 "module that the network was made of, whose weights it shares"
             )
         return super().train(mode)
@@ -186,36 +186,36 @@ class Part(Mirror):
         del self._modules[str(key)]
 
 
-class Converted(Mirror):
-    """A converted module, with what it shows of the one that it was made of."""
+class Converted(FrozenModule):
+    """A converted network as the module that it was made of: its names, parameters and modes."""
 
     name: str
     _switches: Switches | None = None
 
     def _stand_for(self, module: nn.Module) -> None:
-        """From now on edits are refused; another ``forward`` of the whole may be set."""
-        root = about(module, self.name)
-        self.__dict__.update(training=False, _about=root._replace(fixed=root.fixed - {"forward"}))
+        """Refuse edits from now on. The ``forward`` of the whole network may be replaced."""
+        root = info_of(module, self.name)
+        self.__dict__.update(training=False, _info=root._replace(fixed=root.fixed - {"forward"}))
 
-    def names_of(self, path: str) -> list[str]:
-        """All names of the parameter at a path, or the one of a buffer."""
+    def _names_of(self, path: str) -> list[str]:
+        """All names of the parameter at a path; of a buffer its one name."""
         table, name = self.table_of(path)
-        value = table.get(name)  # none where a norm was folded into another weight
+        value = table.get(name)  # None where a norm was folded into another weight
         if not isinstance(value, nn.Parameter):
             return [path]
         return [n for n, p in self.named_parameters(remove_duplicate=False) if p is value]
 
     def table_of(self, path: str) -> tuple[dict[str, Any], str]:
-        """The module's own table in which a parameter or buffer is, and its name there."""
+        """The module's own table that holds a parameter or buffer, and its name there."""
         *parts, name = path.split(".")
         holder: Any = self
-        for part in parts:  # not by attributes: a child may be called as a property of ours is
+        for part in parts:  # not by attributes: a child may have the name of one of our properties
             holder = holder._modules[part]
         table = holder._buffers if name in holder._buffers else holder._parameters
         return table.table, name
 
     def train(self, mode: bool = True) -> Any:
-        """As ``torch.nn.Module.train``. Where something would work otherwise in training mode, the next call is refused."""
+        """As ``torch.nn.Module.train``. If the module differs in training mode, the next call is refused."""
         for part in self.modules():
             part.__dict__["training"] = mode
         return super().train(mode)
@@ -228,7 +228,7 @@ class Converted(Mirror):
             )
 
     def _refuse_edits(self) -> None:
-        """Refuse to run operations that are not the module's any more; looked at where a stream starts, and for clips."""
+        """Refuse to run after the module has changed. It is checked at the start of a stream, and for clips."""
         self._refuse_training()
         if self._switches is not None:
             self._switches.check()
@@ -238,8 +238,8 @@ _made: dict[type[nn.Module], type[Part]] = {}
 
 
 def part_class(cls: type[nn.Module]) -> type[Part]:
-    """The class of parts that stand for modules of a class: of ``torch.nn`` they are instances of it too."""
-    if not cls.__module__.startswith("torch.nn.modules.") or issubclass(cls, _OWN_WAYS):
+    """The class of parts that stand for modules of a class. For classes of ``torch.nn`` it is a subclass of them."""
+    if not cls.__module__.startswith("torch.nn.modules.") or issubclass(cls, _PLAIN):
         return Part
     if cls not in _made:
         _made[cls] = type(cls.__name__, (Part, cls), {"__module__": __name__, "__reduce_ex__": _reduce, "_stands_for": cls})
@@ -256,7 +256,7 @@ def _rebuild(cls: type[nn.Module]) -> Part:
 
 
 def _part(module: nn.Module, owner: str) -> Part:
-    """A part that stands for a module."""
+    """The part that stands for a module."""
     cls = part_class(type(module))
     made = cls.__new__(cls)
     nn.Module.__init__(made)
@@ -264,33 +264,33 @@ def _part(module: nn.Module, owner: str) -> Part:
         made.__dict__.update({name: value for name, value in vars(module).items() if name not in CLASS_OF_ALL and plain(value)})
     for table in _HOOKS:
         made.__dict__[table] = Hooks({}, owner)
-    made.__dict__.update(training=False, _about=about(module, owner))
+    made.__dict__.update(training=False, _info=info_of(module, owner))
     return made
 
 
-def about(module: nn.Module, owner: str) -> About:
-    """What to know of a module."""
+def info_of(module: nn.Module, owner: str) -> ModuleInfo:
+    """What to know about a module."""
     defined = {name for cls in type(module).__mro__ if cls not in nn.Module.__mro__ for name in vars(cls)}
     fixed = {name for name in defined | vars(module).keys() - CLASS_OF_ALL if not name.startswith("__")} - _FREE
     tables = (module._parameters, module._buffers, module._modules)
-    return About(type(module).__name__, owner, modal(module), frozenset(fixed | {"__class__"}).difference(*tables))
+    return ModuleInfo(type(module).__name__, owner, modal(module), frozenset(fixed | {"__class__"}).difference(*tables))
 
 
-def mirror(module: nn.Module, into: Mirror, network: str, path: str = "", memo: dict[int, nn.Module] | None = None) -> None:
-    """Give a converted module, or a part of it, the parameters, buffers and names of another, shared.
+def mirror(module: nn.Module, into: FrozenModule, network: str, path: str = "", memo: dict[int, nn.Module] | None = None) -> None:
+    """Give a converted network, or a part of it, the parameters, buffers and names of a module. They are shared.
 
     Args:
-        module: what it stands for.
-        into: it has just been made.
-        network: its name, for messages.
+        module: the module.
+        into: the network or part.
+        network: the network's name in messages.
         path: where in the network.
-        memo: parts by the id of what they stand for.
+        memo: parts, by the id of the module that they stand for.
     """
     memo = {} if memo is None else memo
     memo[id(module)] = into
     owner = f"{network}: {named(path, module)}" if path else network
     for table in ("_parameters", "_buffers"):
-        into.__dict__[table] = Shared(module.__dict__[table], owner)
+        into.__dict__[table] = SharedTable(module.__dict__[table], owner)
     into.__dict__["_non_persistent_buffers_set"] = module._non_persistent_buffers_set
     children: dict[str, nn.Module | None] = {}
     for name, child in module._modules.items():

@@ -1,4 +1,4 @@
-"""Attributes of a module that choose what it computes, and its children: a converted network has them as they were."""
+"""Attributes that choose what a module computes, and its children. A converted network has the operations of their captured values."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ...core.naming import named
 from ...core.stream import StreamOwner
 from ...errors import NotStreamable
 
-CLASS_OF_ALL = frozenset(vars(nn.Module()))  # attributes that torch keeps of every module
+CLASS_OF_ALL = frozenset(vars(nn.Module()))  # attributes that every module has
 _NONE = object()
 
 
 def plain(value: Any) -> bool:
-    """Whether an attribute is a number, a name, a flag, or several."""
+    """Whether an attribute is a number, a string, a flag, or a list of such."""
     if isinstance(value, (tuple, list)):
         return all(map(plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _switch(value: Any) -> Any:
-    """An attribute that may be a switch, as it is now: a flag, a name, a factor, or several. Other attributes are ``_NONE``.
+    """The value of an attribute that may be a switch: a flag, a string, a float, or a collection of such. For others ``_NONE``.
 
-    Whole numbers are none: modules keep counts, and sizes of what they cache.
+    Integers are no switches: modules keep counters in them, and sizes of caches.
     """
     if value is None or isinstance(value, (bool, str, float)):
         return value
@@ -39,10 +39,10 @@ def _switch(value: Any) -> Any:
 
 
 class Switches:
-    """The switches of a module and of all in it, when it was converted.
+    """The switches of a module and of its submodules at the conversion.
 
     Args:
-        module: it is not kept alive. Where it is gone, nothing can be changed any more.
+        module: the module; it is not kept alive. Once it is gone, nothing can change.
     """
 
     def __init__(self, module: nn.Module):
@@ -50,7 +50,7 @@ class Switches:
         self._name = type(module).__name__
 
     def settle(self) -> Switches:
-        """Leave out what running the module changes: caches and counters."""
+        """Leave out attributes that a run changes: caches and counters."""
         for ref, _, before, _ in self._held:
             module = ref()
             now = {} if module is None else _switches(module)
@@ -59,7 +59,7 @@ class Switches:
         return self
 
     def check(self) -> None:
-        """Refuse to go on with operations that are not the module's any more."""
+        """Refuse to run if the module has changed."""
         for ref, path, before, children in self._held:
             module = ref()
             if module is None:
@@ -77,7 +77,7 @@ class Switches:
         return f"{self._name}: {named(path, module)}" if path else self._name
 
     def __deepcopy__(self, memo: Any) -> None:
-        """A copy has weights of its own: what becomes of the module does not concern it."""
+        """A copy has its own weights: changes of the module do not concern it."""
 
     def __reduce__(self) -> Any:
         return type(None), ()
@@ -91,9 +91,9 @@ def _shown(value: Any) -> str:
 
 
 def _switches(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """The switches that a module has, by name, those of its class included: the very object where that can't change, and the value."""
+    """The switches of a module and its class, by name: the object itself where it is immutable, and the value."""
     defined = {n: v for c in reversed(type(module).__mro__) if c not in nn.Module.__mro__ for n, v in vars(c).items()}
-    own = "_" if isinstance(module, StreamOwner) else "__"  # what a streaming module keeps for its streams is no switch
+    own = "_" if isinstance(module, StreamOwner) else "__"  # a streaming module's attributes for its streams are no switches
     names = {n: v for n, v in {**defined, **vars(module)}.items() if n not in CLASS_OF_ALL and not n.startswith(own)}
     found = {
         name: (_NONE if isinstance(value, (list, tuple, set, dict)) else value, _switch(value)) for name, value in names.items()
@@ -102,7 +102,7 @@ def _switches(module: nn.Module) -> dict[str, tuple[Any, Any]]:
 
 
 def _nothing() -> None:
-    """The child that is ``None``."""
+    """Stands for a child that is ``None``."""
 
 
 def _children(module: nn.Module) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Layers that only converted graphs need: what `torch` does with time in functions rather than in modules."""
+"""Layers that only converted networks need: operations of torch over time that are no modules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Subsample(SlidingWindow):
         self.set_window(1, stride, 0, 0, 1, "zeros")
 
     def forward(self, input: Tensor) -> Tensor:
-        """The frames that are left."""
+        """The frames that remain."""
         return self.windows_of(input)
 
     def check(self, frame: StepSpec, path: str) -> StepSpec:
@@ -45,12 +45,12 @@ class Subsample(SlidingWindow):
 
 
 class Windowed(SlidingWindow):
-    """A function of sliding windows, each computed from scratch.
+    """A function of sliding windows, computed from scratch for each.
 
     Args:
         size: frames in a window, ``L``.
         stride: inputs per output.
-        trailing: windows begin before the first frame, and hold those that there are; no delay.
+        trailing: windows begin before the first frame, and hold the frames that exist; there is no delay.
     """
 
     has_products = False
@@ -65,7 +65,7 @@ class Windowed(SlidingWindow):
         return self.windows_of(input)
 
     def of_windows(self, windows: Tensor, present: Tensor | None) -> Tensor:
-        """The function: ``(B, C, n, *S, L) → (B, C', n, *S')``. ``present``: frames there are in each window, where not ``L``."""
+        """The function: ``(B, C, n, *S, L) → (B, C', n, *S')``. ``present``: the number of frames in each window, where not ``L``."""
         raise NotStreamable(f"{type(self).__name__} defines no `of_windows`")
 
     def check(self, frame: StepSpec, path: str) -> StepSpec:
@@ -88,7 +88,7 @@ class Windowed(SlidingWindow):
         window = torch.cat((*parts, x.unsqueeze(2)), 2)
         return self.of_windows(window.movedim(2, -1).unsqueeze(2), None).squeeze(2)
 
-    def step_is_plain(self) -> bool:
+    def _step_is_plain(self) -> bool:
         return not self.trailing
 
     def program(self, ctx: KernelContext) -> Run:
@@ -112,8 +112,8 @@ class Reduction(Windowed):
         target: the operation, which takes ``dim``.
         options: its other arguments.
         trailing: as in :class:`Windowed`.
-        pick: which of its results is meant, if it gives several.
-        others: dimensions of a chunk over which it goes too; they are left with a size of 1.
+        pick: which of its results is used, if it gives several.
+        others: dimensions of a chunk that it reduces too; they stay with a size of 1.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Reduction(Windowed):
         return cast(Tensor, y)
 
     def _partial(self, windows: Tensor, present: Tensor) -> Tensor:
-        """Means and maxima of the frames that there are."""
+        """Means and maxima of the frames that exist."""
         there = torch.arange(self.size, device=windows.device) >= (self.size - present).unsqueeze(-1)
         rows = (present.shape[0], 1) if present.ndim == 2 else ()  # each row has its own
         there = there.view(*rows, -1, *(1,) * (windows.ndim - 4), self.size)
@@ -182,7 +182,7 @@ class WindowLinear(Windowed):
 
     Args:
         size: frames in a window.
-        flat: whether channels and space are mapped too; else every channel on its own.
+        flat: whether channels and space are mapped too; otherwise every channel by itself.
         time_first: whether the frames come before the channels in the order of the map: ``(L, C)`` instead of ``(C, L, *S)``.
     """
 
@@ -206,7 +206,7 @@ class WindowLinear(Windowed):
 
 
 class UnfoldTime(Windowed):
-    """``tensor.unfold`` over time: the frames of a window in a last dimension."""
+    """``tensor.unfold`` over time: the frames of a window in the last dimension."""
 
     def of_windows(self, windows: Tensor, present: Tensor | None) -> Tensor:
         return windows.clone()
@@ -216,8 +216,8 @@ class ConstantPadTime(SlidingWindow):
     """Frames of constants before the first and after the last frame: ``torch.cat((first, x, last), time)``.
 
     Args:
-        first: how many frames come before the first.
-        last: how many come after the last.
+        first: the number of frames before the first.
+        last: the number of frames after the last.
     """
 
     has_products = False

@@ -70,7 +70,7 @@ def assembled(window: Windowed, onto: nn.Module, schedule: Schedule) -> GraphMod
     """The converted module, on the names and weights of a module."""
     net = assemble(window.program(schedule), onto)
     if window.walk.draft.nested:
-        net.__dict__["_spec"] = window.walk.captured.program.call_spec.out_spec
+        net.io_layout.spec = window.walk.captured.program.call_spec.out_spec
     return net
 
 
@@ -97,7 +97,7 @@ def converted(
             net = assembled(window, module, window.plan(chosen, never))
     reuse = window.reuse(window.plan(chosen, always))
     net.__dict__["windows"] = WindowReport(window.length, chosen, "exact", reuse, choice.recomputed, choice.ratio)
-    net.notes = (*net.notes, *notes_of(window, chosen, every, choice, reuse))
+    net.__dict__["_window_notes"] = tuple(notes_of(window, chosen, every, choice, reuse))
     return net, choice.shared
 
 

@@ -81,10 +81,10 @@ def _ways(window: Windowed) -> list[Callable[[Task], bool]]:
 
 def _run_of(net: Any, schedule: Schedule) -> Callable[[], object]:
     """A step of one row, with what it writes."""
-    made: Windows = net._program[0]
+    made: Windows = net._program.instructions[0]
     rows = made.rows or 1
     m = moment_of(net, rows)
-    streams = [i for i in net._ports.inputs if i.time is not None]
+    streams = [i for i in net.io_layout.inputs if i.time is not None]
     new = min(schedule.every, made.length)
     given = zip(made.streams, streams, strict=True)
     frames = [torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=m.device) for d, i in given]
@@ -109,8 +109,8 @@ def moment_of(net: Any, rows: int, given: Sequence[Tensor] | None = None) -> Exe
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     if given is None:
-        given = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net._ports.inputs if i.time is None]
-    return ExecContext(net._environment(given), net._wires, rows, device, [], None)
+        given = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net.io_layout.inputs if i.time is None]
+    return ExecContext(net._program.environment(given), net._program.wires, rows, device, [], None)
 
 
 def _least(runs: Sequence[Callable[[], object]]) -> list[float]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ...core.state import Wire, rewire
 from .compare import flat, largest_error, mismatch
-from .trial import Broken, Skipped, Trial, contract
+from .contract_run import Broken, ContractRun, Skipped, contract
 from .wires import cut, frames_in, lengthened
 
 MOST = 48  # windows that are compared
@@ -25,7 +25,7 @@ def scores_windows(net: Any) -> bool:
 
 
 @contract(1, "windows")
-def windows(t: Trial) -> str:
+def windows(t: ContractRun) -> str:
     """Scores of a long stream, in all phases; nothing from before a window shows, and a frame inside changes the score."""
     report = t.net.windows
     if report.mode == "stream":
@@ -58,7 +58,7 @@ def windows(t: Trial) -> str:
     return f"{len(picked)} of {count} windows, off by {worst:.0e}; a frame changes them by {moved:.0e}"
 
 
-def _scorer(t: Trial, truth: Any) -> Callable[[Wire], Wire]:
+def _scorer(t: ContractRun, truth: Any) -> Callable[[Wire], Wire]:
     """The reference's score of a window, as steps give it."""
 
     def score(window: Wire) -> Wire:
@@ -68,7 +68,7 @@ def _scorer(t: Trial, truth: Any) -> Callable[[Wire], Wire]:
     return score
 
 
-def _tolerance(t: Trial, window: Wire, score: Wire) -> float:
+def _tolerance(t: ContractRun, window: Wire, score: Wire) -> float:
     """That of all checks; in single precision at least a few times what the module's own rounding is."""
     if flat(window)[0].dtype != torch.float32 or not isinstance(t.reference, nn.Module):
         return max(t.tolerance, 1e-10)
@@ -78,7 +78,7 @@ def _tolerance(t: Trial, window: Wire, score: Wire) -> float:
     return max(t.tolerance, 8 * largest_error(score, rewire(torch.Tensor.float, wide)))
 
 
-def _nothing_before(t: Trial, x: Wire, want: Wire, tolerance: float, length: int, every: int) -> None:
+def _nothing_before(t: ContractRun, x: Wire, want: Wire, tolerance: float, length: int, every: int) -> None:
     """NaN and huge values before a window leave no trace."""
     behind = -(-length // every) * every
     for bad in BAD:

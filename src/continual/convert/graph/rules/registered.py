@@ -11,7 +11,7 @@ from ..values import Const, Stream
 
 @rule("continual.registered_call.default")
 def registered(ctx: RuleContext, call: OpCall) -> Stream:
-    """The streaming module, whose weights are those of the module that it stands for."""
+    """The streaming version, on the weights of the module."""
     entry = CALLS[call.integer("number")]
     x, time, name = call.tensor("input"), entry.layer.time_dim, type(entry.layer).__name__
     rest = [] if not isinstance(x, Stream) else [d for i, d in enumerate(x.dims) if i not in (0, time)]
