@@ -89,3 +89,22 @@ def test_a_table_that_is_the_same_everywhere_may_be_another_one_tomorrow(shared)
         got = net.forward_steps(clip)
         want = torch.stack([module(clip[:, :, i : i + 30]) for i in range(12)], 2)
     assert (got - want).abs().max() < 1e-10
+
+
+class Fades(nn.Module):
+    """A window of weights over time that is 1 in its middle, and written in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        place = torch.arange(x.shape[2])
+        fade = (torch.minimum(place, x.shape[2] - 1 - place) / 5).clamp(max=1.0)
+        return self.conv(self.conv(x)[:, :3] * fade).amax(2)
+
+
+def test_a_table_of_the_code_has_margins_where_it_varies(shared):
+    """Found by random modules: a table without rows and channels was no table."""
+    net = check(Fades(), (3, 60))
+    assert net.windows.reuse > 0.5

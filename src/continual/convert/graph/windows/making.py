@@ -249,7 +249,7 @@ class Making:
         axis = self.table_axis(const, dim, n, dims)
         if self.origin.can_change(const):  # it may be another one tomorrow
             return n, 0
-        rows = axis.split(const.value, 1).movedim(axis.apart, 0).flatten(1)
+        rows = axis.split(const.value, 1).movedim(axis.apart, 0).reshape(n, -1)
         middle = n // 2
         same = (rows == rows[middle]).all(1).tolist()
         a, b = middle, middle
