@@ -10,7 +10,7 @@ from ..sizes import Unfollowed
 from ..tasks import Sliding, Task, sliding_wire
 from ..walk import Walk, rule
 from ..window_call import Call
-from ..wire import resized, sized
+from ..wire import Axis, resized, sized
 from ..work import weight_of
 from .pointwise import alike, timed
 
@@ -32,7 +32,7 @@ def sliding(
     """A window over time: ``target`` with ``args`` has no padding of time; the operation itself has."""
     x: Task = next(iter(call.args.values()))
     wire = x.wire
-    n = w.result_shape(call)[wire.dim]
+    n = w.result_shape(call)[Axis.of(dims).at]
     made = sliding_wire(wire, dims, n, extent, step, start)
     own, given = w.given_args(call)
     inputs = [x]
