@@ -164,6 +164,13 @@ class Mixes(nn.Module):
         return (x - x.mean(0, keepdim=True)).amax(2)
 
 
+class Flips(nn.Module):
+    """Found by random modules: rows in another order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + x.flip(0)).mean(2)
+
+
 class Draws(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x + torch.randn_like(x)).mean(2)
@@ -179,7 +186,7 @@ class Counts(nn.Module):
         return x.mean(2) + self.seen
 
 
-@pytest.mark.parametrize("module, text", [(Mixes(), "rows"), (Draws(), "random"), (Counts(), "changes its own")])
+@pytest.mark.parametrize("module, text", [(Mixes(), "rows"), (Flips(), "rows"), (Draws(), "random"), (Counts(), "changes its own")])
 def test_refused(module, text):
     with pytest.raises(co.NotStreamable, match=text):
         co.continual(module.double().eval(), CLIP)

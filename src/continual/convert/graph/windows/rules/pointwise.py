@@ -128,6 +128,8 @@ def along(w: Walk, call: Call) -> Any:
     dims = tuple(() if i in along else d for i, d in enumerate(wire.dims))
     sizes = w.result_shape(call, 0) if many else w.result_shape(call)
     own = tuple((sizes[i],) if i in along and sizes[i] != 1 else d for i, d in enumerate(dims))
+    if any(isinstance(f, str) for i in along if i != wire.dim for f in wire.dims[i]):
+        raise Unfollowed("over rows")
     if wire.dim in along:
         if call.op in ("glu", "topk"):
             raise Unfollowed("other positions")
