@@ -42,7 +42,7 @@ class Windows:
             )
         if self.mirrors and window.start:
             self._check_mirror()
-        self.past = ctx.past("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
+        self.past = ctx.history("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
         self.skipped = beyond
 
     def _check_mirror(self) -> None:

@@ -17,6 +17,8 @@ from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
 from .queues import AlignDelays, Positions
+from .windows.instruction import Windows
+from .windows.step_program import window_step
 
 Step = Callable[[ExecContext, CallRows], None]
 
@@ -60,6 +62,8 @@ def _step(ctx: KernelContext, instruction: Instruction, schedules: list[FrameSch
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
+    if isinstance(instruction, Windows):
+        return window_step(ctx, instruction)
     raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
 
 
@@ -96,8 +100,10 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
     wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
-        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
-        return lambda x, rows: lag.waited(rows, x, wire.frames)
+        line = KernelContext(ctx.plan, ctx.module, node, IDENTITY).delay_line(
+            "queue", node.out, wire.first - before.first, before
+        )
+        return lambda x, rows: line.delayed(rows, x, wire.frames)
 
     queues = []
     for i, before in enumerate(instruction.before):
