@@ -73,3 +73,16 @@ def test_the_classes_of_the_glossary_are_there():
     code = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "src").rglob("*.py"))
     assert len(named) > 15
     assert [name for name in named if not re.search(rf"^class {name}\b", code, re.MULTILINE)] == []
+
+
+def test_files_and_modules_of_the_package_are_where_the_pages_say():
+    package = DOCS.parent / "src" / "continual"
+    missing = []
+    for page in (page for page in ALL if "examples" not in page.parts):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py|(?:[a-z_]+/)+)`", text):
+            missing += [] if (package / name).exists() or (DOCS.parent / name).exists() else [f"{page.name}: {name}"]
+        for name in re.findall(r"`continual((?:\.[a-z_]+)+)", text):
+            place = package.joinpath(*name[1:].split("."))
+            missing += [] if place.exists() or place.with_suffix(".py").exists() else [f"{page.name}: continual{name}"]
+    assert missing == []

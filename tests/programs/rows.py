@@ -201,7 +201,7 @@ def compare(program: StepProgram, life: Life, layout: Layout, forward: bool = Tr
         try:
             with torch.no_grad():
                 y = net.forward(*layout.given(clip))
-            clip_net = listed(y[0] if getattr(net, "gives_more", False) else y)
+            clip_net = listed(y[0] if getattr(net, "_gives_more", False) else y)
         except TOO_SHORT:
             assert found is None, "outputs of a clip that forward refuses"
         else:

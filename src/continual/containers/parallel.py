@@ -97,7 +97,7 @@ class Parallel(Container):
         """What leaves, of the branches' aligned outputs."""
         return outs
 
-    def merge_frames(self, outs: list[Any], name: str) -> Any:
+    def _merge_frames(self, outs: list[Any], name: str) -> Any:
         """The frame that leaves."""
         return outs
 
@@ -115,7 +115,7 @@ class Parallel(Container):
             Node(opening.below(name), "queue", kid.out, self._queue(kid.out, depth))
             for name, kid, depth in zip(names, kids, depths, strict=True)
         ]
-        out = self.merge_frames([k.out for k in kids], named(opening.path, self))
+        out = self._merge_frames([k.out for k in kids], named(opening.path, self))
         return Node(opening, self.kind, out, kids=kids + queues, held=frame)
 
     @staticmethod
@@ -301,7 +301,7 @@ class BroadcastReduce(Parallel):
     def merge(self, outs: list[Wire]) -> Wire:
         return self.reducer.rearrange(outs)
 
-    def merge_frames(self, outs: list[Any], name: str) -> Any:
+    def _merge_frames(self, outs: list[Any], name: str) -> Any:
         return self.reducer.out(outs, name)
 
     def extra_repr(self) -> str:

@@ -17,6 +17,8 @@ from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
 from .queues import AlignDelays, Positions
+from .windows.instruction import Windows
+from .windows.step_program import window_step
 
 Step = Callable[[ExecContext, CallRows], None]
 
@@ -60,6 +62,8 @@ def _step(ctx: KernelContext, instruction: Instruction, schedules: list[FrameSch
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
+    if isinstance(instruction, Windows):
+        return window_step(ctx, instruction)
     raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
 
 

@@ -237,7 +237,7 @@ class Recurrent(Twin):
 
     # ---- clips ------------------------------------------------------------------------------------------------------
 
-    def from_hidden(self, input: Tensor, hx: Any) -> tuple[Tensor, Held]:
+    def _from_hidden(self, input: Tensor, hx: Any) -> tuple[Tensor, Held]:
         """The clip computation from a hidden state as the user has it, ``None`` for zeros.
 
         Raises:

@@ -35,7 +35,7 @@ class Subject:
     def __init__(self, net: Any, layout: Layout, reference: Any):
         self.net, self.layout, self.reference = net, layout, reference
         self.time_dim = layout.time_dim
-        self._window: tuple[int, int | None] | None = getattr(net, "output_of_window", None)
+        self._window: tuple[int, int | None] | None = getattr(net, "_output_of_window", None)
         self._takes_first = self._clip_level = False
         self.own_ndim = 0  # dimensions of what `forward_steps` returns
         self.step_ndim = 0  # and of what `forward_step` returned last
@@ -69,7 +69,7 @@ class Subject:
         return self.layout.arrived(y) if self.layout.outputs is not None else rewire(self._out, y)
 
     def computed(self, run: Any, x: Wire) -> Any:
-        """A clip computation, in the module's own layout; of every window in the clip where `output_of_window` says so."""
+        """A clip computation, in the module's own layout; of every window in the clip where `_output_of_window` says so."""
         if self._window is None:
             moved = self.moved(x)
             return run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved)
