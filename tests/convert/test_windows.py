@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import continual as co
+from continual.convert.graph.window_check import assembled, window_of
 from continual.convert.graph.windows.report import WindowReport
+from continual.convert.graph.windows.window import always
 
 from .windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
 
@@ -295,3 +298,51 @@ def test_steps_of_another_shape_are_refused():
     net = co.continual(made(Video()), noise(2, 9, 3, 8, 6), time_dim=1)
     with pytest.raises(co.ShapeMismatch, match="captured with"):
         net.forward_step(noise(2, 3, 8, 5))
+
+
+# ---- co.verify ----------------------------------------------------------------------------------------------------------
+
+
+def line_of(report: Any) -> Any:
+    """The check of windows."""
+    return next(c for c in report.checks if c.name == "windows")
+
+
+def test_verify_compares_every_window(shared):
+    module = made(Residual())
+    found = line_of(co.verify(co.continual(module, CLIP), CLIP, reference=module))
+    assert "windows, off by" in found.detail
+    assert "a frame changes them by" in found.detail
+
+
+def test_verify_finds_margins_that_are_too_narrow(shared, monkeypatch: pytest.MonkeyPatch):
+    module = made(Residual())
+    right = co.continual(module, CLIP)
+    window = window_of(module, CLIP, 2, None)
+    stem = next(t for t in window.tasks if t.path == "stem")
+    assert stem.wire.a > 0
+    stem.wire = replace(stem.wire, a=0)
+    wrong = assembled(window, module, window.plan(4, always))
+    wrong.__dict__["windows"] = right.windows
+    with pytest.raises(co.StreamMismatch) as caught:
+        co.verify(wrong, CLIP, reference=module)
+    assert "differs from the reference on that window" in line_of(caught.value.report).detail
+
+
+def test_verify_says_of_a_stream_how_far_it_is():
+    module = made(Residual())
+    found = line_of(co.verify(co.continual(module, CLIP, windows="stream"), CLIP, reference=module))
+    assert "differs from exact windows by" in found.detail
+
+
+class Still(nn.Module):
+    """It gives the same score for all clips."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.0 * x.mean(2) + 1.0
+
+
+def test_verify_is_not_content_with_a_score_that_never_changes():
+    module = Still().double().eval()
+    with pytest.raises(co.StreamMismatch, match="equal scores say nothing"):
+        co.verify(co.continual(module, CLIP), CLIP, reference=module)

@@ -72,7 +72,7 @@ def test_windows_of_random_modules(m: RandomModule, every: int | None, frame: in
         net: Any = assembled(window, m.module, window.plan(chosen, always))
     except co.NotStreamable:  # rows are mixed
         return
-    event("reused" if len(net._program[0].schedule.histories) > len(window.walk.entry_slots) else "frames alone")
+    event("reused" if len(net._program.instructions[0].schedule.histories) > len(window.walk.entry_slots) else "frames alone")
     steps = m.frames + 3 * chosen + 1
     clip = noise(m, steps)
     with torch.no_grad():

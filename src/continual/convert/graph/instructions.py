@@ -116,6 +116,7 @@ class Instruction:
     wire: int
     note: str = ""
     reads: Any = ()
+    has_dtypes = False  # whether dtypes of the example may be in it
 
     def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         """The cold state. The environment gets a frame of zeros as the result."""

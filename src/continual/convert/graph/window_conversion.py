@@ -54,12 +54,12 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
     """
     try:
         window = window_of(module, clip, options.time_dim, options.output)
-    except NotStreamable as error:
+    except NotStreamable:
         if refusal is None or options.output is not None:
             raise
-        raise refusal from error
+        raise refusal from refusal.__cause__  # what stands in the way of windows is said by it too
     if options.output is None and refusal is not None and (window.sequence or lengths_of(module, window.walk.captured)):
-        raise with_remedy(refusal, module, clip, options)
+        raise with_remedy(refusal, module, clip, options) from refusal.__cause__
     if options.time_pooling is not None:
         raise ValueError(
             f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...core.module import call_mode
 from ...core.state import Wire
 from ..report import Check, Report
-from . import endless, gradients, network, outputs, safety, timeliness  # noqa: F401 (their checks are registered)
+from . import endless, gradients, network, outputs, safety, timeliness, windows  # noqa: F401 (their checks are registered)
 from . import state as _state  # noqa: F401
 from .compare import flat, state_tensors
 from .contract_run import CHECKS, Broken, ContractRun, Skipped
@@ -35,7 +35,7 @@ def run_checks(
 ) -> Report:
     """Make all checks, in the order of the contract. See :func:`continual.verify`."""
     devices = {t.device.index or 0 for t in flat(clip) if t.device.type == "cuda"}
-    checks = sorted(CHECKS, key=lambda c: c[0])
+    checks = sorted((c for c in CHECKS if c[2] is not windows.windows or windows.scores_windows(net)), key=lambda c: c[0])
     with (
         torch.inference_mode(False),
         torch.random.fork_rng(sorted(devices)),

@@ -16,6 +16,7 @@ from ..axes import BATCH, TIME, fixed
 from ..capture import Captured, module_path, source_line
 from ..functionalise import asserts
 from ..instructions import Count
+from ..library_errors import is_mistake
 from ..op_evaluator import RANDOM
 from ..parameter_table import Source
 from ..values import Const
@@ -195,5 +196,7 @@ class Walk(Making):
             except Unfollowed as why:
                 self.why[call.node.name] = str(why)
             except Exception as error:  # a rule that meets what it was not made for: the window is always right
+                if is_mistake(error):
+                    raise
                 self.unexpected.append((call.node, error))
         return self.window(call)
