@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -346,3 +347,35 @@ def test_verify_is_not_content_with_a_score_that_never_changes():
     module = Still().double().eval()
     with pytest.raises(co.StreamMismatch, match="equal scores say nothing"):
         co.verify(co.continual(module, CLIP), CLIP, reference=module)
+
+
+# ---- what people see ----------------------------------------------------------------------------------------------------
+
+
+def test_an_explanation_shows_what_is_reused(shared):
+    net = co.continual(made(Residual(gate=True)), CLIP)
+    rows = {row.path: row for row in co.explain(net).rows}
+    assert rows["stem"].op.startswith("conv1d, ")
+    assert " of 20" in rows["stem"].op, "margins and what is new"
+    assert rows["head"].op == "linear"
+    assert rows["stem"].source
+    assert sum(row.state_bytes for row in rows.values()) > 0
+    assert "conv1d" in co.explain(net).mermaid()
+    anew = co.explain(co.continual(made(Residual(norm="group")), CLIP))
+    assert "window" in next(row.op for row in anew.rows if row.path == "norm")
+
+
+def test_notes_say_where_sharing_ends_and_what_is_kept(shared):
+    text = " ".join(co.continual(made(Residual()), noise(2, 3, 200), every=1).notes)
+    assert re.search(r"from mean \(windows.py:\d+.*mean\(2\).*on the window is computed as a whole", text)
+    assert re.search(r"the widest margins are \d+ \+ \d+ of 50 positions", text)
+    assert "bytes of state for a row" in text
+    assert re.search(r"every=4 keeps \d+ times less state", text)
+
+
+def test_a_summary_counts_a_window(shared):
+    net = co.continual(made(Residual()), CLIP)
+    found = co.summary(net, torch.zeros(1, 3, dtype=torch.float64))
+    row = next(r for r in found.rows if r.type == "windows")
+    assert (row.receptive_field, row.delay, row.stride) == (40, 39, 4)
+    assert found.rows[0].macs_step < found.rows[0].macs_clip / 4, "a step takes over what windows have in common"

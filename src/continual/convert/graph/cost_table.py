@@ -13,6 +13,7 @@ from ...core.timing_graph import Wiring
 from .instructions import ExecContext, Instruction, Layer, Op, slots_of
 from .queues import AlignDelays, Positions
 from .windows.instruction import Windows
+from .windows.table import rows_of_windows
 
 TimingOf = Callable[[int], Wiring]
 
@@ -40,7 +41,13 @@ def rows_of(
                 if slot in origin:
                     origin[out] = (origin[slot][0], depth, nbytes.get(instruction.state_node + i, 0))
             continue
-        own = nbytes.get(instruction.state_node, 0) if isinstance(instruction, (Layer, Positions, Windows)) else 0
+        if isinstance(instruction, Windows):
+            streams = [origin[s][0] for s in instruction.inputs]
+            made, at = rows_of_windows(instruction.schedule, streams, instruction.length, len(rows), 1)
+            rows += made
+            origin.update({s: (at[g.task], 0, 0) for s, g in zip(instruction.outs, instruction.schedule.outputs, strict=True)})
+            continue
+        own = nbytes.get(instruction.state_node, 0) if isinstance(instruction, (Layer, Positions)) else 0
         given = [origin[s] for s in slots_of(instruction) if s in origin]
         after = timing(instruction.wire)
         rows.append(

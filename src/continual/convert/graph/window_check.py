@@ -18,9 +18,12 @@ from .recurrent_ops import WholeOps
 from .window_choice import Choice, fastest, moment_of
 from .windows.plan import History, Schedule
 from .windows.report import WindowReport
+from .windows.table import state_bytes, told
 from .windows.tasks import Task
 from .windows.window import Windowed, always, never, windowed
 
+ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is computed again
+MUCH = 2  # times less state, of which a note tells
 WINDOWS = 3  # that are compared with the module's when it is converted
 
 
@@ -119,7 +122,18 @@ def notes_of(window: Windowed, chosen: int, every: int | None, choice: Choice, r
             f"a window takes over {reuse:.0%} of its multiply-adds from the one before, and is {choice.ratio:.1f} times as fast as the "
             "module on its frames"
         )
+        found += told(window.plan(chosen, choice.shared))
+        found += _advice(window, chosen, choice)
     return found
+
+
+def _advice(window: Windowed, chosen: int, choice: Choice) -> list[str]:
+    """Another number of steps that keeps much less state."""
+    better = window.every()
+    kept, less = (state_bytes(window.plan(e, choice.shared)) for e in (chosen, better))
+    if better == chosen or kept < MUCH * less:
+        return []
+    return [f"every={better} keeps {kept / less:.0f} times less state"]
 
 
 def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
@@ -128,7 +142,7 @@ def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
     with torch.no_grad():
         other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
         for a, b in zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), strict=True):
-            if not torch.equal(a[:1].nan_to_num(), b[:1].nan_to_num()):
+            if _off(a[:1], b[:1]) > ROUNDING.get(a.dtype, 1e-3):
                 raise NotStreamable(
                     f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its "
                     "own. Remedy: keep the batch as a dimension of its own"
