@@ -125,7 +125,7 @@ def run(net: Any, clip: Wire, sizes: Sequence[int], step: Callable[[], bool] = b
 def forward_of(net: Any, clip: Wire) -> Wire:
     """``forward`` of a clip; the output alone where it returns a hidden state too."""
     y = net.forward(clip)
-    return y[0] if getattr(net, "gives_more", False) else y
+    return y[0] if getattr(net, "_gives_more", False) else y
 
 
 def clip_of(net: Any, clip: Wire) -> Wire:

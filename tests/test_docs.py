@@ -28,7 +28,7 @@ def test_pages_with_examples_are_found():
     assert "training.md" in PAGES
 
 
-ALL = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")])
+ALL = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md"), *DOCS.parent.glob("examples/*/*.md")])
 WIDEST = 120  # characters of a line; a row of a table can't be broken
 
 
@@ -37,7 +37,7 @@ def too_wide(text: str) -> list[int]:
     return [i for i, line in enumerate(text.splitlines(), 1) if len(line) > WIDEST and not line.startswith("|")]
 
 
-@pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", ALL, ids=lambda page: str(page.relative_to(DOCS.parent)))
 def test_lines_are_short(page: Path):
     assert too_wide(page.read_text(encoding="utf-8")) == []
 
@@ -52,7 +52,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ALL, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", ALL, ids=lambda page: str(page.relative_to(DOCS.parent)))
 def test_links_lead_somewhere(page: Path):
     bare = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     broken = []
@@ -64,3 +64,25 @@ def test_links_lead_somewhere(page: Path):
         if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             broken.append(link)
     assert broken == []
+
+
+def test_the_classes_of_the_glossary_are_there():
+    """Classes are renamed; the page that explains them follows."""
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8").partition("## Classes of the code")[2]
+    named = re.findall(r"`([A-Z]\w+)`", text)
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "src").rglob("*.py"))
+    assert len(named) > 15
+    assert [name for name in named if not re.search(rf"^class {name}\b", code, re.MULTILINE)] == []
+
+
+def test_files_and_modules_of_the_package_are_where_the_pages_say():
+    package = DOCS.parent / "src" / "continual"
+    missing = []
+    for page in (page for page in ALL if "examples" not in page.parts):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py|(?:[a-z_]+/)+)`", text):
+            missing += [] if (package / name).exists() or (DOCS.parent / name).exists() else [f"{page.name}: {name}"]
+        for name in re.findall(r"`continual((?:\.[a-z_]+)+)", text):
+            place = package.joinpath(*name[1:].split("."))
+            missing += [] if place.exists() or place.with_suffix(".py").exists() else [f"{page.name}: continual{name}"]
+    assert missing == []

@@ -80,7 +80,10 @@ def test_few_names_lie_directly_in_the_package():
 
 def test_no_optional_package_and_nothing_slow_is_imported():
     """An import costs some 50 ms beyond torch's second; each of these would add more than that."""
-    heavy = ["numpy", "torch.onnx", "torch._dynamo", "torch._inductor", "torch.export", "torch.utils.flop_counter", "ptflops"]
+    heavy = [
+        "numpy", "ptflops", "sympy", "torch._dynamo", "torch._inductor", "torch.export", "torch.fx.experimental.symbolic_shapes",
+        "torch.onnx", "torch.utils.flop_counter",
+    ]  # fmt: skip
     code = f"import sys, torch; before = set(sys.modules); import continual; print([m for m in {heavy} if m in set(sys.modules) - before])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -116,13 +116,6 @@ from .pooling import (
     MaxPool3d,
 )
 from .programs.compile import compile
-from .tools import counting
-from .tools.explain import explain
-from .tools.explanation import Explanation, Refusal
-from .tools.operations import operations
-from .tools.storage import load_state, save_state
-from .tools.summary import summary
-from .tools.verify import Report, verify
 
 if TYPE_CHECKING:
     from . import models, onnx, triton
@@ -130,23 +123,41 @@ if TYPE_CHECKING:
     from .programs.snapshot import StreamSnapshot
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
+    from .tools import counting
+    from .tools.explain import explain
+    from .tools.explanation import Explanation, Refusal
+    from .tools.operations import operations
+    from .tools.storage import load_state, save_state
+    from .tools.summary import summary
+    from .tools.verify import Report, verify
 
-_LATER = {  # imported when they are first used
+_MODULES = {"counting": "tools.counting", "models": "models", "onnx": "onnx", "triton": "triton"}
+_LATER = {  # imported when they are first used, as these modules are
+    "Explanation": "tools.explanation",
+    "Refusal": "tools.explanation",
+    "Report": "tools.report",
     "Runner": "export.runner",
     "StepProgram": "programs.step_program",
     "StreamBatch": "programs.stream_batch",
     "StreamSnapshot": "programs.snapshot",
+    "explain": "tools.explain",
+    "load_state": "tools.storage",
+    "operations": "tools.operations",
+    "save_state": "tools.storage",
+    "summary": "tools.summary",
+    "verify": "tools.verify",
 }
 
 
 if not TYPE_CHECKING:  # for a type checker a misspelt name is an error
 
     def __getattr__(name: str) -> Any:
-        if name in ("models", "onnx", "triton"):
-            return importlib.import_module(f".{name}", __name__)
-        if name in _LATER:
-            return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _MODULES.get(name) or _LATER.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = importlib.import_module(f".{module}", __name__)
+        globals()[name] = found = found if name in _MODULES else getattr(found, name)
+        return found
 
 
 def __dir__() -> list[str]:

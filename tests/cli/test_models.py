@@ -100,7 +100,7 @@ def thirds(classes: int, size: int) -> dict[str, nn.Module]:
 def audio(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network in the zoo that is not of video, has no rate and gives an output every third step."""
     fields = {**zoo.card_of("cox3d_xs").__dict__, "name": "audio", "every": None, "rate": None, "accuracy": "", "build": thirds}
-    monkeypatch.setitem(zoo.CARDS, "audio", zoo.Card(**{**fields, "input_size": 4, "step": lambda n: (n,), "classes": 2}))
+    monkeypatch.setitem(zoo.CARDS, "audio", zoo.ModelCard(**{**fields, "input_size": 4, "step": lambda n: (n,), "classes": 2}))
 
 
 def test_a_network_without_a_rate(audio: None):

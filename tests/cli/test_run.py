@@ -265,7 +265,7 @@ BAD: dict[str, Callable[[], tuple[object, ...]]] = {
 def test_one_clear_line(message: str, monkeypatch: pytest.MonkeyPatch):
     card = zoo.card_of("cox3d_xs")
     audio = {**card.__dict__, "name": "audio_net", "takes": "a spectrum", "every": None}
-    monkeypatch.setitem(zoo.CARDS, "audio_net", zoo.Card(**audio))
+    monkeypatch.setitem(zoo.CARDS, "audio_net", zoo.ModelCard(**audio))
     args = BAD[message]()
     before = sorted(p.name for p in Path().iterdir())
     sizes = [p.stat().st_size for p in sorted(Path().iterdir())]

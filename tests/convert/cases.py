@@ -59,13 +59,13 @@ class Case:
         return next(x.shape[d] for x, d in zip(self.inputs, self.time_dims) if d is not None)
 
     @property
-    def clip_level(self) -> bool:
+    def _clip_level(self) -> bool:
         """Whether an output is that of a whole clip."""
         return self.out_time is None
 
     def convert(self, **options: Any) -> Any:
         """The streaming twin."""
-        return co.continual(self.module, self.clip, **{**self.options, **options})
+        return co.continual(self.module, self.clip, **{"windows": "stream", **self.options, **options})
 
     def run(self, *inputs: Tensor) -> Any:
         """The module on other inputs, or on the example, without gradients."""

@@ -50,7 +50,7 @@ class Value:
         return "M" in self.dims
 
     @property
-    def clip_level(self) -> bool:
+    def _clip_level(self) -> bool:
         """Whether it is a value of the whole clip."""
         return "T" not in self.dims and "M" not in self.dims
 
@@ -143,7 +143,7 @@ class Draft:
 
     def pick(self, fits: Callable[[Value], bool] = lambda v: True) -> Value:
         """One of the values so far, mostly one of the last."""
-        found = [v for v in self.values if v.example.is_floating_point() and not v.clip_level and fits(v)]
+        found = [v for v in self.values if v.example.is_floating_point() and not v._clip_level and fits(v)]
         if not found:
             raise Unfit("no such value")
         back = self.choose(0, 0, 0, 0, 1, 2, 5)

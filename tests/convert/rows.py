@@ -118,7 +118,7 @@ def streamed(net: Any, clip: Tensor, sizes: Sequence[int], time: int) -> Tensor 
 
 
 def _rank(net: Any) -> int:
-    return net.output_rank
+    return net._output_rank
 
 
 def splits(frames: int, seed: int) -> list[list[int]]:
@@ -138,7 +138,7 @@ def splits(frames: int, seed: int) -> list[list[int]]:
 def check_row(r: Row) -> None:
     """Everything that is checked of a row."""
     module, clip = r.module(), r.clip()
-    net = co.continual(module, clip, time_dim=r.time, time_pooling=r.pooling)
+    net = co.continual(module, clip, time_dim=r.time, time_pooling=r.pooling, windows="stream")
     with torch.no_grad():
         want = module(clip) if r.pooling is None else net(clip)
         got = net(clip)
@@ -211,11 +211,13 @@ def check_refused(r: No) -> None:
     clip = torch.randint(0, r.classes, r.shape) if r.classes else torch.randn(r.shape, dtype=F64)
     module(clip)  # the module itself can take it
     with pytest.raises(co.NotStreamable) as error:
-        co.continual(module, clip, time_dim=r.time)
+        co.continual(module, clip, time_dim=r.time, windows="stream")
     refusals: Any = error.value.refusals
     found = [x for x in refusals if re.search(r.reason, x.reason)]
     assert found, f"other reasons: {[x.reason for x in refusals] or str(error.value)}"
     assert re.search(r.remedy, found[0].remedy), f"another remedy: {found[0].remedy}"
     assert found[0].source or found[0].op == "output", "no line of code"
     assert not r.op or found[0].op == r.op, f"another operation: {found[0].op}"
-    remedies.check(error.value, lambda **options: co.continual(module, clip, **{"time_dim": r.time} | options))
+    remedies.check(
+        error.value, lambda **options: co.continual(module, clip, **{"time_dim": r.time, "windows": "stream"} | options)
+    )

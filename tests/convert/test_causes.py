@@ -24,7 +24,7 @@ INTERNALS = re.compile(r"Error\b|object is not|NoneType|Clocked|Const\b|Unknown\
 def refused(body: Callable[..., Tensor], *inputs: Tensor, **options: Any) -> co.NotStreamable:
     module = seeded(lambda: Behind(body))
     with pytest.raises(co.NotStreamable) as caught:
-        co.continual(module, inputs or CLIP, **options)
+        co.continual(module, inputs or CLIP, **{"windows": "stream", **options})
     remedies.check(caught.value, lambda **more: co.continual(module, inputs or CLIP, **options | more))
     return caught.value
 
@@ -373,4 +373,4 @@ def test_a_module_that_can_not_run_on_the_clip_says_so_itself():
         raise ValueError("channels come in the order of the cap")
 
     with pytest.raises(co.NotStreamable, match=r"Behind: module\(clip\) raises ValueError: channels come in the order"):
-        co.continual(seeded(lambda: Behind(strict)), CLIP)
+        co.continual(seeded(lambda: Behind(strict)), CLIP, windows="stream")

@@ -51,7 +51,7 @@ CLIP = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1))
 
 def test_an_output_of_the_clip_is_one_of_a_sliding_window():
     module = made(Net())
-    net = co.continual(module, CLIP)
+    net = co.continual(module, CLIP, windows="stream")
     longer = torch.randn(2, 3, 20)
     with torch.no_grad():
         assert net(CLIP).shape == (2, 2)
@@ -72,7 +72,7 @@ class Number(nn.Module):
 
 
 def test_one_number_for_each_row():
-    net = co.continual(Number().eval(), CLIP)
+    net = co.continual(Number().eval(), CLIP, windows="stream")
     longer = torch.randn(2, 3, 15)
     assert net(CLIP).shape == (2,)
     assert net(longer).shape == net.forward_steps(longer).shape == (2, 4)

@@ -145,3 +145,23 @@ def test_a_copy_that_is_written_into() -> None:
     net = co.continual(module, clip)
     torch.testing.assert_close(net(clip), module(clip))
     co.verify(net, clip, reference=module, effort="quick")
+
+
+class ShiftBeforeAHead(nn.Module):
+    """A head fixes the length in the export, and the zeros before a shift looked like all but the last frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.interpolate(x, scale_factor=2, mode="nearest").relu()
+        y = torch.cat((torch.zeros_like(y[:, :, :3]), y[:, :, :-3]), 2)
+        return self.head(y[:, :, ::2].flatten(1))
+
+
+def test_a_shift_before_a_head() -> None:
+    module, clip = ShiftBeforeAHead().double().eval(), torch.randn(2, 2, 8).double()
+    co.verify(co.continual(module, clip), torch.randn(2, 2, 19).double(), splits=2)
+    net = co.continual(module, clip)
+    torch.testing.assert_close(net(clip), module(clip))

@@ -29,7 +29,7 @@ def case_of(name: str) -> Case:
 STRIDED = ("r3d_18", "r2plus1d_18")
 BIG = (*STRIDED, "resnet18_per_frame")  # some hundred megabytes of weights are read at every step
 SMALL = [name for name in NETWORKS if name not in BIG]
-CLIP_LEVEL = [name for name in NETWORKS if case_of(name).clip_level]
+CLIP_LEVEL = [name for name in NETWORKS if case_of(name)._clip_level]
 ANY_LENGTH = [name for name in NETWORKS if case_of(name).any_length]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 small_networks = pytest.mark.parametrize("name", SMALL)

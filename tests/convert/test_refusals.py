@@ -19,7 +19,7 @@ every_fault = pytest.mark.parametrize("fault", REFUSED.values(), ids=REFUSED)
 
 def message_of(module: nn.Module, clip: Tensor, **options: Any) -> str:
     with pytest.raises(co.NotStreamable) as caught:
-        co.continual(module, clip, **options)
+        co.continual(module, clip, **{"windows": "stream", **options})
     return str(caught.value)
 
 
@@ -30,7 +30,7 @@ def is_named(path: str, text: str) -> bool:
 
 @every_fault
 def test_it_says_where_why_and_what_to_do(fault: Refused):
-    message = message_of(fault.module, fault.clip, **fault.options)
+    message = message_of(fault.module, fault.clip, **{"windows": "stream", **fault.options})
     assert type(fault.module).__name__ in message
     assert is_named(fault.path, message) or not fault.path
     assert re.search(r"refused\.py:\d+", message)
@@ -44,11 +44,11 @@ def test_it_says_where_why_and_what_to_do(fault: Refused):
 def test_no_remedy_is_refused_in_turn(fault: Refused):
     module = fault.module
     with pytest.raises(co.NotStreamable) as caught:
-        co.continual(module, fault.clip, **fault.options)
+        co.continual(module, fault.clip, **{"windows": "stream", **fault.options})
     remedies.check(
         caught.value,
         lambda **options: co.continual(module, fault.clip, **fault.options | options),
-        lambda: co.continual(co.calibrate(module, [fault.clip]), fault.clip, **fault.options),
+        lambda: co.continual(co.calibrate(module, [fault.clip]), fault.clip, **{"windows": "stream", **fault.options}),
     )
 
 
@@ -59,7 +59,7 @@ def test_the_module_still_works_and_is_unchanged(fault: Refused):
     held = {path: sorted(m.__dict__) for path, m in module.named_modules()}
     with torch.no_grad():
         want = module(fault.clip)
-    message_of(module, fault.clip, **fault.options)
+    message_of(module, fault.clip, **{"windows": "stream", **fault.options})
     with torch.no_grad():
         assert torch.equal(module(fault.clip), want)
     assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
@@ -71,7 +71,7 @@ def test_without_the_fault_it_is_converted(fault: Refused):
     """What is around the fault is not what is refused."""
     module = fault.module
     module.get_submodule("middle").fault = nn.Identity()
-    assert co.continual(module, fault.clip, **fault.options).delay == 0
+    assert co.continual(module, fault.clip, **{"windows": "stream", **fault.options}).delay == 0
 
 
 @pytest.mark.parametrize("name", [name for name, fault in REFUSED.items() if fault.path])
@@ -149,4 +149,4 @@ def test_a_module_in_training_mode_is_refused():
 def test_wrong_arguments_are_explained(clip: Tensor, options: dict[str, Any], words: str):
     module = nn.Conv1d(CHANNELS, CHANNELS, 3).eval()
     with pytest.raises((ValueError, TypeError), match=words):
-        co.continual(module, clip, **options)
+        co.continual(module, clip, **{"windows": "stream", **options})

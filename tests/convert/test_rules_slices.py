@@ -106,6 +106,11 @@ JOINS = [
        time=1, delay=0),
     fn("zeros before (T, B, C)", lambda x: torch.cat((x.new_zeros(1, *x.shape[1:]), x)), shape=(8, 2, 5), time=0, delay=0),
     fn("a shift by one frame", lambda x: torch.cat((torch.zeros_like(x[:, :, :1]), x[:, :, :-1]), 2), delay=0),
+    fn("a temporal shift with zeros of the first frames' channels", lambda x: torch.cat((
+        torch.cat((torch.zeros_like(x[:, :2, :1]), x[:, :-2, :1]), 1), torch.cat((x[:, 1:, 1:3], torch.zeros_like(x[:, :1, 1:3])), 1),
+        x[:, :, 3:]), 2), shape=(2, 9, 5), time=1),
+    fn("ones of the first frames' space", lambda x: torch.cat((torch.ones_like(x[:, :, :2].narrow(3, 1, 2)), x[:, :, :-2, 1:3]), 2),
+        shape=(2, 3, 9, 5)),
     fn("a shift into the past", lambda x: torch.cat((x[:, :, 1:], x.new_zeros(x.shape[0], 3, 1)), 2), delay=1),
     fn("a learned token and a shift", lambda m, x: torch.cat((m.p.expand(x.shape[0], -1, -1), x[:, :, :-1]), 2), params={"p": (1, 3, 1)},
         delay=0),

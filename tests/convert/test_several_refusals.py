@@ -17,7 +17,7 @@ every_fault = pytest.mark.parametrize("case", SEVERAL.values(), ids=SEVERAL)
 
 def refusals_of(case: Several, **options: Any) -> co.NotStreamable:
     with pytest.raises(co.NotStreamable) as caught:
-        co.continual(seeded(lambda: Behind(case.body)), case.inputs, **options)
+        co.continual(seeded(lambda: Behind(case.body)), case.inputs, **{"windows": "stream", **options})
     return caught.value
 
 
@@ -39,7 +39,7 @@ def test_no_remedy_is_refused_in_turn(case: Several):
     module = seeded(lambda: Behind(case.body))
     remedies.check(
         refusals_of(case),
-        lambda **options: co.continual(module, case.inputs, **options),
+        lambda **options: co.continual(module, case.inputs, **{"windows": "stream", **options}),
         lambda: co.continual(co.calibrate(module, case.inputs), case.inputs),
     )
 

@@ -53,7 +53,7 @@ CLIP = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(1))
 
 def test_state_dict_is_the_modules():
     module = made(Net())
-    net = co.continual(module, CLIP)
+    net = co.continual(module, CLIP, windows="stream")
     assert list(net.state_dict()) == list(module.state_dict())
     assert all(a is b for a, b in zip(net.parameters(), module.parameters(), strict=True))
 
@@ -64,7 +64,7 @@ def test_the_module_is_not_changed():
     weights = {n: (id(p), p._version, p.requires_grad) for n, p in module.named_parameters()}
     module.norm.weight.requires_grad_(False)
     weights["norm.weight"] = (id(module.norm.weight), module.norm.weight._version, False)
-    co.verify(co.continual(module, CLIP), CLIP, reference=module)
+    co.verify(co.continual(module, CLIP, windows="stream"), CLIP, reference=module)
     assert before == {n: (set(m.__dict__), m.training, len(m._forward_hooks)) for n, m in module.named_modules()}
     assert weights == {n: (id(p), p._version, p.requires_grad) for n, p in module.named_parameters()}
 
@@ -86,7 +86,7 @@ def test_fine_tuning_the_module_changes_the_twin_in_mid_stream():
 
 def test_a_checkpoint_of_the_module_can_be_loaded():
     other, module = made(Net()), made(Net())
-    net = co.continual(module, CLIP)
+    net = co.continual(module, CLIP, windows="stream")
     net.load_state_dict(other.state_dict())
     assert torch.allclose(net(CLIP), other(CLIP), atol=1e-5)
     assert torch.allclose(module(CLIP), other(CLIP), atol=1e-5)  # they share
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_the_module_can_be_loaded():
 
 def test_copy_separates_the_parameters():
     module = made(Net())
-    net = co.continual(module, CLIP, copy=True)
+    net = co.continual(module, CLIP, windows="stream", copy=True)
     want = net(CLIP).detach().clone()
     with torch.no_grad():
         for p in module.parameters():
@@ -105,7 +105,7 @@ def test_copy_separates_the_parameters():
 
 def test_moves_act_on_both():
     module = made(Net())
-    net = co.continual(module, CLIP).double()
+    net = co.continual(module, CLIP, windows="stream").double()
     assert {t.dtype for t in module.state_dict().values() if t.is_floating_point()} == {torch.float64}
     assert torch.allclose(net.forward_steps(CLIP.double(), pad_end=True)[:, :, -1], module(CLIP.double()), atol=1e-12)
 
@@ -124,7 +124,7 @@ def test_gradients_reach_the_module():
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
 def test_copies_stand_alone(again: Any):
     module = made(Net())
-    net = co.continual(module, CLIP)
+    net = co.continual(module, CLIP, windows="stream")
     with torch.no_grad():
         net.forward_steps(CLIP[:, :, :7])
         twin = again(net)
@@ -264,7 +264,8 @@ def test_two_streams_in_and_two_out():
 def test_in_containers():
     block, head = made(Net(head=False)), made(Net())
     net = co.Sequential(
-        co.Residual(co.continual(nn.Sequential(block, nn.Conv1d(4, 3, 1)).eval(), CLIP)), co.continual(head, CLIP)
+        co.Residual(co.continual(nn.Sequential(block, nn.Conv1d(4, 3, 1)).eval(), CLIP)),
+        co.continual(head, CLIP, windows="stream"),
     )
     longer = torch.randn(2, 3, 17)
     with torch.no_grad():
@@ -318,7 +319,7 @@ def test_everything_at_once():
 
 
 def test_a_state_of_another_network_is_refused():
-    net, other = co.continual(made(Net()), CLIP), co.continual(made(Everything()), CLIP)
+    net, other = co.continual(made(Net()), CLIP, windows="stream"), co.continual(made(Everything()), CLIP, windows="stream")
     with pytest.raises(co.StateMismatch):
         net.set_state(other.init_state(CLIP[:, :, 0]))
 
@@ -351,7 +352,7 @@ def test_refused_operations_stand_in_the_table():
 
 
 def test_summary_counts_layers_and_the_rest():
-    net = co.continual(made(Net()), CLIP)
+    net = co.continual(made(Net()), CLIP, windows="stream")
     rows = {row.path: row for row in co.summary(net, CLIP[:1, :, 0]).rows}
     assert rows[""].params == sum(p.numel() for p in net.parameters())
     assert rows["conv"].macs_step == 3 * 4 * 3
@@ -362,7 +363,7 @@ def test_training_mode_is_refused_where_it_makes_a_difference():
     module = Net()
     with pytest.raises(co.NotStreamable, match="training mode.*module.eval"):
         co.continual(module.train(), CLIP)
-    net = co.continual(module.eval(), CLIP)
+    net = co.continual(module.eval(), CLIP, windows="stream")
     net.train()
     with pytest.raises(co.NotStreamable, match="BatchNorm1d"):
         net(CLIP)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import continual as co
-from continual.export.flat_call import Call
+from continual.export.flat_call import FlatCall
 from continual.export.int8 import ModuleStreams
 from continual.export.runner import Runner
 from tests.export.networks import FORMATS, NETWORKS
@@ -48,6 +48,6 @@ def file(name: str, format: str = "onnx", batch: int | None = None, flush: bool 
 
 def unwritten(net: Any, step: Any, chunk: int | None = None, flush: bool = True, **options: Any) -> Runner:
     """A runner of what would be written."""
-    call = Call(net, step, chunk, None, flush, **options)
+    call = FlatCall(net, step, chunk, None, flush, **options)
     metadata = call.metadata("onnx", None)
     return Runner(metadata, lambda batch: ModuleStreams(call, metadata, batch))

@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 import continual as co
-from continual.export.flat_call import Call
+from continual.export.flat_call import FlatCall
 from continual.export.int8 import ModuleStreams
 from continual.export.runner import Runner
 from tests.export.artefacts import needs
@@ -39,7 +39,7 @@ def test_any_number_of_rows(name: str):
     net, clip = made(name)
     net, clip = net.float(), clip.float()
     assert len(clip) == 3
-    call = Call(net, clip[:1, :, 0], None, None, True)
+    call = FlatCall(net, clip[:1, :, 0], None, None, True)
     graph, metadata = call.exported().module(), call.metadata("onnx", None)
     assert_streams(Runner(metadata, lambda batch: ModuleStreams(graph, metadata, batch)), net, clip)
 

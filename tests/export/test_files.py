@@ -270,7 +270,7 @@ class Sized(nn.Module):
         (
             Loud(),
             None,
-            r"follow 1\.1 \(Loud\): what it does depends on the values of a tensor \(test_files\.py:\d+: `return 2 \* x if ",
+            r"follow 1\.1 \(Loud\): its control flow depends on the values of a tensor \(test_files\.py:\d+: `return 2 \* x if ",
         ),
         (
             Sized(),

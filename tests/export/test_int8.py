@@ -63,7 +63,7 @@ def test_what_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="int8 is one of 'dynamic', 'static', or None, not 'weights'"):
         co.export(net, step, tmp_path / "a.onnx", int8="weights")
     with pytest.raises(
-        co.ExportError, match="no 8-bit networks in format 'pt2': that compiles float networks. Use 'onnx' or 'executorch'"
+        co.ExportError, match="no 8-bit networks in format 'pt2': AOTInductor compiles float networks. Use 'onnx' or 'executorch'"
     ):
         co.export(net, step, tmp_path / "a.pt2", format="pt2", int8="dynamic")
     with pytest.raises(co.ExportError, match="OpenVINO needs another package for it"):

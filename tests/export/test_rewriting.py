@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.export.api import format_of
-from continual.export.flat_call import Call
+from continual.export.flat_call import FlatCall
 from continual.programs.rewrites import volumes
 from continual.programs.rewrites.average_pools import averages
 from continual.programs.rewrites.passes import rewritten
@@ -146,7 +146,7 @@ def options_of(program: torch.export.ExportedProgram) -> list[tuple[Any, ...]]:
 def test_programs_without_these_options(name: str):
     """The same function, and the same names of modules."""
     net, clip = network(name)
-    program = Call(net, clip[:, :, 0], None, None, True).exported()
+    program = FlatCall(net, clip[:, :, 0], None, None, True).exported()
     assert any(True in o or len(o) > 2 for o in options_of(program))
     found = rewritten(program, "openvino")
     assert options_of(found)
@@ -173,6 +173,6 @@ def places(images: Tensor) -> Tensor:
 
 def test_places_of_maxima_are_left_as_they_are():
     """They are not computed in other operations, so nothing else may stand for them."""
-    program = Call(co.Sequential(co.Lambda(places)).eval(), torch.randn(2, 3, 5, 6), None, None, True).exported()
+    program = FlatCall(co.Sequential(co.Lambda(places)).eval(), torch.randn(2, 3, 5, 6), None, None, True).exported()
     assert any("adaptive_max_pool2d" in str(n.target) for n in program.graph.nodes)
     assert rewritten(program, "executorch") is program

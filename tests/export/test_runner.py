@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import continual as co
+from continual.core.program.context import Target
 from tests.contract import clip_of, refuses_the_length
 from tests.export.artefacts import file, network, unwritten
 from tests.export.networks import NETWORKS
@@ -46,9 +47,10 @@ def test_random_networks(case: tuple[Any, Tensor], chunks: int, fused: bool, dat
     """In chunks of any size, with a flush; cold states are zeros whatever the layers begin with."""
     net, clip = case
     net.eval()
+    target = Target(compiler_fuses=fused)
     try:
-        runner = unwritten(net, clip[:, :, 0], fused=fused)
-        runner = unwritten(net, clip[:, :, 0], chunks * runner.chunk, fused=fused)
+        runner = unwritten(net, clip[:, :, 0], target=target)
+        runner = unwritten(net, clip[:, :, 0], chunks * runner.chunk, target=target)
     except co.NotStreamable:
         return
     for frames in (clip.shape[2], data.draw(st.integers(1, clip.shape[2]))):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.core.state import Node
 from tests.layers.leaky import Leaky, TheirLeaky
 from tests.layers.spread import Spread
 
@@ -253,3 +254,40 @@ def test_a_window_that_the_layer_can_not_take():
 
     with pytest.raises(co.ShapeMismatch, match="Narrow: can't take steps"):
         Narrow().forward_step(CLIP[:, :, 0])
+
+
+class Mixed(co.CoModule):
+    """Written with the kernel itself, and no word on what it costs."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(4, 4, bias=False)
+
+    @property
+    def timing(self) -> Any:
+        return co.Conv1d(1, 1, 1).timing
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.map(input.transpose(1, 2)).transpose(1, 2)
+
+    def open(self, frame: Any, opening: Any) -> Any:
+        return Node(opening, self.kind, frame, held=frame)
+
+    def advance(self, x: Any, node: Any, n_if_ended: int, updates: Any) -> Any:
+        _, _, ended = self.count(x, node, n_if_ended, updates)
+        return (None if x is None else self.forward(x)), ended
+
+
+def test_what_a_class_does_not_say_is_counted_as_it_runs():
+    step = CLIP[:, :, 0]
+    assert co.operations(Mixed(), step).mean.macs == 16
+    weight = torch.randn(4, 4)
+    assert co.operations(co.Sequential(co.Lambda(lambda x: x @ weight)), step).mean.macs == 16
+    assert "16" in str(co.summary(Mixed(), step))
+
+
+def test_a_class_without_a_program_form_is_refused_with_remedies_that_work():
+    with pytest.raises(
+        co.NotStreamable, match=r"no kernel for the class Mixed.*co\.Recurrence or a co\.SlidingWindow.*Mixed\.program"
+    ):
+        co.compile(Mixed().eval(), CLIP[:, :, 0], backend="eager").init_state()

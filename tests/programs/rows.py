@@ -13,6 +13,7 @@ from torch import Tensor
 import continual as co
 from continual.convert.graph.axes import BATCH, where
 from continual.convert.graph.graph_module import GraphModule
+from continual.programs.backends import TARGETS
 from continual.programs.planning import Planned, planned
 from continual.programs.step_program import StepProgram
 from tests.contract import TOO_SHORT, assert_equal
@@ -29,7 +30,7 @@ class Fused(StepProgram):
 
     def _plan(self, chunk: int | None, flush: bool) -> Planned:
         with torch.no_grad():
-            return planned(self.net, self.frame, chunk, flush=flush, fused=True)
+            return planned(self.net, self.frame, chunk, flush=flush, target=TARGETS["aot"])
 
 
 @dataclass
@@ -200,7 +201,7 @@ def compare(program: StepProgram, life: Life, layout: Layout, forward: bool = Tr
         try:
             with torch.no_grad():
                 y = net.forward(*layout.given(clip))
-            clip_net = listed(y[0] if getattr(net, "gives_more", False) else y)
+            clip_net = listed(y[0] if getattr(net, "_gives_more", False) else y)
         except TOO_SHORT:
             assert found is None, "outputs of a clip that forward refuses"
         else:

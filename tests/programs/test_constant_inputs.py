@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -59,3 +60,36 @@ def test_a_batch_keeps_them_to_the_end(stride: int, frames: int):
         want = module(clip[row : row + 1, :, :frames], gain[row : row + 1])[0]
         assert_equal(joined([*found, streams.flush(stream)], 1), want, f"{frames} frames")
         streams.close(stream)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 8])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_snapshot_keeps_them_to_the_end(stride: int, frames: int):
+    """A flush right after `restore` once took the gain of the row's stream before it."""
+    _, net, clip, gain = scaled(stride)
+    streams = co.StreamBatch(net, [clip[:1, :, 0], gain[:1]], 2, backend="eager")
+    first, second = streams.open(), streams.open()
+    for t in range(frames):
+        streams.step({first: [clip[0, :, t], gain[0]], second: [clip[1, :, t], gain[1]]})
+    want = streams.flush(first)
+    snapshot = streams.snapshot(first)
+    streams.restore(second, snapshot)
+    assert_equal(streams.flush(second), want, f"{frames} frames")
+
+
+def test_snapshots_of_earlier_versions_are_taken():
+    """They had as many steps of such an input as of others."""
+    module, net, clip, gain = scaled(3)
+    streams = co.StreamBatch(net, [clip[:1, :, 0], gain[:1]], 2, backend="eager")
+    stream = streams.open()
+    for t in range(5):
+        snapshot = streams.snapshot(stream)
+        waiting = snapshot.pending[0].shape[1]
+        earlier = dataclasses.replace(snapshot, pending=(snapshot.pending[0], gain[0].view(4, 1).expand(4, waiting)))
+        streams.restore(stream, earlier)
+        streams.step({stream: [clip[0, :, t], gain[0]]})
+    rest = streams.flush(stream)
+    assert rest is not None
+    assert_equal(rest, module(clip[:1, :, :5], gain[:1])[0][:, -rest.shape[1] :], "the end")
+    with pytest.raises(co.StateMismatch, match="waiting steps of input 1"):
+        streams.restore(stream, dataclasses.replace(snapshot, pending=snapshot.pending[:1]))

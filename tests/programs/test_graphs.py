@@ -39,7 +39,7 @@ def twin(name: str) -> tuple[Any, Case]:
 def test_networks(name: str):
     net, case = twin(name)
     inputs = case.clips(case.frames + 3 * case.multiple, 3)
-    program = check_rows(net, inputs, forward=not case.clip_level, fused=True)
+    program = check_rows(net, inputs, forward=not case._clip_level, fused=True)
     check_rows(net, inputs, 3 * program.chunk, seed=1, forward=False)
 
 

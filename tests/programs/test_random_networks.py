@@ -71,7 +71,7 @@ def conv(kernel: int = 3, padding: int = 1) -> co.Conv1d:
 
 
 FOUND = {
-    "primed, and nothing is kept": lambda: co.Sequential(co.Unfold(1, 1, 1, 1), co.Conv1d(2, 2, 1), co.Skip(1)),
+    "warmup calls, and nothing is kept": lambda: co.Sequential(co.Unfold(1, 1, 1, 1), co.Conv1d(2, 2, 1), co.Skip(1)),
     "a network that is a residual connection": lambda: co.Residual(conv()),
     "a network of branches": lambda: co.BroadcastReduce(conv(5, 2), conv(3, 1), reduce="concat"),
     "an output of padding alone is due before the wire has frames": lambda: co.Sequential(conv(6, 2), conv(1, 1)),

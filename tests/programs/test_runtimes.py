@@ -84,7 +84,9 @@ def test_a_state_that_was_handed_over_is_refused():
     program = program_of("unet", RUNTIME)
     state, x = program.init_state(), torch.randn(ROWS, 3, program.chunk)
     _, _, later = program(x, state)
-    with pytest.raises(co.StateMismatch, match="handed over to the call before.*go on with the state that the call returned"):
+    with pytest.raises(
+        co.StateMismatch, match="handed over to the previous call.*continue with the state that the call returned"
+    ):
         program(x, state)
     program(x, later)
 

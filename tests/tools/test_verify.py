@@ -268,12 +268,12 @@ def test_lambdas_skip_the_pickle_alone() -> None:
 
 
 def test_long_clips_are_looked_at_in_places() -> None:
-    from continual.tools.checks.trial import Trial
+    from continual.tools.checks.contract_run import ContractRun
 
-    trial = Trial(co.Conv1d(1, 1, 3), torch.randn(2, 1, 3000))
-    assert len(trial.places) <= 24
-    assert {0, 1, 2, 3, 2999, 3000} <= set(trial.places)  # from 2 steps on there is no output, with the third comes one
-    assert len(trial.random_plan()) < 300
+    run = ContractRun(co.Conv1d(1, 1, 3), torch.randn(2, 1, 3000))
+    assert len(run.places) <= 24
+    assert {0, 1, 2, 3, 2999, 3000} <= set(run.places)  # from 2 steps on there is no output, with the third comes one
+    assert len(run.random_plan()) < 300
 
 
 def test_rising_content_stays_in_reach():

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.tools.checks.contract_run import ContractRun
 from continual.tools.checks.memory import Meter
-from continual.tools.checks.trial import Trial
 from tests.long import LONG
 
 WIDE = """
@@ -71,7 +71,7 @@ def test_tensors_take_no_more_than_a_forward_and_what_is_allowed(
     clip = torch.randn(1, 2, 120, 4)
     with torch.no_grad(), Meter() as forward:
         net(clip)
-    monkeypatch.setattr("continual.tools.checks.trial.MORE", forward.peak)
+    monkeypatch.setattr("continual.tools.checks.contract_run.MORE", forward.peak)
     monkeypatch.setattr("continual.tools.checks.compare.PIECE", 1000)
     with Meter() as meter:
         report = co.verify(net, clip, raise_on_fail=False)
@@ -86,7 +86,7 @@ class Wide(nn.Sequential):
 
 def verified(monkeypatch: pytest.MonkeyPatch, more: int, clip: Tensor, net: nn.Module | None = None) -> co.Report:
     """A report with so many bytes beyond forward's."""
-    monkeypatch.setattr("continual.tools.checks.trial.MORE", more)
+    monkeypatch.setattr("continual.tools.checks.contract_run.MORE", more)
     return co.verify(co.continual(Wide()).eval() if net is None else net, clip)
 
 
@@ -145,6 +145,6 @@ def test_copies_of_large_weights_are_left_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_clips_in_memory_are_as_they_were_given() -> None:
-    trial = Trial(co.continual(Wide()), torch.randn(2, 2, 40))
-    assert trial.notes == []
-    assert (trial.batch, trial.length, trial.chunk_rows) == (2, 40, None)
+    run = ContractRun(co.continual(Wide()), torch.randn(2, 2, 40))
+    assert run.notes == []
+    assert (run.batch, run.length, run.chunk_rows) == (2, 40, None)

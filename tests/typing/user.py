@@ -221,7 +221,7 @@ def files(net: co.CoModule, clip: Tensor, step: Tensor) -> None:
 
 def zoo() -> None:
     reveal_type(co.models.list())  # -> list[str]
-    reveal_type(co.models.describe("cox3d_s"))  # -> Card
+    reveal_type(co.models.describe("cox3d_s"))  # -> ModelCard
     net = co.models.create("cox3d_s", classes=5, input_size=160, pretrained=None, softmax=True)
     reveal_type(net)  # -> Model
     reveal_type(net.step_shape)  # -> tuple[int, ...]

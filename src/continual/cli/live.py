@@ -120,7 +120,7 @@ class Facts:
     frames: int | None
 
 
-class Board:
+class LiveTable:
     """A table that changes in place, on a terminal; elsewhere it stays silent until :meth:`last`.
 
     Args:
@@ -141,7 +141,7 @@ class Board:
         if self._console.is_terminal and not quiet:
             self._live = Live(get_renderable=self._whole, console=self._console, refresh_per_second=8)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> LiveTable:
         if self._live is not None:
             self._live.start()
         return self

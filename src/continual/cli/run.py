@@ -17,8 +17,8 @@ from torch import Tensor
 
 import continual as co
 
-from ..models import Card, Model
-from .live import Board, Facts, Lines, Prediction
+from ..models import Model, ModelCard
+from .live import Facts, Lines, LiveTable, Prediction
 from .networks import one_line
 from .target import BadInput, check_file
 from .video import Picker, Picture, Video, frames_for, prepared
@@ -103,7 +103,7 @@ def _run(options: Options) -> None:
         _stream(Stream(options, net, video, itertools.chain([first], pictures), labels), lines)
 
 
-def video_card(name: str) -> Card:
+def video_card(name: str) -> ModelCard:
     """The card of a network for video.
 
     Raises:
@@ -246,17 +246,17 @@ class Stream:
 def _stream(stream: Stream, lines: Lines) -> None:
     out, tally = stream.options.out, Tally()
     lines.write(stream.header())
-    with Board(stream.facts(), quiet=out == "-") as board:
+    with LiveTable(stream.facts(), quiet=out == "-") as table:
         try:
             for prediction in stream.predictions(tally):
                 if prediction is not None:
                     lines.write(prediction.data())
-                board.show(tally.frames, tally.steps, tally.speed, prediction)
+                table.show(tally.frames, tally.steps, tally.speed, prediction)
         except KeyboardInterrupt:
             tally.interrupted = True
-        board.show(tally.frames, tally.steps, tally.speed, None)  # including the frames after the last step
+        table.show(tally.frames, tally.steps, tally.speed, None)  # including the frames after the last step
     if out is None:
-        board.last()
+        table.last()
     typer.echo(f"continual run: {stream.summary(tally)}", err=True)
     if tally.interrupted and not stream.video.live:
         raise typer.Exit(130)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 import continual as co
 
-from ..models import Card, Model
+from ..models import Model, ModelCard
 from ..tools.summary import Summary
 from .networks import one_line
 from .target import BadInput
@@ -35,7 +35,7 @@ InputSize = Annotated[
 ]
 
 
-def card_of(name: str) -> Card:
+def card_of(name: str) -> ModelCard:
     """What the zoo says of a network.
 
     Raises:
@@ -131,7 +131,7 @@ def describe(
             typer.echo(f"\n{found}")
 
 
-def _known(card: Card, size: int, classes: int) -> dict[str, Any]:
+def _known(card: ModelCard, size: int, classes: int) -> dict[str, Any]:
     """The card as data for JSON."""
     video = {"every": card.every, "mean": card.mean, "std": card.std} if card.of_video else {}
     return {
@@ -184,7 +184,7 @@ def _number(value: Any) -> int | float:
     return int(value) if value == int(value) else float(value)
 
 
-def _lines(card: Card, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _lines(card: ModelCard, known: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The output of `describe`."""
     yield "name", card.name
     yield "paper", card.paper

@@ -23,9 +23,9 @@ def run_clip(child: nn.Module, x: Wire) -> Wire:
     """A child's clip computation, hooks included, whatever the call mode. Of ``(output, hidden)`` the output alone."""
     module: Any = child
     y = nn.Module.__call__(child, x)
-    if module.clip_level and y.ndim < module.output_rank:
+    if module._clip_level and y.ndim < module._output_rank:
         return y.unsqueeze(2)
-    return y[0] if module.gives_more else y
+    return y[0] if module._gives_more else y
 
 
 def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:

@@ -62,7 +62,7 @@ class Conditional(Parallel):
     def split(self, x: Any) -> Sequence[Any]:
         return [x, x]
 
-    def merge_frames(self, outs: list[Any], name: str) -> Any:
+    def _merge_frames(self, outs: list[Any], name: str) -> Any:
         if outs[0] != outs[1]:
             raise ShapeMismatch(f"{name}: on_true gives steps {outs[0]} and on_false {outs[1]}; they must be alike")
         return outs[0]

@@ -97,7 +97,7 @@ class Parallel(Container):
         """What leaves, of the branches' aligned outputs."""
         return outs
 
-    def merge_frames(self, outs: list[Any], name: str) -> Any:
+    def _merge_frames(self, outs: list[Any], name: str) -> Any:
         """The frame that leaves."""
         return outs
 
@@ -115,7 +115,7 @@ class Parallel(Container):
             Node(opening.below(name), "queue", kid.out, self._queue(kid.out, depth))
             for name, kid, depth in zip(names, kids, depths, strict=True)
         ]
-        out = self.merge_frames([k.out for k in kids], named(opening.path, self))
+        out = self._merge_frames([k.out for k in kids], named(opening.path, self))
         return Node(opening, self.kind, out, kids=kids + queues, held=frame)
 
     @staticmethod
@@ -212,7 +212,7 @@ class Parallel(Container):
         runs, size = children(ctx), len(self.kids)
         timings = [node.before.then(child.timing) for child, node in zip(self.kids, ctx.node.kids, strict=False)]
         queues = [
-            queue(ctx, node, kid.out, ctx.plan.pace(t))
+            queue(ctx, node, kid.out, ctx.plan.schedule(t))
             for t, kid, node in zip(timings, ctx.node.kids, ctx.node.kids[size:], strict=False)
         ]
 
@@ -301,7 +301,7 @@ class BroadcastReduce(Parallel):
     def merge(self, outs: list[Wire]) -> Wire:
         return self.reducer.rearrange(outs)
 
-    def merge_frames(self, outs: list[Any], name: str) -> Any:
+    def _merge_frames(self, outs: list[Any], name: str) -> Any:
         return self.reducer.out(outs, name)
 
     def extra_repr(self) -> str:
@@ -360,7 +360,7 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
 def queue(ctx: KernelContext, node: Node, out: Any, wire: FrameSchedule) -> list[DelayLine]:
     """The queues of a branch, one for each of its tensors."""
     within = KernelContext(ctx.plan, ctx.module, node, IDENTITY)
-    return [within.lag(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+    return [within.delay_line(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
 
 
 def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire:
@@ -368,6 +368,6 @@ def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire
     own = iter(queues)
 
     def one(t: Tensor) -> Tensor:
-        return next(own).waited(rows, t, count)
+        return next(own).delayed(rows, t, count)
 
     return rewire(one, y)

@@ -69,6 +69,9 @@ class GraphOptions(TypedDict, total=False):
     time_pooling: Literal["window", "frame"] | None
     copy: bool
     progress: bool | None
+    windows: Literal["exact", "stream"] | None
+    every: int | None
+    output: int | None
 
 
 class Options(TypedDict, total=False):
@@ -91,15 +94,20 @@ def continual(
     time_pooling: Literal["window", "frame"] | None = None,
     copy: bool = False,
     progress: bool | None = None,
+    windows: Literal["exact", "stream"] | None = None,
+    every: int | None = None,
+    output: int | None = None,
     **options: Unpack[Options],
 ) -> CoModule:
     """The streaming version of a module: same weights, same function, step by step.
 
     **With an example clip** any module in eval mode is converted through its exported graph, which follows its own ``forward``:
     functions, residual sums, reshapes, merged ``b*t`` … The result has the module's names, parameters (shared, not copied) and layout:
-    ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time. An output for
-    a whole clip (global pooling, flatten and linear) becomes that of a sliding window of the example's length. What can't be streamed
-    exactly is refused: one error lists all reasons, each with its line of code and a remedy.
+    ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time. What can't be
+    streamed exactly is refused: one error lists all reasons, each with its line of code and a remedy.
+
+    A module with an output for the whole clip (global pooling, flatten and linear, the last time step) becomes **exact windows**: its
+    own output of the last frames, as many as the example has, every so many steps. ``net.windows`` says how they are computed.
 
     **Without a clip** modules of registered classes, and ``nn.Sequential`` of them, are converted layer by layer. Parameters are
     copied. In-place activations become ordinary ones.
@@ -108,8 +116,8 @@ def continual(
 
     Args:
         module: the module. A :class:`CoModule` is returned as it is.
-        clip: an example input, or a tuple of them for a module with several inputs. Its length sets the windows of clip-level outputs.
-            Its batch is 2 or more where other inputs have rows too.
+        clip: an example input, or a tuple of them for a module with several inputs. Its length is that of the windows of clip-level
+            outputs. Its batch is 2 or more where other inputs have rows too.
         time_dim: the dimension of time in the clip; for several inputs a tuple, with ``None`` for an input that is no stream (an
             adjacency matrix, the embedding of a speaker), which every call takes.
         time_pooling: replaces a mean or maximum over the clip in the middle of the network, as in squeeze-and-excitation: ``None``
@@ -117,6 +125,13 @@ def continual(
             ``"frame"`` over each frame alone. The converted network then computes another function than the module, in ``forward``
             too; its ``notes`` say so.
         copy: copy the parameters, so that module and network do not share them. Only with a clip.
+        windows: what becomes of a module with an output for the whole clip. ``"exact"`` (the default): each score is the module's own of
+            its window, whatever padding, recurrent layers and position tables do at its edges. ``"stream"``: the network over the
+            endless stream, with real neighbours in place of padding and states that run on: cheaper, and another function;
+            ``net.notes`` gives the difference on the example. Only with a clip.
+        every: steps from one exact window to the next; by default the stride of what windows have in common. Only with a clip.
+        output: for a module with an output per frame that is no stream (bidirectional layers, attention to the whole clip): the frame
+            of each window that is given, such as ``-1``. Only with a clip.
         progress: report on stderr what takes more than 5 seconds; by default if stderr is a terminal. Only with a clip.
         options: options of some modules, without a clip, such as ``sequence_len`` for attention over a window. For norms over the whole
             clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
@@ -126,6 +141,7 @@ def continual(
         TypeError: an option that no module in it takes.
         NotStreamable: the module can't be streamed exactly, or (without a clip) contains an unknown class. ``refusals`` of the error
             lists the reasons.
+        ValueError: options that have no meaning together, or for this module.
         ShapeMismatch: a clip without time where ``time_dim`` says, or streams of different lengths.
 
     Example:
@@ -138,22 +154,27 @@ def continual(
         ...         return F.relu(x + self.conv(x)).mean(2)
         >>> model, clip = Block().eval(), torch.randn(2, 4, 10)
         >>> net = co.continual(model, clip)
-        >>> torch.allclose(net.forward_steps(clip, pad_end=True)[:, :, -1], model(clip), atol=1e-6)
+        >>> torch.allclose(net.forward_steps(clip)[:, :, -1], model(clip), atol=1e-6)
         True
         >>> stream = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU()))  # known classes: no clip needed
         >>> stream.delay
         1
     """
     if clip is None:
-        if time_dim != 2 or time_pooling is not None or copy or progress is not None:
+        if time_dim != 2 or time_pooling is not None or copy or any(v is not None for v in (progress, windows, every, output)):
             raise TypeError(
-                "continual: time_dim, time_pooling, copy and progress go with an example clip: co.continual(module, clip, …)"
+                "continual: time_dim, time_pooling, copy, windows, every, output and progress go with an example clip: "
+                "co.continual(module, clip, …)"
             )
         return with_options(module, **options)
     if options:
         raise TypeError(
-            f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy and progress are"
+            f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy, windows, every, output and "
+            "progress are"
         )
     from .graph.conversion import convert_graph  # here: torch.export takes its time to import
 
-    return convert_graph(module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress)
+    return convert_graph(
+        module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress, windows=windows or "exact",
+        every=every, output=output,
+    )  # fmt: skip

@@ -38,15 +38,15 @@ class Kernel(nn.Module):
 
     time_dim = 2  # of the clips; inside the library time is always dim 2
     io_layout: IOLayout = IDENTITY  # between callers and the kernel
-    output_of_window: tuple[int, int | None] | None = (
+    _output_of_window: tuple[int, int | None] | None = (
         None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
     )
-    clip_level: bool = False  # forward on a clip of one window gives the window's output without a dimension for time
+    _clip_level: bool = False  # forward on a clip of one window gives the window's output without a dimension for time
     has_products: bool = True  # whether there may be convolutions or matrix products to count
     counts_inputs: bool = False  # papers count the values that enter, not those that leave: pooling
-    gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
+    _gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
-    def set_time_dim(self, dim: int) -> None:
+    def _set_time_dim(self, dim: int) -> None:
         """Say where time is in the clips that callers give and get."""
         self.__dict__.update(time_dim=dim, io_layout=IDENTITY if dim == 2 else MovedTime(dim))
 
@@ -118,7 +118,7 @@ class Kernel(nn.Module):
         """How the module runs in a step program: a function of the chunk of a call and of its rows.
 
         Args:
-            site: where the module stands: which frames each call brings and takes, and what it keeps.
+            ctx: where the module stands: which frames each call brings and takes, and what it keeps.
 
         Raises:
             NotStreamable: no program of static shapes computes the module.
@@ -170,7 +170,7 @@ class Kernel(nn.Module):
             return self.get_submodule(path)
         return below.part(rest)
 
-    def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
+    def _ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Refuse a move (of ``.to()``, ``.half()`` and their like) that the module can't follow, before anything has moved."""
 
     def dummy_value(self) -> float:

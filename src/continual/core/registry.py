@@ -98,7 +98,7 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     """
     if reason := _unready(module):
         raise NotStreamable(reason)
-    cast(type[Twin], co_class).before_copy(module, memo)
+    cast(type[Twin], co_class)._before_copy(module, memo)
     return become(copy.deepcopy(module, memo), co_class, **options)
 
 
@@ -128,7 +128,7 @@ class Twin(CoModule):
         """Derive what the ``torch.nn`` attributes leave open."""
 
     @classmethod
-    def before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
+    def _before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
         """Tell ``copy.deepcopy``, by its memo, what of a module not to copy."""
 
     @classmethod

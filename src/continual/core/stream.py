@@ -298,7 +298,7 @@ class StreamOwner(Kernel):
         """``.to()``, ``.half()`` and their like move the stream too; complex numbers stay complex."""
         for part in self.modules():
             if isinstance(part, StreamOwner):
-                part.ready_for(fn)
+                part._ready_for(fn)
         super()._apply(kept_complex(fn), recurse)
         for structure in self._watchers or ():
             structure.moved = True

@@ -1,4 +1,4 @@
-"""`co.export` and `co.load`: networks as files that stream without Python."""
+"""`co.export` and `co.load`: networks as files that stream in other runtimes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS: dict[Format, str] = {
     "pt2": ".pt2",
     "executorch": ".pte",
     "openvino": ".xml",
-}  # and the endings of their files
+}  # with the suffixes of their files
 ENDINGS = ", ".join(f"{ending} ({name})" for name, ending in FORMATS.items())
 
 
@@ -37,36 +37,36 @@ def export(
     int8: Literal["dynamic", "static"] | None = None,
     calibration: Inputs | None = None,
 ) -> Path:
-    """Write a network as a file that streams in a runtime without this library: with its state, its cold start and its metadata.
+    """Write a network as a file that streams in a runtime without this library, with its state and its metadata.
 
-    The file is one call of a step program. It takes ``chunk`` steps of each row (``x``), how many steps each row's stream has in all
-    (``end``, 0 while it goes on) and the states; it gives the outputs (``y``), which of them exist (``valid``), and the new states.
-    Every row is a stream of its own. States of zeros are the beginning of a stream: nothing else is to be prepared.
+    The file contains one call of a step program. Its inputs are ``chunk`` steps of each row (``x``), the number of steps of each row's
+    stream (``end``, 0 while the stream goes on) and the states. Its outputs are the network's outputs (``y``), which of them exist
+    (``valid``), and the new states. Each row is a stream of its own. A stream starts with states of zeros.
 
     Args:
         net: a streaming network, in eval mode.
-        step: a step like those to come, ``(B, C, *S)``; several inputs as a list. Its values do not matter.
-        path: the file; it is replaced at once, when all is written. OpenVINO's weights go beside it.
-        format: ``"onnx"`` (any runtime for ONNX), ``"pt2"`` (AOTInductor: compiled for this machine's processor; its states are changed
-            in place), ``"executorch"`` (for phones and small devices, by XNNPACK), or ``"openvino"`` (the states are inside).
-            ``None``: by the path's ending, ``.onnx``, ``.pt2``, ``.pte`` or ``.xml``.
-        chunk: steps per call, a multiple of what the strides need (``None``: no more than that).
-        batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``. Give it to ``"pt2"`` files of networks with
-            convolutions: with any number of rows torch arranges their weights anew in every call.
-        flush: whether streams may end. Without, there is no input ``end``, and files are a little smaller and faster.
-        rate: steps per second, for whoever reads the metadata.
-        int8: ``"dynamic"`` or ``"static"`` for layers in 8 bits (ONNX, ExecuTorch), by the runtime's own tools. What that costs in accuracy
-            is measured on the calibration clip and stands in the metadata: ``co.load(path).metadata.quantised``.
-        calibration: a clip as ``forward_steps`` takes it, a tuple for several inputs. Needed for ``"static"``, whose ranges are measured
-            on it; without one the cost of ``"dynamic"`` is measured on noise.
+        step: an example step ``(B, C, *S)``; several inputs as a list. Its values do not matter.
+        path: the file. It is replaced atomically when everything is written. OpenVINO's weights go into a second file beside it.
+        format: ``"onnx"`` (any ONNX runtime), ``"pt2"`` (AOTInductor: compiled for this machine's processor; it updates the states in
+            place), ``"executorch"`` (for phones and small devices, with XNNPACK), or ``"openvino"`` (the model contains the states).
+            ``None``: by the path's suffix, ``.onnx``, ``.pt2``, ``.pte`` or ``.xml``.
+        chunk: steps per call, a multiple of what the strides need; ``None``: the fewest.
+        batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``. Set it for ``"pt2"`` files of networks with
+            convolutions: with any number of rows, torch packs their weights again in every call.
+        flush: whether streams may end. Without it the file has no input ``end``, and is slightly smaller and faster.
+        rate: steps per second, for readers of the metadata.
+        int8: ``"dynamic"`` or ``"static"`` for 8-bit layers (ONNX, ExecuTorch), by the runtime's own tools. The cost in accuracy is
+            measured on the calibration clip and recorded in the metadata: ``co.load(path).metadata.quantised``.
+        calibration: a clip as ``forward_steps`` takes it, a tuple for several inputs. ``"static"`` measures its ranges on it. Without a
+            clip, the cost of ``"dynamic"`` is measured on noise.
 
     Returns:
         The path.
 
     Raises:
-        ExportError: the path can't be written; an operation that the format has not, with the module that it is of; a package is missing.
+        ExportError: the path can't be written, the format lacks an operation (the message names its module), or a package is missing.
         NotStreamable: as :func:`~continual.compile`.
-        ValueError: an unknown format, a path that does not tell it, or a chunk that the strides do not divide.
+        ValueError: an unknown format, a path without a known suffix, or a chunk that does not fit the strides.
 
     Example:
         >>> import tempfile, os
@@ -85,7 +85,7 @@ def export(
     format = format or format_of(path)
     if format is None:
         raise ValueError(f"co.export: {path.name!r} does not say its format: end it in {ENDINGS}, or give format=…")
-    from .writing import write
+    from .writing import write  # here: `import continual` loads no format
 
     return write(net, step, path, format, chunk, batch, flush, rate, int8, calibration)
 
@@ -93,34 +93,34 @@ def export(
 def load(path: str | os.PathLike[str], *, threads: int | None = None, allow_changed: bool = False) -> Runner:
     """Open a file that :func:`export` wrote, of any format.
 
-    Files of the formats ``"pt2"`` and ``"executorch"`` are programs: open none that you would not run.
+    Files of the formats ``"pt2"`` and ``"executorch"`` contain programs: open them only if you trust their source.
 
     Args:
         path: the file.
-        threads: of the runtime, where it has threads of its own (ONNX, OpenVINO); ``None``: as many as it likes.
-        allow_changed: whether the file may have been changed since it was written (by a tool that makes ONNX models smaller, say), so that
-            its digest is not looked at.
+        threads: threads of a runtime that has its own (ONNX, OpenVINO); ``None``: the runtime's default.
+        allow_changed: accept a file that was changed after it was written (by a tool that shrinks ONNX models, for example), and do not
+            check its digest.
 
     Returns:
         A stream: ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``, ``clean_state``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtefactMismatch: the file is damaged or was changed, is of another version of the format, or not one of ours.
+        ArtefactMismatch: the file is damaged, was changed, has another version of the format, or was not written by :func:`export`.
         ExportError: the runtime's package is missing.
 
     Warns:
-        UserWarning: the file is of version 1 of the format, which has no digest; not with ``allow_changed``.
+        UserWarning: the file has version 1 of the format, which has no digest; not with ``allow_changed``.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"co.load: there is no file {os.fspath(path)!r}")
-    from .loading import read
+    from .loading import read  # here: `import continual` loads no format
 
     return read(Path(path), threads, allow_changed)
 
 
 def check_net(net: Any, who: str) -> None:
-    """Refuse what is no streaming network."""
+    """Refuse an object that is not a streaming network."""
     if not isinstance(net, CoModule):
         raise TypeError(
             f"{who} takes a streaming network, not {type(net).__name__}: convert it by co.continual(module, clip) before"
@@ -128,15 +128,15 @@ def check_net(net: Any, who: str) -> None:
 
 
 def format_of(path: Path) -> Format | None:
-    """The format that a path's ending tells."""
+    """The format of a path's suffix."""
     return next((name for name, ending in FORMATS.items() if ending == path.suffix.lower()), None)
 
 
 def check_path(path: Path) -> None:
-    """Refuse a path that can't be written, before minutes are spent.
+    """Refuse a path that can't be written before an export spends minutes.
 
     Raises:
-        ExportError: it can't.
+        ExportError: it can't be written.
     """
     folder = path.parent
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""The digest of an exported file: of all its bytes, and of those of the files beside it that belong to it."""
+"""The digest of an exported file: of all its bytes, and of the files beside it that belong to it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from ..core import file_digest as seal
 from ..errors import ArtefactMismatch
 
-LOCATION = b"\x0a\x08location\x12"  # before the length and the name of a file that ONNX tensors are in
+LOCATION = b"\x0a\x08location\x12"  # precedes the length and the name of a file with ONNX tensors
 
 
 def beside(path: Path, format: str) -> list[Path]:
-    """Files that belong to an exported one: the weights of an OpenVINO model, and those that a large ONNX model keeps apart."""
+    """Files that belong to an exported file: the weights of an OpenVINO model, and the external tensors of a large ONNX model."""
     if format == "openvino":
         named = [path.with_suffix(".bin")]
     elif format == "onnx" and path.stat().st_size:
@@ -23,7 +23,7 @@ def beside(path: Path, format: str) -> list[Path]:
 
 
 def _external(path: Path) -> list[str]:
-    """Names of files in the folder of an ONNX model that it takes tensors from."""
+    """Names of the files with external tensors of an ONNX model, in its folder."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         names = set()
         for at in seal.places_behind(content, LOCATION):
@@ -34,7 +34,7 @@ def _external(path: Path) -> list[str]:
 
 
 def seal_file(path: Path, format: str) -> None:
-    """Write the digest of an exported file into it; again, if it was changed on purpose."""
+    """Write the digest of an exported file into it; also after an intended change."""
     seal.seal(path, beside(path, format))
 
 
@@ -47,7 +47,7 @@ def check_file(path: Path, format: str) -> bool:
     """Whether a file has a digest.
 
     Raises:
-        ArtefactMismatch: it has one, and is not what was written.
+        ArtefactMismatch: the digest does not match the content.
     """
     found = digest_in(path, format)
     if found is not None and not found.intact:

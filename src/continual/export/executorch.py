@@ -1,4 +1,4 @@
-"""ExecuTorch programs, for phones and small devices: by XNNPACK where it has the operation, else by portable kernels."""
+"""ExecuTorch programs, for phones and small devices: with XNNPACK where it has the operation, otherwise with portable kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..core.optional_packages import package, quiet
 from ..errors import ArtefactMismatch, ExportError
 from ..programs.diagnose import diagnose
 from ..programs.rewrites.passes import rewritten
-from .flat_call import Call
+from .flat_call import FlatCall
 from .int8 import Calibration, quantised_program
 from .metadata import DIGEST, KEY, Metadata
 from .runtime_streams import OpenStreams, TensorStreams
@@ -23,7 +23,7 @@ from .runtime_streams import OpenStreams, TensorStreams
 METHOD = "forward"
 
 
-def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibration] | None = None) -> None:
+def write(call: FlatCall, path: Path, metadata: Metadata, int8: tuple[str, Calibration] | None = None) -> None:
     """Lower a call and write the program."""
     with quiet():
         exir = package("executorch.exir", "executorch", "co.export")
@@ -40,11 +40,13 @@ def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibrati
         try:
             program = rewritten(program, "executorch")
             if int8 is None:
-                program = folding.constant_prop_pass(program)  # XNNPACK takes layers whose weights are constants
+                program = folding.constant_prop_pass(program)  # XNNPACK needs constant weights
             lowered = exir.to_edge_transform_and_lower(
                 program,
                 partitioner=[partitioner.XnnpackPartitioner()],
-                compile_config=exir.EdgeCompileConfig(_check_ir_validity=False),  # what matters is what the runtime has
+                compile_config=exir.EdgeCompileConfig(
+                    _check_ir_validity=False
+                ),  # `_check` looks at the runtime's kernels instead
                 constant_methods={KEY: metadata.to_json(), DIGEST: BLANK},
             )
             graph = lowered.exported_program().graph
@@ -58,7 +60,7 @@ def write(call: Call, path: Path, metadata: Metadata, int8: tuple[str, Calibrati
 
 
 def _check(made: Any) -> None:
-    """Refuse what the runtime has no kernels for: it would say no more than that it can't load the file."""
+    """Refuse operations without kernels in the runtime, whose own error only says that it can't load the file."""
     has = package("executorch.runtime", "executorch", "co.export").Runtime.get().operator_registry.operator_names
     needed = [f"{o.name}.{o.overload}".rstrip(".") for plan in made.executorch_program.execution_plan for o in plan.operators]
     if missing := sorted(set(needed) - has):
@@ -66,7 +68,7 @@ def _check(made: Any) -> None:
 
 
 def _try_out(path: Path, metadata: Metadata) -> None:
-    """One call, of zeros: kernels refuse some arguments only when they run."""
+    """Run one call on zeros: some kernels refuse arguments only when they run."""
     batch = metadata.batch or 1
     try:
         read(path, None)[1](batch).call([p.zeros(batch) for p in metadata.inputs], 0)
@@ -78,7 +80,7 @@ def _try_out(path: Path, metadata: Metadata) -> None:
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
-    """The metadata of a program, and what opens streams of it."""
+    """The metadata of a program, and a function that opens streams of it."""
     with quiet():
         runtime = package("executorch.runtime", "executorch", "co.load")
         try:

@@ -1,4 +1,4 @@
-"""One call of a step program as a pure function of a flat list of tensors, in which a state of zeros is the cold one."""
+"""One call of a step program as a pure function of a flat list of tensors, whose cold state is zeros."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch.utils import _pytree as pytree
 
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
-from ..core.program.context import FEW
+from ..core.program.context import Target
 from ..core.program.tracing import untraced
 from ..core.state import StepSpec
+from ..core.version import __version__
 from ..core.weights_digest import fingerprint
 from ..errors import ExportError, NotStreamable
 from ..programs.layouts import internal_layout, network_layout
@@ -21,19 +22,20 @@ from ..programs.planning import planned
 from ..programs.schedule import OutputCount
 from .metadata import CALLS, Metadata, Port
 
-FEWEST = 2  # rows of the example of an export for any number: torch takes 1 for a constant
+FEWEST = 2  # rows of the example of an export for any number of rows: torch takes 1 for a constant
+ANNOTATED = Target(annotate=True)
 
 
-class Call(nn.Module):
+class FlatCall(nn.Module):
     """``(x …, [end], calls, state …) → (y …, valid, calls, state …)``.
 
     Args:
         net: a streaming network, in eval mode.
-        step: a step like those to come.
-        chunk: steps per call; ``None``: as few as the strides allow.
+        step: an example step.
+        chunk: steps per call; ``None``: the fewest that the strides allow.
         batch: rows; ``None``: any number.
         flush: whether streams may end.
-        fused, flat, narrow: how the program is written, see :class:`~continual.core.program.context.Plan`.
+        target: what runs the call.
     """
 
     def __init__(
@@ -43,22 +45,17 @@ class Call(nn.Module):
         chunk: int | None,
         batch: int | None,
         flush: bool,
-        fused: bool = False,
-        flat: bool = False,
-        narrow: bool = False,
+        target: Target = ANNOTATED,
     ):
         super().__init__()
-        given = tuple(step) if isinstance(step, (list, tuple)) else (step,)
+        inputs = tuple(step) if isinstance(step, (list, tuple)) else (step,)
         self.rows, self.batch, self.flush = FEWEST if batch is None else batch, batch, flush
-        self._ports = _inputs_of(net, len(given))
-        steps = [_with_rows(x, self.rows, own) for x, own in zip(given, self._ports, strict=True)]
+        self._ports = _inputs_of(net, len(inputs))
+        steps = [_with_rows(x, self.rows, port) for x, port in zip(inputs, self._ports, strict=True)]
         frame = StepSpec.of(internal_layout(net, tuple(steps), chunk=False))
-        few = FEW if fused and batch is not None else 0
         try:
             with torch.no_grad():
-                self.planned = planned(
-                    net, frame, chunk, flush=flush, fused=fused, few=few, flat=flat, located=True, narrow=narrow
-                )
+                self.planned = planned(net, frame, chunk, flush=flush, target=target)
         except (NotStreamable, ValueError) as error:
             raise type(error)(str(error).replace("co.compile:", "co.export:")) from error
         self.net, self.chunk = net, self.planned.plan.chunk
@@ -89,11 +86,11 @@ class Call(nn.Module):
         return network_layout(self.net, y, chunk=True), valid, calls + 1, fresh
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """All that goes in and comes out, in the order of the metadata's names."""
+        """Run the call. Inputs and outputs are in the order of the metadata's names."""
         y, valid, calls, held = self._run(list(tensors))
         return (*pytree.tree_leaves(y), valid, calls, *held)
 
-    # ---- what it takes ------------------------------------------------------------------------------------------------------
+    # ---- examples -----------------------------------------------------------------------------------------------------------
 
     def example(self) -> list[Tensor]:
         """Inputs of zeros."""
@@ -110,15 +107,15 @@ class Call(nn.Module):
         return [torch.randn(x.shape, generator=generator).to(x.dtype) if x.is_floating_point() else x for x in chunks]
 
     def row_dims(self) -> list[int | None]:
-        """Which dimension of each input is that of rows."""
+        """The dimension of rows of each input."""
         states = 1 + len(self.planned.plan.held) + self.flush
         return [_row_dim(time, batched) for time, batched in self._ports] + [0] * states
 
     def exported(self, module: nn.Module | None = None) -> torch.export.ExportedProgram:
-        """As one graph of torch's operations: this call, or what ``module`` makes of it.
+        """This call as one graph of torch operations, or that of ``module``, which wraps it.
 
         Raises:
-            ExportError: torch can't follow it.
+            ExportError: torch can't trace it.
         """
         example, shapes = tuple(self.example()), None
         if self.batch is None:
@@ -133,10 +130,8 @@ class Call(nn.Module):
                 raise ExportError(f"co.export: torch.export can't follow {reason}") from error
 
     def metadata(self, format: str, rate: float | None) -> Metadata:
-        """What the file says of itself."""
+        """The metadata of a file with this call."""
         net, plan, leaves = self.planned.net, self.planned.plan, self.planned.leaves
-        from ..core.version import __version__
-
         example = self.example()
         names = [f"x{i or ''}" for i in range(len(self._ports))]
         inputs = [
@@ -175,7 +170,7 @@ class Call(nn.Module):
 
 
 def _inputs_of(net: CoModule, given: int) -> list[tuple[int | None, bool]]:
-    """Of each input the dimension of time in a chunk, and whether it has rows."""
+    """The dimension of time in a chunk of each input, and whether it has rows."""
     if isinstance(net, GraphModule):
         return [(i.time, i.batch is not None) for i in net.io_layout.inputs]
     return [(net.time_dim, True)] * given
@@ -187,7 +182,7 @@ def _row_dim(time: int | None, batched: bool) -> int | None:
 
 
 def _with_rows(x: Tensor, rows: int, own: tuple[int | None, bool]) -> Tensor:
-    """A step with so many rows. Its values do not matter."""
+    """A step with ``rows`` rows. Its values do not matter."""
     return x.detach()[:1].expand(rows, *x.shape[1:]).contiguous() if own[1] and x.shape[0] != rows else x.detach()
 
 

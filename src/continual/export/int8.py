@@ -1,6 +1,6 @@
-"""8-bit networks: weights and activations as whole numbers, made by the runtimes' own tools, and what that costs in accuracy.
+"""8-bit networks: integer weights and activations, by the runtimes' own tools, and their cost in accuracy.
 
-*dynamic*: the range of activations is measured in every call. *static*: it is measured once, on a clip, which makes calls faster.
+*dynamic*: each call measures the range of activations. *static*: a clip sets the ranges once, which makes calls faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from ..core.optional_packages import package, quiet
 from ..errors import ExportError
-from .flat_call import Call
+from .flat_call import FlatCall
 from .metadata import KEY, Metadata
 from .runner import Runner
 from .runtime_streams import OpenStreams, RuntimeStreams, TensorStreams
@@ -69,15 +69,15 @@ class _Recorder:
 
 
 class Calibration:
-    """A clip on which ranges and the cost in accuracy are measured.
+    """A clip for measuring ranges and the cost in accuracy.
 
     Args:
         net: the network.
         clip: as ``forward_steps`` takes it, a tuple for several inputs; ``None``: noise.
-        call: what is exported.
+        call: the exported call.
     """
 
-    def __init__(self, net: Any, clip: Any, call: Call):
+    def __init__(self, net: Any, clip: Any, call: FlatCall):
         self.on = "noise" if clip is None else "the clip that was given"
         self.inputs = call.noise(200) if clip is None else list(clip) if isinstance(clip, (list, tuple)) else [clip]
         with torch.no_grad():
@@ -93,7 +93,7 @@ class Calibration:
         return found
 
     def cost(self, runner: Runner) -> dict[str, Any]:
-        """How far a runner's outputs are from the network's."""
+        """The difference between a runner's outputs and the network's."""
         found = self.stream(runner)
         pairs = [(y[tuple(slice(n) for n in x.shape)], x) for x, y in zip(found, self._want, strict=True)]
         error = sum(float((a - b).double().square().sum()) for a, b in pairs)
@@ -104,7 +104,7 @@ class Calibration:
 
 
 def _share(weights: Iterable[tuple[int, bool]]) -> float:
-    """The share of numbers that are in 8 bits, of all that are no single ones."""
+    """The share of 8-bit weights among all weights but scalars, of pairs (number of elements, whether 8-bit)."""
     found = [(n, small) for n, small in weights if n > 1]
     return round(sum(n for n, small in found if small) / max(1, sum(n for n, _ in found)), 3)
 
@@ -140,11 +140,11 @@ def quantise_onnx(path: Path, mode: str, calibration: Calibration, read: Read) -
             raise ExportError(
                 f"co.export: onnxruntime found no layer of {metadata.network} to hold in 8 bits: export it without int8"
             )
-        said = {"mode": mode, "by": f"onnxruntime {ort.__version__}", "share": share} | calibration.cost(
+        cost = {"mode": mode, "by": f"onnxruntime {ort.__version__}", "share": share} | calibration.cost(
             Runner(metadata, open_streams)
         )
         entry = next(p for p in model.metadata_props if p.key == KEY)
-        entry.value = dataclasses.replace(metadata, quantised=said).to_json()
+        entry.value = dataclasses.replace(metadata, quantised=cost).to_json()
         onnx.save(model, str(path))
     finally:
         prepared.unlink(missing_ok=True)
@@ -160,7 +160,7 @@ def _calls(path: Path, calibration: Calibration, read: Read) -> list[dict[str, A
 
 
 def _reader(tools: Any, calls: list[dict[str, Any]]) -> Any:
-    """What onnxruntime asks for the next call's inputs."""
+    """An iterator over calls, in the class that onnxruntime requires."""
 
     class Reader(tools.CalibrationDataReader):
         def __init__(self) -> None:
@@ -177,7 +177,7 @@ def _reader(tools: Any, calls: list[dict[str, Any]]) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without what the tools tell of their work."""
+    """Suppress the tools' progress output."""
     before = logging.root.level
     logging.root.setLevel(logging.ERROR)
     try:
@@ -191,9 +191,9 @@ def _silent() -> Iterator[None]:
 
 
 def quantised_program(
-    call: Call, mode: str, metadata: Metadata, calibration: Calibration
+    call: FlatCall, mode: str, metadata: Metadata, calibration: Calibration
 ) -> tuple[torch.export.ExportedProgram, dict[str, Any]]:
-    """A call with 8-bit layers for XNNPACK, and its cost."""
+    """A call with 8-bit layers for XNNPACK, and its cost in accuracy."""
     with quiet():
         steps = package("torchao.quantization.pt2e.quantize_pt2e", "executorch", "co.export")
         backend = package("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", "executorch", "co.export")
@@ -202,10 +202,10 @@ def quantised_program(
     config = backend.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=mode == "dynamic")
     quantizer = backend.XNNPACKQuantizer().set_global(config)
     quantizer.set_filter_function(lambda node: node.target in LAYERS)
-    quantizer.transform_for_annotation = lambda graph: graph  # which would make the counters of calls floating point numbers
+    quantizer.transform_for_annotation = lambda graph: graph  # the default turns counters of calls into floats
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        folded = folding.constant_prop_pass(call.exported())  # layers are found by weights that are constants
+        folded = folding.constant_prop_pass(call.exported())  # the quantizer needs constant weights
         prepared = steps.prepare_pt2e(folded.module(check_guards=False), quantizer)
         calibration.stream(_runner(prepared, metadata))
         converted = steps.convert_pt2e(prepared)
@@ -214,7 +214,7 @@ def quantised_program(
     share = _share((t.numel(), t.dtype == torch.int8) for t in held)
     if not share:
         raise ExportError(
-            f"co.export: XNNPACK has no 8-bit layers for {metadata.network} (int8={mode!r}): it takes linear maps, and convolutions over "
+            f"co.export: XNNPACK has no 8-bit layers for {metadata.network} (int8={mode!r}): it takes linear layers, and convolutions over "
             "time alone. Use format 'onnx', or no int8"
         )
     return program, {"mode": mode, "by": f"torchao {version}", "share": share} | calibration.cost(_runner(converted, metadata))
@@ -225,7 +225,7 @@ def _runner(module: nn.Module, metadata: Metadata) -> Runner:
 
 
 class _Flat(nn.Module):
-    """A graph as a module that `torch.export` takes as it takes a call."""
+    """A graph as a module with the signature of a flat call."""
 
     def __init__(self, graph: nn.Module):
         super().__init__()

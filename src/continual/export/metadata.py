@@ -1,4 +1,4 @@
-"""What an exported file says of itself: names, shapes, timing, versions. It stands in it as JSON under the key ``continual``."""
+"""The metadata of an exported file: names, shapes, timing, versions. The file has them as JSON under the key ``continual``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..core.program.frame_schedule import FrameSchedule
 from ..errors import ArtefactMismatch
 from ..programs.schedule import CallSchedule, OutputCount
 
-KEY, DIGEST = "continual", "continual_digest"  # the digest of the whole file stands apart from what it says
+KEY, DIGEST = "continual", "continual_digest"  # the file's digest has a key of its own
 VERSION = 2
-FIRST = 1  # which had no digests
+FIRST = 1  # without digests
 CALLS, END, VALID, NEW = "state.calls", "end", "valid", "new_"
 
 
@@ -26,9 +26,9 @@ class Port:
 
     Attributes:
         name: in the file.
-        shape: sizes; ``None`` where rows are.
-        dtype: as torch calls it: ``"float32"``.
-        time: the dimension of time, ``None`` where there is none.
+        shape: sizes; ``None`` for rows.
+        dtype: torch's name, such as ``"float32"``.
+        time: the dimension of time; ``None`` if there is none.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Port:
         return self.shape.index(None) if None in self.shape else None
 
     def sized(self, batch: int) -> tuple[int, ...]:
-        """The shape for so many rows."""
+        """The shape for ``batch`` rows."""
         return tuple(batch if n is None else n for n in self.shape)
 
     def zeros(self, batch: int) -> Tensor:
@@ -55,30 +55,30 @@ class Port:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an exported file says of itself.
+    """The metadata of an exported file.
 
     Attributes:
         format: ``"onnx"``, ``"pt2"``, ``"executorch"`` or ``"openvino"``.
         network: the network's class.
-        inputs, outputs: chunks as ``forward_steps`` takes and gives them; ``end`` and ``valid`` are not among them.
-        states: tensors that go from call to call, first the number of calls that each row has had. All are zero when a stream begins.
-        structure: how outputs are nested, as numbers in lists.
+        inputs, outputs: chunks as ``forward_steps`` takes and returns them, without ``end`` and ``valid``.
+        states: tensors that go from call to call; the first one is the number of calls of each row. A stream starts with zeros.
+        structure: how outputs are nested: lists of their numbers.
         receptive_field, delay, stride: of the network, in steps.
-        chunk: steps that a call takes of each row.
-        start: the index of the first step of a row's first call: ``-start`` steps of that call are from before the stream.
-        first: the index of the first output of a row's first call; outputs before output 0 are not valid.
-        per_call: outputs per call of each row.
-        totals: how many outputs a stream has in the end (see :class:`~continual.programs.schedule.OutputCount`).
-        flush: whether there is an input ``end``: how many steps each row's stream has in all, 0 while it goes on.
-        batch: rows of each call; ``None``: any number.
+        chunk: steps per call and row.
+        start: the index of the first step of a row's first call, at most 0: ``-start`` steps of that call precede the stream.
+        first: the index of the first output of a row's first call; outputs with a negative index are not valid.
+        per_call: outputs per call and row.
+        totals: the number of outputs of a stream that ends (see :class:`~continual.programs.schedule.OutputCount`).
+        flush: whether there is an input ``end``: the number of steps of each row's stream, 0 while it goes on.
+        batch: rows per call; ``None``: any number.
         rate: steps per second, if known.
-        converted: whether the network has the layout of a module that was converted.
-        unbounded: whether outputs depend on all steps before them.
-        quantised: of an 8-bit network ``mode``, ``by`` what it was made, the ``share`` of weights that is in 8 bits, and what it costs: the
-            ``largest`` difference of an output, relative to the largest output, the signal-to-noise ratio ``snr_db``, and what that was
-            measured ``on``; ``None`` for others.
+        converted: whether the network has the layout of a converted module.
+        unbounded: whether outputs depend on all earlier steps.
+        quantised: of an 8-bit network, its ``mode``, the tool (``by``), the ``share`` of 8-bit weights, and the cost: the ``largest``
+            difference of an output relative to the largest output, the signal-to-noise ratio ``snr_db``, and the clip that these were
+            measured ``on``; ``None`` for other networks.
         weights: the digest of the network's weights; empty in files of version 1.
-        format_version, package_version: of what wrote the file.
+        format_version, package_version: of the library that wrote the file.
     """
 
     format: str
@@ -107,7 +107,7 @@ class Metadata:
 
     @property
     def schedule(self) -> CallSchedule:
-        """When calls bring which outputs."""
+        """The calls of a stream, and their outputs."""
         return CallSchedule(self.chunk, self.start, FrameSchedule(self.per_call, self.first), self.totals)
 
     @property
@@ -121,15 +121,15 @@ class Metadata:
         return [p.name for p in self.outputs] + [VALID] + [NEW + p.name for p in self.states]
 
     def to_json(self) -> str:
-        """As text."""
+        """The metadata as text."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str, path: Any) -> Metadata:
-        """From text.
+        """The metadata of a text.
 
         Raises:
-            ArtefactMismatch: it is of another version, or damaged.
+            ArtefactMismatch: the text has another version, or is damaged.
         """
         try:
             found = json.loads(text)

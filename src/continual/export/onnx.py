@@ -1,4 +1,4 @@
-"""ONNX: written by torch's exporter, run by onnxruntime."""
+"""ONNX models: written by torch's exporter, run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..core.file_digest import BLANK
 from ..core.optional_packages import package
 from ..errors import ArtefactMismatch, ExportError
 from ..programs.backends.onnxruntime import bound, converted, opened
-from .flat_call import Call
+from .flat_call import FlatCall
 from .int8 import Calibration, quantise_onnx
 from .metadata import DIGEST, END, KEY, VALID, Metadata, Port
 from .runtime_streams import OpenStreams
 
 
 def write(
-    call: Call, path: Path, metadata: Metadata, opset: int | None = None, int8: tuple[str, Calibration] | None = None
+    call: FlatCall, path: Path, metadata: Metadata, opset: int | None = None, int8: tuple[str, Calibration] | None = None
 ) -> None:
     """Write a call as an ONNX model."""
     package("onnxscript", "onnx", "co.export")
@@ -37,7 +37,7 @@ def write(
 
 
 def _rename(model: Any, metadata: Metadata) -> None:
-    """The metadata's names for inputs and outputs, and one for the number of rows."""
+    """Give inputs and outputs the metadata's names, and the dimension of rows a name."""
     shapes = {p.name: p for p in (*metadata.inputs, *metadata.outputs, *metadata.states)}
     for values, names in ((model.graph.inputs, metadata.input_names), (model.graph.outputs, metadata.output_names)):
         for value, name in zip(values, names, strict=True):
@@ -52,13 +52,13 @@ def _rename(model: Any, metadata: Metadata) -> None:
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
-    """The metadata of a model, and what opens streams of it."""
+    """The metadata of a model, and a function that opens streams of it."""
     ort = package("onnxruntime", "onnx", "co.load")
     try:
         session = opened(ort, path, threads)
         text = session.get_modelmeta().custom_metadata_map.get(KEY)
         has = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
-    except Exception as error:  # its errors have no class in common
+    except Exception as error:  # onnxruntime's errors have no common class
         raise ArtefactMismatch(f"co.load: {str(path)!r} is damaged, or no ONNX model: {error}") from error
     if text is None:
         raise ArtefactMismatch(
@@ -71,7 +71,7 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
 
 
 class OnnxStreams:
-    """Rows in onnxruntime: all tensors stand at fixed addresses, and the states change places with every call."""
+    """Streams in onnxruntime. All tensors have fixed addresses; each call swaps the old and the new states."""
 
     def __init__(self, session: Any, metadata: Metadata, batch: int):
         self._session, self._metadata = session, metadata
@@ -85,7 +85,7 @@ class OnnxStreams:
             *([(END, self._end)] if metadata.flush else []),
         ]
         fixed_out = [*zip((p.name for p in metadata.outputs), self._y, strict=True), (VALID, valid.zeros(batch))]
-        self._kept = fixed_out  # the addresses are the runtime's as long as it runs
+        self._kept = fixed_out  # the runtime writes to their addresses
         names = [p.name for p in metadata.states]
         self._bindings = []
         for old, new in (self._states, self._states[::-1]):

@@ -1,4 +1,4 @@
-"""`co.onnx.export`: ONNX models by the names that `torch.onnx.export` has."""
+"""`co.onnx.export`: ONNX models, with the arguments of `torch.onnx.export`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LegacyOptions(TypedDict, total=False):
     dynamo: bool
 
 
-LEGACY = {  # options of torch's older exporter, and the values at which they ask for nothing
+LEGACY = {  # options of torch's older exporter, and their values without effect
     "export_params": (True,),
     "verbose": (False, None),
     "do_constant_folding": (True,),
@@ -56,23 +56,23 @@ def export(
     dynamic_axes: Mapping[str, Any] | Sequence[str] | None = None,
     **options: Unpack[LegacyOptions],
 ) -> Path:
-    """Write a network as an ONNX model of one call: as :func:`continual.export`, by the names of ``torch.onnx.export``.
+    """Write a network as an ONNX model of one call, as :func:`continual.export` does, with the arguments of ``torch.onnx.export``.
 
     Args:
         model: a streaming network, in eval mode.
-        args: a step like those to come, or a tuple with one for each input.
+        args: an example step, or a tuple with one for each input.
         f: the file.
         input_names: names for the inputs instead of ``x``, ``x1``, ….
         output_names: names for the outputs instead of ``y``, ``y1``, ….
-        opset_version: of the operators; ``None``: torch's choice.
-        dynamic_axes: ``None`` for as many rows as the step has; anything else for any number of rows, the one axis that may vary.
-        options: others of ``torch.onnx.export``, at values that ask for nothing: ``export_params=True``, ``do_constant_folding=True`` ….
+        opset_version: the version of the operators; ``None``: torch's default.
+        dynamic_axes: ``None``: as many rows as the step has; otherwise any number of rows, the only axis that may vary.
+        options: other options of ``torch.onnx.export``, at values without effect: ``export_params=True``, ``do_constant_folding=True`` ….
 
     Returns:
         The path.
 
     Raises:
-        ExportError: as :func:`continual.export`; or an option that ONNX models of streams do not have.
+        ExportError: as :func:`continual.export`, or for an option that ONNX models of streams do not have.
 
     Example:
         >>> import tempfile, os
@@ -89,7 +89,7 @@ def export(
             raise ExportError(
                 f"co.onnx.export: {name}={value!r} is not possible: models of streams are written by torch's new exporter"
             )
-    from .writing import write
+    from .writing import write  # here: `import continual.onnx` loads no format
 
     steps = [args] if isinstance(args, Tensor) else list(args)
     step, first = steps if len(steps) > 1 else steps[0], steps[0]

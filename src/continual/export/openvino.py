@@ -1,4 +1,4 @@
-"""OpenVINO models whose states are inside: variables that begin as zeros for as many rows as come."""
+"""OpenVINO models that contain their states, as variables that start as zeros for any number of rows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..core.file_digest import BLANK
 from ..core.optional_packages import package
 from ..errors import ArtefactMismatch, ExportError
 from ..programs.backends.openvino import compiled, converted
-from .flat_call import Call
+from .flat_call import FlatCall
 from .metadata import DIGEST, END, KEY, Metadata
 from .runtime_streams import OpenStreams
 
 
-def write(call: Call, path: Path, metadata: Metadata) -> None:
-    """Convert a call, move its states inside, and write the model (``.xml``) and its weights (``.bin``)."""
+def write(call: FlatCall, path: Path, metadata: Metadata) -> None:
+    """Convert a call, make its states variables, and write the model (``.xml``) and its weights (``.bin``)."""
     if path.suffix != ".xml":
         raise ExportError(
             f"co.export: the path of an OpenVINO model ends with .xml, not {path.suffix!r}; the weights go beside it"
@@ -42,7 +42,7 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
 
 
 def _move_states_inside(model: Any, metadata: Metadata) -> None:
-    """Make variables of the states."""
+    """Turn the states into variables of the model."""
     import numpy as np
     import openvino as ov
     from openvino import opset13 as ops
@@ -56,15 +56,15 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
     for port in metadata.states:
         given, result = inputs[port.name], results[f"new_{port.name}"]
         own = given.get_element_type()
-        kind = ov.Type.i32 if own == ov.Type.i64 else own  # the CPU holds no others
+        kind = ov.Type.i32 if own == ov.Type.i64 else own  # variables of the CPU have no int64
         rest = ops.constant(np.array(port.sized(1)[1:], np.int64))
         size = ops.concat([batch, rest], 0) if port.shape[1:] else batch
         info = VariableInfo()
         info.data_shape, info.data_type, info.variable_id = ov.PartialShape([-1, *port.shape[1:]]), kind, port.name
         variable = Variable(info)
         zeros = ops.constant(np.zeros(port.sized(1)), dtype=kind)
-        held = ops.broadcast(ops.read_value(zeros, variable), size)  # one row of zeros begins for all
-        value = ops.convert(held, own.get_type_name())  # what converts nothing is left out again
+        held = ops.broadcast(ops.read_value(zeros, variable), size)  # all rows start with the same row of zeros
+        value = ops.convert(held, own.get_type_name())  # OpenVINO removes conversions to the same type
         for target in given.output(0).get_target_inputs():
             target.replace_source_output(value.output(0))
         model.add_variables([variable])
@@ -76,7 +76,7 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
-    """The metadata of a model, and what opens streams of it."""
+    """The metadata of a model, and a function that opens streams of it."""
     ov = package("openvino", "openvino", "co.load")
     try:
         model = ov.Core().read_model(str(path))
@@ -96,7 +96,7 @@ def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
 
 
 class OpenvinoStreams:
-    """Rows in a request of OpenVINO, which holds their states."""
+    """Streams in an inference request of OpenVINO, which holds their states."""
 
     def __init__(self, compiled: Any, metadata: Metadata, batch: int):
         self._request, self._metadata = compiled.create_infer_request(), metadata

@@ -1,4 +1,4 @@
-"""AOTInductor packages: compiled for the processor of this machine, with states that are changed in place."""
+"""AOTInductor packages: compiled for the processor of this machine, with states that calls update in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.file_digest import BLANK
 from ..core.progress import Progress
 from ..errors import ArtefactMismatch, ExportError
 from ..programs.backends.torch import compiler_options, needs_compiler
-from .flat_call import Call
+from .flat_call import FlatCall
 from .metadata import Metadata
 from .runtime_streams import OpenStreams, TensorStreams
 
@@ -22,9 +22,9 @@ ENTRY = "continual.json"
 
 
 class InPlace(nn.Module):
-    """A call that writes the new states where the old ones were: ``(x …, [end], calls, state …) → (y …, valid)``."""
+    """A call that writes the new states over the old ones: ``(x …, [end], calls, state …) → (y …, valid)``."""
 
-    def __init__(self, call: Call, outputs: int):
+    def __init__(self, call: FlatCall, outputs: int):
         super().__init__()
         self.call, self.outputs = call, outputs
 
@@ -36,14 +36,14 @@ class InPlace(nn.Module):
         return found[: self.outputs]
 
 
-def write(call: Call, path: Path, metadata: Metadata) -> None:
+def write(call: FlatCall, path: Path, metadata: Metadata) -> None:
     """Compile a call and write the package."""
     needs_compiler(call.example()[0].device, "co.export")
     program = call.exported(InPlace(call, len(metadata.outputs) + 1))
     with warnings.catch_warnings(), torch.no_grad(), Progress(f"compiling {metadata.network} for {path.name}"):
         warnings.simplefilter("ignore")
         try:
-            package = path.with_suffix(".pt2")  # the only name that torch takes
+            package = path.with_suffix(".pt2")  # torch requires this suffix
             torch._inductor.aoti_compile_and_package(
                 program, package_path=str(package), inductor_configs=compiler_options(program)
             )
@@ -53,7 +53,7 @@ def write(call: Call, path: Path, metadata: Metadata) -> None:
         package.rename(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{_root(archive)}/extra/{ENTRY}", metadata.to_json())
-        archive.comment = BLANK.encode()  # which is in no checksum of the archive
+        archive.comment = BLANK.encode()  # no checksum of the archive covers the comment
 
 
 def _root(archive: zipfile.ZipFile) -> str:
@@ -61,7 +61,7 @@ def _root(archive: zipfile.ZipFile) -> str:
 
 
 def read(path: Path, threads: int | None) -> tuple[Metadata, OpenStreams]:
-    """The metadata of a package, and what opens streams of it."""
+    """The metadata of a package, and a function that opens streams of it."""
     try:
         with zipfile.ZipFile(path) as archive:
             if found := archive.testzip():

@@ -1,4 +1,4 @@
-"""`Runner`: an exported network, streamed through a runtime."""
+"""`Runner`: an exported network that streams in a runtime."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .runtime_streams import OpenStreams, RuntimeStreams
 
 
 class Runner:
-    """An exported network as a stream, with the calls of a :class:`~continual.CoModule`. Made by :func:`continual.load`.
+    """An exported network as a stream, with the streaming methods of a :class:`~continual.CoModule`. Made by :func:`continual.load`.
 
     Attributes:
-        metadata: what the file says of itself.
-        receptive_field, delay, stride, chunk, batch, rate: from there. With a ``chunk`` above 1 steps are gathered, and the last one of a
-            chunk brings its outputs.
+        metadata: of the file.
+        receptive_field, delay, stride, chunk, batch, rate: from the metadata. With a ``chunk`` above 1, steps wait in a buffer until
+            the last step of a chunk runs a call.
 
     Example:
         >>> import tempfile, os
@@ -36,7 +36,7 @@ class Runner:
         (1, True)
     """
 
-    inference_only = True  # no gradients come through a runtime
+    inference_only = True  # a runtime computes no gradients
 
     def __init__(self, metadata: Metadata, open_streams: OpenStreams):
         self.metadata, self._open_streams = metadata, open_streams
@@ -63,14 +63,14 @@ class Runner:
     @overload
     def forward_step(self, x: Sequence[Inputs], /, *, update_state: bool = True) -> Wire | None: ...
     def forward_step(self, *x: Any, update_state: bool = True) -> Any:
-        """One step of every row.
+        """Take one step of every row.
 
         Args:
             x: a step ``(B, C, *S)`` for each input, as the network takes them.
-            update_state: whether the stream goes on; if not, it stays where it is.
+            update_state: whether the stream advances; if not, it stays where it is.
 
         Returns:
-            The output that the step completes, as the network gives it, or ``None``.
+            The output that the step completes, as the network returns it, or ``None``.
 
         Raises:
             ShapeMismatch: a step of another shape or dtype, or with another number of rows than the stream.
@@ -86,20 +86,20 @@ class Runner:
     @overload
     def forward_steps(self, x: Sequence[Inputs], /, *, pad_end: bool = False, update_state: bool = True) -> Wire | None: ...
     def forward_steps(self, *x: Any, pad_end: bool = False, update_state: bool = True) -> Any:
-        """A chunk of steps of every row.
+        """Take a chunk of steps of every row.
 
         Args:
             x: a chunk ``(B, C, n, *S)`` for each input, with any number of steps.
-            pad_end: whether to add what the end of the stream would bring. The stream goes on as if it had not been asked.
-            update_state: whether the stream goes on; if not, it stays where it is.
+            pad_end: append the outputs that the end of the stream would bring. The stream continues as if this had not been asked.
+            update_state: whether the stream advances; if not, it stays where it is.
 
         Returns:
             The outputs stacked in time, or ``None`` if there are none.
 
         Raises:
-            ShapeMismatch: a chunk of another shape or dtype, or with another number of rows than the stream; an end at a length at which
-                branches of the network differ, as ``forward`` refuses it.
-            ExportError: ``pad_end`` of a file without ``end``.
+            ShapeMismatch: a chunk of another shape or dtype, or with another number of rows than the stream; or an end at which branches
+                of the network differ in length, which ``forward`` refuses too.
+            ExportError: ``pad_end`` with a file that has no ``end``.
         """
         if pad_end and not self.metadata.flush:
             raise ExportError(
@@ -107,7 +107,7 @@ class Runner:
             )
         chunks, batch = self._checked(x, chunk=True)
         if pad_end:
-            self.timing.totals(self._seen + self._length(chunks))  # refuses lengths that have no end
+            self.timing.totals(self._seen + self._length(chunks))  # refuses such an end
         with self._aside() if not update_state else self._all_or_nothing():
             found = self._feed(chunks, batch)
             if pad_end and self._seen:
@@ -146,7 +146,7 @@ class Runner:
     # ---- checks -----------------------------------------------------------------------------------------------------------
 
     def _checked(self, given: Sequence[Any], chunk: bool) -> tuple[list[Tensor], int]:
-        """The inputs, and the number of rows."""
+        """Check the inputs. Returns them, and their number of rows."""
         ports = self.metadata.inputs
         x = list(given[0]) if len(given) == 1 and isinstance(given[0], (list, tuple)) else list(given)
         if len(x) != len(ports):
@@ -195,14 +195,14 @@ class Runner:
         return RunnerState(self._seen, named, pending, self._signature, self.metadata.weights)
 
     def set_state(self, state: RunnerState | None, *, allow_other_weights: bool = False) -> None:
-        """Go on from a snapshot, of this network from any file of the same names and shapes; ``None`` begins anew.
+        """Continue from a snapshot, taken with any file of this network with the same names and shapes; ``None``: restart.
 
         Args:
             state: from :meth:`get_state` or :func:`~continual.load_state`.
-            allow_other_weights: whether it may come from a file that was made of other weights.
+            allow_other_weights: accept a snapshot that was taken with other weights.
 
         Raises:
-            StateMismatch: the snapshot is of another network or of other weights, or is none. The stream stays as it is.
+            StateMismatch: not a snapshot, or one of another network or of other weights. The stream stays as it is.
         """
         if state is None:
             return self.clean_state()
@@ -224,7 +224,7 @@ class Runner:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        """What happens meanwhile is undone."""
+        """Restore the stream after the block."""
         before = self.get_state()
         try:
             yield
@@ -233,7 +233,7 @@ class Runner:
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """What a runtime did before it failed is undone."""
+        """Restore the stream if the block raises."""
         before = self.get_state()
         try:
             yield
@@ -247,7 +247,7 @@ class Runner:
 
 
 def _nested(structure: Any, values: list[Tensor]) -> Any:
-    """Outputs as the network nests them: numbers stand for them."""
+    """Outputs nested like ``structure``, a tree of their numbers."""
     return values[structure] if isinstance(structure, int) else [_nested(part, values) for part in structure]
 
 

@@ -23,20 +23,20 @@ def convolution(ctx: KernelContext) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
     layer: Any = ctx.module
     outputs = ctx.leaves.frames
-    ring = _in_ring(ctx, layer) if ctx.plan.fused and layer.groups == outputs == ctx.arrives.frames == 1 else None
+    ring = _in_ring(ctx, layer) if ctx.target.compiler_fuses and layer.groups == outputs == ctx.arrives.frames == 1 else None
     if ring is not None:
         return ring
     windows = None if layer._memoryless else windows_of(ctx, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
-        compute = _image_by_image if ctx.plan.flat and layer.dims == 3 else _whole
+        compute = _image_by_image if ctx.target.conv3d_as_2d and layer.dims == 3 else _whole
         compute = _depthwise if layer._depthwise else compute
     small = compute in (_by_taps, _whole) and _is_small(ctx, layer)
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         frames = x if windows is None else windows.frames(rows, x)
-        way = _written_out if small and x.shape[0] <= ctx.plan.few else compute
-        return way(layer, frames, outputs, ctx.plan.few)
+        way = _written_out if small and x.shape[0] <= ctx.target.inline_rows else compute
+        return way(layer, frames, outputs, ctx.target.inline_rows)
 
     return run
 
@@ -62,7 +62,7 @@ def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
                 seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2),
                 weight.flatten(1),
                 parameter(layer, "bias"),
-                ctx.plan.few,
+                ctx.target.inline_rows,
             )
             return y.unflatten(2, (1, *seen.shape[2:]))
         return _over_space(layer, seen, weight)
@@ -78,28 +78,28 @@ def _taps(layer: Any, frames: Tensor, outputs: int) -> Tensor:
     return frames.unfold(2, layer._window.receptive_field, stride)[..., :: layer._dilation].movedim(-1, 3)
 
 
-def _over_time_alone(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+def _over_time_alone(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
     """A matrix product: channels and taps of each window with the weight as it lies in memory."""
     taps = _taps(layer, frames, outputs).movedim(3, 2).flatten(1, 2)  # (B, C * k, n, *S)
-    y = _product(taps.flatten(2), layer.weight.flatten(1), parameter(layer, "bias"), few)
+    y = _product(taps.flatten(2), layer.weight.flatten(1), parameter(layer, "bias"), inline_rows)
     return y.unflatten(2, taps.shape[2:])
 
 
-def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, few: int) -> Tensor:
+def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, inline_rows: int) -> Tensor:
     """The product of a weight ``(O, I)`` with ``(B, I, n)``; of a few columns as a sum, where that fuses with what is around."""
-    if flat.shape[0] * flat.shape[2] <= few and weight.numel() <= SUMMED:
+    if flat.shape[0] * flat.shape[2] <= inline_rows and weight.numel() <= SUMMED:
         y = (weight.unsqueeze(0).unsqueeze(2) * flat.transpose(1, 2).unsqueeze(1)).sum(3)
         return y if bias is None else y + bias.unsqueeze(1)
-    if few == 0 and flat.shape[2] == 1:
+    if inline_rows == 0 and flat.shape[2] == 1:
         return F.linear(flat.squeeze(2), weight, bias).unsqueeze(2)
-    if flat.shape[2] <= few:  # rows of a product that reads the weight once
+    if flat.shape[2] <= inline_rows:  # rows of a product that reads the weight once
         y = F.linear(flat.transpose(1, 2), weight).transpose(1, 2)
     else:
         y = torch.matmul(weight, flat)
     return y if bias is None else y + bias.unsqueeze(1)  # fused with what comes next
 
 
-def _by_taps(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+def _by_taps(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
     """One convolution over space, the taps among its channels."""
     return _over_space(layer, frames[:, :, :: layer._dilation].flatten(1, 2), layer.weight.flatten(1, 2))
 
@@ -110,7 +110,7 @@ def _over_space(layer: Any, window: Tensor, weight: Tensor) -> Tensor:
     return y.unsqueeze(2)
 
 
-def _image_by_image(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+def _image_by_image(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
     """A convolution over space for each output, the taps among its channels, which keeps groups together."""
     weight, window = layer.weight.flatten(1, 2), layer._window
     starts = range(0, outputs * window.stride, window.stride)
@@ -118,7 +118,7 @@ def _image_by_image(layer: Any, frames: Tensor, outputs: int, few: int) -> Tenso
     return torch.cat([_over_space(layer, t, weight) for t in taps], 2)
 
 
-def _depthwise(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+def _depthwise(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
     """Each channel on its own."""
     taps, bias = _taps(layer, frames, outputs), parameter(layer, "bias")
     weight = layer.weight.view(*layer.weight.shape[:3], *(1,) * (taps.ndim - 4))
@@ -133,7 +133,7 @@ def _is_small(ctx: KernelContext, layer: Any) -> bool:
     return (layer.groups == 1 or depthwise) and layer.weight.numel() * math.prod(out.shape[2:]) * ctx.leaves.frames <= SMALL
 
 
-def _written_out(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+def _written_out(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
     """All products and their sums, which fuse with what is around."""
     frames, pads = layer._pad_space(frames)
     taps = F.pad(frames, [p for pad in reversed(pads) for p in (pad, pad)])
@@ -146,7 +146,7 @@ def _written_out(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
     return y if layer.bias is None else y + layer.bias.view(-1, *(1,) * dims)
 
 
-def _whole(layer: Any, frames: Tensor, outputs: int, few: int) -> Tensor:
+def _whole(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
     """Torch's own operation."""
     frames, pads = layer._pad_space(frames)
     y: Tensor = _CONV[layer.dims](frames, layer.weight, layer.bias, layer.stride, (0, *pads), layer.dilation, layer.groups)

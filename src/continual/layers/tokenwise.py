@@ -15,17 +15,17 @@ from .wrapped import Adopted, adopted_class
 class Tokenwise(Adopted):
     """Base class: the channels of clips ``(B, C, T)`` are last where the adopted class looks for them."""
 
-    own_forward = True
+    _own_forward = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Every token on its own."""
         return self.clip(input)
 
     def clip(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x.movedim(1, -1)).movedim(-1, 1)
+        return self._adopts.forward(self, x.movedim(1, -1)).movedim(-1, 1)
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x) if x.ndim == 2 else self.clip(x)
+        return self._adopts.forward(self, x) if x.ndim == 2 else self.clip(x)
 
     def check(self, frame: StepSpec, path: str) -> None:
         check_parameters(self, frame.resized(*frame.shape[:1], *frame.shape[2:], frame.shape[1]), path)

@@ -274,8 +274,8 @@ class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
         last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
         first = min(last, start // rate, -((extent - 1 - start) // rate))
         beyond = max(0, stop - last * rate - extent)
-        past = ctx.past("frames", ctx.node.given, first - arrives.first)
-        apart = ctx.plan.fused and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
+        past = ctx.history("frames", ctx.node.given, first - arrives.first)
+        apart = ctx.target.compiler_fuses and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             frames = past.extend(rows, ctx.gated(rows, x, 0.0))[:, :, : last - first + 1]

@@ -286,7 +286,7 @@ class Upsample(Twin, nn.Upsample):
         sources = torch.tensor([[i + j // period * inputs for i in self._indices[j % period]] for j in outputs])
         weights = torch.tensor([self._weights[j % period] for j in outputs], dtype=torch.float64)
         low = int(sources.min())
-        past = ctx.past("frames", ctx.node.out, low - ctx.arrives.first)
+        past = ctx.history("frames", ctx.node.out, low - ctx.arrives.first)
         clamps = interpolation.kind in ("linear", "cubic")
 
         def run(x: Tensor, rows: CallRows) -> Tensor:

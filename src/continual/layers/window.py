@@ -188,7 +188,7 @@ class SlidingWindow(CoModule):
         span = w.stride * (windows - 1) + 1
         return [frames[:, :, i * self._dilation : i * self._dilation + span : w.stride] for i in range(self._taps)]
 
-    def step_is_plain(self) -> bool:
+    def _step_is_plain(self) -> bool:
         """Whether a window that reaches into constant start padding is computed like any other."""
         return True
 
@@ -271,7 +271,7 @@ class SlidingWindow(CoModule):
         if self._memoryless:
             return self.over_time_step((), self.enter_step(x))
         seen = node.n_in
-        if seen < self._kept and not (self._fill in FILLS and self.step_is_plain()):
+        if seen < self._kept and not (self._fill in FILLS and self._step_is_plain()):
             return cast("Tensor | None", super().advance_step(x, node, updates))
         late = seen - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)

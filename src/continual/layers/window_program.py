@@ -19,7 +19,7 @@ class Windows:
     """The windows of a layer in each call: which frames they need, kept and gated.
 
     Args:
-        site: where the layer stands.
+        ctx: where the layer stands.
         window: its window.
         like: a frame as it is kept.
         fill: what padded frames hold: a number, or ``"replicate"`` or ``"reflect"``.
@@ -42,14 +42,14 @@ class Windows:
             )
         if self.mirrors and window.start:
             self._check_mirror()
-        self.past = ctx.past("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
+        self.past = ctx.history("window", like, self.older - arrives.first, 0.0 if self.mirrors else float(fill))
         self.skipped = beyond
 
     def _check_mirror(self) -> None:
         """Refuse padding by frames that come later than the outputs that see them."""
         arrives, leaves, window = self.ctx.arrives, self.ctx.leaves, self.window
         moved = window.stride * leaves.frames  # frames from call to call
-        for call in range(-self.ctx.plan.primed, max(0, -self.first) // moved + 1):
+        for call in range(-self.ctx.plan.warmup_calls, max(0, -self.first) // moved + 1):
             low = max(self.first + moved * call, -window.start)
             needed = 0 if self.fill == "replicate" else -low
             emits = leaves.first + leaves.frames * (call + 1) > 0
@@ -67,21 +67,21 @@ class Windows:
         return self.past.extend(rows, self._gated(rows, x))[:, :, : self.size]
 
     def _gated(self, rows: CallRows, x: Tensor) -> Tensor:
-        site, window, fill = self.ctx, self.window, self.fill
+        ctx, window, fill = self.ctx, self.window, self.fill
         differs = window.end > self.counted and self.nothing != fill
-        x = site.gated(rows, x, fill, start=window.start > 0, end=window.end > 0 and not differs)  # type: ignore[arg-type]
-        if differs and site.plan.flush:
-            index, end = rows.index(site.arrives), rows.ended(site.before).unsqueeze(1)
+        x = ctx.gated(rows, x, fill, start=window.start > 0, end=window.end > 0 and not differs)  # type: ignore[arg-type]
+        if differs and ctx.plan.flush:
+            index, end = rows.index(ctx.arrives), rows.ended(ctx.before).unsqueeze(1)
             for limit, value in ((end, fill), (end + self.counted, self.nothing)):
                 x = torch.where(over_frames(index < limit, x), x, value)  # type: ignore[arg-type]
         return x
 
     def _mirrored(self, rows: CallRows, frames: Tensor) -> Tensor:
         """Frames with padding that is made of those at the ends, by a gather for each row. Behind it is nothing (`ceil_mode`)."""
-        site, low = self.ctx, self.older - self.ctx.arrives.first
-        held = rows.index(site.arrives)[:, :1] + low  # the index of the first frame at hand
+        ctx, low = self.ctx, self.older - self.ctx.arrives.first
+        held = rows.index(ctx.arrives)[:, :1] + low  # the index of the first frame at hand
         index = held + self.skipped + torch.arange(self.size, device=held.device)
-        last = rows.ended(site.before).unsqueeze(1) - 1
+        last = rows.ended(ctx.before).unsqueeze(1) - 1
         if self.fill == "replicate":
             source = index.clamp(min=0).minimum(last)
         else:
@@ -89,7 +89,7 @@ class Windows:
             source = torch.where(source > last, 2 * last - source, source)
         place = (source - held).clamp(0, frames.shape[2] - 1)
         found = frames_at(frames, place)
-        if self.window.end > self.counted and site.plan.flush:
+        if self.window.end > self.counted and ctx.plan.flush:
             found = torch.where(over_frames(index <= last + self.counted, found), found, self.nothing)
         return found
 

@@ -28,14 +28,14 @@ from .local import Local, check_parameters, parameter
 class Adopted(Local):
     """A ``torch.nn`` module made a :class:`Local`, with its own ``forward``, attributes and parameters."""
 
-    adopts: type[nn.Module] = nn.Module
+    _adopts: type[nn.Module] = nn.Module
     way: type[Adopted] | None = None  # in which the class was adopted, where its own would be another
-    own_forward = False  # whether clips are computed otherwise than by the adopted class
+    _own_forward = False  # whether clips are computed otherwise than by the adopted class
     norms = True  # whether the class's code may call norms, whose gradients torch computes wrongly in some layouts
 
     def computed(self, x: Tensor) -> Any:
         """The adopted class's ``forward``."""
-        return self.adopts.forward(self, x)
+        return self._adopts.forward(self, x)
 
     def clip(self, x: Tensor) -> Tensor:
         y: Tensor = self.computed(x if self.time_dim == 2 else x.movedim(2, self.time_dim))
@@ -73,7 +73,7 @@ class Adopted(Local):
         return self.local_step(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self.adopts, type(self).__name__, self.way), self.__getstate__()
+        return _rebuild, (self._adopts, type(self).__name__, self.way), self.__getstate__()
 
     @property
     def has_products(self) -> bool:  # type: ignore[override]
@@ -90,10 +90,10 @@ class _Pointwise(Adopted):
     norms = False
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x)
+        return self._adopts.forward(self, x)
 
     def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
-        return self.adopts.forward(self, x)
+        return self._adopts.forward(self, x)
 
     def out(self, frame: StepSpec) -> StepSpec:
         return frame
@@ -118,17 +118,17 @@ class _SameShape(Adopted):
 class _OfImages(Adopted):
     """Works on single images ``(…, C, H, W)``; on a clip ``(B, C, T, H, W)`` it works on every frame."""
 
-    own_forward = True
+    _own_forward = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Every frame on its own: torch.nn would take time for the channels."""
         return self.clip(input)
 
     def clip(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x.movedim(2, 1)).movedim(1, 2)
+        return self._adopts.forward(self, x.movedim(2, 1)).movedim(1, 2)
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self.adopts.forward(self, x)
+        return self._adopts.forward(self, x)
 
     def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4:
@@ -269,11 +269,11 @@ def adopted_class(cls: type[nn.Module], name: str, way: type[Adopted] | None = N
     if cls in _DIRECT:
         fn = _DIRECT[cls]
         body["advance_step"] = lambda self, x, node, call: fn(x)
-    if not base.own_forward:
+    if not base._own_forward:
         body["forward"] = cls.forward
         if base.norms:
             body["forward"] = body["computed"] = with_exact_norms(cls.forward)
-    body |= {"adopts": cls, "way": way, "__doc__": cls.__doc__, "__module__": __name__}
+    body |= {"_adopts": cls, "way": way, "__doc__": cls.__doc__, "__module__": __name__}
     return _made.setdefault((cls, name, way), type(name, (base, cls), body))
 
 
@@ -296,7 +296,7 @@ def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, 
         for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
             made.__dict__[name] = getattr(module, name).copy()
     made.__class__ = adopted_class(type(module), type(module).__name__)
-    made.set_time_dim(dim)
+    made._set_time_dim(dim)
     if getattr(made, "inplace", False):
         made.inplace = False  # what arrives may be kept by the layer before
     result: Local = made

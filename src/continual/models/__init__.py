@@ -14,12 +14,12 @@ from os import PathLike
 
 from . import encoders, movinet, resnet3d, skeleton, speech, x3d
 from .checkpoints import load_weights
-from .zoo import Card, Model, add, build, card_of, names
+from .zoo import Model, ModelCard, add, build, card_of, names
 
 for _family in (x3d, resnet3d, skeleton, encoders, movinet, speech):
     add(*_family.CARDS)
 
-__all__ = ["Card", "Model", "create", "describe", "list", "load_weights"]
+__all__ = ["ModelCard", "Model", "create", "describe", "list", "load_weights"]
 
 
 def __dir__() -> builtins.list[str]:
@@ -36,7 +36,7 @@ def list() -> builtins.list[str]:
     return names()
 
 
-def describe(name: str) -> Card:
+def describe(name: str) -> ModelCard:
     """The card of a network: its paper, the shape of a step, the published accuracy.
 
     Raises:

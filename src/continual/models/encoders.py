@@ -28,7 +28,7 @@ from ..containers.transformer_encoder import MhaType, TransformerEncoder, Transf
 from ..layers.linear import Linear
 from ..layers.positions.encodings import RecyclingPositionalEncoding
 from ..layers.transformer.base import EncoderLayer
-from .zoo import Card
+from .zoo import ModelCard
 
 
 def encoder(
@@ -96,7 +96,7 @@ TSN: dict[str, Any] = {
 }
 
 CARDS = (
-    Card(
+    ModelCard(
         name="cooadtr_b1",
         title="CoOadTR-b1: one layer of attention over 64 tokens, for online action detection",
         paper=f"{PAPER}; OadTR: arXiv:2106.11149",
@@ -104,7 +104,7 @@ CARDS = (
         build=partial(encoder, **OAD, depth=1),
         **TSN,
     ),
-    Card(
+    ModelCard(
         name="cooadtr_b2",
         title="CoOadTR-b2: two layers, of which the first updates all 64 tokens with every step",
         paper=f"{PAPER}; OadTR: arXiv:2106.11149",
@@ -113,7 +113,7 @@ CARDS = (
         **TSN,
     ),
     *(
-        Card(
+        ModelCard(
             name=f"gtzan_b{depth}",
             title=f"audio transformer with {depth} layer{'s' * (depth > 1)} over 120 tokens, for genres of music",
             paper=PAPER,
@@ -128,7 +128,7 @@ CARDS = (
         )
         for depth in (1, 2)
     ),
-    Card(
+    ModelCard(
         name="deepcot",
         title="deep continual transformer: six causal layers, a step costs one token in each",
         paper="in the style of DeepCoT (2025), arXiv:2511.17693: attention of every layer over its own window of the past",

@@ -26,7 +26,7 @@ from ..layers.linear import Linear
 from ..layers.padding import ZeroPad3d
 from ..layers.shape import Reshape
 from .blocks import norm
-from .zoo import Card
+from .zoo import ModelCard
 
 STEM, LAST, HIDDEN = 8, 480, 2048
 # For each stage its width, and for each block its inner width, temporal kernel and spatial kernel. The first block halves frames.
@@ -104,7 +104,7 @@ def product(parts: Sequence[Tensor]) -> Tensor:
 
 
 CARDS = (
-    Card(
+    ModelCard(
         name="movinet_a0_stream",
         title="causal (2+1)D network in the style of MoViNet-A0-stream, for actions in video",
         paper="Kondratyuk et al., MoViNets: mobile video networks for efficient video recognition (2021), arXiv:2103.11511",

@@ -27,7 +27,7 @@ from ..layers.linear import Linear
 from ..layers.pooling import AvgPool3d, MaxPool3d
 from ..layers.shape import Reshape
 from .blocks import Shortcut, norm
-from .zoo import Card
+from .zoo import ModelCard
 
 INNER = (64, 128, 256, 512)
 SLOW = ((1,) * 3, (1,) * 4, (3,) * 6, (3,) * 3)  # temporal kernels of the blocks
@@ -112,7 +112,7 @@ VIDEO: dict[str, Any] = {
 }
 
 CARDS = (
-    Card(
+    ModelCard(
         name="coslow",
         title="CoSlow: the slow path of SlowFast, ResNet-50, for actions in video",
         paper=f"{PAPER}; SlowFast: arXiv:1812.03982",
@@ -125,7 +125,7 @@ CARDS = (
         every=8,
         **VIDEO,
     ),
-    Card(
+    ModelCard(
         name="coi3d",
         title="CoI3D: inflated 3D ResNet-50, for actions in video; a prediction every second frame",
         paper=f"{PAPER}; I3D: arXiv:1705.07750",

@@ -34,7 +34,7 @@ from ..layers.pooling import AvgPool1d
 from .blocks import Shortcut
 from .graph_conv import AdaptiveGraphConv, GraphAttention, GraphConv
 from .skeleton_graphs import SKELETONS
-from .zoo import Card
+from .zoo import ModelCard
 
 WIDTHS = (64, 64, 64, 64, 128, 128, 128, 256, 256, 256)
 HALVES = (5, 8)  # blocks that halve time in the regular networks
@@ -114,11 +114,11 @@ KINDS = {
 }
 
 
-def card(name: str, star: bool) -> Card:
+def card(name: str, star: bool) -> ModelCard:
     """The card of a network in one of its two variants."""
     title, what, kind, paper, accuracy = KINDS[name]
     variant = "* (no strides, no padding)" if star else " (a prediction every 4 frames)"
-    return Card(
+    return ModelCard(
         name=f"{name}_star" if star else name,
         title=f"{title}{variant}: {what}, for actions of skeletons",
         paper=f"{PAPER}; {paper}",

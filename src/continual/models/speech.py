@@ -19,7 +19,7 @@ from ..layers.conv import Conv2d
 from ..layers.linear import Linear
 from ..layers.pooling import AvgPool2d
 from ..layers.shape import Reshape
-from .zoo import Card
+from .zoo import ModelCard
 
 WIDTH, WINDOW = 64, 49
 
@@ -59,7 +59,7 @@ def conv(
 
 
 CARDS = (
-    Card(
+    ModelCard(
         name="kws_ds_cnn",
         title="keyword spotting: depthwise-separable convolutions over one second, a prediction every 40 ms",
         paper="Zhang et al., Hello edge: keyword spotting on microcontrollers (2017), arXiv:1711.07128, the small DS-CNN",

@@ -30,7 +30,7 @@ from ..layers.linear import Linear
 from ..layers.pooling import AvgPool3d
 from ..layers.shape import Reshape
 from .blocks import Shortcut, SqueezeExcite, norm
-from .zoo import Card
+from .zoo import ModelCard
 
 WIDTHS = (24, 48, 96, 192)
 
@@ -124,9 +124,9 @@ def head(before: int, frames: int, size: int, classes: int) -> Sequential:
     )
 
 
-def card(letter: str, size: int, frames: int, every: int, depths: tuple[int, int, int, int], accuracy: str) -> Card:
+def card(letter: str, size: int, frames: int, every: int, depths: tuple[int, int, int, int], accuracy: str) -> ModelCard:
     """The card of CoX3D in one of its sizes."""
-    return Card(
+    return ModelCard(
         name=f"cox3d_{letter.lower()}",
         title=f"CoX3D-{letter}: 3D convolutions with inverted bottlenecks, for actions in video",
         paper="Hedegaard and Iosifidis, Continual 3D convolutional neural networks (2021), arXiv:2106.00050; X3D: arXiv:2004.04730",

@@ -12,7 +12,7 @@ from ..containers.sequential import Sequential
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """The card of a network: its inputs, its training, and the figures of its authors.
 
     Attributes:
@@ -56,7 +56,7 @@ class Card:
     formats: tuple[str, ...] = ("own names",)
     clip_network: str = ""
 
-    def __reduce__(self) -> tuple[Callable[[str], Card], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[[str], ModelCard], tuple[str]]:
         return card_of, (self.name,)
 
     @property
@@ -65,10 +65,10 @@ class Card:
         return self.every is not None
 
 
-CARDS: dict[str, Card] = {}
+CARDS: dict[str, ModelCard] = {}
 
 
-def add(*cards: Card) -> None:
+def add(*cards: ModelCard) -> None:
     """Add networks to the zoo."""
     CARDS.update((card.name, card) for card in cards)
 
@@ -81,7 +81,7 @@ class Model(Sequential):
         step_shape: the shape of one step without the batch: ``(C, *S)``.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], card: Card, input_size: int):
+    def __init__(self, layers: dict[str, nn.Module], card: ModelCard, input_size: int):
         super().__init__(layers)
         self.card = card
         self.step_shape = card.step(input_size)
@@ -92,7 +92,7 @@ def names() -> list[str]:
     return list(CARDS)
 
 
-def card_of(name: str) -> Card:
+def card_of(name: str) -> ModelCard:
     """The card of a network.
 
     Raises:

@@ -33,11 +33,9 @@ class Chunker(Generic[W]):
     def __init__(self, schedule: CallSchedule, times: Times, output_times: Times):
         self.schedule, self.times, self.output_times = schedule, times, output_times
         self._buffer: W | None = None
-        self._constant_inputs = False
-        rewire(self._note, times)
-
-    def _note(self, time: int | None) -> None:
-        self._constant_inputs |= time is None
+        flat_times = list[int | None]()
+        rewire(flat_times.append, times)
+        self._flat_times, self._constant_inputs = flat_times, None in flat_times
 
     def open(self, make: Callable[[], W]) -> None:
         """Start with the buffer that ``make`` returns. It is an ordinary tensor also under ``torch.inference_mode``."""
@@ -69,6 +67,26 @@ class Chunker(Generic[W]):
             own.copy_(x.unsqueeze(2)) if time is None else own.select(2, slot).copy_(x)
 
         rewire(place, self.buffer, step, self.times)
+
+    def waiting(self, row: int, steps: int) -> list[Tensor]:
+        """The steps ``(C, n, *S)`` of each input of a program that wait after ``steps`` steps of a row's stream.
+
+        Of an input that is no stream it is the present value as one step: the end of the stream needs it also when nothing waits.
+        """
+        found, slot = list[Tensor](), self.schedule.slot(steps)
+        rewire(lambda t, time: found.append(t[row, :, : slot if time is not None else 1]), self.buffer, self.times)
+        return found
+
+    def updated(self, waiting: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The waiting steps of a snapshot of an earlier version, which had as many steps of an input that is no stream as of others."""
+        if not self._constant_inputs or len(waiting) != len(self._flat_times):
+            return waiting
+        return tuple(_last(t) if time is None and t.ndim > 1 else t for t, time in zip(waiting, self._flat_times, strict=True))
+
+    def restore(self, row: int, steps: int, waiting: Sequence[Tensor]) -> None:
+        """Write the waiting steps of a stream of ``steps`` steps into a row."""
+        left, slot = iter(waiting), self.schedule.slot(steps)
+        rewire(lambda t, time: t[row, :, : slot if time is not None else None].copy_(next(left)), self.buffer, self.times)
 
     def feed(self, x: W, count: int, seen: int, call: ProgramCall[W]) -> list[W]:
         """Take the next steps of all rows in lockstep, and make the calls that they complete.
@@ -129,3 +147,8 @@ class Chunker(Generic[W]):
         if len(found) < 2:
             return found[0] if found else None
         return cast(W, rewire(lambda d, *parts: torch.cat(parts, d), self.output_times, *found))
+
+
+def _last(steps: Tensor) -> Tensor:
+    """The last of some steps ``(C, n, *S)``; zeros if there is none."""
+    return steps[:, -1:] if steps.shape[1] else steps.new_zeros(steps.shape[0], 1, *steps.shape[2:])

@@ -14,25 +14,24 @@ Backend = Literal["inductor", "aot", "cudagraph", "onnxruntime", "openvino", "ea
 
 
 def compile(net: CoModule, step: Inputs, *, chunk: int | None = None, backend: Backend = "inductor") -> StepProgram:
-    """Compile a network to a step program: a static-shape pure function that serves many streams at once, each with its own clock.
+    """Compile a network to a step program: a pure function of static shapes that serves many streams, each with its own clock.
 
     Args:
-        net: a streaming network, in eval mode. Compiled backends take its weights as they are now; compile again after a change.
-        step: a step like those to come, ``(B, C, *S)``, whose batch is the number of rows; several inputs as a list. Its values do not
-            matter.
-        chunk: steps per call, a multiple of what the strides need (``None``). More steps per call cost less each.
+        net: a streaming network, in eval mode. Compiled backends use its present weights; compile again after a change.
+        step: an example step ``(B, C, *S)``, whose batch size is the number of rows; several inputs as a list. Its values do not matter.
+        chunk: steps per call, a multiple of what the strides need; ``None``: the fewest. With more steps per call, each step costs less.
         backend: ``"inductor"`` (``torch.compile``), ``"aot"`` (an AOTInductor package: the least overhead per call), ``"cudagraph"`` (on
-            a GPU), ``"onnxruntime"`` or ``"openvino"`` (those runtimes, on the CPU, without a compiler), or ``"eager"`` (torch's
-            operations one by one). Code is compiled with the first call.
+            a GPU), ``"onnxruntime"`` or ``"openvino"`` (these runtimes, on the CPU, without a compiler), or ``"eager"`` (torch operations
+            one by one). The first call compiles.
 
     Returns:
         ``program(x, state, active) → (y, valid, state)``; see :class:`~continual.StepProgram`.
 
     Raises:
-        NotStreamable: the network is in training mode, or gives outputs at a rhythm that no static shape has: padding by more than the
-            window, by repeated or mirrored frames before the window; a :class:`~continual.Conditional`.
-        ValueError: an unknown backend, or a chunk that the strides do not divide.
-        ExportError: there is no compiler, no package or no GPU for the backend, or an operation that it has not.
+        NotStreamable: the network is in training mode, or its calls can't have a fixed number of outputs: padding by more than the
+            window, or by repeated or mirrored frames before the window; or it contains a :class:`~continual.Conditional`.
+        ValueError: an unknown backend, or a chunk that does not fit the strides.
+        ExportError: the compiler, the package or the GPU of the backend is missing, or the backend lacks an operation.
 
     Example:
         >>> net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU())).eval()
@@ -45,6 +44,6 @@ def compile(net: CoModule, step: Inputs, *, chunk: int | None = None, backend: B
         raise TypeError(
             f"co.compile takes a streaming network, not {type(net).__name__}: convert it by co.continual(module, clip) before"
         )
-    from .step_program import StepProgram
+    from .step_program import StepProgram  # here: `import continual` loads no backend
 
     return StepProgram(net, step, chunk, backend)

@@ -1,4 +1,4 @@
-"""Which operation of which module a runtime's converter stumbled over."""
+"""Finding the operation, and its module, that a runtime's converter refused."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..core.program.tracing import causes
 def diagnose(
     error: BaseException, program: torch.export.ExportedProgram, network: str, lowered: torch.fx.Graph | None = None
 ) -> str:
-    """What an exporter has nothing for, in words; its own last words if no operation is named there.
+    """The operation that an exporter lacks, in words; the last line of its own error if that names no operation.
 
     Args:
-        error: the exporter's.
-        program: what it was given.
+        error: the exporter's error.
+        program: its input.
         network: the name of the network.
-        lowered: the graph that it made of it, if it came so far.
+        lowered: the exporter's own graph, if it got so far.
     """
     text = "\n".join(str(e) for e in causes(error))
     graphs = (lambda: program.graph, lambda: _decomposed(program), lambda: lowered)
@@ -32,7 +32,7 @@ def _named_in(text: str, graph: torch.fx.Graph | None, network: str) -> str:
     for node in graph.nodes if graph is not None else ():
         op = node.target
         if not isinstance(op, torch._ops.OpOverload):
-            op = getattr(op, "_op", None)  # ExecuTorch has operations of its own around torch's
+            op = getattr(op, "_op", None)  # ExecuTorch wraps torch's operations
         if not isinstance(op, torch._ops.OpOverload):
             continue
         packet = op._schema.name.replace("::", ".")
@@ -43,10 +43,10 @@ def _named_in(text: str, graph: torch.fx.Graph | None, network: str) -> str:
 
 
 def _decomposed(program: torch.export.ExportedProgram) -> torch.fx.Graph | None:
-    """The program in the few operations that exporters see."""
+    """The program in the core operations that exporters see; ``None`` if torch can't decompose it."""
     try:
         with warnings.catch_warnings(), torch.fx.traceback.preserve_node_meta():
             warnings.simplefilter("ignore")
             return program.run_decompositions(dict(torch._decomp.decomposition_table)).graph
-    except Exception:  # it is for an error message alone
+    except Exception:  # only an error message depends on it
         return None

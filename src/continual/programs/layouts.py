@@ -10,6 +10,7 @@ from torch import Tensor
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.state import Wire, rewire
+from ..core.step_spec import Nested
 
 
 def internal_layout(net: CoModule, inputs: tuple[Any, ...], chunk: bool) -> Wire:
@@ -38,6 +39,6 @@ def flat(wire: Wire) -> list[Tensor]:
     return [wire] if isinstance(wire, Tensor) else [t for w in wire for t in flat(w)]
 
 
-def nested(like: Wire, tensors: Iterator[Any]) -> Wire:
+def nested(like: Nested[Any], tensors: Iterator[Tensor]) -> Wire:
     """Tensors as a wire that is nested like another one."""
     return [nested(w, tensors) for w in like] if isinstance(like, list) else next(tensors)

@@ -1,4 +1,4 @@
-"""From a network to a pure function of static shapes: which frames every call brings on every wire, and what is kept between calls."""
+"""From a network to a pure function of static shapes: the frames of each call on every wire, and the state between calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..containers.base import open_child
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
-from ..core.program.context import FEW, CallRows, ProgramPlan, Run, built
+from ..core.program.context import ANY_TARGET, CallRows, ProgramPlan, Run, Target, built
 from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
 from ..core.state import InitContext, Node, Wire, rewire
 from ..core.timing import Timing
@@ -25,33 +25,31 @@ class Planned(nn.Module):
     """A network as a pure function of static shapes.
 
     Attributes:
-        net: the network; its parameters are this module's.
-        plan: what is kept between calls, and the chunk.
-        leaves: the pace of the output.
-        frame: the frame that arrives.
-        out: the frame that leaves (or a list of them).
+        net: the network, whose parameters are this module's.
+        plan: the chunk, and the state tensors.
+        leaves: the schedule of the output.
     """
 
     def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: Node):
         super().__init__()
         self.net = net
         self.plan, self.node, self.timing = plan, node, net.timing
-        self.leaves: FrameSchedule = plan.pace(net.timing)
+        self.leaves: FrameSchedule = plan.schedule(net.timing)
         self.__dict__["_run"] = run
         self.training = net.training
 
     def forward(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> tuple[Any, ...]:
-        """One call.
+        """Run one call.
 
         Args:
             x: the chunk ``(B, C, chunk, *S)``, or a list of them.
             clock: the index of the first frame of the chunk, for each row ``(B,)``.
-            end: how many frames each row has in all; far away while it goes on.
-            active: rows that take part; the others stay as they are. ``None``: all.
-            held: what has been kept.
+            end: the number of frames of each row's stream; far away while it goes on.
+            active: the rows that take part; the others keep their state. ``None``: all.
+            held: the state tensors.
 
         Returns:
-            The outputs ``(B, C', m, *S')``, which of them there are ``(B, m)``, the clock, and what is kept.
+            The outputs ``(B, C', m, *S')``, which of them exist ``(B, m)``, the clock, and the state tensors.
         """
         plan = self.plan
         calls = clock - plan.start if plan.start else clock
@@ -69,7 +67,7 @@ class Planned(nn.Module):
         held: list[Tensor],
         opened: tuple[Tensor, int] | None = None,
     ) -> tuple[Wire, Tensor, list[Tensor]]:
-        """As :meth:`forward`, by the number of calls that each row has had. Returns the outputs, which there are, and what is kept.
+        """As :meth:`forward`, by the number of calls of each row. Returns the outputs, which of them exist, and the state tensors.
 
         Args:
             opened: as :class:`~continual.core.program.context.CallRows` takes it.
@@ -87,21 +85,21 @@ class Planned(nn.Module):
         return y, valid, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
 
     def cold(self, batch: int) -> list[Tensor]:
-        """What is kept when streams begin. Padding that comes before the first frame is in it, where a layer of its own brings it."""
+        """The state tensors of streams that start. They contain the padding of padding layers before the first frame."""
         plan = self.plan
         with torch.inference_mode(False), torch.no_grad():
             held = [h.cold(1) for h in plan.held]
-            if plan.primed and held:
+            if plan.warmup_calls and held:
                 device = held[0].device
                 x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
-                for call in range(-plan.primed, 0):
+                for call in range(-plan.warmup_calls, 0):
                     clock = torch.full((1,), plan.start + call * plan.chunk, device=device)
                     _, _, _, held = self(x, clock, torch.full_like(clock, 1 << 62), None, held)
             return [h.expand(batch, *h.shape[1:]).clone() for h in held]
 
 
 def _held(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """A state tensor of which rows that are not active keep their own."""
+    """The new state of active rows, and the old state of other rows."""
     return torch.where(active.view(-1, *(1,) * (new.ndim - 1)), new, old)
 
 
@@ -111,25 +109,20 @@ def planned(
     chunk: int | None,
     *,
     flush: bool = True,
-    fused: bool = False,
-    few: int = FEW,
-    flat: bool = False,
-    located: bool = False,
-    narrow: bool = False,
+    target: Target = ANY_TARGET,
 ) -> Planned:
     """Plan a program.
 
     Args:
         net: the network, in eval mode.
-        frame: what a step looks like.
+        frame: the frame of a step.
         chunk: input frames per call; ``None``: the smallest that the strides allow.
         flush: whether streams may end.
-        fused, flat, located, narrow: as in :class:`~continual.core.program.context.ProgramPlan`.
-        few: rows up to which a fused program writes products as sums.
+        target: what runs the program.
 
     Raises:
-        NotStreamable: a network in training mode, or one that no program of static shapes computes.
-        ValueError: a chunk that the strides do not allow.
+        NotStreamable: the network is in training mode, or no program of static shapes computes it.
+        ValueError: a chunk that does not fit the strides.
     """
     if net.training:
         raise NotStreamable(
@@ -142,28 +135,28 @@ def planned(
         chunk = least
     if chunk < 1 or chunk % least:
         raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
-    plan = ProgramPlan(chunk, start_of(net.timing, chunk), flush, fused=fused, few=few if fused else 0, flat=flat)
-    plan.located, plan.narrow = located, narrow
-    paces = [plan.pace(t) for t in timings]
-    plan.primed = max(math.ceil(max(0, p.first) / p.frames) for p in paces)
+    plan = ProgramPlan(chunk, start_of(net.timing, chunk), flush, target)
+    schedules = [plan.schedule(t) for t in timings]
+    plan.warmup_calls = max(math.ceil(max(0, p.first) / p.frames) for p in schedules)
     if _bursts(net.timing, plan):
         raise NotStreamable(
             f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they "
-            "do not see, and come all at once. Programs have one rhythm: pad less, or cut these outputs off by co.Trim"
+            "do not see, and come all at once. Each call of a program has the same number of outputs: pad less, or cut these outputs off "
+            "by co.Trim"
         )
-    if plan.primed and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m.io_layout.inputs):
+    if plan.warmup_calls and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m.io_layout.inputs):
         raise NotStreamable(
-            f"co.compile: {type(net).__name__} pads the start by a layer of its own, and has an input that is no stream: what a row keeps "
-            "before its first frame may depend on it, and is made before it is given. Pad in the layer behind, or make the input a buffer"
+            f"co.compile: {type(net).__name__} has an input that is no stream, and a padding layer at the start: the state before the "
+            "first frame may depend on that input, which is unknown then. Pad in the next layer, or make the input a buffer"
         )
     run = built(plan, net, node)
     return Planned(net, plan, run, node)
 
 
 def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
-    """Whether a program would give outputs before or after they are due: those that come in a burst, or see padding alone."""
-    leaves, steps = plan.pace(timing), timing.settled + timing.period
-    for call in range(-plan.primed, steps // plan.chunk + 2):
+    """Whether a program would give outputs early or late: outputs that come in a burst, or that see only padding."""
+    leaves, steps = plan.schedule(timing), timing.settled + timing.period
+    for call in range(-plan.warmup_calls, steps // plan.chunk + 2):
         seen = max(0, plan.start + plan.chunk * (call + 1))
         if max(0, leaves.first + leaves.frames * (call + 1)) != timing.counts(seen, seen)[0]:
             return True

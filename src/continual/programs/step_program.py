@@ -16,7 +16,7 @@ from ..core.progress import Progress
 from ..core.state import StepSpec, Wire, frames, rewire
 from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
-from .backends import BACKENDS, MAKERS, RUNTIMES
+from .backends import BACKENDS, MAKERS, TARGETS
 from .backends.base import CompiledCall, exported
 from .chunker import Chunker
 from .layouts import flat, input_times, internal_layout, network_layout
@@ -71,8 +71,7 @@ class StepProgram:
 
     def _plan(self, chunk: int | None, flush: bool) -> Planned:
         with torch.no_grad():
-            written = {"fused": self.backend in ("inductor", "aot"), "narrow": self.backend == "openvino"}
-            return planned(self.net, self.frame, chunk, flush=flush, located=self.backend in RUNTIMES, **written)
+            return planned(self.net, self.frame, chunk, flush=flush, target=TARGETS[self.backend])
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast, overload
 
 import torch
@@ -349,13 +349,8 @@ class StreamBatch:
         """
         own = self._stream(stream)
         tensors = {name: t[own.row].clone() for name, t in self._state.items()}
-        pending = tuple(t.clone() for t in self._pending(own.row, own.steps))
+        pending = tuple(t.clone() for t in self._chunker.waiting(own.row, own.steps))
         return StreamSnapshot(own.steps, tensors, pending, self.signature, self.weights)
-
-    def _pending(self, row: int, steps: int) -> list[Tensor]:
-        """The waiting steps ``(C, n, *S)`` of each input, in a row whose stream has ``steps`` steps."""
-        slot = self._program.schedule.slot(steps)
-        return [t[row, :, :slot] for t in flat(self._chunker.buffer)]
 
     @_locked
     def restore(self, stream: Hashable, snapshot: StreamSnapshot, *, allow_other_weights: bool = False) -> None:
@@ -371,13 +366,14 @@ class StreamBatch:
             StateMismatch: the snapshot is of another network or of other weights. The stream stays as it is.
         """
         own = self._stream(stream)
+        if isinstance(snapshot, StreamSnapshot):
+            snapshot = replace(snapshot, pending=self._chunker.updated(snapshot.pending))
         row = {name: t[own.row] for name, t in self._state.items()}
         weights = "" if allow_other_weights else self.weights
-        check_snapshot(snapshot, self.signature, weights, row, lambda steps: self._pending(own.row, steps))
+        check_snapshot(snapshot, self.signature, weights, row, lambda steps: self._chunker.waiting(own.row, steps))
         for name, value in snapshot.tensors.items():
             row[name].copy_(value)
-        for waiting, value in zip(self._pending(own.row, snapshot.steps), snapshot.pending, strict=True):
-            waiting.copy_(value)
+        self._chunker.restore(own.row, snapshot.steps, snapshot.pending)
         own.steps = snapshot.steps
 
     def __repr__(self) -> str:

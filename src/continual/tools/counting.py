@@ -47,7 +47,7 @@ def register_with_ptflops(net: nn.Module) -> None:
     table = pytorch_ops.MODULES_MAPPING
     for cls in {type(module) for module in net.modules() if isinstance(module, CoModule)} - table.keys():
         base = next((c for c in cls.__mro__ if c in table), None)
-        if hasattr(cls, "macs_of_call"):
+        if hasattr(cls, "_macs_of_call"):
             table[cls] = partial(_count, _count_own)
         elif base is not None:
             table[cls] = partial(_count, table[base])
@@ -94,7 +94,7 @@ def _baddbmm_macs(inputs: Any, outputs: Any) -> int:
 
 def _count_own(module: Any, args: Any, output: Any) -> None:
     """Count a call of a module that knows its own multiply-adds."""
-    module.__flops__ += module.macs_of_call(args[0], output)
+    module.__flops__ += module._macs_of_call(args[0], output)
 
 
 def _count(hook: _Hook, module: nn.Module, args: Any, output: Any) -> None:

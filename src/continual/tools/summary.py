@@ -120,20 +120,23 @@ def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate
 
 
 def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
-    is_queue = node.kind in ("queue", "positions")  # they belong to no module
+    windows = node.kind.startswith("windows of ")
+    is_queue = windows or node.kind in ("queue", "positions")  # they belong to no module
     module = cast(CoModule, net if is_queue else net.part(node.path))
     below = [list(_rows(net, state, kid, steps)) for kid in node.kids]
     if is_queue and not node.tensors:
         return
-    timing = node.before if is_queue else node.before.then(module.timing)
+    if windows:  # they have the timing of the module that they are of
+        module = cast(CoModule, net.part(node.path.rpartition(".")[0]) if "." in node.path else net)
+    timing = node.before.then(module.timing) if windows or not is_queue else node.before
     direct = [rows[0] for rows in below if rows]
     outs = [] if is_queue else frames(node.out)
     own = Fraction(sum(module.macs_per_output(node, f) for f in outs))
     given, left = node.before.ended(steps), timing.ended(steps)
     of_clip = sum(module.macs_of_clip(node, f, given, left) for f in outs)
     yield Row(
-        path=f"{node.path} (waits)" if is_queue else node.path,
-        type="queue" if is_queue else type(module).__name__,
+        path=f"{node.path} (waits)" if is_queue and not windows else node.path,
+        type="windows" if windows else "queue" if is_queue else type(module).__name__,
         params=0 if is_queue else sum(p.numel() for p in module.parameters()),
         macs_step=own / Fraction(timing.stride) + sum((r.macs_step for r in direct), Fraction(0)),
         macs_clip=int(of_clip) + sum(r.macs_clip for r in direct),

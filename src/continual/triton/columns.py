@@ -1,4 +1,4 @@
-"""States of one number a row as columns: Triton can't zero a state whose shape has nothing but the batch."""
+"""States with one number per row as columns: Triton can't zero a state whose only dimension is the batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ INSIDE = ".row"
 
 
 def as_columns(path: Path, metadata: Metadata) -> Metadata:
-    """Change an ONNX file: states of shape ``(B,)`` become ``(B, 1)``, in and out.
+    """Change an ONNX file: states of shape ``(B,)`` become ``(B, 1)``, as inputs and as outputs.
 
-    Triton counts the bytes of a state's initial value from its dimensions without the batch, and of no dimensions it makes 0 bytes.
+    Triton computes the bytes of a state's initial value from its dimensions without the batch. Without dimensions it computes 0 bytes.
 
     Returns:
-        The metadata that the file has now.
+        The new metadata of the file.
     """
     narrow = [p for p in metadata.states if len(p.shape) == 1]
     if not narrow:
@@ -54,7 +54,7 @@ def _column(port: Port) -> Port:
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
-    """Other names for values, where nodes use and make them, also in the branches of conditions and in the bodies of loops."""
+    """Rename values in the inputs and outputs of nodes, and in the subgraphs of conditions and loops."""
     for node in graph.node:
         for values in (node.input, node.output):
             values[:] = [names.get(name, name) for name in values]

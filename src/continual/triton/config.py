@@ -1,4 +1,4 @@
-"""`config.pbtxt`: a model's configuration, from the metadata of its file."""
+"""`config.pbtxt`: the configuration of a model, from the metadata of its file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config(metadata: Metadata, settings: Settings) -> str:
     """The text of ``config.pbtxt``.
 
     Raises:
-        ExportError: an input or output whose first dimension is not that of rows, or of a type that the backend has not.
+        ExportError: the first dimension of an input or output is not rows, or the backend lacks a type.
     """
     _check(metadata, settings)
     python = settings.backend == "python"
@@ -41,7 +41,7 @@ def config(metadata: Metadata, settings: Settings) -> str:
         ("max_batch_size", settings.rows),
     ]
     fields += [("input", _tensor(p, open_time=python and metadata.chunk > 1)) for p in metadata.inputs]
-    # In the Python backend the last response of a sequence has all that its end brings: more outputs than the others.
+    # In the Python backend the last response of a sequence has more outputs than others: those of the end of the stream.
     outputs = (*metadata.outputs, Port(VALID, (None, metadata.per_call), "bool", 1))
     fields += [("output", _tensor(p, open_time=python)) for p in outputs]
     fields += [("sequence_batching", _sequences(metadata, settings)), ("instance_group", _instances())]
@@ -54,7 +54,7 @@ def _check(metadata: Metadata, settings: Settings) -> None:
         if port.batch != 0:
             raise ExportError(
                 f"co.triton.write_repository: {port.name} of {metadata.network} is {port}, and batches of the server have their "
-                f"rows first. Give the network a layout with rows first (time_dim above 0), and as a buffer what all streams share"
+                f"rows first. Give the network a layout with rows first (time_dim above 0), and make a shared input a buffer"
             )
     known = TYPES.keys() - ({"bfloat16"} if settings.backend == "python" else set())  # numpy has no bfloat16
     for port in (*metadata.inputs, *metadata.outputs, *metadata.states):
@@ -84,7 +84,7 @@ def _sequences(metadata: Metadata, settings: Settings) -> Message:
 
 
 def _state(port: Port) -> Message:
-    """A state that the server keeps for each sequence. It begins with zeros, which is where streams begin."""
+    """A state that the server keeps for each sequence. It starts with zeros, as streams do."""
     kind, dims = ("data_type", Word(TYPES[port.dtype])), ("dims", list(port.shape[1:]) or [1])
     initial: Message = (("name", f"zeros of {port.name}"), kind, dims, ("zero_data", True))
     return ("input_name", port.name), ("output_name", NEW + port.name), kind, dims, ("initial_state", initial)
@@ -99,14 +99,14 @@ def _correlation() -> Message:
 
 
 def _instances() -> Message:
-    """One: with several, each would have a table of slots of its own."""
+    """One instance: several would have separate slot tables."""
     return ("count", 1), ("kind", Word("KIND_CPU"))
 
 
 def _parameters(settings: Settings) -> list[tuple[str, str]]:
     found = [("max_streams", str(settings.max_streams))] if settings.backend == "python" else []
     if settings.threads is not None:
-        found.append(("intra_op_thread_count", str(settings.threads)))  # as the onnxruntime backend calls it
+        found.append(("intra_op_thread_count", str(settings.threads)))  # the name in the onnxruntime backend
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a configuration says to those who read it: how a client is to send steps and to read outputs."""
+"""The comments of a configuration: how a client sends steps and reads outputs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .settings import Settings
 
 WIDTH = 118
 REQUIREMENTS = """\
-# For the Python of Triton's Python backend: the one that its stub is built for.
-# The stub of Triton 24.10 and before has no other numpy (with numpy 2 its outputs are empty, without an error).
+# For the Python version of the stub of Triton's Python backend.
+# The stubs of Triton 24.10 and earlier need numpy 1 (with numpy 2 their outputs are empty, without an error).
 numpy<2
 onnxruntime>=1.20
 """
 
 
 def notes(metadata: Metadata, settings: Settings) -> str:
-    """Comments for the head of ``config.pbtxt``."""
+    """The comments at the head of ``config.pbtxt``."""
     paragraphs = [
         f"Written by continual {metadata.package_version}: {metadata.network}, receptive field {metadata.receptive_field} steps, delay "
         f"{metadata.delay} steps, stride {metadata.stride}." + (f" {metadata.rate:g} steps per second." if metadata.rate else ""),

@@ -1,4 +1,4 @@
-"""Protobuf's text format, as far as model configurations need it."""
+"""The part of Protobuf's text format that model configurations need."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 class Word(str):
-    """The name of an enumeration's value: written without quotes."""
+    """The name of an enum value, written without quotes."""
 
 
 Fields = Iterable[tuple[str, Any]]
 
 
 def pbtxt(fields: Fields, indent: int = 0) -> str:
-    """Fields as text, one a line.
+    """Fields as text, one per line.
 
     Args:
         fields: names and values. A value is a :class:`Word`, a string, a bool, a number, a list of words and numbers, or the fields of a
-            message as a tuple; a name may be there more than once.
+            message as a tuple. A name may occur more than once.
 
     Example:
         >>> print(

@@ -43,32 +43,32 @@ def write_repository(
 ) -> Path:
     """Write a network into a model repository of NVIDIA's Triton Inference Server. Each sequence of requests is a stream.
 
-    ``<directory>/<name>`` gets ``config.pbtxt``, whose comments tell a client what to send, and in ``1`` the network as an ONNX file.
-    Needs ``pip install 'continual[onnx]'``; the server needs nothing of this library.
+    ``<directory>/<name>`` gets ``config.pbtxt``, whose comments tell a client what to send, and the network as an ONNX file in ``1``.
+    Needs ``pip install 'continual[onnx]'``; the server does not need this library.
 
     Args:
         net: a streaming network, in eval mode.
-        step: a step like those to come, ``(B, C, *S)``; several inputs as a list. Its values do not matter.
-        directory: the model repository; it is made if there is none. Files of a model of the same name are replaced.
+        step: an example step ``(B, C, *S)``; several inputs as a list. Its values do not matter.
+        directory: the model repository; it is created if it does not exist. Files of a model of the same name are replaced.
         name: of the model.
         backend: ``"onnxruntime"``: the server keeps the states of each sequence (implicit state), and the end of a stream brings no
-            outputs. ``"python"``: a ``model.py`` keeps them in a table; the end of a stream brings its remaining outputs.
+            outputs. ``"python"``: a ``model.py`` keeps the states in a table; the end of a stream brings its remaining outputs.
         batcher: ``"oldest"``: batches of the requests that wait longest; ``"direct"``: each sequence has its own row in every batch.
-        max_streams: sequences at a time. One too many waits; with ``"python"`` and ``"oldest"`` it gets an error at once.
-        max_batch: rows of a batch, at most; ``None``: ``max_streams``.
-        preferred_batches: numbers of rows at which a batch of ``"oldest"`` does not wait any longer.
-        queue_delay: seconds that a request may wait for others to come into its batch.
+        max_streams: concurrent sequences. Further ones wait; with ``"python"`` and ``"oldest"`` they get an error at once.
+        max_batch: the largest number of rows in a batch; ``None``: ``max_streams``.
+        preferred_batches: numbers of rows at which a batch of ``"oldest"`` stops waiting.
+        queue_delay: seconds that a request may wait for others to join its batch.
         idle: seconds without a request after which the server forgets a sequence.
-        threads: of onnxruntime for one call; ``None``: as many as it likes.
-        chunk: steps per request, a multiple of what the strides need; ``None``: no more than that.
+        threads: threads of onnxruntime for one call; ``None``: its default.
+        chunk: steps per request, a multiple of what the strides need; ``None``: the fewest.
         rate: steps per second, for the comments and the file's metadata.
 
     Returns:
         ``<directory>/<name>``.
 
     Raises:
-        ValueError: a name that is no file name, an unknown backend or batcher, numbers that do not fit together.
-        ExportError: the directory can't be written; the network can't be exported to ONNX, or its inputs do not have rows first.
+        ValueError: an invalid name, an unknown backend or batcher, or inconsistent numbers.
+        ExportError: the directory can't be written, the network can't be exported to ONNX, or its inputs do not have rows first.
         NotStreamable: as :func:`continual.compile`.
 
     Example:
@@ -99,7 +99,7 @@ def write_repository(
 
 
 def _write(net: CoModule, step: Any, folder: Path, settings: Settings, chunk: int | None, rate: float | None) -> None:
-    """All files of a model."""
+    """Write all files of a model."""
     version = folder / "1"
     version.mkdir()
     python = settings.backend == "python"
@@ -115,7 +115,7 @@ def _write(net: CoModule, step: Any, folder: Path, settings: Settings, chunk: in
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Put each file in its place; the configuration last, which belongs to the others."""
+    """Move each file to its place; the configuration last, since it refers to the others."""
     files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: (p.name == "config.pbtxt", p))
     for path in files:
         place = target / path.relative_to(folder)

@@ -1,4 +1,4 @@
-"""What a model repository is to be like, checked."""
+"""The checked arguments of a model repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCHERS = ("oldest", "direct")
 
 @dataclass(frozen=True)
 class Settings:
-    """As the arguments of :func:`continual.triton.write_repository`."""
+    """The arguments of :func:`continual.triton.write_repository`."""
 
     name: str = "model"
     backend: str = "onnxruntime"
@@ -60,13 +60,13 @@ class Settings:
 
     @property
     def rows(self) -> int:
-        """Rows of a batch, at most."""
+        """The largest number of rows in a batch."""
         return self.max_streams if self.max_batch is None else self.max_batch
 
     @property
     def candidates(self) -> int:
-        """Sequences that the server lets in at a time, with ``"oldest"``; further ones wait.
+        """Sequences that the server admits at a time, with ``"oldest"``; further ones wait.
 
-        The Python backend answers a stream too many itself, so twice as many are let in as there are slots.
+        The Python backend itself answers streams without a slot, so the server admits twice as many streams as there are slots.
         """
         return self.max_streams * (2 if self.backend == "python" else 1)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import continual as co
 from continual.tools.drawing import dot, mermaid, svg
 from continual.tools.explanation import Explanation
 from tests.tools.drawing.examples import NET, REFUSED, of_text
@@ -87,6 +91,12 @@ def test_mermaid():
         "  n1 --> n2",
         '  n3["waits 3"]:::queue',
     ]
+
+
+def test_the_picture_in_the_pages():
+    net = co.Sequential(co.Residual(nn.Conv1d(2, 2, 5, padding=2)), nn.ReLU(), nn.AvgPool1d(2))
+    page = Path(__file__).parents[3] / "docs" / "conversion.md"
+    assert f"```mermaid\n{co.explain(net, torch.zeros(1, 2, 16)).mermaid()}```" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -14,6 +14,7 @@ from .parameter_table import ParameterTable
 from .program import Program, ProgramOutput
 from .queues import AlignDelays, Positions
 from .walker import Walked
+from .windows.instruction import Windows
 
 
 def assemble(walked: Walked, module: nn.Module) -> GraphModule:
@@ -66,6 +67,6 @@ def _number_state(program: Sequence[Instruction]) -> None:
     """Number the state nodes of the instructions that are left."""
     count = 0
     for instruction in program:
-        if isinstance(instruction, (Layer, AlignDelays, Positions)):
+        if isinstance(instruction, (Layer, AlignDelays, Positions, Windows)):
             instruction.state_node = count
             count += len(instruction.inputs) if isinstance(instruction, AlignDelays) else 1

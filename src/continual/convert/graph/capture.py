@@ -37,6 +37,7 @@ class Captured:
         time_dims: the dimension of time in each input; ``None`` for inputs that are no streams.
         batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
         symbolic: whether the length of the streams is a symbol in the export.
+        prefix: before the names of parameters and buffers in the export.
     """
 
     program: ExportedProgram
@@ -44,6 +45,7 @@ class Captured:
     time_dims: tuple[int | None, ...]
     batch_dims: tuple[int | None, ...]
     symbolic: bool = True
+    prefix: str = ""
 
     @property
     def longer(self) -> tuple[Tensor, ...]:
@@ -137,16 +139,7 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs = (clip,) if isinstance(clip, Tensor) else tuple(clip)
-    times, batches = layout_of(inputs, time_dim)
-    batches = _with_rows(module, inputs, times, batches)
-    tiled = []
-    for x, t, b in zip(inputs, times, batches, strict=True):
-        x = x.detach()
-        if t is not None and b is not None and x.shape[b] == 1:  # torch.export takes a size of 1 for a constant
-            x = torch.cat((x, x.flip(t)), b)
-        tiled.append(x)
-    inputs = tuple(tiled)
+    inputs, times, batches = _tiled(module, clip, time_dim)
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
@@ -162,6 +155,54 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
+
+
+def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
+    """Export a module on one window: the length is that of the clip, the batch is symbolic, and no operation writes into a tensor.
+
+    Raises:
+        NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
+    """
+    inputs, times, batches = _tiled(module, clip, time_dim)
+    rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
+    prefixed, first = _Prefixed(module), None
+    with restored(module), quiet(), masks_not_inspected(), torch.no_grad(), WholeOps():
+        for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
+            try:
+                found = None if shapes is None else _arranged(part, shapes)
+                program = export(part, fresh(inputs), dynamic_shapes=found, strict=False).run_decompositions({})
+                to_torch_ops(program.graph)
+                return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
+            except Exception as error:
+                first = first or error
+    raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+class _Prefixed(nn.Module):
+    """A module whose parameters have a prefix in their names."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self.training = module, False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
+
+
+def _tiled(
+    module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...], tuple[int | None, ...]]:
+    """The example with a batch of at least two, and where time and batch are in it."""
+    inputs = (clip,) if isinstance(clip, Tensor) else tuple(clip)
+    times, batches = layout_of(inputs, time_dim)
+    batches = _with_rows(module, inputs, times, batches)
+    tiled = []
+    for x, t, b in zip(inputs, times, batches, strict=True):
+        x = x.detach()
+        if t is not None and b is not None and x.shape[b] == 1:  # torch.export takes a size of 1 for a constant
+            x = torch.cat((x, x.flip(t)), b)
+        tiled.append(x)
+    return tuple(tiled), times, batches
 
 
 def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:

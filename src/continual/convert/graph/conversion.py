@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy as copying
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import cast
 
@@ -33,17 +33,20 @@ from .registered_calls import registered_calls
 from .self_check import check_clip
 from .switches import Switches
 from .walker import GraphWalker, Walked
+from .window_conversion import Options, check_options, exact_windows, window_for
+from .window_stream import of_stream
 
 POOLINGS = (None, "window", "frame")
 
 
 def convert_graph(
     module: nn.Module, clip: Inputs, *, time_dim: TimeDims = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
-    progress: bool | None = None,
+    progress: bool | None = None, windows: str = "exact", every: int | None = None, output: int | None = None,
 ) -> CoModule:  # fmt: skip
     """The streaming version of any module; see :func:`continual.continual`."""
     if time_pooling not in POOLINGS:
         raise ValueError(f"continual: time_pooling is None, 'window' or 'frame', not {time_pooling!r}")
+    check_options(windows, every, output)
     if isinstance(module, CoModule):
         return module
     if not isinstance(module, nn.Module):
@@ -55,23 +58,62 @@ def convert_graph(
         module = copying.deepcopy(module)
     switches = Switches(module)
     with Progress(f"converting {type(module).__name__}", progress) as doing:
+        walked, refusal = _followed(module, inputs, time_dim, time_pooling, doing)
+        if walked is None and windows == "stream":
+            raise refusal  # type: ignore[misc]
+        if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
+            if every is not None:
+                raise _no_windows(module, every)
+            net = _streamed(module, walked, check, doing)
+            again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
+            time_dims = walked.draft.captured.time_dims
+        else:
+            doing("exporting its window")
+            options = Options(time_dim, every, output, time_pooling)
+            window = window_for(module, inputs, options, refusal)
+            with _as_refusals(module, "put together"):
+                net, again = exact_windows(module, window, options, doing)
+            time_dims = window.walk.captured.time_dims
+    origin = Origin(module, inputs, time_dims, again, net._program.has_dtypes)
+    net.__dict__["_dtypes"] = DtypePrograms(net, origin)
+    net.__dict__["_switches"] = switches.settle()
+    return net
+
+
+def _followed(
+    module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None, doing: Callable[[str], None]
+) -> tuple[Walked | None, NotStreamable | None]:
+    """The module's graph as that of a stream, or why it is none."""
+    try:
         short = shortened(module, inputs, time_dim)
         if short is not None:  # a short clip gives the refusals of a long one, in less time
             doing("exporting it on a short clip, since it loops over frames")
             walk(module, short, time_dim, time_pooling)
         doing("exporting it")
-        walked = walk(module, inputs, time_dim, time_pooling)
-        with _as_refusals(module, "put together"):
-            net = assemble(walked, module)
-        if check:
-            doing("comparing the result with it, on clips of several lengths")
-            with _as_refusals(module, "checked"):
-                check_clip(net, net.timing.period, module, walked.draft)
-    again = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
-    origin = Origin(module, inputs, walked.draft.captured.time_dims, again, net._program.has_dtypes)
-    net.__dict__["_dtypes"] = DtypePrograms(net, origin)
-    net.__dict__["_switches"] = switches.settle()
+        return walk(module, inputs, time_dim, time_pooling), None
+    except NotStreamable as error:
+        return None, error
+
+
+def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
+    """The network of a stream."""
+    with _as_refusals(module, "put together"):
+        net = assemble(walked, module)
+    if check:
+        doing("comparing the result with it, on clips of several lengths")
+        with _as_refusals(module, "checked"):
+            check_clip(net, net.timing.period, module, walked.draft)
+    if all(o.windows for o in walked.outputs):
+        report, note = of_stream(net, module, walked.draft.captured)
+        net.__dict__.update(windows=report, _window_notes=(note,))
     return net
+
+
+def _no_windows(module: nn.Module, every: int) -> ValueError:
+    return ValueError(
+        f"continual: every={every} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
+        "streams. Leave it out; or take windows all the same: output=-1 for the last frame of each"
+    )
 
 
 def as_inputs(clip: Inputs) -> tuple[Tensor, ...]:
@@ -165,4 +207,4 @@ def _refused(module: nn.Module, walked: Walked) -> NotStreamable:
 @fold.register
 def _of_graph(net: GraphModule, uses: Uses) -> None:
     NormFolding(net).run()
-    net.forget_other_dtypes()
+    net._forget_other_dtypes()

@@ -12,6 +12,7 @@ from ...core.op_rows import Row
 from ...core.timing_graph import Wiring
 from .instructions import ExecContext, Instruction, Layer, Op, slots_of
 from .queues import AlignDelays, Positions
+from .windows.instruction import Windows
 
 TimingOf = Callable[[int], Wiring]
 
@@ -39,7 +40,7 @@ def rows_of(
                 if slot in origin:
                     origin[out] = (origin[slot][0], depth, nbytes.get(instruction.state_node + i, 0))
             continue
-        own = nbytes.get(instruction.state_node, 0) if isinstance(instruction, (Layer, Positions)) else 0
+        own = nbytes.get(instruction.state_node, 0) if isinstance(instruction, (Layer, Positions, Windows)) else 0
         given = [origin[s] for s in slots_of(instruction) if s in origin]
         after = timing(instruction.wire)
         rows.append(
@@ -58,6 +59,8 @@ def macs_of(program: Sequence[Instruction], moment: ExecContext, timing: TimingO
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for instruction in program:
             before = counter.get_total_flops()
+            if isinstance(instruction, Windows):
+                total += Fraction(instruction.schedule.macs, instruction.every)
             if isinstance(instruction, Op):
                 instruction.chunk(moment)
                 done = counter.get_total_flops() - before

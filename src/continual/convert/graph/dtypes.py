@@ -28,6 +28,7 @@ from .program import Program
 from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
 from .skeleton import Name, filled, skeleton, tables, weights
+from .windows.instruction import Windows
 
 Key = tuple[tuple[torch.dtype, ...], tuple[torch.dtype | None, ...]]  # of the inputs, and of the weights
 Convert = Callable[[nn.Module, tuple[Tensor, ...], nn.Module], ProgramModule]
@@ -188,7 +189,7 @@ class DtypePrograms:
         own = {(path, kind): table for path, kind, table in tables(net)}
         self.origin = origin
         self.weights = [(own[path, kind], name) for path, kind, name in origin.names]
-        self.now = self._key([i.dtype for i in net.inputs_in_order])
+        self.now = self._key([i.dtype for i in net._inputs_in_order])
         self.number = 0
         self.others: dict[int, Program] = {}
         origin.first = self.now
@@ -254,11 +255,11 @@ class DtypePrograms:
             net._program.release()
             new.others = {**self.others, self.number: net._program}
             own = new.others.pop(number, None)
-            net.set_program(_attached(self.origin.detached(number, net), net) if own is None else own)
+            net._set_program(_attached(self.origin.detached(number, net), net) if own is None else own)
             new.number = number
             if own is None and net.folded:
                 refold(net)
-        for own_input, dtype in zip(net.inputs_in_order, key[0], strict=True):
+        for own_input, dtype in zip(net._inputs_in_order, key[0], strict=True):
             own_input.dtype = dtype
         new.now = key
         return new
@@ -291,7 +292,7 @@ def _stateful(program: Program) -> list[tuple[str, ...]]:
     """The instructions with state: path, class, and the layer's class and timing."""
     found: list[tuple[str, ...]] = []
     for i in program.instructions:
-        if isinstance(i, (Layer, AlignDelays, Positions)):
+        if isinstance(i, (Layer, AlignDelays, Positions, Windows)):
             layer = i.layer()
             found.append((i.path, type(i).__name__, "" if layer is None else f"{type(layer).__name__} {layer.timing}"))
     return found

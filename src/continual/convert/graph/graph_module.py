@@ -25,9 +25,11 @@ from .program import Program
 from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
 from .step_program import step_program
+from .windows.instruction import Windows
+from .windows.scoring import Scoring
 
 
-class GraphModule(ProgramModule):
+class GraphModule(Scoring, ProgramModule):
     """The converted network that :func:`continual.continual` makes of a module and an example clip.
 
     It has the module's names, parameters and layout: chunks are shaped as the module's input, and steps the same without time.
@@ -48,7 +50,7 @@ class GraphModule(ProgramModule):
     @property
     def notes(self) -> tuple[str, ...]:
         """What users should know about the conversion."""
-        return self._program.notes
+        return self._program.notes + self._window_notes
 
     @property
     def time_dim(self) -> Any:  # type: ignore[override]
@@ -66,11 +68,11 @@ class GraphModule(ProgramModule):
         return tuple(out.time for out in self.io_layout.outputs)
 
     @property
-    def clip_level(self) -> bool:  # type: ignore[override]
+    def _clip_level(self) -> bool:  # type: ignore[override]
         return any(out.windows for out in self.io_layout.outputs)
 
     @property
-    def output_rank(self) -> int:
+    def _output_rank(self) -> int:
         """The number of dimensions of a chunk of the first output."""
         return self.io_layout.outputs[0].rank
 
@@ -99,7 +101,15 @@ class GraphModule(ProgramModule):
         m.frames[0] = frames
         for instruction in program.instructions:
             instruction.clip(m)
-        return program.layout.leaving([_clip_output(m, *out) for out in program.outputs])
+        return program.layout.as_module([self._clip_output(m, *out) for out in program.outputs])
+
+    def _clip_output(self, m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
+        """An output of ``forward``: that of a clip of one window has no dimension for windows."""
+        y: Tensor = m.env[slot]
+        if not out.windows:
+            return y
+        y = out.chunk(out.view.enter(y, m.batch, m.frames[wire]))
+        return y.squeeze(min(2, y.ndim - 1)) if self._is_single(m, wire) else y
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
@@ -148,7 +158,7 @@ class GraphModule(ProgramModule):
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
-        self.fit_stream(node.held)
+        self._fit_stream(node.held)
         program = self._program
         if x is None:
             m = self._without_frames(node, updates)
@@ -170,7 +180,7 @@ class GraphModule(ProgramModule):
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
-        self.fit_stream(node.held)
+        self._fit_stream(node.held)
         program, tensors = self._program, tensors_of(x)
         count = len(program.streams)
         m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, updates)
@@ -212,6 +222,9 @@ class GraphModule(ProgramModule):
             elif isinstance(instruction, Positions):
                 own = node.kids[instruction.state_node]
                 own.n_in = own.n_out = counts[instruction.wire][0]
+            elif isinstance(instruction, Windows):
+                own = node.kids[instruction.state_node]
+                own.n_in, own.n_out = n, counts[instruction.wire][0]
         return counts[self._program.timing.out]
 
     def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
@@ -231,7 +244,7 @@ class GraphModule(ProgramModule):
         self._refuse_training()
 
         def current() -> Program:
-            self.fit_stream(ctx.node.held)
+            self._fit_stream(ctx.node.held)
             return self._program
 
         return step_program(ctx, self._program, current)
@@ -250,13 +263,13 @@ class GraphModule(ProgramModule):
         if self._dtypes is not None:
             self.__dict__["_dtypes"] = self._dtypes.for_inputs(self, inputs)
 
-    def fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
+    def _fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
         """The same for a running stream: a module without weights may have streams of several dtypes."""
         own = self._dtypes
         if own is not None and not own.are_of(given):
             self.fit(_as_list(given))
 
-    def ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
+    def _ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         if self._dtypes is not None:
             self._dtypes.check_move(self, fn)
 
@@ -271,7 +284,7 @@ class GraphModule(ProgramModule):
             self.__dict__["_dtypes"] = own.changed(self, after)
         return self
 
-    def forget_other_dtypes(self) -> None:
+    def _forget_other_dtypes(self) -> None:
         """Forget the programs for other dtypes, as after a change of the present one."""
         if self._dtypes is not None:
             self.__dict__["_dtypes"] = self._dtypes.without_others()
@@ -283,7 +296,7 @@ class GraphModule(ProgramModule):
 
     def _apart(self) -> GraphModule:
         made = shallow(self)
-        made.set_program(self._program.for_own_stream())
+        made._set_program(self._program.for_own_stream())
         return made
 
     # ---- reports ----------------------------------------------------------------------------------------------------
@@ -358,13 +371,3 @@ class MultiInputGraphModule(GraphModule):
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _clip_output(m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
-    """An output of ``forward``: that of a clip of one window has no dimension for windows."""
-    y: Tensor = m.env[slot]
-    if not out.windows:
-        return y
-    y = out.view.enter(y, m.batch, m.frames[wire])
-    y = y.squeeze(1) if out.view.lonely else y
-    return y.squeeze(min(2, y.ndim - 1)) if m.frames[wire] == 1 else y

@@ -47,8 +47,16 @@ class CurrentDevice:
     """The device of the current input."""
 
 
+@dataclass(frozen=True)
+class Count:
+    """A number that grows with the current batch size: ``rate * batch + more``."""
+
+    rate: int
+    more: int
+
+
 Arg: TypeAlias = (
-    "Ref | Shape | CurrentDevice | bool | int | float | complex | str | torch.dtype | torch.layout | torch.memory_format "
+    "Ref | Shape | Count | CurrentDevice | bool | int | float | complex | str | torch.dtype | torch.layout | torch.memory_format "
     "| Sequence[Arg] | None"
 )
 
@@ -97,6 +105,7 @@ class Instruction:
         inputs: slots of the streams that it takes.
         outs: the slots that it fills.
         wire: the wire of its results.
+        reads: other slots that it reads.
     """
 
     path: str
@@ -106,6 +115,7 @@ class Instruction:
     outs: tuple[int, ...]
     wire: int
     note: str = ""
+    reads: Any = ()
 
     def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         """The cold state. The environment gets a frame of zeros as the result."""
@@ -193,6 +203,8 @@ def _concrete(arg: Arg, m: ExecContext, frames: int) -> Any:
         return shape_of(arg.dims, m.batch, frames)
     if isinstance(arg, CurrentDevice):
         return m.device
+    if isinstance(arg, Count):
+        return arg.rate * m.batch + arg.more
     if isinstance(arg, (list, tuple)):
         return type(arg)(_concrete(a, m, frames) for a in arg)
     return arg
@@ -350,7 +362,7 @@ def refs(value: Arg) -> Iterator[int]:
 
 def slots_of(instruction: Instruction) -> tuple[int, ...]:
     """The slots that an instruction reads."""
-    found = list(instruction.inputs)
+    found = [*instruction.inputs, *instruction.reads]
     if isinstance(instruction, Op):
         found += refs([*instruction.args, *instruction.kwargs.values()])
     if isinstance(instruction, Layer):

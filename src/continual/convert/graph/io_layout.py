@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from ...core.inputs import check_lengths
 from ...core.io_layout import IOLayout
@@ -93,7 +94,12 @@ class ModuleLayout(IOLayout):
         inputs: the inputs.
         outputs: the outputs.
         nested: whether the module gives a tuple of outputs.
+
+    Attributes:
+        spec: how the module nests its outputs, where that is more than a list.
     """
+
+    spec: TreeSpec | None = None
 
     def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
@@ -113,10 +119,14 @@ class ModuleLayout(IOLayout):
         return self._joined([*streams, *(g.expand(*g.shape[:2], frames, *g.shape[3:]) for g in flat)])
 
     def step_out(self, y: Wire) -> Wire:
-        return self.leaving([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+        return self.as_module([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def chunk_out(self, y: Wire) -> Wire:
-        return self.leaving([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+        return self.as_module([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+
+    def as_module(self, outputs: list[Tensor]) -> Any:
+        """Outputs nested as the module gives them."""
+        return self.leaving(outputs) if self.spec is None else tree_unflatten(outputs, self.spec)
 
     def leaving(self, outputs: list[Tensor]) -> Wire:
         """One output, or a list where the module gives several."""

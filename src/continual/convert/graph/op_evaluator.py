@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch.fx import Node as Fx
 
+from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
 from .instructions import Arg, CurrentDevice, Shape, resolve
-from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused
+from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
 from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value
@@ -112,8 +113,14 @@ class OpEvaluator:
             return found(self._context, call)
         return NotStreamed((), self._context.emit.dtype(call), f"`{call.op}` {COMPARES}", BANDED)
 
-    def _like_lost(self, call: OpCall, like: NotStreamed) -> Stream:
-        """A constant in the shape of a result that can't be streamed; any other use of it is refused."""
+    def _like_lost(self, call: OpCall, like: NotStreamed) -> Stream | NotStreamed:
+        """A constant in the shape of a result that can't be streamed, or a slice of it; any other use of it is refused."""
+        if call.op in ("slice", "narrow") and call.get("self") is like:
+            dim = call.dim(len(like.dims))
+            if call.node.meta["val"].shape == call.node.args[0].meta["val"].shape:  # type: ignore[union-attr]
+                return like
+            if BATCH not in like.dims[dim]:
+                return replace(like, dims=with_size(like.dims, dim, hint(call.node.meta["val"].shape[dim])))
         value = {"aten.zeros_like.default": 0.0, "aten.ones_like.default": 1.0}.get(call.name)
         if value is None:
             raise Refused(like.reason, like.remedy, like.at)

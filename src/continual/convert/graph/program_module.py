@@ -33,12 +33,12 @@ class ProgramModule(Converted, CoModule):
         super().__init__()
         self.__dict__["name"] = type(module).__name__
         mirror(module, self, self.name)
-        self.set_program(program)
+        self._set_program(program)
         for source in sources:
             self._bind(source)
         self._stand_for(module)
 
-    def set_program(self, program: Program) -> None:
+    def _set_program(self, program: Program) -> None:
         """Run another program."""
         self.__dict__.update(_program=program, io_layout=program.layout)
 
@@ -52,11 +52,11 @@ class ProgramModule(Converted, CoModule):
         elif source.kind == "input":
             program.constants.append(ConstantInput(int(source.name), source.slot))
         else:
-            for path in self.names_of(source.name):
+            for path in self._names_of(source.name):
                 own, name = self.table_of(path)
                 table.add(source.slot, own, name, path)
 
     @property
-    def inputs_in_order(self) -> list[Input]:
+    def _inputs_in_order(self) -> list[Input]:
         """The inputs inside: the streams, then the inputs that are no streams."""
         return sorted(self.io_layout.inputs, key=lambda i: i.time is None)

@@ -17,6 +17,8 @@ from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
 from .queues import AlignDelays, Positions
+from .windows.instruction import Windows
+from .windows.step_program import window_step
 
 Step = Callable[[ExecContext, CallRows], None]
 
@@ -29,7 +31,7 @@ def step_program(ctx: KernelContext, program: Program, current: Callable[[], Pro
         program: what it runs.
         current: gives its program for the current dtypes.
     """
-    schedules = [ctx.plan.pace(ctx.before.then(program.timing.at(w))) for w in range(program.wires)]
+    schedules = [ctx.plan.schedule(ctx.before.then(program.timing.at(w))) for w in range(program.wires)]
     steps = [_step(ctx, instruction, schedules) for instruction in program.instructions]
 
     def run(x: Wire, rows: CallRows) -> Wire:
@@ -60,6 +62,8 @@ def _step(ctx: KernelContext, instruction: Instruction, schedules: list[FrameSch
             f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
             "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
         )
+    if isinstance(instruction, Windows):
+        return window_step(ctx, instruction)
     raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
 
 
@@ -69,11 +73,11 @@ def _op(ctx: KernelContext, instruction: Op) -> Step:
     def step(m: ExecContext, rows: CallRows) -> None:
         instruction.chunk(m)
 
-    if not ctx.plan.located:
+    if not ctx.target.annotate:
         return step
     path = f"{ctx.node.path}.{instruction.path}".lstrip(".")
     where = f" ({instruction.source})" if instruction.source else ""
-    return traced(step, path + where, located=True)
+    return traced(step, path + where, annotate=True)
 
 
 def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
@@ -96,8 +100,10 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
     wire = schedules[instruction.wire]
 
     def queue(node: Node, before: FrameSchedule) -> Run:
-        lag = KernelContext(ctx.plan, ctx.module, node, IDENTITY).lag("queue", node.out, wire.first - before.first, before)
-        return lambda x, rows: lag.waited(rows, x, wire.frames)
+        line = KernelContext(ctx.plan, ctx.module, node, IDENTITY).delay_line(
+            "queue", node.out, wire.first - before.first, before
+        )
+        return lambda x, rows: line.delayed(rows, x, wire.frames)
 
     queues = []
     for i, before in enumerate(instruction.before):

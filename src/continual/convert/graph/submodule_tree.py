@@ -198,7 +198,7 @@ class Converted(FrozenModule):
         root = info_of(module, self.name)
         self.__dict__.update(training=False, _info=root._replace(fixed=root.fixed - {"forward"}))
 
-    def names_of(self, path: str) -> list[str]:
+    def _names_of(self, path: str) -> list[str]:
         """All names of the parameter at a path; of a buffer its one name."""
         table, name = self.table_of(path)
         value = table.get(name)  # None where a norm was folded into another weight

@@ -88,7 +88,7 @@ class Windowed(SlidingWindow):
         window = torch.cat((*parts, x.unsqueeze(2)), 2)
         return self.of_windows(window.movedim(2, -1).unsqueeze(2), None).squeeze(2)
 
-    def step_is_plain(self) -> bool:
+    def _step_is_plain(self) -> bool:
         return not self.trailing
 
     def program(self, ctx: KernelContext) -> Run:

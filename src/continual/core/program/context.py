@@ -1,4 +1,4 @@
-"""What kernels of step programs see: at build time the place of a module, and at run time the rows of a call."""
+"""What kernels of step programs use: the context of a module while a program is built, and the rows of a call while it runs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
 from .stream_ends import STREAM, End, end_of, frames_in
 from .tracing import traced
 
-FEW = 4  # rows for which a product is written as a sum, where that can be fused
-SUMMED = 1 << 16  # numbers in a weight, beyond which a library reads it faster than a sum
-SHORT = 4  # frames up to which moving all of them costs less than finding one
-Run = Callable[[Any, "CallRows"], Wire]  # a module in a program: the chunk that comes in a call, to the one that leaves
+INLINE_ROWS = 4  # for compilers that fuse
+SUMMED = 1 << 16  # elements of a weight from which a library call is faster than a sum
+SHORT = 4  # frames up to which moving all of them is faster than indexing one
+Run = Callable[[Any, "CallRows"], Wire]  # a module in a program: from the input chunk of a call to its output chunk
 
 
 @dataclass(frozen=True, eq=False)
 class StateSpec:
-    """A state tensor of a program, one value a row.
+    """A state tensor of a program.
 
     Attributes:
         name: its module's path and its own name.
         shape: of a row.
-        fill: what it holds when a stream begins: one value, or a tensor of the shape of a row.
-        own: whether the kernel sees to it that rows which are not active keep it.
+        fill: its value when a stream starts: a number, or a tensor of the shape of a row.
+        own: whether the kernel itself keeps the state of inactive rows.
     """
 
     name: str
@@ -43,46 +43,61 @@ class StateSpec:
     own: bool = False
 
     def cold(self, batch: int) -> Tensor:
-        """For so many rows that begin."""
+        """The tensor for ``batch`` rows that start."""
         if isinstance(self.fill, Tensor):
             return self.fill.expand(batch, *self.shape).clone()
         return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
 
 
+@dataclass(frozen=True)
+class Target:
+    """What runs a program, as far as its operations depend on it.
+
+    Attributes:
+        compiler_fuses: a compiler fuses operations: frames are kept in rings, and cells are written in elementary operations.
+        inline_rows: products of at most so many rows are written as sums, which a compiler fuses.
+        conv3d_as_2d: 3D convolutions are written as 2D convolutions.
+        int32: the runtime computes integers in 32 bits.
+        annotate: operations carry the name of their module, for errors of an export.
+    """
+
+    compiler_fuses: bool = False
+    inline_rows: int = 0
+    conv3d_as_2d: bool = False
+    int32: bool = False
+    annotate: bool = False
+
+
+ANY_TARGET = Target()
+
+
 @dataclass
 class ProgramPlan:
-    """A program while it is built.
+    """A program under construction.
 
     Attributes:
         chunk: input frames per call.
         start: the index of the first input frame of a row's first call.
         flush: whether streams may end.
-        primed: calls that run before the first one when a program is made, so that padding before the first frame is where it belongs.
-        fused: whether frames are kept in rings and cells written in plain operations, which compilers make the most of.
-        few: rows up to which products are written as sums, which compilers fuse.
-        flat: whether convolutions of volumes are written as convolutions of images, the only ones that some runtimes have.
-        located: whether operations are marked by the module that they are of, for errors of an export.
-        narrow: whether the runtime computes whole numbers in 32 bits.
+        target: what runs the program.
+        warmup_calls: calls that run before the first one when a program is made, which put padding before the first frame in its place.
+        held: the state tensors so far.
     """
 
     chunk: int
     start: int
     flush: bool = True
-    primed: int = 0
-    fused: bool = False
-    few: int = 0
-    flat: bool = False
-    located: bool = False
-    narrow: bool = False
+    target: Target = ANY_TARGET
+    warmup_calls: int = 0
     held: list[StateSpec] = field(default_factory=list)
 
     @property
     def far(self) -> int:
-        """A number of frames that no stream has, in the runtime's whole numbers."""
-        return FAR_IN_32_BITS if self.narrow else FAR
+        """A number of frames that no stream reaches, in the runtime's integers."""
+        return FAR_IN_32_BITS if self.target.int32 else FAR
 
-    def pace(self, timing: Timing) -> FrameSchedule:
-        """Of a wire with this timing from the network's input on."""
+    def schedule(self, timing: Timing) -> FrameSchedule:
+        """The schedule of a wire with this timing from the network's input on."""
         return frame_schedule(timing, self.chunk, self.start)
 
 
@@ -90,24 +105,24 @@ class KernelContext:
     """The place of a module in a program.
 
     Attributes:
-        arrives, leaves: the paces of its input and output wires.
-        early: whether frames from before the first arrive.
+        arrives, leaves: the schedules of its input and output wires.
+        early: whether frames that precede the stream arrive.
     """
 
     def __init__(self, plan: ProgramPlan, module: Any, node: Node, timing: Timing | None = None):
-        self.plan, self.module, self.node = plan, module, node
+        self.plan, self.target, self.module, self.node = plan, plan.target, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
-        self.arrives, self.leaves = plan.pace(self.before), plan.pace(self.after)
-        self.early = self.arrives.first < self.arrives.frames * plan.primed
+        self.arrives, self.leaves = plan.schedule(self.before), plan.schedule(self.after)
+        self.early = self.arrives.first < self.arrives.frames * plan.warmup_calls
 
     @property
     def name(self) -> str:
-        """How errors call the module."""
+        """The name of the module in errors."""
         return named(self.node.path, self.module)
 
     def refuse(self, reason: str) -> NotStreamable:
-        """An error that says why the module can't be in a program."""
+        """The error that says why the module can't be in a program."""
         return NotStreamable(f"co.compile: {self.name}: {reason}")
 
     def hold(self, name: str, like: StepSpec, depth: int | None, fill: float | Tensor = 0.0) -> StateSpec:
@@ -122,32 +137,32 @@ class KernelContext:
         return held
 
     def ring(self, name: str, like: StepSpec, depth: int, fill: float = 0.0) -> Ring:
-        """The last ``depth`` frames, of which a call of one frame reads a few and writes one. Images are kept with channels last."""
+        """The last ``depth`` frames; a call of one frame reads some of them and writes one. Images are stored channels last."""
         _, channels, *space = like.shape
         last = len(space) > 1
         shape = (depth, *space, channels) if last else (depth, channels, *space)
         return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
 
-    def lag(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
-        """Frames that wait: those from ``first`` on (relative to the first that comes), as many as leave."""
+    def delay_line(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
+        """Frames that wait: from ``first`` on (relative to the first frame of a call)."""
         wire = self.arrives if wire is None else wire
-        if self.plan.fused and wire.frames == 1 and -first >= SHORT:
+        if self.target.compiler_fuses and wire.frames == 1 and -first >= SHORT:
             held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
             return DelayLine(None, Ring(held, wire, -first))
-        return DelayLine(self.past(name, like, first), None)
+        return DelayLine(self.history(name, like, first), None)
 
-    def past(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
-        """The frames from ``first`` (relative to the first that call 0 brings, so 0 or below) that earlier calls have brought."""
+    def history(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
+        """The frames of earlier calls from ``first`` on (relative to the first frame of a call)."""
         return History(self.hold(name, like, -first, fill) if first < 0 else None, -first)
 
     # ---- gates ----------------------------------------------------------------------------------------------------------
 
     def inside(self, rows: CallRows, start: bool = True, end: bool = True) -> Tensor | None:
-        """Which of the frames that come are the stream's own, ``(B, n)``; ``None``: all, or it does not matter.
+        """Which input frames belong to the stream, ``(B, n)``; ``None``: all, or it does not matter.
 
         Args:
-            start: whether frames from before the first matter.
-            end: whether frames from after the last matter.
+            start: whether frames that precede the stream matter.
+            end: whether frames after its end matter.
         """
         found = None
         if start and self.early:
@@ -158,33 +173,33 @@ class KernelContext:
         return found
 
     def gated(self, rows: CallRows, x: Tensor, fill: float | Tensor, start: bool = True, end: bool = True) -> Tensor:
-        """Frames ``(B, C, n, *S)``, with ``fill`` in place of those that are not the stream's."""
+        """Frames ``(B, C, n, *S)``, with ``fill`` in place of frames outside the stream."""
         inside = self.inside(rows, start, end)
         return x if inside is None else torch.where(over_frames(inside, x), x, fill)
 
 
 def over_frames(value: Tensor, x: Tensor) -> Tensor:
-    """A value for each row and frame ``(B, n)``, to be broadcast over ``(B, C, n, *S)``."""
+    """A value per row and frame ``(B, n)`` in a shape that broadcasts over ``(B, C, n, *S)``."""
     return value.view(value.shape[0], 1, value.shape[1], *(1,) * (x.ndim - 3))
 
 
 def frames_at(frames: Tensor, place: Tensor) -> Tensor:
-    """The frames of ``(B, C, n, *S)`` at places ``(B, m)`` of each row. ``take_along_dim`` fixes the number of rows in exports."""
+    """The frames of ``(B, C, n, *S)`` at places ``(B, m)`` of each row. ``take_along_dim`` would fix the number of rows in exports."""
     return frames.gather(2, over_frames(place, frames).expand(-1, frames.shape[1], -1, *frames.shape[3:]))
 
 
 @dataclass(frozen=True)
 class History:
-    """Frames that a module keeps: it sees them before those that come."""
+    """Earlier frames that a module sees before the new ones."""
 
     held: StateSpec | None
-    depth: int  # how many; negative: so many of those that come are not looked at
+    depth: int  # their number; negative: the module skips so many of the new frames
 
     def extend(self, rows: CallRows, x: Tensor, new: Tensor | None = None) -> Tensor:
-        """The frames kept and those that come, ``(B, C, depth + n, *S)``; keeps the last of them for the next call.
+        """The earlier and the new frames, ``(B, C, depth + n, *S)``. Stores the last of them for the next call.
 
         Args:
-            new: what is kept of the frames that come, where that is not what they are here.
+            new: the new frames as they are stored, if that differs from ``x``.
         """
         if self.held is None:
             return x[:, :, -self.depth :] if self.depth else x
@@ -197,25 +212,25 @@ class History:
 
 @dataclass(frozen=True)
 class Ring:
-    """The last frames of a wire that brings one a call, ``(B, L, C, *S)``: frame ``i`` in slot ``i % L``, for each row its own.
+    """The last frames of a wire with one frame per call, ``(B, L, C, *S)``: frame ``i`` of each row in slot ``i % L``.
 
-    A call moves one frame, however many are kept.
+    A call moves one frame, whatever the length of the ring.
     """
 
     held: StateSpec
     wire: FrameSchedule
     depth: int
-    last: bool = False  # whether channels are the last dimension of what is kept
+    last: bool = False  # whether frames are stored channels last
 
     def before(self, rows: CallRows, offset: int) -> Tensor:
-        """The frame so many before the one that comes, ``(B, C, *S)``."""
+        """The frame ``offset`` frames before the new one, ``(B, C, *S)``."""
         kept = rows.held[self.held.index]
         slot = (rows.index(self.wire)[:, 0] - offset).remainder(self.depth)
         found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
         return found.movedim(-1, 1) if self.last else found
 
     def push(self, rows: CallRows, x: Tensor) -> Tensor:
-        """Keep the frame that comes, ``(B, C, *S)``, in place of the oldest. Returns all that is kept then."""
+        """Overwrite the oldest frame by the new one, ``(B, C, *S)``. Returns the whole ring."""
         kept = rows.held[self.held.index]
         x = x.movedim(1, -1) if self.last else x
         own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
@@ -228,13 +243,13 @@ class Ring:
 
 @dataclass(frozen=True)
 class DelayLine:
-    """Frames that wait a fixed time: as they are kept best."""
+    """Frames that wait a fixed time, in the faster of two forms."""
 
     past: History | None
     ring: Ring | None
 
-    def waited(self, rows: CallRows, x: Tensor, count: int) -> Tensor:
-        """The frames that leave, ``(B, C, count, *S)``."""
+    def delayed(self, rows: CallRows, x: Tensor, count: int) -> Tensor:
+        """The ``count`` frames whose time is up, ``(B, C, count, *S)``."""
         if self.ring is None:
             return cast(History, self.past).extend(rows, x)[:, :, :count]
         y = self.ring.before(rows, self.ring.depth)
@@ -246,11 +261,11 @@ class CallRows:
     """One call of a program.
 
     Args:
-        calls: how many calls each row has had, ``(B,)``; negative while a program is primed.
-        end: how many frames each row's stream has, ``(B,)``; far away for those that go on.
+        calls: earlier calls of each row, ``(B,)``; negative during warmup calls.
+        end: the number of frames of each row's stream, ``(B,)``; far away while it goes on.
         held: the state tensors.
         active: the rows that take part; ``None``: all.
-        opened: the rows that go on, whatever their ``end`` is, and the count that stands for far away; ``None``: ``end`` says it all.
+        opened: the rows that go on whatever their ``end`` is, and the count that stands for far away; ``None``: ``end`` is complete.
     """
 
     def __init__(
@@ -269,11 +284,11 @@ class CallRows:
         self._ended: dict[End, Tensor] = {}
 
     def keep(self, held: StateSpec, value: Tensor) -> None:
-        """Give a state tensor its value for the next call."""
+        """Set the value of a state tensor for the next call."""
         self.fresh[held.index] = value
 
     def repeated(self, times: int, own: Iterable[int]) -> CallRows:
-        """The same call, with so many rows for each; of the state tensors those that have as many values a row."""
+        """The same call with ``times`` rows for each row, for which the state tensors ``own`` have a dimension of their own."""
         held, numbers = list(self.held), set(own)
         for i in numbers:
             held[i] = held[i].flatten(0, 1)
@@ -282,19 +297,19 @@ class CallRows:
         opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
         return CallRows(calls, end, held, active, opened)
 
-    def index(self, pace: FrameSchedule) -> Tensor:
-        """The indices of the frames that come on a wire, ``(B, n)``."""
-        if pace not in self._index:
-            calls = (self.calls * pace.frames if pace.frames > 1 else self.calls).unsqueeze(1)
-            if pace.frames > 1:
-                calls = calls + torch.arange(pace.first, pace.first + pace.frames, device=calls.device)
+    def index(self, wire: FrameSchedule) -> Tensor:
+        """The indices of the frames of this call on a wire, ``(B, n)``."""
+        if wire not in self._index:
+            calls = (self.calls * wire.frames if wire.frames > 1 else self.calls).unsqueeze(1)
+            if wire.frames > 1:
+                calls = calls + torch.arange(wire.first, wire.first + wire.frames, device=calls.device)
             else:
-                calls = calls + pace.first if pace.first else calls
-            self._index[pace] = calls
-        return self._index[pace]
+                calls = calls + wire.first if wire.first else calls
+            self._index[wire] = calls
+        return self._index[wire]
 
     def ended(self, timing: Timing) -> Tensor:
-        """How many frames a wire has in the end, ``(B,)``."""
+        """The number of frames of a wire when the stream ends, ``(B,)``."""
         end, _ = end_of(timing)
         if end not in self._ended:
             found = frames_in(end, self._counts)
@@ -308,7 +323,7 @@ Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # 
 
 
 def carried(ctx: KernelContext, held: list[StateSpec], x: Tensor, rows: CallRows, step: Step) -> Tensor:
-    """Run frame by frame. What is carried stays as it is at frames from before the first."""
+    """Run frame by frame. Frames that precede the stream leave the state unchanged."""
     inside, index = ctx.inside(rows, end=False), rows.index(ctx.arrives)
     state, outs = [rows.held[h.index] for h in held], []
     for i, frame in enumerate(x.unbind(2)):
@@ -324,13 +339,17 @@ def carried(ctx: KernelContext, held: list[StateSpec], x: Tensor, rows: CallRows
 
 
 def of_rows(value: Tensor, like: Tensor) -> Tensor:
-    """A value for each row ``(B,)``, to be broadcast over ``like``."""
+    """A value per row ``(B,)`` in a shape that broadcasts over ``like``."""
     return value.view(-1, *(1,) * (like.ndim - 1))
 
 
 def built(plan: ProgramPlan, module: Any, node: Node) -> Run:
-    """A module at its place in a program."""
+    """The step of a module in a program.
+
+    Raises:
+        NotStreamable: no program computes the module, or it has hooks.
+    """
     ctx = KernelContext(plan, module, node)
     if module._forward_hooks or module._forward_pre_hooks:
         raise ctx.refuse("has forward hooks, which a program does not call. Remove them before")
-    return traced(module.program(ctx), ctx.name, plan.located)
+    return traced(module.program(ctx), ctx.name, plan.target.annotate)

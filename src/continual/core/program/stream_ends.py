@@ -1,8 +1,8 @@
-"""How many frames the wires of a network have in the end: short formulas of whole numbers, which programs compute for every row.
+"""The number of frames of each wire of a stream that ends: short integer formulas, which programs compute for every row.
 
-A timing maps the count of a stream layer by layer. Written so into a program, a compiler puts each layer's formula into those of all layers
-behind it: for one number of CoX3D's last convolution that were hundreds of thousands of operations, and minutes to compile. So formulas are
-put together here. Most of them come to "as many as there came".
+A timing maps the count of a stream layer by layer. In a program of that form, a compiler inlines the formula of each layer into all layers
+after it: hundreds of thousands of operations for one number of CoX3D's last convolution, and minutes of compilation. So this module
+simplifies the formulas. Most of them become "as many as the input".
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..timing_graph import Wiring
 
 @dataclass(frozen=True)
 class Count:
-    """``(rate*n + more) // by`` frames where another wire has ``n``; none where it has fewer than ``least``.
+    """``(rate*n + more) // by`` frames where another wire has ``n`` frames; none where it has fewer than ``least``.
 
-    The fraction is in its lowest terms, and from ``least`` on the count is above 0: wires of equal counts have equal formulas.
+    The fraction is in lowest terms, and the count is above 0 from ``least`` on, so wires of equal counts have equal formulas.
 
     Attributes:
-        of: the other wire; ``None``: the stream.
+        of: the other wire; ``None``: the network's input.
     """
 
     of: Count | Least | None = None
@@ -47,11 +47,11 @@ class Least:
 
 End = Count | Least
 STREAM = Count()
-Joins = frozenset[tuple[End, ...]]  # wires that meet, and have to be equally long
+Joins = frozenset[tuple[End, ...]]  # wires that meet, and must have equal lengths
 
 
 def counted(of: End, least: int, rate: int, more: int, by: int) -> End:
-    """A wire whose count follows from that of another, for ``least`` and ``rate`` of 1 or more. Two formulas become one where they can."""
+    """A formula on another formula, for ``least`` and ``rate`` of at least 1: one formula where possible."""
     rate, more, by = _lowest(rate, more, by)
     inner: End | None = of
     if isinstance(of, Count) and (rate == 1 or of.by == 1):
@@ -73,7 +73,7 @@ def _up(n: int, by: int) -> int:
 
 
 def fewest(ends: Iterable[End]) -> End:
-    """The shortest of several wires. Those of one rate are one formula."""
+    """The shortest of several wires. Wires of the same rate become one formula."""
     found: dict[tuple[End | None, int, int], Count] = {}
     for own in (c for end in ends for c in (end.of if isinstance(end, Least) else (end,))):
         kind = own.of, own.rate, own.by
@@ -88,10 +88,10 @@ def fewest(ends: Iterable[End]) -> End:
 
 @functools.lru_cache(maxsize=4096)
 def end_of(timing: Timing) -> tuple[End, Joins]:
-    """The count of a wire with this timing from the network's input on, and the wires that meet before it.
+    """The count of a wire, for its timing from the network's input on, and the wires that meet before it.
 
     Raises:
-        NotStreamable: a class of timing that programs do not know.
+        NotStreamable: an unknown class of timing.
     """
     joins: set[tuple[End, ...]] = set()
     return _after(timing, STREAM, joins), frozenset(joins)
@@ -161,7 +161,7 @@ def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:
 
 
 def frames_in(end: End, known: dict[End, Tensor]) -> Tensor:
-    """How many frames a wire has: whole numbers, from those of wires that are known. What is found becomes known."""
+    """The number of frames of a wire, from the wires in ``known``, to which it adds its results."""
     if end not in known:
         known[end] = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
     return known[end]
@@ -176,23 +176,23 @@ def _count(end: Count, known: dict[End, Tensor]) -> Tensor:
     count = n * end.rate if end.rate > 1 else n
     count = count + end.more if end.more else count
     count = divided(count.clamp(min=0) if end.more < 0 else count, end.by)
-    first = _up(end.by - end.more, end.rate)  # from where on the fraction is above 0 by itself
+    first = _up(end.by - end.more, end.rate)  # from here on the fraction is above 0 by itself
     return count if first == end.least else torch.where(n >= end.least, count, 0)
 
 
 def divided(n: Tensor, by: int) -> Tensor:
-    """Whole numbers of 0 or more, divided and rounded down. ONNX has no such division but this: others go through floating point."""
+    """Floor division of non-negative integers. Rounding mode ``trunc`` stays an integer division in ONNX; others go through floats."""
     return n if by == 1 else n.div(by, rounding_mode="trunc")
 
 
 def ended(timing: Timing, e: Tensor) -> Tensor:
-    """How many frames a wire has in the end, for streams of ``e`` frames: :meth:`Timing.ended` on tensors of whole numbers."""
+    """The number of frames of a wire, for streams of ``e`` frames: :meth:`Timing.ended` on integer tensors."""
     known: dict[End, Tensor] = {STREAM: e}
     return frames_in(end_of(timing)[0], known)
 
 
 def meets(timing: Timing, e: Tensor) -> Tensor:
-    """Whether all wires that meet have equally many frames in the end, for streams of ``e`` frames. ``forward`` refuses others."""
+    """Whether all wires that meet have equal lengths, for streams of ``e`` frames. ``forward`` refuses other clips."""
     known: dict[End, Tensor] = {STREAM: e}
     found = torch.ones_like(e, dtype=torch.bool)
     for wires in end_of(timing)[1]:

@@ -1,4 +1,4 @@
-"""Modules that `torch.export` looks at: where operations are from, and which module it can't follow."""
+"""Errors of `torch.export` by module: the module of each operation, and the module that it can't trace."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 LIBRARIES = tuple(str(Path(str(sys.modules[name].__file__)).parent) for name in ("torch", __name__.partition(".")[0]))
 
 
 class Untraced(Exception):
-    """`torch.export` can't follow a module; the cause says why.
+    """`torch.export` can't trace a module; the cause says why.
 
     Attributes:
         module: its path and class.
@@ -26,19 +25,19 @@ class Untraced(Exception):
         self.module = module
 
 
-def traced(run: Callable[..., Any], name: str, located: bool) -> Callable[..., Any]:
-    """A module's place in a program, whose errors on the way to an exported graph say which module it is.
+def traced(run: Callable[..., Any], name: str, annotate: bool) -> Callable[..., Any]:
+    """The step of a module, whose errors during an export name the module.
 
     Args:
-        run: on a chunk and the rows.
+        run: takes a chunk and the rows.
         name: the module's path and class.
-        located: whether its operations in the graph say so too.
+        annotate: whether its operations in the graph carry this name.
     """
 
     def guarded(x: Any, rows: Any) -> Any:
         try:
             return run(x, rows)
-        except Untraced:  # of a module inside
+        except Untraced:  # from a child
             raise
         except Exception as error:
             if torch.compiler.is_exporting():
@@ -49,11 +48,13 @@ def traced(run: Callable[..., Any], name: str, located: bool) -> Callable[..., A
         with torch.fx.traceback.annotate({"module": name}):
             return guarded(x, rows)
 
-    return marked if located else guarded
+    return marked if annotate else guarded
 
 
 def untraced(error: BaseException, network: str, any_rows: bool = False) -> str:
-    """Which module can't be followed and why, in words, with the line of the user's code."""
+    """The module that can't be traced, the reason, and the line of the user's code."""
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode  # here: it imports sympy, for half a second
+
     chain = causes(error)
     module = next((e.module for e in chain if isinstance(e, Untraced)), network)
     cause = next((e for e in chain if not isinstance(e, Untraced)), error)
@@ -61,15 +62,15 @@ def untraced(error: BaseException, network: str, any_rows: bool = False) -> str:
     where = f" ({Path(lines[-1].filename).name}:{lines[-1].lineno}: `{lines[-1].line}`)" if lines else ""
     if any(isinstance(e, GuardOnDataDependentSymNode) for e in chain):
         return (
-            f"{module}: what it does depends on the values of a tensor{where}, and a program holds one way for all values. Say it by "
-            "torch.where or by masks"
+            f"{module}: its control flow depends on the values of a tensor{where}, and a program has one path for all values. Use "
+            "torch.where or masks"
         )
     reason = (str(cause).strip() or repr(cause)).splitlines()[0]
     return f"{module}: {reason}{where}" + (". A fixed number of rows may do: batch=1" if any_rows else "")
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
-    """An error, and those that it came of."""
+    """An error and its causes."""
     found: list[BaseException] = []
     while error is not None:
         found.append(error)

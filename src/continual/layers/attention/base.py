@@ -54,9 +54,9 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             )
         self.sequence_len, self.embed_dim_second = int(sequence_len), embed_dim_second
         self.register_buffer("window_mask", None, persistent=False)
-        self.set_time_dim(2 if embed_dim_second else 1 if self.batch_first else 0)
+        self._set_time_dim(2 if embed_dim_second else 1 if self.batch_first else 0)
 
-    def set_mask(self, mask: Tensor | None) -> None:
+    def _set_mask(self, mask: Tensor | None) -> None:
         """Give the mask ``(L, L)`` of a window, as ``torch.nn`` means it: ``True`` hides, a float is added to the scores."""
         if mask is None:
             return
@@ -126,7 +126,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             raise ShapeMismatch(f"{type(self).__name__} takes batched clips {_LAYOUTS[self.time_dim]}, got {tuple(clip.shape)}")
         return rewire(lambda t: t.movedim(self.time_dim, 2).transpose(1, 2), clip)
 
-    def by_token(self, x: Wire | None) -> Wire | None:
+    def _by_token(self, x: Wire | None) -> Wire | None:
         """Chunks ``(B, E, n)`` as tokens ``(B, n, E)``."""
         return None if x is None else rewire(lambda t: t.transpose(1, 2), x)
 
@@ -181,7 +181,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         Keys and values need not be made: ``q · (W x) = (Wᵀ q) · x``, and the mean of the values is the value of the mean. This is
         a head's size times less work than to project all tokens for one that asks.
         """
-        mask = self.mask_row(place)
+        mask = self._mask_row(place)
         if self.constants or self.training or not self._qkv_same_embed_dim:
             q, k, v = self.project(x)
             return self.attend(q[:, :, place : place + 1], k, v, mask).squeeze(1)
@@ -207,7 +207,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             self.__dict__["_cache"] = (home, parts)
         return parts
 
-    def with_constants(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _with_constants(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append the keys and values that every query sees: ``add_bias_kv``, ``add_zero_attn``."""
         if not self.constants:
             return k, v, mask
@@ -230,13 +230,13 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention of heads ``(B, H, n, D)``, merged to ``(B, n, E)``. In a mask ``True`` lets a key be seen."""
-        k, v, mask = self.with_constants(k, v, mask)
+        k, v, mask = self._with_constants(k, v, mask)
         y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return y.transpose(1, 2).flatten(2)
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
         """The attention weights of heads ``(…, H, n, D)``, mean over heads: ``(…, n, m)``."""
-        k, _, mask = self.with_constants(k, k, mask)
+        k, _, mask = self._with_constants(k, k, mask)
         scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)
         return (scores if mask is None else scores + mask).softmax(-1).mean(-3)
 
@@ -250,7 +250,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         q, k, v = self.project(x)
         return self.attend(q, k, v, self._mask_for(q.shape[2]))
 
-    def mask_row(self, place: int) -> Tensor | None:
+    def _mask_row(self, place: int) -> Tensor | None:
         """What one token of a window may see, ``(1, L)``."""
         return None if self.window_mask is None else self.window_mask[place].unsqueeze(0)
 
@@ -261,7 +261,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             )
         return self.window_mask
 
-    def full_forward(self, clip: Wire, need_weights: bool) -> Any:
+    def _full_forward(self, clip: Wire, need_weights: bool) -> Any:
         """``torch.nn``'s computation on a clip of any length, in the module's layout."""
         x = self.tokens(clip)
         y = self.clip(self.leave(self.whole(x)))
@@ -272,7 +272,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
 
     # ---- accounting -----------------------------------------------------------------------------------------------------
 
-    queries_per_step = 1  # how many rows of the window are attended anew with every token
+    _queries_per_step = 1  # how many rows of the window are attended anew with every token
 
     def macs_per_output(self, node: Node, frame: StepSpec) -> int:
         return self._products()
@@ -281,25 +281,25 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
         return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
     def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int:
-        queries, keys = self.queries_per_step, self.sequence_len + self.constants
+        queries, keys = self._queries_per_step, self.sequence_len + self.constants
         if queries > 1:  # window by window
             return outputs * self._multiply_adds(self.sequence_len, queries, keys)
         return self._multiply_adds(given if outputs else 0, outputs, keys)
 
     def _products(self) -> int:
-        return self._multiply_adds(1, self.queries_per_step, self.sequence_len + self.constants)
+        return self._multiply_adds(1, self._queries_per_step, self.sequence_len + self.constants)
 
     def _multiply_adds(self, tokens: int, queries: int, keys: int) -> int:
         """Of so many tokens' projections, and of so many queries with so many keys each."""
         projections = tokens * self.embed_dim * (self.embed_dim + self.kdim + self.vdim)
         return projections + queries * (2 * keys * self.embed_dim + self.embed_dim**2)
 
-    def macs_of_call(self, x: Any, y: Any) -> int:
+    def _macs_of_call(self, x: Any, y: Any) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout; for counters."""
         x, y = (t[0] if isinstance(t, (tuple, list)) else t for t in (x, y))
         rows, given = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
         keys, returned = self.sequence_len + self.constants, given
-        per_query = self.queries_per_step
+        per_query = self._queries_per_step
         if per_query > 1 and y.ndim == x.ndim:  # all tokens of a clip attend to all
             keys, per_query = given + self.constants, 1
         elif y.ndim > 2:
@@ -321,7 +321,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
             >>> co.SingleOutputMultiheadAttention(8, 2, sequence_len=4).flops()
             336
         """
-        rows, keys = self.queries_per_step, self.sequence_len + self.constants
+        rows, keys = self._queries_per_step, self.sequence_len + self.constants
         products, softmax = self._products(), rows * keys * self.num_heads
         muls = products + rows * self.embed_dim + softmax  # the queries are scaled, the exponentials divided by their sum
         adds = products + 3 * softmax  # maximum, its subtraction, sum

@@ -110,7 +110,7 @@ class MultiheadAttention(SlidingAttention):
 
     def forward(self, query: Wire, key: Tensor | None = None, value: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The clip computation: ``nn.MultiheadAttention`` with the band for a mask; the output alone, without weights."""
-        return self.clip(self.leave(self.attended_windows(self.tokens(self.wire(query, key, value)))))
+        return self.clip(self.leave(self._attended_windows(self.tokens(self.wire(query, key, value)))))
 
 
 class SingleOutputMultiheadAttention(SlidingAttention):
@@ -184,28 +184,28 @@ class SingleOutputMultiheadAttention(SlidingAttention):
         super().configure(sequence_len, embed_dim_second)
         self.query_index = checked_index(query_index, self.sequence_len)
         self.ahead = self.sequence_len - 1 - self.query_index
-        self.gives_more, self.single_output_forward = forward_returns_attn_mask, single_output_forward
-        self.output_of_window = None if single_output_forward else (self.sequence_len, self.query_index)
+        self._gives_more, self.single_output_forward = forward_returns_attn_mask, single_output_forward
+        self._output_of_window = None if single_output_forward else (self.sequence_len, self.query_index)
 
     @property
     def forward_returns_attn_mask(self) -> bool:
         """Whether ``forward`` returns the attention weights too."""
-        return self.gives_more
+        return self._gives_more
 
     def forward(self, query: Wire, key: Tensor | None = None, value: Tensor | None = None) -> Any:  # type: ignore[override]
         """One output for every window in the clip, or ``torch.nn``'s computation; with weights if so configured."""
         clip = self.wire(query, key, value)
         if not self.single_output_forward:
-            return self.full_forward(clip, self.gives_more)
+            return self._full_forward(clip, self._gives_more)
         x = self.tokens(clip)
-        y = self.clip(self.leave(self.attended_windows(x)))
-        return (y, self._window_weights(x)) if self.gives_more else y
+        y = self.clip(self.leave(self._attended_windows(x)))
+        return (y, self._window_weights(x)) if self._gives_more else y
 
     def _window_weights(self, x: Wire) -> Tensor:
         q, k, _ = self.project(x)
         windows = k.unfold(2, self.sequence_len, 1).permute(0, 2, 1, 4, 3)  # (B, W, H, L, D)
         asking = q[:, :, self.behind : q.shape[2] - self.ahead].transpose(1, 2).unsqueeze(3)
-        return self.weights(asking, windows, self.mask_row(self.behind)).squeeze(2)
+        return self.weights(asking, windows, self._mask_row(self.behind)).squeeze(2)
 
 
 class RetroactiveMultiheadAttention(Attention):
@@ -266,15 +266,15 @@ class RetroactiveMultiheadAttention(Attention):
     ) -> None:
         """Set the window and what ``forward`` returns."""
         super().configure(sequence_len, embed_dim_second)
-        self.gives_more, self.output_of_window = forward_returns_attn_mask, (self.sequence_len, None)
+        self._gives_more, self._output_of_window = forward_returns_attn_mask, (self.sequence_len, None)
 
     @property
     def forward_returns_attn_mask(self) -> bool:
         """Whether ``forward`` returns the attention weights too."""
-        return self.gives_more
+        return self._gives_more
 
     @property
-    def queries_per_step(self) -> int:  # type: ignore[override]
+    def _queries_per_step(self) -> int:  # type: ignore[override]
         return self.sequence_len
 
     @property
@@ -283,7 +283,7 @@ class RetroactiveMultiheadAttention(Attention):
 
     def forward(self, query: Wire, key: Tensor | None = None, value: Tensor | None = None) -> Any:  # type: ignore[override]
         """``torch.nn``'s computation: every token of the clip attends to all of it."""
-        return self.full_forward(self.wire(query, key, value), self.gives_more)
+        return self._full_forward(self.wire(query, key, value), self._gives_more)
 
     def open(self, frame: Any, opening: InitContext) -> Node:
         like = self.check(frame, opening.path)
@@ -319,7 +319,7 @@ class RetroactiveMultiheadAttention(Attention):
         return self.attend(q, k, v, self.window_mask)
 
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        y, ended = self.windows(self.by_token(x), node, n_if_ended, updates)
+        y, ended = self.windows(self._by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).permute(0, 3, 1, 2)), ended
 
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:

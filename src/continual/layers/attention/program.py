@@ -73,10 +73,10 @@ def sliding(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attende
     query = ctx.leaves.first + (0 if layer.partial else behind)
     band = Band(ctx, behind, ahead, query, layer.partial)
     given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
-    if ctx.plan.fused and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
+    if ctx.target.compiler_fuses and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
         return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
-    pairs = attending.past("keys_values", given.resized(1, 2 * size), band.first - ctx.arrives.first)
-    queries = attending.past("queries", given.resized(1, size), query - ctx.arrives.first)
+    pairs = attending.history("keys_values", given.resized(1, 2 * size), band.first - ctx.arrives.first)
+    queries = attending.history("queries", given.resized(1, size), query - ctx.arrives.first)
 
     project = _projection(ctx, layer)
 
@@ -148,7 +148,7 @@ def _scores(layer: Any, band: Band, rows: CallRows, like: Tensor) -> Tensor | No
 def windows(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of all tokens of each window to all of it, up to the output projection: ``(B, W, L, E)``."""
     given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
-    past = attending.past("projected", given.resized(1, 3 * layer.embed_dim), ctx.leaves.first - ctx.arrives.first)
+    past = attending.history("projected", given.resized(1, 3 * layer.embed_dim), ctx.leaves.first - ctx.arrives.first)
 
     def attend(x: Wire, rows: CallRows) -> Tensor:
         packed = past.extend(rows, layer.pack(x).transpose(1, 2))

@@ -106,10 +106,10 @@ class BandAttention(CoModule):
         """Attention that a converted module has written itself."""
         band = Band(ctx, self.behind, self.ahead, ctx.leaves.first, True)
         batch, heads, _ = ctx.node.given.shape
-        pairs = ctx.past(
+        pairs = ctx.history(
             "keys_values", ctx.node.given.resized(batch, heads, self.size + self.value_size), band.first - ctx.arrives.first
         )
-        queries = ctx.past("queries", ctx.node.given.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
+        queries = ctx.history("queries", ctx.node.given.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             q, kv = x.split((self.size, self.size + self.value_size), 3)

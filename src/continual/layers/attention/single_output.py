@@ -88,10 +88,10 @@ class SlidingAttention(Attention):
         """Windows with a mask that says for each place in the window whether it is seen (whole windows only)."""
         batch, count = q.shape[0], q.shape[2]
         k, v = (t.unfold(2, self.sequence_len, 1).permute(0, 2, 1, 4, 3).flatten(0, 1) for t in (k, v))
-        y = self.attend(q.transpose(1, 2).flatten(0, 1).unsqueeze(2), k, v, self.mask_row(self.behind))
+        y = self.attend(q.transpose(1, 2).flatten(0, 1).unsqueeze(2), k, v, self._mask_row(self.behind))
         return y.view(batch, count, -1)
 
-    def attended_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def _attended_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection."""
         seen, size = node.n_in, self.sequence_len - 1
         emits = seen >= node.delay
@@ -123,20 +123,20 @@ class SlidingAttention(Attention):
         return in_order(ring, seen, new)
 
     def _step_mask(self, keys: Tensor) -> Tensor | None:
-        row = self.mask_row(self.behind)
+        row = self._mask_row(self.behind)
         if row is not None or not self.alibi:
             return row
         return alibi_row(self.num_heads, keys.shape[2], self.ahead, keys.dtype, keys.device)
 
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        y, ended = self.attended(self.by_token(x), node, n_if_ended, updates)
+        y, ended = self.attended(self._by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).transpose(1, 2)), ended
 
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
-        y = self.attended_step(x, node, updates)
+        y = self._attended_step(x, node, updates)
         return None if y is None else self.leave(y)
 
-    def attended_windows(self, x: Wire) -> Tensor:
+    def _attended_windows(self, x: Wire) -> Tensor:
         """All outputs of clips as tokens ``(B, n, E)``, up to the output projection."""
         lengths = [x.shape[1]] if isinstance(x, Tensor) else [cast(Tensor, t).shape[1] for t in x]
         if len(set(lengths)) > 1:

@@ -222,7 +222,7 @@ class OfLast(TimeNorm):
         """By the statistics of the last frames, of those that there are."""
         groups = self.groups(ctx.node.given.shape)
         like = replace(ctx.node.given, shape=(1, groups, 2), dtype=widest(ctx.node.given.device))
-        past = ctx.past("frames", like, 1 - self.window)
+        past = ctx.history("frames", like, 1 - self.window)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             parts = _parts(self, x)

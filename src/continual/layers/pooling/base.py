@@ -29,7 +29,7 @@ class _Pool(Twin, SlidingWindow):
     has_products = False
     counts_inputs = True
     dims: int
-    native_fill: str
+    _native_fill: str
     kernel_size: Any
     stride: Any
     padding: Any
@@ -53,9 +53,9 @@ class _Pool(Twin, SlidingWindow):
         k, s, p, d = self.kernel_size[0], self.stride[0], self.padding[0], self.dilation[0]
         extent = d * (k - 1) + 1
         extra = min(p + s - 1, extent - 1) - p if self.ceil_mode else 0
-        fill = self.temporal_fill or self.native_fill
-        self.set_window(k, s, p, p, d, fill if p else self.native_fill, max(0, extra))
-        self._native = not p or fill == self.native_fill
+        fill = self.temporal_fill or self._native_fill
+        self.set_window(k, s, p, p, d, fill if p else self._native_fill, max(0, extra))
+        self._native = not p or fill == self._native_fill
         self._over_space = any(
             k > 1 or s > 1 or p for k, s, p in zip(self.kernel_size[1:], self.stride[1:], self.padding[1:], strict=True)
         )
@@ -99,7 +99,7 @@ class _Pool(Twin, SlidingWindow):
     def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
         if not self._by_blocks:
             return super().advance_step(x, node, updates)
-        if node.n_in < self._taps and not self.step_is_plain():
+        if node.n_in < self._taps and not self._step_is_plain():
             return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
         seen, size = node.n_in, self._taps
         ring, held = node.tensors
@@ -111,10 +111,10 @@ class _Pool(Twin, SlidingWindow):
         updates.slots.append((held, prefix))
         if at < size - 1:
             updates.slots.append((ring[:, at], entered))
-            return self.finish_step(self.combine(ring[:, at + 1], prefix)) if emits else None
+            return self._finish_step(self.combine(ring[:, at + 1], prefix)) if emits else None
         block = torch.cat((ring[:, :at], entered.unsqueeze(1)), 1)
         updates.slots.append((ring, self.cumulate(block, 1, True)))
-        return self.finish_step(prefix) if emits else None
+        return self._finish_step(prefix) if emits else None
 
     # ---- over space -------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class _Pool(Twin, SlidingWindow):
         """What is left to do for windows of which the first starts at frame ``start``."""
         return y
 
-    def finish_step(self, y: Tensor) -> Tensor:
+    def _finish_step(self, y: Tensor) -> Tensor:
         """The same for a window that lies inside the clip."""
         return y
 
@@ -175,7 +175,7 @@ class _Pool(Twin, SlidingWindow):
 
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         total = functools.reduce(self.combine, (*parts[1:], x), parts[0]) if parts else x
-        return self.finish_step(total)
+        return self._finish_step(total)
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         return tuple(p[:, i] for p in pieces for i in range(p.shape[1]))

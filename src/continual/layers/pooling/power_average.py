@@ -28,7 +28,7 @@ class _LPPool(_Pool):
     With an infinite norm they are maximum pooling of magnitudes, or of their negatives.
     """
 
-    native_fill = "zeros"
+    _native_fill = "zeros"
     norm_type: float
 
     def __init__(
@@ -99,7 +99,7 @@ class _LPPool(_Pool):
         counted = None if windows is None or self._extreme else counts(ctx, self, windows, padded=False)
         return super().program_divisor(ctx, windows) if counted is None else lambda y, rows: self._root(y / counted(y, rows))
 
-    def finish_step(self, y: Tensor) -> Tensor:
+    def _finish_step(self, y: Tensor) -> Tensor:
         if self._extreme:
             return y if self.norm_type > 0 else -y
         return (y / self._taps).mul_(self._size).pow_(1 / self.norm_type)

@@ -28,7 +28,7 @@ _MAX = (None, F.max_pool1d, F.max_pool2d, F.max_pool3d)
 
 
 class _MaxPool(_Pool):
-    native_fill = "neg_inf"
+    _native_fill = "neg_inf"
     nothing = -math.inf
 
     def __init__(
@@ -67,7 +67,7 @@ class _MaxPool(_Pool):
 
 
 class _AvgPool(_Pool):
-    native_fill = "zeros"
+    _native_fill = "zeros"
     count_include_pad: bool
     divisor_override: int | None
 
@@ -121,7 +121,7 @@ class _AvgPool(_Pool):
         y = F.avg_pool2d(plane, k, s, p, self.ceil_mode, self.count_include_pad, divisor)
         return y.squeeze(2) if self.dims == 2 else y
 
-    def step_is_plain(self) -> bool:
+    def _step_is_plain(self) -> bool:
         return self.count_include_pad or not self._window.start
 
     def combine(self, older: Tensor, newer: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class _AvgPool(_Pool):
             return y / torch.tensor(counts, dtype=y.dtype, device=y.device).view(-1, *(1,) * (y.ndim - 3))
         return y / counts
 
-    def finish_step(self, y: Tensor) -> Tensor:
+    def _finish_step(self, y: Tensor) -> Tensor:
         return y / (self.divisor_override or self._taps)
 
     def program_divisor(self, ctx: KernelContext, windows: Windows | None) -> Divide:

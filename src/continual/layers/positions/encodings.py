@@ -282,7 +282,7 @@ class RotaryPositionalEncoding(Positioned):
 
 def angles_of(layer: Any, ctx: KernelContext) -> Angles:
     """The angles of positions, by arithmetic that the runtime has."""
-    if not ctx.plan.narrow:
+    if not ctx.target.int32:
         return lambda index: angles_at(layer.frequencies, index)
     parts = limbs(layer.frequencies)
     return lambda index: angles_in_32_bits(parts, index)

@@ -237,7 +237,7 @@ class Recurrent(Twin):
 
     # ---- clips ------------------------------------------------------------------------------------------------------
 
-    def from_hidden(self, input: Tensor, hx: Any) -> tuple[Tensor, Held]:
+    def _from_hidden(self, input: Tensor, hx: Any) -> tuple[Tensor, Held]:
         """The clip computation from a hidden state as the user has it, ``None`` for zeros.
 
         Raises:
@@ -280,7 +280,7 @@ class Recurrent(Twin):
             for i in range(self.num_layers)
             for name, t in zip(names, ctx.node.tensors, strict=True)  # (B, layers, H)
         ]
-        cell = FUSED_CELLS[self.mode] if ctx.plan.fused and not self.proj_size else None
+        cell = FUSED_CELLS[self.mode] if ctx.target.compiler_fuses and not self.proj_size else None
 
         def step(x: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             by_layer = [tuple(state[i : i + len(names)]) for i in range(0, len(state), len(names))]

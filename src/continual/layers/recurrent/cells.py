@@ -44,8 +44,8 @@ class _Cell(Recurrent):
         """
         dim = self.time_dim
         if dim == 2 or not isinstance(input, Tensor) or input.ndim != 3:
-            return self.from_hidden(input, hx)[0]
-        return self.from_hidden(time_second(input, dim), hx)[0].movedim(2, dim)
+            return self._from_hidden(input, hx)[0]
+        return self._from_hidden(time_second(input, dim), hx)[0].movedim(2, dim)
 
 
 class RNNCell(_Cell, nn.RNNCell):
@@ -116,7 +116,7 @@ def _stepping(module: nn.Module, dim: int) -> CoModule:
     """A cell for :func:`continual.forward_stepping`, which shares parameters."""
     made = to_continual(module)
     made._parameters, made._modules = module._parameters.copy(), module._modules.copy()  # a parametrisation is a module
-    made.set_time_dim(dim)
+    made._set_time_dim(dim)
     return made
 
 

@@ -17,14 +17,14 @@ from .base import Recurrent, refuse_backward, refuse_unknown
 class _Layers(Recurrent):
     """What the three layers share. ``forward`` is the clip computation of ``torch.nn``, in the layout ``(B, C, T)``."""
 
-    gives_more = True
+    _gives_more = True
     batch_first: bool
     bidirectional: bool
     flatten_parameters: Any  # of nn.RNNBase
     _init_flat_weights: Any
 
     @classmethod
-    def before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
+    def _before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
         """Leave torch's list of the weights behind: with a parametrisation it holds tensors that can't be copied."""
         if "_flat_weights" in module.__dict__:
             memo[id(module.__dict__["_flat_weights"])] = []
@@ -66,7 +66,7 @@ class _Layers(Recurrent):
         Raises:
             ShapeMismatch: an input or a hidden state of another rank, size, dtype or device.
         """
-        y, held = self.from_hidden(input, hx)
+        y, held = self._from_hidden(input, hx)
         return y, held[0] if len(held) == 1 else tuple(held)
 
 

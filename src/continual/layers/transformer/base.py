@@ -77,7 +77,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         if sequence_len is None:
             raise ValueError(f"{type(self).__name__} attends to a window of tokens: give its length as sequence_len=…")
         become(self.self_attn, self.attention, sequence_len=sequence_len, embed_dim_second=True, **own)
-        self.heads.set_mask(mask)
+        self.heads._set_mask(mask)
         self.sequence_len = self.heads.sequence_len
 
     @property
@@ -246,11 +246,11 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * (self.linear1.out_features + 5 * size)  # biases, two norms, two residual additions
 
-    def macs_of_call(self, x: Tensor, y: Tensor) -> int:
+    def _macs_of_call(self, x: Tensor, y: Tensor) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``; for counters."""
         frames = y.numel() // self.heads.embed_dim  # tokens that leave, of all rows and windows
         if not (self.on_windows or x.ndim == 4):
-            return int(self.heads.macs_of_call(x, y) + frames * self._feed_forward_macs)
+            return int(self.heads._macs_of_call(x, y) + frames * self._feed_forward_macs)
         windows = x.shape[0] * (x.shape[2] if x.ndim == 4 else 1)
         return windows * self._macs_of_window(frames // windows) + frames * self._feed_forward_macs
 
@@ -262,7 +262,7 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         if isinstance(self, SlidingEncoderLayer):
             attend = sliding(ctx, self.heads, within)
             first = ctx.leaves.first + (0 if self.heads.partial else self.heads.behind)
-            past = ctx.past("tokens", ctx.node.given, first - ctx.arrives.first)
+            past = ctx.history("tokens", ctx.node.given, first - ctx.arrives.first)
 
             def run(x: Tensor, rows: CallRows) -> Tensor:
                 attended = attend(self.before(x.transpose(1, 2)), rows)
@@ -287,7 +287,7 @@ class SlidingEncoderLayer(EncoderLayer):
         return self.heads.attended(x, kid, n_if_ended, updates)
 
     def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
-        return self.heads.attended_step(x, kid, updates)
+        return self.heads._attended_step(x, kid, updates)
 
     def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
         skipped = 0 if self.heads.partial else self.heads.behind
@@ -304,7 +304,7 @@ class SlidingEncoderLayer(EncoderLayer):
     def single(self, x: Tensor) -> Tensor:
         """What a stream gives for a clip ``(B, E, T)``."""
         tokens = x.transpose(1, 2)
-        attended = self.heads.attended_windows(self.before(tokens))
+        attended = self.heads._attended_windows(self.before(tokens))
         if not self.heads.partial:
             tokens = tokens[:, self.heads.behind : tokens.shape[1] - self.heads.ahead]
         return self.after(tokens, attended).transpose(1, 2)
@@ -314,7 +314,7 @@ register_window(nn.TransformerEncoderLayer, EncoderLayer)
 
 
 def _retroactive_layer(ctx: KernelContext, layer: Any, attend: Attended) -> Run:
-    past: History = ctx.past("tokens", ctx.node.given, ctx.leaves.first - ctx.arrives.first)
+    past: History = ctx.history("tokens", ctx.node.given, ctx.leaves.first - ctx.arrives.first)
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         attended = attend(layer.before(x.transpose(1, 2)), rows)

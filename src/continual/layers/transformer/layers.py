@@ -73,7 +73,7 @@ class SingleOutputTransformerEncoderLayer(SlidingEncoderLayer):
         """Set the window, its mask, and which token of it asks."""
         super().configure(sequence_len, mask, query_index=query_index, forward_returns_attn_mask=False)
         self.single_output_forward = single_output_forward
-        self.output_of_window = None if single_output_forward else (self.sequence_len, self.heads.query_index)
+        self._output_of_window = None if single_output_forward else (self.sequence_len, self.heads.query_index)
 
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """The clip ``(B, E, T)``: one token of every window in it, or ``torch.nn``'s layer."""
@@ -194,7 +194,7 @@ class RetroactiveTransformerEncoderLayer(EncoderLayer):
     def configure(self, sequence_len: int | None = None, mask: Tensor | None = None) -> None:  # type: ignore[override]
         """Set the window and its mask."""
         super().configure(sequence_len, mask, forward_returns_attn_mask=False)
-        self.output_of_window = (self.sequence_len, None)
+        self._output_of_window = (self.sequence_len, None)
 
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """``torch.nn``'s layer on a clip ``(B, E, T)``: all tokens, each attending to all."""

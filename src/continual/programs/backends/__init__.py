@@ -1,10 +1,11 @@
-"""What runs a step program, by name."""
+"""The backends of step programs, by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from ...core.program.context import INLINE_ROWS, Target
 from ..planning import Planned
 from .base import CompiledCall
 from .onnxruntime import onnxruntime
@@ -19,5 +20,12 @@ MAKERS: dict[str, Callable[[Planned, tuple[Any, ...]], CompiledCall]] = {
     "onnxruntime": onnxruntime,
     "openvino": openvino,
 }
+TARGETS = {
+    "eager": Target(),
+    "inductor": Target(compiler_fuses=True, inline_rows=INLINE_ROWS),
+    "aot": Target(compiler_fuses=True, inline_rows=INLINE_ROWS),
+    "cudagraph": Target(),
+    "onnxruntime": Target(annotate=True),
+    "openvino": Target(annotate=True, int32=True),
+}
 BACKENDS = tuple(MAKERS)
-RUNTIMES = ("onnxruntime", "openvino")  # of other packages, which name an operation that they lack by its module

@@ -1,4 +1,4 @@
-"""What all backends share: the type of what they make, and the program as a graph of torch's operations."""
+"""What all backends share: the type of a compiled call, and the program as a graph of torch operations."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from ...core.program.tracing import untraced
 from ...errors import ExportError
 from ..planning import Planned
 
-CompiledCall = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # (x, clock, end, active, held) as Planned
+CompiledCall = Callable[..., tuple[Any, Tensor, Tensor, list[Tensor]]]  # the arguments and results of `Planned`
 
 
 def exported(planned: Planned, example: tuple[Any, ...], module: torch.nn.Module | None = None) -> torch.export.ExportedProgram:
-    """The program as one graph of torch's operations, by ``torch.export``: a pure function, or what ``module`` makes of it."""
+    """A program, or ``module``, which wraps it, as one graph of torch operations.
+
+    Raises:
+        ExportError: torch can't trace it.
+    """
     with (
         warnings.catch_warnings(),
         torch.enable_grad(),
         torch.fx.traceback.preserve_node_meta(),
-    ):  # with gradients nothing is kept
+    ):  # torch.export keeps no tensors for gradients
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(module or planned, example, strict=False)

@@ -1,4 +1,4 @@
-"""onnxruntime: a graph of torch in ONNX, a session of it, and step programs that run in one."""
+"""onnxruntime: conversion of torch graphs to ONNX, sessions, and step programs that run in a session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NUMPY |= {"int8": "int8", "uint8": "uint8", "bool": "bool_"}
 
 
 def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
-    """By onnxruntime, with as many threads as torch has."""
+    """Run a program in onnxruntime, with as many threads as torch has."""
     name = type(planned.net).__name__
     check_runtime("onnxruntime", example)
     ort = package("onnxruntime", "onnx", "co.compile")
@@ -48,10 +48,10 @@ def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
 
 
 def converted(program: torch.export.ExportedProgram, who: str, network: str, opset: int | None = None) -> Any:
-    """A graph of torch's operations in those of ONNX.
+    """Convert a graph of torch operations to ONNX.
 
     Raises:
-        ExportError: ONNX has nothing for an operation.
+        ExportError: ONNX lacks an operation.
     """
     program = rewritten(program, "onnx")
     with warnings.catch_warnings():
@@ -63,7 +63,7 @@ def converted(program: torch.export.ExportedProgram, who: str, network: str, ops
 
 
 def opened(ort: Any, path: Path, threads: int | None) -> Any:
-    """A session of onnxruntime on the CPU."""
+    """Open a session of onnxruntime on the CPU."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
@@ -72,7 +72,7 @@ def opened(ort: Any, path: Path, threads: int | None) -> Any:
 
 
 def bound(session: Any, inputs: Iterable[tuple[str, Tensor]], outputs: Iterable[tuple[str, Tensor]]) -> Any:
-    """A session's inputs and outputs at the addresses of tensors."""
+    """Bind a session's inputs and outputs to the addresses of tensors."""
     binding = session.io_binding()
     for name, t in inputs:
         binding.bind_input(name, "cpu", 0, _element(t), tuple(t.shape), t.data_ptr())
@@ -82,6 +82,6 @@ def bound(session: Any, inputs: Iterable[tuple[str, Tensor]], outputs: Iterable[
 
 
 def _element(t: Tensor) -> Any:
-    import numpy as np
+    import numpy as np  # here: torch works without it
 
     return getattr(np, _NUMPY[str(t.dtype).removeprefix("torch.")])

@@ -1,4 +1,4 @@
-"""OpenVINO: a graph of torch as its model, the model as code, and step programs that run so."""
+"""OpenVINO: conversion of torch graphs, compilation, and step programs that run in OpenVINO."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .runtime import Bind, Runtime, check_runtime
 
 
 def openvino(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
-    """By OpenVINO, with as many threads as torch has. Streams have 2³⁰ frames on any wire at most."""
+    """Run a program in OpenVINO, with as many threads as torch has. Streams have at most 2³⁰ frames on any wire."""
     name = type(planned.net).__name__
     check_runtime("openvino", example)
     ov = package("openvino", "openvino", "co.compile")
@@ -37,7 +37,7 @@ def openvino(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
 
             def run() -> None:
                 request.infer()
-                for i, t in enumerate(outputs):  # not bound: what only passes through would not be written
+                for i, t in enumerate(outputs):  # not bound: OpenVINO does not write outputs that equal an input
                     t.copy_(torch.from_numpy(request.get_output_tensor(i).data))
 
             return run
@@ -48,10 +48,10 @@ def openvino(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
 
 
 def converted(ov: Any, program: torch.export.ExportedProgram, who: str, network: str) -> Any:
-    """A graph of torch's operations in those of OpenVINO.
+    """Convert a graph of torch operations to OpenVINO.
 
     Raises:
-        ExportError: OpenVINO has nothing for an operation.
+        ExportError: OpenVINO lacks an operation.
     """
     program = rewritten(program, "openvino")
     try:
@@ -61,7 +61,7 @@ def converted(ov: Any, program: torch.export.ExportedProgram, who: str, network:
 
 
 def compiled(ov: Any, model: Any, threads: int | None) -> Any:
-    """A model as code for the CPU, in float32."""
+    """Compile a model for the CPU, in float32."""
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads

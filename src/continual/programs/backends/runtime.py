@@ -1,7 +1,7 @@
 """What the backends of runtimes share: step programs on the CPU, without a C++ compiler.
 
-The state is handed over: a runtime writes the new one into spare tensors, which are returned, and the tensors of the old one are spare
-from then on. So nothing is copied but the chunk and the outputs, and a call that fails leaves the state as it was.
+A call takes over the state: the runtime writes the new state into spare tensors and returns these, and the old tensors become the spare
+ones. So only the chunk and the outputs are copied, and a call that fails leaves the state unchanged.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...core.state import Wire, rewire
+from ...core.state import Wire
 from ...errors import ExportError, StateMismatch
-from ..layouts import flat
+from ..layouts import flat, nested
 from ..planning import Planned
 from .base import exported
 
-Bind = Callable[[list[Tensor], list[Tensor]], Callable[[], Any]]  # inputs and outputs at their addresses, to a call
-BINDINGS = 16  # of pairs of old and new states that are kept
+Bind = Callable[[list[Tensor], list[Tensor]], Callable[[], Any]]  # from bound inputs and outputs to a call
+BINDINGS = 16  # bindings of pairs of old and new states in the cache
 
 
 class _Flat(nn.Module):
-    """A program as a function of flat tensors: ``x …, calls, end, [active], held … → valid, y …, held …``."""
+    """A program as a function of a flat list: ``x …, calls, end, [active], held … → valid, y …, held …``."""
 
     def __init__(self, planned: Planned, x: Wire, masked: bool):
         super().__init__()
@@ -41,12 +41,12 @@ class _Flat(nn.Module):
 
 
 class Runtime:
-    """A :data:`~continual.programs.backends.torch.CompiledCall` whose tensors are bound to a runtime by their addresses.
+    """A :data:`~continual.programs.backends.base.CompiledCall` in a runtime that binds tensors by their addresses.
 
     Args:
         planned: the program.
-        example: tensors like those of a call.
-        open: makes a model of an exported program, and gives what binds its tensors.
+        example: the arguments of a call.
+        open: opens an exported program in the runtime, and returns a function that binds its tensors.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Runtime:
         y = rest[: len(rest) - len(held)]
         self._out = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (valid, *y)]
         self._spare = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in held]
-        self._nested = planned.node.out
+        self._out_frames = planned.node.out
         self._bind = open(exported(planned, tensors, module))
         self._bound: dict[tuple[int, ...], Callable[[], Any]] = {}
 
@@ -74,13 +74,13 @@ class Runtime:
         plan = self._plan
         if held and held[0] is self._spare[0]:
             raise StateMismatch(
-                f"program of {self._name}: this state was handed over to the call before, and its tensors are in use: go on with the "
-                "state that the call returned"
+                f"program of {self._name}: this state was handed over to the previous call, and its tensors are in use: continue with "
+                "the state that the call returned"
             )
         with torch.no_grad():
             calls = clock - plan.start
             calls = calls.div_(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
-            ends = torch.where(end >= plan.far, -1, end)  # below 0: it goes on
+            ends = torch.where(end >= plan.far, -1, end)  # negative: the stream goes on
             for own, t in zip(self._given, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
                 own.copy_(t)
             held = [t.contiguous() for t in held]
@@ -89,8 +89,7 @@ class Runtime:
             valid, *y = [t.clone() for t in self._out]
             later = clock + plan.chunk
             later = later if active is None else torch.where(active, later, clock)
-        outputs = iter(y)
-        return (rewire(lambda _: next(outputs), self._nested) if isinstance(self._nested, list) else y[0]), valid, later, fresh
+        return nested(self._out_frames, iter(y)), valid, later, fresh
 
     def _call(self, held: list[Tensor]) -> None:
         where = tuple(t.data_ptr() for t in (*held, *self._spare))
@@ -103,10 +102,10 @@ class Runtime:
 
 
 def check_runtime(backend: str, example: tuple[Any, ...]) -> None:
-    """Refuse what a runtime has no tensors for.
+    """Check that a runtime has tensors for a program.
 
     Raises:
-        ExportError: a network on another device, or in bfloat16.
+        ExportError: the network is on another device, or in bfloat16.
     """
     x, clock, _, _, held = example
     if clock.device.type != "cpu":

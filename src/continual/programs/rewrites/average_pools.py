@@ -1,7 +1,7 @@
-"""Average pools without the options that runtimes read otherwise than torch, or not at all.
+"""Average pools without the options that runtimes ignore or interpret differently from torch.
 
-torch's ONNX exporter ignores ``divisor_override``, and OpenVINO counts what lies beyond the padding in ``ceil_mode``: both give wrong
-numbers without an error. Windows of zeros that are really there, and divisors that are numbers, leave nothing to read differently.
+torch's ONNX exporter ignores ``divisor_override``, and OpenVINO counts values beyond the padding in ``ceil_mode``: both give wrong results
+without an error. Explicit zeros and explicit divisors have only one interpretation.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def averages(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """As ``aten.avg_pool1d`` to ``aten.avg_pool3d``, by a pool that has no padding and no options."""
+    """Compute ``aten.avg_pool1d`` to ``aten.avg_pool3d`` by a pool without padding and options."""
     kernel = per_dim(kernel_size, dims, "kernel_size")
     stride, padding = per_dim(stride or kernel, dims, "stride"), per_dim(padding, dims, "padding")
     pads: list[int] = []
-    counts = x.new_ones(())  # of values that torch divides each window by
+    counts = x.new_ones(())  # torch's divisor of each window
     for size, k, s, p in zip(x.shape[-dims:], kernel, stride, padding, strict=True):
         windows = _windows(size, k, s, p, ceil_mode)
         starts = s * torch.arange(windows, device=x.device) - p
@@ -45,7 +45,7 @@ def averages(
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """How many windows there are along a dimension: with ``ceil_mode`` all that begin inside, or in the padding before it."""
+    """The number of windows along a dimension: with ``ceil_mode`` all that start inside, or in the padding before it."""
     room = size + 2 * padding - kernel
     number = (-(-room // stride) if ceil_mode else room // stride) + 1
     return number - 1 if ceil_mode and (number - 1) * stride >= size + padding else number

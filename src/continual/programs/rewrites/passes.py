@@ -1,4 +1,4 @@
-"""Operations of a graph that a format has not, or reads otherwise than torch, by others that it has."""
+"""Rewrites operations that a format lacks, or computes differently from torch, in terms of operations that it has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAXIMA = (_ATEN.adaptive_max_pool1d.default, _ATEN.adaptive_max_pool2d.default,
 
 
 def _with_options(dims: int, *args: Any, **options: Any) -> Any:
-    """An average pool that has options; one without stays as it is."""
+    """An average pool with options, rewritten; one without options stays as it is."""
     return averages(dims, *args, **options) if _has_options(_AVERAGES[dims - 1], args, options) else NotImplemented
 
 
@@ -48,11 +48,11 @@ TABLES: dict[str, dict[Any, Callable[..., Any]]] = {
 
 
 def rewritten(program: ExportedProgram, format: str) -> ExportedProgram:
-    """The same function in operations that a format has; the program itself, if it has no others."""
+    """The same function in operations of a format; the program itself if it needs no rewrite."""
     table = dict(TABLES[format])
     for node in program.graph.nodes:
         if node.target in _MAXIMA and any(user.args[1] and user.users for user in node.users):
-            table.pop(node.target, None)  # places of maxima are not computed
+            table.pop(node.target, None)  # the rewrites compute no indices of maxima
     if not any(_replaced(node, table) for node in program.graph.nodes):
         return program
     with warnings.catch_warnings(), torch.fx.traceback.preserve_node_meta():

@@ -1,6 +1,6 @@
-"""Operations on volumes ``(…, C, D, H, W)`` by those on images, for runtimes that have no others.
+"""3D operations on ``(…, C, D, H, W)`` by 2D operations, for runtimes without 3D ones.
 
-Tap by tap along the first dimension, or one dimension after the other where a maximum or a sum allows it.
+They run tap by tap along the first dimension, or one dimension after the other where the operation is separable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .average_pools import averages
 
 
 def _batched(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The operation on one volume without a batch too."""
+    """The operation, also for one volume without a batch."""
 
     @functools.wraps(operation)
     def run(x: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -37,7 +37,7 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """As ``F.conv3d``: the sum of one convolution of images per tap."""
+    """Compute ``F.conv3d`` as the sum of one 2D convolution per tap."""
     stride, dilation = per_dim(stride, 3, "stride"), per_dim(dilation, 3, "dilation")
     kernel = weight.shape[2:]
     if isinstance(padding, str):
@@ -74,11 +74,11 @@ def transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    """As ``F.conv_transpose3d``: what every tap adds to the outputs, at its places."""
+    """Compute ``F.conv_transpose3d`` as the sum of the contributions of each tap."""
     (step, *strides), (cut, *cuts) = per_dim(stride, 3, "stride"), per_dim(padding, 3, "padding")
     (more, *mores), (far, *dilations) = per_dim(output_padding, 3, "output_padding"), per_dim(dilation, 3, "dilation")
     frames, kernel = _images(x), weight.shape[2]
-    reach = step * (x.shape[2] - 1) + 1  # from the first frame's place to the last one's
+    reach = step * (x.shape[2] - 1) + 1  # from the position of the first frame to that of the last one
     length = reach + far * (kernel - 1) + more
     taps = []
     for i in range(kernel):
@@ -98,7 +98,7 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """As ``F.avg_pool3d``: averages of images, and of these along the first dimension."""
+    """Compute ``F.avg_pool3d`` over height and width, then over depth."""
     kernel, padded = per_dim(kernel_size, 3, "kernel_size"), per_dim(padding, 3, "padding")
     if ceil_mode or divisor_override is not None or (any(padded) and not count_include_pad):
         return averages(3, x, kernel, stride, padded, ceil_mode, count_include_pad, divisor_override)
@@ -113,14 +113,14 @@ def maximum_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """As ``F.max_pool3d``."""
+    """Compute ``F.max_pool3d`` over height and width, then over depth."""
     kernel, padded = per_dim(kernel_size, 3, "kernel_size"), per_dim(padding, 3, "padding")
     pool = functools.partial(F.max_pool2d, ceil_mode=ceil_mode)
     return _one_after_the_other(x, pool, kernel, per_dim(stride or kernel, 3, "stride"), padded, per_dim(dilation, 3, "dilation"))
 
 
 def _one_after_the_other(x: Tensor, pool: Callable[..., Tensor], *geometry: tuple[int, ...]) -> Tensor:
-    """A pool of images over height and width, and of the results over depth. The geometry: kernel, stride, padding, perhaps dilation."""
+    """Pool over height and width, then over depth. ``geometry``: kernel, stride, padding, and dilation if there is one."""
     y = pool(x.flatten(0, -4), *(g[1:] for g in geometry))
     over_depth = [(g[0], none) for g, none in zip(geometry, (1, 1, 0, 1), strict=False)]
     z = pool(y.flatten(2).unsqueeze(1), *over_depth)
@@ -128,17 +128,17 @@ def _one_after_the_other(x: Tensor, pool: Callable[..., Tensor], *geometry: tupl
 
 
 def adaptive_average_pool(x: Tensor, output_size: Sequence[int]) -> Tensor:
-    """As ``F.adaptive_avg_pool3d``."""
+    """Compute ``F.adaptive_avg_pool3d``."""
     return _binned(x, output_size, torch.mean)
 
 
 def adaptive_maximum_pool(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """As ``F.adaptive_max_pool1d`` and its relatives; the places of the maxima are not computed."""
+    """Compute ``F.adaptive_max_pool1d`` to ``3d``, without the indices of the maxima."""
     return _binned(x, output_size, torch.amax), x.new_empty(0, dtype=torch.int64)
 
 
 def _binned(x: Tensor, sizes: Sequence[int], reduce: Callable[..., Tensor]) -> Tensor:
-    """One dimension after the other: a bin's share of a dimension may overlap with its neighbours'."""
+    """Reduce the bins of one dimension after the other. Neighbouring bins may overlap."""
     for dim, wanted in enumerate(sizes, x.ndim - len(sizes)):
         size = x.shape[dim]
         if wanted == size:
@@ -154,5 +154,5 @@ def _images(x: Tensor) -> Tensor:
 
 
 def _volumes(x: Tensor, batch: int) -> Tensor:
-    """Images as volumes again."""
+    """Images ``(B·D, C, H, W)`` as volumes again."""
     return x.unflatten(0, (batch, -1)).transpose(1, 2)

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from ...core.state import Wire, rewire
 from .compare import flat, largest_error, mismatch, state_bytes
-from .trial import Broken, Skipped, Trial, contract
+from .contract_run import Broken, ContractRun, Skipped, contract
 from .wires import cut, frames_in, joined, repeated
 
 STEPS = 16  # single steps between the tests for growth
 
 
 @contract(7, "state does not grow")
-def bounded(t: Trial) -> str:
+def bounded(t: ContractRun) -> str:
     """The size of the state is constant, and other objects of the module do not grow with every step.
 
     Kernels may prepare something on their first steps after a chunk, and fill what they hold for as long as their windows are: growth is
@@ -85,7 +85,7 @@ def _held(value: Any) -> int:
 
 
 @contract(7, "what left the window is forgotten")
-def forgotten(t: Trial) -> str:
+def forgotten(t: ContractRun) -> str:
     """Large values and NaN leave no trace after a receptive field: a running sum would keep their rounding error.
 
     A module with unbounded memory is exempt only if its ``forward`` remembers too.
@@ -117,7 +117,7 @@ def forgotten(t: Trial) -> str:
     return f"{size:.0e} times the size and NaN, {r} steps ago, leave {worst:.0e}"
 
 
-def _after(t: Trial, past: Wire, tail: Wire, r: int) -> Wire | None:
+def _after(t: ContractRun, past: Wire, tail: Wire, r: int) -> Wire | None:
     """The outputs of single steps, a receptive field after the given past."""
     known = frames_in(past)
     t.play([("chunk", known - 1), ("step", 1)], past)
@@ -126,7 +126,7 @@ def _after(t: Trial, past: Wire, tail: Wire, r: int) -> Wire | None:
     return t.feed_on([("step", 1)] * (frames_in(tail) - r), cut(tail, r, frames_in(tail))).outputs
 
 
-def _remembers(t: Trial, nothing: Wire, lost: Wire, tail: Wire, count: int) -> str:
+def _remembers(t: ContractRun, nothing: Wire, lost: Wire, tail: Wire, count: int) -> str:
     """The reason for which an old NaN may show; empty if it must not."""
     spare = t.alike(frames_in(nothing) + frames_in(tail)) - frames_in(nothing) - frames_in(tail)
     ends = []

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from ...core.state import Wire, rewire
 from .compare import flat, mismatch, state_tensors, tolerance_of
+from .contract_run import Broken, ContractRun, Skipped, contract, is_module
 from .memory import Meter, gib
 from .state import copies_fit
-from .trial import Broken, Skipped, Trial, contract, is_module
 from .wires import Plan, cut, described, frames_in
 
 
 @contract(8, "gradients = those of forward")
-def gradients(t: Trial) -> str:
+def gradients(t: ContractRun) -> str:
     if not t.floating:
         raise Skipped("an integer input has no gradients")
     if getattr(t.net, "inference_only", False):
@@ -30,7 +30,7 @@ def gradients(t: Trial) -> str:
         return _agree_in_double(t, broken)
 
 
-def _agree_in_double(t: Trial, broken: Broken) -> str:
+def _agree_in_double(t: ContractRun, broken: Broken) -> str:
     """The same in float64: the gradient of a weight sums over all steps and places in another order, which rounds differently."""
     net, tolerance = t.net, t.tolerance
     try:
@@ -43,7 +43,7 @@ def _agree_in_double(t: Trial, broken: Broken) -> str:
     return f"{said}, in float64"
 
 
-def _gradients_agree(t: Trial, x: Wire) -> str:
+def _gradients_agree(t: ContractRun, x: Wire) -> str:
     length, why = _length(t, x)
     clip = cut(x, 0, length)
     names, leaves = _leaves(t)
@@ -76,7 +76,7 @@ def _gradients_agree(t: Trial, x: Wire) -> str:
     return f"{part} and {len(leaves)} parameters, {len(plans)} splits"
 
 
-def _length(t: Trial, x: Wire) -> tuple[int, str]:
+def _length(t: ContractRun, x: Wire) -> tuple[int, str]:
     """The number of steps for gradients: some past the first outputs, as memory allows; and the reason for the limit."""
     length = min(t.length, t.length - max(0, t.length - t.first - t.effort.after) // t.period * t.period)
     if t.prefix(length) is None:
@@ -94,7 +94,7 @@ def _length(t: Trial, x: Wire) -> tuple[int, str]:
     )
 
 
-def _affordable(t: Trial, clip: Wire, room: int) -> int:
+def _affordable(t: ContractRun, clip: Wire, room: int) -> int:
     """The number of steps that can be streamed with gradients, by the memory kept for the backward pass."""
     t.clean()
     length, outputs = frames_in(clip), []  # outputs hold the graph
@@ -109,7 +109,7 @@ def _affordable(t: Trial, clip: Wire, room: int) -> int:
     return length
 
 
-def _plans(t: Trial, length: int) -> list[Plan]:
+def _plans(t: ContractRun, length: int) -> list[Plan]:
     """Single steps, a random split, and a split whose first chunk gives no output."""
     quiet = min(max(1, t.first - 1), length)
     plans: list[Plan] = [
@@ -120,7 +120,7 @@ def _plans(t: Trial, length: int) -> list[Plan]:
     return plans[: t.effort.gradients]
 
 
-def _compare(t: Trial, plan: Plan, found: list[Tensor], want: list[Tensor], names: list[str]) -> None:
+def _compare(t: ContractRun, plan: Plan, found: list[Tensor], want: list[Tensor], names: list[str]) -> None:
     scale = max(float(g.abs().max()) for g in want if g.numel())
     for name, a, b in zip(names, found, want, strict=True):
         # sums over all steps in another order: ten times the tolerance, of the largest gradient here or of a tenth of all
@@ -133,7 +133,7 @@ def _compare(t: Trial, plan: Plan, found: list[Tensor], want: list[Tensor], name
             )
 
 
-def _leaves(t: Trial) -> tuple[list[str], list[Tensor]]:
+def _leaves(t: ContractRun) -> tuple[list[str], list[Tensor]]:
     if not isinstance(t.net, nn.Module):
         return [], []
     named = [(n, p) for n, p in t.net.named_parameters() if p.requires_grad]
@@ -155,16 +155,16 @@ def _weighed(y: Tensor, weights: Tensor) -> Tensor:
     return (y * weights).sum()
 
 
-def _no_graph_in_copies(t: Trial) -> None:
+def _no_graph_in_copies(t: ContractRun) -> None:
     """During a stream under autograd, a copy carries no graph, and `detach_state` cuts it."""
     t.play([("chunk", min(3, t.length))], rewire(lambda x: x.clone().requires_grad_(), t.alone))
     try:
-        twin: Any = copy.deepcopy(t.net)
+        copied: Any = copy.deepcopy(t.net)
     except Exception as error:
         if not isinstance(t.net, nn.Module):
             return
         raise Broken(f"deepcopy in mid-stream, with gradients enabled, raised {type(error).__name__}: {error}") from error
-    for name, tensor in state_tensors(twin.get_state()).items():
+    for name, tensor in state_tensors(copied.get_state()).items():
         if tensor.requires_grad:
             raise Broken(f"a deepcopy in mid-stream carries the graph: its state tensor {name!r} requires gradients")
     if callable(getattr(t.net, "detach_state", None)):

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ...core.state import Wire, rewire
 from .compare import changed, mismatch, snapshot_of, tolerance_of
+from .contract_run import Broken, ContractRun, Skipped, contract, is_module
 from .state import copies_fit, other_dtype_of, too_many_copies
 from .streams import Run, pieces
-from .trial import Broken, Skipped, Trial, contract, is_module
 from .wires import cut
 
 
 @contract(9, "state_dict has no stream state")
-def state_dict_is_clean(t: Trial) -> str:
+def state_dict_is_clean(t: ContractRun) -> str:
     if not callable(getattr(t.net, "state_dict", None)):
         raise Skipped("the object has no state_dict")
     if not copies_fit(t, 2):
@@ -33,7 +33,7 @@ def state_dict_is_clean(t: Trial) -> str:
 
 
 @contract(9, "state_dict as the reference's")
-def state_dict_of_reference(t: Trial) -> str:
+def state_dict_of_reference(t: ContractRun) -> str:
     if not isinstance(t.reference, nn.Module):
         raise Skipped("no reference module was given")
     if not callable(getattr(t.net, "state_dict", None)):
@@ -47,12 +47,12 @@ def state_dict_of_reference(t: Trial) -> str:
 
 
 @contract(9, "deepcopy in mid-stream")
-def deep_copies(t: Trial) -> str:
+def deep_copies(t: ContractRun) -> str:
     return _twins(t, copy.deepcopy, "a deepcopy")
 
 
 @contract(9, "pickle in mid-stream")
-def pickles(t: Trial) -> str:
+def pickles(t: ContractRun) -> str:
     if not copies_fit(t, 3):
         raise too_many_copies(t, 3)
     t.play([("chunk", min(2, t.length))])
@@ -65,7 +65,7 @@ def pickles(t: Trial) -> str:
     return _twins(t, lambda net: pickle.loads(pickle.dumps(net)), "a pickled copy")
 
 
-def _twins(t: Trial, make: Any, name: str) -> str:
+def _twins(t: ContractRun, make: Any, name: str) -> str:
     if not copies_fit(t, 1):
         raise too_many_copies(t, 1)
     net = t.net
@@ -74,16 +74,16 @@ def _twins(t: Trial, make: Any, name: str) -> str:
         few = min(t.room(phase), t.some(phase, 8))
         before = t.look()
         try:
-            twin = make(net)
+            copied = make(net)
         except Exception as error:
             if not isinstance(net, nn.Module):
                 raise Skipped(f"the object can't be copied: {error}") from error
             raise Broken(f"making {name} after {phase} steps raised {type(error).__name__}: {error}") from error
-        if found := changed(before, snapshot_of(twin.get_state())):
+        if found := changed(before, snapshot_of(copied.get_state())):
             raise Broken(f"{name} made after {phase} steps has another state: {found}")
         theirs, ours = Run(), Run()
         try:
-            t.net = twin
+            t.net = copied
             t.feed(theirs, pieces(few), t.clip, phase)
         finally:
             t.net = net
@@ -103,7 +103,7 @@ def _twins(t: Trial, make: Any, name: str) -> str:
 
 
 @contract(9, "state follows a change of dtype")
-def other_dtype(t: Trial) -> str:
+def other_dtype(t: ContractRun) -> str:
     if not t.floating or not isinstance(t.net, nn.Module):
         raise Skipped("integer input" if not t.floating else "not an nn.Module")
     if not copies_fit(t, 2):
@@ -133,7 +133,7 @@ def other_dtype(t: Trial) -> str:
     return f"to {dtype} after {phase} steps"
 
 
-def _can_not_run(t: Trial, x: Wire, steps: int) -> str:
+def _can_not_run(t: ContractRun, x: Wire, steps: int) -> str:
     """The reason for which forward of the copy refuses a clip of its dtype; empty if it accepts it."""
     steps = t.length - (t.length - steps) // t.period * t.period
     try:

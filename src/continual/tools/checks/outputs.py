@@ -9,13 +9,13 @@ import torch
 from ...core.state import Wire, rewire
 from ...errors import ContinualError
 from .compare import flat, largest_error, mismatch
+from .contract_run import Broken, ContractRun, Skipped, contract, kept
 from .streams import Run
-from .trial import Broken, Skipped, Trial, contract, kept
 from .wires import cut, described, frames_in, joined, lengthened, two_rows
 
 
 @contract(1, "forward = reference")
-def reference(t: Trial) -> str:
+def reference(t: ContractRun) -> str:
     if t.reference is None:
         raise Skipped("no reference was given")
     if not t.has_forward:
@@ -28,7 +28,7 @@ def reference(t: Trial) -> str:
 
 
 @contract(1, "forward = reference, other lengths")
-def other_lengths(t: Trial) -> str:
+def other_lengths(t: ContractRun) -> str:
     """Lengths of all residues: numbers that fit only the length of the clip show at another length."""
     if t.reference is None or not t.has_forward:
         raise Skipped("no reference was given" if t.reference is None else "the reference is the clip computation")
@@ -73,13 +73,13 @@ def other_lengths(t: Trial) -> str:
     return f"{len(compared)} lengths from {compared[0]} to {compared[-1]}{but}"
 
 
-def _reference(t: Trial, x: Wire) -> Wire:
+def _reference(t: ContractRun, x: Wire) -> Wire:
     """The output of the reference on a clip."""
     return t.canonical(t.computed(t.reference, rewire(torch.clone, x)))
 
 
 @contract(1, "forward leaves the stream alone")
-def forward_is_stateless(t: Trial) -> str:
+def forward_is_stateless(t: ContractRun) -> str:
     if not t.has_forward:
         raise Skipped("the object has no forward")
     brief = next((n for n in t.places if t.count(n)), t.length)
@@ -99,7 +99,7 @@ def forward_is_stateless(t: Trial) -> str:
 
 
 @contract(2, "chunks and steps = forward")
-def chunking(t: Trial) -> str:
+def chunking(t: ContractRun) -> str:
     for split in t.played:
         if split.found:
             raise Broken(f"split [{described(split.plan)}] differs from forward: {split.found}")
@@ -107,7 +107,7 @@ def chunking(t: Trial) -> str:
 
 
 @contract(2, "steps are singles or stacked, always")
-def step_layout(t: Trial) -> str:
+def step_layout(t: ContractRun) -> str:
     ndims = t.single.ndims
     if not ndims:
         raise Skipped(f"no output within {t.length} steps")
@@ -124,7 +124,7 @@ def step_layout(t: Trial) -> str:
 
 
 @contract(2, "flush at any moment")
-def flush(t: Trial) -> str:
+def flush(t: ContractRun) -> str:
     """One stream with flushes: each must give the rest of ``forward`` of the frames so far, or ``None`` if they are too few."""
     x, at, run = t.alone, 0, Run()
     flushed: dict[int, tuple[int, Wire | ContinualError | None]] = {}

@@ -18,8 +18,8 @@ from ..report import Check, Report
 from . import endless, gradients, network, outputs, safety, timeliness  # noqa: F401 (their checks are registered)
 from . import state as _state  # noqa: F401
 from .compare import flat, state_tensors
+from .contract_run import CHECKS, Broken, ContractRun, Skipped
 from .effort import Effort
-from .trial import CHECKS, Broken, Skipped, Trial
 from .wires import shapes
 
 
@@ -44,21 +44,19 @@ def run_checks(
         torch.no_grad(),
     ):
         progress(0, len(checks), "the clip")
-        trial = Trial(net, clip, reference, effort, splits, tolerance, seed)
-        report = Report(
-            f"{type(net).__name__} on a clip {shapes(trial.clip)}, tolerance {trial.tolerance:.0e}", notes=trial.notes
-        )
+        run = ContractRun(net, clip, reference, effort, splits, tolerance, seed)
+        report = Report(f"{type(net).__name__} on a clip {shapes(run.clip)}, tolerance {run.tolerance:.0e}", notes=run.notes)
         for done, (point, name, check) in enumerate(checks):
             progress(done, len(checks), name)
-            report.checks.append(_outcome(trial, point, name, check))
+            report.checks.append(_outcome(run, point, name, check))
         progress(len(checks), len(checks), "done")
     return report
 
 
-def _outcome(trial: Trial, point: int, name: str, check: Callable[[Trial], str]) -> Check:
-    trial.renew()
+def _outcome(run: ContractRun, point: int, name: str, check: Callable[[ContractRun], str]) -> Check:
+    run.renew()
     try:
-        return Check(point, name, "passed", check(trial))
+        return Check(point, name, "passed", check(run))
     except Skipped as reason:
         return Check(point, name, "skipped", str(reason))
     except Broken as broken:

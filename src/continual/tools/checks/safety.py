@@ -12,13 +12,13 @@ from ...convert.graph.submodule_tree import Part
 from ...core.state import Wire, rewire
 from ...errors import ContinualError
 from .compare import flat, mismatch
+from .contract_run import Broken, ContractRun, Skipped, contract, kept
 from .streams import Run
-from .trial import Broken, Skipped, Trial, contract, kept
 from .wires import Plan, cut, described, two_rows
 
 
 @contract(6, "rows do not see each other")
-def independent_rows(t: Trial) -> str:
+def independent_rows(t: ContractRun) -> str:
     if t.fixed_batch == 1:
         raise Skipped("the object takes a single row")
     clip, steps = t.clip, [("step", 1)] * t.length
@@ -54,7 +54,7 @@ def _with_row(x: Tensor, content: Tensor, row: int) -> Tensor:
 
 
 @contract(11, "wrong inputs are refused")
-def wrong_inputs(t: Trial) -> str:
+def wrong_inputs(t: ContractRun) -> str:
     if t.length < 2:
         raise Skipped("a clip of a single step")
     cases = _wrong_inputs(t, t.middle)
@@ -79,7 +79,7 @@ def wrong_inputs(t: Trial) -> str:
     return f"{len(cases)} inputs: " + ", ".join(dict.fromkeys(name for name, _, _ in cases))
 
 
-def _wrong_inputs(t: Trial, phase: int) -> list[tuple[str, str, Wire]]:
+def _wrong_inputs(t: ContractRun, phase: int) -> list[tuple[str, str, Wire]]:
     """Inputs that do not fit a running stream."""
     chunk = cut(t.clip, phase, phase + 1)
     changes: list[tuple[str, Callable[[Tensor], Tensor]]] = [
@@ -110,7 +110,7 @@ def _other_dtype(x: Tensor) -> Tensor:
 
 
 @contract(11, "wrong inputs leave a cold stream cold")
-def wrong_from_cold(t: Trial) -> str:
+def wrong_from_cold(t: ContractRun) -> str:
     for name, method, x in _wrong_inputs(t, 0):
         t.clean()
         try:
@@ -131,7 +131,7 @@ class _Injected(Exception):
 
 
 @contract(11, "an exception inside changes nothing")
-def exception_inside(t: Trial) -> str:
+def exception_inside(t: ContractRun) -> str:
     """A hook on each of the last few leaves raises during a call, after the modules before it have run."""
     inside = (m for m in t.modules() if m is not t.net and not isinstance(m, Part))  # parts of converted networks do not run
     leaves = [m for m in inside if not any(True for _ in m.children())][-4:]
@@ -180,7 +180,7 @@ def _raises(module: nn.Module, call: Callable[[], Any]) -> bool:
 
 
 @contract(11, "an empty chunk changes nothing")
-def empty_chunk(t: Trial) -> str:
+def empty_chunk(t: ContractRun) -> str:
     def act(phase: int) -> None:
         before = t.look()
         y = t.steps(cut(t.clip, phase, phase))

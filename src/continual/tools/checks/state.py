@@ -13,14 +13,14 @@ from ...errors import ContinualError
 from ...layers.conv import Conv1d
 from ...layers.delay import Delay
 from .compare import changed, flat, mismatch, snapshot_of
+from .contract_run import Broken, ContractRun, Skipped, contract, kept
 from .memory import gib, weight_bytes
 from .streams import Run, pieces
-from .trial import Broken, Skipped, Trial, contract, kept
 from .wires import cut, frames_in
 
 
 @contract(4, "update_state=False")
-def purity(t: Trial) -> str:
+def purity(t: ContractRun) -> str:
     """At each phase all three calls run with ``update_state=False``, and then one of them updates."""
     stood: list[int] = []
 
@@ -57,7 +57,7 @@ def purity(t: Trial) -> str:
 
 
 @contract(4, "pad_end=True")
-def flush_is_pure(t: Trial) -> str:
+def flush_is_pure(t: ContractRun) -> str:
     """Two streams, with and without ``pad_end``, have the same states at the same steps."""
     states: dict[int, dict[str, Any]] = {}
     outputs: dict[int, Wire | None] = {}
@@ -90,7 +90,7 @@ def flush_is_pure(t: Trial) -> str:
 
 
 @contract(5, "snapshot and restore")
-def snapshots(t: Trial) -> str:
+def snapshots(t: ContractRun) -> str:
     t.clean()
     if t.state() is not None:
         raise Broken(f"get_state() on a cold stream is a {type(t.state()).__name__}, not None")
@@ -134,7 +134,7 @@ def snapshots(t: Trial) -> str:
 
 
 @contract(5, "another batch size")
-def batch_sizes(t: Trial) -> str:
+def batch_sizes(t: ContractRun) -> str:
     if t.fixed_batch is not None:
         raise Skipped(f"the object takes {t.fixed_batch} rows")
     phase, plain = t.middle, t.undisturbed()
@@ -157,7 +157,7 @@ def batch_sizes(t: Trial) -> str:
 
 
 @contract(5, "foreign states are refused")
-def foreign_states(t: Trial) -> str:
+def foreign_states(t: ContractRun) -> str:
     foreign = list(_foreign(t))
 
     def act(phase: int) -> None:
@@ -177,7 +177,7 @@ def foreign_states(t: Trial) -> str:
     return ", ".join(name for name, _ in foreign)
 
 
-def _foreign(t: Trial) -> list[tuple[str, Any]]:
+def _foreign(t: ContractRun) -> list[tuple[str, Any]]:
     """States that do not fit: no state, a state of another network, of another dtype.
 
     A state of another size in space fits: most networks run on any size, as on any batch size.
@@ -189,32 +189,32 @@ def _foreign(t: Trial) -> list[tuple[str, Any]]:
     if any(p.is_floating_point() for p in t.parameters()) and copies_fit(t, 2):  # without weights a network runs on any dtype
         dtype = other_dtype_of(t)
         try:
-            twin = t.moved_copy(dtype)
-            twin.clean_state()
-            twin.forward_steps(t.moved(rewire(lambda v: v.to(dtype), x)))
+            copied = t.moved_copy(dtype)
+            copied.clean_state()
+            copied.forward_steps(t.moved(rewire(lambda v: v.to(dtype), x)))
             if _refuses(t, rewire(lambda v: v.to(dtype), cut(t.alone, 0, min(t.length, t.first + 1)))):
-                found.append((f"a state of {dtype}", twin.get_state()))
+                found.append((f"a state of {dtype}", copied.get_state()))
         except Exception:  # there is no such copy
             pass
     return [(name, state) for name, state in found if state is not None]
 
 
-def other_dtype_of(t: Trial) -> torch.dtype:
+def other_dtype_of(t: ContractRun) -> torch.dtype:
     """float32 for a clip in float64, and vice versa."""
     return torch.float32 if flat(t.clip)[0].dtype == torch.float64 else torch.float64
 
 
-def copies_fit(t: Trial, count: int) -> bool:
+def copies_fit(t: ContractRun, count: int) -> bool:
     """Whether ``count`` copies of the weights fit into memory."""
     return count * weight_bytes(t.net) <= t.allowed
 
 
-def too_many_copies(t: Trial, count: int) -> Skipped:
+def too_many_copies(t: ContractRun, count: int) -> Skipped:
     """The reason for which copies are omitted."""
     return Skipped(f"copies of the weights take {gib(count * weight_bytes(t.net))}, of {gib(t.allowed)}")
 
 
-def _refuses(t: Trial, x: Wire) -> bool:
+def _refuses(t: ContractRun, x: Wire) -> bool:
     try:
         t.truth(x)
     except Exception:
@@ -222,7 +222,7 @@ def _refuses(t: Trial, x: Wire) -> bool:
     return False
 
 
-def _own_run(t: Trial, phase: int, steps: int) -> Run:
+def _own_run(t: ContractRun, phase: int, steps: int) -> Run:
     """Some steps from a phase on; the outputs are copies, so that later steps can't change them."""
     run = Run()
     t.feed(run, pieces(steps), t.clip, phase)

@@ -35,7 +35,7 @@ class Subject:
     def __init__(self, net: Any, layout: Layout, reference: Any):
         self.net, self.layout, self.reference = net, layout, reference
         self.time_dim = layout.time_dim
-        self._window: tuple[int, int | None] | None = getattr(net, "output_of_window", None)
+        self._window: tuple[int, int | None] | None = getattr(net, "_output_of_window", None)
         self._takes_first = self._clip_level = False
         self.own_ndim = 0  # dimensions of what `forward_steps` returns
         self.step_ndim = 0  # and of what `forward_step` returned last
@@ -69,7 +69,7 @@ class Subject:
         return self.layout.arrived(y) if self.layout.outputs is not None else rewire(self._out, y)
 
     def computed(self, run: Any, x: Wire) -> Any:
-        """A clip computation, in the module's own layout; of every window in the clip where `output_of_window` says so."""
+        """A clip computation, in the module's own layout; of every window in the clip where `_output_of_window` says so."""
         if self._window is None:
             moved = self.moved(x)
             return run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved)
@@ -184,11 +184,11 @@ class Subject:
 
     def moved_copy(self, dtype: torch.dtype) -> Any:
         """A deep copy of the module with another dtype."""
-        twin = copy.deepcopy(self.net)
+        copied = copy.deepcopy(self.net)
         mine = {id(p) for p in (*self.modules(), *self.parameters(), *self.net.buffers())}
-        if any(id(p) in mine for p in (*twin.modules(), *twin.parameters(), *twin.buffers())):
+        if any(id(p) in mine for p in (*copied.modules(), *copied.parameters(), *copied.buffers())):
             raise Broken("a deepcopy shares modules or weights with the original")  # .to() would change those of the user
-        return twin.to(dtype)
+        return copied.to(dtype)
 
     def _number(self, name: str) -> int | None:
         """A number that an object states; ``None`` for a module."""

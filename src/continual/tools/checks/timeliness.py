@@ -29,14 +29,14 @@ from ...layers.delay import Delay, Trim
 from ...layers.upsample import Upsample
 from ...layers.window import SlidingWindow
 from .compare import leading
-from .trial import Broken, Skipped, Trial, contract
+from .contract_run import Broken, ContractRun, Skipped, contract
 from .wires import cut, described, joined, lengthened
 
 _UNSEEN = (Delay, Conditional, Constant, ParallelDispatch)
 
 
 @contract(3, "delay")
-def delay(t: Trial) -> str:
+def delay(t: ContractRun) -> str:
     says = getattr(t.net, "delay", None)
     if says is None:
         raise Skipped("the object has no `delay`")
@@ -51,7 +51,7 @@ def delay(t: Trial) -> str:
 
 
 @contract(3, "counts as timing says")
-def counts(t: Trial) -> str:
+def counts(t: ContractRun) -> str:
     if t.timing is None:
         raise Skipped("the object has no `timing`")
     for n, sent in enumerate(t.sent):
@@ -65,7 +65,7 @@ def counts(t: Trial) -> str:
 
 
 @contract(3, "chunks deliver as soon as steps")
-def chunks_in_time(t: Trial) -> str:
+def chunks_in_time(t: ContractRun) -> str:
     for split in t.played:
         ended = split.plan[-1][0] == "end"
         for n, came in split.counts[: -1 if ended else None]:
@@ -77,7 +77,7 @@ def chunks_in_time(t: Trial) -> str:
 
 
 @contract(3, "no output late, none early")
-def needed_inputs(t: Trial) -> str:
+def needed_inputs(t: ContractRun) -> str:
     x = t.alone
     length = t.alike(t.length + 2 * t.period + 8)
     if not t.affords(length):
@@ -144,7 +144,7 @@ def _cuts_the_end(module: nn.Module) -> bool:
     return isinstance(module, SlidingWindow | Trim) and module.timing.end < 0
 
 
-def _known(t: Trial, x: Wire | None, want: Wire) -> int:
+def _known(t: ContractRun, x: Wire | None, want: Wire) -> int:
     """The number of outputs at the start that are equal on another clip."""
     return leading(t.truth(cast(Wire, x)), want, t.tolerance)
 
@@ -164,7 +164,7 @@ def _rising(x: Wire) -> Wire:
     return rewire(raised, x)
 
 
-def _ended(t: Trial, x: Wire, n: int) -> Wire | None:
+def _ended(t: ContractRun, x: Wire, n: int) -> Wire | None:
     """``forward`` of the first steps of a clip; ``None`` where it refuses so few."""
     try:
         return t.truth(cut(x, 0, n)) if n else None
@@ -172,7 +172,7 @@ def _ended(t: Trial, x: Wire, n: int) -> Wire | None:
         return None
 
 
-def _settled(t: Trial, n: int, y: Wire | None, want: Wire) -> int:
+def _settled(t: ContractRun, n: int, y: Wire | None, want: Wire) -> int:
     """How many outputs at the start are there, and as they stay, if the clip ends after ``n`` steps.
 
     A clip that is refused is too short; or, where the timing knows better, one whose branches have different lengths.

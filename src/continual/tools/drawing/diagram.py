@@ -25,7 +25,7 @@ _DARK = "".join(
     for kind, (_, _, fill, stroke) in COLOURS.items()
 )
 _CSS = (
-    ".co-graph .node text~text{opacity:.7}.co-graph .node text:first-of-type{font-weight:600}"
+    ".co-graph .node text~text{fill-opacity:.7}.co-graph .node text:first-of-type{font-weight:600}"
     f"@media (prefers-color-scheme:dark){{.co-graph .graph>polygon{{fill:{PAPER[1]}}}.co-graph text{{fill:{INK[1]}}}{_DARK}"
     f".co-graph .edge path{{stroke:{LINE[1]}}}.co-graph .edge polygon{{fill:{LINE[1]};stroke:{LINE[1]}}}}}"
 )

@@ -27,7 +27,7 @@ _CSS = f"""
 @media (prefers-color-scheme:dark){{.co-page{{{_shades(True)}}}}}
 .co-page h1{{font-size:22px;margin:0 0 4px}} .co-page h2{{font-size:16px;margin:28px 0 8px}}
 .co-page .wide{{overflow-x:auto}} .co-page .dim,.co-page th{{opacity:.75}}
-.co-page .key{{border:1px solid var(--co-line);border-radius:3px;padding:1px 8px;margin-right:8px}}
+.co-page .key{{border:1px solid var(--co-line);border-radius:3px;padding:1px 8px;margin:0 8px 4px 0;display:inline-block}}
 .co-page table{{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums;color:inherit}}
 .co-page th,.co-page td{{padding:3px 10px;text-align:right;border-bottom:1px solid color-mix(in srgb,var(--co-line) 30%,transparent);
   white-space:nowrap;vertical-align:top;background:none;color:inherit}}

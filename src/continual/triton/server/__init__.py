@@ -1,1 +1,1 @@
-"""Files that go into model repositories as they are. They run in the server's Python, on numpy and onnxruntime alone."""
+"""Files that are copied into model repositories. They run in the server's Python, with only numpy and onnxruntime."""

@@ -1,6 +1,6 @@
 """A streaming network in Triton's Python backend: each sequence has a row in a table of states, and sequences move together.
 
-The Python of the server needs numpy and onnxruntime (see requirements.txt): neither torch nor continual.
+The server's Python needs numpy and onnxruntime (see requirements.txt), and neither torch nor continual.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from slot_table import Chunk, NoSlot, SlotError, SlotTable
 
 
 class TritonPythonModel:
-    """What the server calls."""
+    """The class that the server loads."""
 
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
@@ -30,8 +30,8 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One call of the network for the sequences of all requests."""
-        # The strategy "direct" fills its batches up with requests of nobody.
+        """Take the next steps of the sequences of all requests."""
+        # The strategy "direct" fills its batches with empty requests.
         there = [i for i, request in enumerate(requests) if _flag(request, "READY", missing=True)]
         answers = dict(zip(there, self._table.step([self._chunk(requests[i]) for i in there])))
         return [self._response(answers.get(i)) for i in range(len(requests))]

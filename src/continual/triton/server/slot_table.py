@@ -1,6 +1,6 @@
-"""A table of streams: the states of an exported network, a row for each stream, in numpy. The network runs in onnxruntime.
+"""A table of streams in numpy: a row of each state of an exported network for each stream. The network runs in onnxruntime.
 
-It needs numpy and onnxruntime, and neither torch nor continual. It runs on Python 3.9 and later.
+The module needs numpy and onnxruntime, and neither torch nor continual. It runs on Python 3.9 and later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnxruntime
 
 
 class SlotError(Exception):
-    """A request that can't be served. Its stream has not moved; if it was to end, it has."""
+    """A request that can't be served. Its stream has not advanced, but it has ended if the request was its last one."""
 
 
 class NoSlot(SlotError):
@@ -28,10 +28,10 @@ class Chunk:
     """The next steps of a stream.
 
     Attributes:
-        stream: which one.
+        stream: its number.
         inputs: a chunk for each input of the network, with a batch of 1.
-        start: whether the stream begins with it.
-        end: whether the stream ends with it.
+        start: whether the stream starts with this chunk.
+        end: whether the stream ends with this chunk.
     """
 
     stream: int
@@ -41,17 +41,17 @@ class Chunk:
 
 
 class SlotTable:
-    """Streams of one exported network, each exactly as if it ran alone. A call costs as much as the streams that take part.
+    """Streams of one exported network, each exactly as if it ran alone. The cost of a call depends on the streams that take part.
 
     Args:
         path: an ONNX file that ``continual.export`` wrote, with ``flush=True``.
-        slots: how many streams there may be at once.
-        idle: seconds after which a stream without requests may lose its slot to another; ``None``: it never does.
-        threads: of onnxruntime; ``None``: as many as it likes.
-        clock: the time in seconds.
+        slots: the largest number of streams.
+        idle: seconds without requests after which a stream may lose its slot to another one; ``None``: never.
+        threads: threads of onnxruntime; ``None``: its default.
+        clock: returns the time in seconds.
 
     Attributes:
-        calls: of the network, so far.
+        calls: calls of the network so far.
     """
 
     def __init__(self, path: str, slots: int, idle: float | None = None, threads: int | None = None, clock: Any = time.monotonic):
@@ -74,14 +74,14 @@ class SlotTable:
         return len(self._rows)
 
     def step(self, chunks: list[Chunk]) -> list[Any]:
-        """The next steps of some streams, in one call of the network if each stream is there once.
+        """Take the next steps of some streams, in one call of the network if no stream occurs twice.
 
         Args:
             chunks: of any of the streams. The last chunk of a stream may be shorter than the others.
 
         Returns:
-            For each chunk its outputs in the network's order and then ``valid``, all with a batch of 1; those of a stream that ends
-            have all that its end brings. A :class:`SlotError` in the place of what can't be served; the other chunks are.
+            For each chunk its outputs in the network's order and then ``valid``, all with a batch of 1. The outputs of a stream that ends
+            include those of its end. A chunk that can't be served has a :class:`SlotError` instead; the other chunks are served.
         """
         found: list[Any] = [None] * len(chunks)
         waiting = list(range(len(chunks)))
@@ -101,7 +101,7 @@ class SlotTable:
     # ---- one call -----------------------------------------------------------------------------------------------------------
 
     def _moved(self, chunks: dict[int, Chunk]) -> dict[int, Any]:
-        """One call for all of them, and as many more as the streams that end need."""
+        """Run one call for all chunks, and the further calls that ending streams need."""
         found: dict[int, Any] = {}
         going: dict[int, int] = {}
         for i, chunk in chunks.items():
@@ -122,7 +122,7 @@ class SlotTable:
         x = [np.concatenate([self._filled(c.inputs[k], k) for c in chunks.values()]) for k in range(len(self._inputs))]
         try:
             found: dict[int, Any] = self._call(x, rows, ends)
-        except Exception as error:  # of onnxruntime, whose errors have no class in common; no state has been written
+        except Exception as error:  # onnxruntime's errors have no common class; no state has been written
             return {i: SlotError(f"the network failed: {error}") for i in chunks}
         ended = {i: rows[i] for i, end in ends.items() if end}
         for i in list(ended):
@@ -138,7 +138,7 @@ class SlotTable:
             return found | {i: SlotError(f"the network failed at the end of the stream: {error}") for i in ended}
 
     def _rest(self, rows: dict[int, int], ends: dict[int, int]) -> dict[int, list[Any]]:
-        """What the ends of streams bring, call by call."""
+        """The outputs of the ends of streams, call by call."""
         rest: dict[int, list[Any]] = {i: [] for i in rows}
         while True:
             left = {i: row for i, row in rows.items() if self._calls_left(row, ends[i]) > 0}
@@ -153,7 +153,7 @@ class SlotTable:
         return [np.concatenate(parts, time) for parts, time in zip(zip(y, *rest), times)]
 
     def _call(self, x: list[np.ndarray], rows: dict[int, int], ends: dict[int, int]) -> dict[int, list[np.ndarray]]:
-        """One call of the network for some rows; what it gives for each of them."""
+        """Run one call of the network for some rows. Returns the outputs of each of them."""
         at = list(rows.values())
         feeds = {p["name"]: value for p, value in zip(self._inputs, x)}
         feeds["end"] = np.array([ends[i] for i in rows], np.int64)
@@ -172,18 +172,18 @@ class SlotTable:
     # ---- counts -------------------------------------------------------------------------------------------------------------
 
     def _steps(self, chunk: Chunk, row: int) -> int:
-        """How many steps a stream has in all that ends with this chunk."""
+        """The number of steps of a stream that ends with this chunk."""
         before = int(self._states["state.calls"][row]) * self._about["chunk"] + self._about["start"]
         return before + self._length(chunk)
 
     def _calls_left(self, row: int, steps: int) -> int:
-        """How many calls more a stream of so many steps needs, to give all its outputs."""
+        """The number of calls that a stream of ``steps`` steps still needs to give all its outputs."""
         return math.ceil((self._total(steps) - self._about["first"]) / self._about["per_call"]) - int(
             self._states["state.calls"][row]
         )
 
     def _total(self, steps: int) -> int:
-        """How many outputs a stream of so many steps has in the end; negative where it can't end."""
+        """The number of outputs of a stream of ``steps`` steps; negative if it can't end there."""
         totals = self._about["totals"]
         table, period = totals["table"], totals["period"]
         beyond = max(0, -(-(steps - len(table) + 1) // period))
@@ -196,7 +196,7 @@ class SlotTable:
         return int(chunk.inputs[0].shape[self._inputs[0]["time"]])
 
     def _filled(self, x: np.ndarray, index: int) -> np.ndarray:
-        """A chunk of full length; what comes after the end of a stream is of no matter."""
+        """A chunk of full length: steps after the end of a stream have no effect."""
         time_dim = self._inputs[index]["time"]
         missing = self._about["chunk"] - x.shape[time_dim]
         if not missing:
@@ -222,7 +222,7 @@ class SlotTable:
     # ---- slots --------------------------------------------------------------------------------------------------------------
 
     def _row(self, chunk: Chunk) -> int:
-        """The row of a chunk's stream, which begins anew if it is to."""
+        """The row of a chunk's stream, which starts again if the chunk says so."""
         if chunk.start:
             self._close(chunk.stream)
         self._check(chunk)
@@ -259,6 +259,6 @@ class SlotTable:
             self._used.pop(stream, None)
 
     def _close_idle(self, since: float) -> None:
-        """Free the slots of streams without requests since then, which the server has forgotten without a word."""
+        """Free the slots of streams without requests since then: the server forgets them without a message."""
         for stream in [stream for stream, used in self._used.items() if used < since]:
             self._close(stream)

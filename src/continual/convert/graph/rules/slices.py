@@ -9,6 +9,7 @@ from torch.fx import Node as Fx
 
 from ....layers.delay import Trim
 from ..axes import with_size
+from ..functionalise import op_of
 from ..op_call import Misfit, OpCall, Refused, hint, results_of
 from ..rule_context import RuleContext, rule
 from ..time_layers import Subsample
@@ -20,6 +21,7 @@ from .reduce import at_frame
 END = 1 << 62
 SHIFT = "a shift by F.pad(x, (k, 0))[..., :-k], with zeros before the first frame; a pre-emphasis is x - a * F.pad(x, (1, 0))[..., :-1]"
 SEGMENTS = "windows over all frames, x.unfold(time, size, step) or pooling; or that part of the network outside of the stream"
+LIKE, SLICES = ("zeros_like", "ones_like"), ("slice", "narrow")
 LOOP = (
     "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
     "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
@@ -69,9 +71,9 @@ def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
         )
-    single = last.now - first.now == 1 and cut.now > 1  # a module does not cut all but one frame off the end of a clip
+    first_frames = _takes_first_frames(call.node, last.now - first.now, cut.now)
     if (
-        not cut.constant and ctx.shapes.length_is_fixed(call, dim) and not single
+        not cut.constant and ctx.shapes.length_is_fixed(call, dim) and not first_frames
     ):  # the export knows one length: a cut from its end
         cut = ctx.shapes.sized(cut.now)
         if cut.now:
@@ -89,6 +91,20 @@ def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[
     elif first.now or cut.now:
         x = ctx.emit.layer(call, x, Trim(first.now, cut.now), x.dims, label=f"cut {first.now}, {cut.now}", fill=x.fill)
     return x if step == 1 else ctx.emit.layer(call, x, Subsample(step), x.dims, label=f"every {step}th frame", fill=x.fill)
+
+
+def _takes_first_frames(node: Fx, taken: int, left: int) -> bool:
+    """Whether a slice takes the first frames and is no cut at the end, where an export with one length allows both readings.
+
+    A module does not cut all but one frame off the end. Nor does it cut off more than it keeps to make zeros of the rest.
+    """
+    return taken < left and (taken == 1 or _only_for_its_shape(node))
+
+
+def _only_for_its_shape(node: Fx) -> bool:
+    """Whether a slice is used only to create zeros or ones of its shape."""
+    users = list(node.users)
+    return bool(users) and all(op_of(u) in LIKE or (op_of(u) in SLICES and _only_for_its_shape(u)) for u in users)
 
 
 def _frames(first: int, end: int) -> str:

@@ -21,15 +21,15 @@ from .streams import Run, Streams
 from .subject import Broken, Skipped
 from .wires import Plan, bytes_in, cut, frames_in, lengthened, noise, shapes, two_rows
 
-__all__ = ["CHECKS", "Broken", "Run", "Skipped", "Trial", "contract", "kept"]
+__all__ = ["CHECKS", "Broken", "Run", "Skipped", "ContractRun", "contract", "kept"]
 
-CHECKS: list[tuple[int, str, Callable[[Trial], str]]] = []
+CHECKS: list[tuple[int, str, Callable[[ContractRun], str]]] = []
 
 
-def contract(point: int, name: str) -> Callable[[Callable[[Trial], str]], Callable[[Trial], str]]:
+def contract(point: int, name: str) -> Callable[[Callable[[ContractRun], str]], Callable[[ContractRun], str]]:
     """Register a check. It returns what it measured, or raises :class:`Broken` or :class:`Skipped`."""
 
-    def registered(check: Callable[[Trial], str]) -> Callable[[Trial], str]:
+    def registered(check: Callable[[ContractRun], str]) -> Callable[[ContractRun], str]:
         CHECKS.append((point, name, check))
         return check
 
@@ -46,7 +46,7 @@ class Split:
     worst: float
 
 
-class Trial(Streams):
+class ContractRun(Streams):
     """A module, a clip and its ``forward``.
 
     Args:
@@ -352,12 +352,12 @@ class Trial(Streams):
         return steps * self.forward_bytes / (rows * length) <= self.allowed
 
 
-def kept(trial: Trial, before: dict[str, Any], what: str) -> None:
+def kept(run: ContractRun, before: dict[str, Any], what: str) -> None:
     """Check that the state is bit-identical to an earlier one."""
-    if found := changed(before, trial.look()):
+    if found := changed(before, run.look()):
         raise Broken(f"{what} changed the state: {found}")
 
 
-def is_module(trial: Trial) -> bool:
+def is_module(run: ContractRun) -> bool:
     """Whether the object is a module."""
-    return isinstance(trial.net, nn.Module)
+    return isinstance(run.net, nn.Module)

@@ -1,0 +1,197 @@
+"""Exact windows of a module: what becomes one, how it is checked, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+
+from ...errors import NotStreamable
+from .assembly import assemble
+from .capture import Captured, capture_window, fresh, quiet, restored
+from .graph_module import GraphModule
+from .recurrent_ops import WholeOps
+from .window_choice import Choice, fastest, moment_of
+from .windows.plan import History, Schedule
+from .windows.report import WindowReport
+from .windows.tasks import Task
+from .windows.window import Windowed, always, never, windowed
+
+WINDOWS = 3  # that are compared with the module's when it is converted
+
+
+def lengths_of(module: nn.Module, captured: Captured) -> bool:
+    """Whether the module gives more of a longer clip, as far as it takes one."""
+    t = captured.steps
+    before = _shapes(module, captured, t)
+    for steps in (2 * t, t + 1, t + 2, t + 4, t + 8, t + 16, t + 32, t + 64, t - 1, t // 2):
+        if steps > 0 and (found := _shapes(module, captured, steps)) is not None:
+            return found != before
+    return False
+
+
+def _shapes(module: nn.Module, captured: Captured, steps: int) -> list[tuple[int, ...]] | None:
+    """The shapes of what a module gives for a clip of so many steps; ``None`` if it takes none."""
+    with restored(module), quiet(), torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True) as fake, WholeOps():
+                found = module(*(fake.from_tensor(x) for x in captured.of_length(steps)))
+        except Exception:  # it takes no such clip, or looks at values
+            return None
+    return [tuple(y.shape) for y in tree_leaves(found) if isinstance(y, Tensor)]
+
+
+def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -> Windowed:
+    """The module's window as tasks.
+
+    Raises:
+        NotStreamable: the module can't be exported, draws random numbers, or mixes rows.
+        IndexError: there is no such frame.
+    """
+    window = windowed(capture_window(module, clip, time_dim), module)
+    if output is None:
+        return window
+    frames = {t.wire.n for t in window.outputs if t.wire.timed}
+    if not frames:
+        raise NotStreamable(
+            f"{type(module).__name__}: output={output} asks for one frame of its output, which has none: it is for modules with an output "
+            "for each frame. Leave it out"
+        )
+    if any(not -n <= output < n for n in frames):
+        raise IndexError(f"output={output} of {min(frames)} frames of a window")
+    return window.at_frame(output)
+
+
+def assembled(window: Windowed, onto: nn.Module, schedule: Schedule) -> GraphModule:
+    """The converted module, on the names and weights of a module."""
+    net = assemble(window.program(schedule), onto)
+    if window.walk.draft.nested:
+        net.io_layout.spec = window.walk.captured.program.call_spec.out_spec
+    return net
+
+
+def converted(
+    module: nn.Module, window: Windowed, every: int | None, said: Callable[[str], None]
+) -> tuple[GraphModule, Callable[[Task], bool]]:
+    """The converted module that scores windows, and what its windows take over from each other."""
+    captured = window.walk.captured
+    chosen = window.every() if every is None else every
+    net = assembled(window, module, window.plan(chosen, never))
+    check_rows(module, net, captured)
+    said("measuring how its windows are computed the fastest")
+    choice = fastest(window, net, chosen, module, captured) if window.walk.rows is None else Choice(never, True, 1.0, 0.0)
+    if not choice.recomputed:
+        made = window.plan(chosen, choice.shared)
+        net = assembled(window, module, made)
+        said("comparing its scores with the module's")
+        if (off := difference(net, window, made, module)) is not None:
+            window.walk.draft.notes.append(
+                f"its windows take nothing over from each other, since the scores then differ from the module's by {off:.1e}: report it, "
+                "it is a gap of the library"
+            )
+            choice = Choice(never, True, 1.0, 0.0)
+            net = assembled(window, module, window.plan(chosen, never))
+    reuse = window.reuse(window.plan(chosen, always))
+    net.__dict__["windows"] = WindowReport(window.length, chosen, "exact", reuse, choice.recomputed, choice.ratio)
+    net.__dict__["_window_notes"] = tuple(notes_of(window, chosen, every, choice, reuse))
+    return net, choice.shared
+
+
+def notes_of(window: Windowed, chosen: int, every: int | None, choice: Choice, reuse: float) -> list[str]:
+    """What people should know of windows."""
+    length = window.length
+    rate = (
+        "each step"
+        if chosen == 1
+        else f"every {chosen} steps"
+        + ("" if every else ", the stride of what windows have in common (every=1 gives one each step)")
+    )
+    found = [f"scores are the module's own of the last {length} frames: the first comes with step {length}, then one {rate}"]
+    if choice.recomputed:
+        why = "that is faster here" if reuse else "they have nothing in common"
+        found.append(f"each window is computed anew, since {why}")
+    else:
+        found.append(
+            f"a window takes over {reuse:.0%} of its multiply-adds from the one before, and is {choice.ratio:.1f} times as fast as the "
+            "module on its frames"
+        )
+    return found
+
+
+def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
+    """Refuse a module whose score of one row depends on the others."""
+    given = captured.of_length(captured.steps)
+    with torch.no_grad():
+        other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
+        for a, b in zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), strict=True):
+            if not torch.equal(a[:1].nan_to_num(), b[:1].nan_to_num()):
+                raise NotStreamable(
+                    f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its "
+                    "own. Remedy: keep the batch as a dimension of its own"
+                )
+
+
+def _spoiled(x: Tensor, batch: int | None) -> Tensor:
+    """The same with other values in the rows behind the first."""
+    if batch is None:
+        return x
+    x = x.clone()
+    rest = x.narrow(batch, 1, x.shape[batch] - 1)
+    rest.copy_(rest.flip(-1) if not x.is_floating_point() else rest * -2 - 1)
+    return x
+
+
+def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module) -> float | None:
+    """By how much scores differ from the module's own, relative to the largest, where that is more than rounding.
+
+    What the first of some windows takes over is taken from whole windows before it: what they have in common is the same in all of them.
+    """
+    captured, length, every = window.walk.captured, window.length, schedule.every
+    before = max((h.rate for h in schedule.histories), default=1)
+    clip = captured.of_length(length + (before + WINDOWS) * every, 1)
+    m = moment_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
+    streams = [(x, t) for x, t in zip(clip, captured.time_dims, strict=True) if t is not None]
+
+    def frames(first: int, count: int) -> list[Tensor]:
+        return [x.narrow(t, first, count) for x, t in streams]
+
+    worst, limit = 0.0, 5e-2
+    with torch.no_grad():
+        whole = window.of(schedule)
+        past = [whole.run(m, frames((before - j) * every, length), [])[0] for j in range(1, before + 1)]
+        kept = [_taken_over(h, [p[i] for p in past], m.batch) for i, h in enumerate(schedule.histories)]
+        for i in range(before, before + WINDOWS):
+            new = min(every, length)
+            scores, added = schedule.run(m, frames(i * every + length - new, new), kept)
+            own = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, captured.time_dims, strict=True))
+            for a, b in zip(scores, tree_leaves(module(*own)), strict=True):
+                b = b if a.shape == b.shape else b.select(window.frame_dim, window.frame)
+                worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)
+            kept = [
+                torch.cat((k, x), h.wire.axis.apart).narrow(h.wire.axis.apart, h.new, h.size)
+                for h, k, x in zip(schedule.histories, kept, added, strict=True)
+            ]
+    return worst if worst > limit else None
+
+
+def _taken_over(h: History, past: list[Tensor], rows: int) -> Tensor:
+    """A history, of the same values in whole windows before: the one ``j`` hops back is ``past[j - 1]``."""
+    axis = h.wire.axis
+    if h.rate == 1:
+        return axis.split(past[0], rows).narrow(axis.apart, h.first + h.new, h.size)
+    entries = []
+    for e in range(h.size):
+        back, place = h.rate - e % h.rate, h.first + e // h.rate + 1
+        entries.append(axis.split(past[back - 1], rows).narrow(axis.apart, place, 1))
+    return torch.cat(entries, axis.apart)
+
+
+def _off(a: Tensor, b: Tensor) -> float:
+    if not b.numel():
+        return 0.0
+    a, b = a.to(torch.float64).nan_to_num(0.0), b.to(torch.float64).nan_to_num(0.0)
+    return float((a - b).abs().max()) / max(1.0, float(b.abs().max()))

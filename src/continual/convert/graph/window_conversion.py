@@ -1,0 +1,100 @@
+"""Whether a module becomes exact windows, and how it is converted then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...errors import NotStreamable
+from .graph_module import GraphModule
+from .window_check import assembled, converted, lengths_of, window_of
+from .windows.window import Windowed, always
+
+MODES = ("exact", "stream")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for: as :func:`continual.continual` takes it."""
+
+    time_dim: Any
+    every: int | None
+    output: int | None
+    time_pooling: str | None
+
+
+def check_options(windows: str, every: int | None, output: int | None) -> None:
+    """Refuse options that make no sense, or none together."""
+    if windows not in MODES:
+        raise ValueError(f"continual: windows is 'exact' or 'stream', not {windows!r}")
+    if windows == "stream" and (every is not None or output is not None):
+        name = "every" if every is not None else "output"
+        raise ValueError(
+            f"continual: {name}= is for exact windows; with windows='stream' the network gives what its strides give. Leave one of them out"
+        )
+    if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+        raise ValueError(f"continual: every is a number of steps, 1 or more, not {every!r}")
+    if output is not None and (not isinstance(output, int) or isinstance(output, bool)):
+        raise ValueError(f"continual: output is the number of a frame of the window, such as -1 for the last, not {output!r}")
+
+
+def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStreamable | None) -> Windowed:
+    """The window of a module that becomes exact windows.
+
+    Args:
+        refusal: why it is no stream, if it is none.
+
+    Raises:
+        NotStreamable: it gives a sequence that is no stream; or even a window of it can't be followed.
+        ValueError: `time_pooling`, which has no meaning for windows.
+    """
+    try:
+        window = window_of(module, clip, options.time_dim, options.output)
+    except NotStreamable as error:
+        if refusal is None or options.output is not None:
+            raise
+        raise refusal from error
+    if options.output is None and refusal is not None and (window.sequence or lengths_of(module, window.walk.captured)):
+        raise with_remedy(refusal, module, clip, options)
+    if options.time_pooling is not None:
+        raise ValueError(
+            f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are "
+            "the module itself. Leave it out; or windows='stream', with which it means what it says"
+        )
+    return window
+
+
+def exact_windows(
+    module: nn.Module, window: Windowed, options: Options, doing: Callable[[str], None]
+) -> tuple[GraphModule, Callable[..., GraphModule]]:
+    """The module on windows, and how it is made anew for other types."""
+    net, shared = converted(module, window, options.every, doing)
+    every = net.windows.every if net.windows is not None else 1
+    return net, partial(remade, time_dim=options.time_dim, output=options.output, every=every, shared=shared)
+
+
+def remade(
+    module: nn.Module, clip: tuple[Tensor, ...], onto: GraphModule, *, time_dim: Any, output: int | None, every: int, shared: Any
+) -> GraphModule:
+    """The windows of a module in other types, on the names and weights of the converted module that there is."""
+    window = window_of(module, clip if len(clip) > 1 else clip[0], time_dim, output)
+    return assembled(window, onto, window.plan(every, shared))
+
+
+def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: Options) -> NotStreamable:
+    """A refusal of a sequence, with what windows would give."""
+    try:
+        window = window_of(module, clip, options.time_dim, -1)
+        reuse = window.reuse(window.plan(1, always))
+        saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
+    except (NotStreamable, IndexError):
+        return refusal
+    text = (
+        f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1), the last "
+        f"frame of each window of {window.length} steps (output=k: frame k){saved}"
+    )
+    return NotStreamable(text, refusal.refusals, refusal.rows)

@@ -1,0 +1,351 @@
+"""What is computed of a window, and what is kept of it for the next: decided once, from the outputs back to the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..instructions import ExecContext
+from .tasks import Block, Entry, Item, Task, Value
+from .wire import Axis, Ranges, Shelf, Wire, count, cut, merged
+
+
+@dataclass(frozen=True)
+class History:
+    """Values that earlier windows have computed and later ones take over.
+
+    Entry ``(p - first) * rate`` is position ``p`` of the window.
+
+    Attributes:
+        task: which task's.
+        first: the first position that is kept.
+        rate: entries from one position to the next.
+        new: entries that each window adds.
+        size: how many there are.
+        at: the position, and in the computed ones the place, of the first that this window adds.
+    """
+
+    task: int
+    first: int
+    rate: int
+    new: int
+    size: int
+    at: int
+    wire: Wire
+    dtype: torch.dtype
+
+    @property
+    def round(self) -> int:
+        """Entries of a buffer, of which whole windows' ones are overwritten."""
+        return -(-self.size // self.new) * self.new
+
+    def place(self, hop: int) -> int:
+        """Where in the buffer the window of a hop puts what it adds."""
+        return hop * self.new % self.round
+
+    def old(self, buffer: Tensor, hop: int) -> Tensor:
+        """What a window finds, as it is kept: the last entries of a buffer that is mirrored."""
+        return buffer.narrow(self.shelf.at, self.place(hop) + self.round - self.size, self.size)
+
+    def slots(self, buffer: Tensor, hop: int) -> tuple[Tensor, Tensor]:
+        """Where the window of a hop writes what it adds."""
+        at, place = self.shelf.at, self.place(hop)
+        return buffer.narrow(at, place, self.new), buffer.narrow(at, place + self.round, self.new)
+
+    def buffer(self, entries: Tensor, hops: int) -> Tensor:
+        """A mirrored buffer that the last entries are in, after so many hops."""
+        at, lost = self.shelf.at, self.round - self.size
+        if lost:
+            shape = [*entries.shape[:at], lost, *entries.shape[at + 1 :]]
+            entries = torch.cat((entries.new_zeros(shape), entries), at)
+        entries = entries.roll(self.place(hops), at)
+        return torch.cat((entries, entries), at)
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """How they are kept."""
+        return Shelf(self.wire.dims)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of what an operation takes: of the computed values, of a history, or filled."""
+
+    kind: str  # "computed" | "kept" | "fill"
+    start: int
+    length: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class Gather:
+    """How the positions that an operation needs of an input are put together."""
+
+    task: int
+    item: int | None
+    axis: Axis | None  # None: the value as it is
+    parts: tuple[Part, ...] = ()
+    history: int = -1
+    fill: float = 0.0
+
+    def __call__(self, m: ExecContext, values: list[Value], kept: Sequence[Tensor]) -> Value:
+        if self.axis is not None and not self.parts:
+            return None
+        value = values[self.task]
+        if self.item is not None:
+            value = value[self.item]
+        if self.axis is None:
+            return value
+        axis, batch = self.axis, m.batch
+        own = None if value is None else axis.split(value, batch)
+        like = own if own is not None else kept[self.history]
+        found = []
+        for part in self.parts:
+            if part.kind == "computed":
+                found.append(own.narrow(axis.apart, part.start, part.length))  # type: ignore[union-attr]
+            elif part.kind == "fill":
+                shape = [*like.shape[: axis.apart], part.length, *like.shape[axis.apart + 1 :]]
+                found.append(like.new_full(shape, self.fill))
+            else:
+                x, last = kept[self.history], part.start + (part.length - 1) * part.step + 1
+                x = x.narrow(axis.apart, part.start, last - part.start)
+                found.append(x if part.step == 1 else x[(slice(None),) * axis.apart + (slice(None, None, part.step),)])
+        return axis.merge(found[0] if len(found) == 1 else torch.cat(found, axis.apart), batch)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a schedule."""
+
+    index: int
+    task: Task
+    ranges: Ranges
+    gathers: tuple[Gather, ...]
+    frees: tuple[int, ...]  # values that nothing needs behind it
+
+
+@dataclass
+class Schedule:
+    """A window as a static sequence of operations.
+
+    Attributes:
+        tasks: all operations; values are known by their numbers.
+        steps: those that run.
+        warm: those without which what is kept would not be known.
+        histories: what is kept.
+        outputs: how the outputs are put together.
+        entries: the numbers of the streams that come in, and how many of the last frames of the window come anew.
+    """
+
+    tasks: list[Task]
+    every: int
+    steps: list[Step] = field(default_factory=list)
+    warm: list[Step] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
+    outputs: list[Gather] = field(default_factory=list)
+    computed: dict[int, Ranges] = field(default_factory=dict)
+
+    def run(
+        self, m: ExecContext, frames: Sequence[Tensor], kept: Sequence[Tensor], warm: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs of a window, and what is added to each history.
+
+        Args:
+            m: constants and the number of rows.
+            frames: of each stream those that are new, in the module's layout.
+            kept: the histories, with their positions apart.
+            warm: only what is to be kept: the window is not full yet, and has no outputs.
+        """
+        values: list[Value] = [None] * len(self.tasks)
+        for step in self.warm if warm else self.steps:
+            task = step.task
+            if isinstance(task, Entry):
+                values[step.index] = frames[task.number]
+            else:
+                values[step.index] = task.run(m, step.ranges, [g(m, values, kept) for g in step.gathers])
+            if not warm:
+                for index in step.frees:
+                    values[index] = None
+        added = []
+        for h in self.histories:
+            axis = h.wire.axis
+            x = values[h.task]
+            added.append(axis.split(x, m.batch).narrow(axis.apart, h.at, h.new))
+        return ([] if warm else [g(m, values, kept) for g in self.outputs]), added
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of a window and row."""
+        total = 0.0
+        for step in self.steps:
+            share = count(step.ranges) / step.task.wire.n if step.task.wire.timed else 1.0
+            total += step.task.macs * share
+        return round(total)
+
+
+Shared = Callable[[Task], bool]
+
+
+def in_step(wire: Wire, every: int) -> bool:
+    """Whether values move by whole positions from a window to the next, or windows by whole strides."""
+    return every % wire.stride == 0 or wire.stride % every == 0
+
+
+def reusable(task: Task, every: int) -> bool:
+    """Whether windows can take over values from those before."""
+    wire = task.wire
+    if not wire.timed or task.items or task.whole or not in_step(wire, every):
+        return False
+    return wire.a + wire.b + max(1, every // wire.stride) < wire.n
+
+
+class Planner:
+    """Plans a schedule.
+
+    Args:
+        tasks: all operations, each behind its inputs.
+        outputs: those whose values leave.
+        every: frames from one window to the next.
+        shared: which operations' values windows take over, of those where that is possible; ``None``: of none, and all frames of the
+            window are given.
+    """
+
+    def __init__(self, tasks: Sequence[Task], outputs: Sequence[Task], every: int, shared: Shared | None):
+        self.tasks, self.every, self.shared = list(tasks), every, shared
+        self.number = {id(t): i for i, t in enumerate(self.tasks)}
+        self.asked: dict[int, list[tuple[int, int]]] = {}
+        self.schedule = Schedule(self.tasks, every)
+        self.history_of: dict[int, int] = {}
+        self._plan(outputs)
+
+    def _plan(self, outputs: Sequence[Task]) -> None:
+        made = self.schedule
+        for out in outputs:
+            self._ask(out, (Block(0, out.wire.n),) if out.wire.timed else ())
+        for index in range(len(self.tasks) - 1, -1, -1):
+            if index in self.asked:
+                task = self.tasks[index]
+                made.computed[index] = self._computed(index, task, merged(self.asked[index]))
+                for given, blocks in zip(task.inputs, task.reach(made.computed[index]), strict=True):
+                    self._ask(given, blocks)
+        made.outputs = [self._gather(out, (Block(0, out.wire.n),) if out.wire.timed else (), None, 0.0) for out in outputs]
+        for index in sorted(made.computed):
+            task, ranges = self.tasks[index], made.computed[index]
+            gathers = tuple(
+                self._gather(given, blocks, task.index if isinstance(task, Item) else None, task.fill)
+                for given, blocks in zip(task.inputs, task.reach(ranges), strict=True)
+            )
+            made.steps.append(Step(index, task, ranges, gathers, ()))
+        made.steps = self._freed(made.steps)
+        made.warm = self._needed_for_histories(made.steps)
+
+    def _ask(self, task: Task, blocks: Sequence[Block]) -> None:
+        if task.wire.timed and not task.items and not blocks and not isinstance(task, Entry):
+            return
+        n, known = task.wire.n, self.asked.setdefault(self.number[id(task)], [])
+        real = [(max(0, b.lo), min(n, b.hi)) for b in blocks if max(0, b.lo) < min(n, b.hi)]
+        known += real or ([(n - 1, n)] if blocks else [])  # what is filled alone takes its shape of something
+
+    def _computed(self, index: int, task: Task, asked: Ranges) -> Ranges:
+        """Which positions are computed; the others that are asked for are kept."""
+        wire = task.wire
+        if not wire.timed and not task.items:
+            return ((0, 1),) if task.single else ()
+        whole = ((0, wire.n),)
+        if self.shared is None or not (isinstance(task, Entry) or (reusable(task, self.every) and self.shared(task))):
+            return whole if task.whole or isinstance(task, Entry) else asked
+        new = min(wire.n, max(1, self.every // wire.stride))
+        edge = wire.n - wire.b - new
+        old = cut(asked, wire.a, edge)
+        if not old:
+            return merged([*asked, (edge, wire.n)]) if isinstance(task, Entry) else asked
+        rate, first = max(1, wire.stride // self.every), old[0][0]
+        size = (edge - first) * rate
+        ranges = merged([*cut(asked, 0, wire.a), (edge, edge + new), *cut(asked, edge, wire.n)])
+        self.history_of[index] = len(self.schedule.histories)
+        self.schedule.histories.append(History(index, first, rate, new, size, _place(ranges, edge), wire, task.dtype))
+        return ranges
+
+    def _gather(self, task: Task, blocks: Sequence[Block], item: int | None, fill: float) -> Gather:
+        """How some positions of a value are put together."""
+        index = self.number[id(task)]
+        wire, computed = task.item(item), self.schedule.computed.get(index, ())
+        if not wire.timed:
+            return Gather(index, item, None)
+        if not blocks:
+            return Gather(index, item, wire.axis)
+        history = self.history_of.get(index, -1)
+        parts: list[Part] = []
+        for block in blocks:
+            for part in self._parts(wire, block, computed, history):
+                last = parts[-1] if parts else None
+                if last is not None and last.kind == part.kind and last.step == part.step and _goes_on(last, part):
+                    parts[-1] = Part(last.kind, last.start, last.length + part.length, last.step)
+                else:
+                    parts.append(part)
+        if parts == [Part("computed", 0, count(computed))]:
+            return Gather(index, item, None)
+        return Gather(index, item, wire.axis, tuple(parts), history, fill)
+
+    def _parts(self, wire: Wire, block: Block, computed: Ranges, history: int) -> list[Part]:
+        found: list[Part] = []
+        if block.lo < 0:
+            found.append(Part("fill", 0, min(0, block.hi) - block.lo))
+        p, end = max(0, block.lo), min(wire.n, block.hi)
+        while p < end:
+            own = next(((lo, hi) for lo, hi in computed if lo <= p < hi), None)
+            if own is not None:
+                stop = min(end, own[1])
+                found.append(Part("computed", _place(computed, p), stop - p))
+            else:
+                h = self.schedule.histories[history]
+                stop = min(end, h.first + h.size // h.rate)
+                found.append(Part("kept", (p - h.first) * h.rate, stop - p, h.rate))
+            p = stop
+        after = max(0, block.hi - max(wire.n, block.lo)) + block.more
+        if after:
+            found.append(Part("fill", 0, after))
+        return found
+
+    def _freed(self, steps: list[Step]) -> list[Step]:
+        """Steps that let go of values as soon as nothing needs them."""
+        kept = {h.task for h in self.schedule.histories} | {g.task for g in self.schedule.outputs}
+        found: list[Step] = []
+        for step in reversed(steps):
+            last = tuple({g.task for g in step.gathers} - kept)
+            kept |= {g.task for g in step.gathers}
+            found.append(Step(step.index, step.task, step.ranges, step.gathers, last))
+        return found[::-1]
+
+    def _needed_for_histories(self, steps: list[Step]) -> list[Step]:
+        needed = {h.task for h in self.schedule.histories}
+        found = []
+        for step in reversed(steps):
+            if step.index in needed:
+                needed |= {g.task for g in step.gathers}
+                found.append(step)
+        return found[::-1]
+
+
+def _place(ranges: Ranges, position: int) -> int:
+    """Where a position is among the computed ones."""
+    at = 0
+    for lo, hi in ranges:
+        if lo <= position < hi:
+            return at + position - lo
+        at += hi - lo
+    raise IndexError(f"position {position} is not in {ranges}")
+
+
+def _goes_on(a: Part, b: Part) -> bool:
+    return a.kind == "fill" or b.start == a.start + a.length * a.step
+
+
+def planned(tasks: Sequence[Task], outputs: Sequence[Task], every: int, shared: Any) -> Schedule:
+    """Plan a schedule: as :class:`Planner`."""
+    return Planner(tasks, outputs, every, shared).schedule

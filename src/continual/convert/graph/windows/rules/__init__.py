@@ -1,0 +1,5 @@
+"""What becomes of positions in each operation. Importing this registers all rules."""
+
+from . import convolution, joins, norms, pointwise, pooling, products, recurrent, reduce, shape, slices
+
+__all__ = ["convolution", "joins", "norms", "pointwise", "pooling", "products", "recurrent", "reduce", "shape", "slices"]

@@ -1,0 +1,145 @@
+"""Operations element by element, with broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...axes import TIME, Dim, Dims
+from ...values import Const
+from ..sizes import Unfollowed, tasks_in
+from ..tasks import Task
+from ..walk import Walk, rule
+from ..window_call import Call, leaves
+from ..wire import Wire
+
+HANDED_ON = ("aten.alias.default", "aten.detach.default", "aten.lift_fresh_copy.default", "aten.dropout.default",
+             "aten.feature_dropout.default", "aten.alpha_dropout.default", "aten.clone.default", "aten.contiguous.default")  # fmt: skip
+LIKE = ("aten._to_copy", "aten.to", "aten.type_as", "aten.zeros_like", "aten.ones_like", "aten.full_like", "aten.prelu",
+        "aten._conj", "aten.view_as_complex_copy", "aten.gelu", "aten.nan_to_num")  # fmt: skip
+
+
+def timed(values: Sequence[Any]) -> list[Task]:
+    """The tasks that have positions."""
+    return [t for t in tasks_in(list(values)) if t.wire.timed]
+
+
+def alike(tasks: Sequence[Task]) -> Wire:
+    """The wire of tasks whose positions are the same.
+
+    Raises:
+        Unfollowed: they are not.
+    """
+    if not tasks:
+        raise Unfollowed("no positions")
+    first = tasks[0].wire
+    for t in tasks[1:]:
+        if (t.wire.n, t.wire.stride) != (first.n, first.stride):
+            raise Unfollowed("positions of different strides")
+    return first
+
+
+def joined(w: Walk, values: Sequence[Any], rank: int) -> tuple[Dims, list[tuple[Const, int]]]:
+    """The layout of values of which elements meet, and the constants among them that vary over time."""
+    moving = timed(values)
+    alike(moving)
+    out: list[Dim] = []
+    for i in range(rank):
+        found = {d for t in moving if (d := _dim(t.wire.dims, i, rank))}
+        with_time = {d for d in found if TIME in d}
+        if len(with_time) > 1 or (with_time and len(found) > 1) or len({_symbols(d) for d in found}) > 1:
+            raise Unfollowed("time lies differently")
+        out.append(max(found, key=len) if found else ())
+    tables = []
+    for value in leaves(list(values)):
+        if isinstance(value, Const) or (isinstance(value, Task) and not value.wire.timed):
+            sizes = w.shape(value)
+            for i, size in enumerate(sizes):
+                at = i + rank - len(sizes)
+                if size == 1:
+                    continue
+                if TIME in out[at]:
+                    if not isinstance(value, Const):
+                        raise Unfollowed("a value of the whole window for each position")
+                    tables.append((value, i))
+                elif not out[at]:
+                    out[at] = value.wire.dims[i] if isinstance(value, Task) else (size,)
+    return tuple(out), tables
+
+
+def _dim(dims: Dims, i: int, rank: int) -> Dim:
+    at = i - (rank - len(dims))
+    return dims[at] if at >= 0 else ()
+
+
+def _symbols(dim: Dim) -> tuple[str, ...]:
+    return tuple(f for f in dim if isinstance(f, str))
+
+
+@rule("pointwise", *LIKE)
+def pointwise(w: Walk, call: Call) -> Any:
+    """Each element by itself."""
+    call = positioned(w, call)
+    values = list(call.args.values())
+    rank = len(w.result_shape(call))
+    dims, tables = joined(w, values, rank)
+    return w.positionwise(call, dims, alike(timed(values)), tables=tables)
+
+
+def positioned(w: Walk, call: Call) -> Call:
+    """A call in which values of equal elements have positions, where others have."""
+    moving = timed(list(call.args.values()))
+    if not moving:
+        raise Unfollowed("no positions")
+    like = max(moving, key=lambda t: len(t.wire.dims))
+
+    def at_positions(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [at_positions(v) for v in value]
+        if isinstance(value, Task) and value.uniform is not None and not value.wire.timed and w.shape(value):
+            back = like.wire.dim - len(like.wire.dims)
+            sizes = w.shape(value)
+            return w.filled_beside(call, value, like) if -back <= len(sizes) and sizes[back] != 1 else value
+        return value
+
+    return replace(call, args={n: at_positions(v) for n, v in call.args.items()})
+
+
+@rule(*HANDED_ON)
+def handed_on(w: Walk, call: Call) -> Any:
+    """What stays as it is."""
+    if call.name == "aten.clone.default" and call.get("memory_format") is not None and w.rows is not None:
+        return w.window(call)
+    return next(iter(call.args.values()))
+
+
+@rule("aten.glu.default", "aten.softmax.int", "aten._softmax.default", "aten.log_softmax.int", "aten._log_softmax.default",
+      "aten.cumsum.default", "aten.cumprod.default", "aten.flip.default", "aten.sort.default", "aten.topk.default",
+      "aten.logcumsumexp.default", "aten.cummax.default")  # fmt: skip
+def along(w: Walk, call: Call) -> Any:
+    """Along some dimensions, which stay."""
+    x: Task = next(iter(call.args.values()))
+    wire = alike(timed([x]))
+    given = call.get("dims", call.get("dim", -1))
+    along = {d % len(wire.dims) for d in (given if isinstance(given, (list, tuple)) else [given])}
+    val = call.node.meta["val"]
+    many = isinstance(val, (list, tuple))
+    dims = tuple(() if i in along else d for i, d in enumerate(wire.dims))
+    sizes = w.result_shape(call, 0) if many else w.result_shape(call)
+    own = tuple((sizes[i],) if i in along and sizes[i] != 1 else d for i, d in enumerate(dims))
+    if wire.dim in along:
+        if call.op in ("glu", "topk"):
+            raise Unfollowed("other positions")
+        return w.window(call, [wire.dims] * len(val) if many else wire.dims, wire)
+    return w.positionwise(call, [own] * len(val) if many else own, wire)
+
+
+@rule("aten.embedding.default")
+def embedding(w: Walk, call: Call) -> Any:
+    """A row of a table for each number."""
+    x: Task = call["indices"]
+    if not isinstance(call["weight"], Const) or not isinstance(x, Task):
+        raise Unfollowed("a table that is computed")
+    wire = alike(timed([x]))
+    return w.positionwise(call, (*wire.dims, (call["weight"].value.shape[1],)), wire)

@@ -1,0 +1,330 @@
+"""The operations of a module over the positions of a window: which positions of their inputs they need, and how they run on some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..instructions import ExecContext, Op, slots_of
+from .wire import Axis, Ranges, Wire, count, up
+
+WIRE = 1  # of the numbers of frames of a moment, that which operations of windows read
+Value = Any  # a tensor, or a tuple of them
+
+
+class Block(NamedTuple):
+    """Positions of an input; those below 0 and from its length on are filled with one value."""
+
+    lo: int
+    hi: int
+    more: int = 0  # filled positions behind them
+
+
+@dataclass(eq=False)
+class Task:
+    """An operation.
+
+    Attributes:
+        path, label, source: where it comes from.
+        inputs: the tasks whose values it takes.
+        wire: of what it gives.
+        items: the wires of its results, where it gives several.
+        whole: whether all positions have to be computed at once.
+        fill: what stands beyond the edges of its inputs.
+        macs: multiply-adds for all positions of a row.
+        weight: numbers that it reads of weights.
+        dtype: of what it gives.
+        uniform: the value of all its elements, where they have one that the module's code says.
+        single: whether it is the only position that there is: it is no position for what takes it.
+    """
+
+    path: str
+    label: str
+    source: str
+    inputs: tuple[Task, ...]
+    wire: Wire
+    items: tuple[Wire, ...] = ()
+    whole: bool = False
+    fill: float = 0.0
+    macs: int = 0
+    weight: int = 0
+    dtype: torch.dtype = torch.float32
+    uniform: float | None = None
+    single: bool = False
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        """The positions of each input that some positions need; of inputs without positions ``()``."""
+        return [_all(t.wire) for t in self.inputs]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        """The values at some positions, of those of the inputs that they need, one after another."""
+        raise NotImplementedError
+
+    def item(self, index: int | None) -> Wire:
+        """The wire of a result."""
+        return self.wire if index is None else self.items[index]
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The slots of constants that it reads, and some of its own."""
+        return ()
+
+
+def _all(wire: Wire) -> tuple[Block, ...]:
+    return (Block(0, wire.n),) if wire.timed else ()
+
+
+@dataclass(eq=False)
+class Entry(Task):
+    """A stream that comes in: ``number`` of the network's streams."""
+
+    number: int = 0
+
+
+@dataclass(eq=False)
+class Given(Task):
+    """An input that is no stream: the same for all frames of a window, and perhaps another one in the next call."""
+
+    slot: int = 0
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.slot,)
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        return m.env[self.slot]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A constant that varies over time: of it the positions that are computed are taken."""
+
+    of: int  # its slot
+    slot: int  # where the operation finds them
+    axis: Axis
+    n: int
+
+    def fetch(self, m: ExecContext, ranges: Ranges) -> None:
+        """Put the positions where the operation looks for them."""
+        table, axis = m.env[self.of], self.axis
+        if ranges != ((0, self.n),):
+            apart = axis.split(table, 1)
+            found = [apart.narrow(axis.apart, lo, hi - lo) for lo, hi in ranges]
+            table = axis.merge(found[0] if len(found) == 1 else torch.cat(found, axis.apart), 1)
+        m.env[self.slot] = table
+
+
+@dataclass(eq=False)
+class Local(Task):
+    """An operation of the module as it is: position by position, or on the whole window.
+
+    Attributes:
+        op: the operation, on the slots below.
+        slots: where it finds its inputs.
+        entire: which inputs it needs at all positions, whatever is computed.
+        tables: constants that vary over time.
+        group: how many positions of its inputs go into one of its own.
+    """
+
+    op: Op = field(kw_only=True)
+    slots: tuple[int, ...] = ()
+    entire: tuple[bool, ...] = ()
+    tables: tuple[Table, ...] = ()
+    group: int = 1
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (*slots_of(self.op), *(t.of for t in self.tables))
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        own = tuple(Block(lo * self.group, hi * self.group) for lo, hi in ranges)
+        return [_all(t.wire) if every or not t.wire.timed else own for t, every in zip(self.inputs, self.entire, strict=True)]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        for table in self.tables:
+            table.fetch(m, ranges)
+        return self.apply(m, self.op, count(ranges), xs)
+
+    def apply(self, m: ExecContext, op: Op, positions: int, xs: Sequence[Value]) -> Value:
+        """The operation on values."""
+        env = m.env
+        for slot, x in zip(self.slots, xs, strict=True):
+            env[slot] = x
+        m.frames[WIRE] = positions
+        op.chunk(m)
+        for slot in self.slots:
+            env[slot] = None
+        y, env[op.out] = env[op.out], None
+        return y
+
+
+@dataclass(eq=False)
+class Sliding(Local):
+    """A convolution or a pool over time, of which :attr:`op` has no padding of time. Its first input has time in a dimension of its own.
+
+    Attributes:
+        full: the operation with its own padding, for all positions at once.
+        extent, step, start: the length of its window, from one to the next, and padded positions at the start.
+        edges: by what its results are multiplied, position by position, where they are not all computed at once.
+    """
+
+    full: Op = field(kw_only=True)
+    extent: int = 1
+    step: int = 1
+    start: int = 0
+    edges: Table | None = None
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (*super().reads, *((self.edges.of,) if self.edges else ()))
+
+    def _entire(self, ranges: Ranges) -> bool:
+        return ranges == ((0, self.wire.n),)
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        others = [_all(t.wire) for t in self.inputs[1:]]
+        if self._entire(ranges):
+            return [_all(self.inputs[0].wire), *others]
+        blocks = [Block(self.step * lo - self.start, self.step * (hi - 1) - self.start + self.extent, 0) for lo, hi in ranges]
+        fill = [-(b.hi - b.lo) % self.step for b in blocks[:-1]] + [0]
+        return [tuple(b._replace(more=f) for b, f in zip(blocks, fill, strict=True)), *others]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        if self._entire(ranges):
+            return self.apply(m, self.full, count(ranges), xs)
+        y = self._plain(m, ranges, xs)
+        if self.edges is None:
+            return y
+        self.edges.fetch(m, ranges)
+        return y * m.env[self.edges.slot]
+
+    def _plain(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Tensor:
+        """Without what is special at the edges."""
+        if len(ranges) == 1:
+            only: Tensor = self.apply(m, self.op, count(ranges), xs)
+            return only
+        blocks, dim, first = self.reach(ranges)[0], self.inputs[0].wire.dim, xs[0]
+        sizes = [b.hi - b.lo + b.more for b in blocks]
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        if sum(sizes) // self.step > 2 * count(ranges) + 8:  # what lies between would cost more than another call
+            found = [
+                self.apply(m, self.op, hi - lo, [first.narrow(dim, at, b.hi - b.lo), *xs[1:]])
+                for (lo, hi), at, b in zip(ranges, starts, blocks, strict=True)
+            ]
+        else:
+            y = self.apply(m, self.op, (sum(sizes) - self.extent) // self.step + 1, xs)
+            found = [y.narrow(self.wire.dim, at // self.step, hi - lo) for at, (lo, hi) in zip(starts, ranges, strict=True)]
+        return torch.cat(found, self.wire.dim)
+
+
+@dataclass(eq=False)
+class Slice(Task):
+    """Positions ``first, first + step, …`` of time."""
+
+    first: int = 0
+    step: int = 1
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        return [tuple(Block(self.first + lo * self.step, self.first + (hi - 1) * self.step + 1) for lo, hi in ranges)]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        x: Tensor = xs[0]
+        if self.step == 1:
+            return x
+        axis, found, at = self.inputs[0].wire.axis, list[Tensor](), 0
+        x = axis.split(x, m.batch)
+        for lo, hi in ranges:
+            size = (hi - lo - 1) * self.step + 1
+            found.append(x.narrow(axis.apart, at, size)[(slice(None),) * axis.apart + (slice(None, None, self.step),)])
+            at += size
+        return axis.merge(found[0] if len(found) == 1 else torch.cat(found, axis.apart), m.batch)
+
+
+@dataclass(eq=False)
+class Select(Task):
+    """One position of time."""
+
+    index: int = 0
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        return [(Block(self.index, self.index + 1),)]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        axis = self.inputs[0].wire.axis
+        return axis.split(xs[0], m.batch).squeeze(axis.apart) if axis.alone else xs[0]
+
+
+@dataclass(eq=False)
+class Padded(Task):
+    """Positions of one value at the start; what is padded at the end stands beyond the edge."""
+
+    start: int = 0
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        return [tuple(Block(lo - self.start, hi - self.start) for lo, hi in ranges)]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        return xs[0]
+
+
+@dataclass(eq=False)
+class Concat(Task):
+    """Tensors one after another in time, which is a dimension of its own.
+
+    Attributes:
+        parts: where each of them begins.
+        sizes: how many positions each has.
+    """
+
+    parts: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    def _pieces(self, ranges: Ranges) -> list[tuple[int, int, int]]:
+        """Which part, and from and to which of its positions, one after another."""
+        found = []
+        for lo, hi in ranges:
+            for number, (start, size) in enumerate(zip(self.parts, self.sizes, strict=True)):
+                u, v = max(lo, start) - start, min(hi, start + size) - start
+                if u < v:
+                    found.append((number, u, v))
+        return found
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        wanted: list[list[Block]] = [[] for _ in self.inputs]
+        for number, u, v in self._pieces(ranges):
+            if self.inputs[number].wire.timed:
+                wanted[number].append(Block(u, v))
+        return [tuple(blocks) for blocks in wanted]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        dim, taken, found = self.wire.dim, [0] * len(self.inputs), []
+        for number, u, v in self._pieces(ranges):
+            if self.inputs[number].wire.timed:
+                found.append(xs[number].narrow(dim, taken[number], v - u))
+                taken[number] += v - u
+            else:
+                found.append(xs[number].narrow(dim, u, v - u))
+        return torch.cat(found, dim) if len(found) > 1 else found[0]
+
+
+@dataclass(eq=False)
+class Item(Task):
+    """One of several results."""
+
+    index: int = 0
+
+    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
+        return [tuple(Block(lo, hi) for lo, hi in ranges)]
+
+    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
+        return xs[0]
+
+
+def sliding_wire(x: Wire, dims: Any, n: int, extent: int, step: int, start: int) -> Wire:
+    """The wire behind a window that slides over positions."""
+    last = (x.n - x.b - extent + start) // step
+    return Wire(dims, n, x.stride * step, max(0, up(x.a + start, step)), max(0, n - 1 - last))

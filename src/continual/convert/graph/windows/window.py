@@ -1,0 +1,171 @@
+"""A module's window as tasks, the schedules that compute it, and the program of a converted module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ....core.op_rows import format_refusals
+from ....core.timing import Window
+from ....errors import NotStreamable
+from ..axes import BATCH, TIME, Dims, where
+from ..capture import Captured
+from ..values import Stream
+from ..walker import Walked
+from . import rules  # noqa: F401 (they register themselves)
+from .instruction import Windows
+from .plan import Schedule, planned, reusable
+from .tasks import Entry, Select, Task
+from .walk import Walk
+from .wire import Wire
+
+
+@dataclass
+class Windowed:
+    """A module's window as tasks.
+
+    Attributes:
+        walk: what made them.
+        outputs: the tasks of the scores.
+        frame, frame_dim: which frame of the module's output they are, where they are one, and where these are.
+        tasks: those that the scores need.
+    """
+
+    walk: Walk
+    outputs: list[Task]
+    frame: int = 0
+    frame_dim: int = 0
+
+    def __post_init__(self) -> None:
+        self.tasks = needed(self.walk.tasks, self.outputs)
+
+    @property
+    def length(self) -> int:
+        """Frames of a window."""
+        return next(t.wire.n for t in self.tasks if isinstance(t, Entry))
+
+    @property
+    def sequence(self) -> bool:
+        """Whether an output has frames still."""
+        return any(t.wire.timed for t in self.outputs)
+
+    def at_frame(self, index: int) -> Windowed:
+        """One frame of each output that has frames."""
+        dim = next(t.wire.dim for t in self.outputs if t.wire.timed)
+        return Windowed(self.walk, at_frame(self.walk, self.outputs, index), index, dim)
+
+    def every(self) -> int:
+        """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
+        strides = sorted({t.wire.stride for t in self.tasks if t.wire.timed and t.wire.clean}, reverse=True)
+        candidates = sorted({math.lcm(*strides[i:]) for i in range(len(strides))} | set(strides), reverse=True)
+        for every in candidates:
+            if math.lcm(1, *(t.wire.stride for t in self.tasks if reusable(t, every))) == every:
+                return every
+        return 1
+
+    def plan(self, every: int, shared: Callable[[Task], bool] | None) -> Schedule:
+        """A window as a sequence of operations."""
+        return planned(self.tasks, self.outputs, every, shared)
+
+    def of(self, schedule: Schedule) -> Schedule:
+        """Whole windows, of which the values are given that a schedule's windows take over from each other."""
+        return planned(self.tasks, [schedule.tasks[h.task] for h in schedule.histories], schedule.every, None)
+
+    def reuse(self, schedule: Schedule) -> float:
+        """The share of a window's multiply-adds that a schedule saves."""
+        whole = self.plan(schedule.every, None).macs
+        return max(0.0, 1 - schedule.macs / whole) if whole else 0.0
+
+    def program(self, schedule: Schedule) -> Walked:
+        """A program of one instruction, as a walk of a stream gives it."""
+        made, streams = self._instruction(schedule)
+        draft = self.walk.draft
+        draft.instructions = [made]
+        return Walked(draft, streams, [], None)
+
+    def _instruction(self, schedule: Schedule) -> tuple[Windows, list[Stream]]:
+        draft, every = self.walk.draft, schedule.every
+        entries = [t for t in self.tasks if isinstance(t, Entry)]
+        wire = draft.wires.then(0, Window(self.length, every))
+        streams = [Stream(draft.new_slot(), in_rows(t, self.walk.rows), wire, t.dtype, True) for t in self.outputs]
+        made = Windows(
+            "windows", f"windows of {self.length} every {every}", "", self.length, every, schedule, self.plan(every, None),
+            tuple(t.wire.dims for t in entries), tuple(s.dims for s in streams), tuple(s for _, s in self.walk.entry_slots),
+            tuple(s.slot for s in streams), tuple(t.dtype for t in self.outputs), wire, rows=self.walk.rows,
+        )  # fmt: skip
+        return made, streams
+
+
+def windowed(captured: Captured, module: nn.Module) -> Windowed:
+    """Walk an exported window.
+
+    Raises:
+        NotStreamable: the module draws random numbers, changes its buffers, or gives something else than tensors.
+    """
+    walk = Walk(captured, module)
+    outputs = walk.follow()
+    if walk.refusals:
+        found = tuple(walk.refusals)
+        raise NotStreamable(format_refusals(type(module).__name__, found), found)
+    walk.draft.windowed = True
+    return Windowed(walk, outputs)
+
+
+def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
+    """The tasks that outputs need, each behind its inputs; and the streams, whatever needs them."""
+    wanted = {id(t) for t in outputs}
+    found = []
+    for task in reversed(tasks):
+        if id(task) in wanted or isinstance(task, Entry):
+            wanted |= {id(t) for t in task.inputs}
+            found.append(task)
+    return found[::-1]
+
+
+def at_frame(walk: Walk, outputs: Sequence[Task], index: int) -> list[Task]:
+    """One frame of each output."""
+    found = []
+    for out in outputs:
+        if not out.wire.timed:
+            found.append(out)
+            continue
+        if not out.wire.alone:
+            raise NotStreamable(
+                f"output={index}: '{out.path}' merges time with another dimension: return it with time in a dimension of its own"
+            )
+        dims = tuple(d for d in out.wire.dims if d != (TIME,))
+        made = Select(f"{out.path}.frame", f"frame {index}", "", (out,), Wire(dims), dtype=out.dtype, index=index % out.wire.n)
+        walk.tasks.append(made)
+        found.append(made)
+    return found
+
+
+def in_rows(task: Task, rows: int | None = None) -> Dims:
+    """The layout of a score, windows in the rows.
+
+    Args:
+        rows: how many there are, where the graph is for so many alone: they are the first dimension then.
+    """
+    if rows is not None and task.wire.dims and task.wire.dims[0] in ((rows,), (BATCH,)):
+        return ((BATCH, TIME), *task.wire.dims[1:])
+    dims = tuple(tuple(task.wire.n if f == TIME else f for f in d) for d in task.wire.dims)
+    at = where(dims, BATCH)
+    if at is None:
+        raise NotStreamable(
+            f"'{task.path}' mixes the rows of the batch: every row is a stream of its own. Remedy: keep the batch as a dimension of its own"
+        )
+    i = dims[at].index(BATCH)
+    return tuple((*d[: i + 1], TIME, *d[i + 1 :]) if k == at else d for k, d in enumerate(dims))
+
+
+def always(task: Task) -> bool:
+    """Take over whatever windows have in common."""
+    return True
+
+
+def never(task: Task) -> bool:
+    """Keep the frames alone."""
+    return False

@@ -1,0 +1,58 @@
+"""How much work an operation is: multiply-adds, and the numbers that it reads of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ..values import Const
+from .window_call import Call, leaves
+
+Shape = tuple[int, ...]
+
+
+def macs_of(call: Call, shape: Callable[[Any], Shape], result: Callable[[int | None], Shape], rows: int) -> int:
+    """Multiply-adds of an operation on a window, for one row; 0 for what is no product.
+
+    Args:
+        shape: of an argument.
+        result: of what it gives (of several results, by their numbers).
+        rows: for how many rows these shapes are.
+    """
+    op, given = call.op, list(call.args.values())
+    total = 0
+    if op.startswith(("conv1d", "conv2d", "conv3d", "convolution")) and not call.get("transposed", False):
+        total = math.prod(result(None)) * math.prod(shape(given[1])[1:])
+    elif op.startswith(("conv_transpose", "convolution")):
+        total = math.prod(shape(given[0])) * math.prod(shape(given[1])[1:])
+    elif op == "linear":
+        total = math.prod(result(None)) * shape(given[1])[-1]
+    elif op in ("matmul", "mm", "bmm", "mv"):
+        total = math.prod(result(None)) * shape(given[0])[-1]
+    elif op in ("addmm", "baddbmm"):
+        total = math.prod(result(None)) * shape(given[1])[-1]
+    elif op == "einsum":
+        total = _einsum(call, shape)
+    elif op.startswith("scaled_dot_product"):
+        q, k, v = (shape(given[i]) for i in range(3))
+        total = math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+    elif op in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        x = shape(given[0])
+        total = x[0] * x[1] * sum(math.prod(s) for s in map(shape, given[2]) if len(s) == 2)
+    return total // rows
+
+
+def _einsum(call: Call, shape: Callable[[Any], Shape]) -> int:
+    equation, tensors = str(call["equation"]).replace(" ", ""), call["tensors"]
+    sizes: dict[str, int] = {}
+    for letters, x in zip(equation.split("->")[0].split(","), tensors, strict=True):
+        if "." in letters:
+            return 0
+        sizes.update(zip(letters, shape(x), strict=True))
+    return math.prod(sizes.values())
+
+
+def weight_of(call: Call) -> int:
+    """Numbers in the constants that an operation takes."""
+    return sum(v.value.numel() for v in leaves(list(call.args.values())) if isinstance(v, Const))

@@ -1,0 +1,297 @@
+"""Exact windows: what they take and give, what is refused, and the contract."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import continual as co
+from continual.convert.graph.windows.report import WindowReport
+
+from .windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
+
+__all__ = ["shared", "way"]  # fixtures
+
+CLIP = noise(2, 3, 40)
+
+
+class Both(nn.Module):
+    """Two scores by name, of two streams and a vector that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv1d(3, 4, 3, padding=1), nn.Conv1d(2, 4, 5, padding=2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> dict[str, Any]:
+        z = F.relu(self.a(x)) + self.b(y)
+        return {"sum": self.head(z.mean(2)), "parts": (z.amax(2) * weight, z[:, :, -1])}
+
+
+def test_the_default_is_exact_where_the_output_is_of_a_whole_clip():
+    module = made(Residual())
+    net = co.continual(module, CLIP)
+    assert isinstance(net.windows, WindowReport)
+    assert (net.windows.mode, net.windows.length, net.windows.every) == ("exact", 40, 4)
+    assert co.continual(made(nn.Conv1d(3, 4, 3, padding=1)), CLIP).windows is None
+    assert (net.delay, net.receptive_field, net.stride, net.padding) == (39, 40, (4,), (0,))
+
+
+def test_shapes_of_scores():
+    net = co.continual(made(Residual()), CLIP)
+    clip = noise(2, 3, 52)
+    assert net(clip[:, :, :40]).shape == (2, 4)
+    assert net(clip[:, :, :41]).shape == (2, 4, 1), "a longer clip always stacks"
+    assert net(clip).shape == (2, 4, 4)
+    assert net.forward_steps(clip[:, :, :40]).shape == (2, 4, 1)
+    with pytest.raises(co.ShapeMismatch, match="39 steps is shorter than the module's window of 40"):
+        net(clip[:, :, :39])
+
+
+def test_the_end_adds_nothing(way):
+    net = co.continual(made(Residual()), CLIP)
+    clip = noise(2, 3, 47)
+    assert net.forward_steps(clip[:, :, :39], pad_end=True) is None
+    assert net.forward_steps(clip[:, :, 39:46], pad_end=True).shape == (2, 4, 2)
+
+
+def test_several_inputs_and_scores_by_name(way):
+    module, clip = made(Both()), (noise(2, 3, 20), noise(2, 2, 20, seed=3), noise(2, 4, seed=4))
+    net = co.continual(module, clip, time_dim=(2, 2, None))
+    long = (noise(2, 3, 33, seed=5), noise(2, 2, 33, seed=6), noise(2, 4, seed=7))
+    want = [module(long[0][:, :, i : i + 20], long[1][:, :, i : i + 20], long[2]) for i in range(14)]
+    for got in (net(*long), net.forward_steps(*long)):
+        close(got["sum"], stacked([y["sum"] for y in want]))
+        assert isinstance(got["parts"], tuple)
+        for k in (0, 1):
+            close(got["parts"][k], stacked([y["parts"][k] for y in want]))
+    net.clean_state()
+    steps = [net.forward_step(long[0][:, :, t], long[1][:, :, t], long[2]) for t in range(33)]
+    close(stacked([s["parts"][0] for s in steps if s is not None]), stacked([y["parts"][0] for y in want]))
+
+
+def test_an_input_that_is_no_stream_may_be_another_one_in_the_next_call(shared):
+    module, clip = made(Both()), (noise(2, 3, 20), noise(2, 2, 20, seed=3), noise(2, 4, seed=4))
+    net = co.continual(module, clip, time_dim=(2, 2, None))
+    net.forward_steps(*(x if x.ndim == 2 else x[:, :, :19] for x in clip))
+    got = net.forward_step(clip[0][:, :, 19], clip[1][:, :, 19], -clip[2])
+    close(got["parts"][0], module(clip[0], clip[1], -clip[2])["parts"][0])
+
+
+# ---- options ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, error, text",
+    [
+        ({"windows": "both"}, ValueError, "windows is 'exact' or 'stream'"),
+        ({"windows": "stream", "every": 2}, ValueError, "every= is for exact windows"),
+        ({"windows": "stream", "output": -1}, ValueError, "output= is for exact windows"),
+        ({"every": 0}, ValueError, "1 or more"),
+        ({"every": 1.5}, ValueError, "1 or more"),
+        ({"output": 0.5}, ValueError, "the number of a frame"),
+        ({"output": -1}, co.NotStreamable, "has none"),
+        ({"time_pooling": "frame"}, ValueError, "windows='stream'"),
+    ],
+)
+def test_options_that_make_no_sense(options, error, text):
+    with pytest.raises(error, match=text):
+        co.continual(made(Residual()), CLIP, **options)
+
+
+@pytest.mark.parametrize("option", [{"windows": "exact"}, {"every": 1}, {"output": -1}])
+def test_options_without_a_clip(option):
+    with pytest.raises(TypeError, match="go with an example clip"):
+        co.continual(nn.Conv1d(2, 2, 3), **option)
+
+
+def test_windows_of_a_sequence_that_streams():
+    conv = made(nn.Conv1d(3, 4, 3, padding=1))
+    with pytest.raises(ValueError, match="output=-1"):
+        co.continual(conv, CLIP, every=2)
+    net = co.continual(conv, CLIP, output=-1)
+    close(net(CLIP), conv(CLIP)[:, :, -1])
+    assert net.delay == 39
+
+
+def test_a_sequence_that_is_no_stream_is_refused_with_the_remedy():
+    module = made(Tagger())
+    with pytest.raises(
+        co.NotStreamable, match=r"bidirectional.*(?s:.)*output=-1.*steps \(output=k: frame k\), of whose multiply-adds"
+    ):
+        co.continual(module, CLIP)
+    with pytest.raises(IndexError, match="output=40 of 40 frames"):
+        co.continual(module, CLIP, output=40)
+    close(co.continual(module, CLIP, output=-3)(CLIP), module(CLIP)[:, -3])
+
+
+def test_every_is_the_stride_of_what_is_taken_over():
+    assert co.continual(made(Tokens()), CLIP).windows.every == 4
+    assert co.continual(made(Scaled()), noise(2, 4, 20)).windows.every == 1
+    found = co.continual(made(Residual()), CLIP, every=1)
+    assert found.windows.every == 1
+    assert "one each step" in " ".join(found.notes)
+    assert "every=1 gives one each step" in " ".join(co.continual(made(Residual()), CLIP).notes)
+
+
+def test_the_stream_by_choice_says_how_far_it_is():
+    module = made(Residual())
+    net = co.continual(module, CLIP, windows="stream")
+    assert net.windows.mode == "stream"
+    assert net.windows.every == 4
+    text = " ".join(net.notes)
+    assert "differs from exact windows by" in text
+    assert f"the first score comes with step {net.delay + 1}" in text
+    close(net(CLIP), module(CLIP))
+    long = noise(2, 3, 80)
+    assert (net(long)[:, :, 1] - module(long[:, :, 4:44])).abs().max() > 1e-3, "real neighbours in place of padding"
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------------
+
+
+class Mixes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - x.mean(0, keepdim=True)).amax(2)
+
+
+class Draws(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + torch.randn_like(x)).mean(2)
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return x.mean(2) + self.seen
+
+
+@pytest.mark.parametrize("module, text", [(Mixes(), "rows"), (Draws(), "random"), (Counts(), "changes its own")])
+def test_refused(module, text):
+    with pytest.raises(co.NotStreamable, match=text):
+        co.continual(module.double().eval(), CLIP)
+
+
+def test_training_mode_is_refused():
+    with pytest.raises(co.NotStreamable, match="training mode"):
+        co.continual(Residual().double(), CLIP)
+
+
+class Reversed(nn.Module):
+    """An operation that no rule knows, in the middle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(3, 4, 3, padding=1), nn.Conv1d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.fft.irfft(torch.fft.rfft(self.a(x)) * 0.5, n=x.shape[2])
+        return self.b(torch.cumsum(y.flip(2), 2)).mean(2)
+
+
+def test_what_no_rule_knows_is_computed_on_the_window(way):
+    module = made(Reversed())
+    net = co.continual(module, CLIP)
+    clip = noise(3, 3, 55)
+    close(net.forward_steps(clip), stacked(windows_of(module, clip, 40, 1)))
+
+
+class Baked(nn.Module):
+    """The number of rows as a number of Python."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x[i].mean(1) for i in range(int(x.shape[0]))])
+
+
+def test_a_graph_of_so_many_rows_alone(way):
+    module = Baked().double().eval()
+    net = co.continual(module, CLIP)
+    for rows in (1, 2, 3, 4):
+        clip = noise(rows, 3, 44)
+        net.clean_state()
+        close(net.forward_steps(clip), stacked(windows_of(module, clip, 40, 1)))
+
+
+# ---- the contract -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [None, 1])
+def test_contract(way, every):
+    module = made(Residual(gate=True))
+    net = co.continual(module, CLIP, every=every)
+    co.verify(net, CLIP, reference=module)
+
+
+def test_contract_of_frames_in_rows(shared):
+    module, clip = made(Video()), noise(2, 9, 3, 8, 6)
+    co.verify(co.continual(module, clip, time_dim=1), clip, reference=module)
+
+
+def test_gradients_are_those_of_the_module_on_each_window(way):
+    module = made(Residual())
+    net = co.continual(module, CLIP)
+    clip = noise(2, 3, 61).requires_grad_()
+    want = stacked([module(clip[:, :, i : i + 40]) for i in range(0, 22, 4)])
+    weight = noise(*want.shape, seed=9)
+    given = [clip, *module.parameters()]
+    expected = torch.autograd.grad((want * weight).sum(), given)
+    parts = [net.forward_steps(c) for c in clip.split([7, 33, 1, 20], 2)]
+    got = torch.cat([p for p in parts if p is not None], 2)
+    for a, b in zip(torch.autograd.grad((got * weight).sum(), given), expected, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("every", [1, 3, 4])
+def test_snapshots_at_any_phase(way, every):
+    net = co.continual(made(Residual()), CLIP, every=every)
+    clip = noise(2, 3, 70)
+    with torch.no_grad():
+        for at in (0, 1, 5, 39, 42, 50):
+            net.clean_state()
+            net.forward_steps(clip[:, :, :at])
+            state = net.get_state()
+            want = [net.forward_step(clip[:, :, t]) for t in range(at, 70)]
+            for other in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net)), net.new_stream()):
+                other.set_state(state)
+                got = [other.forward_step(clip[:, :, t]) for t in range(at, 70)]
+                for a, b in zip(got, want, strict=True):
+                    assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_a_score_is_a_tensor_of_its_own(shared):
+    class Last(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat((x, x), 1)[:, :3, 0]
+
+    net = co.continual(Last().double().eval(), CLIP)
+    clip = noise(2, 3, 50)
+    with torch.no_grad():
+        for t in range(40):
+            y = net.forward_step(clip[:, :, t])
+        held = y.clone()
+        for t in range(40, 50):
+            net.forward_step(clip[:, :, t])
+    assert torch.equal(y, held)
+
+
+def test_other_dtypes(way):
+    module = made(Residual())
+    net = co.continual(module, CLIP, copy=True).float()
+    clip = noise(2, 3, 52)
+    want = stacked(windows_of(module, clip, 40, 4))
+    assert (net.forward_steps(clip.float()) - want).abs().max() < 1e-5
+
+
+def test_steps_of_another_shape_are_refused():
+    net = co.continual(made(Video()), noise(2, 9, 3, 8, 6), time_dim=1)
+    with pytest.raises(co.ShapeMismatch, match="captured with"):
+        net.forward_step(noise(2, 3, 8, 5))
