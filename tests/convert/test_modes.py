@@ -53,7 +53,10 @@ MODAL = {
         r"inner \(LSTM\) drops between its layers .*0.5",
     ),
     "a norm": (nn.Sequential(nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4)), r"1 \(BatchNorm1d\) computes something else in training"),
-    "a module of dropout": (nn.Sequential(nn.Conv1d(4, 4, 3), nn.Dropout(0.1)), r"1 \(Dropout\) computes something else in training"),
+    "a module of dropout": (
+        nn.Sequential(nn.Conv1d(4, 4, 3), nn.Dropout(0.1)),
+        r"1 \(Dropout\) computes something else in training",
+    ),
 }
 
 
