@@ -104,11 +104,11 @@ class ModuleLayout(IOLayout):
     def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
         self._constant_ranks = [len(i.shape) for i in inputs if i.time is None]
+        self._step_rank = inputs[0].step_rank if len(inputs) == 1 else -1  # of the only input
 
     def step_in(self, x: Inputs) -> Wire:
-        first = self.inputs[0]
-        if isinstance(x, Tensor) and len(self.inputs) == 1 and x.ndim == first.step_rank:  # most steps: 1 µs less
-            return first.step(x)
+        if isinstance(x, Tensor) and x.ndim == self._step_rank:
+            return self.inputs[0].step(x)
         streams, constants = self.split(x, chunk=False)
         return self._joined([*streams, *map(_with_channels, constants)])
 
@@ -119,6 +119,8 @@ class ModuleLayout(IOLayout):
         return self._joined([*streams, *(g.expand(*g.shape[:2], frames, *g.shape[3:]) for g in flat)])
 
     def step_out(self, y: Wire) -> Wire:
+        if isinstance(y, Tensor) and not self.nested and self.spec is None:
+            return self.outputs[0].step(y)
         return self.as_module([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def chunk_out(self, y: Wire) -> Wire:
