@@ -28,6 +28,7 @@ class Input:
 
     def __init__(self, time: int | None, batch: int | None, example: Tensor):
         self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
+        self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
         return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(self.shape)) + ")"
@@ -62,7 +63,7 @@ class Output:
     """
 
     def __init__(self, view: View, windows: bool):
-        self.view, self.windows = view, windows
+        self.view, self.windows, self._chunk_rank = view, windows, len(view.order) + view.lonely
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
 
     @property
@@ -78,7 +79,7 @@ class Output:
 
     def step(self, y: Tensor) -> Tensor:
         """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
-        if y.ndim == len(self.view.order) + self.view.lonely:
+        if y.ndim == self._chunk_rank:
             return self.chunk(y)
         return y.squeeze(1) if self.view.lonely else y
 
@@ -103,7 +104,7 @@ class ModuleLayout(IOLayout):
     def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
         self._constant_ranks = [len(i.shape) for i in inputs if i.time is None]
-        self._step_rank = len(inputs[0].shape_of(chunk=False)) if len(inputs) == 1 else -1  # of the only input
+        self._step_rank = inputs[0].step_rank if len(inputs) == 1 else -1  # of the only input
 
     def step_in(self, x: Inputs) -> Wire:
         if isinstance(x, Tensor) and x.ndim == self._step_rank:
@@ -157,8 +158,8 @@ class ModuleLayout(IOLayout):
             if own.time is None:
                 constants.append(given)
                 continue
-            shape = own.shape_of(chunk)
-            if given.ndim != len(shape):
+            if given.ndim != (own.chunk_rank if chunk else own.step_rank):
+                shape = own.shape_of(chunk)
                 what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
                 raise ShapeMismatch(
                     f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}"
