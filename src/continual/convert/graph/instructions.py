@@ -224,8 +224,7 @@ def _bound(fn: Callable[..., Any], args: list[Any]) -> Run:
         first, second = slots
         return (lambda env: fn(env[first], env[second], *rest)) if rest else lambda env: fn(env[first], env[second])
     if count:
-        get = itemgetter(*slots)
-        return lambda env: fn(*get(env), *rest)
+        return lambda env: fn(*[env[slot] for slot in slots], *rest)  # no itemgetter: torch.compile can't trace one
     return lambda env: fn(*rest)
 
 

@@ -151,7 +151,8 @@ class ModuleLayout(IOLayout):
             inputs = list(inputs[0])
         if len(inputs) != len(self.inputs):
             raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
-        streams, constants = list[Tensor](), list[Tensor]()
+        streams: list[Tensor] = []  # not list[Tensor](): torch.compile can't trace that
+        constants: list[Tensor] = []
         for number, (own, given) in enumerate(zip(self.inputs, inputs, strict=True)):
             if not isinstance(given, Tensor):
                 raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(given).__name__}")
