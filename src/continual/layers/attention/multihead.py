@@ -308,7 +308,7 @@ class RetroactiveMultiheadAttention(Attention):
         ring = {"projected": ring_zeros(like.resized(batch, 3 * size), waiting)} if waiting else None
         return Node(opening, self.kind, like.resized(batch, size, self.sequence_len), ring)
 
-    def windows(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def _windows(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection: ``(B, W, L, E)``."""
         packed = None if x is None else self.pack(x).transpose(1, 2)
         _, sent, ended = self.count(packed, node, n_if_ended, updates)
@@ -322,7 +322,7 @@ class RetroactiveMultiheadAttention(Attention):
         y = self.attend(q, k, v, self.window_mask)
         return y.unflatten(0, (-1, sent - node.n_out)), ended
 
-    def window(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def _window(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection: ``(B, L, E)``."""
         seen, size, packed = node.n_in, self.sequence_len - 1, self.pack(x)
         emits = seen >= size
@@ -336,11 +336,11 @@ class RetroactiveMultiheadAttention(Attention):
         return self.attend(q, k, v, self.window_mask)
 
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        y, ended = self.windows(self._by_token(x), node, n_if_ended, updates)
+        y, ended = self._windows(self._by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).permute(0, 3, 1, 2)), ended
 
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
-        y = self.window(x, node, updates)
+        y = self._window(x, node, updates)
         return None if y is None else self.leave(y).transpose(1, 2)
 
     def program(self, ctx: KernelContext) -> Run:
