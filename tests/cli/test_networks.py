@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def test_explain_what_is_refused(monkeypatch: pytest.MonkeyPatch):
         error.refusals = (Refusal("0", "Conv1d", "a.py:1  x", f"why {options}", "what"),)  # type: ignore[attr-defined]
         raise error
 
-    monkeypatch.setattr(sys.modules["continual.tools.explain"], "_convert", convert)
+    monkeypatch.setattr(importlib.import_module("continual.tools.explain"), "_convert", convert)
     result = invoke("explain", "cli_nets:plain", "--clip", "2,2,30", "--time-dim", 1, "--time-pooling", "window")
     assert result.exit_code == 1
     assert "1. 0 (Conv1d)" in result.stdout

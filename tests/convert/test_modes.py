@@ -52,8 +52,11 @@ MODAL = {
         Inside(nn.LSTM(4, 6, 2, dropout=0.5, batch_first=True)),
         r"inner \(LSTM\) drops between its layers .*0.5",
     ),
-    "a norm": (nn.Sequential(nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4)), r"1 \(BatchNorm1d\) works otherwise in training"),
-    "a module of dropout": (nn.Sequential(nn.Conv1d(4, 4, 3), nn.Dropout(0.1)), r"1 \(Dropout\) works otherwise in training"),
+    "a norm": (nn.Sequential(nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4)), r"1 \(BatchNorm1d\) computes something else in training"),
+    "a module of dropout": (
+        nn.Sequential(nn.Conv1d(4, 4, 3), nn.Dropout(0.1)),
+        r"1 \(Dropout\) computes something else in training",
+    ),
 }
 
 

@@ -165,6 +165,14 @@ def accumulated(x: Tensor) -> Tensor:
     return out
 
 
+def two_dimensions(x: Tensor) -> Tensor:
+    """Slices of two dimensions are written. Of what the second leaves out, the first has written a part."""
+    y = torch.zeros_like(x)
+    y[:, 1:3] = x[:, 1:3]
+    y[..., 2:4] = x[..., 2:4]
+    return y[..., :1] * 2
+
+
 class Residual(nn.Module):
     """In-place activations and additions, as torchvision writes them."""
 
@@ -202,6 +210,7 @@ ROWS = [
     fn("a view that can't be undone", unused_base, delay=2),
     fn("positions", positions_in_place, delay=0),
     fn("accumulated taps", accumulated, delay=0, field=3),
+    fn("into two dimensions of zeros", two_dimensions, shape=(2, 4, 9, 5), delay=0),
     row("residual network", Residual, shape=FOUR, delay=2, field=5),
     fn("fill, zero, copy", lambda x: (x * 1).fill_(2.0) + (x * 1).zero_() + torch.empty_like(x).copy_(x), delay=0),
     fn("addcmul_, lerp_, clamp_", lambda x: (x * 1).addcmul_(x, x, value=2).lerp_(x, 0.3).clamp_(-2, 2), delay=0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 import xml.etree.ElementTree as ET
 from fractions import Fraction
 from typing import Any
@@ -18,7 +18,7 @@ from continual.tools.explanation import Explanation, Refusal, Row
 from continual.tools.structure import described
 from tests.strategies import module_is, networks_and_clips
 
-EXPLAIN = sys.modules["continual.tools.explain"]
+EXPLAIN = importlib.import_module("continual.tools.explain")
 
 
 def flow(explanation: Explanation) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...]]]:

@@ -42,6 +42,7 @@ class Kernel(nn.Module):
         None  # (L, i): a stream's output is token i (None: all) of forward on L tokens
     )
     _clip_level: bool = False  # forward on a clip of one window gives the window's output without a dimension for time
+    windows: Any = None  # of a converted classifier of clips: how the scores of windows are computed
     has_products: bool = True  # whether there may be convolutions or matrix products to count
     counts_inputs: bool = False  # papers count the values that enter, not those that leave: pooling
     _gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone

@@ -251,7 +251,7 @@ class StreamOwner(Kernel):
     def _pure_chunk(self, chunk: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         """Run a chunk whose time is dim 2 as a pure function."""
         if in_graph():
-            return cast(tuple[Wire | None, State], eagerly(StreamOwner._pure_chunk, self, chunk, state, pad_end))
+            return cast("tuple[Wire | None, State]", eagerly(StreamOwner._pure_chunk, self, chunk, state, pad_end))
         self._check(chunk, state, chunk=True)
         return self._pure(chunk, state, pad_end)
 

@@ -43,7 +43,7 @@ def write(call: FlatCall, path: Path, metadata: Metadata) -> None:
 
 def _move_states_inside(model: Any, metadata: Metadata) -> None:
     """Turn the states into variables of the model."""
-    import numpy as np
+    import numpy as np  # here, as OpenVINO: optional packages
     import openvino as ov
     from openvino import opset13 as ops
     from openvino.op.util import Variable, VariableInfo

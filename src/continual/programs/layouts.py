@@ -21,8 +21,6 @@ def internal_layout(net: CoModule, inputs: tuple[Any, ...], chunk: bool) -> Wire
 
 def network_layout(net: Any, y: Wire, chunk: bool) -> Any:
     """Outputs, a chunk or a step, as ``forward_steps`` or ``forward_step`` returns them."""
-    if hasattr(net, "_leave_step"):  # attention, whose own layout may have time elsewhere
-        y = net._leave(y) if chunk else net._leave_step(y)
     return net.io_layout.chunk_out(y) if chunk else net.io_layout.step_out(y)
 
 

@@ -318,7 +318,7 @@ def _attached(detached: DetachedProgram, net: ProgramModule) -> Program:
     own = {(path, kind): table for path, kind, table in tables(net)}
     home = next((t.device for t in weights(net).values()), None)
     if home is not None:
-        new.table.tensors.update({name: t.to(home) for name, t in held.items()})
+        new.table.tensors.update({name: t.to(home) for name, t in held.items() if t is not None})
     for slot, path, kind, name in detached.weights:
         new.table.add(slot, new.table.tensors if kind == "constant" else own[path, kind], name, f"{path}.{name}".lstrip("."))
     new.layout.name = net.name

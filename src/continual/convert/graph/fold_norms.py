@@ -12,10 +12,11 @@ from ...layers.folds_norms import FoldsNorms, scaled
 from ..fuse import frozen, scale
 from .instructions import Arg, Instruction, Layer, Op, Ref, slots_of
 from .program_module import ProgramModule
+from .skeleton import Table
 
 _NORMS = ("aten.batch_norm.default", "aten.instance_norm.default")
 _CONVS = tuple(f"aten.conv{n}d.{kind}" for n in (1, 2, 3) for kind in ("default", "padding"))
-Place = tuple[dict[str, Any], str]  # a table of parameters, and a name in it
+Place = tuple[Table, str]  # a table of parameters, and a name in it
 
 
 class NormFolding:
@@ -69,13 +70,12 @@ class NormFolding:
     def _fold_weights(self, maker: Instruction, norm: Op, weight: Place, bias: Place | None) -> None:
         values: list[Any] = [self.env[a.slot] if isinstance(a, Ref) else a for a in norm.args]
         factor, offset = scale(values[1], values[2], values[3], values[4], values[7])
-        table, name = weight
-        old: Tensor | int = 0 if bias is None else bias[0][bias[1]].double()
+        (table, name), own = weight, _value(weight)
+        old: Tensor | int = 0 if bias is None else _value(bias).double()
         scale_weight = cast(FoldsNorms, maker.module).scaled_weight if isinstance(maker, Layer) else scaled
-        dtype = table[name].dtype
-        table[name] = frozen(scale_weight(table[name].detach().double(), factor), dtype)
+        table[name] = frozen(scale_weight(own.detach().double(), factor), own.dtype)
         table, name = (table, "bias") if bias is None else bias
-        table[name] = frozen(old * factor + offset, dtype)
+        table[name] = frozen(old * factor + offset, own.dtype)
 
     def _parameter(self, slot: int | None) -> Place | None:
         """The parameter in a slot, itself or permuted, if nothing else uses it."""
@@ -105,6 +105,10 @@ class NormFolding:
 def refold(net: ProgramModule) -> None:
     """Fold the norms of a program for other dtypes, whose weights are folded already."""
     NormFolding(net, again=True).run()
+
+
+def _value(place: Place) -> Tensor:
+    return cast(Tensor, place[0][place[1]])
 
 
 def _slot(arg: Arg) -> int | None:

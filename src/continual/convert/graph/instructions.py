@@ -116,6 +116,7 @@ class Instruction:
     wire: int
     note: str = ""
     reads: Any = ()
+    has_dtypes = False  # whether dtypes of the example may be in it
 
     def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
         """The cold state. The environment gets a frame of zeros as the result."""
@@ -223,8 +224,7 @@ def _bound(fn: Callable[..., Any], args: list[Any]) -> Run:
         first, second = slots
         return (lambda env: fn(env[first], env[second], *rest)) if rest else lambda env: fn(env[first], env[second])
     if count:
-        get = itemgetter(*slots)
-        return lambda env: fn(*get(env), *rest)
+        return lambda env: fn(*[env[slot] for slot in slots], *rest)  # no itemgetter: torch.compile can't trace one
     return lambda env: fn(*rest)
 
 

@@ -28,6 +28,7 @@ class Input:
 
     def __init__(self, time: int | None, batch: int | None, example: Tensor):
         self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
+        self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
         return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(self.shape)) + ")"
@@ -62,7 +63,7 @@ class Output:
     """
 
     def __init__(self, view: View, windows: bool):
-        self.view, self.windows = view, windows
+        self.view, self.windows, self._chunk_rank = view, windows, len(view.order) + view.lonely
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
 
     @property
@@ -78,7 +79,7 @@ class Output:
 
     def step(self, y: Tensor) -> Tensor:
         """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
-        if y.ndim == len(self.view.order) + self.view.lonely:
+        if y.ndim == self._chunk_rank:
             return self.chunk(y)
         return y.squeeze(1) if self.view.lonely else y
 
@@ -103,8 +104,11 @@ class ModuleLayout(IOLayout):
     def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
         self._constant_ranks = [len(i.shape) for i in inputs if i.time is None]
+        self._step_rank = inputs[0].step_rank if len(inputs) == 1 else -1  # of the only input
 
     def step_in(self, x: Inputs) -> Wire:
+        if isinstance(x, Tensor) and x.ndim == self._step_rank:
+            return self.inputs[0].step(x)
         streams, constants = self.split(x, chunk=False)
         return self._joined([*streams, *map(_with_channels, constants)])
 
@@ -115,6 +119,8 @@ class ModuleLayout(IOLayout):
         return self._joined([*streams, *(g.expand(*g.shape[:2], frames, *g.shape[3:]) for g in flat)])
 
     def step_out(self, y: Wire) -> Wire:
+        if isinstance(y, Tensor) and not self.nested and self.spec is None:
+            return self.outputs[0].step(y)
         return self.as_module([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def chunk_out(self, y: Wire) -> Wire:
@@ -145,15 +151,16 @@ class ModuleLayout(IOLayout):
             inputs = list(inputs[0])
         if len(inputs) != len(self.inputs):
             raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
-        streams, constants = list[Tensor](), list[Tensor]()
+        streams: list[Tensor] = []  # not list[Tensor](): torch.compile can't trace that
+        constants: list[Tensor] = []
         for number, (own, given) in enumerate(zip(self.inputs, inputs, strict=True)):
             if not isinstance(given, Tensor):
                 raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(given).__name__}")
             if own.time is None:
                 constants.append(given)
                 continue
-            shape = own.shape_of(chunk)
-            if given.ndim != len(shape):
+            if given.ndim != (own.chunk_rank if chunk else own.step_rank):
+                shape = own.shape_of(chunk)
                 what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
                 raise ShapeMismatch(
                     f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}"

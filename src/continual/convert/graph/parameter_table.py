@@ -13,6 +13,7 @@ from torch import Tensor
 from ...errors import NotStreamable
 from .axes import View
 from .instructions import Env, ExecContext, Op
+from .skeleton import Table
 
 
 @dataclass
@@ -41,19 +42,19 @@ class ParameterTable:
         slots: the number of slots.
     """
 
-    def __init__(self, constants: Sequence[Op], tensors: dict[str, Tensor], slots: int):
+    def __init__(self, constants: Sequence[Op], tensors: Table, slots: int):
         self.constants, self.tensors, self.slots = list(constants), tensors, slots
-        self.sources: list[tuple[int, dict[str, Any], str]] = []
+        self.sources: list[tuple[int, Table, str]] = []
         self._base: Env | None = None
-        self._known: dict[int, tuple[str, Any]] = {}  # by slot: the parameter's name in messages, and its shape
-        self._computed: tuple[list[Any], dict[int, Any], list[Any]] | None = None
+        self._known: dict[int, tuple[str, str]] = {}  # by slot: the parameter's name in messages, and its shape
+        self._computed: tuple[list[tuple[int, int, int]], Env, list[Tensor]] | None = None
 
     def new_slot(self) -> int:
         """A slot more."""
         self.slots += 1
         return self.slots - 1
 
-    def add(self, slot: int, table: dict[str, Any], name: str, path: str) -> None:
+    def add(self, slot: int, table: Table, name: str, path: str) -> None:
         """Record where a slot's value is, and its name in messages. A parameter with several names is in several places."""
         self.sources.append((slot, table, name))
         known, shape = self._known.get(slot, ("", _shape(table.get(name))))
@@ -86,7 +87,7 @@ class ParameterTable:
             env[slot] = value
         return env, self._compute(env) or changed if self.constants else changed
 
-    def _check(self, slot: int, table: dict[str, Any], name: str) -> None:
+    def _check(self, slot: int, table: Table, name: str) -> None:
         """Refuse a value that does not fit the captured operations."""
         path, shape = self._known[slot]
         now = _shape(table[name]) if name in table else "gone (pruned, computed by a parametrisation, or deleted)"
@@ -107,16 +108,16 @@ class ParameterTable:
             self._computed = None
             self._run(env)
             return True
-        held = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
+        held: list[Tensor] = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
         key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in held]
         new = self._computed is None or self._computed[0] != key
         if new:
             with torch.inference_mode(False), torch.no_grad():
                 self._run(env)
-            self._computed = key, {op.out: env[op.out] for op in self.constants}, held
+            self._computed = key, [env[op.out] for op in self.constants], held
         elif self._computed is not None:
-            for slot, value in self._computed[1].items():
-                env[slot] = value
+            for op, value in zip(self.constants, self._computed[1], strict=True):
+                env[op.out] = value
         return new
 
     def _run(self, env: Env) -> None:
@@ -128,7 +129,8 @@ class ParameterTable:
     def move(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move the constants of the module's code to another device, as ``.to()``. Their dtype is set by the code."""
         for name, tensor in self.tensors.items():
-            self.tensors[name] = tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
+            if tensor is not None:
+                self.tensors[name] = tensor.to(fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device)).device)
 
     def for_own_stream(self) -> ParameterTable:
         """The same tables, with values looked up for one stream alone."""

@@ -15,7 +15,6 @@ from .axes import View
 from .instructions import Arg, Env, ExecContext, Instruction, Layer, Op
 from .io_layout import ModuleLayout, Output
 from .parameter_table import ParameterTable
-from .windows.instruction import Windows
 
 
 class StreamInput(NamedTuple):
@@ -128,8 +127,12 @@ class Program:
         """Whether dtypes of the example may be in the program: in arguments of operations, or as tensors."""
         ops = [i for i in (*self.instructions, *self.table.constants) if isinstance(i, Op)]
         inside = any(name not in layer.weights for layer in self.layers for name in _tensor_names(layer))
-        windows = any(isinstance(i, Windows) for i in self.instructions)
-        return windows or bool(self.table.tensors) or inside or any(_has_dtype([*op.args, *op.kwargs.values()]) for op in ops)
+        return (
+            any(i.has_dtypes for i in self.instructions)
+            or bool(self.table.tensors)
+            or inside
+            or any(_has_dtype([*op.args, *op.kwargs.values()]) for op in ops)
+        )
 
 
 def _tensor_names(layer: Layer) -> Iterator[str]:

@@ -6,16 +6,17 @@ import copy
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
 DEEP = 4  # levels of containers that are searched for weights
 Name = tuple[str, str, str]  # path of the module, "_parameters" or "_buffers", name there
+Table: TypeAlias = "dict[str, Tensor | None]"  # the parameters or buffers of a module, by name
 
 
-def tables(module: nn.Module) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def tables(module: nn.Module) -> Iterator[tuple[str, str, Table]]:
     """The tables of parameters and buffers of all modules: path, kind, table."""
     for path, part in module.named_modules():
         for kind in ("_parameters", "_buffers"):

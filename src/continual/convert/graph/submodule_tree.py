@@ -10,6 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ...core.naming import named
 from ...errors import NotStreamable
+from .skeleton import Table
 from .switches import CLASS_OF_ALL, Switches, plain
 from .training_modes import modal
 
@@ -63,7 +64,7 @@ class Hooks(FrozenTable):
     )
 
 
-class SharedTable(MutableMapping[str, Any]):
+class SharedTable(MutableMapping[str, Tensor | None]):
     """The parameters or buffers of a module, in the module's own table. Values may be exchanged; names stay.
 
     Args:
@@ -71,11 +72,11 @@ class SharedTable(MutableMapping[str, Any]):
         owner: the name of the module in messages.
     """
 
-    def __init__(self, table: Any, owner: str):
-        self.table: dict[str, Any] = getattr(table, "table", table)
+    def __init__(self, table: Table | SharedTable, owner: str):
+        self.table: Table = table.table if isinstance(table, SharedTable) else table
         self.owner = owner
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Tensor | None:
         return self.table[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -87,13 +88,13 @@ class SharedTable(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self.table
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: Tensor | None) -> None:
         if name not in self.table:
             raise NotStreamable(f"{self.owner}: the captured operations read no '{name}', so it would have no effect. {AGAIN}")
         old = self.table[name]
         if value is not old and (value is None or old is None):
             raise NotStreamable(f"{self.owner}: '{name}' was {_shown(old)} when the operations were captured. {AGAIN}")
-        if value is not old and value.shape != old.shape:
+        if value is not None and old is not None and value is not old and value.shape != old.shape:
             raise NotStreamable(
                 f"{self.owner}: '{name}' has the shape {tuple(old.shape)} in the captured operations, got {tuple(value.shape)}. {AGAIN}"
             )
@@ -105,7 +106,7 @@ class SharedTable(MutableMapping[str, Any]):
             f"parametrisations). {AGAIN}"
         )
 
-    def copy(self) -> dict[str, Any]:
+    def copy(self) -> Table:
         """The current entries."""
         return dict(self.table)
 
@@ -205,7 +206,7 @@ class Converted(FrozenModule):
             return [path]
         return [n for n, p in self.named_parameters(remove_duplicate=False) if p is value]
 
-    def table_of(self, path: str) -> tuple[dict[str, Any], str]:
+    def table_of(self, path: str) -> tuple[Table, str]:
         """The module's own table that holds a parameter or buffer, and its name there."""
         *parts, name = path.split(".")
         holder: Any = self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.naming import named
 from ...core.registry import Twin
-from ...core.state import Node, State, StepSpec, Wire, rewire
+from ...core.state import Node, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
@@ -90,7 +90,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
     ) -> Tensor | None:
         """One token of each stream, ``(N, E)``; with one argument it attends to itself."""
         given: Any = self.wire(query, key, value)
-        return self._leave_step(super().forward_step(given, update_state))
+        return cast(Tensor | None, super().forward_step(given, update_state))
 
     def forward_steps(  # type: ignore[override]
         self,
@@ -102,23 +102,7 @@ class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
     ) -> Tensor | None:
         """A chunk of tokens of each stream, in the layout of clips; with one argument it attends to itself."""
         given: Any = self.wire(query, key, value)
-        return self._leave(super().forward_steps(given, pad_end, update_state))
-
-    def step(self, x: Any, state: State) -> tuple[Any, State]:
-        """One token as a pure function; several streams as a list."""
-        y, state = super().step(x, state)
-        return self._leave_step(y), state
-
-    def steps(self, x: Any, state: State, pad_end: bool = False) -> tuple[Any, State]:
-        """A chunk as a pure function; several streams as a list."""
-        y, state = super().steps(x, state, pad_end)
-        return self._leave(y), state
-
-    def _leave(self, y: Tensor | None) -> Tensor | None:
-        return y
-
-    def _leave_step(self, y: Tensor | None) -> Tensor | None:
-        return y
+        return cast(Tensor | None, super().forward_steps(given, pad_end, update_state))
 
     def tokens(self, clip: Wire) -> Wire:
         """Clips in the module's layout as tokens ``(B, n, E)``."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ...core.io_layout import IDENTITY, MovedTime
 from ...core.program.context import KernelContext, Run
 from ...core.registry import option, register_builder, register_window, twin
 from ...core.ring_buffer import ring_frames, ring_zeros
@@ -208,6 +209,19 @@ class SingleOutputMultiheadAttention(SlidingAttention):
         return self.weights(asking, windows, self._mask_row(self.behind)).squeeze(2)
 
 
+class WindowLayout(MovedTime):
+    """Windows ``(B, E, W, L)`` of tokens and steps ``(B, E, L)``, in the layout of clips in which time is dimension 0 or 1."""
+
+    def chunk_out(self, y: Wire) -> Wire:
+        return cast(Tensor, y).permute(2, 3, 0, 1) if self.dim == 0 else cast(Tensor, y).permute(0, 2, 3, 1)
+
+    def step_out(self, y: Wire) -> Wire:
+        return cast(Tensor, y).permute(2, 0, 1) if self.dim == 0 else cast(Tensor, y).transpose(1, 2)
+
+    def output_batch_dim(self, chunk: bool) -> int:
+        return (2 if chunk else 1) if self.dim == 0 else 0
+
+
 class RetroactiveMultiheadAttention(Attention):
     """Attention of all tokens in a sliding window to all: ``nn.MultiheadAttention`` on the newest tokens, with every step.
 
@@ -240,6 +254,9 @@ class RetroactiveMultiheadAttention(Attention):
 
     Source: Hedegaard, Bakhtiarnia and Iosifidis, Continual Transformers (2022), section 3.2, for the windows; not for the update.
     """
+
+    def _set_time_dim(self, dim: int) -> None:
+        self.__dict__.update(time_dim=dim, io_layout=IDENTITY if dim == 2 else WindowLayout(dim))
 
     def __init__(
         self,
@@ -291,7 +308,7 @@ class RetroactiveMultiheadAttention(Attention):
         ring = {"projected": ring_zeros(like.resized(batch, 3 * size), waiting)} if waiting else None
         return Node(opening, self.kind, like.resized(batch, size, self.sequence_len), ring)
 
-    def windows(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def _windows(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection: ``(B, W, L, E)``."""
         packed = None if x is None else self.pack(x).transpose(1, 2)
         _, sent, ended = self.count(packed, node, n_if_ended, updates)
@@ -305,7 +322,7 @@ class RetroactiveMultiheadAttention(Attention):
         y = self.attend(q, k, v, self.window_mask)
         return y.unflatten(0, (-1, sent - node.n_out)), ended
 
-    def window(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def _window(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection: ``(B, L, E)``."""
         seen, size, packed = node.n_in, self.sequence_len - 1, self.pack(x)
         emits = seen >= size
@@ -319,22 +336,12 @@ class RetroactiveMultiheadAttention(Attention):
         return self.attend(q, k, v, self.window_mask)
 
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        y, ended = self.windows(self._by_token(x), node, n_if_ended, updates)
+        y, ended = self._windows(self._by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).permute(0, 3, 1, 2)), ended
 
     def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
-        y = self.window(x, node, updates)
+        y = self._window(x, node, updates)
         return None if y is None else self.leave(y).transpose(1, 2)
-
-    def _leave(self, y: Tensor | None) -> Tensor | None:
-        if y is None or self.time_dim == 2:
-            return y
-        return y.permute(0, 3, 1, 2) if self.time_dim == 0 else y.transpose(2, 3)
-
-    def _leave_step(self, y: Tensor | None) -> Tensor | None:
-        if y is None or self.time_dim == 2:
-            return y
-        return y.permute(2, 0, 1) if self.time_dim == 0 else y.transpose(1, 2)
 
     def program(self, ctx: KernelContext) -> Run:
         """The whole window with every step."""

@@ -201,10 +201,10 @@ class RetroactiveTransformerEncoderLayer(EncoderLayer):
         return self.on_frames(input) if self.on_windows else self.whole(input.transpose(1, 2)).transpose(1, 2)
 
     def _attended(self, x: Tensor | None, kid: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        return self.heads.windows(x, kid, n_if_ended, updates)
+        return self.heads._windows(x, kid, n_if_ended, updates)
 
     def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
-        return self.heads.window(x, kid, updates)
+        return self.heads._window(x, kid, updates)
 
     def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
         size = self.sequence_len

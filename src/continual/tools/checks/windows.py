@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...convert.graph.windows.report import WindowReport
 from ...core.state import Wire, rewire
 from .compare import flat, largest_error, mismatch
 from .contract_run import Broken, ContractRun, Skipped, contract
@@ -21,7 +22,7 @@ LEAST = 1e-6  # by how much a score changes with a frame, relative to the larges
 
 def scores_windows(net: Any) -> bool:
     """Whether a network has one output for a window of a clip; the check is for these alone."""
-    return getattr(net, "windows", None) is not None
+    return isinstance(getattr(net, "windows", None), WindowReport)
 
 
 @contract(1, "windows")

@@ -46,6 +46,7 @@ class Windows(Instruction):
     dtypes: tuple[torch.dtype, ...]
     wire: int = 1
     state_node: int = 0
+    has_dtypes = True
     rows: int | None = None
     note: str = ""
 
