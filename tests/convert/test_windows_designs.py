@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import continual as co
+from continual.convert.graph.windows.rolling import Carry
 
 from . import window_networks as nets
-from .windows import check, close, made, noise, shared, stacked
+from .windows import check, close, made, noise, shared, stacked, windows_of
 
 __all__ = ["shared"]  # a fixture
 
@@ -26,6 +27,42 @@ DESIGNS: dict[str, tuple[Any, tuple[int, ...], dict[str, Any], float]] = {
     "spectra": (nets.Spectra, (160,), {"dim": 1}, 0.3),
     "parts of the clip": (nets.Pyramid, (3, 32), {"every": 1}, 0.7),
 }
+
+
+RECURRENT: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
+    "LSTM": (nets.Last, (3, 22), {}),
+    "LSTM, two layers, last states": (lambda: nets.Last(take="both", layers=2), (3, 22), {}),
+    "LSTM, the cell": (lambda: nets.Last(take="cell", layers=2), (3, 22), {"every": 4}),
+    "GRU, two layers": (lambda: nets.Last("GRU", layers=2), (3, 26), {"every": 3}),
+    "GRU without biases": (lambda: nets.Last("GRU", bias=False, take="state"), (3, 26), {"every": 1}),
+    "RNN": (lambda: nets.Last("RNN", take="state"), (3, 22), {"every": 2}),
+    "LSTM behind a stride": (lambda: nets.Last(stride=2), (3, 24), {}),
+    "LSTM behind a stride, each hop two": (lambda: nets.Last(stride=2), (3, 24), {"every": 4}),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_windows_that_have_begun_go_on_together(name, shared):
+    module, shape, options = RECURRENT[name]
+    net = check(module(), shape, **options)
+    assert any(isinstance(h, Carry) for h in net._program.instructions[0].schedule.histories)
+
+
+@pytest.mark.parametrize("every", [3, 1])
+def test_a_recurrent_layer_that_windows_begin_anew(every, shared):
+    """Where hops do not divide the window, behind padding, or behind a stride with hops of one, it runs on the window."""
+    module = nets.Last(stride=2) if every == 1 else nets.Last()
+    net = check(module, (3, 24), every=every)
+    assert not any(isinstance(h, Carry) for h in net._program.instructions[0].schedule.histories)
+
+
+def test_recurrent_windows_in_programs_and_their_contract(shared):
+    module = made(nets.Last(layers=2))
+    net = co.continual(module, noise(2, 3, 22))
+    co.verify(net, noise(2, 3, 22), reference=module)
+    program, clip = co.compile(net, noise(3, 3), backend="eager"), noise(3, 3, 50, seed=8)
+    outs = [program.step(clip[:, :, t]) for t in range(50)]
+    close(stacked([y for y in outs if y is not None]), stacked(windows_of(module, clip, 22, 1)))
 
 
 @pytest.mark.parametrize("name", DESIGNS)

@@ -171,3 +171,25 @@ class Pyramid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.max_pool1d(F.relu(self.conv(x)), 3, 1, 1)
         return self.head(torch.cat([F.adaptive_avg_pool1d(y, n).flatten(1) for n in (1, 2, 4)], 1))
+
+
+class Last(nn.Module):
+    """A recurrent layer's last output or its last states."""
+
+    def __init__(self, kind: str = "LSTM", take: str = "output", layers: int = 1, bias: bool = True, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 5, 3 if stride == 1 else stride, stride)
+        own = {"nonlinearity": "relu"} if kind == "RNN" else {}
+        self.rnn = getattr(nn, kind)(5, 6, layers, bias=bias, batch_first=True, **own)
+        self.head, self.take = nn.Linear(6, 3), take
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, ends = self.rnn(torch.tanh(self.conv(x)).transpose(1, 2))
+        h = ends[0] if isinstance(ends, tuple) else ends
+        found = {
+            "output": lambda: y[:, -1],
+            "state": lambda: h[-1],
+            "both": lambda: y[:, -1] + h.sum(0),
+            "cell": lambda: ends[1][0],
+        }
+        return self.head(found[self.take]())

@@ -14,10 +14,13 @@ from ...errors import NotStreamable
 from .assembly import assemble
 from .capture import Captured, capture_window, fresh, quiet, restored
 from .graph_module import GraphModule
+from .instructions import ExecContext
 from .recurrent_ops import WholeOps
 from .window_choice import Choice, fastest, moment_of
-from .windows.plan import History, Schedule
+from .windows.kept import History
+from .windows.plan import Schedule
 from .windows.report import WindowReport
+from .windows.rolling import Carry
 from .windows.table import state_bytes, told
 from .windows.tasks import Task
 from .windows.window import Windowed, always, never, windowed
@@ -166,30 +169,44 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
     """
     captured, length, every = window.walk.captured, window.length, schedule.every
     before = max((h.rate for h in schedule.histories), default=1)
-    clip = captured.of_length(length + (before + WINDOWS) * every, 1)
+    lead = max((h.hops for h in schedule.histories if isinstance(h, Carry)), default=0)
+    clip = captured.of_length(length + (before + lead + WINDOWS) * every, 1)
     m = moment_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
     streams = [(x, t) for x, t in zip(clip, captured.time_dims, strict=True) if t is not None]
 
     def frames(first: int, count: int) -> list[Tensor]:
         return [x.narrow(t, first, count) for x, t in streams]
 
-    worst, limit = 0.0, 5e-2
+    worst, limit, new = 0.0, 5e-2, min(every, length)
     with torch.no_grad():
-        whole = window.of(schedule)
-        past = [whole.run(m, frames((before - j) * every, length), [])[0] for j in range(1, before + 1)]
-        kept = [_taken_over(h, [p[i] for p in past], m.batch) for i, h in enumerate(schedule.histories)]
-        for i in range(before, before + WINDOWS):
-            new = min(every, length)
+        kept = _first_kept(window, schedule, m, lambda back: frames((before - back) * every, length), before)
+        for i in range(before, before + lead + WINDOWS):
             scores, added = schedule.run(m, frames(i * every + length - new, new), kept)
+            kept = [h.pushed(k, x, h.shelf.at if isinstance(h, Carry) else h.wire.axis.apart)
+                    for h, k, x in zip(schedule.histories, kept, added, strict=True)]  # fmt: skip
+            if i < before + lead:
+                continue
             own = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, captured.time_dims, strict=True))
             for a, b in zip(scores, tree_leaves(module(*own)), strict=True):
                 b = b if a.shape == b.shape else b.select(window.frame_dim, window.frame)
                 worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)
-            kept = [
-                torch.cat((k, x), h.wire.axis.apart).narrow(h.wire.axis.apart, h.new, h.size)
-                for h, k, x in zip(schedule.histories, kept, added, strict=True)
-            ]
     return worst if worst > limit else None
+
+
+def _first_kept(
+    window: Windowed, schedule: Schedule, m: ExecContext, frames: Callable[[int], list[Tensor]], before: int
+) -> list[Tensor]:
+    """What a window takes over, from whole windows before it; recurrent layers begin with zeros."""
+    whole = window.of(schedule)
+    past = [whole.run(m, frames(back), [])[0] for back in range(1, before + 1)]
+    numbers, found = iter(range(len(schedule.histories))), []
+    for h in schedule.histories:
+        if isinstance(h, Carry):
+            found.append(torch.zeros(h.shelf.shape(m.batch, 1), dtype=h.dtype, device=m.device))
+        else:
+            i = next(numbers)
+            found.append(_taken_over(h, [p[i] for p in past], m.batch))
+    return found
 
 
 def _taken_over(h: History, past: list[Tensor], rows: int) -> Tensor:

@@ -12,7 +12,9 @@ from ....core.state import InitContext, Node, StepSpec
 from ....errors import ShapeMismatch
 from ..axes import BATCH, TIME, Dims, View, shape_of, where
 from ..instructions import ExecContext, Instruction
-from .plan import History, Schedule
+from .kept import History
+from .plan import Schedule
+from .rolling import Carry
 from .wire import Shelf
 
 
@@ -174,7 +176,8 @@ class Windows(Instruction):
         held = node.tensors[len(self.streams) * (self.every > 1) :]
         if count == 1 and in_place:
             return self._one(m, whole, held, first)
-        tapes = [Tape(h, h.old(b, first), count) for h, b in zip(self.schedule.histories, held, strict=True)]
+        kinds = [Latest if isinstance(h, Carry) else Tape for h in self.schedule.histories]
+        tapes = [t(h, h.old(b, first), count) for t, h, b in zip(kinds, self.schedule.histories, held, strict=True)]
         found = []
         for i in range(count):
             frames = self._last(whole, i)
@@ -248,6 +251,19 @@ class Tape:
             self.held.narrow(self.at, self.history.size + hop * self.history.new, self.history.new).copy_(x)
         else:
             self.held = torch.cat((self.held, x), self.at)
+
+
+class Latest(Tape):
+    """The same of what each window gives anew as a whole."""
+
+    def __init__(self, history: History, old: Tensor, hops: int):
+        self.history, self.held = history, old
+
+    def now(self, hop: int) -> Tensor:
+        return self.held
+
+    def add(self, hop: int, x: Tensor) -> None:
+        self.held = x
 
 
 def _apart(x: Tensor, buffers: set[int]) -> Tensor:

@@ -145,12 +145,15 @@ class Making:
         like: Wire | None = None,
         *,
         steady: bool = False,
+        cls: type[Local] = Local,
+        **own: Any,
     ) -> Any:
         """An operation on the whole window, as it is.
 
         Args:
             dims: the layout of what it gives (of several results, of each), where it has positions still.
             like: their wire.
+            cls, own: the class of the task where it gives several results, and what that has beside others.
         """
         args, kwargs = self.given_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
@@ -164,8 +167,8 @@ class Making:
             return self.add(call, Local, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
         several = dims or [None] * len(val)
         wires = tuple(self._window_wire(v, d, like, steady) for v, d in zip(val, several, strict=True))  # type: ignore[arg-type]
-        own = next((w for w in wires if w.timed), Wire(()))
-        parent = self.add(call, Local, inputs, own, whole=own.timed, items=wires, **more)
+        first = next((w for w in wires if w.timed), Wire(()))
+        parent = self.add(call, cls, inputs, first, whole=first.timed, items=wires, **more, **own)
         return self.items(call, parent)
 
     def items(self, call: Call, parent: Task) -> list[Task]:

@@ -4,72 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..instructions import ExecContext
+from .kept import History
+from .rolling import Recurrent, carry_of
 from .tasks import Block, Entry, Item, Task, Value
-from .wire import Axis, Ranges, Shelf, Wire, count, cut, merged
-
-
-@dataclass(frozen=True)
-class History:
-    """Values that earlier windows have computed and later ones take over.
-
-    Entry ``(p - first) * rate`` is position ``p`` of the window.
-
-    Attributes:
-        task: which task's.
-        first: the first position that is kept.
-        rate: entries from one position to the next.
-        new: entries that each window adds.
-        size: how many there are.
-        at: the position, and in the computed ones the place, of the first that this window adds.
-    """
-
-    task: int
-    first: int
-    rate: int
-    new: int
-    size: int
-    at: int
-    wire: Wire
-    dtype: torch.dtype
-
-    @property
-    def round(self) -> int:
-        """Entries of a buffer, of which whole windows' ones are overwritten."""
-        return -(-self.size // self.new) * self.new
-
-    def place(self, hop: int) -> int:
-        """Where in the buffer the window of a hop puts what it adds."""
-        return hop * self.new % self.round
-
-    def old(self, buffer: Tensor, hop: int) -> Tensor:
-        """What a window finds, as it is kept: the last entries of a buffer that is mirrored."""
-        return buffer.narrow(self.shelf.at, self.place(hop) + self.round - self.size, self.size)
-
-    def slots(self, buffer: Tensor, hop: int) -> tuple[Tensor, Tensor]:
-        """Where the window of a hop writes what it adds."""
-        at, place = self.shelf.at, self.place(hop)
-        return buffer.narrow(at, place, self.new), buffer.narrow(at, place + self.round, self.new)
-
-    def buffer(self, entries: Tensor, hops: int) -> Tensor:
-        """A mirrored buffer that the last entries are in, after so many hops."""
-        at, lost = self.shelf.at, self.round - self.size
-        if lost:
-            shape = [*entries.shape[:at], lost, *entries.shape[at + 1 :]]
-            entries = torch.cat((entries.new_zeros(shape), entries), at)
-        entries = entries.roll(self.place(hops), at)
-        return torch.cat((entries, entries), at)
-
-    @cached_property
-    def shelf(self) -> Shelf:
-        """How they are kept."""
-        return Shelf(self.wire.dims)
+from .wire import Axis, Ranges, Wire, count, cut, merged
 
 
 @dataclass(frozen=True)
@@ -119,13 +63,24 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What is kept of an operation, as it is."""
+
+    history: int
+    task: int = -1
+
+    def __call__(self, m: ExecContext, values: list[Value], kept: Sequence[Tensor]) -> Value:
+        return kept[self.history]
+
+
+@dataclass(frozen=True)
 class Step:
     """One operation of a schedule."""
 
     index: int
     task: Task
     ranges: Ranges
-    gathers: tuple[Gather, ...]
+    gathers: tuple[Gather | Kept, ...]
     frees: tuple[int, ...]  # values that nothing needs behind it
 
 
@@ -171,21 +126,13 @@ class Schedule:
             if not warm:
                 for index in step.frees:
                     values[index] = None
-        added = []
-        for h in self.histories:
-            axis = h.wire.axis
-            x = values[h.task]
-            added.append(axis.split(x, m.batch).narrow(axis.apart, h.at, h.new))
+        added = [h.added(values[h.task], m) for h in self.histories]
         return ([] if warm else [g(m, values, kept) for g in self.outputs]), added
 
     @property
     def macs(self) -> int:
         """Multiply-adds of a window and row."""
-        total = 0.0
-        for step in self.steps:
-            share = count(step.ranges) / step.task.wire.n if step.task.wire.timed else 1.0
-            total += step.task.macs * share
-        return round(total)
+        return round(sum(step.task.macs * step.task.share(step.ranges) for step in self.steps))
 
 
 Shared = Callable[[Task], bool]
@@ -221,6 +168,7 @@ class Planner:
         self.asked: dict[int, list[tuple[int, int]]] = {}
         self.schedule = Schedule(self.tasks, every)
         self.history_of: dict[int, int] = {}
+        self.carry_of: dict[int, int] = {}
         self._plan(outputs)
 
     def _plan(self, outputs: Sequence[Task]) -> None:
@@ -229,6 +177,7 @@ class Planner:
             self._ask(out, (Block(0, out.wire.n),) if out.wire.timed else ())
         for index in range(len(self.tasks) - 1, -1, -1):
             if index in self.asked:
+                self._roll(index, merged(self.asked[index]))
                 task = self.tasks[index]
                 made.computed[index] = self._computed(index, task, merged(self.asked[index]))
                 for given, blocks in zip(task.inputs, task.reach(made.computed[index]), strict=True):
@@ -240,9 +189,21 @@ class Planner:
                 self._gather(given, blocks, task.index if isinstance(task, Item) else None, task.fill)
                 for given, blocks in zip(task.inputs, task.reach(ranges), strict=True)
             )
-            made.steps.append(Step(index, task, ranges, gathers, ()))
+            own = (Kept(self.carry_of[index]),) if index in self.carry_of else ()
+            made.steps.append(Step(index, task, ranges, (*gathers, *own), ()))
         made.steps = self._freed(made.steps)
         made.warm = self._needed_for_histories(made.steps)
+
+    def _roll(self, index: int, asked: Ranges) -> None:
+        """Let windows go on together in a recurrent layer whose last states alone are asked for."""
+        task = self.tasks[index]
+        if not isinstance(task, Recurrent) or self.shared is None or not self.shared(task):
+            return
+        rolled = task.rolled(self.every)
+        if rolled is not None and asked in ((), ((task.wire.n - 1, task.wire.n),)):
+            self.tasks[index] = rolled
+            self.carry_of[index] = len(self.schedule.histories)
+            self.schedule.histories.append(carry_of(index, rolled))
 
     def _ask(self, task: Task, blocks: Sequence[Block]) -> None:
         if task.wire.timed and not task.items and not blocks and not isinstance(task, Entry):
@@ -254,6 +215,8 @@ class Planner:
     def _computed(self, index: int, task: Task, asked: Ranges) -> Ranges:
         """Which positions are computed; the others that are asked for are kept."""
         wire = task.wire
+        if index in self.carry_of:
+            return ((wire.n - 1, wire.n),)
         if not wire.timed and not task.items:
             return ((0, 1),) if task.single else ()
         whole = ((0, wire.n),)
@@ -314,7 +277,7 @@ class Planner:
 
     def _freed(self, steps: list[Step]) -> list[Step]:
         """Steps that let go of values as soon as nothing needs them."""
-        kept = {h.task for h in self.schedule.histories} | {g.task for g in self.schedule.outputs}
+        kept = {h.task for h in self.schedule.histories} | {g.task for g in self.schedule.outputs} | {Kept.task}
         found: list[Step] = []
         for step in reversed(steps):
             last = tuple({g.task for g in step.gathers} - kept)

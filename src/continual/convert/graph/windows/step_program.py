@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ....core.program.context import CallRows, KernelContext, StateSpec
 from ....core.state import StepSpec
@@ -34,7 +33,9 @@ def window_step(ctx: KernelContext, made: Windows) -> Step:
             taken = [h.shelf.take(k, m.batch) for h, k in zip(histories, kept, strict=True)]
             scores, added = made.computed(m, made.schedule, frames, taken)
             found.append(scores)
-            kept = [_pushed(h, k, h.shelf.put(x, m.batch, h.new)) for h, k, x in zip(histories, kept, added, strict=True)]
+            kept = [
+                h.pushed(k, h.shelf.put(x, m.batch, h.new), h.shelf.at) for h, k, x in zip(histories, kept, added, strict=True)
+            ]
         for h, k in zip(held, kept, strict=True):
             rows.keep(h, k)
         for i, (slot, dims) in enumerate(zip(made.outs, made.leaving, strict=True)):
@@ -48,11 +49,3 @@ def _held(ctx: KernelContext, path: str, index: int, history: Any, device: torch
     shape = history.shelf.shape(1, history.size)
     like = StepSpec(shape, history.dtype, device)
     return ctx._held(f"{path.rpartition('.')[2]}.window{index}", like, shape[1:], 0.0)
-
-
-def _pushed(history: Any, kept: Tensor, x: Tensor) -> Tensor:
-    """The last entries, with what a window has added."""
-    at = history.shelf.at
-    if history.size <= history.new:
-        return x.narrow(at, history.new - history.size, history.size)
-    return torch.cat((kept.narrow(at, history.new, history.size - history.new), x), at)

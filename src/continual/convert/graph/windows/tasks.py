@@ -64,6 +64,10 @@ class Task:
         """The values at some positions, of those of the inputs that they need, one after another."""
         raise NotImplementedError
 
+    def share(self, ranges: Ranges) -> float:
+        """How much of its multiply-adds some positions take."""
+        return count(ranges) / self.wire.n if self.wire.timed else 1.0
+
     def item(self, index: int | None) -> Wire:
         """The wire of a result."""
         return self.wire if index is None else self.items[index]

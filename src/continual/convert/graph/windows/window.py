@@ -18,6 +18,7 @@ from ..walker import Walked
 from . import rules  # noqa: F401 (they register themselves)
 from .instruction import Windows
 from .plan import Schedule, planned, reusable
+from .rolling import Carry
 from .tasks import Entry, Select, Task
 from .walk import Walk
 from .wire import Wire
@@ -72,7 +73,8 @@ class Windowed:
 
     def of(self, schedule: Schedule) -> Schedule:
         """Whole windows, of which the values are given that a schedule's windows take over from each other."""
-        return planned(self.tasks, [schedule.tasks[h.task] for h in schedule.histories], schedule.every, None)
+        own = [schedule.tasks[h.task] for h in schedule.histories if not isinstance(h, Carry)]
+        return planned(self.tasks, own, schedule.every, None)
 
     def reuse(self, schedule: Schedule) -> float:
         """The share of a window's multiply-adds that a schedule saves."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...axes import BATCH
+from ...values import Const
+from ..rolling import Recurrent
 from ..sizes import Unfollowed
 from ..tasks import Task
 from ..walk import Walk, rule
@@ -21,4 +24,15 @@ def recurrent(w: Walk, call: Call) -> Any:
         raise Unfollowed("over something else than time")
     width = w.result_shape(call, 0)[-1]
     dims = (*wire.dims[:-1], sized(width))
-    return w.window(call, [dims] + [None] * (len(call.node.meta["val"]) - 1), wire)
+    params, layers, biased = call["params"], call["num_layers"], call["has_biases"]
+    begins = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
+    simple = (
+        not call["bidirectional"]
+        and all(isinstance(p, Const) for p in params)
+        and len(params) == layers * (4 if biased else 2)  # others project their states
+        and all(isinstance(h, Task) and h.uniform == 0.0 for h in begins)
+        and wire.dims[1 - wire.dim] == (BATCH,)
+    )
+    own = {"kind": call.op, "params": tuple(p.slot for p in params if isinstance(p, Const)), "biased": biased, "layers": layers}
+    rest = [None] * (len(call.node.meta["val"]) - 1)
+    return w.window(call, [dims, *rest], wire, cls=Recurrent, **own, width=width, simple=simple)

@@ -1,0 +1,86 @@
+"""What windows take over from each other, and how it is kept from call to call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..instructions import ExecContext
+from .wire import Shelf, Wire
+
+
+@dataclass(frozen=True)
+class History:
+    """Values that earlier windows have computed and later ones take over.
+
+    Entry ``(p - first) * rate`` is position ``p`` of the window.
+
+    Attributes:
+        task: which task's.
+        first: the first position that is kept.
+        rate: entries from one position to the next.
+        new: entries that each window adds.
+        size: how many there are.
+        at: the position, and in the computed ones the place, of the first that this window adds.
+    """
+
+    task: int
+    first: int
+    rate: int
+    new: int
+    size: int
+    at: int
+    wire: Wire
+    dtype: torch.dtype
+
+    @property
+    def round(self) -> int:
+        """Entries of a buffer, of which whole windows' ones are overwritten."""
+        return -(-self.size // self.new) * self.new
+
+    def place(self, hop: int) -> int:
+        """Where in the buffer the window of a hop puts what it adds."""
+        return hop * self.new % self.round
+
+    def old(self, buffer: Tensor, hop: int) -> Tensor:
+        """What a window finds, as it is kept: the last entries of a buffer that is mirrored."""
+        return buffer.narrow(self.shelf.at, self.place(hop) + self.round - self.size, self.size)
+
+    def slots(self, buffer: Tensor, hop: int) -> tuple[Tensor, ...]:
+        """Where the window of a hop writes what it adds."""
+        at, place = self.shelf.at, self.place(hop)
+        return buffer.narrow(at, place, self.new), buffer.narrow(at, place + self.round, self.new)
+
+    def buffer(self, entries: Tensor, hops: int) -> Tensor:
+        """A mirrored buffer that the last entries are in, after so many hops."""
+        at, lost = self.shelf.at, self.round - self.size
+        if lost:
+            shape = [*entries.shape[:at], lost, *entries.shape[at + 1 :]]
+            entries = torch.cat((entries.new_zeros(shape), entries), at)
+        entries = entries.roll(self.place(hops), at)
+        return torch.cat((entries, entries), at)
+
+    @cached_property
+    def shelf(self) -> Any:
+        """How they are kept."""
+        return Shelf(self.wire.dims)
+
+    @property
+    def hops(self) -> int:
+        """How many whole windows before it hold all that a window takes over."""
+        return self.rate
+
+    def added(self, value: Any, m: ExecContext) -> Tensor:
+        """What a window adds, of what it has computed."""
+        axis = self.wire.axis
+        return axis.split(value, m.batch).narrow(axis.apart, self.at, self.new)
+
+    def pushed(self, kept: Tensor, x: Tensor, at: int) -> Tensor:
+        """The last entries, with what a window has added; positions are dimension ``at``."""
+        if self.size <= self.new:
+            return x.narrow(at, self.new - self.size, self.size)
+        return torch.cat((kept.narrow(at, self.new, self.size - self.new), x), at)
