@@ -60,6 +60,8 @@ def test_recurrent_windows_in_programs_and_their_contract(shared):
     module = made(nets.Last(layers=2))
     net = co.continual(module, noise(2, 3, 22))
     co.verify(net, noise(2, 3, 22), reference=module)
+    assert any(note.startswith("the 20 windows that have begun go on as one batch in 'rnn") for note in net.notes)
+    assert "lstm, 20 windows at once" in [row.op for row in co.explain(net).rows]
     program, clip = co.compile(net, noise(3, 3), backend="eager"), noise(3, 3, 50, seed=8)
     outs = [program.step(clip[:, :, t]) for t in range(50)]
     close(stacked([y for y in outs if y is not None]), stacked(windows_of(module, clip, 22, 1)))

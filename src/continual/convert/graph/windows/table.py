@@ -9,6 +9,7 @@ import torch
 
 from ....core.op_rows import Row
 from .plan import Schedule, Step
+from .rolling import Carry, Rolling
 from .tasks import Entry, Given, Item, Task
 from .wire import count
 
@@ -66,6 +67,8 @@ def state_bytes(schedule: Schedule) -> int:
 def described(step: Step) -> str:
     """An operation, and at how many positions it is computed."""
     task = step.task
+    if isinstance(task, Rolling):
+        return f"{task.label}, {task.windows} windows at once"
     if not task.wire.timed:
         return task.label
     if task.whole or count(step.ranges) == task.wire.n:
@@ -75,11 +78,11 @@ def described(step: Step) -> str:
 
 def ends_of_sharing(schedule: Schedule) -> list[Task]:
     """The operations of whose results windows share nothing, although they do of what these take."""
-    kept = {h.task for h in schedule.histories}
+    kept = {h.task for h in schedule.histories if not isinstance(h, Carry)}
     found = []
     for step in schedule.steps:
         shared = any(g.task in kept and not isinstance(schedule.tasks[g.task], Entry) for g in step.gathers)
-        if shared and not step.task.wire.clean * step.task.wire.timed:
+        if shared and not isinstance(step.task, Rolling) and not step.task.wire.clean * step.task.wire.timed:
             found.append(step.task)
     return found
 
@@ -92,7 +95,10 @@ def told(schedule: Schedule) -> list[str]:
         places = [f"{t.path}{f' ({t.source})' if t.source else ''}" for t in ends[:SHOWN]]
         more = f" and {len(ends) - SHOWN} more" if len(ends) > SHOWN else ""
         notes.append(f"from {'; '.join(places)}{more} on the window is computed as a whole")
-    wide = [schedule.tasks[h.task] for h in schedule.histories if schedule.tasks[h.task].inputs]
+    for task in schedule.tasks:
+        if isinstance(task, Rolling):
+            notes.append(f"the {task.windows} windows that have begun go on as one batch in '{task.path}'")
+    wide = [schedule.tasks[h.task] for h in schedule.histories if not isinstance(h, Carry) and schedule.tasks[h.task].inputs]
     if wide:
         last = max(wide, key=lambda t: (t.wire.a + t.wire.b) / t.wire.n)
         margins = f"{last.wire.a} + {last.wire.b} of {last.wire.n} positions at '{last.path}'"
