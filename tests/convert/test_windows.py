@@ -186,7 +186,9 @@ class Counts(nn.Module):
         return x.mean(2) + self.seen
 
 
-@pytest.mark.parametrize("module, text", [(Mixes(), "rows"), (Flips(), "rows"), (Draws(), "random"), (Counts(), "changes its own")])
+@pytest.mark.parametrize(
+    "module, text", [(Mixes(), "rows"), (Flips(), "rows"), (Draws(), "random"), (Counts(), "changes its own")]
+)
 def test_refused(module, text):
     with pytest.raises(co.NotStreamable, match=text):
         co.continual(module.double().eval(), CLIP)
