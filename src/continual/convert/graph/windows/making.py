@@ -144,7 +144,7 @@ class Making:
         dims: Dims | Sequence[Dims | None] | None = None,
         like: Wire | None = None,
         *,
-        steady: bool = False,
+        causal_counts: bool = False,
     ) -> Any:
         """An operation on the whole window, as it is.
 
@@ -156,14 +156,14 @@ class Making:
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
         target = "aten.reshape.default" if call.name in ("aten.view.default", "aten._unsafe_view.default") else call.name
         op, slots, _ = self.operation(call, target, args, kwargs, inputs)
-        steady = all(t.wire.steady for t in inputs) if inputs else steady
+        causal_counts = all(t.wire.causal_counts for t in inputs) if inputs else causal_counts
         val = call.node.meta["val"]
         more = {"op": op, "slots": slots, "entire": (True,) * len(inputs), "macs": self.macs(call), "weight": weight_of(call)}
         if not isinstance(val, (list, tuple)):
-            wire = self._window_wire(val, dims, like, steady)  # type: ignore[arg-type]
+            wire = self._window_wire(val, dims, like, causal_counts)  # type: ignore[arg-type]
             return self.add(call, Local, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
         several = dims or [None] * len(val)
-        wires = tuple(self._window_wire(v, d, like, steady) for v, d in zip(val, several, strict=True))  # type: ignore[arg-type]
+        wires = tuple(self._window_wire(v, d, like, causal_counts) for v, d in zip(val, several, strict=True))  # type: ignore[arg-type]
         own = next((w for w in wires if w.timed), Wire(()))
         parent = self.add(call, Local, inputs, own, whole=own.timed, items=wires, **more)
         return self.items(call, parent)
@@ -172,10 +172,10 @@ class Making:
         """The results of an operation that gives several."""
         return [self.add(call, Item, [parent], w, index=i, result=i) for i, w in enumerate(parent.items)]
 
-    def _window_wire(self, val: Any, dims: Dims | None, like: Wire | None, steady: bool) -> Wire:
+    def _window_wire(self, val: Any, dims: Dims | None, like: Wire | None, causal_counts: bool) -> Wire:
         if dims is None or like is None or where(dims, TIME) is None:
-            return Wire(self.result_dims(val), steady=steady)
-        return replace(like, dims=dims, a=like.n, b=0, steady=False)
+            return Wire(self.result_dims(val), causal_counts=causal_counts)
+        return replace(like, dims=dims, a=like.n, b=0, causal_counts=False)
 
     def positionwise(
         self, call: Call, dims: Dims | Sequence[Dims], like: Wire, *, target: str | None = None, args: Sequence[Any] | None = None,
@@ -201,7 +201,7 @@ class Making:
         a, b = (max(m[i] for m in margins) for i in (0, 1))
         a, b = -(-a // group), -(-b // group)
         n, stride = like.n // group, like.stride * group
-        if any(not t.wire.steady for t in inputs if not t.wire.timed or id(t) in wide):
+        if any(not t.wire.causal_counts for t in inputs if not t.wire.timed or id(t) in wide):
             a, b = n, 0
         several = isinstance(call.node.meta["val"], (list, tuple)) and target is None
         layout: Dims = dims[0] if several else dims  # type: ignore[assignment]

@@ -157,7 +157,7 @@ class Walk(Making):
             return self._refuse(node, call.op, f"`{call.op}` draws random numbers", remedy)
         if not tasks_in(list(call.args.values())):
             if any(isinstance(v, Count) for v in leaves(list(call.args.values()))):
-                return self.window(call, steady=True)
+                return self.window(call, causal_counts=True)
             given = [call.args[n] for n in call.positional]
             return self.emit.consts(name, given, {n: v for n, v in call.args.items() if n not in call.positional})
         return self.apply(call)

@@ -33,7 +33,7 @@ class Wire:
     stride: int = 1
     a: int = 0
     b: int = 0
-    steady: bool = False
+    causal_counts: bool = False
 
     @cached_property
     def timed(self) -> bool:
