@@ -59,7 +59,7 @@ class Burst:
     def of(net: Any, period: int) -> Burst:
         """Of a network of overall stride 1, in the middle of a stream."""
         timing = net.timing
-        stop = -(-(timing.settled + 2 * net.receptive_field) // period) * period
+        stop = -(-(timing.transient + 2 * net.receptive_field) // period) * period
         sent, last = timing.delivered(stop - period), timing.delivered(stop) - 1
         start = timing.span(sent, last)[0] // period * period
         return Burst(stop, stop - start, sent, sent - start)

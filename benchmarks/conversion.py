@@ -140,7 +140,7 @@ def steps_of(case: Case, net: Any) -> tuple[Callable[[], None], int]:
     """A period of steps in mid-stream, and how many they are."""
     period, step = net.timing.period, net.forward_step
     frames = [x if d is None else x.select(d, 0).clone() for x, d in zip(case.inputs, case.time_dims, strict=True)]
-    for _ in range(net.timing.settled + net.delay):
+    for _ in range(net.timing.transient + net.delay):
         step(*frames)
 
     def run() -> None:
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = choose(args.only)
     if not names:
         parser().error(f"no network matches {args.only!r}; there are: {', '.join(SIZES)}")
-    effort = Effort(3, 0.002) if args.quick else Effort()
+    effort = Effort(3, 0.002) if args.fast_path else Effort()
     effort = Effort(args.rounds or effort.rounds, effort.min_block)
     rows: list[Converted] = []
     with report.progress(len(names) * len(args.threads)) as advance:

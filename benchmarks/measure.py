@@ -289,7 +289,7 @@ def measure(workload: Workload, threads: int, effort: Effort, other: OtherLibrar
     """
     row = Row(workload.name, workload.kind, threads, cant_run=cant_run)
     with torch.inference_mode(False):  # ordinary parameters, as in a network that was loaded before
-        plain = workload.plain()
+        plain = workload.constant_rate()
         net = co.continual(plain, **workload.options)
     field = row.receptive_field = net.receptive_field
     if workload.period > 1:

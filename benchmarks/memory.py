@@ -98,7 +98,7 @@ def state_sizes(workloads: Sequence[Workload]) -> list[StateSize]:
     """State bytes of each workload at batch 1, float32."""
     sizes = []
     for workload in workloads:
-        net = co.continual(workload.plain(), **workload.options)
+        net = co.continual(workload.constant_rate(), **workload.options)
         state = net.init_state(workload.clip(1)[:, :, 0])
         sizes.append(StateSize(workload.name, state.nbytes, (net.receptive_field - 1) * workload.frame_bytes))
     return sizes

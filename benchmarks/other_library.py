@@ -99,7 +99,7 @@ class OtherLibrary:
         self._ask("threads", count=threads)
 
     def build(self, workload: Workload, plain: nn.Module, clip: Tensor) -> Tensor:
-        """Build a workload's network there, with the weights of ``plain``, and return its step outputs on a clip.
+        """Build a workload's network there, with the weights of ``constant_rate``, and return its step outputs on a clip.
 
         Args:
             workload: what to build.

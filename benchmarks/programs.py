@@ -157,7 +157,7 @@ def other_step(threads: int) -> tuple[OtherLibrary, Candidate]:
     conv = Layer("Conv1d", (CHANNELS, CHANNELS, TAPS), {"padding": TAPS // 2})
     layers = tuple(x for _ in range(BLOCKS) for x in (Layer("Residual", (conv,)), Layer("ReLU")))
     work = Workload("tcn", layers, (1, CHANNELS), "network")
-    plain = nn.Sequential(*(layer.plain() for layer in layers)).eval()
+    plain = nn.Sequential(*(layer.constant_rate() for layer in layers)).eval()
     library = OtherLibrary(install(lambda text: print(text, file=sys.stderr)))
     clip = torch.randn(1, CHANNELS, 40)
     try:
@@ -256,7 +256,7 @@ def throughput(name: str, rows: int, effort: Effort) -> tuple[float, float]:
         net = make().eval()
         step = torch.randn(rows, *shape)
         run = program_of(net, step, BACKEND)
-        for _ in range(net.receptive_field + net.timing.settled):
+        for _ in range(net.receptive_field + net.timing.transient):
             net.forward_step(step)
     timings: Timings = alternate(
         [Local(BACKEND, run), Local("eager", lambda: net.forward_step(step))], effort.rounds, effort.min_block
@@ -305,7 +305,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print the tables in Markdown."""
     args = parser().parse_args(argv)
-    effort = Effort(3, 0.002) if args.quick else Effort()
+    effort = Effort(3, 0.002) if args.fast_path else Effort()
 
     def chosen(name: str) -> bool:
         return not args.only or args.only in name or fnmatch(name, args.only)
@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error(
             f"no row matches {args.only!r}; there are: tcn dilated, tcn plain, {', '.join(f'many {n}' for n in networks())}"
         )
-    capacities = CAPACITIES[:2] if args.quick else CAPACITIES
+    capacities = CAPACITIES[:2] if args.fast_path else CAPACITIES
     rows, streams = [], dict[str, list[tuple[float, float]]]()
     with report.progress(len(single) + len(many) * len(capacities)) as advance:
         for dilated, threads in single:

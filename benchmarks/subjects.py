@@ -85,7 +85,7 @@ def operations_of(call: Callable[[], Any]) -> float:
 def of_workload(workload: Workload) -> Subject:
     """A layer or a network of the table of layers."""
     with torch.inference_mode(False):  # ordinary parameters, as in a network that was loaded before
-        plain = workload.plain()
+        plain = workload.constant_rate()
         start = time.perf_counter()
         net = co.continual(plain, **workload.options)
         took = time.perf_counter() - start

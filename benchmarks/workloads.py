@@ -24,12 +24,12 @@ class Layer:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
-    def plain(self) -> nn.Module:
+    def constant_rate(self) -> nn.Module:
         """The ``torch.nn`` layer; ``Skip`` and ``Residual`` are layers with a connection around them."""
         if self.name == "Residual":
-            return Residual(nn.Sequential(*(layer.plain() for layer in self.args)))
+            return Residual(nn.Sequential(*(layer.constant_rate() for layer in self.args)))
         if self.name == "Skip":
-            return Skip(nn.Sequential(*(layer.plain() for layer in self.args)))
+            return Skip(nn.Sequential(*(layer.constant_rate() for layer in self.args)))
         if self.name == "TransformerEncoder":
             return encoder(*self.args)
         made: nn.Module = getattr(nn, self.name)(*self.args, **self.kwargs)
@@ -72,7 +72,7 @@ class Workload:
     kind: str
     period: int = 1
 
-    def plain(self, seed: int = 0) -> nn.Module:
+    def constant_rate(self, seed: int = 0) -> nn.Module:
         """The ``torch.nn`` module, in eval mode.
 
         Weights are drawn so that the signal neither dies nor explodes over ten layers: with torch's defaults the outputs
@@ -81,7 +81,7 @@ class Workload:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            made = [layer.plain() for layer in self.layers]
+            made = [layer.constant_rate() for layer in self.layers]
             drawn = [m for m in made if not isinstance(m, (nn.RNNBase, nn.TransformerEncoder))]
             for weight in (p for m in drawn for p in m.parameters() if p.ndim > 1):
                 nn.init.kaiming_normal_(weight, nonlinearity="relu")

@@ -85,7 +85,7 @@ def test_conditions_are_restored() -> None:
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
 def test_workload_builds_and_is_right(workload: Workload) -> None:
     small = workload.at(6)
-    plain = small.plain()
+    plain = small.constant_rate()
     net = co.continual(plain, **workload.options)
     with torch.inference_mode():
         if workload.period > 1:
@@ -183,8 +183,8 @@ def test_worker_is_checked_and_timed() -> None:
             other.build(bad, nn.Identity(), SMALL.clip(5))
         # It goes on after an error; and weights make a difference, so the comparison is of the same network.
         clip = SMALL.clip(8)
-        torch.testing.assert_close(other.build(SMALL, SMALL.plain(3), clip), SMALL.plain(3)(clip).detach())
-        assert not torch.allclose(other.build(SMALL, SMALL.plain(4), clip), SMALL.plain(3)(clip))
+        torch.testing.assert_close(other.build(SMALL, SMALL.constant_rate(3), clip), SMALL.constant_rate(3)(clip).detach())
+        assert not torch.allclose(other.build(SMALL, SMALL.constant_rate(4), clip), SMALL.constant_rate(3)(clip))
 
 
 @one_in(3)

@@ -48,9 +48,11 @@ def test_closed_form_is_that_of_the_tree(case: Case):
     note(f"{timing}\n{graph.entries}")
     assert graph.stride == timing.stride
     assert graph.receptive_field == timing.receptive_field
-    if not timing.phased:  # at rates above one the counts decide
+    if not timing.phase_dependent:  # at rates above one the counts decide
         assert (graph.start, graph.end) == (timing.start, timing.end)
-    assert graph.steady == timing.steady or graph.steady  # a wire that waits for another that is never later is left out
+    assert (
+        graph.causal_counts == timing.causal_counts or graph.causal_counts
+    )  # a wire that waits for another that is never later is left out
     assert graph.bursts == timing.bursts
 
 
@@ -59,20 +61,22 @@ def test_plain_counts_are_the_counts(case: Case):
     timing, _ = case
     graph = wired(timing)
     note(f"{timing}\n{graph.entries}")
-    plain = graph.plain()
+    plain = graph.constant_rate()
     if plain is None:
         return
     for n in range(plain.after, 40):
         due = max(0, (n - 1 - plain.delay) // plain.stride + 1)
         assert graph.delivered(n) == due
-        if plain.lead is not None and due:
-            assert graph.ended(n) - due == plain.lead
+        if plain.lookahead is not None and due:
+            assert graph.ended(n) - due == plain.lookahead
 
 
 @given(case=compositions)
 def test_after_it_has_settled_the_pattern_repeats(case: Case):
     graph = wired(case[0])
-    steps = [b - a for a, b in pairwise(graph.delivered(n) for n in range(graph.settled, graph.settled + 2 * graph.period + 1))]
+    steps = [
+        b - a for a, b in pairwise(graph.delivered(n) for n in range(graph.transient, graph.transient + 2 * graph.period + 1))
+    ]
     assert steps[: graph.period] == steps[graph.period :]
 
 
@@ -117,9 +121,9 @@ def test_equal_branches_are_one_wire():
 
 def test_a_causal_convolution_is_plain_from_the_start():
     timing = wired(Window(3, start=2, end=2).then(Crop(0, 2)))
-    assert timing.plain() == (0, 1, 0, 1, 0)
-    assert wired(Window(1, start=2).then(Window(3))).plain().after > 0  # swallowed by the window behind it
-    assert wired(Window(1, start=2)).plain() is None  # two frames at once
+    assert timing.constant_rate() == (0, 1, 0, 1, 0)
+    assert wired(Window(1, start=2).then(Window(3))).constant_rate().after > 0  # swallowed by the window behind it
+    assert wired(Window(1, start=2)).constant_rate() is None  # two frames at once
 
 
 def test_different_rates_do_not_meet():

@@ -145,8 +145,8 @@ def test_swallowed_bursts(name: str):
     check_contract(net, clip, None if isinstance(module, co.CoModule) else module)
     check_gradients(net, clip)
     state = net.init_state(clip[:, :, 0])
-    assert state.quick
-    assert 0 < state.quick_from <= net.receptive_field
+    assert state.fast_path
+    assert 0 < state.fast_path_from <= net.receptive_field
     assert co.verify(net, clip).passed
 
 
@@ -174,7 +174,7 @@ def test_bursts_that_nothing_swallows():
     ):
         net, clip = net.double(), torch.randn(2, 3, 19, dtype=torch.float64)
         assert net.timing.bursts
-        assert not net.init_state(clip[:, :, 0]).quick
+        assert not net.init_state(clip[:, :, 0]).fast_path
         check_contract(net, clip)
 
 

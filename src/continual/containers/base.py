@@ -30,12 +30,12 @@ def run_clip(child: nn.Module, x: Wire) -> Wire:
 
 def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
     """A child's kernel on a chunk, between its forward hooks if it has some and if there is something to see."""
-    if x is None and updates.steady:
+    if x is None and updates.causal_counts:
         return None, OPEN
     if not has_hooks(child):
         if (
             updates.in_place
-            and updates.steady
+            and updates.causal_counts
             and not node.kids
             and isinstance(x, Tensor)
             and x.shape[2] == 1
@@ -63,7 +63,7 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, upda
 def _steps(child: CoModule, node: Node) -> bool:
     """Whether a child may run a chunk of one as a step, which can be much faster."""
     if node.steps is None:
-        node.steps = child.timing.plain(None) is not None and child.plan(node, None) is not None
+        node.steps = child.timing.constant_rate(None) is not None and child.plan(node, None) is not None
     return node.steps
 
 

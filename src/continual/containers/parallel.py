@@ -122,9 +122,9 @@ class Parallel(Container):
     def _queue(out: Any, depth: int) -> dict[str, Tensor]:
         return {f"queue{i or ''}": ring_zeros(f, depth) for i, f in enumerate(frames(out))} if depth else {}
 
-    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
-        plans = [child.plan(kid, lead) for child, kid in zip(self.kids, node.kids, strict=False)]
-        plain = super().plan(node, lead)
+    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
+        plans = [child.plan(kid, lookahead) for child, kid in zip(self.kids, node.kids, strict=False)]
+        plain = super().plan(node, lookahead)
         return None if any(p is None for p in plans) else plain
 
     def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
@@ -347,7 +347,7 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
     """The shortcut that loses the frames that a module with this timing loses."""
     if not shrink:
         return Identity()
-    steps = timing.period * (timing.settled // timing.period + 2)
+    steps = timing.period * (timing.transient // timing.period + 2)
     lost = steps - timing.ended(steps)
     if lost < 0 or timing.stride != 1:
         raise ValueError(

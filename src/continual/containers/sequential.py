@@ -88,20 +88,20 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
             frame, before = nodes[-1].out, before.then(child.timing)
         return Node(opening, self.kind, frame, kids=nodes)
 
-    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
         delay, stride = 0, 1
         for child, kid in zip(self.kids, node.kids, strict=True):
-            plain = child.plan(kid, lead)
+            plain = child.plan(kid, lookahead)
             if plain is None:
                 return None
-            delay, stride, lead = delay + stride * plain[0], stride * plain[1], plain[2]
+            delay, stride, lookahead = delay + stride * plain[0], stride * plain[1], plain[2]
         node.delay, node.stride = delay, stride
-        return delay, stride, lead
+        return delay, stride, lookahead
 
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         for child, kid in zip(self._modules.values(), node.kids, strict=True):
             x, n_if_ended = run_chunk(cast(CoModule, child), x, kid, n_if_ended, updates)
-            if x is None and updates.steady:
+            if x is None and updates.causal_counts:
                 return None, OPEN
         return x, n_if_ended
 

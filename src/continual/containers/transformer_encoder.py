@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.call_modes import call_with_hooks
 from ..core.naming import named
-from ..core.registry import option, register_builder, register_refusal, twin
+from ..core.registry import option, register_builder, register_refusal, streaming_copy
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.attention.band import band_of
 from ..layers.attention.base import refuse_unbounded
@@ -184,7 +184,7 @@ class TransformerEncoder(Sequential):
         """The streaming version of an ``nn.TransformerEncoder``, with a copy of its parameters.
 
         Args:
-            module: the encoder; ``batch_first`` or not, its twin's clips are ``(B, E, T)``.
+            module: the encoder; ``batch_first`` or not, the clips of the streaming one are ``(B, E, T)``.
             sequence_len: tokens in the window, or in the band.
             causal: every layer attends to a band, as the module does with such a mask.
             look_ahead: tokens after its own that a token sees; causal alone.
@@ -275,7 +275,7 @@ def layer_of(module: Any, memo: dict[int, Any], path: str, cls: type[EncoderLaye
             f"{named(path, module)} is no nn.TransformerEncoderLayer as torch has it: its own forward, or its attention's, can't be "
             "followed. Build it from co.Residual, co.MultiheadAttention and co.Linear"
         )
-    made: EncoderLayer = twin(module, memo, cls, **options)
+    made: EncoderLayer = streaming_copy(module, memo, cls, **options)
     return made
 
 

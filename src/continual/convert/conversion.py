@@ -8,7 +8,7 @@ from typing import Literal, TypedDict, Unpack
 from torch import Tensor, nn
 
 from ..core.module import CoModule
-from ..core.registry import register, register_refusal, register_twin, register_window, with_options
+from ..core.registry import register, register_class, register_refusal, register_window, with_options
 from ..core.step_spec import Inputs
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
@@ -54,7 +54,7 @@ _WINDOWS: tuple[tuple[type[nn.Module], type[CoModule]], ...] = (
     (nn.AdaptiveMaxPool3d, AdaptiveMaxPool3d),
 )
 for _torch, _co in _LAYERS:
-    register_twin(_torch, _co)
+    register_class(_torch, _co)
 for _torch, _co in _WINDOWS:
     register_window(_torch, _co)
 

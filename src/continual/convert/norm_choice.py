@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.registry import option, register_builder, register_window, twin
+from ..core.registry import option, register_builder, register_window, streaming_copy
 from ..core.state import Node, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers import norm_refusals as refusals
@@ -112,7 +112,9 @@ def _as_chosen(
     if kind is None:
         raise NotStreamable(f"{named(path, module)}: {refusal}")
     try:
-        made: CoModule = twin(module, memo, up_to_now) if window is None else twin(module, memo, of_last, window=window)
+        made: CoModule = (
+            streaming_copy(module, memo, up_to_now) if window is None else streaming_copy(module, memo, of_last, window=window)
+        )
     except NotStreamable as error:
         raise NotStreamable(f"{named(path, module)}: {error}") from None
     return made

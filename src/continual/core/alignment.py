@@ -21,14 +21,14 @@ def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int
         >>> waiting((Window(stride=2), Window(3, 2, 1, 1).then(Window(3, start=1, end=1))))
         [2, 0]
     """
-    lead = before.plain()
-    plains = [b.plain(lead.lead) for b in branches] if lead else [None]
+    lookahead = before.constant_rate()
+    plains = [b.constant_rate(lookahead.lookahead) for b in branches] if lookahead else [None]
     if all(p is not None and p.delay >= 0 for p in plains):
         slowest = max(p.delay for p in plains if p)
         return [math.ceil((slowest - p.delay) / p.stride) for p in plains if p]
     depths = [0] * len(branches)
     whole = before.then(Timing.parallel(*branches))
-    for t in range(whole.settled + 2 * whole.period + 1):
+    for t in range(whole.transient + 2 * whole.period + 1):
         wire = before.counts(t, t)
         delivered = [b.counts(*wire)[0] for b in branches]
         depths = [max(d, n - min(delivered)) for d, n in zip(depths, delivered, strict=True)]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Plain(NamedTuple):
+class ConstantRate(NamedTuple):
     """Counts that depend on ``n`` alone: output ``j`` comes with input ``delay + j*stride``, one at most per input.
 
     Attributes:
-        delay: as said; below 0 for padding beyond the window, of which :meth:`~continual.core.timing.Timing.eventual` tells.
+        delay: as said; below 0 for padding beyond the window, of which :meth:`~continual.core.timing.Timing.eventually_constant` tells.
         stride: inputs from one output to the next.
         lead: ``e - n`` of the output wire while it runs, where that is one number, else ``None``.
         first: no output comes before so many inputs. With ``delay + 1 < first`` the first outputs come in a burst.
@@ -19,22 +19,22 @@ class Plain(NamedTuple):
 
     delay: int
     stride: int
-    lead: int | None
+    lookahead: int | None
     first: int = 1
     after: int = 0
 
 
-def in_a_row(parts: Sequence[Plain]) -> Plain:
+def in_a_row(parts: Sequence[ConstantRate]) -> ConstantRate:
     """What modules one after another become once no wire bursts any more."""
     delay, stride, after = 0, 1, 0
     for part in parts:
         if part.after:
             after = max(after, delay + stride * (part.after - 1) + 1)
         delay, stride = delay + stride * part.delay, stride * part.stride
-    return Plain(delay, stride, parts[-1].lead, after=after)
+    return ConstantRate(delay, stride, parts[-1].lookahead, after=after)
 
 
-def swallowed(parts: Sequence[Plain]) -> bool:
+def burst_absorbed(parts: Sequence[ConstantRate]) -> bool:
     """Whether windows behind each burst swallow it, as a causal convolution does with the padding before it."""
     behind = 0
     for part in reversed(parts):

@@ -130,9 +130,9 @@ class Kernel(nn.Module):
             f"or a co.SlidingWindow, which run in programs; or define {name}.program(site)"
         )
 
-    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
         """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts never become plain there."""
-        plain = self.timing.eventual(lead)
+        plain = self.timing.eventually_constant(lookahead)
         if plain is None:
             return None
         node.delay, node.stride = plain.delay, plain.stride

@@ -123,8 +123,8 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         turn = self._take_turn()
         try:
             state = self._stream_for(x)
-            if state.quick and state.clock >= state.quick_from and not torch.is_grad_enabled():
-                state, call = state.taken(), StateUpdates()
+            if state.fast_path and state.clock >= state.fast_path_from and not torch.is_grad_enabled():
+                state, call = state.as_owned(), StateUpdates()
                 y = self.advance_step(x, state.node, call)
                 if update_state:
                     call.apply_in_place()

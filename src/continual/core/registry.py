@@ -58,7 +58,7 @@ def register(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
     _chosen[torch_class] = co_class
 
 
-def register_twin(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
+def register_class(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
     """Register a class that is a subclass of ``torch_class`` and sets itself up by ``configure``."""
     _classes[torch_class] = co_class
 
@@ -90,7 +90,7 @@ _OVERRIDABLE = (
 )  # fmt: skip
 
 
-def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **options: Any) -> Any:
+def streaming_copy(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **options: Any) -> Any:
     """A copy of a module as ``co_class``, which is a subclass of the module's own kind.
 
     Args:
@@ -98,7 +98,7 @@ def twin(module: nn.Module, memo: dict[int, Any], co_class: type[CoModule], **op
     """
     if reason := _unready(module):
         raise NotStreamable(reason)
-    cast(type[Twin], co_class)._before_copy(module, memo)
+    cast(type[TorchLayer], co_class)._before_copy(module, memo)
     return become(copy.deepcopy(module, memo), co_class, **options)
 
 
@@ -121,7 +121,7 @@ def _has(module: nn.Module, name: str) -> bool:
     return name in module.__dict__ or (hasattr(module, name) and not reported)
 
 
-class Twin(CoModule):
+class TorchLayer(CoModule):
     """Base class of streaming classes that are subclasses of the ``torch.nn`` class they stand for."""
 
     def configure(self) -> None:
@@ -146,7 +146,7 @@ class Twin(CoModule):
         if type(module).forward is not kinds[0].forward and not isinstance(module, CoModule):
             return cast(Self, to_continual(module))  # refuses, with the reason
         names = [n for n in inspect.signature(cls.configure).parameters if n != "self"]
-        return twin(module, {}, cls, **dict(zip(names, args, strict=False)), **kwargs)
+        return streaming_copy(module, {}, cls, **dict(zip(names, args, strict=False)), **kwargs)
 
 
 _mixes: dict[tuple[type[CoModule], type[nn.Module]], type[CoModule]] = {}
@@ -245,10 +245,10 @@ def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         return made
     if co_class := _lookup(_classes, cls):
         try:
-            twin_made: CoModule = twin(module, memo, co_class)
+            copied: CoModule = streaming_copy(module, memo, co_class)
         except NotStreamable as error:
             raise NotStreamable(f"{named(path, module)}: {error}") from None
-        return twin_made
+        return copied
     if builder := _lookup(_defaults, cls):
         return cast(CoModule, builder(module, memo, path))
     where = named(path, module)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from .timing import Counts, Plain, Timing, whole, widest
+from .timing import ConstantRate, Counts, Timing, whole, widest
 
 CUBIC = Fraction(-3, 4)  # the sharpness of torch's cubic convolution
 
@@ -37,20 +37,20 @@ class Upsampling(Timing):
         ended = max(0, (n_if_ended - 1) * self.rate - 2 * self.padding + self.extent + self.output_padding)
         return min(max(0, n * self.rate - self.padding), ended), ended
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         if self.rate > 1:
             return None
         more = self.extent - 1 - self.padding + self.output_padding  # outputs that the end brings, or cuts off if below 0
-        if lead is None:
-            return Plain(self.padding, 1, None) if more >= 0 else None
-        return Plain(self.padding + max(0, -lead - more), 1, max(0, lead + more))
+        if lookahead is None:
+            return ConstantRate(self.padding, 1, None) if more >= 0 else None
+        return ConstantRate(self.padding + max(0, -lookahead - more), 1, max(0, lookahead + more))
 
     @property
-    def steady(self) -> bool:
+    def causal_counts(self) -> bool:
         return self.extent + self.output_padding >= self.rate + self.padding
 
     @property
-    def phased(self) -> bool:
+    def phase_dependent(self) -> bool:
         return self.rate > 1
 
     def span(self, first: int, last: int) -> tuple[int, int]:
@@ -74,7 +74,7 @@ class Upsampling(Timing):
         return length - 1 + self.receptive_field - self.start
 
     @property
-    def settled(self) -> int:
+    def transient(self) -> int:
         return 2 + (self.padding + self.extent + self.output_padding) // self.rate
 
 
@@ -142,25 +142,25 @@ class Interpolation(Timing):
         between = max(0, (p * (2 * n - 3) - q) // (2 * q) + 1)  # the first output beyond input n - 2
         return between + (self.factor < 1 and self.position(between) == n - 1)
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
-        if lead is None or self.factor.numerator > 1:
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+        if lookahead is None or self.factor.numerator > 1:
             return None
         stride = self.factor.denominator
-        delay = max(max(i for i, _ in self.taps(0)), stride - 1 - lead)
-        ahead, rest = divmod(lead + 1 + delay - stride, stride)
-        return Plain(delay, stride, None if rest else ahead)
+        delay = max(max(i for i, _ in self.taps(0)), stride - 1 - lookahead)
+        ahead, rest = divmod(lookahead + 1 + delay - stride, stride)
+        return ConstantRate(delay, stride, None if rest else ahead)
 
     @cached_property
-    def steady(self) -> bool:
-        return all(self._reached(n) <= self.ended(n) for n in range(1, self.settled + self.period + 1))
+    def causal_counts(self) -> bool:
+        return all(self._reached(n) <= self.ended(n) for n in range(1, self.transient + self.period + 1))
 
     @property
-    def settled(self) -> int:
+    def transient(self) -> int:
         return 4 + self.period
 
     # ---- closed form ------------------------------------------------------------------------------------------------
 
-    phased = True
+    phase_dependent = True
 
     def span(self, first: int, last: int) -> tuple[int, int]:
         seen = [i for j in {first, min(first + 1, last), max(last - 1, first), last} for i, _ in self.taps(j)]
@@ -186,7 +186,7 @@ class Interpolation(Timing):
     def kept(self) -> int:
         """How many of the inputs that have come are still needed, at most."""
         most = 0
-        for n in range(1, self.settled + 2 * self.period + 1):
+        for n in range(1, self.transient + 2 * self.period + 1):
             sent, ended = self.counts(n, n)
             oldest = min(i for j in (sent, sent + 1) for i, _ in self.taps(j))
             if sent < ended:

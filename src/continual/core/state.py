@@ -50,7 +50,7 @@ class Node:
         tensors: the state tensors, batch in dim 0, named by ``names``.
         n_in: frames delivered to this module so far.
         n_out: frames it has returned so far.
-        delay, stride: the counts as far as the fast path needs them (:class:`~continual.core.constant_rate.Plain`).
+        delay, stride: the counts as far as the fast path needs them (:class:`~continual.core.constant_rate.ConstantRate`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         wide: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
         steps: whether chunks of one may run as steps: the counts are plain, whatever is known of the end. ``None``: not asked yet.
@@ -124,10 +124,10 @@ class StateUpdates:
         in_place: whether the changes will be made in place, so that :attr:`slots` may be used.
     """
 
-    __slots__ = ("final", "in_place", "puts", "rings", "slots", "steady", "ticks")
+    __slots__ = ("final", "in_place", "puts", "rings", "slots", "causal_counts", "ticks")
 
-    def __init__(self, final: bool = False, steady: bool = False, in_place: bool = False):
-        self.final, self.steady, self.in_place = final, steady, in_place
+    def __init__(self, final: bool = False, causal_counts: bool = False, in_place: bool = False):
+        self.final, self.causal_counts, self.in_place = final, causal_counts, in_place
         self.slots: list[tuple[Tensor, Tensor]] = []
         self.ticks: list[tuple[Node, int, int]] = []
         self.rings: list[tuple[Node, int, int, Tensor]] = []
@@ -232,10 +232,10 @@ class State(Sequence[Tensor]):
     frame: Any
     node: Node
     owned: bool = field(default=True, repr=False)
-    quick: bool = field(default=False, repr=False)  # whether single steps take the fast path,
-    quick_from: int = field(default=0, repr=False)  # and from which clock on
+    fast_path: bool = field(default=False, repr=False)  # whether single steps take the fast path,
+    fast_path_from: int = field(default=0, repr=False)  # and from which clock on
     bursts: bool = field(default=False, repr=False)
-    steady: bool = field(default=False, repr=False)
+    causal_counts: bool = field(default=False, repr=False)
     largest: int = field(default=0, repr=False)  # bytes of the largest frame inside, on the CPU
     structure: Structure | None = field(default=None, repr=False, compare=False)  # of the network whose state it is known to be
     stored_signature: str = field(default="", repr=False)
@@ -287,7 +287,7 @@ class State(Sequence[Tensor]):
 
     @property
     def signature(self) -> str:
-        """A digest of the network's structure and of all shapes but the batch's; equal for twins only."""
+        """A digest of the network's structure and of all shapes but the batch's: equal for copies of the same network alone."""
         if self.stored_signature:
             return self.stored_signature
         lines = [str([(f.shape[1:], str(f.dtype)) for f in frames(self.frame)])]
@@ -330,7 +330,7 @@ class State(Sequence[Tensor]):
         with torch.inference_mode(False):
             return replace(self, node=self.node.map(lambda t: t.detach().clone()))
 
-    def taken(self) -> State:
+    def as_owned(self) -> State:
         """The same stream without a graph, in tensors that may be changed in place."""
         if self.owned:
             return self
@@ -338,7 +338,7 @@ class State(Sequence[Tensor]):
         state.owned = True
         return state
 
-    def forked(self) -> State:
+    def branched(self) -> State:
         """A copy of the tree with the same tensors: what a pure step builds its new state in."""
         return replace(self, node=self.node.map(lambda t: t), owned=False)
 
@@ -349,7 +349,7 @@ class State(Sequence[Tensor]):
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         return self.detach()
 
-    def check_twin(self, other: State, name: str) -> None:
+    def check_same_network(self, other: State, name: str) -> None:
         """Refuse a state whose network is not this one's."""
         if self.signature == other.signature:
             return

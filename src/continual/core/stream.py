@@ -148,9 +148,17 @@ class StreamOwner(Kernel):
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, InitContext())
         timing = self.timing
-        plain = None if self.plan(node, 0) is None else timing.plain()
-        bursts, quick_from = (timing.bursts, 0) if plain is None else (False, plain.after)
-        state = State(0, frame, node, quick=plain is not None, quick_from=quick_from, bursts=bursts, steady=timing.steady)
+        plain = None if self.plan(node, 0) is None else timing.constant_rate()
+        bursts, fast_path_from = (timing.bursts, 0) if plain is None else (False, plain.after)
+        state = State(
+            0,
+            frame,
+            node,
+            fast_path=plain is not None,
+            fast_path_from=fast_path_from,
+            bursts=bursts,
+            causal_counts=timing.causal_counts,
+        )
         state.owned = not any(t.requires_grad for n in node.walk() for t in n.tensors)
         state.structure = self._structure_now()
         state.largest = max((f.nbytes for n in node.walk() if n.out is not None for f in frames(n.out)), default=0)
@@ -181,18 +189,18 @@ class StreamOwner(Kernel):
         running = self._stream
         if self._owns(state) and (running is None or running.resembles(state)):
             return state.clone()
-        fresh = self._twin(state)
+        fresh = self._fresh_like(state)
         if running is not None:  # a running stream has a dtype and a frame size, also where the module has not
-            running.check_twin(state, f"{type(self).__name__}, whose stream is running")
+            running.check_same_network(state, f"{type(self).__name__}, whose stream is running")
         return self._adopt(fresh, state.clone())
 
-    def _twin(self, state: State) -> State:
+    def _fresh_like(self, state: State) -> State:
         """A cold state of this network for the steps of a given one, which must be of the same network."""
         try:
             fresh = self._open(state.frame)
         except (ContinualError, RuntimeError) as error:
             raise StateMismatch(f"{type(self).__name__}: this state belongs to another network ({error})") from error
-        fresh.check_twin(state, type(self).__name__)
+        fresh.check_same_network(state, type(self).__name__)
         check_stored(self, fresh, state)
         return fresh
 
@@ -222,7 +230,7 @@ class StreamOwner(Kernel):
             self._check(input, state, chunk)
         if state.structure is None or state.structure.changed:
             fresh = self._open(state.frame)
-            fresh.check_twin(state, f"{type(self).__name__} was changed while a stream ran")
+            fresh.check_same_network(state, f"{type(self).__name__} was changed while a stream ran")
             state.structure = fresh.structure
         return state
 
@@ -260,12 +268,12 @@ class StreamOwner(Kernel):
         in_place = not torch.is_grad_enabled()
         parts = pieces(x, state.largest) if in_place else [x]
         if in_place:
-            state = state.taken()
+            state = state.as_owned()
         if pad_end or len(parts) > 1:  # what comes after is computed from a state that becomes the stream's if all goes well
-            state = state.clone() if in_place else state.forked()
+            state = state.clone() if in_place else state.branched()
         outputs = []
         for part in parts:
-            call = StateUpdates(steady=state.steady, in_place=in_place)
+            call = StateUpdates(causal_counts=state.causal_counts, in_place=in_place)
             e = state.clock + length(part)
             outputs.append(self.advance(part if length(part) else None, state.node, e, call)[0])
             if update_state or pad_end or len(parts) > 1:
@@ -281,12 +289,12 @@ class StreamOwner(Kernel):
         if self._forward_pre_hooks:
             compute_weights(self)
         if state.node.kind == STORED:
-            state = self._adopt(self._twin(state), state)
+            state = self._adopt(self._fresh_like(state), state)
         elif not self._owns(state):
-            state = replace(state, structure=self._twin(state).structure)  # refuses the state of another network
-        new = state.forked()
+            state = replace(state, structure=self._fresh_like(state).structure)  # refuses the state of another network
+        new = state.branched()
         new.weights = self
-        call = StateUpdates(steady=state.steady)
+        call = StateUpdates(causal_counts=state.causal_counts)
         new.clock = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
         call.apply_as_new()

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ..errors import ShapeMismatch
-from .constant_rate import Plain, in_a_row, swallowed
+from .constant_rate import ConstantRate, burst_absorbed, in_a_row
 
 Counts = tuple[int, int]
 
@@ -47,16 +47,16 @@ class Timing(ABC):
         """Map the input wire's ``(delivered, if ended now)`` to the output wire's."""
 
     @abstractmethod
-    def plain(self, lead: int | None = 0) -> Plain | None:
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         """The counts as a delay and a stride, if they are that simple on an input wire with this lead."""
 
-    def eventual(self, lead: int | None = 0) -> Plain | None:
-        """As :meth:`plain`, also where the first outputs come in a burst, after which the counts are that simple."""
-        return self.plain(lead)
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
+        """As :meth:`constant_rate`, also where the first outputs come in a burst, after which the counts are that simple."""
+        return self.constant_rate(lookahead)
 
     @property
     @abstractmethod
-    def settled(self) -> int:
+    def transient(self) -> int:
         """Inputs after which the counts have become periodic (an upper bound)."""
 
     @property
@@ -65,7 +65,7 @@ class Timing(ABC):
         return Fraction(self.stride).numerator
 
     @property
-    def phased(self) -> bool:
+    def phase_dependent(self) -> bool:
         """Whether outputs see more or fewer inputs in turns, so that the closed form can't say how many (upsampling)."""
         return False
 
@@ -74,9 +74,9 @@ class Timing(ABC):
         return int(self.stride * first - self.start), int(self.stride * last - self.start) + self.receptive_field - 1
 
     @property
-    def steady(self) -> bool:
+    def causal_counts(self) -> bool:
         """Whether what has been delivered follows from ``n`` alone, whatever is known of the end: no input, no output."""
-        return self.plain(None) is not None
+        return self.constant_rate(None) is not None
 
     def ended(self, n_if_ended: int) -> int:
         """How many outputs a clip of ``e`` steps has; 0 where the clip computation refuses it as too short."""
@@ -103,10 +103,10 @@ class Timing(ABC):
     @cached_property
     def bursts(self) -> bool:
         """Whether one input can bring several outputs (upsampling, start padding beyond the window, reflection)."""
-        plain = self.plain()
+        plain = self.constant_rate()
         if plain is not None and plain.delay >= 0:
             return False
-        counts = [self.delivered(n) for n in range(self.settled + 2 * self.period + 1)]
+        counts = [self.delivered(n) for n in range(self.transient + 2 * self.period + 1)]
         return any(b - a > 1 for a, b in pairwise(counts))
 
     def then(self, other: Timing) -> Timing:
@@ -170,20 +170,20 @@ class Window(Timing):
             return 0, ended
         return min(ended, max(0, (n - self.receptive_field + self.start) // self.stride + 1)), ended
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
-        found = self.eventual(lead)
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+        found = self.eventually_constant(lookahead)
         return None if found is None or found.after else found
 
-    def eventual(self, lead: int | None = 0) -> Plain | None:
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
         if self.end < 0:
             return None
-        lead = None if lead is None else lead + self.end
-        lead = lead if self.stride == 1 or lead == 0 else None
+        lookahead = None if lookahead is None else lookahead + self.end
+        lookahead = lookahead if self.stride == 1 or lookahead == 0 else None
         delay, first = self.receptive_field - 1 - self.start, max(self.wait, self.least, 1)
-        return Plain(delay, self.stride, lead, first, after=first if delay + 1 < first else 0)
+        return ConstantRate(delay, self.stride, lookahead, first, after=first if delay + 1 < first else 0)
 
     @property
-    def settled(self) -> int:
+    def transient(self) -> int:
         return self.receptive_field + abs(self.start) + abs(self.end) + self.wait + self.least
 
 
@@ -218,13 +218,13 @@ class Crop(Timing):
     def counts(self, n: int, n_if_ended: int) -> Counts:
         return max(0, min(n, n_if_ended - self.last) - self.first), max(0, n_if_ended - self.first - self.last)
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
-        if lead is None:
-            return Plain(self.first, 1, None) if self.last == 0 else None
-        return Plain(self.first + max(0, self.last - lead), 1, max(0, lead - self.last))
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+        if lookahead is None:
+            return ConstantRate(self.first, 1, None) if self.last == 0 else None
+        return ConstantRate(self.first + max(0, self.last - lookahead), 1, max(0, lookahead - self.last))
 
     @property
-    def settled(self) -> int:
+    def transient(self) -> int:
         return self.first + self.last + 1
 
 
@@ -239,29 +239,29 @@ class Sequence(Timing):
             n, n_if_ended = part.counts(n, n_if_ended)
         return n, n_if_ended
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         """Also where the burst that padding brings at the start is swallowed by the windows behind it (a causal convolution)."""
-        parts = self._eventual(lead)
-        return in_a_row(parts) if parts and swallowed(parts) else None
+        parts = self._eventual(lookahead)
+        return in_a_row(parts) if parts and burst_absorbed(parts) else None
 
-    def eventual(self, lead: int | None = 0) -> Plain | None:
-        parts = self._eventual(lead)
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
+        parts = self._eventual(lookahead)
         return in_a_row(parts) if parts else None
 
-    def _eventual(self, lead: int | None) -> list[Plain]:
+    def _eventual(self, lookahead: int | None) -> list[ConstantRate]:
         """What the parts become; empty if one of them never becomes plain."""
-        found: list[Plain] = []
+        found: list[ConstantRate] = []
         for part in self.parts:
-            plain = part.eventual(lead)
+            plain = part.eventually_constant(lookahead)
             if plain is None:
                 return []
             found.append(plain)
-            lead = plain.lead
+            lookahead = plain.lookahead
         return found
 
     @cached_property
-    def steady(self) -> bool:
-        return all(p.steady for p in self.parts)
+    def causal_counts(self) -> bool:
+        return all(p.causal_counts for p in self.parts)
 
     def _with_strides(self) -> Iterator[tuple[Timing, int | Fraction]]:
         stride: int | Fraction = 1
@@ -274,8 +274,8 @@ class Sequence(Timing):
         return whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
 
     @cached_property
-    def phased(self) -> bool:
-        return any(p.phased for p in self.parts)
+    def phase_dependent(self) -> bool:
+        return any(p.phase_dependent for p in self.parts)
 
     def span(self, first: int, last: int) -> tuple[int, int]:
         for part in reversed(self.parts):
@@ -284,7 +284,7 @@ class Sequence(Timing):
 
     @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
-        if self.phased:
+        if self.phase_dependent:
             return widest(self)
         return 1 + math.ceil(sum(s * (p.receptive_field - 1) for p, s in self._with_strides()))
 
@@ -305,8 +305,8 @@ class Sequence(Timing):
         return period
 
     @cached_property
-    def settled(self) -> int:
-        return sum(math.ceil(s * p.settled) + math.ceil(s) for p, s in self._with_strides())
+    def transient(self) -> int:
+        return sum(math.ceil(s * p.transient) + math.ceil(s) for p, s in self._with_strides())
 
 
 @dataclass(frozen=True)
@@ -326,19 +326,19 @@ class Parallel(Timing):
         pairs = [b.counts(n, n_if_ended) for b in self.branches]
         return min(p[0] for p in pairs), min(p[1] for p in pairs)
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
-        plains = [b.plain(lead) for b in self.branches]
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+        plains = [b.constant_rate(lookahead) for b in self.branches]
         if any(p is None for p in plains):
             return None
         found = [p for p in plains if p is not None]
-        leads = [p.lead for p in found if p.lead is not None]
+        leads = [p.lookahead for p in found if p.lookahead is not None]
         known = len(leads) == len(found) and self.lengths_agree
         after = max(p.after for p in found)
-        return Plain(max(p.delay for p in found), found[0].stride, max(leads) if known else None, after=after)
+        return ConstantRate(max(p.delay for p in found), found[0].stride, max(leads) if known else None, after=after)
 
     @cached_property
-    def steady(self) -> bool:
-        return all(b.steady for b in self.branches)
+    def causal_counts(self) -> bool:
+        return all(b.causal_counts for b in self.branches)
 
     @cached_property
     def lengths_agree(self) -> bool:
@@ -354,8 +354,8 @@ class Parallel(Timing):
         return max(b.start for b in self.branches)
 
     @cached_property
-    def phased(self) -> bool:
-        return any(b.phased for b in self.branches)
+    def phase_dependent(self) -> bool:
+        return any(b.phase_dependent for b in self.branches)
 
     def span(self, first: int, last: int) -> tuple[int, int]:
         spans = [b.span(first, last) for b in self.branches]
@@ -363,7 +363,7 @@ class Parallel(Timing):
 
     @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
-        if self.phased:
+        if self.phase_dependent:
             return widest(self)
         return math.ceil(self.start + max(b.receptive_field - b.start for b in self.branches))
 
@@ -376,8 +376,8 @@ class Parallel(Timing):
         return math.lcm(*(b.period for b in self.branches))
 
     @cached_property
-    def settled(self) -> int:
-        return max(b.settled for b in self.branches)
+    def transient(self) -> int:
+        return max(b.transient for b in self.branches)
 
 
 def widest(timing: Timing) -> int:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from ..errors import ShapeMismatch
-from .constant_rate import Plain
+from .constant_rate import ConstantRate
 from .timing import IDENTITY, Counts, Sequence, Timing, whole, widest
 
 Entry = tuple[Timing | None, tuple[int, ...]]  # what happens to which wires; without a timing: they wait for each other
@@ -77,8 +77,8 @@ class Wiring(Timing):
                 found[i] = min(found[j][0] for j in inputs), min(found[j][1] for j in inputs)
         return found
 
-    def plain(self, lead: int | None = 0) -> Plain | None:
-        found = self._eventual(lead)
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+        found = self._eventual(lookahead)
         if found is None:
             return None
         plains, firsts = found
@@ -88,30 +88,32 @@ class Wiring(Timing):
                 return None
         return plains[self.out]._replace(after=0 if not firsts else plains[self.out].after)
 
-    def eventual(self, lead: int | None = 0) -> Plain | None:
-        found = self._eventual(lead)
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
+        found = self._eventual(lookahead)
         return None if found is None else found[0][self.out]
 
-    def _eventual(self, lead: int | None) -> tuple[dict[int, Plain], dict[int, int]] | None:
+    def _eventual(self, lookahead: int | None) -> tuple[dict[int, ConstantRate], dict[int, int]] | None:
         """What each wire becomes, and how many frames have to come on some wires before what they feed gives any."""
-        plains, firsts = {0: Plain(0, 1, lead)}, dict[int, int]()
+        plains, firsts = {0: ConstantRate(0, 1, lookahead)}, dict[int, int]()
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:
                 given = plains[inputs[0]]
-                own = timing.eventual(given.lead)
+                own = timing.eventually_constant(given.lookahead)
                 if own is None:
                     return None
                 after = given.after
                 if own.after:
                     after = max(after, given.delay + given.stride * (own.after - 1) + 1)
-                plains[i] = Plain(given.delay + given.stride * own.delay, given.stride * own.stride, own.lead, after=after)
+                plains[i] = ConstantRate(
+                    given.delay + given.stride * own.delay, given.stride * own.stride, own.lookahead, after=after
+                )
                 firsts[inputs[0]] = max(own.first, firsts.get(inputs[0], 1))
             elif inputs:
                 given_all = [plains[j] for j in inputs]
-                leads = [p.lead for p in given_all if p.lead is not None]
+                leads = [p.lookahead for p in given_all if p.lookahead is not None]
                 known = len(leads) == len(given_all) and len({self._closed[j].balance for j in inputs}) == 1
-                plains[i] = Plain(
+                plains[i] = ConstantRate(
                     max(p.delay for p in given_all),
                     given_all[0].stride,
                     max(leads) if known else None,
@@ -144,15 +146,15 @@ class Wiring(Timing):
 
     @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
-        return widest(self) if self.phased else math.ceil(self._closed[self.out].field)
+        return widest(self) if self.phase_dependent else math.ceil(self._closed[self.out].field)
 
     @cached_property
-    def phased(self) -> bool:
-        return any(timing.phased for i in self._order if (timing := self.entries[i][0]) is not None)
+    def phase_dependent(self) -> bool:
+        return any(timing.phase_dependent for i in self._order if (timing := self.entries[i][0]) is not None)
 
     @cached_property
-    def steady(self) -> bool:
-        return all(timing.steady for i in self._order if (timing := self.entries[i][0]) is not None)
+    def causal_counts(self) -> bool:
+        return all(timing.causal_counts for i in self._order if (timing := self.entries[i][0]) is not None)
 
     def span(self, first: int, last: int) -> tuple[int, int]:
         seen: dict[int, tuple[int, int]] = {self.out: (first, last)}
@@ -174,13 +176,13 @@ class Wiring(Timing):
         return period
 
     @cached_property
-    def settled(self) -> int:
+    def transient(self) -> int:
         found = {0: 1}
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:
                 stride = self._closed[inputs[0]].stride
-                found[i] = found[inputs[0]] + math.ceil(stride * timing.settled) + math.ceil(stride)
+                found[i] = found[inputs[0]] + math.ceil(stride * timing.transient) + math.ceil(stride)
             elif inputs:
                 found[i] = max(found[j] for j in inputs)
         return found[self.out]
@@ -248,11 +250,11 @@ class Wires:
 
 def _covers(slow: Wiring, fast: Wiring) -> bool:
     """Whether waiting for ``fast`` changes nothing about ``slow``."""
-    p, q = slow.eventual(), fast.eventual()
-    if p is None or q is None or p.lead is None or q.lead is None or q.delay > p.delay:
+    p, q = slow.eventually_constant(), fast.eventually_constant()
+    if p is None or q is None or p.lookahead is None or q.lookahead is None or q.delay > p.delay:
         return False
     if p.after or q.after:  # a burst of padding may come before the other wire has anything
         return False
     a, b = slow._closed[slow.out], fast._closed[fast.out]
-    same_length = a.balance == b.balance and not slow.phased and not fast.phased
+    same_length = a.balance == b.balance and not slow.phase_dependent and not fast.phase_dependent
     return same_length and a.start >= b.start and a.field - a.start >= b.field - b.start

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from ..core.module import PaddingMode
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.registry import Twin
+from ..core.registry import TorchLayer
 from ..core.state import Node, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.conv_program import convolution
@@ -30,7 +30,7 @@ FEW_CHANNELS = 8  # below, laying images out channels-last costs more than the c
 LARGE = 1 << 17  # numbers in a step, from which joining a window costs more than a convolution for each of its frames
 
 
-class _Conv(Twin, FoldedWeight, FoldsNorms, SlidingWindow):
+class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
     """What the three convolutions share; their number of dimensions is data."""
 
     dims: int

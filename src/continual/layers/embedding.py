@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.registry import Twin, register_twin
+from ..core.registry import TorchLayer, register_class
 from ..core.state import StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .local import Local
 
 
-class Embedding(Twin, Local, nn.Embedding):
+class Embedding(TorchLayer, Local, nn.Embedding):
     """Tokens to vectors: ``nn.Embedding`` on clips ``(B, 1, T, *S)`` and on steps ``(B, 1, *S)`` of integers.
 
     As everywhere in this library time is dim 2 and what is embedded stands in the channels: a clip of tokens ``(B, 1, T)`` becomes
@@ -123,4 +123,4 @@ class Embedding(Twin, Local, nn.Embedding):
         return replace(frame, shape=shape, dtype=self.weight.dtype)
 
 
-register_twin(nn.Embedding, Embedding)
+register_class(nn.Embedding, Embedding)

@@ -8,14 +8,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.registry import Twin
+from ..core.registry import TorchLayer
 from ..core.state import Node, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
 from .local import Local, check_parameters
 
 
-class Linear(Twin, Local, FoldsNorms, nn.Linear):
+class Linear(TorchLayer, Local, FoldsNorms, nn.Linear):
     """``nn.Linear`` on one dimension of a clip.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.registry import Twin, register_twin
+from ..core.registry import TorchLayer, register_class
 from ..core.state import Node, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
@@ -23,7 +23,7 @@ from ..layers.window_program import INSIDE, Windows
 from .window import SlidingWindow
 
 
-class _Pad(Twin, SlidingWindow):
+class _Pad(TorchLayer, SlidingWindow):
     """What all padding layers share: over time they are a window of one frame, with padding."""
 
     has_products = False
@@ -323,4 +323,4 @@ _PADS: tuple[type[_Pad], ...] = (
     ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, CircularPad1d, CircularPad2d, CircularPad3d,
 )  # fmt: skip
 for _co in _PADS:
-    register_twin(getattr(nn, _co.__name__), _co)
+    register_class(getattr(nn, _co.__name__), _co)

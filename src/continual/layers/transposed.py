@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.kernel import chunk_of_one
 from ..core.naming import named
 from ..core.program.context import CallRows, KernelContext, Run
-from ..core.registry import Twin, register_twin
+from ..core.registry import TorchLayer, register_class
 from ..core.resampling import Upsampling
 from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
 from ..core.state import InitContext, Node, StateUpdates, StepSpec
@@ -32,7 +32,7 @@ from .window import per_dim
 _CONV: Any = (None, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-class _ConvTranspose(Twin, FoldedWeight, FoldsNorms):
+class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
     """What the three transposed convolutions share; their number of dimensions is data.
 
     Tap ``k`` of input ``i`` falls on position ``i*rate + k*dilation``; output ``j`` is position ``j + padding``.
@@ -353,4 +353,4 @@ for _torch, _co in (
     (nn.ConvTranspose2d, ConvTranspose2d),
     (nn.ConvTranspose3d, ConvTranspose3d),
 ):
-    register_twin(_torch, _co)
+    register_class(_torch, _co)

@@ -15,7 +15,7 @@ from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import CallRows, KernelContext, Run, frames_at
-from ..core.registry import Twin, register_builder, register_twin, twin
+from ..core.registry import TorchLayer, register_builder, register_class, streaming_copy
 from ..core.resampling import Interpolation
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ..core.state import InitContext, Node, StateUpdates, StepSpec
@@ -45,7 +45,7 @@ class _Sources(NamedTuple):
     weights: list[Tensor]
 
 
-class Upsample(Twin, nn.Upsample):
+class Upsample(TorchLayer, nn.Upsample):
     """Interpolation, ``nn.Upsample`` on clips ``(B, C, T, *S)``, whose first size is time.
 
     A step returns its outputs stacked on dim 2 if there can be several. An output that lies between two inputs comes with the second.
@@ -361,11 +361,11 @@ def _build(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
     if given.size is None and isinstance(given.scale_factor, tuple) and given.scale_factor[0] == 1:
         return local(module, memo=memo)  # over space alone
     try:
-        made: CoModule = twin(module, memo, Upsample)
+        made: CoModule = streaming_copy(module, memo, Upsample)
     except NotStreamable as error:
         raise NotStreamable(f"{named(path, module)}: {error}") from None
     return made
 
 
-register_twin(nn.Upsample, Upsample)
+register_class(nn.Upsample, Upsample)
 register_builder(nn.Upsample, _build)

@@ -155,7 +155,7 @@ def planned(
 
 def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
     """Whether a program would give outputs early or late: outputs that come in a burst, or that see only padding."""
-    leaves, steps = plan.schedule(timing), timing.settled + timing.period
+    leaves, steps = plan.schedule(timing), timing.transient + timing.period
     for call in range(-plan.warmup_calls, steps // plan.chunk + 2):
         seen = max(0, plan.start + plan.chunk * (call + 1))
         if max(0, leaves.first + leaves.frames * (call + 1)) != timing.counts(seen, seen)[0]:

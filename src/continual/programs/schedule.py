@@ -51,8 +51,8 @@ class OutputCount:
     @staticmethod
     def of(timing: Timing) -> OutputCount:
         """The counts of a network with this timing."""
-        settled, period = timing.receptive_field + timing.settled, timing.period
-        lengths = torch.arange(settled + 3 * period)
+        transient, period = timing.receptive_field + timing.transient, timing.period
+        lengths = torch.arange(transient + 3 * period)
         counts, met = ended(timing, lengths), meets(timing, lengths)
         more = int(counts[-1] - counts[-1 - period])
         regular = (counts[period:] - counts[:-period] == more) & (met[period:] == met[:-period])

@@ -172,7 +172,7 @@ def operations(net: CoModule, step: Inputs, *, clip_length: int | None = None, e
     parameters = list(net.parameters())
     timing = net.timing
     stride, period = timing.stride, int(timing.period)
-    late = net.delay + (timing.settled // period + 1) * period  # at the phase of the delay, when all has settled
+    late = net.delay + (timing.transient // period + 1) * period  # at the phase of the delay, when all has settled
     phases = range(late, late + period)
     return Operations(
         params=sum(p.numel() for p in parameters),

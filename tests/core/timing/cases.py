@@ -103,7 +103,7 @@ ordinary = st.tuples(st.integers(1, 4), st.sampled_from((1, 1, 2, 3)), small, sm
     lambda w: window(w[0], w[1], min(w[2], w[0] - 1), w[3])
 )
 crops = st.builds(crop, small, small)
-steady = st.one_of(st.builds(window, st.integers(1, 4), st.just(1), small, small), crops)
+causal_counts = st.one_of(st.builds(window, st.integers(1, 4), st.just(1), small, small), crops)
 reflections = st.tuples(st.integers(1, 4), small, small).map(lambda w: reflect(w[0], w[1], w[2]))
 
 
@@ -122,7 +122,7 @@ interpolations = st.builds(
 
 
 @st.composite
-def branches(draw: Any, inner: st.SearchStrategy[Case] = steady, wide: bool = True) -> list[Case]:
+def branches(draw: Any, inner: st.SearchStrategy[Case] = causal_counts, wide: bool = True) -> list[Case]:
     """Branches of equal stride, of any delays and lengths."""
     stride = draw(st.integers(1, 3))
 

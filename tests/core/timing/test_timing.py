@@ -21,6 +21,7 @@ from continual.core.timing import IDENTITY, Crop, Parallel, Sequence, Timing, Wi
 from tests.core.timing.cases import (
     Case,
     branches,
+    causal_counts,
     compositions,
     crop,
     crops,
@@ -35,7 +36,6 @@ from tests.core.timing.cases import (
     reflections,
     sequence,
     small,
-    steady,
     window,
     windows,
 )
@@ -122,8 +122,8 @@ def test_bursts_are_several_outputs_for_one_input(case: Case):
 def test_the_pattern_repeats_once_it_has_settled(case: Case):
     timing, _ = case
     note(timing)
-    delivered = [timing.delivered(n) for n in range(timing.settled + 4 * timing.period)]
-    gain = {delivered[n + timing.period] - delivered[n] for n in range(timing.settled, len(delivered) - timing.period)}
+    delivered = [timing.delivered(n) for n in range(timing.transient + 4 * timing.period)]
+    gain = {delivered[n + timing.period] - delivered[n] for n in range(timing.transient, len(delivered) - timing.period)}
     assert gain == {int(timing.period / timing.stride)}
 
 
@@ -138,7 +138,7 @@ def test_steady_timings_deliver_whatever_is_known_of_the_end(case: Case, ahead: 
     """And nothing where nothing comes: on this stands that empty wires are not followed."""
     timing, _ = case
     note(timing)
-    assume(timing.steady)
+    assume(timing.causal_counts)
     for n in range(1, 30):
         assert {timing.counts(n, n + more)[0] for more in ahead} == {timing.delivered(n)}
     assert timing.counts(0, 5)[0] == 0
@@ -146,12 +146,12 @@ def test_steady_timings_deliver_whatever_is_known_of_the_end(case: Case, ahead: 
 
 @given(extent=st.integers(1, 6), crop=small, beyond=small, lead=st.integers(0, 5))
 def test_transposed_convolution_of_rate_1_is_a_window(extent: int, crop: int, beyond: int, lead: int):
-    timing, plain = Upsampling(1, extent, crop, beyond), Upsampling(1, extent, crop, beyond).plain(lead)
+    timing, plain = Upsampling(1, extent, crop, beyond), Upsampling(1, extent, crop, beyond).constant_rate(lead)
     same = Window(extent, 1, extent - 1 - crop, extent - 1 - crop + beyond)
     assert [timing.counts(n, n + lead) for n in range(1, 20)] == [same.counts(n, n + lead) for n in range(1, 20)]
     assert [timing.counts(n, n + lead)[0] for n in range(1, 20)] == [max(0, n - plain.delay) for n in range(1, 20)]
-    assert {e - n for n, e in (timing.counts(n, n + lead) for n in range(1, 20)) if n} <= {plain.lead}
-    assert timing.steady == (timing.plain(None) is not None)
+    assert {e - n for n, e in (timing.counts(n, n + lead) for n in range(1, 20)) if n} <= {plain.lookahead}
+    assert timing.causal_counts == (timing.constant_rate(None) is not None)
     assert (timing.stride, timing.receptive_field) == (1, same.receptive_field)
 
 
@@ -162,7 +162,7 @@ def test_receptive_field_is_the_widest_span_of_a_period(case: Case):
     timing, op = case
     note(timing)
     outputs = int(timing.period / Fraction(timing.stride))
-    assume(timing.phased and timing.period <= 12 and outputs <= 24)
+    assume(timing.phase_dependent and timing.period <= 12 and outputs <= 24)
     j = -(-40 // timing.period) * outputs  # in the middle of the clip
     touched: dict[int, list[int]] = {k: [] for k in range(j, j + outputs)}
     for i in range(total := 80 + 4 * timing.period + timing.receptive_field):
@@ -180,23 +180,23 @@ def test_receptive_field_is_the_widest_span_of_a_period(case: Case):
 @given(case=compositions)
 def test_plain_predicts_delivered(case: Case):
     timing, _ = case
-    plain = timing.plain()
+    plain = timing.constant_rate()
     assume(plain is not None)
     note(f"{timing}\n{plain}")
     assert [timing.delivered(n) for n in range(HORIZON)] == [
         max(0, (n - 1 - plain.delay) // plain.stride + 1) for n in range(HORIZON)
     ]
-    if plain.lead is not None:
+    if plain.lookahead is not None:
         running = [(n, e) for n, e in (timing.counts(n, n) for n in range(HORIZON)) if n]
-        assert {e - n for n, e in running} <= {plain.lead}
+        assert {e - n for n, e in running} <= {plain.lookahead}
 
 
-@given(cases=st.lists(st.one_of(windows, steady, reflections, parallels), min_size=2, max_size=5))
+@given(cases=st.lists(st.one_of(windows, causal_counts, reflections, parallels), min_size=2, max_size=5))
 @settings(max_examples=4 * settings().max_examples)
 def test_bursts_that_are_swallowed(cases: list[Case]):
     """Padding beyond a window may burst inside a plain sequence; after so many inputs as it says no wire does any more."""
     timing, _ = sequence(*cases)
-    plain = timing.plain()
+    plain = timing.constant_rate()
     assume(plain is not None and isinstance(timing, Sequence))
     note(f"{timing}\n{plain}")
     assert [timing.delivered(n) for n in range(HORIZON)] == [
@@ -221,14 +221,14 @@ SWALLOWED = {
 @pytest.mark.parametrize("name", SWALLOWED)
 def test_what_is_swallowed(name: str):
     parts, wanted = SWALLOWED[name]
-    assert Timing.sequence(*parts).plain() == wanted
+    assert Timing.sequence(*parts).constant_rate() == wanted
 
 
 @given(cases=st.lists(ordinary, min_size=1, max_size=5))
 def test_ordinary_windows_are_plain(cases: list[Case]):
     timing, _ = sequence(*cases)
     if all(t.end == 0 or t.stride == 1 for t, _ in cases):
-        assert timing.plain() is not None
+        assert timing.constant_rate() is not None
         assert timing.delay == timing.receptive_field - 1 - timing.start
 
 

@@ -148,12 +148,12 @@ class GraphModule(Scoring, ProgramModule):
         except (RuntimeError, ValueError, IndexError) as error:
             raise ShapeMismatch(f"{self.name}: '{instruction.path}' can't take these steps: {error}") from error
 
-    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
         for layer in self._program.layers:
-            before = self._program.timing.at(layer.before).eventual(lead)
-            if before is None or layer.module.plan(node.kids[layer.state_node], before.lead) is None:
+            before = self._program.timing.at(layer.before).eventually_constant(lookahead)
+            if before is None or layer.module.plan(node.kids[layer.state_node], before.lookahead) is None:
                 return None
-        return super().plan(node, lead)
+        return super().plan(node, lookahead)
 
     def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened

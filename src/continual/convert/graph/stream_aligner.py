@@ -151,5 +151,5 @@ def _moving(streams: Sequence[Stream]) -> dict[int, Stream]:
 
 def _delay_and_stride(timing: Wiring) -> tuple[int, int] | None:
     """Delay and stride of a wire whose counts are that simple from the start. Wires that agree in both, and in length, never wait."""
-    constant = timing.plain()
-    return None if constant is None or constant.lead is None else (constant.delay, constant.stride)
+    constant = timing.constant_rate()
+    return None if constant is None or constant.lookahead is None else (constant.delay, constant.stride)

@@ -19,6 +19,7 @@ from .windows.tasks import Entry, Task
 from .windows.window import Windowed, always, never
 
 ENOUGH = 0.06  # seconds for each way
+WORTH = 0.87  # of the time of recomputing: a smaller gain is not worth its state, and compilers may turn it round
 LEAST, MOST = 4, 200  # runs of each
 
 
@@ -68,7 +69,7 @@ def fastest(window: Windowed, net: Any, every: int, module: nn.Module, captured:
     runs = [_run_of(net, window.plan(every, shared)) for shared in ways]
     whole, plain, *others = _least([lambda: module(*one), *runs])
     best = min(others, default=plain)
-    if best >= min(whole, plain):
+    if best > WORTH * min(whole, plain):
         return Choice(never, True, 1.0, plain)
     return Choice(ways[1 + others.index(best)], False, whole / best, best)
 

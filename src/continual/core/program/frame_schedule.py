@@ -47,7 +47,7 @@ def frame_schedule(timing: Timing, chunk: int, start: int) -> FrameSchedule:
     Raises:
         NotStreamable: with this chunk, calls have different numbers of frames on the wire.
     """
-    call = timing.settled // chunk + timing.period + 2
+    call = timing.transient // chunk + timing.period + 2
     before, now, then = (timing.counts(n, n)[0] for n in (start + chunk * (call + i) for i in range(3)))
     if now - before != then - now:
         raise NotStreamable(f"a chunk of {chunk} steps does not fit a wire of stride {timing.stride}")
@@ -61,7 +61,7 @@ def chunk_of(timings: Iterable[Timing]) -> int:
 
 def start_of(timing: Timing, chunk: int) -> int:
     """The start of call 0 with which the last frame of a chunk completes an output: the latest one, at most 0."""
-    calls = timing.settled // chunk + timing.period + 2
+    calls = timing.transient // chunk + timing.period + 2
     for start in range(0, -chunk, -1):
         last = start + chunk * calls
         if timing.counts(last, last)[0] > timing.counts(last - 1, last - 1)[0]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.naming import named
-from ...core.registry import Twin
+from ...core.registry import TorchLayer
 from ...core.state import Node, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
@@ -25,7 +25,7 @@ _LAYOUTS = ("(L, N, E)", "(N, L, E)", "(N, E, L)")  # by the dimension that is t
 Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, H, n, D)
 
 
-class Attention(Twin, nn.MultiheadAttention):  # type: ignore[misc]
+class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
     """Base class: an ``nn.MultiheadAttention``, with its parameters and names, on a stream of tokens.
 
     A step is ``(N, E)``. A clip is laid out as ``torch.nn`` has it, ``(L, N, E)`` or with ``batch_first`` ``(N, L, E)``, or with

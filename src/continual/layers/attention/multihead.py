@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...core.io_layout import IDENTITY, MovedTime
 from ...core.program.context import KernelContext, Run
-from ...core.registry import option, register_builder, register_window, twin
+from ...core.registry import option, register_builder, register_window, streaming_copy
 from ...core.ring_buffer import ring_frames, ring_zeros
 from ...core.state import InitContext, Node, StateUpdates, Wire
 from ...core.timing import Timing, Window
@@ -362,8 +362,8 @@ def _build(module: nn.Module, memo: dict[int, Any], path: str) -> Attention:
         raise refuse_unbounded(f"{path} (MultiheadAttention)" if path else "MultiheadAttention")
     options: dict[str, Any] = {"sequence_len": length, "embed_dim_second": True}
     if causal:
-        return twin(module, memo, MultiheadAttention, look_ahead=option(memo, "look_ahead", 0), **options)
-    return twin(module, memo, SingleOutputMultiheadAttention, forward_returns_attn_mask=False, **options)
+        return streaming_copy(module, memo, MultiheadAttention, look_ahead=option(memo, "look_ahead", 0), **options)
+    return streaming_copy(module, memo, SingleOutputMultiheadAttention, forward_returns_attn_mask=False, **options)
 
 
 register_window(nn.MultiheadAttention, Attention)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...core.naming import named
 from ...core.precision import widest
 from ...core.program.context import CallRows, KernelContext, Run, carried, of_rows
-from ...core.registry import Twin
+from ...core.registry import TorchLayer
 from ...core.ring_buffer import ring_frames
 from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing, Window
@@ -24,7 +24,7 @@ from ..local import check_parameters, parameter
 from .statistics import Statistics, of_frames, over_last, up_to_now
 
 
-class TimeNorm(Twin):
+class TimeNorm(TorchLayer):
     """Base class: normalise each group of channels by its mean and variance over frames that a subclass of this chooses.
 
     The statistics of every frame are taken alone; :meth:`known` makes of them those to normalise by, and :meth:`centred_step` does

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.module import CoModule, PaddingMode
 from ...core.naming import named
 from ...core.program.context import KernelContext, Run
-from ...core.registry import Twin
+from ...core.registry import TorchLayer
 from ...core.ring_buffer import ring_zeros
 from ...core.state import Node, StateUpdates, StepSpec
 from ...errors import NotStreamable, ShapeMismatch
@@ -23,7 +23,7 @@ from .program import LONG, Divide, pool
 from .van_herk import windows
 
 
-class _Pool(Twin, SlidingWindow):
+class _Pool(TorchLayer, SlidingWindow):
     """What average and maximum pooling share."""
 
     has_products = False

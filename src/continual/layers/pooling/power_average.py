@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.program.context import KernelContext
-from ...core.registry import register_twin
+from ...core.registry import register_class
 from ..window_program import Windows
 from .base import _Pool
 from .program import Divide, counts
@@ -136,6 +136,6 @@ class LPPool3d(_LPPool, nn.LPPool3d):
     dims = 3
 
 
-register_twin(nn.LPPool1d, LPPool1d)
-register_twin(nn.LPPool2d, LPPool2d)
-register_twin(nn.LPPool3d, LPPool3d)
+register_class(nn.LPPool1d, LPPool1d)
+register_class(nn.LPPool2d, LPPool2d)
+register_class(nn.LPPool3d, LPPool3d)

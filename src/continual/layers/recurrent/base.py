@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.call_modes import current_mode
 from ...core.naming import named
 from ...core.program.context import KernelContext, Run, carried
-from ...core.registry import Twin
+from ...core.registry import TorchLayer
 from ...core.state import InitContext, Node, State, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
@@ -61,7 +61,7 @@ def _projected_step(x: Tensor, held: Held, w_ih: Tensor, w_hh: Tensor, *more: Te
     return F.linear(give.sigmoid() * cell.tanh(), w_hr), cell
 
 
-class Recurrent(Twin):
+class Recurrent(TorchLayer):
     """Base class of recurrent modules: clips ``(B, C, T)``, steps ``(B, C)``. A subclass is a ``torch.nn`` class too.
 
     A chunk is one call of torch's function for clips. A step calls the function for single cells instead, layer by layer: on

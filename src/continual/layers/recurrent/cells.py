@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...core.inputs import time_second
 from ...core.module import CoModule
-from ...core.registry import register_twin, to_continual
+from ...core.registry import register_class, to_continual
 from ..wrapped import STEPPERS
 from .base import Recurrent
 
@@ -121,5 +121,5 @@ def _stepping(module: nn.Module, dim: int) -> CoModule:
 
 
 for _torch, _co in ((nn.RNNCell, RNNCell), (nn.GRUCell, GRUCell), (nn.LSTMCell, LSTMCell)):
-    register_twin(_torch, _co)
+    register_class(_torch, _co)
     STEPPERS[_torch] = _stepping

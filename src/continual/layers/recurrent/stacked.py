@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.naming import named
-from ...core.registry import register_twin
+from ...core.registry import register_class
 from ...errors import NotStreamable
 from ..wrapped import STEPPERS
 from .base import Recurrent, refuse_backward, refuse_unknown
@@ -205,7 +205,7 @@ def _not_local(module: nn.Module, dim: int) -> CoModule:
     )
 
 
-register_twin(nn.RNN, RNN)
-register_twin(nn.GRU, GRU)
-register_twin(nn.LSTM, LSTM)
+register_class(nn.RNN, RNN)
+register_class(nn.GRU, GRU)
+register_class(nn.LSTM, LSTM)
 STEPPERS[nn.RNNBase] = _not_local

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.call_modes import has_hooks
 from ...core.naming import named
 from ...core.program.context import CallRows, History, KernelContext, Run
-from ...core.registry import Twin, become, register_window
+from ...core.registry import TorchLayer, become, register_window
 from ...core.ring_buffer import ring_zeros
 from ...core.state import InitContext, Node, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
@@ -43,7 +43,7 @@ def _inputs_outermost(weight: Tensor) -> Tensor:
 Activation = str | Callable[[Tensor], Tensor]
 
 
-class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[misc]
+class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[misc]
     """Base class: an ``nn.TransformerEncoderLayer``, with its parameters and names, on a stream of tokens.
 
     In an encoder, layers after the first see whole windows ``(B, E, L)`` as frames; they then hold no state.
@@ -175,10 +175,10 @@ class EncoderLayer(Twin, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[m
         rings = {"tokens": ring_zeros(frame, waiting)} if waiting else None
         return Node(opening, self.kind, frame.resized(*self.out(frame.shape[0])), rings, [kid], held=frame)
 
-    def plan(self, node: Node, lead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
         for kid in node.kids:
-            self.heads.plan(kid, lead)
-        return super().plan(node, lead)
+            self.heads.plan(kid, lookahead)
+        return super().plan(node, lookahead)
 
     def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
         for kid in node.kids:

@@ -333,7 +333,7 @@ def test_the_table_follows_the_data():
     assert add.waits == (0, 2)
     assert rows["down"].rate == 1 / 2
     assert (rows["down"].receptive_field, rows["down"].delay) == (explained.receptive_field, 3)
-    assert "test_twin.py" in add.source
+    assert "test_graph_module.py" in add.source
     assert explained.state_bytes == co.continual(made(Everything()), CLIP).init_state(CLIP[:, :, 0]).nbytes
     assert explained.inputs == ("x (2, 3, T)",)
 
