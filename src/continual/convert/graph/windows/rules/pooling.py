@@ -83,7 +83,7 @@ def _at_edges(w: Walk, call: Call, made: Sliding, geometry: Any, more: tuple[int
     plain = pool(F.pad(ones, pads), size, strides, inside, call["ceil_mode"], counted)
     table = (right / plain)[0, 0]
     val = call.node.meta["val"]
-    edges = w.emit.constant(f"{made.path}.edges", table.to(val.dtype))
+    edges = w.emit.constant(f"{made.path}.edges", table.to(w.captured.inputs[0].device, val.dtype))
     made.edges = Table(edges.slot, w.draft.new_slot(), Axis(j, (), ()), made.wire.n)
 
 
