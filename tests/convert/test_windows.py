@@ -244,6 +244,11 @@ def test_contract(way, every):
     co.verify(net, CLIP, reference=module)
 
 
+def test_contract_of_several_inputs_and_scores_by_name(shared):
+    module, clip = made(Both()), (noise(2, 3, 20), noise(2, 2, 20, seed=3), noise(2, 4, seed=4))
+    co.verify(co.continual(module, clip, time_dim=(2, 2, None)), clip, reference=module)
+
+
 def test_contract_of_frames_in_rows(shared):
     module, clip = made(Video()), noise(2, 9, 3, 8, 6)
     co.verify(co.continual(module, clip, time_dim=1), clip, reference=module)

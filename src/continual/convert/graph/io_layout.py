@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from ...core.inputs import check_lengths
 from ...core.io_layout import IOLayout
@@ -96,10 +96,10 @@ class ModuleLayout(IOLayout):
         nested: whether the module gives a tuple of outputs.
 
     Attributes:
-        spec: how the module nests its outputs, where that is more than a list.
+        nesting: how the module nests its outputs, with their numbers in place of them, where that is more than a list.
     """
 
-    spec: TreeSpec | None = None
+    nesting: Any = None
 
     def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
@@ -119,7 +119,7 @@ class ModuleLayout(IOLayout):
         return self._joined([*streams, *(g.expand(*g.shape[:2], frames, *g.shape[3:]) for g in flat)])
 
     def step_out(self, y: Wire) -> Wire:
-        if isinstance(y, Tensor) and not self.nested and self.spec is None:
+        if isinstance(y, Tensor) and not self.nested and self.nesting is None:
             return self.outputs[0].step(y)
         return self.as_module([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
@@ -128,7 +128,7 @@ class ModuleLayout(IOLayout):
 
     def as_module(self, outputs: list[Tensor]) -> Any:
         """Outputs nested as the module gives them."""
-        return self.leaving(outputs) if self.spec is None else tree_unflatten(outputs, self.spec)
+        return self.leaving(outputs) if self.nesting is None else tree_map(outputs.__getitem__, self.nesting)
 
     def leaving(self, outputs: list[Tensor]) -> Wire:
         """One output, or a list where the module gives several."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from ...errors import NotStreamable
 from .assembly import assemble
@@ -76,7 +76,8 @@ def assembled(window: Windowed, onto: nn.Module, schedule: Schedule) -> GraphMod
     """The converted module, on the names and weights of a module."""
     net = assemble(window.program(schedule), onto)
     if window.walk.draft.nested:
-        net.io_layout.spec = window.walk.captured.program.call_spec.out_spec
+        spec = window.walk.captured.program.call_spec.out_spec
+        net.io_layout.nesting = tree_unflatten(list(range(len(window.outputs))), spec)
     return net
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ...core.state import Wire, rewire
 from ...errors import ShapeMismatch
@@ -21,6 +22,13 @@ class Broken(Exception):
 
 class Skipped(Exception):
     """A check is not applicable, for this reason."""
+
+
+def unnamed(y: Any) -> Any:
+    """Outputs as a list, where some are in a dictionary."""
+    if isinstance(y, dict) or (isinstance(y, (tuple, list)) and any(isinstance(v, dict) for v in y)):
+        return [t for t in tree_leaves(y) if isinstance(t, Tensor)]
+    return y
 
 
 class Subject:
@@ -72,7 +80,7 @@ class Subject:
         """A clip computation, in the module's own layout; of every window in the clip where `_output_of_window` says so."""
         if self._window is None:
             moved = self.moved(x)
-            return run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved)
+            return unnamed(run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved))
         size, token = self._window
         count = frames_in(x) - size + 1
         if count < 1:
@@ -111,7 +119,7 @@ class Subject:
 
     def _call(self, method: str, x: Wire, options: dict[str, Any]) -> Wire | None:
         versions = [t._version for t in flat(x)]
-        y = getattr(self.net, method)(x, **options)
+        y: Wire | None = unnamed(getattr(self.net, method)(x, **options))
         if versions != [t._version for t in flat(x)]:
             raise Broken(f"{method} changed its input in place")
         return y
