@@ -83,7 +83,19 @@ def conv(w: Walk, call: Call) -> Any:
         raise Unfollowed("over merged time")
     pads[j] = 0
     args = [x, call["weight"], call.get("bias"), strides, pads, dilations, call["groups"]]
-    return sliding(w, call, dims, target=f"aten.conv{space}d.default", args=args, extent=extent, step=strides[j], start=start)
+    made = sliding(w, call, dims, target=f"aten.conv{space}d.default", args=args, extent=extent, step=strides[j], start=start)
+    if space == 1 and wire.dim == 2 and call["groups"] == 1 and isinstance(made, Sliding):
+        _as_product(w, call, made, dilations[0])
+    return made
+
+
+def _as_product(w: Walk, call: Call, made: Sliding, dilation: int) -> None:
+    """A convolution of sequences as a product of matrices."""
+    flat = w.emit.const("aten.flatten.using_ints", [call["weight"], 1])
+    x = made.inputs[0]
+    op, slots, _ = w.operation(call, "aten.linear.default", [x, flat, call.get("bias")], {}, [x])
+    op.args = tuple(_moved(a, slots[0], made.slots[0]) for a in op.args)
+    made.product, made.dilation = op, dilation
 
 
 @rule("aten.unfold.default")
