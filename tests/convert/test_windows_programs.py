@@ -49,9 +49,10 @@ def test_chunks_of_several_hops(shared):
     close(torch.cat([y for y in outs if y is not None], 2), want[:, :, : sum(y.shape[2] for y in outs if y is not None)])
 
 
-def test_streams_that_come_and_go(way):
+@pytest.mark.parametrize("every", [3, 1])
+def test_streams_that_come_and_go(way, every):
     module = made(Residual())
-    net = co.continual(module, noise(2, 3, 40), every=3)
+    net = co.continual(module, noise(2, 3, 40), every=every)
     clip = noise(3, 3, 90)
     streams = co.StreamBatch(net, noise(1, 3), capacity=2, backend="eager")
     ids, seen, found = {0: streams.open(), 1: streams.open()}, {0: 0, 1: 0, 2: 0}, {0: [], 1: [], 2: []}
@@ -65,20 +66,21 @@ def test_streams_that_come_and_go(way):
             seen[k] += 1
             found[k] += [] if outs[ids[k]] is None else [(seen[k], outs[ids[k]])]
     for k, scores in found.items():
-        assert [n for n, _ in scores] == list(range(40, seen[k] + 1, 3))
+        assert [n for n, _ in scores] == list(range(40, seen[k] + 1, every))
         for n, y in scores:
             close(y, module(clip[k : k + 1, :, n - 40 : n])[0])
 
 
 @pytest.mark.parametrize("suffix", ["pt2", "onnx"])
-def test_exported_files(suffix: str, tmp_path: Path, shared):
+@pytest.mark.parametrize("every", [4, 1])
+def test_exported_files(suffix: str, every: int, tmp_path: Path, shared):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")
     module = made(Residual()).float()
-    net = co.continual(module, noise(2, 3, 40).float())
+    net = co.continual(module, noise(2, 3, 40).float(), every=every)
     file = co.load(co.export(net, torch.zeros(2, 3), tmp_path / f"net.{suffix}"))
     clip = noise(2, 3, 77).float()
-    want = stacked(windows_of(module, clip, 40, 4))
+    want = stacked(windows_of(module, clip, 40, every))
     assert (file.forward_steps(clip) - want).abs().max() < 1e-5
 
 

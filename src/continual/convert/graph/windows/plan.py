@@ -47,7 +47,7 @@ class Gather:
             return value
         axis, batch = self.axis, m.batch
         own = None if value is None else axis.split(value, batch)
-        like = own if own is not None else kept[self.history]
+        like = own if own is not None else picked(kept[self.history], axis.apart, 0, 1, 1)
         found = []
         for part in self.parts:
             if part.kind == "computed":
@@ -56,10 +56,17 @@ class Gather:
                 shape = [*like.shape[: axis.apart], part.length, *like.shape[axis.apart + 1 :]]
                 found.append(like.new_full(shape, self.fill))
             else:
-                x, last = kept[self.history], part.start + (part.length - 1) * part.step + 1
-                x = x.narrow(axis.apart, part.start, last - part.start)
-                found.append(x if part.step == 1 else x[(slice(None),) * axis.apart + (slice(None, None, part.step),)])
+                found.append(picked(kept[self.history], axis.apart, part.start, part.length, part.step))
         return axis.merge(found[0] if len(found) == 1 else torch.cat(found, axis.apart), batch)
+
+
+def picked(kept: Any, at: int, start: int, length: int, step: int) -> Tensor:
+    """Entries ``start, start + step, …`` of a history: of a tensor in dimension ``at``, or of what knows itself where they are."""
+    if not isinstance(kept, Tensor):
+        found: Tensor = kept.pick(start, length, step)
+        return found
+    x = kept.narrow(at, start, (length - 1) * step + 1)
+    return x if step == 1 else x[(slice(None),) * at + (slice(None, None, step),)]
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ....core.program.context import CallRows, KernelContext, StateSpec
 from ....core.state import StepSpec
 from ..axes import TIME
 from ..instructions import ExecContext
 from .instruction import Windows, stacked
+from .kept import History
 
 Step = Callable[[ExecContext, CallRows], None]
 
@@ -30,11 +33,17 @@ def window_step(ctx: KernelContext, made: Windows) -> Step:
         for hop in range(hops):
             last = (hop + 1) * made.every
             frames = [x.narrow(d.index((TIME,)), last - new, new) for x, d in zip(given, made.streams, strict=True)]
-            taken = [h.shelf.take(k, m.batch) for h, k in zip(histories, kept, strict=True)]
+            count = rows.calls * hops + hop
+            taken: list[Any] = [
+                Slots(h, k, count, m.batch) if _sparse(h) else h.shelf.take(k, m.batch)
+                for h, k in zip(histories, kept, strict=True)
+            ]
             scores, added = made.computed(m, made.schedule, frames, taken)
             found.append(scores)
+            put = [h.shelf.put(x, m.batch, h.new) for h, x in zip(histories, added, strict=True)]
             kept = [
-                h.pushed(k, h.shelf.put(x, m.batch, h.new), h.shelf.at) for h, k, x in zip(histories, kept, added, strict=True)
+                t.pushed(x, rows.active) if isinstance(t, Slots) else h.pushed(k, x, h.shelf.at)
+                for h, t, k, x in zip(histories, taken, kept, put, strict=True)
             ]
         for h, k in zip(held, kept, strict=True):
             rows.keep(h, k)
@@ -44,8 +53,49 @@ def window_step(ctx: KernelContext, made: Windows) -> Step:
     return step
 
 
-def _held(ctx: KernelContext, path: str, index: int, history: Any, device: torch.device) -> StateSpec:
+def _sparse(history: History) -> bool:
+    """Whether a window needs some entries of many alone: they are not moved then."""
+    return history.rate > 1
+
+
+@dataclass(frozen=True)
+class Slots:
+    """A history of which a window needs some entries: ``(B, size, …)``, that of hop ``c`` in slot ``c % size`` of each row.
+
+    Args:
+        history: what is kept.
+        held: the state tensor.
+        count: hops that each row has had, ``(B,)``.
+        batch: rows.
+    """
+
+    history: History
+    held: Tensor
+    count: Tensor
+    batch: int
+
+    def pick(self, start: int, length: int, step: int) -> Tensor:
+        """Entries ``start, start + step, …``, oldest first, as values with their positions apart."""
+        offsets = torch.arange(start, start + length * step, step, device=self.held.device)
+        slots = (self.count.unsqueeze(1) + offsets).remainder(self.history.size)
+        rows = torch.arange(self.held.shape[0], device=self.held.device).unsqueeze(1)
+        shelf = self.history.shelf
+        found: Tensor = shelf.take(self.held[rows, slots].movedim(1, shelf.at), self.batch)
+        return found
+
+    def pushed(self, x: Tensor, active: Tensor | None) -> Tensor:
+        """The state tensor with a new entry in the place of the oldest; rows that are not active keep theirs."""
+        rows, slots = torch.arange(self.held.shape[0], device=self.held.device), self.count.remainder(self.history.size)
+        x = x.select(self.history.shelf.at, 0)
+        if active is not None:
+            x = torch.where(active.view(-1, *(1,) * (x.ndim - 1)), x, self.held[rows, slots])
+        return self.held.index_put((rows, slots), x)
+
+
+def _held(ctx: KernelContext, path: str, index: int, history: History, device: torch.device) -> StateSpec:
     """The state tensor of a history."""
-    shape = history.shelf.shape(1, history.size)
-    like = StepSpec(shape, history.dtype, device)
-    return ctx._held(f"{path.rpartition('.')[2]}.window{index}", like, shape[1:], 0.0)
+    shape = list(history.shelf.shape(1, history.size))
+    if _sparse(history):
+        shape.insert(1, shape.pop(history.shelf.at))
+    like = StepSpec(tuple(shape), history.dtype, device)
+    return ctx._held(f"{path.rpartition('.')[2]}.window{index}", like, tuple(shape[1:]), 0.0, own=_sparse(history))
