@@ -287,3 +287,21 @@ def test_rising_content_stays_in_reach():
     rising = _rising(clip)
     assert bool((rising[:, :, 1:].amin((0, 1, 3)) > rising[:, :, :-1].amax((0, 1, 3))).all())
     assert float(rising.abs().max()) <= float(clip.abs().max())
+
+
+def test_gradients_that_only_float64_could_tell_from_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    from continual.tools.checks import gradients
+    from continual.tools.checks.contract_run import Broken, Skipped
+
+    dtypes: list[torch.dtype] = []
+
+    def agree(t: Any, x: Tensor) -> str:
+        dtypes.append(x.dtype)
+        raise Broken("off by 1e-3") if x.dtype == torch.float32 else Skipped("it takes too much memory")
+
+    monkeypatch.setattr(gradients, "_gradients_agree", agree)
+    report = co.verify(co.Conv1d(1, 1, 3), torch.randn(2, 1, 12), raise_on_fail=False)
+    found = next(c for c in report.checks if c.name == "gradients = those of forward")
+    assert (found.outcome, dtypes) == ("skipped", [torch.float32, torch.float64])
+    assert "off by 1e-3" in found.detail
+    assert "it takes too much memory" in found.detail

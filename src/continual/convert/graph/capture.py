@@ -143,15 +143,15 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    with restored(module), quiet(), masks_not_inspected(), torch.no_grad():
-        try:
-            with FormulaLimit():
-                program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
-        except Exception as first:
-            try:  # some modules defeat the symbolic solver, or take it minutes
-                with WholeOps():
-                    program = export(module, fresh(inputs), strict=False)
-            except Exception:
+    try:
+        with _exporting(module), FormulaLimit():
+            program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+    except Exception as first:
+        try:  # some modules defeat the symbolic solver, or take it minutes
+            with _exporting(module), WholeOps():
+                program = export(module, fresh(inputs), strict=False)
+        except Exception:
+            with _exporting(module):
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
@@ -166,16 +166,24 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     inputs, times, batches = _tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
     prefixed, first = _Prefixed(module), None
-    with restored(module), quiet(), masks_not_inspected(), torch.no_grad(), WholeOps():
-        for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
-            try:
+    for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
+        try:
+            with _exporting(module), WholeOps():
                 found = None if shapes is None else _arranged(part, shapes)
                 program = export(part, fresh(inputs), dynamic_shapes=found, strict=False).run_decompositions({})
                 to_torch_ops(program.graph)
-                return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
-            except Exception as error:
-                first = first or error
-    raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+            return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
+        except Exception as error:
+            first = first or error
+    with _exporting(module):
+        raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _exporting(module: nn.Module) -> Iterator[None]:
+    """What every attempt to export a module needs. An attempt that fails leaves tensors without values in some modules."""
+    with restored(module), quiet(), masks_not_inspected(), torch.no_grad():
+        yield
 
 
 class _Prefixed(nn.Module):
