@@ -64,7 +64,7 @@ def run_speed(workloads: Sequence[Workload], threads: Sequence[int], effort: Eff
 
 def speed(args: argparse.Namespace, workloads: Sequence[Workload]) -> int:
     """Measure the speed and report it."""
-    effort = Effort(3, 0.002) if args.fast_path else Effort()
+    effort = Effort(3, 0.002) if args.quick else Effort()
     if args.rounds:
         effort = Effort(args.rounds, effort.min_block)
     rows, version = run_speed(workloads, args.threads, effort, not args.no_other)

@@ -93,7 +93,7 @@ def check(net: Any, plain: nn.Module, clip: Tensor, period: int, require_equal: 
     net.clean_state()
     window = clip[:, :, burst.stop - burst.width - period : burst.stop - period]
     found = recompute(plain, window, burst, period)(clip[:, :, burst.stop - period : burst.stop])
-    require_equal("window", found, expected[:, :, burst.n_out : burst.n_out + period])
+    require_equal("window", found, expected[:, :, burst.sent : burst.sent + period])
     return expected
 
 

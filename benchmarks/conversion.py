@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = choose(args.only)
     if not names:
         parser().error(f"no network matches {args.only!r}; there are: {', '.join(SIZES)}")
-    effort = Effort(3, 0.002) if args.fast_path else Effort()
+    effort = Effort(3, 0.002) if args.quick else Effort()
     effort = Effort(args.rounds or effort.rounds, effort.min_block)
     rows: list[Converted] = []
     with report.progress(len(names) * len(args.threads)) as advance:

@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print the table in Markdown."""
     args = parser().parse_args(argv)
     if args.one:
-        print(json.dumps(cell(*args.one, Effort(3, 0.002) if args.fast_path else Effort())))
+        print(json.dumps(cell(*args.one, Effort(3, 0.002) if args.quick else Effort())))
         return 0
     chosen = [n for n in NETWORKS if not args.only or args.only in n or fnmatch(n, args.only)]
     if not chosen:
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in chosen:
             for column in args.formats:
                 advance(f"{name}, {column}")
-                found.setdefault(name, {})[column] = apart(name, column, args.fast_path)
+                found.setdefault(name, {})[column] = apart(name, column, args.quick)
     text = table(found, args.formats)
     print(text)
     if args.markdown:

@@ -202,13 +202,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print the numbers in Markdown."""
     args = parser().parse_args(argv)
-    effort = Effort(3, 0.002) if args.fast_path else Effort(7, 0.02)
+    effort = Effort(3, 0.002) if args.quick else Effort(7, 0.02)
     panels = []
     chosen = [args.only] if args.only else list(PANELS)
     with report.progress(len(chosen)) as advance, conditions(args.threads):
         for name in chosen:
             advance(name)
-            panels.append(PANELS[name](effort, args.fast_path))
+            panels.append(PANELS[name](effort, args.quick))
     text = "\n\n".join([f"Measured: {report.Machine.here()}; {report.plural(args.threads, 'thread')}.", *map(table, panels)])
     print(text)
     if args.markdown:

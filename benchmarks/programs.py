@@ -305,7 +305,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print the tables in Markdown."""
     args = parser().parse_args(argv)
-    effort = Effort(3, 0.002) if args.fast_path else Effort()
+    effort = Effort(3, 0.002) if args.quick else Effort()
 
     def chosen(name: str) -> bool:
         return not args.only or args.only in name or fnmatch(name, args.only)
@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error(
             f"no row matches {args.only!r}; there are: tcn dilated, tcn plain, {', '.join(f'many {n}' for n in networks())}"
         )
-    capacities = CAPACITIES[:2] if args.fast_path else CAPACITIES
+    capacities = CAPACITIES[:2] if args.quick else CAPACITIES
     rows, streams = [], dict[str, list[tuple[float, float]]]()
     with report.progress(len(single) + len(many) * len(capacities)) as advance:
         for dilated, threads in single:

@@ -329,7 +329,7 @@ def alone(args: argparse.Namespace, name: str, threads: int) -> Row:
 def here(args: argparse.Namespace, name: str) -> Row:
     """A row in this process."""
     threads, other, why = args.threads[0], None, "left out"
-    effort = Effort(3, 0.002) if args.fast_path else Effort(args.rounds, 0.02)
+    effort = Effort(3, 0.002) if args.quick else Effort(args.rounds, 0.02)
     with ExitStack() as stack:
         if not args.no_other:
             try:

@@ -85,9 +85,9 @@ def fixed_length(m: RandomModule) -> bool:
 
 
 def converted(m: RandomModule) -> Any:
-    """The twin, or ``None`` if it is refused for a reason that holds."""
+    """The streaming network, or ``None`` if it is refused for a reason that holds. Windows have random tests of their own."""
     try:
-        return co.continual(m.module, m.clip, **m.options)
+        return co.continual(m.module, m.clip, windows="stream", **m.options)
     except co.NotStreamable as error:
         check_refusal(m, error)
         return None

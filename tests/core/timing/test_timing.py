@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from continual import ShapeMismatch
 from continual.core.alignment import waiting
-from continual.core.constant_rate import Plain
+from continual.core.constant_rate import ConstantRate
 from continual.core.resampling import Interpolation, Upsampling
 from continual.core.timing import IDENTITY, Crop, Parallel, Sequence, Timing, Window
 from tests.core.timing.cases import (
@@ -208,10 +208,10 @@ def test_bursts_that_are_swallowed(cases: list[Case]):
 
 
 SWALLOWED = {
-    "causal": ([Window(start=2), Window(3)], Plain(0, 1, 0, after=1)),
-    "behind a window": ([Window(5), Window(start=2), Window(3)], Plain(4, 1, 0, after=5)),
-    "mirrored": ([Window(start=1, end=1, wait=2, least=2), Window(3)], Plain(1, 1, 1, after=2)),
-    "stride": ([Window(3, 2, 1), Window(start=2), Window(3)], Plain(1, 2, 0, after=2)),
+    "causal": ([Window(start=2), Window(3)], ConstantRate(0, 1, 0, after=1)),
+    "behind a window": ([Window(5), Window(start=2), Window(3)], ConstantRate(4, 1, 0, after=5)),
+    "mirrored": ([Window(start=1, end=1, wait=2, least=2), Window(3)], ConstantRate(1, 1, 1, after=2)),
+    "stride": ([Window(3, 2, 1), Window(start=2), Window(3)], ConstantRate(1, 2, 0, after=2)),
     "in front of the window alone": ([Window(5), Window(start=2)], None),
     "padding too wide": ([Window(start=3), Window(3)], None),
     "mirrored, and a longer clip is wanted": ([Window(start=1, end=3, wait=2, least=4), Window(3)], None),

@@ -71,7 +71,7 @@ def convert_graph(
             doing("exporting its window")
             options = Options(time_dim, every, output, time_pooling)
             window = window_for(module, inputs, options, refusal)
-            with _as_refusals(module, "put together"):
+            with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
             time_dims = window.walk.captured.time_dims
     origin = Origin(module, inputs, time_dims, again, net._program.has_dtypes)
@@ -107,6 +107,18 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
         report, note = of_stream(net, module, walked.draft.captured)
         net.__dict__.update(windows=report, _window_notes=(note,))
     return net
+
+
+@contextlib.contextmanager
+def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[None]:
+    """What mixes rows is refused with the lines of code, where the walk of the stream has found them."""
+    try:
+        yield
+    except NotStreamable as error:
+        lines = [r for r in getattr(refusal, "refusals", ()) if "rows of the batch" in r.reason]
+        if not lines:
+            raise
+        raise NotStreamable(format_refusals(type(module).__name__, lines), tuple(lines), refusal.rows) from error  # type: ignore[union-attr]
 
 
 def _no_windows(module: nn.Module, every: int) -> ValueError:
