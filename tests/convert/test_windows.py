@@ -17,8 +17,7 @@ import continual as co
 from continual.convert.graph.window_check import assembled, window_of
 from continual.convert.graph.windows.report import WindowReport
 from continual.convert.graph.windows.window import always
-
-from .windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
+from tests.convert.windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
 
 __all__ = ["shared", "way"]  # fixtures
 

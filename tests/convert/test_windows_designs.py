@@ -9,9 +9,10 @@ import torch
 
 import continual as co
 from continual.convert.graph.windows.rolling import Carry
+from tests.convert.windows import check, close, made, noise, shared, stacked, windows_of
+from tests.long import by_turns
 
 from . import window_networks as nets
-from .windows import check, close, made, noise, shared, stacked, windows_of
 
 __all__ = ["shared"]  # a fixture
 
@@ -67,7 +68,7 @@ def test_recurrent_windows_in_programs_and_their_contract(shared):
     close(stacked([y for y in outs if y is not None]), stacked(windows_of(module, clip, 22, 1)))
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", by_turns(DESIGNS, 3))
 def test_scores_are_the_modules_own(name, shared):
     module, shape, options, least = DESIGNS[name]
     assert check(module(), shape, **options).windows.reuse >= least

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from .windows import Eeg, Residual, Scaled, Shifts, Skeleton, Tagger, Tokens, UpDown, Video, check, shared, way
+from tests.convert.windows import Eeg, Residual, Scaled, Shifts, Skeleton, Tagger, Tokens, UpDown, Video, check, shared, way
+from tests.long import by_turns
 
 __all__ = ["shared", "way"]  # fixtures
 
@@ -40,7 +41,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", by_turns(NETWORKS, 3))
 def test_scores_are_the_modules_own(name, way):
     module, shape, options = NETWORKS[name]
     check(module(), shape, **options)

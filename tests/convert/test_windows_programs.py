@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import continual as co
-
-from .windows import Eeg, Residual, Tagger, Video, close, made, noise, shared, stacked, way, windows_of
+from tests.convert.windows import Eeg, Residual, Tagger, Video, close, made, noise, shared, stacked, way, windows_of
+from tests.long import by_turns
 
 __all__ = ["shared", "way"]  # fixtures
 
@@ -24,7 +24,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_turns(CASES, 3))
 def test_programs_give_the_modules_scores(name, way):
     module, shape, dim, every = CASES[name]
     module, length = made(module()), shape[dim - 1]
