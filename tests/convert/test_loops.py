@@ -99,3 +99,17 @@ def test_the_look_leaves_the_module_alone() -> None:
     module = Keeps().eval()
     assert calls_of(module, (torch.randn(2, 3),)) is not None
     assert not hasattr(module, "last")
+
+
+def test_the_window_of_a_long_loop_is_not_exported():
+    """It would take minutes: the refusal of the stream comes as fast as without windows."""
+
+    class Filter(nn.Module):
+        def forward(self, x):  # (B, T)
+            out = [x[:, 0]]
+            for frame in x.unbind(1)[1:]:
+                out.append(frame - 0.5 * out[-1])
+            return torch.stack(out, 1)
+
+    with pytest.raises(co.NotStreamable, match="one by one, in a loop"):
+        co.continual(Filter().eval(), torch.randn(2, 4000), time_dim=1)

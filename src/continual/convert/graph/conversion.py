@@ -58,8 +58,9 @@ def convert_graph(
         module = copying.deepcopy(module)
     switches = Switches(module)
     with Progress(f"converting {type(module).__name__}", progress) as doing:
-        walked, refusal = _followed(module, inputs, time_dim, time_pooling, doing)
-        if walked is None and windows == "stream":
+        short = shortened(module, inputs, time_dim)
+        walked, refusal = _followed(module, inputs, short, time_dim, time_pooling, doing)
+        if walked is None and (windows == "stream" or short is not None):  # the window of a long loop takes minutes to export
             raise refusal  # type: ignore[misc]
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
             if every is not None:
@@ -81,11 +82,15 @@ def convert_graph(
 
 
 def _followed(
-    module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None, doing: Callable[[str], None]
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    short: Sequence[Tensor] | None,
+    time_dim: TimeDims,
+    time_pooling: str | None,
+    doing: Callable[[str], None],
 ) -> tuple[Walked | None, NotStreamable | None]:
     """The module's graph as that of a stream, or why it is none."""
     try:
-        short = shortened(module, inputs, time_dim)
         if short is not None:  # a short clip gives the refusals of a long one, in less time
             doing("exporting it on a short clip, since it loops over frames")
             walk(module, short, time_dim, time_pooling)
