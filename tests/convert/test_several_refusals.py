@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import continual as co
 from tests.convert import remedies
@@ -59,3 +61,14 @@ def test_the_table_of_an_explanation_goes_on_behind_a_refusal():
     text = str(co.explain(seeded(lambda: Behind(case.body)), case.inputs))
     assert text.count("can't be streamed exactly") == 1
     assert re.search(r"fault\.mean +mean over 20 frames", text)
+
+
+def test_what_mixes_rows_is_refused_with_its_line():
+    class Mixed(nn.Module):
+        def forward(self, x):
+            y = x - x.mean(0, keepdim=True)
+            return torch.relu(y).mean(2)
+
+    with pytest.raises(co.NotStreamable, match=r"y = x - x\.mean\(0, keepdim=True\)") as caught:
+        co.continual(Mixed().eval(), torch.randn(3, 2, 8))
+    assert all("rows" in r.reason for r in caught.value.refusals)

@@ -105,7 +105,7 @@ REFUSED: dict[str, dict[str, set[str]]] = {
     "test_rules_elementwise": {BURST: {"a difference from the frame before"}},
     "test_rules_fixed_lengths": {
         POSITIONS: {"arange", "sines of positions", "a table", "an embedding of positions"},
-        BURST: {"zeros before"},
+        BURST: {"zeros before", "a shift with zeros like the first frames"},
     },
     "test_rules_recurrent": {POSITIONS: {"positions, a recurrent layer and a head"}},
     "test_rules_padding": {
@@ -169,6 +169,7 @@ REFUSED: dict[str, dict[str, set[str]]] = {
         BURST: {
             "zeros before",
             "ones before",
+            "ones of the first frames' space",
             "torch.zeros before",
             "a constant before and behind",
             "a learned first token",
