@@ -37,7 +37,7 @@ demo: $(STAMP) ## Run the demonstration
 PYTEST = OMP_NUM_THREADS=$(OMP_NUM_THREADS) CONTINUAL_TURN=$(TURN) CONTINUAL_SEED=$(SEED) \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
-test: $(STAMP) ## Run the tests and the docstrings' examples, in 5 minutes (PYTEST_ARGS=…, TURN=…, SEED=…)
+test: $(STAMP) ## Run the tests and the docstrings' examples, in about 10 minutes (PYTEST_ARGS=…, TURN=…, SEED=…)
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## Run everything, also what takes long and what takes turns: hours
