@@ -130,9 +130,8 @@ def _call_of(place: str, part: nn.Module) -> RegisteredCall:
         weights[name] = same[0]
         path, _, last = name.rpartition(".")
         holder: Any = layer.get_submodule(path)
-        (holder._parameters if last in holder._parameters else holder._buffers)[last] = tensors[
-            same[0]
-        ]  # also of the module's dtype
+        table = holder._parameters if last in holder._parameters else holder._buffers
+        table[last] = tensors[same[0]]  # which has the module's dtype
     return RegisteredCall(place, layer, weights)
 
 
@@ -154,9 +153,8 @@ def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[...,
         single = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim > 2
         if torch.compiler.is_exporting():
             if single and call.steps(args[0]) in call.out:
-                return torch.ops.continual.registered_call(
-                    args[0], list(_own(part).values()), number
-                )  # torch.export exchanges them
+                weights = list(_own(part).values())  # those of now, which torch.export has exchanged
+                return torch.ops.continual.registered_call(args[0], weights, number)
             return forward(*args, **kwargs)
         y = forward(*args, **kwargs)
         if single and isinstance(y, Tensor):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ..instructions import Count
+from ..values import leaves
 from .tasks import Task
-from .window_call import leaves
 
 ROWS = 10_007  # the rows for which layouts are worked out: a prime, so that no other size is taken for them
 
@@ -42,4 +42,5 @@ def number(size: int | Count) -> int:
 
 def tasks_in(value: Any) -> list[Task]:
     """The tasks among values."""
-    return [v for v in leaves(value if isinstance(value, (list, tuple)) else [value]) if isinstance(v, Task)]
+    found: list[Any] = leaves(value)  # tasks stand among the values of a graph here
+    return [v for v in found if isinstance(v, Task)]

@@ -63,7 +63,7 @@ class Task:
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         """The values at some positions, of those of the inputs that they need, one after another."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} '{self.path}' is given, not computed")
 
     def share(self, ranges: Ranges) -> float:
         """How much of its multiply-adds some positions take."""

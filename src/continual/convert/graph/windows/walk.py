@@ -19,11 +19,11 @@ from ..instructions import Count
 from ..library_errors import is_mistake
 from ..op_evaluator import RANDOM
 from ..parameter_table import Source
-from ..values import Const
+from ..values import Const, leaves
 from .making import Making
 from .sizes import Unfollowed, known, tasks_in
 from .tasks import Entry, Given, Task
-from .window_call import Call, leaves
+from .window_call import Call
 from .wire import Wire
 
 

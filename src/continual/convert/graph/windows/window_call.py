@@ -35,8 +35,3 @@ class Call:
     def op(self) -> str:
         """The operation's name without namespace and overload."""
         return self.name.split(".")[1]
-
-
-def leaves(value: Any) -> list[Any]:
-    """All values in nested lists."""
-    return [v for item in value for v in leaves(item)] if isinstance(value, (list, tuple)) else [value]

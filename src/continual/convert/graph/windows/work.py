@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..values import Const
-from .window_call import Call, leaves
+from ..values import Const, leaves
+from .window_call import Call
 
 Shape = tuple[int, ...]
 

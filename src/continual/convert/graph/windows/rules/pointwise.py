@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from ...axes import TIME, Dim, Dims
-from ...values import Const
+from ...values import Const, leaves
 from ..sizes import Unfollowed, tasks_in
 from ..tasks import Task
 from ..walk import Walk, rule
-from ..window_call import Call, leaves
+from ..window_call import Call
 from ..wire import Wire
 
 HANDED_ON = ("aten.alias.default", "aten.detach.default", "aten.lift_fresh_copy.default", "aten.dropout.default",
