@@ -44,12 +44,12 @@ def convolution(ctx: KernelContext) -> Run:
 def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
     """Convolutions whose frames are large, or whose taps lie far apart: taps are taken from a ring. ``None`` where that is no gain."""
     dilation, taps, window = layer._dilation, layer._taps, layer._window
-    depth, size = dilation * (taps - 1), math.prod(ctx.node.held.shape[1:])
+    depth, size = dilation * (taps - 1), math.prod(ctx.node.kept_spec.shape[1:])
     whole = ctx.leaves.first - window.start == ctx.arrives.first - depth  # outputs are completed by the frame that comes
     moved = (depth - taps) * size  # frames that would only be moved
     if not whole or depth == 0 or layer._fill not in FILLS or (moved < MOVED and (layer.dims == 1 or size < LARGE)):
         return None
-    ring = ctx.ring("window", ctx.node.held, depth, layer.fill_value)
+    ring = ctx.ring("window", ctx.node.kept_spec, depth, layer.fill_value)
     older = [dilation * i for i in range(taps - 1, 0, -1)]
 
     def run(x: Tensor, rows: CallRows) -> Tensor:

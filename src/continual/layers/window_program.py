@@ -101,4 +101,4 @@ class Windows:
 def windows_of(ctx: KernelContext, layer: Any) -> Windows:
     """The windows of a sliding-window layer."""
     fill = layer.fill_value if layer._fill in FILLS else layer._fill
-    return Windows(ctx, layer._window, ctx.node.held, fill, layer._padded_end, layer.nothing)
+    return Windows(ctx, layer._window, ctx.node.kept_spec, fill, layer._padded_end, layer.nothing)

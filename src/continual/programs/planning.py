@@ -14,7 +14,7 @@ from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import ANY_TARGET, CallRows, ProgramPlan, Run, Target, built
 from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
-from ..core.state import InitContext, Node, Wire, rewire
+from ..core.state import InitContext, StateNode, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
 
@@ -30,7 +30,7 @@ class Planned(nn.Module):
         leaves: the schedule of the output.
     """
 
-    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: Node):
+    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: StateNode):
         super().__init__()
         self.net = net
         self.plan, self.node, self.timing = plan, node, net.timing
@@ -91,7 +91,7 @@ class Planned(nn.Module):
             held = [h.cold(1) for h in plan.held]
             if plan.warmup_calls and held:
                 device = held[0].device
-                x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
+                x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.in_spec)
                 for call in range(-plan.warmup_calls, 0):
                     clock = torch.full((1,), plan.start + call * plan.chunk, device=device)
                     _, _, _, held = self(x, clock, torch.full_like(clock, 1 << 62), None, held)
@@ -163,7 +163,7 @@ def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
     return False
 
 
-def _wires(module: Any, node: Node) -> Iterator[Timing]:
+def _wires(module: Any, node: StateNode) -> Iterator[Timing]:
     """The timings of all wires, from the network's input on."""
     yield node.before
     yield node.before.then(module.timing) if isinstance(module, CoModule) else node.before
@@ -172,8 +172,8 @@ def _wires(module: Any, node: Node) -> Iterator[Timing]:
         for wire in range(program.wires):
             yield node.before.then(program.timing.at(wire))
         for layer in program.layers:
-            yield from _wires(layer.module, node.kids[layer.state_node])
+            yield from _wires(layer.module, node.children[layer.state_node])
         return
-    kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])
-    for child, kid in zip(kids, node.kids, strict=False):
-        yield from _wires(child, kid)
+    modules: Any = getattr(module, "_children", None) or ([module.heads] if node.children else [])
+    for child, child_node in zip(modules, node.children, strict=False):
+        yield from _wires(child, child_node)

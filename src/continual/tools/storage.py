@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..core.file_digest import BLANK, seal, seal_of
-from ..core.state import InitContext, Node, State, StepSpec, rewire
+from ..core.state import InitContext, State, StateNode, StepSpec, rewire
 from ..core.stored_state import STORED
 from ..core.weights_digest import Weights
 from ..errors import StateMismatch
@@ -178,7 +178,7 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     held = {name: moved(t, first.device) for name, t in tensors.items()}
     place = next((t.device for t in held.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
-    node = Node(InitContext(), STORED, None, held)
+    node = StateNode(InitContext(), STORED, None, held)
     return State(clock, frame, node, stored_signature=header["signature"], weights=weights)
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import cast
 
 from ..core.module import CoModule
-from ..core.state import Node, State, frames
+from ..core.state import State, StateNode, frames
 from ..core.step_spec import Inputs
 
 
@@ -119,11 +119,11 @@ def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate
     return Summary(tuple(_rows(net, state, state.node, steps)), steps, rate)
 
 
-def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
+def _rows(net: CoModule, state: State, node: StateNode, steps: int) -> Iterator[Row]:
     windows = node.kind.startswith("windows of ")
     is_queue = windows or node.kind in ("queue", "positions")  # they belong to no module
     module = cast(CoModule, net if is_queue else net.part(node.path))
-    below = [list(_rows(net, state, kid, steps)) for kid in node.kids]
+    below = [list(_rows(net, state, child, steps)) for child in node.children]
     if is_queue and not node.tensors:
         return
     if windows:  # they have the timing of the module that they are of

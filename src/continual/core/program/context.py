@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import NotStreamable
 from ..naming import named
-from ..state import Node, StepSpec, Wire
+from ..state import StateNode, StepSpec, Wire
 from ..timing import Timing
 from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
 from .stream_ends import STREAM, End, end_of, frames_in
@@ -109,7 +109,7 @@ class KernelContext:
         early: whether frames that precede the stream arrive.
     """
 
-    def __init__(self, plan: ProgramPlan, module: Any, node: Node, timing: Timing | None = None):
+    def __init__(self, plan: ProgramPlan, module: Any, node: StateNode, timing: Timing | None = None):
         self.plan, self.target, self.module, self.node = plan, plan.target, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
@@ -343,7 +343,7 @@ def of_rows(value: Tensor, like: Tensor) -> Tensor:
     return value.view(-1, *(1,) * (like.ndim - 1))
 
 
-def built(plan: ProgramPlan, module: Any, node: Node) -> Run:
+def built(plan: ProgramPlan, module: Any, node: StateNode) -> Run:
     """The step of a module in a program.
 
     Raises:

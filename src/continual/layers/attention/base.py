@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.naming import named
 from ...core.registry import TorchLayer
-from ...core.state import Node, StepSpec, Wire, rewire
+from ...core.state import StateNode, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
@@ -258,13 +258,13 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
 
     _queries_per_step = 1  # how many rows of the window are attended anew with every token
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self._products()
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
-    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int:
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, given: int, outputs: int) -> int:
         queries, keys = self._queries_per_step, self.sequence_len + self.constants
         if queries > 1:  # window by window
             return outputs * self._multiply_adds(self.sequence_len, queries, keys)

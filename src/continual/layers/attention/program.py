@@ -72,7 +72,7 @@ def sliding(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attende
     size, behind, ahead = layer.embed_dim, layer.behind, layer.ahead
     query = ctx.leaves.first + (0 if layer.partial else behind)
     band = Band(ctx, behind, ahead, query, layer.partial)
-    given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
+    given = ctx.node.in_spec[0] if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec
     if ctx.target.compiler_fuses and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
         return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
     pairs = attending.history("keys_values", given.resized(1, 2 * size), band.first - ctx.arrives.first)
@@ -147,7 +147,7 @@ def _scores(layer: Any, band: Band, rows: CallRows, like: Tensor) -> Tensor | No
 
 def windows(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of all tokens of each window to all of it, up to the output projection: ``(B, W, L, E)``."""
-    given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
+    given = ctx.node.in_spec[0] if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec
     past = attending.history("projected", given.resized(1, 3 * layer.embed_dim), ctx.leaves.first - ctx.arrives.first)
 
     def attend(x: Wire, rows: CallRows) -> Tensor:

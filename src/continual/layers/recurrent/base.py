@@ -13,7 +13,7 @@ from ...core.call_modes import current_mode
 from ...core.naming import named
 from ...core.program.context import KernelContext, Run, carried
 from ...core.registry import TorchLayer
-from ...core.state import InitContext, Node, State, StateUpdates, StepSpec
+from ...core.state import InitContext, State, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from ...layers.recurrent.fused_cells import FUSED_CELLS
@@ -116,17 +116,17 @@ class Recurrent(TorchLayer):
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         if len(frame.shape) != 2 or frame.shape[1] != self.input_size:
             raise ShapeMismatch(f"{name}: expects steps (B, {self.input_size}), got {tuple(frame.shape)}")
         self._check_home(frame, name)
         out = frame.resized(frame.shape[0], self.proj_size or self.hidden_size)
         with torch.inference_mode(False):
             cold = [h.transpose(0, 1) for h in self._cold(frame)]
-        return Node(opening, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
+        return StateNode(init, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if x is None:
             return None, n_if_ended
         held: Held = node.tensors
@@ -141,7 +141,7 @@ class Recurrent(TorchLayer):
             updates.put(node, index, h.transpose(0, 1))
         return y, n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if torch.is_autocast_enabled(x.device.type):
             return cast("Tensor | None", super().advance_step(x, node, updates))
         held = node.memo
@@ -153,7 +153,7 @@ class Recurrent(TorchLayer):
         y: Tensor = new[-1][0]
         return y
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------

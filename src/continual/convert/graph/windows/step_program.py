@@ -21,8 +21,8 @@ Step = Callable[[ExecContext, CallRows], None]
 
 def window_step(ctx: KernelContext, made: Windows) -> Step:
     """The windows of a call: one for each hop."""
-    node, histories = ctx.node.kids[made.state_node], made.schedule.histories
-    device = ctx.node.given[0].device if isinstance(ctx.node.given, list) else ctx.node.given.device
+    node, histories = ctx.node.children[made.state_node], made.schedule.histories
+    device = ctx.node.in_spec[0].device if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec.device
     held = [_held(ctx, node.path, i, h, device) for i, h in enumerate(histories)]
     hops = ctx.plan.chunk // made.every
     new = min(made.every, made.length)
