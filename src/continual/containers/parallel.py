@@ -143,10 +143,10 @@ class Parallel(Container):
         size = self.num_streams
         inputs = [None] * size if x is None else self.split(x)
         outs, have, ends = [], [], []
-        for child, given, child_node, queue in zip(
+        for child, branch_input, child_node, queue in zip(
             self._children, inputs, node.children[:size], node.children[size:], strict=True
         ):
-            y, ended = run_chunk(child, given, child_node, n_if_ended, updates)
+            y, ended = run_chunk(child, branch_input, child_node, n_if_ended, updates)
             if y is not None and queue.tensors:
                 for i, t in enumerate(_flat(y)):
                     updates.ring(queue, i, queue.n_in, t)
@@ -182,8 +182,10 @@ class Parallel(Container):
         child_nodes, first, stop = node.children, node.n_out, node.n_out + 1
         size = len(child_nodes) // 2
         outs: list[Wire | None] = []
-        for child, given, child_node, queue in zip(self._children, self.split(x), child_nodes, child_nodes[size:], strict=False):
-            y = run_step(child, given, child_node, updates)
+        for child, branch_input, child_node, queue in zip(
+            self._children, self.split(x), child_nodes, child_nodes[size:], strict=False
+        ):
+            y = run_step(child, branch_input, child_node, updates)
             outs.append(y)
             if y is None and queue.n_in <= first:
                 stop = first  # this branch has not delivered the output that is due
@@ -220,7 +222,7 @@ class Parallel(Container):
 
         def run(x: Wire, rows: CallRows) -> Wire:
             outs = [child(part, rows) for child, part in zip(runs, self.split(x), strict=True)]
-            return self.merge([waited(q, y, rows, ctx.leaves.frames) for q, y in zip(queues, outs, strict=True)])
+            return self.merge([waited(q, y, rows, ctx.out_schedule.frames) for q, y in zip(queues, outs, strict=True)])
 
         return run
 
@@ -362,7 +364,7 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
 def queue(ctx: KernelContext, node: StateNode, out: Any, wire: FrameSchedule) -> list[DelayLine]:
     """The queues of a branch, one for each of its tensors."""
     within = KernelContext(ctx.plan, ctx.module, node, IDENTITY)
-    return [within.delay_line(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+    return [within.delay_line(f"queue{i or ''}", f, ctx.out_schedule.first - wire.first, wire) for i, f in enumerate(frames(out))]
 
 
 def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire:

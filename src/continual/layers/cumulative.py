@@ -98,7 +98,7 @@ class _Cumulative(CoModule):
         """Sums, means, maxima of all frames up to now."""
         cold = ctx.node.tensors[0]
         fill = cold.flatten()[0].item() if cold.numel() else 0
-        held = [ctx.hold("so_far", StepSpec.of(cold), None, fill)]
+        specs = [ctx.state_tensor("so_far", StepSpec.of(cold), None, fill)]
 
         reduce: Any = self.reduce_step  # the count of frames is a tensor here, one for each row
 
@@ -106,7 +106,7 @@ class _Cumulative(CoModule):
             now = reduce(x.to(cold.dtype), of_rows(index, x), state[0])
             return now.to(self.out_type(x.dtype)), [now]
 
-        return lambda x, rows: carried(ctx, held, x, rows, step)
+        return lambda x, rows: carried(ctx, specs, x, rows, step)
 
 
 class CumulativeSum(_Cumulative):

@@ -67,8 +67,8 @@ class Shift(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         """Delays and cuts."""
-        line = ctx.delay_line("frames", ctx.node.out, ctx.leaves.first + self.first - ctx.arrives.first)
-        return lambda x, rows: line.delayed(rows, x, ctx.leaves.frames)
+        line = ctx.delay_line("frames", ctx.node.out, ctx.out_schedule.first + self.first - ctx.in_schedule.first)
+        return lambda x, rows: line.delayed(rows, x, ctx.out_schedule.frames)
 
 
 class Delay(Shift):

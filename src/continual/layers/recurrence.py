@@ -154,7 +154,7 @@ class Recurrence(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         names = ctx.node.names
-        specs = [ctx.hold(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
         fast = type(self).recur_chunk is not Recurrence.recur_chunk
 
         def step(frame: Tensor, values: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -164,7 +164,7 @@ class Recurrence(CoModule):
         def run(x: Tensor, rows: CallRows) -> Tensor:
             if not fast or x.shape[2] == 1 or ctx.inside(rows, end=False) is not None:
                 return carried(ctx, specs, x, rows, step)
-            y, new = self.recur_chunk(x, {name: rows.held[spec.index] for name, spec in zip(names, specs, strict=True)})
+            y, new = self.recur_chunk(x, {name: rows.state[spec.index] for name, spec in zip(names, specs, strict=True)})
             for name, spec in zip(names, specs, strict=True):
                 rows.keep(spec, new[name])
             return y

@@ -268,19 +268,19 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
 
     def program(self, ctx: KernelContext) -> Run:
         """All frames that the outputs of a call see, in one operation; frames that are none add nothing."""
-        rate, extent, arrives, leaves = self.rate, self._extent, ctx.arrives, ctx.leaves
-        start = leaves.first + self.padding[0]  # positions before the crop, of call 0
-        stop = start + leaves.frames
-        last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
+        rate, extent, in_schedule, out_schedule = self.rate, self._extent, ctx.in_schedule, ctx.out_schedule
+        start = out_schedule.first + self.padding[0]  # positions before the crop, of call 0
+        stop = start + out_schedule.frames
+        last = min(in_schedule.first + in_schedule.frames - 1, (stop - 1) // rate)
         first = min(last, start // rate, -((extent - 1 - start) // rate))
         beyond = max(0, stop - last * rate - extent)
-        past = ctx.history("frames", ctx.node.in_spec, first - arrives.first)
+        past = ctx.history("frames", ctx.node.in_spec, first - in_schedule.first)
         apart = ctx.target.compiler_fuses and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             frames = past.extend(rows, ctx.gated(rows, x, 0.0))[:, :, : last - first + 1]
             y: Tensor = _apart(self, frames) if apart else self._transposed(frames, 0, beyond)
-            return y.narrow(2, start - first * rate, leaves.frames)
+            return y.narrow(2, start - first * rate, out_schedule.frames)
 
         return run
 

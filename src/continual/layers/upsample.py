@@ -204,11 +204,13 @@ class Upsample(TorchLayer, nn.Upsample):
         name = named(init.path, self)
         self.check(frame, name)
         try:
-            held = StepSpec.of_chunk(self.enter(frame.zeros(1)))
+            kept_spec = StepSpec.of_chunk(self.enter(frame.zeros(1)))
         except RuntimeError as error:
             raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         kept = 0 if self._interpolation is None else self._interpolation.kept
-        return StateNode(init, self.kind, held, {"frames": ring_zeros(held, kept)} if kept else None, kept_spec=held)
+        return StateNode(
+            init, self.kind, kept_spec, {"frames": ring_zeros(kept_spec, kept)} if kept else None, kept_spec=kept_spec
+        )
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._interpolation is None:
@@ -284,11 +286,11 @@ class Upsample(TorchLayer, nn.Upsample):
         if interpolation is None:
             return lambda x, rows: self.enter(x)
         period, inputs = interpolation.factor.numerator, interpolation.factor.denominator
-        outputs = range(ctx.leaves.first, ctx.leaves.first + ctx.leaves.frames)
+        outputs = range(ctx.out_schedule.first, ctx.out_schedule.first + ctx.out_schedule.frames)
         sources = torch.tensor([[i + j // period * inputs for i in self._indices[j % period]] for j in outputs])
         weights = torch.tensor([self._weights[j % period] for j in outputs], dtype=torch.float64)
         low = int(sources.min())
-        past = ctx.history("frames", ctx.node.out, low - ctx.arrives.first)
+        past = ctx.history("frames", ctx.node.out, low - ctx.in_schedule.first)
         clamps = interpolation.kind in ("linear", "cubic")
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
@@ -306,10 +308,12 @@ class Upsample(TorchLayer, nn.Upsample):
             return y
 
         def _clamped(frames: Tensor, tap: Tensor, rows: CallRows) -> Tensor:
-            held = rows.index(ctx.arrives)[:, :1] + (low - ctx.arrives.first)  # the index of the first frame at hand
-            index = (held - low + tap).clamp(min=0)
+            first_index = rows.index(ctx.in_schedule)[:, :1] + (
+                low - ctx.in_schedule.first
+            )  # the index of the first frame at hand
+            index = (first_index - low + tap).clamp(min=0)
             index = index.minimum(rows.ended(ctx.before).unsqueeze(1) - 1) if ctx.plan.flush else index
-            return frames_at(frames, (index - held).clamp(0, frames.shape[2] - 1))
+            return frames_at(frames, (index - first_index).clamp(0, frames.shape[2] - 1))
 
         return run
 

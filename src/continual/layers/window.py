@@ -201,12 +201,12 @@ class SlidingWindow(CoModule):
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
     def open(self, frame: StepSpec, init: InitContext) -> StateNode:
-        out, held = self.check(frame, init.path), self.kept(frame)
-        return StateNode(init, self.kind, out, self.cold(held), kept_spec=held)
+        out, kept_spec = self.check(frame, init.path), self.kept(frame)
+        return StateNode(init, self.kind, out, self.cold(kept_spec), kept_spec=kept_spec)
 
-    def cold(self, held: StepSpec) -> dict[str, Tensor]:
+    def cold(self, kept_spec: StepSpec) -> dict[str, Tensor]:
         """The cold state tensors, for kept frames like ``held``."""
-        return {"window": ring_zeros(held, self._kept, self.fill_value, self._last)} if self._kept else {}
+        return {"window": ring_zeros(kept_spec, self._kept, self.fill_value, self._last)} if self._kept else {}
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
@@ -257,8 +257,8 @@ class SlidingWindow(CoModule):
 
     def windows_of(self, x: Tensor) -> Tensor:
         """The clip computation by the kernel itself, for options that ``torch.nn`` does not have."""
-        held = self.kept(StepSpec.of_chunk(x))
-        node = StateNode(InitContext(), "", None, self.cold(held), kept_spec=held)
+        kept_spec = self.kept(StepSpec.of_chunk(x))
+        node = StateNode(InitContext(), "", None, self.cold(kept_spec), kept_spec=kept_spec)
         y, _ = self.advance(x, node, x.shape[2], StateUpdates(final=True))
         if y is None:
             raise ShapeMismatch(

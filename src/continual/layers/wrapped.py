@@ -145,8 +145,8 @@ class _Norm(_SameShape):
     """Batch normalisation with running statistics."""
 
     def local_step(self, x: Tensor) -> Tensor:
-        held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
-        mean, var = held["running_mean"], held["running_var"]
+        buffers, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
+        mean, var = buffers["running_mean"], buffers["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
     def extra_ops(self, node: StateNode, frame: StepSpec) -> int:

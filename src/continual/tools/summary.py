@@ -132,8 +132,8 @@ def _rows(net: CoModule, state: State, node: StateNode, steps: int) -> Iterator[
     direct = [rows[0] for rows in below if rows]
     outs = [] if is_queue else frames(node.out)
     own = Fraction(sum(module.macs_per_output(node, f) for f in outs))
-    given, left = node.before.ended(steps), timing.ended(steps)
-    of_clip = sum(module.macs_of_clip(node, f, given, left) for f in outs)
+    n_in, n_out = node.before.ended(steps), timing.ended(steps)
+    of_clip = sum(module.macs_of_clip(node, f, n_in, n_out) for f in outs)
     yield Row(
         path=f"{node.path} (waits)" if is_queue and not windows else node.path,
         type="windows" if windows else "queue" if is_queue else type(module).__name__,

@@ -121,7 +121,7 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
 def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
     """Run on frames of which a row of the program has several: the module has merged joints or pixels with the batch."""
-    held = ctx.plan.held
+    held = ctx.plan.state_specs
     first, streams = len(held), frames(ctx.node.in_spec)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
     if fold == 1:
@@ -134,7 +134,7 @@ def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
         within = rows.repeated(fold, own)
         y = run(x, within)
         for i in own:
-            rows.fresh[i] = within.fresh[i].unflatten(0, (-1, fold))
+            rows.new_state[i] = within.new_state[i].unflatten(0, (-1, fold))
         return y
 
     return folded

@@ -51,8 +51,8 @@ class BandAttention(CoModule):
     def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         batch, heads, _ = frame.shape
         rings = {"keys_values": (self.size + self.value_size, self.behind + self.ahead), "queries": (self.size, self.ahead)}
-        held = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
-        return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), held)
+        tensors = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
+        return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), tensors)
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         seen = node.n_in
@@ -104,12 +104,14 @@ class BandAttention(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         """Attention that a converted module has written itself."""
-        band = Band(ctx, self.behind, self.ahead, ctx.leaves.first, True)
+        band = Band(ctx, self.behind, self.ahead, ctx.out_schedule.first, True)
         batch, heads, _ = ctx.node.in_spec.shape
         pairs = ctx.history(
-            "keys_values", ctx.node.in_spec.resized(batch, heads, self.size + self.value_size), band.first - ctx.arrives.first
+            "keys_values", ctx.node.in_spec.resized(batch, heads, self.size + self.value_size), band.first - ctx.in_schedule.first
         )
-        queries = ctx.history("queries", ctx.node.in_spec.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
+        queries = ctx.history(
+            "queries", ctx.node.in_spec.resized(batch, heads, self.size), ctx.out_schedule.first - ctx.in_schedule.first
+        )
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             q, kv = x.split((self.size, self.size + self.value_size), 3)

@@ -149,7 +149,7 @@ class UpToNow(TimeNorm):
 
     def program(self, ctx: KernelContext) -> Run:
         """By the statistics of all frames up to now."""
-        held = [ctx.hold(n, StepSpec.of(t), None) for n, t in zip(ctx.node.names, ctx.node.tensors, strict=True)]
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None) for n, t in zip(ctx.node.names, ctx.node.tensors, strict=True)]
 
         def step(alone: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             (mean, variance), number = alone.unbind(-1), of_rows(index + 1, state[0]).to(alone.dtype)
@@ -163,7 +163,7 @@ class UpToNow(TimeNorm):
             parts = _parts(self, x)
             mean, variance = of_frames(parts, [2])
             alone = torch.stack((mean, variance), -1).squeeze(2)  # (B, groups, n, 2)
-            mean, variance = carried(ctx, held, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
+            mean, variance = carried(ctx, specs, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
             return _normed(self, parts, mean.unsqueeze(2), variance.unsqueeze(2), x)
 
         return run
@@ -228,7 +228,7 @@ class OfLast(TimeNorm):
             parts = _parts(self, x)
             alone = torch.stack([s.squeeze(2) for s in of_frames(parts, [2])], 3)  # (B, groups, n, 2)
             frames = past.extend(rows, alone).unfold(2, self.window, 1)  # (B, groups, n, 2, window)
-            index = rows.index(ctx.arrives).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
+            index = rows.index(ctx.in_schedule).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
             there = (index >= 0).unsqueeze(1).to(frames.dtype)  # (B, 1, n, window)
             frames = torch.where(there.unsqueeze(3) > 0, frames, 0.0)
             number = there.sum(-1)

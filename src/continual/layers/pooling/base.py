@@ -67,11 +67,11 @@ class _Pool(TorchLayer, SlidingWindow):
     def _by_blocks(self) -> bool:
         return self._taps > LONG and self._dilation == 1 and self._fill in FILLS
 
-    def cold(self, held: StepSpec) -> dict[str, Tensor]:
+    def cold(self, kept_spec: StepSpec) -> dict[str, Tensor]:
         if not self._by_blocks:
-            return super().cold(held)
-        ring = ring_zeros(held, self._taps, self.fill_value, last=self._last)
-        return {"blocks": ring, "prefix": ring_zeros(held, 1, self.nothing, last=self._last)[:, 0]}
+            return super().cold(kept_spec)
+        ring = ring_zeros(kept_spec, self._taps, self.fill_value, last=self._last)
+        return {"blocks": ring, "prefix": ring_zeros(kept_spec, 1, self.nothing, last=self._last)[:, 0]}
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if not self._by_blocks:
@@ -102,13 +102,13 @@ class _Pool(TorchLayer, SlidingWindow):
         if node.n_in < self._taps and not self._step_is_plain():
             return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
         seen, size = node.n_in, self._taps
-        ring, held = node.tensors
+        ring, old_prefix = node.tensors
         entered, at = self.enter_step(x), seen % size
-        prefix = entered if at == 0 else self.combine(held, entered)
+        prefix = entered if at == 0 else self.combine(old_prefix, entered)
         late = seen - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
         updates.ticks.append((node, seen + 1, node.n_out + emits))
-        updates.slots.append((held, prefix))
+        updates.slots.append((old_prefix, prefix))
         if at < size - 1:
             updates.slots.append((ring[:, at], entered))
             return self._finish_step(self.combine(ring[:, at + 1], prefix)) if emits else None

@@ -157,7 +157,7 @@ class RecyclingPositionalEncoding(Positioned):
 
     def program(self, ctx: KernelContext) -> Run:
         """Vectors that recur."""
-        return lambda x, rows: x + self.pe(rows.index(ctx.arrives).remainder(self.num_embeds)).transpose(1, 2)
+        return lambda x, rows: x + self.pe(rows.index(ctx.in_schedule).remainder(self.num_embeds)).transpose(1, 2)
 
 
 class SinusoidalPositionalEncoding(Positioned):
@@ -207,7 +207,7 @@ class SinusoidalPositionalEncoding(Positioned):
         angles = angles_of(self, ctx)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
-            angle = angles(rows.index(ctx.arrives))
+            angle = angles(rows.index(ctx.in_schedule))
             waves = torch.stack((angle.sin(), angle.cos()), 3).flatten(2)[:, :, : self.channels]
             return x + waves.to(x.dtype).transpose(1, 2)
 
@@ -275,7 +275,7 @@ class RotaryPositionalEncoding(Positioned):
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             heads = x.transpose(1, 2).unflatten(2, (self.heads, -1))
-            return turned(self, angles, heads, rows.index(ctx.arrives)).flatten(2).transpose(1, 2)
+            return turned(self, angles, heads, rows.index(ctx.in_schedule)).flatten(2).transpose(1, 2)
 
         return run
 

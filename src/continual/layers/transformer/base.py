@@ -263,12 +263,12 @@ class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ig
         within = KernelContext(ctx.plan, self.heads, ctx.node.children[0])
         if isinstance(self, SlidingEncoderLayer):
             attend = sliding(ctx, self.heads, within)
-            first = ctx.leaves.first + (0 if self.heads.partial else self.heads.behind)
-            past = ctx.history("tokens", ctx.node.in_spec, first - ctx.arrives.first)
+            first = ctx.out_schedule.first + (0 if self.heads.partial else self.heads.behind)
+            past = ctx.history("tokens", ctx.node.in_spec, first - ctx.in_schedule.first)
 
             def run(x: Tensor, rows: CallRows) -> Tensor:
                 attended = attend(self.before(x.transpose(1, 2)), rows)
-                own = past.extend(rows, x)[:, :, : ctx.leaves.frames]
+                own = past.extend(rows, x)[:, :, : ctx.out_schedule.frames]
                 y: Tensor = self.after(own.transpose(1, 2), attended)
                 return y.transpose(1, 2)
 
@@ -318,11 +318,11 @@ register_window(nn.TransformerEncoderLayer, EncoderLayer)
 
 
 def _retroactive_layer(ctx: KernelContext, layer: Any, attend: Attended) -> Run:
-    past: History = ctx.history("tokens", ctx.node.in_spec, ctx.leaves.first - ctx.arrives.first)
+    past: History = ctx.history("tokens", ctx.node.in_spec, ctx.out_schedule.first - ctx.in_schedule.first)
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         attended = attend(layer.before(x.transpose(1, 2)), rows)
-        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : ctx.leaves.frames].permute(0, 2, 3, 1)
+        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : ctx.out_schedule.frames].permute(0, 2, 3, 1)
         y: Tensor = layer.after(own, attended)
         return y.permute(0, 3, 1, 2)
 

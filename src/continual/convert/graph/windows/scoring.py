@@ -29,6 +29,6 @@ class Scoring(Kernel):
             return m.frames[0] == self.windows.length
         return m.frames[wire] == 1
 
-    def macs_of_clip(self, node: StateNode, frame: StepSpec, given: int, outputs: int) -> int | Fraction:
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int | Fraction:
         whole = [i.alone.macs for i in self._program.instructions if isinstance(i, Windows)]
-        return sum(whole) * outputs if whole else super().macs_of_clip(node, frame, given, outputs)
+        return sum(whole) * n_out if whole else super().macs_of_clip(node, frame, n_in, n_out)
