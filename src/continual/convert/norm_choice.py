@@ -16,7 +16,7 @@ from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
 from ..core.registry import option, register_builder, register_window, streaming_copy
-from ..core.state import Node, StateUpdates, StepSpec
+from ..core.state import StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers import norm_refusals as refusals
 from ..layers.norms.causal import (
@@ -58,20 +58,20 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
         if not frame.dtype.is_floating_point:
             raise ShapeMismatch(f"{path}: takes floating point numbers, got steps {frame}")
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if x is None or not self._is_local(x.ndim - 1):
             return super().advance(x, node, n_if_ended, updates)
         _, _, ended = self.count(x, node, n_if_ended, updates)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         if not self._is_local(x.ndim):
             return super().advance_step(x, node, updates)
         updates.tick(node, node.n_in + 1, node.n_out + 1)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 
     def program(self, ctx: KernelContext) -> Run:
-        if not self._is_local(len(ctx.node.given.shape)):
+        if not self._is_local(len(ctx.node.in_spec.shape)):
             return super().program(ctx)
         return lambda x, rows: F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 

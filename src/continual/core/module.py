@@ -39,7 +39,7 @@ class CoModule(FlatNames, Guarded, StreamOwner):
 
     **Writing a layer** takes a :attr:`timing` and a kernel. Most layers are a :class:`~continual.layers.window.SlidingWindow`
     or a :class:`~continual.layers.local.Local`; otherwise override :meth:`open` (the cold state) and :meth:`advance` (the kernel,
-    pure: it reads ``node.tensors`` and hands every change to ``call``), and :meth:`advance_step` where a step can be faster
+    pure: it reads ``node.tensors`` and hands every change to ``updates``), and :meth:`advance_step` where a step can be faster
     than a chunk of one. ``co.verify`` tells whether it is right.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .state import Node, StepSpec
+from .state import StateNode, StepSpec
 
 
 def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
@@ -34,7 +34,7 @@ def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:
     return pieces
 
 
-def wire_frames(node: Node, index: int, new: Tensor | None, seen: int, first: int, stop: int) -> list[Tensor]:
+def wire_frames(node: StateNode, index: int, new: Tensor | None, seen: int, first: int, stop: int) -> list[Tensor]:
     """Frames ``first … stop - 1`` of a wire as pieces, of those kept in a ring (if the node has one) and of those that arrive.
 
     Args:

@@ -8,13 +8,13 @@ from torch import Tensor
 from ..core.module import CoModule, PaddingMode
 from ..core.program.context import KernelContext, Run
 from ..core.ring_buffer import ring_zeros, wire_frames
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import ShapeMismatch
 from .window import FILLS, fill_name
 
 
-def queued(node: Node, index: int, x: Tensor | None, have: int, first: int, stop: int) -> Tensor:
+def queued(node: StateNode, index: int, x: Tensor | None, have: int, first: int, stop: int) -> Tensor:
     """Frames ``first … stop - 1`` of a wire whose frames before ``have`` wait in a ring and whose next ones are ``x``.
 
     Always a tensor of its own, since the ring's slots are overwritten.
@@ -33,12 +33,12 @@ class Shift(CoModule):
         timing = self.timing
         return timing.last if isinstance(timing, Crop) else timing.receptive_field - 1
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         depth = self.depth()
         ring = {"frames": ring_zeros(frame, depth)} if depth else None
-        return Node(opening, self.kind, frame, ring)
+        return StateNode(init, self.kind, frame, ring)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         seen = node.n_in
         _, sent, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
@@ -50,7 +50,7 @@ class Shift(CoModule):
             return x[:, :, first - seen : stop - seen], ended
         return queued(node, 0, x, seen, first, stop), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         seen = node.n_in
         emits = seen >= node.delay
         updates.ticks.append((node, seen + 1, node.n_out + emits))
@@ -67,8 +67,8 @@ class Shift(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         """Delays and cuts."""
-        line = ctx.delay_line("frames", ctx.node.out, ctx.leaves.first + self.first - ctx.arrives.first)
-        return lambda x, rows: line.delayed(rows, x, ctx.leaves.frames)
+        line = ctx.delay_line("frames", ctx.node.out, ctx.out_schedule.first + self.first - ctx.in_schedule.first)
+        return lambda x, rows: line.delayed(rows, x, ctx.out_schedule.frames)
 
 
 class Delay(Shift):

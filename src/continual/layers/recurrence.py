@@ -14,7 +14,7 @@ from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import CallRows, KernelContext, Run, carried
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch, StateMismatch
 
@@ -91,8 +91,8 @@ class Recurrence(CoModule):
         frame = StepSpec.of_chunk(input)
         return self._chunk_of(input, self._initial(frame, name), name)[0]
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         with torch.inference_mode(False):
             cold = {key: value.clone() for key, value in self._initial(frame, name).items()}
         run = self if not self.training else copy.deepcopy(self).eval()
@@ -103,9 +103,9 @@ class Recurrence(CoModule):
                 raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         _check_output(name, y, frame.shape[:1])
         _check_state(name, cold, new)
-        return Node(opening, self.kind, StepSpec.of(y), cold, held=frame)
+        return StateNode(init, self.kind, StepSpec.of(y), cold, kept_spec=frame)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
@@ -114,7 +114,7 @@ class Recurrence(CoModule):
             updates.put(node, index, value)
         return _not_kept(node, y), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         state = dict(zip(node.names, node.tensors, strict=True))
         y, new = self.recur(x, state)
         _check_state(node.path, state, new)
@@ -154,7 +154,7 @@ class Recurrence(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         names = ctx.node.names
-        specs = [ctx.hold(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
         fast = type(self).recur_chunk is not Recurrence.recur_chunk
 
         def step(frame: Tensor, values: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -164,15 +164,15 @@ class Recurrence(CoModule):
         def run(x: Tensor, rows: CallRows) -> Tensor:
             if not fast or x.shape[2] == 1 or ctx.inside(rows, end=False) is not None:
                 return carried(ctx, specs, x, rows, step)
-            y, new = self.recur_chunk(x, {name: rows.held[spec.index] for name, spec in zip(names, specs, strict=True)})
+            y, new = self.recur_chunk(x, {name: rows.state[spec.index] for name, spec in zip(names, specs, strict=True)})
             for name, spec in zip(names, specs, strict=True):
                 rows.keep(spec, new[name])
             return y
 
         return run
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
-        return self.macs(node.held.zeros())
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int | Fraction:
+        return self.macs(node.kept_spec.zeros())
 
 
 def _check_output(name: str, y: Any, sizes: tuple[int | None, ...]) -> None:
@@ -201,12 +201,12 @@ def _shown(value: Any) -> str:
     return type(value).__name__
 
 
-def _apart(node: Node, new: States) -> list[Tensor]:
+def _apart(node: StateNode, new: States) -> list[Tensor]:
     """New values in the order of the node, copied where they lie in the memory of the old state, which they are written into."""
     return [_not_kept(node, new[name]) for name in node.names]
 
 
-def _not_kept(node: Node, value: Tensor) -> Tensor:
+def _not_kept(node: StateNode, value: Tensor) -> Tensor:
     """A value as it is, or a copy of one that lies in the memory of the state."""
     own = value.untyped_storage().data_ptr()
     return value.clone() if any(t.untyped_storage().data_ptr() == own for t in node.tensors) else value

@@ -18,7 +18,7 @@ from ..core.module import CoModule
 from ..core.naming import named
 from ..core.parametrised import with_parametrisations
 from ..core.registry import register_default
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from . import norm_refusals as refusals
 from .exact_gradients import with_exact_norms
@@ -51,9 +51,9 @@ class Adopted(Local):
             raise NotStreamable(f"{path}: {reason}")
         check_parameters(self, frame, path)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        self._refuse_training(opening.path)
-        return super().open(frame, opening)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        self._refuse_training(init.path)
+        return super().open(frame, init)
 
     def _refuse_training(self, path: str) -> None:
         """Refuse norms in training mode, this one or those inside: they then take the statistics of the whole clip."""
@@ -62,12 +62,12 @@ class Adopted(Local):
             if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
                 raise NotStreamable(f"{named(name, module)} {TRAINING}")
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
             self._refuse_training(node.path)
         return super().advance(x, node, n_if_ended, updates)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         if self.training or self._modules:
             self._refuse_training(node.path)
         return self.local_step(x)
@@ -79,7 +79,7 @@ class Adopted(Local):
     def has_products(self) -> bool:  # type: ignore[override]
         return next(self.parameters(), None) is not None
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         counted = next((ops for cls, ops in _EXTRA_OPS.items() if isinstance(self, cls)), 0)
         return counted * math.prod(frame.shape[1:])
 
@@ -92,7 +92,7 @@ class _Pointwise(Adopted):
     def local_step(self, x: Tensor) -> Tensor:
         return self._adopts.forward(self, x)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         return self._adopts.forward(self, x)
 
     def out(self, frame: StepSpec) -> StepSpec:
@@ -145,11 +145,11 @@ class _Norm(_SameShape):
     """Batch normalisation with running statistics."""
 
     def local_step(self, x: Tensor) -> Tensor:
-        held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
-        mean, var = held["running_mean"], held["running_var"]
+        buffers, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
+        mean, var = buffers["running_mean"], buffers["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return (2 if cast(nn.BatchNorm1d, self).affine else 1) * math.prod(frame.shape[1:])
 
 

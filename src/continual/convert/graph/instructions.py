@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...containers.base import OPEN, open_child, run_chunk, run_clip
 from ...core.module import CoModule
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.stream import shallow
 from .axes import Dims, View, shape_of
 from .torch_functions import native
@@ -75,7 +75,7 @@ class ExecContext:
 
     __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
 
-    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: StateUpdates | None):
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[StateNode], call: StateUpdates | None):
         self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
         self.call: StateUpdates = cast(StateUpdates, call)
         self.frames = [0] * wires
@@ -118,7 +118,7 @@ class Instruction:
     reads: Any = ()
     has_dtypes = False  # whether dtypes of the example may be in it
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         """The cold state. The environment gets a frame of zeros as the result."""
         self.chunk(m)
         return []
@@ -309,11 +309,11 @@ class Layer(Instruction):
             module = copy.deepcopy(self.module, cast(dict[int, Any], shared))
         return replace(self, module=module)
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         if self.late:
             self.bind(m.env)
         x = self.enter.enter(m.env[self.slot], m.batch, 1)
-        node = open_child(self.module, StepSpec.of(x.select(2, 0)), opening)
+        node = open_child(self.module, StepSpec.of(x.select(2, 0)), init)
         m.frames[self.wire] = 1
         m.env[self.out] = self.leave.leave(node.out.zeros(1), m.batch, 1)
         return [node]

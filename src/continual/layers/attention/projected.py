@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.module import CoModule
 from ...core.program.context import CallRows, KernelContext, Run
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing, Window
 from ...layers.attention.program import Band
 from .band import band_attention
@@ -48,13 +48,13 @@ class BandAttention(CoModule):
         q, k, v = input.split((self.size, self.size, self.value_size), 3)
         return self._attend(q, k, v, 0)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         batch, heads, _ = frame.shape
         rings = {"keys_values": (self.size + self.value_size, self.behind + self.ahead), "queries": (self.size, self.ahead)}
-        held = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
-        return Node(opening, self.kind, frame.resized(batch, heads, self.value_size), held)
+        tensors = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
+        return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), tensors)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         seen = node.n_in
         n, sent, ended = self.count(x, node, n_if_ended, updates)
         q, kv = (None, None) if x is None else x.split((self.size, self.size + self.value_size), 3)
@@ -99,17 +99,19 @@ class BandAttention(CoModule):
             found.append(y.masked_fill(seen, torch.nan))
         return torch.cat(found, 2) if len(found) > 1 else found[0]
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return frame.shape[1] * (self.size + self.value_size) * (self.behind + self.ahead + 1)
 
     def program(self, ctx: KernelContext) -> Run:
         """Attention that a converted module has written itself."""
-        band = Band(ctx, self.behind, self.ahead, ctx.leaves.first, True)
-        batch, heads, _ = ctx.node.given.shape
+        band = Band(ctx, self.behind, self.ahead, ctx.out_schedule.first, True)
+        batch, heads, _ = ctx.node.in_spec.shape
         pairs = ctx.history(
-            "keys_values", ctx.node.given.resized(batch, heads, self.size + self.value_size), band.first - ctx.arrives.first
+            "keys_values", ctx.node.in_spec.resized(batch, heads, self.size + self.value_size), band.first - ctx.in_schedule.first
         )
-        queries = ctx.history("queries", ctx.node.given.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
+        queries = ctx.history(
+            "queries", ctx.node.in_spec.resized(batch, heads, self.size), ctx.out_schedule.first - ctx.in_schedule.first
+        )
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             q, kv = x.split((self.size, self.size + self.value_size), 3)

@@ -37,14 +37,14 @@ def windows(
     Returns:
         The windows ``(B, C, n, *S)``, the new ring and the new prefix ``(B, C, *S)``.
     """
-    held = ring.transpose(1, 2)
+    earlier = ring.transpose(1, 2)
     inside, count = seen % size, x.shape[2]
     total = inside + count
     blocks = -(-total // size)
     rest = x.new_full((*x.shape[:2], blocks * size - total, *x.shape[3:]), nothing)
-    split = torch.cat((held[:, :, :inside], x, rest), 2).unflatten(2, (blocks, size))
+    split = torch.cat((earlier[:, :, :inside], x, rest), 2).unflatten(2, (blocks, size))
     prefix = cumulate(split, 3, False)
-    suffix = torch.cat((held.unsqueeze(2), cumulate(split, 3, True)), 2)
+    suffix = torch.cat((earlier.unsqueeze(2), cumulate(split, 3, True)), 2)
     before = suffix.narrow(3, 1, size - 1)  # of the block before, from the next position on
     before = torch.cat((before, torch.full_like(suffix[:, :, :, :1], nothing)), 3)[:, :, :-1]
     y = combine(before.flatten(2, 3), prefix.flatten(2, 3))[:, :, inside:total]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from ....core.kernel import Kernel
-from ....core.state import Node, StepSpec
+from ....core.state import StateNode, StepSpec
 from ..instructions import ExecContext
 from ..program import Program
 from .instruction import Windows
@@ -29,6 +29,6 @@ class Scoring(Kernel):
             return m.frames[0] == self.windows.length
         return m.frames[wire] == 1
 
-    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int | Fraction:
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int | Fraction:
         whole = [i.alone.macs for i in self._program.instructions if isinstance(i, Windows)]
-        return sum(whole) * outputs if whole else super().macs_of_clip(node, frame, given, outputs)
+        return sum(whole) * n_out if whole else super().macs_of_clip(node, frame, n_in, n_out)
