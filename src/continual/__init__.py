@@ -35,6 +35,7 @@ from .containers.transformer_encoder import (
 )
 from .convert.conversion import continual, forward_stepping
 from .convert.fuse import fuse
+from .convert.graph.windows.report import WindowPlan
 from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
@@ -274,6 +275,7 @@ __all__ = [
     "WindowedInstanceNorm2d",
     "WindowedInstanceNorm3d",
     "WindowedLayerNorm",
+    "WindowPlan",
     "Zero",
     "ZeroPad1d",
     "ZeroPad2d",

@@ -137,6 +137,11 @@ class Schedule:
         return ([] if warm else [g(m, values, kept) for g in self.outputs]), added
 
     @property
+    def takes_over(self) -> bool:
+        """Whether more is kept than frames."""
+        return not all(isinstance(self.tasks[h.task], Entry) for h in self.histories)
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of a window and row."""
         return round(sum(step.task.macs * step.task.share(step.ranges) for step in self.steps))
