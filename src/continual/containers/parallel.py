@@ -191,16 +191,16 @@ class Parallel(Container):
                 stop = first  # this branch has not delivered the output that is due
         aligned: list[Wire] = []
         for y, queue in zip(outs, child_nodes[size:], strict=True):
-            seen = queue.n_in
-            if stop > first and y is not None and seen == first:
+            n_in = queue.n_in
+            if stop > first and y is not None and n_in == first:
                 aligned.append(y)  # has just come and leaves at once
             elif queue.tensors:
                 rings = queue.memo or _slots(queue)
                 if stop > first:
                     aligned.append(self._waiting(queue, rings, first))
                 if y is not None:
-                    updates.slots.extend((ring[seen % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
-            updates.ticks.append((queue, seen if y is None else seen + 1, stop))
+                    updates.slots.extend((ring[n_in % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
+            updates.ticks.append((queue, n_in if y is None else n_in + 1, stop))
         updates.ticks.append((node, node.n_in + 1, stop))
         return self.merge(aligned) if stop > first else None
 

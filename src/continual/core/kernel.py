@@ -183,11 +183,11 @@ class Kernel(nn.Module):
         ``n_if_ended`` of the output wire.
         """
         n = node.n_in + length(x)
-        sent, ended = self.timing.counts(n, n_if_ended)
+        n_out, ended = self.timing.counts(n, n_if_ended)
         if updates.final:
-            sent = ended
-        updates.tick(node, n, sent)
-        return n, sent, ended
+            n_out = ended
+        updates.tick(node, n, n_out)
+        return n, n_out, ended
 
     def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
         """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, n_if_ended)``."""

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..core.program.context import KernelContext, Run
 from ..core.state import StateNode, StateUpdates
 from .exact_gradients import with_exact_norms
-from .local import Local, LocalFunction
+from .local import LocalFunction, LocalInTime
 
 Fn = Callable[[Tensor], Tensor]
 
 
-class Lambda(Local):
+class Lambda(LocalInTime):
     """A function that is local in time, as a module.
 
     Args:

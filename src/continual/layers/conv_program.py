@@ -56,18 +56,18 @@ def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         x = ctx.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
-        seen = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
+        stacked = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
         ring.push(rows, x)
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
         if layer._over_time_alone:
             y = _product(
-                seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2),
+                stacked.flatten(2) if stacked.ndim > 2 else stacked.unsqueeze(2),
                 weight.flatten(1),
                 parameter(layer, "bias"),
                 ctx.target.inline_rows,
             )
-            return y.unflatten(2, (1, *seen.shape[2:]))
-        return _over_space(layer, seen, weight)
+            return y.unflatten(2, (1, *stacked.shape[2:]))
+        return _over_space(layer, stacked, weight)
 
     return run
 

@@ -46,11 +46,11 @@ class _Cumulative(CoModule):
         """The type of the outputs."""
         return dtype
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        """What is reduced after every frame of a chunk ``(B, C, n, *S)``, given what was after the ``seen`` before it."""
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        """What is reduced after every frame of a chunk ``(B, C, n, *S)``, given what was after the ``n_in`` before it."""
         raise NotStreamable(f"{type(self).__name__} defines no `reduce`")
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         """The same for one frame ``(B, C, *S)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `reduce_step`")
 
@@ -128,10 +128,10 @@ class CumulativeSum(_Cumulative):
     def out_type(self, dtype: torch.dtype) -> torch.dtype:
         return dtype if dtype.is_floating_point else torch.int64
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cat((before.unsqueeze(2), x), 2).cumsum(2)[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return before + x
 
 
@@ -156,12 +156,12 @@ class CumulativeMean(_Cumulative):
     def refuses(self, dtype: torch.dtype) -> bool:
         return not dtype.is_floating_point
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        offset, start = mean_up_to_now(x, seen, before.unsqueeze(2), 2)
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        offset, start = mean_up_to_now(x, n_in, before.unsqueeze(2), 2)
         return start + offset
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        return before + (x - before) / (seen + 1)
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        return before + (x - before) / (n_in + 1)
 
 
 class CumulativeMax(_Cumulative):
@@ -181,8 +181,8 @@ class CumulativeMax(_Cumulative):
     sums = False
     nothing = -math.inf
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cummax(torch.cat((before.unsqueeze(2), x), 2), 2).values[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.maximum(before, x)

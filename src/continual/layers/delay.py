@@ -39,31 +39,31 @@ class Shift(CoModule):
         return StateNode(init, self.kind, frame, ring)
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        seen = node.n_in
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
+        n_in = node.n_in
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            updates.ring(node, 0, seen, x)
-        if sent == node.n_out:
+            updates.ring(node, 0, n_in, x)
+        if n_out == node.n_out:
             return None, ended
-        first, stop = node.n_out + self.first, sent + self.first
+        first, stop = node.n_out + self.first, n_out + self.first
         if not node.tensors and x is not None:
-            return x[:, :, first - seen : stop - seen], ended
-        return queued(node, 0, x, seen, first, stop), ended
+            return x[:, :, first - n_in : stop - n_in], ended
+        return queued(node, 0, x, n_in, first, stop), ended
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
-        seen = node.n_in
-        emits = seen >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in = node.n_in
+        emits = n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if not node.tensors:
             return x if emits else None
         ring = node.tensors[0]
         size = ring.shape[1]
-        slot = ring[:, seen % size]
+        slot = ring[:, n_in % size]
         updates.slots.append((slot, x))
         if not emits:
             return None
         wanted = node.n_out + self.first
-        return x if wanted == seen else ring[:, wanted % size].clone()
+        return x if wanted == n_in else ring[:, wanted % size].clone()
 
     def program(self, ctx: KernelContext) -> Run:
         """Delays and cuts."""

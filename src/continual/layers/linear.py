@@ -12,10 +12,10 @@ from ..core.registry import TorchLayer
 from ..core.state import StateNode, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
-from .local import Local, check_parameters
+from .local import LocalInTime, check_parameters
 
 
-class Linear(TorchLayer, Local, FoldsNorms, nn.Linear):
+class Linear(TorchLayer, LocalInTime, FoldsNorms, nn.Linear):
     """``nn.Linear`` on one dimension of a clip.
 
     Args:

@@ -24,7 +24,7 @@ def parameter(module: nn.Module, name: str) -> Any:
     return own[name] if name in own else getattr(module, name)
 
 
-class Local(CoModule):
+class LocalInTime(CoModule):
     """Base class of modules that are local in time. They hold no state.
 
     A subclass gives ``forward`` on clips; a step then runs on a clip of one. Where the same code runs on a step as it is,
@@ -109,7 +109,7 @@ def check_parameters(module: nn.Module, frame: StepSpec, path: str) -> None:
         raise ShapeMismatch(f"{path}: normalises the last dimensions {normalized}, got steps {tuple(frame.shape)}")
 
 
-class LocalFunction(Local):
+class LocalFunction(LocalInTime):
     """Base class of the small functions of :mod:`continual.closure` that run on clips and steps alike."""
 
     has_products = False

@@ -120,14 +120,14 @@ class _Pad(TorchLayer, SlidingWindow):
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if self._memoryless:
             return self.over_time_step((), x)
-        seen, wanted, emits = node.n_in, node.n_out - self._window.start, node.n_in >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in, wanted, emits = node.n_in, node.n_out - self._window.start, node.n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if node.tensors:
             ring = node.tensors[0]
-            updates.slots.append((ring[:, seen % self._kept], x))
+            updates.slots.append((ring[:, n_in % self._kept], x))
             if emits and wanted < 0:  # padding that a cut at the end has held back
-                x = self._gather(x.unsqueeze(2), node, wanted, wanted + 1, seen + 1).squeeze(2)
-            elif emits and wanted < seen:
+                x = self._gather(x.unsqueeze(2), node, wanted, wanted + 1, n_in + 1).squeeze(2)
+            elif emits and wanted < n_in:
                 x = ring[:, wanted % self._kept].clone()
         return self.over_time_step((), x) if emits else None
 

@@ -184,29 +184,29 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
-        return self._outputs(x, node, sent, updates), ended
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
+        return self._outputs(x, node, n_out, updates), ended
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """One output at most per step, so the rate is 1: a sliding window."""
-        sent = node.n_out + (node.n_in >= node.delay)
-        updates.tick(node, node.n_in + 1, sent)
-        y = self._outputs(chunk_of_one(x), node, sent, updates)
+        n_out = node.n_out + (node.n_in >= node.delay)
+        updates.tick(node, node.n_in + 1, n_out)
+        y = self._outputs(chunk_of_one(x), node, n_out, updates)
         return None if y is None else y.squeeze(2)
 
-    def _outputs(self, x: Tensor | None, node: StateNode, sent: int, updates: StateUpdates) -> Tensor | None:
-        """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
-        seen, arrived = node.n_in, 0 if x is None else x.shape[2]
+    def _outputs(self, x: Tensor | None, node: StateNode, n_out: int, updates: StateUpdates) -> Tensor | None:
+        """Outputs ``node.n_out … n_out - 1``, of the frames kept and of those that arrive."""
+        n_in, arrived = node.n_in, 0 if x is None else x.shape[2]
         if x is not None and self._kept:
-            updates.ring(node, 0, seen, x)
-        if sent <= node.n_out:
+            updates.ring(node, 0, n_in, x)
+        if n_out <= node.n_out:
             return None
-        start, stop = node.n_out + self.padding[0], sent + self.padding[0]  # positions before the crop
+        start, stop = node.n_out + self.padding[0], n_out + self.padding[0]  # positions before the crop
         if x is not None and arrived == 1 and self._folds and not updates.final and not torch.is_grad_enabled():
-            return self._folded_step(x, node)[:, :, start - seen * self.rate :]
-        last = min(seen + arrived - 1, (stop - 1) // self.rate)
+            return self._folded_step(x, node)[:, :, start - n_in * self.rate :]
+        last = min(n_in + arrived - 1, (stop - 1) // self.rate)
         first = min(last, start // self.rate, max(0, -((self._extent - 1 - start) // self.rate)))
-        frames = one_piece(wire_frames(node, 0, x, seen, first, last + 1))
+        frames = one_piece(wire_frames(node, 0, x, n_in, first, last + 1))
         beyond = max(0, stop - last * self.rate - self._extent)  # positions that no tap reaches: they hold the bias
         return self._transposed(frames, 0, beyond).narrow(2, start - first * self.rate, stop - start)
 

@@ -211,16 +211,16 @@ class SlidingWindow(CoModule):
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
             return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
-        seen = node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+        n_in = node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         entered = None if x is None else self.enter(x)
         if entered is not None and self._kept:
-            updates.ring(node, 0, seen, entered)
-        if sent <= node.n_out:
+            updates.ring(node, 0, n_in, entered)
+        if n_out <= node.n_out:
             return None, ended
         w = self._window
         first = w.stride * node.n_out - w.start
-        stop = w.stride * (sent - 1) - w.start + w.receptive_field
+        stop = w.stride * (n_out - 1) - w.start + w.receptive_field
         frames = self._gather(entered, node, first, stop, n_if_ended if updates.final else n)
         return self.over_time(frames, first, n_if_ended if updates.final else None), ended
 
@@ -270,19 +270,19 @@ class SlidingWindow(CoModule):
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if self._memoryless:
             return self.over_time_step((), self.enter_step(x))
-        seen = node.n_in
-        if seen < self._kept and not (self._fill in FILLS and self._step_is_plain()):
+        n_in = node.n_in
+        if n_in < self._kept and not (self._fill in FILLS and self._step_is_plain()):
             return cast("Tensor | None", super().advance_step(x, node, updates))
-        late = seen - node.delay
+        late = n_in - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
         entered = self.enter_step(x)
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if self._kept == 0:
             return self.over_time_step((), entered) if emits else None
         memo = node.memo
         if memo is None:
             memo = node.memo = _Views(node.tensors[0], self)
-        position = seen % self._kept
+        position = n_in % self._kept
         updates.slots.append((memo.slot(position), entered))
         return self.over_time_step(memo.parts(position), entered) if emits else None
 

@@ -17,7 +17,7 @@ from ..core.module import CoModule
 from ..core.state import StateNode, StepSpec
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
-from ..layers.local import Local
+from ..layers.local import LocalInTime
 
 
 def norm(channels: int) -> nn.BatchNorm3d:
@@ -106,7 +106,7 @@ def _fold_shortcut(module: Shortcut, uses: Uses) -> None:
     module._modules = {name: left[name] for name in module._modules if name in left}
 
 
-class SqueezeExcite(Local):
+class SqueezeExcite(LocalInTime):
     """Weigh the channels of every frame ``(B, C, H, W)`` by two small layers on its mean.
 
     Args:

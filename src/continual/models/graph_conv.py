@@ -14,13 +14,13 @@ from ..core.naming import named
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.folds_norms import scaled
-from ..layers.local import Local
-from ..layers.weight_cache import LaidOut
+from ..layers.local import LocalInTime
+from ..layers.weight_cache import PackedWeight
 from ..layers.wrapped import TRAINING
 from .skeleton_graphs import adjacency
 
 
-class _AcrossJoints(LaidOut, Local):
+class _AcrossJoints(PackedWeight, LocalInTime):
     """Base class: maps clips ``(B, in, T, M * V)`` to ``(B, out, T, M * V)``, each frame and each skeleton on its own."""
 
     def __init__(self, in_channels: int, out_channels: int, joints: int):

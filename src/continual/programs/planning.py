@@ -158,8 +158,8 @@ def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
     """Whether a program would give outputs early or late: outputs that come in a burst, or that see only padding."""
     out_schedule, steps = plan.schedule(timing), timing.transient + timing.period
     for call in range(-plan.warmup_calls, steps // plan.chunk + 2):
-        seen = max(0, plan.start + plan.chunk * (call + 1))
-        if max(0, out_schedule.first + out_schedule.frames * (call + 1)) != timing.counts(seen, seen)[0]:
+        n_in = max(0, plan.start + plan.chunk * (call + 1))
+        if max(0, out_schedule.first + out_schedule.frames * (call + 1)) != timing.counts(n_in, n_in)[0]:
             return True
     return False
 

@@ -158,10 +158,10 @@ class CumulativeProduct(_Cumulative):
     def refuses(self, dtype: torch.dtype) -> bool:
         return not dtype.is_floating_point
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cat((before.unsqueeze(2), x), 2).cumprod(2)[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return before * x
 
 
@@ -170,10 +170,10 @@ class LogCumulativeSumExp(CumulativeProduct):
 
     nothing = -math.inf
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cat((before.unsqueeze(2), x), 2).logcumsumexp(2)[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.logaddexp(before, x)
 
 

@@ -320,9 +320,9 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         return f"{self.embed_dim}, {self.num_heads}, sequence_len={self.sequence_len}, clips {_LAYOUTS[self.time_dim]}"
 
 
-def in_order(ring: Tensor, seen: int, last: Tensor) -> Tensor:
+def in_order(ring: Tensor, n_in: int, last: Tensor) -> Tensor:
     """All tokens of a full ring ``(B, L, C)``, from the oldest on, and one more ``(B, C)``."""
-    position, last = seen % ring.shape[1], last.unsqueeze(1)
+    position, last = n_in % ring.shape[1], last.unsqueeze(1)
     if position == 0:
         return torch.cat((ring, last), 1)
     return torch.cat((ring[:, position:], ring[:, :position], last), 1)

@@ -55,17 +55,17 @@ class BandAttention(CoModule):
         return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), tensors)
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        seen = node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+        n_in = node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         q, kv = (None, None) if x is None else x.split((self.size, self.size + self.value_size), 3)
         for i, new in enumerate((kv, q)):
             if new is not None and i < len(node.tensors):
-                updates.ring(node, i, seen, new)
-        if sent == node.n_out:
+                updates.ring(node, i, n_in, new)
+        if n_out == node.n_out:
             return None, ended
         first = max(0, node.n_out - self.behind)
-        queries = one_piece(wire_frames(node, 1, q, seen, node.n_out, sent))
-        window = one_piece(wire_frames(node, 0, kv, seen, first, min(n, sent + self.ahead)))
+        queries = one_piece(wire_frames(node, 1, q, n_in, node.n_out, n_out))
+        window = one_piece(wire_frames(node, 0, kv, n_in, first, min(n, n_out + self.ahead)))
         keys, values = window.split((self.size, self.value_size), 3)
         return self._attend(queries, keys, values, node.n_out - first), ended
 

@@ -199,10 +199,10 @@ class OfLast(TimeNorm):
     def known(self, mean: Tensor, variance: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         if self.window == 1:
             return mean, variance
-        seen, new = node.n_in, mean.shape[2]
+        n_in, new = node.n_in, mean.shape[2]
         frames = torch.stack((mean, variance), 3)
-        past = ring_frames(node.tensors[0], max(0, seen - self.window + 1), seen)
-        updates.ring(node, 0, seen, frames)
+        past = ring_frames(node.tensors[0], max(0, n_in - self.window + 1), n_in)
+        updates.ring(node, 0, n_in, frames)
         frames = torch.cat((*past, frames), 2)
         mean, variance = over_last(frames[..., 0], frames[..., 1], self.window)
         return mean[:, :, -new:], variance[:, :, -new:]
@@ -211,10 +211,10 @@ class OfLast(TimeNorm):
         mean, variance = of_frames(parts, [2])
         if self.window == 1:
             return parts - mean, variance
-        ring, seen, kept = node.tensors[0], node.n_in, self.window - 1
+        ring, n_in, kept = node.tensors[0], node.n_in, self.window - 1
         frame = torch.cat((mean, variance), 2)
-        updates.slots.append((ring[:, seen % kept], frame))
-        frames = torch.cat((ring if seen >= kept else ring[:, :seen], frame.unsqueeze(1)), 1)
+        updates.slots.append((ring[:, n_in % kept], frame))
+        frames = torch.cat((ring if n_in >= kept else ring[:, :n_in], frame.unsqueeze(1)), 1)
         apart, mean = torch.var_mean(frames, 1, correction=0)  # of the means the spread, and the mean of both
         return parts - mean[:, :, :1], mean[:, :, 1:] + apart[:, :, :1]
 

@@ -76,24 +76,24 @@ class _Pool(TorchLayer, SlidingWindow):
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if not self._by_blocks:
             return super().advance(x, node, n_if_ended, updates)
-        w, seen = self._window, node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+        w, n_in = self._window, node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         chunk = [] if x is None else [self.enter(x)]
         if updates.final:
-            beyond = max(0, w.stride * (sent - 1) - w.start + w.receptive_field - n)
+            beyond = max(0, w.stride * (n_out - 1) - w.start + w.receptive_field - n)
             chunk += [padding(node.kept_spec, min(beyond, self._padded_end), self.fill_value)]
             chunk += [padding(node.kept_spec, beyond - self._padded_end, self.nothing)]
         frames = torch.cat(chunk, 2) if len(chunk) > 1 else chunk[0] if chunk else None
         if frames is None or frames.shape[2] == 0:
             return None, ended
-        y, ring, prefix = windows(node.tensors[0], frames, seen, self._taps, self.nothing, self.combine, self.cumulate)
+        y, ring, prefix = windows(node.tensors[0], frames, n_in, self._taps, self.nothing, self.combine, self.cumulate)
         updates.put(node, 0, ring)
         updates.put(node, 1, prefix)
-        if sent <= node.n_out:
+        if n_out <= node.n_out:
             return None, ended
         first = w.stride * node.n_out - w.start
-        last = first + w.receptive_field - 1 - seen
-        y = y[:, :, last : last + w.stride * (sent - node.n_out - 1) + 1 : w.stride]
+        last = first + w.receptive_field - 1 - n_in
+        y = y[:, :, last : last + w.stride * (n_out - node.n_out - 1) + 1 : w.stride]
         return self.finish(y, first, n_if_ended if updates.final else None), ended
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
@@ -101,13 +101,13 @@ class _Pool(TorchLayer, SlidingWindow):
             return super().advance_step(x, node, updates)
         if node.n_in < self._taps and not self._step_is_plain():
             return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
-        seen, size = node.n_in, self._taps
+        n_in, size = node.n_in, self._taps
         ring, old_prefix = node.tensors
-        entered, at = self.enter_step(x), seen % size
+        entered, at = self.enter_step(x), n_in % size
         prefix = entered if at == 0 else self.combine(old_prefix, entered)
-        late = seen - node.delay
+        late = n_in - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         updates.slots.append((old_prefix, prefix))
         if at < size - 1:
             updates.slots.append((ring[:, at], entered))

@@ -21,7 +21,7 @@ from ...errors import NotStreamable, ShapeMismatch
 from ...layers.attention.program import Attended, sliding, windows
 from ..attention.base import Attention
 from ..delay import queued
-from ..weight_cache import LaidOut
+from ..weight_cache import PackedWeight
 
 _PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
 
@@ -43,7 +43,7 @@ def _inputs_outermost(weight: Tensor) -> Tensor:
 Activation = str | Callable[[Tensor], Tensor]
 
 
-class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[misc]
+class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # type: ignore[misc]
     """Base class: an ``nn.TransformerEncoderLayer``, with its parameters and names, on a stream of tokens.
 
     In an encoder, layers after the first see whole windows ``(B, E, L)`` as frames; they then hold no state.
@@ -188,23 +188,23 @@ class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ig
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.on_windows:
             return (None if x is None else self.on_frames(x)), n_if_ended
-        seen, before = node.n_in, node.n_out
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
+        n_in, before = node.n_in, node.n_out
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            updates.ring(node, 0, seen, x)
+            updates.ring(node, 0, n_in, x)
         attended, _ = self._attended(None if x is None else self.before(x.transpose(1, 2)), node.children[0], n_if_ended, updates)
         if attended is None:
             return None, ended
-        return self._joined(attended, x, node, before, sent), ended
+        return self._joined(attended, x, node, before, n_out), ended
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if self.on_windows:
             return self.of_windows(x.transpose(1, 2), in_stream=True).transpose(1, -1)
-        seen = node.n_in
-        emits = seen >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in = node.n_in
+        emits = n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if node.tensors:
-            updates.slots.append((node.tensors[0].select(1, seen % node.tensors[0].shape[1]), x))
+            updates.slots.append((node.tensors[0].select(1, n_in % node.tensors[0].shape[1]), x))
         attended = self._attended_step(self.before(x), node.children[0], updates)
         return None if attended is None else self._joined_step(attended, x, node)
 
