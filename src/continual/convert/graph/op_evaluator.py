@@ -71,7 +71,7 @@ class OpEvaluator:
         if lost is not None:
             return self._like_lost(call, lost)
         if any(isinstance(v, Scores) for v in values):
-            return self._on_scores(call)
+            return self._on_scores(self._context.free.known(call))
         if op in NUMBER:
             return self._number(values[0])
         streams, by_length = call.streams, any(isinstance(v, LengthDependent) for v in values)
@@ -80,8 +80,16 @@ class OpEvaluator:
         if not streams:
             return _deferred(call) if any(isinstance(v, Size) and v.varies for v in values) else self._constant(call)
         found = rule_of(name)
-        if found is None:
-            return self._decomposed(call)
+        try:
+            return self._decomposed(call) if found is None else self._by_rule(found, call)
+        except Refused as refused:
+            if (rescued := self._context.free.rescued(call, refused)) is None:
+                raise
+            return rescued
+
+    def _by_rule(self, found: Rule, call: OpCall) -> Value:
+        """The value that a rule gives, of streams that are aligned."""
+        name = call.name
         if name not in UNALIGNED:
             call = self._context.streams.align(call)
         if (moving := [s for s in call.streams if s.wire != STATIC]) and all(s.windows for s in moving):

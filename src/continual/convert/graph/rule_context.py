@@ -13,6 +13,7 @@ from .program_draft import ProgramDraft
 from .provenance import Provenance
 from .shape_queries import ShapeQueries
 from .stream_aligner import StreamAligner
+from .value_free import ValueFree
 from .values import Value
 
 
@@ -27,6 +28,7 @@ class RuleContext:
         lengths: builds what depends on the clip's length alone.
         origin: tells what values are computed from.
         streams: aligns streams.
+        free: rebuilds what depends on no value of the streams.
         apply: evaluates another operation.
     """
 
@@ -36,6 +38,7 @@ class RuleContext:
     lengths: LengthConstants
     origin: Provenance
     streams: StreamAligner
+    free: ValueFree
     apply: Apply
 
 

@@ -25,6 +25,7 @@ from .refusals import RefusalCollector
 from .rule_context import RuleContext
 from .shape_queries import ShapeQueries
 from .stream_aligner import StreamAligner
+from .value_free import ValueFree
 from .values import STATIC, Const, NotStreamed, Scores, Stream, TensorValue, Unknown, Value
 
 
@@ -66,7 +67,7 @@ class GraphWalker:
         # Rules evaluate other operations, and so do length-dependent values and writes: all of them by self._apply.
         lengths = LengthConstants(draft, shapes, self._emit, names, self._apply)
         self._functionaliser = Functionaliser(draft.values, shapes, lengths, self._apply)
-        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, self._apply)
+        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, ValueFree(draft, lengths), self._apply)
         self._evaluator = OpEvaluator(context, self._refusals, self._functionaliser.evaluate, self._functionaliser.current)
 
     def _apply(self, call: OpCall) -> Value:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from ....layers.attention.projected import BandAttention
 from ..axes import BATCH, TIME, dim_of, joined_dims, with_size
-from ..helper_ops import HIDDEN, distances
 from ..instructions import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, as_tensor
 from ..rule_context import RuleContext, rule
-from ..shape_queries import LONGER
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
+from .masks import FULL, band_of
 from .parts import with_streams
 
-FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
 DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
 HEADS = "attention of queries, keys and values whose heads do not fit"
 
@@ -36,7 +31,7 @@ def attention(ctx: RuleContext, call: OpCall) -> Stream:
             "attention between the frames of a stream and something else",
             "self-attention with is_causal=True; or attention within a frame, or to what is no stream",
         )
-    mask, causal, scale = call.get("attn_mask"), bool(call.get("is_causal", False)), call.get("scale")
+    mask, causal, scale = ctx.free.known(call).get("attn_mask"), bool(call.get("is_causal", False)), call.get("scale")
     if isinstance(mask, Stream):
         raise Refused(DEPENDS, CAUSAL)
     if mask is None and not causal:
@@ -86,10 +81,9 @@ def _broadcast(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[
 def _with_heads(ctx: RuleContext, call: OpCall, s: Stream) -> Stream:
     """A stream as ``(rows, heads, T, E)``."""
     rows = s.dims[:-2]
-    first = next(i for i, d in enumerate(rows) if BATCH in d)
-    if len(rows) == 2 and not first:
-        return s
-    if first:
+    if len(rows) == 1 and rows[0][0] == BATCH:
+        rows = ((BATCH,), rows[0][1:])
+    if BATCH not in rows[0]:
         raise Misfit("attention whose rows do not come first", "(B, heads, T, E)")
     heads = math.prod(int(f) for d in rows[1:] for f in d)
     return ctx.emit.reshape(call, s, (rows[0], dim_of(heads), *s.dims[-2:]))
@@ -128,54 +122,12 @@ def _band(ctx: RuleContext, call: OpCall, q: Stream, mask: Const | LengthDepende
     if mask is None:
         ctx.draft.window_note(call, note)
         return size - 1, 0, None
-    fixed = _same_for_rows(ctx, ctx.lengths.constant(mask))
-    behind, ahead, row = read_band(fixed.value, size)
-    if behind == size - 1 and isinstance(mask, LengthDependent):  # the example may be too short to show where the band ends
-        longer = _same_for_rows(ctx, ctx.lengths.constant(mask, LONGER))
-        more = ctx.shapes.length(q.wire).values[LONGER]
-        found = read_band(longer.value, more)
-        if found[0] < more - 1:
-            fixed, (behind, ahead, row) = longer, found
-    if behind == size - 1 and size > 1:
+    band = band_of(ctx, call, q, mask)
+    behind, ahead, row = band.behind, band.ahead, band.row
+    if band.whole_past:
         ctx.draft.window_note(call, note)
     if bool((row == 0).all()):
         return behind, ahead, None
-    if not ctx.origin.can_change(fixed):
+    if not ctx.origin.can_change(band.mask):
         return behind, ahead, ctx.emit.constant(f"{call.node.name}.bias", row)
-    return behind, ahead, ctx.emit.const("helper_ops:band_row", [fixed, behind, ahead])
-
-
-def _same_for_rows(ctx: RuleContext, mask: Const) -> Const:
-    """A mask ``(B, H, T, T)`` without its batch dimension, over which it must be constant."""
-    if len(mask.dims) != 4:
-        return mask
-    if not torch.equal(mask.value, mask.value[:1].expand_as(mask.value)):
-        raise Refused("a mask of attention that is another one for each row of the batch", CAUSAL)
-    return ctx.emit.const("aten.select.int", [mask, 0, 0])
-
-
-def read_band(mask: Tensor, size: int) -> tuple[int, int, Tensor]:
-    """Read a mask ``(…, T, T)`` that depends on the distance of query and key alone.
-
-    Returns:
-        How many tokens before and after it a query sees, and what is added to their scores.
-
-    Raises:
-        Refused: the mask depends on more than the distance, or its queries see all frames.
-    """
-    if mask.ndim not in (2, 3) or mask.shape[-2:] != (size, size):
-        raise Misfit(f"a mask of attention of the shape {tuple(mask.shape)} for {size} frames", CAUSAL)
-    scores = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else mask
-    scores = scores.masked_fill(scores <= HIDDEN, -torch.inf)
-    row = distances(scores)
-    i = torch.arange(size)
-    per_head = scores if scores.ndim == 3 else scores.unsqueeze(0)
-    if not torch.equal(row[:, (i - i.unsqueeze(1)) + size - 1], per_head):
-        raise Refused("a mask that is not the same for every frame (seen from the frame)", CAUSAL)
-    seen = (row > -torch.inf).any(0).nonzero().flatten()
-    if not seen.numel():
-        raise Refused("a mask that hides all frames", CAUSAL)
-    behind, ahead = max(0, size - 1 - int(seen.min())), max(0, int(seen.max()) - (size - 1))
-    if ahead == size - 1 and size > 1:
-        raise Refused(FULL, CAUSAL)
-    return behind, ahead, row[:, size - 1 - behind : size + ahead]
+    return behind, ahead, ctx.emit.const("helper_ops:band_row", [band.mask, behind, ahead])

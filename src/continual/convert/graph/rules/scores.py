@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from ..axes import BATCH, TIME, Dims, joined_dims, regrouped
+from ..axes import BATCH, TIME, Dim, Dims, joined_dims, regrouped, size_of
 from ..helper_ops import HIDDEN
 from ..op_call import BANDED, CAUSAL, COMPARES, OpCall, Refused, as_stream, hint
 from ..rule_context import RuleContext, score_rule
-from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, TensorValue, Value, as_number
-from .attention import DEPENDS, FULL, attend
+from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, TensorValue, Value, as_number, leaves
+from .attention import DEPENDS, attend
 from .elementwise import refuse_dropout
-
-Mask = Const | LengthDependent
+from .masks import FULL, Mask
 
 
 def scores_of(ctx: RuleContext, call: OpCall, x: Value, y: Value) -> Scores | None:
@@ -42,7 +41,7 @@ def lost(call: OpCall, reason: str = "", remedy: str = "") -> NotStreamed:
 
 def combined(ctx: RuleContext, call: OpCall, name: str, /, **args: Value) -> Mask:
     """An operation on masks."""
-    if any(isinstance(v, LengthDependent) for v in args.values()):
+    if any(isinstance(v, LengthDependent) or (isinstance(v, Size) and v.varies) for v in leaves([*args.values()])):
         return LengthDependent(call.node, name, args, tuple(args))
     return ctx.emit.const(name, list(args.values()))
 
@@ -208,21 +207,34 @@ def reshaped(ctx: RuleContext, call: OpCall) -> Value:
     shape = [hint(n) for n in call.node.meta["val"].shape]
     size = ctx.shapes.length(s.query.wire).now
     rows = regrouped(s.rows, shape[:-2], ctx.shapes.batches[0], size) if shape[-2:] == [size, size] else None
-    bias, gate = (v if v is None else _of_two_dims(ctx, call, v) for v in (s.bias, s.gate))
-    if rows is None or (bias is None) != (s.bias is None) or (gate is None) != (s.gate is None):
+    if rows is None:
         return lost(call)
+    bias, gate = (v if v is None else _regrouped(ctx, call, v, s.rows, rows) for v in (s.bias, s.gate))
     q, k = (_with_rows(ctx, call, v, s.rows, rows) for v in (s.query, s.key))
     return replace(s, query=q, key=k, rows=rows, bias=bias, gate=gate)
 
 
-def _of_two_dims(ctx: RuleContext, call: OpCall, mask: Mask) -> Mask | None:
-    """A mask without the dimensions of rows and heads; ``None`` if it differs over them."""
+def _regrouped(ctx: RuleContext, call: OpCall, mask: Mask, before: Dims, after: Dims) -> Mask:
+    """A mask with rows and heads in another layout; without them, where it is the same for all."""
     shape = _value(ctx, mask).shape
-    if any(n != 1 for n in shape[:-2]):
-        return None
-    for _ in shape[:-2]:
-        mask = combined(ctx, call, "aten.select.int", self=mask, dim=0, index=0)
-    return mask
+    if all(n == 1 for n in shape[:-2]):
+        for _ in shape[:-2]:
+            mask = combined(ctx, call, "aten.select.int", self=mask, dim=0, index=0)
+        return mask
+    full, wanted = ([_rows_of(ctx, d) for d in dims] for dims in (before, after))
+    mask = combined(ctx, call, "aten.expand.default", self=mask, size=[*full, -1, -1])
+    return combined(ctx, call, "aten.reshape.default", self=mask, shape=[*wanted, *_last_two(ctx, mask)])
+
+
+def _rows_of(ctx: RuleContext, dim: Dim) -> Value:
+    """The size of a dimension of rows and heads, for all sample lengths."""
+    return Size(tuple(size_of(dim, rows, 1) for rows in ctx.shapes.batches))
+
+
+def _last_two(ctx: RuleContext, mask: Mask) -> list[Value]:
+    """The sizes of a mask's dimensions of queries and keys, for all sample lengths."""
+    rank = len(_value(ctx, mask).shape)
+    return [ctx.lengths.size(mask, rank - 2), ctx.lengths.size(mask, rank - 1)]
 
 
 def _with_rows(ctx: RuleContext, call: OpCall, s: Stream, before: Dims, rows: Dims) -> Stream:

@@ -1,0 +1,176 @@
+"""Masks of attention, read as functions of the places of query and key: what they are counts, not how they were written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..axes import BATCH
+from ..helper_ops import HIDDEN, band_row, mask_rows
+from ..op_call import CAUSAL, Misfit, OpCall, Refused
+from ..rule_context import RuleContext
+from ..shape_queries import LONGER
+from ..values import Const, LengthDependent, Stream
+
+Mask = Const | LengthDependent
+FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
+OTHER_LENGTH = 4  # the index of a sample length that is a little more than the example's
+MANY = 1 << 25  # pairs of frames for which a mask is not computed to see how it goes on
+ROUNDING = 8  # units in the last place between what is equal
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mask that depends on the distance of key and query alone.
+
+    Attributes:
+        mask: where it was read, ``(T, T)`` or ``(H, T, T)``.
+        size: frames there, ``T``.
+        behind, ahead: how many frames before and after it a query sees.
+        row: what is added to the scores for each distance, ``(1 or H, behind + ahead + 1)``; ``-inf`` hides a key.
+        rounding: by which values that are equal may differ.
+    """
+
+    mask: Const
+    size: int
+    behind: int
+    ahead: int
+    row: Tensor
+    rounding: float
+
+    @property
+    def whole_past(self) -> bool:
+        """Whether the last frame sees the first."""
+        return self.behind == self.size - 1 > 0
+
+    @property
+    def whole_future(self) -> bool:
+        """Whether the first frame sees the last."""
+        return self.ahead == self.size - 1 > 0
+
+
+def band_of(ctx: RuleContext, call: OpCall, q: Stream, mask: Mask) -> Band:
+    """How far each query looks, and what is added to its scores for each distance.
+
+    Raises:
+        Refused: the mask depends on more than the distance, on the length of the clip, or lets its queries see all frames.
+    """
+    sizes = ctx.shapes.length(q.wire).values
+    band = read_band(of_all_rows(ctx, mask, q, 0), sizes[0])
+    if isinstance(mask, LengthDependent):
+        sample = LONGER if sizes[LONGER] ** 2 <= MANY else OTHER_LENGTH
+        if sizes[sample] > sizes[0]:
+            size = sizes[sample]
+            rows = sorted({*range(0, size, max(1, size // 16)), *range(min(3, size)), *range(max(0, size - 3), size)})
+            band = _going_on(band, read_band(of_all_rows(ctx, mask, q, sample), size, rows))
+    if band.whole_future:
+        raise Refused(FULL, CAUSAL)
+    return band
+
+
+def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
+    """A mask for a sample length as ``(T, T)`` or ``(H, T, T)``. Over the rows of the batch it must be constant.
+
+    Args:
+        mask: any shape that broadcasts to the scores.
+        q: the queries, ``(B, H, T, E)`` or ``(B·H, T, E)``.
+        sample: the index of the sample length.
+    """
+    found, emit = ctx.lengths.constant(mask, sample), ctx.emit
+    size, rows = ctx.shapes.length(q.wire).values[sample], ctx.shapes.batches[sample]
+    shape = tuple(found.value.shape)
+    if len(shape) > 4 or any(n not in (1, size) for n in shape[-2:]) or not shape:
+        raise Misfit(f"a mask of attention of the shape {shape} for {size} frames", CAUSAL)
+    if len(shape) == 3 == len(q.dims) and BATCH in q.dims[0] and shape[0] > 1:
+        if q.dims[0][0] != BATCH:
+            raise Misfit(
+                "a mask of attention whose heads come before the rows of the batch", "(B, heads, T, T), or (B · heads, T, T)"
+            )
+        heads = math.prod(f for f in q.dims[0] if isinstance(f, int))
+        found = emit.const("aten.reshape.default", [found, [rows, heads, *shape[1:]]])
+    if len(found.dims) == 4:
+        if not torch.equal(found.value, found.value[:1].expand_as(found.value)):
+            raise Refused("a mask of attention that is another one for each row of the batch", CAUSAL)
+        found = emit.const("aten.select.int", [found, 0, 0])
+    if tuple(found.value.shape[-2:]) != (size, size):
+        found = emit.const("aten.expand.default", [found, [*found.value.shape[:-2], size, size]])
+    return found
+
+
+def read_band(mask: Const, size: int, queries: Sequence[int] | None = None) -> Band:
+    """Read a mask.
+
+    Args:
+        mask: ``(T, T)`` or ``(H, T, T)``.
+        size: frames, ``T``.
+        queries: those that are looked at; all by default.
+
+    Raises:
+        Refused: it depends on more than the distance of query and key, or hides all frames.
+    """
+    queries = range(size) if queries is None else queries
+    row, found = band_row(mask.value, size - 1, size - 1), mask_rows(mask.value, queries)
+    i = torch.tensor(list(queries)).unsqueeze(1)
+    expected = row[:, torch.arange(size) - i + size - 1].expand_as(found)
+    rounding = _rounding(mask.value)
+    same = (expected == found) | ((expected - found).abs() <= rounding)
+    if not bool(same.all()):
+        head, query, key = (int(n) for n in (~same).nonzero()[0])
+        raise Refused(_two_frames(queries[query], key, found[head, query, key], expected[head, query, key]), CAUSAL)
+    seen = (row > -torch.inf).any(0).nonzero().flatten()
+    if not seen.numel():
+        raise Refused("a mask that hides all frames", CAUSAL)
+    behind, ahead = max(0, size - 1 - int(seen.min())), max(0, int(seen.max()) - (size - 1))
+    return Band(mask, size, behind, ahead, row[:, size - 1 - behind : size + ahead], rounding)
+
+
+def _rounding(mask: Tensor) -> float:
+    if not mask.is_floating_point():
+        return 0.0
+    largest = mask.masked_fill(mask <= HIDDEN, 0.0).nan_to_num(0.0, 0.0, 0.0).abs().max()
+    return ROUNDING * torch.finfo(mask.dtype).eps * float(largest)
+
+
+def _two_frames(query: int, key: int, own: Tensor, expected: Tensor) -> str:
+    """Why a mask is none of distances."""
+    distance = f"{abs(query - key)} {'before' if key < query else 'after'} it"
+    start = f"a mask that is not the same for every frame (seen from the frame): frame {query}"
+    if bool(own.isfinite()) != bool(expected.isfinite()):
+        sees, others = ("sees", "do not see") if bool(own.isfinite()) else ("does not see", "see")
+        return f"{start} {sees} frame {key}, {distance}, and others {others} the frame as far from them"
+    return f"{start} adds {float(own):.4g} to the score of frame {key}, {distance}, and others add {float(expected):.4g} as far from them"
+
+
+def _going_on(band: Band, longer: Band) -> Band:
+    """The band, where the example may be too short to show its end.
+
+    Raises:
+        Refused: it is another one for longer clips.
+    """
+    for side, whole, here, there in (
+        ("before", band.whole_past, band.behind, longer.behind),
+        ("after", band.whole_future, band.ahead, longer.ahead),
+    ):
+        if there < here or (there > here and not whole):
+            raise Refused(
+                f"the mask of attention depends on the length of the clip: a frame sees {here} frames {side} it in clips of "
+                f"{band.size} frames, and {there} in clips of {longer.size}",
+                "a window of so many frames for clips of any length",
+            )
+    start = longer.behind - band.behind
+    common = longer.row[:, start : start + band.row.shape[1]]
+    close = (common == band.row) | ((common - band.row).abs() <= max(band.rounding, longer.rounding))
+    if not bool(close.all()):
+        head, place = (int(n) for n in (~close).nonzero()[0])
+        a, b = float(band.row[head, place]), float(common[head, place])
+        raise Refused(
+            f"the mask of attention depends on the length of the clip: to the score of a frame {abs(place - band.behind)} steps away it "
+            f"adds {a:.4g} in clips of {band.size} frames, and {b:.4g} in clips of {longer.size}",
+            "biases that depend on the distance of the frames alone",
+        )
+    ends = (band.whole_past and not longer.whole_past) or (band.whole_future and not longer.whole_future)
+    return longer if ends else band
