@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -82,6 +83,19 @@ class OpEvaluator:
         found = rule_of(name)
         if found is None:
             return self._decomposed(call)
+        try:
+            return self._by_rule(found, call)
+        except Refused:
+            finer = self._context.groups.finer(call)
+            if finer is None:
+                raise
+            with contextlib.suppress(Refused):
+                return self._by_rule(found, finer)
+            raise
+
+    def _by_rule(self, found: Rule, call: OpCall) -> Value:
+        """The value that a rule gives for a call whose streams are aligned."""
+        name = call.name
         if name not in UNALIGNED:
             call = self._context.streams.align(call)
         if (moving := [s for s in call.streams if s.wire != STATIC]) and all(s.windows for s in moving):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .emitter import Emitter
+from .frame_groups import FrameGroups
 from .length_constants import LengthConstants
 from .op_call import Apply, OpCall
 from .program_draft import ProgramDraft
@@ -27,6 +28,7 @@ class RuleContext:
         lengths: builds what depends on the clip's length alone.
         origin: tells what values are computed from.
         streams: aligns streams.
+        groups: takes frames together and apart.
         apply: evaluates another operation.
     """
 
@@ -36,6 +38,7 @@ class RuleContext:
     lengths: LengthConstants
     origin: Provenance
     streams: StreamAligner
+    groups: FrameGroups
     apply: Apply
 
 
