@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -83,9 +84,19 @@ class OpEvaluator:
         try:
             return self._decomposed(call) if found is None else self._by_rule(found, call)
         except Refused as refused:
-            if (rescued := self._context.free.rescued(call, refused)) is None:
+            if (rescued := self._otherwise(call, refused)) is None:
                 raise
             return rescued
+
+    def _otherwise(self, call: OpCall, refused: Refused) -> Value:
+        """The value of a refused operation that depends on no value of the streams, or that works on finer frames."""
+        if (free := self._context.free.rescued(call, refused)) is not None:
+            return free
+        found, finer = rule_of(call.name), self._context.groups.finer(call)
+        if found is not None and finer is not None:
+            with contextlib.suppress(Refused):
+                return self._by_rule(found, finer)
+        return None
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
         """The value that a rule gives, of streams that are aligned."""
