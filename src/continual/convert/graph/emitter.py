@@ -13,7 +13,7 @@ from ...core.module import CoModule
 from .axes import BATCH, TIME, Dims, View, fixed
 from .instructions import Arg, CurrentDevice, Layer, Op, Ref, Shape
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
-from .op_names import OpNames
+from .op_names import Label, OpNames
 from .parameter_table import Source
 from .program_draft import ProgramDraft
 from .shape_queries import ShapeQueries
@@ -214,6 +214,10 @@ class Emitter:
                   self._draft.new_state_node(), {n: w.slot for n, w in given.items()}, any(isinstance(w, Stream) for w in given.values()))
         )  # fmt: skip
         return made
+
+    def label(self, call: OpCall) -> Label:
+        """The path, the name and the line of code of an operation."""
+        return self._names.label(call)
 
     def undo(self, layer: Layer, stream: Stream) -> Stream:
         """Remove a layer that nothing needs any more. Returns its input."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
-
-import torch
+from typing import Any
 
 from ...core.program.context import CallRows, KernelContext, Run, built
 from ...core.program.frame_schedule import FrameSchedule
@@ -89,8 +87,7 @@ def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule
     def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
             instruction.bind(m.env)
-        x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
-        m.env[instruction.out] = instruction.leave.leave(cast("torch.Tensor", run(x, rows)), m.batch, after)
+        instruction.leaving(m, run(instruction.arriving(m, before), rows), after)
 
     return step
 

@@ -147,6 +147,9 @@ class Walk(Making):
                 return int(val.node.hint) if isinstance(val, torch.SymInt) else val
         if node.target is operator.getitem:
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        if str(node.target) == "scan":
+            args = {n: self._given(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
+            return RULES["higher_order.scan"](self, Call(node, "higher_order.scan", args, tuple(args)))
         if not hasattr(node.target, "_schema"):
             return self._refuse(node, name, f"`{name}` is a function of Python", "plain operations on tensors")
         if asserts(name):

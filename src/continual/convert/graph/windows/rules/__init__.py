@@ -1,10 +1,11 @@
 """What becomes of positions in each operation. Importing this registers all rules."""
 
-from . import convolution, joins, norms, pointwise, pooling, products, recurrent, reduce, shape, slices, spectra
+from . import convolution, joins, loops, norms, pointwise, pooling, products, recurrent, reduce, shape, slices, spectra
 
 __all__ = [
     "convolution",
     "joins",
+    "loops",
     "norms",
     "pointwise",
     "pooling",
