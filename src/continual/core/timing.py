@@ -46,6 +46,10 @@ class Timing(ABC):
     def counts(self, n: int, n_if_ended: int) -> Counts:
         """Map the input wire's ``(delivered, if ended now)`` to the output wire's."""
 
+    def of_wires(self, *pairs: Counts) -> Counts:
+        """The same in a graph, where another wire may say how many frames there are."""
+        return self.counts(*pairs[0])
+
     @abstractmethod
     def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         """The counts as a delay and a stride, if they are that simple on an input wire with this lead."""
@@ -62,6 +66,11 @@ class Timing(ABC):
     @property
     def period(self) -> int:
         """Inputs after which the pattern of outputs repeats."""
+        return Fraction(self.stride).numerator
+
+    @property
+    def pulse(self) -> int:
+        """The fewest inputs that always bring a fixed number of outputs, once the counts have become periodic."""
         return Fraction(self.stride).numerator
 
     @property
@@ -272,6 +281,10 @@ class Sequence(Timing):
     @cached_property
     def stride(self) -> int | Fraction:  # type: ignore[override]
         return whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
+
+    @cached_property
+    def pulse(self) -> int:
+        return math.lcm(*((stride * p.pulse).numerator for p, stride in self._with_strides()))
 
     @cached_property
     def phase_dependent(self) -> bool:

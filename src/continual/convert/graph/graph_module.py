@@ -19,6 +19,7 @@ from ...core.timing import Timing
 from ...errors import ContinualError, ShapeMismatch
 from .cost_table import macs_of, rows_of
 from .dtypes import DtypePrograms
+from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer
 from .io_layout import Output, tensors_of
 from .program import Program
@@ -213,7 +214,10 @@ class GraphModule(Scoring, ProgramModule):
         node.n_in = n
         counts = self._program.timing.all_counts(n, n_if_ended)
         for instruction in self._program.instructions:
-            if isinstance(instruction, Layer):
+            if isinstance(instruction, FittedEnd):
+                end = node.children[instruction.state_node]
+                end.n_in, end.n_out = counts[instruction.before][0], counts[instruction.wire][0]
+            elif isinstance(instruction, Layer):
                 instruction.module.recount(node.children[instruction.state_node], *counts[instruction.before])
             elif isinstance(instruction, AlignDelays):
                 for i, wire in enumerate(instruction.before):
