@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -81,14 +82,26 @@ class OpEvaluator:
             return _deferred(call) if any(isinstance(v, Size) and v.varies for v in values) else self._constant(call)
         found = rule_of(name)
         try:
-            return self._decomposed(call) if found is None else self._by_rule(found, call)
+            return self._decomposed(call) if found is None else self._of_some_rate(found, call)
         except Refused as refused:
             if (rescued := self._context.free.rescued(call, refused)) is None:
                 raise
             return rescued
 
+    def _of_some_rate(self, found: Rule, call: OpCall) -> Value:
+        """The value that a rule gives, for streams as they are, or else for streams of which the frames are taken apart."""
+        try:
+            return self._by_rule(found, call)
+        except Refused:
+            finer = self._context.groups.finer(call)
+            if finer is None:
+                raise
+            with contextlib.suppress(Refused):
+                return self._by_rule(found, finer)
+            raise
+
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
-        """The value that a rule gives, of streams that are aligned."""
+        """The value that a rule gives for a call whose streams are aligned."""
         name = call.name
         if name not in UNALIGNED:
             call = self._context.streams.align(call)

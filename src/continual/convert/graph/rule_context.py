@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .emitter import Emitter
+from .frame_groups import FrameGroups
 from .length_constants import LengthConstants
 from .op_call import Apply, OpCall
 from .program_draft import ProgramDraft
@@ -29,6 +30,7 @@ class RuleContext:
         origin: tells what values are computed from.
         streams: aligns streams.
         free: rebuilds what depends on no value of the streams.
+        groups: takes frames together and apart.
         apply: evaluates another operation.
     """
 
@@ -39,6 +41,7 @@ class RuleContext:
     origin: Provenance
     streams: StreamAligner
     free: ValueFree
+    groups: FrameGroups
     apply: Apply
 
 

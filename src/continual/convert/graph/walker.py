@@ -13,6 +13,7 @@ from ...core.op_rows import Refusal
 from .axes import BATCH, TIME, fixed, where
 from .capture import Captured
 from .emitter import Emitter
+from .frame_groups import FrameGroups
 from .functionalise import Functionaliser
 from .length_constants import LengthConstants
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
@@ -67,7 +68,8 @@ class GraphWalker:
         # Rules evaluate other operations, and so do length-dependent values and writes: all of them by self._apply.
         lengths = LengthConstants(draft, shapes, self._emit, names, self._apply)
         self._functionaliser = Functionaliser(draft.values, shapes, lengths, self._apply)
-        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, ValueFree(draft, lengths), self._apply)
+        self._groups, free = FrameGroups(self._emit), ValueFree(draft, lengths)
+        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, free, self._groups, self._apply)
         self._evaluator = OpEvaluator(context, self._refusals, self._functionaliser.evaluate, self._functionaliser.current)
 
     def _apply(self, call: OpCall) -> Value:
@@ -168,8 +170,11 @@ class GraphWalker:
             raise Refused(f"output {i}: {value.reason}", value.remedy, value.at)
         if not isinstance(value, Stream):
             raise Refused(f"output {i} does not depend on the stream", "return what does")
+        value = self._groups.apart(OpCall(node, "aten.output.default", {}), value) or value
         at = where(value.dims, TIME)
         if not value.windows and at is not None and value.dims[at] != (TIME,):
+            if self._draft.baked:  # time is where a size for the example has put it
+                raise Misfit(self._draft.baked[-1], "an example of more frames; or a size that follows from x.shape[time]")
             raise Misfit(
                 f"output {i} merges time with another dimension, so chunks of it can't be joined",
                 "reshape it, so that time is a dimension of its own",
