@@ -94,7 +94,7 @@ ROWS = [
 
 REFUSED = [
     no("biases that the length scales", lambda x: F.scaled_dot_product_attention(x, x, x, ((places(x)[1] - places(x)[0]) / x.shape[1])
-        .to(x.dtype).masked_fill(~band(x.shape[1], 20), LEAST)), "depends on the length of the clip: to the score of a frame 8 steps away",
+        .to(x.dtype).masked_fill(~band(x.shape[1], 20), LEAST)), "depends on the length of the clip: for the score of a frame 8 steps away",
        "the distance of the frames alone", **TOKENS),
     no("a window of half the clip", lambda x: F.scaled_dot_product_attention(x, x, x, band(x.shape[1], x.shape[1] // 2)),
        "depends on the length of the clip: a frame sees 4 frames before it in clips of 9 frames, and 18", "a window of so many frames",

@@ -64,6 +64,11 @@ class GraphModule(Scoring, ProgramModule):
         return tuple(i.time for i in self.io_layout.inputs)
 
     @property
+    def frames_per_step(self) -> tuple[int, ...]:
+        """How many frames of each input go in one step: 1, unless the example has streams of different lengths."""
+        return tuple(i.rate for i in self.io_layout.inputs)
+
+    @property
     def output_time_dims(self) -> tuple[int, ...]:
         """The dimension of time in the chunks of each output."""
         return tuple(out.time for out in self.io_layout.outputs)
@@ -329,8 +334,7 @@ class GraphModule(Scoring, ProgramModule):
             device = next((p.device for p in self.parameters()), torch.device("cpu"))
             steps = [own.zeros(device) for own in self.io_layout.inputs]
         else:
-            given = zip(self.io_layout.inputs, _as_list(clip), strict=True)
-            steps = [x if i.time is None else x.select(i.time, 0) for i, x in given]
+            steps = [own.first(x) for own, x in zip(self.io_layout.inputs, _as_list(clip), strict=True)]
         return CoModule.init_state(self, steps if len(steps) > 1 else steps[0])
 
     def __str__(self) -> str:

@@ -85,3 +85,27 @@ def band_row(mask: Tensor, behind: int, ahead: int) -> Tensor:
     """What a mask ``(…, T, T)`` adds for the distances in a band; ``-inf`` hides a key."""
     size = mask.shape[-1]
     return by_distance(mask_rows(mask, (-1, 0)))[:, size - 1 - behind : size + ahead]
+
+
+def factor_row(factors: Tensor, behind: int, ahead: int) -> Tensor:
+    """By what factors ``(…, T, T)`` multiply scores, for the distances in a band: ``(1 or H, behind + ahead + 1)``."""
+    size = factors.shape[-1]
+    return by_distance(factor_rows(factors, (-1, 0)))[:, size - 1 - behind : size + ahead]
+
+
+def factor_rows(factors: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of factors ``(…, T, T)``, as ``(1 or H, n, T)``."""
+    x = factors[..., list(rows), :]
+    x = x if x.ndim == 3 else x.unsqueeze(0)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def decay_of(factors: Tensor) -> Tensor:
+    """The factor of one frame more of distance, for each head."""
+    row = factor_row(factors, 1, 0)
+    return row[:, 0] / row[:, 1]
+
+
+def gain_of(factors: Tensor) -> Tensor:
+    """The factor of a frame itself, for each head."""
+    return factor_row(factors, 0, 0)[:, 0]

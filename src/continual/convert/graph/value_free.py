@@ -11,7 +11,7 @@ from .functionalise import base_of, op_of, writes
 from .length_constants import LengthConstants
 from .op_call import COMPARES, OpCall, Refused
 from .program_draft import ProgramDraft
-from .values import LengthDependent, Stream, Value, exchanged
+from .values import Const, LengthDependent, Size, Stream, SymScalar, Value, exchanged
 
 SIZED = {"new_zeros": 0.0, "new_ones": 1.0, "new_full": None}
 LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
@@ -61,8 +61,10 @@ class ValueFree:
 
     def _built(self, node: Fx) -> Value:
         value = self._draft.values.get(node)
-        if value is not None and not isinstance(value, (Stream, list, tuple)):
+        if isinstance(value, (Const, LengthDependent, Size, SymScalar, int, float)):
             return value
+        if value is not None and not isinstance(value, Stream):
+            return None
         op = op_of(node)
         if not op or node in self._written or not hasattr(node.target, "_schema"):
             return None

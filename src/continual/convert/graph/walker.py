@@ -10,8 +10,8 @@ from torch.export.graph_signature import ExportGraphSignature
 from torch.fx import Node as Fx
 
 from ...core.op_rows import Refusal
-from .axes import BATCH, TIME, fixed, where
-from .capture import Captured
+from .axes import TIME, where
+from .capture import Captured, entry_dims
 from .emitter import Emitter
 from .frame_groups import FrameGroups
 from .functionalise import Functionaliser
@@ -68,8 +68,7 @@ class GraphWalker:
         # Rules evaluate other operations, and so do length-dependent values and writes: all of them by self._apply.
         lengths = LengthConstants(draft, shapes, self._emit, names, self._apply)
         self._functionaliser = Functionaliser(draft.values, shapes, lengths, self._apply)
-        self._groups = FrameGroups(self._emit)
-        free = ValueFree(draft, lengths)
+        self._groups, free = FrameGroups(self._emit), ValueFree(draft, lengths)
         context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, free, self._groups, self._apply)
         self._evaluator = OpEvaluator(context, self._refusals, self._functionaliser.evaluate, self._functionaliser.current)
 
@@ -115,14 +114,17 @@ class GraphWalker:
         draft, captured = self._draft, self._draft.captured
         draft.names.append(node.name)
         x, time, batch = captured.inputs[number], captured.time_dims[number], captured.batch_dims[number]
-        dims, slot = list(fixed(x.shape)), draft.new_slot()
-        if batch is not None:
-            dims[batch] = (BATCH,)
+        rate, slot = captured.rates[number], draft.new_slot()
+        dims = entry_dims(x, time, batch, rate)
         draft.sources.append(Source(slot, "input", str(number)))
         if time is None:
-            return Const(slot, tuple(dims), x) if batch is None else Stream(slot, tuple(dims), STATIC, x.dtype)
-        dims[time] = (TIME,)
-        return Stream(slot, tuple(dims), 0, x.dtype)
+            return Const(slot, dims, x) if batch is None else Stream(slot, dims, STATIC, x.dtype)
+        stream = Stream(slot, dims, 0, x.dtype)
+        if rate == 1:
+            return stream
+        call = OpCall(node, "aten.flatten.using_ints", {})
+        merged = self._emit.reshape(call, stream, (*dims[:time], (TIME, rate), *dims[time + 2 :]))
+        return self._groups.apart(call, merged) or merged
 
     # ---- operations -------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
+
+from ....core.module import CoModule
 from ....layers.attention.projected import BandAttention
 from ..axes import BATCH, TIME, dim_of, joined_dims, with_size
 from ..instructions import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
-from .masks import FULL, band_of
+from .masks import FULL, Mask, band_of
 from .parts import with_streams
 
 DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
@@ -44,7 +47,12 @@ def attention(ctx: RuleContext, call: OpCall) -> Stream:
 
 
 def attend(
-    ctx: RuleContext, call: OpCall, parts: Sequence[Stream], mask: Const | LengthDependent | None, scale: float | None
+    ctx: RuleContext,
+    call: OpCall,
+    parts: Sequence[Stream],
+    mask: Mask | None,
+    scale: float | None,
+    softmax: torch.dtype | None = None,
 ) -> Stream:
     """Attention of queries, keys and values ``(…, T, E)``.
 
@@ -53,18 +61,33 @@ def attend(
         parts: queries, keys and values.
         mask: added to the scores, or which of them are seen, ``(…, T, T)``; ``None`` for causal attention.
         scale: of the scores.
+        softmax: the type of the softmax, if not that of the scores.
     """
-    if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
-        raise Misfit("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
-    q, k, v = _broadcast(ctx, call, parts)
+    q, k, v = joined_heads(ctx, call, parts)
     size, value_size = ctx.shapes.shape(q)[-1], ctx.shapes.shape(v)[-1]
     behind, ahead, row = _band(ctx, call, q, mask)
-    four = [_with_heads(ctx, call, s) for s in (q, k, v)]
-    args, dims = ([Ref(s.slot) for s in four], 3), (*four[0].dims[:3], dim_of(2 * size + value_size))
-    joined = ctx.emit.local(call, dims, four[0], target="aten.cat.default", args=args, inputs=four)
-    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None)
+    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax)
     given = {} if row is None else {"bias": row}
-    y = ctx.emit.layer(call, joined, layer, four[2].dims, weights=given, label=f"attention −{behind} … +{ahead}")
+    return in_heads(ctx, call, (q, k, v), layer, given, f"attention −{behind} … +{ahead}")
+
+
+def joined_heads(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[Stream]:
+    """Queries, keys and values ``(…, T, E)``, aligned, with the same rows and heads."""
+    if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
+        raise Misfit("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
+    return _broadcast(ctx, call, parts)
+
+
+def in_heads(
+    ctx: RuleContext, call: OpCall, parts: Sequence[Stream], layer: CoModule, weights: Mapping[str, TensorValue], label: str
+) -> Stream:
+    """A layer that takes queries, keys and values side by side, ``(B, H, n, 2E + V)``."""
+    q, _, v = parts
+    width = sum(ctx.shapes.shape(s)[-1] for s in parts)
+    four = [_with_heads(ctx, call, s) for s in parts]
+    args, dims = ([Ref(s.slot) for s in four], 3), (*four[0].dims[:3], dim_of(width))
+    joined = ctx.emit.local(call, dims, four[0], target="aten.cat.default", args=args, inputs=four, dtype=q.dtype)
+    y = ctx.emit.layer(call, joined, layer, four[2].dims, weights=weights, label=label)
     return ctx.emit.reshape(call, y, (*q.dims[:-2], (TIME,), v.dims[-1]))
 
 
@@ -115,14 +138,14 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
 # ---- masks --------------------------------------------------------------------------------------------------------------
 
 
-def _band(ctx: RuleContext, call: OpCall, q: Stream, mask: Const | LengthDependent | None) -> tuple[int, int, Const | None]:
+def _band(ctx: RuleContext, call: OpCall, q: Stream, mask: Mask | None) -> tuple[int, int, Const | None]:
     """How far each query looks back and ahead, and what is added to its scores for each distance."""
     size = ctx.shapes.length(q.wire).now
     note = f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many"
     if mask is None:
         ctx.draft.window_note(call, note)
         return size - 1, 0, None
-    band = band_of(ctx, call, q, mask)
+    band = band_of(ctx, q, mask)
     behind, ahead, row = band.behind, band.ahead, band.row
     if band.whole_past:
         ctx.draft.window_note(call, note)
