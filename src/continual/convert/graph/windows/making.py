@@ -238,6 +238,19 @@ class Making:
         found.dtype = task.dtype
         return found
 
+    def copied_beside(self, call: Call, task: Task, like: Task) -> Task:
+        """A constant that is repeated for rows and positions, at the positions of another value."""
+        wire, sizes = like.wire, self.shape(task)
+        own = [wire.dims[i - len(sizes)] if len(sizes) - i <= len(wire.dims) else () for i in range(len(sizes))]
+        dims = tuple(d if size_of(d, ROWS, wire.n) == s else sized(s) for d, s in zip(own, sizes, strict=True))
+        if not any(TIME in d for d in dims) or any(s % ROWS == 0 and BATCH not in d for s, d in zip(sizes, dims, strict=True)):
+            raise Unfollowed("a constant for rows that lie differently")
+        op, slots, _ = self.operation(call, "aten.expand.default", [task.copies, Shape(dims)], {}, [like])
+        made = Wire(dims, wire.n, wire.stride)
+        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found.dtype = task.dtype
+        return found
+
     # ---- tables ---------------------------------------------------------------------------------------------------------
 
     def table_axis(self, const: Const, dim: int, n: int, dims: Dims) -> Axis:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..instructions import ExecContext, Op, slots_of
+from ..values import Const
 from .wire import Axis, Ranges, Wire, count, up
 
 FEW = 32  # positions up to which a convolution over time is a product
@@ -40,6 +41,7 @@ class Task:
         weight: numbers that it reads of weights.
         dtype: of what it gives.
         uniform: the value of all its elements, where they have one that the module's code says.
+        copies: the constant that it repeats along its dimensions, where it is nothing else.
         single: whether it is the only position that there is: it is no position for what takes it.
     """
 
@@ -55,6 +57,7 @@ class Task:
     weight: int = 0
     dtype: torch.dtype = torch.float32
     uniform: float | None = None
+    copies: Const | None = None
     single: bool = False
 
     def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:

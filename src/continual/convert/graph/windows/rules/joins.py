@@ -125,9 +125,15 @@ def roll(w: Walk, call: Call) -> Any:
         raise Unfollowed("all elements")
     if wire.dim not in dims:
         return w.positionwise(call, wire.dims, wire)
-    shift = call["shifts"][dims.index(wire.dim)] % wire.n
-    if len(dims) > 1 or not wire.alone or not shift:
-        raise Unfollowed("several dimensions")
+    shifts = dict(zip(dims, call["shifts"], strict=True))
+    shift = shifts.pop(wire.dim) % wire.n
+    if len(shifts) < len(dims) - 1 or not wire.alone:
+        raise Unfollowed("a dimension twice, or merged time")
+    if shifts:  # the others position by position
+        args = [x, list(shifts.values()), list(shifts)]
+        x = w.positionwise(call, wire.dims, wire, target=call.name, args=args, kwargs={})
+    if not shift:
+        return x
     return in_a_row(w, call, [sliced(w, call, x, wire.n - shift, shift), sliced(w, call, x, 0, wire.n - shift)], wire.dim)
 
 

@@ -88,7 +88,7 @@ def pointwise(w: Walk, call: Call) -> Any:
 
 
 def positioned(w: Walk, call: Call) -> Call:
-    """A call in which values of equal elements have positions, where others have."""
+    """A call in which values of equal elements, and constants that are repeated for all rows and positions, have positions where others do."""
     moving = timed(list(call.args.values()))
     if not moving:
         raise Unfollowed("no positions")
@@ -101,9 +101,21 @@ def positioned(w: Walk, call: Call) -> Call:
             back = like.wire.dim - len(like.wire.dims)
             sizes = w.shape(value)
             return w.filled_beside(call, value, like) if -back <= len(sizes) and sizes[back] != 1 else value
+        if isinstance(value, Task) and value.copies is not None and not value.wire.timed:
+            return _repeated(w, call, value, like)
         return value
 
     return replace(call, args={n: at_positions(v) for n, v in call.args.items()})
+
+
+def _repeated(w: Walk, call: Call, value: Task, like: Task) -> Task:
+    """A constant that is repeated along the dimension of time of another value, at its positions."""
+    back, sizes = like.wire.dim - len(like.wire.dims), w.shape(value)
+    own: Const = value.copies  # type: ignore[assignment]
+    varies = own.value.ndim >= -back and own.value.shape[back] != 1
+    if varies or len(sizes) < -back or sizes[back] != w.shape(like)[like.wire.dim]:
+        return value
+    return w.copied_beside(call, value, like)
 
 
 @rule(*HANDED_ON)
