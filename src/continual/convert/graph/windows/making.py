@@ -183,7 +183,7 @@ class Making:
     def positionwise(
         self, call: Call, dims: Dims | Sequence[Dims], like: Wire, *, target: str | None = None, args: Sequence[Any] | None = None,
         kwargs: dict[str, Any] | None = None, entire: Sequence[Task] = (), tables: Sequence[tuple[Const, int]] = (), group: int = 1,
-        result: int = 0,
+        result: int = 0, inner: bool = False,
     ) -> Any:  # fmt: skip
         """An operation position by position.
 
@@ -195,6 +195,7 @@ class Making:
             tables: constants that vary over time, and the dimension in which they do.
             group: how many positions of its inputs go into one of its own.
             result: which of the operation's results it is.
+            inner: whether it is a step on the way to the operation.
         """
         if args is None:
             args, kwargs = self.given_args(call)
@@ -220,7 +221,7 @@ class Making:
             "macs": self.macs(call), "weight": weight_of(call),
         }  # fmt: skip
         if not several:
-            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, **more)  # type: ignore[arg-type]
+            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
         wires = tuple(Wire(d, n, stride, a, b) for d in dims)  # type: ignore[arg-type]
         return self.items(call, self.add(call, Local, inputs, wires[0], items=wires, **more))
 

@@ -1,6 +1,6 @@
 """What becomes of positions in each operation. Importing this registers all rules."""
 
-from . import convolution, joins, norms, pointwise, pooling, products, recurrent, reduce, shape, slices, spectra
+from . import convolution, joins, norms, pointwise, pooling, products, recurrent, reduce, shape, slices, spectra, upsampling
 
 __all__ = [
     "convolution",
@@ -14,4 +14,5 @@ __all__ = [
     "shape",
     "slices",
     "spectra",
+    "upsampling",
 ]
