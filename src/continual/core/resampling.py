@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from .timing import ConstantRate, Counts, Timing, whole, widest
+from .constant_rate import whole
+from .timing import ConstantRate, Counts, Timing, widest
 
 CUBIC = Fraction(-3, 4)  # the sharpness of torch's cubic convolution
 

@@ -10,6 +10,7 @@ is a report: where the two differ (padding larger than the window, transposed co
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ..errors import ShapeMismatch
-from .constant_rate import ConstantRate, burst_absorbed, in_a_row
+from .constant_rate import ConstantRate, burst_absorbed, in_a_row, whole
 
 Counts = tuple[int, int]
 
@@ -126,10 +127,8 @@ class Timing(ABC):
     @staticmethod
     def sequence(*timings: Timing) -> Timing:
         """Timings one after another; none at all is the identity."""
-        whole: Timing = IDENTITY
-        for timing in timings:
-            whole = whole.then(timing)
-        return whole
+        start: Timing = IDENTITY
+        return functools.reduce(Timing.then, timings, start)
 
     @staticmethod
     def parallel(*timings: Timing) -> Timing:
@@ -397,11 +396,6 @@ def widest(timing: Timing) -> int:
     """The largest number of inputs from the first to the last that an output sees, over a period of outputs."""
     spans = (timing.span(j, j) for j in range(int(timing.period / Fraction(timing.stride))))
     return max(1, max(last - first + 1 for first, last in spans))
-
-
-def whole(value: int | Fraction) -> int | Fraction:
-    """Fractions that are whole numbers as ints."""
-    return int(value) if Fraction(value).denominator == 1 else Fraction(value)
 
 
 IDENTITY = Window()
