@@ -127,8 +127,7 @@ class Timing(ABC):
     @staticmethod
     def sequence(*timings: Timing) -> Timing:
         """Timings one after another; none at all is the identity."""
-        start: Timing = IDENTITY
-        return functools.reduce(Timing.then, timings, start)
+        return functools.reduce(Timing.then, timings, IDENTITY)
 
     @staticmethod
     def parallel(*timings: Timing) -> Timing:
@@ -398,4 +397,4 @@ def widest(timing: Timing) -> int:
     return max(1, max(last - first + 1 for first, last in spans))
 
 
-IDENTITY = Window()
+IDENTITY: Timing = Window()
