@@ -15,7 +15,7 @@ from .instructions import Arg, CurrentDevice, Shape, resolve
 from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
-from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value
+from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
 
 NUMBER = ("_local_scalar_dense", "item")
 KEEPS_FILL = {"expand", "unsqueeze", "view", "reshape", "permute", "transpose", "repeat", "to", "_to_copy", "clone"}
@@ -95,7 +95,9 @@ class OpEvaluator:
         found, finer = rule_of(call.name), self._context.groups.finer(call)
         if found is not None and finer is not None:
             with contextlib.suppress(Refused):
-                return self._by_rule(found, finer)
+                value = self._by_rule(found, finer)
+                if not any(isinstance(v, Stream) and v.windows for v in leaves(value)):  # windows begin with whole frames
+                    return value
         return None
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
