@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from torch.fx import Node as Fx
 from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
 from .instructions import Arg, CurrentDevice, Shape, resolve
-from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
+from .op_call import BANDED, COMPARES, Merged, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
 from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
@@ -85,15 +84,21 @@ class OpEvaluator:
             return self._decomposed(call)
         try:
             return self._by_rule(found, call)
-        except Refused:
-            finer = self._context.groups.finer(call)
-            if finer is None:
-                raise
-            with contextlib.suppress(Refused):
-                value = self._by_rule(found, finer)
-                if not any(isinstance(v, Stream) and v.windows for v in leaves(value)):  # windows begin with whole frames
-                    return value
-            raise
+        except Refused as refused:
+            return self._on_finer(found, call, refused)
+
+    def _on_finer(self, found: Rule, call: OpCall, refused: Refused) -> Value:
+        """The value for streams whose frames are taken apart, where there is one."""
+        finer = self._context.groups.finer(call)
+        if finer is None:
+            raise refused
+        try:
+            value = self._by_rule(found, finer)
+        except Refused as why:
+            raise why if isinstance(refused, Merged) and not isinstance(why, Merged) else refused from None
+        if any(isinstance(v, Stream) and v.windows for v in leaves(value)):  # windows of the clip begin with whole frames
+            raise refused
+        return value
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
         """The value that a rule gives for a call whose streams are aligned."""
