@@ -243,9 +243,9 @@ def test_refused() -> None:
     with pytest.raises(co.ShapeMismatch, match=r"whole multiples of the shortest, got \{0: 5, 1: 19\} frames"):
         co.continual(module, (torch.randn(2, 3, 5), torch.randn(2, 2, 19)), time_dim=(2, 2))
     net = co.continual(module, (torch.randn(2, 3, 5), torch.randn(2, 2, 20)), time_dim=(2, 2))
-    with pytest.raises(co.ShapeMismatch, match="input 1 has 4 frames in each step .* got 7"):
+    with pytest.raises(co.ShapeMismatch, match="input 1 has 4 frames in each step.* got 7"):
         net.forward_steps(torch.randn(2, 3, 2), torch.randn(2, 2, 7))
-    with pytest.raises(co.ShapeMismatch, match="input 1 has 4 frames in each step .* got 3"):
+    with pytest.raises(co.ShapeMismatch, match="input 1 has 4 frames in each step.* got 3"):
         net.forward_step(torch.randn(2, 3), torch.randn(2, 2, 3))
     with pytest.raises(co.ShapeMismatch, match="equal lengths"):
         net.forward_steps(torch.randn(2, 3, 2), torch.randn(2, 2, 12))
