@@ -32,7 +32,7 @@ class Input:
     def __init__(self, time: int | None, batch: int | None, example: Tensor, rate: int = 1, number: int = 0):
         self.number = number
         self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
-        self.rate, self.view = rate, None if time is None else View(entry_dims(example, time, batch, rate))
+        self.rate, self.view = rate, None if time is None else View(entry_dims(example.shape, time, batch, rate))
         self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
