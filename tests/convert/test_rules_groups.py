@@ -130,6 +130,12 @@ ROWS = [
     fn("two frames for one, and positions", lambda x: (y := x.reshape(x.shape[0], 2 * x.shape[1], -1)) * torch.arange(y.shape[1]).view(
         1, -1, 1), shape=(2, 7, 4), time=1, verify=False),
     fn("masks of pairs", lambda x: (x > 0).reshape(x.shape[0], 3, -1, 2).all(-1).to(x.dtype) - 1, shape=(2, 3, 12), other=4),
+    fn("pixels over time", lambda x: torch.pixel_shuffle(x, 2), shape=(2, 8, 7, 3), delay=0),
+    fn("pixels over time, in columns", lambda m, x: F.conv2d(torch.pixel_shuffle(x, 3), m.w, padding=1), params={"w": (4, 2, 3, 3)},
+        shape=(2, 18, 3, 7), time=3),
+    fn("channels of pixels over time", lambda x: torch.pixel_unshuffle(x, 2), shape=(2, 3, 8, 4), other=6, delay=1),
+    fn("pixels over time and back", lambda m, x: torch.pixel_unshuffle(torch.pixel_shuffle(x, 2) * m.w, 2), params={"w": (6,)},
+        shape=(2, 8, 7, 3), delay=0),
     row("stacked frames", Stacked, **SEQUENCE, other=8, delay=3),
     row("attention inside windows", LocalAttention, shape=(2, 12, 4), time=1, other=8, delay=3),
     row("attention inside windows of five", lambda: LocalAttention(5), shape=(2, 10, 4), time=1, other=15),
@@ -145,6 +151,8 @@ REFUSED = [
     no("segments of the clip", lambda x: x.reshape(x.shape[0], 3, 2, -1), "splits time", "unfold|strided", shape=(2, 3, 12)),
     no("rows and columns that were not swapped", lambda x: x.reshape(x.shape[0], x.shape[2], 4).transpose(1, 2), "mixes it with other",
        "permute first", shape=(2, 4, 12)),
+    no("channels of pixels that are time", lambda x: torch.pixel_shuffle(x.transpose(1, 2), 2), "takes time, or rows, for channels",
+       r"\(B·T, C, H, W\)", shape=(2, 3, 12, 5)),
     no("groups of different sizes", lambda x: x.reshape(x.shape[0], 3, 6, -1).permute(0, 1, 3, 2), "splits time", "unfold",
        shape=(2, 3, 18)),
 ]  # fmt: skip

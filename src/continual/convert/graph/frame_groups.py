@@ -53,10 +53,15 @@ class FrameGroups:
         pieces = (*x.dims[:at], *((major,) if major else ()), (TIME,), dim_of(size), *x.dims[at + 1 :])
         y, time = emit.reshape(call, x, pieces), pieces.index((TIME,))
         y = emit.permute(call, y, [i for i in range(len(pieces)) if i != time + 1] + [time + 1])
-        y = emit.unsqueeze(call, y, 1) if len(y.dims) == 3 else y
-        made = emit.layer(call, y, OverlapAdd(size, size), y.dims[:-1], label=f"{size} frames from each")
-        made = emit.reshape(call, replace(made, dtype=x.dtype), with_dim(x.dims, at, (*major, TIME)))
-        return replace(made, fill=x.fill)
+        made = self.added(call, y, size, size, f"{size} frames from each")
+        return replace(emit.reshape(call, made, with_dim(x.dims, at, (*major, TIME))), fill=x.fill)
+
+    def added(self, call: OpCall, x: Stream, size: int, hop: int, label: str) -> Stream:
+        """Patches of ``size`` frames in the last dimension, ``hop`` frames apart, added where they overlap."""
+        emit, rank = self._emit, len(x.dims)
+        y = emit.unsqueeze(call, x, 1) if rank == 3 else x
+        made = emit.layer(call, y, OverlapAdd(size, hop), y.dims[:-1], label=label)
+        return emit.squeeze_dummy(call, replace(made, dtype=x.dtype), rank - 1)
 
     def finer(self, call: OpCall) -> OpCall | None:
         """A call of which the streams are taken apart as far as possible; ``None`` if none of them can be."""

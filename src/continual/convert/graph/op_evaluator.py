@@ -15,7 +15,7 @@ from .instructions import Arg, CurrentDevice, Shape, resolve
 from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
-from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value
+from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
 
 NUMBER = ("_local_scalar_dense", "item")
 KEEPS_FILL = {"expand", "unsqueeze", "view", "reshape", "permute", "transpose", "repeat", "to", "_to_copy", "clone"}
@@ -97,7 +97,9 @@ class OpEvaluator:
             if finer is None:
                 raise
             with contextlib.suppress(Refused):
-                return self._by_rule(found, finer)
+                value = self._by_rule(found, finer)
+                if not any(isinstance(v, Stream) and v.windows for v in leaves(value)):  # windows begin with whole frames
+                    return value
             raise
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:

@@ -236,20 +236,40 @@ def diagonal(ctx: RuleContext, call: OpCall) -> Stream:
     return ctx.emit.local(call, tuple(d if i in (first, second) else next(rest) for i, d in enumerate(sizes)), x)
 
 
-@rule("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.channel_shuffle.default")
-def shuffle(ctx: RuleContext, call: OpCall) -> Stream:
-    """Channels and space change places, image by image."""
+@rule("aten.channel_shuffle.default")
+def channel_shuffle(ctx: RuleContext, call: OpCall) -> Stream:
+    """Channels change places."""
     x = call.stream("self")
-    shape, rank = ctx.shapes.shape(x), len(x.dims)
-    touched = range(rank - 3, rank) if "pixel" in call.op else range(1, 2)
-    if any(TIME in x.dims[i] or BATCH in x.dims[i] for i in touched):
-        raise Refused(f"`{call.op}` takes time for channels or space", "bring time to the batch first: (B·T, C, H, W)")
-    if call.op == "channel_shuffle":
-        return ctx.emit.local(call, x.dims, x)
-    if call.op == "pixel_shuffle":
-        r = call.integer("upscale_factor")
-        sizes = (shape[-3] // (r * r), shape[-2] * r, shape[-1] * r)
+    if TIME in x.dims[1] or BATCH in x.dims[1]:
+        raise Refused("`channel_shuffle` takes time for channels", "bring time to the batch first: (B·T, C, H, W)")
+    return ctx.emit.local(call, x.dims, x)
+
+
+@rule("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default")
+def pixel_shuffle(ctx: RuleContext, call: OpCall) -> Stream:
+    """Channels become pixels, and back. A row or a column of pixels may be time."""
+    x, back = call.stream("self"), call.op == "pixel_unshuffle"
+    factor = call.integer("downscale_factor" if back else "upscale_factor")
+    if TIME in x.dims[-3] or any(BATCH in d for d in x.dims[-3:]):
+        raise Refused(f"`{call.op}` takes time, or rows, for channels", "bring time to the batch first: (B·T, C, H, W)")
+    *first, channels, rows, columns = _sizes(ctx, x)
+    if back:
+        sizes = [
+            channels.combine(lambda n: n * factor**2),
+            rows.combine(lambda n: n // factor),
+            columns.combine(lambda n: n // factor),
+        ]
     else:
-        r = call.integer("downscale_factor")
-        sizes = (shape[-3] * r * r, shape[-2] // r, shape[-1] // r)
-    return ctx.emit.local(call, (*x.dims[:-3], *fixed(sizes)), x)
+        sizes = [channels.combine(lambda n: n // factor**2), rows, columns]
+    if not any(TIME in d for d in x.dims[-2:]):
+        grown = [n * (1 if back else factor) for n in (sizes[1].now, sizes[2].now)]
+        return ctx.emit.local(call, (*x.dims[:-3], *fixed((sizes[0].now, *grown))), x)
+    r, rank = ctx.shapes.sized(factor), len(x.dims)
+    if back:
+        y = reshaped(ctx, call, x, [*first, channels, sizes[1], r, sizes[2], r])
+        y = ctx.emit.permute(call, y, [*range(rank - 2), rank - 1, rank + 1, rank - 2, rank])
+        return reshaped(ctx, call, y, [*first, *sizes])
+    y = reshaped(ctx, call, x, [*first, sizes[0], r, r, *sizes[1:]])
+    y = ctx.emit.permute(call, y, [*range(rank - 2), rank, rank - 2, rank + 1, rank - 1])
+    height, width = ((*y.dims[i], *dim_of(factor)) for i in (rank - 2, rank))
+    return ctx.emit.reshape(call, y, (*y.dims[: rank - 2], height, width))
