@@ -21,6 +21,7 @@ from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
 from .export_errors import why
+from .length_asks import asks, is_pinned
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
 
@@ -146,6 +147,8 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     try:
         with _exporting(module), FormulaLimit():
             program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+        if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
+            program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
         try:  # some modules defeat the symbolic solver, or take it minutes
             with _exporting(module), WholeOps():
@@ -155,6 +158,17 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     return Captured(program, inputs, times, batches, _symbolic(program, times))
+
+
+def _of_bytecode(
+    module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], shapes: Sequence[Any]
+) -> ExportedProgram | None:
+    """An export that follows the module's bytecode, if its length is open."""
+    with contextlib.suppress(Exception), _exporting(module), WholeOps():
+        program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=True)
+        if _symbolic(program, times) and not is_pinned(program):
+            return program
+    return None
 
 
 def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
