@@ -30,6 +30,11 @@ def asks(program: ExportedProgram) -> bool:
     return any(_of_user(guard) for guard in _guards(program))
 
 
+def reads_values(program: ExportedProgram) -> bool:
+    """Whether an export takes numbers out of tensors."""
+    return any(str(n.target) in ("aten.item.default", "aten._local_scalar_dense.default") for n in program.graph.nodes)
+
+
 def _guards(program: ExportedProgram) -> list[Any]:
     """The questions that were answered for the example, and where they were asked."""
     modes = (getattr(n.meta.get("val"), "fake_mode", None) for n in program.graph.nodes if n.op == "placeholder")

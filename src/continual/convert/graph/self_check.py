@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ...errors import NotStreamable, ShapeMismatch
 from .capture import fresh
@@ -71,7 +72,7 @@ def _check_lengths(net: Callable[..., Any], period: int, module: nn.Module, draf
 
 def _compare(name: str, got: Any, want: Any, what: str, draft: ProgramDraft) -> None:
     """Refuse a network that computes another function than its module."""
-    for a, b in zip(_flat(got), _flat(want), strict=True):
+    for a, b in zip(tensors_in(got), tensors_in(want), strict=True):
         if a.shape != b.shape:
             raise _differs(name, f"gives {tuple(a.shape)} for {what}, the module {tuple(b.shape)}", draft)
         if not a.numel() or not (a.is_floating_point() or a.is_complex()):
@@ -98,5 +99,6 @@ def _differs(name: str, how: str, draft: ProgramDraft) -> NotStreamable:
     )
 
 
-def _flat(y: Any) -> list[Tensor]:
-    return [t for v in y for t in _flat(v)] if isinstance(y, (list, tuple)) else [y]
+def tensors_in(y: Any) -> list[Tensor]:
+    """The tensors of an output, however they are nested."""
+    return [t for t in tree_leaves(y) if isinstance(t, Tensor)]
