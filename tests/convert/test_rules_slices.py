@@ -137,8 +137,8 @@ REFUSED = [
     no("top k frames", lambda x: x.topk(3, 2).values, "orders the frames", "order channels|maxima"),
     no("a row of the batch", lambda x: x[1:], "rows of the batch", "keep the batch"),
     no("a boolean mask of the stream", lambda x: x * x[x > 0].mean(), "values of the stream", "torch.where"),
-    no("the clip backwards by an index", lambda x: x[:, :, torch.arange(x.shape[2] - 1, -1, -1)], "depends on the length of the clip",
-        "fixed number"),
+    no("the clip backwards by an index", lambda x: x[:, :, torch.arange(x.shape[2] - 1, -1, -1)], "frames of the clip by their number",
+        "slices"),
 ]  # fmt: skip
 
 

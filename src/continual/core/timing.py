@@ -10,6 +10,7 @@ is a report: where the two differ (padding larger than the window, transposed co
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ..errors import ShapeMismatch
-from .constant_rate import ConstantRate, burst_absorbed, in_a_row
+from .constant_rate import ConstantRate, burst_absorbed, in_a_row, whole
 
 Counts = tuple[int, int]
 
@@ -126,10 +127,7 @@ class Timing(ABC):
     @staticmethod
     def sequence(*timings: Timing) -> Timing:
         """Timings one after another; none at all is the identity."""
-        whole: Timing = IDENTITY
-        for timing in timings:
-            whole = whole.then(timing)
-        return whole
+        return functools.reduce(Timing.then, timings, IDENTITY)
 
     @staticmethod
     def parallel(*timings: Timing) -> Timing:
@@ -399,9 +397,4 @@ def widest(timing: Timing) -> int:
     return max(1, max(last - first + 1 for first, last in spans))
 
 
-def whole(value: int | Fraction) -> int | Fraction:
-    """Fractions that are whole numbers as ints."""
-    return int(value) if Fraction(value).denominator == 1 else Fraction(value)
-
-
-IDENTITY = Window()
+IDENTITY: Timing = Window()

@@ -8,9 +8,9 @@ from fractions import Fraction
 from functools import cached_property
 
 from ..errors import ShapeMismatch
-from .constant_rate import ConstantRate
+from .constant_rate import ConstantRate, whole
 from .fitted import Fitted
-from .timing import IDENTITY, Counts, Sequence, Timing, whole, widest
+from .timing import IDENTITY, Counts, Sequence, Timing, widest
 
 # What happens to which wires. Without a timing they wait for each other. With one, a second wire decides how many frames there are.
 Entry = tuple[Timing | None, tuple[int, ...]]

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...core.fitted import Fitted
 from ...core.program.context import KernelContext, Run
 from ...core.program.frame_schedule import FrameSchedule
-from ...core.state import Node, StateUpdates, StepSpec
+from ...core.state import StateNode, StateUpdates, StepSpec
+from ...core.step_spec import length
 from ...core.timing import IDENTITY, Timing, Window
 from ...errors import ShapeMismatch
 from ...layers.window import SlidingWindow
@@ -73,7 +74,7 @@ class FitEnd(SlidingWindow):
         return frames.clone() if frames._is_view() else frames  # a view may be of the ring, which goes on
 
     def advance_fitted(
-        self, x: Tensor | None, node: Node, ends: tuple[int, int], updates: StateUpdates
+        self, x: Tensor | None, node: StateNode, ends: tuple[int, int], updates: StateUpdates
     ) -> tuple[Tensor | None, int]:
         """Run a chunk.
 
@@ -94,10 +95,10 @@ class FitEnd(SlidingWindow):
             return None, ended
         return self.over_time(self._gather(x, node, node.n_out, sent, n), node.n_out, None), ended
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         return self.advance_fitted(x, node, (n_if_ended, n_if_ended), updates)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """Where no frame waits: each leaves as it comes."""
         seen = node.n_in
         updates.ticks.append((node, seen + 1, seen + 1))
@@ -105,14 +106,14 @@ class FitEnd(SlidingWindow):
             updates.slots.append((node.tensors[0][:, seen % self._kept], x))
         return x
 
-    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
         return None if self.fitted.cuts else super().plan(node, None)
 
     def program_on(self, ctx: KernelContext, leaves: FrameSchedule) -> Run:
         """The end of each row. How many frames there are is asked where they leave."""
-        ctx.leaves = leaves
+        ctx.out_schedule = leaves
         fill = self.value if self.mode == "constant" else self.mode
-        windows = Windows(ctx, self._window, ctx.node.given, fill, self.most)
+        windows = Windows(ctx, self._window, ctx.node.in_spec, fill, self.most)
         return lambda x, rows: windows.frames(rows, x)
 
 
@@ -123,13 +124,12 @@ class FittedEnd(Layer):
     to: int = 0
 
     def chunk(self, m: ExecContext) -> None:
-        x = m.env[self.slot]
-        if x is not None:
-            x = self.enter.enter(x, m.batch, m.frames[self.before])
+        x = None if m.env[self.slot] is None else self.arriving(m, m.frames[self.before])
         module: Any = self.module
         ends = m.ends[self.before], m.ends[self.to]
         y, m.ends[self.wire] = module.advance_fitted(x, m.nodes[self.state_node], ends, m.call)
-        self._leave(m, y)
+        m.frames[self.wire] = length(y)
+        self.leaving(m, y, length(y))
 
     def clip(self, m: ExecContext) -> None:
         module: Any = self.module
@@ -139,4 +139,5 @@ class FittedEnd(Layer):
             raise ShapeMismatch(
                 f"{self.path}: a clip with {frames} steps here is too short for the padding or the cut at its end"
             )
-        self._leave(m, module.fit(self.enter.enter(m.env[self.slot], m.batch, frames), count))
+        m.frames[self.wire] = count
+        self.leaving(m, module.fit(self.arriving(m, frames), count), count)

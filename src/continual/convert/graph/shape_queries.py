@@ -16,7 +16,8 @@ from .op_call import Misfit, OpCall
 from .program_draft import ProgramDraft
 from .values import STATIC, Const, Number, Size, SymScalar, TensorValue, Unknown, Value
 
-FAR = 80640  # a whole number of periods of all strides that occur, so that lengths so far apart differ by the rate alone
+FAR = 1024 * 3**2 * 5**2 * 7**2 * 11  # whole periods of all strides that occur: lengths so far apart differ by the rate alone
+FARTHER = 1  # the index of the first sample length so far away
 LONGER = 5  # the index of the sample length that is a few times that of the example
 
 

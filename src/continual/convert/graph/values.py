@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -249,7 +249,7 @@ def leaves(value: Value) -> list[Value]:
     return [v for item in value for v in leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
-def exchanged(value: Value, new: dict[int, Stream]) -> Value:
+def exchanged(value: Value, new: Mapping[int, Value]) -> Value:
     """A value in which some streams are exchanged for others, by their slots."""
     if isinstance(value, (list, tuple)):
         return [exchanged(v, new) for v in value]
