@@ -68,17 +68,17 @@ def convert_graph(
                 raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
             net = _streamed(module, walked, check, doing)
             again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
-            time_dims = walked.draft.captured.time_dims
+            captured = walked.draft.captured
         else:
             doing("exporting its window")
             options = Options(time_dim, every, output, time_pooling, windows if isinstance(windows, WindowPlan) else None)
             window = window_for(module, inputs, options, refusal)
             with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
-            time_dims = window.walk.captured.time_dims
-    origin = Origin(module, inputs, time_dims, again, net._program.has_dtypes)
+            captured = window.walk.captured
+    origin = Origin(module, inputs, captured.time_dims, again, net._program.has_dtypes)
     net.__dict__["_dtypes"] = DtypePrograms(net, origin)
-    net.__dict__["_switches"] = switches.settle()
+    net.__dict__["_switches"] = switches.settle().watch(captured.numbers)
     return net
 
 
