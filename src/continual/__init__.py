@@ -96,6 +96,7 @@ from .layers.positions.encodings import RecyclingPositionalEncoding, RotaryPosit
 from .layers.recurrence import Recurrence
 from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from .layers.recurrent.stacked import GRU, LSTM, RNN
+from .layers.scan import scan
 from .layers.shape import Reshape
 from .layers.skip import Skip
 from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -313,6 +314,7 @@ __all__ = [
     "positional_encoding",
     "rnn",
     "save_state",
+    "scan",
     "shape",
     "skip",
     "state_dict",

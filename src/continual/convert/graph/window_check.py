@@ -196,7 +196,8 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
     lead = max((h.hops for h in schedule.histories if isinstance(h, Carry)), default=0)
     clip = captured.of_length(length + (before + lead + WINDOWS) * every, 1)
     m = moment_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
-    streams = [(x, t) for x, t in zip(clip, captured.time_dims, strict=True) if t is not None]
+    of = [(x, t, r) for x, t, r in zip(clip, captured.time_dims, captured.rates, strict=True) if t is not None]
+    streams = [(x if r == 1 else x.unflatten(t, (-1, r)), t) for x, t, r in of]
 
     def frames(first: int, count: int) -> list[Tensor]:
         return [x.narrow(t, first, count) for x, t in streams]
@@ -210,7 +211,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
                     for h, k, x in zip(schedule.histories, kept, added, strict=True)]  # fmt: skip
             if i < before + lead:
                 continue
-            own = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, captured.time_dims, strict=True))
+            own = captured.cut(clip, i * every, length)
             for a, b in zip(scores, tree_leaves(module(*own)), strict=True):
                 b = b if a.shape == b.shape else b.select(window.frame_dim, window.frame)
                 worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)

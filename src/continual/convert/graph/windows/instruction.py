@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ....core.state import InitContext, Node, StepSpec
+from ....core.state import InitContext, StateNode, StepSpec
 from ....errors import ShapeMismatch
 from ..axes import BATCH, TIME, Dims, View, shape_of, where
 from ..instructions import ExecContext, Instruction
@@ -128,7 +128,7 @@ class Windows(Instruction):
         """Whether a hop, by its number, completes a window."""
         return (hop + 1) * self.every - self.before >= self.length
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         tensors: dict[str, Tensor] = {}
         for i, (slot, dims) in enumerate(zip(self.inputs, self.streams, strict=True)):
             x = m.env[slot]
@@ -146,7 +146,7 @@ class Windows(Instruction):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
         scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
         out = [StepSpec.of(y.select(2, 0)) for y in scores]
-        return [Node(opening, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)]
+        return [StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)]
 
     def chunk(self, m: ExecContext) -> None:
         node, call, count = m.nodes[self.state_node], m.call, m.frames[0]
@@ -167,7 +167,7 @@ class Windows(Instruction):
         m.call.ticks.append((node, seen, max(0, (seen - self.length) // self.every + 1)))
         self._leave(m, found)
 
-    def _hops(self, m: ExecContext, node: Node, given: list[Tensor], in_place: bool) -> list[list[Tensor]]:
+    def _hops(self, m: ExecContext, node: StateNode, given: list[Tensor], in_place: bool) -> list[list[Tensor]]:
         """The scores of the windows that frames complete; what is to be kept goes to the call."""
         waiting = (node.n_in + self.before) % self.every
         first = self.hops(node.n_in)
@@ -210,7 +210,9 @@ class Windows(Instruction):
         new = min(self.every, self.length)
         return [_narrow(x, d, (hop + 1) * self.every - new, new) for x, d in zip(whole, self.streams, strict=True)]
 
-    def _waited(self, m: ExecContext, node: Node, given: list[Tensor], waiting: int, hops: int, in_place: bool) -> list[Tensor]:
+    def _waited(
+        self, m: ExecContext, node: StateNode, given: list[Tensor], waiting: int, hops: int, in_place: bool
+    ) -> list[Tensor]:
         """The frames that have waited, and those that come; those that are left wait."""
         if self.every == 1:
             return given

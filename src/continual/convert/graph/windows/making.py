@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..op_names import OpNames
 from ..program_draft import ProgramDraft
 from ..provenance import Provenance
 from ..shape_queries import ShapeQueries
-from ..values import Const
+from ..values import ITEM, Const
 from .sizes import ROWS, Unfollowed, known, number, tasks_in
 from .tasks import WIRE, Item, Local, Table, Task
 from .window_call import Call
@@ -146,6 +146,7 @@ class Making:
         *,
         steady: bool = False,
         cls: type[Local] = Local,
+        exchanged: Callable[[Op], Op] | None = None,
         **own: Any,
     ) -> Any:
         """An operation on the whole window, as it is.
@@ -154,14 +155,20 @@ class Making:
             dims: the layout of what it gives (of several results, of each), where it has positions still.
             like: their wire.
             cls, own: the class of the task where it gives several results, and what that has beside others.
+            exchanged: gives the operation that runs, of one on slots that has no name of torch.
         """
         args, kwargs = self.given_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
         target = "aten.reshape.default" if call.name in ("aten.view.default", "aten._unsafe_view.default") else call.name
-        op, slots, _ = self.operation(call, target, args, kwargs, inputs)
+        op, slots, _ = self.operation(call, target if exchanged is None else ITEM, args, kwargs, inputs)
+        op = op if exchanged is None else exchanged(op)
         steady = all(t.wire.steady for t in inputs) if inputs else steady
         val = call.node.meta["val"]
-        more = {"op": op, "slots": slots, "entire": (True,) * len(inputs), "macs": self.macs(call), "weight": weight_of(call)}
+        macs = own.pop("macs", None)
+        more = {
+            "op": op, "slots": slots, "entire": (True,) * len(inputs), "macs": self.macs(call) if macs is None else macs,
+            "weight": weight_of(call),
+        }  # fmt: skip
         if not isinstance(val, (list, tuple)):
             wire = self._window_wire(val, dims, like, steady)  # type: ignore[arg-type]
             return self.add(call, Local, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 
 from ....core.module import CoModule
-from ....core.state import Node, State, StepSpec
+from ....core.state import State, StateNode, StepSpec
 from ....errors import StateMismatch
 from ..instructions import ExecContext
 from ..program import Program
@@ -43,9 +43,9 @@ class Scoring(CoModule):
                 f"{self.windows.plan!r}. Convert the module with the plan of the state, co.continual(module, clip, windows=co.{theirs})"
             ) from error
 
-    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int | Fraction:
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int | Fraction:
         whole = [i.alone.macs for i in self._program.instructions if isinstance(i, Windows)]
-        return sum(whole) * outputs if whole else super().macs_of_clip(node, frame, given, outputs)
+        return sum(whole) * n_out if whole else super().macs_of_clip(node, frame, n_in, n_out)
 
 
 def _plan_in(state: State) -> str | None:
