@@ -31,13 +31,17 @@ WINDOWS = 3  # that are compared with the module's when it is converted
 
 
 def lengths_of(module: nn.Module, captured: Captured) -> bool:
-    """Whether the module gives more of a longer clip, as far as it takes one."""
+    """Whether the module gives more of a longer clip and less of a shorter one, as far as it takes them.
+
+    Where no shorter clip gives less, the example is as long as one score needs: a longer clip has several of them.
+    """
     t = captured.steps
-    before = _shapes(module, captured, t)
-    for steps in (2 * t, t + 1, t + 2, t + 4, t + 8, t + 16, t + 32, t + 64, t - 1, t // 2):
-        if steps > 0 and (found := _shapes(module, captured, steps)) is not None:
-            return found != before
-    return False
+    before, by = _shapes(module, captured, t), [2**i for i in range(7)]
+    longer = next((y for steps in (2 * t, *(t + b for b in by)) if (y := _shapes(module, captured, steps)) is not None), None)
+    if longer == before:
+        return False
+    shorter = (_shapes(module, captured, steps) for steps in (t // 2, *(t - b for b in by)) if steps > 0)
+    return any(y not in (None, before) for y in shorter)
 
 
 def _shapes(module: nn.Module, captured: Captured, steps: int) -> list[tuple[int, ...]] | None:
