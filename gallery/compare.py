@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -32,12 +33,15 @@ def leaves(y: Any) -> list[Tensor]:
 
 
 def cut(inputs: Sequence[Tensor], dims: Sequence[int | None], start: int, count: int) -> list[Tensor]:
-    """Some frames of the streams, counted in frames of the first, and whole what is no stream."""
-    first = next(x.shape[d] for x, d in zip(inputs, dims, strict=True) if d is not None)
-    return [
-        x if d is None else x.narrow(d, start * x.shape[d] // first, count * x.shape[d] // first)
-        for x, d in zip(inputs, dims, strict=True)
-    ]
+    """Some steps of the streams, and whole what is no stream. In a step, a stream of a higher rate has several frames."""
+    steps = math.gcd(*(x.shape[d] for x, d in zip(inputs, dims, strict=True) if d is not None))
+    rates = [1 if d is None else x.shape[d] // steps for x, d in zip(inputs, dims, strict=True)]
+    return [x if d is None else x.narrow(d, start * rate, count * rate) for x, d, rate in zip(inputs, dims, rates, strict=True)]
+
+
+def one(part: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:
+    """A step of the streams, as ``forward_step`` takes it: without time, where it is a frame."""
+    return [x if d is None or x.shape[d] > 1 else x.squeeze(d) for x, d in zip(part, dims, strict=True)]
 
 
 def chunks_of(frames: int, rng: random.Random) -> list[int]:
@@ -62,7 +66,7 @@ def streamed(net: Any, inputs: Sequence[Tensor], dims: Sequence[int | None], siz
         part, last = cut(inputs, dims, at, size), i == len(sizes) - 1
         at += size
         if size == 1 and not last:
-            y = net.forward_step(*(x if d is None else x.squeeze(d) for x, d in zip(part, dims, strict=True)))
+            y = net.forward_step(*one(part, dims))
             if y is not None and not net.timing.bursts:
                 y = [t.unsqueeze(d) for t, d in zip(leaves(y), net.output_time_dims, strict=True)]
         else:
@@ -156,7 +160,7 @@ def of_windows(
         parts = [leaves(module(*cut(clip, network.time_dims, i * every, length))) for i in range(count)]
         if output is not None:
             dims = frame_dims(module, network, convert)
-            parts = [[y.select(d, output) for y, d in zip(ys, dims, strict=True)] for ys in parts]
+            parts = [[y if d is None else y.select(d, output) for y, d in zip(ys, dims, strict=True)] for ys in parts]
         want = [torch.stack(ys, min(2, ys[0].ndim)) for ys in zip(*parts, strict=True)]
         sizes = [length // 3, *chunks_of(frames - length // 3, random.Random(2))]
         worst = farthest(streamed(net, clip, network.time_dims, sizes), want)
@@ -164,14 +168,14 @@ def of_windows(
     return worst, frames
 
 
-def frame_dims(module: nn.Module, network: Network, convert: Callable[[Tensor], Tensor]) -> list[int]:
-    """The dimension of frames of each output per frame: the one that grows with the clip.
+def frame_dims(module: nn.Module, network: Network, convert: Callable[[Tensor], Tensor]) -> list[int | None]:
+    """The dimension of frames of each output: the one that grows with the clip; ``None`` for an output without frames.
 
     A module for one length alone has as many frames as the example, or its outputs are ``(B, frames, …)``.
     """
     own = leaves(module(*(convert(x) for x in network.inputs())))
     try:
         longer = leaves(module(*(convert(x) for x in network.inputs(2 * network.frames))))
-        return [next(d for d in range(y.ndim) if y.shape[d] != z.shape[d]) for y, z in zip(own, longer, strict=True)]
+        return [next((d for d in range(y.ndim) if y.shape[d] != z.shape[d]), None) for y, z in zip(own, longer, strict=True)]
     except Exception:  # whatever people's modules raise on a length that they are not for
         return [next((d for d in range(1, y.ndim) if y.shape[d] == network.frames), 1) for y in own]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -60,14 +61,14 @@ class Network:
 
     @property
     def frames(self) -> int:
-        """Frames of the example: of its first stream."""
-        return next(s[d] for s, d in zip(self.shapes, self.time_dims, strict=True) if d is not None)
+        """Steps of the example: its frames, where all streams have as many; of streams of several rates, the frames they share."""
+        return math.gcd(*(s[d] for s, d in zip(self.shapes, self.time_dims, strict=True) if d is not None))
 
     def inputs(self, frames: int | None = None, seed: int = DEFAULT_SEED, rows: int | None = None) -> tuple[Tensor, ...]:
         """Drawn inputs.
 
         Args:
-            frames: of the first stream; the others are as much longer. By default those of the example.
+            frames: of the clip, in steps; by default those of the example.
             seed: of the numbers. Inputs that are no streams are the same for every seed.
             rows: of the batch; by default those of the example.
         """

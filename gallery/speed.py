@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import continual as co
 
-from .compare import cut, leaves
+from .compare import cut, leaves, one
 from .network import Network
 
 SECONDS = 0.25  # for each of the two
@@ -63,7 +63,7 @@ def steps_of(net: Any, network: Network, rows: int | None) -> tuple[Callable[[],
     period, dims = net.timing.period, network.time_dims
     frames = -(-(net.delay + period + 1) // network.frames) * network.frames
     warm = network.inputs(frames, rows=rows)
-    frame: Sequence[Tensor] = [x if d is None else x.select(d, 0).clone() for x, d in zip(warm, dims, strict=True)]
+    frame = [x.clone() for x in one(cut(warm, dims, 0, 1), dims)]
     with torch.no_grad():
         net.forward_steps(*cut(warm, dims, 0, net.delay + 1))
         outputs = sum(net.forward_step(*frame) is not None for _ in range(period))
@@ -89,7 +89,7 @@ def compiled(net: Any, module: nn.Module, network: Network) -> float:
     """How much faster calls of the compiled program are than the compiled module on a window for each output."""
     rows = rows_of(module, network)
     window = window_of(net, module, network, rows)
-    frame = [x if d is None else x.select(d, 0) for x, d in zip(network.inputs(rows=rows), network.time_dims, strict=True)]
+    frame = one(cut(network.inputs(rows=rows), network.time_dims, 0, 1), network.time_dims)
     program: Any = co.compile(net, frame[0] if len(frame) == 1 else tuple(frame))
     state = [program.init_state()]
     frames = -(-program.chunk // network.frames) * network.frames

@@ -7,9 +7,10 @@ import io
 import os
 import warnings
 
-import torch.export  # noqa: F401
+import torch
+from torch import nn
 
-import continual.convert.graph.conversion  # noqa: F401
+import continual as co
 
 from . import measure  # noqa: F401
 from .catalogue import everything
@@ -18,6 +19,8 @@ from .packages import load, missing
 PACKAGES = "CONTINUAL_GALLERY_PACKAGES"  # names with spaces between
 
 everything()
+torch.set_num_threads(1)
+co.continual(nn.Conv1d(2, 2, 3).eval(), torch.randn(2, 2, 8), progress=False)  # what torch imports when it first exports
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     warnings.simplefilter("ignore")
     for _name in os.environ.get(PACKAGES, "").split():

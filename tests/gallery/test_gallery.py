@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import continual as co
 from gallery import __main__ as command
-from gallery import catalogue, measure, run
+from gallery import catalogue, compare, measure, run
 from gallery.network import Network, made
 from gallery.packages import missing
 from gallery.report import failures, line, page, totals
@@ -95,7 +95,8 @@ def test_inputs_of_other_lengths_and_rows():
     network = Network(
         "own/two", Frames, [(2, 3, 8), (2, 3, 2), (2, 7)], "stream", SIZES, time_dim=(2, -1, None), tokens=(0, 5, 0)
     )
-    slow = network.inputs(16, seed=3, rows=1)
+    assert network.frames == 2  # steps, with four frames of the first stream in each
+    slow = network.inputs(4, seed=3, rows=1)
     assert [tuple(x.shape) for x in slow] == [(1, 3, 16), (1, 3, 4), (1, 7)]
     assert slow[1].dtype == torch.int64
     assert torch.equal(network.inputs(seed=3)[2], network.inputs(seed=4)[2])  # no stream
@@ -106,6 +107,16 @@ def test_modules_are_no_identities():
     module = made(row())
     assert float(module.norm.running_var.std()) > 0.1  # type: ignore[union-attr,operator]
     assert not module.training
+
+
+def test_steps_of_streams_of_two_rates():
+    fast, slow = torch.arange(24.0).view(1, 1, 24), torch.arange(6.0).view(1, 1, 6)
+    part = compare.cut([fast, slow, fast], (2, 2, None), 2, 3)
+    assert part[0].flatten().tolist() == list(range(8, 20))
+    assert part[1].flatten().tolist() == [2, 3, 4]
+    assert part[2] is fast
+    step = compare.one(compare.cut([fast, slow], (2, 2), 2, 1), (2, 2))
+    assert [tuple(x.shape) for x in step] == [(1, 1, 4), (1, 1)]
 
 
 # ---- one network --------------------------------------------------------------------------------------------------------
