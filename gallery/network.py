@@ -51,7 +51,7 @@ class Network:
     def shapes(self) -> list[Shape]:
         """The shape of each input."""
         first = self.clip[0] if self.clip else ()
-        return [self.clip] if isinstance(first, int) else list(self.clip)  # type: ignore[list-item]
+        return [self.clip] if isinstance(first, int) else list(self.clip)  # type: ignore[arg-type]
 
     @property
     def time_dims(self) -> tuple[int | None, ...]:
@@ -101,8 +101,8 @@ def made(network: Network, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for part in module.modules():
             if isinstance(getattr(part, "running_mean", None), Tensor) and isinstance(getattr(part, "running_var", None), Tensor):
-                part.running_mean.normal_(0.0, 0.3, generator=generator)  # type: ignore[operator,union-attr]
-                part.running_var.uniform_(0.5, 2.0, generator=generator)  # type: ignore[operator,union-attr]
+                part.running_mean.normal_(0.0, 0.3, generator=generator)
+                part.running_var.uniform_(0.5, 2.0, generator=generator)
             bias = getattr(part, "bias", None)
             if isinstance(bias, nn.Parameter) and bias.is_floating_point() and not bias.any():
                 bias.normal_(0.0, 0.1, generator=generator)

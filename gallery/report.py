@@ -27,14 +27,16 @@ are skipped where it is not installed.
   output of the last frames, as many as the example has ([windows](windows.md)). *refused*: with the reason below.
 - **windows**: their length, the steps from one to the next, and the share of a window's multiply-adds that windows can
   take over from each other; *anew*: computing each window anew is faster here.
-- **seconds**: CPU time of `co.continual(module, clip)`, its check against the module included.
+- **seconds**: CPU time of `co.continual(module, clip)`, its check against the module included. The first
+  conversion of a process takes about 1.5 seconds more.
 - **delay**: steps before the first output.
 - **difference**: the largest from the module's outputs, relative to the largest of these, in random chunks and single
   steps: of a stream on a clip twice as long as the example, of windows against the module on each of them. In float64,
   where the module runs in it; *f32* marks the others.
 - **step**: how many times faster steps are than the module on its window (its receptive field; the example, for windows
   and for recurrent networks), once for each output. Eager, float32, one row, one thread; *compiled*: the same of the
-  compiled program and the compiled module, where it was measured.
+  compiled program and the compiled module, where it was measured. Most networks are small, so that they convert in
+  seconds: what a call costs by itself counts much in them. [Performance](performance.md) has networks of usual sizes.
 
 {tables}
 

@@ -50,7 +50,7 @@ class Mixed(nn.Module):
             q, k = self.turn(q), self.turn(k)
         scores = self.change(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5)
         y = (scores.softmax(-1) if self.softmax else scores) @ v
-        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out(y.transpose(1, 2).flatten(2))
 
 
 def distance(n: int, device: Any = None) -> Tensor:
@@ -128,7 +128,7 @@ class Conformer(nn.Module):
         x = x + 0.5 * self.one(x)
         x = x + self.mix(self.two(x))
         y = F.glu(self.inner(self.norm(x).transpose(1, 2)), 1)
-        return self.last(x + self.out(F.silu(self.batch(self.deep(y)))).transpose(1, 2))  # type: ignore[no-any-return]
+        return self.last(x + self.out(F.silu(self.batch(self.deep(y)))).transpose(1, 2))
 
 
 class Retentive(nn.Module):
@@ -143,7 +143,7 @@ class Retentive(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mix(x)  # type: ignore[no-any-return]
+        return self.mix(x)
 
 
 NETWORKS = [
@@ -220,7 +220,7 @@ NETWORKS = [
         "Vaswani 2017, NeurIPS",
         clip=[(2, 16, C), (2, 5, C)],
         time_dim=(1, None),
-    ),  # type: ignore[arg-type],
+    ),
     row(
         "attention pooling",
         lambda: Fn(

@@ -23,7 +23,7 @@ class Only(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.module(x, *self.more)
-        return y if isinstance(y, Tensor) else y[0]  # type: ignore[no-any-return]
+        return y if isinstance(y, Tensor) else y[0]
 
 
 class WithLengths(nn.Module):
@@ -34,7 +34,7 @@ class WithLengths(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.module(x, x.new_full((x.shape[0],), x.shape[1]).long())[0]  # type: ignore[no-any-return]
+        return self.module(x, x.new_full((x.shape[0],), x.shape[1]).long())[0]
 
 
 class Called(nn.Module):
@@ -73,7 +73,15 @@ def row(package: str, name: str, build: Callable[[], nn.Module], clip: Any, expe
     return Network(f"{package}/{name}", build, clip, expected, source, package=package, **more)
 
 
-SEANET = {"channels": 1, "dimension": 8, "n_filters": 4, "ratios": [4, 2], "causal": True, "norm": "weight_norm", "lstm": 1}
+SEANET: dict[str, Any] = {
+    "channels": 1,
+    "dimension": 8,
+    "n_filters": 4,
+    "ratios": [4, 2],
+    "causal": True,
+    "norm": "weight_norm",
+    "lstm": 1,
+}
 LAST = {"options": {"output": -1}}
 NETWORKS = [
     row(

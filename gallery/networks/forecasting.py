@@ -25,10 +25,10 @@ class Decomposed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
         if self.kind == "NLinear":
             last = x[:, -1:].detach()
-            return self.season((x - last).transpose(1, 2)).transpose(1, 2) + last  # type: ignore[no-any-return]
+            return self.season((x - last).transpose(1, 2)).transpose(1, 2) + last
         ends = torch.cat((x[:, :1].repeat(1, 4, 1), x, x[:, -1:].repeat(1, 4, 1)), 1)
         mean = F.avg_pool1d(ends.transpose(1, 2), 9, 1)
-        return (self.season(x.transpose(1, 2) - mean) + self.trend(mean)).transpose(1, 2)  # type: ignore[no-any-return]
+        return (self.season(x.transpose(1, 2) - mean) + self.trend(mean)).transpose(1, 2)
 
 
 class Normalised(nn.Module):
@@ -41,7 +41,7 @@ class Normalised(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean, deviation = x.mean(1, keepdim=True), torch.sqrt(x.var(1, keepdim=True, unbiased=False) + 1e-5)
         y = self.module((x - mean) / deviation * self.gain + self.bias)
-        return (y - self.bias) / self.gain * deviation + mean  # type: ignore[no-any-return]
+        return (y - self.bias) / self.gain * deviation + mean
 
 
 class Doubly(nn.Module):
@@ -78,7 +78,7 @@ class Skipping(nn.Module):
         count = y.shape[2] // 6
         s = y[:, :, -count * 6 :].view(b, 8, count, 6).permute(2, 0, 3, 1).reshape(count, b * 6, 8)
         s = self.skip(s)[1].view(b, 24)
-        return self.head(torch.cat((h, s), 1)) + self.direct(x[:, -12:].transpose(1, 2)).squeeze(2)  # type: ignore[no-any-return]
+        return self.head(torch.cat((h, s), 1)) + self.direct(x[:, -12:].transpose(1, 2)).squeeze(2)
 
 
 class Autocorrelation(nn.Module):
@@ -97,7 +97,7 @@ class Autocorrelation(nn.Module):
         weights = torch.softmax(weights, -1)
         at = (torch.arange(n, device=x.device) + delays[..., None]) % n
         parts = [torch.gather(v, 2, at[:, i, None].expand_as(v)) * weights[:, i, None, None] for i in range(3)]
-        return self.head((parts[0] + parts[1] + parts[2]).transpose(1, 2))  # type: ignore[no-any-return]
+        return self.head((parts[0] + parts[1] + parts[2]).transpose(1, 2))
 
 
 class Mixing(nn.Module):
@@ -110,7 +110,7 @@ class Mixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + F.relu(self.time(self.norm(x).transpose(1, 2))).transpose(1, 2)
-        return self.head((x + self.series(x)).transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.head((x + self.series(x)).transpose(1, 2)).transpose(1, 2)
 
 
 class Folded(nn.Module):
@@ -124,7 +124,7 @@ class Folded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.transpose(1, 2)
         y = y + self.conv(y.unflatten(2, (-1, 8))).flatten(2)
-        return self.head(y).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.head(y).transpose(1, 2)
 
 
 class Patches(nn.Module):
@@ -138,7 +138,7 @@ class Patches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b = x.shape[0]
         y = self.inner(x.transpose(1, 2).unfold(2, 16, 8)).flatten(0, 1)
-        return self.head(self.blocks(y + self.table).flatten(1)).view(b, SERIES, AHEAD).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.head(self.blocks(y + self.table).flatten(1)).view(b, SERIES, AHEAD).transpose(1, 2)
 
 
 class Inverted(nn.Module):
@@ -149,7 +149,7 @@ class Inverted(nn.Module):
         self.inner, self.blocks, self.head = nn.Linear(STEPS, 8), Block(8, 2), nn.Linear(8, AHEAD)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.inner(x.transpose(1, 2)))).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.head(self.blocks(self.inner(x.transpose(1, 2)))).transpose(1, 2)
 
 
 class Tree(nn.Module):
@@ -164,7 +164,7 @@ class Tree(nn.Module):
         y = x.transpose(1, 2)
         even, odd = y[:, :, ::2], y[:, :, 1::2]
         even, odd = even * torch.exp(torch.tanh(self.a(odd))), odd * torch.exp(torch.tanh(self.b(even)))
-        return self.head(torch.stack((even, odd), 3).flatten(2)).transpose(1, 2)  # type: ignore[no-any-return]
+        return self.head(torch.stack((even, odd), 3).flatten(2)).transpose(1, 2)
 
 
 class Reconstruction(nn.Module):
@@ -192,7 +192,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.encoder(x)[1][0][-1]
-        return ((self.out(self.decoder(h[:, None].repeat(1, x.shape[1], 1))[0]) - x) ** 2).mean((1, 2))  # type: ignore[no-any-return]
+        return ((self.out(self.decoder(h[:, None].repeat(1, x.shape[1], 1))[0]) - x) ** 2).mean((1, 2))
 
 
 def row(
@@ -243,7 +243,7 @@ NETWORKS = [
     row("PatchTST by hand", Patches, "Nie 2023, ICLR"),
     row("TimesNet, fixed period", Folded, "Wu 2023, ICLR"),
     row("SCINet", Tree, "Liu 2022, NeurIPS"),
-    row("Autoformer's autocorrelation", Autocorrelation, "Wu 2021, NeurIPS", options={"output": -1}),
+    row("Autoformer's autocorrelation", Autocorrelation, "Wu 2021, NeurIPS"),
     row(
         "transformer, mean",
         lambda: Fn(
@@ -288,7 +288,6 @@ NETWORKS = [
         "Audibert 2020, KDD",
         "windows",
         (2, 12, SERIES),
-        options={"output": -1},
     ),
     row("USAD, error", lambda: Reconstruction(True), "Audibert 2020, KDD", "windows", (2, 12, SERIES)),
     row(

@@ -39,7 +39,7 @@ def power(x: Tensor, hop: int = 16, center: bool = False, mode: str = "reflect")
 
 def logmel(m: Any, x: Tensor, **more: Any) -> Tensor:
     """Logarithms of the energy in bands."""
-    return torch.log(m.mel.t() @ power(x, **more) + 1e-6)  # type: ignore[no-any-return]
+    return torch.log(m.mel.t() @ power(x, **more) + 1e-6)
 
 
 def resampled(m: Any, x: Tensor, up: int, down: int, width: int = 6) -> Tensor:

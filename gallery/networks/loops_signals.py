@@ -32,7 +32,7 @@ class CellLoop(nn.Module):
             else:
                 h = self.cell(x[:, t], h)
             out.append(h)
-        return self.head(out[-1] if self.last else torch.stack(out, 1))  # type: ignore[no-any-return]
+        return self.head(out[-1] if self.last else torch.stack(out, 1))
 
 
 class Scanned(nn.Module):
@@ -72,6 +72,9 @@ class Neurons(nn.Module):
 
 class Biquad(nn.Module):
     """A recursive filter of second order, sample by sample (Oppenheim 1999)."""
+
+    a: Tensor
+    b: Tensor
 
     def __init__(self, flip: bool = False):
         super().__init__()
@@ -114,7 +117,7 @@ class Selective(nn.Module):
             h = decay[:, t] * h + drive[:, t]
             out.append((h * c[:, t, None]).sum(-1))
         y = torch.stack(out, 1) + self.d * u
-        return self.out(y * F.silu(gate))  # type: ignore[no-any-return]
+        return self.out(y * F.silu(gate))
 
 
 class Rwkv(nn.Module):
@@ -138,7 +141,7 @@ class Rwkv(nn.Module):
             now = torch.maximum(top - self.decay, k[:, t])
             e, f = torch.exp(top - self.decay - now), torch.exp(k[:, t] - now)
             a, b, top = e * a + f * v[:, t], e * b + f, now
-        return self.out(r * torch.stack(out, 1))  # type: ignore[no-any-return]
+        return self.out(r * torch.stack(out, 1))
 
 
 class TextDecoder(nn.Module):
@@ -191,7 +194,7 @@ def jelly(kind: str) -> Callable[[], nn.Module]:
 
         def call(m: nn.Module, x: Tensor) -> Tensor:
             reset(m)
-            return m.two(m.b(m.one(4 * x)))  # type: ignore[no-any-return,operator]
+            return m.two(m.b(m.one(4 * x)))
 
         return Fn(call, one=nn.Linear(4, 6), b=neuron(step_mode="m"), two=nn.Linear(6, 3))
 

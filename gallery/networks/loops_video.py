@@ -26,7 +26,7 @@ class ConvLstm(nn.Module):
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
-        states = [cell.zeros(x[:, 0]) for cell in self.cells]  # type: ignore[operator,union-attr]
+        states = [cell.zeros(x[:, 0]) for cell in self.cells]
         out = []
         for t in range(x.shape[1]):
             y = x[:, t]
@@ -46,7 +46,7 @@ class Layerwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for cell in self.cells:
-            state, out = cell.zeros(x[:, 0]), []  # type: ignore[operator,union-attr]
+            state, out = cell.zeros(x[:, 0]), []
             for frame in x.unbind(1):
                 state = cell(frame, state)
                 out.append(state[0])
@@ -83,11 +83,11 @@ class FrameLoop(nn.Module):
             out = x.new_zeros(x.shape[0], x.shape[1], 6)
             for t, frame in enumerate(frames):
                 out[:, t] = self.cnn(frame)
-            return self.head(out)  # type: ignore[no-any-return]
+            return self.head(out)
         y = torch.stack([self.cnn(frame) for frame in frames], 1)
         if self.way == "mean":
-            return self.head(y.mean(1))  # type: ignore[no-any-return]
-        return self.rnn(y)[0] if self.way == "lstm" else self.head(y)  # type: ignore[no-any-return]
+            return self.head(y.mean(1))
+        return self.rnn(y)[0] if self.way == "lstm" else self.head(y)
 
 
 class Flowed(nn.Module):

@@ -74,7 +74,7 @@ class Unet(nn.Module):
         two = self.two(F.max_pool1d(one, 2))
         low = self.low(F.max_pool1d(two, 2))
         y = self.mix2(self.join(two, low, self.up2, self.wide2))
-        return self.out(self.mix1(self.join(one, y, self.up1, self.wide1)))  # type: ignore[no-any-return]
+        return self.out(self.mix1(self.join(one, y, self.up1, self.wide1)))
 
 
 class ConvRnn(nn.Module):
@@ -96,7 +96,7 @@ class ConvRnn(nn.Module):
             y = torch.cat(tuple(h[-2:]), 1) if self.rnn.bidirectional else h[-1]
         elif self.kind != "frames":
             y = y[:, -1] if self.kind == "last" else y.mean(1)
-        return self.head(y)  # type: ignore[no-any-return]
+        return self.head(y)
 
 
 class EachSensor(nn.Module):
@@ -112,7 +112,7 @@ class EachSensor(nn.Module):
         y = self.conv(x.unsqueeze(1)).permute(0, 2, 3, 1)
         y = torch.softmax(self.query(y) @ y.transpose(-1, -2), -1) @ y
         y = self.rnn(y.flatten(2))[0]
-        return self.head((torch.softmax(self.score(y), 1) * y).sum(1))  # type: ignore[no-any-return]
+        return self.head((torch.softmax(self.score(y), 1) * y).sum(1))
 
 
 class Tokens(nn.Module):
@@ -130,7 +130,7 @@ class Tokens(nn.Module):
         if self.token is not None:
             y = torch.cat((self.token.expand(y.shape[0], -1, -1), y), 1)
         y = self.blocks(y + self.table)
-        return self.head(y[:, 0] if self.token is not None else y.mean(1))  # type: ignore[no-any-return]
+        return self.head(y[:, 0] if self.token is not None else y.mean(1))
 
 
 class Gated(nn.Module):
@@ -149,7 +149,7 @@ class Gated(nn.Module):
             a, b = pair(x).chunk(2, 1)
             y = torch.tanh(a) * torch.sigmoid(b)
             x, total = x + y, total + skip(y)
-        return self.out(F.relu(total))  # type: ignore[no-any-return]
+        return self.out(F.relu(total))
 
 
 def row(name: str, build: Any, source: str, clip: Any, expected: Any = "windows", **more: Any) -> Network:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from .audio_packages import STATISTICS, calling, row
 from .video_packages import of
 
-DEMUCS = {"hidden": 4, "depth": 3, "resample": 1, "causal": True, "max_hidden": 16, "normalize": False}
-TASNET = {
+DEMUCS: dict[str, Any] = {"hidden": 4, "depth": 3, "resample": 1, "causal": True, "max_hidden": 16, "normalize": False}
+TASNET: dict[str, Any] = {
     "n_src": 2,
     "n_blocks": 2,
     "n_repeats": 1,

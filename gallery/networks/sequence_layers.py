@@ -73,11 +73,11 @@ class Hyena(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b, v = self.short(self.inner(x).transpose(1, 2)).chunk(3, 1)
-        return self.out((a * self.long(b * v)).transpose(1, 2))  # type: ignore[no-any-return]
+        return self.out((a * self.long(b * v)).transpose(1, 2))
 
 
 def row(
-    name: str, build: Any, source: str, expected: Any = "stream", clip: Any = (2, 16, C), time_dim: int = 1, **more: Any
+    name: str, build: Any, source: str, expected: Any = "stream", clip: Any = (2, 16, C), time_dim: Any = 1, **more: Any
 ) -> Network:
     """A row of this field."""
     return Network(f"sequences/{name}", build, clip, expected, source, time_dim=time_dim, **more)

@@ -25,6 +25,8 @@ def graph(parts: int = 3) -> Tensor:
 class GraphConv(nn.Module):
     """Channels of each part of the graph, summed over joints; the graph is fixed, learned beside, or attended to."""
 
+    a: Tensor
+
     def __init__(self, inputs: int, outputs: int, kind: str = "fixed"):
         super().__init__()
         self.register_buffer("a", graph())
@@ -102,12 +104,14 @@ class Skeletons(nn.Module):
         for unit in self.units:
             y = unit(y)
         if self.per_frame:
-            return self.head(y.mean(3).transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
-        return self.head(y.mean((2, 3)).view(b, people, -1).mean(1))  # type: ignore[no-any-return]
+            return self.head(y.mean(3).transpose(1, 2)).transpose(1, 2)
+        return self.head(y.mean((2, 3)).view(b, people, -1).mean(1))
 
 
 class ShiftUnit(nn.Module):
     """Channels shifted among joints and frames, by whole frames or by learned amounts (Cheng 2020)."""
+
+    index: Tensor
 
     def __init__(self, channels: int, learned: bool):
         super().__init__()
@@ -187,7 +191,7 @@ class Stages(nn.Module):
         found = []
         for s in range(2):
             y = self.first[s](x)
-            for i, (conv, one) in enumerate(zip(self.layers[s], self.ones[s], strict=True)):  # type: ignore[arg-type]
+            for i, (conv, one) in enumerate(zip(self.layers[s], self.ones[s], strict=True)):
                 edges = (2 * 2**i, 0) if self.causal else (2**i, 2**i)
                 y = y + one(F.relu(conv(F.pad(y, edges))))
             x = self.outs[s](y)
@@ -212,7 +216,7 @@ class Blocks(nn.Module):
             y = F.relu(conv(y))
             z = norm(y).unflatten(2, (-1, 4)).permute(0, 2, 3, 1)
             y = y + mix(z.flatten(0, 1)).unflatten(0, z.shape[:2]).permute(0, 3, 1, 2).flatten(2)
-        return self.out(y)  # type: ignore[no-any-return]
+        return self.out(y)
 
 
 def martinez() -> nn.Module:

@@ -64,7 +64,7 @@ class Part(nn.Module):
         y = self.part(x)
         if self.pick is not None:
             return self.pick(y)
-        return y if isinstance(y, Tensor) else y[0]  # type: ignore[no-any-return]
+        return y if isinstance(y, Tensor) else y[0]
 
 
 def part(
@@ -87,7 +87,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x).logits  # type: ignore[no-any-return]
+        return self.model(x).logits
 
 
 def scores(kind: str, config: dict[str, Any], own: str = "ForVideoClassification", name: str = "") -> Callable[[], nn.Module]:

@@ -70,7 +70,7 @@ class SlowFast(nn.Module):
             slow = x[:, :, ::4] if self.way == "slice" else x.index_select(2, torch.arange(0, x.shape[2], 4))
         fast = self.b(x)
         y = self.c(torch.cat((self.a(slow), self.over(fast)), 1))
-        return self.head(torch.cat((y.mean((2, 3, 4)), fast.mean((2, 3, 4))), 1))  # type: ignore[no-any-return]
+        return self.head(torch.cat((y.mean((2, 3, 4)), fast.mean((2, 3, 4))), 1))
 
 
 class Tubes(nn.Module):
@@ -84,10 +84,10 @@ class Tubes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, T, H, W)
         y = self.tube(x).flatten(3).permute(0, 2, 3, 1) + self.table
         if self.joint:
-            return self.head(self.time(self.space(y.flatten(1, 2))).mean(1))  # type: ignore[no-any-return]
+            return self.head(self.time(self.space(y.flatten(1, 2))).mean(1))
         b, t = y.shape[:2]
         y = self.space(y.flatten(0, 1)).unflatten(0, (b, t))
-        return self.head(self.time(y.mean(2)).mean(1))  # type: ignore[no-any-return]
+        return self.head(self.time(y.mean(2)).mean(1))
 
 
 class Windowed(nn.Module):
@@ -109,7 +109,7 @@ class Windowed(nn.Module):
             z = y.view(b, t // 2, 2, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 5, 2, 4, 6, 7)
             z = block(z.reshape(-1, 8, c)).view(*z.shape)
             y = torch.roll(z.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, t, h, w, c), (i, i, i), (1, 2, 3))
-        return self.head(y.mean((1, 2, 3)))  # type: ignore[no-any-return]
+        return self.head(y.mean((1, 2, 3)))
 
 
 def unet3d() -> nn.Module:

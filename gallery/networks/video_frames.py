@@ -59,7 +59,7 @@ class Pairs(nn.Module):
             at = torch.stack(torch.meshgrid(lines, lines, indexing="xy"), -1).expand(two.shape[0], -1, -1, -1)
             two = F.grid_sample(two, at * 0.9, align_corners=True)
         around = F.unfold(two, 3, padding=1).unflatten(1, (6, 9)).unflatten(3, (8, 8))
-        return self.out((one[:, :, None] * around).mean(1)).unflatten(0, (b, t - 1))  # type: ignore[no-any-return]
+        return self.out((one[:, :, None] * around).mean(1)).unflatten(0, (b, t - 1))
 
 
 NETWORKS = [

@@ -30,7 +30,7 @@ class EachFrame(nn.Module):
         self.image = image
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.image(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+        return self.image(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class FramesThenConv(nn.Module):
@@ -43,7 +43,7 @@ class FramesThenConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, T, H, W)
         b, c, t, h, w = x.shape
         y = self.image(x.transpose(1, 2).reshape(b * t, c, h, w))
-        return self.time(y.view(b, t, -1, h, w).transpose(1, 2))  # type: ignore[no-any-return]
+        return self.time(y.view(b, t, -1, h, w).transpose(1, 2))
 
 
 class CnnThenGru(nn.Module):
@@ -55,7 +55,7 @@ class CnnThenGru(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C, H, W)
         y = self.image(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return self.head(self.rnn(y)[0])  # type: ignore[no-any-return]
+        return self.head(self.rnn(y)[0])
 
 
 class Slowed(nn.Module):
@@ -67,9 +67,9 @@ class Slowed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.by == "slice":
-            return self.network([x[:, :, ::4], x])  # type: ignore[no-any-return]
+            return self.network([x[:, :, ::4], x])
         at = torch.linspace(0, x.shape[2] - 1, x.shape[2] // 4).long()
-        return self.network([torch.index_select(x, 2, at), x])  # type: ignore[no-any-return]
+        return self.network([torch.index_select(x, 2, at), x])
 
 
 class TwoPaths(nn.Module):
@@ -80,7 +80,7 @@ class TwoPaths(nn.Module):
         self.network = network
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
-        return self.network([slow, fast])  # type: ignore[no-any-return]
+        return self.network([slow, fast])
 
 
 def slowfast(then: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
