@@ -66,7 +66,11 @@ def convert_graph(
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
             if every is not None or isinstance(windows, WindowPlan):
                 raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
-            net = _streamed(module, walked, check, doing)
+            try:
+                net = _streamed(module, walked, check, doing)
+            except NotStreamable as differs:
+                net, walked = _of_longer(module, walked, differs, (time_dim, time_pooling), doing)
+                inputs = walked.draft.captured.inputs
             again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
             captured = walked.draft.captured
         else:
@@ -99,6 +103,23 @@ def _followed(
         return walk(module, inputs, time_dim, time_pooling), None
     except NotStreamable as error:
         return None, error
+
+
+def _of_longer(
+    module: nn.Module, walked: Walked, differs: NotStreamable, options: tuple[TimeDims, str | None], doing: Callable[[str], None]
+) -> tuple[GraphModule, Walked]:
+    """The network of an example that is a frame longer, where that of the example differs from the module at other lengths.
+
+    A module may do something for all clips but those which a stride divides: ``if T % 4: x = F.pad(…)``. The example shows it or not.
+    """
+    captured = walked.draft.captured
+    longer = captured.of_length(captured.steps + 1, captured.batch)
+    try:
+        doing("exporting it on a longer clip")
+        again = walk(module, longer, *options)
+        return _streamed(module, again, True, doing), again
+    except NotStreamable:
+        raise differs from None
 
 
 def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
