@@ -46,9 +46,20 @@ def row_of(network: Network, every: int | None, compiled: bool) -> str:
     report = net.windows
     steps = [x if t is None else x.select(t, 0) for x, t in zip(inputs, net.time_dims, strict=True)]
     state = net.init_state(*steps).nbytes
-    step = "recomputed" if report.recomputed else f"{report.ratio:.1f}×"
+    step = "recomputed" if report.recomputed else f"{of_steps(module, net, inputs):.1f}×"
     more = f"{of_programs(module, net, network, clip, inputs):.1f}×" if compiled else "–"
     return f"| {network.name} | {report.length} | {report.every} | {report.reuse:.0%} | {step} | {more} | {state / 1024:,.0f} |"
+
+
+def of_steps(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
+    """How much faster the steps from one score to the next are than the module on its window, eager."""
+    every = net.windows.every
+    hop = [x if t is None else x.narrow(t, 0, min(every, x.shape[t])) for x, t in zip(inputs, net.time_dims, strict=True)]
+    with torch.inference_mode():
+        for _ in range(-(-net.windows.length // every)):  # until windows are full
+            net.forward_steps(*hop)
+    whole, step = least([lambda: module(*inputs), lambda: net.forward_steps(*hop)])
+    return whole / step
 
 
 def of_programs(module: Any, net: Any, network: Network, clip: Any, inputs: tuple[Tensor, ...]) -> float:
