@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import cache
 from zlib import crc32
 
 from . import networks
+from .gaps import GAPS
 from .network import Network
 
 
@@ -18,16 +20,18 @@ def everything() -> dict[str, Network]:
     """All rows by name, in the order of the files.
 
     Raises:
-        ValueError: two rows of one name, or a refused row without a sentence.
+        ValueError: two rows of one name, a refused row without a sentence, or a gap without a row.
     """
     found: dict[str, Network] = {}
     for info in sorted(pkgutil.iter_modules(networks.__path__), key=lambda info: info.name):
         for network in getattr(importlib.import_module(f"{networks.__name__}.{info.name}"), "NETWORKS", ()):
             if network.name in found:
                 raise ValueError(f"gallery: two rows are named {network.name!r}")
-            if (network.expected == "refused") != bool(network.why or network.gap):
-                raise ValueError(f"gallery: {network.name}: a refused row has why= or gap=, and no other row has")
-            found[network.name] = network
+            if (network.expected == "refused") != bool(network.why):
+                raise ValueError(f"gallery: {network.name}: a refused row has why=, and no other row has")
+            found[network.name] = replace(network, gap=GAPS.get(network.name, ""))
+    if unknown := [name for name in GAPS if name not in found or found[name].why]:
+        raise ValueError(f"gallery: gaps.py names no row that should convert: {', '.join(unknown)}")
     return found
 
 

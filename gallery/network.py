@@ -26,7 +26,7 @@ class Network:
         expected: ``"stream"``: outputs as frames come; ``"windows"``: exact windows of the example's length; ``"refused"``.
         source: the paper, as ``Authors year, where``.
         why: for a refusal: why no stream gives these outputs, in a sentence.
-        gap: for a refusal: what the library can't do yet, though a stream could.
+        gap: of a network that the library refuses all the same: what it can't do yet. ``gaps.py`` has them.
         package: the package that it needs, as it is imported; empty for a builder of ours.
         time_dim: the dimension of time, of each input; ``None`` for an input that is no stream.
         tokens: for each input that holds indices the number of symbols, ``0`` for real numbers; one number stands for all inputs.

@@ -56,7 +56,9 @@ def page(networks: Sequence[Network], found: Mapping[str, Result], machine: str)
         groups.setdefault(network.name.partition("/")[0], []).append(line(network, result))
     tables = "\n\n".join("\n".join((f"## {name}", "", HEAD, RULE, *lines)) for name, lines in groups.items())
     refused = "\n".join(
-        textwrap.fill(f"- {n.name}: {n.why or 'not yet: ' + n.gap}", 118, subsequent_indent="  ", break_on_hyphens=False)
+        textwrap.fill(
+            f"- {n.name}: {n.why or 'not yet: ' + (n.gap or r.reason)}", 118, subsequent_indent="  ", break_on_hyphens=False
+        )
         for n, r in rows
         if r.outcome == "refused"
     )
@@ -95,7 +97,7 @@ def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2g}×" if ratio < 100 else f"{ratio:.0f}×"
 
 
-def totals(networks: Iterable[Network], found: Mapping[str, Result]) -> str:
+def totals(networks: Sequence[Network], found: Mapping[str, Result]) -> str:
     """How many of each kind, and how long conversions take."""
     results = [found[n.name] for n in networks if n.name in found]
     counts = Counter(r.outcome for r in results)
@@ -104,6 +106,8 @@ def totals(networks: Iterable[Network], found: Mapping[str, Result]) -> str:
     share = f" ({exact / ran:.0%})" if ran else ""
     parts = [f"{ran} networks: {exact} are exact{share}, {counts['stream']} as streams and {counts['windows']} as exact windows"]
     parts += [f"{counts[k]} {SAID[k]}" for k in SAID if counts[k] and k not in ("stream", "windows")]
+    owed = sum(bool(n.gap) and found[n.name].outcome == "refused" for n in networks if n.name in found)
+    parts += [f"{owed} of these are gaps of the library, the others have no stream"] if owed else []
     seconds = [r.seconds for r in results if r.seconds is not None and r.outcome in GOOD]
     text = "; ".join(parts) + "."
     if seconds:

@@ -38,7 +38,7 @@ def _positions() -> list[dict[str, Any]]:
 
 def row(name: str, source: str, frames: int = 500, channels: int = CHANNELS, expected: Any = "windows", **more: Any) -> Network:
     """A network of braindecode under its own name."""
-    row_of = {k: more.pop(k) for k in ("why", "gap", "options", "single", "clip", "time_dim") if k in more}
+    row_of = {k: more.pop(k) for k in ("why", "options", "single", "clip", "time_dim") if k in more}
     made = more.pop("build", None) or eeg(name, n_times=frames, **more)
     clip = row_of.pop("clip", (2, channels, frames))
     return Network(f"braindecode/{name}", made, clip, expected, source, package="braindecode", **row_of)

@@ -40,7 +40,7 @@ def model(kind: str, config: dict[str, Any], own: str = "Model", config_of: str 
 
 def causal(name: str, source: str, config: dict[str, Any], frames: int = 12, expected: Any = "stream", **more: Any) -> Network:
     """A model whose outputs depend on the past alone."""
-    row = {k: more.pop(k) for k in ("gap", "why", "options", "single") if k in more}
+    row = {k: more.pop(k) for k in ("why", "options", "single") if k in more}
     build = model(more.pop("kind", name), config, **({"use_cache": False} | more))
     return Network(f"transformers/{name}", build, (2, frames, WIDTH), expected, source, package="transformers", time_dim=1, **row)
 

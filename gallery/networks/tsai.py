@@ -14,7 +14,7 @@ CHANNELS, CLASSES, FRAMES = 3, 4, 48
 
 def row(name: str, file: str, source: str, expected: Any = "windows", frames: int = FRAMES, **more: Any) -> Network:
     """A network of tsai: ``file`` holds the class."""
-    row_of = {k: more.pop(k) for k in ("why", "gap", "options", "single") if k in more}
+    row_of = {k: more.pop(k) for k in ("why", "options", "single") if k in more}
     own = more.pop("own", name)
     length = {"seq_len": frames} if more.pop("fixed", False) else {}
 

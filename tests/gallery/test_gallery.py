@@ -66,7 +66,7 @@ def test_the_table_has_hundreds_of_networks_and_a_sentence_for_each_refusal():
     assert len(rows) >= 500
     assert sum(not n.package for n in rows) >= 200
     assert all(n.source and "/" in n.name for n in rows)
-    sentences = [n.why or n.gap for n in rows if n.expected == "refused"]
+    sentences = [n.why for n in rows if n.expected == "refused"] + [n.gap for n in rows if n.gap]
     assert all(len(s) > 20 and s.endswith(".") for s in sentences)
 
 
@@ -87,7 +87,15 @@ def test_tenths_are_all_rows_without_packages():
 def test_a_refused_row_says_why(monkeypatch: pytest.MonkeyPatch):
     bad = [row(expected="refused")]
     monkeypatch.setattr("gallery.networks.video_designs.NETWORKS", bad)
-    with pytest.raises(ValueError, match="own/row: a refused row has why= or gap="):
+    with pytest.raises(ValueError, match="own/row: a refused row has why="):
+        catalogue.everything.__wrapped__()
+
+
+def test_a_gap_belongs_to_a_row_that_should_convert(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(catalogue, "GAPS", {"video/C3D": "Of this test."})
+    assert catalogue.everything.__wrapped__()["video/C3D"].gap == "Of this test."
+    monkeypatch.setattr(catalogue, "GAPS", {"video/no such": "x"})
+    with pytest.raises(ValueError, match="gaps.py names no row that should convert: video/no such"):
         catalogue.everything.__wrapped__()
 
 
@@ -273,7 +281,7 @@ def test_the_page_names_what_changed():
     rows = [
         replace(row(), name="a/good"),
         replace(row(), name="a/worse"),
-        replace(row(), name="b/known", expected="refused", gap="Two rates meet."),
+        replace(row(), name="b/known", gap="Two rates meet."),
         replace(row(), name="b/absent"),
     ]
     found = {
