@@ -130,7 +130,6 @@ REFUSED = [
         "what is left when the clip's length",
        "pad the clip", shape=(2, 3, 12)),
     no("split in time", lambda x: x.chunk(2, 2)[0], "splits the clip in time", "windows", shape=(2, 3, 12)),
-    no("unbound frames", lambda x: torch.stack([f.exp() for f in x.unbind(2)], 2), "one by one, in a loop", "on all frames"),
     no("frames one behind the other", lambda x: torch.cat((x, x * 2), 2), "one stream behind the other in time", "over channels"),
     no("mirrored by hand", lambda x: torch.cat((x.flip(2), x), 2), "flips the clip|behind the other", "", shape=(2, 3, 13)),
     no("rows joined", lambda x: torch.cat((x, x), 0), "rows", "reshape|batch"),
