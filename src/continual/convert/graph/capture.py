@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -72,14 +72,7 @@ class Captured:
 
     def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
         """A clip of another length, of the first rows: the example's frames repeated, every other time in reverse."""
-        found = []
-        for given, t, b, rate in zip(self.inputs, self.time_dims, self.batch_dims, self.rates, strict=True):
-            x = given
-            if t is not None:
-                frames = steps * rate
-                x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
-            found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
-        return tuple(found)
+        return clip_of(self.inputs, self.time_dims, self.batch_dims, steps, rows)
 
     @property
     def batch(self) -> int:
@@ -112,6 +105,20 @@ def entry_dims(shape: Sequence[int], time: int | None, batch: int | None, rate: 
     if time is not None:
         dims[time : time + 1] = [(TIME,)] if rate == 1 else [(TIME,), (rate,)]
     return tuple(dims)
+
+
+def clip_of(
+    inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None], steps: int, rows: int
+) -> tuple[Tensor, ...]:
+    """A clip of another length: as :meth:`Captured.of_length`."""
+    found = []
+    for given, t, b, rate in zip(inputs, times, batches, rates_of(inputs, times), strict=True):
+        x = given
+        if t is not None:
+            frames = steps * rate
+            x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
+        found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
+    return tuple(found)
 
 
 def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
@@ -178,7 +185,7 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = _tiled(module, clip, time_dim)
+    inputs, times, batches = tiled(module, clip, time_dim)
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
@@ -217,7 +224,7 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = _tiled(module, clip, time_dim)
+    inputs, times, batches = tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
     prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
@@ -259,7 +266,7 @@ class _Prefixed(nn.Module):
         return self.module(*inputs)
 
 
-def _tiled(
+def tiled(
     module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...], tuple[int | None, ...]]:
     """The example with a batch of at least two, and where time and batch are in it."""
@@ -320,6 +327,20 @@ def restored(module: nn.Module) -> Iterator[None]:
                 if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
                     now.clear()
                     now.update(own)
+
+
+@contextlib.contextmanager
+def replaced_forward(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another ``forward``."""
+    before = part.__dict__.get("forward")
+    part.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del part.__dict__["forward"]
+        else:
+            part.__dict__["forward"] = before
 
 
 @contextlib.contextmanager
