@@ -12,10 +12,10 @@ from torch import nn
 
 import continual as co
 from continual.containers.base import open_child
+from continual.core.crop import Crop
 from continual.core.program.stream_ends import STREAM, Count, Least, end_of, ended, meets
 from continual.core.state import InitContext, StepSpec
-from continual.core.timing import Crop, Timing, Window
-from continual.core.timing_graph import Wiring
+from continual.core.timing import Timing, Window, Wiring
 from continual.programs.planning import _wires
 from tests.core.timing.cases import Case, compositions, reflections
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 from torch import Tensor
 
+from continual.core.crop import Crop
 from continual.core.resampling import Interpolation, Upsampling
-from continual.core.timing import Crop, Timing, Window
+from continual.core.timing import Timing, Window
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]

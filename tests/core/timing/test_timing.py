@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from continual import ShapeMismatch
 from continual.core.alignment import waiting
 from continual.core.constant_rate import ConstantRate
+from continual.core.crop import Crop
 from continual.core.resampling import Interpolation, Upsampling
-from continual.core.timing import IDENTITY, Crop, Parallel, Sequence, Timing, Window
+from continual.core.timing import IDENTITY, Timing, Window, Wiring
 from tests.core.timing.cases import (
     Case,
     branches,
@@ -197,14 +198,14 @@ def test_bursts_that_are_swallowed(cases: list[Case]):
     """Padding beyond a window may burst inside a plain sequence; after so many inputs as it says no wire does any more."""
     timing, _ = sequence(*cases)
     plain = timing.constant_rate()
-    assume(plain is not None and isinstance(timing, Sequence))
+    assume(plain is not None and isinstance(timing, Wiring))
     note(f"{timing}\n{plain}")
     assert [timing.delivered(n) for n in range(HORIZON)] == [
         max(0, (n - 1 - plain.delay) // plain.stride + 1) for n in range(HORIZON)
     ]
-    for size in range(1, len(timing.parts)):
-        wire = [Timing.sequence(*timing.parts[:size]).delivered(n) for n in range(plain.after, HORIZON)]
-        assert all(b - a <= 1 for a, b in pairwise(wire)), f"after {size} parts"
+    for inside in timing.order:
+        wire = [timing.at(inside).delivered(n) for n in range(plain.after, HORIZON)]
+        assert all(b - a <= 1 for a, b in pairwise(wire)), f"on wire {inside}"
 
 
 SWALLOWED = {
@@ -279,7 +280,7 @@ VALUES = [
     Upsampling(2, 4, 1),
     Interpolation(Fraction(3, 2), "linear"),
     Window(3).then(Crop(0, 1)),
-    Parallel((Window(3, start=1, end=1), Window())),
+    Timing.parallel(Window(3, start=1, end=1), Window(2)),
 ]
 
 

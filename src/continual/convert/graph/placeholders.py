@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...core.timing import Crop, Timing, Window
+from ...core.crop import Crop
+from ...core.timing import Timing, Window
 from .axes import BATCH, TIME, Dims, fixed, regrouped, where
 from .shape_queries import ShapeQueries
 from .values import Stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...core.timing_graph import Wiring
+from ...core.timing import Wiring
 from ...errors import ShapeMismatch
 from .axes import View
 from .capture import source_line

@@ -93,7 +93,7 @@ class Stream:
     Attributes:
         slot: where the program keeps it.
         dims: its layout.
-        wire: its timing, an index into :class:`~continual.core.timing_graph.Wires`.
+        wire: its timing, an index into :class:`~continual.core.timing.Wires`.
         dtype: of its frames.
         windows: the clip's tensor has no time, which a window reduced: time counts windows here.
         fill: the value of all elements, where they have one value.

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ...errors import NotStreamable
+from ..crop import Crop
 from ..resampling import Interpolation, Upsampling
-from ..timing import Crop, Parallel, Sequence, Timing, Window
-from ..timing_graph import Wiring
+from ..timing import Timing, Window, Wiring
 
 
 @dataclass(frozen=True)
@@ -126,27 +126,9 @@ def _(timing: Interpolation, given: End, joins: set[tuple[End, ...]]) -> End:
 
 
 @_after.register
-def _(timing: Sequence, given: End, joins: set[tuple[End, ...]]) -> End:
-    for part in timing.parts:
-        given = _after(part, given, joins)
-    return given
-
-
-@_after.register
-def _(timing: Parallel, given: End, joins: set[tuple[End, ...]]) -> End:
-    return _joined([_after(branch, given, joins) for branch in timing.branches], joins)
-
-
-@_after.register
 def _(timing: Wiring, given: End, joins: set[tuple[End, ...]]) -> End:
-    found = {0: given}
-    for i in timing._order:
-        own, inputs = timing.entries[i]
-        if own is not None:
-            found[i] = _after(own, found[inputs[0]], joins)
-        elif inputs:
-            found[i] = _joined([found[j] for j in inputs], joins)
-    return found[timing.out]
+    ends = timing.fold(given, lambda end, part: _after(part, end, joins), lambda parts: _joined(parts, joins))
+    return ends[timing.out]
 
 
 def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:
