@@ -12,7 +12,7 @@ from ....layers.attention.projected import BandAttention
 from ..axes import BATCH, TIME, dim_of, joined_dims, with_size
 from ..helper_ops import HIDDEN, distances
 from ..instructions import Ref
-from ..op_call import CAUSAL, Misfit, OpCall, Refused, as_tensor
+from ..op_call import CAUSAL, Misfit, OpCall, Refused, RowsMisfit, as_tensor
 from ..rule_context import RuleContext, rule
 from ..shape_queries import LONGER
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
@@ -111,7 +111,7 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
             "the mask of attention to what is no stream is another one for each frame", "a mask that is the same for all frames"
         )
     if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
-        raise Misfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
+        raise RowsMisfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
     rows = joined_dims([s.dims[:-2] for s in (q, k, v)])
     if rows is None:
         raise Misfit(HEADS, "reshape them")

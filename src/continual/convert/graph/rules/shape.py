@@ -6,7 +6,7 @@ import math
 
 from ..axes import BATCH, TIME, Dim, Dims, dim_of, fixed, regrouped, shape_of
 from ..capture import source_line
-from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..op_call import Misfit, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Size, Stream, TensorValue, as_int
 from .elementwise import lead
@@ -193,7 +193,7 @@ def flip(ctx: RuleContext, call: OpCall) -> Stream:
                 "shift with zeros: torch.cat((zeros, x[:, :, :-1]), 2)",
             )
         if BATCH in x.dims[d]:
-            raise Refused(f"`{call.op}` mixes the rows of the batch", "work on other dimensions")
+            raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "work on other dimensions")
     return ctx.emit.local(call, x.dims, x)
 
 

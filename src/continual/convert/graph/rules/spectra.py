@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..axes import BATCH, TIME, fixed
-from ..op_call import OpCall, Refused, result_shape
+from ..op_call import OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Stream
 
@@ -19,7 +19,7 @@ def fft(ctx: RuleContext, call: OpCall) -> Stream:
             "spectra of windows: torch.stft(…, center=False), or x.unfold(time, size, hop) and torch.fft.rfft over its last dimension",
         )
     if any(BATCH in x.dims[d] for d in dims):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "transforms of other dimensions")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "transforms of other dimensions")
     sizes = fixed(result_shape(call.node))
     return ctx.emit.local(call, tuple(sizes[i] if i in dims else d for i, d in enumerate(x.dims)), x)
 
