@@ -35,6 +35,7 @@ from .containers.transformer_encoder import (
 )
 from .convert.conversion import continual, forward_stepping
 from .convert.fuse import fuse
+from .convert.graph.windows.report import WindowPlan
 from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
@@ -95,6 +96,7 @@ from .layers.positions.encodings import RecyclingPositionalEncoding, RotaryPosit
 from .layers.recurrence import Recurrence
 from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
 from .layers.recurrent.stacked import GRU, LSTM, RNN
+from .layers.scan import scan
 from .layers.shape import Reshape
 from .layers.skip import Skip
 from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -274,6 +276,7 @@ __all__ = [
     "WindowedInstanceNorm2d",
     "WindowedInstanceNorm3d",
     "WindowedLayerNorm",
+    "WindowPlan",
     "Zero",
     "ZeroPad1d",
     "ZeroPad2d",
@@ -306,6 +309,7 @@ __all__ = [
     "positional_encoding",
     "rnn",
     "save_state",
+    "scan",
     "shape",
     "skip",
     "state_dict",

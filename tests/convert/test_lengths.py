@@ -15,6 +15,7 @@ from continual.convert.graph.check_lengths import MOST, affordable, other_length
 from continual.convert.graph.program_draft import ProgramDraft
 from continual.convert.graph.self_check import check_clip
 from continual.core.timing import IDENTITY
+from tests.contract import assert_equal
 from tests.convert.rows import Fn
 
 
@@ -38,15 +39,29 @@ GROUPS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_groups_as_long_as_the_example(name: str) -> None:
-    """Twice the example is no length of such a module: the first that it takes came out wrong, without a note."""
+def test_groups_of_frames(name: str) -> None:
+    """Twice the example is no length of such a module, nor are most others: within groups, it shifts the frames of whole ones."""
+    size, split = GROUPS[name]
+    module, clip = Fn(shifted_in_groups(split)).eval().double(), torch.randn(2, 2 * size + 1, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError):
+        module(torch.cat((clip, clip), 1)[:1])
+    net = co.continual(module, clip, time_dim=1)
+    assert (net.lengths, net.delay) == ("same rest", size)
+    assert f"takes {size} frames together" in net.notes[0]
+    assert_equal(net(clip), module(clip), "forward")
+    longer = torch.randn(2, 5 * size + 1, 3, dtype=torch.float64)
+    assert_equal(
+        torch.cat([y for y in map(net.forward_step, longer.unbind(1)) if y is not None], 1), module(longer), "a longer stream"
+    )
+    co.verify(net, clip, reference=module)
+
+
+@pytest.mark.parametrize("name", [name for name in GROUPS if "unflatten" not in name])
+def test_one_group_as_long_as_the_example(name: str) -> None:
+    """A size of the export that is that of the only group, or of the clip."""
     size, split = GROUPS[name]
     module, clip = Fn(shifted_in_groups(split)).eval(), torch.randn(2, size + 1, 3)
-    with pytest.raises(RuntimeError):
-        module(torch.cat((clip, clip), 1))
-    with pytest.raises(
-        co.NotStreamable, match=rf"{name.split(',')[0]}.*is what clips of {size + 1} steps alone have, at rows.py"
-    ):
+    with pytest.raises(co.NotStreamable, match=rf"reshape.*is what clips of {size + 1} steps alone have, at rows.py"):
         co.continual(module, clip, time_dim=1)
 
 
@@ -62,10 +77,6 @@ def table_of_python(x: Tensor) -> Tensor:
     return x + torch.tensor([float(i % 4) for i in range(x.shape[2])], dtype=x.dtype)
 
 
-def cut_to_fours(x: Tensor) -> Tensor:
-    return x[:, :, : x.shape[2] // 4 * 4]
-
-
 def halves(x: Tensor) -> Tensor:
     return torch.cat([part.cumsum(2) for part in x.chunk(2, 2)], 2)
 
@@ -78,7 +89,7 @@ def first_positions(x: Tensor) -> Tensor:
     return x + torch.arange(12)[: x.shape[2]].repeat(-(-x.shape[2] // 12))[: x.shape[2]]
 
 
-@pytest.mark.parametrize("body", [alternating, counted, table_of_python, cut_to_fours, halves, fours, first_positions])
+@pytest.mark.parametrize("body", [alternating, counted, table_of_python, halves, fours, first_positions])
 def test_other_numbers_of_the_example(body: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(co.NotStreamable):
         co.continual(Fn(body).eval(), torch.randn(2, 3, 12))

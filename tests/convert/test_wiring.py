@@ -13,8 +13,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from continual import ShapeMismatch
-from continual.core.crop import Crop
-from continual.core.timing import IDENTITY, Timing, Window, Wires, Wiring
+from continual.core.timing import IDENTITY, Crop, Timing, Window, Wiring
+from continual.core.timing_graph import Wires, aligned
 from tests.core.timing.cases import Case, causal_counts, compositions, crops, rates, reflections, small, windows
 
 
@@ -47,7 +47,7 @@ class Side:
     parts: tuple[Any, ...]
 
     def composed(self) -> Timing:
-        return Timing.parallel(*(part.composed() for part in self.parts))
+        return aligned(*(part.composed() for part in self.parts))
 
     def counts(self, n: int, e: int) -> tuple[int, int]:
         pairs = [part.counts(n, e) for part in self.parts]
@@ -218,5 +218,5 @@ def test_a_wire_that_gives_padding_before_anything_has_come_waits():
 def test_a_wire_that_refuses_short_clips_is_waited_for():
     """A mirrored frame needs two frames: the wire beside it, which is later and sees more, has an output for a clip of one."""
     wide, mirrored = Window(7, start=3, end=3), Window(3, start=1, end=1, wait=2, least=2)
-    timing = Timing.parallel(wide, mirrored)
+    timing = aligned(wide, mirrored)
     assert (timing.ended(1), timing.ended(2), wide.ended(1)) == (0, 2, 1)

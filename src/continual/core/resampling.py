@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from .closed_form import whole, widest
+from .closed_form import whole
 from .constant_rate import ConstantRate
+from .delivery import widest
 from .timing import Counts, Timing
 
 CUBIC = Fraction(-3, 4)  # the sharpness of torch's cubic convolution

@@ -226,6 +226,7 @@ class State(Sequence[Tensor]):
     largest: int = field(default=0, repr=False)  # bytes of the largest frame inside, on the CPU
     structure: Structure | None = field(default=None, repr=False, compare=False)  # of the network whose state it is known to be
     stored_signature: str = field(default="", repr=False)
+    stored_parts: tuple[str, ...] = field(default=(), repr=False)  # what a file says of the network, part by part
     weights: Any = field(default="", repr=False, compare=False)  # that it was made with, or their digest
 
     def __len__(self) -> int:
@@ -285,6 +286,18 @@ class State(Sequence[Tensor]):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     @property
+    def parts(self) -> list[str]:
+        """The network in words: its steps, and what stands where in it with which tensors."""
+        if self.stored_signature:
+            return list(self.stored_parts) or [f"{sorted(self.tensors)} in a file"]
+        steps = [f"a step (*, {', '.join(map(str, f.shape[1:]))}) {f.dtype}" for f in frames(self.frame)]
+        return steps + [
+            f"'{node.path}' {node.kind} → {[tuple(f.shape[1:]) for f in frames(node.out)]}"
+            + (f" holding {[tuple(t.shape[1:]) for t in node.tensors]}" if node.tensors else "")
+            for node in self.node.walk()
+        ]
+
+    @property
     def fingerprint(self) -> str:
         """The digest of the weights that it was made with; empty where that is not known."""
         return fingerprint_of(self.weights)
@@ -340,22 +353,13 @@ class State(Sequence[Tensor]):
         """Refuse a state whose network is not this one's."""
         if self.signature == other.signature:
             return
-        mine = _described(self)
-        theirs = _described(other) if not other.stored_signature else [f"{sorted(other.tensors)} in a file"]
-        first = next((f"{a or 'nothing'} here, {b or 'nothing'} in the state" for a, b in _zip(mine, theirs) if a != b), "")
+        first = next(
+            (f"{a or 'nothing'} here, {b or 'nothing'} in the state" for a, b in _zip(self.parts, other.parts) if a != b), ""
+        )
         raise StateMismatch(
             f"{name}: this state belongs to another network ({first}). A state fits the network it was taken from: the same "
             "modules, shapes (the batch size aside) and dtype"
         )
-
-
-def _described(state: State) -> list[str]:
-    steps = [f"a step (*, {', '.join(map(str, f.shape[1:]))}) {f.dtype}" for f in frames(state.frame)]
-    return steps + [
-        f"'{node.path}' {node.kind} → {[f.shape[1:] for f in frames(node.out)]}"
-        + (f" holding {[tuple(t.shape[1:]) for t in node.tensors]}" if node.tensors else "")
-        for node in state.node.walk()
-    ]
 
 
 def _zip(a: list[str], b: list[str]) -> Iterator[tuple[str, str]]:

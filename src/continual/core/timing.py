@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from typing import TypeVar
 
-from ..errors import ShapeMismatch
-from .closed_form import ClosedForm, whole, widest
+from .closed_form import ClosedForm, whole
 from .constant_rate import ConstantRate
+from .delivery import inputs_before_the_first, widest
 
 T = TypeVar("T")
 Counts = tuple[int, int]
@@ -29,7 +29,7 @@ _Rate = tuple[ConstantRate | None, ClosedForm]  # of a wire, while rates are com
 
 
 class Timing(ABC):
-    """The timing of a module. Immutable, hashable; compose with :meth:`then` and :meth:`parallel`.
+    """The timing of a module. Immutable, hashable; compose with :meth:`then` and :func:`~continual.core.timing_graph.aligned`.
 
     Example:
         >>> block = Window(3, start=1, end=1).then(Window(3, stride=2))
@@ -50,6 +50,10 @@ class Timing(ABC):
     @abstractmethod
     def counts(self, n: int, n_if_ended: int) -> Counts:
         """Map the input wire's ``(delivered, if ended now)`` to the output wire's."""
+
+    def of_wires(self, *pairs: Counts) -> Counts:
+        """The same in a graph, where another wire may say how many frames there are."""
+        return self.counts(*pairs[0])
 
     @abstractmethod
     def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
@@ -72,6 +76,16 @@ class Timing(ABC):
     def period(self) -> int:
         """Inputs after which the pattern of outputs repeats."""
         return self.stride.numerator
+
+    @property
+    def pulse(self) -> int:
+        """The fewest inputs that always bring a fixed number of outputs, once the counts have become periodic."""
+        return self.stride.numerator
+
+    @property
+    def fits(self) -> Hashable:
+        """Which function says how many frames there are, if one does."""
+        return None
 
     @property
     def phase_dependent(self) -> bool:
@@ -98,16 +112,7 @@ class Timing(ABC):
     @cached_property
     def delay(self) -> int:
         """Inputs to observe before the one that brings the first output."""
-        high = max(1, self.receptive_field)
-        while self.delivered(high) == 0:
-            high *= 2
-            if high > 1 << 48:
-                raise ShapeMismatch(f"{self} never gives an output: its crops remove every frame")
-        low = 0
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.delivered(middle) else (middle, high)
-        return high - 1
+        return inputs_before_the_first(self.delivered, max(1, self.receptive_field), self)
 
     @cached_property
     def bursts(self) -> bool:
@@ -121,7 +126,8 @@ class Timing(ABC):
     @cached_property
     def closed_form(self) -> ClosedForm:
         """Stride, receptive field, padding, period and transient, as they compose."""
-        return ClosedForm(self.stride, self.receptive_field, self.start, self.end, self.period, self.transient, self.least)
+        periodic = self.period, self.pulse, self.transient
+        return ClosedForm(self.stride, self.receptive_field, self.start, self.end, *periodic, self.least, self.fits)
 
     @property
     def graph(self) -> Wiring:
@@ -143,16 +149,6 @@ class Timing(ABC):
         for timing in timings:
             before = before.then(timing)
         return before
-
-    @staticmethod
-    def parallel(*timings: Timing) -> Timing:
-        """Branches that are fed together and wait for each other: output ``j`` leaves when the slowest has it, and exists if all have it.
-
-        Raises:
-            ShapeMismatch: if their strides differ, since their outputs then belong to different moments.
-        """
-        wires = Wires()
-        return wires.simplest(wires.meet(wires.then(0, timing) for timing in timings or (IDENTITY,)))
 
 
 @dataclass(frozen=True)
@@ -204,7 +200,49 @@ class Window(Timing):
         return self.receptive_field + abs(self.start) + abs(self.end) + self.wait + self.least
 
 
-Entry = tuple[Timing | None, tuple[int, ...]]  # what happens to which wires; without a timing: they wait for each other
+@dataclass(frozen=True)
+class Crop(Timing):
+    """Cut ``first`` frames at the start and ``last`` at the end.
+
+    An output exists only once its position can no longer be cut off. So a causal convolution written as padding on both
+    sides and a cut of the end has no delay:
+
+    Example:
+        >>> Window(3, start=2, end=2).then(Crop(0, 2)).delay
+        0
+        >>> Crop(1, 2).delay
+        3
+    """
+
+    first: int = 0
+    last: int = 0
+
+    receptive_field = 1
+    stride = 1
+
+    @property
+    def start(self) -> int:  # type: ignore[override]
+        return -self.first
+
+    @property
+    def end(self) -> int:  # type: ignore[override]
+        return -self.last
+
+    def counts(self, n: int, n_if_ended: int) -> Counts:
+        return max(0, min(n, n_if_ended - self.last) - self.first), max(0, n_if_ended - self.first - self.last)
+
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
+        if lookahead is None:
+            return ConstantRate(self.first, 1, None) if self.last == 0 else None
+        return ConstantRate(self.first + max(0, self.last - lookahead), 1, max(0, lookahead - self.last))
+
+    @property
+    def transient(self) -> int:
+        return self.first + self.last + 1
+
+
+# What happens to which wires. Without a timing they wait for each other. With one, a second wire decides how many frames there are.
+Entry = tuple[Timing | None, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -245,19 +283,19 @@ class Wiring(Timing):
         """The timings on the way from the network's input."""
         return tuple(timing for i in self.order if (timing := self.entries[i][0]) is not None)
 
-    def fold(self, start: T, then: Callable[[T, Timing], T], meet: Callable[[list[T]], T]) -> dict[int, T]:
+    def fold(self, start: T, then: Callable[..., T], meet: Callable[[list[T]], T]) -> dict[int, T]:
         """What holds for each wire on which this one depends: every property of a composition is computed by this one pass.
 
         Args:
             start: what holds for the network's input.
-            then: what holds behind a timing, from what holds before it.
+            then: what holds behind a timing, from the timing, what holds before it, and what holds for the wire that says its length.
             meet: what holds where wires wait for each other.
         """
         found = {0: start}
         for i in self.order:
             timing, inputs = self.entries[i]
             if timing is not None:
-                found[i] = then(found[inputs[0]], timing)
+                found[i] = then(timing, *(found[j] for j in inputs))
             elif inputs:
                 found[i] = meet([found[j] for j in inputs])
         return found
@@ -268,7 +306,7 @@ class Wiring(Timing):
     def all_counts(self, n: int, n_if_ended: int) -> dict[int, Counts]:
         """The counts of all wires on which this one depends."""
         return self.fold(
-            (n, n_if_ended), lambda c, t: t.counts(*c), lambda parts: (min(n for n, _ in parts), min(e for _, e in parts))
+            (n, n_if_ended), lambda t, *c: t.of_wires(*c), lambda parts: (min(n for n, _ in parts), min(e for _, e in parts))
         )
 
     def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
@@ -277,7 +315,7 @@ class Wiring(Timing):
 
     @cached_property
     def closed_form(self) -> ClosedForm:
-        return self.fold(ClosedForm(), lambda form, t: form.then(t.closed_form), ClosedForm.meet)[self.out]
+        return self.fold(ClosedForm(), lambda t, *forms: forms[0].then(t.closed_form, forms[-1]), ClosedForm.meet)[self.out]
 
     @property
     def stride(self) -> int | Fraction:  # type: ignore[override]
@@ -318,6 +356,10 @@ class Wiring(Timing):
         return self.closed_form.period
 
     @property
+    def pulse(self) -> int:
+        return self.closed_form.pulse
+
+    @property
     def transient(self) -> int:
         return self.closed_form.transient
 
@@ -325,10 +367,10 @@ class Wiring(Timing):
         return f"R={self.receptive_field} stride={self.stride} start={self.start} end={self.end}"
 
 
-def _rate_then(before: _Rate, timing: Timing) -> _Rate:
+def _rate_then(timing: Timing, before: _Rate, to: _Rate | None = None) -> _Rate:
     rate, form = before
     own = rate and timing.eventually_constant(rate.lookahead)
-    return rate and own and rate.then(own), form.then(timing.closed_form)
+    return rate and own and rate.then(own), form.then(timing.closed_form, (to or before)[1])
 
 
 def _rate_meet(parts: list[_Rate]) -> _Rate:
@@ -337,64 +379,4 @@ def _rate_meet(parts: list[_Rate]) -> _Rate:
     return ConstantRate.meet([rate for rate, _ in parts], same_length), ClosedForm.meet(forms)
 
 
-class Wires:
-    """A graph of timings while it is built. Equal timings are one wire."""
-
-    def __init__(self) -> None:
-        self._wires: dict[Entry, int] = {(None, ()): 0}
-
-    @property
-    def entries(self) -> list[Entry]:
-        """The entries so far."""
-        return list(self._wires)
-
-    def timing(self, wire: int) -> Wiring:
-        """The timing of a wire, from the network's input on."""
-        return Wiring(tuple(self._wires)[: wire + 1], wire)
-
-    def then(self, wire: int, timing: Timing) -> int:
-        """The wire behind a module; the graph of a composed timing becomes part of this one."""
-        if not isinstance(timing, Wiring):
-            return wire if timing == IDENTITY else self._add(timing, (wire,))
-        place = {0: wire}
-        for i in timing.order[1:]:
-            own, inputs = timing.entries[i]
-            place[i] = self.meet(place[j] for j in inputs) if own is None else self.then(place[inputs[0]], own)
-        return place[timing.out]
-
-    def meet(self, wires: Iterable[int]) -> int:
-        """The wire on which several wait for each other; one of them, if waiting for the others changes nothing about it.
-
-        Raises:
-            ShapeMismatch: their strides differ, so that their outputs belong to different moments.
-        """
-        timings = {w: self.timing(w) for w in sorted(set(wires))}
-        if len(strides := {t.stride for t in timings.values()}) > 1:
-            raise ShapeMismatch(
-                f"parallel branches have temporal strides {sorted(strides)}: their outputs belong to different moments. "
-                "Give every branch the same stride (for instance a strided 1×1 convolution in the shortcut)"
-            )
-        for wire in timings:
-            if all(_covers(timings[wire], other) for w, other in timings.items() if w != wire):
-                return wire
-        return self._add(None, tuple(timings))
-
-    def _add(self, timing: Timing | None, inputs: tuple[int, ...]) -> int:
-        return self._wires.setdefault((timing, inputs), len(self._wires))
-
-    def simplest(self, wire: int) -> Timing:
-        """The timing of a wire; where it is that of a single module, this very timing."""
-        timing, inputs = self.entries[wire]
-        return IDENTITY if wire == 0 else self.timing(wire) if timing is None or inputs != (0,) else timing
-
-
-def _covers(slow: Wiring, fast: Wiring) -> bool:
-    """Whether waiting for ``fast`` changes nothing about ``slow``: it is never ahead, and sees all that ``fast`` sees."""
-    p, q = slow.eventually_constant(), fast.eventually_constant()
-    if p is None or q is None or p.lookahead is None or q.lookahead is None or slow.phase_dependent or fast.phase_dependent:
-        return False
-    no_burst = not (p.after or q.after)  # a burst of padding may come before the other wire has anything
-    return no_burst and q.delay <= p.delay and slow.closed_form.covers(fast.closed_form)
-
-
-IDENTITY = Window()
+IDENTITY: Timing = Window()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..core.crop import Crop
 from ..core.module import CoModule, PaddingMode
 from ..core.program.context import KernelContext, Run
 from ..core.ring_buffer import ring_zeros, wire_frames
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
-from ..core.timing import Timing, Window
+from ..core.timing import Crop, Timing, Window
 from ..errors import ShapeMismatch
 from .window import FILLS, fill_name
 

@@ -13,12 +13,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.crop import Crop
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
 from ..core.registry import TorchLayer, register_class
 from ..core.state import StateNode, StateUpdates, StepSpec
-from ..core.timing import Timing, Window
+from ..core.timing import Crop, Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import INSIDE, Windows
 from .window import SlidingWindow

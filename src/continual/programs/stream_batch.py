@@ -17,7 +17,7 @@ from ..core.state import Wire, frames, rewire
 from ..core.step_spec import Inputs
 from ..errors import CapacityError, NotStreamable, ShapeMismatch
 from .compile import Backend
-from .layouts import flat, internal_layout, network_layout
+from .layouts import flat, internal_layout
 from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
 
@@ -312,14 +312,14 @@ class StreamBatch:
 
     def _outputs(self, y: Wire, streams: dict[Any, _Stream]) -> dict[Any, Any]:
         """The outputs of a call that exist, for each stream, without the batch. Rows are copied: no output keeps those of others alive."""
-        schedule, chunk = self._program.schedule, self._program.outputs > 1
-        batch, cut, found = self.net.io_layout.output_batch_dim(chunk), dict[range, Any](), dict[Any, Any]()
+        schedule, layout, chunk = self._program.schedule, self.net.io_layout, self._program.outputs > 1
+        cut, found = dict[range, list[Wire]](), dict[Any, Any]()
         for stream, own in streams.items():
             call = schedule.calls(own.steps)
             if (valid := schedule.valid_in(call)) not in cut:
-                cut[valid] = [network_layout(self.net, part, chunk) for part in self._chunker.existing(y, call)]
+                cut[valid] = self._chunker.existing(y, call)
             for part in cut[valid]:
-                found[stream] = rewire(lambda t, row=own.row: t.select(batch, row).clone(), part)
+                found[stream] = layout.alone(_row_of(part, own.row), chunk)
         return found
 
     @_locked
@@ -338,10 +338,7 @@ class StreamBatch:
         state = {name: t.clone() for name, t in self._state.items()}
         self._program.finish(state, own.row, own.steps)
         found = self._chunker.flush(own.steps, lambda _: _row_of(self._call([own.row], state), own.row))
-        if not found:
-            return None
-        y = network_layout(self.net, cast(Wire, self._chunker.joined(found)), chunk=True)
-        return cast(Tensor, rewire(lambda t: t.squeeze(self.net.io_layout.output_batch_dim(True)), y))
+        return self.net.io_layout.alone(cast(Wire, self._chunker.joined(found)), chunk=True) if found else None
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
 

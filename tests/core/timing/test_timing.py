@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from continual import ShapeMismatch
 from continual.core.alignment import waiting
 from continual.core.constant_rate import ConstantRate
-from continual.core.crop import Crop
 from continual.core.resampling import Interpolation, Upsampling
-from continual.core.timing import IDENTITY, Timing, Window, Wiring
+from continual.core.timing import IDENTITY, Crop, Timing, Window, Wiring
+from continual.core.timing_graph import aligned
 from tests.core.timing.cases import (
     Case,
     branches,
@@ -280,7 +280,7 @@ VALUES = [
     Upsampling(2, 4, 1),
     Interpolation(Fraction(3, 2), "linear"),
     Window(3).then(Crop(0, 1)),
-    Timing.parallel(Window(3, start=1, end=1), Window(2)),
+    aligned(Window(3, start=1, end=1), Window(2)),
 ]
 
 
@@ -304,13 +304,13 @@ def test_composition_is_associative(a: Case, b: Case, c: Case):
 
 
 def test_nothing_in_a_row_and_nothing_side_by_side_is_the_identity():
-    assert Timing.sequence() == Timing.parallel() == IDENTITY
-    assert Timing.parallel(Window(3), Window(3)) == Window(3)
+    assert Timing.sequence() == aligned() == IDENTITY
+    assert aligned(Window(3), Window(3)) == Window(3)
 
 
 def test_branches_of_different_strides_are_refused():
     with pytest.raises(ShapeMismatch, match=r"strides \[1, 2\].*strided 1×1 convolution"):
-        Timing.parallel(Window(3), Window(3, 2))
+        aligned(Window(3), Window(3, 2))
 
 
 def test_a_network_whose_crops_remove_everything_says_so():

@@ -19,6 +19,7 @@ from ...core.timing import Timing
 from ...errors import ContinualError, ShapeMismatch
 from .cost_table import macs_of, rows_of
 from .dtypes import DtypePrograms
+from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer
 from .io_layout import Output, tensors_of
 from .program import Program
@@ -61,6 +62,11 @@ class GraphModule(Scoring, ProgramModule):
     def time_dims(self) -> tuple[int | None, ...]:
         """The dimension of time in each input; ``None`` for an input that is no stream."""
         return tuple(i.time for i in self.io_layout.inputs)
+
+    @property
+    def frames_per_step(self) -> tuple[int, ...]:
+        """How many frames of each input go in one step: 1, unless the example has streams of different lengths."""
+        return tuple(i.rate for i in self.io_layout.inputs)
 
     @property
     def output_time_dims(self) -> tuple[int, ...]:
@@ -213,7 +219,10 @@ class GraphModule(Scoring, ProgramModule):
         node.n_in = n
         counts = self._program.timing.all_counts(n, n_if_ended)
         for instruction in self._program.instructions:
-            if isinstance(instruction, Layer):
+            if isinstance(instruction, FittedEnd):
+                end = node.children[instruction.state_node]
+                end.n_in, end.n_out = counts[instruction.before][0], counts[instruction.wire][0]
+            elif isinstance(instruction, Layer):
                 instruction.module.recount(node.children[instruction.state_node], *counts[instruction.before])
             elif isinstance(instruction, AlignDelays):
                 for i, wire in enumerate(instruction.before):
@@ -325,8 +334,7 @@ class GraphModule(Scoring, ProgramModule):
             device = next((p.device for p in self.parameters()), torch.device("cpu"))
             steps = [own.zeros(device) for own in self.io_layout.inputs]
         else:
-            given = zip(self.io_layout.inputs, _as_list(clip), strict=True)
-            steps = [x if i.time is None else x.select(i.time, 0) for i, x in given]
+            steps = [own.first(x) for own, x in zip(self.io_layout.inputs, _as_list(clip), strict=True)]
         return CoModule.init_state(self, steps if len(steps) > 1 else steps[0])
 
     def __str__(self) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...core.crop import Crop
-from ...core.timing import Timing, Window
+from ...core.timing import Crop, Timing, Window
 from .axes import BATCH, TIME, Dims, fixed, regrouped, where
 from .shape_queries import ShapeQueries
 from .values import Stream

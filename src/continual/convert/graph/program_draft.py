@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.fx import Node as Fx
 
-from ...core.timing import Wires
+from ...core.timing_graph import Wires
 from .capture import Captured, module_path
 from .instructions import Instruction, Layer, Op
 from .op_call import OpCall

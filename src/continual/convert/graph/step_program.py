@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
-
 from ...core.program.context import CallRows, KernelContext, Run, built
 from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
 from ...core.state import StateNode, Wire, frames
 from ...core.timing import IDENTITY
+from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
@@ -83,16 +82,23 @@ def _op(ctx: KernelContext, instruction: Op) -> Step:
 def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
     """A streaming layer, between two changes of layout."""
     node = ctx.node.children[instruction.state_node]
-    run = _by_rows(ctx, node.in_spec, lambda: built(ctx.plan, instruction.module, node))
+    run = _by_rows(ctx, node.in_spec, lambda: _built(ctx, instruction, node, schedules[instruction.wire]))
     before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
     def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
             instruction.bind(m.env)
-        x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
-        m.env[instruction.out] = instruction.leave.leave(cast("torch.Tensor", run(x, rows)), m.batch, after)
+        instruction.leaving(m, run(instruction.arriving(m, before), rows), after)
 
     return step
+
+
+def _built(ctx: KernelContext, instruction: Layer, node: StateNode, leaves: FrameSchedule) -> Run:
+    """The step of a layer."""
+    if isinstance(instruction, FittedEnd):
+        module: Any = instruction.module
+        return cast(Run, module.program_on(KernelContext(ctx.plan, module, node), leaves))
+    return built(ctx.plan, instruction.module, node)
 
 
 def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...errors import NotStreamable
 from ..naming import named
 from ..state import StateNode, StepSpec, Wire
+from ..step_spec import by_frame, joined
 from ..timing import Timing
 from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
 from .stream_ends import STREAM, End, end_of, frames_in
@@ -322,14 +323,14 @@ class CallRows:
 
 # ---- recurrences ----------------------------------------------------------------------------------------------------
 
-Step = Callable[[Tensor, list[Tensor], Tensor], tuple[Tensor, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
+Step = Callable[[Any, list[Tensor], Tensor], tuple[Wire, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
 
 
-def carried(ctx: KernelContext, specs: list[StateSpec], x: Tensor, rows: CallRows, step: Step) -> Tensor:
+def carried(ctx: KernelContext, specs: list[StateSpec], x: Any, rows: CallRows, step: Step) -> Any:
     """Run frame by frame. Frames that precede the stream leave the state unchanged."""
     inside, index = ctx.inside(rows, end=False), rows.index(ctx.in_schedule)
     state, outs = [rows.state[spec.index] for spec in specs], []
-    for i, frame in enumerate(x.unbind(2)):
+    for i, frame in enumerate(by_frame(x)):
         y, new = step(frame, state, index[:, i])
         if inside is not None:
             own = inside[:, i]
@@ -338,7 +339,7 @@ def carried(ctx: KernelContext, specs: list[StateSpec], x: Tensor, rows: CallRow
         state = new
     for spec, value in zip(specs, state, strict=True):
         rows.keep(spec, value)
-    return torch.stack(outs, 2)
+    return joined(outs)
 
 
 def of_rows(value: Tensor, like: Tensor) -> Tensor:

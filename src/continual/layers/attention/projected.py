@@ -29,14 +29,19 @@ class BandAttention(CoModule):
         value_size: of its values, ``V``.
         scale: of the scores; ``None``: ``E ** -0.5``.
         biased: whether :attr:`bias` is added to the scores, one value for each distance (and head): ``(1 or H, behind + ahead + 1)``.
+        softmax: the type in which the module takes the softmax, where it is narrower than that of the scores.
     """
 
     bias: Tensor | None
+    nothing = -torch.inf  # the bias of a key that is not seen
 
-    def __init__(self, behind: int, ahead: int, size: int, value_size: int, scale: float | None, biased: bool = False):
+    def __init__(
+        self, behind: int, ahead: int, size: int, value_size: int, scale: float | None, biased: bool = False,
+        softmax: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.behind, self.ahead, self.size, self.value_size = behind, ahead, size, value_size
-        self.scale, self.biased = scale, biased
+        self.scale, self.biased, self.softmax = scale, biased, softmax
         self.register_parameter("bias", None)
 
     @property
@@ -77,14 +82,23 @@ class BandAttention(CoModule):
         return y.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
 
     def _merged(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale).transpose(1, 2).flatten(2)
+        return self.weigh(q, k, v, mask).transpose(1, 2).flatten(2)
+
+    def weigh(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The weighted values ``(B, H, n, V)``. ``mask``: where keys are seen, or what is added for them."""
+        if self.softmax is None:
+            return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
+        scores = q @ k.mT * (self.size**-0.5 if self.scale is None else self.scale)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1, self.softmax).to(v.dtype) @ v
 
     def _attend_biased(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Block by block, with a bias for each distance; what is not finite is left out, and put back where it is seen."""
         broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))
         k, v = (t.masked_fill(broken.unsqueeze(-1), 0.0) for t in (k, v))
         reach, block = self.behind + self.ahead + 1, max(64, self.behind + self.ahead + 1)
-        row = F.pad(self.bias, (1, 1), value=-torch.inf)  # type: ignore[arg-type]
+        row = F.pad(self.bias, (1, 1), value=self.nothing)  # type: ignore[arg-type]
         found = []
         for start in range(0, q.shape[2], block):
             part = q[:, :, start : start + block]
@@ -93,8 +107,8 @@ class BandAttention(CoModule):
             i = torch.arange(start, start + part.shape[2], device=q.device).unsqueeze(1) + offset
             distance = torch.arange(low, high, device=q.device) - i
             mask = row[:, (distance + self.behind + 1).clamp(0, reach + 1)].to(q.dtype)
-            y = F.scaled_dot_product_attention(part, k[:, :, low:high], v[:, :, low:high], mask, scale=self.scale)
-            visible = (mask > -torch.inf).to(q.dtype)
+            y = self.weigh(part, k[:, :, low:high], v[:, :, low:high], mask)
+            visible = (mask != self.nothing).to(q.dtype)
             seen = (visible @ broken[:, :, low:high].unsqueeze(-1).to(q.dtype)) > 0
             found.append(y.masked_fill(seen, torch.nan))
         return torch.cat(found, 2) if len(found) > 1 else found[0]
@@ -119,10 +133,10 @@ class BandAttention(CoModule):
             k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split((self.size, self.value_size), 3)
             mask = band.mask(rows, q)
             if self.biased:
-                row = F.pad(cast(Tensor, self.bias), (1, 1), value=-torch.inf)
+                row = F.pad(cast(Tensor, self.bias), (1, 1), value=self.nothing)
                 place = (band.distances(q) + self.behind + 1).clamp(0, row.shape[-1] - 1)
                 added = row[:, place].to(q.dtype)
-                mask = added if mask is None else torch.where(mask, added, -torch.inf)
-            return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
+                mask = added if mask is None else torch.where(mask, added, self.nothing)
+            return self.weigh(q, k, v, mask)
 
         return run

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from ..axes import with_dim, with_size
+import torch
+from torch import Tensor
+
+from ....layers.delay import Trim
+from ..axes import TIME, dim_of, fixed, with_dim, with_size
 from ..instructions import Ref
 from ..op_call import Misfit, OpCall, Refused
+from ..regular_index import RegularIndex, regular_index
 from ..rule_context import RuleContext, rule
-from ..values import STATIC, Const, Stream, TensorValue
+from ..shape_queries import LONGER
+from ..time_layers import Subsample, UnfoldTime
+from ..values import STATIC, Const, LengthDependent, Stream, TensorValue, Value
 from .elementwise import joined, lead
+from .padding import pad_time
 from .parts import expanded_argument, is_time, with_streams
 from .resample import over_time
 
 FRAMES = "slices, or pooling"
 
 
-@rule("aten.index_select.default")
+def by_number(call: OpCall) -> Refused:
+    """The refusal of frames that a stream would have to wait for, or has once."""
+    return Refused(f"`{call.op}` chooses frames of the clip by their number", FRAMES)
+
+
+@rule("aten.index_select.default", keeps_length_dependent=True)
 def index_select(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected indices of another dimension than time, or rows of a table that a stream selects."""
+    """Selected indices of another dimension than time, or rows of a table that a stream selects; of time, regular indices."""
+    if (frames := _regular(ctx, call, call["index"], call.get("dim"))) is not None:
+        return frames
+    call = ctx.lengths.materialise(call)
     x, index = call.tensor("self"), call.tensor("index")
     if isinstance(index, Stream) and (isinstance(x, Const) or x.wire == STATIC != index.wire):
         dim = call.dim(len(x.dims))
@@ -36,19 +52,86 @@ def _other_dim(ctx: RuleContext, call: OpCall, x: Stream) -> int:
     """The dimension from which elements are selected. Time and batch are refused."""
     dim = call.dim(len(x.dims))
     if is_time(ctx, call, x, dim, "chooses from"):
-        raise Refused(f"`{call.op}` chooses frames of the clip by their number", FRAMES)
+        raise by_number(call)
     return dim
 
 
-@rule("aten.gather.default", "aten.take_along_dim.default")
+@rule("aten.gather.default", "aten.take_along_dim.default", keeps_length_dependent=True)
 def gather(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected elements of another dimension than time."""
-    x = call["self"]
+    """Selected elements of another dimension than time; of time, regular indices that are the same for all others."""
+    x, name = call["self"], "indices" if "indices" in call.args else "index"
+    if (frames := _regular(ctx, call, call[name], call.get("dim"), alike=True)) is not None:
+        return frames
+    call = ctx.lengths.materialise(call)
     if not isinstance(x, Stream):
         raise Refused(f"`{call.op}` chooses from a constant by a stream", "embedding, or table[index]")
-    dim, name = _other_dim(ctx, call, x), "indices" if "indices" in call.args else "index"
+    dim = _other_dim(ctx, call, x)
     index = expanded_argument(ctx, call, name, x)
     return with_streams(ctx, call, {name: index}, with_dim(x.dims, dim, index.dims[dim]))
+
+
+def _regular(ctx: RuleContext, call: OpCall, index: Value, dim: Value, alike: bool = False) -> Stream | None:
+    """Frames at regular indices, which follow from the length of the clip; ``None`` for other indices.
+
+    Args:
+        ctx, call: the operation.
+        index: the indices.
+        dim: of the stream that is indexed.
+        alike: the indices have all dimensions of the stream, and are the same for all elements of a frame.
+    """
+    x = call["self"]
+    if not isinstance(x, Stream) or not isinstance(index, LengthDependent) or not isinstance(dim, int) or x.windows:
+        return None
+    at = dim % len(x.dims)
+    if x.dims[at] != (TIME,):
+        return None
+    samples = []
+    for i in (LONGER, 0, 3, 4):  # the longest first; for most others the strides leave a rest
+        found = ctx.lengths.concrete(index, i)
+        if alike:
+            sizes = [ctx.shapes.size(x, d).values[i] for d in range(len(x.dims))]
+            found = _of_frames(found, at, sizes, broadcast=call.op == "take_along_dim")
+            if found is None:
+                raise by_number(call)
+        samples.append((ctx.shapes.length(x.wire).values[i], found))
+    regular = regular_index(samples)
+    if regular is None:
+        raise by_number(call)
+    return _chosen(ctx, call, x, at, regular)
+
+
+def _of_frames(index: Tensor, at: int, sizes: Sequence[int], broadcast: bool) -> Tensor | None:
+    """The indices of frames, ``(n,)``; ``None`` where they differ within a frame, or are not for all of it."""
+    fits = all(
+        n == size or (broadcast and n == 1) for d, (n, size) in enumerate(zip(index.shape, sizes, strict=False)) if d != at
+    )
+    by_frame = index.movedim(at, 0).flatten(1) if index.ndim == len(sizes) and fits else index.new_empty(0, 0)
+    return by_frame[:, 0] if by_frame.numel() and bool((by_frame == by_frame[:, :1]).all()) else None
+
+
+def _chosen(ctx: RuleContext, call: OpCall, x: Stream, at: int, index: RegularIndex) -> Stream:
+    """Frames at regular indices: padding or a cut, and windows."""
+    emit = ctx.emit
+    first, last = (max(0, n) for n in (index.first, index.last))
+    if first or last:
+        x = pad_time(ctx, call, x, (first, last), index.mode, 0.0)
+    first, last = (max(0, -n) for n in (index.first, index.last))
+    if first or last:
+        x = emit.layer(call, x, Trim(first, last), x.dims, label=f"cut {first}, {last}")
+    if index.extent == 1 and not index.offsets.ndim:
+        return x if index.step == 1 else emit.layer(call, x, Subsample(index.step), x.dims, label=f"every {index.step}th frame")
+    rank, flat = len(x.dims), index.offsets.flatten()
+    y = emit.unsqueeze_dummy(call, x)
+    layer = UnfoldTime(index.extent, index.step)
+    y = emit.layer(call, y, layer, (*y.dims, dim_of(index.extent)), label=f"unfold {index.extent}, {index.step}")
+    y = emit.squeeze_dummy(call, y, rank + 1)
+    if flat.tolist() != list(range(index.extent)):
+        offsets = emit.constant(f"{call.node.name}.offsets", flat)
+        y = emit.op(call, "aten.index_select.default", y, with_size(y.dims, rank, len(flat)), rank, Ref(offsets.slot))
+    y = emit.reshape(call, y, (*y.dims[:-1], *fixed(index.offsets.shape)))
+    before = [rank + i for i in range(index.dim)]
+    behind = [rank + i for i in range(index.dim, index.offsets.ndim)]
+    return emit.permute(call, y, [*range(at), *before, at, *behind, *range(at + 1, rank)])
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce", "aten.index_add", "aten.index_copy", "aten.index_fill")
@@ -62,9 +145,15 @@ def scatter(ctx: RuleContext, call: OpCall) -> Stream:
     return with_streams(ctx, call, {n: expanded_argument(ctx, call, n, x) for n in names}, x.dims)
 
 
-@rule("aten.index.Tensor")
+@rule("aten.index.Tensor", keeps_length_dependent=True)
 def index(ctx: RuleContext, call: OpCall) -> Stream:
-    """Advanced indexing of other dimensions than time, by constants; of tables, by streams."""
+    """Advanced indexing of other dimensions than time, by constants; of tables, by streams; of time, by regular indices."""
+    given = call.sequence("indices")
+    if sum(v is not None for v in given) == 1:
+        at = next(i for i, v in enumerate(given) if v is not None)
+        if (frames := _regular(ctx, call, given[at], at)) is not None:
+            return frames
+    call = ctx.lengths.materialise(call)
     x = call.tensor("self")
     places, chosen = _indices(ctx, call, x)
     if isinstance(x, Stream) and any(isinstance(v, Stream) for v in chosen):
@@ -112,7 +201,7 @@ def _indices(ctx: RuleContext, call: OpCall, x: TensorValue) -> tuple[list[int],
         places += [at + i for i in range(count)] if v is not None else []
         at += count
     if isinstance(x, Stream) and any(is_time(ctx, call, x, p, "chooses from") for p in places):
-        raise Refused(f"`{call.op}` chooses frames of the clip by their number", FRAMES)
+        raise by_number(call)
     return places, chosen
 
 

@@ -14,6 +14,7 @@ from ..axes import BATCH, TIME, Dims, View, shape_of, where
 from ..instructions import ExecContext, Instruction
 from .kept import History
 from .plan import Schedule
+from .report import WindowPlan
 from .rolling import Carry
 from .wire import Shelf
 
@@ -26,6 +27,7 @@ class Windows(Instruction):
     mirrored buffers, in which what is new is written twice, so that the last values are always one stretch.
 
     Attributes:
+        plan: what the schedule was made by, complete.
         schedule: how a window is computed that follows another one.
         alone: how it is computed by itself.
         streams: the layouts of the streams.
@@ -39,6 +41,7 @@ class Windows(Instruction):
     source: str
     length: int
     every: int
+    plan: WindowPlan
     schedule: Schedule
     alone: Schedule
     streams: tuple[Dims, ...]
@@ -143,8 +146,7 @@ class Windows(Instruction):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
         scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
         out = [StepSpec.of(y.select(2, 0)) for y in scores]
-        kind = f"windows of {self.length} every {self.every}"
-        return [StateNode(init, kind, out[0] if len(out) == 1 else out, tensors)]
+        return [StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)]
 
     def chunk(self, m: ExecContext) -> None:
         node, call, count = m.nodes[self.state_node], m.call, m.frames[0]
