@@ -132,6 +132,7 @@ if TYPE_CHECKING:
     from .tools.storage import load_state, save_state
     from .tools.summary import summary
     from .tools.verify import Report, verify
+    from .tools.window_times import WindowTimes, fastest_windows
 
 _MODULES = {"counting": "tools.counting", "models": "models", "onnx": "onnx", "triton": "triton"}
 _LATER = {  # imported when they are first used, as these modules are
@@ -142,7 +143,9 @@ _LATER = {  # imported when they are first used, as these modules are
     "StepProgram": "programs.step_program",
     "StreamBatch": "programs.stream_batch",
     "StreamSnapshot": "programs.snapshot",
+    "WindowTimes": "tools.window_times",
     "explain": "tools.explain",
+    "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
     "save_state": "tools.storage",
@@ -277,6 +280,7 @@ __all__ = [
     "WindowedInstanceNorm3d",
     "WindowedLayerNorm",
     "WindowPlan",
+    "WindowTimes",
     "Zero",
     "ZeroPad1d",
     "ZeroPad2d",
@@ -293,6 +297,7 @@ __all__ = [
     "delay",
     "explain",
     "export",
+    "fastest_windows",
     "flat_state_dict",
     "forward_stepping",
     "fuse",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,14 +15,14 @@ from continual.convert.graph import window_check as exact
 from continual.convert.graph.window_choice import Choice
 
 
-def taken_over(window: Any, net: Any, anew: co.WindowPlan, *args: Any) -> Choice:
+def taken_over(window: Any, net: Any, ways: Sequence[co.WindowPlan], *args: Any) -> Choice:
     """The choice to take over whatever windows have in common."""
-    return Choice(window.complete(replace(anew, stride=None)), 2.0)
+    return Choice(ways[1] if len(ways) > 1 else ways[0], 2.0)
 
 
-def computed_anew(window: Any, net: Any, anew: co.WindowPlan, *args: Any) -> Choice:
+def computed_anew(window: Any, net: Any, ways: Sequence[co.WindowPlan], *args: Any) -> Choice:
     """The choice to compute each window anew."""
-    return Choice(anew, 1.0)
+    return Choice(ways[0], 1.0)
 
 
 @pytest.fixture(params=["taken over", "computed anew"])

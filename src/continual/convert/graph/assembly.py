@@ -32,7 +32,7 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
     _number_state(instructions)
     captured = draft.captured
     of = zip(captured.inputs, captured.time_dims, captured.batch_dims, captured.rates, strict=True)
-    inputs = [Input(t, b, x, rate) for x, t, b, rate in of]
+    inputs = [Input(t, b, x, rate, i) for i, (x, t, b, rate) in enumerate(of)]
     for source in draft.sources:
         if source.kind == "input" and (own := inputs[int(source.name)]).time is not None:
             source.view = own.view

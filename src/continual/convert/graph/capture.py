@@ -98,9 +98,9 @@ def rates_of(inputs: Sequence[Tensor], times: Sequence[int | None]) -> tuple[int
     return tuple(1 if t is None else x.shape[t] // steps for x, t in zip(inputs, times, strict=True))
 
 
-def entry_dims(x: Tensor, time: int | None, batch: int | None, rate: int) -> Dims:
+def entry_dims(shape: Sequence[int], time: int | None, batch: int | None, rate: int) -> Dims:
     """The layout of an input, in which the frames of a step have a dimension of their own behind time if there are several."""
-    dims = list(fixed(x.shape))
+    dims = list(fixed(shape))
     if batch is not None:
         dims[batch] = (BATCH,)
     if time is not None:

@@ -137,7 +137,18 @@ class Emitter:
         made = Stream(self._draft.new_slot(), dims, wire, dtype or self.dtype(call), windowed, fill)
         slots = tuple(s.slot for s in moving)
         self._draft.instructions.append(
-            Op(path, label, source, target or call.name, tuple(args), dict(kwargs or {}), slots, made.slot, max(wire, 0))
+            Op(
+                path,
+                label,
+                source,
+                target or call.name,
+                tuple(args),
+                dict(kwargs or {}),
+                slots,
+                made.slot,
+                max(wire, 0),
+                dims=dims,
+            )
         )
         return made
 
@@ -192,7 +203,9 @@ class Emitter:
         """An operation whose result is the same for every frame."""
         path, label, source = self._names.label(call)
         made = Stream(self._draft.new_slot(), dims, STATIC, dtype, fill=fill)
-        self._draft.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
+        self._draft.instructions.append(
+            Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0, dims=dims)
+        )
         return made
 
     def layer(

@@ -142,7 +142,7 @@ class Instruction:
 
 @dataclass(eq=False)
 class Op(Instruction):
-    """An operation of the module that is local in time."""
+    """An operation of the module that is local in time. ``dims``: the layout of its result, where that is known."""
 
     path: str
     label: str
@@ -154,6 +154,7 @@ class Op(Instruction):
     out: int
     wire: int
     note: str = ""
+    dims: Dims | None = None
     fn: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -174,17 +175,17 @@ class Op(Instruction):
             env[self.out] = None
             return
         key = m.batch, m.frames[self.wire], m.device
-        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self._prepared(m)
+        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self.prepared(m)
         if run is None:
             if len(self._ready) >= MAX_CACHED:
                 self._ready.clear()
-            run = self._ready[key] = self._prepared(m)
+            run = self._ready[key] = self.prepared(m)
         env[self.out] = run(env)
 
     step = chunk
     clip = chunk
 
-    def _prepared(self, m: ExecContext) -> Run:
+    def prepared(self, m: ExecContext) -> Run:
         """The call for the current batch size and frame count, as a function of the slots."""
         frames = m.frames[self.wire]
         args = [_concrete(a, m, frames) for a in self.args]

@@ -26,11 +26,13 @@ class Input:
         batch: the dimension of the batch; ``None`` for an input without one.
         example: the example's input.
         rate: frames of it in one step. Where there are several, a step has them in the dimension of time.
+        number: of the input, for errors.
     """
 
-    def __init__(self, time: int | None, batch: int | None, example: Tensor, rate: int = 1):
+    def __init__(self, time: int | None, batch: int | None, example: Tensor, rate: int = 1, number: int = 0):
+        self.number = number
         self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
-        self.rate, self.view = rate, None if time is None else View(entry_dims(example, time, batch, rate))
+        self.rate, self.view = rate, None if time is None else View(entry_dims(example.shape, time, batch, rate))
         self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
@@ -73,9 +75,8 @@ class Input:
         time = cast(int, self.time)
         frames = x.shape[time]
         if frames % self.rate or frames // self.rate != (steps or frames // self.rate):
-            raise ShapeMismatch(f"an input has {self.rate} frames in each step here, as in the example; got {frames} frames")
-        steps = frames // self.rate
-        view = cast(View, self.view)
+            raise ShapeMismatch(f"input {self.number} has {self.rate} frames in each step, as in the example; got {frames}")
+        steps, view = frames // self.rate, cast(View, self.view)
         return view.enter(x.unflatten(time, (steps, self.rate)), x.shape[self.batch or 0], steps)
 
 

@@ -64,6 +64,10 @@ class RowsMisfit(RowsMixed, Misfit):
     """Rows of the batch stand where an operation has channels or heads."""
 
 
+class Merged(Misfit):
+    """An operation over time meets a dimension in which time is merged with others."""
+
+
 @dataclass
 class OpCall:
     """One operation of the graph.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from torch.fx import Node as Fx
 from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
 from .instructions import Arg, CurrentDevice, Shape, resolve
-from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
+from .op_call import BANDED, COMPARES, Merged, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
 from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
@@ -89,16 +88,20 @@ class OpEvaluator:
             return rescued
 
     def _otherwise(self, call: OpCall, refused: Refused) -> Value:
-        """The value of a refused operation that depends on no value of the streams, or that works on finer frames."""
+        """The value of a refused operation that depends on no value of the streams, or for streams whose frames are taken apart."""
         if (free := self._context.free.rescued(call, refused)) is not None:
             return free
         found, finer = rule_of(call.name), self._context.groups.finer(call)
-        if found is not None and finer is not None:
-            with contextlib.suppress(Refused):
-                value = self._by_rule(found, finer)
-                if not any(isinstance(v, Stream) and v.windows for v in leaves(value)):  # windows begin with whole frames
-                    return value
-        return None
+        if found is None or finer is None:
+            return None
+        try:
+            value = self._by_rule(found, finer)
+        except Refused as why:
+            if isinstance(refused, Merged) and not isinstance(why, Merged):
+                raise why from None
+            return None
+        # windows of the clip begin with whole frames
+        return None if any(isinstance(v, Stream) and v.windows for v in leaves(value)) else value
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
         """The value that a rule gives, of streams that are aligned."""

@@ -15,7 +15,8 @@ from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
-from .queues import AlignDelays, Positions
+from .queues import AlignDelays
+from .row_positions import RowPositions
 from .windows.instruction import Windows
 from .windows.step_program import window_step
 
@@ -31,7 +32,10 @@ def step_program(ctx: KernelContext, program: Program, current: Callable[[], Pro
         current: gives its program for the current dtypes.
     """
     schedules = [ctx.plan.schedule(ctx.before.then(program.timing.at(w))) for w in range(program.wires)]
-    steps = [_step(ctx, instruction, schedules) for instruction in program.instructions]
+    positions = RowPositions(program)
+    steps = [
+        positions.step(ctx, i, schedules) if positions.concerns(i) else _step(ctx, i, schedules) for i in program.instructions
+    ]
 
     def run(x: Wire, rows: CallRows) -> Wire:
         own, tensors = current(), tensors_of(x)
@@ -56,11 +60,6 @@ def _step(ctx: KernelContext, instruction: Instruction, schedules: list[FrameSch
         return _layer(ctx, instruction, schedules)
     if isinstance(instruction, AlignDelays):
         return _align(ctx, instruction, schedules)
-    if isinstance(instruction, Positions):
-        raise ctx.refuse(
-            f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
-            "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
-        )
     if isinstance(instruction, Windows):
         return window_step(ctx, instruction)
     raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")

@@ -115,7 +115,7 @@ class GraphWalker:
         draft.names.append(node.name)
         x, time, batch = captured.inputs[number], captured.time_dims[number], captured.batch_dims[number]
         rate, slot = captured.rates[number], draft.new_slot()
-        dims = entry_dims(x, time, batch, rate)
+        dims = entry_dims(x.shape, time, batch, rate)
         draft.sources.append(Source(slot, "input", str(number)))
         if time is None:
             return Const(slot, dims, x) if batch is None else Stream(slot, dims, STATIC, x.dtype)

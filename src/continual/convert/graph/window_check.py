@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -92,9 +92,10 @@ def converted(
     """
     captured = window.walk.captured
     anew = window.complete(WindowPlan(0, every) if wanted is None else replace(wanted, stride=0))
+    ways = tuple(window.ways(anew.every or 1)) if window.walk.rows is None else (anew,)
     net = assembled(window, module, anew)
     check_rows(module, net, captured)
-    choice = _chosen(window, net, anew, wanted, module, said)
+    choice = _chosen(window, net, ways, wanted, module, said)
     if choice.plan.stride:
         net = assembled(window, module, choice.plan)
         said("comparing its scores with the module's")
@@ -106,7 +107,7 @@ def converted(
             choice = Choice(anew, 1.0)
             net = assembled(window, module, anew)
     made, reuse = choice.plan, window.reuse(anew.every or 1)
-    report = WindowReport(window.length, made.every or 1, "exact", reuse, not made.stride, choice.ratio, made)
+    report = WindowReport(window.length, made.every or 1, "exact", reuse, not made.stride, choice.ratio, made, ways)
     notes = notes_of(window, report, default=every is None and (wanted is None or wanted.every is None), measured=wanted is None)
     net.__dict__.update(windows=report, _window_notes=tuple(notes))
     return net, made
@@ -115,19 +116,19 @@ def converted(
 def _chosen(
     window: Windowed,
     net: GraphModule,
-    anew: WindowPlan,
+    ways: Sequence[WindowPlan],
     wanted: WindowPlan | None,
     module: nn.Module,
     said: Callable[[str], None],
 ) -> Choice:
     """The plan that was given, or the fastest one here."""
     if window.walk.rows is not None:  # the graph is for so many rows alone
-        return Choice(anew, 1.0)
+        return Choice(ways[0], 1.0)
     if wanted is not None:
         plan = window.complete(wanted)
         return Choice(plan, None if plan.stride else 1.0)
     said("measuring how its windows are computed the fastest")
-    return fastest(window, net, anew, module, window.walk.captured)
+    return fastest(window, net, ways, module, window.walk.captured)
 
 
 def notes_of(window: Windowed, report: WindowReport, *, default: bool, measured: bool) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,6 @@ from .windows.window import Windowed
 ENOUGH = 0.06  # seconds for each way
 WORTH = 0.87  # of the time of recomputing: a smaller gain is not worth its state, and compilers may turn it round
 LEAST, MOST = 4, 200  # runs of each
-MOST_WAYS = 4
 
 
 @dataclass(frozen=True)
@@ -37,30 +36,23 @@ class Choice:
     ratio: float | None
 
 
-def fastest(window: Windowed, net: Any, anew: WindowPlan, module: nn.Module, captured: Captured) -> Choice:
+def fastest(window: Windowed, net: Any, ways: Sequence[WindowPlan], module: nn.Module, captured: Captured) -> Choice:
     """Measure the ways to compute a window, and choose.
 
     Args:
         window: the module's window.
         net: it as a converted module, whose constants are taken.
-        anew: the plan by which each window is computed anew.
+        ways: plans, first the one by which each window is computed anew.
         module: the module itself.
         captured: the example.
     """
     one = fresh(captured.of_length(captured.steps, 1))
-    ways = [anew, *_ways(window, anew)]
     runs = [_run_of(net, window.schedule(plan)) for plan in ways]
     whole, plain, *others = _least([lambda: module(*one), *runs])
     best = min(others, default=plain)
     if best > WORTH * min(whole, plain):
-        return Choice(anew, 1.0)
+        return Choice(ways[0], 1.0)
     return Choice(ways[1 + others.index(best)], whole / best)
-
-
-def _ways(window: Windowed, anew: WindowPlan) -> list[WindowPlan]:
-    """All that windows have in common; and only what is before some stride: later operations are few, and bound by reading weights."""
-    plans = [window.complete(replace(anew, stride=s)) for s in (None, *window.strides[1:MOST_WAYS])]
-    return [p for p in dict.fromkeys(plans) if p.stride]
 
 
 def _run_of(net: Any, schedule: Schedule) -> Callable[[], object]:

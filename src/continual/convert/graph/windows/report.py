@@ -51,6 +51,7 @@ class WindowReport:
         ratio: how much faster a window is than the module on its frames, measured here; 1 where it is recomputed, ``None`` where the plan
             was given and nothing was measured.
         plan: what decides on the state, complete; ``None`` for a stream.
+        ways: the plans that there are to choose from.
     """
 
     length: int
@@ -60,3 +61,4 @@ class WindowReport:
     recomputed: bool
     ratio: float | None
     plan: WindowPlan | None = None
+    ways: tuple[WindowPlan, ...] = ()

@@ -108,7 +108,7 @@ class Walk(Making):
         self.draft.names.append(node.name)
         x, time, batch = self.captured.inputs[i], self.captured.time_dims[i], self.captured.batch_dims[i]
         rate, slot = self.captured.rates[i], self.draft.new_slot()
-        dims = entry_dims(x, time, batch, rate)
+        dims = entry_dims(x.shape, time, batch, rate)
         self.draft.sources.append(Source(slot, "input", str(i)))
         val = node.meta["val"]
         if batch is not None and not isinstance(known(val.shape[batch]), Count):

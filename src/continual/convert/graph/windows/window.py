@@ -24,6 +24,8 @@ from .tasks import Entry, Select, Task
 from .walk import Walk
 from .wire import Wire
 
+MOST_STRIDES = 4  # at which what windows take over may end, of those that are tried
+
 
 @dataclass
 class Windowed:
@@ -91,6 +93,12 @@ class Windowed:
         stride = next((s for s in self.strides if plan.stride is None or s <= plan.stride), 0)
         found = WindowPlan(stride, every, self.length)
         return found if self.schedule(found).takes_over else replace(found, stride=0)
+
+    def ways(self, every: int) -> list[WindowPlan]:
+        """Plans to choose from: each window anew; all that windows have in common; and only what is before some stride, since later
+        operations are few, and bound by reading weights."""
+        plans = [self.complete(WindowPlan(s, every)) for s in (None, *self.strides[1:MOST_STRIDES])]
+        return [WindowPlan(0, every, self.length), *(p for p in dict.fromkeys(plans) if p.stride)]
 
     def schedule(self, plan: WindowPlan) -> Schedule:
         """A window as a sequence of operations that follows other windows; of a complete plan."""
