@@ -169,7 +169,7 @@ def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[
     try:
         yield
     except NotStreamable as error:
-        lines = [r for r in getattr(refusal, "refusals", ()) if "rows of the batch" in r.reason]
+        lines = [r for r in getattr(refusal, "refusals", ()) if r.mixes_rows]
         if not lines:
             raise
         raise NotStreamable(format_refusals(type(module).__name__, lines), tuple(lines), refusal.rows) from error  # type: ignore[union-attr]
