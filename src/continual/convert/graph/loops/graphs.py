@@ -12,9 +12,11 @@ from torch.fx import Node as Fx
 
 from ..row_sizes import known
 from .matching import Body, Fixed, Frame, Key, NotALoop, Result, line
-from .simplify import flat
+from .simplify import flat, short
 from .times import Tap, Times
 from .traced import Traced
+
+ZEROS = ("zeros", "zeros_like", "new_zeros")
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,11 @@ class Graphs:
         return Traced(self._body(), tuple(prologue), len(self.states), len(self.taps), self.batch)
 
     def begins(self) -> list[Fx | Past]:
-        """What states begin with; a state itself, where that is never used: zeros like it."""
+        """What states begin with; a state itself, where that is zeros or never used: zeros like it."""
         found: list[Fx | Past] = []
         for state in self.states:
             value = self.body.seeds.get((state.of, -state.lag)) if isinstance(state.of, tuple) and state.lag else None
-            found.append(value if isinstance(value, Fx) else state)
+            found.append(value if isinstance(value, Fx) and short(value) not in ZEROS else state)
         return found
 
     def _there(self, node: Fx, t: int) -> bool:
