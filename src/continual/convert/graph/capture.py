@@ -22,7 +22,7 @@ from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
 from .axes import BATCH, TIME, Dims, fixed
-from .export_errors import why
+from .export_errors import one_row, why
 from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
 from .recurrent_ops import WholeOps, to_torch_ops
@@ -173,12 +173,43 @@ def _with_rows(
 
 
 def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
-    """Export a module on an example clip.
+    """Export a module on an example clip; on one row, where the module takes no more.
 
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = _tiled(module, clip, time_dim)
+    tiled = _tiled(module, clip, time_dim)
+    try:
+        return _captured(module, *tiled)
+    except NotStreamable as refusal:
+        example = (clip,) if isinstance(clip, Tensor) else tuple(clip)
+        if not _takes_one_row(module, example, tiled[0]):
+            raise
+        try:
+            return _captured(module, tuple(x.detach() for x in example), *tiled[1:])
+        except NotStreamable:
+            raise one_row(module, example) from refusal
+
+
+def _takes_one_row(module: nn.Module, example: Sequence[Tensor], tiled: Sequence[Tensor]) -> bool:
+    """Whether a module runs on the example of one row, and not on two."""
+    if all(a.shape == b.shape for a, b in zip(example, tiled, strict=True)):
+        return False
+    ran = []
+    for inputs in (example, tiled):
+        try:
+            with restored(module), quiet(), torch.no_grad():
+                module(*fresh(inputs))
+            ran.append(True)
+        except Exception:
+            ran.append(False)
+    return ran == [True, False]
+
+
+def _captured(
+    module: nn.Module, inputs: tuple[Tensor, ...], times: tuple[int | None, ...], batches: tuple[int | None, ...]
+) -> Captured:
+    """Export a module on the inputs as they are."""
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
