@@ -54,7 +54,9 @@ def test_a_module_that_takes_one_row_alone_says_so() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * float(x.sum())
 
-    with pytest.raises(co.NotStreamable, match=r"takes clips of one row alone, such as \(1, 9, 4\).*made for a batch of 1\. Remedies"):
+    with pytest.raises(
+        co.NotStreamable, match=r"takes clips of one row alone, such as \(1, 9, 4\).*made for a batch of 1\. Remedies"
+    ):
         co.continual(Never().eval(), torch.randn(1, 9, 4), time_dim=1, windows="stream")
 
 

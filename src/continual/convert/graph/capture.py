@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import itertools
-import logging
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,7 +15,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.fx import GraphModule
 from torch.fx import Node as Fx
-from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
 from .axes import BATCH, TIME, Dims, fixed
@@ -27,6 +23,7 @@ from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
+from .undone import masks_not_inspected, quiet, restored
 
 TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
 
@@ -72,14 +69,7 @@ class Captured:
 
     def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
         """A clip of another length, of the first rows: the example's frames repeated, every other time in reverse."""
-        found = []
-        for given, t, b, rate in zip(self.inputs, self.time_dims, self.batch_dims, self.rates, strict=True):
-            x = given
-            if t is not None:
-                frames = steps * rate
-                x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
-            found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
-        return tuple(found)
+        return clip_of(self.inputs, self.time_dims, self.batch_dims, steps, rows)
 
     @property
     def batch(self) -> int:
@@ -112,6 +102,20 @@ def entry_dims(shape: Sequence[int], time: int | None, batch: int | None, rate: 
     if time is not None:
         dims[time : time + 1] = [(TIME,)] if rate == 1 else [(TIME,), (rate,)]
     return tuple(dims)
+
+
+def clip_of(
+    inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None], steps: int, rows: int
+) -> tuple[Tensor, ...]:
+    """A clip of another length: as :meth:`Captured.of_length`."""
+    found = []
+    for given, t, b, rate in zip(inputs, times, batches, rates_of(inputs, times), strict=True):
+        x = given
+        if t is not None:
+            frames = steps * rate
+            x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
+        found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
+    return tuple(found)
 
 
 def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
@@ -178,25 +182,25 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    tiled = _tiled(module, clip, time_dim)
+    rows = tiled(module, clip, time_dim)
     try:
-        return _captured(module, *tiled)
+        return _captured(module, *rows)
     except NotStreamable as refusal:
         example = (clip,) if isinstance(clip, Tensor) else tuple(clip)
-        if not _takes_one_row(module, example, tiled[0]):
+        if not _takes_one_row(module, example, rows[0]):
             raise
         try:
-            return _captured(module, tuple(x.detach() for x in example), *tiled[1:])
+            return _captured(module, tuple(x.detach() for x in example), *rows[1:])
         except NotStreamable:
             raise one_row(module, example) from refusal
 
 
-def _takes_one_row(module: nn.Module, example: Sequence[Tensor], tiled: Sequence[Tensor]) -> bool:
+def _takes_one_row(module: nn.Module, example: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     """Whether a module runs on the example of one row, and not on two."""
-    if all(a.shape == b.shape for a, b in zip(example, tiled, strict=True)):
+    if all(a.shape == b.shape for a, b in zip(example, two, strict=True)):
         return False
     ran = []
-    for inputs in (example, tiled):
+    for inputs in (example, two):
         try:
             with restored(module), quiet(), torch.no_grad():
                 module(*fresh(inputs))
@@ -248,7 +252,7 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = _tiled(module, clip, time_dim)
+    inputs, times, batches = tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
     prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
@@ -290,7 +294,7 @@ class _Prefixed(nn.Module):
         return self.module(*inputs)
 
 
-def _tiled(
+def tiled(
     module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...], tuple[int | None, ...]]:
     """The example with a batch of at least two, and where time and batch are in it."""
@@ -332,52 +336,6 @@ def _with_strides_of(example: Tensor, x: Tensor) -> Tensor:
 def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Copies that a module may write into and torch.export may mark. Marks of a failed export would stay on the originals."""
     return tuple(x.clone() for x in inputs)
-
-
-@contextlib.contextmanager
-def restored(module: nn.Module) -> Iterator[None]:
-    """Undo what a run or an export sets on the modules, also after an error."""
-    tables = ("_parameters", "_buffers", "_modules")
-    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
-    try:
-        yield
-    finally:
-        for m, before, entries in held:
-            for name in [n for n in m.__dict__ if n not in before]:
-                del m.__dict__[name]
-            m.__dict__.update(before)
-            for name, own in entries.items():
-                now = m.__dict__[name]
-                if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
-                    now.clear()
-                    now.update(own)
-
-
-@contextlib.contextmanager
-def masks_not_inspected() -> Iterator[None]:
-    """Keep torch's encoders from inspecting mask values. They ask whether a mask is causal, only to choose a kernel."""
-    before = transformer._detect_is_causal_mask
-    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
-    try:
-        yield
-    finally:
-        transformer._detect_is_causal_mask = before
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence torch.export's messages: on references to weights, which recurrent layers keep, and on code that it can't follow."""
-    loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
-    loud = [log for log in loud if not log.disabled]
-    for log in loud:
-        log.disabled = True
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log in loud:
-            log.disabled = False
 
 
 def source_line(node: Fx) -> str:

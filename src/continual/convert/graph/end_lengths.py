@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from ...core.fitted import Fitted
 from ...core.length_function import LengthFunction
-from ...core.timing_graph import Wiring
+from ...core.timing import Wiring
 from .fitted_ends import FitEnd
 from .formulas import Formula, Lengths
 from .left_out import where_done

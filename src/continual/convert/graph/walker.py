@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -89,12 +89,13 @@ class GraphWalker:
         outputs: list[Stream] = []
         if with_operations(program.graph) or draft.captured.left_over:
             drop_unused(program.graph)
+        needed = _needed(program.graph.nodes)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 draft.values[node] = self._placeholder(node, signature, numbers)
             elif node.op == "output":
                 outputs = self._outputs(node, node.args[0])
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node in needed:
                 draft.values[node] = self._evaluated(node)
         return Walked(draft, outputs, self._refusals.refusals, self._refusals.unforeseen)
 
@@ -191,6 +192,15 @@ class GraphWalker:
                 "reshape it, so that time is a dimension of its own",
             )
         return [value]
+
+
+def _needed(nodes: Iterable[Fx]) -> set[Fx]:
+    """The nodes on which outputs, or writes into tensors, depend: a loss that nobody asks for need not stream."""
+    found = set[Fx]()
+    for node in reversed(list(nodes)):
+        if node.op == "output" or node.is_impure(impure_random=False) or not found.isdisjoint(node.users):
+            found.add(node)
+    return found
 
 
 def _located(value: Value, node: Fx) -> Value:
