@@ -74,6 +74,12 @@ def test_a_state_that_the_module_keeps(rows: int | None) -> None:
             assert_equal(net.forward_steps(chunk), module(chunk))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_weight_that_a_hook_computes_is_no_state() -> None:
+    module = nn.Sequential(nn.utils.weight_norm(nn.Conv1d(3, 4, 3)), nn.ReLU()).eval()
+    assert co.continual(module, torch.randn(2, 3, 9)).notes == ()
+
+
 def test_a_counter_is_no_state() -> None:
     class Counting(nn.Module):
         calls = 1

@@ -36,7 +36,8 @@ class KeptStates:
                     held = own.get(name)
                     if value is not held and name in own and (_has_tensors(value) or _has_tensors(held)):
                         m.__dict__[name] = held
-                        self.found.append(f"'{name}' of {named(path, m)}" if path else f"'{name}'")
+                        if not _equal(value, held):  # a weight that hooks compute anew is no state
+                            self.found.append(f"'{name}' of {named(path, m)}" if path else f"'{name}'")
 
     @property
     def note(self) -> str | None:
@@ -48,6 +49,15 @@ class KeptStates:
             f"the module keeps {names} from call to call. A stream has a state of its own instead, which begins with the value at the "
             "conversion; forward begins with that value each time"
         )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two attributes hold the same values."""
+    left, right = tree_leaves(a), tree_leaves(b)
+    return len(left) == len(right) and all(
+        isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and bool((x == y).all())
+        for x, y in zip(left, right, strict=True)
+    )
 
 
 def _has_tensors(value: Any) -> bool:
