@@ -1,4 +1,4 @@
-"""Forms of code for what one operation says: edge frames repeated by `cat`, mirrored by `cat`, and a pre-emphasis that begins with `cat`.
+"""Forms of code for what one operation says: padding by `cat`, and a pre-emphasis that begins with `cat`.
 
 ``torch.cat((x[:, :, :1].repeat(1, 1, 3), x), 2)`` is padding by replication. As written, it takes a frame of the clip alone, which a stream
 has once; as padding it streams. The exported graph has the operation instead.
@@ -23,7 +23,7 @@ def with_operations(graph: Graph) -> bool:
     for node in list(graph.nodes):
         if node.target in CATS and isinstance(node.args[0], (list, tuple)):
             parts, dim = list(node.args[0]), node.args[1] if len(node.args) > 1 else 0
-            new = _padded(node, parts, dim) or _emphasised(node, parts, dim)
+            new = _padded(node, parts, dim) or _filled(node, parts, dim) or _emphasised(node, parts, dim)
             if new is not None:
                 new.meta = dict(node.meta)
                 node.replace_all_uses_with(new)
@@ -80,6 +80,45 @@ def _copies(node: Fx, dim: int) -> int:
         i == dim or a is b or a == b for i, (a, b) in enumerate(zip(before, after, strict=True))
     )
     return after[dim] if same and isinstance(after[dim], int) else 0
+
+
+# ---- frames of one value, as many as the length says ------------------------------------------------------------------------
+
+# where the sizes and the value are among the arguments
+CREATIONS: dict[Any, tuple[int, int | None]] = {
+    aten.zeros.default: (0, None), aten.new_zeros.default: (1, None), aten.ones.default: (0, None), aten.new_ones.default: (1, None),
+    aten.full.default: (0, 1), aten.new_full.default: (1, 2),
+}  # fmt: skip
+
+
+def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
+    """Padding by frames of one value, whose number is a formula of the length. (Others are constants like any.)"""
+    if not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts) or len(parts) not in (2, 3):
+        return None
+    made = [p.target in CREATIONS for p in parts]
+    if made.count(False) != 1:
+        return None
+    i, at = made.index(False), dim % _rank(parts[0])
+    before, after = ([_made(p, at, parts[i]) for p in side] for side in (parts[:i], parts[i + 1 :]))
+    known = [pair for pair in (*before, *after) if pair is not None]
+    if len(known) < len(parts) - 1 or max(len(before), len(after)) > 1 or len({value for _, value in known}) != 1:
+        return None
+    if not any(isinstance(count, Fx) for count, _ in known):
+        return None
+    amounts = [pair[0][0] if pair and pair[0] else 0 for pair in (before, after)]
+    with node.graph.inserting_before(node):
+        zeros = [0] * (2 * (_rank(parts[i]) - 1 - at))
+        return node.graph.call_function(aten.pad.default, (parts[i], zeros + amounts, "constant", known[0][1]))
+
+
+def _made(node: Fx, dim: int, like: Fx) -> tuple[Any, float] | None:
+    """How many frames of which value a tensor has, if it has the dtype of another one."""
+    sizes, value = CREATIONS[node.target]
+    constant = 1.0 if "ones" in str(node.target) else 0.0
+    fill: Any = constant if value is None else node.args[value]
+    if node.meta["val"].dtype != like.meta["val"].dtype or not isinstance(fill, (int, float)):
+        return None
+    return node.args[sizes][dim], float(fill)  # type: ignore[index]
 
 
 # ---- pre-emphasis -----------------------------------------------------------------------------------------------------------
