@@ -91,13 +91,25 @@ def groups_and_back(x: Tensor) -> Tensor:
     return y
 
 
+def joined_to_zeros(x: Tensor) -> Tensor:
+    more = x.new_zeros(x.shape[0], x.shape[1], -x.shape[2] % 4)
+    return F.avg_pool1d(torch.cat((x, more), 2), 4)
+
+
+def between_values(x: Tensor) -> Tensor:
+    first = torch.full((x.shape[0], 3, 2), 0.5, dtype=x.dtype)
+    last = torch.full((x.shape[0], 3, 3 - x.shape[2] % 3), 0.5, dtype=x.dtype)
+    return torch.cat((first, x, last), -1).cumsum(2)
+
+
 # name: module, the shortest clip that it takes, delay
 ENDS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
     f.__name__: (f, least, delay)
     for f, least, delay in (
         (to_fours, 1, 0), (shifted_to_threes, 1, 0), (repeated, 1, 1), (mirrored, 3, 2), (groups_cut_off, 4, 3), (rest_cut_off, 3, 2),
         (cut_to_the_clip, 1, 3), (skip_cut, 4, 3), (shortest_of_two, 3, 2), (back_to_the_clip, 4, 3), (twice, 1, 3),
-        (evens_and_odds, 2, 1), (groups_if_needed, 1, 3), (groups_and_back, 1, 2),
+        (evens_and_odds, 2, 1), (groups_if_needed, 1, 3), (groups_and_back, 1, 2), (joined_to_zeros, 1, 3),
+        (between_values, 1, 0),
     )
 }  # fmt: skip
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  # a maker, a clip's shape, the dimension of time

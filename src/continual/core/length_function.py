@@ -120,7 +120,7 @@ def _steps(values: list[int], period: int) -> tuple[Step, ...] | None:
     settled = count - period
     while settled > 1 and jumps[settled - 1] == jumps[settled - 1 + period]:
         settled -= 1
-    if settled > count - 2 * period:  # a period alone shows nothing
+    if settled > min(count - 2 * period, count // 2):  # what recurs for a while alone shows nothing
         return None
     period = next(p for p in range(1, period + 1) if period % p == 0 and _recurs(jumps, settled, p))
     while settled > 1 and jumps[settled - 1] == jumps[settled - 1 + period]:

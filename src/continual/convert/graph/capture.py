@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
 import itertools
-import logging
 import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,15 +15,15 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 from torch.fx import GraphModule
 from torch.fx import Node as Fx
-from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
 from .axes import BATCH, TIME, Dims, fixed
-from .export_errors import why
+from .export_errors import one_row, why
 from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
+from .undone import masks_not_inspected, quiet, restored
 
 TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
 
@@ -180,12 +177,43 @@ def _with_rows(
 
 
 def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
-    """Export a module on an example clip.
+    """Export a module on an example clip; on one row, where the module takes no more.
 
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = tiled(module, clip, time_dim)
+    rows = tiled(module, clip, time_dim)
+    try:
+        return _captured(module, *rows)
+    except NotStreamable as refusal:
+        example = (clip,) if isinstance(clip, Tensor) else tuple(clip)
+        if not _takes_one_row(module, example, rows[0]):
+            raise
+        try:
+            return _captured(module, tuple(x.detach() for x in example), *rows[1:])
+        except NotStreamable:
+            raise one_row(module, example) from refusal
+
+
+def _takes_one_row(module: nn.Module, example: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
+    """Whether a module runs on the example of one row, and not on two."""
+    if all(a.shape == b.shape for a, b in zip(example, two, strict=True)):
+        return False
+    ran = []
+    for inputs in (example, two):
+        try:
+            with restored(module), quiet(), torch.no_grad():
+                module(*fresh(inputs))
+            ran.append(True)
+        except Exception:
+            ran.append(False)
+    return ran == [True, False]
+
+
+def _captured(
+    module: nn.Module, inputs: tuple[Tensor, ...], times: tuple[int | None, ...], batches: tuple[int | None, ...]
+) -> Captured:
+    """Export a module on the inputs as they are."""
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
@@ -308,66 +336,6 @@ def _with_strides_of(example: Tensor, x: Tensor) -> Tensor:
 def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Copies that a module may write into and torch.export may mark. Marks of a failed export would stay on the originals."""
     return tuple(x.clone() for x in inputs)
-
-
-@contextlib.contextmanager
-def restored(module: nn.Module) -> Iterator[None]:
-    """Undo what a run or an export sets on the modules, also after an error."""
-    tables = ("_parameters", "_buffers", "_modules")
-    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
-    try:
-        yield
-    finally:
-        for m, before, entries in held:
-            for name in [n for n in m.__dict__ if n not in before]:
-                del m.__dict__[name]
-            m.__dict__.update(before)
-            for name, own in entries.items():
-                now = m.__dict__[name]
-                if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
-                    now.clear()
-                    now.update(own)
-
-
-@contextlib.contextmanager
-def replaced_forward(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another ``forward``."""
-    before = part.__dict__.get("forward")
-    part.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del part.__dict__["forward"]
-        else:
-            part.__dict__["forward"] = before
-
-
-@contextlib.contextmanager
-def masks_not_inspected() -> Iterator[None]:
-    """Keep torch's encoders from inspecting mask values. They ask whether a mask is causal, only to choose a kernel."""
-    before = transformer._detect_is_causal_mask
-    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
-    try:
-        yield
-    finally:
-        transformer._detect_is_causal_mask = before
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence torch.export's messages: on references to weights, which recurrent layers keep, and on code that it can't follow."""
-    loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
-    loud = [log for log in loud if not log.disabled]
-    for log in loud:
-        log.disabled = True
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log in loud:
-            log.disabled = False
 
 
 def source_line(node: Fx) -> str:

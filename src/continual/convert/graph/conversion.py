@@ -156,7 +156,8 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
     if check:
         doing("comparing the result with it, on clips of several lengths")
         with _as_refusals(module, "checked"):
-            check_clip(net, net.timing.period, module, walked.draft)
+            note = check_clip(net, net.timing.period, module, walked.draft)
+        net._program.notes += () if note is None else (note,)
     if all(o.windows for o in walked.outputs):
         report, note = of_stream(net, module, walked.draft.captured)
         net.__dict__.update(windows=report, _window_notes=(note,))

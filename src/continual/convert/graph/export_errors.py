@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ...errors import NotStreamable
+
 WEIGHTS = -1  # in the place of the index of an input
 NUMBERS = ("aten._local_scalar_dense.default", "aten.equal.default", "aten.is_nonzero.default")
 SHAPES = (
@@ -131,6 +133,17 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
     return (
         f"{name}: torch.export can't follow it{user}: {said}. Remedies: see that module(clip) runs; rewrite what "
         "the message names; or convert its parts by co.continual and join them in co.Sequential"
+    )
+
+
+def one_row(module: nn.Module, example: Sequence[Tensor]) -> NotStreamable:
+    """The refusal of a module that takes a batch of one alone."""
+    held = [n for m in module.modules() for n, v in vars(m).items() if isinstance(v, Tensor) and n not in ("weight", "bias")]
+    state = f" It keeps tensors as attributes ({', '.join(held[:3])}), a state perhaps: a stream has its own." if held else ""
+    return NotStreamable(
+        f"{type(module).__name__}: it takes clips of one row alone, such as {tuple(example[0].shape)}: a tensor in it is made for a batch "
+        f"of 1.{state} Remedies: expand such tensors, h0.expand(-1, x.shape[0], -1); leave out initial states of zeros; keep no state in "
+        "attributes"
     )
 
 

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .capture import masks_not_inspected, quiet, restored
 from .skeleton import Name, filled, weights
+from .undone import masks_not_inspected, quiet, restored
 
 
 class _Recorder(TorchDispatchMode):

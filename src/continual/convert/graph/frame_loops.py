@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .capture import TimeDims, layout_of, quiet, rates_of, restored, steps_of
+from .capture import TimeDims, layout_of, rates_of, steps_of
 from .recurrent_ops import WholeOps
+from .undone import quiet, restored
 
 MANY = 32  # frames, and calls by one line of code: fewer are exported at once
 ENOUGH = 300  # calls by one line of code after which a run stops

@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from ...core.length_function import LengthFunction
 from ...core.timing_graph import Wiring
-from .capture import fresh, quiet, restored, source_line
+from .capture import fresh, source_line
 from .op_call import OpCall
 from .program_draft import ProgramDraft
+from .undone import quiet, restored
 
 FUNCTIONS = {
     "pad": "pad",

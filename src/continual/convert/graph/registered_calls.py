@@ -22,7 +22,7 @@ from ...core.registry import is_chosen, to_continual
 from ...core.step_spec import StepSpec
 from ...core.timing import Window
 from ...errors import ContinualError, NotStreamable, ShapeMismatch
-from .capture import replaced_forward
+from .undone import replaced_forward
 
 _library = torch.library.Library("continual", "FRAGMENT")
 _library.define("registered_call(Tensor input, Tensor[] weights, int number) -> Tensor")

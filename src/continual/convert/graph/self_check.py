@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from ...errors import NotStreamable, ShapeMismatch
 from .capture import fresh
 from .check_lengths import affordable, longest, other_lengths
+from .kept_states import KeptStates
 from .program_draft import ProgramDraft
 
 TOLERANCES = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float32: 1e-3, torch.complex64: 1e-3}
@@ -20,7 +21,7 @@ SURE = 1e-5  # what rounding in single precision explains in most modules
 ROUNDINGS = 100  # the largest difference, in those of the module from itself in double precision
 
 
-def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft) -> None:
+def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft) -> str | None:
     """Compare clip outputs on the example and on clips of other lengths.
 
     Lengths that the module refuses are skipped, and so are lengths that the network refuses by name.
@@ -31,39 +32,43 @@ def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: P
         module: the module.
         draft: what the network was made of.
 
+    Returns:
+        A note on a state that the module keeps, if it keeps one.
+
     Raises:
         NotStreamable: they differ.
     """
     if draft.middle:
-        return
-    captured, name = draft.captured, type(module).__name__
+        return None
+    captured, name, runs = draft.captured, type(module).__name__, KeptStates(module)
     with torch.no_grad():
         try:
             got = net(*fresh(captured.inputs))
         except ShapeMismatch as error:
             raise NotStreamable(f"{name}: the converted network can't take the example: {error}") from error
-        _compare(module, captured.inputs, got, module(*fresh(captured.inputs)), "the example", draft)
-        refused = [] if draft.windowed else _check_lengths(net, period, module, draft)
+        _compare(module, captured.inputs, got, runs.run(captured.inputs), "the example", draft)
+        refused = [] if draft.windowed else _check_lengths(net, period, runs, draft)
     if refused:
         raise NotStreamable(
             f"{name}: the converted network takes clips of the example's {captured.steps} steps alone, the module others, such as "
             f"{refused[0]}. Remedies: pad or cut branches that meet by fixed numbers of frames, not by the difference of their lengths"
         )
+    return runs.note
 
 
-def _check_lengths(net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft) -> list[str]:
+def _check_lengths(net: Callable[..., Any], period: int, runs: KeptStates, draft: ProgramDraft) -> list[str]:
     """Compare on other lengths. Returns the lengths that the network refuses, if it refuses all of them."""
     captured, refused, agreed = draft.captured, list[str](), False
     left = affordable(captured)
     for steps in other_lengths(captured, period, draft.divided):
         clip = captured.of_length(steps)
         try:
-            want = module(*fresh(clip))
+            want = runs.run(clip)
         except Exception:  # not a length of this module
             continue
         try:
             what = f"a clip of {steps} steps (the example has {captured.steps})"
-            _compare(module, clip, net(*clip), want, what, draft)
+            _compare(draft.module, clip, net(*clip), want, what, draft)
             agreed = True
         except ShapeMismatch as error:
             refused.append(f"{steps} ({error})")

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_unflatten
 from ...core.op_rows import Refusal
 from .axes import TIME, where
 from .capture import Captured, entry_dims
+from .edge_forms import with_operations
 from .emitter import Emitter
 from .frame_groups import FrameGroups
 from .functionalise import Functionaliser, drop_unused
@@ -86,7 +87,7 @@ class GraphWalker:
             reason = f"the module changes its own buffers in forward ({names})"
             self._refusals.refuse("", "", reason, "keep such state out of the module: a stream has its own")
         outputs: list[Stream] = []
-        if draft.captured.left_over:
+        if with_operations(program.graph) or draft.captured.left_over:
             drop_unused(program.graph)
         needed = _needed(program.graph.nodes)
         for node in program.graph.nodes:

@@ -13,10 +13,11 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from ...errors import NotStreamable
 from .assembly import assemble
-from .capture import Captured, capture_window, fresh, quiet, restored
+from .capture import Captured, capture_window, fresh
 from .graph_module import GraphModule
 from .instructions import ExecContext
 from .recurrent_ops import WholeOps
+from .undone import quiet, restored
 from .window_choice import Choice, fastest, moment_of
 from .windows.kept import History
 from .windows.plan import Schedule

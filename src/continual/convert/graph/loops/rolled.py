@@ -16,7 +16,8 @@ from torch.fx import traceback as fx_traceback
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from ....errors import NotStreamable
-from ..capture import Captured, TimeDims, capture_window, clip_of, fresh, quiet, replaced_forward, tiled
+from ..capture import Captured, TimeDims, capture_window, clip_of, fresh, tiled
+from ..undone import quiet, replaced_forward
 from .cell import NotACell
 from .matching import Irregular, NotALoop
 from .operation import LOOPS

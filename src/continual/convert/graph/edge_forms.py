@@ -1,0 +1,196 @@
+"""Forms of code for what one operation says: padding by `cat`, and a pre-emphasis that begins with `cat`.
+
+``torch.cat((x[:, :, :1].repeat(1, 1, 3), x), 2)`` is padding by replication. As written, it takes a frame of the clip alone, which a stream
+has once; as padding it streams. The exported graph has the operation instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Graph
+from torch.fx import Node as Fx
+
+aten = torch.ops.aten
+END = 1 << 62
+CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
+
+
+def with_operations(graph: Graph) -> bool:
+    """Exchange the forms in a graph for operations. Returns whether there were any."""
+    found = False
+    for node in list(graph.nodes):
+        if node.target in CATS and isinstance(node.args[0], (list, tuple)):
+            parts, dim = list(node.args[0]), node.args[1] if len(node.args) > 1 else 0
+            new = _padded(node, parts, dim) or _filled(node, parts, dim) or _emphasised(node, parts, dim)
+            if new is not None:
+                new.meta = dict(node.meta)
+                node.replace_all_uses_with(new)
+                found = True
+    return found
+
+
+# ---- edges ----------------------------------------------------------------------------------------------------------------
+
+
+def _padded(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
+    """Padding that repeats or mirrors a tensor's edges."""
+    if not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts) or len(parts) not in (2, 3):
+        return None
+    for i, x in enumerate(parts):
+        if len(parts) == 3 and i != 1:
+            continue
+        rank = _rank(x)
+        at = dim % rank
+        if not isinstance(x.meta["val"].shape[at], torch.SymInt):  # space, which needs no other form, or the edge itself
+            continue
+        start = _edge(parts[0], x, at, False) if i else (None, 0)
+        end = _edge(parts[-1], x, at, True) if i < len(parts) - 1 else (None, 0)
+        modes = {mode for mode, _ in (start, end) if mode is not None} if start and end else set()
+        if start and end and len(modes) == 1:
+            amounts = [0] * (2 * (rank - 1 - at)) + [start[1], end[1]]
+            with node.graph.inserting_before(node):
+                return node.graph.call_function(aten.pad.default, (x, amounts, modes.pop()))
+    return None
+
+
+def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, int] | None:
+    """How frames beside a tensor are made of its first or last ones, and how many they are."""
+    if node.target is aten.flip.default and [d % _rank(node) for d in _numbers(node.args[1])] == [dim]:
+        inner: Any = node.args[0]
+        bounds = _bounds(inner, x, dim)
+        if bounds is not None and not last and bounds[0] == 1 and 1 < bounds[1] < END:
+            return "reflect", bounds[1] - 1
+        if bounds is not None and last and bounds[1] == -1 and bounds[0] < -1:
+            return "reflect", -1 - bounds[0]
+        return None
+    copies = 1
+    if node.target in (aten.repeat.default, aten.expand.default):
+        copies = _copies(node, dim)
+        node = node.args[0]  # type: ignore[assignment]
+    wanted = (-1, END) if last else (0, 1)
+    return ("replicate", copies) if copies and _bounds(node, x, dim) == wanted else None
+
+
+def _copies(node: Fx, dim: int) -> int:
+    """How often the only frame of a tensor is repeated, if nothing else is; else 0."""
+    before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
+    same = len(before) == len(after) and all(
+        i == dim or a is b or a == b for i, (a, b) in enumerate(zip(before, after, strict=True))
+    )
+    return after[dim] if same and isinstance(after[dim], int) else 0
+
+
+# ---- frames of one value, as many as the length says ------------------------------------------------------------------------
+
+# where the sizes and the value are among the arguments
+CREATIONS: dict[Any, tuple[int, int | None]] = {
+    aten.zeros.default: (0, None), aten.new_zeros.default: (1, None), aten.ones.default: (0, None), aten.new_ones.default: (1, None),
+    aten.full.default: (0, 1), aten.new_full.default: (1, 2),
+}  # fmt: skip
+
+
+def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
+    """Padding by frames of one value, whose number is a formula of the length. (Others are constants like any.)"""
+    if not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts) or len(parts) not in (2, 3):
+        return None
+    made = [p.target in CREATIONS for p in parts]
+    if made.count(False) != 1:
+        return None
+    i, at = made.index(False), dim % _rank(parts[0])
+    before, after = ([_made(p, at, parts[i]) for p in side] for side in (parts[:i], parts[i + 1 :]))
+    known = [pair for pair in (*before, *after) if pair is not None]
+    if len(known) < len(parts) - 1 or max(len(before), len(after)) > 1 or len({value for _, value in known}) != 1:
+        return None
+    if not any(isinstance(count, Fx) for count, _ in known):
+        return None
+    amounts = [pair[0][0] if pair and pair[0] else 0 for pair in (before, after)]
+    with node.graph.inserting_before(node):
+        zeros = [0] * (2 * (_rank(parts[i]) - 1 - at))
+        return node.graph.call_function(aten.pad.default, (parts[i], zeros + amounts, "constant", known[0][1]))
+
+
+def _made(node: Fx, dim: int, like: Fx) -> tuple[Any, float] | None:
+    """How many frames of which value a tensor has, if it has the dtype of another one."""
+    sizes, value = CREATIONS[node.target]
+    constant = 1.0 if "ones" in str(node.target) else 0.0
+    fill: Any = constant if value is None else node.args[value]
+    if node.meta["val"].dtype != like.meta["val"].dtype or not isinstance(fill, (int, float)):
+        return None
+    return node.args[sizes][dim], float(fill)  # type: ignore[index]
+
+
+# ---- pre-emphasis -----------------------------------------------------------------------------------------------------------
+
+
+def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
+    """``cat((x[:k], x[k:] - a * x[:-k]))`` as ``x - a * pad(x[:-k])``, with zeros before the first frame."""
+    if len(parts) != 2 or not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts):
+        return None
+    first, rest = parts
+    x, at = _source(first), dim % _rank(first)
+    bounds = None if x is None else _bounds(first, x, at)
+    if (
+        x is None
+        or bounds is None
+        or bounds[0] != 0
+        or not 0 < bounds[1] < END
+        or rest.target is not aten.sub.Tensor
+        or rest.kwargs
+    ):
+        return None
+    count, (later, scaled) = bounds[1], rest.args
+    if _bounds(later, x, at) != (count, END) or not isinstance(scaled, Fx) or scaled.target is not aten.mul.Tensor:
+        return None
+    for place, factor in ((0, 1), (1, 0)):
+        earlier, by = scaled.args[place], scaled.args[factor]
+        if _bounds(earlier, x, at) == (0, -count) and isinstance(by, (int, float)):
+            with node.graph.inserting_before(node):
+                amounts = [0] * (2 * (_rank(x) - 1 - at)) + [count, 0]
+                shifted = node.graph.call_function(aten.pad.default, (earlier, amounts))
+                product = node.graph.call_function(aten.mul.Tensor, (shifted, by))
+                shifted.meta, product.meta = dict(node.meta), dict(node.meta)
+                return node.graph.call_function(aten.sub.Tensor, (x, product))
+    return None
+
+
+# ---- slices -----------------------------------------------------------------------------------------------------------------
+
+
+def _source(node: Any) -> Fx | None:
+    """The tensor of which a node is a slice, in one dimension."""
+    cut = False
+    while isinstance(node, Fx) and node.target is aten.slice.Tensor and not (cut and _limits(node) != (0, END)):
+        cut = cut or _limits(node) != (0, END)
+        node = node.args[0]
+    return node if isinstance(node, Fx) else None
+
+
+def _bounds(node: Any, x: Fx, dim: int) -> tuple[int, int] | None:
+    """The bounds in a dimension of a slice of ``x``, which has everything of the others; ``None`` for other nodes."""
+    found = (0, END)
+    while isinstance(node, Fx) and node is not x and node.target is aten.slice.Tensor:
+        own = _limits(node)
+        if own is None or (own != (0, END) and (node.args[1] % _rank(node) != dim or found != (0, END))):  # type: ignore[operator]
+            return None
+        found = own if own != (0, END) else found
+        node = node.args[0]
+    return found if node is x else None
+
+
+def _limits(node: Fx) -> tuple[int, int] | None:
+    """Start and end of a slice with plain numbers and without steps."""
+    given: list[Any] = [*node.args[2:], None, None, None]
+    start, end, step = given[:3]
+    if not all(v is None or isinstance(v, int) for v in (start, end)) or step not in (None, 1):
+        return None
+    return start or 0, END if end is None or end >= END else end
+
+
+def _rank(node: Fx) -> int:
+    return int(node.meta["val"].ndim)
+
+
+def _numbers(values: Any) -> list[int]:
+    return [int(v) for v in values]

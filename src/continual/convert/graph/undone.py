@@ -1,0 +1,73 @@
+"""What a run or an export of a module changes, and what is undone after it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import transformer
+
+
+@contextlib.contextmanager
+def restored(module: nn.Module) -> Iterator[None]:
+    """Undo what a run or an export sets on the modules, also after an error."""
+    tables = ("_parameters", "_buffers", "_modules")
+    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, before, entries in held:
+            for name in [n for n in m.__dict__ if n not in before]:
+                del m.__dict__[name]
+            m.__dict__.update(before)
+            for name, own in entries.items():
+                now = m.__dict__[name]
+                if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
+                    now.clear()
+                    now.update(own)
+
+
+@contextlib.contextmanager
+def replaced_forward(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another ``forward``."""
+    before = part.__dict__.get("forward")
+    part.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del part.__dict__["forward"]
+        else:
+            part.__dict__["forward"] = before
+
+
+@contextlib.contextmanager
+def masks_not_inspected() -> Iterator[None]:
+    """Keep torch's encoders from inspecting mask values. They ask whether a mask is causal, only to choose a kernel."""
+    before = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence torch.export's messages: on references to weights, which recurrent layers keep, and on code that it can't follow."""
+    loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
+    loud = [log for log in loud if not log.disabled]
+    for log in loud:
+        log.disabled = True
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log in loud:
+            log.disabled = False
