@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from torch.fx import Graph
 from torch.fx import Node as Fx
@@ -39,5 +40,5 @@ def _memory(node: Fx) -> Iterator[int]:
     for value in (node, *(node.all_input_nodes if _writes(node) else ())):
         val = value.meta.get("val")
         for v in val if isinstance(val, (list, tuple)) else [val]:
-            if isinstance(v, Tensor):
+            if isinstance(v, Tensor) and v.layout == torch.strided:
                 yield v.untyped_storage()._cdata
