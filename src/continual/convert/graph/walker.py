@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -19,6 +19,7 @@ from .emitter import Emitter
 from .frame_groups import FrameGroups
 from .functionalise import Functionaliser, drop_unused
 from .length_constants import LengthConstants
+from .needed_nodes import needed_nodes
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
 from .op_evaluator import OpEvaluator
 from .op_names import OpNames
@@ -89,7 +90,7 @@ class GraphWalker:
         outputs: list[Stream] = []
         if with_operations(program.graph) or draft.captured.left_over:
             drop_unused(program.graph)
-        needed = _needed(program.graph.nodes)
+        needed = needed_nodes(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 draft.values[node] = self._placeholder(node, signature, numbers)
@@ -192,15 +193,6 @@ class GraphWalker:
                 "reshape it, so that time is a dimension of its own",
             )
         return [value]
-
-
-def _needed(nodes: Iterable[Fx]) -> set[Fx]:
-    """The nodes on which outputs, or writes into tensors, depend: a loss that nobody asks for need not stream."""
-    found = set[Fx]()
-    for node in reversed(list(nodes)):
-        if node.op == "output" or node.is_impure(impure_random=False) or not found.isdisjoint(node.users):
-            found.add(node)
-    return found
 
 
 def _located(value: Value, node: Fx) -> Value:

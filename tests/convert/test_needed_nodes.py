@@ -1,0 +1,60 @@
+"""Which nodes of an exported graph matter for its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from continual.convert.graph.needed_nodes import needed_nodes
+from tests.convert.rows import Fn
+
+
+def dropped(body: Callable[[Tensor], Tensor]) -> set[str]:
+    """The operations that are not needed."""
+    graph = torch.export.export(Fn(body).eval(), (torch.randn(2, 3),)).graph
+    return {str(n.target).split(".")[1] for n in set(graph.nodes) - needed_nodes(graph)}
+
+
+def written(x: Tensor, used: bool) -> Tensor:
+    y = x.exp()
+    y.select(1, 0).add_(1)
+    return y * 2 if used else x * 2
+
+
+def through_a_view(x: Tensor) -> Tensor:
+    y = x.exp()
+    first = y.select(1, 0)
+    y.mul_(2)
+    return first
+
+
+def of_a_list(x: Tensor) -> Tensor:
+    first, second = x.exp().chunk(2, 0)
+    second.mul_(3)
+    return first * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (lambda x: (x.exp(), x.sin())[1], {"exp"}),
+        (lambda x: (torch.randn_like(x), x.cos())[1], {"randn_like"}),
+        (lambda x: written(x, True), set()),
+        (lambda x: written(x, False), {"exp", "select", "add_"}),
+        (through_a_view, set()),
+        (of_a_list, set()),
+    ],
+    ids=[
+        "unused",
+        "unused random numbers",
+        "a write that is read",
+        "a write that is not",
+        "a write behind a view",
+        "parts of one memory",
+    ],
+)
+def test_needed_nodes(body: Callable[[Tensor], Tensor], expected: set[str]) -> None:
+    assert dropped(body) == expected
