@@ -38,6 +38,8 @@ class ValueFree:
             return None
         if (op := op_of(call.node)) in SIZED:  # nothing was written into it yet
             return self._created(call.node, op)
+        if any(isinstance(v, LengthDependent) for v in call.leaves):  # pairs of frames, and marks of keys
+            return LengthDependent(call.node, call.name, call.args, call.positional, frozenset(call.node.kwargs))
         return self._function(call.node)
 
     def known(self, call: OpCall) -> OpCall:
