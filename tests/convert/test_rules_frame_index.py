@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+import continual as co
 from continual.convert.graph.regular_index import regular_index
+from tests.contract import assert_equal
 from tests.convert.rows import No, Row, check_refused, check_row, fn, in_turns, no, row
 
 
@@ -23,6 +26,20 @@ class Windows(nn.Module):
         y = self.rnn(x)[0]
         windows = y[:, torch.arange(y.shape[1] - 2)[:, None] + torch.arange(3)]
         return torch.einsum("bnkc,kcd->bnd", windows, self.weight)
+
+
+class LearnedShift(nn.Module):
+    """Channels shifted by learned amounts, interpolated between two frames: ``(B, C, T)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor([-1.7, -0.4, 0.3, 0.9, 1.6]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = self.shift.floor().long()
+        index = positions(x) + 2 + low[:, None]
+        earlier, later = (F.pad(x, (2, 3)).gather(2, (index + i).expand(x.shape)) for i in (0, 1))
+        return torch.lerp(earlier, later, (self.shift - low)[:, None])
 
 
 def positions(x: Tensor, dim: int = 2) -> Tensor:
@@ -46,6 +63,11 @@ ROWS = [
     fn("a later frame by gather", lambda x: x.gather(2, (positions(x) + 1).clamp(max=x.shape[2] - 1).view(1, 1, -1).expand(x.shape)),
         delay=1),
     fn("an earlier frame by take_along_dim", lambda x: torch.take_along_dim(x, (positions(x) - 2).abs().view(1, 1, -1), 2)),
+    fn("another shift for each channel", lambda x: x.gather(2, (positions(x) - torch.arange(3).view(1, 3, 1)).clamp(min=0).expand(x.shape)),
+        delay=0),
+    fn("another shift for each channel and joint, by take_along_dim", lambda m, x: torch.take_along_dim(F.pad(x, (0, 0, 2, 2)),
+        positions(x).view(1, 1, -1, 1) + m.by, 2), buffers=lambda: {"by": torch.randint(5, (1, 3, 1, 4))}, shape=(2, 3, 11, 4)),
+    row("learned shifts, between frames", LearnedShift, shape=(2, 5, 9)),
     fn("all but the first frames", lambda x: x[:, :, torch.arange(3, x.shape[2])], delay=3),
     fn("every other frame", lambda x: x[:, :, torch.arange(0, x.shape[2], 2)] * 2, delay=0),
     fn("every third frame from the second", lambda x: x.index_select(2, torch.arange(1, x.shape[2], 3)), delay=1),
@@ -53,8 +75,12 @@ ROWS = [
 
 REFUSED = [
     no("first frames", lambda x: x[:, :, torch.arange(3)], "by their number", "slices"),
-    no("other frames for other channels", lambda x: x.gather(2, (positions(x) - torch.arange(3).view(1, 3, 1)).clamp(min=0).expand(
+    no("other frames for other rows", lambda x: x.gather(2, (positions(x) - torch.arange(2).view(2, 1, 1)).clamp(min=0).expand(
         x.shape)), "by their number", "slices"),
+    no("other steps for other channels", lambda x: x.gather(2, (positions(x) * torch.tensor([1, 1, 0]).view(1, 3, 1)).expand(x.shape)),
+        "by their number", "slices"),
+    no("some channels by gather", lambda x: x.gather(2, (positions(x) - 1).clamp(min=0).expand(x.shape[0], 2, x.shape[2])),
+        "by their number", "slices"),
     no("frames of the other end", lambda x: x[:, :, (positions(x) - 1) % x.shape[2]], "by their number", "slices"),
     no("frames again and again", lambda x: x[:, :, positions(x) // 2], "by their number", "slices"),
 ]  # fmt: skip
@@ -68,6 +94,14 @@ def test_frames_by_their_index(case: Row) -> None:
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: No) -> None:
     check_refused(case)
+
+
+def test_offsets_follow_the_parameters() -> None:
+    module, clip = LearnedShift().eval(), torch.randn(2, 5, 9)
+    net = co.continual(module, clip)
+    with torch.no_grad():
+        module.shift.copy_(module.shift.flip(0))
+        assert_equal(net(clip), module(clip), "forward after an update")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,20 @@ def rewire(fn: Callable[..., T], *wires: Any) -> Nested[T]:
     return fn(*wires)
 
 
+def by_frame(chunk: Wire) -> Sequence[Wire]:
+    """The frames of a chunk, one after another."""
+    if isinstance(chunk, (list, tuple)):
+        return [list(parts) for parts in zip(*map(by_frame, chunk), strict=True)]
+    return chunk.unbind(2)
+
+
+def joined(steps: Sequence[Wire]) -> Wire:
+    """Frames one after another, as a chunk."""
+    if isinstance(steps[0], (list, tuple)):
+        return [joined(parts) for parts in zip(*steps, strict=True)]
+    return torch.stack(list(steps), 2)  # type: ignore[arg-type]
+
+
 def length(wire: Wire | None) -> int:
     """The number of frames in a chunk (``None`` has none)."""
     while isinstance(wire, (list, tuple)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +14,8 @@ from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import CallRows, KernelContext, Run, carried
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire, frames, rewire
+from ..core.step_spec import by_frame, joined, length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch, StateMismatch
 
@@ -69,15 +70,24 @@ class Recurrence(CoModule):
 
     def recur_chunk(self, x: Tensor, state: States) -> tuple[Tensor, States]:
         """The same for a chunk ``(B, C, T, *S)`` of one step at least. Override it where a chunk can be faster than its steps."""
-        outs = []
-        for frame in x.unbind(2):
-            y, state = self.recur(frame, state)
-            outs.append(y)
-        return torch.stack(outs, 2), state
+        return one_by_one(x, state, lambda frame, state, _: self.recur(frame, state), 0)
 
     def macs(self, x: Tensor) -> int | Fraction:
         """Multiply-adds for one row of a step ``x``. By default those of convolutions and matrix products in ``recur``."""
-        return Fraction(counted_macs(lambda: self.recur(x, self.initial_state(x))), x.shape[0])
+        frame: StepSpec = StepSpec.of(x)
+        return Fraction(counted_macs(lambda: self._recur_at(x, self._initial(frame, ""), 0)), frame.shape[0])
+
+    # ---- what a layer of several tensors defines, or one that counts its steps ------------------------------------------
+
+    def _recur_at(self, x: Any, state: States, index: int | Tensor) -> tuple[Any, States]:
+        """Step number ``index``: an integer, or one for each row ``(B,)``."""
+        return self.recur(x, state)
+
+    def _chunk_from(self, x: Any, state: States, first: int) -> tuple[Any, States]:
+        """A chunk whose first step has the number ``first``."""
+        return self.recur_chunk(x, state)
+
+    _fast_chunks = False  # whether chunks of programs run as chunks
 
     # ---- the three ways to run --------------------------------------------------------------------------------------
 
@@ -88,41 +98,41 @@ class Recurrence(CoModule):
     def forward(self, input: Tensor) -> Tensor:
         """The recurrence over a clip ``(B, C, T, *S)``, from the initial state."""
         name = type(self).__name__
-        frame = StepSpec.of_chunk(input)
-        return self._chunk_of(input, self._initial(frame, name), name)[0]
+        y: Tensor = self._chunk_of(input, self._initial(rewire(StepSpec.of_chunk, input), name), 0, name)[0]
+        return y
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         with torch.inference_mode(False):
             cold = {key: value.clone() for key, value in self._initial(frame, name).items()}
         run = self if not self.training else copy.deepcopy(self).eval()
         with torch.no_grad():
             try:
-                y, new = run.recur(frame.zeros(), {key: value.detach() for key, value in cold.items()})
+                y, new = run._recur_at(rewire(StepSpec.zeros, frame), {key: value.detach() for key, value in cold.items()}, 0)
             except (RuntimeError, ValueError, IndexError) as error:
                 raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
-        _check_output(name, y, frame.shape[:1])
+        _check_output(name, y, frames(frame)[0].shape[:1])
         _check_state(name, cold, new)
-        return Node(opening, self.kind, StepSpec.of(y), cold, held=frame)
+        return StateNode(init, self.kind, StepSpec.of(y), cold, kept_spec=frame)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Any, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
-        y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.path)
+        y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.n_in, node.path)
         for index, value in enumerate(_apart(node, new)):
             updates.put(node, index, value)
         return _not_kept(node, y), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
         state = dict(zip(node.names, node.tensors, strict=True))
-        y, new = self.recur(x, state)
+        y, new = self._recur_at(x, state, node.n_in)
         _check_state(node.path, state, new)
         updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
         updates.slots.extend(zip(node.tensors, _apart(node, new), strict=True))
         return _not_kept(node, y)
 
-    def _initial(self, frame: StepSpec, name: str) -> States:
+    def _initial(self, frame: Any, name: str) -> States:
         zeros = frame.zeros()
         state, again = self.initial_state(zeros), self.initial_state(torch.ones_like(zeros))
         if not isinstance(state, Mapping):
@@ -142,11 +152,12 @@ class Recurrence(CoModule):
                 )
         return dict(state)
 
-    def _chunk_of(self, x: Tensor, state: States, name: str) -> tuple[Tensor, States]:
-        if x.shape[2] == 0:
-            raise ShapeMismatch(f"{name}: a clip has one step at least, got {tuple(x.shape)}")
-        y, new = self.recur_chunk(x, state)
-        _check_output(name, y, (x.shape[0], None, x.shape[2]))
+    def _chunk_of(self, x: Any, state: States, first: int, name: str) -> tuple[Any, States]:
+        batch, _, steps = (x if isinstance(x, Tensor) else x[0]).shape[:3]
+        if steps == 0:
+            raise ShapeMismatch(f"{name}: a clip has one step at least, got none")
+        y, new = self._chunk_from(x, state, first)
+        _check_output(name, y, (batch, None, steps))
         _check_state(name, state, new)
         return y, new
 
@@ -154,29 +165,42 @@ class Recurrence(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         names = ctx.node.names
-        specs = [ctx.hold(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
-        fast = type(self).recur_chunk is not Recurrence.recur_chunk
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
+        fast = self._fast_chunks or type(self).recur_chunk is not Recurrence.recur_chunk
 
-        def step(frame: Tensor, values: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
-            y, new = self.recur(frame, dict(zip(names, values, strict=True)))
+        def step(frame: Any, values: list[Tensor], index: Tensor) -> tuple[Wire, list[Tensor]]:
+            y, new = self._recur_at(frame, dict(zip(names, values, strict=True)), index)
             return y, [new[name] for name in names]
 
-        def run(x: Tensor, rows: CallRows) -> Tensor:
-            if not fast or x.shape[2] == 1 or ctx.inside(rows, end=False) is not None:
+        def run(x: Any, rows: CallRows) -> Any:
+            if not fast or length(x) == 1 or ctx.inside(rows, end=False) is not None:
                 return carried(ctx, specs, x, rows, step)
-            y, new = self.recur_chunk(x, {name: rows.held[spec.index] for name, spec in zip(names, specs, strict=True)})
+            y, new = self.recur_chunk(x, {name: rows.state[spec.index] for name, spec in zip(names, specs, strict=True)})
             for name, spec in zip(names, specs, strict=True):
                 rows.keep(spec, new[name])
             return y
 
         return run
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
-        return self.macs(node.held.zeros())
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int | Fraction:
+        return self.macs(rewire(StepSpec.zeros, node.kept_spec))  # type: ignore[arg-type]
+
+
+def one_by_one(x: Any, state: States, step: Callable[[Any, States, int], tuple[Any, States]], first: int) -> tuple[Any, States]:
+    """The steps of a chunk one after another."""
+    outs = []
+    for i, frame in enumerate(by_frame(x)):
+        y, state = step(frame, state, first + i)
+        outs.append(y)
+    return joined(outs), state
 
 
 def _check_output(name: str, y: Any, sizes: tuple[int | None, ...]) -> None:
     """Refuse what is no output of a layer: no tensor, or one with other rows or another number of steps."""
+    if isinstance(y, list):
+        for part in y:
+            _check_output(name, part, sizes)
+        return
     expected = f"({', '.join('C' if n is None else str(n) for n in sizes)}, …)"
     if not isinstance(y, Tensor):
         raise ShapeMismatch(f"{name}: the output of recur is a tensor {expected}, not {_shown(y)}")
@@ -201,12 +225,14 @@ def _shown(value: Any) -> str:
     return type(value).__name__
 
 
-def _apart(node: Node, new: States) -> list[Tensor]:
+def _apart(node: StateNode, new: States) -> list[Tensor]:
     """New values in the order of the node, copied where they lie in the memory of the old state, which they are written into."""
     return [_not_kept(node, new[name]) for name in node.names]
 
 
-def _not_kept(node: Node, value: Tensor) -> Tensor:
+def _not_kept(node: StateNode, value: Any) -> Any:
     """A value as it is, or a copy of one that lies in the memory of the state."""
+    if isinstance(value, list):
+        return [_not_kept(node, v) for v in value]
     own = value.untyped_storage().data_ptr()
     return value.clone() if any(t.untyped_storage().data_ptr() == own for t in node.tensors) else value

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.fx import GraphModule
 from torch.fx import Node as Fx
 from torch.nn.modules import transformer
 
@@ -202,13 +203,20 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
         try:
             with _exporting(module), WholeOps():
                 found = None if shapes is None else _arranged(part, shapes)
-                program = export(part, fresh(inputs), dynamic_shapes=found, strict=False).run_decompositions({})
+                program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
                 to_torch_ops(program.graph)
             return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
         except Exception as error:
             first = first or error
     with _exporting(module):
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program with new values in the place of writes into tensors. Torch traces it anew, which takes longer than the export."""
+    graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
+    schemas = [getattr(node.target, "_schema", None) for graph in graphs for node in graph.nodes]
+    return program.run_decompositions({}) if any(s is not None and s.is_mutable for s in schemas) else program
 
 
 @contextlib.contextmanager

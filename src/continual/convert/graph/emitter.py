@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...core.module import CoModule
 from .axes import BATCH, TIME, Dims, View, fixed
+from .fitted_ends import FitEnd, FittedEnd
 from .instructions import Arg, CurrentDevice, Layer, Op, Ref, Shape
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
-from .op_names import OpNames
+from .op_names import Label, OpNames
 from .parameter_table import Source
 from .program_draft import ProgramDraft
 from .shape_queries import ShapeQueries
@@ -226,6 +227,23 @@ class Emitter:
             Layer(path, label or name, source, module, stream.slot, made.slot, stream.wire, wire, View(stream.dims), View(dims),
                   self._draft.new_state_node(), {n: w.slot for n, w in given.items()}, any(isinstance(w, Stream) for w in given.values()))
         )  # fmt: skip
+        return made
+
+    def label(self, call: OpCall) -> Label:
+        """The path, the name and the line of code of an operation."""
+        return self._names.label(call)
+
+    def fitted_end(self, call: OpCall, x: Stream, module: FitEnd, to: int) -> Stream:
+        """A stream whose number of frames at the end follows from the length of wire ``to``."""
+        wire, view = self._draft.wires.fit(x.wire, to, module.fitted), View(x.dims)
+        kept = x.fill is not None and (not module.most or (module.mode, module.value) == ("constant", x.fill))
+        made = Stream(self._draft.new_slot(), x.dims, wire, self.dtype(call), x.windows, x.fill if kept else None)
+        path, _, source = self._names.label(call)
+        label, node = f"end {-module.waiting} … {module.most}", self._draft.new_state_node()
+        module.eval()
+        self._draft.instructions.append(
+            FittedEnd(path, label, source, module, x.slot, made.slot, x.wire, wire, view, view, node, to=to)
+        )
         return made
 
     def undo(self, layer: Layer, stream: Stream) -> Stream:

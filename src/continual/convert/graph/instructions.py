@@ -14,11 +14,12 @@ from operator import itemgetter
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor
 
 from ...containers.base import OPEN, open_child, run_chunk, run_clip
+from ...core.kernel import chunk_of_one, only_frame
 from ...core.module import CoModule
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec, rewire
+from ...core.step_spec import length
 from ...core.stream import shallow
 from .axes import Dims, View, shape_of
 from .torch_functions import native
@@ -75,7 +76,7 @@ class ExecContext:
 
     __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
 
-    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: StateUpdates | None):
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[StateNode], call: StateUpdates | None):
         self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
         self.call: StateUpdates = cast(StateUpdates, call)
         self.frames = [0] * wires
@@ -118,7 +119,7 @@ class Instruction:
     reads: Any = ()
     has_dtypes = False  # whether dtypes of the example may be in it
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         """The cold state. The environment gets a frame of zeros as the result."""
         self.chunk(m)
         return []
@@ -310,46 +311,45 @@ class Layer(Instruction):
             module = copy.deepcopy(self.module, cast(dict[int, Any], shared))
         return replace(self, module=module)
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def arriving(self, m: ExecContext, count: int) -> Any:
+        """What the layer takes: ``count`` frames of the stream, as a chunk."""
+        return self.enter.enter(m.env[self.slot], m.batch, count)
+
+    def leaving(self, m: ExecContext, y: Any, count: int) -> None:
+        """Fill the slots with what the layer gives; ``None``: nothing."""
+        m.env[self.out] = None if y is None else self.leave.leave(y, m.batch, count)
+
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         if self.late:
             self.bind(m.env)
-        x = self.enter.enter(m.env[self.slot], m.batch, 1)
-        node = open_child(self.module, StepSpec.of(x.select(2, 0)), opening)
+        node = open_child(self.module, StepSpec.of(rewire(only_frame, self.arriving(m, 1))), init)
         m.frames[self.wire] = 1
-        m.env[self.out] = self.leave.leave(node.out.zeros(1), m.batch, 1)
+        self.leaving(m, rewire(lambda out: out.zeros(1), node.out), 1)
         return [node]
 
     def chunk(self, m: ExecContext) -> None:
         if self.late:
             self.bind(m.env)
-        x = m.env[self.slot]
-        if x is not None:
-            x = self.enter.enter(x, m.batch, m.frames[self.before])
-        y: Any
+        x = None if m.env[self.slot] is None else self.arriving(m, m.frames[self.before])
         y, m.ends[self.wire] = run_chunk(self.module, x, m.nodes[self.state_node], m.ends[self.before], m.call)
-        self._leave(m, y)
-
-    def _leave(self, m: ExecContext, y: Tensor | None) -> None:
-        if y is None:
-            m.env[self.out], m.frames[self.wire] = None, 0
-            return
-        m.frames[self.wire] = y.shape[2]
-        m.env[self.out] = self.leave.leave(y, m.batch, y.shape[2])
+        m.frames[self.wire] = length(y)
+        self.leaving(m, y, length(y))
 
     def step(self, m: ExecContext) -> None:
-        x = m.env[self.slot]
-        if x is None:
-            m.env[self.out] = None
+        if m.env[self.slot] is None:
+            self.leaving(m, None, 0)
             return
         if self.late:
             self.bind(m.env)
-        y: Any = self.module.advance_step(self.enter.enter(x, m.batch, 1).squeeze(2), m.nodes[self.state_node], m.call)
-        m.env[self.out] = None if y is None else self.leave.leave(y.unsqueeze(2), m.batch, 1)
+        y = self.module.advance_step(rewire(only_frame, self.arriving(m, 1)), m.nodes[self.state_node], m.call)
+        self.leaving(m, None if y is None else rewire(chunk_of_one, y), 1)
 
     def clip(self, m: ExecContext) -> None:
         if self.late:
             self.bind(m.env)
-        self._leave(m, cast(Tensor, run_clip(self.module, self.enter.enter(m.env[self.slot], m.batch, m.frames[self.before]))))
+        y = run_clip(self.module, self.arriving(m, m.frames[self.before]))
+        m.frames[self.wire] = length(y)
+        self.leaving(m, y, length(y))
 
 
 def refs(value: Arg) -> Iterator[int]:

@@ -14,7 +14,7 @@ from ...core.io_layout import IOLayout
 from ...core.state import Wire
 from ...core.step_spec import Inputs
 from ...errors import ShapeMismatch
-from .axes import TIME, View
+from .axes import BATCH, TIME, View
 from .capture import entry_dims
 
 
@@ -91,6 +91,8 @@ class Output:
     def __init__(self, view: View, windows: bool):
         self.view, self.windows, self._chunk_rank = view, windows, len(view.order) + view.lonely
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
+        self._batch = 0 if windows else next(i for i, d in enumerate(view.dims) if BATCH in d)
+        self._batch_of_step = self._batch - (self.time < self._batch)
 
     @property
     def rank(self) -> int:
@@ -107,7 +109,12 @@ class Output:
         """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
         if y.ndim == self._chunk_rank:
             return self.chunk(y)
-        return y.squeeze(1) if self.view.lonely else y
+        y = y.squeeze(1) if self.view.lonely else y
+        return y.movedim(0, self._batch_of_step) if self._batch_of_step else y
+
+    def alone(self, y: Tensor, chunk: bool) -> Tensor:
+        """A chunk or a step of one row in the module's layout, without the batch."""
+        return self.chunk(y).squeeze(self._batch) if chunk else self.step(y).squeeze(self._batch_of_step)
 
 
 class ModuleLayout(IOLayout):
@@ -151,6 +158,9 @@ class ModuleLayout(IOLayout):
 
     def chunk_out(self, y: Wire) -> Wire:
         return self.as_module([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+
+    def alone(self, y: Wire, chunk: bool) -> Any:
+        return self.as_module([out.alone(v, chunk) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def as_module(self, outputs: list[Tensor]) -> Any:
         """Outputs nested as the module gives them."""

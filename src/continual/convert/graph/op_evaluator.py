@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from torch.fx import Node as Fx
 from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
 from .instructions import Arg, CurrentDevice, Shape, resolve
-from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
+from .op_call import BANDED, COMPARES, Merged, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
 from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
@@ -82,28 +81,30 @@ class OpEvaluator:
             return _deferred(call) if any(isinstance(v, Size) and v.varies for v in values) else self._constant(call)
         found = rule_of(name)
         try:
-            return self._decomposed(call) if found is None else self._of_some_rate(found, call)
+            return self._decomposed(call) if found is None else self._by_rule(found, call)
         except Refused as refused:
-            if (rescued := self._context.free.rescued(call, refused)) is None:
+            if (rescued := self._otherwise(call, refused)) is None:
                 raise
             return rescued
 
-    def _of_some_rate(self, found: Rule, call: OpCall) -> Value:
-        """The value that a rule gives, for streams as they are, or else for streams of which the frames are taken apart."""
+    def _otherwise(self, call: OpCall, refused: Refused) -> Value:
+        """The value of a refused operation that depends on no value of the streams, or for streams whose frames are taken apart."""
+        if (free := self._context.free.rescued(call, refused)) is not None:
+            return free
+        found, finer = rule_of(call.name), self._context.groups.finer(call)
+        if found is None or finer is None:
+            return None
         try:
-            return self._by_rule(found, call)
-        except Refused:
-            finer = self._context.groups.finer(call)
-            if finer is None:
-                raise
-            with contextlib.suppress(Refused):
-                value = self._by_rule(found, finer)
-                if not any(isinstance(v, Stream) and v.windows for v in leaves(value)):  # windows begin with whole frames
-                    return value
-            raise
+            value = self._by_rule(found, finer)
+        except Refused as why:
+            if isinstance(refused, Merged) and not isinstance(why, Merged):
+                raise why from None
+            return None
+        # windows of the clip begin with whole frames
+        return None if any(isinstance(v, Stream) and v.windows for v in leaves(value)) else value
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
-        """The value that a rule gives for a call whose streams are aligned."""
+        """The value that a rule gives, of streams that are aligned."""
         name = call.name
         if name not in UNALIGNED:
             call = self._context.streams.align(call)

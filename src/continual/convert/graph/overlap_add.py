@@ -11,7 +11,7 @@ from ...core.naming import named
 from ...core.program.context import CallRows, KernelContext, Run
 from ...core.resampling import Upsampling
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing
 from ...errors import ShapeMismatch
 
@@ -58,25 +58,25 @@ class OverlapAdd(CoModule):
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         if len(frame.shape) < 3 or frame.shape[-1] != self.size:
-            raise ShapeMismatch(f"{named(opening.path, self)}: takes patches (B, C, *S, {self.size}), got {tuple(frame.shape)}")
+            raise ShapeMismatch(f"{named(init.path, self)}: takes patches (B, C, *S, {self.size}), got {tuple(frame.shape)}")
         out = frame.resized(*frame.shape[:-1])
         ring = {"patches": ring_zeros(frame, self._older)} if self._older else None
-        return Node(opening, self.kind, out, ring, held=frame)
+        return StateNode(init, self.kind, out, ring, kept_spec=frame)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         _, sent, ended = self.count(x, node, n_if_ended, updates)
         return self._outputs(x, node, sent, updates), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """One frame from patch to patch, so that one output leaves with each."""
         sent = node.n_out + 1
         updates.tick(node, node.n_in + 1, sent)
         y = self._outputs(chunk_of_one(x), node, sent, updates)
         return None if y is None else y.squeeze(2)
 
-    def _outputs(self, x: Tensor | None, node: Node, sent: int, updates: StateUpdates) -> Tensor | None:
+    def _outputs(self, x: Tensor | None, node: StateNode, sent: int, updates: StateUpdates) -> Tensor | None:
         """Outputs ``node.n_out … sent - 1``, of the patches kept and of those that arrive."""
         start, seen, arrived = node.n_out, node.n_in, 0 if x is None else x.shape[2]
         if x is not None and self._older:
@@ -94,9 +94,9 @@ class OverlapAdd(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         """All patches that the frames of a call lie on; patches that are none add nothing."""
-        start, count = ctx.leaves.first, ctx.leaves.frames
-        first, last = self._patches(start, start + count, ctx.arrives.first + ctx.arrives.frames - 1)
-        past = ctx.history("patches", ctx.node.held, first - ctx.arrives.first)
+        start, count = ctx.out_schedule.first, ctx.out_schedule.frames
+        first, last = self._patches(start, start + count, ctx.in_schedule.first + ctx.in_schedule.frames - 1)
+        past = ctx.history("patches", ctx.node.kept_spec, first - ctx.in_schedule.first)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             given = ctx.gated(rows, x, 0.0) if self._older else x

@@ -36,11 +36,12 @@ class RegularIndex:
         return int(self.offsets.max()) + 1
 
 
-def regular_index(samples: Sequence[Sample]) -> RegularIndex | None:
+def regular_index(samples: Sequence[Sample], dims: Sequence[int] | None = None) -> RegularIndex | None:
     """The rule that indices follow at all sample lengths; ``None`` if there is none.
 
     Args:
         samples: the longest first.
+        dims: which dimensions of the indices may grow with the clip; by default any.
 
     Example:
         >>> found = regular_index([(n, (torch.arange(n) - 2).clamp(min=0)) for n in (20, 9)])
@@ -48,7 +49,7 @@ def regular_index(samples: Sequence[Sample]) -> RegularIndex | None:
         (1, 2, -2, 'replicate')
     """
     _, longest = samples[0]
-    for dim in range(longest.ndim):
+    for dim in range(longest.ndim) if dims is None else dims:
         count = longest.shape[dim]
         if count < 3 or not longest.numel():
             continue

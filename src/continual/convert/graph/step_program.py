@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
-
 from ...core.program.context import CallRows, KernelContext, Run, built
 from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
-from ...core.state import Node, Wire, frames
+from ...core.state import StateNode, Wire, frames
 from ...core.timing import IDENTITY
+from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
@@ -81,24 +80,31 @@ def _op(ctx: KernelContext, instruction: Op) -> Step:
 
 def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
     """A streaming layer, between two changes of layout."""
-    node = ctx.node.kids[instruction.state_node]
-    run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
+    node = ctx.node.children[instruction.state_node]
+    run = _by_rows(ctx, node.in_spec, lambda: _built(ctx, instruction, node, schedules[instruction.wire]))
     before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
     def step(m: ExecContext, rows: CallRows) -> None:
         if instruction.late:
             instruction.bind(m.env)
-        x = instruction.enter.enter(m.env[instruction.slot], m.batch, before)
-        m.env[instruction.out] = instruction.leave.leave(cast("torch.Tensor", run(x, rows)), m.batch, after)
+        instruction.leaving(m, run(instruction.arriving(m, before), rows), after)
 
     return step
+
+
+def _built(ctx: KernelContext, instruction: Layer, node: StateNode, leaves: FrameSchedule) -> Run:
+    """The step of a layer."""
+    if isinstance(instruction, FittedEnd):
+        module: Any = instruction.module
+        return cast(Run, module.program_on(KernelContext(ctx.plan, module, node), leaves))
+    return built(ctx.plan, instruction.module, node)
 
 
 def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
     """Queues that align streams."""
     wire = schedules[instruction.wire]
 
-    def queue(node: Node, before: FrameSchedule) -> Run:
+    def queue(node: StateNode, before: FrameSchedule) -> Run:
         line = KernelContext(ctx.plan, ctx.module, node, IDENTITY).delay_line(
             "queue", node.out, wire.first - before.first, before
         )
@@ -106,7 +112,7 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
     queues = []
     for i, before in enumerate(instruction.before):
-        node = ctx.node.kids[instruction.state_node + i]
+        node = ctx.node.children[instruction.state_node + i]
         queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
 
     def step(m: ExecContext, rows: CallRows) -> None:
@@ -120,8 +126,8 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
 def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
     """Run on frames of which a row of the program has several: the module has merged joints or pixels with the batch."""
-    held = ctx.plan.held
-    first, streams = len(held), frames(ctx.node.given)[0].shape[0]
+    held = ctx.plan.state_specs
+    first, streams = len(held), frames(ctx.node.in_spec)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
     if fold == 1:
         return run
@@ -133,7 +139,7 @@ def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
         within = rows.repeated(fold, own)
         y = run(x, within)
         for i in own:
-            rows.fresh[i] = within.fresh[i].unflatten(0, (-1, fold))
+            rows.new_state[i] = within.new_state[i].unflatten(0, (-1, fold))
         return y
 
     return folded

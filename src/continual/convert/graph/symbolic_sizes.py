@@ -26,6 +26,8 @@ class FormulaLimit(WholeOps):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = super().__torch_function__(func, types, args, kwargs)
+        if torch.compiler.is_dynamo_compiling():  # inside of a scan, where it would be traced too
+            return made
         for y in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(y, Tensor):
                 longest = max(

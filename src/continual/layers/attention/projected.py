@@ -9,7 +9,7 @@ from torch import Tensor
 from ...core.module import CoModule
 from ...core.program.context import CallRows, KernelContext, Run
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing, Window
 from ...layers.attention.program import Band
 from .band import band_attention
@@ -53,24 +53,24 @@ class BandAttention(CoModule):
         q, k, v = input.split(self._parts, 3)
         return self._attend(q, k, v, 0)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         batch, heads, _ = frame.shape
         rings = {"keys_values": (sum(self._parts[1:]), self.behind + self.ahead), "queries": (self.size, self.ahead)}
-        held = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
-        return Node(opening, self.kind, frame.resized(batch, heads, self.value_size), held)
+        tensors = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
+        return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), tensors)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        seen = node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        n_in = node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         q, kv = (None, None) if x is None else x.split((self.size, sum(self._parts[1:])), 3)
         for i, new in enumerate((kv, q)):
             if new is not None and i < len(node.tensors):
-                updates.ring(node, i, seen, new)
-        if sent == node.n_out:
+                updates.ring(node, i, n_in, new)
+        if n_out == node.n_out:
             return None, ended
         first = max(0, node.n_out - self.behind)
-        queries = one_piece(wire_frames(node, 1, q, seen, node.n_out, sent))
-        window = one_piece(wire_frames(node, 0, kv, seen, first, min(n, sent + self.ahead)))
+        queries = one_piece(wire_frames(node, 1, q, n_in, node.n_out, n_out))
+        window = one_piece(wire_frames(node, 0, kv, n_in, first, min(n, n_out + self.ahead)))
         keys, values = window.split(self._parts[1:], 3)
         return self._attend(queries, keys, values, node.n_out - first), ended
 
@@ -128,17 +128,19 @@ class BandAttention(CoModule):
         row = like.new_zeros(1, self.behind + self.ahead + 1) if self.bias is None else self.bias
         return F.pad(row, (1, 1), value=self.nothing)
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return frame.shape[1] * (self.size + self.value_size) * (self.behind + self.ahead + 1)
 
     def program(self, ctx: KernelContext) -> Run:
         """Attention that a converted module has written itself."""
-        band = Band(ctx, self.behind, self.ahead, ctx.leaves.first, True)
-        batch, heads, _ = ctx.node.given.shape
+        band = Band(ctx, self.behind, self.ahead, ctx.out_schedule.first, True)
+        batch, heads, _ = ctx.node.in_spec.shape
         pairs = ctx.history(
-            "keys_values", ctx.node.given.resized(batch, heads, sum(self._parts[1:])), band.first - ctx.arrives.first
+            "keys_values", ctx.node.in_spec.resized(batch, heads, sum(self._parts[1:])), band.first - ctx.in_schedule.first
         )
-        queries = ctx.history("queries", ctx.node.given.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
+        queries = ctx.history(
+            "queries", ctx.node.in_spec.resized(batch, heads, self.size), ctx.out_schedule.first - ctx.in_schedule.first
+        )
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             q, kv = x.split((self.size, sum(self._parts[1:])), 3)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...core.module import CoModule
 from ...core.precision import widest
 from ...core.program.context import KernelContext, Run, carried
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from .projected import BandAttention
 
@@ -53,16 +53,16 @@ class Retention(CoModule):
         with torch.inference_mode(False):
             return torch.zeros(batch, heads, self.size, self.value_size, dtype=widest(frame.device), device=frame.device)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         batch, heads, _ = frame.shape
         out = frame.resized(batch, heads, self.value_size)
-        return Node(opening, self.kind, out, {"memory": self._cold(frame)}, wide=True)
+        return StateNode(init, self.kind, out, {"memory": self._cold(frame)}, accumulator=True)
 
     def forward(self, input: Tensor) -> Tensor:
         """All tokens of a clip ``(B, H, T, 2E + V)``."""
         return self._several(input, self._cold(StepSpec.of_chunk(input)))[0]
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
@@ -70,7 +70,7 @@ class Retention(CoModule):
         updates.put(node, 0, memory)
         return y, ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         y, now = self._frame(x, node.tensors[0])
         updates.ticks.append((node, node.n_in + 1, node.n_in + 1))
         updates.slots.append((node.tensors[0], now))
@@ -106,18 +106,18 @@ class Retention(CoModule):
             memory = decay ** part.shape[2] * memory + (left * k).mT @ v
         return torch.cat(found, 2).to(x.dtype), memory
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return 2 * frame.shape[1] * self.size * self.value_size
 
     def program(self, ctx: KernelContext) -> Run:
         """Frame by frame: the state holds the whole past."""
-        held = [ctx.hold("memory", StepSpec.of(ctx.node.tensors[0]), None, 0.0)]
+        specs = [ctx.state_tensor("memory", StepSpec.of(ctx.node.tensors[0]), None, 0.0)]
 
         def step(x: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             y, memory = self._frame(x, state[0])
             return y, [memory]
 
-        return lambda x, rows: carried(ctx, held, x, rows, step)
+        return lambda x, rows: carried(ctx, specs, x, rows, step)
 
 
 class BandProduct(BandAttention):

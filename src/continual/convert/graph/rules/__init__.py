@@ -8,6 +8,7 @@ from . import (  # noqa: F401 (they register themselves)
     elementwise,
     index,
     joins,
+    loops,
     norms,
     padding,
     pooling,

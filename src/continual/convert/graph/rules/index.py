@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ....layers.delay import Trim
-from ..axes import TIME, dim_of, fixed, with_dim, with_size
+from ..axes import BATCH, TIME, dim_of, fixed, with_dim, with_size
 from ..instructions import Ref
 from ..op_call import Misfit, OpCall, Refused
 from ..regular_index import RegularIndex, regular_index
@@ -58,9 +58,9 @@ def _other_dim(ctx: RuleContext, call: OpCall, x: Stream) -> int:
 
 @rule("aten.gather.default", "aten.take_along_dim.default", keeps_length_dependent=True)
 def gather(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected elements of another dimension than time; of time, regular indices that are the same for all others."""
+    """Selected elements of another dimension than time; of time, regular indices of each element."""
     x, name = call["self"], "indices" if "indices" in call.args else "index"
-    if (frames := _regular(ctx, call, call[name], call.get("dim"), alike=True)) is not None:
+    if (frames := _regular(ctx, call, call[name], call.get("dim"), each=True)) is not None:
         return frames
     call = ctx.lengths.materialise(call)
     if not isinstance(x, Stream):
@@ -70,14 +70,14 @@ def gather(ctx: RuleContext, call: OpCall) -> Stream:
     return with_streams(ctx, call, {name: index}, with_dim(x.dims, dim, index.dims[dim]))
 
 
-def _regular(ctx: RuleContext, call: OpCall, index: Value, dim: Value, alike: bool = False) -> Stream | None:
-    """Frames at regular indices, which follow from the length of the clip; ``None`` for other indices.
+def _regular(ctx: RuleContext, call: OpCall, index: Value, dim: Value, each: bool = False) -> Stream | None:
+    """Frames at regular indices, which follow from the length of the clip; ``None`` where others are chosen.
 
     Args:
         ctx, call: the operation.
         index: the indices.
         dim: of the stream that is indexed.
-        alike: the indices have all dimensions of the stream, and are the same for all elements of a frame.
+        each: each element of a frame has an index of its own.
     """
     x = call["self"]
     if not isinstance(x, Stream) or not isinstance(index, LengthDependent) or not isinstance(dim, int) or x.windows:
@@ -88,46 +88,78 @@ def _regular(ctx: RuleContext, call: OpCall, index: Value, dim: Value, alike: bo
     samples = []
     for i in (LONGER, 0, 3, 4):  # the longest first; for most others the strides leave a rest
         found = ctx.lengths.concrete(index, i)
-        if alike:
-            sizes = [ctx.shapes.size(x, d).values[i] for d in range(len(x.dims))]
-            found = _of_frames(found, at, sizes, broadcast=call.op == "take_along_dim")
-            if found is None:
-                raise by_number(call)
+        if each:
+            sizes = [1 if BATCH in d else ctx.shapes.size(x, j).values[i] for j, d in enumerate(x.dims)]
+            found = _of_one_row(found, at, sizes, broadcast=call.op == "take_along_dim")
         samples.append((ctx.shapes.length(x.wire).values[i], found))
-    regular = regular_index(samples)
+    regular = regular_index(samples, [at] if each else None)
     if regular is None:
         raise by_number(call)
-    return _chosen(ctx, call, x, at, regular)
+    y = _whole(ctx, call, x, regular)
+    if bool((regular.offsets == 0).all()) and (each or not regular.offsets.ndim):
+        return (
+            y
+            if regular.step == 1
+            else ctx.emit.layer(call, y, Subsample(regular.step), y.dims, label=f"every {regular.step}th frame")
+        )
+    held = _offsets(ctx, index, regular)
+    return _elements(ctx, call, y, (at, regular), held) if each else _windows(ctx, call, y, (at, regular), held)
 
 
-def _of_frames(index: Tensor, at: int, sizes: Sequence[int], broadcast: bool) -> Tensor | None:
-    """The indices of frames, ``(n,)``; ``None`` where they differ within a frame, or are not for all of it."""
-    fits = all(
-        n == size or (broadcast and n == 1) for d, (n, size) in enumerate(zip(index.shape, sizes, strict=False)) if d != at
-    )
-    by_frame = index.movedim(at, 0).flatten(1) if index.ndim == len(sizes) and fits else index.new_empty(0, 0)
-    return by_frame[:, 0] if by_frame.numel() and bool((by_frame == by_frame[:, :1]).all()) else None
+def _offsets(ctx: RuleContext, index: LengthDependent, regular: RegularIndex) -> Const:
+    """The offsets as a constant of the program, which changes with the parameters that the indices are computed from."""
+    emit, whole = ctx.emit, ctx.lengths.constant(index, LONGER)
+    for d in range(whole.value.ndim):
+        if whole.value.shape[d] != regular.offsets.unsqueeze(regular.dim).shape[d] == 1 and d != regular.dim:
+            whole = emit.const("aten.narrow.default", [whole, d, 0, 1])  # all rows have the same
+    middle = whole.value.shape[regular.dim] // 2
+    places = emit.const("aten.select.int", [whole, regular.dim, middle])
+    return emit.const("aten.sub.Scalar", [places, regular.step * middle - regular.first])
 
 
-def _chosen(ctx: RuleContext, call: OpCall, x: Stream, at: int, index: RegularIndex) -> Stream:
-    """Frames at regular indices: padding or a cut, and windows."""
-    emit = ctx.emit
+def _of_one_row(index: Tensor, at: int, sizes: Sequence[int], broadcast: bool) -> Tensor:
+    """The indices of all elements of a row; nothing where rows have indices of their own, or elements have none."""
+    rows = [d for d, n in enumerate(sizes) if n == 1 and d != at and d < index.ndim]
+    own = index
+    for d in rows:
+        own = own.narrow(d, 0, 1)
+    pairs = [(n, m) for d, (n, m) in enumerate(zip(own.shape, sizes, strict=False)) if d != at]
+    fits = index.ndim == len(sizes) and all(n == m or (broadcast and n == 1) for n, m in pairs)
+    return own if fits and bool((index == own).all()) else index.new_empty((0,) * (at + 1))
+
+
+def _whole(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) -> Stream:
+    """A stream with more frames, or fewer, at both ends."""
     first, last = (max(0, n) for n in (index.first, index.last))
-    if first or last:
-        x = pad_time(ctx, call, x, (first, last), index.mode, 0.0)
+    x = pad_time(ctx, call, x, (first, last), index.mode, 0.0) if first or last else x
     first, last = (max(0, -n) for n in (index.first, index.last))
-    if first or last:
-        x = emit.layer(call, x, Trim(first, last), x.dims, label=f"cut {first}, {last}")
-    if index.extent == 1 and not index.offsets.ndim:
-        return x if index.step == 1 else emit.layer(call, x, Subsample(index.step), x.dims, label=f"every {index.step}th frame")
-    rank, flat = len(x.dims), index.offsets.flatten()
-    y = emit.unsqueeze_dummy(call, x)
-    layer = UnfoldTime(index.extent, index.step)
-    y = emit.layer(call, y, layer, (*y.dims, dim_of(index.extent)), label=f"unfold {index.extent}, {index.step}")
-    y = emit.squeeze_dummy(call, y, rank + 1)
+    return ctx.emit.layer(call, x, Trim(first, last), x.dims, label=f"cut {first}, {last}") if first or last else x
+
+
+def _unfolded(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) -> Stream:
+    """Windows that hold all offsets, in a last dimension."""
+    layer, y = UnfoldTime(index.extent, index.step), ctx.emit.unsqueeze_dummy(call, x)
+    y = ctx.emit.layer(call, y, layer, (*y.dims, dim_of(index.extent)), label=f"unfold {index.extent}, {index.step}")
+    return ctx.emit.squeeze_dummy(call, y, len(x.dims) + 1)
+
+
+def _elements(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
+    """An element of each window for every place in a frame."""
+    (at, index), rank = place, len(x.dims)
+    for d in (at, rank):
+        held = ctx.emit.const("aten.unsqueeze.default", [held, d])
+    y = _unfolded(ctx, call, x, index)
+    y = ctx.emit.op(call, "aten.take_along_dim.default", y, (*x.dims, ()), Ref(held.slot), rank)
+    return ctx.emit.squeeze(call, y, [rank])
+
+
+def _windows(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
+    """Some frames of each window, or all of them, in the dimensions that the indices have."""
+    (at, index), emit, rank = place, ctx.emit, len(x.dims)
+    y, flat = _unfolded(ctx, call, x, index), index.offsets.flatten()
     if flat.tolist() != list(range(index.extent)):
-        offsets = emit.constant(f"{call.node.name}.offsets", flat)
-        y = emit.op(call, "aten.index_select.default", y, with_size(y.dims, rank, len(flat)), rank, Ref(offsets.slot))
+        held = emit.const("aten.reshape.default", [held, [-1]])
+        y = emit.op(call, "aten.index_select.default", y, with_size(y.dims, rank, len(flat)), rank, Ref(held.slot))
     y = emit.reshape(call, y, (*y.dims[:-1], *fixed(index.offsets.shape)))
     before = [rank + i for i in range(index.dim)]
     behind = [rank + i for i in range(index.dim, index.offsets.ndim)]

@@ -110,8 +110,8 @@ def reshaped(ctx: RuleContext, call: OpCall, x: Stream, sizes: Sequence[Size]) -
 def _regrouped(ctx: RuleContext, x: Stream, sample: Sample, groups: bool) -> tuple[Dims, int] | None:
     """The layout for the sizes of a reshape, and how many frames it takes together, if there may be such groups."""
     batch, time, target = sample
-    together = frames_together(x.dims, target, batch, time)
-    if together == 1 or not groups or ctx.shapes.length(x.wire).now % together:
+    together, example = frames_together(x.dims, target, batch, time), ctx.shapes.length(x.wire).now
+    if not groups or example % together or example == together:  # a group of all the example's frames is the clip
         together = 1
     dims = regrouped(grouped(x.dims, together), target, batch, time // together)
     if dims is None or (together > 1 and any(TIME in d and BATCH not in d and d[0] != TIME for d in dims)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..op_names import OpNames
 from ..program_draft import ProgramDraft
 from ..provenance import Provenance
 from ..shape_queries import ShapeQueries
-from ..values import Const
+from ..values import ITEM, Const
 from .sizes import ROWS, Unfollowed, known, number, tasks_in
 from .tasks import WIRE, Item, Local, Table, Task
 from .window_call import Call
@@ -146,6 +146,7 @@ class Making:
         *,
         steady: bool = False,
         cls: type[Local] = Local,
+        exchanged: Callable[[Op], Op] | None = None,
         **own: Any,
     ) -> Any:
         """An operation on the whole window, as it is.
@@ -154,14 +155,20 @@ class Making:
             dims: the layout of what it gives (of several results, of each), where it has positions still.
             like: their wire.
             cls, own: the class of the task where it gives several results, and what that has beside others.
+            exchanged: gives the operation that runs, of one on slots that has no name of torch.
         """
         args, kwargs = self.given_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
         target = "aten.reshape.default" if call.name in ("aten.view.default", "aten._unsafe_view.default") else call.name
-        op, slots, _ = self.operation(call, target, args, kwargs, inputs)
+        op, slots, _ = self.operation(call, target if exchanged is None else ITEM, args, kwargs, inputs)
+        op = op if exchanged is None else exchanged(op)
         steady = all(t.wire.steady for t in inputs) if inputs else steady
         val = call.node.meta["val"]
-        more = {"op": op, "slots": slots, "entire": (True,) * len(inputs), "macs": self.macs(call), "weight": weight_of(call)}
+        macs = own.pop("macs", None)
+        more = {
+            "op": op, "slots": slots, "entire": (True,) * len(inputs), "macs": self.macs(call) if macs is None else macs,
+            "weight": weight_of(call),
+        }  # fmt: skip
         if not isinstance(val, (list, tuple)):
             wire = self._window_wire(val, dims, like, steady)  # type: ignore[arg-type]
             return self.add(call, Local, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
@@ -183,7 +190,7 @@ class Making:
     def positionwise(
         self, call: Call, dims: Dims | Sequence[Dims], like: Wire, *, target: str | None = None, args: Sequence[Any] | None = None,
         kwargs: dict[str, Any] | None = None, entire: Sequence[Task] = (), tables: Sequence[tuple[Const, int]] = (), group: int = 1,
-        result: int = 0,
+        result: int = 0, inner: bool = False,
     ) -> Any:  # fmt: skip
         """An operation position by position.
 
@@ -195,6 +202,7 @@ class Making:
             tables: constants that vary over time, and the dimension in which they do.
             group: how many positions of its inputs go into one of its own.
             result: which of the operation's results it is.
+            inner: whether it is a step on the way to the operation.
         """
         if args is None:
             args, kwargs = self.given_args(call)
@@ -220,7 +228,7 @@ class Making:
             "macs": self.macs(call), "weight": weight_of(call),
         }  # fmt: skip
         if not several:
-            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, **more)  # type: ignore[arg-type]
+            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
         wires = tuple(Wire(d, n, stride, a, b) for d in dims)  # type: ignore[arg-type]
         return self.items(call, self.add(call, Local, inputs, wires[0], items=wires, **more))
 
@@ -233,6 +241,19 @@ class Making:
             raise Unfollowed("all elements the same, at no positions")
         kwargs = {"dtype": task.dtype}
         op, slots, _ = self.operation(call, "aten.new_full.default", [like, Shape(dims), task.uniform], kwargs, [like])
+        made = Wire(dims, wire.n, wire.stride)
+        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found.dtype = task.dtype
+        return found
+
+    def copied_beside(self, call: Call, task: Task, like: Task) -> Task:
+        """A constant that is repeated for rows and positions, at the positions of another value."""
+        wire, sizes = like.wire, self.shape(task)
+        own = [wire.dims[i - len(sizes)] if len(sizes) - i <= len(wire.dims) else () for i in range(len(sizes))]
+        dims = tuple(d if size_of(d, ROWS, wire.n) == s else sized(s) for d, s in zip(own, sizes, strict=True))
+        if not any(TIME in d for d in dims) or any(s % ROWS == 0 and BATCH not in d for s, d in zip(sizes, dims, strict=True)):
+            raise Unfollowed("a constant for rows that lie differently")
+        op, slots, _ = self.operation(call, "aten.expand.default", [task.copies, Shape(dims)], {}, [like])
         made = Wire(dims, wire.n, wire.stride)
         found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
         found.dtype = task.dtype

@@ -52,6 +52,16 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return registered
 
 
+def copied_constant(call: Call) -> Const | None:
+    """The constant of an operation that repeats one: what it gives is the constant, expanded."""
+    x = call.get("self")
+    if not isinstance(x, Const) or call.op not in ("expand", "repeat"):
+        return None
+    counts = call.get("repeats", ())
+    own = counts[len(counts) - x.value.ndim :]
+    return x if all(size == 1 or count == 1 for size, count in zip(x.value.shape, own, strict=False)) else None
+
+
 class Walk(Making):
     """Makes tasks of an exported module.
 
@@ -151,6 +161,9 @@ class Walk(Making):
                 return int(val.node.hint) if isinstance(val, torch.SymInt) else val
         if node.target is operator.getitem:
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        if str(node.target) == "scan":
+            args = {n: self._given(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
+            return RULES["higher_order.scan"](self, Call(node, "higher_order.scan", args, tuple(args)))
         if not hasattr(node.target, "_schema"):
             return self._refuse(node, name, f"`{name}` is a function of Python", "plain operations on tensors")
         if asserts(name):
@@ -161,7 +174,10 @@ class Walk(Making):
             return self._refuse(node, call.op, f"`{call.op}` draws random numbers", remedy)
         if not tasks_in(list(call.args.values())):
             if any(isinstance(v, Count) for v in leaves(list(call.args.values()))):
-                return self.window(call, steady=True)
+                found = self.window(call, steady=True)
+                if isinstance(found, Task):
+                    found.copies = copied_constant(call)
+                return found
             given = [call.args[n] for n in call.positional]
             return self.emit.consts(name, given, {n: v for n, v in call.args.items() if n not in call.positional})
         return self.apply(call)

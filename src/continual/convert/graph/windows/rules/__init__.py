@@ -1,10 +1,25 @@
 """What becomes of positions in each operation. Importing this registers all rules."""
 
-from . import convolution, joins, norms, pointwise, pooling, products, recurrent, reduce, shape, slices, spectra
+from . import (
+    convolution,
+    joins,
+    loops,
+    norms,
+    pointwise,
+    pooling,
+    products,
+    recurrent,
+    reduce,
+    shape,
+    slices,
+    spectra,
+    upsampling,
+)
 
 __all__ = [
     "convolution",
     "joins",
+    "loops",
     "norms",
     "pointwise",
     "pooling",
@@ -14,4 +29,5 @@ __all__ = [
     "shape",
     "slices",
     "spectra",
+    "upsampling",
 ]

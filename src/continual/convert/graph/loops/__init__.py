@@ -1,0 +1,1 @@
+"""Loops over the frames of a clip, as layers that carry a state."""

@@ -1,0 +1,141 @@
+"""A loop as a layer: one recurrence, whose step is a list of operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....core.kernel import counted_macs
+from ....core.state import StepSpec, frames, rewire
+from ....errors import ShapeMismatch
+from ....layers.recurrence import Recurrence, States, one_by_one
+from .cell import Cell
+from .layout import Layout
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What a state is before the first iteration.
+
+    Attributes:
+        layout: of the state.
+        dtype: of the state.
+        fill: the value of all its elements; ``None``: it is given.
+        given: the number among what is given.
+        follows: whether its type is that of the frames.
+    """
+
+    layout: Layout
+    dtype: torch.dtype
+    fill: float | None = None
+    given: int = -1
+    follows: bool = False
+
+
+@dataclass(eq=False)
+class Loop:
+    """A loop over frames.
+
+    Attributes:
+        body: what an iteration computes.
+        prologue: what the first iterations compute, where that is something else. Each takes and gives what the body does.
+        seeds: what the states are before the first iteration.
+        given: how many tensors are the same for all iterations.
+        rate: rows for each entry of the batch.
+    """
+
+    body: Cell
+    prologue: tuple[Cell, ...]
+    seeds: tuple[Seed, ...]
+    given: int
+    rate: int = 1
+
+
+class LoopLayer(Recurrence):
+    """A loop over frames as one recurrence.
+
+    Args:
+        loop: the loop.
+    """
+
+    def __init__(self, loop: Loop):
+        super().__init__()
+        self.loop = loop
+        self._names = tuple(f"state{i}" for i in range(len(loop.seeds)))
+        seeds = sum(seed.fill is None for seed in loop.seeds)
+        for i in range(loop.given + seeds):  # bound by the program
+            self.register_parameter(f"given{i}", None)
+
+    @property
+    def kind(self) -> str:
+        return f"Loop of {len(self.loop.body.ops)} operations"
+
+    def initial_state(self, x: Any) -> States:
+        """Zeros, or what the module begins with.
+
+        Args:
+            x: a step of each stream.
+        """
+        first = x[0] if isinstance(x, list) else x
+        rows, given, found = first.shape[0], list(self._parameters.values()), States()
+        for name, seed in zip(self._names, self.loop.seeds, strict=True):
+            if seed.fill is None:
+                own = seed.layout.rows_first(given[seed.given], rows // self.loop.rate, self.loop.rate)  # type: ignore[arg-type]
+            else:
+                dtype = first.dtype if seed.follows else seed.dtype
+                own = torch.full((rows, *seed.layout.row_shape(self.loop.rate)), seed.fill, dtype=dtype, device=first.device)
+            found[name] = own
+        return found
+
+    def _initial(self, frame: Any, name: str) -> States:
+        """The states; what they are computed of has no values of frames in it."""
+        first = frames(frame)[0]
+        if first.shape[0] % self.loop.rate:
+            raise ShapeMismatch(f"{name}: takes {self.loop.rate} rows for each of the batch, got {first.shape[0]}")
+        return self.initial_state(rewire(StepSpec.zeros, frame))
+
+    def _recur_at(self, x: Any, state: States, index: int | Tensor) -> tuple[Any, States]:
+        loop, steps = self.loop, x if isinstance(x, list) else [x]
+        given = [*steps, *state.values(), *list(self._parameters.values())[: loop.given]]
+        batch, device = steps[0].shape[0], steps[0].device
+        batch = batch if loop.rate == 1 else batch // loop.rate
+        if isinstance(index, int):
+            outs, new = (loop.prologue[index] if index < len(loop.prologue) else loop.body)(given, batch, device)
+        else:
+            outs, new = loop.body(given, batch, device)
+            for t, cell in enumerate(loop.prologue):
+                first = cell(given, batch, device)
+                outs, new = _chosen(index == t, first[0], outs), _chosen(index == t, first[1], new)
+        return (outs if len(outs) > 1 else outs[0]), dict(zip(self._names, new, strict=True))
+
+    def blank(self, x: Tensor) -> States:
+        """States of zeros, for a step."""
+        unit, rows = self.loop.rate, x.shape[0]
+        shapes = [(rows, *seed.layout.row_shape(unit)) for seed in self.loop.seeds]
+        kinds = zip(self._names, shapes, self.loop.seeds, strict=True)
+        return {name: torch.zeros(shape, dtype=seed.dtype, device=x.device) for name, shape, seed in kinds}
+
+    def results(self, x: list[Tensor], state: States) -> list[Tensor]:
+        """All that a step gives, of streams that go on for long."""
+        y, new = self._recur_at(x, state, len(self.loop.prologue))
+        return [*(y if isinstance(y, list) else [y]), *new.values()]
+
+    def _chunk_from(self, x: Any, state: States, first: int) -> tuple[Any, States]:
+        if first == 0 and torch.is_grad_enabled():  # gradients reach what the states begin with
+            state = self.initial_state(x[0].select(2, 0) if isinstance(x, list) else x.select(2, 0))
+        return one_by_one(x, state, self._recur_at, first)
+
+    def macs(self, x: Any) -> int | Fraction:
+        """Multiply-adds for one row of a step ``x``."""
+        step = rewire(StepSpec.of, x)
+        state, index = self._initial(step, ""), len(self.loop.prologue)
+        return Fraction(counted_macs(lambda: self._recur_at(x, state, index)), frames(step)[0].shape[0])
+
+
+def _chosen(here: Tensor, first: list[Tensor], others: list[Tensor]) -> list[Tensor]:
+    """Of some rows the first, of the others the others."""
+    return [torch.where(here.view(-1, *(1,) * (b.ndim - 1)), a, b) for a, b in zip(first, others, strict=True)]

@@ -1,0 +1,86 @@
+"""A loop on a whole clip at once: tensors lie as the module's code has them, with time in dim 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....core.kernel import counted_macs
+from ..instructions import Op
+from .cell import Cell
+from .layout import Layout
+from .traced import Traced
+
+
+@dataclass(eq=False)
+class WholeLoop:
+    """A loop on a clip.
+
+    Attributes:
+        body, prologue: what iterations compute.
+        rows: the dimension of the rows in a frame of the first stream.
+        rate: rows for each entry of the batch.
+        given: layout and type of a frame of each stream, and of the states.
+    """
+
+    body: Cell
+    prologue: tuple[Cell, ...]
+    rows: int
+    rate: int
+    given: tuple[tuple[Layout, torch.dtype], ...]
+
+    @staticmethod
+    def of(traced: Traced) -> WholeLoop:
+        """The loop of some graphs.
+
+        Raises:
+            NotACell: they can't be followed.
+        """
+        body, *prologue = traced.cells(steps=False)
+        states, frames = traced.places[: traced.states], traced.places[traced.states : traced.states + traced.frames]
+        vals = [n.meta["val"] for n in (*frames, *states)]
+        given = tuple((Layout.of(v), v.dtype) for v in vals)
+        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, traced.rate, given)
+
+    def __call__(self, xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]) -> list[Tensor]:
+        """The states behind the clip, and what leaves, ``(T, …)``.
+
+        Args:
+            xs: the streams ``(T, …)``.
+            init: what the states begin with.
+            same: what is the same for all iterations.
+        """
+        batch, states, outs = xs[0].shape[self.rows + 1] // self.rate, list(init), list[list[Tensor]]()
+        for t, frames in enumerate(zip(*(x.unbind(0) for x in xs), strict=True)):
+            cell = self.prologue[t] if t < len(self.prologue) else self.body
+            y, states = cell([*frames, *states, *same], batch, xs[0].device)
+            outs.append(y)
+        return [*states, *(torch.stack(parts) for parts in zip(*outs, strict=True))]
+
+    def macs(self, frames: int, same: Sequence[Tensor]) -> int:
+        """Multiply-adds of a row on a clip of so many frames."""
+        zeros = [torch.zeros(own.sizes, dtype=dtype, device=same[0].device if same else None) for own, dtype in self.given]
+        return frames * counted_macs(lambda: self.body([*zeros, *same], 1, zeros[0].device))
+
+
+@dataclass(eq=False)
+class LoopOp(Op):
+    """A loop as an operation on ``(streams, states, what is the same)``."""
+
+    loop: WholeLoop = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fn = self.loop
+
+    @staticmethod
+    def of(op: Op, loop: WholeLoop) -> LoopOp:
+        """The same operation, of a loop."""
+        given: dict[str, Any] = {
+            n: getattr(op, n) for n in ("path", "label", "source", "target", "args", "kwargs", "inputs", "out", "wire")
+        }
+        return LoopOp(**given, loop=loop)

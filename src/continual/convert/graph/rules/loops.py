@@ -1,0 +1,72 @@
+"""Loops over frames that an export keeps as one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.fx import Node
+
+from ..axes import TIME, Dim
+from ..loops.cell import NotACell
+from ..loops.emit import as_streams, mixes_rows, put_loop, rows_of, same_for_all, seeds_of
+from ..loops.layer import Loop
+from ..loops.layout import Layout, merged
+from ..loops.traced import Traced, traced_scan
+from ..op_call import Misfit, OpCall
+from ..rule_context import RuleContext, rule
+from ..values import Stream, Value
+from .reduce import at_frame
+
+
+@rule("higher_order.scan")
+def scanned(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
+    """``torch._higher_order_ops.scan`` as one recurrence."""
+    return looped(ctx, call, traced_scan(call.node, ctx.draft.captured))
+
+
+def looped(ctx: RuleContext, call: OpCall, traced: Traced) -> Sequence[Value]:
+    """The states behind a loop, and what leaves it."""
+    streams = as_streams(call.sequence("xs"), 0)
+    rows = rows_of(streams)
+    given = call.sequence("same")
+    same = same_for_all([given[i] for i in traced.same])
+    ends = _used_ends(call.node, traced.states)
+    try:
+        if traced.rate != merged(rows):
+            raise NotACell("its frames have other rows where it stands")
+        body, *prologue = traced.cells(ends)
+    except NotACell as error:
+        raise Misfit(
+            f"a loop over frames can't be a step: {error}", "operations that keep the rows of the batch apart"
+        ) from error
+    states = [(Layout.of(n.meta["val"]), n.meta["val"].dtype) for n in traced.places[: traced.states]]
+    seeds, begins = seeds_of(call.sequence("init"), states, streams[0], len(same))
+    loop = Loop(body, tuple(prologue), tuple(seeds), len(same), traced.rate)
+    results = [n.meta["val"] for n in traced.results]
+    leaving = [*results[traced.states :], *(results[i] for i in ends)]
+    layouts = [Layout.of(val) for val in leaving]
+    if any(seed.layout.rate != loop.rate for seed in seeds) and mixes_rows(loop, streams, same):
+        raise Misfit("the states of a loop mix rows of the batch", "the batch before what is merged with it: x.flatten(0, 1)")
+    outs = [(((TIME,), *own.apart(rows)), val.dtype) for own, val in zip(layouts, leaving, strict=True)]
+    found = put_loop(ctx, call, loop, streams, [*same, *begins], outs)
+    made = [_as_traced(ctx, call, y, own, rows) for y, own in zip(found, layouts, strict=True)]
+    last: dict[int, Value] = {}
+    count = len(results) - traced.states
+    for i, y in zip(ends, made[count:], strict=True):
+        last[i] = at_frame(ctx, call, y, 0, ctx.shapes.length(y.wire).now - 1, keep=False)
+    return [*(last.get(i) for i in range(traced.states)), *made[:count]]
+
+
+def _used_ends(node: Node, states: int) -> list[int]:
+    """Which states behind the last frame are used."""
+    found = [user.args[1] for user in node.users if user.users]
+    return sorted({i for i in found if isinstance(i, int) and i < states})
+
+
+def _as_traced(ctx: RuleContext, call: OpCall, y: Stream, own: Layout, rows: Dim) -> Stream:
+    """What leaves a loop, in the layout of the module's code: rows that the layer keeps apart are merged again."""
+    if own.rate == merged(rows):
+        return y
+    at = own.rows or 0
+    y = ctx.emit.reshape(call, y, (y.dims[0], own.dims(rows)[at], *y.dims[3:]))
+    return ctx.emit.permute(call, y, [0, *range(2, at + 2), 1, *range(at + 2, len(y.dims))])
