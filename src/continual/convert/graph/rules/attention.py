@@ -131,7 +131,7 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
     """Attention within each frame, or from each frame to what is no stream."""
     mask, over_frames = call.get("attn_mask"), TIME in q.dims[-2]
     if isinstance(mask, LengthDependent) or (over_frames and isinstance(mask, Const)):
-        mask = of_all_frames(ctx, mask)
+        mask = of_all_frames(ctx, mask, len(q.dims))
         call = call.with_args(attn_mask=mask)
     other_rows = isinstance(mask, Stream) and ctx.shapes.shape(mask)[-2] != 1
     if over_frames and (call.get("is_causal") or other_rows):
