@@ -157,3 +157,12 @@ def test_refused(mask: Any) -> None:
 
     with pytest.raises(co.NotStreamable, match=r"mask of attention depends on the stream[\s\S]*one of whole keys"):
         co.continual(Other().eval(), (torch.randn(2, 9, 8), torch.tensor([7, 9])), time_dim=(1, None))
+
+
+def test_a_mask_of_pairs_does_not_leave() -> None:
+    class Pairs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return band(x.shape[1], 4) & (x > 0)[:, None]
+
+    with pytest.raises(co.NotStreamable, match="compares all frames of the clip with each other"):
+        co.continual(Pairs().eval(), torch.randn(2, 9), time_dim=1)

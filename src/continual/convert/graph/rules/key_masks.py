@@ -14,7 +14,7 @@ from ..helper_ops import HIDDEN
 from ..instructions import Ref
 from ..op_call import OpCall, Refused
 from ..rule_context import RuleContext
-from ..values import Const, LengthDependent, Stream, Value
+from ..values import Const, LengthDependent, Stream, Value, streams_of
 from .masks import Mask
 
 DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
@@ -54,17 +54,6 @@ def apart(ctx: RuleContext, call: OpCall, mask: Mask | None, q: Stream) -> tuple
             hides, spills = found
             return _without(ctx, call, mask, key, kept), Keys(_marks(ctx, call, key, kept, hides, q), spills)
     raise Refused(DEPENDS, KEYS)
-
-
-def streams_of(value: Value) -> Iterator[Stream]:
-    """The streams that a mask is computed from."""
-    if isinstance(value, Stream):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from streams_of(v)
-    elif isinstance(value, LengthDependent):
-        yield from streams_of(list(value.args.values()))
 
 
 def _key_masks(ctx: RuleContext, value: Value) -> Iterator[KeyMask]:

@@ -10,10 +10,10 @@ from ..axes import BATCH, TIME, Dim, Dims, joined_dims, regrouped, size_of
 from ..helper_ops import HIDDEN
 from ..op_call import BANDED, CAUSAL, COMPARES, OpCall, Refused, as_stream, hint
 from ..rule_context import RuleContext, score_rule
-from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Value, as_number, leaves
+from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Value, as_number, leaves, streams_of
 from .attention import attend
 from .elementwise import refuse_dropout
-from .key_masks import DEPENDS, streams_of
+from .key_masks import DEPENDS
 from .masks import FULL, Mask
 from .retention import retain
 
