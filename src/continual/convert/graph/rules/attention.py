@@ -11,7 +11,7 @@ from ....core.module import CoModule
 from ....layers.attention.projected import BandAttention
 from ..axes import BATCH, TIME, dim_of, joined_dims, with_size
 from ..instructions import Ref
-from ..op_call import CAUSAL, Misfit, OpCall, Refused, as_tensor
+from ..op_call import CAUSAL, Misfit, OpCall, Refused, RowsMisfit, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
 from .key_masks import DEPENDS, apart
@@ -137,7 +137,7 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
     if over_frames and (call.get("is_causal") or other_rows):
         raise Refused(OTHERS, ALIKE)
     if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
-        raise Misfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
+        raise RowsMisfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
     rows = joined_dims([s.dims[:-2] for s in (q, k, v)])
     if rows is None:
         raise Misfit(HEADS, "reshape them")
