@@ -88,6 +88,9 @@ ROWS = [
     fn("ALiBi among the rows", flat, **WHOLE),
     fn("a band beyond the example, on both sides", sdpa(lambda x: band(x.shape[1], 11, 12)), params=PROJECTIONS, **TOKENS, delay=12,
        field=24, other=9),
+    fn("to learned keys, of which one is hidden", lambda m, x: F.scaled_dot_product_attention(x, m.k.expand(x.shape[0], -1, -1),
+        m.k.expand(x.shape[0], -1, -1), (torch.arange(4) != 2).expand(x.shape[0], x.shape[1], 4)), params={"k": (1, 4, 6)}, **TOKENS,
+       delay=0, field=1),
     fn("places from the end", sdpa(lambda x: (lambda d: (d >= 0) & (d < 4))((x.shape[1] - 1 - torch.arange(x.shape[1]).flip(0))[:, None]
         - torch.arange(x.shape[1]))), **BAND),
 ]  # fmt: skip
@@ -101,6 +104,9 @@ REFUSED = [
        **TOKENS),
     no("frames that all see", lambda x: F.scaled_dot_product_attention(x, x, x, (places(x)[0] >= places(x)[1]) | (places(x)[1] < 3)),
        "frame 1 does not see frame 3, 2 after it, and others see", "causal band", **TOKENS),
+    no("other learned keys for later frames", lambda: Fn(lambda m, x: F.scaled_dot_product_attention(x, m.k.expand(x.shape[0], -1, -1),
+        m.k.expand(x.shape[0], -1, -1), torch.arange(4) <= places(x)[0]), k=(1, 4, 6)), "is another one for each frame",
+       "the same for all frames", **TOKENS),
     no("counted, all seen", lambda x: F.scaled_dot_product_attention(x, x, x, counted(torch.ones_like(x[..., 0]))[:, 0] >= 0),
        "attention to all frames of the clip", "is_causal=True", **TOKENS),
     no("a mask of values", lambda x: F.scaled_dot_product_attention(x, x, x, counted((x[..., 0] > -9).long())[:, 0]),

@@ -213,7 +213,7 @@ def plain(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 SHAPE: dict = {"shape": (2, 9, 6), "time": 1}
 REFUSED = [
     no("no mask", plain(lambda s: s.softmax(-1)), "attention to all frames of the clip", "is_causal=True", **SHAPE),
-    no("no softmax", plain(lambda s: s / 9), "compares all frames", "scaled_dot_product_attention", **SHAPE),
+    no("no softmax", plain(lambda s: s / 9), "attention to all frames of the clip", "is_causal=True", **SHAPE),
     no("softmax over the queries", plain(lambda s: s.softmax(1)), "softmax over time", "over the keys", **SHAPE),
     no("the scores themselves", lambda x: x @ x.transpose(1, 2), "compares all frames of the clip with each other|does not depend", "",
         **SHAPE),
@@ -224,7 +224,7 @@ REFUSED = [
         "does not hide them|compares all frames",
        "-inf|attention", **SHAPE),
     no("a product with a decay", plain(lambda s: (s * (0.9 ** torch.arange(9)).double()).softmax(-1)),
-        "a number for each pair of frames", "0 or -inf", **SHAPE),
+        "a value for each of 9 frames", "positions that go on", **SHAPE),
     no("a mask of 0 that hides nothing", plain(lambda s: (s * band(s.shape[1], 2)).softmax(-1)), "multiplied by 0, which does not hide",
         "added", **SHAPE),
     no("a mask that is too small", plain(lambda s: s.masked_fill(~band(s.shape[1], 2), -10.0).softmax(-1)), "fills scores .* with -10",

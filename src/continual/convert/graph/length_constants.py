@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch.fx import Node as Fx
 
-from .axes import BATCH, TIME, Dim, Dims
+from .axes import BATCH, TIME, Dim, Dims, shape_of
 from .emitter import Emitter
 from .instructions import Arg, Op, Ref, Shape, resolve
 from .op_call import CAUSAL, Apply, Misfit, OpCall, Refused
@@ -291,7 +291,8 @@ class LengthConstants:
         if isinstance(value, (Size, SymScalar)):
             return value.values[sample]
         if isinstance(value, Stream) and shape:
-            return torch.empty(self._shapes.shape(value), dtype=value.dtype, device="meta")
+            frames = self._shapes.length(value.wire).values[sample]
+            return torch.empty(shape_of(value.dims, self._shapes.batches[sample], frames), dtype=value.dtype, device="meta")
         _refuse_input(value)
         if not isinstance(value, LengthDependent):
             return value
@@ -338,6 +339,8 @@ def _keywords(value: LengthDependent, given: dict[str, T], *more: str) -> dict[s
 
 
 def _refuse_input(value: Value) -> None:
+    if isinstance(value, Stream) and value.wire != STATIC:
+        raise Refused("what is computed for pairs of frames depends on the stream", CAUSAL)
     if isinstance(value, Stream):
         raise Refused(
             "a mask (or another value for pairs of frames) depends on an input that is no stream",

@@ -16,7 +16,7 @@ COMPARES = "compares all frames of the clip with each other"
 BANDED = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
 CAUSAL = (
     "is_causal=True, or a mask that is a causal band: it then looks at a window of the past. A model that was trained with attention to "
-    "the whole clip has to be trained for that, or to run on windows outside of the stream"
+    "the whole clip has to be trained for that, or to run on exact windows, output=k"
 )
 
 

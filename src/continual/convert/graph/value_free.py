@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.fx import Node as Fx
 
+from .axes import BATCH, TIME
 from .functionalise import base_of, op_of, writes
 from .length_constants import LengthConstants
 from .op_call import COMPARES, OpCall, Refused
@@ -38,6 +39,8 @@ class ValueFree:
             return None
         if (op := op_of(call.node)) in SIZED:  # nothing was written into it yet
             return self._created(call.node, op)
+        if any(isinstance(v, LengthDependent) for v in call.leaves) and all(map(_marks, call.streams)):
+            return LengthDependent(call.node, call.name, call.args, call.positional, frozenset(call.node.kwargs))
         return self._function(call.node)
 
     def known(self, call: OpCall) -> OpCall:
@@ -110,6 +113,11 @@ class ValueFree:
         graph = self._draft.captured.program.graph
         roots = {_root(n.args[0]) for n in graph.nodes if writes(str(n.target)) and isinstance(n.args[0], Fx)}
         return {n for n in graph.nodes if _root(n) in roots}
+
+
+def _marks(x: Stream) -> bool:
+    """Whether a stream has one number for each frame, in its last dimension, as a mask of keys has."""
+    return x.dims[-1:] == ((TIME,),) and all(d in ((), (BATCH,)) for d in x.dims[:-1])
 
 
 def _root(node: Fx) -> Fx:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -254,3 +254,14 @@ def exchanged(value: Value, new: Mapping[int, Value]) -> Value:
     if isinstance(value, (list, tuple)):
         return [exchanged(v, new) for v in value]
     return new.get(value.slot, value) if isinstance(value, Stream) else value
+
+
+def streams_of(value: Value) -> Iterator[Stream]:
+    """The streams in nested lists, and those that a length-dependent value is computed from."""
+    if isinstance(value, Stream):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from streams_of(v)
+    elif isinstance(value, LengthDependent):
+        yield from streams_of(list(value.args.values()))

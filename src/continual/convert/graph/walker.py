@@ -31,7 +31,7 @@ from .rule_context import RuleContext
 from .shape_queries import ShapeQueries
 from .stream_aligner import StreamAligner
 from .value_free import ValueFree
-from .values import STATIC, Const, NotStreamed, Scores, Stream, TensorValue, Unknown, Value
+from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Stream, TensorValue, Unknown, Value, streams_of
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ class GraphWalker:
         value = self._functionaliser.value(node)
         if isinstance(value, Unknown):
             return []
-        if isinstance(value, Scores):
-            value = NotStreamed((), value.dtype, COMPARES, BANDED, node)
+        if isinstance(value, Scores) or (isinstance(value, LengthDependent) and any(streams_of(value))):
+            value = NotStreamed((), node.meta["val"].dtype, COMPARES, BANDED, node)
         if isinstance(value, NotStreamed):
             raise Refused(f"output {i}: {value.reason}", value.remedy, value.at)
         if not isinstance(value, Stream):

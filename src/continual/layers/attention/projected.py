@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +28,7 @@ class BandAttention(CoModule):
         scale: of the scores; ``None``: ``E ** -0.5``.
         biased: whether :attr:`bias` is added to the scores, one value for each distance (and head): ``(1 or H, behind + ahead + 1)``.
         softmax: the type in which the module takes the softmax, where it is narrower than that of the scores.
+        marked: whether a number comes behind the values, ``2E + V + 1`` in all, that is added to the key's scores: 0, or what hides it.
     """
 
     bias: Tensor | None
@@ -37,11 +36,12 @@ class BandAttention(CoModule):
 
     def __init__(
         self, behind: int, ahead: int, size: int, value_size: int, scale: float | None, biased: bool = False,
-        softmax: torch.dtype | None = None,
+        softmax: torch.dtype | None = None, marked: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.behind, self.ahead, self.size, self.value_size = behind, ahead, size, value_size
-        self.scale, self.biased, self.softmax = scale, biased, softmax
+        self.scale, self.biased, self.softmax, self.marked = scale, biased, softmax, marked
+        self._parts = size, size, value_size + marked
         self.register_parameter("bias", None)
 
     @property
@@ -50,19 +50,19 @@ class BandAttention(CoModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """All tokens of a clip ``(B, H, T, 2E + V)``."""
-        q, k, v = input.split((self.size, self.size, self.value_size), 3)
+        q, k, v = input.split(self._parts, 3)
         return self._attend(q, k, v, 0)
 
     def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         batch, heads, _ = frame.shape
-        rings = {"keys_values": (self.size + self.value_size, self.behind + self.ahead), "queries": (self.size, self.ahead)}
+        rings = {"keys_values": (sum(self._parts[1:]), self.behind + self.ahead), "queries": (self.size, self.ahead)}
         tensors = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
         return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), tensors)
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         n_in = node.n_in
         n, n_out, ended = self.count(x, node, n_if_ended, updates)
-        q, kv = (None, None) if x is None else x.split((self.size, self.size + self.value_size), 3)
+        q, kv = (None, None) if x is None else x.split((self.size, sum(self._parts[1:])), 3)
         for i, new in enumerate((kv, q)):
             if new is not None and i < len(node.tensors):
                 updates.ring(node, i, n_in, new)
@@ -71,12 +71,12 @@ class BandAttention(CoModule):
         first = max(0, node.n_out - self.behind)
         queries = one_piece(wire_frames(node, 1, q, n_in, node.n_out, n_out))
         window = one_piece(wire_frames(node, 0, kv, n_in, first, min(n, n_out + self.ahead)))
-        keys, values = window.split((self.size, self.value_size), 3)
+        keys, values = window.split(self._parts[1:], 3)
         return self._attend(queries, keys, values, node.n_out - first), ended
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Queries of which the first is key ``offset``."""
-        if self.biased:
+        if self.biased or self.marked:
             return self._attend_biased(q, k, v, offset)
         y = band_attention(self._merged, q, k, v, offset, self.behind, self.ahead)
         return y.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
@@ -95,11 +95,13 @@ class BandAttention(CoModule):
 
     def _attend_biased(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Block by block, with a bias for each distance; what is not finite is left out, and put back where it is seen."""
+        v, hidden = self._hidden(v)
         broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))
         k, v = (t.masked_fill(broken.unsqueeze(-1), 0.0) for t in (k, v))
+        if hidden is not None:
+            broken = broken & (hidden.squeeze(2) == 0)  # not in place: gradients need it as it was
         reach, block = self.behind + self.ahead + 1, max(64, self.behind + self.ahead + 1)
-        row = F.pad(self.bias, (1, 1), value=self.nothing)  # type: ignore[arg-type]
-        found = []
+        row, found = self._row(q), []
         for start in range(0, q.shape[2], block):
             part = q[:, :, start : start + block]
             low = max(0, start + offset - self.behind)
@@ -107,11 +109,24 @@ class BandAttention(CoModule):
             i = torch.arange(start, start + part.shape[2], device=q.device).unsqueeze(1) + offset
             distance = torch.arange(low, high, device=q.device) - i
             mask = row[:, (distance + self.behind + 1).clamp(0, reach + 1)].to(q.dtype)
+            mask = mask if hidden is None else mask + hidden[..., low:high]
             y = self.weigh(part, k[:, :, low:high], v[:, :, low:high], mask)
             visible = (mask != self.nothing).to(q.dtype)
             seen = (visible @ broken[:, :, low:high].unsqueeze(-1).to(q.dtype)) > 0
             found.append(y.masked_fill(seen, torch.nan))
         return torch.cat(found, 2) if len(found) > 1 else found[0]
+
+    def _hidden(self, v: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Values, and what is added to the scores of their keys, ``(B, H, 1, m)``."""
+        if not self.marked:
+            return v, None
+        v, marks = v.split((self.value_size, 1), 3)
+        return v, marks.mT
+
+    def _row(self, like: Tensor) -> Tensor:
+        """What is added for each distance in the band, and beyond it on both sides."""
+        row = like.new_zeros(1, self.behind + self.ahead + 1) if self.bias is None else self.bias
+        return F.pad(row, (1, 1), value=self.nothing)
 
     def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return frame.shape[1] * (self.size + self.value_size) * (self.behind + self.ahead + 1)
@@ -121,21 +136,23 @@ class BandAttention(CoModule):
         band = Band(ctx, self.behind, self.ahead, ctx.out_schedule.first, True)
         batch, heads, _ = ctx.node.in_spec.shape
         pairs = ctx.history(
-            "keys_values", ctx.node.in_spec.resized(batch, heads, self.size + self.value_size), band.first - ctx.in_schedule.first
+            "keys_values", ctx.node.in_spec.resized(batch, heads, sum(self._parts[1:])), band.first - ctx.in_schedule.first
         )
         queries = ctx.history(
             "queries", ctx.node.in_spec.resized(batch, heads, self.size), ctx.out_schedule.first - ctx.in_schedule.first
         )
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
-            q, kv = x.split((self.size, self.size + self.value_size), 3)
+            q, kv = x.split((self.size, sum(self._parts[1:])), 3)
             q = queries.extend(rows, q)[:, :, : band.count]
-            k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split((self.size, self.value_size), 3)
+            k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split(self._parts[1:], 3)
+            v, hidden = self._hidden(v)
             mask = band.mask(rows, q)
-            if self.biased:
-                row = F.pad(cast(Tensor, self.bias), (1, 1), value=self.nothing)
+            if self.biased or self.marked:
+                row = self._row(q)
                 place = (band.distances(q) + self.behind + 1).clamp(0, row.shape[-1] - 1)
                 added = row[:, place].to(q.dtype)
+                added = added if hidden is None else added + hidden
                 mask = added if mask is None else torch.where(mask, added, self.nothing)
             return self.weigh(q, k, v, mask)
 

@@ -14,10 +14,14 @@ from ..instructions import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, RowsMisfit, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
+from .key_masks import DEPENDS, apart
 from .masks import ALIKE, FULL, OTHERS, Mask, band_of, of_all_frames
 from .parts import with_streams
 
-DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
+SPILLS = "a frame of which all keys are hidden becomes a mean over all hidden frames of the clip"
+SPILLED = (
+    "-inf for what is beyond the band: masked_fill(~band, -torch.inf) after the mask of the keys; or boolean masks, joined by &"
+)
 HEADS = "attention of queries, keys and values whose heads do not fit"
 
 
@@ -63,12 +67,16 @@ def attend(
         scale: of the scores.
         softmax: the type of the softmax, if not that of the scores.
     """
-    q, k, v = joined_heads(ctx, call, parts)
+    mask, keys = apart(ctx, call, mask, parts[0])
+    joined = joined_heads(ctx, call, [*parts, *([] if keys is None else [keys.added])])
+    q, _, v = joined[:3]
     size, value_size = ctx.shapes.shape(q)[-1], ctx.shapes.shape(v)[-1]
     behind, ahead, row = _band(ctx, call, q, mask)
-    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax)
+    if keys is not None and keys.spills and behind + 1 < ctx.shapes.length(q.wire).now:
+        raise Refused(SPILLS, SPILLED)
+    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax, keys is not None)
     given = {} if row is None else {"bias": row}
-    return in_heads(ctx, call, (q, k, v), layer, given, f"attention −{behind} … +{ahead}")
+    return in_heads(ctx, call, joined, layer, given, f"attention −{behind} … +{ahead}")
 
 
 def joined_heads(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[Stream]:
@@ -81,8 +89,8 @@ def joined_heads(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> lis
 def in_heads(
     ctx: RuleContext, call: OpCall, parts: Sequence[Stream], layer: CoModule, weights: Mapping[str, TensorValue], label: str
 ) -> Stream:
-    """A layer that takes queries, keys and values side by side, ``(B, H, n, 2E + V)``."""
-    q, _, v = parts
+    """A layer that takes queries, keys and values (and marks of keys) side by side, ``(B, H, n, 2E + V)``."""
+    q, v = parts[0], parts[2]
     width = sum(ctx.shapes.shape(s)[-1] for s in parts)
     four = [_with_heads(ctx, call, s) for s in parts]
     args, dims = ([Ref(s.slot) for s in four], 3), (*four[0].dims[:3], dim_of(width))
@@ -123,7 +131,7 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
     """Attention within each frame, or from each frame to what is no stream."""
     mask, over_frames = call.get("attn_mask"), TIME in q.dims[-2]
     if isinstance(mask, LengthDependent) or (over_frames and isinstance(mask, Const)):
-        mask = of_all_frames(ctx, mask)
+        mask = of_all_frames(ctx, mask, len(q.dims))
         call = call.with_args(attn_mask=mask)
     other_rows = isinstance(mask, Stream) and ctx.shapes.shape(mask)[-2] != 1
     if over_frames and (call.get("is_causal") or other_rows):

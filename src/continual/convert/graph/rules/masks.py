@@ -158,8 +158,12 @@ def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
     return found
 
 
-def of_all_frames(ctx: RuleContext, mask: Mask) -> Const:
+def of_all_frames(ctx: RuleContext, mask: Mask, rank: int) -> Const:
     """A mask of attention from each frame to what is no stream, for one frame: ``(…, 1, S)``.
+
+    Args:
+        mask: any shape that broadcasts to the scores.
+        rank: of the queries, whose first dimension has the rows of the batch.
 
     Raises:
         Refused: it is another one for other frames or rows, or for clips of another length.
@@ -167,7 +171,7 @@ def of_all_frames(ctx: RuleContext, mask: Mask) -> Const:
     samples = (0, OTHER_LENGTH) if isinstance(mask, LengthDependent) else (0,)
     first, *others = (ctx.lengths.constant(mask, sample) for sample in samples)
     one = first if first.value.ndim < 2 else ctx.emit.const("aten.slice.Tensor", [first, -2, 0, 1])
-    one = one if one.value.ndim < 4 else ctx.emit.const("aten.slice.Tensor", [one, 0, 0, 1])  # of all rows of the batch
+    one = one if one.value.ndim < rank else ctx.emit.const("aten.slice.Tensor", [one, 0, 0, 1])  # of all rows of the batch
     if any(v.value.shape[-1:] != one.value.shape[-1:] or not bool((v.value == one.value).all()) for v in (first, *others)):
         raise Refused(OTHERS, ALIKE)
     return one

@@ -10,9 +10,10 @@ from ..axes import BATCH, TIME, Dim, Dims, joined_dims, regrouped, size_of
 from ..helper_ops import HIDDEN
 from ..op_call import BANDED, CAUSAL, COMPARES, OpCall, Refused, as_stream, hint
 from ..rule_context import RuleContext, score_rule
-from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Value, as_number, leaves
-from .attention import DEPENDS, attend
+from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Value, as_number, leaves, streams_of
+from .attention import attend
 from .elementwise import refuse_dropout
+from .key_masks import DEPENDS
 from .masks import FULL, Mask
 from .retention import retain
 
@@ -209,7 +210,8 @@ def hidden(ctx: RuleContext, call: OpCall) -> Value:
         )
     mask = combined(ctx, call, "aten.to.dtype", self=mask, dtype=torch.bool)
     name, bias = ("aten.where.Scalar", 0.0) if s.bias is None else ("aten.where.ScalarSelf", s.bias)
-    return replace(s, bias=combined(ctx, call, name, condition=mask, self=-torch.inf, other=bias))
+    fill = torch.finfo(torch.float32).min if value > -torch.inf and any(streams_of(mask)) else -torch.inf
+    return replace(s, bias=combined(ctx, call, name, condition=mask, self=fill, other=bias))
 
 
 @score_rule("softmax", "_softmax", "_safe_softmax")
