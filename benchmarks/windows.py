@@ -23,32 +23,38 @@ HEAD = "| network | L | every | reuse | step | compiled | state, KiB |\n|---|---
 
 
 def least(runs: Sequence[Callable[[], Any]], seconds: float = 0.5) -> list[float]:
-    """The least time of each of some runs, which take turns, so that whatever else the machine does meets all of them."""
+    """The least CPU time of each of some runs, which take turns: other programs take the processor away from long runs alone."""
     spent = [float("inf")] * len(runs)
     with torch.inference_mode():
         for run in runs:
             run()
         end, rounds = time.perf_counter() + seconds * len(runs), 0
-        while rounds < 5 or time.perf_counter() < end:
+        while rounds < 7 or time.perf_counter() < end:
             rounds += 1
             for i, run in enumerate(runs):
-                start = time.perf_counter()
+                start = time.thread_time()
                 run()
-                spent[i] = min(spent[i], time.perf_counter() - start)
+                spent[i] = min(spent[i], time.thread_time() - start)
     return spent
 
 
 def row_of(network: Network, every: int | None, compiled: bool) -> str:
-    """A row of the table."""
+    """A row of the table: of windows that take over all that they have in common, unless each of them anew is faster."""
     module, clip = network.made(2)  # rows, by which inputs that are no streams are known to have some
     inputs = tuple(x[:1] for x in (clip if isinstance(clip, tuple) else (clip,)))
-    net: Any = co.continual(module, clip, time_dim=network.dim, every=every)
+    net: Any = co.continual(module, clip, time_dim=network.dim, windows=co.WindowPlan(every=every))
     report = net.windows
     steps = [x if t is None else x.select(t, 0) for x, t in zip(inputs, net.time_dims, strict=True)]
     state = net.init_state(*steps).nbytes
-    step = "recomputed" if report.recomputed else f"{of_steps(module, net, inputs):.1f}×"
-    more = f"{of_programs(module, net, network, clip, inputs):.1f}×" if compiled else "–"
-    return f"| {network.name} | {report.length} | {report.every} | {report.reuse:.0%} | {step} | {more} | {state / 1024:,.0f} |"
+    found = [shown(of_steps(module, net, inputs)), shown(of_program(module, net, inputs)) if compiled else "–"]
+    return (
+        f"| {network.name} | {report.length} | {report.every} | {report.reuse:.0%} | {' | '.join(found)} | {state / 1024:,.0f} |"
+    )
+
+
+def shown(ratio: float) -> str:
+    """How much faster it is; below 1 windows are computed anew instead."""
+    return f"{ratio:.1f}×" if ratio >= 1 else "recomputed"
 
 
 def of_steps(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
@@ -62,15 +68,12 @@ def of_steps(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
     return whole / step
 
 
-def of_programs(module: Any, net: Any, network: Network, clip: Any, inputs: tuple[Tensor, ...]) -> float:
-    """How much faster a call of a compiled program is than the compiled module on its window: of the measured plan, or of the one that
-    takes over all."""
+def of_program(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
+    """How much faster a call of the compiled program is than the compiled module on its window."""
     torch.backends.mha.set_fastpath_enabled(False)  # torch.compile can't follow it
     whole = torch.compile(module, dynamic=False)
-    plans = dict.fromkeys((net.windows.plan, *net.windows.ways[1:2]))
-    nets = [co.continual(module, clip, time_dim=network.dim, windows=plan) for plan in plans]
-    module_time, *times = least([lambda: whole(*inputs), *(call_of(n, inputs) for n in nets)])
-    return module_time / min(times)
+    window, call = least([lambda: whole(*inputs), call_of(net, inputs)])
+    return window / call
 
 
 def call_of(net: Any, inputs: tuple[Tensor, ...]) -> Callable[[], None]:

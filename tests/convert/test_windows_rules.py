@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -216,6 +217,8 @@ def test_entering_windows_in_programs_and_their_contract():
     module = made(Behind(layers=2))
     net = co.continual(module, noise(2, 3, 24), windows=EVERYTHING)
     co.verify(net, noise(2, 3, 24), reference=module)
+    copy = pickle.loads(pickle.dumps(net))
+    close(copy.forward_steps(noise(2, 3, 40)), stacked(windows_of(module, noise(2, 3, 40), 24, 1)))
     program, clip = co.compile(net, noise(3, 3), backend="eager"), noise(3, 3, 50, seed=8)
     found = [program.step(clip[:, :, t]) for t in range(50)]
     close(stacked([y for y in found if y is not None]), stacked(windows_of(module, clip, 24, 1)))
