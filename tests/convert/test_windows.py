@@ -132,25 +132,6 @@ def test_a_sequence_that_is_no_stream_is_refused_with_the_remedy():
     close(co.continual(module, CLIP, output=-3)(CLIP), module(CLIP)[:, -3])
 
 
-class Powers(nn.Module):
-    """In the manner of ShallowFBCSPNet: a last convolution as long as what a clip leaves; a longer clip gives several scores in a row."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv1d(3, 4, 5), nn.Conv1d(4, 3, 11)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.avg_pool1d(self.conv(x).square(), 6, 3)).flatten(1)
-
-
-def test_a_score_of_which_a_longer_clip_has_several_in_a_row():
-    """Found by networks of others: it was taken for a sequence, since a longer clip gives more."""
-    module = made(Powers())
-    net = co.continual(module, CLIP, windows=co.WindowPlan())
-    clip = noise(2, 3, 53)
-    close(net.forward_steps(clip), stacked(windows_of(module, clip, 40, net.windows.every)))
-
-
 def test_every_is_the_stride_of_what_is_taken_over():
     assert co.continual(made(Tokens()), CLIP).windows.every == 4
     assert co.continual(made(Scaled()), noise(2, 4, 20)).windows.every == 1
@@ -209,6 +190,13 @@ class Counts(nn.Module):
 def test_refused(module, text):
     with pytest.raises(co.NotStreamable, match=text):
         co.continual(module.double().eval(), CLIP)
+
+
+@pytest.mark.parametrize("module", [Mixes(), Flips()])
+def test_a_refusal_says_that_rows_are_mixed_and_where(module):
+    with pytest.raises(co.NotStreamable) as raised:
+        co.continual(module.double().eval(), CLIP)
+    assert [(r.mixes_rows, "test_windows.py" in r.source) for r in raised.value.refusals] == [(True, True)]
 
 
 def test_training_mode_is_refused():
