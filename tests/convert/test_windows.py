@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph.window_check import assembled, window_of
 from continual.convert.graph.windows.report import WindowReport
-from tests.convert.windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
+from tests.convert.windows import Residual, Scaled, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
 
 __all__ = ["shared", "way"]  # fixtures
 
@@ -110,69 +110,6 @@ def test_options_that_make_no_sense(options, error, text):
 def test_options_without_a_clip(option):
     with pytest.raises(TypeError, match="go with an example clip"):
         co.continual(nn.Conv1d(2, 2, 3), **option)
-
-
-def test_windows_of_a_sequence_that_streams():
-    conv = made(nn.Conv1d(3, 4, 3, padding=1))
-    with pytest.raises(ValueError, match="output=-1"):
-        co.continual(conv, CLIP, every=2)
-    net = co.continual(conv, CLIP, output=-1)
-    close(net(CLIP), conv(CLIP)[:, :, -1])
-    assert net.delay == 39
-
-
-def test_a_sequence_that_is_no_stream_is_refused_with_the_remedy():
-    module = made(Tagger())
-    with pytest.raises(
-        co.NotStreamable, match=r"bidirectional.*(?s:.)*output=-1.*steps \(output=k: frame k\), of whose multiply-adds"
-    ):
-        co.continual(module, CLIP)
-    with pytest.raises(IndexError, match="output=40 of 40 frames"):
-        co.continual(module, CLIP, output=40)
-    close(co.continual(module, CLIP, output=-3)(CLIP), module(CLIP)[:, -3])
-
-
-class Mixed(nn.Module):
-    """Frames that are mixed by a product of the clip with itself, where positions can't be followed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(3, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.tanh(self.conv(x))
-        return torch.cumsum(torch.einsum("bct,bcs->bts", y, y) @ y.transpose(1, 2), 1)
-
-
-def test_one_frame_where_positions_can_not_be_followed():
-    """Found by networks of others: the output was said to have no frames."""
-    module = made(Mixed())
-    clip = noise(2, 3, 47)
-    for frame in (-1, 7):
-        net = co.continual(module, CLIP, output=frame, windows=co.WindowPlan())
-        close(net.forward_steps(clip), stacked([y[:, frame] for y in windows_of(module, clip, 40, 1)]))
-    with pytest.raises(IndexError, match="output=40 of 40 frames"):
-        co.continual(module, CLIP, output=40)
-    with pytest.raises(co.NotStreamable, match="output=-1"):
-        co.continual(module, CLIP)
-
-
-class Levelled(nn.Module):
-    """A signal of its spectra, by the level of the clip. ``istft`` looks at the values of its window: it does not run on shapes alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(16))
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, T)
-        y = torch.stft(x, 16, 4, window=self.window, return_complex=True)
-        return torch.istft(y / y.abs().mean((1, 2), keepdim=True), 16, 4, window=self.window)
-
-
-def test_a_sequence_whose_module_looks_at_values_is_refused():
-    """Found by networks of others: it became windows in silence, since nothing was known of its other lengths."""
-    with pytest.raises(co.NotStreamable, match="output=-1"):
-        co.continual(Levelled().double().eval(), noise(2, 64), time_dim=1)
 
 
 def test_every_is_the_stride_of_what_is_taken_over():
