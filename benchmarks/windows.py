@@ -126,23 +126,39 @@ def rows(only: str, compiled: bool) -> Iterator[str]:
                 yield row_of(network, every, compiled)
 
 
+def with_rows(page: str, rows: Sequence[str]) -> str:
+    """A page whose table has some rows anew; it keeps those of the other networks that there are, all in their order."""
+    place = {network.name: i for i, network in enumerate(NETWORKS)}
+    table = re.search(r"\| network \|.*?\n(?=\n|\Z)", page, re.DOTALL)
+    if table is None:
+        raise ValueError("the page has no table of networks")
+    own = {}
+    for row in (*table[0].splitlines()[2:], *rows):
+        name, _, every = (cell.strip() for cell in row.split("|")[1:4])
+        if name in place:
+            own[place[name], -int(every)] = row
+    text = "\n".join([HEAD, *(own[key] for key in sorted(own))])
+    return f"{page[: table.start()]}{text}\n{page[table.end() :]}"
+
+
 def main() -> None:
     """Print the table, or write it and the picture into a page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="networks with this in their names")
     parser.add_argument("--compiled", action="store_true", help="compiled programs too, beside the compiled module")
-    parser.add_argument("--markdown", type=Path, help="the page whose table is replaced")
+    parser.add_argument(
+        "--markdown", type=Path, help="the page in whose table these rows are put; without --only the picture too"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = []
     for row in rows(args.only.lower(), args.compiled):
         print(row, flush=True)
-        if row not in found:
-            found.append(row)
+        found.append(row)
     if args.markdown:
-        text, table = args.markdown.read_text(encoding="utf-8"), "\n".join([HEAD, *found])
-        args.markdown.write_text(re.sub(r"\| network \|.*?\n(?=\n|$)", f"{table}\n", text, flags=re.DOTALL), encoding="utf-8")
-        picture(args.markdown.with_name("windows.png"))
+        args.markdown.write_text(with_rows(args.markdown.read_text(encoding="utf-8"), found), encoding="utf-8")
+        if not args.only:
+            picture(args.markdown.with_name("windows.png"))
 
 
 if __name__ == "__main__":
