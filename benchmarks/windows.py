@@ -23,32 +23,38 @@ HEAD = "| network | L | every | reuse | step | compiled | state, KiB |\n|---|---
 
 
 def least(runs: Sequence[Callable[[], Any]], seconds: float = 0.5) -> list[float]:
-    """The least time of each of some runs, which take turns, so that whatever else the machine does meets all of them."""
+    """The least CPU time of each of some runs, which take turns: other programs take the processor away from long runs alone."""
     spent = [float("inf")] * len(runs)
     with torch.inference_mode():
         for run in runs:
             run()
         end, rounds = time.perf_counter() + seconds * len(runs), 0
-        while rounds < 5 or time.perf_counter() < end:
+        while rounds < 7 or time.perf_counter() < end:
             rounds += 1
             for i, run in enumerate(runs):
-                start = time.perf_counter()
+                start = time.thread_time()
                 run()
-                spent[i] = min(spent[i], time.perf_counter() - start)
+                spent[i] = min(spent[i], time.thread_time() - start)
     return spent
 
 
 def row_of(network: Network, every: int | None, compiled: bool) -> str:
-    """A row of the table."""
+    """A row of the table: of windows that take over all that they have in common, unless each of them anew is faster."""
     module, clip = network.made(2)  # rows, by which inputs that are no streams are known to have some
     inputs = tuple(x[:1] for x in (clip if isinstance(clip, tuple) else (clip,)))
-    net: Any = co.continual(module, clip, time_dim=network.dim, every=every)
+    net: Any = co.continual(module, clip, time_dim=network.dim, windows=co.WindowPlan(every=every))
     report = net.windows
     steps = [x if t is None else x.select(t, 0) for x, t in zip(inputs, net.time_dims, strict=True)]
     state = net.init_state(*steps).nbytes
-    step = "recomputed" if report.recomputed else f"{of_steps(module, net, inputs):.1f}×"
-    more = f"{of_programs(module, net, network, clip, inputs):.1f}×" if compiled else "–"
-    return f"| {network.name} | {report.length} | {report.every} | {report.reuse:.0%} | {step} | {more} | {state / 1024:,.0f} |"
+    found = [shown(of_steps(module, net, inputs)), shown(of_program(module, net, inputs)) if compiled else "–"]
+    return (
+        f"| {network.name} | {report.length} | {report.every} | {report.reuse:.0%} | {' | '.join(found)} | {state / 1024:,.0f} |"
+    )
+
+
+def shown(ratio: float) -> str:
+    """How much faster it is; below 1 windows are computed anew instead."""
+    return f"{ratio:.1f}×" if ratio >= 1 else "recomputed"
 
 
 def of_steps(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
@@ -62,15 +68,12 @@ def of_steps(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
     return whole / step
 
 
-def of_programs(module: Any, net: Any, network: Network, clip: Any, inputs: tuple[Tensor, ...]) -> float:
-    """How much faster a call of a compiled program is than the compiled module on its window: of the measured plan, or of the one that
-    takes over all."""
+def of_program(module: Any, net: Any, inputs: tuple[Tensor, ...]) -> float:
+    """How much faster a call of the compiled program is than the compiled module on its window."""
     torch.backends.mha.set_fastpath_enabled(False)  # torch.compile can't follow it
     whole = torch.compile(module, dynamic=False)
-    plans = dict.fromkeys((net.windows.plan, *net.windows.ways[1:2]))
-    nets = [co.continual(module, clip, time_dim=network.dim, windows=plan) for plan in plans]
-    module_time, *times = least([lambda: whole(*inputs), *(call_of(n, inputs) for n in nets)])
-    return module_time / min(times)
+    window, call = least([lambda: whole(*inputs), call_of(net, inputs)])
+    return window / call
 
 
 def call_of(net: Any, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
@@ -123,23 +126,39 @@ def rows(only: str, compiled: bool) -> Iterator[str]:
                 yield row_of(network, every, compiled)
 
 
+def with_rows(page: str, rows: Sequence[str]) -> str:
+    """A page whose table has some rows anew; it keeps those of the other networks that there are, all in their order."""
+    place = {network.name: i for i, network in enumerate(NETWORKS)}
+    table = re.search(r"\| network \|.*?\n(?=\n|\Z)", page, re.DOTALL)
+    if table is None:
+        raise ValueError("the page has no table of networks")
+    own = {}
+    for row in (*table[0].splitlines()[2:], *rows):
+        name, _, every = (cell.strip() for cell in row.split("|")[1:4])
+        if name in place:
+            own[place[name], -int(every)] = row
+    text = "\n".join([HEAD, *(own[key] for key in sorted(own))])
+    return f"{page[: table.start()]}{text}\n{page[table.end() :]}"
+
+
 def main() -> None:
     """Print the table, or write it and the picture into a page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="networks with this in their names")
     parser.add_argument("--compiled", action="store_true", help="compiled programs too, beside the compiled module")
-    parser.add_argument("--markdown", type=Path, help="the page whose table is replaced")
+    parser.add_argument(
+        "--markdown", type=Path, help="the page in whose table these rows are put; without --only the picture too"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = []
     for row in rows(args.only.lower(), args.compiled):
         print(row, flush=True)
-        if row not in found:
-            found.append(row)
+        found.append(row)
     if args.markdown:
-        text, table = args.markdown.read_text(encoding="utf-8"), "\n".join([HEAD, *found])
-        args.markdown.write_text(re.sub(r"\| network \|.*?\n(?=\n|$)", f"{table}\n", text, flags=re.DOTALL), encoding="utf-8")
-        picture(args.markdown.with_name("windows.png"))
+        args.markdown.write_text(with_rows(args.markdown.read_text(encoding="utf-8"), found), encoding="utf-8")
+        if not args.only:
+            picture(args.markdown.with_name("windows.png"))
 
 
 if __name__ == "__main__":

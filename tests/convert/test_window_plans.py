@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual.convert.graph import window_check
+from continual.convert.graph import window_check, window_choice
 from tests.convert.windows import Eeg, Residual, Tagger, close, computed_anew, made, noise, stacked, taken_over, windows_of
 
 LENGTH = 40
@@ -146,3 +146,21 @@ def test_numbers_of_a_plan(given):
 def test_a_plan_for_a_sequence_that_streams():
     with pytest.raises(ValueError, match=r"WindowPlan\(.*is for scores of whole windows"):
         co.continual(made(nn.Conv1d(3, 4, 3, padding=1)), CLIP, windows=EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    "resolution, gpu, clock", [(1e-9, False, "thread_time"), (0.015, False, "perf_counter"), (1e-9, True, "perf_counter")]
+)
+def test_the_clock_of_measurements(resolution, gpu, clock, monkeypatch):
+    info = type("Info", (), {"resolution": resolution})
+    monkeypatch.setattr(window_choice.time, "get_clock_info", lambda name: info)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    assert window_choice.clock() is getattr(window_choice.time, clock)
+
+
+def test_measurements_are_by_the_clock(monkeypatch):
+    """Of two runs, the one that its clock says is shorter, whatever the wall clock says."""
+    ticks = iter([0.0, 5.0, 5.0, 6.0] * window_choice.LEAST)
+    monkeypatch.setattr(window_choice, "ENOUGH", 0.0)
+    monkeypatch.setattr(window_choice, "clock", lambda: lambda: next(ticks))
+    assert window_choice._least([lambda: None, lambda: None]) == [5.0, 1.0]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph.window_check import assembled, window_of
 from continual.convert.graph.windows.report import WindowReport
-from tests.convert.windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
+from tests.convert.windows import Residual, Scaled, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
 
 __all__ = ["shared", "way"]  # fixtures
 
@@ -110,26 +110,6 @@ def test_options_that_make_no_sense(options, error, text):
 def test_options_without_a_clip(option):
     with pytest.raises(TypeError, match="go with an example clip"):
         co.continual(nn.Conv1d(2, 2, 3), **option)
-
-
-def test_windows_of_a_sequence_that_streams():
-    conv = made(nn.Conv1d(3, 4, 3, padding=1))
-    with pytest.raises(ValueError, match="output=-1"):
-        co.continual(conv, CLIP, every=2)
-    net = co.continual(conv, CLIP, output=-1)
-    close(net(CLIP), conv(CLIP)[:, :, -1])
-    assert net.delay == 39
-
-
-def test_a_sequence_that_is_no_stream_is_refused_with_the_remedy():
-    module = made(Tagger())
-    with pytest.raises(
-        co.NotStreamable, match=r"bidirectional.*(?s:.)*output=-1.*steps \(output=k: frame k\), of whose multiply-adds"
-    ):
-        co.continual(module, CLIP)
-    with pytest.raises(IndexError, match="output=40 of 40 frames"):
-        co.continual(module, CLIP, output=40)
-    close(co.continual(module, CLIP, output=-3)(CLIP), module(CLIP)[:, -3])
 
 
 def test_every_is_the_stride_of_what_is_taken_over():

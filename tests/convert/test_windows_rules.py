@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -216,25 +217,8 @@ def test_entering_windows_in_programs_and_their_contract():
     module = made(Behind(layers=2))
     net = co.continual(module, noise(2, 3, 24), windows=EVERYTHING)
     co.verify(net, noise(2, 3, 24), reference=module)
+    copy = pickle.loads(pickle.dumps(net))
+    close(copy.forward_steps(noise(2, 3, 40)), stacked(windows_of(module, noise(2, 3, 40), 24, 1)))
     program, clip = co.compile(net, noise(3, 3), backend="eager"), noise(3, 3, 50, seed=8)
     found = [program.step(clip[:, :, t]) for t in range(50)]
     close(stacked([y for y in found if y is not None]), stacked(windows_of(module, clip, 24, 1)))
-
-
-class Powers(nn.Module):
-    """In the manner of ShallowFBCSPNet: a last convolution as long as what a clip leaves; a longer clip gives several scores in a row."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv1d(3, 4, 5), nn.Conv1d(4, 3, 11)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.avg_pool1d(self.conv(x).square(), 6, 3)).flatten(1)
-
-
-def test_a_score_of_which_a_longer_clip_has_several_in_a_row():
-    """Found by networks of others: it was taken for a sequence, since a longer clip gives more."""
-    module = made(Powers())
-    net = co.continual(module, noise(2, 3, 40), windows=EVERYTHING)
-    clip = noise(2, 3, 53)
-    close(net.forward_steps(clip), stacked(windows_of(module, clip, 40, net.windows.every)))

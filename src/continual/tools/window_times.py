@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..convert.conversion import GraphOptions, continual
+from ..convert.graph.window_choice import clock
 from ..convert.graph.windows.report import WindowPlan
 from ..core.step_spec import Inputs
 from ..programs.compile import Backend, compile
@@ -106,7 +107,7 @@ def _frames(x: Tensor, dim: int, count: int) -> Tensor:
 
 def _least(calls: Sequence[Callable[[], None]], seconds: float) -> list[float]:
     """The least time of each of some calls, which take turns."""
-    spent = [float("inf")] * len(calls)
+    spent, now = [float("inf")] * len(calls), clock()
     with torch.inference_mode():
         for call in calls:
             call()  # compiles
@@ -114,9 +115,9 @@ def _least(calls: Sequence[Callable[[], None]], seconds: float) -> list[float]:
         while rounds < LEAST or time.perf_counter() < end:
             rounds += 1
             for i, call in enumerate(calls):
-                start = time.perf_counter()
+                start = now()
                 call()
                 if torch.cuda.is_initialized():
                     torch.cuda.synchronize()
-                spent[i] = min(spent[i], time.perf_counter() - start)
+                spent[i] = min(spent[i], now() - start)
     return spent

@@ -37,24 +37,54 @@ def lengths_of(module: nn.Module, captured: Captured) -> bool:
 
     Where no shorter clip gives less, the example is as long as one score needs: a longer clip has several of them.
     """
-    t = captured.steps
-    before, by = _shapes(module, captured, t), [2**i for i in range(7)]
-    longer = next((y for steps in (2 * t, *(t + b for b in by)) if (y := _shapes(module, captured, steps)) is not None), None)
+    t, shapes = captured.steps, _shapes_of(module, captured)
+    before, longer = shapes(t), next((y for steps in _longer(t) if (y := shapes(steps)) is not None), None)
     if longer == before:
         return False
-    shorter = (_shapes(module, captured, steps) for steps in (t // 2, *(t - b for b in by)) if steps > 0)
+    shorter = (shapes(steps) for steps in (t // 2, *(t - 2**i for i in range(7))) if steps > 0)
     return any(y not in (None, before) for y in shorter)
 
 
-def _shapes(module: nn.Module, captured: Captured, steps: int) -> list[tuple[int, ...]] | None:
-    """The shapes of what a module gives for a clip of so many steps; ``None`` if it takes none."""
-    with restored(module), quiet(), torch.no_grad():
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as fake, WholeOps():
-                found = module(*(fake.from_tensor(x) for x in captured.of_length(steps)))
-        except Exception:  # it takes no such clip, or looks at values
-            return None
-    return [tuple(y.shape) for y in tree_leaves(found) if isinstance(y, Tensor)]
+def _longer(steps: int) -> tuple[int, ...]:
+    """Longer clips to try."""
+    return (2 * steps, *(steps + 2**i for i in range(7)))
+
+
+def _frame_dims(module: nn.Module, captured: Captured) -> list[int | None] | None:
+    """The dimension in which each output grows with the clip, where it is one; ``None``: the module takes clips of one length."""
+    t, shapes = captured.steps, _shapes_of(module, captured)
+    before, others = shapes(t), (shapes(steps) for steps in (*_longer(t), t - 1, t - 2, t // 2) if steps > 0)
+    other = next((y for y in others if y not in (None, before)), None)
+    if before is None or other is None or [len(y) for y in before] != [len(y) for y in other]:
+        return None
+    grown = [[i for i, (a, b) in enumerate(zip(y, z, strict=True)) if a != b] for y, z in zip(before, other, strict=True)]
+    return [dims[0] if len(dims) == 1 else None for dims in grown]
+
+
+Shapes = Callable[[int], list[tuple[int, ...]] | None]
+
+
+def _shapes_of(module: nn.Module, captured: Captured) -> Shapes:
+    """The shapes of what a module gives for a clip of so many steps; ``None`` if it takes none.
+
+    A module that looks at values can't run on shapes alone: its clips are computed then.
+    """
+
+    def run(steps: int, fake: bool) -> list[tuple[int, ...]] | None:
+        clip = captured.of_length(steps)
+        with restored(module), quiet(), torch.no_grad():
+            try:
+                if fake:
+                    with FakeTensorMode(allow_non_fake_inputs=True) as mode, WholeOps():
+                        found = module(*(mode.from_tensor(x) for x in clip))
+                else:
+                    found = module(*fresh(clip))
+            except Exception:  # it takes no such clip, or looks at values
+                return None
+        return [tuple(y.shape) for y in tree_leaves(found) if isinstance(y, Tensor)]
+
+    on_shapes = run(captured.steps, True) is not None
+    return lambda steps: run(steps, on_shapes)
 
 
 def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -> Windowed:
@@ -68,6 +98,8 @@ def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -
     if output is None:
         return window
     frames = {t.wire.n for t in window.outputs if t.wire.timed}
+    if not frames and (dims := _frame_dims(module, window.walk.captured)) is not None and any(d is not None for d in dims):
+        return window.at_dims(output, dims)
     if not frames:
         raise NotStreamable(
             f"{type(module).__name__}: output={output} asks for one frame of its output, which has none: it is for modules with an output "

@@ -234,8 +234,7 @@ class Planner:
         own = Planner([*self.tasks[: self.number[id(task)] + 1], head], [head], self.every, None)
         entries = sorted((t for t in own.tasks if isinstance(t, Entry)), key=lambda t: t.number)
         frames = max(hi for t in entries for _, hi in own.asked.get(own.number[id(t)], [(0, 0)]))
-        made = own.schedule
-        return Start(lambda m, frames: made.run(m, frames, [])[0][0], tuple(entries), frames, made.macs)
+        return Start(own.schedule, tuple(entries), frames)
 
     def _ask(self, task: Task, blocks: Sequence[Block] | None) -> None:
         if blocks is None or (task.wire.timed and not task.items and not blocks and not isinstance(task, Entry)):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -69,21 +69,35 @@ class Recurrent(Local):
         )  # fmt: skip
 
 
+class Schedules(Protocol):
+    """A schedule, :class:`~continual.convert.graph.windows.plan.Schedule`."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of a window and row."""
+
+    def run(self, m: ExecContext, frames: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs of a window, and what is added to each history."""
+
+
 @dataclass(frozen=True)
 class Start:
     """How the first positions of a value are computed of the frames that a window begins with.
 
     Attributes:
-        run: of the frames of each stream.
+        schedule: of the frames of each stream; ``None``: there are none that are its own.
         entries: the streams, in their order.
         frames: how many that takes.
-        macs: multiply-adds.
     """
 
-    run: Callable[[ExecContext, Sequence[Tensor]], Tensor] | None = None
+    schedule: Schedules | None = None
     entries: tuple[Task, ...] = ()
     frames: int = 0
-    macs: int = 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds."""
+        return 0 if self.schedule is None else self.schedule.macs
 
 
 @dataclass(eq=False)
@@ -127,8 +141,8 @@ class Rolling(Task):
         layer, dim = self.layer, self.inputs[0].wire.dim
         weights = [m.env[slot] for slot in layer.params]
         entering = torch.zeros_like(held[:, :1])
-        if self.start.run is not None:
-            first = self.start.run(m, xs[1:-1])
+        if self.start.schedule is not None:
+            first = self.start.schedule.run(m, xs[1:-1], [])[0][0]
             entering = self._over(first, entering[:, 0], weights)[1].unsqueeze(1)
         held = torch.cat((held[:, 1:], entering), 1)  # the oldest has ended, and another one begins
         count = layer.layers * (2 if layer.kind == "lstm" else 1)

@@ -20,7 +20,7 @@ from .instruction import Windows
 from .plan import Schedule, planned, reusable
 from .report import WindowPlan
 from .rolling import Carry
-from .tasks import Entry, Select, Task
+from .tasks import Entire, Entry, Select, Task
 from .walk import Walk
 from .wire import Wire
 
@@ -60,6 +60,31 @@ class Windowed:
         """One frame of each output that has frames."""
         dim = next(t.wire.dim for t in self.outputs if t.wire.timed)
         return Windowed(self.walk, at_frame(self.walk, self.outputs, index), index, dim)
+
+    def at_dims(self, index: int, dims: Sequence[int | None]) -> Windowed:
+        """One entry of a dimension of each output, where frames can't be followed to it.
+
+        Raises:
+            IndexError: there is no such frame.
+        """
+        found = list(self.outputs)
+        for i, (out, dim) in enumerate(zip(self.outputs, dims, strict=True)):
+            if dim is None:
+                continue
+            own = out.wire.dims[dim]
+            size = 1 if own == () else own[0] if len(own) == 1 else None
+            if not isinstance(size, int):
+                raise NotStreamable(
+                    f"output={index}: '{out.path}' merges time with its rows: return it with time in a dimension of its own"
+                )
+            if not -size <= index < size:
+                raise IndexError(f"output={index} of {size} frames of a window")
+            wire = Wire(tuple(d for j, d in enumerate(out.wire.dims) if j != dim))
+            found[i] = Entire(
+                f"{out.path}.frame", f"frame {index}", "", (out,), wire, dtype=out.dtype, dim=dim, index=index % size
+            )
+            self.walk.tasks.append(found[i])
+        return Windowed(self.walk, found, index, next(d for d in dims if d is not None))
 
     def every(self) -> int:
         """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
