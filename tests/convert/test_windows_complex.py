@@ -1,5 +1,7 @@
 """Exact windows of complex numbers, whose parts lie in memory as the module's `contiguous` has put them, and not as windows hold them."""
 
+# ruff: noqa: F811 (fixtures)
+
 from __future__ import annotations
 
 import pytest
