@@ -296,7 +296,7 @@ NETWORKS = [
     row("VideoPose3D, causal", lambda: Lifter("causal"), "Pavllo 2019, CVPR", "stream", (2, 40, JOINTS, 2), time_dim=1),
     row("VideoPose3D, one frame of 27", lambda: Lifter("strided"), "Pavllo 2019, CVPR", "stream", (2, 27, JOINTS, 2), time_dim=1),
     row("VideoPose3D, strided on 81", lambda: Lifter("strided"), "Pavllo 2019, CVPR", "stream", (2, 81, JOINTS, 2), time_dim=1),
-    row("PoseFormer", PoseTransformer, "Zheng 2021, ICCV", "windows", (2, 27, JOINTS, 2), time_dim=1, options={"output": -1}),
+    row("PoseFormer", PoseTransformer, "Zheng 2021, ICCV", "windows", (2, 27, JOINTS, 2), time_dim=1),
     row("lifting of single frames", martinez, "Martinez 2017, ICCV", "stream", (2, 12, JOINTS, 2), time_dim=1),
     row("MS-TCN", Stages, "Farha 2019, CVPR", "stream", (2, 10, 40)),
     row("MS-TCN, causal", lambda: Stages(causal=True), "Farha 2019, CVPR", "stream", (2, 10, 40)),

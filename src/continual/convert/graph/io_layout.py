@@ -91,7 +91,8 @@ class Output:
     def __init__(self, view: View, windows: bool):
         self.view, self.windows, self._chunk_rank = view, windows, len(view.order) + view.lonely
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
-        self._batch = 0 if windows else next(i for i, d in enumerate(view.dims) if BATCH in d)
+        place = next(i for i, d in enumerate(view.dims) if BATCH in d)
+        self._batch = place + (windows and self.time <= place)
         self._batch_of_step = self._batch - (self.time < self._batch)
 
     @property
@@ -101,9 +102,11 @@ class Output:
 
     def chunk(self, y: Tensor) -> Tensor:
         """A chunk ``(B, C, n, *S)`` in the module's layout."""
-        if self.windows:
-            return y.squeeze(1) if self.view.lonely else y
-        return self.view.leave(y, y.shape[0], y.shape[2])
+        if not self.windows:
+            return self.view.leave(y, y.shape[0], y.shape[2])
+        if self.view.lonely:
+            return y.squeeze(1)
+        return y.movedim((0, 2), (self._batch, self.time)) if self._batch else y
 
     def step(self, y: Tensor) -> Tensor:
         """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
@@ -111,6 +114,10 @@ class Output:
             return self.chunk(y)
         y = y.squeeze(1) if self.view.lonely else y
         return y.movedim(0, self._batch_of_step) if self._batch_of_step else y
+
+    def first_row(self, score: Tensor) -> Tensor:
+        """The first row of a score, in the module's layout."""
+        return score.narrow(self._batch_of_step, 0, 1)
 
     def alone(self, y: Tensor, chunk: bool) -> Tensor:
         """A chunk or a step of one row in the module's layout, without the batch."""

@@ -206,8 +206,9 @@ def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
     given = captured.of_length(captured.steps)
     with torch.no_grad():
         other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
-        for a, b in zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), strict=True):
-            if _off(a[:1], b[:1]) > ROUNDING.get(a.dtype, 1e-3):
+        scores = zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), net.io_layout.outputs, strict=True)
+        for a, b, out in scores:
+            if _off(out.first_row(a), out.first_row(b)) > ROUNDING.get(a.dtype, 1e-3):
                 raise NotStreamable(
                     f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its "
                     "own. Remedy: keep the batch as a dimension of its own"

@@ -26,6 +26,12 @@ from .wire import Axis, Wire, sized
 from .work import macs_of, weight_of
 
 SAME_VALUES = ("slice", "narrow", "select", "view", "reshape", "expand", "clone", "unsqueeze", "permute", "transpose", "_to_copy")
+# What runs in place of operations that ask for a layout in memory: values of windows have others than the module's.
+ANY_LAYOUT = {
+    "aten.view.default": "aten.reshape.default",
+    "aten._unsafe_view.default": "aten.reshape.default",
+    "aten.view_as_complex.default": "helper_ops:as_complex",
+}
 
 
 def _named(call: Call) -> OpCall:
@@ -130,7 +136,8 @@ class Making:
 
         path, label, source = self.names.path(_named(call)), call.op.strip("_"), source_line(call.node)
         kw = {k: template(v) for k, v in kwargs.items() if k != "pin_memory"}
-        op = Op(path, label, source, target, tuple(template(a) for a in args), kw, (), self.draft.new_slot(), WIRE)
+        run = ANY_LAYOUT.get(target, target)
+        op = Op(path, label, source, run, tuple(template(a) for a in args), kw, (), self.draft.new_slot(), WIRE)
         return op, tuple(slots), tuple(given)
 
     def given_args(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
@@ -159,8 +166,7 @@ class Making:
         """
         args, kwargs = self.given_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
-        target = "aten.reshape.default" if call.name in ("aten.view.default", "aten._unsafe_view.default") else call.name
-        op, slots, _ = self.operation(call, target if exchanged is None else ITEM, args, kwargs, inputs)
+        op, slots, _ = self.operation(call, call.name if exchanged is None else ITEM, args, kwargs, inputs)
         op = op if exchanged is None else exchanged(op)
         steady = all(t.wire.steady for t in inputs) if inputs else steady
         val = call.node.meta["val"]
