@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import window_signals as signals
+from . import window_videos as videos
+
 
 class Eeg(nn.Module):
     """In the manner of EEGNet: a long filter over time, one over electrodes, separable ones, and a layer of fixed length."""
@@ -183,28 +186,74 @@ class Volumes(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """A network, a clip of one row, and where time is."""
+    """A network, a clip of one row (or several inputs), and where time is; ``None`` for an input that is no stream."""
 
     name: str
     make: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    dim: int = 2
+    shape: tuple[Any, ...]
+    dim: Any = 2
+    every: tuple[int | None, ...] = (None,)
 
-    def made(self) -> tuple[Any, Tensor]:
-        """The network in eval mode, and a clip."""
+    def made(self, rows: int = 1) -> tuple[Any, Any]:
+        """The network in eval mode, with norms that are no identities, and a clip."""
         torch.manual_seed(0)
-        return self.make().eval(), torch.randn(1, *self.shape)
+        module = self.make().eval()
+        for part in module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                nn.init.normal_(part.running_mean, 0.0, 0.1)  # type: ignore[arg-type]
+                nn.init.uniform_(part.running_var, 0.8, 1.2)  # type: ignore[arg-type]
+        if isinstance(self.dim, tuple):
+            return module, tuple(torch.randn(rows, *s) for s in self.shape)
+        return module, torch.randn(rows, *self.shape)
 
 
+BOTH = (None, 1)
 NETWORKS = (
-    Network("EEGNet-like, 22×1000", lambda: Eeg(22, 1000), (1, 22, 1000), 3),
-    Network("EEG conformer, 22×1000", lambda: Conformer(22, 61), (1, 22, 1000), 3),
-    Network("ECG ResNet, 12×2000", Ecg, (12, 2000)),
-    Network("ECG ResNet with gates, 12×1000", lambda: Ecg(width=32, gate=True), (12, 1000)),
+    Network("EEGNet-like, 22×1000", lambda: Eeg(22, 1000), (1, 22, 1000), 3, BOTH),
+    Network("EEG conformer, 22×1000", lambda: Conformer(22, 61), (1, 22, 1000), 3, BOTH),
+    Network("ShallowFBCSP-like, 22×1000", signals.Shallow, (1, 22, 1000), 3),
+    Network("Deep4-like, 22×1000", signals.Deep4, (1, 22, 1000), 3),
+    Network("EEG-TCN-like, 22×1000", signals.EegTcn, (1, 22, 1000), 3),
+    Network("ECG ResNet, 12×2000", Ecg, (12, 2000), 2, BOTH),
+    Network("ECG ResNet with gates, 12×1000", lambda: Ecg(width=32, gate=True), (12, 1000), 2, BOTH),
+    Network("xresnet1d-like, 12×1000", signals.XResNet, (12, 1000), 2, BOTH),
+    Network("Ribeiro-like, 12×4096", signals.Ribeiro, (12, 4096), 2, BOTH),
+    Network("dense blocks, 16×2000", signals.DenseEcg, (16, 2000)),
+    Network("patches and a table of positions, 12×1000", signals.Patches, (12, 1000)),
+    Network("DeepSleep-like, 1×3000", signals.Sleep, (1, 3000)),
+    Network("U-Sleep-like, 2×3072", signals.Ladder, (2, 3072)),
     Network("InceptionTime-like, 3×512", Inception, (3, 512)),
+    Network("FCN-like, 3×512", signals.Fcn, (3, 512)),
+    Network("LSTM-FCN-like, 3×256", lambda: signals.Fcn(rnn="LSTM"), (3, 256)),
+    Network("GRU-FCN-like, 3×256", lambda: signals.Fcn(rnn="GRU"), (3, 256)),
+    Network("ResNet of series, 3×512", signals.ResidualSeries, (3, 512)),
+    Network("OS-CNN-like, 3×512", signals.OmniScale, (3, 512)),
+    Network("XceptionTime-like, 3×512", signals.Separable, (3, 512)),
+    Network("TCN, 9×512", signals.Tcn, (9, 512)),
     Network("DeepConvLSTM-like, 9×128", Activity, (128, 9), 1),
-    Network("CNN and BiLSTM, 16×64²", Frames, (16, 3, 64, 64), 1),
-    Network("ST-GCN-like, 64×25 joints", Skeleton, (3, 64, 25)),
+    Network("CNN and GRU with a vector, 6×256", signals.Movements, ((6, 256), (4,)), (2, None)),
+    Network("CRNN, 256×64 bands", signals.Sounds, (256, 64), 1),
+    Network("M5-like, 16,000 samples", signals.RawAudio, (1, 16000)),
+    Network("DS-CNN-like, 100×40 bands", signals.Keywords, (1, 100, 40), 2, BOTH),
+    Network("x-vector-like, 40×300", signals.Speakers, (40, 300)),
+    Network("ECAPA-like with gates, 40×300", lambda: signals.Speakers(gates=True), (40, 300)),
     Network("transformer, table of positions, 6×100", lambda: Positions(100), (6, 100)),
-    Network("3D convolutions, 16×56²", Volumes, (3, 16, 56, 56)),
+    Network("CNN and BiLSTM, 16×64²", Frames, (16, 3, 64, 64), 1),
+    Network("CNN and GRU, 16×64²", videos.FramesThen, (16, 3, 64, 64), 1),
+    Network("CNN and TCN, 16×64²", lambda: videos.FramesThen("TCN"), (16, 3, 64, 64), 1),
+    Network("CNN and transformer, 16×64²", lambda: videos.FramesThen("transformer"), (16, 3, 64, 64), 1),
+    Network("TSM-like, 8×64²", videos.Shift, (8, 3, 64, 64), 1),
+    Network("ViViT-like, 16×32²", videos.FrameTokens, (16, 3, 32, 32), 1),
+    Network("TimeSformer-like, 8×32²", videos.DividedAttention, (8, 3, 32, 32), 1),
+    Network("Video-Swin-like, 16×32²", videos.ShiftedWindows, (3, 16, 32, 32)),
+    Network("3D convolutions, 16×56²", Volumes, (3, 16, 56, 56), 2, BOTH),
+    Network("C3D-like, 16×32²", videos.C3d, (3, 16, 32, 32)),
+    Network("R(2+1)D-like, 16×56²", videos.Factorised, (3, 16, 56, 56)),
+    Network("SlowFast-like, 32×56²", videos.SlowAndFast, (3, 32, 56, 56)),
+    Network("gated volumes, 13×48²", videos.GatedVolumes, (3, 13, 48, 48)),
+    Network("images and flow, 16×56²", videos.TwoStreams, ((3, 16, 56, 56), (2, 16, 56, 56)), (2, 2)),
+    Network("sound and images, 64 frames", videos.SoundAndImage, ((40, 64), (128, 64)), (2, 2)),
+    Network("ST-GCN-like, 64×25 joints", Skeleton, (3, 64, 25), 2, BOTH),
+    Network("AGCN-like, 64×25 joints", videos.Joints, (3, 64, 25)),
+    Network("joints and bones, 64×25", lambda: videos.Joints(bones=True), ((3, 64, 25), (3, 64, 25)), (2, 2)),
 )

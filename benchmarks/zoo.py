@@ -131,7 +131,7 @@ class Described:
             self.weights[str(len(self.weights))] = value
 
     def _shortcut(self, module: Shortcut) -> dict[str, Any]:
-        around, path = module.kids
+        around, path = module._children
         if isinstance(around, co.Sequential):
             crops = isinstance(around[0], co.Trim)  # in a stream, a delay
             first = _spec(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.core import registry
-from continual.layers.wrapped import LOCAL
+from continual.layers.wrapped import LOCAL_CLASSES
 from tests.contract import assert_equal
 from tests.named_networks import block, check_filled, conv, filled, named, names, x3d_block
 
@@ -139,12 +139,12 @@ OPTIONS: dict[type[nn.Module], dict[str, Any]] = {
     nn.GroupNorm: {"time_norm": "cumulative"},
     **{cls: {"sequence_len": 5} for cls in (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)},
 }
-WITHOUT_ARGUMENTS = {cls for cls in LOCAL if cls not in CONVERSIONS}
+WITHOUT_ARGUMENTS = {cls for cls in LOCAL_CLASSES if cls not in CONVERSIONS}
 
 
 def test_no_conversion_is_forgotten():
     """Whoever registers a conversion of a `torch.nn` class adds a row."""
-    known = {*registry._classes, *registry._builders, *LOCAL}
+    known = {*registry._classes, *registry._builders, *LOCAL_CLASSES}
     assert {cls for cls in known if cls.__module__.startswith("torch.nn")} == {*CONVERSIONS, *WITHOUT_ARGUMENTS}
 
 

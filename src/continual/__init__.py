@@ -35,6 +35,7 @@ from .containers.transformer_encoder import (
 )
 from .convert.conversion import continual, forward_stepping
 from .convert.fuse import fuse
+from .convert.graph.windows.report import WindowPlan
 from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from .tools.storage import load_state, save_state
     from .tools.summary import summary
     from .tools.verify import Report, verify
+    from .tools.window_times import WindowTimes, fastest_windows
 
 _MODULES = {"counting": "tools.counting", "models": "models", "onnx": "onnx", "triton": "triton"}
 _LATER = {  # imported when they are first used, as these modules are
@@ -141,7 +143,9 @@ _LATER = {  # imported when they are first used, as these modules are
     "StepProgram": "programs.step_program",
     "StreamBatch": "programs.stream_batch",
     "StreamSnapshot": "programs.snapshot",
+    "WindowTimes": "tools.window_times",
     "explain": "tools.explain",
+    "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
     "save_state": "tools.storage",
@@ -275,6 +279,8 @@ __all__ = [
     "WindowedInstanceNorm2d",
     "WindowedInstanceNorm3d",
     "WindowedLayerNorm",
+    "WindowPlan",
+    "WindowTimes",
     "Zero",
     "ZeroPad1d",
     "ZeroPad2d",
@@ -291,6 +297,7 @@ __all__ = [
     "delay",
     "explain",
     "export",
+    "fastest_windows",
     "flat_state_dict",
     "forward_stepping",
     "fuse",

@@ -85,7 +85,7 @@ def cells(s: Fault, x: Tensor) -> Tensor:
 
 def patches(s: Fault, x: Tensor) -> Tensor:
     b, c, t = x.shape
-    return x.reshape(b, c, t // 4, 4).permute(0, 2, 1, 3).flatten(2).softmax(1)
+    return x.reshape(b, c, 4, t // 4).relu().flatten(2).softmax(2)
 
 
 def halves(s: Fault, x: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 import continual as co
 from continual.convert.graph import symbolic_sizes as symbols
-from continual.convert.graph.capture import capture
+from continual.convert.graph.capture import capture, capture_window
 from tests.convert.vision import ShiftNet
 
 RECURRENT: dict[str, tuple[type, dict[str, Any]]] = {
@@ -80,3 +81,27 @@ def test_long_formulas_of_sizes_end_the_search_for_a_symbolic_length(monkeypatch
 def test_formulas_of_networks_of_practice_are_short_enough() -> None:
     module = nn.Sequential(*(nn.Conv1d(2, 2, 3, stride=2, padding=1) for _ in range(5))).eval()
     assert capture(module, torch.randn(2, 2, 70), 2).symbolic
+
+
+class Scaled(nn.Module):
+    """A mean over time, scaled by new values or in place."""
+
+    def __init__(self, in_place: bool):
+        super().__init__()
+        self.conv, self.in_place = nn.Conv1d(3, 4, 3), in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y.mul_(0.5) if self.in_place else y * 0.5
+        return y.mean(2)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["values", "writes"])
+def test_windows_are_traced_again_only_where_something_is_written(in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took 70 % of a conversion to exact windows."""
+    traced = []
+    original = ExportedProgram.run_decompositions
+    monkeypatch.setattr(ExportedProgram, "run_decompositions", lambda *args: traced.append(1) or original(*args))
+    captured = capture_window(Scaled(in_place).eval(), torch.randn(2, 3, 9), 2)
+    assert len(traced) == in_place
+    assert not [n for n in captured.program.graph.nodes if "mul_." in str(n.target)]

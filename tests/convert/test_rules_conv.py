@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, no, row
 
 ROWS = [
+    row("over frames of several values", lambda: Fn(lambda m, x: F.conv1d(x.flatten(2), m.w), w=(4, 3, 3)), shape=(2, 3, 9, 5)),
     row("conv1d", lambda: nn.Conv1d(3, 4, 3, padding=1), delay=1, field=3),
     row("conv1d without padding", lambda: nn.Conv1d(3, 4, 4), delay=3, field=4),
     row("conv1d causal", lambda: Fn(lambda m, x: F.conv1d(F.pad(x, (4, 0)), m.w), w=(4, 3, 5)), delay=0, field=5),
@@ -96,7 +97,7 @@ REFUSED = [
         "3 dimensions",
        shape=(2, 9), time=1),
     no("merged with space", lambda x: F.conv1d(x.flatten(2), torch.ones(4, 3, 3, dtype=x.dtype)), "time merged with another dimension",
-       "dimension of its own", shape=(2, 3, 7, 5)),
+       "dimension of its own", shape=(2, 3, 5, 7), time=3),
     no("a weight of the stream", lambda x: F.conv1d(x, x[:1, :, :3]), "weight of `conv1d` depends on the stream|takes frames|rows",
        "matmul|cut|batch"),
     no("circular", lambda: nn.Conv1d(3, 4, 3, padding=1, padding_mode="circular"), "circular", "zeros.*replicate", op="pad"),

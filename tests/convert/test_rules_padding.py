@@ -11,6 +11,7 @@ from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, no, ro
 
 IMAGES: dict = {"shape": (2, 3, 8, 4)}
 ROWS = [
+    row("of frames of several values", lambda: Fn(lambda x: F.pad(x.flatten(2), (1, 0))), shape=(2, 3, 7, 4)),
     fn("zeros before", lambda x: F.pad(x, (3, 0)), delay=0),
     fn("zeros behind", lambda x: F.pad(x, (0, 2)) * 2, delay=0),
     fn("a value on both sides", lambda x: F.pad(x, (1, 2), value=-1.5).exp(), delay=0),
@@ -58,12 +59,9 @@ REFUSED = [
     no("circular", lambda x: F.pad(x, (1, 1), mode="circular"), "from the other end of the clip", "zeros or 'replicate'"),
     no("circular, by hand", lambda x: torch.cat((x[:, :, -2:], x), 2), "takes the last 2 frames|behind the other", "window|channels"),
     no("CircularPad2d", lambda: nn.CircularPad2d((0, 0, 1, 1)), "circular|from the other end", "replicate", shape=(2, 3, 8, 4)),
-    no("to a multiple of four", lambda x: F.pad(x, (0, -x.shape[2] % 4)), "what is left when the clip's length is divided",
-        "fixed number of steps",
-       shape=(2, 3, 14)),
     no("to a fixed length", lambda x: F.pad(x, (0, 40 - x.shape[2])), "depends on the length of the clip", "a stream has no length"),
     no("rows", lambda x: F.pad(x, (0, 0, 0, 0, 1, 0)), "rows of the batch", "keep the batch"),
-    no("merged time", lambda x: F.pad(x.flatten(2), (1, 0)), "merged with another", "before", shape=(2, 3, 7, 4)),
+    no("merged time", lambda x: F.pad(x.flatten(2), (1, 0)), "merged with another", "before", shape=(2, 3, 4, 7), time=3),
     no("mirrored by two rows", lambda: Fn(lambda m, x: F.pad(x, (x.shape[2] // 2, 0), mode="reflect"), w=(1,)), "depends on the length",
         "fixed"),
 ]  # fmt: skip

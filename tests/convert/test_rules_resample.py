@@ -80,7 +80,7 @@ REFUSED = [
         "align_corners=False",
        shape=(2, 3, 6, 4)),
     no("merged time", lambda x: F.interpolate(x.flatten(2), scale_factor=2), "merged with another", "dimension of its own", shape=(2, 3,
-        6, 4)),
+        4, 6), time=3),
     no("area over time", lambda x: F.interpolate(x, size=x.shape[2] // 2, mode="area"), "bins", "fixed kernel", shape=(2, 3, 12)),
     no("grid sample over time", lambda: Fn(lambda m, x: F.grid_sample(x, m.g.expand(x.shape[0], -1, -1, -1), align_corners=False), g=(1,
         2, 2, 2)),

@@ -80,9 +80,7 @@ MERGED = [
 ]  # fmt: skip
 
 REFUSED = [
-    no("frames in pairs", lambda x: x.reshape(x.shape[0], 3, -1, 2), "splits time", "unfold|strided", shape=(2, 3, 12)),
-    no("frames stacked into channels", lambda x: x.unflatten(2, (-1, 2)).flatten(1, 2), "splits time", "unfold|strided", shape=(2, 3,
-        12)),
+    no("segments of the clip", lambda x: x.reshape(x.shape[0], 3, 2, -1), "splits time", "unfold|strided", shape=(2, 3, 12)),
     no("mixed up", lambda x: x.reshape(x.shape[0], x.shape[2], 3), "splits time, or mixes", "permute first"),
     no("time over channels without a permute", lambda x: x.reshape(-1, 3).reshape(x.shape), "mixes it with other dimensions|splits",
         "permute"),

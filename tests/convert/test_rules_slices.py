@@ -126,9 +126,6 @@ REFUSED = [
     no("the first frames alone, used", lambda x: x[:, :, :4] * 2, "takes the first 4 frames of the clip alone", "zeros before"),
     no("the last three frames", lambda x: x[:, :, -3:], "takes the last 3 frames", "the last one alone.*window", op="slice"),
     no("the last frames, more than there are", lambda x: x[:, :, -1000:] * 2, "takes the last 1000 frames", "window"),
-    no("even frames and odd frames", lambda x: x[:, :, ::2][:, :, : x.shape[2] // 2] * 1 + x[:, :, 1::2],
-        "what is left when the clip's length",
-       "pad the clip", shape=(2, 3, 12)),
     no("split in time", lambda x: x.chunk(2, 2)[0], "splits the clip in time", "windows", shape=(2, 3, 12)),
     no("frames one behind the other", lambda x: torch.cat((x, x * 2), 2), "one stream behind the other in time", "over channels"),
     no("mirrored by hand", lambda x: torch.cat((x.flip(2), x), 2), "flips the clip|behind the other", "", shape=(2, 3, 13)),
@@ -139,8 +136,8 @@ REFUSED = [
     no("top k frames", lambda x: x.topk(3, 2).values, "orders the frames", "order channels|maxima"),
     no("a row of the batch", lambda x: x[1:], "rows of the batch", "keep the batch"),
     no("a boolean mask of the stream", lambda x: x * x[x > 0].mean(), "values of the stream", "torch.where"),
-    no("the clip backwards by an index", lambda x: x[:, :, torch.arange(x.shape[2] - 1, -1, -1)], "depends on the length of the clip",
-        "fixed number"),
+    no("the clip backwards by an index", lambda x: x[:, :, torch.arange(x.shape[2] - 1, -1, -1)], "frames of the clip by their number",
+        "slices"),
 ]  # fmt: skip
 
 

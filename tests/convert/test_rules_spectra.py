@@ -49,10 +49,6 @@ ROWS = [
 REFUSED = [
     no("spectrum of the clip", lambda x: torch.fft.rfft(x, dim=2).abs(), "spectrum of the whole clip", "unfold"),
     no("spectrum over rows", lambda x: torch.fft.fft(x, dim=0).abs(), "mixes the rows", "other dimensions"),
-    no("inverse stft", lambda x: torch.istft(torch.complex(x, x), 8, window=torch.ones(8, dtype=x.dtype)), "adds overlapping windows",
-       "ConvTranspose1d", shape=(2, 5, 13)),
-    no("patches put together over time", lambda x: F.fold(F.unfold(x, (3, 1)), (9, 1), (3, 1)), "adds overlapping patches over time",
-       "ConvTranspose", shape=(2, 3, 9, 1)),
 ]  # fmt: skip
 
 

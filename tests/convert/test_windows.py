@@ -16,7 +16,6 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph.window_check import assembled, window_of
 from continual.convert.graph.windows.report import WindowReport
-from continual.convert.graph.windows.window import always
 from tests.convert.windows import Residual, Scaled, Tagger, Tokens, Video, close, made, noise, shared, stacked, way, windows_of
 
 __all__ = ["shared", "way"]  # fixtures
@@ -92,7 +91,7 @@ def test_an_input_that_is_no_stream_may_be_another_one_in_the_next_call(shared):
 @pytest.mark.parametrize(
     "options, error, text",
     [
-        ({"windows": "both"}, ValueError, "windows is 'exact' or 'stream'"),
+        ({"windows": "both"}, ValueError, "windows is 'exact', 'stream' or a WindowPlan"),
         ({"windows": "stream", "every": 2}, ValueError, "every= is for exact windows"),
         ({"windows": "stream", "output": -1}, ValueError, "output= is for exact windows"),
         ({"every": 0}, ValueError, "1 or more"),
@@ -336,7 +335,7 @@ def test_verify_finds_margins_that_are_too_narrow(shared, monkeypatch: pytest.Mo
     stem = next(t for t in window.tasks if t.path == "stem")
     assert stem.wire.a > 0
     stem.wire = replace(stem.wire, a=0)
-    wrong = assembled(window, module, window.plan(4, always))
+    wrong = assembled(window, module, window.complete(co.WindowPlan(every=4)))
     wrong.__dict__["windows"] = right.windows
     with pytest.raises(co.StreamMismatch) as caught:
         co.verify(wrong, CLIP, reference=module)

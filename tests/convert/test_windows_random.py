@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import continual as co
 from continual.convert.graph.window_check import assembled, window_of
-from continual.convert.graph.windows.window import Windowed, always
+from continual.convert.graph.windows.window import Windowed
 from tests.convert.random_modules import RandomModule, random_modules
 from tests.pasting import of_module
 
@@ -69,7 +69,7 @@ def test_windows_of_random_modules(m: RandomModule, every: int | None, frame: in
         dims = [None] * len(window.outputs)
     chosen = every or window.every()
     try:
-        net: Any = assembled(window, m.module, window.plan(chosen, always))
+        net: Any = assembled(window, m.module, window.complete(co.WindowPlan(every=chosen)))
     except co.NotStreamable:  # rows are mixed
         return
     event("reused" if len(net._program.instructions[0].schedule.histories) > len(window.walk.entry_slots) else "frames alone")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,23 +13,29 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph import window_check as exact
 from continual.convert.graph.window_choice import Choice
-from continual.convert.graph.windows.window import always, never
 
-SHARED, RECOMPUTED = Choice(always, False, 2.0, 0.0), Choice(never, True, 1.0, 0.0)
+
+def taken_over(window: Any, net: Any, ways: Sequence[co.WindowPlan], *args: Any) -> Choice:
+    """The choice to take over whatever windows have in common."""
+    return Choice(ways[1] if len(ways) > 1 else ways[0], 2.0)
+
+
+def computed_anew(window: Any, net: Any, ways: Sequence[co.WindowPlan], *args: Any) -> Choice:
+    """The choice to compute each window anew."""
+    return Choice(ways[0], 1.0)
 
 
 @pytest.fixture(params=["taken over", "computed anew"])
 def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute windows, whatever is faster here."""
-    choice = SHARED if request.param == "taken over" else RECOMPUTED
-    monkeypatch.setattr(exact, "fastest", lambda *args: choice)
+    monkeypatch.setattr(exact, "fastest", taken_over if request.param == "taken over" else computed_anew)
     return str(request.param)
 
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows take over whatever they have in common."""
-    monkeypatch.setattr(exact, "fastest", lambda *args: SHARED)
+    monkeypatch.setattr(exact, "fastest", taken_over)
 
 
 def made(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -24,11 +24,11 @@ OWN = {  # a module, the torch.nn module that it stands for, and its further nam
         nn.Module(),
         "arrange check cold enter enter_step fill fill_value kept nothing over_time over_time_step set_window taps windows_of",
     ),
-    "Sequential": (co.Sequential(nn.ReLU()), nn.Sequential(), "kids"),
+    "Sequential": (co.Sequential(nn.ReLU()), nn.Sequential(), ""),
     "Parallel": (
         co.Parallel(nn.ReLU(), nn.ReLU()),
         nn.Sequential(),
-        "auto_delay branches copies kids merge names num_streams split",
+        "auto_delay branches copies merge names num_streams split",
     ),
     "Delay": (co.Delay(2), nn.Module(), "auto_shrink depth first temporal_fill waits"),
     "Linear": (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.core.precision import kept_complex, kept_kind, kept_wide
-from continual.core.state import InitContext, Node
+from continual.core.state import InitContext, StateNode
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
@@ -200,7 +200,7 @@ def test_states_are_mapped_so_too():
 
 def test_complex_sums_stay_wide():
     total = torch.randn(2, 3, dtype=C128)
-    node = Node(InitContext(), "sums", None, {"total": total}, wide=True)
+    node = StateNode(InitContext(), "sums", None, {"total": total}, accumulator=True)
     assert node.map(kept_kind(torch.Tensor.half)).tensors[0].dtype == C128
     assert torch.equal(kept_wide(torch.Tensor.float, total), total)
     assert kept_wide(lambda t: t.to("meta", F16), total).dtype == C128

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from continual.core.state import Node
+from continual.core.state import StateNode
 from tests.layers.leaky import Leaky, TheirLeaky
 from tests.layers.spread import Spread
 
@@ -270,8 +270,8 @@ class Mixed(co.CoModule):
     def forward(self, input: Tensor) -> Tensor:
         return self.map(input.transpose(1, 2)).transpose(1, 2)
 
-    def open(self, frame: Any, opening: Any) -> Any:
-        return Node(opening, self.kind, frame, held=frame)
+    def open(self, frame: Any, init: Any) -> Any:
+        return StateNode(init, self.kind, frame, kept_spec=frame)
 
     def advance(self, x: Any, node: Any, n_if_ended: int, updates: Any) -> Any:
         _, _, ended = self.count(x, node, n_if_ended, updates)

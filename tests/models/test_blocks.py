@@ -73,7 +73,7 @@ def test_copies_have_modules_of_their_own():
         made.double()
         assert made(clip.double()).dtype == torch.float64
         made.train()
-        assert all(m.training for kid in made.kids for m in kid.modules())
+        assert all(m.training for child in made._children for m in child.modules())
 
 
 def test_modules_of_two_paths_are_no_list():

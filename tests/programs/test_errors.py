@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import continual as co
-from continual.core.state import Node
+from continual.core.state import StateNode
 from continual.core.timing import Window
 from tests.contract import assert_identical
 from tests.programs.small import compiled, made
@@ -114,8 +114,8 @@ class Negative(co.CoModule):
 
     timing = Window()
 
-    def open(self, frame: Any, opening: Any) -> Node:
-        return Node(opening, "negative", frame)
+    def open(self, frame: Any, init: Any) -> StateNode:
+        return StateNode(init, "negative", frame)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return -x

@@ -104,7 +104,7 @@ REFUSED: dict[str, dict[str, set[str]]] = {
     "test_rules_conv": {MIRROR: {"conv1d replicate", "conv1d reflect"}},
     "test_rules_elementwise": {BURST: {"a difference from the frame before"}},
     "test_rules_fixed_lengths": {
-        POSITIONS: {"arange", "sines of positions", "a table", "an embedding of positions"},
+        POSITIONS: {"a table", "an embedding of positions"},
         BURST: {"zeros before", "a shift with zeros like the first frames"},
     },
     "test_rules_recurrent": {POSITIONS: {"positions, a recurrent layer and a head"}},
@@ -138,18 +138,6 @@ REFUSED: dict[str, dict[str, set[str]]] = {
     },
     "test_rules_positions": {
         POSITIONS: {
-            "x + arange",
-            "a ramp from one, in steps",
-            "arange backwards in value",
-            "the parity of a frame",
-            "the first three frames are others",
-            "positions behind a stride",
-            "positions behind a cut",
-            "positions of several channels",
-            "sinusoids",
-            "sinusoids written into zeros",
-            "rotary",
-            "rotary, complex",
             "a buffer of sinusoids",
             "a buffer of sinusoids, time first",
             "learned, arange",
@@ -158,13 +146,10 @@ REFUSED: dict[str, dict[str, set[str]]] = {
             "learned, offset",
             "learned, rows",
             "learned, narrow",
-            "learned, clamped",
             "a learned table of channels first",
             "a learned table, added in the middle",
         }
     },
-    "test_rules_reduce": {POSITIONS: {"running mean"}},
-    "test_rules_shape": {POSITIONS: {"lower triangle over channels and time, by positions"}},
     "test_rules_slices": {
         BURST: {
             "zeros before",
@@ -179,7 +164,7 @@ REFUSED: dict[str, dict[str, set[str]]] = {
         }
     },
     "test_rules_spectra": {BURST: {"centered, mirrored"}},
-    "test_rules_writes": {BURST: {"into neighbouring frames", "into the middle of a clip"}, POSITIONS: {"positions"}},
+    "test_rules_writes": {BURST: {"into neighbouring frames", "into the middle of a clip"}},
 }
 
 

@@ -343,6 +343,38 @@ def test_several_inputs_and_layouts_of_a_converted_module():
         assert_equal(torch.stack([*found[i], *streams.flush(i).unbind(0)]), want[i], f"stream {i}")
 
 
+class TimeFirst(nn.Module):
+    """Clips ``(T, B, C)``; a sequence, and stacked filters ``(2, B, T)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.conv(x.permute(1, 2, 0))
+        return y.permute(2, 0, 1), y.transpose(0, 1)
+
+
+def test_outputs_of_any_layout_lose_their_batch_wherever_it_is():
+    """Steps of outputs whose batch is not first had it first, and a flush kept it where time is first."""
+    torch.manual_seed(0)
+    net, clips = TimeFirst().double().eval(), torch.randn(11, 2, 3, dtype=torch.float64)
+    twin, want = co.continual(net, clips, time_dim=0), net(clips)
+    steps = [y for x in clips if (y := twin.forward_step(x)) is not None]
+    assert_equal(torch.stack([y[1] for y in steps], 2), want[1][:, :, :10], "steps of stacked filters")
+    streams = co.StreamBatch(twin, clips[0, :1], 3, backend="eager")
+    ids = [streams.open(), streams.open()]
+    found: list[list[Any]] = [[], []]
+    for x in clips:
+        for i, y in streams.step({i: x[i] for i in ids}).items():
+            found[i] += [] if y is None else [y]
+    for i in ids:
+        last: Any = streams.flush(i)
+        for k, what in enumerate(("frames", "filters")):
+            made = torch.cat([torch.stack([y[k] for y in found[i]], k), last[k]], k)
+            assert_equal(made, want[k][:, i], f"{what} of stream {i}")
+
+
 def test_compiling_leaves_the_network_as_it_was():
     """Found by hand: tensors that are made once for all calls were made while the graph was traced, and then used outside."""
     net = co.MultiheadAttention(8, 2, sequence_len=12, embed_dim_second=True, positions="alibi").eval()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import continual as co
-from continual.core.state import Node, StateUpdates
+from continual.core.state import StateNode, StateUpdates
 
 
 class WrongDelay(co.Conv1d):
@@ -24,7 +24,7 @@ class HeldBack(co.Conv1d):
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         return torch.conv1d(frames[:, :, :-1], self.weight, self.bias)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         return co.CoModule.advance_step(self, x, node, updates)
 
 
@@ -242,7 +242,7 @@ class HalfDone(co.Sequential):
             return super().forward_step(input, update_state)
         except Exception as error:
             if self._stream is not None and not isinstance(error, co.ContinualError):
-                self._stream.node.kids[0].n_in += 1
+                self._stream.node.children[0].n_in += 1
             raise
 
 

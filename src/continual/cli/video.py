@@ -94,8 +94,8 @@ class Video:
             raise BadInput(f"'{self.name}' is a text file, not a video")
         if not streams:
             kinds = sorted({str(s.type) for s in self._container.streams if s.type != "video"})
-            held = f": it holds {' and '.join(kinds)}" if kinds else ""
-            raise BadInput(f"there is no video in '{self.name}'{held}")
+            contents = f": it holds {' and '.join(kinds)}" if kinds else ""
+            raise BadInput(f"there is no video in '{self.name}'{contents}")
         return streams[0]
 
     def _count(self) -> int | None:
@@ -227,12 +227,12 @@ def prepared(frame: Any, size: int, mean: float, std: float) -> Tensor:
         BadInput: the aspect ratio of the frame is too large.
     """
     pixels = np.rot90(frame.to_ndarray(format="rgb24"), round(getattr(frame, "rotation", 0) / 90) % 4)
-    high, wide = pixels.shape[:2]
-    short = min(high, wide)
-    if max(high, wide) > THINNEST * short:
-        raise BadInput(f"its frames are {wide} × {high}: one side is more than {THINNEST} times the other")
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    if max(height, width) > THINNEST * short:
+        raise BadInput(f"its frames are {width} × {height}: one side is more than {THINNEST} times the other")
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0).float() / 255
-    shape = (size * high // short, size * wide // short)
+    shape = (size * height // short, size * width // short)
     image = F.interpolate(image, shape, mode="bilinear", antialias=True, align_corners=False)
     top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
     return (image[:, :, top : top + size, left : left + size] - mean) / std

@@ -13,7 +13,7 @@ from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.program.context import KernelContext, Run, built
 from ..core.registry import to_continual
-from ..core.state import InitContext, Node, StateUpdates, Wire, rewire
+from ..core.state import InitContext, StateNode, StateUpdates, Wire, rewire
 from ..errors import NotStreamable
 
 OPEN = 1 << 62  # the `e` of a wire that was not followed, since how it ends has no effect: no count may be limited by it
@@ -28,7 +28,9 @@ def run_clip(child: nn.Module, x: Wire) -> Wire:
     return y[0] if module._gives_more else y
 
 
-def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+def run_chunk(
+    child: CoModule, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates
+) -> tuple[Wire | None, int]:
     """A child's kernel on a chunk, between its forward hooks if it has some and if there is something to see."""
     if x is None and updates.causal_counts:
         return None, OPEN
@@ -36,7 +38,7 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, upda
         if (
             updates.in_place
             and updates.causal_counts
-            and not node.kids
+            and not node.children
             and isinstance(x, Tensor)
             and x.shape[2] == 1
             and _steps(child, node)
@@ -49,7 +51,7 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, upda
         y, n_if_ended = child.advance(x, node, n_if_ended, updates)
         if y is None:
             return None, n_if_ended
-        return call_with_hooks(child, lambda _: y, rewire(lambda f: f.zeros(0), node.given)), n_if_ended
+        return call_with_hooks(child, lambda _: y, rewire(lambda f: f.zeros(0), node.in_spec)), n_if_ended
     ended = [0]
 
     def kernel(x: Wire) -> Wire | None:
@@ -60,21 +62,21 @@ def run_chunk(child: CoModule, x: Wire | None, node: Node, n_if_ended: int, upda
     return y, ended[0]
 
 
-def _steps(child: CoModule, node: Node) -> bool:
+def _steps(child: CoModule, node: StateNode) -> bool:
     """Whether a child may run a chunk of one as a step, which can be much faster."""
     if node.steps is None:
         node.steps = child.timing.constant_rate(None) is not None and child.plan(node, None) is not None
     return node.steps
 
 
-def open_child(child: CoModule, frame: Any, opening: InitContext) -> Node:
+def open_child(child: CoModule, frame: Any, init: InitContext) -> StateNode:
     """A child's cold state."""
-    node = child.open(frame, opening)
-    node.given = frame
+    node = child.open(frame, init)
+    node.in_spec = frame
     return node
 
 
-def run_step(child: CoModule, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
+def run_step(child: CoModule, x: Wire, node: StateNode, updates: StateUpdates) -> Wire | None:
     """A child's kernel on a step, between its forward hooks if it has some."""
     if child._forward_hooks or child._forward_pre_hooks or hooks_on_all():
         return call_with_hooks(child, lambda x: child.advance_step(x, node, updates), x)
@@ -118,7 +120,7 @@ class Container(CoModule):
         return type(self)(cast(Any, modules))
 
     @property
-    def kids(self) -> list[CoModule]:
+    def _children(self) -> list[CoModule]:
         """The children."""
         return cast(list[CoModule], list(self._modules.values()))
 
@@ -132,7 +134,7 @@ class Container(CoModule):
         return len(self._modules)
 
     def __iter__(self) -> Iterator[CoModule]:
-        return iter(self.kids)
+        return iter(self._children)
 
     def _name_at(self, index: int) -> str:
         names = list(self._modules)
@@ -204,9 +206,9 @@ class Container(CoModule):
         """Put a module before the one at ``index``. The children are numbered anew."""
         if not -len(self) <= index <= len(self):
             raise IndexError(f"{type(self).__name__} has {len(self)} modules, nothing can be inserted at {index}")
-        kids: list[nn.Module] = list(self.kids)
-        kids.insert(index, self._converted(module, str(index)))
-        return self._replace({str(i): m for i, m in enumerate(kids)})
+        modules: list[nn.Module] = list(self._children)
+        modules.insert(index, self._converted(module, str(index)))
+        return self._replace({str(i): m for i, m in enumerate(modules)})
 
     def pop(self, index: int) -> CoModule:
         """Remove a module and return it."""
@@ -225,12 +227,12 @@ class Container(CoModule):
     def __mul__(self, times: int) -> Self:
         if not isinstance(times, int) or times < 1:
             raise ValueError(f"{type(self).__name__} * n repeats the modules n times, n at least 1, got {times!r}")
-        return self._like(OrderedDict((str(i), m) for i, m in enumerate(self.kids * times)))
+        return self._like(OrderedDict((str(i), m) for i, m in enumerate(self._children * times)))
 
     __rmul__ = __mul__
 
 
 def children(ctx: KernelContext) -> list[Run]:
     """The children of a container."""
-    kids: Any = ctx.module
-    return [built(ctx.plan, child, node) for child, node in zip(kids.kids, ctx.node.kids, strict=False)]
+    container: Any = ctx.module
+    return [built(ctx.plan, child, node) for child, node in zip(container._children, ctx.node.children, strict=False)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.module import CoModule
 from ..core.program.context import KernelContext, Run
-from ..core.state import Node, StateUpdates, Wire, rewire
+from ..core.state import StateNode, StateUpdates, Wire, rewire
 from ..core.step_spec import Inputs, length
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
@@ -57,7 +57,7 @@ class Conditional(Parallel):
     def forward(self, input: Sequence[Inputs]) -> Wire: ...
     def forward(self, input: Any) -> Wire:
         """The chosen module's clip computation."""
-        return run_clip(self.kids[self._choice(input)], input)
+        return run_clip(self._children[self._choice(input)], input)
 
     def split(self, x: Any) -> Sequence[Any]:
         return [x, x]
@@ -67,7 +67,7 @@ class Conditional(Parallel):
             raise ShapeMismatch(f"{name}: on_true gives steps {outs[0]} and on_false {outs[1]}; they must be alike")
         return outs[0]
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if updates.final:
             return self._end(x, node, n_if_ended, updates)
         outs, have, ends = self._branches(x, node, n_if_ended, updates)
@@ -79,20 +79,20 @@ class Conditional(Parallel):
         self._leave(x, node, have, stop, updates)
         if stop == node.n_out:
             return None, ended
-        return taken(node.kids[2 + choice], outs[choice], node.n_out, stop), ended
+        return taken(node.children[2 + choice], outs[choice], node.n_out, stop), ended
 
-    def _choice_of_chunk(self, x: Wire | None, node: Node) -> int:
-        return self._choice(rewire(lambda f: f.zeros(0), node.held) if x is None else x)
+    def _choice_of_chunk(self, x: Wire | None, node: StateNode) -> int:
+        return self._choice(rewire(lambda f: f.zeros(0), node.kept_spec) if x is None else x)
 
-    def _end(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def _end(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         """The stream ends: nothing is fed any more, and the other module may refuse to end here."""
         choice = self._choice_of_chunk(x, node)
-        queue = node.kids[2 + choice]
-        y, ended = run_chunk(self.kids[choice], x, node.kids[choice], n_if_ended, updates)
+        queue = node.children[2 + choice]
+        y, ended = run_chunk(self._children[choice], x, node.children[choice], n_if_ended, updates)
         stop = queue.n_in + length(y)
         return (None if stop == node.n_out else taken(queue, y, node.n_out, stop)), ended
 
-    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
+    def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Wire | None:
         choice = self._choice(x)
         both = super().advance_step(x, node, updates)
         return None if both is None else both[choice]

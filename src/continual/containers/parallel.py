@@ -17,7 +17,7 @@ from ..core.naming import named
 from ..core.program.context import CallRows, DelayLine, KernelContext, Run
 from ..core.program.frame_schedule import FrameSchedule
 from ..core.ring_buffer import ring_zeros
-from ..core.state import InitContext, Node, StateUpdates, StepSpec, Wire, frames, rewire
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire, frames, rewire
 from ..core.step_spec import Inputs, length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
@@ -50,15 +50,15 @@ class Parallel(Container):
 
     def _changed(self) -> None:
         super()._changed()
-        if not self.kids:
+        if not self._children:
             raise ValueError(f"{type(self).__name__} needs at least one branch")
-        delays = {name: m.delay for name, m in zip(self.names, self.kids, strict=True)}
+        delays = {name: m.delay for name, m in zip(self.names, self._children, strict=True)}
         if not self.auto_delay and len(set(delays.values())) > 1:
             raise NotStreamable(
                 f"{type(self).__name__}(auto_delay=False): the branches' delays are {delays}, so their outputs would be paired "
                 "wrongly. Use auto_delay=True, or put co.Delay before the faster ones"
             )
-        Timing.parallel(*(m.timing for m in self.kids))  # refuses different strides
+        Timing.parallel(*(m.timing for m in self._children))  # refuses different strides
 
     @property
     def names(self) -> list[str]:
@@ -68,11 +68,11 @@ class Parallel(Container):
     @property
     def num_streams(self) -> int:
         """How many branches there are."""
-        return len(self.kids)
+        return len(self._children)
 
     @property
     def timing(self) -> Timing:
-        return Timing.parallel(*(m.timing for m in self.kids))
+        return Timing.parallel(*(m.timing for m in self._children))
 
     def forward(self, input: Sequence[Inputs]) -> Wire:  # type: ignore[override]
         """The branches' outputs on the clips, in a list."""
@@ -80,7 +80,7 @@ class Parallel(Container):
 
     def branches(self, input: Inputs) -> list[Wire]:
         """The branches' outputs on the clips, of equal lengths."""
-        outs = [run_clip(m, x) for m, x in zip(self.kids, self.split(input), strict=True)]
+        outs = [run_clip(m, x) for m, x in zip(self._children, self.split(input), strict=True)]
         check_lengths(type(self).__name__, outs)
         return outs
 
@@ -102,49 +102,51 @@ class Parallel(Container):
         return outs
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
-    # A node's kids are the branches' nodes and then one node per branch for its queue: `seen` counts the frames that the branch
-    # has delivered, `sent` those that have left.
+    # A node's children are the branches' nodes and then one node per branch for its queue: `n_in` counts the frames that the branch
+    # has delivered, `n_out` those that have left.
 
     copies = True  # frames taken from a queue leave as they are, so they must not be views of it
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
+    def open(self, frame: Any, init: InitContext) -> StateNode:
         names, inputs = self.names, self.split(frame)
-        kids = [open_child(m, f, opening.below(name)) for m, f, name in zip(self.kids, inputs, names, strict=True)]
-        depths = waiting(tuple(m.timing for m in self.kids), opening.before)
+        child_nodes = [open_child(m, f, init.below(name)) for m, f, name in zip(self._children, inputs, names, strict=True)]
+        depths = waiting(tuple(m.timing for m in self._children), init.before)
         queues = [
-            Node(opening.below(name), "queue", kid.out, self._queue(kid.out, depth))
-            for name, kid, depth in zip(names, kids, depths, strict=True)
+            StateNode(init.below(name), "queue", child_node.out, self._queue(child_node.out, depth))
+            for name, child_node, depth in zip(names, child_nodes, depths, strict=True)
         ]
-        out = self._merge_frames([k.out for k in kids], named(opening.path, self))
-        return Node(opening, self.kind, out, kids=kids + queues, held=frame)
+        out = self._merge_frames([n.out for n in child_nodes], named(init.path, self))
+        return StateNode(init, self.kind, out, children=child_nodes + queues, kept_spec=frame)
 
     @staticmethod
     def _queue(out: Any, depth: int) -> dict[str, Tensor]:
         return {f"queue{i or ''}": ring_zeros(f, depth) for i, f in enumerate(frames(out))} if depth else {}
 
-    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
-        plans = [child.plan(kid, lookahead) for child, kid in zip(self.kids, node.kids, strict=False)]
+    def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
+        plans = [child.plan(child_node, lookahead) for child, child_node in zip(self._children, node.children, strict=False)]
         plain = super().plan(node, lookahead)
         return None if any(p is None for p in plans) else plain
 
-    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+    def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
         size = self.num_streams
-        for child, kid, queue in zip(self.kids, node.kids[:size], node.kids[size:], strict=True):
-            queue.n_in, _ = child.recount(kid, n, n_if_ended)
+        for child, child_node, queue in zip(self._children, node.children[:size], node.children[size:], strict=True):
+            queue.n_in, _ = child.recount(child_node, n, n_if_ended)
         counts = super().recount(node, n, n_if_ended)
-        for queue in node.kids[size:]:
+        for queue in node.children[size:]:
             queue.n_out = node.n_out
         return counts
 
     def _branches(
-        self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates
+        self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates
     ) -> tuple[list[Wire | None], list[int], list[int]]:
         """Run the branches; return their outputs, how many they have delivered, and how many a clip of ``n_if_ended`` would have."""
         size = self.num_streams
         inputs = [None] * size if x is None else self.split(x)
         outs, have, ends = [], [], []
-        for child, given, kid, queue in zip(self.kids, inputs, node.kids[:size], node.kids[size:], strict=True):
-            y, ended = run_chunk(child, given, kid, n_if_ended, updates)
+        for child, branch_input, child_node, queue in zip(
+            self._children, inputs, node.children[:size], node.children[size:], strict=True
+        ):
+            y, ended = run_chunk(child, branch_input, child_node, n_if_ended, updates)
             if y is not None and queue.tensors:
                 for i, t in enumerate(_flat(y)):
                     updates.ring(queue, i, queue.n_in, t)
@@ -153,13 +155,13 @@ class Parallel(Container):
             ends.append(ended)
         return outs, have, ends
 
-    def _leave(self, x: Wire | None, node: Node, have: list[int], stop: int, updates: StateUpdates) -> None:
+    def _leave(self, x: Wire | None, node: StateNode, have: list[int], stop: int, updates: StateUpdates) -> None:
         """Count what has come and what has left."""
-        for queue, n in zip(node.kids[self.num_streams :], have, strict=True):
+        for queue, n in zip(node.children[self.num_streams :], have, strict=True):
             updates.tick(queue, n, stop)
         updates.tick(node, node.n_in + length(x), stop)
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         outs, have, ends = self._branches(x, node, n_if_ended, updates)
         if updates.final and min(ends) == 0:  # the clip is too short for one of them: forward refuses it, so nothing leaves
             return None, 0
@@ -173,34 +175,36 @@ class Parallel(Container):
         self._leave(x, node, have, stop, updates)
         if stop == node.n_out:
             return None, min(ends)
-        queues = node.kids[self.num_streams :]
+        queues = node.children[self.num_streams :]
         return self.merge([taken(q, y, node.n_out, stop) for q, y in zip(queues, outs, strict=True)]), min(ends)
 
-    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
-        kids, first, stop = node.kids, node.n_out, node.n_out + 1
-        size = len(kids) // 2
+    def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Wire | None:
+        child_nodes, first, stop = node.children, node.n_out, node.n_out + 1
+        size = len(child_nodes) // 2
         outs: list[Wire | None] = []
-        for child, given, kid, queue in zip(self.kids, self.split(x), kids, kids[size:], strict=False):
-            y = run_step(child, given, kid, updates)
+        for child, branch_input, child_node, queue in zip(
+            self._children, self.split(x), child_nodes, child_nodes[size:], strict=False
+        ):
+            y = run_step(child, branch_input, child_node, updates)
             outs.append(y)
             if y is None and queue.n_in <= first:
                 stop = first  # this branch has not delivered the output that is due
         aligned: list[Wire] = []
-        for y, queue in zip(outs, kids[size:], strict=True):
-            seen = queue.n_in
-            if stop > first and y is not None and seen == first:
+        for y, queue in zip(outs, child_nodes[size:], strict=True):
+            n_in = queue.n_in
+            if stop > first and y is not None and n_in == first:
                 aligned.append(y)  # has just come and leaves at once
             elif queue.tensors:
                 rings = queue.memo or _slots(queue)
                 if stop > first:
                     aligned.append(self._waiting(queue, rings, first))
                 if y is not None:
-                    updates.slots.extend((ring[seen % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
-            updates.ticks.append((queue, seen if y is None else seen + 1, stop))
+                    updates.slots.extend((ring[n_in % len(ring)], t) for ring, t in zip(rings, _flat(y), strict=True))
+            updates.ticks.append((queue, n_in if y is None else n_in + 1, stop))
         updates.ticks.append((node, node.n_in + 1, stop))
         return self.merge(aligned) if stop > first else None
 
-    def _waiting(self, queue: Node, rings: list[list[Tensor]], first: int) -> Wire:
+    def _waiting(self, queue: StateNode, rings: list[list[Tensor]], first: int) -> Wire:
         """A branch's output that has waited."""
         frames = [ring[first % len(ring)] for ring in rings]
         if self.copies:
@@ -209,21 +213,21 @@ class Parallel(Container):
 
     def program(self, ctx: KernelContext) -> Run:
         """Side by side: outputs that are early wait in queues."""
-        runs, size = children(ctx), len(self.kids)
-        timings = [node.before.then(child.timing) for child, node in zip(self.kids, ctx.node.kids, strict=False)]
+        runs, size = children(ctx), len(self._children)
+        timings = [node.before.then(child.timing) for child, node in zip(self._children, ctx.node.children, strict=False)]
         queues = [
-            queue(ctx, node, kid.out, ctx.plan.schedule(t))
-            for t, kid, node in zip(timings, ctx.node.kids, ctx.node.kids[size:], strict=False)
+            queue(ctx, node, child_node.out, ctx.plan.schedule(t))
+            for t, child_node, node in zip(timings, ctx.node.children, ctx.node.children[size:], strict=False)
         ]
 
         def run(x: Wire, rows: CallRows) -> Wire:
             outs = [child(part, rows) for child, part in zip(runs, self.split(x), strict=True)]
-            return self.merge([waited(q, y, rows, ctx.leaves.frames) for q, y in zip(queues, outs, strict=True)])
+            return self.merge([waited(q, y, rows, ctx.out_schedule.frames) for q, y in zip(queues, outs, strict=True)])
 
         return run
 
 
-def _slots(queue: Node) -> list[list[Tensor]]:
+def _slots(queue: StateNode) -> list[list[Tensor]]:
     """Views of a queue's slots, made once."""
     queue.memo = [[ring.select(1, i) for i in range(ring.shape[1])] for ring in queue.tensors]
     return queue.memo
@@ -239,7 +243,7 @@ def _regroup(tensors: Iterator[Tensor], like: Any) -> Wire:
     return [_regroup(tensors, w) for w in like] if isinstance(like, list) else next(tensors)
 
 
-def taken(queue: Node, y: Wire | None, first: int, stop: int) -> Any:
+def taken(queue: StateNode, y: Wire | None, first: int, stop: int) -> Any:
     """Outputs ``first … stop - 1`` of a branch, from its queue and from what has just come."""
     if not queue.tensors:
         return y
@@ -340,7 +344,7 @@ class Residual(BroadcastReduce):
         self.temporal_fill = fill_name(temporal_fill)
 
     def dummy_value(self) -> float:
-        return FILLS.get(self.temporal_fill, 0.0) if self.temporal_fill else self.kids[1].dummy_value()
+        return FILLS.get(self.temporal_fill, 0.0) if self.temporal_fill else self._children[1].dummy_value()
 
 
 def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
@@ -357,10 +361,10 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
     return Trim(first, lost - first)
 
 
-def queue(ctx: KernelContext, node: Node, out: Any, wire: FrameSchedule) -> list[DelayLine]:
+def queue(ctx: KernelContext, node: StateNode, out: Any, wire: FrameSchedule) -> list[DelayLine]:
     """The queues of a branch, one for each of its tensors."""
     within = KernelContext(ctx.plan, ctx.module, node, IDENTITY)
-    return [within.delay_line(f"queue{i or ''}", f, ctx.leaves.first - wire.first, wire) for i, f in enumerate(frames(out))]
+    return [within.delay_line(f"queue{i or ''}", f, ctx.out_schedule.first - wire.first, wire) for i, f in enumerate(frames(out))]
 
 
 def waited(queues: list[DelayLine], y: Wire, rows: CallRows, count: int) -> Wire:

@@ -12,7 +12,7 @@ from ..core.call_modes import hooks_on_all
 from ..core.module import CoModule
 from ..core.program.context import CallRows, KernelContext, Run
 from ..core.registry import register_builder, to_continual
-from ..core.state import InitContext, Node, StateUpdates, Wire
+from ..core.state import InitContext, StateNode, StateUpdates, Wire
 from ..core.step_spec import Inputs
 from ..core.timing import IDENTITY, Timing
 from .base import OPEN, Container, children, open_child, run_chunk, run_clip, run_step
@@ -52,8 +52,8 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
 
     def _changed(self) -> None:
         super()._changed()
-        kids = self.kids  # a Broadcast without a number hands on as many streams as the next module takes
-        for child, after in pairwise(kids):
+        modules = self._children  # a Broadcast without a number hands on as many streams as the next module takes
+        for child, after in pairwise(modules):
             if isinstance(child, Broadcast):
                 child.__dict__["inferred"] = getattr(after, "num_streams", None)
 
@@ -64,7 +64,7 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
 
     @property
     def timing(self) -> Timing:
-        return Timing.sequence(*(child.timing for child in self.kids))
+        return Timing.sequence(*(child.timing for child in self._children))
 
     @overload
     def forward(self, input: Tensor) -> Tensor: ...
@@ -77,50 +77,50 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         return input
 
     def dummy_value(self) -> float:
-        return self.kids[0].dummy_value() if len(self) else 0.0
+        return self._children[0].dummy_value() if len(self) else 0.0
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
-        nodes: list[Node] = []
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        nodes: list[StateNode] = []
         before: Timing = IDENTITY
         for name, child in self._modules.items():
             child = cast(CoModule, child)
-            nodes.append(open_child(child, frame, opening.below(name, before)))
+            nodes.append(open_child(child, frame, init.below(name, before)))
             frame, before = nodes[-1].out, before.then(child.timing)
-        return Node(opening, self.kind, frame, kids=nodes)
+        return StateNode(init, self.kind, frame, children=nodes)
 
-    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
         delay, stride = 0, 1
-        for child, kid in zip(self.kids, node.kids, strict=True):
-            plain = child.plan(kid, lookahead)
+        for child, child_node in zip(self._children, node.children, strict=True):
+            plain = child.plan(child_node, lookahead)
             if plain is None:
                 return None
             delay, stride, lookahead = delay + stride * plain[0], stride * plain[1], plain[2]
         node.delay, node.stride = delay, stride
         return delay, stride, lookahead
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
-        for child, kid in zip(self._modules.values(), node.kids, strict=True):
-            x, n_if_ended = run_chunk(cast(CoModule, child), x, kid, n_if_ended, updates)
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+        for child, child_node in zip(self._modules.values(), node.children, strict=True):
+            x, n_if_ended = run_chunk(cast(CoModule, child), x, child_node, n_if_ended, updates)
             if x is None and updates.causal_counts:
                 return None, OPEN
         return x, n_if_ended
 
-    def advance_step(self, x: Any, node: Node, updates: StateUpdates) -> Wire | None:
+    def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Wire | None:
         watched = hooks_on_all()
-        for child, kid in zip(self._modules.values(), node.kids, strict=True):
+        for child, child_node in zip(self._modules.values(), node.children, strict=True):
             step: Any = child
             if watched or step._forward_hooks or step._forward_pre_hooks:
-                x = run_step(step, x, kid, updates)
+                x = run_step(step, x, child_node, updates)
             else:
-                x = step.advance_step(x, kid, updates)
+                x = step.advance_step(x, child_node, updates)
             if x is None:
                 return None
         return x
 
-    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+    def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
         node.n_in = n
-        for child, kid in zip(self.kids, node.kids, strict=True):
-            n, n_if_ended = child.recount(kid, n, n_if_ended)
+        for child, child_node in zip(self._children, node.children, strict=True):
+            n, n_if_ended = child.recount(child_node, n, n_if_ended)
         node.n_out = n
         return n, n_if_ended
 

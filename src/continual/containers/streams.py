@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.state import InitContext, Node, StateUpdates, StepSpec, Wire
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire
 from ..core.step_spec import length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
@@ -34,10 +34,10 @@ class Rewiring(CoModule):
         """The rearranged clips."""
         return self.rearrange(input)
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         return (None if x is None else self.rearrange(x)), n_if_ended
 
-    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire:
+    def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Wire:
         return self.rearrange(x)
 
     def program(self, ctx: KernelContext) -> Run:
@@ -70,8 +70,8 @@ class Broadcast(Rewiring):
             )
         return [x] * number
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
-        return Node(opening, "Broadcast", self.rearrange(frame))
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        return StateNode(init, "Broadcast", self.rearrange(frame))
 
     def extra_repr(self) -> str:
         return "" if self.num_streams is None else f"{self.num_streams}"
@@ -118,11 +118,11 @@ class ParallelDispatch(Rewiring):
             return streams[mapping]
         return [self._dispatch(streams, m) for m in mapping]
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         if not isinstance(frame, list) or len(frame) <= self._largest:
             raise ShapeMismatch(f"{name}: takes a list of at least {self._largest + 1} streams, got {frame}")
-        return Node(opening, self.kind, self.rearrange(frame))
+        return StateNode(init, self.kind, self.rearrange(frame))
 
     def extra_repr(self) -> str:
         return f"{self.dispatch_mapping}"
@@ -208,10 +208,10 @@ class Reduce(Rewiring):
         check_lengths(type(self).__name__, input)
         return self.rearrange(input)
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
+    def open(self, frame: Any, init: InitContext) -> StateNode:
         if not isinstance(frame, list):
-            raise ShapeMismatch(f"{named(opening.path, self)}: takes a list of streams, got one of {frame}")
-        return Node(opening, self.kind, self.out(frame, named(opening.path, self)))
+            raise ShapeMismatch(f"{named(init.path, self)}: takes a list of streams, got one of {frame}")
+        return StateNode(init, self.kind, self.out(frame, named(init.path, self)))
 
     def out(self, frame: list[Any], name: str) -> StepSpec:
         """The frame that leaves."""

@@ -147,7 +147,7 @@ class TransformerEncoder(Sequential):
     @property
     def causal(self) -> bool:
         """Whether every layer attends to a band."""
-        return isinstance(self.kids[0][0], CausalTransformerEncoderLayer)  # type: ignore[index]
+        return isinstance(self._children[0][0], CausalTransformerEncoderLayer)  # type: ignore[index]
 
     def _like(self, modules: Any) -> Sequential:
         return Sequential(modules)
@@ -156,7 +156,7 @@ class TransformerEncoder(Sequential):
         """The clip ``(B, E, T)``: a token for every window in it; causal: a token for each."""
         if self.causal:
             return super().forward(input)
-        layers: Any = self.kids[0]
+        layers: Any = self._children[0]
         first = layers[0]
         if len(layers) == 1:
             x = call_with_hooks(first, first.single, input)
@@ -168,7 +168,7 @@ class TransformerEncoder(Sequential):
             x = input.unfold(2, first.sequence_len, 1)
             for layer in layers:
                 x = call_with_hooks(layer, layer.on_frames, x)
-        return cast(Tensor, run_clip(self.kids[1], x) if len(self) == 2 else x)
+        return cast(Tensor, run_clip(self._children[1], x) if len(self) == 2 else x)
 
     @staticmethod
     def build_from(

@@ -29,6 +29,7 @@ from ..layers.pooling import (
 from ..layers.positions.encodings import RotaryPositionalEncoding
 from ..layers.wrapped import forward_stepping
 from . import norm_choice  # noqa: F401 (it registers its conversions)
+from .graph.windows.report import WindowPlan
 from .torch_refusals import REASONS
 
 __all__ = ["continual", "forward_stepping", "register"]
@@ -69,7 +70,7 @@ class GraphOptions(TypedDict, total=False):
     time_pooling: Literal["window", "frame"] | None
     copy: bool
     progress: bool | None
-    windows: Literal["exact", "stream"] | None
+    windows: Literal["exact", "stream"] | WindowPlan | None
     every: int | None
     output: int | None
 
@@ -94,7 +95,7 @@ def continual(
     time_pooling: Literal["window", "frame"] | None = None,
     copy: bool = False,
     progress: bool | None = None,
-    windows: Literal["exact", "stream"] | None = None,
+    windows: Literal["exact", "stream"] | WindowPlan | None = None,
     every: int | None = None,
     output: int | None = None,
     **options: Unpack[Options],
@@ -128,7 +129,8 @@ def continual(
         windows: what becomes of a module with an output for the whole clip. ``"exact"`` (the default): each score is the module's own of
             its window, whatever padding, recurrent layers and position tables do at its edges. ``"stream"``: the network over the
             endless stream, with real neighbours in place of padding and states that run on: cheaper, and another function;
-            ``net.notes`` gives the difference on the example. Only with a clip.
+            ``net.notes`` gives the difference on the example. A :class:`~continual.WindowPlan`: exact windows, computed in the way that
+            another conversion has chosen, so that states fit both. Only with a clip.
         every: steps from one exact window to the next; by default the stride of what windows have in common. Only with a clip.
         output: for a module with an output per frame that is no stream (bidirectional layers, attention to the whole clip): the frame
             of each window that is given, such as ``-1``. Only with a clip.

@@ -74,7 +74,7 @@ def uses_of(net: nn.Module) -> Uses:
 
     def visit(module: nn.Module) -> None:
         uses[id(module)] += 1
-        for child in module.kids if isinstance(module, Container) else module.children():
+        for child in module._children if isinstance(module, Container) else module.children():
             visit(child)
 
     visit(net)
@@ -105,17 +105,17 @@ def fold(module: nn.Module, uses: Uses) -> None:
 
 @fold.register
 def _of_container(module: Container, uses: Uses) -> None:
-    for child in module.kids:
+    for child in module._children:
         fold(child, uses)
 
 
 @fold.register
 def _of_sequential(module: Sequential, uses: Uses) -> None:
-    for child in module.kids:
+    for child in module._children:
         fold(child, uses)
     left: dict[str, nn.Module | None] = {}
     before: Any = None
-    for name, child in zip(list(module._modules), module.kids, strict=True):
+    for name, child in zip(list(module._modules), module._children, strict=True):
         alone = uses[id(child)] == 1 and not has_hooks(child)
         if isinstance(child, _NOTHING) and not has_hooks(child):
             continue

@@ -16,7 +16,7 @@ from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
 from ..core.registry import option, register_builder, register_window, streaming_copy
-from ..core.state import Node, StateUpdates, StepSpec
+from ..core.state import StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers import norm_refusals as refusals
 from ..layers.norms.causal import (
@@ -30,7 +30,7 @@ from ..layers.norms.causal import (
     WindowedInstanceNorm3d,
 )
 from ..layers.norms.kernel import OfLast, TimeNorm, UpToNow
-from ..layers.wrapped import local
+from ..layers.wrapped import wrap
 
 
 class LayerNormOverTime(TimeNorm, nn.LayerNorm):
@@ -40,7 +40,7 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
     timing is always that of the first case.
     """
 
-    def _is_local(self, frame_ndim: int) -> bool:
+    def _is_local_in_time(self, frame_ndim: int) -> bool:
         return len(self.normalized_shape) <= frame_ndim - 2
 
     def groups(self, shape: Sequence[int]) -> int:
@@ -50,7 +50,7 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
         given, own, rank = tuple(frame.shape), tuple(self.normalized_shape), len(frame.shape)
         if len(own) > rank:
             raise NotStreamable(f"{path}: normalises the last {len(own)} of {rank + 1} dimensions, the batch among them")
-        if not self._is_local(rank):
+        if not self._is_local_in_time(rank):
             time = len(own) - (rank - 1)
             own = own[:time] + own[time + 1 :]
         if given[rank - len(own) :] != own:
@@ -58,25 +58,25 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
         if not frame.dtype.is_floating_point:
             raise ShapeMismatch(f"{path}: takes floating point numbers, got steps {frame}")
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        if x is None or not self._is_local(x.ndim - 1):
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        if x is None or not self._is_local_in_time(x.ndim - 1):
             return super().advance(x, node, n_if_ended, updates)
         _, _, ended = self.count(x, node, n_if_ended, updates)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
-        if not self._is_local(x.ndim):
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
+        if not self._is_local_in_time(x.ndim):
             return super().advance_step(x, node, updates)
         updates.tick(node, node.n_in + 1, node.n_out + 1)
         return F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 
     def program(self, ctx: KernelContext) -> Run:
-        if not self._is_local(len(ctx.node.given.shape)):
+        if not self._is_local_in_time(len(ctx.node.in_spec.shape)):
             return super().program(ctx)
         return lambda x, rows: F.layer_norm(x, self.normalized_shape, None, None, self.eps)
 
     def cold(self, frame: StepSpec) -> dict[str, Tensor]:
-        return {} if self._is_local(len(frame.shape)) else super().cold(frame)
+        return {} if self._is_local_in_time(len(frame.shape)) else super().cold(frame)
 
 
 class LayerNormUpToNow(LayerNormOverTime, UpToNow):
@@ -129,7 +129,7 @@ def _instance(up_to_now: type[TimeNorm], of_last: type[TimeNorm]) -> Callable[[n
     def build(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         norm = cast(nn.InstanceNorm1d, module)
         if norm.track_running_stats:
-            return local(module, memo=memo)
+            return wrap(module, memo=memo)
         return _as_chosen(module, memo, path, up_to_now, of_last, refusals.instance_norm(norm))
 
     return build
@@ -142,7 +142,7 @@ def _layer(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
         return _as_chosen(module, memo, path, LayerNormUpToNow, LayerNormOfLast, "")
     if reason := refusals.layer_norm(norm):
         raise NotStreamable(f"{named(path, module)}: {reason}")
-    return local(module, memo=memo)  # it refuses frames of too low a rank
+    return wrap(module, memo=memo)  # it refuses frames of too low a rank
 
 
 register_builder(nn.GroupNorm, _group)

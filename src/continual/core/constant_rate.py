@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 
@@ -42,3 +43,8 @@ def burst_absorbed(parts: Sequence[ConstantRate]) -> bool:
         if behind + 1 < part.first:
             return False
     return True
+
+
+def whole(value: int | Fraction) -> int | Fraction:
+    """Fractions that are whole numbers as ints."""
+    return int(value) if Fraction(value).denominator == 1 else Fraction(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from .inputs import time_second
 from .state import Wire, rewire
@@ -35,6 +35,11 @@ class IOLayout:
     def output_batch_dim(self, chunk: bool) -> int:
         """The batch dimension in what the caller gets."""
         return 0
+
+    def alone(self, y: Wire, chunk: bool) -> Any:
+        """The outputs of one row, ``(1, C, …)``, a chunk or a step, for the caller and without the batch."""
+        batch = self.output_batch_dim(chunk)
+        return rewire(lambda t: t.squeeze(batch), self.chunk_out(y) if chunk else self.step_out(y))
 
 
 class MovedTime(IOLayout):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import NotStreamable
 from .io_layout import IDENTITY, IOLayout, MovedTime
 from .program.context import KernelContext, Run
-from .state import InitContext, Node, StateUpdates, StepSpec, Wire, rewire
+from .state import InitContext, StateNode, StateUpdates, StepSpec, Wire, rewire
 from .step_spec import length
 from .timing import Timing
 
@@ -33,7 +33,7 @@ class Kernel(nn.Module):
     """Timing and kernel of a module; :class:`~continual.module.CoModule` makes the three ways to run of them.
 
     A kernel is a pure function of the frames that arrive and of the node that holds this use's state: it reads
-    ``node.tensors`` and hands every change to ``call``.
+    ``node.tensors`` and hands every change to ``updates``.
     """
 
     time_dim = 2  # of the clips; inside the library time is always dim 2
@@ -87,30 +87,30 @@ class Kernel(nn.Module):
 
     # ---- the kernel: what a layer defines ---------------------------------------------------------------------------
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
+    def open(self, frame: Any, init: InitContext) -> StateNode:
         """The cold state for a step like ``frame``, and the frame that leaves.
 
         Raises:
             ShapeMismatch: if the module can't take such a frame.
             NotStreamable: if it can't be streamed on frames of this rank.
         """
-        raise NotStreamable(f"{type(self).__name__} defines no `open`: return its cold state, a continual.core.state.Node")
+        raise NotStreamable(f"{type(self).__name__} defines no `open`: return its cold state, a continual.core.state.StateNode")
 
-    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def advance(self, x: Any, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         """Run a chunk.
 
         Args:
             x: the frames ``(B, C, n, *S)`` that arrive, or ``None`` if there are none. ``node.n_in`` came before them.
             node: this use's state; to be read only.
             n_if_ended: how many frames the input wire would have had in all if the stream ended now.
-            call: takes the changes; with ``call.final`` the stream ends here, and ``e`` frames have come.
+            updates: takes the changes; with ``updates.final`` the stream ends here, and ``n_if_ended`` frames have come.
 
         Returns:
-            The frames that leave (``None``: none), and the ``e`` of the output wire.
+            The frames that leave (``None``: none), and the ``n_if_ended`` of the output wire.
         """
         raise NotStreamable(f"{type(self).__name__} defines no `advance`: the kernel of a chunk")
 
-    def advance_step(self, x: Any, node: Node, updates: StateUpdates) -> Wire | None:
+    def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Wire | None:
         """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
         y, _ = self.advance(rewire(chunk_of_one, x), node, node.n_in + 1, updates)
         return None if y is None else rewire(only_frame, y)
@@ -127,10 +127,10 @@ class Kernel(nn.Module):
         name = type(self).__name__
         raise ctx.refuse(
             f"step programs have no kernel for the class {name}. Remedies: forward_step, which needs none; write it as a co.Recurrence "
-            f"or a co.SlidingWindow, which run in programs; or define {name}.program(site)"
+            f"or a co.SlidingWindow, which run in programs; or define {name}.program(ctx)"
         )
 
-    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
         """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts never become plain there."""
         plain = self.timing.eventually_constant(lookahead)
         if plain is None:
@@ -143,25 +143,25 @@ class Kernel(nn.Module):
         """What the module is, for a network's signature: name and timing."""
         return f"{type(self).__name__} {self.timing}"
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int | Fraction:
         """Multiply-adds for one output frame ``frame`` (the mean of several), convolutions and matrix products alone.
 
         By default they are counted while ``forward`` runs on a clip of one receptive field.
         """
-        given = node.held if node.given is None else node.given
-        if not self.has_products or given is None:
+        in_spec = node.kept_spec if node.in_spec is None else node.in_spec
+        if not self.has_products or in_spec is None:
             return 0
         steps = int(self.timing.receptive_field)
-        macs = counted_macs(lambda: self.forward(rewire(lambda f: f.zeros(steps), given)))
+        macs = counted_macs(lambda: self.forward(rewire(lambda f: f.zeros(steps), in_spec)))
         return Fraction(macs // frame.shape[0], max(1, self.timing.ended(steps)))
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         """What papers count for one output frame beside multiply-adds: biases, norms, activations."""
         return 0
 
-    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int | Fraction:
-        """Multiply-adds of ``forward`` on a clip of ``given`` frames, which has so many output frames."""
-        return self.macs_per_output(node, frame) * outputs
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int | Fraction:
+        """Multiply-adds of ``forward`` on a clip of ``n_in`` frames, which has ``n_out`` output frames."""
+        return self.macs_per_output(node, frame) * n_out
 
     def part(self, path: str) -> nn.Module:
         """The module at a path of this network's state."""
@@ -178,17 +178,19 @@ class Kernel(nn.Module):
         """What fills the dummy steps of :meth:`warm_up`."""
         return 0.0
 
-    def count(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[int, int, int]:
-        """Count a chunk: frames that have come with it, outputs that have left with it, and the ``e`` of the output wire."""
+    def count(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[int, int, int]:
+        """Count a chunk: frames that have come with it, outputs that have left with it, and the
+        ``n_if_ended`` of the output wire.
+        """
         n = node.n_in + length(x)
-        sent, ended = self.timing.counts(n, n_if_ended)
+        n_out, ended = self.timing.counts(n, n_if_ended)
         if updates.final:
-            sent = ended
-        updates.tick(node, n, sent)
-        return n, sent, ended
+            n_out = ended
+        updates.tick(node, n, n_out)
+        return n, n_out, ended
 
-    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
-        """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, e)``."""
+    def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
+        """Set the counts of a node, and of those below, to what they are when its input wire is at ``(n, n_if_ended)``."""
         node.n_in = n
         node.n_out, n_if_ended = self.timing.counts(n, n_if_ended)
         return node.n_out, n_if_ended

@@ -38,8 +38,8 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     module on which the call is made. ``step``, ``steps`` and ``init_state`` are the same computation as pure functions.
 
     **Writing a layer** takes a :attr:`timing` and a kernel. Most layers are a :class:`~continual.layers.window.SlidingWindow`
-    or a :class:`~continual.layers.local.Local`; otherwise override :meth:`open` (the cold state) and :meth:`advance` (the kernel,
-    pure: it reads ``node.tensors`` and hands every change to ``call``), and :meth:`advance_step` where a step can be faster
+    or a :class:`~continual.layers.local.LocalInTime`; otherwise override :meth:`open` (the cold state) and :meth:`advance` (the kernel,
+    pure: it reads ``node.tensors`` and hands every change to ``updates``), and :meth:`advance_step` where a step can be faster
     than a chunk of one. ``co.verify`` tells whether it is right.
     """
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from .timing import ConstantRate, Counts, Timing, whole, widest
+from .constant_rate import whole
+from .timing import ConstantRate, Counts, Timing, widest
 
 CUBIC = Fraction(-3, 4)  # the sharpness of torch's cubic convolution
 
@@ -187,9 +188,9 @@ class Interpolation(Timing):
         """How many of the inputs that have come are still needed, at most."""
         most = 0
         for n in range(1, self.transient + 2 * self.period + 1):
-            sent, ended = self.counts(n, n)
-            oldest = min(i for j in (sent, sent + 1) for i, _ in self.taps(j))
-            if sent < ended:
+            n_out, ended = self.counts(n, n)
+            oldest = min(i for j in (n_out, n_out + 1) for i, _ in self.taps(j))
+            if n_out < ended:
                 oldest = min(oldest, n - 1)  # the end of the stream repeats the last frame
             most = max(most, n - max(0, oldest))
         return most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .state import Node, StepSpec
+from .state import StateNode, StepSpec
 
 
 def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = False) -> Tensor:
@@ -34,19 +34,19 @@ def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:
     return pieces
 
 
-def wire_frames(node: Node, index: int, new: Tensor | None, seen: int, first: int, stop: int) -> list[Tensor]:
+def wire_frames(node: StateNode, index: int, new: Tensor | None, n_in: int, first: int, stop: int) -> list[Tensor]:
     """Frames ``first … stop - 1`` of a wire as pieces, of those kept in a ring (if the node has one) and of those that arrive.
 
     Args:
         node: whose state tensor ``index`` is the ring.
         index: of the ring.
         new: the chunk that arrives, ``(B, C, n, *S)``.
-        seen: how many frames came before it.
+        n_in: how many frames came before it.
         first, stop: which frames.
     """
-    pieces = ring_frames(node.tensors[index], first, min(stop, seen)) if index < len(node.tensors) else []
-    if new is not None and stop > seen:
-        pieces.append(new[:, :, max(0, first - seen) : stop - seen])
+    pieces = ring_frames(node.tensors[index], first, min(stop, n_in)) if index < len(node.tensors) else []
+    if new is not None and stop > n_in:
+        pieces.append(new[:, :, max(0, first - n_in) : stop - n_in])
     return pieces
 
 

@@ -37,7 +37,12 @@ class InitContext:
         return InitContext(f"{self.path}.{name}".lstrip("."), self.before.then(before))
 
 
-class Node:
+_COPIED = (  # what a copy of a node has in common with it
+    "path", "before", "kind", "out", "in_spec", "kept_spec", "names", "n_in", "n_out", "delay", "stride", "accumulator", "steps",
+)  # fmt: skip
+
+
+class StateNode:
     """The state of one use of a module in a network.
 
     Attributes:
@@ -45,73 +50,55 @@ class Node:
         before: the timing of all that is before it, from the network's input on.
         kind: what stands there, in words; part of the network's signature.
         out: the frame that leaves here (or a list of them).
-        given: the frame that arrives, where a container knows it.
-        held: the frame that is kept in the state, where the kernel needs to know it.
+        in_spec: the frame that arrives, where a container knows it.
+        kept_spec: the frame that is kept in the state, where the kernel needs to know it.
         tensors: the state tensors, batch in dim 0, named by ``names``.
         n_in: frames delivered to this module so far.
         n_out: frames it has returned so far.
         delay, stride: the counts as far as the fast path needs them (:class:`~continual.core.constant_rate.ConstantRate`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
-        wide: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
+        accumulator: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
         steps: whether chunks of one may run as steps: the counts are plain, whatever is known of the end. ``None``: not asked yet.
     """
 
-    __slots__ = (
-        "before",
-        "delay",
-        "given",
-        "held",
-        "kids",
-        "kind",
-        "memo",
-        "names",
-        "out",
-        "path",
-        "n_in",
-        "n_out",
-        "steps",
-        "stride",
-        "tensors",
-        "wide",
-    )
+    __slots__ = (*_COPIED, "children", "memo", "tensors")
 
     def __init__(
         self,
-        place: InitContext,
+        init: InitContext,
         kind: str,
         out: Any,
         tensors: Mapping[str, Tensor] | None = None,
-        kids: list[Node] | None = None,
-        held: Any = None,
-        wide: bool = False,
+        children: list[StateNode] | None = None,
+        kept_spec: Any = None,
+        accumulator: bool = False,
     ):
-        self.path, self.before = place.path, place.before
-        self.kind, self.out, self.held = kind, out, held
-        self.given: Any = None
+        self.path, self.before = init.path, init.before
+        self.kind, self.out, self.kept_spec = kind, out, kept_spec
+        self.in_spec: Any = None
         self.names = tuple(tensors or ())
         self.tensors: list[Tensor] = list((tensors or {}).values())
-        self.kids = kids or []
+        self.children = children or []
         self.n_in = self.n_out = self.delay = 0
         self.stride = 1
         self.memo: Any = None
-        self.wide = wide
+        self.accumulator = accumulator
         self.steps: bool | None = None
 
-    def walk(self) -> Iterator[Node]:
+    def walk(self) -> Iterator[StateNode]:
         """This node and all below it."""
         yield self
-        for kid in self.kids:
-            yield from kid.walk()
+        for child in self.children:
+            yield from child.walk()
 
-    def map(self, fn: Callable[[Tensor], Tensor]) -> Node:
+    def map(self, fn: Callable[[Tensor], Tensor]) -> StateNode:
         """A copy of the tree with ``fn`` applied to every tensor."""
-        node = Node.__new__(Node)
-        names = ("path", "kind", "out", "given", "held", "before", "names", "n_in", "n_out", "delay", "stride", "wide", "steps")
-        for name in names:
+        node = StateNode.__new__(StateNode)
+        for name in _COPIED:
             setattr(node, name, getattr(self, name))
         node.memo = None
-        node.tensors = [kept_wide(fn, t) if self.wide else fn(t) for t in self.tensors]
-        node.kids = [kid.map(fn) for kid in self.kids]
+        node.tensors = [kept_wide(fn, t) if self.accumulator else fn(t) for t in self.tensors]
+        node.children = [child.map(fn) for child in self.children]
         return node
 
 
@@ -120,7 +107,7 @@ class StateUpdates:
 
     Attributes:
         final: whether the stream ends with this call, so that what waits is flushed and end padding is added.
-        steady: whether nothing can leave where nothing comes, so that empty wires need not be followed.
+        causal_counts: whether nothing can leave where nothing comes, so that empty wires need not be followed.
         in_place: whether the changes will be made in place, so that :attr:`slots` may be used.
     """
 
@@ -129,19 +116,19 @@ class StateUpdates:
     def __init__(self, final: bool = False, causal_counts: bool = False, in_place: bool = False):
         self.final, self.causal_counts, self.in_place = final, causal_counts, in_place
         self.slots: list[tuple[Tensor, Tensor]] = []
-        self.ticks: list[tuple[Node, int, int]] = []
-        self.rings: list[tuple[Node, int, int, Tensor]] = []
-        self.puts: list[tuple[Node, int, Tensor]] = []
+        self.ticks: list[tuple[StateNode, int, int]] = []
+        self.rings: list[tuple[StateNode, int, int, Tensor]] = []
+        self.puts: list[tuple[StateNode, int, Tensor]] = []
 
-    def tick(self, node: Node, seen: int, sent: int) -> None:
+    def tick(self, node: StateNode, n_in: int, n_out: int) -> None:
         """Count the frames that came and left."""
-        self.ticks.append((node, seen, sent))
+        self.ticks.append((node, n_in, n_out))
 
-    def put(self, node: Node, index: int, value: Tensor) -> None:
+    def put(self, node: StateNode, index: int, value: Tensor) -> None:
         """Replace the state tensor ``index`` of a node by ``value``."""
         self.puts.append((node, index, value))
 
-    def ring(self, node: Node, index: int, first: int, chunk: Tensor) -> None:
+    def ring(self, node: StateNode, index: int, first: int, chunk: Tensor) -> None:
         """Write frames ``first, first + 1, …`` of a wire, ``(B, C, n, *S)``, into a ring ``(B, L, C, *S)``.
 
         Frame ``i`` goes to slot ``i % L``. Frames that would be overwritten at once are left out.
@@ -168,12 +155,12 @@ class StateUpdates:
                 ring.narrow(1, 0, left).copy_(by_time.narrow(1, fit, left))
         for node, index, value in self.puts:
             node.tensors[index].copy_(value)
-        for node, seen, sent in self.ticks:
-            node.n_in, node.n_out = seen, sent
+        for node, n_in, n_out in self.ticks:
+            node.n_in, node.n_out = n_in, n_out
 
     def apply_as_new(self) -> None:
         """Make the changes as new tensors, through which gradients flow."""
-        changed: list[tuple[Node, int, Tensor]] = []
+        changed: list[tuple[StateNode, int, Tensor]] = []
         for node, index, position, chunk in self.rings:
             ring, by_time = node.tensors[index], chunk.transpose(1, 2)
             fit = min(chunk.shape[2], ring.shape[1] - position)
@@ -184,8 +171,8 @@ class StateUpdates:
             changed.append((node, index, value.to(node.tensors[index].dtype, copy=True)))
         for node, index, value in changed:
             node.tensors[index], node.memo = value, None
-        for node, seen, sent in self.ticks:
-            node.n_in, node.n_out = seen, sent
+        for node, n_in, n_out in self.ticks:
+            node.n_in, node.n_out = n_in, n_out
 
 
 class Structure:
@@ -230,7 +217,7 @@ class State(Sequence[Tensor]):
 
     clock: int
     frame: Any
-    node: Node
+    node: StateNode
     owned: bool = field(default=True, repr=False)
     fast_path: bool = field(default=False, repr=False)  # whether single steps take the fast path,
     fast_path_from: int = field(default=0, repr=False)  # and from which clock on
@@ -239,6 +226,7 @@ class State(Sequence[Tensor]):
     largest: int = field(default=0, repr=False)  # bytes of the largest frame inside, on the CPU
     structure: Structure | None = field(default=None, repr=False, compare=False)  # of the network whose state it is known to be
     stored_signature: str = field(default="", repr=False)
+    stored_parts: tuple[str, ...] = field(default=(), repr=False)  # what a file says of the network, part by part
     weights: Any = field(default="", repr=False, compare=False)  # that it was made with, or their digest
 
     def __len__(self) -> int:
@@ -293,9 +281,21 @@ class State(Sequence[Tensor]):
         lines = [str([(f.shape[1:], str(f.dtype)) for f in frames(self.frame)])]
         for node in self.node.walk():
             outs = [(f.shape[1:], str(f.dtype)) for f in frames(node.out)]
-            held = [(n, tuple(t.shape[1:]), str(t.dtype)) for n, t in zip(node.names, node.tensors, strict=True)]
-            lines.append(f"{node.path} {node.kind} {outs} {held}")
+            tensors = [(n, tuple(t.shape[1:]), str(t.dtype)) for n, t in zip(node.names, node.tensors, strict=True)]
+            lines.append(f"{node.path} {node.kind} {outs} {tensors}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    @property
+    def parts(self) -> list[str]:
+        """The network in words: its steps, and what stands where in it with which tensors."""
+        if self.stored_signature:
+            return list(self.stored_parts) or [f"{sorted(self.tensors)} in a file"]
+        steps = [f"a step (*, {', '.join(map(str, f.shape[1:]))}) {f.dtype}" for f in frames(self.frame)]
+        return steps + [
+            f"'{node.path}' {node.kind} → {[tuple(f.shape[1:]) for f in frames(node.out)]}"
+            + (f" holding {[tuple(t.shape[1:]) for t in node.tensors]}" if node.tensors else "")
+            for node in self.node.walk()
+        ]
 
     @property
     def fingerprint(self) -> str:
@@ -316,8 +316,8 @@ class State(Sequence[Tensor]):
         state = replace(self, node=self.node.map(fn), frame=rewire(moved, self.frame))
         for node in state.node.walk():
             node.out = None if node.out is None else rewire(moved, node.out)
-            node.held = None if node.held is None else rewire(moved, node.held)
-            node.given = None if node.given is None else rewire(moved, node.given)
+            node.kept_spec = None if node.kept_spec is None else rewire(moved, node.kept_spec)
+            node.in_spec = None if node.in_spec is None else rewire(moved, node.in_spec)
         return state
 
     def clone(self) -> State:
@@ -353,22 +353,13 @@ class State(Sequence[Tensor]):
         """Refuse a state whose network is not this one's."""
         if self.signature == other.signature:
             return
-        mine = _described(self)
-        theirs = _described(other) if not other.stored_signature else [f"{sorted(other.tensors)} in a file"]
-        first = next((f"{a or 'nothing'} here, {b or 'nothing'} in the state" for a, b in _zip(mine, theirs) if a != b), "")
+        first = next(
+            (f"{a or 'nothing'} here, {b or 'nothing'} in the state" for a, b in _zip(self.parts, other.parts) if a != b), ""
+        )
         raise StateMismatch(
             f"{name}: this state belongs to another network ({first}). A state fits the network it was taken from: the same "
             "modules, shapes (the batch size aside) and dtype"
         )
-
-
-def _described(state: State) -> list[str]:
-    steps = [f"a step (*, {', '.join(map(str, f.shape[1:]))}) {f.dtype}" for f in frames(state.frame)]
-    return steps + [
-        f"'{node.path}' {node.kind} → {[f.shape[1:] for f in frames(node.out)]}"
-        + (f" holding {[tuple(t.shape[1:]) for t in node.tensors]}" if node.tensors else "")
-        for node in state.node.walk()
-    ]
 
 
 def _zip(a: list[str], b: list[str]) -> Iterator[tuple[str, str]]:

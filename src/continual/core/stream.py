@@ -316,11 +316,13 @@ class StreamOwner(Kernel):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry a detached state, and nothing that kernels have prepared."""
-        held = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
-        held = {k: v for k, v in cast(dict[str, Any], held).items() if k not in self._prepared and k not in _OF_THE_STREAM}
+        attributes = super().__getstate__() if hasattr(super(), "__getstate__") else self.__dict__
+        attributes = {
+            k: v for k, v in cast(dict[str, Any], attributes).items() if k not in self._prepared and k not in _OF_THE_STREAM
+        }
         if self._stream is not None:
-            held["_stream"] = replace(self._stream.detach(), structure=None)
-        return held
+            attributes["_stream"] = replace(self._stream.detach(), structure=None)
+        return attributes
 
 
 def shallow(module: Self) -> Self:

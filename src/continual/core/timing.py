@@ -10,6 +10,7 @@ is a report: where the two differ (padding larger than the window, transposed co
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ..errors import ShapeMismatch
-from .constant_rate import ConstantRate, burst_absorbed, in_a_row
+from .constant_rate import ConstantRate, burst_absorbed, in_a_row, whole
 
 Counts = tuple[int, int]
 
@@ -46,6 +47,10 @@ class Timing(ABC):
     def counts(self, n: int, n_if_ended: int) -> Counts:
         """Map the input wire's ``(delivered, if ended now)`` to the output wire's."""
 
+    def of_wires(self, *pairs: Counts) -> Counts:
+        """The same in a graph, where another wire may say how many frames there are."""
+        return self.counts(*pairs[0])
+
     @abstractmethod
     def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         """The counts as a delay and a stride, if they are that simple on an input wire with this lead."""
@@ -62,6 +67,11 @@ class Timing(ABC):
     @property
     def period(self) -> int:
         """Inputs after which the pattern of outputs repeats."""
+        return Fraction(self.stride).numerator
+
+    @property
+    def pulse(self) -> int:
+        """The fewest inputs that always bring a fixed number of outputs, once the counts have become periodic."""
         return Fraction(self.stride).numerator
 
     @property
@@ -117,10 +127,7 @@ class Timing(ABC):
     @staticmethod
     def sequence(*timings: Timing) -> Timing:
         """Timings one after another; none at all is the identity."""
-        whole: Timing = IDENTITY
-        for timing in timings:
-            whole = whole.then(timing)
-        return whole
+        return functools.reduce(Timing.then, timings, IDENTITY)
 
     @staticmethod
     def parallel(*timings: Timing) -> Timing:
@@ -274,6 +281,10 @@ class Sequence(Timing):
         return whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
 
     @cached_property
+    def pulse(self) -> int:
+        return math.lcm(*((stride * p.pulse).numerator for p, stride in self._with_strides()))
+
+    @cached_property
     def phase_dependent(self) -> bool:
         return any(p.phase_dependent for p in self.parts)
 
@@ -386,9 +397,4 @@ def widest(timing: Timing) -> int:
     return max(1, max(last - first + 1 for first, last in spans))
 
 
-def whole(value: int | Fraction) -> int | Fraction:
-    """Fractions that are whole numbers as ints."""
-    return int(value) if Fraction(value).denominator == 1 else Fraction(value)
-
-
-IDENTITY = Window()
+IDENTITY: Timing = Window()

@@ -8,25 +8,37 @@ from fractions import Fraction
 from functools import cached_property
 
 from ..errors import ShapeMismatch
-from .constant_rate import ConstantRate
-from .timing import IDENTITY, Counts, Sequence, Timing, whole, widest
+from .constant_rate import ConstantRate, whole
+from .fitted import Fitted
+from .timing import IDENTITY, Counts, Sequence, Timing, widest
 
-Entry = tuple[Timing | None, tuple[int, ...]]  # what happens to which wires; without a timing: they wait for each other
+# What happens to which wires. Without a timing they wait for each other. With one, a second wire decides how many frames there are.
+Entry = tuple[Timing | None, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Closed:
-    """The closed form of one wire."""
+    """The closed form of one wire.
+
+    Attributes:
+        fitted: the last wire before it whose number of frames a function says; 0 if there is none.
+    """
 
     stride: Fraction = Fraction(1)
     field: Fraction = Fraction(1)
     start: Fraction = Fraction(0)
     end: Fraction = Fraction(0)
+    fitted: int = 0
 
     @property
-    def balance(self) -> Fraction:
-        """What decides the number of outputs: wires whose balances agree have equal lengths for every clip."""
+    def padded(self) -> Fraction:
+        """What padding adds to the number of outputs, less what windows take."""
         return self.start + self.end - self.field
+
+    @property
+    def balance(self) -> tuple[int, Fraction]:
+        """What decides the number of outputs: wires whose balances agree have equal lengths for every clip."""
+        return self.fitted, self.padded
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Wiring(Timing):
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:
-                found[i] = timing.counts(*found[inputs[0]])
+                found[i] = timing.of_wires(*(found[j] for j in inputs))
             elif inputs:
                 found[i] = min(found[j][0] for j in inputs), min(found[j][1] for j in inputs)
         return found
@@ -127,9 +139,9 @@ class Wiring(Timing):
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:
-                found[i] = _then(found[inputs[0]], timing)
+                found[i] = _then(found[inputs[0]], timing, i)
             elif inputs:
-                found[i] = _meet([found[j] for j in inputs])
+                found[i] = _meet([found[j] for j in inputs], i)
         return found
 
     @cached_property
@@ -172,8 +184,17 @@ class Wiring(Timing):
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:
-                period = math.lcm(period, (self._closed[inputs[0]].stride * timing.period).numerator)
+                period = math.lcm(period, (self._closed[inputs[-1]].stride * timing.period).numerator)
         return period
+
+    @cached_property
+    def pulse(self) -> int:
+        pulse = 1
+        for i in self._order:
+            timing, inputs = self.entries[i]
+            if timing is not None:
+                pulse = math.lcm(pulse, (self._closed[inputs[-1]].stride * timing.pulse).numerator)
+        return pulse
 
     @cached_property
     def transient(self) -> int:
@@ -181,8 +202,8 @@ class Wiring(Timing):
         for i in self._order:
             timing, inputs = self.entries[i]
             if timing is not None:
-                stride = self._closed[inputs[0]].stride
-                found[i] = found[inputs[0]] + math.ceil(stride * timing.transient) + math.ceil(stride)
+                stride = self._closed[inputs[-1]].stride
+                found[i] = max(found[j] for j in inputs) + math.ceil(stride * timing.transient) + math.ceil(stride)
             elif inputs:
                 found[i] = max(found[j] for j in inputs)
         return found[self.out]
@@ -191,20 +212,24 @@ class Wiring(Timing):
         return f"R={self.receptive_field} stride={self.stride} start={self.start} end={self.end}"
 
 
-def _then(before: Closed, timing: Timing) -> Closed:
+def _then(before: Closed, timing: Timing, wire: int) -> Closed:
+    if isinstance(timing, Fitted):
+        return replace(before, fitted=wire)
     s = before.stride
     return Closed(
         s * Fraction(timing.stride),
         Fraction(math.ceil(before.field + s * (timing.receptive_field - 1))),
         before.start + s * Fraction(timing.start),
         before.end + s * Fraction(timing.end),
+        before.fitted,
     )
 
 
-def _meet(parts: list[Closed]) -> Closed:
+def _meet(parts: list[Closed], wire: int) -> Closed:
     start = max(p.start for p in parts)
     field = Fraction(math.ceil(start + max(p.field - p.start for p in parts)))
-    return Closed(parts[0].stride, field, start, min(p.balance for p in parts) + field - start)
+    fitted = parts[0].fitted if len({p.fitted for p in parts}) == 1 else wire
+    return Closed(parts[0].stride, field, start, min(p.padded for p in parts) + field - start, fitted)
 
 
 class Wires:
@@ -223,6 +248,10 @@ class Wires:
         for part in timing.parts if isinstance(timing, Sequence) else (timing,):
             wire = wire if part == IDENTITY else self._add((part, (wire,)))
         return wire
+
+    def fit(self, wire: int, to: int, timing: Fitted) -> int:
+        """The wire with as many frames as a function of the length of wire ``to`` says."""
+        return self._add((timing, (wire,) if to == wire else (wire, to)))
 
     def meet(self, wires: list[int]) -> int:
         """The wire on which several have waited for each other.

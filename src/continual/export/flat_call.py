@@ -76,19 +76,19 @@ class FlatCall(nn.Module):
         end = None
         if self.flush:
             end, *rest = rest
-        calls, *held = rest
+        calls, *state = rest
         opened = (calls >= 0 if end is None else end <= 0), self.planned.plan.far
         end = torch.zeros_like(calls) if end is None else end
         for i in self._other_than_zero:
-            begins = (calls == 0).view(-1, *(1,) * (held[i].ndim - 1))
-            held[i] = torch.where(begins, getattr(self, f"cold_{i}"), held[i])
-        y, valid, fresh = self.planned.call(internal_layout(self.net, x, chunk=True), calls, end, None, held, opened)
-        return network_layout(self.net, y, chunk=True), valid, calls + 1, fresh
+            begins = (calls == 0).view(-1, *(1,) * (state[i].ndim - 1))
+            state[i] = torch.where(begins, getattr(self, f"cold_{i}"), state[i])
+        y, valid, new_state = self.planned.call(internal_layout(self.net, x, chunk=True), calls, end, None, state, opened)
+        return network_layout(self.net, y, chunk=True), valid, calls + 1, new_state
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the call. Inputs and outputs are in the order of the metadata's names."""
-        y, valid, calls, held = self._run(list(tensors))
-        return (*pytree.tree_leaves(y), valid, calls, *held)
+        y, valid, calls, state = self._run(list(tensors))
+        return (*pytree.tree_leaves(y), valid, calls, *state)
 
     # ---- examples -----------------------------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class FlatCall(nn.Module):
         """Inputs of zeros."""
         chunks = [_chunk(torch.zeros_like(x), self.chunk, time) for x, (time, _) in zip(self._steps, self._ports, strict=True)]
         calls = torch.zeros(self.rows, dtype=torch.int64, device=chunks[0].device)
-        states = [torch.zeros(self.rows, *h.shape, dtype=h.dtype, device=h.device) for h in self.planned.plan.held]
+        states = [torch.zeros(self.rows, *h.shape, dtype=h.dtype, device=h.device) for h in self.planned.plan.state_specs]
         return [*chunks, *([calls.clone()] if self.flush else []), calls, *states]
 
     def noise(self, steps: int) -> list[Tensor]:
@@ -108,7 +108,7 @@ class FlatCall(nn.Module):
 
     def row_dims(self) -> list[int | None]:
         """The dimension of rows of each input."""
-        states = 1 + len(self.planned.plan.held) + self.flush
+        states = 1 + len(self.planned.plan.state_specs) + self.flush
         return [_row_dim(time, batched) for time, batched in self._ports] + [0] * states
 
     def exported(self, module: nn.Module | None = None) -> torch.export.ExportedProgram:
@@ -131,7 +131,7 @@ class FlatCall(nn.Module):
 
     def metadata(self, format: str, rate: float | None) -> Metadata:
         """The metadata of a file with this call."""
-        net, plan, leaves = self.planned.net, self.planned.plan, self.planned.leaves
+        net, plan, out_schedule = self.planned.net, self.planned.plan, self.planned.out_schedule
         example = self.example()
         names = [f"x{i or ''}" for i in range(len(self._ports))]
         inputs = [
@@ -143,21 +143,24 @@ class FlatCall(nn.Module):
             _port(f"y{i or ''}", y, _row_dim(time, True), time)
             for i, (y, time) in enumerate(zip(self._outputs, times, strict=True))
         ]
-        held = [_port(f"state.{h.name}", t, 0) for h, t in zip(plan.held, self.example()[-len(plan.held) :], strict=False)]
+        state_ports = [
+            _port(f"state.{spec.name}", t, 0)
+            for spec, t in zip(plan.state_specs, self.example()[-len(plan.state_specs) :], strict=False)
+        ]
         return Metadata(
             format=format,
             network=net.name if isinstance(net, GraphModule) else type(net).__name__,
             inputs=tuple(inputs),
             outputs=tuple(outputs),
-            states=(Port(CALLS, (None,), "int64"), *held),
+            states=(Port(CALLS, (None,), "int64"), *state_ports),
             structure=self.structure,
             receptive_field=int(net.receptive_field),
             delay=int(net.delay),
             stride=int(net.stride[0]),
             chunk=self.chunk,
             start=plan.start,
-            first=leaves.first,
-            per_call=leaves.frames,
+            first=out_schedule.first,
+            per_call=out_schedule.frames,
             totals=OutputCount.of(net.timing),
             flush=self.flush,
             batch=self.batch,

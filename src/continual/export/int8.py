@@ -210,8 +210,8 @@ def quantised_program(
         calibration.stream(_runner(prepared, metadata))
         converted = steps.convert_pt2e(prepared)
     program = call.exported(_Flat(converted))
-    held = [t for t in (*program.state_dict.values(), *program.constants.values()) if isinstance(t, Tensor)]
-    share = _share((t.numel(), t.dtype == torch.int8) for t in held)
+    tensors = [t for t in (*program.state_dict.values(), *program.constants.values()) if isinstance(t, Tensor)]
+    share = _share((t.numel(), t.dtype == torch.int8) for t in tensors)
     if not share:
         raise ExportError(
             f"co.export: XNNPACK has no 8-bit layers for {metadata.network} (int8={mode!r}): it takes linear layers, and convolutions over "

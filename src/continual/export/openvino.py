@@ -63,8 +63,8 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
         info.data_shape, info.data_type, info.variable_id = ov.PartialShape([-1, *port.shape[1:]]), kind, port.name
         variable = Variable(info)
         zeros = ops.constant(np.zeros(port.sized(1)), dtype=kind)
-        held = ops.broadcast(ops.read_value(zeros, variable), size)  # all rows start with the same row of zeros
-        value = ops.convert(held, own.get_type_name())  # OpenVINO removes conversions to the same type
+        stored = ops.broadcast(ops.read_value(zeros, variable), size)  # all rows start with the same row of zeros
+        value = ops.convert(stored, own.get_type_name())  # OpenVINO removes conversions to the same type
         for target in given.output(0).get_target_inputs():
             target.replace_source_output(value.output(0))
         model.add_variables([variable])

@@ -30,8 +30,8 @@ class InPlace(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         found = self.call(*tensors)
-        given, fresh = tensors[-(len(found) - self.outputs) :], found[self.outputs :]
-        for old, new in zip(given, fresh, strict=True):
+        old_state, new_state = tensors[-(len(found) - self.outputs) :], found[self.outputs :]
+        for old, new in zip(old_state, new_state, strict=True):
             old.copy_(new)
         return found[: self.outputs]
 

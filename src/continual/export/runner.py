@@ -145,10 +145,10 @@ class Runner:
 
     # ---- checks -----------------------------------------------------------------------------------------------------------
 
-    def _checked(self, given: Sequence[Any], chunk: bool) -> tuple[list[Tensor], int]:
+    def _checked(self, inputs: Sequence[Any], chunk: bool) -> tuple[list[Tensor], int]:
         """Check the inputs. Returns them, and their number of rows."""
         ports = self.metadata.inputs
-        x = list(given[0]) if len(given) == 1 and isinstance(given[0], (list, tuple)) else list(given)
+        x = list(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)) else list(inputs)
         if len(x) != len(ports):
             raise ShapeMismatch(f"{self._name}: takes {len(ports)} inputs, got {len(x)}")
         batch = None if self._seen == 0 else self._batch

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..core.program.context import KernelContext, Run
-from ..core.state import Node, StateUpdates
+from ..core.state import StateNode, StateUpdates
 from .exact_gradients import with_exact_norms
-from .local import Local, LocalFunction
+from .local import LocalFunction, LocalInTime
 
 Fn = Callable[[Tensor], Tensor]
 
 
-class Lambda(Local):
+class Lambda(LocalInTime):
     """A function that is local in time, as a module.
 
     Args:
@@ -147,7 +147,7 @@ class Identity(LocalFunction):
     def out(self, frame: Any) -> Any:
         return frame
 
-    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
+    def advance(self, x: Any, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
         return x, n_if_ended
 
     def program(self, ctx: KernelContext) -> Run:

@@ -15,7 +15,7 @@ from ..core.module import PaddingMode
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
 from ..core.registry import TorchLayer
-from ..core.state import Node, StepSpec
+from ..core.state import StateNode, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.conv_program import convolution
 from .folds_norms import FoldsNorms
@@ -269,14 +269,14 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         folded = by_time.flatten(1) if self._over_time_alone else by_time
         return folded.contiguous(memory_format=torch.channels_last if folded.ndim == 4 else torch.contiguous_format)
 
-    def open(self, frame: StepSpec, opening: Any) -> Node:
+    def open(self, frame: StepSpec, init: Any) -> StateNode:
         self._forget_layouts()
-        return super().open(frame, opening)
+        return super().open(frame, init)
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return math.prod(frame.shape[2:]) * self.weight.numel()
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     def extra_repr(self) -> str:

@@ -22,8 +22,8 @@ LARGE = 512  # numbers in a frame from which a ring costs less
 def convolution(ctx: KernelContext) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
     layer: Any = ctx.module
-    outputs = ctx.leaves.frames
-    ring = _in_ring(ctx, layer) if ctx.target.compiler_fuses and layer.groups == outputs == ctx.arrives.frames == 1 else None
+    outputs = ctx.out_schedule.frames
+    ring = _in_ring(ctx, layer) if ctx.target.compiler_fuses and layer.groups == outputs == ctx.in_schedule.frames == 1 else None
     if ring is not None:
         return ring
     windows = None if layer._memoryless else windows_of(ctx, layer)
@@ -44,28 +44,30 @@ def convolution(ctx: KernelContext) -> Run:
 def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
     """Convolutions whose frames are large, or whose taps lie far apart: taps are taken from a ring. ``None`` where that is no gain."""
     dilation, taps, window = layer._dilation, layer._taps, layer._window
-    depth, size = dilation * (taps - 1), math.prod(ctx.node.held.shape[1:])
-    whole = ctx.leaves.first - window.start == ctx.arrives.first - depth  # outputs are completed by the frame that comes
+    depth, size = dilation * (taps - 1), math.prod(ctx.node.kept_spec.shape[1:])
+    whole = (
+        ctx.out_schedule.first - window.start == ctx.in_schedule.first - depth
+    )  # outputs are completed by the frame that comes
     moved = (depth - taps) * size  # frames that would only be moved
     if not whole or depth == 0 or layer._fill not in FILLS or (moved < MOVED and (layer.dims == 1 or size < LARGE)):
         return None
-    ring = ctx.ring("window", ctx.node.held, depth, layer.fill_value)
+    ring = ctx.ring("window", ctx.node.kept_spec, depth, layer.fill_value)
     older = [dilation * i for i in range(taps - 1, 0, -1)]
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         x = ctx.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
-        seen = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
+        stacked = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
         ring.push(rows, x)
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
         if layer._over_time_alone:
             y = _product(
-                seen.flatten(2) if seen.ndim > 2 else seen.unsqueeze(2),
+                stacked.flatten(2) if stacked.ndim > 2 else stacked.unsqueeze(2),
                 weight.flatten(1),
                 parameter(layer, "bias"),
                 ctx.target.inline_rows,
             )
-            return y.unflatten(2, (1, *seen.shape[2:]))
-        return _over_space(layer, seen, weight)
+            return y.unflatten(2, (1, *stacked.shape[2:]))
+        return _over_space(layer, stacked, weight)
 
     return run
 
@@ -130,7 +132,7 @@ def _is_small(ctx: KernelContext, layer: Any) -> bool:
     """Whether a library's call for a convolution over space would cost more than its products."""
     out: Any = ctx.node.out
     depthwise = layer.groups == layer.in_channels == layer.out_channels
-    return (layer.groups == 1 or depthwise) and layer.weight.numel() * math.prod(out.shape[2:]) * ctx.leaves.frames <= SMALL
+    return (layer.groups == 1 or depthwise) and layer.weight.numel() * math.prod(out.shape[2:]) * ctx.out_schedule.frames <= SMALL
 
 
 def _written_out(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:

@@ -16,7 +16,7 @@ from ..core.module import CoModule
 from ..core.naming import named
 from ..core.precision import widest
 from ..core.program.context import KernelContext, Run, carried, of_rows
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
 from .norms.statistics import mean_up_to_now
@@ -46,11 +46,11 @@ class _Cumulative(CoModule):
         """The type of the outputs."""
         return dtype
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        """What is reduced after every frame of a chunk ``(B, C, n, *S)``, given what was after the ``seen`` before it."""
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        """What is reduced after every frame of a chunk ``(B, C, n, *S)``, given what was after the ``n_in`` before it."""
         raise NotStreamable(f"{type(self).__name__} defines no `reduce`")
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         """The same for one frame ``(B, C, *S)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `reduce_step`")
 
@@ -68,17 +68,17 @@ class _Cumulative(CoModule):
         with torch.inference_mode(False):
             return torch.full(frame.shape, fill, dtype=dtype, device=frame.device)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        cold = self._cold(frame, named(opening.path, self))
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        cold = self._cold(frame, named(init.path, self))
         out = replace(frame, dtype=self.out_type(frame.dtype))
-        return Node(opening, self.kind, out, {"so_far": cold}, wide=self.sums)
+        return StateNode(init, self.kind, out, {"so_far": cold}, accumulator=self.sums)
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip ``(B, C, T, *S)`` reduced up to each of its frames."""
         cold = self._cold(StepSpec.of_chunk(input), type(self).__name__)
         return self.reduce(input.to(cold.dtype), 0, cold).to(self.out_type(input.dtype))
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
@@ -87,7 +87,7 @@ class _Cumulative(CoModule):
         updates.put(node, 0, y[:, :, -1])
         return y.to(self.out_type(x.dtype)), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         before, n = node.tensors[0], node.n_in + 1
         now = self.reduce_step(x, node.n_in, before)
         updates.ticks.append((node, n, n))
@@ -98,7 +98,7 @@ class _Cumulative(CoModule):
         """Sums, means, maxima of all frames up to now."""
         cold = ctx.node.tensors[0]
         fill = cold.flatten()[0].item() if cold.numel() else 0
-        held = [ctx.hold("so_far", StepSpec.of(cold), None, fill)]
+        specs = [ctx.state_tensor("so_far", StepSpec.of(cold), None, fill)]
 
         reduce: Any = self.reduce_step  # the count of frames is a tensor here, one for each row
 
@@ -106,7 +106,7 @@ class _Cumulative(CoModule):
             now = reduce(x.to(cold.dtype), of_rows(index, x), state[0])
             return now.to(self.out_type(x.dtype)), [now]
 
-        return lambda x, rows: carried(ctx, held, x, rows, step)
+        return lambda x, rows: carried(ctx, specs, x, rows, step)
 
 
 class CumulativeSum(_Cumulative):
@@ -128,10 +128,10 @@ class CumulativeSum(_Cumulative):
     def out_type(self, dtype: torch.dtype) -> torch.dtype:
         return dtype if dtype.is_floating_point else torch.int64
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cat((before.unsqueeze(2), x), 2).cumsum(2)[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return before + x
 
 
@@ -156,12 +156,12 @@ class CumulativeMean(_Cumulative):
     def refuses(self, dtype: torch.dtype) -> bool:
         return not dtype.is_floating_point
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        offset, start = mean_up_to_now(x, seen, before.unsqueeze(2), 2)
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        offset, start = mean_up_to_now(x, n_in, before.unsqueeze(2), 2)
         return start + offset
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
-        return before + (x - before) / (seen + 1)
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        return before + (x - before) / (n_in + 1)
 
 
 class CumulativeMax(_Cumulative):
@@ -181,8 +181,8 @@ class CumulativeMax(_Cumulative):
     sums = False
     nothing = -math.inf
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cummax(torch.cat((before.unsqueeze(2), x), 2), 2).values[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.maximum(before, x)

@@ -8,13 +8,13 @@ from torch import Tensor
 from ..core.module import CoModule, PaddingMode
 from ..core.program.context import KernelContext, Run
 from ..core.ring_buffer import ring_zeros, wire_frames
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import ShapeMismatch
 from .window import FILLS, fill_name
 
 
-def queued(node: Node, index: int, x: Tensor | None, have: int, first: int, stop: int) -> Tensor:
+def queued(node: StateNode, index: int, x: Tensor | None, have: int, first: int, stop: int) -> Tensor:
     """Frames ``first … stop - 1`` of a wire whose frames before ``have`` wait in a ring and whose next ones are ``x``.
 
     Always a tensor of its own, since the ring's slots are overwritten.
@@ -33,42 +33,42 @@ class Shift(CoModule):
         timing = self.timing
         return timing.last if isinstance(timing, Crop) else timing.receptive_field - 1
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         depth = self.depth()
         ring = {"frames": ring_zeros(frame, depth)} if depth else None
-        return Node(opening, self.kind, frame, ring)
+        return StateNode(init, self.kind, frame, ring)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        seen = node.n_in
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        n_in = node.n_in
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            updates.ring(node, 0, seen, x)
-        if sent == node.n_out:
+            updates.ring(node, 0, n_in, x)
+        if n_out == node.n_out:
             return None, ended
-        first, stop = node.n_out + self.first, sent + self.first
+        first, stop = node.n_out + self.first, n_out + self.first
         if not node.tensors and x is not None:
-            return x[:, :, first - seen : stop - seen], ended
-        return queued(node, 0, x, seen, first, stop), ended
+            return x[:, :, first - n_in : stop - n_in], ended
+        return queued(node, 0, x, n_in, first, stop), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
-        seen = node.n_in
-        emits = seen >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
+        n_in = node.n_in
+        emits = n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if not node.tensors:
             return x if emits else None
         ring = node.tensors[0]
         size = ring.shape[1]
-        slot = ring[:, seen % size]
+        slot = ring[:, n_in % size]
         updates.slots.append((slot, x))
         if not emits:
             return None
         wanted = node.n_out + self.first
-        return x if wanted == seen else ring[:, wanted % size].clone()
+        return x if wanted == n_in else ring[:, wanted % size].clone()
 
     def program(self, ctx: KernelContext) -> Run:
         """Delays and cuts."""
-        line = ctx.delay_line("frames", ctx.node.out, ctx.leaves.first + self.first - ctx.arrives.first)
-        return lambda x, rows: line.delayed(rows, x, ctx.leaves.frames)
+        line = ctx.delay_line("frames", ctx.node.out, ctx.out_schedule.first + self.first - ctx.in_schedule.first)
+        return lambda x, rows: line.delayed(rows, x, ctx.out_schedule.frames)
 
 
 class Delay(Shift):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ..core.registry import TorchLayer, register_class
 from ..core.state import StepSpec
 from ..errors import NotStreamable, ShapeMismatch
-from .local import Local
+from .local import LocalInTime
 
 
-class Embedding(TorchLayer, Local, nn.Embedding):
+class Embedding(TorchLayer, LocalInTime, nn.Embedding):
     """Tokens to vectors: ``nn.Embedding`` on clips ``(B, 1, T, *S)`` and on steps ``(B, 1, *S)`` of integers.
 
     As everywhere in this library time is dim 2 and what is embedded stands in the channels: a clip of tokens ``(B, 1, T)`` becomes

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.registry import TorchLayer
-from ..core.state import Node, StepSpec
+from ..core.state import StateNode, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
-from .local import Local, check_parameters
+from .local import LocalInTime, check_parameters
 
 
-class Linear(TorchLayer, Local, FoldsNorms, nn.Linear):
+class Linear(TorchLayer, LocalInTime, FoldsNorms, nn.Linear):
     """``nn.Linear`` on one dimension of a clip.
 
     Args:
@@ -76,10 +76,10 @@ class Linear(TorchLayer, Local, FoldsNorms, nn.Linear):
                 f"{path}: expects {self.in_features} features in dim {dim} of the clip, got steps {tuple(frame.shape)}"
             )
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self.in_features * math.prod(frame.shape[1:])
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return 0 if self.bias is None else math.prod(frame.shape[1:])
 
     @property

@@ -13,7 +13,7 @@ from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import ContinualError, ShapeMismatch
 
@@ -24,7 +24,7 @@ def parameter(module: nn.Module, name: str) -> Any:
     return own[name] if name in own else getattr(module, name)
 
 
-class Local(CoModule):
+class LocalInTime(CoModule):
     """Base class of modules that are local in time. They hold no state.
 
     A subclass gives ``forward`` on clips; a step then runs on a clip of one. Where the same code runs on a step as it is,
@@ -48,10 +48,10 @@ class Local(CoModule):
         """The computation on a step."""
         return self.clip(x.unsqueeze(2)).squeeze(2)
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
-        if not self.has_products or not isinstance(node.held, StepSpec):
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int | Fraction:
+        if not self.has_products or not isinstance(node.kept_spec, StepSpec):
             return 0
-        return counted_macs(lambda: self.local_step(node.held.zeros())) // frame.shape[0]
+        return counted_macs(lambda: self.local_step(node.kept_spec.zeros())) // frame.shape[0]
 
     def check(self, frame: StepSpec, path: str) -> None:
         """Refuse frames on which the module would mix time."""
@@ -62,20 +62,20 @@ class Local(CoModule):
         with torch.no_grad():
             return StepSpec.of(run.local_step(frame.zeros()))
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        path = named(opening.path, self)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        path = named(init.path, self)
         self.check(frame, path)
         try:
-            return Node(opening, self.kind, self.out(frame), held=frame)
+            return StateNode(init, self.kind, self.out(frame), kept_spec=frame)
         except ContinualError:
             raise
         except (RuntimeError, ValueError) as error:
             raise ShapeMismatch(f"{path}: can't take steps {frame}: {error}") from error
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         return (None if x is None else self.clip(x)), n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         return self.local_step(x)
 
     def program(self, ctx: KernelContext) -> Run:
@@ -109,7 +109,7 @@ def check_parameters(module: nn.Module, frame: StepSpec, path: str) -> None:
         raise ShapeMismatch(f"{path}: normalises the last dimensions {normalized}, got steps {tuple(frame.shape)}")
 
 
-class LocalFunction(Local):
+class LocalFunction(LocalInTime):
     """Base class of the small functions of :mod:`continual.closure` that run on clips and steps alike."""
 
     has_products = False

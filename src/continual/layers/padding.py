@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
 from ..core.registry import TorchLayer, register_class
-from ..core.state import Node, StateUpdates, StepSpec
+from ..core.state import StateNode, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import INSIDE, Windows
@@ -117,17 +117,17 @@ class _Pad(TorchLayer, SlidingWindow):
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         return self._pad(x, self._space) if any(self._space) else x
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if self._memoryless:
             return self.over_time_step((), x)
-        seen, wanted, emits = node.n_in, node.n_out - self._window.start, node.n_in >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in, wanted, emits = node.n_in, node.n_out - self._window.start, node.n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if node.tensors:
             ring = node.tensors[0]
-            updates.slots.append((ring[:, seen % self._kept], x))
+            updates.slots.append((ring[:, n_in % self._kept], x))
             if emits and wanted < 0:  # padding that a cut at the end has held back
-                x = self._gather(x.unsqueeze(2), node, wanted, wanted + 1, seen + 1).squeeze(2)
-            elif emits and wanted < seen:
+                x = self._gather(x.unsqueeze(2), node, wanted, wanted + 1, n_in + 1).squeeze(2)
+            elif emits and wanted < n_in:
                 x = ring[:, wanted % self._kept].clone()
         return self.over_time_step((), x) if emits else None
 
@@ -137,7 +137,7 @@ class _Pad(TorchLayer, SlidingWindow):
             return lambda x, rows: self.over_time(x, 0, None)
         start, end = self._pads[-2:]
         fill = self.value if self.mode == "constant" else self.mode
-        windows = Windows(ctx, Window(1, 1, start, max(0, end)), ctx.node.given, fill, max(0, end))
+        windows = Windows(ctx, Window(1, 1, start, max(0, end)), ctx.node.in_spec, fill, max(0, end))
         return lambda x, rows: self.over_time(windows.frames(rows, x), INSIDE, None)
 
 

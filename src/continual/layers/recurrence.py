@@ -14,7 +14,7 @@ from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.program.context import CallRows, KernelContext, Run, carried
-from ..core.state import InitContext, Node, StateUpdates, StepSpec, Wire, frames, rewire
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire, frames, rewire
 from ..core.step_spec import by_frame, joined, length
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch, StateMismatch
@@ -101,8 +101,8 @@ class Recurrence(CoModule):
         y: Tensor = self._chunk_of(input, self._initial(rewire(StepSpec.of_chunk, input), name), 0, name)[0]
         return y
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         with torch.inference_mode(False):
             cold = {key: value.clone() for key, value in self._initial(frame, name).items()}
         run = self if not self.training else copy.deepcopy(self).eval()
@@ -113,9 +113,9 @@ class Recurrence(CoModule):
                 raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         _check_output(name, y, frames(frame)[0].shape[:1])
         _check_state(name, cold, new)
-        return Node(opening, self.kind, StepSpec.of(y), cold, held=frame)
+        return StateNode(init, self.kind, StepSpec.of(y), cold, kept_spec=frame)
 
-    def advance(self, x: Any, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
+    def advance(self, x: Any, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
@@ -124,7 +124,7 @@ class Recurrence(CoModule):
             updates.put(node, index, value)
         return _not_kept(node, y), ended
 
-    def advance_step(self, x: Any, node: Node, updates: StateUpdates) -> Any:
+    def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
         state = dict(zip(node.names, node.tensors, strict=True))
         y, new = self._recur_at(x, state, node.n_in)
         _check_state(node.path, state, new)
@@ -165,7 +165,7 @@ class Recurrence(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         names = ctx.node.names
-        specs = [ctx.hold(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
         fast = self._fast_chunks or type(self).recur_chunk is not Recurrence.recur_chunk
 
         def step(frame: Any, values: list[Tensor], index: Tensor) -> tuple[Wire, list[Tensor]]:
@@ -175,15 +175,15 @@ class Recurrence(CoModule):
         def run(x: Any, rows: CallRows) -> Any:
             if not fast or length(x) == 1 or ctx.inside(rows, end=False) is not None:
                 return carried(ctx, specs, x, rows, step)
-            y, new = self.recur_chunk(x, {name: rows.held[spec.index] for name, spec in zip(names, specs, strict=True)})
+            y, new = self.recur_chunk(x, {name: rows.state[spec.index] for name, spec in zip(names, specs, strict=True)})
             for name, spec in zip(names, specs, strict=True):
                 rows.keep(spec, new[name])
             return y
 
         return run
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
-        return self.macs(rewire(StepSpec.zeros, node.held))  # type: ignore[arg-type]
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int | Fraction:
+        return self.macs(rewire(StepSpec.zeros, node.kept_spec))  # type: ignore[arg-type]
 
 
 def one_by_one(x: Any, state: States, step: Callable[[Any, States, int], tuple[Any, States]], first: int) -> tuple[Any, States]:
@@ -225,12 +225,12 @@ def _shown(value: Any) -> str:
     return type(value).__name__
 
 
-def _apart(node: Node, new: States) -> list[Tensor]:
+def _apart(node: StateNode, new: States) -> list[Tensor]:
     """New values in the order of the node, copied where they lie in the memory of the old state, which they are written into."""
     return [_not_kept(node, new[name]) for name in node.names]
 
 
-def _not_kept(node: Node, value: Any) -> Any:
+def _not_kept(node: StateNode, value: Any) -> Any:
     """A value as it is, or a copy of one that lies in the memory of the state."""
     if isinstance(value, list):
         return [_not_kept(node, v) for v in value]

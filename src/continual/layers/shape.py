@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .local import Local
+from .local import LocalInTime
 
 
-class Reshape(Local):
+class Reshape(LocalInTime):
     """Reshape every step, batch included.
 
     Args:

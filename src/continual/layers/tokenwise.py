@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.state import StepSpec
-from .local import Local, check_parameters
-from .wrapped import Adopted, adopted_class
+from .local import LocalInTime, check_parameters
+from .wrapped import WrappedTorch, wrapped_class
 
 
-class Tokenwise(Adopted):
-    """Base class: the channels of clips ``(B, C, T)`` are last where the adopted class looks for them."""
+class Tokenwise(WrappedTorch):
+    """Base class: the channels of clips ``(B, C, T)`` are last where the wrapped class looks for them."""
 
     _own_forward = True
 
@@ -22,18 +22,18 @@ class Tokenwise(Adopted):
         return self.clip(input)
 
     def clip(self, x: Tensor) -> Tensor:
-        return self._adopts.forward(self, x.movedim(1, -1)).movedim(-1, 1)
+        return self._torch_class.forward(self, x.movedim(1, -1)).movedim(-1, 1)
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self._adopts.forward(self, x) if x.ndim == 2 else self.clip(x)
+        return self._torch_class.forward(self, x) if x.ndim == 2 else self.clip(x)
 
     def check(self, frame: StepSpec, path: str) -> None:
         check_parameters(self, frame.resized(*frame.shape[:1], *frame.shape[2:], frame.shape[1]), path)
 
 
-def tokenwise(module: nn.Module, memo: dict[int, Any] | None = None) -> Local:
+def tokenwise(module: nn.Module, memo: dict[int, Any] | None = None) -> LocalInTime:
     """A copy of a module that works on the last dimension (a norm, say), to work on the channels of every step instead."""
     made: Any = copy.deepcopy(module, memo)
-    made.__class__ = adopted_class(type(module), type(module).__name__, Tokenwise)
-    result: Local = made
+    made.__class__ = wrapped_class(type(module), type(module).__name__, Tokenwise)
+    result: LocalInTime = made
     return result

@@ -21,7 +21,7 @@ from ..core.program.context import CallRows, KernelContext, Run
 from ..core.registry import TorchLayer, register_class
 from ..core.resampling import Upsampling
 from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
@@ -164,11 +164,11 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        out = self.check(frame, named(opening.path, self))
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        out = self.check(frame, named(init.path, self))
         self._forget_layouts()
         ring = {"frames": ring_zeros(frame, self._kept)} if self._kept else None
-        return Node(opening, self.kind, out, ring, held=frame)
+        return StateNode(init, self.kind, out, ring, kept_spec=frame)
 
     def check(self, frame: StepSpec, name: str) -> StepSpec:
         """Refuse a frame that the layer can't take; return the frame that leaves."""
@@ -183,34 +183,34 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
             raise ShapeMismatch(f"{name}: padding {tuple(self.padding[1:])} cuts off all of a frame of {tuple(space)}")
         return frame.resized(frame.shape[0], self.out_channels, *out)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
-        return self._outputs(x, node, sent, updates), ended
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
+        return self._outputs(x, node, n_out, updates), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """One output at most per step, so the rate is 1: a sliding window."""
-        sent = node.n_out + (node.n_in >= node.delay)
-        updates.tick(node, node.n_in + 1, sent)
-        y = self._outputs(chunk_of_one(x), node, sent, updates)
+        n_out = node.n_out + (node.n_in >= node.delay)
+        updates.tick(node, node.n_in + 1, n_out)
+        y = self._outputs(chunk_of_one(x), node, n_out, updates)
         return None if y is None else y.squeeze(2)
 
-    def _outputs(self, x: Tensor | None, node: Node, sent: int, updates: StateUpdates) -> Tensor | None:
-        """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
-        seen, arrived = node.n_in, 0 if x is None else x.shape[2]
+    def _outputs(self, x: Tensor | None, node: StateNode, n_out: int, updates: StateUpdates) -> Tensor | None:
+        """Outputs ``node.n_out … n_out - 1``, of the frames kept and of those that arrive."""
+        n_in, arrived = node.n_in, 0 if x is None else x.shape[2]
         if x is not None and self._kept:
-            updates.ring(node, 0, seen, x)
-        if sent <= node.n_out:
+            updates.ring(node, 0, n_in, x)
+        if n_out <= node.n_out:
             return None
-        start, stop = node.n_out + self.padding[0], sent + self.padding[0]  # positions before the crop
+        start, stop = node.n_out + self.padding[0], n_out + self.padding[0]  # positions before the crop
         if x is not None and arrived == 1 and self._folds and not updates.final and not torch.is_grad_enabled():
-            return self._folded_step(x, node)[:, :, start - seen * self.rate :]
-        last = min(seen + arrived - 1, (stop - 1) // self.rate)
+            return self._folded_step(x, node)[:, :, start - n_in * self.rate :]
+        last = min(n_in + arrived - 1, (stop - 1) // self.rate)
         first = min(last, start // self.rate, max(0, -((self._extent - 1 - start) // self.rate)))
-        frames = one_piece(wire_frames(node, 0, x, seen, first, last + 1))
+        frames = one_piece(wire_frames(node, 0, x, n_in, first, last + 1))
         beyond = max(0, stop - last * self.rate - self._extent)  # positions that no tap reaches: they hold the bias
         return self._transposed(frames, 0, beyond).narrow(2, start - first * self.rate, stop - start)
 
-    def _folded_step(self, x: Tensor, node: Node) -> Tensor:
+    def _folded_step(self, x: Tensor, node: StateNode) -> Tensor:
         """The ``rate`` positions that one frame completes. Those that see equally many frames fold into one product."""
         window, older = x.squeeze(2), (self._extent - 1) // self.rate
         if older:
@@ -255,8 +255,8 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
                 found.append((taps, folded.contiguous(memory_format=layout)))
         return found
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
-        return Fraction(math.prod(node.held.shape[2:]) * self.weight.numel(), self.rate)
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> Fraction:
+        return Fraction(math.prod(node.kept_spec.shape[2:]) * self.weight.numel(), self.rate)
 
     def scaled_weight(self, weight: Tensor, factor: Tensor) -> Tensor:
         """A weight ``(I, O / groups, *K)`` times a factor ``(O,)`` of each output channel."""
@@ -268,19 +268,19 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
 
     def program(self, ctx: KernelContext) -> Run:
         """All frames that the outputs of a call see, in one operation; frames that are none add nothing."""
-        rate, extent, arrives, leaves = self.rate, self._extent, ctx.arrives, ctx.leaves
-        start = leaves.first + self.padding[0]  # positions before the crop, of call 0
-        stop = start + leaves.frames
-        last = min(arrives.first + arrives.frames - 1, (stop - 1) // rate)
+        rate, extent, in_schedule, out_schedule = self.rate, self._extent, ctx.in_schedule, ctx.out_schedule
+        start = out_schedule.first + self.padding[0]  # positions before the crop, of call 0
+        stop = start + out_schedule.frames
+        last = min(in_schedule.first + in_schedule.frames - 1, (stop - 1) // rate)
         first = min(last, start // rate, -((extent - 1 - start) // rate))
         beyond = max(0, stop - last * rate - extent)
-        past = ctx.history("frames", ctx.node.given, first - arrives.first)
+        past = ctx.history("frames", ctx.node.in_spec, first - in_schedule.first)
         apart = ctx.target.compiler_fuses and self._over_time_alone and self.groups == 1 and self.kernel_size[0] == extent == rate
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             frames = past.extend(rows, ctx.gated(rows, x, 0.0))[:, :, : last - first + 1]
             y: Tensor = _apart(self, frames) if apart else self._transposed(frames, 0, beyond)
-            return y.narrow(2, start - first * rate, leaves.frames)
+            return y.narrow(2, start - first * rate, out_schedule.frames)
 
         return run
 

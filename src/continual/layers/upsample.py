@@ -18,10 +18,10 @@ from ..core.program.context import CallRows, KernelContext, Run, frames_at
 from ..core.registry import TorchLayer, register_builder, register_class, streaming_copy
 from ..core.resampling import Interpolation
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import IDENTITY, Timing
 from ..errors import NotStreamable, ShapeMismatch
-from .wrapped import local
+from .wrapped import wrap
 
 # For each mode: its kind over time, what it is over one or two dimensions of space, and the number of dimensions it takes.
 _MODES: dict[str, tuple[str, tuple[str, ...], tuple[int, ...]]] = {
@@ -200,42 +200,46 @@ class Upsample(TorchLayer, nn.Upsample):
             y = F.interpolate(flat, None, space, mode, corners, recompute)
         return y.unflatten(1, x.shape[1:3])
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         self.check(frame, name)
         try:
-            held = StepSpec.of_chunk(self.enter(frame.zeros(1)))
+            kept_spec = StepSpec.of_chunk(self.enter(frame.zeros(1)))
         except RuntimeError as error:
             raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         kept = 0 if self._interpolation is None else self._interpolation.kept
-        return Node(opening, self.kind, held, {"frames": ring_zeros(held, kept)} if kept else None, held=held)
+        return StateNode(
+            init, self.kind, kept_spec, {"frames": ring_zeros(kept_spec, kept)} if kept else None, kept_spec=kept_spec
+        )
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._interpolation is None:
             return (None if x is None else self.enter(x)), n_if_ended
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
-        return self._outputs(x, node, sent, n_if_ended if updates.final else None, updates), ended
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
+        return self._outputs(x, node, n_out, n_if_ended if updates.final else None, updates), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """One output at most per step, so the factor is 1 or less."""
         if self._interpolation is None:
             return self.enter(chunk_of_one(x)).squeeze(2)
         late = node.n_in - node.delay
-        sent = node.n_out + (late >= 0 and late % node.stride == 0)
-        updates.tick(node, node.n_in + 1, sent)
-        y = self._outputs(chunk_of_one(x), node, sent, None, updates)
+        n_out = node.n_out + (late >= 0 and late % node.stride == 0)
+        updates.tick(node, node.n_in + 1, n_out)
+        y = self._outputs(chunk_of_one(x), node, n_out, None, updates)
         return None if y is None else y.squeeze(2)
 
-    def _outputs(self, x: Tensor | None, node: Node, sent: int, n_if_ended: int | None, updates: StateUpdates) -> Tensor | None:
-        """Outputs ``node.sent … sent - 1``, of the frames kept and of those that arrive."""
-        entered, seen = None if x is None else self.enter(x), node.n_in
+    def _outputs(
+        self, x: Tensor | None, node: StateNode, n_out: int, n_if_ended: int | None, updates: StateUpdates
+    ) -> Tensor | None:
+        """Outputs ``node.n_out … n_out - 1``, of the frames kept and of those that arrive."""
+        entered, n_in = None if x is None else self.enter(x), node.n_in
         if entered is not None and node.tensors:
-            updates.ring(node, 0, seen, entered)
-        if sent <= node.n_out:
+            updates.ring(node, 0, n_in, entered)
+        if n_out <= node.n_out:
             return None
-        base, sources = self._sources(node.n_out, sent, n_if_ended, node.tensors[0] if entered is None else entered)
+        base, sources = self._sources(node.n_out, n_out, n_if_ended, node.tensors[0] if entered is None else entered)
         first, stop = base + sources.first, base + sources.stop
-        return _mixed(one_piece(wire_frames(node, 0, entered, seen, first, stop)), sources)
+        return _mixed(one_piece(wire_frames(node, 0, entered, n_in, first, stop)), sources)
 
     def _sources(self, first: int, stop: int, n_if_ended: int | None, like: Tensor) -> tuple[int, _Sources]:
         """Of which frames, counted from a base, outputs ``first … stop - 1`` are made; ``e`` is the clip's length if it ends."""
@@ -282,11 +286,11 @@ class Upsample(TorchLayer, nn.Upsample):
         if interpolation is None:
             return lambda x, rows: self.enter(x)
         period, inputs = interpolation.factor.numerator, interpolation.factor.denominator
-        outputs = range(ctx.leaves.first, ctx.leaves.first + ctx.leaves.frames)
+        outputs = range(ctx.out_schedule.first, ctx.out_schedule.first + ctx.out_schedule.frames)
         sources = torch.tensor([[i + j // period * inputs for i in self._indices[j % period]] for j in outputs])
         weights = torch.tensor([self._weights[j % period] for j in outputs], dtype=torch.float64)
         low = int(sources.min())
-        past = ctx.history("frames", ctx.node.out, low - ctx.arrives.first)
+        past = ctx.history("frames", ctx.node.out, low - ctx.in_schedule.first)
         clamps = interpolation.kind in ("linear", "cubic")
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
@@ -304,10 +308,12 @@ class Upsample(TorchLayer, nn.Upsample):
             return y
 
         def _clamped(frames: Tensor, tap: Tensor, rows: CallRows) -> Tensor:
-            held = rows.index(ctx.arrives)[:, :1] + (low - ctx.arrives.first)  # the index of the first frame at hand
-            index = (held - low + tap).clamp(min=0)
+            first_index = rows.index(ctx.in_schedule)[:, :1] + (
+                low - ctx.in_schedule.first
+            )  # the index of the first frame at hand
+            index = (first_index - low + tap).clamp(min=0)
             index = index.minimum(rows.ended(ctx.before).unsqueeze(1) - 1) if ctx.plan.flush else index
-            return frames_at(frames, (index - held).clamp(0, frames.shape[2] - 1))
+            return frames_at(frames, (index - first_index).clamp(0, frames.shape[2] - 1))
 
         return run
 
@@ -359,7 +365,7 @@ def _first_wrong(scale: float, factor: Fraction, kind: str) -> int:
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
     given: Any = module
     if given.size is None and isinstance(given.scale_factor, tuple) and given.scale_factor[0] == 1:
-        return local(module, memo=memo)  # over space alone
+        return wrap(module, memo=memo)  # over space alone
     try:
         made: CoModule = streaming_copy(module, memo, Upsample)
     except NotStreamable as error:

@@ -17,7 +17,7 @@ from .local import check_home
 _Layout = tuple[Any, Any, Any, Any]  # a weight, its version and address, and what was made of it; or of several
 
 
-class LaidOut(CoModule):
+class PackedWeight(CoModule):
     """Base class of layers that keep second layouts of weights."""
 
     _layouts: dict[str, _Layout] | None = None
@@ -59,7 +59,7 @@ class LaidOut(CoModule):
         self.__dict__.pop("_layouts", None)
 
 
-class FoldedWeight(LaidOut):
+class FoldedWeight(PackedWeight):
     """Base class of layers that keep a second layout of their ``weight``. A subclass says which: :meth:`_fold`."""
 
     weight: Tensor

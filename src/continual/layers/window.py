@@ -18,7 +18,7 @@ from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
 from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import FILLS, INSIDE, windows_of
@@ -192,47 +192,47 @@ class SlidingWindow(CoModule):
         """Whether a window that reaches into constant start padding is computed like any other."""
         return True
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int | Fraction:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int | Fraction:
         if not self.has_products:
             return 0
-        window = node.held.zeros(self._window.receptive_field)
+        window = node.kept_spec.zeros(self._window.receptive_field)
         return counted_macs(lambda: self.over_time(window, 0, None)) // frame.shape[0]
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        out, held = self.check(frame, opening.path), self.kept(frame)
-        return Node(opening, self.kind, out, self.cold(held), held=held)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        out, kept_spec = self.check(frame, init.path), self.kept(frame)
+        return StateNode(init, self.kind, out, self.cold(kept_spec), kept_spec=kept_spec)
 
-    def cold(self, held: StepSpec) -> dict[str, Tensor]:
+    def cold(self, kept_spec: StepSpec) -> dict[str, Tensor]:
         """The cold state tensors, for kept frames like ``held``."""
-        return {"window": ring_zeros(held, self._kept, self.fill_value, self._last)} if self._kept else {}
+        return {"window": ring_zeros(kept_spec, self._kept, self.fill_value, self._last)} if self._kept else {}
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
             return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
-        seen = node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+        n_in = node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         entered = None if x is None else self.enter(x)
         if entered is not None and self._kept:
-            updates.ring(node, 0, seen, entered)
-        if sent <= node.n_out:
+            updates.ring(node, 0, n_in, entered)
+        if n_out <= node.n_out:
             return None, ended
         w = self._window
         first = w.stride * node.n_out - w.start
-        stop = w.stride * (sent - 1) - w.start + w.receptive_field
+        stop = w.stride * (n_out - 1) - w.start + w.receptive_field
         frames = self._gather(entered, node, first, stop, n_if_ended if updates.final else n)
         return self.over_time(frames, first, n_if_ended if updates.final else None), ended
 
-    def _gather(self, entered: Tensor | None, node: Node, first: int, stop: int, n: int) -> Tensor:
+    def _gather(self, entered: Tensor | None, node: StateNode, first: int, stop: int, n: int) -> Tensor:
         """Frames ``first … stop - 1``; those before 0 and from ``n`` on are padding."""
         if first >= 0 and stop <= n:
             pieces = wire_frames(node, 0, entered, node.n_in, first, stop)
             return one_piece(pieces)
         if self._fill in FILLS:
             middle = wire_frames(node, 0, entered, node.n_in, max(first, 0), min(stop, n))
-            left = padding(node.held, min(0, stop) - first, self.fill_value)
-            right = padding(node.held, min(stop, n + self._padded_end) - max(n, first), self.fill_value)
+            left = padding(node.kept_spec, min(0, stop) - first, self.fill_value)
+            right = padding(node.kept_spec, min(stop, n + self._padded_end) - max(n, first), self.fill_value)
         else:
             needed = 1 if self._fill == "replicate" else self._padded_end + 1
             real = torch.cat(wire_frames(node, 0, entered, node.n_in, max(0, min(first, n - needed)), n), 2)
@@ -240,7 +240,7 @@ class SlidingWindow(CoModule):
             left, right = left[:, :, : min(0, stop) - first], right[:, :, max(0, first - n) :]
             known = n - real.shape[2]
             middle = [real[:, :, max(first, 0) - known : max(stop, 0) - known]] if first < n else []
-        beyond = padding(node.held, stop - max(first, n + self._padded_end), self.nothing)
+        beyond = padding(node.kept_spec, stop - max(first, n + self._padded_end), self.nothing)
         return torch.cat([p for p in (left, *middle, right, beyond) if p.shape[2]], 2)
 
     def _mirrored(self, real: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
@@ -257,8 +257,8 @@ class SlidingWindow(CoModule):
 
     def windows_of(self, x: Tensor) -> Tensor:
         """The clip computation by the kernel itself, for options that ``torch.nn`` does not have."""
-        held = self.kept(StepSpec.of_chunk(x))
-        node = Node(InitContext(), "", None, self.cold(held), held=held)
+        kept_spec = self.kept(StepSpec.of_chunk(x))
+        node = StateNode(InitContext(), "", None, self.cold(kept_spec), kept_spec=kept_spec)
         y, _ = self.advance(x, node, x.shape[2], StateUpdates(final=True))
         if y is None:
             raise ShapeMismatch(
@@ -267,22 +267,22 @@ class SlidingWindow(CoModule):
             )
         return y
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if self._memoryless:
             return self.over_time_step((), self.enter_step(x))
-        seen = node.n_in
-        if seen < self._kept and not (self._fill in FILLS and self._step_is_plain()):
+        n_in = node.n_in
+        if n_in < self._kept and not (self._fill in FILLS and self._step_is_plain()):
             return cast("Tensor | None", super().advance_step(x, node, updates))
-        late = seen - node.delay
+        late = n_in - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
         entered = self.enter_step(x)
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if self._kept == 0:
             return self.over_time_step((), entered) if emits else None
         memo = node.memo
         if memo is None:
             memo = node.memo = _Views(node.tensors[0], self)
-        position = seen % self._kept
+        position = n_in % self._kept
         updates.slots.append((memo.slot(position), entered))
         return self.over_time_step(memo.parts(position), entered) if emits else None
 

@@ -1,7 +1,7 @@
 """Modules of `torch.nn` that are local in time, as streaming modules.
 
 Every such class becomes a class that is both, so that names, parameters, ``isinstance`` and printing stay as they are:
-``type(local(nn.ReLU()))`` is a subclass of ``nn.ReLU`` and of :class:`~continual.layers.local.Local`.
+``type(wrap(nn.ReLU()))`` is a subclass of ``nn.ReLU`` and of :class:`~continual.layers.local.LocalInTime`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from ..core.module import CoModule
 from ..core.naming import named
 from ..core.parametrised import with_parametrisations
 from ..core.registry import register_default
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from . import norm_refusals as refusals
 from .exact_gradients import with_exact_norms
-from .local import Local, check_parameters, parameter
+from .local import LocalInTime, check_parameters, parameter
 
 
-class Adopted(Local):
-    """A ``torch.nn`` module made a :class:`Local`, with its own ``forward``, attributes and parameters."""
+class WrappedTorch(LocalInTime):
+    """A ``torch.nn`` module as a :class:`LocalInTime` module, with its own ``forward``, attributes and parameters."""
 
-    _adopts: type[nn.Module] = nn.Module
-    way: type[Adopted] | None = None  # in which the class was adopted, where its own would be another
-    _own_forward = False  # whether clips are computed otherwise than by the adopted class
+    _torch_class: type[nn.Module] = nn.Module
+    _base: type[WrappedTorch] | None = None  # by which the class is wrapped, if not by that of LOCAL_CLASSES
+    _own_forward = False  # whether clips are computed otherwise than by the wrapped class
     norms = True  # whether the class's code may call norms, whose gradients torch computes wrongly in some layouts
 
     def computed(self, x: Tensor) -> Any:
-        """The adopted class's ``forward``."""
-        return self._adopts.forward(self, x)
+        """The wrapped class's ``forward``."""
+        return self._torch_class.forward(self, x)
 
     def clip(self, x: Tensor) -> Tensor:
         y: Tensor = self.computed(x if self.time_dim == 2 else x.movedim(2, self.time_dim))
@@ -51,9 +51,9 @@ class Adopted(Local):
             raise NotStreamable(f"{path}: {reason}")
         check_parameters(self, frame, path)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        self._refuse_training(opening.path)
-        return super().open(frame, opening)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        self._refuse_training(init.path)
+        return super().open(frame, init)
 
     def _refuse_training(self, path: str) -> None:
         """Refuse norms in training mode, this one or those inside: they then take the statistics of the whole clip."""
@@ -62,44 +62,44 @@ class Adopted(Local):
             if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
                 raise NotStreamable(f"{named(name, module)} {TRAINING}")
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
             self._refuse_training(node.path)
         return super().advance(x, node, n_if_ended, updates)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         if self.training or self._modules:
             self._refuse_training(node.path)
         return self.local_step(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self._adopts, type(self).__name__, self.way), self.__getstate__()
+        return _rebuild, (self._torch_class, type(self).__name__, self._base), self.__getstate__()
 
     @property
     def has_products(self) -> bool:  # type: ignore[override]
         return next(self.parameters(), None) is not None
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         counted = next((ops for cls, ops in _EXTRA_OPS.items() if isinstance(self, cls)), 0)
         return counted * math.prod(frame.shape[1:])
 
 
-class _Pointwise(Adopted):
+class _Pointwise(WrappedTorch):
     """Elementwise: a step needs no time axis, and the frame keeps its shape."""
 
     norms = False
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self._adopts.forward(self, x)
+        return self._torch_class.forward(self, x)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
-        return self._adopts.forward(self, x)
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
+        return self._torch_class.forward(self, x)
 
     def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
 
-class _SpatialPool(Adopted):
+class _SpatialPool(WrappedTorch):
     """Adaptive pooling over space."""
 
     counts_inputs = True
@@ -108,14 +108,14 @@ class _SpatialPool(Adopted):
 _EXTRA_OPS: dict[type[nn.Module], int] = {nn.ReLU: 1, nn.LayerNorm: 1}  # for one value, as papers count
 
 
-class _SameShape(Adopted):
+class _SameShape(WrappedTorch):
     """Keeps the frame's shape, but needs the time axis to know which dimension is which."""
 
     def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
 
-class _OfImages(Adopted):
+class _PerFrame2d(WrappedTorch):
     """Works on single images ``(…, C, H, W)``; on a clip ``(B, C, T, H, W)`` it works on every frame."""
 
     _own_forward = True
@@ -125,10 +125,10 @@ class _OfImages(Adopted):
         return self.clip(input)
 
     def clip(self, x: Tensor) -> Tensor:
-        return self._adopts.forward(self, x.movedim(2, 1)).movedim(1, 2)
+        return self._torch_class.forward(self, x.movedim(2, 1)).movedim(1, 2)
 
     def local_step(self, x: Tensor) -> Tensor:
-        return self._adopts.forward(self, x)
+        return self._torch_class.forward(self, x)
 
     def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4:
@@ -141,19 +141,19 @@ TRAINING = (
 )
 
 
-class _Norm(_SameShape):
+class _BatchNorm(_SameShape):
     """Batch normalisation with running statistics."""
 
     def local_step(self, x: Tensor) -> Tensor:
-        held, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
-        mean, var = held["running_mean"], held["running_var"]
+        buffers, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
+        mean, var = buffers["running_mean"], buffers["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return (2 if cast(nn.BatchNorm1d, self).affine else 1) * math.prod(frame.shape[1:])
 
 
-class _Alone(_SameShape):
+class _InstanceNorm(_SameShape):
     """Instance normalisation with running statistics: as batch normalisation."""
 
     def check(self, frame: StepSpec, path: str) -> None:
@@ -232,57 +232,59 @@ _DIRECT: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {  # without the ca
 }
 
 
-LOCAL: dict[type[nn.Module], type[Adopted]] = {
+LOCAL_CLASSES: dict[type[nn.Module], type[WrappedTorch]] = {
     **dict.fromkeys(_POINTWISE, _Pointwise),
     **dict.fromkeys(_SAME_SHAPE, _SameShape),
-    **dict.fromkeys(_ANY_SHAPE, Adopted),
+    **dict.fromkeys(_ANY_SHAPE, WrappedTorch),
     **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), _SpatialPool),
-    **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _OfImages),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _Norm),
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _Alone),
+    **dict.fromkeys((nn.PixelShuffle, nn.PixelUnshuffle), _PerFrame2d),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _BatchNorm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _InstanceNorm),
 }
 
 
-def _build_local(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
-    made = local(module, memo=memo)
+def _build(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
+    made = wrap(module, memo=memo)
     if reason := always_sees_time(made):
         raise NotStreamable(f"{named(path, module)}: {reason}")
     return made
 
 
-for _class in LOCAL:
-    register_default(_class, _build_local)
+for _class in LOCAL_CLASSES:
+    register_default(_class, _build)
 
 
-_made: dict[tuple[type[nn.Module], str, type[Adopted] | None], type[Adopted]] = {}
+_made: dict[tuple[type[nn.Module], str, type[WrappedTorch] | None], type[WrappedTorch]] = {}
 
 
-def adopted_class(cls: type[nn.Module], name: str, way: type[Adopted] | None = None) -> type[Adopted]:
-    """The class that is both ``cls`` and a :class:`Local`; ``way`` says how its frames are given to it, if not as they are."""
+def wrapped_class(cls: type[nn.Module], name: str, base: type[WrappedTorch] | None = None) -> type[WrappedTorch]:
+    """The class that is both ``cls`` and a :class:`LocalInTime`; ``base`` wraps it, if not the base class of :data:`LOCAL_CLASSES`."""
     plain = cls.__bases__[0]
-    if issubclass(plain, nn.Module) and (known := with_parametrisations(cls, adopted_class(plain, plain.__name__, way))):
+    if issubclass(plain, nn.Module) and (known := with_parametrisations(cls, wrapped_class(plain, plain.__name__, base))):
         return known
-    if (cls, name, way) in _made:
-        return _made[cls, name, way]
-    base = way or next((LOCAL[c] for c in cls.__mro__ if c in LOCAL and c.forward is cls.forward), Adopted)
+    if (cls, name, base) in _made:
+        return _made[cls, name, base]
+    wrapper = base or next(
+        (LOCAL_CLASSES[c] for c in cls.__mro__ if c in LOCAL_CLASSES and c.forward is cls.forward), WrappedTorch
+    )
     body: dict[str, Any] = {}
     if cls in _DIRECT:
         fn = _DIRECT[cls]
         body["advance_step"] = lambda self, x, node, call: fn(x)
-    if not base._own_forward:
+    if not wrapper._own_forward:
         body["forward"] = cls.forward
-        if base.norms:
+        if wrapper.norms:
             body["forward"] = body["computed"] = with_exact_norms(cls.forward)
-    body |= {"_adopts": cls, "way": way, "__doc__": cls.__doc__, "__module__": __name__}
-    return _made.setdefault((cls, name, way), type(name, (base, cls), body))
+    body |= {"_torch_class": cls, "_base": base, "__doc__": cls.__doc__, "__module__": __name__}
+    return _made.setdefault((cls, name, base), type(name, (wrapper, cls), body))
 
 
-def _rebuild(cls: type[nn.Module], name: str, way: type[Adopted] | None = None) -> nn.Module:
-    made = adopted_class(cls, name, way)
+def _rebuild(cls: type[nn.Module], name: str, base: type[WrappedTorch] | None = None) -> nn.Module:
+    made = wrapped_class(cls, name, base)
     return made.__new__(made)
 
 
-def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, Any] | None = None) -> Local:
+def wrap(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, Any] | None = None) -> LocalInTime:
     """A module that is local in time, as a streaming module.
 
     Args:
@@ -295,11 +297,11 @@ def local(module: nn.Module, dim: int = 2, share: bool = False, memo: dict[int, 
     if share:
         for name in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
             made.__dict__[name] = getattr(module, name).copy()
-    made.__class__ = adopted_class(type(module), type(module).__name__)
+    made.__class__ = wrapped_class(type(module), type(module).__name__)
     made._set_time_dim(dim)
     if getattr(made, "inplace", False):
         made.inplace = False  # what arrives may be kept by the layer before
-    result: Local = made
+    result: LocalInTime = made
     return result
 
 
@@ -326,4 +328,4 @@ def forward_stepping(module: nn.Module, dim: int = 2) -> CoModule:
     if isinstance(module, CoModule):
         return module
     stepper = next((STEPPERS[c] for c in type(module).__mro__ if c in STEPPERS), None)
-    return local(module, dim, share=True) if stepper is None else stepper(module, dim)
+    return wrap(module, dim, share=True) if stepper is None else stepper(module, dim)

@@ -14,10 +14,10 @@ from ..containers.parallel import BroadcastReduce, shrinking
 from ..containers.sequential import Sequential
 from ..convert.fuse import Uses, fold
 from ..core.module import CoModule
-from ..core.state import Node, StepSpec
+from ..core.state import StateNode, StepSpec
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
-from ..layers.local import Local
+from ..layers.local import LocalInTime
 
 
 def norm(channels: int) -> nn.BatchNorm3d:
@@ -75,7 +75,7 @@ class Shortcut(BroadcastReduce):
         return super().train(mode)
 
     @property
-    def kids(self) -> list[CoModule]:
+    def _children(self) -> list[CoModule]:
         return list(self._paths.values())
 
     @property
@@ -94,19 +94,19 @@ class Shortcut(BroadcastReduce):
     def merge(self, outs: Any) -> Tensor:
         return torch.relu_(outs[0] + outs[1])
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return math.prod(frame.shape[1:])  # the ReLU
 
 
 @fold.register
 def _fold_shortcut(module: Shortcut, uses: Uses) -> None:
-    for path in module.kids:
+    for path in module._children:
         fold(path, uses)
-    left = {name: child for path in module.kids for name, child in path._modules.items()}
+    left = {name: child for path in module._children for name, child in path._modules.items()}
     module._modules = {name: left[name] for name in module._modules if name in left}
 
 
-class SqueezeExcite(Local):
+class SqueezeExcite(LocalInTime):
     """Weigh the channels of every frame ``(B, C, H, W)`` by two small layers on its mean.
 
     Args:
@@ -141,9 +141,9 @@ class SqueezeExcite(Local):
     def out(self, frame: StepSpec) -> StepSpec:
         return frame
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self.fc1.weight.numel() + self.fc2.weight.numel()
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         hidden = self.fc1.out_channels
         return math.prod(frame.shape[1:]) + 2 * hidden + self.fc2.out_channels  # the mean, biases and a ReLU

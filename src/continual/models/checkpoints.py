@@ -103,13 +103,15 @@ class _OfArrays(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def _unwrapped(held: Any, source: str) -> Weights:
+def _unwrapped(contents: Any, source: str) -> Weights:
     """The weights in the content of a file."""
-    while isinstance(held, Mapping) and (inner := next((held[k] for k in WRAPPERS if isinstance(held.get(k), Mapping)), None)):
-        held = inner
-    if not isinstance(held, Mapping) or not held:
-        raise CheckpointMismatch(f"{source} holds no dictionary of weights, but a {type(held).__name__}")
-    found = {name: value if isinstance(value, Tensor) else _tensor(value) for name, value in held.items()}
+    while isinstance(contents, Mapping) and (
+        inner := next((contents[k] for k in WRAPPERS if isinstance(contents.get(k), Mapping)), None)
+    ):
+        contents = inner
+    if not isinstance(contents, Mapping) or not contents:
+        raise CheckpointMismatch(f"{source} holds no dictionary of weights, but a {type(contents).__name__}")
+    found = {name: value if isinstance(value, Tensor) else _tensor(value) for name, value in contents.items()}
     if others := [str(name) for name, value in found.items() if value is None or not isinstance(name, str)]:
         raise CheckpointMismatch(f"{source} holds other objects besides weights: {_listed(others)}", extra=others)
     return found  # type: ignore[return-value]

@@ -11,16 +11,16 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..convert.fuse import Uses, fold, frozen, scale
 from ..core.naming import named
-from ..core.state import InitContext, Node, StateUpdates, StepSpec
+from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.folds_norms import scaled
-from ..layers.local import Local
-from ..layers.weight_cache import LaidOut
+from ..layers.local import LocalInTime
+from ..layers.weight_cache import PackedWeight
 from ..layers.wrapped import TRAINING
 from .skeleton_graphs import adjacency
 
 
-class _AcrossJoints(LaidOut, Local):
+class _AcrossJoints(PackedWeight, LocalInTime):
     """Base class: maps clips ``(B, in, T, M * V)`` to ``(B, out, T, M * V)``, each frame and each skeleton on its own."""
 
     def __init__(self, in_channels: int, out_channels: int, joints: int):
@@ -37,30 +37,30 @@ class _AcrossJoints(LaidOut, Local):
         if self.training:
             raise NotStreamable(f"{path} {TRAINING}")
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         self._forget_layouts()
-        return super().open(frame, opening)
+        return super().open(frame, init)
 
     def out(self, frame: StepSpec) -> StepSpec:
         return frame.resized(frame.shape[0], self.out_channels, frame.shape[2])
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         self._refuse_training(node)
         return super().advance(x, node, n_if_ended, updates)
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         self._refuse_training(node)
         return self.local_step(x)
 
-    def _refuse_training(self, node: Node) -> None:
+    def _refuse_training(self, node: StateNode) -> None:
         if self.training:  # changed after the stream was opened
             raise NotStreamable(f"{named(node.path, self)} {TRAINING}")
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
         return weights * frame.shape[2]
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         per_joint = self.out_channels  # the ReLU
         for part in self.modules():
             if isinstance(part, nn.Conv2d):

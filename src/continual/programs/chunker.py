@@ -88,12 +88,12 @@ class Chunker(Generic[W]):
         left, slot = iter(waiting), self.schedule.slot(steps)
         rewire(lambda t, time: t[row, :, : slot if time is not None else None].copy_(next(left)), self.buffer, self.times)
 
-    def feed(self, x: W, count: int, seen: int, call: ProgramCall[W]) -> list[W]:
+    def feed(self, x: W, count: int, n_in: int, call: ProgramCall[W]) -> list[W]:
         """Take the next steps of all rows in lockstep, and make the calls that they complete.
 
         Args:
             x: chunks of ``count`` steps.
-            seen: steps before them.
+            n_in: steps before them.
             call: one call of the program.
 
         Returns:
@@ -102,7 +102,7 @@ class Chunker(Generic[W]):
         found: list[W] = []
         chunk, at = self.schedule.chunk, 0
         while at < count:
-            slot = self.schedule.slot(seen + at)
+            slot = self.schedule.slot(n_in + at)
             n = min(count - at, chunk - slot)
             piece = (
                 x
@@ -114,20 +114,20 @@ class Chunker(Generic[W]):
                 piece = self.buffer
             at += n
             if slot + n == chunk:
-                found += self.existing(call(piece), self.schedule.calls(seen + at) - 1)
+                found += self.existing(call(piece), self.schedule.calls(n_in + at) - 1)
         return found
 
-    def flush(self, seen: int, call: ProgramCall[W]) -> list[W]:
-        """Make the calls after which streams of ``seen`` steps have all their outputs. The state of ``call`` holds that end.
+    def flush(self, n_in: int, call: ProgramCall[W]) -> list[W]:
+        """Make the calls after which streams of ``n_in`` steps have all their outputs. The state of ``call`` holds that end.
 
         The steps in the buffer come first; what follows them is masked.
 
         Raises:
             ShapeMismatch: branches of the network differ in length after so many steps.
         """
-        done = self.schedule.calls(seen)
-        calls = range(done, done + self.schedule.calls_to_end(done, seen))
-        return [y for k in calls for y in self.existing(call(self.buffer), k, seen)]
+        done = self.schedule.calls(n_in)
+        calls = range(done, done + self.schedule.calls_to_end(done, n_in))
+        return [y for k in calls for y in self.existing(call(self.buffer), k, n_in)]
 
     # ---- outputs --------------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from ..containers.base import open_child
 from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import ANY_TARGET, CallRows, ProgramPlan, Run, Target, built
-from ..core.program.frame_schedule import FrameSchedule, chunk_of, start_of
-from ..core.state import InitContext, Node, Wire, rewire
+from ..core.program.frame_schedule import OPEN, FrameSchedule, chunk_of, start_of
+from ..core.state import InitContext, StateNode, Wire, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
 
@@ -27,18 +27,18 @@ class Planned(nn.Module):
     Attributes:
         net: the network, whose parameters are this module's.
         plan: the chunk, and the state tensors.
-        leaves: the schedule of the output.
+        out_schedule: the schedule of the output.
     """
 
-    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: Node):
+    def __init__(self, net: CoModule, plan: ProgramPlan, run: Run, node: StateNode):
         super().__init__()
         self.net = net
         self.plan, self.node, self.timing = plan, node, net.timing
-        self.leaves: FrameSchedule = plan.schedule(net.timing)
+        self.out_schedule: FrameSchedule = plan.schedule(net.timing)
         self.__dict__["_run"] = run
         self.training = net.training
 
-    def forward(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> tuple[Any, ...]:
+    def forward(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, state: list[Tensor]) -> tuple[Any, ...]:
         """Run one call.
 
         Args:
@@ -46,7 +46,7 @@ class Planned(nn.Module):
             clock: the index of the first frame of the chunk, for each row ``(B,)``.
             end: the number of frames of each row's stream; far away while it goes on.
             active: the rows that take part; the others keep their state. ``None``: all.
-            held: the state tensors.
+            state: the state tensors.
 
         Returns:
             The outputs ``(B, C', m, *S')``, which of them exist ``(B, m)``, the clock, and the state tensors.
@@ -54,9 +54,9 @@ class Planned(nn.Module):
         plan = self.plan
         calls = clock - plan.start if plan.start else clock
         calls = calls.div(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
-        y, valid, fresh = self.call(x, calls, end, active, held)
+        y, valid, new_state = self.call(x, calls, end, active, state)
         later = clock + plan.chunk
-        return y, valid, later if active is None else torch.where(active, later, clock), fresh
+        return y, valid, later if active is None else torch.where(active, later, clock), new_state
 
     def call(
         self,
@@ -64,7 +64,7 @@ class Planned(nn.Module):
         calls: Tensor,
         end: Tensor,
         active: Tensor | None,
-        held: list[Tensor],
+        state: list[Tensor],
         opened: tuple[Tensor, int] | None = None,
     ) -> tuple[Wire, Tensor, list[Tensor]]:
         """As :meth:`forward`, by the number of calls of each row. Returns the outputs, which of them exist, and the state tensors.
@@ -72,33 +72,34 @@ class Planned(nn.Module):
         Args:
             opened: as :class:`~continual.core.program.context.CallRows` takes it.
         """
-        rows = CallRows(calls, end, held, active, opened)
+        rows = CallRows(calls, end, state, active, opened)
         y = cast(Run, self._run)(x, rows)
-        index = rows.index(self.leaves)
+        index = rows.index(self.out_schedule)
         valid = index >= 0
         if self.plan.flush:
             valid = valid & (index < rows.ended(self.timing).unsqueeze(1))
-        fresh = rows.fresh
+        new_state = rows.new_state
         if active is not None:
             valid = valid & active.unsqueeze(1)
-            fresh = [n if own.own else _held(active, n, o) for own, n, o in zip(self.plan.held, fresh, held, strict=True)]
-        return y, valid, [n.to(o.dtype) for n, o in zip(fresh, held, strict=True)]
+            triples = zip(self.plan.state_specs, new_state, state, strict=True)
+            new_state = [n if spec.keeps_inactive else _of_active(active, n, o) for spec, n, o in triples]
+        return y, valid, [n.to(o.dtype) for n, o in zip(new_state, state, strict=True)]
 
     def cold(self, batch: int) -> list[Tensor]:
         """The state tensors of streams that start. They contain the padding of padding layers before the first frame."""
         plan = self.plan
         with torch.inference_mode(False), torch.no_grad():
-            held = [h.cold(1) for h in plan.held]
-            if plan.warmup_calls and held:
-                device = held[0].device
-                x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.given)
+            state = [spec.cold(1) for spec in plan.state_specs]
+            if plan.warmup_calls and state:
+                device = state[0].device
+                x = rewire(lambda f: f.resized(1, *f.shape[1:]).zeros(plan.chunk), self.node.in_spec)
                 for call in range(-plan.warmup_calls, 0):
                     clock = torch.full((1,), plan.start + call * plan.chunk, device=device)
-                    _, _, _, held = self(x, clock, torch.full_like(clock, 1 << 62), None, held)
-            return [h.expand(batch, *h.shape[1:]).clone() for h in held]
+                    _, _, _, state = self(x, clock, torch.full_like(clock, OPEN), None, state)
+            return [t.expand(batch, *t.shape[1:]).clone() for t in state]
 
 
-def _held(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def _of_active(active: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """The new state of active rows, and the old state of other rows."""
     return torch.where(active.view(-1, *(1,) * (new.ndim - 1)), new, old)
 
@@ -155,15 +156,15 @@ def planned(
 
 def _bursts(timing: Timing, plan: ProgramPlan) -> bool:
     """Whether a program would give outputs early or late: outputs that come in a burst, or that see only padding."""
-    leaves, steps = plan.schedule(timing), timing.transient + timing.period
+    out_schedule, steps = plan.schedule(timing), timing.transient + timing.period
     for call in range(-plan.warmup_calls, steps // plan.chunk + 2):
-        seen = max(0, plan.start + plan.chunk * (call + 1))
-        if max(0, leaves.first + leaves.frames * (call + 1)) != timing.counts(seen, seen)[0]:
+        n_in = max(0, plan.start + plan.chunk * (call + 1))
+        if max(0, out_schedule.first + out_schedule.frames * (call + 1)) != timing.counts(n_in, n_in)[0]:
             return True
     return False
 
 
-def _wires(module: Any, node: Node) -> Iterator[Timing]:
+def _wires(module: Any, node: StateNode) -> Iterator[Timing]:
     """The timings of all wires, from the network's input on."""
     yield node.before
     yield node.before.then(module.timing) if isinstance(module, CoModule) else node.before
@@ -172,8 +173,8 @@ def _wires(module: Any, node: Node) -> Iterator[Timing]:
         for wire in range(program.wires):
             yield node.before.then(program.timing.at(wire))
         for layer in program.layers:
-            yield from _wires(layer.module, node.kids[layer.state_node])
+            yield from _wires(layer.module, node.children[layer.state_node])
         return
-    kids: Any = getattr(module, "kids", None) or ([module.heads] if node.kids else [])
-    for child, kid in zip(kids, node.kids, strict=False):
-        yield from _wires(child, kid)
+    modules: Any = getattr(module, "_children", None) or ([module.heads] if node.children else [])
+    for child, child_node in zip(modules, node.children, strict=False):
+        yield from _wires(child, child_node)

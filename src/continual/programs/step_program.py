@@ -60,10 +60,15 @@ class StepProgram:
         inputs = tuple(step) if isinstance(step, (list, tuple)) else (step,)
         self.frame = StepSpec.of(internal_layout(net, inputs, chunk=False))
         self._planned = self._plan(chunk, flush)
-        plan, leaves = self._planned.plan, self._planned.leaves
-        self.batch, self.chunk, self.start, self.outputs = frames(self.frame)[0].shape[0], plan.chunk, plan.start, leaves.frames
-        self.schedule = CallSchedule(plan.chunk, plan.start, leaves, OutputCount.of(net.timing))
-        self.names = [h.name for h in plan.held]
+        plan, out_schedule = self._planned.plan, self._planned.out_schedule
+        self.batch, self.chunk, self.start, self.outputs = (
+            frames(self.frame)[0].shape[0],
+            plan.chunk,
+            plan.start,
+            out_schedule.frames,
+        )
+        self.schedule = CallSchedule(plan.chunk, plan.start, out_schedule, OutputCount.of(net.timing))
+        self.names = [h.name for h in plan.state_specs]
         self._calls: dict[bool, CompiledCall] = {}
         self._chunker: Chunker | None = None  # of the stream of `step`, as its state and its number of steps
         self._state: ProgramState = {}
@@ -124,22 +129,22 @@ class StepProgram:
 
     def run(self, x: Wire, state: ProgramState, active: Tensor | None = None) -> tuple[Wire, Tensor, ProgramState]:
         """Run one call without checks, on chunks ``(B, C, chunk, *S)``."""
-        held = [state[name] for name in self.names]
-        args = (x, state["clock"], state["end"], active, held)
+        tensors = [state[name] for name in self.names]
+        args = (x, state["clock"], state["end"], active, tensors)
         call = self._calls.get(active is not None)
         if call is None:
             with Progress(f"compiling {type(self.net).__name__} for {self.backend}"):
                 call = self._calls[active is not None] = MAKERS[self.backend](self._planned, self._example(args))
-                y, valid, clock, held = call(*args)  # torch.compile compiles in its first call
+                y, valid, clock, tensors = call(*args)  # torch.compile compiles in its first call
         else:
-            y, valid, clock, held = call(*args)
-        return y, valid, {"clock": clock, "end": state["end"]} | dict(zip(self.names, held, strict=True))
+            y, valid, clock, tensors = call(*args)
+        return y, valid, {"clock": clock, "end": state["end"]} | dict(zip(self.names, tensors, strict=True))
 
     def _example(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Copies of a call's arguments, which a backend may overwrite."""
-        x, clock, end, active, held = args
+        x, clock, end, active, tensors = args
         active = None if active is None else active.clone()
-        return rewire(lambda t: t.contiguous().clone(), x), clock.clone(), end.clone(), active, [h.clone() for h in held]
+        return rewire(lambda t: t.contiguous().clone(), x), clock.clone(), end.clone(), active, [h.clone() for h in tensors]
 
     def _check(self, x: Wire, state: ProgramState, active: Tensor | None) -> None:
         name = type(self.net).__name__
@@ -154,11 +159,11 @@ class StepProgram:
             )
         if state["clock"].shape != (self.batch,):
             raise StateMismatch(f"program of {name}: has {self.batch} rows, the state is of {state['clock'].shape[0]}")
-        for held in self._planned.plan.held:
-            t = state[held.name]
-            if t.shape[1:] != held.shape or t.dtype != held.dtype or t.shape[0] != self.batch:
+        for spec in self._planned.plan.state_specs:
+            t = state[spec.name]
+            if t.shape[1:] != spec.shape or t.dtype != spec.dtype or t.shape[0] != self.batch:
                 raise StateMismatch(
-                    f"program of {name}: {held.name!r} is {held.dtype} {(self.batch, *held.shape)} in its state, got {t.dtype} "
+                    f"program of {name}: {spec.name!r} is {spec.dtype} {(self.batch, *spec.shape)} in its state, got {t.dtype} "
                     f"{tuple(t.shape)}. It is the state of another program"
                 )
         if active is not None and (active.shape != (self.batch,) or active.dtype != torch.bool):

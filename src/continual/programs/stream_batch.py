@@ -17,7 +17,7 @@ from ..core.state import Wire, frames, rewire
 from ..core.step_spec import Inputs
 from ..errors import CapacityError, ShapeMismatch
 from .compile import Backend
-from .layouts import flat, internal_layout, network_layout
+from .layouts import flat, internal_layout
 from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
 from .step_program import ProgramState, StepProgram
 
@@ -303,12 +303,7 @@ class StreamBatch:
     def _output(self, y: Wire, row: int, call: int) -> Any:
         """A row's outputs of a call, without the batch; ``None`` if there are none."""
         found = self._chunker.existing(y, call)
-        return self._alone(_row_of(found[0], row), chunk=self._program.outputs > 1) if found else None
-
-    def _alone(self, y: Wire, chunk: bool) -> Any:
-        """One row's outputs as ``forward_step(s)`` returns them, without the batch."""
-        batch = self.net.io_layout.output_batch_dim(chunk)
-        return rewire(lambda t: t.squeeze(batch), network_layout(self.net, y, chunk))
+        return self.net.io_layout.alone(_row_of(found[0], row), chunk=self._program.outputs > 1) if found else None
 
     @_locked
     def flush(self, stream: Hashable) -> Tensor | None:
@@ -326,7 +321,7 @@ class StreamBatch:
         state = {name: t.clone() for name, t in self._state.items()}
         self._program.finish(state, own.row, own.steps)
         found = self._chunker.flush(own.steps, lambda _: _row_of(self._call([own.row], state), own.row))
-        return self._alone(cast(Wire, self._chunker.joined(found)), chunk=True) if found else None
+        return self.net.io_layout.alone(cast(Wire, self._chunker.joined(found)), chunk=True) if found else None
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
 

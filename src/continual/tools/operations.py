@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..core.module import CoModule
-from ..core.state import Node, StepSpec, frames, rewire
+from ..core.state import StateNode, StepSpec, frames, rewire
 from ..core.step_spec import Inputs
 from ..core.timing import Timing
 from .counting import flop_formulas
@@ -191,25 +191,25 @@ def _delivered(timing: Timing, steps: range) -> tuple[int, ...]:
     return tuple(timing.delivered(t + 1) - timing.delivered(t) for t in steps)
 
 
-def _parts(net: CoModule, node: Node, clip_length: int, phases: range) -> Iterator[Part]:
-    for kid in node.kids:
-        yield from _parts(net, kid, clip_length, phases)
+def _parts(net: CoModule, node: StateNode, clip_length: int, phases: range) -> Iterator[Part]:
+    for child in node.children:
+        yield from _parts(net, child, clip_length, phases)
     if node.kind in ("queue", "positions"):
         return
     module: Any = net.part(node.path) if node.path else net
     pools = module.counts_inputs
     timing = node.before if pools else node.before.then(module.timing)
-    given, outputs = node.before.ended(clip_length), timing.ended(clip_length)
+    n_in, n_out = node.before.ended(clip_length), timing.ended(clip_length)
     macs, of_clip, beside = Fraction(0), Fraction(0), 0
-    for frame in frames(node.given or node.out) if pools else frames(node.out):
+    for frame in frames(node.in_spec or node.out) if pools else frames(node.out):
         if pools:
             beside += _values(frame)
         else:
             macs += module.macs_per_output(node, frame)
-            of_clip += module.macs_of_clip(node, frame, given, outputs)
+            of_clip += module.macs_of_clip(node, frame, n_in, n_out)
             beside += module.extra_ops(node, frame)
     if macs or beside:
-        counts = Count(macs + beside, macs), Count(of_clip + beside * outputs, of_clip)
+        counts = Count(macs + beside, macs), Count(of_clip + beside * n_out, of_clip)
         yield Part(node.path, type(module).__name__, counts[0], _delivered(timing, phases), counts[1])
 
 

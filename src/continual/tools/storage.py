@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..core.file_digest import BLANK, seal, seal_of
-from ..core.state import InitContext, Node, State, StepSpec, rewire
+from ..core.state import InitContext, State, StateNode, StepSpec, rewire
 from ..core.stored_state import STORED
 from ..core.weights_digest import Weights
 from ..errors import StateMismatch
@@ -55,6 +55,7 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
     """
     if isinstance(state, State):
         own = {"format": FORMAT, "clock": str(state.clock), "frame": json.dumps(_frame_out(state.frame))}
+        own["parts"] = json.dumps(state.parts)
         tensors, weights = state.tensors, state.fingerprint
         if not weights and isinstance(state.weights, Weights):
             raise StateMismatch(
@@ -175,20 +176,21 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     first = frame
     while isinstance(first, list):
         first = first[0]
-    held = {name: moved(t, first.device) for name, t in tensors.items()}
-    place = next((t.device for t in held.values()), first.device)
+    loaded = {name: moved(t, first.device) for name, t in tensors.items()}
+    place = next((t.device for t in loaded.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
-    node = Node(InitContext(), STORED, None, held)
-    return State(clock, frame, node, stored_signature=header["signature"], weights=weights)
+    node = StateNode(InitContext(), STORED, None, loaded)
+    parts = tuple(str(p) for p in json.loads(header.get("parts", "[]")))
+    return State(clock, frame, node, stored_signature=header["signature"], stored_parts=parts, weights=weights)
 
 
 def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:
     """The snapshot of a stream of a batch, or the state of a runner."""
-    held = {name: moved(t, None) for name, t in tensors.items()}
-    waiting = sum(name.startswith(PENDING) for name in held)
-    pending = tuple(held.pop(f"{PENDING}{i}") for i in range(waiting))
+    loaded = {name: moved(t, None) for name, t in tensors.items()}
+    waiting = sum(name.startswith(PENDING) for name in loaded)
+    pending = tuple(loaded.pop(f"{PENDING}{i}") for i in range(waiting))
     made = StreamSnapshot if header["format"] == STREAM else RunnerState
-    return made(_count(header["steps"]), held, pending, header["signature"], weights)
+    return made(_count(header["steps"]), loaded, pending, header["signature"], weights)
 
 
 def _count(text: str) -> int:

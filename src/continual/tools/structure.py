@@ -14,7 +14,7 @@ from ..containers.sequential import Sequential
 from ..containers.streams import Reduce, Rewiring
 from ..core.module import CoModule
 from ..core.op_rows import Row
-from ..core.state import Node, State, rewire
+from ..core.state import State, StateNode, rewire
 from ..core.timing import Timing
 from ..layers.closure import Identity
 
@@ -62,57 +62,64 @@ class _Walk:
         self.net = net
         self.rows: list[Row] = []
 
-    def module(self, node: Node, given: Places) -> Places:
+    def module(self, node: StateNode, inputs: Places) -> Places:
         """The rows of one use of a module, and where its output is."""
         module = cast(CoModule, self.net.part(node.path))
         if isinstance(module, Sequential):
-            for kid in node.kids:
-                given = self.module(kid, given)
-            return given
+            for child in node.children:
+                inputs = self.module(child, inputs)
+            return inputs
         if isinstance(module, Parallel):
-            return self.parallel(module, node, given)
+            return self.parallel(module, node, inputs)
         if isinstance(module, Rewiring) and not isinstance(module, Reduce):
-            return module.rearrange(given)
+            return module.rearrange(inputs)
         if isinstance(module, (Identity, nn.Identity)):
-            return given
+            return inputs
         timing = node.before.then(module.timing)
         op = _reduced(module) if isinstance(module, Reduce) else described(module)
         note = _UNBOUNDED if module.unbounded_memory else ""
-        return self.row(node, op, given, timing, [_bytes(n) for n in node.walk()], note=note)
+        return self.row(node, op, inputs, timing, [_bytes(n) for n in node.walk()], note=note)
 
-    def parallel(self, module: Parallel, node: Node, given: Places) -> Places:
+    def parallel(self, module: Parallel, node: StateNode, inputs: Places) -> Places:
         """Branches, and the queues in which their outputs wait for each other."""
-        size = len(module.kids)
-        pairs = zip(node.kids[:size], module.split(given), strict=True)
-        outs = [self.module(kid, taken) for kid, taken in pairs]
-        queues, timing = node.kids[size:], node.before.then(module.timing)
+        size = len(module._children)
+        pairs = zip(node.children[:size], module.split(inputs), strict=True)
+        outs = [self.module(child, taken) for child, taken in pairs]
+        queues, timing = node.children[size:], node.before.then(module.timing)
         if not isinstance(module, (BroadcastReduce, Conditional)):
             return [self.queue(*both, timing) for both in zip(queues, outs, strict=True)]
         op = _reduced(module.reducer) if isinstance(module, BroadcastReduce) else f"Conditional {_name(module.predicate)}"
         waits = [_depth(queue) for queue, out in zip(queues, outs, strict=True) for _ in _flat(out)]
         return self.row(node, op, outs, timing, [_bytes(q) for q in queues], waits)
 
-    def queue(self, node: Node, given: Places, timing: Timing) -> Places:
+    def queue(self, node: StateNode, inputs: Places, timing: Timing) -> Places:
         """A branch whose output waits before it is one of several that leave."""
         if not node.tensors:
-            return given
-        one = [self.rows[i].receptive_field if i >= 0 else 1 for i in _flat(given)]
+            return inputs
+        one = [self.rows[i].receptive_field if i >= 0 else 1 for i in _flat(inputs)]
         made = iter(range(len(self.rows), len(self.rows) + len(one)))
-        for i, span, tensor in zip(_flat(given), one, node.tensors, strict=True):
+        for i, span, tensor in zip(_flat(inputs), one, node.tensors, strict=True):
             many = f" {len(self.rows)}" if len(one) > 1 else ""
-            held, waits = tensor.numel() * tensor.element_size(), (_depth(node),)
-            self.rows.append(Row(f"{node.path}{many} (waits)", "wait", (i,), waits, _rate(timing), span, timing.delay, held))
-        return rewire(lambda _: next(made), given)
+            nbytes, waits = tensor.numel() * tensor.element_size(), (_depth(node),)
+            self.rows.append(Row(f"{node.path}{many} (waits)", "wait", (i,), waits, _rate(timing), span, timing.delay, nbytes))
+        return rewire(lambda _: next(made), inputs)
 
     def row(
-        self, node: Node, op: str, given: Places, timing: Timing, held: list[int], waits: Sequence[int] = (), note: str = ""
+        self,
+        node: StateNode,
+        op: str,
+        inputs: Places,
+        timing: Timing,
+        nbytes: list[int],
+        waits: Sequence[int] = (),
+        note: str = "",
     ) -> Places:
         """A row for one operation; all that it gives is in this row."""
-        inputs = tuple(_flat(given))
+        sources = tuple(_flat(inputs))
         at, span = len(self.rows), timing.receptive_field
-        shown = tuple(waits) or (0,) * len(inputs)
+        shown = tuple(waits) or (0,) * len(sources)
         path = node.path or "network"
-        self.rows.append(Row(path, op, inputs, shown, _rate(timing), span, timing.delay, sum(held), note=note))
+        self.rows.append(Row(path, op, sources, shown, _rate(timing), span, timing.delay, sum(nbytes), note=note))
         return rewire(lambda _: at, node.out)
 
 
@@ -120,11 +127,11 @@ def _rate(timing: Timing) -> Fraction:
     return 1 / Fraction(timing.stride)
 
 
-def _bytes(node: Node) -> int:
+def _bytes(node: StateNode) -> int:
     return sum(t.numel() * t.element_size() for t in node.tensors)
 
 
-def _depth(queue: Node) -> int:
+def _depth(queue: StateNode) -> int:
     return queue.tensors[0].shape[1] if queue.tensors else 0
 
 

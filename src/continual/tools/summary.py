@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import cast
 
 from ..core.module import CoModule
-from ..core.state import Node, State, frames
+from ..core.state import State, StateNode, frames
 from ..core.step_spec import Inputs
 
 
@@ -119,11 +119,11 @@ def summary(net: CoModule, step: Inputs, *, clip_length: int | None = None, rate
     return Summary(tuple(_rows(net, state, state.node, steps)), steps, rate)
 
 
-def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
+def _rows(net: CoModule, state: State, node: StateNode, steps: int) -> Iterator[Row]:
     windows = node.kind.startswith("windows of ")
     is_queue = windows or node.kind in ("queue", "positions")  # they belong to no module
     module = cast(CoModule, net if is_queue else net.part(node.path))
-    below = [list(_rows(net, state, kid, steps)) for kid in node.kids]
+    below = [list(_rows(net, state, child, steps)) for child in node.children]
     if is_queue and not node.tensors:
         return
     if windows:  # they have the timing of the module that they are of
@@ -132,8 +132,8 @@ def _rows(net: CoModule, state: State, node: Node, steps: int) -> Iterator[Row]:
     direct = [rows[0] for rows in below if rows]
     outs = [] if is_queue else frames(node.out)
     own = Fraction(sum(module.macs_per_output(node, f) for f in outs))
-    given, left = node.before.ended(steps), timing.ended(steps)
-    of_clip = sum(module.macs_of_clip(node, f, given, left) for f in outs)
+    n_in, n_out = node.before.ended(steps), timing.ended(steps)
+    of_clip = sum(module.macs_of_clip(node, f, n_in, n_out) for f in outs)
     yield Row(
         path=f"{node.path} (waits)" if is_queue and not windows else node.path,
         type="windows" if windows else "queue" if is_queue else type(module).__name__,

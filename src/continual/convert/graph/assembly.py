@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .axes import BATCH, TIME, View, fixed
+from .axes import View
 from .graph_module import GraphModule, MultiInputGraphModule
 from .instructions import Instruction, Layer, Op, slots_of
 from .io_layout import Input, ModuleLayout, Output
@@ -31,12 +31,11 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
     used |= {slot for c in constants for slot in slots_of(c)}
     _number_state(instructions)
     captured = draft.captured
-    inputs = [Input(t, b, x) for x, t, b in zip(captured.inputs, captured.time_dims, captured.batch_dims, strict=True)]
+    of = zip(captured.inputs, captured.time_dims, captured.batch_dims, captured.rates, strict=True)
+    inputs = [Input(t, b, x, rate, i) for i, (x, t, b, rate) in enumerate(of)]
     for source in draft.sources:
         if source.kind == "input" and (own := inputs[int(source.name)]).time is not None:
-            dims = list(fixed(own.shape))
-            dims[own.batch or 0], dims[own.time or 0] = (BATCH,), (TIME,)
-            source.view = View(tuple(dims))
+            source.view = own.view
     sources = [s for s in draft.sources if s.slot in used or s.kind == "input"]
     wires = len(draft.wires.entries)
     timing = draft.wires.timing(wires - 1).at(outputs[0].wire)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from operator import mul
 
 from torch import Tensor
 
@@ -48,6 +50,33 @@ def shape_of(dims: Dims, batch: int, time: int) -> tuple[int, ...]:
 def where(dims: Dims, factor: str) -> int | None:
     """The dimension that holds a factor."""
     return next((i for i, dim in enumerate(dims) if factor in dim), None)
+
+
+def grouped(dims: Dims, size: int) -> Dims:
+    """The same elements with ``size`` frames taken for one, of which they are the major part."""
+    return tuple(tuple(g for f in dim for g in ((f, size) if f == TIME and size > 1 else (f,))) for dim in dims)
+
+
+def frames_together(dims: Dims, target: Sequence[int], batch: int, time: int) -> int:
+    """How many frames a reshape to ``target`` takes together: time becomes so many times shorter.
+
+    Every dimension of the target ends behind a whole number of elements. Where one ends within the clip's frames, time has to end there.
+
+    Args:
+        dims: the layout before.
+        target: the sizes after the reshape, without -1.
+        batch, time: the sizes of batch and time in the example.
+
+    Example:
+        >>> frames_together((("B",), ("T",), (6,)), (2, 3, 24), 2, 12)  # 4 frames of 6 channels side by side
+        4
+    """
+    factors = [f for dim in dims for f in dim]
+    if TIME not in factors:
+        return 1
+    major = size_of(tuple(factors[: factors.index(TIME)]), batch, time)
+    ends = [end // major for end in accumulate(target, mul) if end > major and end % major == 0]
+    return time // math.gcd(time, *ends)
 
 
 def regrouped(dims: Dims, target: Sequence[int], batch: int, time: int) -> Dims | None:

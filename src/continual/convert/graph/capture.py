@@ -16,10 +16,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.fx import GraphModule
 from torch.fx import Node as Fx
 from torch.nn.modules import transformer
 
 from ...errors import NotStreamable, ShapeMismatch
+from .axes import BATCH, TIME, Dims, fixed
 from .export_errors import why
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
@@ -48,6 +50,16 @@ class Captured:
     prefix: str = ""
 
     @property
+    def rates(self) -> tuple[int, ...]:
+        """How many frames of each input go in one step; 1 for inputs that are no streams."""
+        return rates_of(self.inputs, self.time_dims)
+
+    def cut(self, inputs: Sequence[Tensor], first: int, steps: int) -> tuple[Tensor, ...]:
+        """Steps of a clip."""
+        of = zip(inputs, self.time_dims, self.rates, strict=True)
+        return tuple(x if t is None else x.narrow(t, first * r, steps * r) for x, t, r in of)
+
+    @property
     def longer(self) -> tuple[Tensor, ...]:
         """A clip of twice the length."""
         return self.of_length(2 * self.steps, self.batch)
@@ -64,9 +76,29 @@ class Captured:
 
     @property
     def steps(self) -> int:
-        """Frames of the example."""
-        i = next(i for i, d in enumerate(self.time_dims) if d is not None)
-        return self.inputs[i].shape[self.time_dims[i] or 0]
+        """Steps of the example: the frames of its slowest stream."""
+        return steps_of(self.inputs, self.time_dims)
+
+
+def steps_of(inputs: Sequence[Tensor], times: Sequence[int | None]) -> int:
+    """Steps of a clip: the frames of its slowest stream."""
+    return min(x.shape[t] for x, t in zip(inputs, times, strict=True) if t is not None)
+
+
+def rates_of(inputs: Sequence[Tensor], times: Sequence[int | None]) -> tuple[int, ...]:
+    """How many frames of each input go in one step; 1 for inputs that are no streams."""
+    steps = steps_of(inputs, times)
+    return tuple(1 if t is None else x.shape[t] // steps for x, t in zip(inputs, times, strict=True))
+
+
+def entry_dims(shape: Sequence[int], time: int | None, batch: int | None, rate: int) -> Dims:
+    """The layout of an input, in which the frames of a step have a dimension of their own behind time if there are several."""
+    dims = list(fixed(shape))
+    if batch is not None:
+        dims[batch] = (BATCH,)
+    if time is not None:
+        dims[time : time + 1] = [(TIME,)] if rate == 1 else [(TIME,), (rate,)]
+    return tuple(dims)
 
 
 def clip_of(
@@ -74,10 +106,11 @@ def clip_of(
 ) -> tuple[Tensor, ...]:
     """A clip of another length: as :meth:`Captured.of_length`."""
     found = []
-    for given, t, b in zip(inputs, times, batches, strict=True):
+    for given, t, b, rate in zip(inputs, times, batches, rates_of(inputs, times), strict=True):
         x = given
         if t is not None:
-            x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-steps // x.shape[t]))], t).narrow(t, 0, steps)
+            frames = steps * rate
+            x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
         found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
     return tuple(found)
 
@@ -104,15 +137,15 @@ def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int |
     if not streams:
         raise ValueError("continual: no input of the clip is a stream (time_dim is None for all of them)")
     lengths = {i: x.shape[t] for i, (x, t) in enumerate(zip(inputs, times, strict=True)) if t is not None}
-    if len(set(lengths.values())) > 1:
+    if any(n % max(1, min(lengths.values())) for n in lengths.values()):
         raise ShapeMismatch(
-            f"continual: streams are fed together and have equal lengths, got {lengths} frames. For an input "
-            "that is no stream give None: co.continual(module, clip, time_dim=(2, None, …))"
+            f"continual: streams are fed together and have equal lengths, or whole multiples of the shortest, got {lengths} frames. For an "
+            "input that is no stream give None: co.continual(module, clip, time_dim=(2, None, …))"
         )
     rows = {i: inputs[i].shape[0 if times[i] else 1] for i in streams}
     if len(set(rows.values())) > 1:
         raise ShapeMismatch(f"continual: the streams of the clip have different numbers of rows, {rows}")
-    if next(iter(lengths.values())) < 2:
+    if min(lengths.values()) < 2:
         raise ShapeMismatch("continual: the example clip has 2 frames at least, and better a few receptive fields of them")
     batch = next(iter(rows.values()))
     batches = tuple(
@@ -177,13 +210,20 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
         try:
             with _exporting(module), WholeOps():
                 found = None if shapes is None else _arranged(part, shapes)
-                program = export(part, fresh(inputs), dynamic_shapes=found, strict=False).run_decompositions({})
+                program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
                 to_torch_ops(program.graph)
             return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
         except Exception as error:
             first = first or error
     with _exporting(module):
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program with new values in the place of writes into tensors. Torch traces it anew, which takes longer than the export."""
+    graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
+    schemas = [getattr(node.target, "_schema", None) for graph in graphs for node in graph.nodes]
+    return program.run_decompositions({}) if any(s is not None and s.is_mutable for s in schemas) else program
 
 
 @contextlib.contextmanager

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.fx import Node as Fx
+from torch.utils._sympy.numbers import int_oo
 
 from .capture import Captured
 from .functionalise import op_of
 
 SMALL = 8  # the longest period, and the largest group of frames, for which every length is tried
 MOST = 9  # lengths that are compared, at most
+FAR = 8  # examples' lengths: a clip that is longer is not tried
 AFFORDED = 2e10  # multiply-adds of the module, for all lengths together: about a second of one core
 SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
 
@@ -21,8 +23,8 @@ SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
 def other_lengths(captured: Captured, period: int, divided: bool = False) -> list[int]:
     """Lengths of every class that a module may distinguish, the most revealing first.
 
-    Twice the example; every remainder modulo a small number and modulo the network's period; and the next length that a reshape into
-    groups of frames accepts. A module may refuse some of them.
+    Twice the example; the first that the export is not for; every remainder modulo a small number and modulo the network's period; and
+    the next length that a reshape into groups of frames accepts. A module may refuse some of them.
 
     Args:
         captured: the exported module.
@@ -33,8 +35,31 @@ def other_lengths(captured: Captured, period: int, divided: bool = False) -> lis
     if divided:
         return [t + period * n for n in (1, 2, 3, -(-t // period))]
     rests = range(1, period + 1) if period <= SMALL else (period // 2, period - 1, period + 1)
-    more = [t, period, *range(1, SMALL // 2 + 1), *_groups(captured), *rests, *range(SMALL // 2 + 1, SMALL + 1)]
+    more = [
+        t,
+        *_beyond(captured),
+        period,
+        *range(1, SMALL // 2 + 1),
+        *_groups(captured),
+        *rests,
+        *range(SMALL // 2 + 1, SMALL + 1),
+    ]
     return [t + n for n in dict.fromkeys(more)]
+
+
+def longest(captured: Captured) -> int | None:
+    """The longest clip that the export is for: longer ones take another way through the module's code. ``None``: any."""
+    users, limits = captured.program.graph_signature.user_inputs, captured.program.range_constraints
+    values = [n.meta["val"] for n in captured.program.graph.nodes if n.op == "placeholder" and n.name in users]
+    lengths = [v.shape[t] for v, t in zip(values, captured.time_dims, strict=True) if t is not None]
+    upper = [limits[n.node.expr].upper for n in lengths if isinstance(n, torch.SymInt) and n.node.expr in limits]
+    return min((int(n) for n in upper if n != int_oo), default=None)
+
+
+def _beyond(captured: Captured) -> list[int]:
+    """From the example to a clip that is too long for the export, where that is not far."""
+    limit = longest(captured)
+    return [] if limit is None or limit > FAR * captured.steps else [limit + 1 - captured.steps]
 
 
 def affordable(captured: Captured) -> int:

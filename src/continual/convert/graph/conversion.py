@@ -38,13 +38,14 @@ from .switches import Switches
 from .walker import GraphWalker, Walked
 from .window_conversion import Options, check_options, exact_windows, window_for
 from .window_stream import of_stream
+from .windows.report import WindowPlan
 
 POOLINGS = (None, "window", "frame")
 
 
 def convert_graph(
     module: nn.Module, clip: Inputs, *, time_dim: TimeDims = 2, time_pooling: str | None = None, copy: bool = False, check: bool = True,
-    progress: bool | None = None, windows: str = "exact", every: int | None = None, output: int | None = None,
+    progress: bool | None = None, windows: str | WindowPlan = "exact", every: int | None = None, output: int | None = None,
 ) -> CoModule:  # fmt: skip
     """The streaming version of any module; see :func:`continual.continual`."""
     if time_pooling not in POOLINGS:
@@ -69,14 +70,16 @@ def convert_graph(
         if walked is None and (windows == "stream" or short is not None):  # the window of a long loop takes minutes to export
             raise refusal  # type: ignore[misc]
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
-            if every is not None:
-                raise _no_windows(module, every)
+            if every is not None or isinstance(windows, WindowPlan):
+                raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
             net = _streamed(module, walked, check, doing)
             again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
             time_dims = walked.draft.captured.time_dims
         else:
             doing("exporting its window")
-            options = Options(time_dim, every, output, time_pooling, loops.exporting)
+            plan = windows if isinstance(windows, WindowPlan) else None
+            anew = partial(_exporting_loops, time_dim=time_dim)
+            options = Options(time_dim, every, output, time_pooling, plan, loops.exporting, anew)
             window = window_for(module, inputs, options, refusal)
             with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
@@ -114,6 +117,17 @@ def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> L
     return loops_of(module, inputs, time_dim, calls_of)
 
 
+@contextlib.contextmanager
+def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims) -> Iterator[None]:
+    """Find the loops of a module anew, and export it with them under this context."""
+    loops = _loops(module, clip, time_dim)
+    try:
+        with loops.exporting():
+            yield
+    finally:
+        loops.close()
+
+
 def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStreamable:
     """The refusal of a loop over frames."""
     path, source = ("", "") if why.node is None else (module_path(why.node), source_line(why.node))
@@ -148,9 +162,9 @@ def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[
         raise NotStreamable(format_refusals(type(module).__name__, lines), tuple(lines), refusal.rows) from error  # type: ignore[union-attr]
 
 
-def _no_windows(module: nn.Module, every: int) -> ValueError:
+def _no_windows(module: nn.Module, given: str) -> ValueError:
     return ValueError(
-        f"continual: every={every} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
+        f"continual: {given} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
         "streams. Leave it out; or take windows all the same: output=-1 for the last frame of each"
     )
 
@@ -172,11 +186,8 @@ def walk(
         NotStreamable: what can't be streamed.
     """
     if loops is None:
-        loops = _loops(module, inputs, time_dim)
-        try:
-            return walk(module, inputs, time_dim, time_pooling, loops)
-        finally:
-            loops.close()
+        with _exporting_loops(module, inputs, time_dim):
+            return walk(module, inputs, time_dim, time_pooling, Loops(module))
     with loops.exporting(), registered_calls(module, inputs) as notes:
         walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
     walked.draft.notes += notes

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core.module import CoModule
 from .axes import BATCH, TIME, Dims, View, fixed
+from .fitted_ends import FitEnd, FittedEnd
 from .instructions import Arg, CurrentDevice, Layer, Op, Ref, Shape
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
 from .op_names import Label, OpNames
@@ -136,7 +137,18 @@ class Emitter:
         made = Stream(self._draft.new_slot(), dims, wire, dtype or self.dtype(call), windowed, fill)
         slots = tuple(s.slot for s in moving)
         self._draft.instructions.append(
-            Op(path, label, source, target or call.name, tuple(args), dict(kwargs or {}), slots, made.slot, max(wire, 0))
+            Op(
+                path,
+                label,
+                source,
+                target or call.name,
+                tuple(args),
+                dict(kwargs or {}),
+                slots,
+                made.slot,
+                max(wire, 0),
+                dims=dims,
+            )
         )
         return made
 
@@ -191,7 +203,9 @@ class Emitter:
         """An operation whose result is the same for every frame."""
         path, label, source = self._names.label(call)
         made = Stream(self._draft.new_slot(), dims, STATIC, dtype, fill=fill)
-        self._draft.instructions.append(Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0))
+        self._draft.instructions.append(
+            Op(path, label, source, call.name, tuple(args), dict(kwargs), (), made.slot, 0, dims=dims)
+        )
         return made
 
     def layer(
@@ -218,6 +232,19 @@ class Emitter:
     def label(self, call: OpCall) -> Label:
         """The path, the name and the line of code of an operation."""
         return self._names.label(call)
+
+    def fitted_end(self, call: OpCall, x: Stream, module: FitEnd, to: int) -> Stream:
+        """A stream whose number of frames at the end follows from the length of wire ``to``."""
+        wire, view = self._draft.wires.fit(x.wire, to, module.fitted), View(x.dims)
+        kept = x.fill is not None and (not module.most or (module.mode, module.value) == ("constant", x.fill))
+        made = Stream(self._draft.new_slot(), x.dims, wire, self.dtype(call), x.windows, x.fill if kept else None)
+        path, _, source = self._names.label(call)
+        label, node = f"end {-module.waiting} … {module.most}", self._draft.new_state_node()
+        module.eval()
+        self._draft.instructions.append(
+            FittedEnd(path, label, source, module, x.slot, made.slot, x.wire, wire, view, view, node, to=to)
+        )
+        return made
 
     def undo(self, layer: Layer, stream: Stream) -> Stream:
         """Remove a layer that nothing needs any more. Returns its input."""

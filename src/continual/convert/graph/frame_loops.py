@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .capture import TimeDims, layout_of, quiet, restored
+from .capture import TimeDims, layout_of, quiet, rates_of, restored, steps_of
 from .recurrent_ops import WholeOps
 
 MANY = 32  # frames, and calls by one line of code: fewer are exported at once
@@ -62,12 +62,12 @@ def shortened(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -
     A line in such a loop runs less often on a shorter clip; a line in a loop over layers does not.
     """
     times, _ = layout_of(inputs, time_dim)
-    frames = next(x.shape[t] for x, t in zip(inputs, times, strict=True) if t is not None)
+    frames, rates = steps_of(inputs, times), rates_of(inputs, times)
     calls = calls_of(module, inputs) if frames >= MANY else None
     if calls is None or max(calls.values(), default=0) < MANY:
         return None
     for steps in [n for n in LENGTHS if 2 * n <= frames]:
-        short = tuple(x if t is None else x.narrow(t, 0, steps) for x, t in zip(inputs, times, strict=True))
+        short = tuple(x if t is None else x.narrow(t, 0, steps * r) for x, t, r in zip(inputs, times, rates, strict=True))
         fewer = calls_of(module, short)
         if fewer is not None:
             return short if fewer.total() < calls.total() else None

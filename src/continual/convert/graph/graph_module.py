@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from ...core.module import CoModule
 from ...core.op_rows import Graph
 from ...core.program.context import KernelContext, Run
-from ...core.state import InitContext, Node, State, StateUpdates, StepSpec, Wire
+from ...core.state import InitContext, State, StateNode, StateUpdates, StepSpec, Wire
 from ...core.step_spec import Inputs
 from ...core.stream import shallow
 from ...core.timing import Timing
 from ...errors import ContinualError, ShapeMismatch
 from .cost_table import macs_of, rows_of
 from .dtypes import DtypePrograms
+from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer
 from .io_layout import Output, tensors_of
 from .program import Program
@@ -61,6 +62,11 @@ class GraphModule(Scoring, ProgramModule):
     def time_dims(self) -> tuple[int | None, ...]:
         """The dimension of time in each input; ``None`` for an input that is no stream."""
         return tuple(i.time for i in self.io_layout.inputs)
+
+    @property
+    def frames_per_step(self) -> tuple[int, ...]:
+        """How many frames of each input go in one step: 1, unless the example has streams of different lengths."""
+        return tuple(i.rate for i in self.io_layout.inputs)
 
     @property
     def output_time_dims(self) -> tuple[int, ...]:
@@ -113,20 +119,20 @@ class GraphModule(Scoring, ProgramModule):
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
+    def open(self, frame: Any, init: InitContext) -> StateNode:
         self._refuse_edits()
         self.fit(_as_list(frame))
         program = self._program
         with torch.no_grad():
             m = self._on_zeros(frame)
-            nodes = [node for instruction in program.instructions for node in self._opened(instruction, m, opening)]
+            nodes = [node for instruction in program.instructions for node in self._opened(instruction, m, init)]
             try:
                 outs = [StepSpec.of(o.layout.view.enter(m.env[o.slot], m.batch, 1).select(2, 0)) for o in program.outputs]
             except (RuntimeError, IndexError) as error:
                 raise ShapeMismatch(f"{self.name}: can't take these steps: {error}") from error
         rest = _as_list(frame)[len(program.streams) :]
         tensors = {f"given{i or ''}": f.zeros() for i, f in enumerate(rest)}
-        return Node(opening, self.kind, outs if self.io_layout.nested else outs[0], tensors, nodes, held=frame)
+        return StateNode(init, self.kind, outs if self.io_layout.nested else outs[0], tensors, nodes, kept_spec=frame)
 
     def _on_zeros(self, frame: Any) -> ExecContext:
         """A run on one frame of zeros of every input."""
@@ -139,26 +145,26 @@ class GraphModule(Scoring, ProgramModule):
         m.frames = [1] * program.wires
         return m
 
-    def _opened(self, instruction: Instruction, m: ExecContext, opening: InitContext) -> list[Node]:
+    def _opened(self, instruction: Instruction, m: ExecContext, init: InitContext) -> list[StateNode]:
         before = self._program.timing.at(instruction.before if isinstance(instruction, Layer) else 0)
         try:
-            return instruction.open(m, opening.below(instruction.path, before))
+            return instruction.open(m, init.below(instruction.path, before))
         except ContinualError:
             raise
         except (RuntimeError, ValueError, IndexError) as error:
             raise ShapeMismatch(f"{self.name}: '{instruction.path}' can't take these steps: {error}") from error
 
-    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
+    def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
         for layer in self._program.layers:
             before = self._program.timing.at(layer.before).eventually_constant(lookahead)
-            if before is None or layer.module.plan(node.kids[layer.state_node], before.lookahead) is None:
+            if before is None or layer.module.plan(node.children[layer.state_node], before.lookahead) is None:
                 return None
         return super().plan(node, lookahead)
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         if self.training:  # switched since the stream was opened
             self._refuse_training()
-        self._fit_stream(node.held)
+        self._fit_stream(node.kept_spec)
         program = self._program
         if x is None:
             m = self._without_frames(node, updates)
@@ -177,10 +183,10 @@ class GraphModule(Scoring, ProgramModule):
         found = [out.view.enter(m.env[slot], m.batch, frames) for out, slot, _ in program.outputs]
         return program.layout.leaving(found), m.ends[first.wire]
 
-    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Wire | None:
+    def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
-        self._fit_stream(node.held)
+        self._fit_stream(node.kept_spec)
         program, tensors = self._program, tensors_of(x)
         count = len(program.streams)
         m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, updates)
@@ -194,42 +200,45 @@ class GraphModule(Scoring, ProgramModule):
         return program.layout.leaving([out.view.enter(env[slot], m.batch, 1).squeeze(2) for out, slot, _ in program.outputs])
 
     def _with_frames(
-        self, streams: list[Tensor], flat: list[Tensor], frames: int, node: Node, updates: StateUpdates
+        self, streams: list[Tensor], flat: list[Tensor], frames: int, node: StateNode, updates: StateUpdates
     ) -> ExecContext:
         """A run on frames. The inputs that are no streams are kept for a flush, which has no inputs."""
         for i, g in enumerate(flat):
             updates.put(node, i, g)
-        m = self._program.context(streams, self._program.constants_of(flat) if flat else flat, frames, node.kids, updates)
+        m = self._program.context(streams, self._program.constants_of(flat) if flat else flat, frames, node.children, updates)
         m.frames[0] = frames
         return m
 
-    def _without_frames(self, node: Node, updates: StateUpdates) -> ExecContext:
+    def _without_frames(self, node: StateNode, updates: StateUpdates) -> ExecContext:
         """A run that nothing enters, at the end of a stream."""
         program, out = self._program, _as_list(node.out)[0]
         env = program.environment(program.constants_of(node.tensors))
-        return ExecContext(env, program.wires, out.shape[0], out.device, node.kids, updates)
+        return ExecContext(env, program.wires, out.shape[0], out.device, node.children, updates)
 
-    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
+    def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
         node.n_in = n
         counts = self._program.timing.all_counts(n, n_if_ended)
         for instruction in self._program.instructions:
-            if isinstance(instruction, Layer):
-                instruction.module.recount(node.kids[instruction.state_node], *counts[instruction.before])
+            if isinstance(instruction, FittedEnd):
+                end = node.children[instruction.state_node]
+                end.n_in, end.n_out = counts[instruction.before][0], counts[instruction.wire][0]
+            elif isinstance(instruction, Layer):
+                instruction.module.recount(node.children[instruction.state_node], *counts[instruction.before])
             elif isinstance(instruction, AlignDelays):
                 for i, wire in enumerate(instruction.before):
-                    queue = node.kids[instruction.state_node + i]
+                    queue = node.children[instruction.state_node + i]
                     queue.n_in, queue.n_out = counts[wire][0], counts[instruction.wire][0]
             elif isinstance(instruction, Positions):
-                own = node.kids[instruction.state_node]
+                own = node.children[instruction.state_node]
                 own.n_in = own.n_out = counts[instruction.wire][0]
             elif isinstance(instruction, Windows):
-                own = node.kids[instruction.state_node]
+                own = node.children[instruction.state_node]
                 own.n_in, own.n_out = n, counts[instruction.wire][0]
         return counts[self._program.timing.out]
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> Fraction:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> Fraction:
         """Of the module's own operations, for one output frame."""
-        m, program = self._on_zeros(node.given if node.held is None else node.held), self._program
+        m, program = self._on_zeros(node.in_spec if node.kept_spec is None else node.kept_spec), self._program
         for instruction in program.instructions:
             instruction.open(m, InitContext())
         return macs_of(program.instructions, m, program.timing.at) * Fraction(self.timing.stride)
@@ -244,7 +253,7 @@ class GraphModule(Scoring, ProgramModule):
         self._refuse_training()
 
         def current() -> Program:
-            self._fit_stream(ctx.node.held)
+            self._fit_stream(ctx.node.kept_spec)
             return self._program
 
         return step_program(ctx, self._program, current)
@@ -310,7 +319,8 @@ class GraphModule(Scoring, ProgramModule):
         program = self._program
         state = self._stream if clip is None and self._stream is not None else self._state_for(clip)
         nbytes = {
-            i: sum(t.numel() * t.element_size() for n in own.walk() for t in n.tensors) for i, own in enumerate(state.node.kids)
+            i: sum(t.numel() * t.element_size() for n in own.walk() for t in n.tensors)
+            for i, own in enumerate(state.node.children)
         }
         entries = {entry.slot: entry.number for entry in program.streams} | {
             entry.slot: entry.number for entry in program.constants
@@ -324,8 +334,7 @@ class GraphModule(Scoring, ProgramModule):
             device = next((p.device for p in self.parameters()), torch.device("cpu"))
             steps = [own.zeros(device) for own in self.io_layout.inputs]
         else:
-            given = zip(self.io_layout.inputs, _as_list(clip), strict=True)
-            steps = [x if i.time is None else x.select(i.time, 0) for i, x in given]
+            steps = [own.first(x) for own, x in zip(self.io_layout.inputs, _as_list(clip), strict=True)]
         return CoModule.init_state(self, steps if len(steps) > 1 else steps[0])
 
     def __str__(self) -> str:

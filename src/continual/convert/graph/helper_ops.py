@@ -61,14 +61,51 @@ def item(values: Sequence[Tensor], index: int) -> Tensor:
     return values[index]
 
 
-def distances(scores: Tensor) -> Tensor:
-    """The values of a matrix ``(…, T, T)`` by distance, ``(1 or H, 2T - 1)``: its first column and its first row."""
-    scores = scores if scores.ndim == 3 else scores.unsqueeze(0)
-    return torch.cat((scores[:, :, 0].flip(-1)[:, :-1], scores[:, 0, :]), -1)
+def mask_rows(mask: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of a mask ``(…, T, T)`` as what is added to the scores, ``(1 or H, n, T)``, less what is added at the query's own place.
+
+    The softmax of a query does not change with what is added to all of its scores: so biases by the place of the key, such as
+    ALiBi's in many models, are biases by distance. ``-inf`` hides a key.
+    """
+    x = mask[..., list(rows), :]
+    x = x if x.ndim == 3 else x.unsqueeze(0)
+    if x.dtype == torch.bool:
+        x = torch.zeros(x.shape, device=x.device).masked_fill(~x, -torch.inf)
+    x = x.masked_fill(x - x.amax(-1, keepdim=True) <= HIDDEN, -torch.inf)
+    own = x[:, torch.arange(len(rows)), [r % mask.shape[-1] for r in rows]]
+    return x - own.unsqueeze(-1) if bool(own.isfinite().all()) else x
 
 
-def band_row(scores: Tensor, behind: int, ahead: int) -> Tensor:
-    """The values for the distances in a band; ``-inf`` hides a key."""
-    size = scores.shape[-1]
-    row = distances(scores)[:, size - 1 - behind : size + ahead]
-    return row.masked_fill(row <= HIDDEN, -torch.inf)
+def by_distance(rows: Tensor) -> Tensor:
+    """The values for all distances of a key from its query, ``(1 or H, 2T - 1)``, of the last and the first query ``(1 or H, 2, T)``."""
+    return torch.cat((rows[:, 0, :-1], rows[:, 1]), -1)
+
+
+def band_row(mask: Tensor, behind: int, ahead: int) -> Tensor:
+    """What a mask ``(…, T, T)`` adds for the distances in a band; ``-inf`` hides a key."""
+    size = mask.shape[-1]
+    return by_distance(mask_rows(mask, (-1, 0)))[:, size - 1 - behind : size + ahead]
+
+
+def factor_row(factors: Tensor, behind: int, ahead: int) -> Tensor:
+    """By what factors ``(…, T, T)`` multiply scores, for the distances in a band: ``(1 or H, behind + ahead + 1)``."""
+    size = factors.shape[-1]
+    return by_distance(factor_rows(factors, (-1, 0)))[:, size - 1 - behind : size + ahead]
+
+
+def factor_rows(factors: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of factors ``(…, T, T)``, as ``(1 or H, n, T)``."""
+    x = factors[..., list(rows), :]
+    x = x if x.ndim == 3 else x.unsqueeze(0)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def decay_of(factors: Tensor) -> Tensor:
+    """The factor of one frame more of distance, for each head."""
+    row = factor_row(factors, 1, 0)
+    return row[:, 0] / row[:, 1]
+
+
+def gain_of(factors: Tensor) -> Tensor:
+    """The factor of a frame itself, for each head."""
+    return factor_row(factors, 0, 0)[:, 0]

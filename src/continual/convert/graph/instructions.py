@@ -18,7 +18,7 @@ import torch
 from ...containers.base import OPEN, open_child, run_chunk, run_clip
 from ...core.kernel import chunk_of_one, only_frame
 from ...core.module import CoModule
-from ...core.state import InitContext, Node, StateUpdates, StepSpec, rewire
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec, rewire
 from ...core.step_spec import length
 from ...core.stream import shallow
 from .axes import Dims, View, shape_of
@@ -76,7 +76,7 @@ class ExecContext:
 
     __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
 
-    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[Node], call: StateUpdates | None):
+    def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[StateNode], call: StateUpdates | None):
         self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
         self.call: StateUpdates = cast(StateUpdates, call)
         self.frames = [0] * wires
@@ -119,7 +119,7 @@ class Instruction:
     reads: Any = ()
     has_dtypes = False  # whether dtypes of the example may be in it
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         """The cold state. The environment gets a frame of zeros as the result."""
         self.chunk(m)
         return []
@@ -142,7 +142,7 @@ class Instruction:
 
 @dataclass(eq=False)
 class Op(Instruction):
-    """An operation of the module that is local in time."""
+    """An operation of the module that is local in time. ``dims``: the layout of its result, where that is known."""
 
     path: str
     label: str
@@ -154,6 +154,7 @@ class Op(Instruction):
     out: int
     wire: int
     note: str = ""
+    dims: Dims | None = None
     fn: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -174,17 +175,17 @@ class Op(Instruction):
             env[self.out] = None
             return
         key = m.batch, m.frames[self.wire], m.device
-        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self._prepared(m)
+        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self.prepared(m)
         if run is None:
             if len(self._ready) >= MAX_CACHED:
                 self._ready.clear()
-            run = self._ready[key] = self._prepared(m)
+            run = self._ready[key] = self.prepared(m)
         env[self.out] = run(env)
 
     step = chunk
     clip = chunk
 
-    def _prepared(self, m: ExecContext) -> Run:
+    def prepared(self, m: ExecContext) -> Run:
         """The call for the current batch size and frame count, as a function of the slots."""
         frames = m.frames[self.wire]
         args = [_concrete(a, m, frames) for a in self.args]
@@ -318,10 +319,10 @@ class Layer(Instruction):
         """Fill the slots with what the layer gives; ``None``: nothing."""
         m.env[self.out] = None if y is None else self.leave.leave(y, m.batch, count)
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         if self.late:
             self.bind(m.env)
-        node = open_child(self.module, StepSpec.of(rewire(only_frame, self.arriving(m, 1))), opening)
+        node = open_child(self.module, StepSpec.of(rewire(only_frame, self.arriving(m, 1))), init)
         m.frames[self.wire] = 1
         self.leaving(m, rewire(lambda out: out.zeros(1), node.out), 1)
         return [node]

@@ -14,7 +14,8 @@ from ...core.io_layout import IOLayout
 from ...core.state import Wire
 from ...core.step_spec import Inputs
 from ...errors import ShapeMismatch
-from .axes import TIME, View
+from .axes import BATCH, TIME, View
+from .capture import entry_dims
 
 
 class Input:
@@ -24,10 +25,14 @@ class Input:
         time: the dimension of time in the clip; ``None`` for an input that is no stream.
         batch: the dimension of the batch; ``None`` for an input without one.
         example: the example's input.
+        rate: frames of it in one step. Where there are several, a step has them in the dimension of time.
+        number: of the input, for errors.
     """
 
-    def __init__(self, time: int | None, batch: int | None, example: Tensor):
+    def __init__(self, time: int | None, batch: int | None, example: Tensor, rate: int = 1, number: int = 0):
+        self.number = number
         self.time, self.batch, self.shape, self.dtype = time, batch, tuple(example.shape), example.dtype
+        self.rate, self.view = rate, None if time is None else View(entry_dims(example.shape, time, batch, rate))
         self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
@@ -35,14 +40,24 @@ class Input:
 
     def shape_of(self, chunk: bool) -> tuple[int, ...]:
         """The example's shape, of a clip or of a step."""
-        return self.shape if chunk or self.time is None else (*self.shape[: self.time], *self.shape[self.time + 1 :])
+        if chunk or self.time is None:
+            return self.shape
+        return (*self.shape[: self.time], *(() if self.rate == 1 else (self.rate,)), *self.shape[self.time + 1 :])
 
     def zeros(self, device: torch.device) -> Tensor:
         """A step of zeros like the example's."""
         return torch.zeros(self.shape_of(chunk=False), dtype=self.dtype, device=device)
 
+    def first(self, x: Tensor) -> Tensor:
+        """The first step of a clip; an input that is no stream, as it is."""
+        if self.time is None:
+            return x
+        return x.select(self.time, 0) if self.rate == 1 else x.narrow(self.time, 0, self.rate)
+
     def chunk(self, x: Tensor) -> Tensor:
         """A chunk of the module's layout as ``(B, C, n, *S)``."""
+        if self.rate > 1:
+            return self._of_several(x)
         if self.time == 2 and self.batch == 0:
             return x
         if self.time == 0:
@@ -51,7 +66,18 @@ class Input:
 
     def step(self, x: Tensor) -> Tensor:
         """A step of the module's layout as ``(B, C, *S)``."""
+        if self.rate > 1:
+            return self._of_several(x, 1).select(2, 0)
         return x.unsqueeze(1) if x.ndim == 1 else x
+
+    def _of_several(self, x: Tensor, steps: int | None = None) -> Tensor:
+        """A tensor with several frames for each step, as a chunk."""
+        time = cast(int, self.time)
+        frames = x.shape[time]
+        if frames % self.rate or frames // self.rate != (steps or frames // self.rate):
+            raise ShapeMismatch(f"input {self.number} has {self.rate} frames in each step, as in the example; got {frames}")
+        steps, view = frames // self.rate, cast(View, self.view)
+        return view.enter(x.unflatten(time, (steps, self.rate)), x.shape[self.batch or 0], steps)
 
 
 class Output:
@@ -65,6 +91,8 @@ class Output:
     def __init__(self, view: View, windows: bool):
         self.view, self.windows, self._chunk_rank = view, windows, len(view.order) + view.lonely
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
+        self._batch = 0 if windows else next(i for i, d in enumerate(view.dims) if BATCH in d)
+        self._batch_of_step = self._batch - (self.time < self._batch)
 
     @property
     def rank(self) -> int:
@@ -81,7 +109,12 @@ class Output:
         """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
         if y.ndim == self._chunk_rank:
             return self.chunk(y)
-        return y.squeeze(1) if self.view.lonely else y
+        y = y.squeeze(1) if self.view.lonely else y
+        return y.movedim(0, self._batch_of_step) if self._batch_of_step else y
+
+    def alone(self, y: Tensor, chunk: bool) -> Tensor:
+        """A chunk or a step of one row in the module's layout, without the batch."""
+        return self.chunk(y).squeeze(self._batch) if chunk else self.step(y).squeeze(self._batch_of_step)
 
 
 class ModuleLayout(IOLayout):
@@ -125,6 +158,9 @@ class ModuleLayout(IOLayout):
 
     def chunk_out(self, y: Wire) -> Wire:
         return self.as_module([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+
+    def alone(self, y: Wire, chunk: bool) -> Any:
+        return self.as_module([out.alone(v, chunk) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def as_module(self, outputs: list[Tensor]) -> Any:
         """Outputs nested as the module gives them."""

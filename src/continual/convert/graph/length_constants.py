@@ -156,7 +156,9 @@ class LengthConstants:
         made = Stream(self._draft.new_slot(), stream.dims, stream.wire, dtype or stream.dtype)
         path, label, source = self._names.label(OpCall(node, target, {}))
         args = Ref(stream.slot), argument
-        self._draft.instructions.append(Op(path, label, source, target, args, {}, (stream.slot,), made.slot, stream.wire))
+        self._draft.instructions.append(
+            Op(path, label, source, target, args, {}, (stream.slot,), made.slot, stream.wire, dims=made.dims)
+        )
         return made
 
     def _created(self, call: OpCall, stream: Stream) -> Stream:
@@ -171,7 +173,9 @@ class LengthConstants:
         args = tuple(given[n] for n in call.positional)
         kwargs = {n: v for n, v in given.items() if n not in call.positional}
         slots = () if wire == STATIC else (stream.slot,)
-        self._draft.instructions.append(Op(path, label, source, call.name, args, kwargs, slots, made.slot, max(wire, 0)))
+        self._draft.instructions.append(
+            Op(path, label, source, call.name, args, kwargs, slots, made.slot, max(wire, 0), dims=dims)
+        )
         return made
 
     def _expanded(self, call: OpCall, source: Const, stream: Stream) -> Stream:

@@ -51,6 +51,10 @@ class Misfit(Refused):
     """
 
 
+class Merged(Misfit):
+    """An operation over time meets a dimension in which time is merged with others."""
+
+
 @dataclass
 class OpCall:
     """One operation of the graph.

@@ -11,10 +11,10 @@ from torch.fx import Node as Fx
 from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
 from .instructions import Arg, CurrentDevice, Shape, resolve
-from .op_call import BANDED, COMPARES, NoRule, OpCall, Refused, hint
+from .op_call import BANDED, COMPARES, Merged, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
-from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value
+from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
 
 NUMBER = ("_local_scalar_dense", "item")
 KEEPS_FILL = {"expand", "unsqueeze", "view", "reshape", "permute", "transpose", "repeat", "to", "_to_copy", "clone"}
@@ -71,7 +71,7 @@ class OpEvaluator:
         if lost is not None:
             return self._like_lost(call, lost)
         if any(isinstance(v, Scores) for v in values):
-            return self._on_scores(call)
+            return self._on_scores(self._context.free.known(call))
         if op in NUMBER:
             return self._number(values[0])
         streams, by_length = call.streams, any(isinstance(v, LengthDependent) for v in values)
@@ -80,8 +80,32 @@ class OpEvaluator:
         if not streams:
             return _deferred(call) if any(isinstance(v, Size) and v.varies for v in values) else self._constant(call)
         found = rule_of(name)
-        if found is None:
-            return self._decomposed(call)
+        try:
+            return self._decomposed(call) if found is None else self._by_rule(found, call)
+        except Refused as refused:
+            if (rescued := self._otherwise(call, refused)) is None:
+                raise
+            return rescued
+
+    def _otherwise(self, call: OpCall, refused: Refused) -> Value:
+        """The value of a refused operation that depends on no value of the streams, or for streams whose frames are taken apart."""
+        if (free := self._context.free.rescued(call, refused)) is not None:
+            return free
+        found, finer = rule_of(call.name), self._context.groups.finer(call)
+        if found is None or finer is None:
+            return None
+        try:
+            value = self._by_rule(found, finer)
+        except Refused as why:
+            if isinstance(refused, Merged) and not isinstance(why, Merged):
+                raise why from None
+            return None
+        # windows of the clip begin with whole frames
+        return None if any(isinstance(v, Stream) and v.windows for v in leaves(value)) else value
+
+    def _by_rule(self, found: Rule, call: OpCall) -> Value:
+        """The value that a rule gives, of streams that are aligned."""
+        name = call.name
         if name not in UNALIGNED:
             call = self._context.streams.align(call)
         if (moving := [s for s in call.streams if s.wire != STATIC]) and all(s.windows for s in moving):

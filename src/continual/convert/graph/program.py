@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...core.state import Node, StateUpdates
+from ...core.state import StateNode, StateUpdates
 from ...core.timing_graph import Wiring
 from .axes import View
 from .instructions import Arg, Env, ExecContext, Instruction, Layer, Op
@@ -86,7 +86,7 @@ class Program:
         return env
 
     def context(
-        self, streams: Sequence[Tensor], given: Sequence[Tensor], frames: int, nodes: list[Node], call: StateUpdates | None
+        self, streams: Sequence[Tensor], given: Sequence[Tensor], frames: int, nodes: list[StateNode], call: StateUpdates | None
     ) -> ExecContext:
         """A run on so many frames of every stream.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...core.alignment import waiting
 from ...core.ring_buffer import ring_zeros
-from ...core.state import InitContext, Node, StepSpec
+from ...core.state import InitContext, StateNode, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...core.timing_graph import Wiring
 from ...errors import ShapeMismatch
@@ -38,15 +38,15 @@ class AlignDelays(Instruction):
         """How many frames of each input wait at most, after the timing ``before``."""
         return waiting(self.timings, before)
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         nodes = []
         m.frames[self.wire] = 1
         for i, (slot, out, view, depth) in enumerate(
-            zip(self.inputs, self.outs, self.views, self.depths(opening.before), strict=True)
+            zip(self.inputs, self.outs, self.views, self.depths(init.before), strict=True)
         ):
             frame = StepSpec.of(view.enter(m.env[slot], m.batch, 1).select(2, 0))
-            place = InitContext(f"{opening.path}.{i}", opening.before)
-            nodes.append(Node(place, "queue", frame, {"queue": ring_zeros(frame, depth)} if depth else None))
+            place = InitContext(f"{init.path}.{i}", init.before)
+            nodes.append(StateNode(place, "queue", frame, {"queue": ring_zeros(frame, depth)} if depth else None))
             m.env[out] = m.env[slot]
         return nodes
 
@@ -129,9 +129,9 @@ class Positions(Instruction):
     def __post_init__(self) -> None:
         self.outs = (self.out,)
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         m.env[self.out] = torch.zeros(1, dtype=torch.long, device=m.device)
-        return [Node(opening, "positions", [])]
+        return [StateNode(init, "positions", [])]
 
     def chunk(self, m: ExecContext) -> None:
         node, count = m.nodes[self.state_node], m.frames[self.wire]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .emitter import Emitter
+from .frame_groups import FrameGroups
 from .length_constants import LengthConstants
 from .op_call import Apply, OpCall
 from .program_draft import ProgramDraft
 from .provenance import Provenance
 from .shape_queries import ShapeQueries
 from .stream_aligner import StreamAligner
+from .value_free import ValueFree
 from .values import Value
 
 
@@ -27,6 +29,8 @@ class RuleContext:
         lengths: builds what depends on the clip's length alone.
         origin: tells what values are computed from.
         streams: aligns streams.
+        free: rebuilds what depends on no value of the streams.
+        groups: takes frames together and apart.
         apply: evaluates another operation.
     """
 
@@ -36,6 +40,8 @@ class RuleContext:
     lengths: LengthConstants
     origin: Provenance
     streams: StreamAligner
+    free: ValueFree
+    groups: FrameGroups
     apply: Apply
 
 

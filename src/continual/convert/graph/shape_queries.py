@@ -11,11 +11,13 @@ from torch import Tensor
 
 from .axes import BATCH, TIME, Dim, Dims, fixed, shape_of
 from .capture import fresh
+from .formulas import SizeOf
 from .op_call import Misfit, OpCall
 from .program_draft import ProgramDraft
 from .values import STATIC, Const, Number, Size, SymScalar, TensorValue, Unknown, Value
 
-FAR = 80640  # a whole number of periods of all strides that occur, so that lengths so far apart differ by the rate alone
+FAR = 1024 * 3**2 * 5**2 * 7**2 * 11  # whole periods of all strides that occur: lengths so far apart differ by the rate alone
+FARTHER = 1  # the index of the first sample length so far away
 LONGER = 5  # the index of the sample length that is a few times that of the example
 
 
@@ -52,7 +54,8 @@ class ShapeQueries:
             return self.sized(1)
         if wire not in self._length_of:
             timing = self._draft.wires.timing(wire)
-            self._length_of[wire] = Size(tuple(timing.ended(t) for t in self.lengths))
+            formula = SizeOf(wire, timing.period, lambda batch, frames: frames)
+            self._length_of[wire] = Size(tuple(timing.ended(t) for t in self.lengths), formula)
         return self._length_of[wire]
 
     def shape(self, value: TensorValue | Unknown) -> tuple[int, ...]:
@@ -79,8 +82,11 @@ class ShapeQueries:
         """The size of a dimension, for all sample lengths."""
         if isinstance(value, Const):
             return self.sized(value.value.shape[dim])
-        times = self.length(value.wire).values
-        return Size(tuple(shape_of((value.dims[dim],), b, t)[0] for b, t in zip(self.batches, times, strict=True)))
+        own, length = (value.dims[dim],), self.length(value.wire)
+        sizes = tuple(shape_of(own, b, t)[0] for b, t in zip(self.batches, length.values, strict=True))
+        if length.formula is None:
+            return Size(sizes)
+        return Size(sizes, SizeOf(value.wire, length.formula.period, lambda batch, frames: shape_of(own, batch, frames)[0]))
 
     def length_is_fixed(self, call: OpCall, dim: int) -> bool:
         """Whether the export knows the size of a dimension for the example alone: recurrent layers, global pools … fix it."""

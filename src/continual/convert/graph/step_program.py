@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ...core.program.context import CallRows, KernelContext, Run, built
 from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
-from ...core.state import Node, Wire, frames
+from ...core.state import StateNode, Wire, frames
 from ...core.timing import IDENTITY
+from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
-from .queues import AlignDelays, Positions
+from .queues import AlignDelays
+from .row_positions import RowPositions
 from .windows.instruction import Windows
 from .windows.step_program import window_step
 
@@ -30,7 +32,10 @@ def step_program(ctx: KernelContext, program: Program, current: Callable[[], Pro
         current: gives its program for the current dtypes.
     """
     schedules = [ctx.plan.schedule(ctx.before.then(program.timing.at(w))) for w in range(program.wires)]
-    steps = [_step(ctx, instruction, schedules) for instruction in program.instructions]
+    positions = RowPositions(program)
+    steps = [
+        positions.step(ctx, i, schedules) if positions.concerns(i) else _step(ctx, i, schedules) for i in program.instructions
+    ]
 
     def run(x: Wire, rows: CallRows) -> Wire:
         own, tensors = current(), tensors_of(x)
@@ -55,11 +60,6 @@ def _step(ctx: KernelContext, instruction: Instruction, schedules: list[FrameSch
         return _layer(ctx, instruction, schedules)
     if isinstance(instruction, AlignDelays):
         return _align(ctx, instruction, schedules)
-    if isinstance(instruction, Positions):
-        raise ctx.refuse(
-            f"'{instruction.path}' numbers the frames of the clip, the same for all rows, and in a program every row is at another frame. "
-            "Use co.RecyclingPositionalEncoding, co.SinusoidalPositionalEncoding or rotary positions in the module"
-        )
     if isinstance(instruction, Windows):
         return window_step(ctx, instruction)
     raise ctx.refuse(f"'{instruction.path}' ({type(instruction).__name__}) has no kernel for programs")
@@ -80,8 +80,8 @@ def _op(ctx: KernelContext, instruction: Op) -> Step:
 
 def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule]) -> Step:
     """A streaming layer, between two changes of layout."""
-    node = ctx.node.kids[instruction.state_node]
-    run = _by_rows(ctx, node.given, lambda: built(ctx.plan, instruction.module, node))
+    node = ctx.node.children[instruction.state_node]
+    run = _by_rows(ctx, node.in_spec, lambda: _built(ctx, instruction, node, schedules[instruction.wire]))
     before, after = schedules[instruction.before].frames, schedules[instruction.wire].frames
 
     def step(m: ExecContext, rows: CallRows) -> None:
@@ -92,11 +92,19 @@ def _layer(ctx: KernelContext, instruction: Layer, schedules: list[FrameSchedule
     return step
 
 
+def _built(ctx: KernelContext, instruction: Layer, node: StateNode, leaves: FrameSchedule) -> Run:
+    """The step of a layer."""
+    if isinstance(instruction, FittedEnd):
+        module: Any = instruction.module
+        return cast(Run, module.program_on(KernelContext(ctx.plan, module, node), leaves))
+    return built(ctx.plan, instruction.module, node)
+
+
 def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSchedule]) -> Step:
     """Queues that align streams."""
     wire = schedules[instruction.wire]
 
-    def queue(node: Node, before: FrameSchedule) -> Run:
+    def queue(node: StateNode, before: FrameSchedule) -> Run:
         line = KernelContext(ctx.plan, ctx.module, node, IDENTITY).delay_line(
             "queue", node.out, wire.first - before.first, before
         )
@@ -104,7 +112,7 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
     queues = []
     for i, before in enumerate(instruction.before):
-        node = ctx.node.kids[instruction.state_node + i]
+        node = ctx.node.children[instruction.state_node + i]
         queues.append(_by_rows(ctx, node.out, lambda node=node, before=before: queue(node, schedules[before])))  # type: ignore[misc]
 
     def step(m: ExecContext, rows: CallRows) -> None:
@@ -118,8 +126,8 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
 def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
     """Run on frames of which a row of the program has several: the module has merged joints or pixels with the batch."""
-    held = ctx.plan.held
-    first, streams = len(held), frames(ctx.node.given)[0].shape[0]
+    held = ctx.plan.state_specs
+    first, streams = len(held), frames(ctx.node.in_spec)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
     if fold == 1:
         return run
@@ -131,7 +139,7 @@ def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
         within = rows.repeated(fold, own)
         y = run(x, within)
         for i in own:
-            rows.fresh[i] = within.fresh[i].unflatten(0, (-1, fold))
+            rows.new_state[i] = within.new_state[i].unflatten(0, (-1, fold))
         return y
 
     return folded

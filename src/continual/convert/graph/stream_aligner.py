@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 from ...core.timing_graph import Wiring
 from ...errors import ShapeMismatch
@@ -18,6 +19,7 @@ from .provenance import Provenance, Reduced
 from .queues import AlignDelays
 from .refusals import RefusalCollector
 from .shape_queries import ShapeQueries
+from .time_layers import Subsample
 from .values import STATIC, Stream, exchanged
 
 POOLING = (
@@ -87,6 +89,9 @@ class StreamAligner:
         Raises:
             Misfit: their rates or lengths differ.
         """
+        if len({s.wire for s in streams if s.wire != STATIC}) <= 1:
+            return list(streams)
+        streams = self._at_one_rate(call, streams)
         moving = [s for s in streams if s.wire != STATIC]
         wires, timing = [s.wire for s in moving], self._draft.wires.timing
         if len(set(wires)) <= 1:
@@ -106,6 +111,21 @@ class StreamAligner:
         if wire in wires and len(rates_and_delays) == 1 and None not in rates_and_delays:
             return [s if s.wire == STATIC else replace(s, wire=wire) for s in streams]
         return self._queued(call, streams, list({s.slot: s for s in moving}.values()), wire)
+
+    def _at_one_rate(self, call: OpCall, streams: Sequence[Stream]) -> list[Stream]:
+        """Values of windows that come at several rates, at the lowest of them: of the others, those of the same windows."""
+        strides = {s.slot: Fraction(self._draft.wires.timing(s.wire).stride) for s in streams if s.wire != STATIC}
+        most = max(strides.values())
+        if not all(s.windows for s in streams if s.wire != STATIC) or any(most % stride for stride in strides.values()):
+            return list(streams)
+        found: dict[int, Stream] = {}
+        for s in streams:
+            if strides.get(s.slot, most) != most and s.slot not in found:
+                every = int(most / strides[s.slot])
+                made = self._emit.layer(call, s, Subsample(every), s.dims, label=f"every {every}th window", fill=s.fill)
+                found[s.slot] = replace(made, dtype=s.dtype)
+                self._draft.divided = True
+        return [found.get(s.slot, s) for s in streams]
 
     def _queued(self, call: OpCall, streams: Sequence[Stream], moving: Sequence[Stream], wire: int) -> list[Stream]:
         outs = {s.slot: Stream(self._draft.new_slot(), s.dims, wire, s.dtype, s.windows) for s in moving}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.module import CoModule
 from ...core.program.context import CallRows, KernelContext, Run, frames_at, over_frames
-from ...core.state import Node, StateUpdates, StepSpec
+from ...core.state import StateNode, StateUpdates, StepSpec
 from ...core.timing import Window
 from ...errors import NotStreamable
 from ...layers.cumulative import _Cumulative
@@ -158,10 +158,10 @@ class CumulativeProduct(_Cumulative):
     def refuses(self, dtype: torch.dtype) -> bool:
         return not dtype.is_floating_point
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cat((before.unsqueeze(2), x), 2).cumprod(2)[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return before * x
 
 
@@ -170,10 +170,10 @@ class LogCumulativeSumExp(CumulativeProduct):
 
     nothing = -math.inf
 
-    def reduce(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.cat((before.unsqueeze(2), x), 2).logcumsumexp(2)[:, :, 1:]
 
-    def reduce_step(self, x: Tensor, seen: int, before: Tensor) -> Tensor:
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
         return torch.logaddexp(before, x)
 
 
@@ -201,7 +201,7 @@ class WindowLinear(Windowed):
         by_time = windows.movedim(2, 1).movedim(-1, 2 if self.time_first else 3)  # (B, n, C, L, *S)
         return F.linear(by_time.flatten(2), self.weight, self.bias).transpose(1, 2)
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self.weight.numel() * (1 if self.flat else frame.shape[1])
 
 
@@ -243,7 +243,7 @@ class ConstantPadTime(SlidingWindow):
     def check(self, frame: StepSpec, path: str) -> StepSpec:
         return frame
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         first, stop = node.n_out, 0
         n, stop, ended = self.count(x, node, n_if_ended, updates)
         if stop == first:
@@ -258,7 +258,7 @@ class ConstantPadTime(SlidingWindow):
             pieces.append(self._piece(self.after, like)[:, :, self.last - beyond :])
         return (torch.cat(pieces, 2) if len(pieces) > 1 else pieces[0]), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if node.n_in == 0 and self.first:
             return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
         updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
@@ -266,7 +266,7 @@ class ConstantPadTime(SlidingWindow):
 
     def program(self, ctx: KernelContext) -> Run:
         """Constants before the first and after the last frame."""
-        windows = Windows(ctx, Window(1, 1, self.first, self.last), ctx.node.given, 0.0, self.last)
+        windows = Windows(ctx, Window(1, 1, self.first, self.last), ctx.node.in_spec, 0.0, self.last)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             y = windows.frames(rows, x)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.fx import Node as Fx
 
 from .axes import Dims
+from .formulas import Formula
 
 ITEM = "helper_ops:item"  # selects one of several results
 STATIC = -1  # the wire of a tensor that is the same for every frame
@@ -27,9 +28,15 @@ TensorValue: TypeAlias = "Stream | Const"
 
 @dataclass(frozen=True)
 class Size:
-    """An integer that may depend on the clip's batch size and length: its values for the sample lengths."""
+    """An integer that may depend on the clip's batch size and length: its values for the sample lengths.
+
+    Attributes:
+        values: these values.
+        formula: gives it for any length; ``None``: it is a number, or its formula is not known.
+    """
 
     values: tuple[int, ...]
+    formula: Formula | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
     def of(value: Value, count: int) -> Size:
@@ -54,14 +61,16 @@ class Size:
     def combine(self, fn: Callable[..., int], *others: Size | int) -> Size:
         """A function of sizes and integers that gives an integer."""
         columns = (o.values if isinstance(o, Size) else (o,) * len(self.values) for o in others)
-        return Size(tuple(fn(*row) for row in zip(self.values, *columns, strict=True)))
+        values = tuple(fn(*row) for row in zip(self.values, *columns, strict=True))
+        return Size(values, formula_of(fn, (self, *others)))
 
 
 @dataclass(frozen=True)
 class SymScalar:
-    """A number that is no integer and depends on the clip's length: its values for the sample lengths."""
+    """A number that is no integer and depends on the clip's length: its values for the sample lengths, and its formula."""
 
     values: tuple[Number, ...]
+    formula: Formula | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -215,9 +224,24 @@ def computed(fn: Callable[..., Value], *args: Value) -> Value:
     found = [fn(*(a.values[i] if isinstance(a, (Size, SymScalar)) else a for a in args)) for i in range(count)]
     integers = [v for v in found if isinstance(v, int) and not isinstance(v, bool)]
     if len(integers) == count:
-        return Size(tuple(integers))
+        return Size(tuple(integers), formula_of(fn, args))
     numbers = [v for v in found if isinstance(v, (bool, int, float, complex))]
-    return found[0] if len(set(numbers)) == 1 else SymScalar(tuple(numbers))
+    return found[0] if len(set(numbers)) == 1 else SymScalar(tuple(numbers), formula_of(fn, args))
+
+
+def formula_of(fn: Callable[..., Any], args: Sequence[Value | int]) -> Formula | None:
+    """The formula of a function of sizes and numbers; ``None`` where that of a size is not known."""
+    given: list[Any] = []
+    for a in args:
+        if not isinstance(a, (Size, SymScalar)):
+            given.append(a)
+        elif len(set(a.values)) == 1 and a.formula is None:
+            given.append(a.values[0])
+        elif a.formula is None:
+            return None
+        else:
+            given.append(a.formula)
+    return Formula(fn, tuple(given))
 
 
 def leaves(value: Value) -> list[Value]:
@@ -225,7 +249,7 @@ def leaves(value: Value) -> list[Value]:
     return [v for item in value for v in leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
-def exchanged(value: Value, new: dict[int, Stream]) -> Value:
+def exchanged(value: Value, new: Mapping[int, Value]) -> Value:
     """A value in which some streams are exchanged for others, by their slots."""
     if isinstance(value, (list, tuple)):
         return [exchanged(v, new) for v in value]

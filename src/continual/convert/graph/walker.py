@@ -10,9 +10,10 @@ from torch.export.graph_signature import ExportGraphSignature
 from torch.fx import Node as Fx
 
 from ...core.op_rows import Refusal
-from .axes import BATCH, TIME, fixed, where
-from .capture import Captured
+from .axes import TIME, where
+from .capture import Captured, entry_dims
 from .emitter import Emitter
+from .frame_groups import FrameGroups
 from .functionalise import Functionaliser
 from .length_constants import LengthConstants
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
@@ -25,6 +26,7 @@ from .refusals import RefusalCollector
 from .rule_context import RuleContext
 from .shape_queries import ShapeQueries
 from .stream_aligner import StreamAligner
+from .value_free import ValueFree
 from .values import STATIC, Const, NotStreamed, Scores, Stream, TensorValue, Unknown, Value
 
 
@@ -66,7 +68,8 @@ class GraphWalker:
         # Rules evaluate other operations, and so do length-dependent values and writes: all of them by self._apply.
         lengths = LengthConstants(draft, shapes, self._emit, names, self._apply)
         self._functionaliser = Functionaliser(draft.values, shapes, lengths, self._apply)
-        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, self._apply)
+        self._groups, free = FrameGroups(self._emit), ValueFree(draft, lengths)
+        context = RuleContext(draft, shapes, self._emit, lengths, origin, self._aligner, free, self._groups, self._apply)
         self._evaluator = OpEvaluator(context, self._refusals, self._functionaliser.evaluate, self._functionaliser.current)
 
     def _apply(self, call: OpCall) -> Value:
@@ -111,14 +114,17 @@ class GraphWalker:
         draft, captured = self._draft, self._draft.captured
         draft.names.append(node.name)
         x, time, batch = captured.inputs[number], captured.time_dims[number], captured.batch_dims[number]
-        dims, slot = list(fixed(x.shape)), draft.new_slot()
-        if batch is not None:
-            dims[batch] = (BATCH,)
+        rate, slot = captured.rates[number], draft.new_slot()
+        dims = entry_dims(x.shape, time, batch, rate)
         draft.sources.append(Source(slot, "input", str(number)))
         if time is None:
-            return Const(slot, tuple(dims), x) if batch is None else Stream(slot, tuple(dims), STATIC, x.dtype)
-        dims[time] = (TIME,)
-        return Stream(slot, tuple(dims), 0, x.dtype)
+            return Const(slot, dims, x) if batch is None else Stream(slot, dims, STATIC, x.dtype)
+        stream = Stream(slot, dims, 0, x.dtype)
+        if rate == 1:
+            return stream
+        call = OpCall(node, "aten.flatten.using_ints", {})
+        merged = self._emit.reshape(call, stream, (*dims[:time], (TIME, rate), *dims[time + 2 :]))
+        return self._groups.apart(call, merged) or merged
 
     # ---- operations -------------------------------------------------------------------------------------------------
 
@@ -167,8 +173,11 @@ class GraphWalker:
             raise Refused(f"output {i}: {value.reason}", value.remedy, value.at)
         if not isinstance(value, Stream):
             raise Refused(f"output {i} does not depend on the stream", "return what does")
+        value = self._groups.apart(OpCall(node, "aten.output.default", {}), value) or value
         at = where(value.dims, TIME)
         if not value.windows and at is not None and value.dims[at] != (TIME,):
+            if self._draft.baked:  # time is where a size for the example has put it
+                raise Misfit(self._draft.baked[-1], "an example of more frames; or a size that follows from x.shape[time]")
             raise Misfit(
                 f"output {i} merges time with another dimension, so chunks of it can't be joined",
                 "reshape it, so that time is a dimension of its own",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,11 +20,10 @@ from .recurrent_ops import WholeOps
 from .window_choice import Choice, fastest, moment_of
 from .windows.kept import History
 from .windows.plan import Schedule
-from .windows.report import WindowReport
+from .windows.report import WindowPlan, WindowReport
 from .windows.rolling import Carry
 from .windows.table import state_bytes, told
-from .windows.tasks import Task
-from .windows.window import Windowed, always, never, windowed
+from .windows.window import Windowed, windowed
 
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is computed again
 MUCH = 2  # times less state, of which a note tells
@@ -72,9 +72,9 @@ def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -
     return window.at_frame(output)
 
 
-def assembled(window: Windowed, onto: nn.Module, schedule: Schedule) -> GraphModule:
-    """The converted module, on the names and weights of a module."""
-    net = assemble(window.program(schedule), onto)
+def assembled(window: Windowed, onto: nn.Module, plan: WindowPlan) -> GraphModule:
+    """The converted module, on the names and weights of a module; of a complete plan."""
+    net = assemble(window.program(plan), onto)
     if window.walk.draft.nested:
         spec = window.walk.captured.program.call_spec.out_spec
         net.io_layout.nesting = tree_unflatten(list(range(len(window.outputs))), spec)
@@ -82,62 +82,85 @@ def assembled(window: Windowed, onto: nn.Module, schedule: Schedule) -> GraphMod
 
 
 def converted(
-    module: nn.Module, window: Windowed, every: int | None, said: Callable[[str], None]
-) -> tuple[GraphModule, Callable[[Task], bool]]:
-    """The converted module that scores windows, and what its windows take over from each other."""
+    module: nn.Module, window: Windowed, wanted: WindowPlan | None, every: int | None, said: Callable[[str], None]
+) -> tuple[GraphModule, WindowPlan]:
+    """The converted module that scores windows, and its plan.
+
+    Args:
+        wanted: the plan, if it was given; ``None``: what is measured to be the fastest.
+        every: frames from one window to the next, if that was given.
+    """
     captured = window.walk.captured
-    chosen = window.every() if every is None else every
-    net = assembled(window, module, window.plan(chosen, never))
+    anew = window.complete(WindowPlan(0, every) if wanted is None else replace(wanted, stride=0))
+    ways = tuple(window.ways(anew.every or 1)) if window.walk.rows is None else (anew,)
+    net = assembled(window, module, anew)
     check_rows(module, net, captured)
-    said("measuring how its windows are computed the fastest")
-    choice = fastest(window, net, chosen, module, captured) if window.walk.rows is None else Choice(never, True, 1.0, 0.0)
-    if not choice.recomputed:
-        made = window.plan(chosen, choice.shared)
-        net = assembled(window, module, made)
+    choice = _chosen(window, net, ways, wanted, module, said)
+    if choice.plan.stride:
+        net = assembled(window, module, choice.plan)
         said("comparing its scores with the module's")
-        if (off := difference(net, window, made, module)) is not None:
+        if (off := difference(net, window, window.schedule(choice.plan), module)) is not None:
             window.walk.draft.notes.append(
                 f"its windows take nothing over from each other, since the scores then differ from the module's by {off:.1e}: report it, "
                 "it is a gap of the library"
             )
-            choice = Choice(never, True, 1.0, 0.0)
-            net = assembled(window, module, window.plan(chosen, never))
-    reuse = window.reuse(window.plan(chosen, always))
-    net.__dict__["windows"] = WindowReport(window.length, chosen, "exact", reuse, choice.recomputed, choice.ratio)
-    net.__dict__["_window_notes"] = tuple(notes_of(window, chosen, every, choice, reuse))
-    return net, choice.shared
+            choice = Choice(anew, 1.0)
+            net = assembled(window, module, anew)
+    made, reuse = choice.plan, window.reuse(anew.every or 1)
+    report = WindowReport(window.length, made.every or 1, "exact", reuse, not made.stride, choice.ratio, made, ways)
+    notes = notes_of(window, report, default=every is None and (wanted is None or wanted.every is None), measured=wanted is None)
+    net.__dict__.update(windows=report, _window_notes=tuple(notes))
+    return net, made
 
 
-def notes_of(window: Windowed, chosen: int, every: int | None, choice: Choice, reuse: float) -> list[str]:
-    """What people should know of windows."""
-    length = window.length
+def _chosen(
+    window: Windowed,
+    net: GraphModule,
+    ways: Sequence[WindowPlan],
+    wanted: WindowPlan | None,
+    module: nn.Module,
+    said: Callable[[str], None],
+) -> Choice:
+    """The plan that was given, or the fastest one here."""
+    if window.walk.rows is not None:  # the graph is for so many rows alone
+        return Choice(ways[0], 1.0)
+    if wanted is not None:
+        plan = window.complete(wanted)
+        return Choice(plan, None if plan.stride else 1.0)
+    said("measuring how its windows are computed the fastest")
+    return fastest(window, net, ways, module, window.walk.captured)
+
+
+def notes_of(window: Windowed, report: WindowReport, *, default: bool, measured: bool) -> list[str]:
+    """What people should know of windows.
+
+    Args:
+        default: whether nobody has said how many steps there are from one window to the next.
+        measured: whether the plan was chosen by measurement.
+    """
+    length, every = report.length, report.every
     rate = (
         "each step"
-        if chosen == 1
-        else f"every {chosen} steps"
-        + ("" if every else ", the stride of what windows have in common (every=1 gives one each step)")
+        if every == 1
+        else f"every {every} steps"
+        + (", the stride of what windows have in common (every=1 gives one each step)" if default else "")
     )
     found = [f"scores are the module's own of the last {length} frames: the first comes with step {length}, then one {rate}"]
-    if choice.recomputed:
-        why = "that is faster here" if reuse else "they have nothing in common"
-        found.append(f"each window is computed anew, since {why}")
-    else:
-        found.append(
-            f"a window takes over {reuse:.0%} of its multiply-adds from the one before, and is {choice.ratio:.1f} times as fast as the "
-            "module on its frames"
-        )
-        found += told(window.plan(chosen, choice.shared))
-        found += _advice(window, chosen, choice)
-    return found
+    if report.recomputed or report.plan is None:
+        why = "they have nothing in common" if not report.reuse else "that is faster here" if measured else "the plan says so"
+        return [*found, f"each window is computed anew, since {why}"]
+    pace = "" if report.ratio is None else f", and is {report.ratio:.1f} times as fast as the module on its frames"
+    found.append(f"a window takes over {report.reuse:.0%} of its multiply-adds from the one before{pace}")
+    return [*found, *told(window.schedule(report.plan)), *_advice(window, report.plan)]
 
 
-def _advice(window: Windowed, chosen: int, choice: Choice) -> list[str]:
+def _advice(window: Windowed, plan: WindowPlan) -> list[str]:
     """Another number of steps that keeps much less state."""
-    better = window.every()
-    kept, less = (state_bytes(window.plan(e, choice.shared)) for e in (chosen, better))
-    if better == chosen or kept < MUCH * less:
+    better = window.complete(replace(plan, every=window.every()))
+    kept, less = (state_bytes(window.schedule(p)) for p in (plan, better))
+    if better.every == plan.every or kept < MUCH * less:
         return []
-    return [f"every={better} keeps {kept / less:.0f} times less state"]
+    return [f"every={better.every} keeps {kept / less:.0f} times less state"]
 
 
 def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
@@ -173,7 +196,8 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
     lead = max((h.hops for h in schedule.histories if isinstance(h, Carry)), default=0)
     clip = captured.of_length(length + (before + lead + WINDOWS) * every, 1)
     m = moment_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
-    streams = [(x, t) for x, t in zip(clip, captured.time_dims, strict=True) if t is not None]
+    of = [(x, t, r) for x, t, r in zip(clip, captured.time_dims, captured.rates, strict=True) if t is not None]
+    streams = [(x if r == 1 else x.unflatten(t, (-1, r)), t) for x, t, r in of]
 
     def frames(first: int, count: int) -> list[Tensor]:
         return [x.narrow(t, first, count) for x, t in streams]
@@ -187,7 +211,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
                     for h, k, x in zip(schedule.histories, kept, added, strict=True)]  # fmt: skip
             if i < before + lead:
                 continue
-            own = tuple(x if t is None else x.narrow(t, i * every, length) for x, t in zip(clip, captured.time_dims, strict=True))
+            own = captured.cut(clip, i * every, length)
             for a, b in zip(scores, tree_leaves(module(*own)), strict=True):
                 b = b if a.shape == b.shape else b.select(window.frame_dim, window.frame)
                 worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)

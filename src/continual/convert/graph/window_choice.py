@@ -14,9 +14,9 @@ from .axes import shape_of
 from .capture import Captured, fresh
 from .instructions import ExecContext
 from .windows.instruction import Windows
-from .windows.plan import Schedule, Shared
-from .windows.tasks import Entry, Task
-from .windows.window import Windowed, always, never
+from .windows.plan import Schedule
+from .windows.report import WindowPlan
+from .windows.window import Windowed
 
 ENOUGH = 0.06  # seconds for each way
 WORTH = 0.87  # of the time of recomputing: a smaller gain is not worth its state, and compilers may turn it round
@@ -25,59 +25,34 @@ LEAST, MOST = 4, 200  # runs of each
 
 @dataclass(frozen=True)
 class Choice:
-    """What was measured.
+    """How windows are computed.
 
     Attributes:
-        shared: which operations' values windows take over.
-        recomputed: whether that is none.
-        ratio: how much faster than the module on its frames.
-        seconds: of a window.
+        plan: complete.
+        ratio: how much faster than the module on its frames, as far as it was measured.
     """
 
-    shared: Callable[[Task], bool]
-    recomputed: bool
-    ratio: float
-    seconds: float
+    plan: WindowPlan
+    ratio: float | None
 
 
-@dataclass(frozen=True)
-class Below:
-    """Take over values of up to a stride: the later ones are few, and what computes them is bound by reading weights."""
-
-    stride: int
-
-    def __call__(self, task: Task) -> bool:
-        return task.wire.stride <= self.stride
-
-
-def fastest(window: Windowed, net: Any, every: int, module: nn.Module, captured: Captured) -> Choice:
+def fastest(window: Windowed, net: Any, ways: Sequence[WindowPlan], module: nn.Module, captured: Captured) -> Choice:
     """Measure the ways to compute a window, and choose.
 
     Args:
         window: the module's window.
         net: it as a converted module, whose constants are taken.
-        every: frames from a window to the next.
+        ways: plans, first the one by which each window is computed anew.
         module: the module itself.
         captured: the example.
     """
     one = fresh(captured.of_length(captured.steps, 1))
-    ways: list[Shared] = [never]
-    for shared in _ways(window):
-        schedule = window.plan(every, shared)
-        if not all(isinstance(schedule.tasks[h.task], Entry) for h in schedule.histories):
-            ways.append(shared)
-    runs = [_run_of(net, window.plan(every, shared)) for shared in ways]
+    runs = [_run_of(net, window.schedule(plan)) for plan in ways]
     whole, plain, *others = _least([lambda: module(*one), *runs])
     best = min(others, default=plain)
     if best > WORTH * min(whole, plain):
-        return Choice(never, True, 1.0, plain)
-    return Choice(ways[1 + others.index(best)], False, whole / best, best)
-
-
-def _ways(window: Windowed) -> list[Callable[[Task], bool]]:
-    """All that windows have in common; and only what is before some stride."""
-    strides = sorted({t.wire.stride for t in window.tasks if t.wire.timed and t.wire.clean})
-    return [always, *(Below(s) for s in strides[-4:-1][::-1])]
+        return Choice(ways[0], 1.0)
+    return Choice(ways[1 + others.index(best)], whole / best)
 
 
 def _run_of(net: Any, schedule: Schedule) -> Callable[[], object]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ...errors import NotStreamable
 from .graph_module import GraphModule
 from .window_check import assembled, converted, lengths_of, window_of
-from .windows.window import Windowed, always
+from .windows.report import WindowPlan
+from .windows.window import Windowed
 
 MODES = ("exact", "stream")
 
@@ -26,13 +27,19 @@ class Options:
     every: int | None
     output: int | None
     time_pooling: str | None
-    exporting: Callable[[], AbstractContextManager[None]] = nullcontext  # under which the module is exported
+    plan: WindowPlan | None = None
+    exporting: Callable[[], AbstractContextManager[None]] = nullcontext  # under which the module is exported now
+    exporting_anew: Callable[[nn.Module, Any], AbstractContextManager[None]] | None = None  # and later, on such a clip
 
 
-def check_options(windows: str, every: int | None, output: int | None) -> None:
+def check_options(windows: str | WindowPlan, every: int | None, output: int | None) -> None:
     """Refuse options that make no sense, or none together."""
-    if windows not in MODES:
-        raise ValueError(f"continual: windows is 'exact' or 'stream', not {windows!r}")
+    if not isinstance(windows, WindowPlan) and windows not in MODES:
+        raise ValueError(f"continual: windows is 'exact', 'stream' or a WindowPlan, not {windows!r}")
+    if isinstance(windows, WindowPlan) and every is not None:
+        raise ValueError(
+            f"continual: {windows!r} says every: every={every} goes into the plan, dataclasses.replace(plan, every={every})"
+        )
     if windows == "stream" and (every is not None or output is not None):
         name = "every" if every is not None else "output"
         raise ValueError(
@@ -52,7 +59,7 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
 
     Raises:
         NotStreamable: it gives a sequence that is no stream; or even a window of it can't be followed.
-        ValueError: `time_pooling`, which has no meaning for windows.
+        ValueError: `time_pooling`, which has no meaning for windows; or a plan for windows of another length.
     """
     try:
         with options.exporting():
@@ -68,6 +75,8 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
             f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are "
             "the module itself. Leave it out; or windows='stream', with which it means what it says"
         )
+    if options.plan is not None:
+        window.check_length(options.plan)
     return window
 
 
@@ -75,17 +84,24 @@ def exact_windows(
     module: nn.Module, window: Windowed, options: Options, doing: Callable[[str], None]
 ) -> tuple[GraphModule, Callable[..., GraphModule]]:
     """The module on windows, and how it is made anew for other types."""
-    net, shared = converted(module, window, options.every, doing)
-    every = net.windows.every if net.windows is not None else 1
-    return net, partial(remade, time_dim=options.time_dim, output=options.output, every=every, shared=shared)
+    net, plan = converted(module, window, options.plan, options.every, doing)
+    return net, partial(remade, time_dim=options.time_dim, output=options.output, plan=plan, exporting=options.exporting_anew)
 
 
 def remade(
-    module: nn.Module, clip: tuple[Tensor, ...], onto: GraphModule, *, time_dim: Any, output: int | None, every: int, shared: Any
+    module: nn.Module,
+    clip: tuple[Tensor, ...],
+    onto: GraphModule,
+    *,
+    time_dim: Any,
+    output: int | None,
+    plan: WindowPlan,
+    exporting: Callable[[nn.Module, Any], AbstractContextManager[None]] | None = None,
 ) -> GraphModule:
     """The windows of a module in other types, on the names and weights of the converted module that there is."""
-    window = window_of(module, clip if len(clip) > 1 else clip[0], time_dim, output)
-    return assembled(window, onto, window.plan(every, shared))
+    with nullcontext() if exporting is None else exporting(module, clip):
+        window = window_of(module, clip if len(clip) > 1 else clip[0], time_dim, output)
+    return assembled(window, onto, window.complete(plan))
 
 
 def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: Options) -> NotStreamable:
@@ -93,7 +109,7 @@ def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: O
     try:
         with options.exporting():
             window = window_of(module, clip, options.time_dim, -1)
-        reuse = window.reuse(window.plan(1, always))
+        reuse = window.reuse(1)
         saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
     except (NotStreamable, IndexError):
         return refusal

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .capture import Captured, fresh
+from .capture import Captured, fresh, steps_of
 from .windows.report import WindowReport
 
 COMPARED = 8  # windows
@@ -43,11 +43,9 @@ def _off(net: Any, module: nn.Module, captured: Captured, every: int) -> float |
         count = found[0].shape[net.output_time_dims[0]] if found else 0
         worst = largest = 0.0
         for j in range(0, count, -(-count // COMPARED)):
-            if j * every + captured.steps > clip_steps(clip, captured):
+            if j * every + captured.steps > steps_of(clip, captured.time_dims):
                 break
-            own = tuple(
-                x if t is None else x.narrow(t, j * every, captured.steps) for x, t in zip(clip, captured.time_dims, strict=True)
-            )
+            own = captured.cut(clip, j * every, captured.steps)
             for y, score, dim in zip(tree_leaves(module(*fresh(own))), found, net.output_time_dims, strict=True):
                 score = score.select(dim, j).to(torch.float64)
                 if score.shape != y.shape:
@@ -55,8 +53,3 @@ def _off(net: Any, module: nn.Module, captured: Captured, every: int) -> float |
                 worst = max(worst, float((score - y).abs().nan_to_num(0.0).max()))
                 largest = max(largest, float(y.abs().nan_to_num(0.0).max()))
     return worst / largest if largest else None
-
-
-def clip_steps(clip: tuple[Tensor, ...], captured: Captured) -> int:
-    """Frames of a clip."""
-    return next(x.shape[t] for x, t in zip(clip, captured.time_dims, strict=True) if t is not None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import NotStreamable
 from ..naming import named
-from ..state import Node, StepSpec, Wire
+from ..state import StateNode, StepSpec, Wire
 from ..step_spec import by_frame, joined
 from ..timing import Timing
 from .frame_schedule import FAR, FAR_IN_32_BITS, FrameSchedule, frame_schedule
@@ -32,7 +32,7 @@ class StateSpec:
         name: its module's path and its own name.
         shape: of a row.
         fill: its value when a stream starts: a number, or a tensor of the shape of a row.
-        own: whether the kernel itself keeps the state of inactive rows.
+        keeps_inactive: whether the kernel itself keeps the state of inactive rows.
     """
 
     name: str
@@ -41,7 +41,7 @@ class StateSpec:
     device: torch.device
     fill: float | Tensor
     index: int
-    own: bool = False
+    keeps_inactive: bool = False
 
     def cold(self, batch: int) -> Tensor:
         """The tensor for ``batch`` rows that start."""
@@ -82,7 +82,7 @@ class ProgramPlan:
         flush: whether streams may end.
         target: what runs the program.
         warmup_calls: calls that run before the first one when a program is made, which put padding before the first frame in its place.
-        held: the state tensors so far.
+        state_specs: the state tensors so far.
     """
 
     chunk: int
@@ -90,7 +90,7 @@ class ProgramPlan:
     flush: bool = True
     target: Target = ANY_TARGET
     warmup_calls: int = 0
-    held: list[StateSpec] = field(default_factory=list)
+    state_specs: list[StateSpec] = field(default_factory=list)
 
     @property
     def far(self) -> int:
@@ -106,16 +106,16 @@ class KernelContext:
     """The place of a module in a program.
 
     Attributes:
-        arrives, leaves: the schedules of its input and output wires.
-        early: whether frames that precede the stream arrive.
+        in_schedule, out_schedule: the schedules of its input and output wires.
+        has_early_frames: whether frames that precede the stream arrive.
     """
 
-    def __init__(self, plan: ProgramPlan, module: Any, node: Node, timing: Timing | None = None):
+    def __init__(self, plan: ProgramPlan, module: Any, node: StateNode, timing: Timing | None = None):
         self.plan, self.target, self.module, self.node = plan, plan.target, module, node
         self.before = node.before
         self.after = self.before.then(module.timing if timing is None else timing)
-        self.arrives, self.leaves = plan.schedule(self.before), plan.schedule(self.after)
-        self.early = self.arrives.first < self.arrives.frames * plan.warmup_calls
+        self.in_schedule, self.out_schedule = plan.schedule(self.before), plan.schedule(self.after)
+        self.has_early_frames = self.in_schedule.first < self.in_schedule.frames * plan.warmup_calls
 
     @property
     def name(self) -> str:
@@ -126,35 +126,38 @@ class KernelContext:
         """The error that says why the module can't be in a program."""
         return NotStreamable(f"co.compile: {self.name}: {reason}")
 
-    def hold(self, name: str, like: StepSpec, depth: int | None, fill: float | Tensor = 0.0) -> StateSpec:
+    def state_tensor(self, name: str, like: StepSpec, depth: int | None, fill: float | Tensor = 0.0) -> StateSpec:
         """A state tensor: ``depth`` frames ``(C, depth, *S)``, or with ``None`` a tensor ``like`` a step."""
         _, *rest = like.shape
-        return self._held(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
+        return self.state_of_shape(name, like, tuple(rest) if depth is None else (rest[0], depth, *rest[1:]), fill)
 
-    def _held(self, name: str, like: StepSpec, shape: tuple[int, ...], fill: float | Tensor, own: bool = False) -> StateSpec:
+    def state_of_shape(
+        self, name: str, like: StepSpec, shape: tuple[int, ...], fill: float | Tensor, keeps_inactive: bool = False
+    ) -> StateSpec:
+        """A state tensor with rows of this shape, of the dtype and on the device of ``like``."""
         path = f"{self.node.path}.{name}".lstrip(".")
-        held = StateSpec(path, shape, like.dtype, like.device, fill, len(self.plan.held), own)
-        self.plan.held.append(held)
-        return held
+        spec = StateSpec(path, shape, like.dtype, like.device, fill, len(self.plan.state_specs), keeps_inactive)
+        self.plan.state_specs.append(spec)
+        return spec
 
     def ring(self, name: str, like: StepSpec, depth: int, fill: float = 0.0) -> Ring:
         """The last ``depth`` frames; a call of one frame reads some of them and writes one. Images are stored channels last."""
         _, channels, *space = like.shape
         last = len(space) > 1
         shape = (depth, *space, channels) if last else (depth, channels, *space)
-        return Ring(self._held(name, like, shape, fill, own=True), self.arrives, depth, last)
+        return Ring(self.state_of_shape(name, like, shape, fill, keeps_inactive=True), self.in_schedule, depth, last)
 
     def delay_line(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
         """Frames that wait: from ``first`` on (relative to the first frame of a call)."""
-        wire = self.arrives if wire is None else wire
+        wire = self.in_schedule if wire is None else wire
         if self.target.compiler_fuses and wire.frames == 1 and -first >= SHORT:
-            held = self._held(name, like, (-first, *like.shape[1:]), 0.0, own=True)
-            return DelayLine(None, Ring(held, wire, -first))
+            spec = self.state_of_shape(name, like, (-first, *like.shape[1:]), 0.0, keeps_inactive=True)
+            return DelayLine(None, Ring(spec, wire, -first))
         return DelayLine(self.history(name, like, first), None)
 
     def history(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
         """The frames of earlier calls from ``first`` on (relative to the first frame of a call)."""
-        return History(self.hold(name, like, -first, fill) if first < 0 else None, -first)
+        return History(self.state_tensor(name, like, -first, fill) if first < 0 else None, -first)
 
     # ---- gates ----------------------------------------------------------------------------------------------------------
 
@@ -166,10 +169,10 @@ class KernelContext:
             end: whether frames after its end matter.
         """
         found = None
-        if start and self.early:
-            found = rows.index(self.arrives) >= 0
+        if start and self.has_early_frames:
+            found = rows.index(self.in_schedule) >= 0
         if end and self.plan.flush:
-            before_end = rows.index(self.arrives) < rows.ended(self.before).unsqueeze(1)
+            before_end = rows.index(self.in_schedule) < rows.ended(self.before).unsqueeze(1)
             found = before_end if found is None else found & before_end
         return found
 
@@ -193,7 +196,7 @@ def frames_at(frames: Tensor, place: Tensor) -> Tensor:
 class History:
     """Earlier frames that a module sees before the new ones."""
 
-    held: StateSpec | None
+    spec: StateSpec | None
     depth: int  # their number; negative: the module skips so many of the new frames
 
     def extend(self, rows: CallRows, x: Tensor, new: Tensor | None = None) -> Tensor:
@@ -202,12 +205,12 @@ class History:
         Args:
             new: the new frames as they are stored, if that differs from ``x``.
         """
-        if self.held is None:
+        if self.spec is None:
             return x[:, :, -self.depth :] if self.depth else x
-        kept = rows.held[self.held.index]
+        kept = rows.state[self.spec.index]
         whole = torch.cat((kept, x), 2)
         later = whole if new is None else torch.cat((kept, new), 2)
-        rows.keep(self.held, later[:, :, later.shape[2] - self.depth :])
+        rows.keep(self.spec, later[:, :, later.shape[2] - self.depth :])
         return whole
 
 
@@ -218,27 +221,27 @@ class Ring:
     A call moves one frame, whatever the length of the ring.
     """
 
-    held: StateSpec
+    spec: StateSpec
     wire: FrameSchedule
     depth: int
     last: bool = False  # whether frames are stored channels last
 
     def before(self, rows: CallRows, offset: int) -> Tensor:
         """The frame ``offset`` frames before the new one, ``(B, C, *S)``."""
-        kept = rows.held[self.held.index]
+        kept = rows.state[self.spec.index]
         slot = (rows.index(self.wire)[:, 0] - offset).remainder(self.depth)
         found = kept[torch.arange(kept.shape[0], device=kept.device), slot]
         return found.movedim(-1, 1) if self.last else found
 
     def push(self, rows: CallRows, x: Tensor) -> Tensor:
         """Overwrite the oldest frame by the new one, ``(B, C, *S)``. Returns the whole ring."""
-        kept = rows.held[self.held.index]
+        kept = rows.state[self.spec.index]
         x = x.movedim(1, -1) if self.last else x
         own, slot = torch.arange(kept.shape[0], device=kept.device), rows.index(self.wire)[:, 0].remainder(self.depth)
         if rows.active is not None:
             x = torch.where(rows.active.view(-1, *(1,) * (x.ndim - 1)), x, kept[own, slot])
         kept = kept.index_put((own, slot), x)
-        rows.keep(self.held, kept)
+        rows.keep(self.spec, kept)
         return kept
 
 
@@ -264,7 +267,7 @@ class CallRows:
     Args:
         calls: earlier calls of each row, ``(B,)``; negative during warmup calls.
         end: the number of frames of each row's stream, ``(B,)``; far away while it goes on.
-        held: the state tensors.
+        state: the state tensors.
         active: the rows that take part; ``None``: all.
         opened: the rows that go on whatever their ``end`` is, and the count that stands for far away; ``None``: ``end`` is complete.
     """
@@ -273,30 +276,30 @@ class CallRows:
         self,
         calls: Tensor,
         end: Tensor,
-        held: list[Tensor],
+        state: list[Tensor],
         active: Tensor | None = None,
         opened: tuple[Tensor, int] | None = None,
     ):
-        self.calls, self.held, self.active, self._opened = calls, held, active, opened
-        self.fresh: list[Tensor] = list(held)
+        self.calls, self.state, self.active, self._opened = calls, state, active, opened
+        self.new_state: list[Tensor] = list(state)
         self._end = end.clamp(max=FAR)
         self._index: dict[FrameSchedule, Tensor] = {}
         self._counts: dict[End, Tensor] = {STREAM: self._end}
         self._ended: dict[End, Tensor] = {}
 
-    def keep(self, held: StateSpec, value: Tensor) -> None:
+    def keep(self, spec: StateSpec, value: Tensor) -> None:
         """Set the value of a state tensor for the next call."""
-        self.fresh[held.index] = value
+        self.new_state[spec.index] = value
 
     def repeated(self, times: int, own: Iterable[int]) -> CallRows:
         """The same call with ``times`` rows for each row, for which the state tensors ``own`` have a dimension of their own."""
-        held, numbers = list(self.held), set(own)
-        for i in numbers:
-            held[i] = held[i].flatten(0, 1)
+        state = list(self.state)
+        for i in set(own):
+            state[i] = state[i].flatten(0, 1)
         calls, end = self.calls.repeat_interleave(times), self._end.repeat_interleave(times)
         active = None if self.active is None else self.active.repeat_interleave(times)
         opened = None if self._opened is None else (self._opened[0].repeat_interleave(times), self._opened[1])
-        return CallRows(calls, end, held, active, opened)
+        return CallRows(calls, end, state, active, opened)
 
     def index(self, wire: FrameSchedule) -> Tensor:
         """The indices of the frames of this call on a wire, ``(B, n)``."""
@@ -323,10 +326,10 @@ class CallRows:
 Step = Callable[[Any, list[Tensor], Tensor], tuple[Wire, list[Tensor]]]  # frame, carried, its index (B,) → output, carried
 
 
-def carried(ctx: KernelContext, held: list[StateSpec], x: Any, rows: CallRows, step: Step) -> Any:
+def carried(ctx: KernelContext, specs: list[StateSpec], x: Any, rows: CallRows, step: Step) -> Any:
     """Run frame by frame. Frames that precede the stream leave the state unchanged."""
-    inside, index = ctx.inside(rows, end=False), rows.index(ctx.arrives)
-    state, outs = [rows.held[h.index] for h in held], []
+    inside, index = ctx.inside(rows, end=False), rows.index(ctx.in_schedule)
+    state, outs = [rows.state[spec.index] for spec in specs], []
     for i, frame in enumerate(by_frame(x)):
         y, new = step(frame, state, index[:, i])
         if inside is not None:
@@ -334,8 +337,8 @@ def carried(ctx: KernelContext, held: list[StateSpec], x: Any, rows: CallRows, s
             new = [torch.where(own.view(-1, *(1,) * (n.ndim - 1)), n, s) for n, s in zip(new, state, strict=True)]
         outs.append(y)
         state = new
-    for h, value in zip(held, state, strict=True):
-        rows.keep(h, value)
+    for spec, value in zip(specs, state, strict=True):
+        rows.keep(spec, value)
     return joined(outs)
 
 
@@ -344,7 +347,7 @@ def of_rows(value: Tensor, like: Tensor) -> Tensor:
     return value.view(-1, *(1,) * (like.ndim - 1))
 
 
-def built(plan: ProgramPlan, module: Any, node: Node) -> Run:
+def built(plan: ProgramPlan, module: Any, node: StateNode) -> Run:
     """The step of a module in a program.
 
     Raises:

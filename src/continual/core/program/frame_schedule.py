@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from ...errors import NotStreamable
 from ..timing import Timing
@@ -56,7 +55,7 @@ def frame_schedule(timing: Timing, chunk: int, start: int) -> FrameSchedule:
 
 def chunk_of(timings: Iterable[Timing]) -> int:
     """The smallest chunk with a whole number of frames on every wire."""
-    return math.lcm(*(Fraction(t.stride).numerator for t in timings))
+    return math.lcm(*(t.pulse for t in timings))
 
 
 def start_of(timing: Timing, chunk: int) -> int:

@@ -11,11 +11,14 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from ...errors import NotStreamable
+from ..fitted import Fitted
+from ..length_function import LengthFunction
 from ..resampling import Interpolation, Upsampling
 from ..timing import Crop, Parallel, Sequence, Timing, Window
 from ..timing_graph import Wiring
@@ -31,7 +34,7 @@ class Count:
         of: the other wire; ``None``: the network's input.
     """
 
-    of: Count | Least | None = None
+    of: End | None = None
     least: int = 1
     rate: int = 1
     more: int = 0
@@ -42,10 +45,19 @@ class Count:
 class Least:
     """As many frames as the shortest of several wires."""
 
-    of: tuple[Count, ...]
+    of: tuple[Count | Steps, ...]
 
 
-End = Count | Least
+@dataclass(frozen=True)
+class Steps:
+    """As many frames as a function of another wire's says."""
+
+    of: End
+    length: LengthFunction
+    least: int
+
+
+End: TypeAlias = "Count | Least | Steps"
 STREAM = Count()
 Joins = frozenset[tuple[End, ...]]  # wires that meet, and must have equal lengths
 
@@ -75,12 +87,24 @@ def _up(n: int, by: int) -> int:
 def fewest(ends: Iterable[End]) -> End:
     """The shortest of several wires. Wires of the same rate become one formula."""
     found: dict[tuple[End | None, int, int], Count] = {}
+    steps: dict[Steps, None] = {}
     for own in (c for end in ends for c in (end.of if isinstance(end, Least) else (end,))):
+        if isinstance(own, Steps):
+            steps[own] = None
+            continue
         kind = own.of, own.rate, own.by
         other = found.setdefault(kind, own)
         found[kind] = Count(own.of, max(own.least, other.least), own.rate, min(own.more, other.more), own.by)
-    counts = tuple(found.values())
+    counts: tuple[Count | Steps, ...] = (*found.values(), *steps)
     return counts[0] if len(counts) == 1 else Least(counts)
+
+
+def fitted(of: End, length: LengthFunction, least: int) -> End:
+    """The formula of a function of another one's length. One step that recurs is a fraction."""
+    if len(length.steps) > 1 or not length.steps[0].every:
+        return Steps(of, length, least)
+    step = length.steps[0]
+    return counted(counted(of, least, 1, step.every - step.at, step.every), 1, step.jump, 0, 1)
 
 
 # ---- of timings -----------------------------------------------------------------------------------------------------------
@@ -126,6 +150,11 @@ def _(timing: Interpolation, given: End, joins: set[tuple[End, ...]]) -> End:
 
 
 @_after.register
+def _(timing: Fitted, given: End, joins: set[tuple[End, ...]]) -> End:
+    return fitted(given, timing.length, timing.least)
+
+
+@_after.register
 def _(timing: Sequence, given: End, joins: set[tuple[End, ...]]) -> End:
     for part in timing.parts:
         given = _after(part, given, joins)
@@ -143,7 +172,7 @@ def _(timing: Wiring, given: End, joins: set[tuple[End, ...]]) -> End:
     for i in timing._order:
         own, inputs = timing.entries[i]
         if own is not None:
-            found[i] = _after(own, found[inputs[0]], joins)
+            found[i] = _after(own, found[inputs[-1]], joins)
         elif inputs:
             found[i] = _joined([found[j] for j in inputs], joins)
     return found[timing.out]
@@ -163,7 +192,11 @@ def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:
 def frames_in(end: End, known: dict[End, Tensor]) -> Tensor:
     """The number of frames of a wire, from the wires in ``known``, to which it adds its results."""
     if end not in known:
-        known[end] = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
+        if isinstance(end, Steps):
+            n = frames_in(end.of, known)
+            known[end] = torch.where(n >= end.least, end.length.on(n), 0)
+        else:
+            known[end] = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
     return known[end]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.naming import named
 from ...core.registry import TorchLayer
-from ...core.state import Node, StepSpec, Wire, rewire
+from ...core.state import StateNode, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
@@ -198,8 +198,8 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         shape = (*k.shape[:-2], 1, k.shape[-1])
         keys, values = [k], [v]
         if self.bias_k is not None and self.bias_v is not None:
-            for held, constant in ((keys, self.bias_k), (values, self.bias_v)):
-                held.append(constant.view(self.num_heads, 1, self.head_dim).expand(shape))
+            for projected, constant in ((keys, self.bias_k), (values, self.bias_v)):
+                projected.append(constant.view(self.num_heads, 1, self.head_dim).expand(shape))
         if self.add_zero_attn:
             keys.append(k.new_zeros(shape))
             values.append(k.new_zeros(shape))
@@ -258,17 +258,17 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
 
     _queries_per_step = 1  # how many rows of the window are attended anew with every token
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self._products()
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         return 0 if self.in_proj_bias is None else 3 * self.embed_dim
 
-    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int:
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int:
         queries, keys = self._queries_per_step, self.sequence_len + self.constants
         if queries > 1:  # window by window
-            return outputs * self._multiply_adds(self.sequence_len, queries, keys)
-        return self._multiply_adds(given if outputs else 0, outputs, keys)
+            return n_out * self._multiply_adds(self.sequence_len, queries, keys)
+        return self._multiply_adds(n_in if n_out else 0, n_out, keys)
 
     def _products(self) -> int:
         return self._multiply_adds(1, self._queries_per_step, self.sequence_len + self.constants)
@@ -281,14 +281,14 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
     def _macs_of_call(self, x: Any, y: Any) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout; for counters."""
         x, y = (t[0] if isinstance(t, (tuple, list)) else t for t in (x, y))
-        rows, given = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
-        keys, returned = self.sequence_len + self.constants, given
+        rows, n_in = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
+        keys, n_returned = self.sequence_len + self.constants, n_in
         per_query = self._queries_per_step
         if per_query > 1 and y.ndim == x.ndim:  # all tokens of a clip attend to all
-            keys, per_query = given + self.constants, 1
+            keys, per_query = n_in + self.constants, 1
         elif y.ndim > 2:
-            returned = 1 if per_query > 1 and y.ndim == 3 else y.shape[self.time_dim]
-        return rows * self._multiply_adds(given, returned * per_query, keys)
+            n_returned = 1 if per_query > 1 and y.ndim == 3 else y.shape[self.time_dim]
+        return rows * self._multiply_adds(n_in, n_returned * per_query, keys)
 
     def _rows(self, x: Tensor) -> int:
         return x.shape[1] if x.ndim == 3 and self.time_dim == 0 else x.shape[0]
@@ -320,9 +320,9 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         return f"{self.embed_dim}, {self.num_heads}, sequence_len={self.sequence_len}, clips {_LAYOUTS[self.time_dim]}"
 
 
-def in_order(ring: Tensor, seen: int, last: Tensor) -> Tensor:
+def in_order(ring: Tensor, n_in: int, last: Tensor) -> Tensor:
     """All tokens of a full ring ``(B, L, C)``, from the oldest on, and one more ``(B, C)``."""
-    position, last = seen % ring.shape[1], last.unsqueeze(1)
+    position, last = n_in % ring.shape[1], last.unsqueeze(1)
     if position == 0:
         return torch.cat((ring, last), 1)
     return torch.cat((ring[:, position:], ring[:, :position], last), 1)

@@ -11,7 +11,7 @@ from ...core.io_layout import IDENTITY, MovedTime
 from ...core.program.context import KernelContext, Run
 from ...core.registry import option, register_builder, register_window, streaming_copy
 from ...core.ring_buffer import ring_frames, ring_zeros
-from ...core.state import InitContext, Node, StateUpdates, Wire
+from ...core.state import InitContext, StateNode, StateUpdates, Wire
 from ...core.timing import Timing, Window
 from ...layers.attention.program import tokens, windows
 from ..positions.encodings import RotaryPositionalEncoding
@@ -302,44 +302,44 @@ class RetroactiveMultiheadAttention(Attention):
         """``torch.nn``'s computation: every token of the clip attends to all of it."""
         return self._full_forward(self.wire(query, key, value), self._gives_more)
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
-        like = self.check(frame, opening.path)
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        like = self.check(frame, init.path)
         batch, size, waiting = like.shape[0], self.embed_dim, self.sequence_len - 1
         ring = {"projected": ring_zeros(like.resized(batch, 3 * size), waiting)} if waiting else None
-        return Node(opening, self.kind, like.resized(batch, size, self.sequence_len), ring)
+        return StateNode(init, self.kind, like.resized(batch, size, self.sequence_len), ring)
 
-    def _windows(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def _windows(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection: ``(B, W, L, E)``."""
         packed = None if x is None else self.pack(x).transpose(1, 2)
-        _, sent, ended = self.count(packed, node, n_if_ended, updates)
+        _, n_out, ended = self.count(packed, node, n_if_ended, updates)
         if packed is not None and node.tensors:
             updates.ring(node, 0, node.n_in, packed)
-        if packed is None or sent == node.n_out:
+        if packed is None or n_out == node.n_out:
             return None, ended
         older = ring_frames(node.tensors[0], node.n_out, node.n_in) if node.tensors else ()
         windows = torch.cat((*older, packed), 2).unfold(2, self.sequence_len, 1).permute(0, 2, 3, 1)  # (B, W, L, 3E)
         q, k, v = self.split(windows.flatten(0, 1))
         y = self.attend(q, k, v, self.window_mask)
-        return y.unflatten(0, (-1, sent - node.n_out)), ended
+        return y.unflatten(0, (-1, n_out - node.n_out)), ended
 
-    def _window(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def _window(self, x: Wire, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection: ``(B, L, E)``."""
-        seen, size, packed = node.n_in, self.sequence_len - 1, self.pack(x)
-        emits = seen >= size
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in, size, packed = node.n_in, self.sequence_len - 1, self.pack(x)
+        emits = n_in >= size
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if size:
-            updates.slots.append((node.tensors[0].select(1, seen % size), packed))
+            updates.slots.append((node.tensors[0].select(1, n_in % size), packed))
         if not emits:
             return None
-        window = in_order(node.tensors[0], seen, packed) if size else packed.unsqueeze(1)
+        window = in_order(node.tensors[0], n_in, packed) if size else packed.unsqueeze(1)
         q, k, v = self.split(window)
         return self.attend(q, k, v, self.window_mask)
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         y, ended = self._windows(self._by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).permute(0, 3, 1, 2)), ended
 
-    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Tensor | None:
         y = self._window(x, node, updates)
         return None if y is None else self.leave(y).transpose(1, 2)
 

@@ -33,7 +33,7 @@ class Band:
 
     def __init__(self, ctx: KernelContext, behind: int, ahead: int, query: int, partial: bool):
         self.ctx, self.behind, self.ahead, self.partial = ctx, behind, ahead, partial
-        self.count, self.first = ctx.leaves.frames, query - behind  # of the keys, in call 0
+        self.count, self.first = ctx.out_schedule.frames, query - behind  # of the keys, in call 0
         self.keys = self.count + behind + ahead
 
     def distances(self, like: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ class Band:
             found = ((distance >= -self.behind) & (distance <= self.ahead)).view(1, 1, self.count, self.keys)
         if not self.partial:
             return found
-        arrives = self.ctx.arrives
-        index = rows.index(arrives)[:, :1] + (self.first - arrives.first) + torch.arange(self.keys, device=like.device)
+        in_schedule = self.ctx.in_schedule
+        index = rows.index(in_schedule)[:, :1] + (self.first - in_schedule.first) + torch.arange(self.keys, device=like.device)
         limits = [index >= 0] if self.behind else []
         if self.ahead and self.ctx.plan.flush:
             limits.append(index < rows.ended(self.ctx.before).unsqueeze(1))
@@ -70,13 +70,13 @@ class Band:
 def sliding(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of a sliding layer, up to its output projection."""
     size, behind, ahead = layer.embed_dim, layer.behind, layer.ahead
-    query = ctx.leaves.first + (0 if layer.partial else behind)
+    query = ctx.out_schedule.first + (0 if layer.partial else behind)
     band = Band(ctx, behind, ahead, query, layer.partial)
-    given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
-    if ctx.target.compiler_fuses and ctx.arrives.frames == band.count == 1 and not ahead and behind >= LONG:
-        return _in_ring(layer, band, attending.ring("keys_values", given.resized(1, 2 * size), behind + 1))
-    pairs = attending.history("keys_values", given.resized(1, 2 * size), band.first - ctx.arrives.first)
-    queries = attending.history("queries", given.resized(1, size), query - ctx.arrives.first)
+    in_spec = ctx.node.in_spec[0] if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec
+    if ctx.target.compiler_fuses and ctx.in_schedule.frames == band.count == 1 and not ahead and behind >= LONG:
+        return _in_ring(layer, band, attending.ring("keys_values", in_spec.resized(1, 2 * size), behind + 1))
+    pairs = attending.history("keys_values", in_spec.resized(1, 2 * size), band.first - ctx.in_schedule.first)
+    queries = attending.history("queries", in_spec.resized(1, size), query - ctx.in_schedule.first)
 
     project = _projection(ctx, layer)
 
@@ -99,7 +99,7 @@ def _projection(ctx: KernelContext, layer: Any) -> Callable[[Wire, CallRows], Te
     def project(x: Wire, rows: CallRows) -> Tensor:
         both, values = layer.pack(x).split((2 * layer.embed_dim, layer.embed_dim), -1)
         heads = both.unflatten(2, (2 * layer.num_heads, layer.head_dim))
-        return torch.cat((turned(layer.rotary, angles, heads, rows.index(ctx.arrives)).flatten(2), values), 2)
+        return torch.cat((turned(layer.rotary, angles, heads, rows.index(ctx.in_schedule)).flatten(2), values), 2)
 
     return project
 
@@ -113,7 +113,7 @@ def _in_ring(layer: Any, band: Band, ring: Ring) -> Attended:
         kept = ring.push(rows, band.gated(rows, kv.transpose(1, 2)).squeeze(2))
         (q,) = layer.split(q, 1)
         k, v = layer.split(kept, 2)
-        index = rows.index(band.ctx.arrives)
+        index = rows.index(band.ctx.in_schedule)
         older = (index - torch.arange(depth, device=kept.device)).remainder(depth)  # how many tokens ago each slot was written
         mask = (index >= older).view(-1, 1, 1, depth) if band.partial else None
         added = None
@@ -147,14 +147,14 @@ def _scores(layer: Any, band: Band, rows: CallRows, like: Tensor) -> Tensor | No
 
 def windows(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of all tokens of each window to all of it, up to the output projection: ``(B, W, L, E)``."""
-    given = ctx.node.given[0] if isinstance(ctx.node.given, list) else ctx.node.given
-    past = attending.history("projected", given.resized(1, 3 * layer.embed_dim), ctx.leaves.first - ctx.arrives.first)
+    in_spec = ctx.node.in_spec[0] if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec
+    past = attending.history("projected", in_spec.resized(1, 3 * layer.embed_dim), ctx.out_schedule.first - ctx.in_schedule.first)
 
     def attend(x: Wire, rows: CallRows) -> Tensor:
         packed = past.extend(rows, layer.pack(x).transpose(1, 2))
-        found = packed.unfold(2, layer.sequence_len, 1)[:, :, : ctx.leaves.frames].permute(0, 2, 3, 1)  # (B, W, L, 3E)
+        found = packed.unfold(2, layer.sequence_len, 1)[:, :, : ctx.out_schedule.frames].permute(0, 2, 3, 1)  # (B, W, L, 3E)
         q, k, v = layer.split(found.flatten(0, 1))
         y: Tensor = layer.attend(q, k, v, layer.window_mask)
-        return y.unflatten(0, (-1, ctx.leaves.frames))
+        return y.unflatten(0, (-1, ctx.out_schedule.frames))
 
     return attend

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...core.module import CoModule
 from ...core.program.context import CallRows, KernelContext, Run
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing, Window
 from ...layers.attention.program import Band
 from .band import band_attention
@@ -29,14 +29,19 @@ class BandAttention(CoModule):
         value_size: of its values, ``V``.
         scale: of the scores; ``None``: ``E ** -0.5``.
         biased: whether :attr:`bias` is added to the scores, one value for each distance (and head): ``(1 or H, behind + ahead + 1)``.
+        softmax: the type in which the module takes the softmax, where it is narrower than that of the scores.
     """
 
     bias: Tensor | None
+    nothing = -torch.inf  # the bias of a key that is not seen
 
-    def __init__(self, behind: int, ahead: int, size: int, value_size: int, scale: float | None, biased: bool = False):
+    def __init__(
+        self, behind: int, ahead: int, size: int, value_size: int, scale: float | None, biased: bool = False,
+        softmax: torch.dtype | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.behind, self.ahead, self.size, self.value_size = behind, ahead, size, value_size
-        self.scale, self.biased = scale, biased
+        self.scale, self.biased, self.softmax = scale, biased, softmax
         self.register_parameter("bias", None)
 
     @property
@@ -48,24 +53,24 @@ class BandAttention(CoModule):
         q, k, v = input.split((self.size, self.size, self.value_size), 3)
         return self._attend(q, k, v, 0)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         batch, heads, _ = frame.shape
         rings = {"keys_values": (self.size + self.value_size, self.behind + self.ahead), "queries": (self.size, self.ahead)}
-        held = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
-        return Node(opening, self.kind, frame.resized(batch, heads, self.value_size), held)
+        tensors = {name: ring_zeros(frame.resized(batch, heads, width), depth) for name, (width, depth) in rings.items() if depth}
+        return StateNode(init, self.kind, frame.resized(batch, heads, self.value_size), tensors)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        seen = node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+        n_in = node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         q, kv = (None, None) if x is None else x.split((self.size, self.size + self.value_size), 3)
         for i, new in enumerate((kv, q)):
             if new is not None and i < len(node.tensors):
-                updates.ring(node, i, seen, new)
-        if sent == node.n_out:
+                updates.ring(node, i, n_in, new)
+        if n_out == node.n_out:
             return None, ended
         first = max(0, node.n_out - self.behind)
-        queries = one_piece(wire_frames(node, 1, q, seen, node.n_out, sent))
-        window = one_piece(wire_frames(node, 0, kv, seen, first, min(n, sent + self.ahead)))
+        queries = one_piece(wire_frames(node, 1, q, n_in, node.n_out, n_out))
+        window = one_piece(wire_frames(node, 0, kv, n_in, first, min(n, n_out + self.ahead)))
         keys, values = window.split((self.size, self.value_size), 3)
         return self._attend(queries, keys, values, node.n_out - first), ended
 
@@ -77,14 +82,23 @@ class BandAttention(CoModule):
         return y.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
 
     def _merged(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale).transpose(1, 2).flatten(2)
+        return self.weigh(q, k, v, mask).transpose(1, 2).flatten(2)
+
+    def weigh(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """The weighted values ``(B, H, n, V)``. ``mask``: where keys are seen, or what is added for them."""
+        if self.softmax is None:
+            return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
+        scores = q @ k.mT * (self.size**-0.5 if self.scale is None else self.scale)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1, self.softmax).to(v.dtype) @ v
 
     def _attend_biased(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Block by block, with a bias for each distance; what is not finite is left out, and put back where it is seen."""
         broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))
         k, v = (t.masked_fill(broken.unsqueeze(-1), 0.0) for t in (k, v))
         reach, block = self.behind + self.ahead + 1, max(64, self.behind + self.ahead + 1)
-        row = F.pad(self.bias, (1, 1), value=-torch.inf)  # type: ignore[arg-type]
+        row = F.pad(self.bias, (1, 1), value=self.nothing)  # type: ignore[arg-type]
         found = []
         for start in range(0, q.shape[2], block):
             part = q[:, :, start : start + block]
@@ -93,23 +107,25 @@ class BandAttention(CoModule):
             i = torch.arange(start, start + part.shape[2], device=q.device).unsqueeze(1) + offset
             distance = torch.arange(low, high, device=q.device) - i
             mask = row[:, (distance + self.behind + 1).clamp(0, reach + 1)].to(q.dtype)
-            y = F.scaled_dot_product_attention(part, k[:, :, low:high], v[:, :, low:high], mask, scale=self.scale)
-            visible = (mask > -torch.inf).to(q.dtype)
+            y = self.weigh(part, k[:, :, low:high], v[:, :, low:high], mask)
+            visible = (mask != self.nothing).to(q.dtype)
             seen = (visible @ broken[:, :, low:high].unsqueeze(-1).to(q.dtype)) > 0
             found.append(y.masked_fill(seen, torch.nan))
         return torch.cat(found, 2) if len(found) > 1 else found[0]
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return frame.shape[1] * (self.size + self.value_size) * (self.behind + self.ahead + 1)
 
     def program(self, ctx: KernelContext) -> Run:
         """Attention that a converted module has written itself."""
-        band = Band(ctx, self.behind, self.ahead, ctx.leaves.first, True)
-        batch, heads, _ = ctx.node.given.shape
+        band = Band(ctx, self.behind, self.ahead, ctx.out_schedule.first, True)
+        batch, heads, _ = ctx.node.in_spec.shape
         pairs = ctx.history(
-            "keys_values", ctx.node.given.resized(batch, heads, self.size + self.value_size), band.first - ctx.arrives.first
+            "keys_values", ctx.node.in_spec.resized(batch, heads, self.size + self.value_size), band.first - ctx.in_schedule.first
         )
-        queries = ctx.history("queries", ctx.node.given.resized(batch, heads, self.size), ctx.leaves.first - ctx.arrives.first)
+        queries = ctx.history(
+            "queries", ctx.node.in_spec.resized(batch, heads, self.size), ctx.out_schedule.first - ctx.in_schedule.first
+        )
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             q, kv = x.split((self.size, self.size + self.value_size), 3)
@@ -117,10 +133,10 @@ class BandAttention(CoModule):
             k, v = pairs.extend(rows, band.gated(rows, kv))[:, :, : band.keys].split((self.size, self.value_size), 3)
             mask = band.mask(rows, q)
             if self.biased:
-                row = F.pad(cast(Tensor, self.bias), (1, 1), value=-torch.inf)
+                row = F.pad(cast(Tensor, self.bias), (1, 1), value=self.nothing)
                 place = (band.distances(q) + self.behind + 1).clamp(0, row.shape[-1] - 1)
                 added = row[:, place].to(q.dtype)
-                mask = added if mask is None else torch.where(mask, added, -torch.inf)
-            return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
+                mask = added if mask is None else torch.where(mask, added, self.nothing)
+            return self.weigh(q, k, v, mask)
 
         return run

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...core.program.context import KernelContext, Run
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
-from ...core.state import InitContext, Node, StateUpdates, Wire
+from ...core.state import InitContext, StateNode, StateUpdates, Wire
 from ...core.timing import Timing, Window
 from ...errors import ShapeMismatch
 from ...layers.attention.program import sliding, tokens
@@ -39,12 +39,12 @@ class SlidingAttention(Attention):
     def timing(self) -> Timing:
         return Window(self.sequence_len, start=self.behind, end=self.ahead) if self.partial else Window(self.sequence_len)
 
-    def open(self, frame: Any, opening: InitContext) -> Node:
-        like = self.check(frame, opening.path)
+    def open(self, frame: Any, init: InitContext) -> StateNode:
+        like = self.check(frame, init.path)
         batch, size = like.shape[0], self.embed_dim
         sizes = {"keys_values": (2 * size, self.sequence_len - 1), "queries": (size, self.ahead)}
         rings = {name: ring_zeros(like.resized(batch, width), depth) for name, (width, depth) in sizes.items() if depth}
-        return Node(opening, self.kind, like.resized(batch, size), rings)
+        return StateNode(init, self.kind, like.resized(batch, size), rings)
 
     def placed(self, packed: Tensor, first: int) -> Tensor:
         """Queries, keys and values of the tokens from index ``first`` on, ``(B, n, 3E)``, turned to their positions."""
@@ -54,25 +54,25 @@ class SlidingAttention(Attention):
         both = turned.unflatten(2, (2 * self.num_heads, self.head_dim))
         return torch.cat((self.rotary.turned(both, first).flatten(2), values), 2)
 
-    def attended(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def attended(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         """Run a chunk of tokens ``(B, n, E)``, up to the output projection."""
-        seen, size = node.n_in, self.embed_dim
-        packed = None if x is None else self.placed(self.pack(x), seen).transpose(1, 2)
-        n, sent, ended = self.count(packed, node, n_if_ended, updates)
+        n_in, size = node.n_in, self.embed_dim
+        packed = None if x is None else self.placed(self.pack(x), n_in).transpose(1, 2)
+        n, n_out, ended = self.count(packed, node, n_if_ended, updates)
         queries, pairs = (None, None) if packed is None else packed.split((size, 2 * size), 1)
         for i, new in enumerate((pairs, queries)):
             if new is not None and i < len(node.tensors):
-                updates.ring(node, i, seen, new)
-        if sent == node.n_out:
+                updates.ring(node, i, n_in, new)
+        if n_out == node.n_out:
             return None, ended
         first = node.n_out + (0 if self.partial else self.behind)  # the token that asks first
-        stop = first + sent - node.n_out
+        stop = first + n_out - node.n_out
         oldest = max(0, first - self.behind)
         (q,) = self._since(node, 1, queries, first, stop)
         k, v = self._since(node, 0, pairs, oldest, min(n, stop + self.ahead))
         return self.banded(q, k, v, first - oldest), ended
 
-    def _since(self, node: Node, index: int, new: Tensor | None, first: int, stop: int) -> tuple[Tensor, ...]:
+    def _since(self, node: StateNode, index: int, new: Tensor | None, first: int, stop: int) -> tuple[Tensor, ...]:
         """What tokens ``first … stop - 1`` have brought, from a ring and from a chunk ``(B, C, n)``, as heads."""
         found = one_piece(wire_frames(node, index, new, node.n_in, first, stop)).transpose(1, 2)
         return self.split(found, found.shape[2] // self.embed_dim)
@@ -91,36 +91,36 @@ class SlidingAttention(Attention):
         y = self.attend(q.transpose(1, 2).flatten(0, 1).unsqueeze(2), k, v, self._mask_row(self.behind))
         return y.view(batch, count, -1)
 
-    def _attended_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def _attended_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Tensor | None:
         """Run one step ``(B, E)``, up to the output projection."""
-        seen, size = node.n_in, self.sequence_len - 1
-        emits = seen >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in, size = node.n_in, self.sequence_len - 1
+        emits = n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         packed = self.pack(x)
         if self.rotary is not None:
-            packed = self.placed(packed.unsqueeze(1), seen).squeeze(1)
+            packed = self.placed(packed.unsqueeze(1), n_in).squeeze(1)
         query, pair = packed.split((self.embed_dim, 2 * self.embed_dim), 1)
         ring = node.tensors[0] if size else None
         if ring is not None:
-            updates.slots.append((ring.select(1, seen % size), pair))
+            updates.slots.append((ring.select(1, n_in % size), pair))
             if self.ahead:
-                place = node.tensors[1].select(1, seen % self.ahead)
+                place = node.tensors[1].select(1, n_in % self.ahead)
                 updates.slots.append((place, query))
                 query = place  # which still holds the query of `ahead` steps ago
         if not emits:
             return None
-        window = pair.unsqueeze(1) if ring is None else self._window(ring, seen, pair)
+        window = pair.unsqueeze(1) if ring is None else self._window(ring, n_in, pair)
         k, v = self.split(window, 2)
         q = query.reshape(-1, self.num_heads, 1, self.head_dim)
         return self.attend(q, k, v, self._step_mask(k)).squeeze(1)
 
-    def _window(self, ring: Tensor, seen: int, new: Tensor) -> Tensor:
+    def _window(self, ring: Tensor, n_in: int, new: Tensor) -> Tensor:
         """What the newest tokens have brought, in the order of time where a mask or a slope needs it."""
-        if seen < ring.shape[1]:
-            return torch.cat((ring[:, :seen], new.unsqueeze(1)), 1)
+        if n_in < ring.shape[1]:
+            return torch.cat((ring[:, :n_in], new.unsqueeze(1)), 1)
         if not self.alibi and self.window_mask is None:
             return torch.cat((ring, new.unsqueeze(1)), 1)
-        return in_order(ring, seen, new)
+        return in_order(ring, n_in, new)
 
     def _step_mask(self, keys: Tensor) -> Tensor | None:
         row = self._mask_row(self.behind)
@@ -128,11 +128,11 @@ class SlidingAttention(Attention):
             return row
         return alibi_row(self.num_heads, keys.shape[2], self.ahead, keys.dtype, keys.device)
 
-    def advance(self, x: Wire | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         y, ended = self.attended(self._by_token(x), node, n_if_ended, updates)
         return (None if y is None else self.leave(y).transpose(1, 2)), ended
 
-    def advance_step(self, x: Wire, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Tensor | None:
         y = self._attended_step(x, node, updates)
         return None if y is None else self.leave(y)
 

@@ -16,12 +16,12 @@ from ...core.state import StepSpec
 from ...errors import NotStreamable, ShapeMismatch
 from .. import norm_refusals as refusals
 from ..exact_gradients import batch_norm
-from ..local import Local, check_parameters, parameter
+from ..local import LocalInTime, check_parameters, parameter
 
 _NORMS = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm)
 
 
-class FrozenNorm(Local):
+class FrozenNorm(LocalInTime):
     """Normalise each channel by a fixed mean and variance: what ``nn.BatchNorm`` does in eval mode, in training mode too.
 
     It is local in time, so it streams exactly. :func:`calibrate` makes it of norms whose statistics run over time.

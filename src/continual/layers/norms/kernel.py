@@ -17,7 +17,7 @@ from ...core.precision import widest
 from ...core.program.context import CallRows, KernelContext, Run, carried, of_rows
 from ...core.registry import TorchLayer
 from ...core.ring_buffer import ring_frames
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing, Window
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_parameters, parameter
@@ -48,26 +48,26 @@ class TimeNorm(TorchLayer):
         """The cold state tensors."""
         raise NotStreamable(f"{type(self).__name__} defines no `cold`")
 
-    def known(self, mean: Tensor, variance: Tensor, node: Node, updates: StateUpdates) -> Statistics:
+    def known(self, mean: Tensor, variance: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         """The statistics to normalise each frame of a chunk by, of those of the frames alone; all ``(B, groups, n)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `known`")
 
-    def centred_step(self, parts: Tensor, node: Node, updates: StateUpdates) -> Statistics:
+    def centred_step(self, parts: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         """A frame ``(B, groups, N)`` minus the mean to normalise it by, and the variance ``(B, groups, 1)``."""
         raise NotStreamable(f"{type(self).__name__} defines no `centred_step`")
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        self.check(frame, named(opening.path, self))
-        return Node(opening, self.kind, frame, self.cold(frame), wide=True)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        self.check(frame, named(init.path, self))
+        return StateNode(init, self.kind, frame, self.cold(frame), accumulator=True)
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip ``(B, C, T, *S)``, normalised as a stream of it is: each frame by statistics that look back."""
         node = self.open(StepSpec.of_chunk(input), InitContext())
         return self.advance(input, node, input.shape[2], StateUpdates(final=True))[0] if input.shape[2] else input
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
         if x is None:
             return None, ended
@@ -80,7 +80,7 @@ class TimeNorm(TorchLayer):
         parts = _times(parts, (variance + self.eps).rsqrt().view(shape))
         return self._scaled(parts.flatten(1, 2)).to(x.dtype), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         n = node.n_in + 1
         if n == 1:  # there is no mean to look from
             return cast(Tensor, super().advance_step(x, node, updates))
@@ -129,14 +129,14 @@ class UpToNow(TimeNorm):
             mean, variance = (torch.zeros(shape, dtype=widest(frame.device), device=frame.device) for _ in range(2))
         return {"mean": mean, "variance": variance}
 
-    def known(self, mean: Tensor, variance: Tensor, node: Node, updates: StateUpdates) -> Statistics:
+    def known(self, mean: Tensor, variance: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         before = (node.tensors[0], node.tensors[1])
         mean, variance = up_to_now(mean, variance, node.n_in, before)
         updates.put(node, 0, mean[:, :, -1:])
         updates.put(node, 1, variance[:, :, -1:])
         return mean, variance
 
-    def centred_step(self, parts: Tensor, node: Node, updates: StateUpdates) -> Statistics:
+    def centred_step(self, parts: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         mean, variance = node.tensors
         share = 1 / (node.n_in + 1)
         centred = parts - mean  # by the mean before: the new one is close to it
@@ -149,7 +149,7 @@ class UpToNow(TimeNorm):
 
     def program(self, ctx: KernelContext) -> Run:
         """By the statistics of all frames up to now."""
-        held = [ctx.hold(n, StepSpec.of(t), None) for n, t in zip(ctx.node.names, ctx.node.tensors, strict=True)]
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None) for n, t in zip(ctx.node.names, ctx.node.tensors, strict=True)]
 
         def step(alone: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             (mean, variance), number = alone.unbind(-1), of_rows(index + 1, state[0]).to(alone.dtype)
@@ -163,7 +163,7 @@ class UpToNow(TimeNorm):
             parts = _parts(self, x)
             mean, variance = of_frames(parts, [2])
             alone = torch.stack((mean, variance), -1).squeeze(2)  # (B, groups, n, 2)
-            mean, variance = carried(ctx, held, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
+            mean, variance = carried(ctx, specs, alone, rows, step).unbind(-1)  # of (B, groups, n, 2)
             return _normed(self, parts, mean.unsqueeze(2), variance.unsqueeze(2), x)
 
         return run
@@ -196,39 +196,39 @@ class OfLast(TimeNorm):
             ring = torch.zeros(shape, dtype=widest(frame.device), device=frame.device)
         return {"frames": ring} if self.window > 1 else {}
 
-    def known(self, mean: Tensor, variance: Tensor, node: Node, updates: StateUpdates) -> Statistics:
+    def known(self, mean: Tensor, variance: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         if self.window == 1:
             return mean, variance
-        seen, new = node.n_in, mean.shape[2]
+        n_in, new = node.n_in, mean.shape[2]
         frames = torch.stack((mean, variance), 3)
-        past = ring_frames(node.tensors[0], max(0, seen - self.window + 1), seen)
-        updates.ring(node, 0, seen, frames)
+        past = ring_frames(node.tensors[0], max(0, n_in - self.window + 1), n_in)
+        updates.ring(node, 0, n_in, frames)
         frames = torch.cat((*past, frames), 2)
         mean, variance = over_last(frames[..., 0], frames[..., 1], self.window)
         return mean[:, :, -new:], variance[:, :, -new:]
 
-    def centred_step(self, parts: Tensor, node: Node, updates: StateUpdates) -> Statistics:
+    def centred_step(self, parts: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         mean, variance = of_frames(parts, [2])
         if self.window == 1:
             return parts - mean, variance
-        ring, seen, kept = node.tensors[0], node.n_in, self.window - 1
+        ring, n_in, kept = node.tensors[0], node.n_in, self.window - 1
         frame = torch.cat((mean, variance), 2)
-        updates.slots.append((ring[:, seen % kept], frame))
-        frames = torch.cat((ring if seen >= kept else ring[:, :seen], frame.unsqueeze(1)), 1)
+        updates.slots.append((ring[:, n_in % kept], frame))
+        frames = torch.cat((ring if n_in >= kept else ring[:, :n_in], frame.unsqueeze(1)), 1)
         apart, mean = torch.var_mean(frames, 1, correction=0)  # of the means the spread, and the mean of both
         return parts - mean[:, :, :1], mean[:, :, 1:] + apart[:, :, :1]
 
     def program(self, ctx: KernelContext) -> Run:
         """By the statistics of the last frames, of those that there are."""
-        groups = self.groups(ctx.node.given.shape)
-        like = replace(ctx.node.given, shape=(1, groups, 2), dtype=widest(ctx.node.given.device))
+        groups = self.groups(ctx.node.in_spec.shape)
+        like = replace(ctx.node.in_spec, shape=(1, groups, 2), dtype=widest(ctx.node.in_spec.device))
         past = ctx.history("frames", like, 1 - self.window)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             parts = _parts(self, x)
             alone = torch.stack([s.squeeze(2) for s in of_frames(parts, [2])], 3)  # (B, groups, n, 2)
             frames = past.extend(rows, alone).unfold(2, self.window, 1)  # (B, groups, n, 2, window)
-            index = rows.index(ctx.arrives).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
+            index = rows.index(ctx.in_schedule).unsqueeze(2) - torch.arange(self.window - 1, -1, -1, device=x.device)
             there = (index >= 0).unsqueeze(1).to(frames.dtype)  # (B, 1, n, window)
             frames = torch.where(there.unsqueeze(3) > 0, frames, 0.0)
             number = there.sum(-1)

@@ -32,37 +32,37 @@ def counts(first: int, number: int, like: Tensor) -> Tensor:
     return torch.arange(number, dtype=like.dtype, device=like.device) + first
 
 
-def mean_up_to_now(x: Tensor, seen: int, before: Tensor | None, dim: int = -1) -> tuple[Tensor, Tensor]:
+def mean_up_to_now(x: Tensor, n_in: int, before: Tensor | None, dim: int = -1) -> tuple[Tensor, Tensor]:
     """Means of all values up to each one along a dimension, and the values that these means are seen from.
 
     Args:
         x: the values.
-        seen: how many came before.
+        n_in: how many came before.
         before: their mean, of size 1 along the dimension; not read if there were none.
 
     Returns:
         What to add to the second result to get the means, and that: the mean before, or else the first value.
     """
-    start = x.narrow(dim, 0, min(1, x.shape[dim])) if before is None or seen == 0 else before
+    start = x.narrow(dim, 0, min(1, x.shape[dim])) if before is None or n_in == 0 else before
     shape = [1] * x.ndim
     shape[dim] = -1
-    return (x - start).cumsum(dim) / counts(seen + 1, x.shape[dim], x).view(shape), start
+    return (x - start).cumsum(dim) / counts(n_in + 1, x.shape[dim], x).view(shape), start
 
 
-def up_to_now(mean: Tensor, variance: Tensor, seen: int = 0, before: Statistics | None = None) -> Statistics:
+def up_to_now(mean: Tensor, variance: Tensor, n_in: int = 0, before: Statistics | None = None) -> Statistics:
     """Statistics of all frames up to each one, of the statistics of each frame. Time is the last dimension.
 
     Args:
         mean, variance: of every frame, ``(…, n)``; all frames have the same number of values.
-        seen: how many frames came before.
+        n_in: how many frames came before.
         before: their statistics ``(…, 1)``; not read if there were none.
     """
-    number = counts(seen + 1, mean.shape[-1], mean)
-    offset, start = mean_up_to_now(mean, seen, None if before is None else before[0])
+    number = counts(n_in + 1, mean.shape[-1], mean)
+    offset, start = mean_up_to_now(mean, n_in, None if before is None else before[0])
     surprise = mean - start - F.pad(offset[..., :-1], (1, 0))  # of each frame's mean, given those before
     total = (variance + surprise.square() * ((number - 1) / number)).cumsum(-1) / number
-    if before is not None and seen:
-        total = total + before[1] * (seen / number)
+    if before is not None and n_in:
+        total = total + before[1] * (n_in / number)
     return start + offset, total
 
 

@@ -14,7 +14,7 @@ from ...core.naming import named
 from ...core.program.context import KernelContext, Run
 from ...core.registry import TorchLayer
 from ...core.ring_buffer import ring_zeros
-from ...core.state import Node, StateUpdates, StepSpec
+from ...core.state import StateNode, StateUpdates, StepSpec
 from ...errors import NotStreamable, ShapeMismatch
 from ..memory_format import MANY, channels_last, unwatched
 from ..window import FILLS, SlidingWindow, fill_name, padding, per_dim
@@ -67,48 +67,48 @@ class _Pool(TorchLayer, SlidingWindow):
     def _by_blocks(self) -> bool:
         return self._taps > LONG and self._dilation == 1 and self._fill in FILLS
 
-    def cold(self, held: StepSpec) -> dict[str, Tensor]:
+    def cold(self, kept_spec: StepSpec) -> dict[str, Tensor]:
         if not self._by_blocks:
-            return super().cold(held)
-        ring = ring_zeros(held, self._taps, self.fill_value, last=self._last)
-        return {"blocks": ring, "prefix": ring_zeros(held, 1, self.nothing, last=self._last)[:, 0]}
+            return super().cold(kept_spec)
+        ring = ring_zeros(kept_spec, self._taps, self.fill_value, last=self._last)
+        return {"blocks": ring, "prefix": ring_zeros(kept_spec, 1, self.nothing, last=self._last)[:, 0]}
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if not self._by_blocks:
             return super().advance(x, node, n_if_ended, updates)
-        w, seen = self._window, node.n_in
-        n, sent, ended = self.count(x, node, n_if_ended, updates)
+        w, n_in = self._window, node.n_in
+        n, n_out, ended = self.count(x, node, n_if_ended, updates)
         chunk = [] if x is None else [self.enter(x)]
         if updates.final:
-            beyond = max(0, w.stride * (sent - 1) - w.start + w.receptive_field - n)
-            chunk += [padding(node.held, min(beyond, self._padded_end), self.fill_value)]
-            chunk += [padding(node.held, beyond - self._padded_end, self.nothing)]
+            beyond = max(0, w.stride * (n_out - 1) - w.start + w.receptive_field - n)
+            chunk += [padding(node.kept_spec, min(beyond, self._padded_end), self.fill_value)]
+            chunk += [padding(node.kept_spec, beyond - self._padded_end, self.nothing)]
         frames = torch.cat(chunk, 2) if len(chunk) > 1 else chunk[0] if chunk else None
         if frames is None or frames.shape[2] == 0:
             return None, ended
-        y, ring, prefix = windows(node.tensors[0], frames, seen, self._taps, self.nothing, self.combine, self.cumulate)
+        y, ring, prefix = windows(node.tensors[0], frames, n_in, self._taps, self.nothing, self.combine, self.cumulate)
         updates.put(node, 0, ring)
         updates.put(node, 1, prefix)
-        if sent <= node.n_out:
+        if n_out <= node.n_out:
             return None, ended
         first = w.stride * node.n_out - w.start
-        last = first + w.receptive_field - 1 - seen
-        y = y[:, :, last : last + w.stride * (sent - node.n_out - 1) + 1 : w.stride]
+        last = first + w.receptive_field - 1 - n_in
+        y = y[:, :, last : last + w.stride * (n_out - node.n_out - 1) + 1 : w.stride]
         return self.finish(y, first, n_if_ended if updates.final else None), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if not self._by_blocks:
             return super().advance_step(x, node, updates)
         if node.n_in < self._taps and not self._step_is_plain():
             return cast("Tensor | None", CoModule.advance_step(self, x, node, updates))
-        seen, size = node.n_in, self._taps
-        ring, held = node.tensors
-        entered, at = self.enter_step(x), seen % size
-        prefix = entered if at == 0 else self.combine(held, entered)
-        late = seen - node.delay
+        n_in, size = node.n_in, self._taps
+        ring, old_prefix = node.tensors
+        entered, at = self.enter_step(x), n_in % size
+        prefix = entered if at == 0 else self.combine(old_prefix, entered)
+        late = n_in - node.delay
         emits = late >= 0 and (node.stride == 1 or late % node.stride == 0)
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
-        updates.slots.append((held, prefix))
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
+        updates.slots.append((old_prefix, prefix))
         if at < size - 1:
             updates.slots.append((ring[:, at], entered))
             return self._finish_step(self.combine(ring[:, at + 1], prefix)) if emits else None

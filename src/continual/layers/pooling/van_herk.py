@@ -21,14 +21,14 @@ Cumulate = Callable[[Tensor, int, bool], Tensor]
 
 
 def windows(
-    ring: Tensor, x: Tensor, seen: int, size: int, nothing: float, combine: Combine, cumulate: Cumulate
+    ring: Tensor, x: Tensor, n_in: int, size: int, nothing: float, combine: Combine, cumulate: Cumulate
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All windows that end in a chunk, and the ring and prefix after it.
 
     Args:
         ring: the state ``(B, size, C, *S)``.
         x: the chunk ``(B, C, n, *S)``, ``n`` at least 1.
-        seen: frames before the chunk.
+        n_in: frames before the chunk.
         size: the window's length.
         nothing: the value that changes no result.
         combine: result of two neighbouring stretches, the older first.
@@ -37,14 +37,14 @@ def windows(
     Returns:
         The windows ``(B, C, n, *S)``, the new ring and the new prefix ``(B, C, *S)``.
     """
-    held = ring.transpose(1, 2)
-    inside, count = seen % size, x.shape[2]
+    earlier = ring.transpose(1, 2)
+    inside, count = n_in % size, x.shape[2]
     total = inside + count
     blocks = -(-total // size)
     rest = x.new_full((*x.shape[:2], blocks * size - total, *x.shape[3:]), nothing)
-    split = torch.cat((held[:, :, :inside], x, rest), 2).unflatten(2, (blocks, size))
+    split = torch.cat((earlier[:, :, :inside], x, rest), 2).unflatten(2, (blocks, size))
     prefix = cumulate(split, 3, False)
-    suffix = torch.cat((held.unsqueeze(2), cumulate(split, 3, True)), 2)
+    suffix = torch.cat((earlier.unsqueeze(2), cumulate(split, 3, True)), 2)
     before = suffix.narrow(3, 1, size - 1)  # of the block before, from the next position on
     before = torch.cat((before, torch.full_like(suffix[:, :, :, :1], nothing)), 3)[:, :, :-1]
     y = combine(before.flatten(2, 3), prefix.flatten(2, 3))[:, :, inside:total]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...core.module import CoModule
 from ...core.naming import named
 from ...core.program.context import CallRows, KernelContext, Run
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
 from ...layers.positions.fixed_point_angles import angles_at, angles_in_32_bits, limbs
@@ -47,19 +47,19 @@ class Positioned(CoModule):
         """The clip ``(B, C, T)`` with the positions ``0 … T - 1``."""
         return self.placed(input.transpose(1, 2), 0).transpose(1, 2)
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         if len(frame.shape) != 2 or frame.shape[1] != self.channels:
             raise ShapeMismatch(f"{name}: expects steps (B, {self.channels}), got {tuple(frame.shape)}")
         if (own := self.table()) is not None:
             check_home(own, frame, name, mixed=torch.is_autocast_enabled(frame.device.type))
-        return Node(opening, self.kind, frame)
+        return StateNode(init, self.kind, frame)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         self.count(x, node, n_if_ended, updates)
         return (None if x is None else self.placed(x.transpose(1, 2), node.n_in).transpose(1, 2)), n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         updates.ticks.append((node, node.n_in + 1, node.n_in + 1))
         return self.placed(x.unsqueeze(1), node.n_in).squeeze(1)
 
@@ -157,7 +157,7 @@ class RecyclingPositionalEncoding(Positioned):
 
     def program(self, ctx: KernelContext) -> Run:
         """Vectors that recur."""
-        return lambda x, rows: x + self.pe(rows.index(ctx.arrives).remainder(self.num_embeds)).transpose(1, 2)
+        return lambda x, rows: x + self.pe(rows.index(ctx.in_schedule).remainder(self.num_embeds)).transpose(1, 2)
 
 
 class SinusoidalPositionalEncoding(Positioned):
@@ -207,7 +207,7 @@ class SinusoidalPositionalEncoding(Positioned):
         angles = angles_of(self, ctx)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
-            angle = angles(rows.index(ctx.arrives))
+            angle = angles(rows.index(ctx.in_schedule))
             waves = torch.stack((angle.sin(), angle.cos()), 3).flatten(2)[:, :, : self.channels]
             return x + waves.to(x.dtype).transpose(1, 2)
 
@@ -275,7 +275,7 @@ class RotaryPositionalEncoding(Positioned):
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             heads = x.transpose(1, 2).unflatten(2, (self.heads, -1))
-            return turned(self, angles, heads, rows.index(ctx.arrives)).flatten(2).transpose(1, 2)
+            return turned(self, angles, heads, rows.index(ctx.in_schedule)).flatten(2).transpose(1, 2)
 
         return run
 

@@ -13,13 +13,13 @@ from ...core.call_modes import current_mode
 from ...core.naming import named
 from ...core.program.context import KernelContext, Run, carried
 from ...core.registry import TorchLayer
-from ...core.state import InitContext, Node, State, StateUpdates, StepSpec
+from ...core.state import InitContext, State, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import ContinualError, NotStreamable, ShapeMismatch, StateMismatch
 from ...layers.recurrent.fused_cells import FUSED_CELLS
 from ..local import check_home
 
-Held = Sequence[Tensor]  # the hidden state, or hidden and cell state
+Hidden = Sequence[Tensor]  # the hidden state, or hidden and cell state
 
 
 class CellKind(NamedTuple):
@@ -32,15 +32,15 @@ class CellKind(NamedTuple):
     """
 
     names: tuple[str, ...]
-    over_clip: Callable[..., Held]
-    over_step: Callable[..., Held]
+    over_clip: Callable[..., Hidden]
+    over_step: Callable[..., Hidden]
 
 
-def _with_one_state(over_clip: Callable[..., Held], over_step: Callable[..., Tensor]) -> CellKind:
+def _with_one_state(over_clip: Callable[..., Hidden], over_step: Callable[..., Tensor]) -> CellKind:
     return CellKind(
         ("hidden",),
-        lambda x, held, *options: over_clip(x, held[0], *options),
-        lambda x, held, *weights: (over_step(x, held[0], *weights),),
+        lambda x, hidden, *options: over_clip(x, hidden[0], *options),
+        lambda x, hidden, *weights: (over_step(x, hidden[0], *weights),),
     )
 
 
@@ -52,12 +52,12 @@ RECURRENCES: dict[str, CellKind] = {
 }
 
 
-def _projected_step(x: Tensor, held: Held, w_ih: Tensor, w_hh: Tensor, *more: Tensor) -> Held:
+def _projected_step(x: Tensor, hidden: Hidden, w_ih: Tensor, w_hh: Tensor, *more: Tensor) -> Hidden:
     """A step of an LSTM whose hidden state is a projection, which ``torch.lstm_cell`` does not do."""
     *biases, w_hr = more
-    gates = F.linear(x, w_ih, *biases[:1]) + F.linear(held[0], w_hh, *biases[1:])
+    gates = F.linear(x, w_ih, *biases[:1]) + F.linear(hidden[0], w_hh, *biases[1:])
     take, forget, new, give = gates.chunk(4, 1)
-    cell = forget.sigmoid() * held[1] + take.sigmoid() * new.tanh()
+    cell = forget.sigmoid() * hidden[1] + take.sigmoid() * new.tanh()
     return F.linear(give.sigmoid() * cell.tanh(), w_hr), cell
 
 
@@ -95,19 +95,19 @@ class Recurrent(TorchLayer):
         own, names = self._parameters, self._all_weights[layer]
         return [w for n in names if (w := own[n] if n in own else getattr(self, n)) is not None]
 
-    def over_clip(self, x: Tensor, held: Held) -> tuple[Tensor, Held]:
+    def over_clip(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """``(B, C, T)`` and held tensors ``(layers, B, H)`` to output ``(B, H, T)`` and held tensors."""
         flat = [w for layer in range(self.num_layers) for w in self.weights(layer)]
-        start = [h.contiguous() for h in held]  # cuDNN asks for it
+        start = [h.contiguous() for h in hidden]  # cuDNN asks for it
         options = (flat, self.bias, self.num_layers, self.dropout, self.training, False, True)
-        y, *held = RECURRENCES[self.mode].over_clip(x.transpose(1, 2), start, *options)
-        return y.transpose(1, 2), held
+        y, *hidden = RECURRENCES[self.mode].over_clip(x.transpose(1, 2), start, *options)
+        return y.transpose(1, 2), hidden
 
-    def over_step(self, x: Tensor, held: Sequence[Held]) -> list[Held]:
+    def over_step(self, x: Tensor, hidden: Sequence[Hidden]) -> list[Hidden]:
         """``(B, C)`` and the held tensors ``(B, H)`` of each layer to new ones; the first of the last layer is the output."""
         step = _projected_step if self.proj_size else RECURRENCES[self.mode].over_step
-        new: list[Held] = []
-        for layer, old in enumerate(held):
+        new: list[Hidden] = []
+        for layer, old in enumerate(hidden):
             if layer and self.dropout and self.training:
                 x = F.dropout(x, self.dropout)
             new.append(step(x, old, *self.weights(layer)))
@@ -116,44 +116,44 @@ class Recurrent(TorchLayer):
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
-        name = named(opening.path, self)
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
+        name = named(init.path, self)
         if len(frame.shape) != 2 or frame.shape[1] != self.input_size:
             raise ShapeMismatch(f"{name}: expects steps (B, {self.input_size}), got {tuple(frame.shape)}")
         self._check_home(frame, name)
         out = frame.resized(frame.shape[0], self.proj_size or self.hidden_size)
         with torch.inference_mode(False):
             cold = [h.transpose(0, 1) for h in self._cold(frame)]
-        return Node(opening, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
+        return StateNode(init, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if x is None:
             return None, n_if_ended
-        held: Held = node.tensors
+        hidden: Hidden = node.tensors
         if torch.is_grad_enabled():  # tensors of an inference mode before can't be saved for the way back
-            held = [h.clone() if h.is_inference() else h for h in held]
+            hidden = [h.clone() if h.is_inference() else h for h in hidden]
         if x.shape[2] == 1 and not torch.is_autocast_enabled(x.device.type):  # which treats cells otherwise than clips
-            new = self.over_step(x.squeeze(2), _by_layer(held))
-            y, held = new[-1][0].unsqueeze(2), [torch.stack(h) for h in zip(*new, strict=True)]
+            new = self.over_step(x.squeeze(2), _by_layer(hidden))
+            y, hidden = new[-1][0].unsqueeze(2), [torch.stack(h) for h in zip(*new, strict=True)]
         else:
-            y, held = self.over_clip(x, [h.transpose(0, 1) for h in held])
-        for index, h in enumerate(held):
+            y, hidden = self.over_clip(x, [h.transpose(0, 1) for h in hidden])
+        for index, h in enumerate(hidden):
             updates.put(node, index, h.transpose(0, 1))
         return y, n_if_ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if torch.is_autocast_enabled(x.device.type):
             return cast("Tensor | None", super().advance_step(x, node, updates))
-        held = node.memo
-        if held is None:
-            held = node.memo = _by_layer(node.tensors)
-        new = self.over_step(x, held)
-        for old, now in zip(held, new, strict=True):
+        hidden = node.memo
+        if hidden is None:
+            hidden = node.memo = _by_layer(node.tensors)
+        new = self.over_step(x, hidden)
+        for old, now in zip(hidden, new, strict=True):
             updates.slots.extend(zip(old, now, strict=True))
         y: Tensor = new[-1][0]
         return y
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return sum(w.numel() for layer in range(self.num_layers) for w in self.weights(layer) if w.ndim == 2)
 
     # ---- hidden states as the user has them -------------------------------------------------------------------------
@@ -199,28 +199,28 @@ class Recurrent(TorchLayer):
 
     def _started(self, hidden: Any) -> State:
         """A stream that starts from a hidden state."""
-        held = self._held(hidden, None, StateMismatch)
+        hidden = self._checked_hidden(hidden, None, StateMismatch)
         weight, keep = self.weights(0)[0], torch.is_grad_enabled()
-        state = self._open(StepSpec((held[0].shape[1], self.input_size), weight.dtype, weight.device))
+        state = self._open(StepSpec((hidden[0].shape[1], self.input_size), weight.dtype, weight.device))
         with torch.inference_mode(False):
-            state.node.tensors = [(h if keep else h.detach()).transpose(0, 1).clone() for h in held]
+            state.node.tensors = [(h if keep else h.detach()).transpose(0, 1).clone() for h in hidden]
         state.owned = not any(t.requires_grad for t in state.node.tensors)
         return state
 
-    def _held(self, given: Any, batch: int | None, error: type[ContinualError]) -> Held:
+    def _checked_hidden(self, given: Any, batch: int | None, error: type[ContinualError]) -> Hidden:
         """A user's hidden state as tensors ``(layers, B, H)``, checked; ``batch`` where it is known."""
         names, weight = RECURRENCES[self.mode].names, self.weights(0)[0]
-        held = given if len(names) > 1 and isinstance(given, (tuple, list)) else [given]
-        fits = len(held) == len(names) and all(isinstance(h, Tensor) for h in held)
-        fits = fits and all(h.dtype == weight.dtype and h.device == weight.device for h in held)
+        hidden = given if len(names) > 1 and isinstance(given, (tuple, list)) else [given]
+        fits = len(hidden) == len(names) and all(isinstance(h, Tensor) for h in hidden)
+        fits = fits and all(h.dtype == weight.dtype and h.device == weight.device for h in hidden)
         if fits:
-            batch = held[0].shape[-2] if batch is None and held[0].ndim > 1 else batch
-            fits = [tuple(h.shape) for h in held] == self._user_shapes(batch)
+            batch = hidden[0].shape[-2] if batch is None and hidden[0].ndim > 1 else batch
+            fits = [tuple(h.shape) for h in hidden] == self._user_shapes(batch)
         if not fits:
-            got = ", ".join(str(StepSpec.of(h)) if isinstance(h, Tensor) else type(h).__name__ for h in held)
+            got = ", ".join(str(StepSpec.of(h)) if isinstance(h, Tensor) else type(h).__name__ for h in hidden)
             home = f"{str(weight.dtype).removeprefix('torch.')} on {weight.device}"
             raise error(f"{type(self).__name__}: takes {self._described(batch)}, {home}; got {got or 'nothing'}")
-        return [h.reshape(self.num_layers, *h.shape[-2:]) for h in held]
+        return [h.reshape(self.num_layers, *h.shape[-2:]) for h in hidden]
 
     def _shapes(self, batch: Any) -> list[tuple[Any, ...]]:
         """The shapes of the held tensors, layers first."""
@@ -237,7 +237,7 @@ class Recurrent(TorchLayer):
 
     # ---- clips ------------------------------------------------------------------------------------------------------
 
-    def _from_hidden(self, input: Tensor, hx: Any) -> tuple[Tensor, Held]:
+    def _from_hidden(self, input: Tensor, hx: Any) -> tuple[Tensor, Hidden]:
         """The clip computation from a hidden state as the user has it, ``None`` for zeros.
 
         Raises:
@@ -262,9 +262,9 @@ class Recurrent(TorchLayer):
             )
         frame = StepSpec.of_chunk(input)
         self._check_home(frame, name)
-        return self.over_clip(input, self._cold(frame) if hx is None else self._held(hx, shape[0], ShapeMismatch))
+        return self.over_clip(input, self._cold(frame) if hx is None else self._checked_hidden(hx, shape[0], ShapeMismatch))
 
-    def _cold(self, frame: StepSpec) -> Held:
+    def _cold(self, frame: StepSpec) -> Hidden:
         return [torch.zeros(shape, dtype=frame.dtype, device=frame.device) for shape in self._shapes(frame.shape[0])]
 
     def _check_home(self, frame: StepSpec, name: str) -> None:
@@ -275,8 +275,8 @@ class Recurrent(TorchLayer):
     def program(self, ctx: KernelContext) -> Run:
         """RNN, GRU and LSTM, cell by cell; each self's state is a tensor of its own."""
         names = RECURRENCES[self.mode].names
-        held = [
-            ctx.hold(f"{name}{i or ''}", StepSpec.of(t[:, i]), None)
+        specs = [
+            ctx.state_tensor(f"{name}{i or ''}", StepSpec.of(t[:, i]), None)
             for i in range(self.num_layers)
             for name, t in zip(names, ctx.node.tensors, strict=True)  # (B, layers, H)
         ]
@@ -293,10 +293,10 @@ class Recurrent(TorchLayer):
                     x = new[-1][0]
             return new[-1][0], [t for parts in new for t in parts]
 
-        return lambda x, rows: carried(ctx, held, x, rows, step)
+        return lambda x, rows: carried(ctx, specs, x, rows, step)
 
 
-def _by_layer(tensors: Held) -> list[Held]:
+def _by_layer(tensors: Hidden) -> list[Hidden]:
     """Views of the state tensors: for each layer its held tensors ``(B, H)``."""
     return list(zip(*(t.unbind(1) for t in tensors), strict=True))
 

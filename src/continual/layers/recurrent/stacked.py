@@ -66,8 +66,8 @@ class _Layers(Recurrent):
         Raises:
             ShapeMismatch: an input or a hidden state of another rank, size, dtype or device.
         """
-        y, held = self._from_hidden(input, hx)
-        return y, held[0] if len(held) == 1 else tuple(held)
+        y, hidden = self._from_hidden(input, hx)
+        return y, hidden[0] if len(hidden) == 1 else tuple(hidden)
 
 
 class RNN(_Layers, nn.RNN):

@@ -15,13 +15,13 @@ from ...core.naming import named
 from ...core.program.context import CallRows, History, KernelContext, Run
 from ...core.registry import TorchLayer, become, register_window
 from ...core.ring_buffer import ring_zeros
-from ...core.state import InitContext, Node, StateUpdates, StepSpec
+from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
 from ...layers.attention.program import Attended, sliding, windows
 from ..attention.base import Attention
 from ..delay import queued
-from ..weight_cache import LaidOut
+from ..weight_cache import PackedWeight
 
 _PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
 
@@ -43,7 +43,7 @@ def _inputs_outermost(weight: Tensor) -> Tensor:
 Activation = str | Callable[[Tensor], Tensor]
 
 
-class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ignore[misc]
+class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # type: ignore[misc]
     """Base class: an ``nn.TransformerEncoderLayer``, with its parameters and names, on a stream of tokens.
 
     In an encoder, layers after the first see whole windows ``(B, E, L)`` as frames; they then hold no state.
@@ -163,68 +163,70 @@ class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ig
         """The shape of the frame that leaves."""
         return batch, self.heads.embed_dim, self.sequence_len
 
-    def open(self, frame: StepSpec, opening: InitContext) -> Node:
+    def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         self._forget_layouts()
         if self.on_windows:
             expected = (frame.shape[0], self.heads.embed_dim, self.sequence_len)
             if frame.shape != expected:
-                raise ShapeMismatch(f"{named(opening.path, self)}: expects windows {expected}, got {frame.shape}")
-            return Node(opening, self.kind, frame.resized(*self.out(frame.shape[0])), held=frame)
-        kid = self.heads.open(frame, opening.below("self_attn"))
+                raise ShapeMismatch(f"{named(init.path, self)}: expects windows {expected}, got {frame.shape}")
+            return StateNode(init, self.kind, frame.resized(*self.out(frame.shape[0])), kept_spec=frame)
+        child_node = self.heads.open(frame, init.below("self_attn"))
         waiting = self.waiting()
         rings = {"tokens": ring_zeros(frame, waiting)} if waiting else None
-        return Node(opening, self.kind, frame.resized(*self.out(frame.shape[0])), rings, [kid], held=frame)
+        return StateNode(init, self.kind, frame.resized(*self.out(frame.shape[0])), rings, [child_node], kept_spec=frame)
 
-    def plan(self, node: Node, lookahead: int | None) -> tuple[int, int, int | None] | None:
-        for kid in node.kids:
-            self.heads.plan(kid, lookahead)
+    def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
+        for child_node in node.children:
+            self.heads.plan(child_node, lookahead)
         return super().plan(node, lookahead)
 
-    def recount(self, node: Node, n: int, n_if_ended: int) -> tuple[int, int]:
-        for kid in node.kids:
-            self.heads.recount(kid, n, n_if_ended)
+    def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
+        for child_node in node.children:
+            self.heads.recount(child_node, n, n_if_ended)
         return super().recount(node, n, n_if_ended)
 
-    def advance(self, x: Tensor | None, node: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.on_windows:
             return (None if x is None else self.on_frames(x)), n_if_ended
-        seen, before = node.n_in, node.n_out
-        _, sent, ended = self.count(x, node, n_if_ended, updates)
+        n_in, before = node.n_in, node.n_out
+        _, n_out, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            updates.ring(node, 0, seen, x)
-        attended, _ = self._attended(None if x is None else self.before(x.transpose(1, 2)), node.kids[0], n_if_ended, updates)
+            updates.ring(node, 0, n_in, x)
+        attended, _ = self._attended(None if x is None else self.before(x.transpose(1, 2)), node.children[0], n_if_ended, updates)
         if attended is None:
             return None, ended
-        return self._joined(attended, x, node, before, sent), ended
+        return self._joined(attended, x, node, before, n_out), ended
 
-    def advance_step(self, x: Tensor, node: Node, updates: StateUpdates) -> Tensor | None:
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if self.on_windows:
             return self.of_windows(x.transpose(1, 2), in_stream=True).transpose(1, -1)
-        seen = node.n_in
-        emits = seen >= node.delay
-        updates.ticks.append((node, seen + 1, node.n_out + emits))
+        n_in = node.n_in
+        emits = n_in >= node.delay
+        updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if node.tensors:
-            updates.slots.append((node.tensors[0].select(1, seen % node.tensors[0].shape[1]), x))
-        attended = self._attended_step(self.before(x), node.kids[0], updates)
+            updates.slots.append((node.tensors[0].select(1, n_in % node.tensors[0].shape[1]), x))
+        attended = self._attended_step(self.before(x), node.children[0], updates)
         return None if attended is None else self._joined_step(attended, x, node)
 
-    def _attended(self, x: Tensor | None, kid: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
+    def _attended(
+        self, x: Tensor | None, child_node: StateNode, n_if_ended: int, updates: StateUpdates
+    ) -> tuple[Tensor | None, int]:
         """The attention's kernel on a chunk of tokens, up to its output projection."""
         raise NotStreamable(f"{type(self).__name__} defines no attention")
 
-    def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
+    def _attended_step(self, x: Tensor, child_node: StateNode, updates: StateUpdates) -> Tensor | None:
         """The attention's kernel on a step, up to its output projection."""
         raise NotStreamable(f"{type(self).__name__} defines no attention")
 
-    def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
+    def _joined(self, attended: Tensor, x: Tensor | None, node: StateNode, first: int, stop: int) -> Tensor:
         """Outputs ``first … stop - 1`` of what was attended, and the tokens it is added to."""
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
-    def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
+    def _joined_step(self, attended: Tensor, x: Tensor, node: StateNode) -> Tensor:
         """The same for one step."""
         raise NotStreamable(f"{type(self).__name__} defines no residual connection")
 
-    def macs_per_output(self, node: Node, frame: StepSpec) -> int:
+    def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         tokens = self.sequence_len if len(frame.shape) == 3 else 1  # that leave
         own = self._macs_of_window(tokens) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * self._feed_forward_macs
@@ -240,7 +242,7 @@ class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ig
             return length * (4 * size**2 + 2 * length * size)
         return 4 * size**2 + 2 * self.heads.num_heads * length * size  # see `Attention.ask`
 
-    def extra_ops(self, node: Node, frame: StepSpec) -> int:
+    def extra_ops(self, node: StateNode, frame: StepSpec) -> int:
         size = self.heads.embed_dim
         tokens = math.prod(frame.shape[1:]) // size
         own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
@@ -258,15 +260,15 @@ class EncoderLayer(TorchLayer, LaidOut, nn.TransformerEncoderLayer):  # type: ig
         """Attention, the residual connection whose tokens wait, and the feed-forward part."""
         if self.on_windows:
             return lambda x, rows: self.on_frames(x)
-        within = KernelContext(ctx.plan, self.heads, ctx.node.kids[0])
+        within = KernelContext(ctx.plan, self.heads, ctx.node.children[0])
         if isinstance(self, SlidingEncoderLayer):
             attend = sliding(ctx, self.heads, within)
-            first = ctx.leaves.first + (0 if self.heads.partial else self.heads.behind)
-            past = ctx.history("tokens", ctx.node.given, first - ctx.arrives.first)
+            first = ctx.out_schedule.first + (0 if self.heads.partial else self.heads.behind)
+            past = ctx.history("tokens", ctx.node.in_spec, first - ctx.in_schedule.first)
 
             def run(x: Tensor, rows: CallRows) -> Tensor:
                 attended = attend(self.before(x.transpose(1, 2)), rows)
-                own = past.extend(rows, x)[:, :, : ctx.leaves.frames]
+                own = past.extend(rows, x)[:, :, : ctx.out_schedule.frames]
                 y: Tensor = self.after(own.transpose(1, 2), attended)
                 return y.transpose(1, 2)
 
@@ -283,13 +285,15 @@ class SlidingEncoderLayer(EncoderLayer):
     def out(self, batch: int) -> tuple[int, ...]:
         return batch, self.heads.embed_dim
 
-    def _attended(self, x: Tensor | None, kid: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        return self.heads.attended(x, kid, n_if_ended, updates)
+    def _attended(
+        self, x: Tensor | None, child_node: StateNode, n_if_ended: int, updates: StateUpdates
+    ) -> tuple[Tensor | None, int]:
+        return self.heads.attended(x, child_node, n_if_ended, updates)
 
-    def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
-        return self.heads._attended_step(x, kid, updates)
+    def _attended_step(self, x: Tensor, child_node: StateNode, updates: StateUpdates) -> Tensor | None:
+        return self.heads._attended_step(x, child_node, updates)
 
-    def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
+    def _joined(self, attended: Tensor, x: Tensor | None, node: StateNode, first: int, stop: int) -> Tensor:
         skipped = 0 if self.heads.partial else self.heads.behind
         if x is None or node.tensors:
             own = queued(node, 0, x, node.n_in, first + skipped, stop + skipped)
@@ -297,7 +301,7 @@ class SlidingEncoderLayer(EncoderLayer):
             own = x[:, :, first + skipped - node.n_in :]
         return self.after(own.transpose(1, 2), attended).transpose(1, 2)
 
-    def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
+    def _joined_step(self, attended: Tensor, x: Tensor, node: StateNode) -> Tensor:
         own = node.tensors[0].select(1, node.n_in % node.tensors[0].shape[1]) if node.tensors else x
         return self.after(own, attended)
 
@@ -314,11 +318,11 @@ register_window(nn.TransformerEncoderLayer, EncoderLayer)
 
 
 def _retroactive_layer(ctx: KernelContext, layer: Any, attend: Attended) -> Run:
-    past: History = ctx.history("tokens", ctx.node.given, ctx.leaves.first - ctx.arrives.first)
+    past: History = ctx.history("tokens", ctx.node.in_spec, ctx.out_schedule.first - ctx.in_schedule.first)
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         attended = attend(layer.before(x.transpose(1, 2)), rows)
-        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : ctx.leaves.frames].permute(0, 2, 3, 1)
+        own = past.extend(rows, x).unfold(2, layer.sequence_len, 1)[:, :, : ctx.out_schedule.frames].permute(0, 2, 3, 1)
         y: Tensor = layer.after(own, attended)
         return y.permute(0, 3, 1, 2)
 

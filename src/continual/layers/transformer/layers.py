@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.state import Node, StateUpdates
+from ...core.state import StateNode, StateUpdates
 from ..attention.base import in_order
 from ..attention.multihead import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
 from ..delay import queued
@@ -200,17 +200,19 @@ class RetroactiveTransformerEncoderLayer(EncoderLayer):
         """``torch.nn``'s layer on a clip ``(B, E, T)``: all tokens, each attending to all."""
         return self.on_frames(input) if self.on_windows else self.whole(input.transpose(1, 2)).transpose(1, 2)
 
-    def _attended(self, x: Tensor | None, kid: Node, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
-        return self.heads._windows(x, kid, n_if_ended, updates)
+    def _attended(
+        self, x: Tensor | None, child_node: StateNode, n_if_ended: int, updates: StateUpdates
+    ) -> tuple[Tensor | None, int]:
+        return self.heads._windows(x, child_node, n_if_ended, updates)
 
-    def _attended_step(self, x: Tensor, kid: Node, updates: StateUpdates) -> Tensor | None:
-        return self.heads._window(x, kid, updates)
+    def _attended_step(self, x: Tensor, child_node: StateNode, updates: StateUpdates) -> Tensor | None:
+        return self.heads._window(x, child_node, updates)
 
-    def _joined(self, attended: Tensor, x: Tensor | None, node: Node, first: int, stop: int) -> Tensor:
+    def _joined(self, attended: Tensor, x: Tensor | None, node: StateNode, first: int, stop: int) -> Tensor:
         size = self.sequence_len
         tokens = queued(node, 0, x, node.n_in, first, stop + size - 1) if x is None or node.tensors else x
         return self.after(tokens.unfold(2, size, 1).permute(0, 2, 3, 1), attended).permute(0, 3, 1, 2)
 
-    def _joined_step(self, attended: Tensor, x: Tensor, node: Node) -> Tensor:
+    def _joined_step(self, attended: Tensor, x: Tensor, node: StateNode) -> Tensor:
         tokens = in_order(node.tensors[0], node.n_in, x) if node.tensors else x.unsqueeze(1)
         return self.after(tokens, attended, in_stream=True).transpose(1, 2)

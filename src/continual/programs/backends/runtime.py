@@ -36,8 +36,8 @@ class _Flat(nn.Module):
         x = pytree.tree_unflatten(tensors[:count], self.spec)
         calls, end, *rest = tensors[count:]
         active = rest.pop(0) if self.masked else None
-        y, valid, fresh = self.planned.call(x, calls, end, active, rest, (end < 0, self.planned.plan.far))
-        return [valid, *flat(y), *fresh]
+        y, valid, new_state = self.planned.call(x, calls, end, active, rest, (end < 0, self.planned.plan.far))
+        return [valid, *flat(y), *new_state]
 
 
 class Runtime:
@@ -55,24 +55,24 @@ class Runtime:
         example: tuple[Any, ...],
         open: Callable[[torch.export.ExportedProgram], Bind],
     ):
-        x, clock, _, active, held = example
+        x, clock, _, active, state = example
         self._name, self._plan = type(planned.net).__name__, planned.plan
         own = [*flat(x), clock, clock, *([] if active is None else [active])]
         self._given = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
         module = _Flat(planned, x, active is not None)
-        tensors = (*self._given, *held)
+        tensors = (*self._given, *state)
         with torch.no_grad():
             valid, *rest = module(*tensors)
-        y = rest[: len(rest) - len(held)]
+        y = rest[: len(rest) - len(state)]
         self._out = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (valid, *y)]
-        self._spare = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in held]
+        self._spare = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in state]
         self._out_frames = planned.node.out
         self._bind = open(exported(planned, tensors, module))
         self._bound: dict[tuple[int, ...], Callable[[], Any]] = {}
 
-    def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
+    def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, state: list[Tensor]) -> Any:
         plan = self._plan
-        if held and held[0] is self._spare[0]:
+        if state and state[0] is self._spare[0]:
             raise StateMismatch(
                 f"program of {self._name}: this state was handed over to the previous call, and its tensors are in use: continue with "
                 "the state that the call returned"
@@ -83,21 +83,21 @@ class Runtime:
             ends = torch.where(end >= plan.far, -1, end)  # negative: the stream goes on
             for own, t in zip(self._given, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
                 own.copy_(t)
-            held = [t.contiguous() for t in held]
-            self._call(held)
-            fresh, self._spare = self._spare, held
+            state = [t.contiguous() for t in state]
+            self._call(state)
+            new_state, self._spare = self._spare, state
             valid, *y = [t.clone() for t in self._out]
             later = clock + plan.chunk
             later = later if active is None else torch.where(active, later, clock)
-        return nested(self._out_frames, iter(y)), valid, later, fresh
+        return nested(self._out_frames, iter(y)), valid, later, new_state
 
-    def _call(self, held: list[Tensor]) -> None:
-        where = tuple(t.data_ptr() for t in (*held, *self._spare))
+    def _call(self, state: list[Tensor]) -> None:
+        where = tuple(t.data_ptr() for t in (*state, *self._spare))
         run = self._bound.get(where)
         if run is None:
             if len(self._bound) == BINDINGS:
                 self._bound.clear()
-            run = self._bound[where] = self._bind([*self._given, *held], [*self._out, *self._spare])
+            run = self._bound[where] = self._bind([*self._given, *state], [*self._out, *self._spare])
         run()
 
 
@@ -107,8 +107,8 @@ def check_runtime(backend: str, example: tuple[Any, ...]) -> None:
     Raises:
         ExportError: the network is on another device, or in bfloat16.
     """
-    x, clock, _, _, held = example
+    x, clock, _, _, state = example
     if clock.device.type != "cpu":
         raise ExportError(f"co.compile: backend {backend!r} runs on the CPU, this network is on {clock.device}")
-    if any(t.dtype == torch.bfloat16 for t in (*flat(x), *held)):
+    if any(t.dtype == torch.bfloat16 for t in (*flat(x), *state)):
         raise ExportError(f"co.compile: backend {backend!r} has no bfloat16 on the CPU. Take 'aot' or 'inductor', or float32")

@@ -33,14 +33,14 @@ class _InPlace(torch.nn.Module):
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         """From the inputs, the clock, the ends, the active rows if masked, and the state, to ``valid`` and the outputs."""
-        given = iter(tensors)
-        x = nested(self.like, given)
-        clock, end = next(given), next(given)
-        active = next(given) if self.masked else None
-        held = list(given)
-        y, valid, later, fresh = self.planned(x, clock, end, active, held)
+        inputs = iter(tensors)
+        x = nested(self.like, inputs)
+        clock, end = next(inputs), next(inputs)
+        active = next(inputs) if self.masked else None
+        state = list(inputs)
+        y, valid, later, new_state = self.planned(x, clock, end, active, state)
         clock.copy_(later)
-        for old, new in zip(held, fresh, strict=True):
+        for old, new in zip(state, new_state, strict=True):
             old.copy_(new)
         return [valid, *flat(y)]
 
@@ -48,9 +48,9 @@ class _InPlace(torch.nn.Module):
 def eager(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """Run one operation after another. The previous state stays valid."""
 
-    def run(*given: Any) -> Any:
+    def run(*inputs: Any) -> Any:
         with torch.no_grad():
-            return planned(*given)
+            return planned(*inputs)
 
     return run
 
@@ -62,20 +62,20 @@ def _returning_state(planned: Planned, run: FlatRun) -> CompiledCall:
     """A compiled call that returns the state which ``run`` updates in place."""
     out = planned.node.out
 
-    def call(x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
-        given = [t.contiguous() for t in flat(x)]  # the code is compiled for these strides
-        given += (clock, end) if active is None else (clock, end, active.contiguous())
+    def call(x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, state: list[Tensor]) -> Any:
+        inputs = [t.contiguous() for t in flat(x)]  # the code is compiled for these strides
+        inputs += (clock, end) if active is None else (clock, end, active.contiguous())
         with torch.no_grad():
-            valid, *y = run(given + held)
-        return nested(out, iter(y)), valid, clock, held
+            valid, *y = run(inputs + state)
+        return nested(out, iter(y)), valid, clock, state
 
     return call
 
 
 def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export.ExportedProgram, list[Tensor]]:
     """The program that writes in place, and the arguments of a call."""
-    x, clock, end, active, held = example
-    tensors = [*flat(x), clock, end, *([] if active is None else [active]), *held]
+    x, clock, end, active, state = example
+    tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
     _sum_small_products(program.graph)
     program.graph_module.recompile()
@@ -154,10 +154,10 @@ class _Recorded:
         with torch.cuda.graph(self._graph):
             self._result = run(*self._given)
 
-    def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, held: list[Tensor]) -> Any:
+    def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, state: list[Tensor]) -> Any:
 
-        given = (x, clock, end, active, held)
-        for own, new in zip(tree_leaves(self._given), tree_leaves(given), strict=True):
+        inputs = (x, clock, end, active, state)
+        for own, new in zip(tree_leaves(self._given), tree_leaves(inputs), strict=True):
             if isinstance(own, Tensor) and own is not new:
                 own.copy_(new, non_blocking=True)
         self._graph.replay()

@@ -42,21 +42,21 @@ def bounded(t: ContractRun) -> str:
         to(n, "step")
     to(r + 8, "chunk")
     to(r + 12, "step")
-    last, held, now = at + (r // STEPS + 2) * STEPS, 0, STEPS
+    last, size, now = at + (r // STEPS + 2) * STEPS, 0, STEPS
     since = at
-    while now - held >= STEPS and at <= last:
-        since, held = at, _held(t.net)
+    while now - size >= STEPS and at <= last:
+        since, size = at, _footprint(t.net)
         to(at + STEPS, "step")
-        now = _held(t.net)
-    if now - held >= STEPS:
+        now = _footprint(t.net)
+    if now - size >= STEPS:
         raise Broken(
-            f"the module holds {held} bytes and list items after {since} steps, and {now} after {at}: something besides its state grows"
+            f"the module holds {size} bytes and list items after {since} steps, and {now} after {at}: something besides its state grows"
         )
     to(at + t.length, "chunk")
     return f"{first} bytes after 1 and after {at} steps"
 
 
-def _held(value: Any) -> int:
+def _footprint(value: Any) -> int:
     """Bytes of all tensors, and items of all collections, that can be reached from an object."""
     seen: set[int] = set()
     storages: dict[int, int] = {}

@@ -15,7 +15,8 @@ class Layout:
     """The dimension of time in the inputs and outputs of a module.
 
     A module states it by ``time_dim``, or, where inputs and outputs differ, by ``time_dims`` (one per input, ``None`` for what is no
-    stream) and ``output_time_dims``.
+    stream) and ``output_time_dims``. Inputs of which a step has several frames (``frames_per_step``) have these in a dimension of their own
+    behind time here.
 
     Args:
         net: the module.
@@ -40,7 +41,9 @@ class Layout:
             i for i, x in self._given.items() if x.ndim and x.shape[0] == streams[0][0].shape[0 if streams[0][1] else 1] > 1
         }
         self._ranks = [x.ndim for x, _ in streams]
-        found: list[Wire] = [_second(x.detach(), d) for x, d in streams]
+        rates = getattr(net, "frames_per_step", (1,) * len(given))
+        self._rates = [r for r, d in zip(rates, self.inputs, strict=True) if d is not None]
+        found: list[Wire] = [_apart(_second(x.detach(), d), r) for (x, d), r in zip(streams, self._rates, strict=True)]
         self.clip = found if len(given) > 1 else found[0]
 
     @property
@@ -55,11 +58,18 @@ class Layout:
         if self.inputs is None:
             return x if self.time_dim == 2 else _each(lambda t, _: t.movedim(2, self.time_dim), x)
         dims = [d for d in self.inputs if d is not None]
-        return self._with_given(_each(lambda t, i: _back(t, dims[i], self._ranks[i]), x))
+        return self._with_given(_each(lambda t, i: _back(_together(t, self._rates[i]), dims[i], self._ranks[i]), x))
 
     def step(self, x: Wire) -> Any:
         """A chunk of one as a step in the module's layout."""
-        return self._with_given(_each(lambda t, i: t[:, 0, 0] if self._rank(i) == 2 else t[:, :, 0], x))
+        return self._with_given(_each(self._one, x))
+
+    def _one(self, t: Tensor, i: int) -> Tensor:
+        """The only step of a chunk, of one input."""
+        if self.inputs is not None and (rate := self._rates[i]) > 1:
+            dims = [d for d in self.inputs if d is not None]
+            return _back(_together(t, rate), dims[i], self._ranks[i])
+        return t[:, 0, 0] if self._rank(i) == 2 else t[:, :, 0]
 
     def _rank(self, i: int) -> int:
         return self._ranks[i] if self.inputs is not None else 99
@@ -103,6 +113,16 @@ def _each(fn: Any, wire: Wire) -> Wire:
     if isinstance(wire, (list, tuple)):
         return [_each(lambda t, _, i=i: fn(t, i), w) for i, w in enumerate(wire)]
     return fn(wire, 0)
+
+
+def _apart(t: Tensor, rate: int) -> Tensor:
+    """A chunk with the frames of each step in a dimension of their own."""
+    return t if rate == 1 else t.unflatten(2, (t.shape[2] // rate, rate))
+
+
+def _together(t: Tensor, rate: int) -> Tensor:
+    """The inverse of :func:`_apart`."""
+    return t if rate == 1 else t.flatten(2, 3)
 
 
 def _second(t: Tensor, dim: int) -> Tensor:

@@ -17,6 +17,7 @@ from . import (  # noqa: F401 (they register themselves)
     reduce,
     registered,
     resample,
+    score_einsum,
     scores,
     shape,
     slices,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....layers import cumulative
 from ..axes import BATCH, TIME, with_size
-from ..op_call import Misfit, OpCall, Refused, result_shape, results_of
+from ..op_call import Merged, OpCall, Refused, result_shape, results_of
 from ..rule_context import RuleContext, rule
 from ..time_layers import CumulativeProduct, LogCumulativeSumExp
 from ..values import NotStreamed, Stream, Value
@@ -43,7 +43,7 @@ def cumulate(ctx: RuleContext, call: OpCall) -> Value:
         y = ctx.emit.local(call, x.dims, x)
         return items(ctx, call, y) if with_indices else y
     if x.dims[dim] != (TIME,):
-        raise Misfit(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
+        raise Merged(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
     if minimum and not x.dtype.is_floating_point:
         raise Refused("`cummin` of whole numbers over time", "floating point numbers, or -cummax(-x)")
     y = ctx.emit.op(call, "aten.neg.default", x, x.dims) if minimum else x

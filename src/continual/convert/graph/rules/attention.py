@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
+from ....core.module import CoModule
 from ....layers.attention.projected import BandAttention
 from ..axes import BATCH, TIME, dim_of, joined_dims, with_size
-from ..helper_ops import HIDDEN, distances
 from ..instructions import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, as_tensor
 from ..rule_context import RuleContext, rule
-from ..shape_queries import LONGER
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
+from .masks import FULL, Mask, band_of
 from .parts import with_streams
 
-FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
 DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
 HEADS = "attention of queries, keys and values whose heads do not fit"
 
@@ -36,7 +34,7 @@ def attention(ctx: RuleContext, call: OpCall) -> Stream:
             "attention between the frames of a stream and something else",
             "self-attention with is_causal=True; or attention within a frame, or to what is no stream",
         )
-    mask, causal, scale = call.get("attn_mask"), bool(call.get("is_causal", False)), call.get("scale")
+    mask, causal, scale = ctx.free.known(call).get("attn_mask"), bool(call.get("is_causal", False)), call.get("scale")
     if isinstance(mask, Stream):
         raise Refused(DEPENDS, CAUSAL)
     if mask is None and not causal:
@@ -49,7 +47,12 @@ def attention(ctx: RuleContext, call: OpCall) -> Stream:
 
 
 def attend(
-    ctx: RuleContext, call: OpCall, parts: Sequence[Stream], mask: Const | LengthDependent | None, scale: float | None
+    ctx: RuleContext,
+    call: OpCall,
+    parts: Sequence[Stream],
+    mask: Mask | None,
+    scale: float | None,
+    softmax: torch.dtype | None = None,
 ) -> Stream:
     """Attention of queries, keys and values ``(…, T, E)``.
 
@@ -58,18 +61,33 @@ def attend(
         parts: queries, keys and values.
         mask: added to the scores, or which of them are seen, ``(…, T, T)``; ``None`` for causal attention.
         scale: of the scores.
+        softmax: the type of the softmax, if not that of the scores.
     """
-    if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
-        raise Misfit("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
-    q, k, v = _broadcast(ctx, call, parts)
+    q, k, v = joined_heads(ctx, call, parts)
     size, value_size = ctx.shapes.shape(q)[-1], ctx.shapes.shape(v)[-1]
     behind, ahead, row = _band(ctx, call, q, mask)
-    four = [_with_heads(ctx, call, s) for s in (q, k, v)]
-    args, dims = ([Ref(s.slot) for s in four], 3), (*four[0].dims[:3], dim_of(2 * size + value_size))
-    joined = ctx.emit.local(call, dims, four[0], target="aten.cat.default", args=args, inputs=four)
-    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None)
+    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax)
     given = {} if row is None else {"bias": row}
-    y = ctx.emit.layer(call, joined, layer, four[2].dims, weights=given, label=f"attention −{behind} … +{ahead}")
+    return in_heads(ctx, call, (q, k, v), layer, given, f"attention −{behind} … +{ahead}")
+
+
+def joined_heads(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[Stream]:
+    """Queries, keys and values ``(…, T, E)``, aligned, with the same rows and heads."""
+    if any(TIME in d or (BATCH in d and i == len(s.dims) - 2) for s in parts for i, d in enumerate((*s.dims[:-2], s.dims[-1]))):
+        raise Misfit("attention whose heads or channels are time", "time in dim -2 of queries, keys and values")
+    return _broadcast(ctx, call, parts)
+
+
+def in_heads(
+    ctx: RuleContext, call: OpCall, parts: Sequence[Stream], layer: CoModule, weights: Mapping[str, TensorValue], label: str
+) -> Stream:
+    """A layer that takes queries, keys and values side by side, ``(B, H, n, 2E + V)``."""
+    q, _, v = parts
+    width = sum(ctx.shapes.shape(s)[-1] for s in parts)
+    four = [_with_heads(ctx, call, s) for s in parts]
+    args, dims = ([Ref(s.slot) for s in four], 3), (*four[0].dims[:3], dim_of(width))
+    joined = ctx.emit.local(call, dims, four[0], target="aten.cat.default", args=args, inputs=four, dtype=q.dtype)
+    y = ctx.emit.layer(call, joined, layer, four[2].dims, weights=weights, label=label)
     return ctx.emit.reshape(call, y, (*q.dims[:-2], (TIME,), v.dims[-1]))
 
 
@@ -86,10 +104,9 @@ def _broadcast(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[
 def _with_heads(ctx: RuleContext, call: OpCall, s: Stream) -> Stream:
     """A stream as ``(rows, heads, T, E)``."""
     rows = s.dims[:-2]
-    first = next(i for i, d in enumerate(rows) if BATCH in d)
-    if len(rows) == 2 and not first:
-        return s
-    if first:
+    if len(rows) == 1 and rows[0][0] == BATCH:
+        rows = ((BATCH,), rows[0][1:])
+    if BATCH not in rows[0]:
         raise Misfit("attention whose rows do not come first", "(B, heads, T, E)")
     heads = math.prod(int(f) for d in rows[1:] for f in d)
     return ctx.emit.reshape(call, s, (rows[0], dim_of(heads), *s.dims[-2:]))
@@ -121,61 +138,19 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
 # ---- masks --------------------------------------------------------------------------------------------------------------
 
 
-def _band(ctx: RuleContext, call: OpCall, q: Stream, mask: Const | LengthDependent | None) -> tuple[int, int, Const | None]:
+def _band(ctx: RuleContext, call: OpCall, q: Stream, mask: Mask | None) -> tuple[int, int, Const | None]:
     """How far each query looks back and ahead, and what is added to its scores for each distance."""
     size = ctx.shapes.length(q.wire).now
     note = f"causal attention over the {size} frames of a clip; in a stream over a sliding window of as many"
     if mask is None:
         ctx.draft.window_note(call, note)
         return size - 1, 0, None
-    fixed = _same_for_rows(ctx, ctx.lengths.constant(mask))
-    behind, ahead, row = read_band(fixed.value, size)
-    if behind == size - 1 and isinstance(mask, LengthDependent):  # the example may be too short to show where the band ends
-        longer = _same_for_rows(ctx, ctx.lengths.constant(mask, LONGER))
-        more = ctx.shapes.length(q.wire).values[LONGER]
-        found = read_band(longer.value, more)
-        if found[0] < more - 1:
-            fixed, (behind, ahead, row) = longer, found
-    if behind == size - 1 and size > 1:
+    band = band_of(ctx, q, mask)
+    behind, ahead, row = band.behind, band.ahead, band.row
+    if band.whole_past:
         ctx.draft.window_note(call, note)
     if bool((row == 0).all()):
         return behind, ahead, None
-    if not ctx.origin.can_change(fixed):
+    if not ctx.origin.can_change(band.mask):
         return behind, ahead, ctx.emit.constant(f"{call.node.name}.bias", row)
-    return behind, ahead, ctx.emit.const("helper_ops:band_row", [fixed, behind, ahead])
-
-
-def _same_for_rows(ctx: RuleContext, mask: Const) -> Const:
-    """A mask ``(B, H, T, T)`` without its batch dimension, over which it must be constant."""
-    if len(mask.dims) != 4:
-        return mask
-    if not torch.equal(mask.value, mask.value[:1].expand_as(mask.value)):
-        raise Refused("a mask of attention that is another one for each row of the batch", CAUSAL)
-    return ctx.emit.const("aten.select.int", [mask, 0, 0])
-
-
-def read_band(mask: Tensor, size: int) -> tuple[int, int, Tensor]:
-    """Read a mask ``(…, T, T)`` that depends on the distance of query and key alone.
-
-    Returns:
-        How many tokens before and after it a query sees, and what is added to their scores.
-
-    Raises:
-        Refused: the mask depends on more than the distance, or its queries see all frames.
-    """
-    if mask.ndim not in (2, 3) or mask.shape[-2:] != (size, size):
-        raise Misfit(f"a mask of attention of the shape {tuple(mask.shape)} for {size} frames", CAUSAL)
-    scores = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else mask
-    scores = scores.masked_fill(scores <= HIDDEN, -torch.inf)
-    row = distances(scores)
-    i = torch.arange(size)
-    per_head = scores if scores.ndim == 3 else scores.unsqueeze(0)
-    if not torch.equal(row[:, (i - i.unsqueeze(1)) + size - 1], per_head):
-        raise Refused("a mask that is not the same for every frame (seen from the frame)", CAUSAL)
-    seen = (row > -torch.inf).any(0).nonzero().flatten()
-    if not seen.numel():
-        raise Refused("a mask that hides all frames", CAUSAL)
-    behind, ahead = max(0, size - 1 - int(seen.min())), max(0, int(seen.max()) - (size - 1))
-    if ahead == size - 1 and size > 1:
-        raise Refused(FULL, CAUSAL)
-    return behind, ahead, row[:, size - 1 - behind : size + ahead]
+    return behind, ahead, ctx.emit.const("helper_ops:band_row", [band.mask, behind, ahead])

@@ -12,7 +12,7 @@ from ..time_layers import WindowLinear
 from ..values import Const, Stream, TensorValue, Value
 from .elementwise import lead
 from .reduce import rows_first
-from .scores import einsum_scores
+from .score_einsum import einsum_scores
 
 
 def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: Const | None) -> Stream:

@@ -12,7 +12,7 @@ from ....layers import conv as layers
 from ....layers import padding as pads
 from ....layers import transposed
 from ..axes import BATCH, TIME, Dims, dim_of, with_dim
-from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..op_call import Merged, Misfit, OpCall, Refused, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Const, Stream, Value, as_sequence
 
@@ -53,7 +53,7 @@ def time_place(call: OpCall, x: Stream, dims: int) -> int | None:
             "channels in dim 1 and time in a later one (transpose before), or a head over a window at the end of the network",
         )
     if x.dims[at] != (TIME,):
-        raise Misfit(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
+        raise Merged(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
     return at - 2
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..axes import BATCH, TIME, Dims, joined_dims, where, with_size
 from ..instructions import CurrentDevice, Ref, Shape
-from ..op_call import Misfit, OpCall, Refused, results_of
+from ..op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
 from ..rule_context import RuleContext, rule
 from ..values import STATIC, Const, Stream, Value, exchanged
 
@@ -219,6 +219,8 @@ def filled_new(ctx: RuleContext, call: OpCall) -> Stream:
     like, fill = call.stream("self"), _fill(call)
     dims = ctx.shapes.layout(call.sequence("size"), like.wire)
     if any(TIME in d for d in dims):
+        if sum(TIME in d for d in dims) > 1:
+            raise Refused(f"`{call.op}` {COMPARES}", BANDED)
         args, kwargs = ctx.emit.arguments(call.with_args(size=[]))
         args[call.positional.index("size")] = Shape(dims)
         return ctx.emit.local(call, dims, like, args=args, kwargs=kwargs, inputs=[like], fill=fill)

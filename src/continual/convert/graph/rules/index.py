@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
-from ..axes import with_dim, with_size
+import torch
+from torch import Tensor
+
+from ....layers.delay import Trim
+from ..axes import BATCH, TIME, dim_of, fixed, with_dim, with_size
 from ..instructions import Ref
 from ..op_call import Misfit, OpCall, Refused
+from ..regular_index import RegularIndex, regular_index
 from ..rule_context import RuleContext, rule
-from ..values import STATIC, Const, Stream, TensorValue
+from ..shape_queries import LONGER
+from ..time_layers import Subsample, UnfoldTime
+from ..values import STATIC, Const, LengthDependent, Stream, TensorValue, Value
 from .elementwise import joined, lead
+from .padding import pad_time
 from .parts import expanded_argument, is_time, with_streams
 from .resample import over_time
 
 FRAMES = "slices, or pooling"
 
 
-@rule("aten.index_select.default")
+def by_number(call: OpCall) -> Refused:
+    """The refusal of frames that a stream would have to wait for, or has once."""
+    return Refused(f"`{call.op}` chooses frames of the clip by their number", FRAMES)
+
+
+@rule("aten.index_select.default", keeps_length_dependent=True)
 def index_select(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected indices of another dimension than time, or rows of a table that a stream selects."""
+    """Selected indices of another dimension than time, or rows of a table that a stream selects; of time, regular indices."""
+    if (frames := _regular(ctx, call, call["index"], call.get("dim"))) is not None:
+        return frames
+    call = ctx.lengths.materialise(call)
     x, index = call.tensor("self"), call.tensor("index")
     if isinstance(index, Stream) and (isinstance(x, Const) or x.wire == STATIC != index.wire):
         dim = call.dim(len(x.dims))
@@ -36,19 +52,118 @@ def _other_dim(ctx: RuleContext, call: OpCall, x: Stream) -> int:
     """The dimension from which elements are selected. Time and batch are refused."""
     dim = call.dim(len(x.dims))
     if is_time(ctx, call, x, dim, "chooses from"):
-        raise Refused(f"`{call.op}` chooses frames of the clip by their number", FRAMES)
+        raise by_number(call)
     return dim
 
 
-@rule("aten.gather.default", "aten.take_along_dim.default")
+@rule("aten.gather.default", "aten.take_along_dim.default", keeps_length_dependent=True)
 def gather(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected elements of another dimension than time."""
-    x = call["self"]
+    """Selected elements of another dimension than time; of time, regular indices of each element."""
+    x, name = call["self"], "indices" if "indices" in call.args else "index"
+    if (frames := _regular(ctx, call, call[name], call.get("dim"), each=True)) is not None:
+        return frames
+    call = ctx.lengths.materialise(call)
     if not isinstance(x, Stream):
         raise Refused(f"`{call.op}` chooses from a constant by a stream", "embedding, or table[index]")
-    dim, name = _other_dim(ctx, call, x), "indices" if "indices" in call.args else "index"
+    dim = _other_dim(ctx, call, x)
     index = expanded_argument(ctx, call, name, x)
     return with_streams(ctx, call, {name: index}, with_dim(x.dims, dim, index.dims[dim]))
+
+
+def _regular(ctx: RuleContext, call: OpCall, index: Value, dim: Value, each: bool = False) -> Stream | None:
+    """Frames at regular indices, which follow from the length of the clip; ``None`` where others are chosen.
+
+    Args:
+        ctx, call: the operation.
+        index: the indices.
+        dim: of the stream that is indexed.
+        each: each element of a frame has an index of its own.
+    """
+    x = call["self"]
+    if not isinstance(x, Stream) or not isinstance(index, LengthDependent) or not isinstance(dim, int) or x.windows:
+        return None
+    at = dim % len(x.dims)
+    if x.dims[at] != (TIME,):
+        return None
+    samples = []
+    for i in (LONGER, 0, 3, 4):  # the longest first; for most others the strides leave a rest
+        found = ctx.lengths.concrete(index, i)
+        if each:
+            sizes = [1 if BATCH in d else ctx.shapes.size(x, j).values[i] for j, d in enumerate(x.dims)]
+            found = _of_one_row(found, at, sizes, broadcast=call.op == "take_along_dim")
+        samples.append((ctx.shapes.length(x.wire).values[i], found))
+    regular = regular_index(samples, [at] if each else None)
+    if regular is None:
+        raise by_number(call)
+    y = _whole(ctx, call, x, regular)
+    if bool((regular.offsets == 0).all()) and (each or not regular.offsets.ndim):
+        return (
+            y
+            if regular.step == 1
+            else ctx.emit.layer(call, y, Subsample(regular.step), y.dims, label=f"every {regular.step}th frame")
+        )
+    held = _offsets(ctx, index, regular)
+    return _elements(ctx, call, y, (at, regular), held) if each else _windows(ctx, call, y, (at, regular), held)
+
+
+def _offsets(ctx: RuleContext, index: LengthDependent, regular: RegularIndex) -> Const:
+    """The offsets as a constant of the program, which changes with the parameters that the indices are computed from."""
+    emit, whole = ctx.emit, ctx.lengths.constant(index, LONGER)
+    for d in range(whole.value.ndim):
+        if whole.value.shape[d] != regular.offsets.unsqueeze(regular.dim).shape[d] == 1 and d != regular.dim:
+            whole = emit.const("aten.narrow.default", [whole, d, 0, 1])  # all rows have the same
+    middle = whole.value.shape[regular.dim] // 2
+    places = emit.const("aten.select.int", [whole, regular.dim, middle])
+    return emit.const("aten.sub.Scalar", [places, regular.step * middle - regular.first])
+
+
+def _of_one_row(index: Tensor, at: int, sizes: Sequence[int], broadcast: bool) -> Tensor:
+    """The indices of all elements of a row; nothing where rows have indices of their own, or elements have none."""
+    rows = [d for d, n in enumerate(sizes) if n == 1 and d != at and d < index.ndim]
+    own = index
+    for d in rows:
+        own = own.narrow(d, 0, 1)
+    pairs = [(n, m) for d, (n, m) in enumerate(zip(own.shape, sizes, strict=False)) if d != at]
+    fits = index.ndim == len(sizes) and all(n == m or (broadcast and n == 1) for n, m in pairs)
+    return own if fits and bool((index == own).all()) else index.new_empty((0,) * (at + 1))
+
+
+def _whole(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) -> Stream:
+    """A stream with more frames, or fewer, at both ends."""
+    first, last = (max(0, n) for n in (index.first, index.last))
+    x = pad_time(ctx, call, x, (first, last), index.mode, 0.0) if first or last else x
+    first, last = (max(0, -n) for n in (index.first, index.last))
+    return ctx.emit.layer(call, x, Trim(first, last), x.dims, label=f"cut {first}, {last}") if first or last else x
+
+
+def _unfolded(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) -> Stream:
+    """Windows that hold all offsets, in a last dimension."""
+    layer, y = UnfoldTime(index.extent, index.step), ctx.emit.unsqueeze_dummy(call, x)
+    y = ctx.emit.layer(call, y, layer, (*y.dims, dim_of(index.extent)), label=f"unfold {index.extent}, {index.step}")
+    return ctx.emit.squeeze_dummy(call, y, len(x.dims) + 1)
+
+
+def _elements(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
+    """An element of each window for every place in a frame."""
+    (at, index), rank = place, len(x.dims)
+    for d in (at, rank):
+        held = ctx.emit.const("aten.unsqueeze.default", [held, d])
+    y = _unfolded(ctx, call, x, index)
+    y = ctx.emit.op(call, "aten.take_along_dim.default", y, (*x.dims, ()), Ref(held.slot), rank)
+    return ctx.emit.squeeze(call, y, [rank])
+
+
+def _windows(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
+    """Some frames of each window, or all of them, in the dimensions that the indices have."""
+    (at, index), emit, rank = place, ctx.emit, len(x.dims)
+    y, flat = _unfolded(ctx, call, x, index), index.offsets.flatten()
+    if flat.tolist() != list(range(index.extent)):
+        held = emit.const("aten.reshape.default", [held, [-1]])
+        y = emit.op(call, "aten.index_select.default", y, with_size(y.dims, rank, len(flat)), rank, Ref(held.slot))
+    y = emit.reshape(call, y, (*y.dims[:-1], *fixed(index.offsets.shape)))
+    before = [rank + i for i in range(index.dim)]
+    behind = [rank + i for i in range(index.dim, index.offsets.ndim)]
+    return emit.permute(call, y, [*range(at), *before, at, *behind, *range(at + 1, rank)])
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce", "aten.index_add", "aten.index_copy", "aten.index_fill")
@@ -62,9 +177,15 @@ def scatter(ctx: RuleContext, call: OpCall) -> Stream:
     return with_streams(ctx, call, {n: expanded_argument(ctx, call, n, x) for n in names}, x.dims)
 
 
-@rule("aten.index.Tensor")
+@rule("aten.index.Tensor", keeps_length_dependent=True)
 def index(ctx: RuleContext, call: OpCall) -> Stream:
-    """Advanced indexing of other dimensions than time, by constants; of tables, by streams."""
+    """Advanced indexing of other dimensions than time, by constants; of tables, by streams; of time, by regular indices."""
+    given = call.sequence("indices")
+    if sum(v is not None for v in given) == 1:
+        at = next(i for i, v in enumerate(given) if v is not None)
+        if (frames := _regular(ctx, call, given[at], at)) is not None:
+            return frames
+    call = ctx.lengths.materialise(call)
     x = call.tensor("self")
     places, chosen = _indices(ctx, call, x)
     if isinstance(x, Stream) and any(isinstance(v, Stream) for v in chosen):
@@ -112,7 +233,7 @@ def _indices(ctx: RuleContext, call: OpCall, x: TensorValue) -> tuple[list[int],
         places += [at + i for i in range(count)] if v is not None else []
         at += count
     if isinstance(x, Stream) and any(is_time(ctx, call, x, p, "chooses from") for p in places):
-        raise Refused(f"`{call.op}` chooses frames of the clip by their number", FRAMES)
+        raise by_number(call)
     return places, chosen
 
 

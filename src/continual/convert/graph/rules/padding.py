@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 from ....core.module import CoModule
 from ....layers import padding as pads
 from ....layers.delay import Trim
 from ..axes import View, dim_of, with_size
+from ..end_lengths import fitted
 from ..op_call import OpCall, Refused
 from ..rule_context import RuleContext, rule
 from ..time_layers import UnfoldTime
@@ -25,9 +27,13 @@ PADS: dict[str, tuple[Callable[..., CoModule], ...]] = {
 def pad(ctx: RuleContext, call: OpCall) -> Stream:
     """Padding of space on every frame, and of time by a streaming layer."""
     x, mode, value = call.stream("self"), str(call.get("mode", "constant")), call.get("value")
-    amounts = [ctx.shapes.integer(p, "the padding") for p in call.sequence("pad")]
-    rank, pairs = len(x.dims), {len(x.dims) - 1 - i: (amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)}
-    time = next((d for d, p in pairs.items() if any(p) and is_time(ctx, call, x, d, "pads")), None)
+    flat, rank = [ctx.shapes.sized(p) for p in call.sequence("pad")], len(x.dims)
+    ends = {rank - 1 - i: (flat[2 * i], flat[2 * i + 1]) for i in range(len(flat) // 2)}
+    padded = {d for d, pair in ends.items() if any(any(p.values) for p in pair)}
+    time = next((d for d in ends if d in padded and is_time(ctx, call, x, d, "pads")), None)
+    last = ends[time][1] if time is not None else ctx.shapes.sized(0)
+    sure = {d: (a, ctx.shapes.sized(0) if d == time else b) for d, (a, b) in ends.items()}
+    pairs = {d: (ctx.shapes.integer(a, "the padding"), ctx.shapes.integer(b, "the padding")) for d, (a, b) in sure.items()}
     if time is not None and mode == "circular":
         raise Refused(
             "pads time with frames from the other end of the clip (circular), which a stream has not seen",
@@ -37,13 +43,20 @@ def pad(ctx: RuleContext, call: OpCall) -> Stream:
         raise Refused(f"pads time by mode {mode!r}", "'constant', 'replicate' or 'reflect'")
     space = {d: p for d, p in pairs.items() if d != time and any(p)}
     if space:
-        flat = [v for i in range(len(amounts) // 2) for v in space.get(rank - 1 - i, (0, 0))]
+        amounts = [v for i in range(len(flat) // 2) for v in space.get(rank - 1 - i, (0, 0))]
         dims = tuple(dim_of(s + sum(space[d])) if d in space else x.dims[d] for d, s in enumerate(ctx.shapes.shape(x)))
         fill = ctx.emit.template(value)
-        x = ctx.emit.op(call, call.name, x, dims, flat, *((mode, fill) if call.op == "pad" else (fill or 0,)))
+        x = ctx.emit.op(call, call.name, x, dims, amounts, *((mode, fill) if call.op == "pad" else (fill or 0,)))
     if time is None:
         return x
-    return pad_time(ctx, call, x, pairs[time], mode, 0.0 if value is None else ctx.shapes.real(value, "the padding's value"))
+    start, fill = pairs[time][0], 0.0 if value is None else ctx.shapes.real(value, "the padding's value")
+    if last.varies:
+        length = ctx.shapes.length(x.wire).combine(operator.add, last)
+        least = start + 1 if mode == "reflect" else 1
+        made = fitted(ctx, call, x, length, "pads the end", mode, fill, least)
+        if made is not None:
+            return pad_time(ctx, call, made, (start, 0), mode, fill) if start else made
+    return pad_time(ctx, call, x, (start, ctx.shapes.integer(last, "the padding")), mode, fill)
 
 
 def pad_time(ctx: RuleContext, call: OpCall, x: Stream, amounts: tuple[int, int], mode: str, value: float) -> Stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..axes import BATCH, TIME, Dims
 from ..instructions import resolve
-from ..op_call import CAUSAL, Misfit, OpCall, Refused, hint
+from ..op_call import CAUSAL, Merged, Misfit, OpCall, Refused, hint
 from ..rule_context import RuleContext
 from ..values import Stream, TensorValue
 from .elementwise import lead
@@ -17,7 +17,7 @@ def refuse_merged(ctx: RuleContext, call: OpCall, x: Stream, dim: int, what: str
     frames = ctx.shapes.length(x.wire).now
     if any(d == (frames,) for i, d in enumerate(x.dims) if i != dim):  # a view that shifts each row against the next one
         raise Misfit(f"`{call.op}` {what} values of all pairs of {frames} frames, {PAIRS}", CAUSAL)
-    raise Misfit(
+    raise Merged(
         f"`{call.op}` {what} time merged with another dimension, in a tensor of {ctx.shapes.described(x)}",
         "do it before the dimensions are merged",
     )

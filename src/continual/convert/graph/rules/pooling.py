@@ -9,7 +9,7 @@ import torch
 from ..axes import BATCH, TIME, Dims, with_dim
 from ..capture import source_line
 from ..instructions import Ref, Shape
-from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..op_call import Merged, OpCall, Refused, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import NotStreamed, Size, Stream, Value
 from .conv import described, per_dim, spatial
@@ -22,7 +22,7 @@ def _place(call: OpCall, x: Stream, n: int) -> int | None:
         raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
     at = next((i for i, d in enumerate(x.dims[-n:]) if TIME in d), None)
     if at is not None and x.dims[-n:][at] != (TIME,):
-        raise Misfit(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
+        raise Merged(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")
     return at
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from ....core.module import CoModule
 from ....layers.recurrent import stacked
-from ..axes import BATCH, TIME, dim_of
+from ..axes import BATCH, TIME, Dims, dim_of, joined_dims
 from ..instructions import Ref
-from ..op_call import Misfit, OpCall, Refused
+from ..op_call import Misfit, OpCall, Refused, as_tensor, hint, results_of
 from ..rule_context import RuleContext, rule
-from ..values import Const, LengthDependent, NotStreamed, Stream, Value
+from ..values import Const, LengthDependent, NotStreamed, Stream, TensorValue, Value
 from .reduce import at_frame
 
 LAYERS: dict[str, Callable[..., CoModule]] = {
@@ -25,6 +25,8 @@ LAYERS: dict[str, Callable[..., CoModule]] = {
 def recurrent(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
     """A streaming recurrent layer. Its hidden state after the clip is that of a sliding end."""
     x, time = call.tensor("input"), 1 if call["batch_first"] else 0
+    if isinstance(x, Stream) and len(x.dims) == 3 and not any(f in x.dims[i] for i in (time, 2) for f in (TIME, BATCH)):
+        return _within_frames(ctx, call, x, 1 - time)
     if not isinstance(x, Stream) or len(x.dims) != 3 or x.dims[time] != (TIME,) or BATCH not in x.dims[1 - time]:
         raise Misfit(f"`{call.op}` does not run over time here", "(B, T, C) with batch_first=True, or (T, B, C)")
     if call["bidirectional"]:
@@ -37,13 +39,42 @@ def recurrent(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
             f"`{call.op}` begins with a hidden state other than zero",
             "no initial state; or net.set_state on a converted layer",
         )
-    params = [p for p in call.sequence("params") if isinstance(p, Const)]
-    if len(params) < len(call.sequence("params")):
-        raise Refused(f"the weights of `{call.op}` depend on the stream", "parameters")
+    params = _parameters(call)
     used = {user.args[1] for user in call.node.users if user.users}
     outs = _layers(ctx, call, x, params, separate=1 in used)
     cells = NotStreamed((), x.dtype, f"the cell state of `{call.op}` after the clip", "the outputs, or the hidden state h")
     return [outs[-1], _hidden(ctx, call, outs, time) if 1 in used else None, cells]
+
+
+def _parameters(call: OpCall) -> list[Const]:
+    params = [p for p in call.sequence("params") if isinstance(p, Const)]
+    if len(params) < len(call.sequence("params")):
+        raise Refused(f"the weights of `{call.op}` depend on the stream", "parameters")
+    return params
+
+
+def _within_frames(ctx: RuleContext, call: OpCall, x: Stream, rows: int) -> list[Stream]:
+    """The layer itself where its sequence is no time: frames are among its rows, and it may run both ways."""
+    _parameters(call)
+    sizes = [[hint(n) for n in y.shape] for y in results_of(call.node)]
+    sequences = (*x.dims[:2], dim_of(sizes[0][2]))
+    states = [(dim_of(size[0]), x.dims[rows], dim_of(size[2])) for size in sizes[1:]]
+    hx = [_first_state(ctx, call, h, dims, x) for h, dims in zip(call.sequence("hx"), states, strict=True)]
+    args, kwargs = ctx.emit.arguments(call.with_args(hx=hx if call.op == "lstm" else hx[0]))
+    made = ctx.emit.local(call, sequences, x, args=args, kwargs=kwargs, inputs=[x, *(h for h in hx if isinstance(h, Stream))])
+    return [ctx.emit.op(call, "helper_ops:item", made, dims, i, dtype=x.dtype) for i, dims in enumerate((sequences, *states))]
+
+
+def _first_state(ctx: RuleContext, call: OpCall, h: Value, dims: Dims, x: Stream) -> TensorValue:
+    """The hidden state before the sequence, for all rows of the frames."""
+    if _is_zero(ctx, h):
+        return ctx.emit.filled(call, dims, x, 0.0, x.dtype)
+    given = as_tensor(ctx.lengths.beside(h, x) if isinstance(h, LengthDependent) else h)
+    if joined_dims([given.dims, dims]) != dims:
+        raise Misfit(f"`{call.op}` begins with a hidden state of other rows than its input", "one state, expanded to the rows")
+    if given.dims == dims:
+        return given
+    return ctx.emit.expand(call, given, dims, [s for s in (x, given) if isinstance(s, Stream)], x)
 
 
 def _layers(ctx: RuleContext, call: OpCall, x: Stream, params: Sequence[Const], separate: bool) -> list[Stream]:

@@ -8,7 +8,7 @@ from ....errors import ContinualError
 from ....layers.upsample import Upsample
 from ..axes import BATCH, TIME, View, dim_of
 from ..instructions import Arg, Ref, Shape
-from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..op_call import Merged, Misfit, OpCall, Refused, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Stream, as_number
 from .elementwise import joined
@@ -41,7 +41,7 @@ def interpolate(ctx: RuleContext, call: OpCall) -> Stream:
     if at is None:
         return ctx.emit.local(call, dims, x)
     if x.dims[at] != (TIME,):
-        raise Misfit(f"`{call.op}` interpolates time merged with another dimension", "keep time a dimension of its own")
+        raise Merged(f"`{call.op}` interpolates time merged with another dimension", "keep time a dimension of its own")
     if kind == "antialiased":
         raise Refused("antialiased interpolation of time", "antialias=False, or average pooling")
     factor = _factor(ctx, call, x, at)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from ..axes import BATCH, TIME, Dims, joined_dims, regrouped
+from ..axes import BATCH, TIME, Dim, Dims, joined_dims, regrouped, size_of
 from ..helper_ops import HIDDEN
 from ..op_call import BANDED, CAUSAL, COMPARES, OpCall, Refused, as_stream, hint
 from ..rule_context import RuleContext, score_rule
-from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, TensorValue, Value, as_number
-from .attention import DEPENDS, FULL, attend
+from ..values import Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Value, as_number, leaves
+from .attention import DEPENDS, attend
 from .elementwise import refuse_dropout
+from .masks import FULL, Mask
+from .retention import retain
 
-Mask = Const | LengthDependent
+MULTIPLIES = "multiplies the scores of attention by a number for each pair of frames, before a softmax"
+ADD = "a mask that is added: 0 or -inf"
 
 
 def scores_of(ctx: RuleContext, call: OpCall, x: Value, y: Value) -> Scores | None:
@@ -42,7 +44,7 @@ def lost(call: OpCall, reason: str = "", remedy: str = "") -> NotStreamed:
 
 def combined(ctx: RuleContext, call: OpCall, name: str, /, **args: Value) -> Mask:
     """An operation on masks."""
-    if any(isinstance(v, LengthDependent) for v in args.values()):
+    if any(isinstance(v, LengthDependent) or (isinstance(v, Size) and v.varies) for v in leaves([*args.values()])):
         return LengthDependent(call.node, name, args, tuple(args))
     return ctx.emit.const(name, list(args.values()))
 
@@ -85,9 +87,9 @@ def _number(ctx: RuleContext, value: Value) -> float | None:
 
 @score_rule("mul", "div")
 def scaled(ctx: RuleContext, call: OpCall) -> Value:
-    """A scale, a temperature, or a mask of zeros and ones."""
+    """A scale, a temperature, a factor for each query or key, or one for each pair of frames."""
     s, other = _pair(call)
-    if s.weights or isinstance(other, (Stream, Scores)) or call.get("rounding_mode"):
+    if s.weights or isinstance(other, Scores) or call.get("rounding_mode"):
         return lost(call)
     if call.op == "div" and not isinstance(call["self"], Scores):
         return lost(call)
@@ -96,18 +98,64 @@ def scaled(ctx: RuleContext, call: OpCall) -> Value:
         number = 1.0 / number if call.op == "div" else number
         bias = s.bias if s.bias is None else combined(ctx, call, "aten.mul.Scalar", self=s.bias, other=number)
         return replace(s, scale=s.scale * number, bias=bias)
+    if isinstance(other, Stream):
+        return _scaled_by_frames(ctx, call, s, other)
     if not isinstance(other, (Const, LengthDependent)):
         return lost(call)
-    values = _value(ctx, other)
-    if tuple(values.shape[-2:]) in ((), (1,), (1, 1)):  # one factor for each head: the queries are scaled instead
-        q = as_stream(ctx.apply(call.other(name, self=s.query, other=other)))
-        bias = s.bias if s.bias is None else combined(ctx, call, name, self=s.bias, other=other)
-        return replace(s, query=q, bias=bias)
-    if s.bias is not None or s.gate is not None or call.op == "div" or not bool(((values == 0) | (values == 1)).all()):
-        return lost(
-            call, "multiplies the scores of attention by a number for each pair of frames", "a mask that is added: 0 or -inf"
-        )
-    return replace(s, gate=other)
+    shape = tuple(_value(ctx, other).shape[-2:])
+    if s.bias is not None and shape in ((), (1,), (1, 1)):  # one factor for each head
+        s = replace(s, bias=combined(ctx, call, name, self=s.bias, other=other))
+    elif s.bias is not None:
+        return lost(call, MULTIPLIES, ADD)
+    if not shape or shape[-1] == 1:  # for each query, or for all
+        return replace(s, query=as_stream(ctx.apply(call.other(name, self=s.query, other=other))))
+    if len(shape) == 1 or shape[0] == 1:
+        if len(shape) == 1:
+            other = combined(ctx, call, "aten.unsqueeze.default", self=other, dim=0)
+        column = combined(ctx, call, "aten.transpose.int", self=other, dim0=-1, dim1=-2)
+        return replace(s, key=as_stream(ctx.apply(call.other(name, self=s.key, other=column))))
+    other = combined(ctx, call, "aten.to.dtype", self=other, dtype=s.dtype)
+    return _weighed(ctx, call, s, other if call.op == "mul" else combined(ctx, call, "aten.reciprocal.default", self=other))
+
+
+def _scaled_by_frames(ctx: RuleContext, call: OpCall, s: Scores, other: Stream) -> Value:
+    """Scores times one number for each query, or each key: these are scaled instead."""
+    name, last = f"aten.{call.op}.Tensor", other.dims[-2:]
+    if s.bias is None and len(last) == 2 and not last[1]:
+        return replace(s, query=as_stream(ctx.apply(call.other(name, self=s.query, other=other))))
+    if s.bias is None and len(last) == 2 and not last[0]:
+        return replace(s, key=as_stream(ctx.apply(call.other(name, self=s.key, other=_transposed(ctx, call, other)))))
+    return lost(call, DEPENDS, CAUSAL)
+
+
+def _weighed(ctx: RuleContext, call: OpCall, s: Scores, factors: Mask) -> Scores:
+    """Scores times a number for each pair of frames more."""
+    return replace(s, gate=factors if s.gate is None else combined(ctx, call, "aten.mul.Tensor", self=s.gate, other=factors))
+
+
+@score_rule("tril", "triu")
+def cut(ctx: RuleContext, call: OpCall) -> Value:
+    """Scores on one side of a diagonal; the others are 0."""
+    s = as_scores(call["self"])
+    if s.weights or s.bias is not None:
+        return lost(call)
+    size = ctx.shapes.length(s.query.wire)
+    ones = LengthDependent(
+        call.node, "aten.ones.default", {"size": [size, size], "dtype": s.dtype}, ("size",), frozenset({"dtype"})
+    )
+    return _weighed(ctx, call, s, combined(ctx, call, f"aten.{call.op}.default", self=ones, diagonal=call.get("diagonal", 0)))
+
+
+@score_rule("sum")
+def summed(ctx: RuleContext, call: OpCall) -> Value:
+    """The sum over all keys, by which linear attention is normalised: the weighed sum of ones."""
+    s = as_scores(call["self"])
+    rank = len(s.rows) + 2
+    if s.weights or s.transposed or [d % rank for d in call.integers("dim")] != [rank - 1]:
+        return lost(call)
+    ones = ctx.emit.filled(call, (*s.key.dims[:-1], ()), s.key, 1.0, s.key.dtype)
+    y = attention_of(ctx, call, s, ones)
+    return y if call.get("keepdim") else ctx.emit.squeeze(call, y, [len(y.dims) - 1])
 
 
 @score_rule("add", "sub")
@@ -143,6 +191,9 @@ def hidden(ctx: RuleContext, call: OpCall) -> Value:
     if not isinstance(s, Scores) or not isinstance(mask, (Const, LengthDependent)):
         return lost(call, DEPENDS, CAUSAL)
     value = _number(ctx, filled)
+    if value == 0 and not s.weights and s.bias is None:
+        keep = mask if inverted else combined(ctx, call, "aten.logical_not.default", self=mask)
+        return _weighed(ctx, call, s, combined(ctx, call, "aten.to.dtype", self=keep, dtype=s.dtype))
     if isinstance(filled, (Const, LengthDependent)) and value is None:
         values = _value(ctx, filled)
         value = float(values.max()) if values.numel() else None
@@ -168,7 +219,11 @@ def softmax(ctx: RuleContext, call: OpCall) -> Value:
     rank = len(s.rows) + 2
     if s.weights or call.dim(rank) != rank - 1:
         return lost(call, "softmax over time sees the whole clip", "softmax over the keys of causal attention")
-    return replace(s, weights=True)
+    if s.gate is not None:
+        if not bool(((closed := _value(ctx, s.gate)) == 0).logical_or(closed == 1).all()):
+            return lost(call, MULTIPLIES, ADD)
+        s = replace(s, bias=_gated(ctx, call, s, s.gate), gate=None)
+    return replace(s, weights=True, dtype=ctx.emit.dtype(call))
 
 
 # ---- layout -------------------------------------------------------------------------------------------------------------
@@ -208,21 +263,34 @@ def reshaped(ctx: RuleContext, call: OpCall) -> Value:
     shape = [hint(n) for n in call.node.meta["val"].shape]
     size = ctx.shapes.length(s.query.wire).now
     rows = regrouped(s.rows, shape[:-2], ctx.shapes.batches[0], size) if shape[-2:] == [size, size] else None
-    bias, gate = (v if v is None else _of_two_dims(ctx, call, v) for v in (s.bias, s.gate))
-    if rows is None or (bias is None) != (s.bias is None) or (gate is None) != (s.gate is None):
+    if rows is None:
         return lost(call)
+    bias, gate = (v if v is None else _regrouped(ctx, call, v, s.rows, rows) for v in (s.bias, s.gate))
     q, k = (_with_rows(ctx, call, v, s.rows, rows) for v in (s.query, s.key))
     return replace(s, query=q, key=k, rows=rows, bias=bias, gate=gate)
 
 
-def _of_two_dims(ctx: RuleContext, call: OpCall, mask: Mask) -> Mask | None:
-    """A mask without the dimensions of rows and heads; ``None`` if it differs over them."""
+def _regrouped(ctx: RuleContext, call: OpCall, mask: Mask, before: Dims, after: Dims) -> Mask:
+    """A mask with rows and heads in another layout; without them, where it is the same for all."""
     shape = _value(ctx, mask).shape
-    if any(n != 1 for n in shape[:-2]):
-        return None
-    for _ in shape[:-2]:
-        mask = combined(ctx, call, "aten.select.int", self=mask, dim=0, index=0)
-    return mask
+    if all(n == 1 for n in shape[:-2]):
+        for _ in shape[:-2]:
+            mask = combined(ctx, call, "aten.select.int", self=mask, dim=0, index=0)
+        return mask
+    full, wanted = ([_rows_of(ctx, d) for d in dims] for dims in (before, after))
+    mask = combined(ctx, call, "aten.expand.default", self=mask, size=[*full, -1, -1])
+    return combined(ctx, call, "aten.reshape.default", self=mask, shape=[*wanted, *_last_two(ctx, mask)])
+
+
+def _rows_of(ctx: RuleContext, dim: Dim) -> Value:
+    """The size of a dimension of rows and heads, for all sample lengths."""
+    return Size(tuple(size_of(dim, rows, 1) for rows in ctx.shapes.batches))
+
+
+def _last_two(ctx: RuleContext, mask: Mask) -> list[Value]:
+    """The sizes of a mask's dimensions of queries and keys, for all sample lengths."""
+    rank = len(_value(ctx, mask).shape)
+    return [ctx.lengths.size(mask, rank - 2), ctx.lengths.size(mask, rank - 1)]
 
 
 def _with_rows(ctx: RuleContext, call: OpCall, s: Stream, before: Dims, rows: Dims) -> Stream:
@@ -248,12 +316,17 @@ def product(ctx: RuleContext, call: OpCall) -> Value:
 
 def attention_of(ctx: RuleContext, call: OpCall, s: Scores, v: Stream) -> Stream:
     """Attention with these weights and values ``(…, T, E)``."""
-    if not s.weights or len(v.dims) < 3 or v.dims[-2] != (TIME,):
+    if len(v.dims) < 3 or v.dims[-2] != (TIME,):
         raise Refused(f"`{call.op}` {COMPARES}", BANDED)
-    mask = s.bias if s.gate is None else _gated(ctx, call, s, s.gate)
+    mask = s.bias if s.weights else s.gate
     if mask is None:
         raise Refused(FULL, CAUSAL)
-    return attend(ctx, call, (s.query, s.key, v), mask, s.scale)
+    if s.weights:
+        narrower = torch.finfo(s.dtype).bits < torch.finfo(s.query.dtype).bits
+        return attend(ctx, call, (s.query, s.key, v), mask, s.scale, s.dtype if narrower else None)
+    if s.bias is not None:
+        raise Refused(f"`{call.op}` {COMPARES}", BANDED)
+    return retain(ctx, call, (s.query, s.key, v), mask, s.scale)
 
 
 def _gated(ctx: RuleContext, call: OpCall, s: Scores, gate: Mask) -> Mask:
@@ -278,53 +351,3 @@ def masked_product(ctx: RuleContext, call: OpCall, s: Scores, mask: Value) -> Va
     if not isinstance(mask, (Const, LengthDependent)):
         return lost(call, DEPENDS, CAUSAL)
     return s if beta == 0 else _plus(ctx, call, s, mask, beta)
-
-
-# ---- einsum -------------------------------------------------------------------------------------------------------------
-
-
-def einsum_scores(ctx: RuleContext, call: OpCall, terms: list[str], right: str, operands: Sequence[TensorValue]) -> Scores | None:
-    """The scores that an einsum gives: ``"bihd,bjhd->bhij"``."""
-    streams = [v for v in operands if isinstance(v, Stream)]
-    if len(terms) != 2 or len(streams) != 2 or len(right) < 3:
-        return None
-    times = [next((c for c, d in zip(t, v.dims, strict=True) if d == (TIME,)), "") for t, v in zip(terms, streams, strict=True)]
-    if "" in times or times[0] == times[1] or set(right[-2:]) != set(times):
-        return None
-    rows, found = right[:-2], dict[str, Stream]()
-    for term, time, x in zip(terms, times, streams, strict=True):
-        summed = [c for c in terms[0] if c in terms[1] and c not in right]
-        if sorted(term) != sorted([*rows, time, *summed]):
-            return None
-        y = ctx.emit.permute(call, x, [term.index(c) for c in (*rows, time, *summed)])
-        found[time] = _flat_from(ctx, call, y, len(rows) + 1)
-    q, k = found[right[-2]], found[right[-1]]
-    return Scores(q, k, q.dims[:-2], q.dtype) if joined_dims([q.dims[:-2], k.dims[:-2]]) else None
-
-
-def _flat_from(ctx: RuleContext, call: OpCall, x: Stream, start: int) -> Stream:
-    """All dimensions from one on, merged."""
-    if len(x.dims) == start + 1:
-        return x
-    return ctx.emit.reshape(call, x, (*x.dims[:start], tuple(f for d in x.dims[start:] for f in d)))
-
-
-@score_rule("einsum")
-def einsum(ctx: RuleContext, call: OpCall) -> Value:
-    """Attention by einsum: ``"bhij,bjhd->bihd"``."""
-    left, _, right = str(call["equation"]).replace(" ", "").partition("->")
-    terms, operands = left.split(","), call.sequence("tensors")
-    if "." in left or not right or len(operands) != 2 or sum(isinstance(v, Scores) for v in operands) != 1:
-        return lost(call)
-    at = 0 if isinstance(operands[0], Scores) else 1
-    s, v, names, other = as_scores(operands[at]), operands[1 - at], terms[at], terms[1 - at]
-    query, key = (names[-1], names[-2]) if s.transposed else (names[-2], names[-1])
-    rest = [c for c in other if c not in names]
-    order = [*names[:-2], key, *rest]
-    if not isinstance(v, Stream) or key in right or sorted(other) != sorted(order):
-        return lost(call)
-    values = ctx.emit.permute(call, v, [other.index(c) for c in order])
-    y = attention_of(ctx, call, s, _flat_from(ctx, call, values, len(names) - 1))
-    y = ctx.emit.reshape(call, y, (*y.dims[:-1], *values.dims[len(names) - 1 :]))
-    letters = [*names[:-2], query, *rest]
-    return ctx.emit.permute(call, y, [letters.index(c) for c in right])

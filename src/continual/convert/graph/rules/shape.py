@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from ..axes import BATCH, TIME, Dim, Dims, dim_of, fixed, regrouped, shape_of
+from ..axes import BATCH, TIME, Dim, Dims, dim_of, fixed, frames_together, grouped, regrouped, shape_of
 from ..capture import source_line
 from ..op_call import Misfit, OpCall, Refused, result_shape
 from ..rule_context import RuleContext, rule
+from ..shape_queries import FARTHER, LONGER
 from ..values import Size, Stream, TensorValue, as_int
 from .elementwise import lead
 from .reduce import only_frame
+
+Sample = tuple[int, int, list[int]]  # a batch size, a number of frames, and the sizes of a reshape
 
 
 @rule("aten.permute.default")
@@ -72,64 +76,84 @@ def squeeze(ctx: RuleContext, call: OpCall) -> Stream:
 
 @rule("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.view_as.default", "aten.reshape_as.default")
 def reshape(ctx: RuleContext, call: OpCall) -> Stream:
-    """Dimensions are merged and split. The program uses the current sizes of batch and time."""
+    """Dimensions are merged and split; where time is split, frames are taken together. The program uses the current sizes."""
     x = call.stream("self")
     if "other" in call.args:
-        return reshaped(ctx, call, x, list(ctx.shapes.shape(call.tensor("other"))))
-    sizes = [ctx.shapes.sized(s) for s in call.sequence("size" if "size" in call.args else "shape")]
-    made = reshaped(ctx, call, x, [s.now for s in sizes])
-    _note_baked(ctx, call, x, made, sizes)
-    return made
+        return reshaped(ctx, call, x, _sizes(ctx, call.tensor("other")))
+    return reshaped(ctx, call, x, [ctx.shapes.sized(s) for s in call.sequence("size" if "size" in call.args else "shape")])
 
 
-def _note_baked(ctx: RuleContext, call: OpCall, x: Stream, made: Stream, sizes: list[Size]) -> None:
-    """Record a reshape whose sizes, for another length, do not fit its layout: the layout fits the example alone."""
-    if x.windows:
-        return
-    shapes = ctx.shapes
-    now, far = (shape_of(made.dims, shapes.batches[i], shapes.length(x.wire).values[i]) for i in (0, 1))
-    total, asked = math.prod(far), [s.values[1] for s in sizes]
-    if -1 in asked:
-        asked[asked.index(-1)] = total // max(1, -math.prod(asked))
-    if tuple(asked) != far:
-        place = source_line(call.node)
-        ctx.draft.baked.append(f"`{call.op}` to {now} is what clips of {shapes.lengths[0]} steps alone have, at {place}")
-
-
-def reshaped(ctx: RuleContext, call: OpCall, x: Stream, wanted: list[int]) -> Stream:
-    """A stream in another shape, which is given for the example."""
-    shape = ctx.shapes.shape(x)
-    wanted = [math.prod(shape) // -math.prod(wanted) if s == -1 else s for s in wanted]
-    dims = regrouped(x.dims, wanted, ctx.shapes.batches[0], ctx.shapes.length(x.wire).now)
-    if dims is None:
+def reshaped(ctx: RuleContext, call: OpCall, x: Stream, sizes: Sequence[Size]) -> Stream:
+    """A stream in another shape."""
+    samples = _fitting(ctx, x, sizes)
+    fixed = ctx.shapes.clip_is_fixed
+    # Where the export knows all lengths, sizes that fit the example alone may as well count segments of the clip.
+    tried = (_regrouped(ctx, x, s, fixed or (i == 0 and len(samples) > 1)) for i, s in enumerate(samples))
+    found = next(filter(None, tried), None)
+    if found is None:
         raise Misfit(
-            f"`{call.op}` from {shape} to {tuple(wanted)} splits time, or mixes it with other dimensions",
+            f"`{call.op}` from {ctx.shapes.shape(x)} to {tuple(samples[-1][2])} splits time, or mixes it with other dimensions",
             "tensor.unfold or a strided convolution takes frames together; permute first where dimensions are to be swapped",
         )
-    return ctx.emit.reshape(call, x, dims)
+    if len(samples) == 1 and not x.windows and ctx.shapes.length(x.wire).varies:
+        place, steps = source_line(call.node), ctx.shapes.lengths[0]
+        ctx.draft.baked.append(f"`{call.op}` to {tuple(samples[0][2])} is what clips of {steps} steps alone have, at {place}")
+    dims, together = found
+    if together == 1:
+        return ctx.emit.reshape(call, x, dims)
+    if any(frames % together for frames in ctx.shapes.length(x.wire).values):
+        ctx.draft.note(call, f"takes {together} frames together: clips have to be of lengths that give whole groups")
+        ctx.draft.divided = True
+    return ctx.emit.reshape(call, ctx.groups.together(call, x, together), dims)
+
+
+def _regrouped(ctx: RuleContext, x: Stream, sample: Sample, groups: bool) -> tuple[Dims, int] | None:
+    """The layout for the sizes of a reshape, and how many frames it takes together, if there may be such groups."""
+    batch, time, target = sample
+    together, example = frames_together(x.dims, target, batch, time), ctx.shapes.length(x.wire).now
+    if not groups or example % together or example == together:  # a group of all the example's frames is the clip
+        together = 1
+    dims = regrouped(grouped(x.dims, together), target, batch, time // together)
+    if dims is None or (together > 1 and any(TIME in d and BATCH not in d and d[0] != TIME for d in dims)):
+        return None  # parts of channels would become time: rows and columns that were not swapped
+    return dims, together
+
+
+def _sizes(ctx: RuleContext, x: TensorValue) -> list[Size]:
+    return [ctx.shapes.size(x, i) for i in range(len(x.dims))]
+
+
+def _fitting(ctx: RuleContext, x: Stream, sizes: Sequence[Size]) -> list[Sample]:
+    """Batch size, frames and the sizes of a reshape without -1, for lengths at which they fit the stream: the example's comes last.
+
+    On a long clip no other size is that of time.
+    """
+    found, times = [], ctx.shapes.length(x.wire).values
+    for i in (0,) if x.windows else (FARTHER, LONGER, 0):
+        total, target = math.prod(shape_of(x.dims, ctx.shapes.batches[i], times[i])), [size.values[i] for size in sizes]
+        if -1 in target:
+            target[target.index(-1)] = total // max(1, -math.prod(target))
+        if math.prod(target) == total or i == 0:
+            found.append((ctx.shapes.batches[i], times[i], target))
+    return found
 
 
 @rule("aten.flatten.using_ints")
 def flatten(ctx: RuleContext, call: OpCall) -> Stream:
     """Dimensions are merged."""
     x = call.stream("self")
-    shape, rank = ctx.shapes.shape(x), len(x.dims)
+    sizes, rank = _sizes(ctx, x), len(x.dims)
     first, last = call.dim(rank, "start_dim"), call.dim(rank, "end_dim")
-    return reshaped(ctx, call, x, [*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]])
+    whole = sizes[first].combine(lambda *n: math.prod(n), *sizes[first + 1 : last + 1])
+    return reshaped(ctx, call, x, [*sizes[:first], whole, *sizes[last + 1 :]])
 
 
 @rule("aten.unflatten.int")
 def unflatten(ctx: RuleContext, call: OpCall) -> Stream:
     """A dimension is split."""
     x = call.stream("self")
-    shape, dim = ctx.shapes.shape(x), call.dim(len(x.dims))
-    given = [ctx.shapes.sized(s) for s in call.sequence("sizes")]
-    sizes = [s.now for s in given]
-    sizes = [shape[dim] // -math.prod(sizes) if s == -1 else s for s in sizes]
-    made = reshaped(ctx, call, x, [*shape[:dim], *sizes, *shape[dim + 1 :]])
-    own = [ctx.shapes.size(x, i) for i in range(len(x.dims))]
-    _note_baked(ctx, call, x, made, [*own[:dim], *given, *own[dim + 1 :]])
-    return made
+    sizes, dim = _sizes(ctx, x), call.dim(len(x.dims))
+    return reshaped(ctx, call, x, [*sizes[:dim], *map(ctx.shapes.sized, call.sequence("sizes")), *sizes[dim + 1 :]])
 
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
@@ -212,20 +236,40 @@ def diagonal(ctx: RuleContext, call: OpCall) -> Stream:
     return ctx.emit.local(call, tuple(d if i in (first, second) else next(rest) for i, d in enumerate(sizes)), x)
 
 
-@rule("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default", "aten.channel_shuffle.default")
-def shuffle(ctx: RuleContext, call: OpCall) -> Stream:
-    """Channels and space change places, image by image."""
+@rule("aten.channel_shuffle.default")
+def channel_shuffle(ctx: RuleContext, call: OpCall) -> Stream:
+    """Channels change places."""
     x = call.stream("self")
-    shape, rank = ctx.shapes.shape(x), len(x.dims)
-    touched = range(rank - 3, rank) if "pixel" in call.op else range(1, 2)
-    if any(TIME in x.dims[i] or BATCH in x.dims[i] for i in touched):
-        raise Refused(f"`{call.op}` takes time for channels or space", "bring time to the batch first: (B·T, C, H, W)")
-    if call.op == "channel_shuffle":
-        return ctx.emit.local(call, x.dims, x)
-    if call.op == "pixel_shuffle":
-        r = call.integer("upscale_factor")
-        sizes = (shape[-3] // (r * r), shape[-2] * r, shape[-1] * r)
+    if TIME in x.dims[1] or BATCH in x.dims[1]:
+        raise Refused("`channel_shuffle` takes time for channels", "bring time to the batch first: (B·T, C, H, W)")
+    return ctx.emit.local(call, x.dims, x)
+
+
+@rule("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default")
+def pixel_shuffle(ctx: RuleContext, call: OpCall) -> Stream:
+    """Channels become pixels, and back. A row or a column of pixels may be time."""
+    x, back = call.stream("self"), call.op == "pixel_unshuffle"
+    factor = call.integer("downscale_factor" if back else "upscale_factor")
+    if TIME in x.dims[-3] or any(BATCH in d for d in x.dims[-3:]):
+        raise Refused(f"`{call.op}` takes time, or rows, for channels", "bring time to the batch first: (B·T, C, H, W)")
+    *first, channels, rows, columns = _sizes(ctx, x)
+    if back:
+        sizes = [
+            channels.combine(lambda n: n * factor**2),
+            rows.combine(lambda n: n // factor),
+            columns.combine(lambda n: n // factor),
+        ]
     else:
-        r = call.integer("downscale_factor")
-        sizes = (shape[-3] * r * r, shape[-2] // r, shape[-1] // r)
-    return ctx.emit.local(call, (*x.dims[:-3], *fixed(sizes)), x)
+        sizes = [channels.combine(lambda n: n // factor**2), rows, columns]
+    if not any(TIME in d for d in x.dims[-2:]):
+        grown = [n * (1 if back else factor) for n in (sizes[1].now, sizes[2].now)]
+        return ctx.emit.local(call, (*x.dims[:-3], *fixed((sizes[0].now, *grown))), x)
+    r, rank = ctx.shapes.sized(factor), len(x.dims)
+    if back:
+        y = reshaped(ctx, call, x, [*first, channels, sizes[1], r, sizes[2], r])
+        y = ctx.emit.permute(call, y, [*range(rank - 2), rank - 1, rank + 1, rank - 2, rank])
+        return reshaped(ctx, call, y, [*first, *sizes])
+    y = reshaped(ctx, call, x, [*first, sizes[0], r, r, *sizes[1:]])
+    y = ctx.emit.permute(call, y, [*range(rank - 2), rank, rank - 2, rank + 1, rank - 1])
+    height, width = ((*y.dims[i], *dim_of(factor)) for i in (rank - 2, rank))
+    return ctx.emit.reshape(call, y, (*y.dims[: rank - 2], height, width))

@@ -9,6 +9,7 @@ from torch.fx import Node as Fx
 
 from ....layers.delay import Trim
 from ..axes import with_size
+from ..end_lengths import fitted
 from ..functionalise import op_of
 from ..op_call import Misfit, OpCall, Refused, hint, results_of
 from ..rule_context import RuleContext, rule
@@ -78,6 +79,8 @@ def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[
         cut = ctx.shapes.sized(cut.now)
         if cut.now:
             ctx.draft.note(call, f"cuts {cut.now} frames from the end (the length of the example is fixed in the export)")
+    if not cut.constant and not last.constant and (made := fitted(ctx, call, x, last, "cuts the end")) is not None:
+        x, cut = made, ctx.shapes.sized(0)
     if len(set(cut.values[:3])) == 1:
         ctx.shapes.number(cut, "how many frames are cut off")
     if not cut.constant:

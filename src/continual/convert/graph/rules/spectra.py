@@ -1,11 +1,15 @@
-"""Fourier transforms of other dimensions than time."""
+"""Fourier transforms of other dimensions than time, and windows of time that are put together again."""
 
 from __future__ import annotations
 
-from ..axes import BATCH, TIME, fixed
-from ..op_call import OpCall, Refused, result_shape
+from dataclasses import replace
+
+from ....layers.delay import Trim
+from ..axes import BATCH, TIME, dim_of, fixed
+from ..instructions import Ref
+from ..op_call import Misfit, OpCall, Refused, result_shape, results_of
 from ..rule_context import RuleContext, rule
-from ..values import Stream
+from ..values import Const, Stream
 
 
 @rule("aten._fft_r2c.default", "aten._fft_c2c.default", "aten._fft_c2r.default")
@@ -24,21 +28,86 @@ def fft(ctx: RuleContext, call: OpCall) -> Stream:
     return ctx.emit.local(call, tuple(sizes[i] if i in dims else d for i, d in enumerate(x.dims)), x)
 
 
+# ---- windows that are put together again --------------------------------------------------------------------------------
+
+
 @rule("aten.col2im.default")
 def fold(ctx: RuleContext, call: OpCall) -> Stream:
-    """Patches become images, frame by frame."""
+    """Patches become images: frame by frame, or over time, where each adds to the frames that it covers."""
     x = call.stream("self")
-    if any(TIME in d or BATCH in d for d in x.dims[1:]):
+    if len(x.dims) != 3 or TIME in x.dims[1] or any(BATCH in d for d in x.dims[1:]):
+        raise Refused("`fold` takes time, or rows, for the places in a patch", "patches in dim 1 and time in dim 2: (B, C·k, T)")
+    if TIME not in x.dims[2]:
+        return ctx.emit.local(call, (x.dims[0], *fixed(result_shape(call.node)[1:])), x)
+    kernel, dilation, padding, stride = (
+        [ctx.shapes.integer(v) for v in call.sequence(name)] for name in ("kernel_size", "dilation", "padding", "stride")
+    )
+    side = 0 if kernel[1] == 1 else 1  # of the image, along which time lies
+    other, size, hop = 1 - side, kernel[side], stride[side]
+    space = dim_of(result_shape(call.node)[2 + other])
+    if (kernel[other], padding[other]) != (1, 0) or (space and stride[other] > 1) or dilation[side] > 1 or hop > size:
         raise Refused(
-            "adds overlapping patches over time", "nn.ConvTranspose2d over time; or fold frame by frame, with time in the batch"
+            "`fold` adds patches over time and space at once, or patches whose frames lie apart",
+            "patches over time alone, (k, 1), with a stride of k at most and without dilation; space with time in the batch",
         )
-    return ctx.emit.local(call, (x.dims[0], *fixed(result_shape(call.node)[1:])), x)
+    if x.dims[2] != ((TIME, *space) if side == 0 else (*space, TIME)):
+        raise Misfit(f"`fold` of patches {ctx.shapes.described(x)}", "a patch for each frame and place, (B, C·k, T·S)")
+    channels = fixed((ctx.shapes.shape(x)[1] // size, size))
+    y = ctx.emit.reshape(call, x, (x.dims[0], *channels, *(((TIME,), space) if side == 0 else (space, (TIME,)))))
+    y = ctx.groups.added(call, ctx.emit.permute(call, y, [0, 1, 3, 4, 2]), size, hop, f"patches of {size}, {hop} apart")
+    return _cut(ctx, call, y, padding[side], padding[side])
+
+
+def _cut(ctx: RuleContext, call: OpCall, x: Stream, first: int, last: int) -> Stream:
+    """A stream without its first and last frames."""
+    if not first and not last:
+        return x
+    return replace(ctx.emit.layer(call, x, Trim(first, last), x.dims, label=f"cut {first}, {last}"), dtype=x.dtype)
 
 
 @rule("aten.istft.default")
 def istft(ctx: RuleContext, call: OpCall) -> Stream:
-    """Overlapping windows are added and divided by a sum that depends on the end of the clip."""
-    raise Refused(
-        "adds overlapping windows, and divides by how many there are, which depends on where the clip ends",
-        "nn.ConvTranspose1d over time with the inverse transform as its weight; or istft outside of the stream",
+    """Overlapping windows are added, and divided by the sum of the squared windows that lie there: fewer at the ends of the clip."""
+    x, n = call.stream("self"), call.integer("n_fft")
+    if x.dims[-1] != (TIME,) or BATCH in x.dims[-2] or call.get("return_complex"):
+        raise Refused("`istft` does not run over time here, or gives complex numbers", "(B, F, T), and return_complex=False")
+    hop, size = call.get("hop_length") or n // 4, call.get("win_length") or n
+    hop, size = ctx.shapes.integer(hop), ctx.shapes.integer(size)
+    window = _padded(ctx, call, size, n)
+    rank, norm = len(x.dims), "ortho" if call.get("normalized") else None
+    y = ctx.emit.permute(call, x, [*range(rank - 2), rank - 1, rank - 2])
+    half = (*y.dims[:-1], dim_of(n // 2 + 1))
+    y = ctx.emit.op(call, "aten.slice.Tensor", y, half, rank - 1, 0, n // 2 + 1, 1, dtype=x.dtype)  # all, if one-sided
+    y = ctx.emit.op(call, "aten.fft_irfft.default", y, (*y.dims[:-1], dim_of(n)), n, -1, norm)
+    y = ctx.emit.op(call, "aten.mul.Tensor", y, y.dims, Ref(window.slot))
+    squares = ctx.emit.expand(call, ctx.emit.const("aten.mul.Tensor", [window, window]), y.dims, [y], y)
+    parts = [ctx.groups.added(call, v, n, hop, f"windows of {n}, {hop} apart") for v in (y, squares)]
+    first, last = _ends(ctx, call, parts[0], n // 2 if call.get("center", True) else 0)
+    total, weights = (_cut(ctx, call, v, first, last) for v in parts)
+    args = Ref(total.slot), Ref(weights.slot)
+    return ctx.emit.local(call, total.dims, total, target="aten.div.Tensor", args=args, inputs=[total, weights])
+
+
+def _padded(ctx: RuleContext, call: OpCall, size: int, n: int) -> Const:
+    """The window, with zeros on both sides."""
+    window, result = call.get("window"), results_of(call.node)[0]
+    if window is None:
+        window = ctx.emit.const("aten.ones.default", [[size]], {"dtype": result.dtype, "device": result.device})
+    if not isinstance(window, Const):
+        raise Refused("the window of `istft` depends on the stream", "a constant window")
+    left = (n - size) // 2
+    return window if size == n else ctx.emit.const("aten.constant_pad_nd.default", [window, [left, n - size - left]])
+
+
+def _ends(ctx: RuleContext, call: OpCall, x: Stream, half: int) -> tuple[int, int]:
+    """How many frames `istft` cuts off at the start and at the end."""
+    if call.get("length") is None:
+        return half, half
+    last = ctx.shapes.length(x.wire).now - half - ctx.shapes.integer(call["length"])
+    if last < 0:
+        raise Refused(f"`istft` to a length puts {-last} zeros behind the last window", "no length, or a shorter one")
+    ctx.draft.note(
+        call, f"cuts {last} frames at the end, as for the example: clips have to leave the same rest when hops divide them"
     )
+    ctx.draft.divided = True
+    return half, last

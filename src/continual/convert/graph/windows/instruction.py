@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ....core.state import InitContext, Node, StepSpec
+from ....core.state import InitContext, StateNode, StepSpec
 from ....errors import ShapeMismatch
 from ..axes import BATCH, TIME, Dims, View, shape_of, where
 from ..instructions import ExecContext, Instruction
 from .kept import History
 from .plan import Schedule
+from .report import WindowPlan
 from .rolling import Carry
 from .wire import Shelf
 
@@ -26,6 +27,7 @@ class Windows(Instruction):
     mirrored buffers, in which what is new is written twice, so that the last values are always one stretch.
 
     Attributes:
+        plan: what the schedule was made by, complete.
         schedule: how a window is computed that follows another one.
         alone: how it is computed by itself.
         streams: the layouts of the streams.
@@ -39,6 +41,7 @@ class Windows(Instruction):
     source: str
     length: int
     every: int
+    plan: WindowPlan
     schedule: Schedule
     alone: Schedule
     streams: tuple[Dims, ...]
@@ -125,7 +128,7 @@ class Windows(Instruction):
         """Whether a hop, by its number, completes a window."""
         return (hop + 1) * self.every - self.before >= self.length
 
-    def open(self, m: ExecContext, opening: InitContext) -> list[Node]:
+    def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         tensors: dict[str, Tensor] = {}
         for i, (slot, dims) in enumerate(zip(self.inputs, self.streams, strict=True)):
             x = m.env[slot]
@@ -143,8 +146,7 @@ class Windows(Instruction):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
         scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
         out = [StepSpec.of(y.select(2, 0)) for y in scores]
-        kind = f"windows of {self.length} every {self.every}"
-        return [Node(opening, kind, out[0] if len(out) == 1 else out, tensors)]
+        return [StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)]
 
     def chunk(self, m: ExecContext) -> None:
         node, call, count = m.nodes[self.state_node], m.call, m.frames[0]
@@ -165,7 +167,7 @@ class Windows(Instruction):
         m.call.ticks.append((node, seen, max(0, (seen - self.length) // self.every + 1)))
         self._leave(m, found)
 
-    def _hops(self, m: ExecContext, node: Node, given: list[Tensor], in_place: bool) -> list[list[Tensor]]:
+    def _hops(self, m: ExecContext, node: StateNode, given: list[Tensor], in_place: bool) -> list[list[Tensor]]:
         """The scores of the windows that frames complete; what is to be kept goes to the call."""
         waiting = (node.n_in + self.before) % self.every
         first = self.hops(node.n_in)
@@ -208,7 +210,9 @@ class Windows(Instruction):
         new = min(self.every, self.length)
         return [_narrow(x, d, (hop + 1) * self.every - new, new) for x, d in zip(whole, self.streams, strict=True)]
 
-    def _waited(self, m: ExecContext, node: Node, given: list[Tensor], waiting: int, hops: int, in_place: bool) -> list[Tensor]:
+    def _waited(
+        self, m: ExecContext, node: StateNode, given: list[Tensor], waiting: int, hops: int, in_place: bool
+    ) -> list[Tensor]:
         """The frames that have waited, and those that come; those that are left wait."""
         if self.every == 1:
             return given

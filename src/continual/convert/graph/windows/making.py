@@ -190,7 +190,7 @@ class Making:
     def positionwise(
         self, call: Call, dims: Dims | Sequence[Dims], like: Wire, *, target: str | None = None, args: Sequence[Any] | None = None,
         kwargs: dict[str, Any] | None = None, entire: Sequence[Task] = (), tables: Sequence[tuple[Const, int]] = (), group: int = 1,
-        result: int = 0,
+        result: int = 0, inner: bool = False,
     ) -> Any:  # fmt: skip
         """An operation position by position.
 
@@ -202,6 +202,7 @@ class Making:
             tables: constants that vary over time, and the dimension in which they do.
             group: how many positions of its inputs go into one of its own.
             result: which of the operation's results it is.
+            inner: whether it is a step on the way to the operation.
         """
         if args is None:
             args, kwargs = self.given_args(call)
@@ -227,7 +228,7 @@ class Making:
             "macs": self.macs(call), "weight": weight_of(call),
         }  # fmt: skip
         if not several:
-            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, **more)  # type: ignore[arg-type]
+            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
         wires = tuple(Wire(d, n, stride, a, b) for d in dims)  # type: ignore[arg-type]
         return self.items(call, self.add(call, Local, inputs, wires[0], items=wires, **more))
 
@@ -240,6 +241,19 @@ class Making:
             raise Unfollowed("all elements the same, at no positions")
         kwargs = {"dtype": task.dtype}
         op, slots, _ = self.operation(call, "aten.new_full.default", [like, Shape(dims), task.uniform], kwargs, [like])
+        made = Wire(dims, wire.n, wire.stride)
+        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found.dtype = task.dtype
+        return found
+
+    def copied_beside(self, call: Call, task: Task, like: Task) -> Task:
+        """A constant that is repeated for rows and positions, at the positions of another value."""
+        wire, sizes = like.wire, self.shape(task)
+        own = [wire.dims[i - len(sizes)] if len(sizes) - i <= len(wire.dims) else () for i in range(len(sizes))]
+        dims = tuple(d if size_of(d, ROWS, wire.n) == s else sized(s) for d, s in zip(own, sizes, strict=True))
+        if not any(TIME in d for d in dims) or any(s % ROWS == 0 and BATCH not in d for s, d in zip(sizes, dims, strict=True)):
+            raise Unfollowed("a constant for rows that lie differently")
+        op, slots, _ = self.operation(call, "aten.expand.default", [task.copies, Shape(dims)], {}, [like])
         made = Wire(dims, wire.n, wire.stride)
         found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
         found.dtype = task.dtype

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..instructions import ExecContext
+from .ending import Ending, ended
 from .kept import History
 from .rolling import Recurrent, carry_of
 from .tasks import Block, Entry, Item, Task, Value
@@ -137,6 +138,11 @@ class Schedule:
         return ([] if warm else [g(m, values, kept) for g in self.outputs]), added
 
     @property
+    def takes_over(self) -> bool:
+        """Whether more is kept than frames."""
+        return not all(isinstance(self.tasks[h.task], Entry) for h in self.histories)
+
+    @property
     def macs(self) -> int:
         """Multiply-adds of a window and row."""
         return round(sum(step.task.macs * step.task.share(step.ranges) for step in self.steps))
@@ -202,9 +208,15 @@ class Planner:
         made.warm = self._needed_for_histories(made.steps)
 
     def _roll(self, index: int, asked: Ranges) -> None:
-        """Let windows go on together in a recurrent layer whose last states alone are asked for."""
+        """Compute of a recurrent layer its end alone, or let windows go on together, where nothing else is asked for."""
         task = self.tasks[index]
-        if not isinstance(task, Recurrent) or self.shared is None or not self.shared(task):
+        if not isinstance(task, Recurrent):
+            return
+        states = any(isinstance(t, Item) and t.index and t.inputs[0] is task for i, t in enumerate(self.tasks) if i in self.asked)
+        if not states and (end := ended(task, asked)) is not None:
+            self.tasks[index] = end
+            return
+        if self.shared is None or not self.shared(task):
             return
         rolled = task.rolled(self.every)
         if rolled is not None and asked in ((), ((task.wire.n - 1, task.wire.n),)):
@@ -224,6 +236,8 @@ class Planner:
         wire = task.wire
         if index in self.carry_of:
             return ((wire.n - 1, wire.n),)
+        if isinstance(task, Ending):
+            return asked
         if not wire.timed and not task.items:
             return ((0, 1),) if task.single else ()
         whole = ((0, wire.n),)

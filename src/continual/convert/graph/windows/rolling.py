@@ -31,16 +31,20 @@ class Recurrent(Local):
         kind: ``"lstm"``, ``"gru"``, ``"rnn_tanh"`` or ``"rnn_relu"``.
         params: slots of its weights, in torch's order.
         biased, layers: as the operation has them.
+        sizes: of the matrices among them.
         width: of its states.
         simple: whether it goes forward in time, from zeros, without projections.
+        both: whether it goes in both directions, from zeros, without projections.
     """
 
     kind: str = "lstm"
     params: tuple[int, ...] = ()
     biased: bool = True
     layers: int = 1
+    sizes: tuple[int, ...] = ()
     width: int = 1
     simple: bool = False
+    both: bool = False
 
     def rolled(self, every: int) -> Rolling | None:
         """The same for windows that go on together, where that is possible."""

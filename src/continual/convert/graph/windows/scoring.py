@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
-from ....core.kernel import Kernel
-from ....core.state import Node, StepSpec
+from ....core.module import CoModule
+from ....core.state import State, StateNode, StepSpec
+from ....errors import StateMismatch
 from ..instructions import ExecContext
 from ..program import Program
 from .instruction import Windows
-from .report import WindowReport
+from .report import WindowPlan, WindowReport
 
 
-class Scoring(Kernel):
+class Scoring(CoModule):
     """A module that may score windows.
 
     Attributes:
@@ -29,6 +31,24 @@ class Scoring(Kernel):
             return m.frames[0] == self.windows.length
         return m.frames[wire] == 1
 
-    def macs_of_clip(self, node: Node, frame: StepSpec, given: int, outputs: int) -> int | Fraction:
+    def _fresh_like(self, state: State) -> State:
+        try:
+            return super()._fresh_like(state)
+        except StateMismatch as error:
+            theirs = _plan_in(state)
+            if self.windows is None or theirs in (None, repr(self.windows.plan)):
+                raise
+            raise StateMismatch(
+                f"{type(self).__name__}: this state is of windows that are computed in another way: {theirs}, and here "
+                f"{self.windows.plan!r}. Convert the module with the plan of the state, co.continual(module, clip, windows=co.{theirs})"
+            ) from error
+
+    def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int | Fraction:
         whole = [i.alone.macs for i in self._program.instructions if isinstance(i, Windows)]
-        return sum(whole) * outputs if whole else super().macs_of_clip(node, frame, given, outputs)
+        return sum(whole) * n_out if whole else super().macs_of_clip(node, frame, n_in, n_out)
+
+
+def _plan_in(state: State) -> str | None:
+    """The plan of the windows whose state it is, in words."""
+    found = [m for part in state.parts if (m := re.search(rf"{WindowPlan.__name__}\([^)]*\)", part))]
+    return found[0][0] if found else None

@@ -21,14 +21,14 @@ Step = Callable[[ExecContext, CallRows], None]
 
 def window_step(ctx: KernelContext, made: Windows) -> Step:
     """The windows of a call: one for each hop."""
-    node, histories = ctx.node.kids[made.state_node], made.schedule.histories
-    device = ctx.node.given[0].device if isinstance(ctx.node.given, list) else ctx.node.given.device
-    held = [_held(ctx, node.path, i, h, device) for i, h in enumerate(histories)]
+    node, histories = ctx.node.children[made.state_node], made.schedule.histories
+    device = ctx.node.in_spec[0].device if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec.device
+    held = [_state_spec(ctx, node.path, i, h, device) for i, h in enumerate(histories)]
     hops = ctx.plan.chunk // made.every
     new = min(made.every, made.length)
 
     def step(m: ExecContext, rows: CallRows) -> None:
-        kept, found = [rows.held[h.index] for h in held], []
+        kept, found = [rows.state[h.index] for h in held], []
         given = [m.env[slot] for slot in made.inputs]
         for hop in range(hops):
             last = (hop + 1) * made.every
@@ -92,10 +92,12 @@ class Slots:
         return self.held.index_put((rows, slots), x)
 
 
-def _held(ctx: KernelContext, path: str, index: int, history: History, device: torch.device) -> StateSpec:
+def _state_spec(ctx: KernelContext, path: str, index: int, history: History, device: torch.device) -> StateSpec:
     """The state tensor of a history."""
     shape = list(history.shelf.shape(1, history.size))
     if _sparse(history):
         shape.insert(1, shape.pop(history.shelf.at))
     like = StepSpec(tuple(shape), history.dtype, device)
-    return ctx._held(f"{path.rpartition('.')[2]}.window{index}", like, tuple(shape[1:]), 0.0, own=_sparse(history))
+    return ctx.state_of_shape(
+        f"{path.rpartition('.')[2]}.window{index}", like, tuple(shape[1:]), 0.0, keeps_inactive=_sparse(history)
+    )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..instructions import ExecContext, Op, slots_of
-from .wire import Axis, Ranges, Wire, count, up
+from ..values import Const
+from .wire import Axis, Ranges, Wire, count
 
-FEW = 32  # positions up to which a convolution over time is a product
 WIRE = 1  # of the numbers of frames of a moment, that which operations of windows read
 Value = Any  # a tensor, or a tuple of them
 
@@ -40,6 +40,7 @@ class Task:
         weight: numbers that it reads of weights.
         dtype: of what it gives.
         uniform: the value of all its elements, where they have one that the module's code says.
+        copies: the constant that it repeats along its dimensions, where it is nothing else.
         single: whether it is the only position that there is: it is no position for what takes it.
     """
 
@@ -55,11 +56,12 @@ class Task:
     weight: int = 0
     dtype: torch.dtype = torch.float32
     uniform: float | None = None
+    copies: Const | None = None
     single: bool = False
 
     def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
         """The positions of each input that some positions need; of inputs without positions ``()``."""
-        return [_all(t.wire) for t in self.inputs]
+        return [whole_of(t.wire) for t in self.inputs]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         """The values at some positions, of those of the inputs that they need, one after another."""
@@ -79,7 +81,8 @@ class Task:
         return ()
 
 
-def _all(wire: Wire) -> tuple[Block, ...]:
+def whole_of(wire: Wire) -> tuple[Block, ...]:
+    """All positions of a wire that has some."""
     return (Block(0, wire.n),) if wire.timed else ()
 
 
@@ -147,7 +150,7 @@ class Local(Task):
 
     def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
         own = tuple(Block(lo * self.group, hi * self.group) for lo, hi in ranges)
-        return [_all(t.wire) if every or not t.wire.timed else own for t, every in zip(self.inputs, self.entire, strict=True)]
+        return [whole_of(t.wire) if every or not t.wire.timed else own for t, every in zip(self.inputs, self.entire, strict=True)]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         for table in self.tables:
@@ -165,83 +168,6 @@ class Local(Task):
             env[slot] = None
         y, env[op.out] = env[op.out], None
         return y
-
-
-@dataclass(eq=False)
-class Sliding(Local):
-    """A convolution or a pool over time, of which :attr:`op` has no padding of time. Its first input has time in a dimension of its own.
-
-    Attributes:
-        full: the operation with its own padding, for all positions at once.
-        extent, step, start: the length of its window, from one to the next, and padded positions at the start.
-        edges: by what its results are multiplied, position by position, where they are not all computed at once.
-        product: the same as a product of matrices, on windows side by side: on few positions it reads its weights faster.
-        dilation: positions from tap to tap.
-    """
-
-    full: Op = field(kw_only=True)
-    extent: int = 1
-    step: int = 1
-    start: int = 0
-    edges: Table | None = None
-    product: Op | None = None
-    dilation: int = 1
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        return (*super().reads, *((self.edges.of,) if self.edges else ()), *(slots_of(self.product) if self.product else ()))
-
-    def _entire(self, ranges: Ranges) -> bool:
-        return ranges == ((0, self.wire.n),)
-
-    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
-        others = [_all(t.wire) for t in self.inputs[1:]]
-        if self._entire(ranges):
-            return [_all(self.inputs[0].wire), *others]
-        blocks = [Block(self.step * lo - self.start, self.step * (hi - 1) - self.start + self.extent, 0) for lo, hi in ranges]
-        fill = [-(b.hi - b.lo) % self.step for b in blocks[:-1]] + [0]
-        return [tuple(b._replace(more=f) for b, f in zip(blocks, fill, strict=True)), *others]
-
-    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
-        if self._entire(ranges):
-            return self.apply(m, self.full, count(ranges), xs)
-        y = self._plain(m, ranges, xs)
-        if self.edges is None:
-            return y
-        self.edges.fetch(m, ranges)
-        return y * m.env[self.edges.slot]
-
-    def _plain(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Tensor:
-        """Without what is special at the edges."""
-        if self.product is not None and count(ranges) <= FEW:
-            return self._multiplied(m, self.product, ranges, xs)
-        if len(ranges) == 1:
-            only: Tensor = self.apply(m, self.op, count(ranges), xs)
-            return only
-        blocks, dim, first = self.reach(ranges)[0], self.inputs[0].wire.dim, xs[0]
-        sizes = [b.hi - b.lo + b.more for b in blocks]
-        starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        if sum(sizes) // self.step > 2 * count(ranges) + 8:  # what lies between would cost more than another call
-            found = [
-                self.apply(m, self.op, hi - lo, [first.narrow(dim, at, b.hi - b.lo), *xs[1:]])
-                for (lo, hi), at, b in zip(ranges, starts, blocks, strict=True)
-            ]
-        else:
-            y = self.apply(m, self.op, (sum(sizes) - self.extent) // self.step + 1, xs)
-            found = [y.narrow(self.wire.dim, at // self.step, hi - lo) for at, (lo, hi) in zip(starts, ranges, strict=True)]
-        return torch.cat(found, self.wire.dim)
-
-    def _multiplied(self, m: ExecContext, product: Op, ranges: Ranges, xs: Sequence[Value]) -> Tensor:
-        """As a product, of inputs ``(B, C, T)``."""
-        found, at, x = list[Tensor](), 0, xs[0]
-        for block in self.reach(ranges)[0]:
-            size = block.hi - block.lo
-            found.append(x.narrow(2, at, size).unfold(2, self.extent, self.step)[..., :: self.dilation])
-            at += size + block.more
-        taps = found[0] if len(found) == 1 else torch.cat(found, 2)
-        rows = taps.permute(0, 2, 1, 3).flatten(2)
-        y: Tensor = self.apply(m, product, count(ranges), [rows, *xs[1:]])
-        return y.transpose(1, 2)
 
 
 @dataclass(eq=False)
@@ -345,9 +271,3 @@ class Item(Task):
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         return xs[0]
-
-
-def sliding_wire(x: Wire, dims: Any, n: int, extent: int, step: int, start: int) -> Wire:
-    """The wire behind a window that slides over positions."""
-    last = (x.n - x.b - extent + start) // step
-    return Wire(dims, n, x.stride * step, max(0, up(x.a + start, step)), max(0, n - 1 - last))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.fx import Node as Fx
 
 from ....core.op_rows import Refusal
-from ..axes import BATCH, TIME, fixed
-from ..capture import Captured, module_path, source_line
+from ..axes import TIME
+from ..capture import Captured, entry_dims, module_path, source_line
 from ..functionalise import asserts
 from ..instructions import Count
 from ..library_errors import is_mistake
@@ -50,6 +50,16 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return fn
 
     return registered
+
+
+def copied_constant(call: Call) -> Const | None:
+    """The constant of an operation that repeats one: what it gives is the constant, expanded."""
+    x = call.get("self")
+    if not isinstance(x, Const) or call.op not in ("expand", "repeat"):
+        return None
+    counts = call.get("repeats", ())
+    own = counts[len(counts) - x.value.ndim :]
+    return x if all(size == 1 or count == 1 for size, count in zip(x.value.shape, own, strict=False)) else None
 
 
 class Walk(Making):
@@ -97,19 +107,23 @@ class Walk(Making):
         i = next(numbers)
         self.draft.names.append(node.name)
         x, time, batch = self.captured.inputs[i], self.captured.time_dims[i], self.captured.batch_dims[i]
-        slot, dims = self.draft.new_slot(), list(fixed(x.shape))
+        rate, slot = self.captured.rates[i], self.draft.new_slot()
+        dims = entry_dims(x.shape, time, batch, rate)
         self.draft.sources.append(Source(slot, "input", str(i)))
         val = node.meta["val"]
-        if batch is not None:
-            dims[batch] = (BATCH,)
-            if not isinstance(known(val.shape[batch]), Count):
-                self.rows = int(val.shape[batch])
+        if batch is not None and not isinstance(known(val.shape[batch]), Count):
+            self.rows = int(val.shape[batch])
         if time is None:
-            return self._keep(Given(node.name, "input", "", (), Wire(tuple(dims)), slot=slot, dtype=x.dtype))
-        dims[time] = (TIME,)
+            return self._keep(Given(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
         number = len(self.entry_slots)
         self.entry_slots.append((i, slot))
-        return self._keep(Entry(node.name, "input", "", (), Wire(tuple(dims), x.shape[time]), number=number, dtype=x.dtype))
+        steps = Wire(dims, self.captured.steps)
+        entry = self._keep(Entry(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
+        if rate == 1:
+            return entry
+        merged = (*dims[:time], (TIME, rate), *dims[time + 2 :])
+        call = Call(node, "aten.flatten.using_ints", {}, ())
+        return self.positionwise(call, merged, steps, target=call.name, args=(entry, time, time + 1))
 
     def _placeholder(self, node: Fx, signature: Any) -> Any:
         emit, program = self.emit, self.captured.program
@@ -160,7 +174,10 @@ class Walk(Making):
             return self._refuse(node, call.op, f"`{call.op}` draws random numbers", remedy)
         if not tasks_in(list(call.args.values())):
             if any(isinstance(v, Count) for v in leaves(list(call.args.values()))):
-                return self.window(call, steady=True)
+                found = self.window(call, steady=True)
+                if isinstance(found, Task):
+                    found.copies = copied_constant(call)
+                return found
             given = [call.args[n] for n in call.positional]
             return self.emit.consts(name, given, {n: v for n, v in call.args.items() if n not in call.positional})
         return self.apply(call)

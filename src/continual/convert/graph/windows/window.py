@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -18,10 +18,13 @@ from ..walker import Walked
 from . import rules  # noqa: F401 (they register themselves)
 from .instruction import Windows
 from .plan import Schedule, planned, reusable
+from .report import WindowPlan
 from .rolling import Carry
 from .tasks import Entry, Select, Task
 from .walk import Walk
 from .wire import Wire
+
+MOST_STRIDES = 4  # at which what windows take over may end, of those that are tried
 
 
 @dataclass
@@ -60,41 +63,77 @@ class Windowed:
 
     def every(self) -> int:
         """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
-        strides = sorted({t.wire.stride for t in self.tasks if t.wire.timed and t.wire.clean}, reverse=True)
+        strides = self.strides
         candidates = sorted({math.lcm(*strides[i:]) for i in range(len(strides))} | set(strides), reverse=True)
         for every in candidates:
             if math.lcm(1, *(t.wire.stride for t in self.tasks if reusable(t, every))) == every:
                 return every
         return 1
 
-    def plan(self, every: int, shared: Callable[[Task], bool] | None) -> Schedule:
-        """A window as a sequence of operations."""
-        return planned(self.tasks, self.outputs, every, shared)
+    @property
+    def strides(self) -> list[int]:
+        """From the largest on, the strides of values that later windows have too."""
+        return sorted({t.wire.stride for t in self.tasks if t.wire.timed and t.wire.clean}, reverse=True)
+
+    def check_length(self, plan: WindowPlan) -> None:
+        """Refuse a plan for windows of another length.
+
+        Raises:
+            ValueError: it is one.
+        """
+        if plan.length not in (None, self.length):
+            raise ValueError(
+                f"continual: {plan!r} is for windows of {plan.length} frames, and the example has {self.length}. Give an example of "
+                f"{plan.length} frames, or a plan without length"
+            )
+
+    def complete(self, plan: WindowPlan) -> WindowPlan:
+        """A plan with all its numbers, and the smallest stride that means the same."""
+        every = self.every() if plan.every is None else plan.every
+        stride = next((s for s in self.strides if plan.stride is None or s <= plan.stride), 0)
+        found = WindowPlan(stride, every, self.length)
+        return found if self.schedule(found).takes_over else replace(found, stride=0)
+
+    def ways(self, every: int) -> list[WindowPlan]:
+        """Plans to choose from: each window anew; all that windows have in common; and only what is before some stride, since later
+        operations are few, and bound by reading weights."""
+        plans = [self.complete(WindowPlan(s, every)) for s in (None, *self.strides[1:MOST_STRIDES])]
+        return [WindowPlan(0, every, self.length), *(p for p in dict.fromkeys(plans) if p.stride)]
+
+    def schedule(self, plan: WindowPlan) -> Schedule:
+        """A window as a sequence of operations that follows other windows; of a complete plan."""
+        most, every = plan.stride or 0, plan.every or 1
+        return planned(self.tasks, self.outputs, every, lambda task: task.wire.stride <= most)
+
+    def by_itself(self, every: int) -> Schedule:
+        """A window as a sequence of operations that follows none."""
+        return planned(self.tasks, self.outputs, every, None)
 
     def of(self, schedule: Schedule) -> Schedule:
         """Whole windows, of which the values are given that a schedule's windows take over from each other."""
         own = [schedule.tasks[h.task] for h in schedule.histories if not isinstance(h, Carry)]
         return planned(self.tasks, own, schedule.every, None)
 
-    def reuse(self, schedule: Schedule) -> float:
-        """The share of a window's multiply-adds that a schedule saves."""
-        whole = self.plan(schedule.every, None).macs
-        return max(0.0, 1 - schedule.macs / whole) if whole else 0.0
+    def reuse(self, every: int) -> float:
+        """The share of a window's multiply-adds that windows have in common with those before."""
+        whole = self.by_itself(every).macs
+        return max(0.0, 1 - self.schedule(self.complete(WindowPlan(every=every))).macs / whole) if whole else 0.0
 
-    def program(self, schedule: Schedule) -> Walked:
-        """A program of one instruction, as a walk of a stream gives it."""
-        made, streams = self._instruction(schedule)
+    def program(self, plan: WindowPlan) -> Walked:
+        """A program of one instruction, as a walk of a stream gives it; of a complete plan."""
+        made, streams = self._instruction(plan)
         draft = self.walk.draft
         draft.instructions = [made]
         return Walked(draft, streams, [], None)
 
-    def _instruction(self, schedule: Schedule) -> tuple[Windows, list[Stream]]:
-        draft, every = self.walk.draft, schedule.every
+    def _instruction(self, plan: WindowPlan) -> tuple[Windows, list[Stream]]:
+        draft, every = self.walk.draft, plan.every or 1
         entries = [t for t in self.tasks if isinstance(t, Entry)]
         wire = draft.wires.then(0, Window(self.length, every))
         streams = [Stream(draft.new_slot(), in_rows(t, self.walk.rows), wire, t.dtype, True) for t in self.outputs]
         made = Windows(
-            "windows", f"windows of {self.length} every {every}", "", self.length, every, schedule, self.plan(every, None),
+            "windows", f"windows of {self.length} every {every}", "", self.length, every, plan, self.schedule(plan),
+            self.by_itself(every),
             tuple(t.wire.dims for t in entries), tuple(s.dims for s in streams), tuple(s for _, s in self.walk.entry_slots),
             tuple(s.slot for s in streams), tuple(t.dtype for t in self.outputs), wire, rows=self.walk.rows,
         )  # fmt: skip
@@ -161,13 +200,3 @@ def in_rows(task: Task, rows: int | None = None) -> Dims:
         )
     i = dims[at].index(BATCH)
     return tuple((*d[: i + 1], TIME, *d[i + 1 :]) if k == at else d for k, d in enumerate(dims))
-
-
-def always(task: Task) -> bool:
-    """Take over whatever windows have in common."""
-    return True
-
-
-def never(task: Task) -> bool:
-    """Keep the frames alone."""
-    return False

@@ -1,6 +1,20 @@
 """What becomes of positions in each operation. Importing this registers all rules."""
 
-from . import convolution, joins, loops, norms, pointwise, pooling, products, recurrent, reduce, shape, slices, spectra
+from . import (
+    convolution,
+    joins,
+    loops,
+    norms,
+    pointwise,
+    pooling,
+    products,
+    recurrent,
+    reduce,
+    shape,
+    slices,
+    spectra,
+    upsampling,
+)
 
 __all__ = [
     "convolution",
@@ -15,4 +29,5 @@ __all__ = [
     "shape",
     "slices",
     "spectra",
+    "upsampling",
 ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...axes import TIME
 from ...instructions import Ref
 from ...values import Const
 from ..sizes import Unfollowed
-from ..tasks import Sliding, Task, sliding_wire
+from ..sliding import Sliding, grain_of, sliding_wire
+from ..tasks import Task
 from ..walk import Walk, rule
 from ..window_call import Call
 from ..wire import Axis, resized, sized
@@ -32,20 +34,25 @@ def sliding(
     """A window over time: ``target`` with ``args`` has no padding of time; the operation itself has."""
     x: Task = next(iter(call.args.values()))
     wire = x.wire
-    n = w.result_shape(call)[Axis.of(dims).at]
-    made = sliding_wire(wire, dims, n, extent, step, start)
+    at, grain = Axis.of(dims).at, grain_of(wire, step)
+    n, rest = divmod(w.result_shape(call)[at], grain[1])
+    if rest:
+        raise Unfollowed("groups of entries that are not full")
+    dims = tuple((TIME, *sized(grain[1])) if i == at else d for i, d in enumerate(dims))
+    made = sliding_wire(wire, dims, n, extent, step, start, grain)
     own, given = w.given_args(call)
     inputs = [x]
     op, slots, _ = w.operation(call, target, args, {}, inputs)
     full, others, _ = w.operation(call, call.name, own, given, inputs)
-    full.args = tuple(_moved(a, others[0], slots[0]) for a in full.args)
+    full.args = tuple(moved_slots(a, others[0], slots[0]) for a in full.args)
     more = {"op": op, "full": full, "slots": slots, "entire": (False,), "macs": w.macs(call), "weight": weight_of(call)}
-    return w.add(call, Sliding, inputs, made, extent=extent, step=step, start=start, fill=fill, **more)
+    return w.add(call, Sliding, inputs, made, extent=extent, step=step, start=start, fill=fill, grain=grain, **more)
 
 
-def _moved(arg: Any, old: int, new: int) -> Any:
+def moved_slots(arg: Any, old: int, new: int) -> Any:
+    """An argument that reads another slot."""
     if isinstance(arg, (list, tuple)):
-        return type(arg)(_moved(a, old, new) for a in arg)
+        return type(arg)(moved_slots(a, old, new) for a in arg)
     return Ref(new) if isinstance(arg, Ref) and arg.slot == old else arg
 
 
@@ -77,14 +84,12 @@ def conv(w: Walk, call: Call) -> Any:
     else:
         pads = spread(padding, space)
         start = pads[j]
-    if not wire.alone:
-        if extent == strides[j] == 1 and not start:
-            return w.positionwise(call, dims, wire)
-        raise Unfollowed("over merged time")
+    if not wire.alone and extent == strides[j] == 1 and not start:
+        return w.positionwise(call, dims, wire)
     pads[j] = 0
     args = [x, call["weight"], call.get("bias"), strides, pads, dilations, call["groups"]]
     made = sliding(w, call, dims, target=f"aten.conv{space}d.default", args=args, extent=extent, step=strides[j], start=start)
-    if space == 1 and wire.dim == 2 and call["groups"] == 1 and isinstance(made, Sliding):
+    if space == 1 and wire.dim == 2 and call["groups"] == 1 and isinstance(made, Sliding) and made.grain == (1, 1):
         _as_product(w, call, made, dilations[0])
     return made
 
@@ -94,7 +99,7 @@ def _as_product(w: Walk, call: Call, made: Sliding, dilation: int) -> None:
     flat = w.emit.const("aten.flatten.using_ints", [call["weight"], 1])
     x = made.inputs[0]
     op, slots, _ = w.operation(call, "aten.linear.default", [x, flat, call.get("bias")], {}, [x])
-    op.args = tuple(_moved(a, slots[0], made.slots[0]) for a in op.args)
+    op.args = tuple(moved_slots(a, slots[0], made.slots[0]) for a in op.args)
     made.product, made.dilation = op, dilation
 
 
@@ -109,8 +114,6 @@ def unfold(w: Walk, call: Call) -> Any:
             raise Unfollowed("over rows")
         dims = resized(wire.dims, {dim: sizes[dim]})
         return w.positionwise(call, (*dims, sized(sizes[-1])), wire)
-    if not wire.alone:
-        raise Unfollowed("over merged time")
     dims = (*wire.dims, sized(call["size"]))
     args = [x, dim, call["size"], call["step"]]
     return sliding(w, call, dims, target=call.name, args=args, extent=call["size"], step=call["step"], start=0)

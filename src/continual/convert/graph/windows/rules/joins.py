@@ -11,7 +11,8 @@ from ..tasks import Concat, Local, Padded, Task
 from ..walk import Walk, rule
 from ..window_call import Call
 from ..wire import Wire, resized
-from .pointwise import alike, positioned, timed
+from .convolution import sliding
+from .pointwise import alike, grouped, positioned, timed
 from .slices import bounds, sliced
 
 
@@ -37,7 +38,7 @@ def cat(w: Walk, call: Call) -> Any:
     """One after another."""
     moving = timed(call["tensors"])
     if moving and call["dim"] % len(moving[0].wire.dims) != moving[0].wire.dim:
-        call = positioned(w, call)
+        call = grouped(w, positioned(w, call))
     given = [p for p in call["tensors"] if 0 not in w.shape(p) or len(w.shape(p)) > 1]
     moving = timed(given)
     wire = alike(moving[:1])
@@ -86,10 +87,16 @@ def pad(w: Walk, call: Call) -> Any:
     sizes = w.result_shape(call)
     if (left, right) == (0, 0):
         return w.positionwise(call, resized(wire.dims, {d: sizes[d] for d, p in per.items() if p != (0, 0)}), wire)
-    if not wire.alone:
-        raise Unfollowed("pads merged time")
     constant = call.op == "constant_pad_nd" or (call.op == "pad" and call.get("mode", "constant") == "constant")
     others = any(p != (0, 0) for d, p in per.items() if d != wire.dim)
+    if not wire.alone:  # groups of entries
+        if not constant or others:
+            raise Unfollowed("pads merged time")
+        filled = float(call.get("value", 0.0) or 0.0)
+        own = [x, [0] * 2 * (rank - 1 - wire.dim) + [0, 0], 0.0]
+        return sliding(
+            w, call, wire.dims, target="aten.constant_pad_nd.default", args=own, extent=1, step=1, start=left, fill=filled
+        )
     n = wire.n + left + right
     made = Wire(wire.dims, n, wire.stride, max(0, wire.a + left), max(0, wire.b + right))
     if constant and not others:
@@ -125,9 +132,15 @@ def roll(w: Walk, call: Call) -> Any:
         raise Unfollowed("all elements")
     if wire.dim not in dims:
         return w.positionwise(call, wire.dims, wire)
-    shift = call["shifts"][dims.index(wire.dim)] % wire.n
-    if len(dims) > 1 or not wire.alone or not shift:
-        raise Unfollowed("several dimensions")
+    shifts = dict(zip(dims, call["shifts"], strict=True))
+    shift = shifts.pop(wire.dim) % wire.n
+    if len(shifts) < len(dims) - 1 or not wire.alone:
+        raise Unfollowed("a dimension twice, or merged time")
+    if shifts:  # the others position by position
+        args = [x, list(shifts.values()), list(shifts)]
+        x = w.positionwise(call, wire.dims, wire, target=call.name, args=args, kwargs={})
+    if not shift:
+        return x
     return in_a_row(w, call, [sliced(w, call, x, wire.n - shift, shift), sliced(w, call, x, 0, wire.n - shift)], wire.dim)
 
 

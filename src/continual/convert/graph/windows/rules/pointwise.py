@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...axes import TIME, Dim, Dims
+from ...instructions import Shape
 from ...values import Const, leaves
 from ..sizes import Unfollowed, tasks_in
 from ..tasks import Task
@@ -77,10 +78,33 @@ def _symbols(dim: Dim) -> tuple[str, ...]:
     return tuple(f for f in dim if isinstance(f, str))
 
 
+def grouped(w: Walk, call: Call) -> Call:
+    """A call whose values all have the positions of the one of the largest stride: groups of entries, where its own are that."""
+    strides = {t.wire.stride for t in timed(list(call.args.values()))}
+    if len(strides) < 2:
+        return call
+
+    def in_groups(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [in_groups(v) for v in value]
+        if not isinstance(value, Task) or not value.wire.timed or (size := max(strides) // value.wire.stride) == 1:
+            return value
+        wire = value.wire
+        if max(strides) % wire.stride or wire.n % size or wire.n == size:
+            raise Unfollowed("positions of different strides")
+        own = (*wire.axis.outer, TIME, size, *wire.axis.inner)
+        dims = tuple(own if i == wire.dim else d for i, d in enumerate(wire.dims))
+        return w.positionwise(
+            call, dims, wire, target="aten.reshape.default", args=[value, Shape(dims)], kwargs={}, group=size, inner=True
+        )
+
+    return replace(call, args={n: in_groups(v) for n, v in call.args.items()})
+
+
 @rule("pointwise", *LIKE)
 def pointwise(w: Walk, call: Call) -> Any:
     """Each element by itself."""
-    call = positioned(w, call)
+    call = grouped(w, positioned(w, call))
     values = list(call.args.values())
     rank = len(w.result_shape(call))
     dims, tables = joined(w, values, rank)
@@ -88,7 +112,7 @@ def pointwise(w: Walk, call: Call) -> Any:
 
 
 def positioned(w: Walk, call: Call) -> Call:
-    """A call in which values of equal elements have positions, where others have."""
+    """A call in which values of equal elements, and constants repeated for rows and positions, have positions where others have."""
     moving = timed(list(call.args.values()))
     if not moving:
         raise Unfollowed("no positions")
@@ -101,9 +125,21 @@ def positioned(w: Walk, call: Call) -> Call:
             back = like.wire.dim - len(like.wire.dims)
             sizes = w.shape(value)
             return w.filled_beside(call, value, like) if -back <= len(sizes) and sizes[back] != 1 else value
+        if isinstance(value, Task) and value.copies is not None and not value.wire.timed:
+            return _repeated(w, call, value, like)
         return value
 
     return replace(call, args={n: at_positions(v) for n, v in call.args.items()})
+
+
+def _repeated(w: Walk, call: Call, value: Task, like: Task) -> Task:
+    """A constant that is repeated along the dimension of time of another value, at its positions."""
+    back, sizes = like.wire.dim - len(like.wire.dims), w.shape(value)
+    own: Const = value.copies  # type: ignore[assignment]
+    varies = own.value.ndim >= -back and own.value.shape[back] != 1
+    if varies or len(sizes) < -back or sizes[back] != w.shape(like)[like.wire.dim]:
+        return value
+    return w.copied_beside(call, value, like)
 
 
 @rule(*HANDED_ON)

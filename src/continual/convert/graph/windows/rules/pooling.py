@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from ...instructions import Shape, resolve
 from ..sizes import Unfollowed
-from ..tasks import Sliding, Table, Task
+from ..sliding import Sliding
+from ..tasks import Table, Task
 from ..walk import Walk, rule
 from ..window_call import Call
 from ..wire import Axis, sized
@@ -34,8 +35,6 @@ def max_pool(w: Walk, call: Call) -> Any:
     dims = with_sizes(wire.dims, first, w.result_shape(call), wire.dim)
     if wire.dim < first:
         return w.positionwise(call, dims, wire)
-    if not wire.alone:
-        raise Unfollowed("over merged time")
     j, dilations = wire.dim - first, spread(call["dilation"], space)
     start, pads = pads[j], [0 if i == j else p for i, p in enumerate(pads)]
     extent = (size[j] - 1) * dilations[j] + 1
@@ -53,8 +52,6 @@ def avg_pool(w: Walk, call: Call) -> Any:
     dims = with_sizes(wire.dims, first, sizes, wire.dim)
     if wire.dim < first:
         return w.positionwise(call, dims, wire)
-    if not wire.alone:
-        raise Unfollowed("over merged time")
     j = wire.dim - first
     start, over = pads[j], (sizes[wire.dim] - 1) * strides[j] + size[j] - pads[j] - wire.n
     inside = [0 if i == j else p for i, p in enumerate(pads)]
@@ -64,6 +61,8 @@ def avg_pool(w: Walk, call: Call) -> Any:
     args = [x, size, strides, inside, call["ceil_mode"], counted, *last]
     made: Sliding = sliding(w, call, dims, target=call.name, args=args, extent=size[j], step=strides[j], start=start)  # type: ignore[assignment]
     if (start or over > 0) and fixed_divisor is None and not (counted and over <= start):
+        if made.grain != (1, 1):
+            raise Unfollowed("edges of groups")
         _at_edges(w, call, made, (space, j, size, strides, inside), (start, max(0, over)))
     return made
 

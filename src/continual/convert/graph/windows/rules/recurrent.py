@@ -26,13 +26,16 @@ def recurrent(w: Walk, call: Call) -> Any:
     dims = (*wire.dims[:-1], sized(width))
     params, layers, biased = call["params"], call["num_layers"], call["has_biases"]
     begins = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
-    simple = (
-        not call["bidirectional"]
-        and all(isinstance(p, Const) for p in params)
-        and len(params) == layers * (4 if biased else 2)  # others project their states
+    both = bool(call["bidirectional"])
+    plain = (
+        all(isinstance(p, Const) for p in params)
+        and len(params) == layers * (4 if biased else 2) * (1 + both)  # others project their states
         and all(isinstance(h, Task) and h.uniform == 0.0 for h in begins)
         and wire.dims[1 - wire.dim] == (BATCH,)
     )
     own = {"kind": call.op, "params": tuple(p.slot for p in params if isinstance(p, Const)), "biased": biased, "layers": layers}
+    own["sizes"] = tuple(p.value.numel() for p in params if isinstance(p, Const) and p.value.ndim == 2)
     rest = [None] * (len(call.node.meta["val"]) - 1)
-    return w.window(call, [dims, *rest], wire, cls=Recurrent, **own, width=width, simple=simple)
+    return w.window(
+        call, [dims, *rest], wire, cls=Recurrent, **own, width=width // (1 + both), simple=plain and not both, both=plain and both
+    )

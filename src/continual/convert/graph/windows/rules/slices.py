@@ -12,7 +12,10 @@ from ..tasks import Select, Slice, Task
 from ..walk import Walk, rule
 from ..window_call import Call
 from ..wire import Wire, resized
+from .convolution import sliding
 from .pointwise import alike, timed
+
+FAR = 2**62
 
 
 def bounds(size: int, start: Any, end: Any) -> tuple[int, int]:
@@ -53,8 +56,11 @@ def slices(w: Walk, call: Call) -> Any:
         if any(isinstance(f, str) for f in wire.dims[dim]):
             raise Unfollowed("some of the rows")
         return w.positionwise(call, resized(wire.dims, {dim: count}), wire)
-    if not wire.alone or not count:
-        raise Unfollowed("a stretch of merged time")
+    if not count:
+        raise Unfollowed("no positions")
+    if not wire.alone:  # groups of entries
+        own = [x, dim, 0, FAR, step]
+        return sliding(w, call, wire.dims, target="aten.slice.Tensor", args=own, extent=1, step=step, start=-i)
     return sliced(w, call, x, i, count, step)
 
 

@@ -1,0 +1,135 @@
+"""Streams with as many frames at the end as a formula of the clip's length says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ...core.fitted import Fitted
+from ...core.length_function import LengthFunction
+from ...core.timing_graph import Wiring
+from .fitted_ends import FitEnd
+from .formulas import Formula, Lengths
+from .op_call import Misfit, OpCall
+from .rule_context import RuleContext
+from .values import Size, Stream
+
+AHEAD = 1 << 40  # more frames than any stream is known to have
+FIXED = "make it a fixed number of frames, or let the number of frames grow with that of the clip"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The number of frames as a function of the length of wire ``to``."""
+
+    to: int
+    function: LengthFunction
+
+
+def fitted(
+    ctx: RuleContext, call: OpCall, x: Stream, length: Size, what: str, mode: str = "constant", value: float = 0.0, least: int = 1
+) -> Stream | None:
+    """A stream that has ``length`` frames when it ends: cut off, or padded. ``None`` where this would hold back more and more frames.
+
+    Args:
+        ctx: what rules work with.
+        call: the operation.
+        x: the stream.
+        length: how many frames the result has.
+        what: that does so, for errors.
+        mode, value: of the padding.
+        least: a clip with fewer frames of the stream is refused.
+
+    Raises:
+        Misfit: the length follows no rule of a few steps.
+    """
+    if length.formula is None:
+        return None
+    timing = ctx.draft.wires.timing(x.wire)
+    found = _found(ctx, timing, length.formula, x.wire)
+    if found is None or not found.function.monotone or not found.function.steps or not _holds(ctx, found, length):
+        raise Misfit(
+            f"{what} by a number that follows no simple rule: {length.values[0]}, {length.values[3]}, {length.values[4]} frames are left "
+            f"of clips of {ctx.shapes.lengths[0]}, {ctx.shapes.lengths[3]}, {ctx.shapes.lengths[4]} steps",
+            "a number of frames that grows with the clip, such as the next multiple of a stride",
+        )
+    own, function = found.to == x.wire, found.function
+    if Fraction(*function.growth) * (1 if own else Fraction(timing.stride)) != 1:
+        return None
+    counts = list(_counted(timing, function, own, least))
+    short = [n for n, _, e in counts if e < least or not function(n) or (mode == "reflect" and function(n) - e >= e)]
+    if short != [n for n, _, _ in counts][: len(short)]:
+        raise Misfit(f"{what} by more frames than some of the longer clips have", FIXED)
+    most = max(0, 0, *(function(n) - e for n, _, e in counts[len(short) :]))
+    waiting = max(0, *(come - function(n) for n, come, _ in counts))
+    cuts = waiting > 0 or not (own or timing.causal_counts)
+    module = FitEnd(Fitted(function, cuts, len(short) + 1), not own, most, waiting, mode, value)
+    return ctx.emit.fitted_end(call, x, module, found.to)
+
+
+def _holds(ctx: RuleContext, found: Found, length: Size) -> bool:
+    """Whether a function gives the length of each sample, some of which are far away."""
+    return [found.function(n) for n in ctx.shapes.length(found.to).values] == [*length.values]
+
+
+def _found(ctx: RuleContext, timing: Wiring, formula: Formula, wire: int) -> Found | None:
+    """The length as a function of the wire's own length, or else of the clip's."""
+    rows = ctx.shapes.batches[0]
+    if formula.wires <= {wire}:
+        function = LengthFunction.of(lambda n: int(formula(Lengths(rows, lambda w: n))), formula.period // timing.period)
+        return None if function is None else Found(wire, function)
+    clips = _Clips(timing, formula, rows)
+    own = LengthFunction.of(clips.of_own, clips.own_period)
+    if own is not None and clips.agree:
+        return Found(wire, own)
+    whole = LengthFunction.of(lambda n: clips(n)[1], formula.period)
+    return None if whole is None else Found(0, whole)
+
+
+class _Clips:
+    """The length of a wire, and what a formula gives, for clips of every length.
+
+    Attributes:
+        agree: whether clips for which the wire has one length have had one value each so far.
+    """
+
+    def __init__(self, timing: Wiring, formula: Formula, rows: int):
+        entries = timing.entries[: max(timing.out, *formula.wires) + 1]
+        self._all = Wiring((*entries, (None, (timing.out, *formula.wires))), len(entries))
+        self._wire, self._formula, self._rows = timing.out, formula, rows
+        period = Fraction(formula.period) / Fraction(timing.stride)
+        self.own_period, self.agree = period.numerator, True
+        self._seen: list[tuple[int, int]] = [(0, 0)]
+        self._by_own: dict[int, int] = {}
+
+    def __call__(self, steps: int) -> tuple[int, int]:
+        """The wire's length and the value; both 0 where the clip is too short for the wire."""
+        while len(self._seen) <= steps:
+            ends = {w: e for w, (_, e) in self._all.all_counts(len(self._seen), len(self._seen)).items()}
+            own = ends[self._wire]
+            value = max(0, int(self._formula(Lengths(self._rows, ends.__getitem__)))) if own else 0
+            self._seen.append((own, value))
+            self.agree = self.agree and self._by_own.setdefault(own, value) == value
+        return self._seen[steps]
+
+    def of_own(self, length: int) -> int:
+        """The value for a length of the wire. Lengths that no clip gives come before all others, and give 0."""
+        while self.agree and self._seen[-1][0] < length:
+            self(len(self._seen))
+        if self.agree and length not in self._by_own:
+            self.agree = not any(0 < n < length for n in self._by_own)
+        return self._by_own.get(length, 0)
+
+
+def _counted(timing: Wiring, length: LengthFunction, own: bool, least: int) -> Iterator[tuple[int, int, int]]:
+    """The length that decides, the frames that have come on a wire at most, and its length, for all clips that differ."""
+    if own:
+        longest = max(length.transient, least, length.more[1]) + length.period  # mirrored frames are more than a short clip has
+        yield from ((n, n, n) for n in range(1, longest + 1))
+        return
+    for n in range(
+        1, max(timing.transient, length.transient, least * int(timing.stride)) + 2 * max(timing.period, length.period) + 1
+    ):
+        come, ended = timing.counts(n, n)
+        yield n, come if timing.causal_counts else max(come, timing.counts(n, AHEAD)[0]), ended

@@ -1,0 +1,77 @@
+"""Frames taken together, and taken apart: one layout of a tensor has several rates.
+
+A dimension of ``T`` frames holds the same elements, in the same order, as one of ``T / s`` frames of ``s`` parts. Reshapes that split time
+take frames together: their stream has one frame for ``s``. Where later parts lie behind time in one dimension, and an operation can't do
+with that, they are taken for frames again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .axes import TIME, Dim, Dims, View, dim_of, grouped, size_of, with_dim
+from .emitter import Emitter
+from .op_call import OpCall
+from .overlap_add import OverlapAdd
+from .time_layers import UnfoldTime
+from .values import STATIC, Stream, exchanged
+
+
+class FrameGroups:
+    """Takes frames together and apart.
+
+    Args:
+        emit: adds instructions.
+    """
+
+    def __init__(self, emit: Emitter):
+        self._emit = emit
+        self._apart: dict[int, Stream] = {}  # by the slots of the streams that were taken apart
+
+    def together(self, call: OpCall, x: Stream, size: int) -> Stream:
+        """A stream of ``size`` frames at a time, which lie behind time in its dimension."""
+        emit = self._emit
+        y = emit.unsqueeze_dummy(call, emit.reshape(call, x, View(x.dims).pieces))
+        rank, time = len(y.dims), y.dims.index((TIME,))
+        made = emit.layer(call, y, UnfoldTime(size, size), (*y.dims, (size,)), label=f"{size} frames together")
+        made = emit.permute(call, replace(made, dtype=x.dtype), [*range(time + 1), rank, *range(time + 1, rank)])
+        return replace(emit.reshape(call, made, grouped(x.dims, size)), fill=x.fill)
+
+    def apart(self, call: OpCall, x: Stream) -> Stream | None:
+        """A stream in which what lies behind time in its dimension are frames too; ``None`` if there is nothing."""
+        parts = _behind_time(x.dims)
+        if x.windows or x.wire == STATIC or not parts:
+            return None
+        if x.slot not in self._apart:
+            self._apart[x.slot] = self._taken_apart(call, x, size_of(parts, 1, 1))
+        return self._apart[x.slot]
+
+    def _taken_apart(self, call: OpCall, x: Stream, size: int) -> Stream:
+        emit = self._emit
+        at = next(i for i, dim in enumerate(x.dims) if TIME in dim)
+        major = x.dims[at][: x.dims[at].index(TIME)]
+        pieces = (*x.dims[:at], *((major,) if major else ()), (TIME,), dim_of(size), *x.dims[at + 1 :])
+        y, time = emit.reshape(call, x, pieces), pieces.index((TIME,))
+        y = emit.permute(call, y, [i for i in range(len(pieces)) if i != time + 1] + [time + 1])
+        made = self.added(call, y, size, size, f"{size} frames from each")
+        return replace(emit.reshape(call, made, with_dim(x.dims, at, (*major, TIME))), fill=x.fill)
+
+    def added(self, call: OpCall, x: Stream, size: int, hop: int, label: str) -> Stream:
+        """Patches of ``size`` frames in the last dimension, ``hop`` frames apart, added where they overlap."""
+        emit, rank = self._emit, len(x.dims)
+        y = emit.unsqueeze(call, x, 1) if rank == 3 else x
+        made = emit.layer(call, y, OverlapAdd(size, hop), y.dims[:-1], label=label)
+        return emit.squeeze_dummy(call, replace(made, dtype=x.dtype), rank - 1)
+
+    def finer(self, call: OpCall) -> OpCall | None:
+        """A call of which the streams are taken apart as far as possible; ``None`` if none of them can be."""
+        found = {s.slot: self.apart(call, s) for s in call.streams}
+        new = {slot: s for slot, s in found.items() if s is not None}
+        return call.with_args(**{n: exchanged(v, new) for n, v in call.args.items()}) if new else None
+
+
+def _behind_time(dims: Dims) -> Dim:
+    """What lies behind time in its dimension, if these are numbers alone."""
+    dim = next((d for d in dims if TIME in d), ())
+    behind = dim[dim.index(TIME) + 1 :] if dim else ()
+    return behind if all(isinstance(f, int) for f in behind) else ()

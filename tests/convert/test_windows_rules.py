@@ -1,0 +1,142 @@
+"""What windows take over through operations that mix positions with others: each network by one rule, at 1e-10 in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import continual as co
+from continual.convert.graph.windows.ending import Ending
+from tests.convert.windows import check, close, made, noise, stacked, windows_of
+
+EVERYTHING = co.WindowPlan()
+
+
+class ClassTokens(nn.Module):
+    """A class token among the patches of each frame, and attention between them, after ViViT."""
+
+    def __init__(self, how: str = "expand") -> None:
+        super().__init__()
+        self.patch, self.how = nn.Conv2d(2, 8, 4, 4), how
+        self.token, self.place = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 5, 8))
+        self.space, self.time = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C, H, W)
+        b, t = x.shape[:2]
+        y = self.patch(x.flatten(0, 1)).flatten(2).transpose(1, 2)
+        token = self.token.expand(b * t, -1, -1) if self.how == "expand" else self.token.repeat(b * t, 1, 1)
+        y = self.space(torch.cat((token, y), 1) + self.place)[:, 0].view(b, t, -1)
+        return self.time(y).amax(1)
+
+
+class PlaceTokens(ClassTokens):
+    """A token that is another one for each frame: it can't be told from a table of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = nn.Parameter(torch.randn(7, 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t = x.shape[:2]
+        y = self.patch(x.flatten(0, 1)).flatten(2).transpose(1, 2)
+        y = self.space(torch.cat((self.frames.repeat(b, 1, 1), y), 1) + self.place)[:, 0].view(b, t, -1)
+        return self.time(y).amax(1)
+
+
+class Rolls(nn.Module):
+    """Shifts around the edges of time and of space at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, S)
+        y = self.b(torch.roll(F.relu(self.a(x)), (2, -1), (2, 3)))
+        return self.head(torch.roll(y, (-1, 1, 3), (2, 3, 1)).amax((2, 3)))
+
+
+NETWORKS: dict[str, tuple[Any, tuple[int, ...], dict[str, Any], float]] = {
+    "class tokens": (ClassTokens, (7, 2, 8, 8), {"dim": 1}, 0.8),
+    "class tokens, repeated": (lambda: ClassTokens("repeat"), (7, 2, 8, 8), {"dim": 1}, 0.8),
+    "a token for each frame": (PlaceTokens, (7, 2, 8, 8), {"dim": 1}, 0.0),
+    "shifts of time and space": (Rolls, (3, 24, 5), {}, 0.6),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_scores_are_the_modules_own(name):
+    module, shape, options, least = NETWORKS[name]
+    assert check(module(), shape, windows=EVERYTHING, **options).windows.reuse >= least
+
+
+# ---- one end of layers in both directions -------------------------------------------------------------------------------
+
+
+class BothWays(nn.Module):
+    """A recurrent layer in both directions, and one end of it."""
+
+    def __init__(self, kind: str = "LSTM", layers: int = 1, take: Any = -1, bias: bool = True, first: bool = True) -> None:
+        super().__init__()
+        self.rnn = getattr(nn, kind)(4, 5, layers, bias=bias, batch_first=first, bidirectional=True)
+        self.head, self.take, self.first = nn.Linear(10, 3), take, first
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        y, ends = self.rnn(x.permute(0, 2, 1) if self.first else x.permute(2, 0, 1))
+        y = y if self.first else y.transpose(0, 1)
+        if self.take == "state too":
+            h = ends[0] if isinstance(ends, tuple) else ends
+            return self.head(y[:, -1] + torch.cat((h[-2], h[-1]), 1))
+        return self.head(y[:, 0] + y[:, -1] if self.take == "both" else y[:, self.take])
+
+
+ENDS = {
+    "LSTM, last": {},
+    "LSTM, first, two layers": {"layers": 2, "take": 0},
+    "GRU, last, three layers": {"kind": "GRU", "layers": 3},
+    "RNN, last, no biases, time first": {"kind": "RNN", "bias": False, "first": False},
+    "LSTM, first, time first": {"take": 0, "first": False},
+}
+
+
+def ends_of(net: Any) -> list[Ending]:
+    """The layers of which an end alone is computed."""
+    return [s.task for s in net._program.instructions[0].schedule.steps if isinstance(s.task, Ending)]
+
+
+@pytest.mark.parametrize("plan", [EVERYTHING, co.WindowPlan(stride=0)], ids=["taken over", "computed anew"])
+@pytest.mark.parametrize("name", ENDS)
+def test_an_end_of_both_directions(name, plan):
+    assert len(ends_of(check(BothWays(**ENDS[name]), (4, 13), windows=plan))) == 1
+
+
+@pytest.mark.parametrize("take", ["both", "state too", 3])
+def test_more_than_an_end_of_both_directions(take):
+    assert not ends_of(check(BothWays(take=take), (4, 13), windows=EVERYTHING))
+
+
+def test_an_end_costs_one_direction():
+    nets = [co.continual(made(BothWays(layers=2, take=take)), noise(2, 4, 20), windows=EVERYTHING) for take in (-1, 3)]
+    end, whole = (n._program.instructions[0].alone.macs for n in nets)
+    directions = {1: 4 * 5 * (4 + 5) * 20, 2: 4 * 5 * (10 + 5) * 20}
+    assert whole - end == pytest.approx(directions[2] * 19 / 20, rel=0.01)
+    assert whole == pytest.approx(2 * directions[1] + 2 * directions[2], rel=0.02)
+
+
+def test_an_end_in_programs():
+    module, clip = made(BothWays(layers=2)), noise(3, 4, 40)
+    program = co.compile(co.continual(module, clip[:, :, :13], windows=EVERYTHING), clip[:, :, 0], backend="eager")
+    found = [program.step(clip[:, :, t]) for t in range(40)]
+    close(stacked([y for y in found if y is not None]), stacked(windows_of(module, clip, 13, 1)))
+
+
+def test_an_end_by_output():
+    class Sequence(BothWays):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(x)[0])
+
+    net = check(Sequence(), (13, 4), dim=1, windows=EVERYTHING, output=-1, score=lambda y: y[:, -1])
+    assert len(ends_of(net)) == 1
