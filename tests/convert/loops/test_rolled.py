@@ -38,7 +38,7 @@ def test_a_loop_streams(name: str) -> None:
     co.verify(net, clip, reference=module)
 
 
-@pytest.mark.parametrize("name", ["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame"])
+@pytest.mark.parametrize("name", ["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame", "nodes"])
 def test_a_loop_in_a_program(name: str) -> None:
     net, _, clip = made(name)
     check_rows(net, clip)

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .axes import BATCH, TIME, Dim, Dims, fixed, shape_of
+from .axes import BATCH, TIME, Dim, Dims, dim_of, fixed, shape_of
 from .capture import fresh
 from .formulas import SizeOf
 from .op_call import Misfit, OpCall
@@ -146,8 +146,9 @@ class ShapeQueries:
         for given in sizes:
             size = self.sized(given)
             baked = self.clip_is_fixed and size.constant and size.now == length.now > 1  # the export knows one length alone
-            if size.varies and size.values == self.batches:
-                dims.append((BATCH,))
+            times = size.now // self.batches[0]
+            if size.varies and size.values == tuple(times * b for b in self.batches):
+                dims.append((BATCH, *dim_of(times)))
             elif length.varies and (baked or size.values[:3] == length.values[:3]):
                 dims.append((TIME,))
             elif length.varies and size.values[:3] == both.values[:3]:

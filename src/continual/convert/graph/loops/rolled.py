@@ -22,6 +22,7 @@ from .matching import Irregular, NotALoop
 from .operation import LOOPS
 from .outer import Rolled, rolled
 from .simplify import name_of
+from .whole import WholeLoop
 
 LENGTHS = ((7, 6), (11, 10), (16, 15), (24, 23), (33, 32))  # of clips that are exported, both so long that iterations repeat
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -42,6 +43,7 @@ class RolledModule:
                 raise NotALoop(
                     "iterations of a loop do something else in clips of another length", "the same operations for all clips"
                 )
+            WholeLoop.of(mine, False)  # refuses what can't be followed
         self.numbers = tuple(own.loops)
         self._module, self._captured = module, captured
         signature = captured.program.graph_signature
