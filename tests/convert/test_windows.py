@@ -192,6 +192,13 @@ def test_refused(module, text):
         co.continual(module.double().eval(), CLIP)
 
 
+@pytest.mark.parametrize("module", [Mixes(), Flips()])
+def test_a_refusal_says_that_rows_are_mixed_and_where(module):
+    with pytest.raises(co.NotStreamable) as raised:
+        co.continual(module.double().eval(), CLIP)
+    assert [(r.mixes_rows, "test_windows.py" in r.source) for r in raised.value.refusals] == [(True, True)]
+
+
 def test_training_mode_is_refused():
     with pytest.raises(co.NotStreamable, match="training mode"):
         co.continual(Residual().double(), CLIP)

@@ -174,6 +174,18 @@ def test_a_module_of_a_registered_class_becomes_the_layer():
     assert co.verify(net, CLIP, reference=module)
 
 
+def test_a_clip_asks_for_the_initial_state_once():
+    asked = []
+
+    class Counted(Leaky):
+        def initial_state(self, x: Tensor) -> Any:
+            asked.append(tuple(x.shape))
+            return super().initial_state(x)
+
+    Counted(4)(CLIP)
+    assert asked == [(3, 4)]
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 

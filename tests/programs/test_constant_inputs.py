@@ -93,3 +93,25 @@ def test_snapshots_of_earlier_versions_are_taken():
     assert_equal(rest, module(clip[:1, :, :5], gain[:1])[0][:, -rest.shape[1] :], "the end")
     with pytest.raises(co.StateMismatch, match="waiting steps of input 1"):
         streams.restore(stream, dataclasses.replace(snapshot, pending=snapshot.pending[:1]))
+
+
+class Shared(nn.Module):
+    """A convolution whose outputs are scaled by gains for all rows together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        return self.conv(x) * gain.sum(-1).view(1, 4, 1)
+
+
+def test_a_batch_of_streams_refuses_one_value_for_all_of_them():
+    """Only the first row was written, or the step failed in torch's words."""
+    module, clip, gain = Shared().double().eval(), torch.randn(2, 3, 9).double(), torch.rand(4, 5).double() - 2
+    net = co.continual(module, (clip, gain), time_dim=(2, None))
+    program = co.compile(net, [clip[:, :, 0], gain], backend="eager")
+    found = [program.step(clip[:, :, t], gain) for t in range(9)]
+    assert_equal(torch.stack([y for y in found if y is not None], 2), module(clip, gain)[:, :, :-1], "a program")
+    with pytest.raises(co.NotStreamable, match=r"input 1 of \w+, \(4, 5\), has no dimension for the batch.*Remedies"):
+        co.StreamBatch(net, [clip[:1, :, 0], gain], 3, backend="eager")

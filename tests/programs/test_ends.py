@@ -14,8 +14,8 @@ import continual as co
 from continual.containers.base import open_child
 from continual.core.program.stream_ends import STREAM, Count, Least, end_of, ended, meets
 from continual.core.state import InitContext, StepSpec
-from continual.core.timing import Crop, Timing, Window
-from continual.core.timing_graph import Wiring
+from continual.core.timing import Crop, Timing, Window, Wiring
+from continual.core.timing_graph import aligned
 from continual.programs.planning import _wires
 from tests.core.timing.cases import Case, compositions, reflections
 
@@ -35,12 +35,12 @@ SAME = Window(3, start=1, end=1)
     "timing, end",
     [
         (SAME.then(SAME), STREAM),
-        (Timing.parallel(Window(), SAME), STREAM),
+        (aligned(Window(), SAME), STREAM),
         (Window(3, 2, 1, 1).then(Window(3, 2, 1, 1)), Count(None, 1, 1, 3, 4)),
         (Window(3, start=2, end=2).then(Crop(0, 2)), STREAM),
         (Window(3).then(Window(5)), Count(None, 7, 1, -6, 1)),
-        (Timing.parallel(Window(3), Window(5, end=1)), Count(None, 4, 1, -3, 1)),
-        (Timing.parallel(Window(3, end=1, least=6), Window(4, end=1)), Count(None, 6, 1, -2, 1)),
+        (aligned(Window(3), Window(5, end=1)), Count(None, 4, 1, -3, 1)),
+        (aligned(Window(3, end=1, least=6), Window(4, end=1)), Count(None, 6, 1, -2, 1)),
         (Window(4, 2, 1, 1), Count(None, 2, 1, 0, 2)),
         (Window(1, least=5).then(SAME), Count(None, 5, 1, 0, 1)),
         (Window(3).then(Window(1, least=5)), Count(None, 7, 1, -2, 1)),

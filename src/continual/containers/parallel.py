@@ -20,6 +20,7 @@ from ..core.ring_buffer import ring_zeros
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire, frames, rewire
 from ..core.step_spec import Inputs, length
 from ..core.timing import IDENTITY, Timing
+from ..core.timing_graph import aligned
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.delay import Trim, queued
@@ -58,7 +59,7 @@ class Parallel(Container):
                 f"{type(self).__name__}(auto_delay=False): the branches' delays are {delays}, so their outputs would be paired "
                 "wrongly. Use auto_delay=True, or put co.Delay before the faster ones"
             )
-        Timing.parallel(*(m.timing for m in self._children))  # refuses different strides
+        aligned(*(m.timing for m in self._children))  # refuses different strides
 
     @property
     def names(self) -> list[str]:
@@ -72,7 +73,7 @@ class Parallel(Container):
 
     @property
     def timing(self) -> Timing:
-        return Timing.parallel(*(m.timing for m in self._children))
+        return aligned(*(m.timing for m in self._children))
 
     def forward(self, input: Sequence[Inputs]) -> Wire:  # type: ignore[override]
         """The branches' outputs on the clips, in a list."""

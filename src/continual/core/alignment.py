@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .timing import IDENTITY, Timing
+from .timing_graph import aligned
 
 
 def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int]:
@@ -27,7 +28,7 @@ def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int
         slowest = max(p.delay for p in plains if p)
         return [math.ceil((slowest - p.delay) / p.stride) for p in plains if p]
     depths = [0] * len(branches)
-    whole = before.then(Timing.parallel(*branches))
+    whole = before.then(aligned(*branches))
     for t in range(whole.transient + 2 * whole.period + 1):
         wire = before.counts(t, t)
         delivered = [b.counts(*wire)[0] for b in branches]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 
@@ -13,7 +12,7 @@ class ConstantRate(NamedTuple):
     Attributes:
         delay: as said; below 0 for padding beyond the window, of which :meth:`~continual.core.timing.Timing.eventually_constant` tells.
         stride: inputs from one output to the next.
-        lead: ``e - n`` of the output wire while it runs, where that is one number, else ``None``.
+        lookahead: ``n_if_ended - n`` of the output wire while it runs, where that is one number, else ``None``.
         first: no output comes before so many inputs. With ``delay + 1 < first`` the first outputs come in a burst.
         after: inputs after which there are no bursts any more, on the wires inside either.
     """
@@ -24,27 +23,32 @@ class ConstantRate(NamedTuple):
     first: int = 1
     after: int = 0
 
+    @property
+    def bursts(self) -> bool:
+        """Whether the first outputs come in a burst. A burst inside is absorbed if it has come when the first output is due."""
+        return self.delay + 1 < self.first
 
-def in_a_row(parts: Sequence[ConstantRate]) -> ConstantRate:
-    """What modules one after another become once no wire bursts any more."""
-    delay, stride, after = 0, 1, 0
-    for part in parts:
-        if part.after:
-            after = max(after, delay + stride * (part.after - 1) + 1)
-        delay, stride = delay + stride * part.delay, stride * part.stride
-    return ConstantRate(delay, stride, parts[-1].lookahead, after=after)
+    def then(self, other: ConstantRate) -> ConstantRate:
+        """The rate of a wire behind this one; ``other`` is that of what is between them."""
+        after = self.after if not other.after else max(self.after, self._until(other.after))
+        first = max(self.first, self._until(other.first))
+        return ConstantRate(self.delay + self.stride * other.delay, self.stride * other.stride, other.lookahead, first, after)
 
+    def _until(self, frames: int) -> int:
+        """The number of inputs with which so many frames have come."""
+        return self.delay + self.stride * (frames - 1) + 1
 
-def burst_absorbed(parts: Sequence[ConstantRate]) -> bool:
-    """Whether windows behind each burst swallow it, as a causal convolution does with the padding before it."""
-    behind = 0
-    for part in reversed(parts):
-        behind = part.delay + part.stride * behind  # the delay from this part on
-        if behind + 1 < part.first:
-            return False
-    return True
-
-
-def whole(value: int | Fraction) -> int | Fraction:
-    """Fractions that are whole numbers as ints."""
-    return int(value) if Fraction(value).denominator == 1 else Fraction(value)
+    @staticmethod
+    def meet(rates: Sequence[ConstantRate | None], same_length: bool) -> ConstantRate | None:
+        """The rate of wires that wait for each other, if each has one; ``same_length``: they have equal lengths for every clip."""
+        found = [r for r in rates if r is not None]
+        if len(found) < len(rates):
+            return None
+        known = [r.lookahead for r in found if r.lookahead is not None]
+        return ConstantRate(
+            max(r.delay for r in found),
+            found[0].stride,
+            max(known) if same_length and len(known) == len(found) else None,
+            max(r.first for r in found),
+            max(r.after for r in found),
+        )

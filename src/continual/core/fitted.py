@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from .constant_rate import ConstantRate
@@ -48,7 +49,7 @@ class Fitted(Timing):
         ended = self.length(to)
         return min(n, ended), ended if to >= self.least else 0
 
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
         return None if self.cuts else ConstantRate(0, 1, None)
 
     @property
@@ -62,6 +63,10 @@ class Fitted(Timing):
     @property
     def period(self) -> int:
         return self.length.period
+
+    @property
+    def fits(self) -> Hashable:
+        return self.length, self.least
 
     @property
     def transient(self) -> int:

@@ -44,6 +44,7 @@ class Refusal:
         reason: why.
         remedy: what to write instead.
         row: the path of its :class:`Row`, where that is not the module's.
+        mixes_rows: whether the reason is that rows of the batch, which are streams of their own, depend on each other.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Refusal:
     reason: str
     remedy: str
     row: str = ""
+    mixes_rows: bool = False
 
 
 _TITLES = ("", "path", "op", "takes", "rate", "receptive field", "delay", "state bytes")

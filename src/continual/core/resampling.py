@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from .constant_rate import whole
-from .timing import ConstantRate, Counts, Timing, widest
+from .closed_form import whole
+from .constant_rate import ConstantRate
+from .delivery import widest
+from .timing import Counts, Timing
 
 CUBIC = Fraction(-3, 4)  # the sharpness of torch's cubic convolution
 
@@ -38,7 +40,7 @@ class Upsampling(Timing):
         ended = max(0, (n_if_ended - 1) * self.rate - 2 * self.padding + self.extent + self.output_padding)
         return min(max(0, n * self.rate - self.padding), ended), ended
 
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
         if self.rate > 1:
             return None
         more = self.extent - 1 - self.padding + self.output_padding  # outputs that the end brings, or cuts off if below 0
@@ -143,7 +145,7 @@ class Interpolation(Timing):
         between = max(0, (p * (2 * n - 3) - q) // (2 * q) + 1)  # the first output beyond input n - 2
         return between + (self.factor < 1 and self.position(between) == n - 1)
 
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
         if lookahead is None or self.factor.numerator > 1:
             return None
         stride = self.factor.denominator
@@ -173,7 +175,7 @@ class Interpolation(Timing):
 
     @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
-        return widest(self)
+        return widest(self.span, self.period, self.stride)
 
     @cached_property
     def start(self) -> int:  # type: ignore[override]

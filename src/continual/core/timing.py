@@ -1,32 +1,35 @@
 """When outputs come: exact counts, and the closed form (receptive field, stride, padding) that reports them.
 
-A *wire* between two modules carries a pair ``(n, e)``: ``n`` frames delivered so far, and ``e``, how many there would be
-if the stream ended now. A module maps the pair of its input wire to the pair of its output wire; a network composes
-these maps. All of it is Python integers, so it costs no tensor work and never overflows.
+A *wire* between two modules carries a pair ``(n, n_if_ended)``: the frames delivered so far, and those that there would be if the stream
+ended now. A module maps the pair of its input wire to the pair of its output wire; a network composes these maps. All of it is Python
+integers, so it costs no tensor work and never overflows.
 
-The closed form says: output ``j`` depends on the inputs ``s*j - start … s*j - start + R - 1``. It composes too, but it
-is a report: where the two differ (padding larger than the window, transposed convolution, reflection) the counts decide.
+The closed form says: output ``j`` depends on the inputs ``s*j - start … s*j - start + R - 1``. It composes too, but it is a report: where
+the two differ (padding larger than the window, transposed convolution, reflection) the counts decide.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
+from typing import TypeVar
 
-from ..errors import ShapeMismatch
-from .constant_rate import ConstantRate, burst_absorbed, in_a_row, whole
+from .closed_form import ClosedForm, whole
+from .constant_rate import ConstantRate
+from .delivery import inputs_before_the_first, widest
 
+T = TypeVar("T")
 Counts = tuple[int, int]
+_Rate = tuple[ConstantRate | None, ClosedForm]  # of a wire, while rates are composed
 
 
 class Timing(ABC):
-    """The timing of a module. Immutable, hashable; compose with :meth:`then` and :meth:`parallel`.
+    """The timing of a module. Immutable, hashable; compose with :meth:`then` and :func:`~continual.core.timing_graph.aligned`.
 
     Example:
         >>> block = Window(3, start=1, end=1).then(Window(3, stride=2))
@@ -42,6 +45,7 @@ class Timing(ABC):
     start: int | Fraction
     end: int | Fraction
     stride: int | Fraction
+    least: int = 1  # a clip shorter than this is refused
 
     @abstractmethod
     def counts(self, n: int, n_if_ended: int) -> Counts:
@@ -52,12 +56,16 @@ class Timing(ABC):
         return self.counts(*pairs[0])
 
     @abstractmethod
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
-        """The counts as a delay and a stride, if they are that simple on an input wire with this lead."""
-
     def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
-        """As :meth:`constant_rate`, also where the first outputs come in a burst, after which the counts are that simple."""
-        return self.constant_rate(lookahead)
+        """The counts as a delay and a stride, if they are that simple on an input wire with this lookahead, apart from a first burst."""
+
+    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+        """As :meth:`eventually_constant`, if the counts are that simple from the start.
+
+        So are those where the burst that padding brings is absorbed by the windows behind it (a causal convolution).
+        """
+        found = self.eventually_constant(lookahead)
+        return None if found is None or found.bursts else found._replace(first=1)
 
     @property
     @abstractmethod
@@ -67,12 +75,17 @@ class Timing(ABC):
     @property
     def period(self) -> int:
         """Inputs after which the pattern of outputs repeats."""
-        return Fraction(self.stride).numerator
+        return self.stride.numerator
 
     @property
     def pulse(self) -> int:
         """The fewest inputs that always bring a fixed number of outputs, once the counts have become periodic."""
-        return Fraction(self.stride).numerator
+        return self.stride.numerator
+
+    @property
+    def fits(self) -> Hashable:
+        """Which function says how many frames there are, if one does."""
+        return None
 
     @property
     def phase_dependent(self) -> bool:
@@ -89,7 +102,7 @@ class Timing(ABC):
         return self.constant_rate(None) is not None
 
     def ended(self, n_if_ended: int) -> int:
-        """How many outputs a clip of ``e`` steps has; 0 where the clip computation refuses it as too short."""
+        """How many outputs a clip of so many steps has; 0 where the clip computation refuses it as too short."""
         return self.counts(n_if_ended, n_if_ended)[1]
 
     def delivered(self, n: int) -> int:
@@ -99,16 +112,7 @@ class Timing(ABC):
     @cached_property
     def delay(self) -> int:
         """Inputs to observe before the one that brings the first output."""
-        high = max(1, self.receptive_field)
-        while self.delivered(high) == 0:
-            high *= 2
-            if high > 1 << 48:
-                raise ShapeMismatch(f"{self} never gives an output: its crops remove every frame")
-        low = 0
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.delivered(middle) else (middle, high)
-        return high - 1
+        return inputs_before_the_first(self.delivered, max(1, self.receptive_field), self)
 
     @cached_property
     def bursts(self) -> bool:
@@ -119,26 +123,32 @@ class Timing(ABC):
         counts = [self.delivered(n) for n in range(self.transient + 2 * self.period + 1)]
         return any(b - a > 1 for a, b in pairwise(counts))
 
+    @cached_property
+    def closed_form(self) -> ClosedForm:
+        """Stride, receptive field, padding, period and transient, as they compose."""
+        periodic = self.period, self.pulse, self.transient
+        return ClosedForm(self.stride, self.receptive_field, self.start, self.end, *periodic, self.least, self.fits)
+
+    @property
+    def graph(self) -> Wiring:
+        """This timing as a graph."""
+        return self if isinstance(self, Wiring) else Wiring(((None, ()), (self, (0,))), 1)
+
     def then(self, other: Timing) -> Timing:
         """This timing followed by another."""
-        parts = [p for t in (self, other) for p in (t.parts if isinstance(t, Sequence) else (t,)) if p != IDENTITY]
-        return parts[0] if len(parts) == 1 else Sequence(tuple(parts)) if parts else IDENTITY
+        if self == IDENTITY or other == IDENTITY:
+            return other if self == IDENTITY else self
+        a, b = self.graph, other.graph
+        behind = ((timing, tuple(a.out + wire for wire in inputs)) for timing, inputs in b.entries[1 : b.out + 1])
+        return Wiring((*a.entries[: a.out + 1], *behind), a.out + b.out)
 
     @staticmethod
     def sequence(*timings: Timing) -> Timing:
         """Timings one after another; none at all is the identity."""
-        return functools.reduce(Timing.then, timings, IDENTITY)
-
-    @staticmethod
-    def parallel(*timings: Timing) -> Timing:
-        """Branches that are fed together and wait for each other.
-
-        Raises:
-            ShapeMismatch: if their strides differ, since their outputs then belong to different moments.
-        """
-        if not timings:
-            return IDENTITY
-        return timings[0] if all(t == timings[0] for t in timings) else Parallel(tuple(timings))
+        before: Timing = IDENTITY
+        for timing in timings:
+            before = before.then(timing)
+        return before
 
 
 @dataclass(frozen=True)
@@ -176,10 +186,6 @@ class Window(Timing):
         if n < self.wait:
             return 0, ended
         return min(ended, max(0, (n - self.receptive_field + self.start) // self.stride + 1)), ended
-
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
-        found = self.eventually_constant(lookahead)
-        return None if found is None or found.after else found
 
     def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
         if self.end < 0:
@@ -225,7 +231,7 @@ class Crop(Timing):
     def counts(self, n: int, n_if_ended: int) -> Counts:
         return max(0, min(n, n_if_ended - self.last) - self.first), max(0, n_if_ended - self.first - self.last)
 
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
         if lookahead is None:
             return ConstantRate(self.first, 1, None) if self.last == 0 else None
         return ConstantRate(self.first + max(0, self.last - lookahead), 1, max(0, lookahead - self.last))
@@ -235,166 +241,142 @@ class Crop(Timing):
         return self.first + self.last + 1
 
 
+# What happens to which wires. Without a timing they wait for each other. With one, a second wire decides how many frames there are.
+Entry = tuple[Timing | None, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
-class Sequence(Timing):
-    """Timings in a row: strides multiply, ``R = R1 + s1*(R2 - 1)``, ``start = start1 + s1*start2``."""
+class Wiring(Timing):
+    """The timing of a wire in a graph of timings: modules one after another and side by side, however they are nested.
 
-    parts: tuple[Timing, ...]
+    A wire may be used any number of times, and is looked at once: in nested timings, each residual connection would double the work.
 
-    def counts(self, n: int, n_if_ended: int) -> Counts:
-        for part in self.parts:
-            n, n_if_ended = part.counts(n, n_if_ended)
-        return n, n_if_ended
+    Args:
+        entries: entry 0 is the network's input, ``(None, ())``; entry ``i`` makes wire ``i`` of earlier wires.
+        out: the wire that this is the timing of.
 
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
-        """Also where the burst that padding brings at the start is swallowed by the windows behind it (a causal convolution)."""
-        parts = self._eventual(lookahead)
-        return in_a_row(parts) if parts and burst_absorbed(parts) else None
+    Example:
+        >>> conv = Window(3, start=1, end=1)
+        >>> residual = Wiring(((None, ()), (conv, (0,)), (None, (0, 1))), 2)
+        >>> residual.delay, residual.receptive_field, residual.counts(5, 5)
+        (1, 3, (4, 5))
+    """
 
-    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
-        parts = self._eventual(lookahead)
-        return in_a_row(parts) if parts else None
+    entries: tuple[Entry, ...]
+    out: int
 
-    def _eventual(self, lookahead: int | None) -> list[ConstantRate]:
-        """What the parts become; empty if one of them never becomes plain."""
-        found: list[ConstantRate] = []
-        for part in self.parts:
-            plain = part.eventually_constant(lookahead)
-            if plain is None:
-                return []
-            found.append(plain)
-            lookahead = plain.lookahead
+    def at(self, wire: int) -> Wiring:
+        """The timing of another wire of the same graph."""
+        return replace(self, out=wire)
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The wires on which this one depends, and itself, in order."""
+        needed = {self.out}
+        for i in range(self.out, 0, -1):
+            if i in needed:
+                needed.update(self.entries[i][1])
+        return tuple(sorted(needed))
+
+    @cached_property
+    def timings(self) -> tuple[Timing, ...]:
+        """The timings on the way from the network's input."""
+        return tuple(timing for i in self.order if (timing := self.entries[i][0]) is not None)
+
+    def fold(self, start: T, then: Callable[..., T], meet: Callable[[list[T]], T]) -> dict[int, T]:
+        """What holds for each wire on which this one depends: every property of a composition is computed by this one pass.
+
+        Args:
+            start: what holds for the network's input.
+            then: what holds behind a timing, from the timing, what holds before it, and what holds for the wire that says its length.
+            meet: what holds where wires wait for each other.
+        """
+        found = {0: start}
+        for i in self.order:
+            timing, inputs = self.entries[i]
+            if timing is not None:
+                found[i] = then(timing, *(found[j] for j in inputs))
+            elif inputs:
+                found[i] = meet([found[j] for j in inputs])
         return found
 
-    @cached_property
-    def causal_counts(self) -> bool:
-        return all(p.causal_counts for p in self.parts)
-
-    def _with_strides(self) -> Iterator[tuple[Timing, int | Fraction]]:
-        stride: int | Fraction = 1
-        for part in self.parts:
-            yield part, stride
-            stride = stride * part.stride
-
-    @cached_property
-    def stride(self) -> int | Fraction:  # type: ignore[override]
-        return whole(math.prod((p.stride for p in self.parts), start=Fraction(1)))
-
-    @cached_property
-    def pulse(self) -> int:
-        return math.lcm(*((stride * p.pulse).numerator for p, stride in self._with_strides()))
-
-    @cached_property
-    def phase_dependent(self) -> bool:
-        return any(p.phase_dependent for p in self.parts)
-
-    def span(self, first: int, last: int) -> tuple[int, int]:
-        for part in reversed(self.parts):
-            first, last = part.span(first, last)
-        return first, last
-
-    @cached_property
-    def receptive_field(self) -> int:  # type: ignore[override]
-        if self.phase_dependent:
-            return widest(self)
-        return 1 + math.ceil(sum(s * (p.receptive_field - 1) for p, s in self._with_strides()))
-
-    @cached_property
-    def start(self) -> int | Fraction:  # type: ignore[override]
-        return whole(sum((s * p.start for p, s in self._with_strides()), start=Fraction(0)))
-
-    @cached_property
-    def end(self) -> int | Fraction:  # type: ignore[override]
-        return whole(sum((s * p.end for p, s in self._with_strides()), start=Fraction(0)))
-
-    @cached_property
-    def period(self) -> int:
-        period, stride = 1, Fraction(1)
-        for part in self.parts:
-            period = math.lcm(period, (stride * part.period).numerator)
-            stride *= part.stride
-        return period
-
-    @cached_property
-    def transient(self) -> int:
-        return sum(math.ceil(s * p.transient) + math.ceil(s) for p, s in self._with_strides())
-
-
-@dataclass(frozen=True)
-class Parallel(Timing):
-    """Branches fed together: output ``j`` leaves when the slowest branch has it, and exists when all have it."""
-
-    branches: tuple[Timing, ...]
-
-    def __post_init__(self) -> None:
-        if len(strides := {b.stride for b in self.branches}) > 1:
-            raise ShapeMismatch(
-                f"parallel branches have temporal strides {sorted(strides)}: their outputs belong to different moments. "
-                "Give every branch the same stride (for instance a strided 1×1 convolution in the shortcut)"
-            )
-
     def counts(self, n: int, n_if_ended: int) -> Counts:
-        pairs = [b.counts(n, n_if_ended) for b in self.branches]
-        return min(p[0] for p in pairs), min(p[1] for p in pairs)
+        return self.all_counts(n, n_if_ended)[self.out]
 
-    def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
-        plains = [b.constant_rate(lookahead) for b in self.branches]
-        if any(p is None for p in plains):
-            return None
-        found = [p for p in plains if p is not None]
-        leads = [p.lookahead for p in found if p.lookahead is not None]
-        known = len(leads) == len(found) and self.lengths_agree
-        after = max(p.after for p in found)
-        return ConstantRate(max(p.delay for p in found), found[0].stride, max(leads) if known else None, after=after)
+    def all_counts(self, n: int, n_if_ended: int) -> dict[int, Counts]:
+        """The counts of all wires on which this one depends."""
+        return self.fold(
+            (n, n_if_ended), lambda t, *c: t.of_wires(*c), lambda parts: (min(n for n, _ in parts), min(e for _, e in parts))
+        )
 
-    @cached_property
-    def causal_counts(self) -> bool:
-        return all(b.causal_counts for b in self.branches)
+    def eventually_constant(self, lookahead: int | None = 0) -> ConstantRate | None:
+        start: _Rate = ConstantRate(0, 1, lookahead), ClosedForm()
+        return self.fold(start, _rate_then, _rate_meet)[self.out][0]
 
     @cached_property
-    def lengths_agree(self) -> bool:
-        """Whether all branches have the same number of outputs for every clip."""
-        return len({b.start + b.end - b.receptive_field for b in self.branches}) == 1
+    def closed_form(self) -> ClosedForm:
+        return self.fold(ClosedForm(), lambda t, *forms: forms[0].then(t.closed_form, forms[-1]), ClosedForm.meet)[self.out]
 
     @property
     def stride(self) -> int | Fraction:  # type: ignore[override]
-        return self.branches[0].stride
+        return whole(self.closed_form.stride)
 
-    @cached_property
+    @property
     def start(self) -> int | Fraction:  # type: ignore[override]
-        return max(b.start for b in self.branches)
+        return whole(self.closed_form.start)
 
-    @cached_property
-    def phase_dependent(self) -> bool:
-        return any(b.phase_dependent for b in self.branches)
-
-    def span(self, first: int, last: int) -> tuple[int, int]:
-        spans = [b.span(first, last) for b in self.branches]
-        return min(s[0] for s in spans), max(s[1] for s in spans)
+    @property
+    def end(self) -> int | Fraction:  # type: ignore[override]
+        return whole(self.closed_form.end)
 
     @cached_property
     def receptive_field(self) -> int:  # type: ignore[override]
-        if self.phase_dependent:
-            return widest(self)
-        return math.ceil(self.start + max(b.receptive_field - b.start for b in self.branches))
+        return widest(self.span, self.period, self.stride) if self.phase_dependent else math.ceil(self.closed_form.field)
 
     @cached_property
-    def end(self) -> int | Fraction:  # type: ignore[override]
-        return min(b.start + b.end - b.receptive_field for b in self.branches) + self.receptive_field - self.start
+    def phase_dependent(self) -> bool:
+        return any(t.phase_dependent for t in self.timings)
 
     @cached_property
+    def causal_counts(self) -> bool:
+        return all(t.causal_counts for t in self.timings)
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        seen: dict[int, tuple[int, int]] = {self.out: (first, last)}
+        for i in reversed(self.order):
+            timing, inputs = self.entries[i]
+            wanted = seen[i] if timing is None else timing.span(*seen[i])
+            for j in inputs:
+                known = seen.get(j, wanted)
+                seen[j] = min(known[0], wanted[0]), max(known[1], wanted[1])
+        return seen[0]
+
+    @property
     def period(self) -> int:
-        return math.lcm(*(b.period for b in self.branches))
+        return self.closed_form.period
 
-    @cached_property
+    @property
+    def pulse(self) -> int:
+        return self.closed_form.pulse
+
+    @property
     def transient(self) -> int:
-        return max(b.transient for b in self.branches)
+        return self.closed_form.transient
+
+    def __str__(self) -> str:
+        return f"R={self.receptive_field} stride={self.stride} start={self.start} end={self.end}"
 
 
-def widest(timing: Timing) -> int:
-    """The largest number of inputs from the first to the last that an output sees, over a period of outputs."""
-    spans = (timing.span(j, j) for j in range(int(timing.period / Fraction(timing.stride))))
-    return max(1, max(last - first + 1 for first, last in spans))
+def _rate_then(timing: Timing, before: _Rate, to: _Rate | None = None) -> _Rate:
+    rate, form = before
+    own = rate and timing.eventually_constant(rate.lookahead)
+    return rate and own and rate.then(own), form.then(timing.closed_form, (to or before)[1])
+
+
+def _rate_meet(parts: list[_Rate]) -> _Rate:
+    forms = [form for _, form in parts]
+    same_length = len({form.balance for form in forms}) == 1
+    return ConstantRate.meet([rate for rate, _ in parts], same_length), ClosedForm.meet(forms)
 
 
 IDENTITY: Timing = Window()

@@ -105,6 +105,7 @@ class Recurrence(CoModule):
         name = named(init.path, self)
         with torch.inference_mode(False):
             cold = {key: value.clone() for key, value in self._initial(frame, name).items()}
+            self._check_repeats(frame, cold, name)
         run = self if not self.training else copy.deepcopy(self).eval()
         with torch.no_grad():
             try:
@@ -133,8 +134,8 @@ class Recurrence(CoModule):
         return _not_kept(node, y)
 
     def _initial(self, frame: Any, name: str) -> States:
-        zeros = frame.zeros()
-        state, again = self.initial_state(zeros), self.initial_state(torch.ones_like(zeros))
+        """The initial state for steps like ``frame``, checked."""
+        state = self.initial_state(frame.zeros())
         if not isinstance(state, Mapping):
             raise StateMismatch(f"{name}: initial_state returns a dict of tensors, not {_shown(state)}")
         for key, value in state.items():
@@ -144,13 +145,18 @@ class Recurrence(CoModule):
                 raise StateMismatch(
                     f"{name}: initial_state: '{key}' has the batch of {frame.shape[0]} in dim 0, got {tuple(value.shape)}"
                 )
+        return dict(state)
+
+    def _check_repeats(self, frame: Any, state: States, name: str) -> None:
+        """Refuse an initial state that another step would change."""
+        again = self.initial_state(rewire(lambda f: torch.ones_like(f.zeros()), frame))  # type: ignore[arg-type]
+        for key, value in state.items():
             if not torch.equal(value, again[key]):
                 raise NotStreamable(
                     f"{name}: initial_state depends on the values of the step, or on chance: '{key}' differs between two calls. "
                     "It is asked for before the first step has come. Remedy: start from torch.zeros_like(x), or keep a flag in the "
                     "state and let recur treat the first step otherwise"
                 )
-        return dict(state)
 
     def _chunk_of(self, x: Any, state: States, first: int, name: str) -> tuple[Any, States]:
         batch, _, steps = (x if isinstance(x, Tensor) else x[0]).shape[:3]

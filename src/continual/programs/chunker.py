@@ -59,14 +59,22 @@ class Chunker(Generic[W]):
         with torch.no_grad():
             rewire(place, self.buffer, x, self.times)
 
-    def put_row(self, step: W, slot: int, row: int) -> None:
-        """Write a step of one row ``(1, C, *S)`` into the buffer of a program, without gradients."""
+    def put_rows(self, steps: Sequence[W], slot: int, rows: Sequence[int]) -> None:
+        """Write a step ``(1, C, *S)`` of each of some rows into the buffer of a program, without gradients."""
+        index: Tensor | None = None
 
-        def place(own: Tensor, x: Tensor, time: int | None) -> None:
-            own = own.narrow(0, row, 1)
-            own.copy_(x.unsqueeze(2)) if time is None else own.select(2, slot).copy_(x)
+        def place(own: Tensor, time: int | None, *parts: Tensor) -> None:
+            nonlocal index
+            if len(parts) == 1:
+                own = own.narrow(0, rows[0], 1)
+                own.copy_(parts[0].unsqueeze(2)) if time is None else own.select(2, slot).copy_(parts[0])
+                return
+            index = torch.tensor(rows, device=own.device) if index is None else index
+            x = torch.cat(parts).unsqueeze(2)
+            own = own if time is None else own.narrow(2, slot, 1)
+            own.index_copy_(0, index, x.expand(-1, -1, own.shape[2], *x.shape[3:]))
 
-        rewire(place, self.buffer, step, self.times)
+        rewire(place, self.buffer, self.times, *steps)
 
     def waiting(self, row: int, steps: int) -> list[Tensor]:
         """The steps ``(C, n, *S)`` of each input of a program that wait after ``steps`` steps of a row's stream.

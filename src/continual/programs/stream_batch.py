@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.module import CoModule
 from ..core.state import Wire, frames, rewire
 from ..core.step_spec import Inputs
-from ..errors import CapacityError, ShapeMismatch
+from ..errors import CapacityError, NotStreamable, ShapeMismatch
 from .compile import Backend
 from .layouts import flat, internal_layout
 from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
@@ -84,7 +84,7 @@ class StreamBatch:
         backend: as in :func:`continual.compile`.
 
     Raises:
-        NotStreamable: as :func:`continual.compile`.
+        NotStreamable: as :func:`continual.compile`; or an input has no batch dimension.
 
     Example:
         >>> net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU())).eval()
@@ -128,8 +128,19 @@ class StreamBatch:
 
     def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
         """A step of one input with ``count`` rows."""
+        dim = self._batch_dim(index, x)
+        return torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
+
+    def _batch_dim(self, index: int, x: Tensor) -> int:
+        """The dimension of the batch in the steps of an input."""
         dim = self.net.io_layout.step_batch_dim(index)
-        return x if dim is None else torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
+        if dim is None:
+            raise NotStreamable(
+                f"StreamBatch: input {index} of {type(self.net).__name__}, {tuple(x.shape)}, has no dimension for the batch, so that all "
+                "streams would share one value. Remedies: give it a batch dimension in the module, so that each stream has its own; "
+                "make it a buffer of the module, if it never changes; or one co.compile program for each value"
+            )
+        return dim
 
     # ---- properties -----------------------------------------------------------------------------------------------------
 
@@ -251,16 +262,16 @@ class StreamBatch:
         """
         own = {stream: self._stream(stream) for stream in inputs}
         wires = {stream: self._wire(stream, inputs[stream]) for stream in inputs}
-        schedule, due = self._program.schedule, list[Hashable]()
-        for stream, wire in wires.items():
-            slot = schedule.slot(own[stream].steps)
-            self._chunker.put_row(wire, slot, own[stream].row)
-            if slot == schedule.chunk - 1:
-                due.append(stream)
-        found: dict[Hashable, Any] = dict.fromkeys(inputs)
-        y = self._chunker.single(self._call([own[stream].row for stream in due])) if due else None
-        for stream in due:
-            found[stream] = self._output(cast(Wire, y), own[stream].row, schedule.calls(own[stream].steps))
+        schedule, slots = self._program.schedule, dict[int, list[Any]]()
+        for stream in inputs:
+            slots.setdefault(schedule.slot(own[stream].steps), []).append(stream)
+        for slot, streams in slots.items():
+            self._chunker.put_rows([wires[s] for s in streams], slot, [own[s].row for s in streams])
+        due = slots.get(schedule.chunk - 1, [])
+        found: dict[Any, Any] = dict.fromkeys(inputs)
+        if due:
+            y = self._chunker.single(self._call([own[stream].row for stream in due]))
+            found |= self._outputs(y, {stream: own[stream] for stream in due})
         for stream in own.values():
             stream.steps += 1
         self._steps += len(own)
@@ -273,8 +284,7 @@ class StreamBatch:
             raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(self._step)} tensors a step, got {len(parts)}")
         alone = []
         for i, part in enumerate(parts):
-            dim = self.net.io_layout.step_batch_dim(i)
-            alone.append(part if dim is None else part.unsqueeze(min(dim, part.ndim)))
+            alone.append(part.unsqueeze(min(self._batch_dim(i, part), part.ndim)))
         wire = internal_layout(self.net, tuple(alone), chunk=False)
         for got, wanted in zip(flat(wire), frames(self._program.frame), strict=True):
             if got.shape[1:] != wanted.shape[1:] or got.dtype != wanted.dtype or got.device != wanted.device:
@@ -300,10 +310,17 @@ class StreamBatch:
         self._calls += 1
         return y
 
-    def _output(self, y: Wire, row: int, call: int) -> Any:
-        """A row's outputs of a call, without the batch; ``None`` if there are none."""
-        found = self._chunker.existing(y, call)
-        return self.net.io_layout.alone(_row_of(found[0], row), chunk=self._program.outputs > 1) if found else None
+    def _outputs(self, y: Wire, streams: dict[Any, _Stream]) -> dict[Any, Any]:
+        """The outputs of a call that exist, for each stream, without the batch. Rows are copied: no output keeps those of others alive."""
+        schedule, layout, chunk = self._program.schedule, self.net.io_layout, self._program.outputs > 1
+        cut, found = dict[range, list[Wire]](), dict[Any, Any]()
+        for stream, own in streams.items():
+            call = schedule.calls(own.steps)
+            if (valid := schedule.valid_in(call)) not in cut:
+                cut[valid] = self._chunker.existing(y, call)
+            for part in cut[valid]:
+                found[stream] = layout.alone(_row_of(part, own.row), chunk)
+        return found
 
     @_locked
     def flush(self, stream: Hashable) -> Tensor | None:

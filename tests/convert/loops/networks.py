@@ -274,6 +274,16 @@ CASES = {
 }
 
 
+class Padded(nn.Module):
+    """A filter that reads padded frames and writes into others, of which the first are left out."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        x, y = nn.functional.pad(x, (2, 0)), torch.zeros(x.shape[0], 3, x.shape[2] + 2)
+        for i in range(2, x.shape[2]):
+            y[:, :, i] = x[:, :, i] + 0.5 * y[:, :, i - 1] - 0.2 * y[:, :, i - 2]
+        return y[:, :, 2:]
+
+
 class Nodes(nn.Module):
     """A cell for each node of a graph: nodes are merged with the batch inside the loop."""
 
@@ -308,5 +318,6 @@ class ComplexStates(nn.Module):
         return torch.stack(outs, 1)
 
 
+CASES["padded"] = Case(Padded, (2, 3, 9), 2)
 CASES["nodes"] = Case(Nodes, (2, 6, 5, 3), 1)
 CASES["complex"] = Case(ComplexStates, (2, 8, 4), 1)

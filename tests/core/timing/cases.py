@@ -13,6 +13,7 @@ from torch import Tensor
 
 from continual.core.resampling import Interpolation, Upsampling
 from continual.core.timing import Crop, Timing, Window
+from continual.core.timing_graph import aligned
 
 Op = Callable[[Tensor], Tensor]  # (1, 1, T) to (1, 1, T'); raises RuntimeError for a clip that is too short
 Case = tuple[Timing, Op]
@@ -94,7 +95,7 @@ def parallel(*cases: Case) -> Case:
         shortest = min(y.shape[2] for y in outs)
         return sum(y[:, :, :shortest] for y in outs)
 
-    return Timing.parallel(*(t for t, _ in cases)), op
+    return aligned(*(t for t, _ in cases)), op
 
 
 small = st.integers(0, 3)

@@ -17,7 +17,8 @@ from continual import ShapeMismatch
 from continual.core.alignment import waiting
 from continual.core.constant_rate import ConstantRate
 from continual.core.resampling import Interpolation, Upsampling
-from continual.core.timing import IDENTITY, Crop, Parallel, Sequence, Timing, Window
+from continual.core.timing import IDENTITY, Crop, Timing, Window, Wiring
+from continual.core.timing_graph import aligned
 from tests.core.timing.cases import (
     Case,
     branches,
@@ -197,14 +198,14 @@ def test_bursts_that_are_swallowed(cases: list[Case]):
     """Padding beyond a window may burst inside a plain sequence; after so many inputs as it says no wire does any more."""
     timing, _ = sequence(*cases)
     plain = timing.constant_rate()
-    assume(plain is not None and isinstance(timing, Sequence))
+    assume(plain is not None and isinstance(timing, Wiring))
     note(f"{timing}\n{plain}")
     assert [timing.delivered(n) for n in range(HORIZON)] == [
         max(0, (n - 1 - plain.delay) // plain.stride + 1) for n in range(HORIZON)
     ]
-    for size in range(1, len(timing.parts)):
-        wire = [Timing.sequence(*timing.parts[:size]).delivered(n) for n in range(plain.after, HORIZON)]
-        assert all(b - a <= 1 for a, b in pairwise(wire)), f"after {size} parts"
+    for inside in timing.order:
+        wire = [timing.at(inside).delivered(n) for n in range(plain.after, HORIZON)]
+        assert all(b - a <= 1 for a, b in pairwise(wire)), f"on wire {inside}"
 
 
 SWALLOWED = {
@@ -279,7 +280,7 @@ VALUES = [
     Upsampling(2, 4, 1),
     Interpolation(Fraction(3, 2), "linear"),
     Window(3).then(Crop(0, 1)),
-    Parallel((Window(3, start=1, end=1), Window())),
+    aligned(Window(3, start=1, end=1), Window(2)),
 ]
 
 
@@ -303,13 +304,13 @@ def test_composition_is_associative(a: Case, b: Case, c: Case):
 
 
 def test_nothing_in_a_row_and_nothing_side_by_side_is_the_identity():
-    assert Timing.sequence() == Timing.parallel() == IDENTITY
-    assert Timing.parallel(Window(3), Window(3)) == Window(3)
+    assert Timing.sequence() == aligned() == IDENTITY
+    assert aligned(Window(3), Window(3)) == Window(3)
 
 
 def test_branches_of_different_strides_are_refused():
     with pytest.raises(ShapeMismatch, match=r"strides \[1, 2\].*strided 1×1 convolution"):
-        Timing.parallel(Window(3), Window(3, 2))
+        aligned(Window(3), Window(3, 2))
 
 
 def test_a_network_whose_crops_remove_everything_says_so():

@@ -23,6 +23,8 @@ from torch.nn.modules import transformer
 from ...errors import NotStreamable, ShapeMismatch
 from .axes import BATCH, TIME, Dims, fixed
 from .export_errors import why
+from .known_numbers import KnownNumbers
+from .length_asks import asks, is_pinned, reads_values
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
 
@@ -40,6 +42,8 @@ class Captured:
         batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
+        numbers: buffers whose values the module's code has asked for: the export is for these values.
+        left_over: whether operations may be left that nothing takes: those that have computed numbers which the export knew.
     """
 
     program: ExportedProgram
@@ -48,6 +52,8 @@ class Captured:
     batch_dims: tuple[int | None, ...]
     symbolic: bool = True
     prefix: str = ""
+    numbers: frozenset[str] = frozenset()
+    left_over: bool = False
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -183,18 +189,33 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
+    numbers = KnownNumbers(module)
     try:
-        with _exporting(module), FormulaLimit():
+        with _exporting(module), FormulaLimit(), numbers:
             program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+        if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
+            program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
         try:  # some modules defeat the symbolic solver, or take it minutes
-            with _exporting(module), WholeOps():
+            with _exporting(module), WholeOps(), numbers:
                 program = export(module, fresh(inputs), strict=False)
         except Exception:
             with _exporting(module):
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
-    return Captured(program, inputs, times, batches, _symbolic(program, times))
+    read = frozenset(numbers.read)
+    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read, left_over=numbers.used)
+
+
+def _of_bytecode(
+    module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], shapes: Sequence[Any]
+) -> ExportedProgram | None:
+    """An export that follows the module's bytecode, if its length is open."""
+    with contextlib.suppress(Exception), _exporting(module), FormulaLimit():
+        program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=True)
+        if _symbolic(program, times) and not is_pinned(program) and not reads_values(program):
+            return program
+    return None
 
 
 def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
@@ -205,14 +226,15 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     """
     inputs, times, batches = tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
-    prefixed, first = _Prefixed(module), None
+    prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            with _exporting(module), WholeOps():
+            with _exporting(module), WholeOps(), numbers:
                 found = None if shapes is None else _arranged(part, shapes)
                 program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
                 to_torch_ops(program.graph)
-            return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
+            prefix = "module." if part is prefixed else ""
+            return Captured(program, inputs, times, batches, False, prefix, frozenset(numbers.read))
         except Exception as error:
             first = first or error
     with _exporting(module):

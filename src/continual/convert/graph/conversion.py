@@ -72,9 +72,13 @@ def convert_graph(
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
             if every is not None or isinstance(windows, WindowPlan):
                 raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
-            net = _streamed(module, walked, check, doing)
+            try:
+                net = _streamed(module, walked, check, doing)
+            except NotStreamable as differs:
+                net, walked = _of_longer(module, walked, differs, (time_dim, time_pooling, loops), doing)
+                inputs = walked.draft.captured.inputs
             again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
-            time_dims = walked.draft.captured.time_dims
+            captured = walked.draft.captured
         else:
             doing("exporting its window")
             plan = windows if isinstance(windows, WindowPlan) else None
@@ -83,10 +87,10 @@ def convert_graph(
             window = window_for(module, inputs, options, refusal)
             with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
-            time_dims = window.walk.captured.time_dims
-    origin = Origin(module, inputs, time_dims, again, net._program.has_dtypes)
+            captured = window.walk.captured
+    origin = Origin(module, inputs, captured.time_dims, again, net._program.has_dtypes)
     net.__dict__["_dtypes"] = DtypePrograms(net, origin)
-    net.__dict__["_switches"] = switches.settle()
+    net.__dict__["_switches"] = switches.settle().watch(captured.numbers)
     return net
 
 
@@ -136,6 +140,27 @@ def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStrea
     return NotStreamable(format_refusals(type(module).__name__, [entry]), (entry,), error.rows)
 
 
+def _of_longer(
+    module: nn.Module,
+    walked: Walked,
+    differs: NotStreamable,
+    options: tuple[TimeDims, str | None, Loops],
+    doing: Callable[[str], None],
+) -> tuple[GraphModule, Walked]:
+    """The network of an example that is a frame longer, where that of the example differs from the module at other lengths.
+
+    A module may do something for all clips but those which a stride divides: ``if T % 4: x = F.pad(…)``. The example shows it or not.
+    """
+    captured = walked.draft.captured
+    longer = captured.of_length(captured.steps + 1, captured.batch)
+    try:
+        doing("exporting it on a longer clip")
+        again = walk(module, longer, *options)
+        return _streamed(module, again, True, doing), again
+    except NotStreamable:
+        raise differs from None
+
+
 def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
     """The network of a stream."""
     with _as_refusals(module, "put together"):
@@ -156,7 +181,7 @@ def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[
     try:
         yield
     except NotStreamable as error:
-        lines = [r for r in getattr(refusal, "refusals", ()) if "rows of the batch" in r.reason]
+        lines = [r for r in getattr(refusal, "refusals", ()) if r.mixes_rows]
         if not lines:
             raise
         raise NotStreamable(format_refusals(type(module).__name__, lines), tuple(lines), refusal.rows) from error  # type: ignore[union-attr]

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...core.op_rows import Row
-from ...core.timing_graph import Wiring
+from ...core.timing import Wiring
 from .instructions import ExecContext, Instruction, Layer, Op, slots_of
 from .queues import AlignDelays, Positions
 from .windows.instruction import Windows

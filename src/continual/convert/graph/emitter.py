@@ -13,7 +13,7 @@ from ...core.module import CoModule
 from .axes import BATCH, TIME, Dims, View, fixed
 from .fitted_ends import FitEnd, FittedEnd
 from .instructions import Arg, CurrentDevice, Layer, Op, Ref, Shape
-from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
+from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, RowsMixed, results_of
 from .op_names import Label, OpNames
 from .parameter_table import Source
 from .program_draft import ProgramDraft
@@ -129,7 +129,7 @@ class Emitter:
         if sum(f == TIME for dim in dims for f in dim) > 1:
             raise Refused(f"`{call.op}` {COMPARES}", BANDED)
         if any(BATCH in d for s in inputs for d in s.dims) and not any(BATCH in dim for dim in dims):
-            raise Refused(f"`{call.op}` mixes the rows of the batch", "keep the batch as a dimension of its own")
+            raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "keep the batch as a dimension of its own")
         wire = moving[0].wire if moving else STATIC
         path, label, source = self._names.label(call)
         label = label if target is None else target.split(":")[-1].split(".")[-2 if "." in target else -1].strip("_")

@@ -27,11 +27,20 @@ class Refused(Exception):
         reason: why not.
         remedy: what to write instead.
         at: the operation that is the cause, where another operation found it.
+        mixes_rows: whether the reason is that rows of the batch, which are streams of their own, depend on each other.
     """
+
+    mixes_rows = False
 
     def __init__(self, reason: str, remedy: str, at: Fx | None = None):
         super().__init__(reason)
         self.reason, self.remedy, self.at = reason, remedy, at
+
+
+class RowsMixed(Refused):
+    """Rows of the batch, which are streams of their own, depend on each other."""
+
+    mixes_rows = True
 
 
 class NoRule(Refused):
@@ -49,6 +58,10 @@ class Misfit(Refused):
 
     Where the layout of an argument is a guess, after an earlier refusal, a misfit follows from the guess and is not reported.
     """
+
+
+class RowsMisfit(RowsMixed, Misfit):
+    """Rows of the batch stand where an operation has channels or heads."""
 
 
 class Merged(Misfit):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.state import StateNode, StateUpdates
-from ...core.timing_graph import Wiring
+from ...core.timing import Wiring
 from .axes import View
 from .instructions import Arg, Env, ExecContext, Instruction, Layer, Op
 from .io_layout import ModuleLayout, Output

@@ -10,8 +10,7 @@ from torch import Tensor
 from ...core.alignment import waiting
 from ...core.ring_buffer import ring_zeros
 from ...core.state import InitContext, StateNode, StepSpec
-from ...core.timing import IDENTITY, Timing
-from ...core.timing_graph import Wiring
+from ...core.timing import IDENTITY, Timing, Wiring
 from ...errors import ShapeMismatch
 from ...layers.delay import queued
 from .axes import View

@@ -65,7 +65,9 @@ class RefusalCollector:
         self._causes |= {at, said}
         row = self._row(at)
         self.refusals.append(
-            Refusal(module_path(at), op or operation(at), source_line(at), refused.reason, refused.remedy, row=row)
+            Refusal(
+                module_path(at), op or operation(at), source_line(at), refused.reason, refused.remedy, row, refused.mixes_rows
+            )
         )
         return row
 

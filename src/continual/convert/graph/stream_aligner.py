@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from ...core.timing_graph import Wiring
+from ...core.timing import Wiring
 from ...errors import ShapeMismatch
 from .axes import View
 from .capture import source_line

@@ -20,8 +20,7 @@ from ...errors import NotStreamable
 from ..fitted import Fitted
 from ..length_function import LengthFunction
 from ..resampling import Interpolation, Upsampling
-from ..timing import Crop, Parallel, Sequence, Timing, Window
-from ..timing_graph import Wiring
+from ..timing import Crop, Timing, Window, Wiring
 
 
 @dataclass(frozen=True)
@@ -155,27 +154,10 @@ def _(timing: Fitted, given: End, joins: set[tuple[End, ...]]) -> End:
 
 
 @_after.register
-def _(timing: Sequence, given: End, joins: set[tuple[End, ...]]) -> End:
-    for part in timing.parts:
-        given = _after(part, given, joins)
-    return given
-
-
-@_after.register
-def _(timing: Parallel, given: End, joins: set[tuple[End, ...]]) -> End:
-    return _joined([_after(branch, given, joins) for branch in timing.branches], joins)
-
-
-@_after.register
 def _(timing: Wiring, given: End, joins: set[tuple[End, ...]]) -> End:
-    found = {0: given}
-    for i in timing._order:
-        own, inputs = timing.entries[i]
-        if own is not None:
-            found[i] = _after(own, found[inputs[-1]], joins)
-        elif inputs:
-            found[i] = _joined([found[j] for j in inputs], joins)
-    return found[timing.out]
+    """Where another wire says how many frames there are, it is the last one of a timing."""
+    ends = timing.fold(given, lambda part, *ends: _after(part, ends[-1], joins), lambda parts: _joined(parts, joins))
+    return ends[timing.out]
 
 
 def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:

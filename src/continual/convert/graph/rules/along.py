@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....layers import cumulative
 from ..axes import BATCH, TIME, with_size
-from ..op_call import Merged, OpCall, Refused, result_shape, results_of
+from ..op_call import Merged, OpCall, Refused, RowsMixed, result_shape, results_of
 from ..rule_context import RuleContext, rule
 from ..time_layers import CumulativeProduct, LogCumulativeSumExp
 from ..values import NotStreamed, Stream, Value
@@ -17,7 +17,7 @@ RUNNING = {
 
 
 def _refuse_rows(call: OpCall) -> None:
-    raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
+    raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
 
 
 @rule("aten.softmax.int", "aten.log_softmax.int", "aten._softmax.default", "aten._log_softmax.default", "aten.softmin.int")

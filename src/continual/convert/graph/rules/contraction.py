@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ..axes import BATCH, TIME, Dim, dim_of, fixed, joined_dims, where
-from ..op_call import Misfit, OpCall, Refused, as_tensor
+from ..op_call import Misfit, OpCall, Refused, RowsMixed, as_tensor
 from ..rule_context import RuleContext, rule
 from ..time_layers import WindowLinear
 from ..values import Const, Stream, TensorValue, Value
@@ -22,7 +22,7 @@ def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: 
     if merged != (TIME,) and others:
         raise Misfit("`linear` maps frames that are merged with several other dimensions", "flatten (B, C, T, …) to (B, C·T·…)")
     if batch is None:
-        raise Refused("`linear` mixes the rows of the batch", "the batch in a dimension of its own")
+        raise RowsMixed("`linear` mixes the rows of the batch", "the batch in a dimension of its own")
     flat = merged != (TIME,) or len(x.dims) == 2
     layer = WindowLinear(size, flat, time_first=merged[0] == TIME and len(merged) > 1)
     out = (*((*d, TIME) if i == batch else d for i, d in enumerate(x.dims[:-1])), dim_of(weight.value.shape[0]))
@@ -76,7 +76,9 @@ def einsum(ctx: RuleContext, call: OpCall) -> Value:
                 "a mean over time at the end of the network, or attention by F.scaled_dot_product_attention(is_causal=True)",
             )
         if letter not in right and BATCH in dim:
-            raise Refused(f"einsum '{equation}' sums over the rows of the batch ('{letter}')", "keep the batch among the results")
+            raise RowsMixed(
+                f"einsum '{equation}' sums over the rows of the batch ('{letter}')", "keep the batch among the results"
+            )
     return ctx.emit.local(call, tuple(found[c] for c in right), lead(call.streams))
 
 

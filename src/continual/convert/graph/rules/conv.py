@@ -12,7 +12,7 @@ from ....layers import conv as layers
 from ....layers import padding as pads
 from ....layers import transposed
 from ..axes import BATCH, TIME, Dims, dim_of, with_dim
-from ..op_call import Merged, Misfit, OpCall, Refused, result_shape
+from ..op_call import Merged, OpCall, Refused, RowsMisfit, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Const, Stream, Value, as_sequence
 
@@ -38,12 +38,12 @@ def spatial(dims: Dims, shape: Sequence[int]) -> Dims:
 def time_place(call: OpCall, x: Stream, dims: int) -> int | None:
     """Which of the dimensions that the operation slides over is time; ``None`` if time is in the batch. Refuses other places."""
     if len(x.dims) != dims + 2:
-        raise Misfit(
+        raise RowsMisfit(
             f"`{call.op}` on a tensor of {len(x.dims)} dimensions takes the rows of the batch for channels",
             f"{dims + 2} dimensions",
         )
     if any(BATCH in d for d in x.dims[1:]):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
     at = next((i for i, d in enumerate(x.dims) if TIME in d), None)
     if at is None or at == 0:
         return None

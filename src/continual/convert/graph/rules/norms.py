@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....layers.norms.frozen import freezable
 from ..axes import BATCH, TIME
 from ..capture import module_path
-from ..op_call import OpCall, Refused, as_tensor
+from ..op_call import OpCall, Refused, RowsMixed, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Stream
 from .elementwise import joined
@@ -47,7 +47,7 @@ def layer_norm(ctx: RuleContext, call: OpCall) -> Stream:
             remedies(ctx, call, "norms over channels (transpose before)"),
         )
     if any(BATCH in d for d in over):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
     return ctx.emit.local(call, x.dims, x)
 
 

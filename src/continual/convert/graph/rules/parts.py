@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..axes import BATCH, TIME, Dims
 from ..instructions import resolve
-from ..op_call import CAUSAL, Merged, Misfit, OpCall, Refused, hint
+from ..op_call import CAUSAL, Merged, Misfit, OpCall, RowsMixed, hint
 from ..rule_context import RuleContext
 from ..values import Stream, TensorValue
 from .elementwise import lead
@@ -31,7 +31,7 @@ def is_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, what: str) -> b
     if TIME in own:
         refuse_merged(ctx, call, x, dim, what)
     if BATCH in own:
-        raise Refused(f"`{call.op}` {what} the rows of the batch", "keep the batch as it is")
+        raise RowsMixed(f"`{call.op}` {what} the rows of the batch", "keep the batch as it is")
     return False
 
 

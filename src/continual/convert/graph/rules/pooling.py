@@ -9,7 +9,7 @@ import torch
 from ..axes import BATCH, TIME, Dims, with_dim
 from ..capture import source_line
 from ..instructions import Ref, Shape
-from ..op_call import Merged, OpCall, Refused, result_shape
+from ..op_call import Merged, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import NotStreamed, Size, Stream, Value
 from .conv import described, per_dim, spatial
@@ -19,7 +19,7 @@ from .reduce import AVG, MAX, Reducer, over_clip
 def _place(call: OpCall, x: Stream, n: int) -> int | None:
     """Which of the last ``n`` dimensions is time; ``None`` if it is in the batch. Refuses other places."""
     if any(BATCH in d for d in x.dims[-n:]):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "the batch in dim 0")
     at = next((i for i, d in enumerate(x.dims[-n:]) if TIME in d), None)
     if at is not None and x.dims[-n:][at] != (TIME,):
         raise Merged(f"`{call.op}` slides over time merged with another dimension", "keep time a dimension of its own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..axes import BATCH, TIME, Dim, Dims, dim_of
-from ..op_call import OpCall, Refused, as_stream
+from ..op_call import OpCall, Refused, RowsMixed, as_stream
 from ..rule_context import RuleContext, rule
 from ..values import Const, Stream, TensorValue, Value
 from .contraction import over_frames, over_window
@@ -22,7 +22,7 @@ def linear(ctx: RuleContext, call: OpCall) -> Stream:
             "the weight of `linear` depends on the stream", "compute it of parameters, or write the product with matmul"
         )
     if BATCH in x.dims[-1]:
-        raise Refused("`linear` mixes the rows of the batch", "the batch in a dimension of its own")
+        raise RowsMixed("`linear` mixes the rows of the batch", "the batch in a dimension of its own")
     if TIME in x.dims[-1]:
         if bias is not None and not isinstance(bias, Const):
             raise Refused("the bias of `linear` depends on the stream", "add it after the operation")
@@ -39,7 +39,7 @@ def _product(call: OpCall, x: TensorValue, y: TensorValue) -> Dims:
             "attention as F.scaled_dot_product_attention(is_causal=True); a mean over time at the end of the network",
         )
     if any(BATCH in d for d in inner):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch as a dimension of its own")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "the batch as a dimension of its own")
     rows: tuple[Dim, ...] = (x.dims[-2],) if len(x.dims) > 1 else ()
     columns: tuple[Dim, ...] = (y.dims[-1],) if len(y.dims) > 1 else ()
     return (*joined(call, [v.dims[:-2] for v in (x, y)], BATCHES.format(call.op)), *rows, *columns)
@@ -86,7 +86,7 @@ def cdist(ctx: RuleContext, call: OpCall) -> Stream:
         if TIME in v.dims[-1]:
             raise Refused(f"`{call.op}` sums over the frames of the clip", "vectors of channels: (…, T, C)")
         if BATCH in v.dims[-1] or (BATCH in x.dims[-2] and BATCH in y.dims[-2]):
-            raise Refused(f"`{call.op}` mixes the rows of the batch", "the batch as a dimension of its own")
+            raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "the batch as a dimension of its own")
     rows = joined(call, [x.dims[:-2], y.dims[:-2]], BATCHES.format(call.op))
     return ctx.emit.local(call, (*rows, x.dims[-2], y.dims[-2]), lead(call.streams))
 

@@ -10,7 +10,7 @@ from ....layers import pooling
 from ....layers.delay import Trim
 from ..axes import BATCH, TIME, Dims, View, where
 from ..instructions import Arg, Ref, Shape
-from ..op_call import Misfit, OpCall, Refused
+from ..op_call import Misfit, OpCall, Refused, RowsMixed
 from ..rule_context import RuleContext, rule
 from ..time_layers import Reduction
 from ..values import Stream, Value, as_int, as_sequence
@@ -169,7 +169,7 @@ def reduce(ctx: RuleContext, call: OpCall) -> Stream:
 
 def _of_other_dims(ctx: RuleContext, call: OpCall, x: Stream, dims: list[int], keep: bool) -> Stream:
     if any(BATCH in x.dims[d] for d in dims):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's")
     given = {n: ctx.emit.template(v) for n, v in call.args.items() if n != "self"}
     given["dim"] = dims if isinstance(call.get("dim"), (list, tuple)) or call.get("dim") is None else dims[0]
     if "keepdim" in given or keep:
@@ -217,11 +217,11 @@ def _refuse_rows(call: OpCall, over: Dims) -> Stream:
     """Refuse a reduction over the batch, and perhaps over the whole clip too."""
     if any(TIME in d for d in over):
         bound = "; a fixed bound where it limits a range (top_db=None in audio front ends)" if call.op in LIMITS else ""
-        raise Refused(
+        raise RowsMixed(
             f"`{call.op}` is taken over the whole clip and over the rows of the batch, which are streams of their own",
             f"dim=… without the batch's, at the end of the network{bound}",
         )
-    raise Refused(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
+    raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's: every row is a stream of its own")
 
 
 @rule("aten.mean.default", "aten.sum.default", "aten.max.default", "aten.min.default", "aten.norm.Scalar", "aten.any.default",

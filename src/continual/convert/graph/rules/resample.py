@@ -8,7 +8,7 @@ from ....errors import ContinualError
 from ....layers.upsample import Upsample
 from ..axes import BATCH, TIME, View, dim_of
 from ..instructions import Arg, Ref, Shape
-from ..op_call import Merged, Misfit, OpCall, Refused, result_shape
+from ..op_call import Merged, Misfit, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Stream, as_number
 from .elementwise import joined
@@ -35,7 +35,7 @@ def interpolate(ctx: RuleContext, call: OpCall) -> Stream:
     x = call.stream("input")
     n, kind, shape = len(x.dims) - 2, OPS[call.name], result_shape(call.node)
     if any(BATCH in d for d in x.dims[-n:]):
-        raise Refused(f"`{call.op}` interpolates between the rows of the batch", "the batch in dim 0")
+        raise RowsMixed(f"`{call.op}` interpolates between the rows of the batch", "the batch in dim 0")
     at = next((i for i, d in enumerate(x.dims) if TIME in d and i >= 2), None)
     dims = tuple(d if i < 2 or i == at else dim_of(s) for i, (d, s) in enumerate(zip(x.dims, shape, strict=True)))
     if at is None:

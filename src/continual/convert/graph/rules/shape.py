@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..axes import BATCH, TIME, Dim, Dims, dim_of, fixed, frames_together, grouped, regrouped, shape_of
 from ..capture import source_line
-from ..op_call import Misfit, OpCall, Refused, result_shape
+from ..op_call import Misfit, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..shape_queries import FARTHER, LONGER
 from ..values import Size, Stream, TensorValue, as_int
@@ -217,7 +217,7 @@ def flip(ctx: RuleContext, call: OpCall) -> Stream:
                 "shift with zeros: torch.cat((zeros, x[:, :, :-1]), 2)",
             )
         if BATCH in x.dims[d]:
-            raise Refused(f"`{call.op}` mixes the rows of the batch", "work on other dimensions")
+            raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "work on other dimensions")
     return ctx.emit.local(call, x.dims, x)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ....layers.delay import Trim
 from ..axes import BATCH, TIME, dim_of, fixed
 from ..instructions import Ref
-from ..op_call import Misfit, OpCall, Refused, result_shape, results_of
+from ..op_call import Misfit, OpCall, Refused, RowsMixed, result_shape, results_of
 from ..rule_context import RuleContext, rule
 from ..values import Const, Stream
 
@@ -23,7 +23,7 @@ def fft(ctx: RuleContext, call: OpCall) -> Stream:
             "spectra of windows: torch.stft(…, center=False), or x.unfold(time, size, hop) and torch.fft.rfft over its last dimension",
         )
     if any(BATCH in x.dims[d] for d in dims):
-        raise Refused(f"`{call.op}` mixes the rows of the batch", "transforms of other dimensions")
+        raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "transforms of other dimensions")
     sizes = fixed(result_shape(call.node))
     return ctx.emit.local(call, tuple(sizes[i] if i in dims else d for i, d in enumerate(x.dims)), x)
 
