@@ -135,22 +135,10 @@ def sum_of_frames(s: Fault, x: Tensor) -> Tensor:
     return sum((x[:, :, t] * 0.5**t for t in range(x.shape[2])), torch.zeros(1))
 
 
-def unbound(s: Fault, x: Tensor) -> Tensor:
-    return torch.stack([frame.tanh() for frame in x.unbind(2)], 2)
-
-
-def filtered(s: Fault, x: Tensor) -> Tensor:
-    """An IIR filter, which reads padded frames and writes into others: neither its reads nor its writes are the cause."""
-    x, y = F.pad(x, (2, 0)), torch.zeros(x.shape[0], 4, x.shape[2] + 2)
-    for t in range(2, x.shape[2]):
-        y[:, :, t] = x[:, :, t] + 0.5 * y[:, :, t - 1] - 0.2 * y[:, :, t - 2]
-    return y[:, :, 2:]
-
-
-@pytest.mark.parametrize("body", [sum_of_slices, sum_of_frames, unbound, filtered])
+@pytest.mark.parametrize("body", [sum_of_slices, sum_of_frames])
 def test_a_loop_over_frames_is_called_one(body: Any):
     (only,) = refused(body).refusals
-    assert "one by one, in a loop" in only.reason
+    assert "a number in the loop depends on the iteration: 1.0, 0.5, 0.25" in only.reason
 
 
 def test_segments_at_fixed_places_are_no_shift():

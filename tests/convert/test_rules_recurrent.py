@@ -123,21 +123,6 @@ ROWS = [
 ]  # fmt: skip
 
 
-class Cells(nn.Module):
-    """A loop over a cell."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(3, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h, found = x.new_zeros(x.shape[0], 4), []
-        for t in range(x.shape[1]):
-            h = self.cell(x[:, t], h)
-            found.append(h)
-        return torch.stack(found, 1)
-
-
 TOKENS: dict = {"shape": (2, 7, 3), "time": 1}
 REFUSED = [
     no("bidirectional", lambda: Around(nn.LSTM(3, 4, batch_first=True, bidirectional=True), ""), "reads the clip from its end",
@@ -148,7 +133,6 @@ REFUSED = [
        op="gru", **TOKENS),
     no("from ones", lambda: Around(nn.GRU(3, 4, batch_first=True), "ones"), "hidden state other than zero", "set_state", **TOKENS),
     no("the cell state", lambda: Around(nn.LSTM(3, 4, batch_first=True), "c"), "cell state", "hidden state h", **TOKENS),
-    no("a loop over cells", Cells, "one by one, in a loop", "nn.GRU", op="select", **TOKENS),
     no("rows for time", lambda: Around(nn.GRU(3, 4), ""), "does not run over time here", r"\(B, T, C\) with batch_first=True", **TOKENS),
 ]  # fmt: skip
 

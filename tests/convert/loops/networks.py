@@ -272,3 +272,52 @@ CASES = {
     "residuals": Case(Residuals, (2, 9, 3), 1),
     "each frame": Case(EachFrame, (2, 10, 2, 5, 4), 1),
 }
+
+
+class Padded(nn.Module):
+    """A filter that reads padded frames and writes into others, of which the first are left out."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        x, y = nn.functional.pad(x, (2, 0)), torch.zeros(x.shape[0], 3, x.shape[2] + 2)
+        for i in range(2, x.shape[2]):
+            y[:, :, i] = x[:, :, i] + 0.5 * y[:, :, i - 1] - 0.2 * y[:, :, i - 2]
+        return y[:, :, 2:]
+
+
+class Nodes(nn.Module):
+    """A cell for each node of a graph: nodes are merged with the batch inside the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adjacency, self.cell = nn.Parameter(torch.rand(5, 5) / 3), nn.GRUCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, N, F)
+        b, t, n, f = x.shape
+        h, outs = x.new_zeros(b * n, 4), []
+        for i in range(t):
+            z = torch.einsum("nm,bmf->bnf", self.adjacency, x[:, i]).reshape(b * n, f)
+            h = self.cell(z, h)
+            outs.append(h.view(b, n, 4))
+        return torch.stack(outs, 1)
+
+
+class ComplexStates(nn.Module):
+    """A diagonal recurrence of complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decay, self.angle = nn.Parameter(torch.rand(6)), nn.Parameter(torch.rand(6))
+        self.b, self.c = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(2, 6))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        rate = torch.exp(torch.complex(-torch.exp(self.decay), self.angle))
+        u, h, outs = x @ self.b.T, torch.zeros(x.shape[0], 6, dtype=torch.cfloat), []
+        for i in range(x.shape[1]):
+            h = rate * h + u[:, i]
+            outs.append(h.real @ self.c.T)
+        return torch.stack(outs, 1)
+
+
+CASES["padded"] = Case(Padded, (2, 3, 9), 2)
+CASES["nodes"] = Case(Nodes, (2, 6, 5, 3), 1)
+CASES["complex"] = Case(ComplexStates, (2, 8, 4), 1)

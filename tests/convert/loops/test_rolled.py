@@ -19,7 +19,7 @@ def made(name: str) -> tuple[Any, nn.Module, Tensor]:
     cls, shape, time, _ = CASES[name]
     module = cls().eval()
     for p in module.parameters():
-        nn.init.normal_(p, std=0.5)
+        nn.init.normal_(p, std=0.3)
     for m in module.modules():
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.normal_()
@@ -38,7 +38,7 @@ def test_a_loop_streams(name: str) -> None:
     co.verify(net, clip, reference=module)
 
 
-@pytest.mark.parametrize("name", ["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame"])
+@pytest.mark.parametrize("name", ["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame", "nodes"])
 def test_a_loop_in_a_program(name: str) -> None:
     net, _, clip = made(name)
     check_rows(net, clip)
@@ -83,3 +83,18 @@ def test_the_last_state_of_a_loop_gives_exact_windows() -> None:
         windows = torch.stack([module(longer[:, i : i + 8]) for i in range(6)], 2)
     torch.testing.assert_close(found, windows)
     co.verify(net, longer)
+
+
+def test_what_needs_no_state_runs_for_all_frames_at_once() -> None:
+    """A loop without a state is a batch of frames; the products before and behind a state are operations of the network."""
+    ops = [row.op for row in made("each frame")[0].operation_graph().rows]
+    assert "loop" not in ops
+    assert "conv2d" in ops
+    ops = [row.op for row in made("two memories")[0].operation_graph().rows]
+    assert ops.count("loop") == 1
+    assert ops.index("conv2d") < ops.index("loop") < len(ops) - 1 - ops[::-1].index("conv2d")
+
+
+def test_windows_share_what_is_computed_of_each_frame() -> None:
+    net = co.continual(Score().eval(), torch.randn(2, 8, 2, 5, 4), time_dim=1)
+    assert net.windows.reuse > 0.8

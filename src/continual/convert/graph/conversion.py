@@ -82,7 +82,8 @@ def convert_graph(
         else:
             doing("exporting its window")
             plan = windows if isinstance(windows, WindowPlan) else None
-            options = Options(time_dim, every, output, time_pooling, plan, loops.exporting)
+            anew = partial(_exporting_loops, time_dim=time_dim)
+            options = Options(time_dim, every, output, time_pooling, plan, loops.exporting, anew)
             window = window_for(module, inputs, options, refusal)
             with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
@@ -118,6 +119,17 @@ def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> L
     if any(isinstance(part, CoModule) or is_chosen(part) for part in module.modules()):
         return Loops(module)
     return loops_of(module, inputs, time_dim, calls_of)
+
+
+@contextlib.contextmanager
+def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims) -> Iterator[None]:
+    """Find the loops of a module anew, and export it with them under this context."""
+    loops = _loops(module, clip, time_dim)
+    try:
+        with loops.exporting():
+            yield
+    finally:
+        loops.close()
 
 
 def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStreamable:
@@ -200,11 +212,8 @@ def walk(
         NotStreamable: what can't be streamed.
     """
     if loops is None:
-        loops = _loops(module, inputs, time_dim)
-        try:
-            return walk(module, inputs, time_dim, time_pooling, loops)
-        finally:
-            loops.close()
+        with _exporting_loops(module, inputs, time_dim):
+            return walk(module, inputs, time_dim, time_pooling, Loops(module))
     with loops.exporting(), registered_calls(module, inputs) as notes:
         walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
     walked.draft.notes += notes

@@ -28,7 +28,8 @@ class Options:
     output: int | None
     time_pooling: str | None
     plan: WindowPlan | None = None
-    exporting: Callable[[], AbstractContextManager[None]] = nullcontext  # under which the module is exported
+    exporting: Callable[[], AbstractContextManager[None]] = nullcontext  # under which the module is exported now
+    exporting_anew: Callable[[nn.Module, Any], AbstractContextManager[None]] | None = None  # and later, on such a clip
 
 
 def check_options(windows: str | WindowPlan, every: int | None, output: int | None) -> None:
@@ -84,14 +85,22 @@ def exact_windows(
 ) -> tuple[GraphModule, Callable[..., GraphModule]]:
     """The module on windows, and how it is made anew for other types."""
     net, plan = converted(module, window, options.plan, options.every, doing)
-    return net, partial(remade, time_dim=options.time_dim, output=options.output, plan=plan)
+    return net, partial(remade, time_dim=options.time_dim, output=options.output, plan=plan, exporting=options.exporting_anew)
 
 
 def remade(
-    module: nn.Module, clip: tuple[Tensor, ...], onto: GraphModule, *, time_dim: Any, output: int | None, plan: WindowPlan
+    module: nn.Module,
+    clip: tuple[Tensor, ...],
+    onto: GraphModule,
+    *,
+    time_dim: Any,
+    output: int | None,
+    plan: WindowPlan,
+    exporting: Callable[[nn.Module, Any], AbstractContextManager[None]] | None = None,
 ) -> GraphModule:
     """The windows of a module in other types, on the names and weights of the converted module that there is."""
-    window = window_of(module, clip if len(clip) > 1 else clip[0], time_dim, output)
+    with nullcontext() if exporting is None else exporting(module, clip):
+        window = window_of(module, clip if len(clip) > 1 else clip[0], time_dim, output)
     return assembled(window, onto, window.complete(plan))
 
 

@@ -12,21 +12,9 @@ from ..rule_context import RuleContext
 from ..values import STATIC, Const, Stream, TensorValue, Value
 from .instruction import LoopCall
 from .layer import Loop, LoopLayer, Seed
-from .layout import Layout
+from .layout import Layout, merged
 
 SEEN = "a stream has not seen all of them"
-
-
-def rows_of(streams: Sequence[Stream]) -> Dim:
-    """The dimension of the rows in some streams, which is the same in all.
-
-    Raises:
-        Misfit: it is not.
-    """
-    found = {next((d for d in s.dims if BATCH in d), ()) for s in streams}
-    if len(found) > 1 or any(not d or TIME in d for d in found):
-        raise Misfit("the streams of a loop have different rows", "the batch as a dimension of its own in all of them")
-    return found.pop()
 
 
 def as_streams(values: Sequence[Value], time: int) -> list[Stream]:
@@ -46,6 +34,36 @@ def as_streams(values: Sequence[Value], time: int) -> list[Stream]:
             raise Misfit("a loop does not run over time here", "time as a dimension of its own before the loop")
         found.append(value)
     return found
+
+
+def with_rows(
+    ctx: RuleContext, call: OpCall, streams: Sequence[Stream], layouts: Sequence[Layout], unit: int
+) -> tuple[list[Stream], Dim]:
+    """Streams whose rows are the same, and these rows: what is merged with them in some of the streams gets a dimension of its own.
+
+    Args:
+        layouts: of a frame of each stream.
+        unit: rows for each entry of the batch.
+
+    Raises:
+        Misfit: they have other rows.
+    """
+    found, rows = list[Stream](), list[Dim]()
+    for s, own in zip(streams, layouts, strict=True):
+        at = next((i for i, d in enumerate(s.dims) if BATCH in d), 0)
+        if (
+            TIME in s.dims[at]
+            or merged(s.dims[at]) != own.rate
+            or (own.rate != unit and (unit > 1 or at != 1 or s.dims[at][0] != BATCH))
+        ):
+            raise Misfit("the streams of a loop have different rows", "the batch as a dimension of its own in all of them")
+        if own.rate != unit:
+            s = ctx.emit.reshape(call, s, (s.dims[0], (BATCH,), (own.rate,), *s.dims[2:]))
+        found.append(s)
+        rows.append(s.dims[at])
+    if len(set(rows)) > 1:
+        raise Misfit("the streams of a loop have different rows", "the batch as a dimension of its own in all of them")
+    return found, rows[0]
 
 
 def same_for_all(values: Sequence[Value]) -> list[TensorValue]:

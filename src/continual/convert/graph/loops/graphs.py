@@ -13,6 +13,7 @@ from torch.fx import Node as Fx
 from ..row_sizes import known
 from .matching import Body, Fixed, Frame, Key, NotALoop, Result, line
 from .simplify import flat, short
+from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
 
@@ -44,9 +45,10 @@ class Graphs:
         body: the loop.
         times: of the whole graph.
         batch: the symbol of the batch.
+        parts: operations that are computed apart from it.
 
     Attributes:
-        taps: what is taken frame by frame.
+        taps: what is taken frame by frame: a :class:`Tap`, or a :class:`Computed`.
         states: what is carried.
         same: what is the same for all iterations.
         outs: what leaves.
@@ -55,7 +57,8 @@ class Graphs:
     body: Body
     times: Times
     batch: Any
-    taps: list[Tap] = field(default_factory=list)
+    parts: Parts = field(default_factory=Parts)
+    taps: list[Any] = field(default_factory=list)
     states: list[Past] = field(default_factory=list)
     same: list[Fx] = field(default_factory=list)
     outs: list[Out] = field(default_factory=list)
@@ -64,7 +67,8 @@ class Graphs:
         body = self.body
         self._prologue = [{n: None for n in body.slices[t]} for t in range(body.first)]
         lags = dict(body.frame_lags)
-        for key in body.keys:
+        self._keys = [k for k in body.keys if k not in self.parts.all]
+        for key in self._keys:
             for a in body.args[key]:
                 if isinstance(a, Frame) and a.tap not in self.taps:
                     self.taps.append(a.tap)
@@ -82,6 +86,12 @@ class Graphs:
                 self.taps.append(tap)
         for key, lag in body.lags.items():
             self.states += [Past(key, i + 1, body.node[key]) for i in range(lag)]
+
+    def like(self, tap: Any) -> Fx:
+        """An example of a frame."""
+        if isinstance(tap, Computed):
+            return self.body.node[tap.key]
+        return next(n for n, (own, _) in self.times.taps.items() if own == tap)
 
     def _frames_of(self, nodes: Sequence[Fx], t: int) -> Iterator[tuple[Tap, int]]:
         for node in nodes:
@@ -169,7 +179,7 @@ class Graphs:
         for i, state in enumerate(self.states):
             env[state] = _place(graph, f"state{i}", state.like)
         for i, tap in enumerate(self.taps):
-            env[Frame(tap, 0)] = _place(graph, f"frame{i}", next(n for n, (own, _) in self.times.taps.items() if own == tap))
+            env[Frame(tap, 0)] = _place(graph, f"frame{i}", self.like(tap))
         for i, node in enumerate(self.same):
             env[node] = _place(graph, f"same{i}", node)
         return graph, env
@@ -197,7 +207,7 @@ class Graphs:
                 return env[a.value] if a.value in env else self._state(env, a.value, 0)
             return a.value
 
-        for key in self._ordered():
+        for key in self._keys:
             made[key] = copied(graph, self.body.node[key], map(value, self.body.args[key]))
         new = []
         for state in self.states:
@@ -209,10 +219,6 @@ class Graphs:
                 new.append(env[Frame(state.of, 0)] if isinstance(state.of, Tap) else made[state.of])
         graph.output((*new, *(made[out.key] for out in self.outs)))
         return graph
-
-    def _ordered(self) -> list[Key]:
-        """The operations, each behind what it uses."""
-        return self.body.keys
 
     def _first(self, t: int) -> Graph:
         """One of the first iterations."""

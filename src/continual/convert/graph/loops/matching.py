@@ -43,9 +43,9 @@ class Fixed(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """The frame of an iteration, or one before it."""
+    """The frame of an iteration, or one before it: of a :class:`Tap`, or of what was computed of all frames."""
 
-    tap: Tap
+    tap: Any
     lag: int
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +13,14 @@ from torch.fx import Graph
 from torch.fx import Node as Fx
 
 from ..capture import Captured
+from .batch import FrameBatch, Use
 from .graphs import Graphs, Out, Past
 from .layout import Layout
-from .matching import Body, NotALoop, line, matched, runs_backward
+from .matching import NotALoop, line, matched, runs_backward
 from .operation import registered
 from .retime import retime
 from .simplify import dim_of, elements_of, merge_constants, short, simplify, sizes
+from .split import Computed, split
 from .times import Tap, Times, components, times_of
 from .traced import Traced, batch_symbol
 
@@ -67,36 +69,6 @@ def rolled(captured: Captured) -> Rolled | None:
     raise error  # type: ignore[misc]
 
 
-@dataclass
-class Use:
-    """A loop, and where its results are used.
-
-    Attributes:
-        node: the operation in the graph around it.
-        outs: the number of each of its outputs.
-    """
-
-    graphs: Graphs
-    body: Body
-    nodes: set[Fx]
-    outs: dict[Out, int] = field(default_factory=dict)
-    made: list[Fx] = field(default_factory=list)
-
-    @property
-    def count(self) -> int:
-        """Frames of the longest source."""
-        return max(tap.frames + tap.late for tap in self.graphs.taps)
-
-    def out_of(self, node: Fx, first: tuple[tuple[int, Fx], ...] = ()) -> Out:
-        """The output that an operation's results are."""
-        found = self.body.where.get(node)
-        if found is None:
-            raise NotALoop(
-                f"after a loop, a result of its first iterations alone is used{line(node)}", "results of all iterations", node
-            )
-        return Out(found[1], first)
-
-
 class Rolling:
     """Makes the graph around loops.
 
@@ -114,7 +86,11 @@ class Rolling:
             body = matched(nodes, times)
             retime(body)
             own = {n for n in nodes if n in body.where or times.of[n] < body.first}  # others are behind the loop
-            use = Use(Graphs(body, times, batch), body, own)
+            count = max(
+                tap.frames + tap.late for n in own for a in n.all_input_nodes if a in times.taps for tap in [times.taps[a][0]]
+            )
+            parts = split(body)
+            use = Use(Graphs(body, times, batch, parts), body, own, count)
             self._uses.append(use)
             self._owner.update(dict.fromkeys(own, use))
         if not self._uses:
@@ -123,6 +99,7 @@ class Rolling:
         self._made: dict[Fx, Fx] = {}
         self._new = Graph()
         self._loops: dict[int, Traced] = {}
+        self._batches: dict[Use, FrameBatch] = {}
 
     def _no_loop(self) -> NotALoop:
         """Why no operation belongs to an iteration before the last."""
@@ -137,7 +114,7 @@ class Rolling:
             if node not in self._owner:
                 self._look(node)
         for use in self._uses:
-            use.graphs.outs += use.outs
+            use.number_outputs()
         for node in self._graph.nodes:
             if node.op == "placeholder":
                 self._made[node] = self._new.placeholder(node.name)
@@ -157,7 +134,7 @@ class Rolling:
         for a in node.all_input_nodes:
             if a in self._owner:
                 use = self._owner[a]
-                use.outs.setdefault(use.out_of(a), len(use.outs))
+                use.take(use.out_of(a))
 
     def _runs(self, found: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         """What is joined: results of iterations one after another, frames one after another, and others."""
@@ -170,7 +147,7 @@ class Rolling:
                 index = [self._iteration(use, n) for n in found[i:j]]
                 first = tuple((t, n) for t, n in zip(index, found[i:j], strict=True) if t < use.body.first)
                 out = use.out_of(found[j - 1], first)
-                use.outs.setdefault(out, len(use.outs))
+                use.take(out)
                 yield "results", use, out, index[0], index[-1]
             elif e in self._times.taps:
                 tap, start = self._times.taps[e]
@@ -218,10 +195,10 @@ class Rolling:
 
     def _mapped(self, value: Any) -> Any:
         if isinstance(value, Fx):
-            return self._value(value)
+            return self.value(value)
         return [self._mapped(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-    def _value(self, node: Fx) -> Fx:
+    def value(self, node: Fx) -> Fx:
         """A node in the new graph."""
         if node in self._made:
             return self._made[node]
@@ -231,11 +208,12 @@ class Rolling:
             made = self._joined(node)
         else:
             args, kwargs = tuple(self._mapped(a) for a in node.args), {k: self._mapped(v) for k, v in node.kwargs.items()}
-            made = self._call(node.target, args, node, kwargs)
+            made = self.call(node.target, args, node, kwargs)
         self._made[node] = made
         return made
 
-    def _call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
+    def call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
+        """A new operation."""
         made = self._new.call_function(target, args, kwargs or {})
         made.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
         return made
@@ -245,13 +223,25 @@ class Rolling:
         use = self._owner[node]
         t, count = self._iteration(use, node), use.count
         at = t if t < count // 2 else t - count
-        return self._call(A.select.int, (self._results(use, use.out_of(node)), 0, at), node)
+        return self.call(A.select.int, (self._results(use, use.out_of(node)), 0, at), node)
 
     def _results(self, use: Use, out: Out) -> Fx:
+        """Results of all iterations, with time in dim 0."""
+        if out.key in use.graphs.parts.all:
+            return self._batch_of(use).apart(out.key)
+        return self.carried(use, out)
+
+    def _batch_of(self, use: Use) -> FrameBatch:
+        if use not in self._batches:
+            self._batches[use] = FrameBatch(self, use)
+        return self._batches[use]
+
+    def carried(self, use: Use, out: Out) -> Fx:
+        """The same of what carries a state."""
         if not use.made:
             use.made = [self._loop(use)]
         found = use.made[0]
-        return self._call(operator.getitem, (found, use.outs[out]), use.body.node[out.key])
+        return self.call(operator.getitem, (found, use.numbers[out]), use.body.node[out.key])
 
     def _loop(self, use: Use) -> Fx:
         like = use.body.node[use.body.keys[-1]]
@@ -259,15 +249,19 @@ class Rolling:
         number = registered(traced)
         self._loops[number] = traced
         self._refuse_itself(use)
-        xs = [self._stream(tap, like) for tap in use.graphs.taps]
-        init = [self._begin(value, xs[0], use.graphs.taps[0], like) for value in use.graphs.begins()]
-        same = [self._value(node) for node in use.graphs.same]
-        return self._call(torch.ops.continual.loop.default, (xs, init, same, number), like)
+        xs = [self.stream(use, tap, like) for tap in use.graphs.taps]
+        init = [self._begin(value, xs[0], use.graphs.like(use.graphs.taps[0]), like) for value in use.graphs.begins()]
+        same = [self.value(node) for node in use.graphs.same]
+        return self.call(torch.ops.continual.loop.default, (xs, init, same, number), like)
 
     def _refuse_itself(self, use: Use) -> None:
         """Refuse a loop that needs what it gives."""
         seen: set[Fx] = set()
-        todo = [t.source for t in use.graphs.taps] + use.graphs.same + [v for v in use.graphs.begins() if isinstance(v, Fx)]
+        todo = (
+            [t.source for t in use.graphs.taps if isinstance(t, Tap)]
+            + use.graphs.same
+            + [v for v in use.graphs.begins() if isinstance(v, Fx)]
+        )
         while todo:
             node = todo.pop()
             if node in use.nodes:
@@ -276,30 +270,32 @@ class Rolling:
                 seen.add(node)
                 todo += node.all_input_nodes
 
-    def _stream(self, tap: Tap, like: Fx) -> Fx:
+    def stream(self, use: Use, tap: Any, like: Fx) -> Fx:
         """What is taken frame by frame, with time in dim 0."""
-        x = self._value(tap.source)
+        if isinstance(tap, Computed):
+            return self._batch_of(use).apart(tap.key)
+        x = self.value(tap.source)
         if tap.dim:
-            x = self._call(A.movedim.int, (x, tap.dim, 0), like)
+            x = self.call(A.movedim.int, (x, tap.dim, 0), like)
         if tap.late:
             rank = len(sizes(tap.source))
-            x = self._call(A.constant_pad_nd.default, (x, [0] * (2 * rank - 2) + [tap.late, 0]), like)
+            x = self.call(A.constant_pad_nd.default, (x, [0] * (2 * rank - 2) + [tap.late, 0]), like)
         return x
 
-    def _begin(self, value: Fx | Past, first: Fx, tap: Tap, like: Fx) -> Fx:
+    def _begin(self, value: Fx | Past, first: Fx, frame_like: Fx, like: Fx) -> Fx:
         """What a state begins with."""
         if isinstance(value, Fx):
-            return self._value(value)
-        val, frame = value.like.meta["val"], Layout.of(next(n for n, t in self._times.taps.items() if t[0] == tap).meta["val"])
+            return self.value(value)
+        val, frame = value.like.meta["val"], Layout.of(frame_like.meta["val"])
         own, shape = Layout.of(val), list[Any]()
         for i, size in enumerate(own.sizes):
             if i != own.rows:
                 shape.append(size)
                 continue
-            rows = self._call(A.sym_size.int, (first, (frame.rows or 0) + 1), like)
-            batch = rows if frame.rate == 1 else self._call(operator.floordiv, (rows, frame.rate), like)
-            shape.append(batch if size == 1 else self._call(operator.mul, (batch, size), like))
-        return self._call(A.zeros.default, (shape,), like, {"dtype": val.dtype, "device": val.device})
+            rows = self.call(A.sym_size.int, (first, (frame.rows or 0) + 1), like)
+            batch = rows if frame.rate == 1 else self.call(operator.floordiv, (rows, frame.rate), like)
+            shape.append(batch if size == 1 else self.call(operator.mul, (batch, size), like))
+        return self.call(A.zeros.default, (shape,), like, {"dtype": val.dtype, "device": val.device})
 
     def _joined(self, node: Fx) -> Fx:
         """Results of all iterations, put together."""
@@ -308,19 +304,19 @@ class Rolling:
         for kind, *found in self._pieces[node]:
             if kind == "other":
                 given = self._mapped(found[0])
-                pieces.append(self._call(A.unsqueeze.default, (given, dim), node) if stacked else given)
+                pieces.append(self.call(A.unsqueeze.default, (given, dim), node) if stacked else given)
                 continue
             if kind == "results":
                 use, out, first, last = found
                 y, at, count = self._results(use, out), 0, use.count
             else:
                 tap, first, last = found
-                y, at, count = self._value(tap.source), tap.dim, tap.frames
+                y, at, count = self.value(tap.source), tap.dim, tap.frames
             if first or last < count - 1:
-                y = self._call(A.slice.Tensor, (y, at, first, REST if last == count - 1 else last + 1 - count), node)
+                y = self.call(A.slice.Tensor, (y, at, first, REST if last == count - 1 else last + 1 - count), node)
             if at != dim:
-                y = self._call(A.movedim.int, (y, at, dim), node)
+                y = self.call(A.movedim.int, (y, at, dim), node)
             if not stacked:
-                y = self._call(A.flatten.using_ints, (y, dim, dim + 1), node)
+                y = self.call(A.flatten.using_ints, (y, dim, dim + 1), node)
             pieces.append(y)
-        return pieces[0] if len(pieces) == 1 else self._call(A.cat.default, (pieces, dim), node)
+        return pieces[0] if len(pieces) == 1 else self.call(A.cat.default, (pieces, dim), node)

@@ -16,13 +16,14 @@ from torch.fx import traceback as fx_traceback
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from ....errors import NotStreamable
-from ..capture import Captured, TimeDims, capture_window, clip_of, fresh, tiled
+from ..capture import Captured, TimeDims, capture_window, clip_of, fresh, steps_of, tiled
 from ..undone import quiet, replaced_forward
 from .cell import NotACell
 from .matching import Irregular, NotALoop
 from .operation import LOOPS
 from .outer import Rolled, rolled
 from .simplify import name_of
+from .whole import WholeLoop
 
 LENGTHS = ((7, 6), (11, 10), (16, 15), (24, 23), (33, 32))  # of clips that are exported, both so long that iterations repeat
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -43,6 +44,7 @@ class RolledModule:
                 raise NotALoop(
                     "iterations of a loop do something else in clips of another length", "the same operations for all clips"
                 )
+            WholeLoop.of(mine, False)  # refuses what can't be followed
         self.numbers = tuple(own.loops)
         self._module, self._captured = module, captured
         signature = captured.program.graph_signature
@@ -55,9 +57,7 @@ class RolledModule:
         """As the module's forward."""
         given = iter(inputs)
         captured, prefix = self._captured, self._captured.prefix
-        streams = [i for i, t in enumerate(captured.time_dims) if t is not None]
-        first = streams[0]
-        values: list[Any] = [inputs[first].shape[captured.time_dims[first] or 0]]
+        values: list[Any] = [steps_of(inputs, captured.time_dims)]
         for node in self.graph.nodes:
             if node.op != "placeholder" or node.name == LENGTH:
                 continue
@@ -234,7 +234,7 @@ def loops_of(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims, call
 
 def _compare(module: nn.Module, found: RolledModule, inputs: Any, times: Any, batches: Any) -> None:
     """Refuse loops that give something else than the module, on a clip as long as the example or longer."""
-    steps = next(x.shape[t] for x, t in zip(inputs, times, strict=True) if t is not None)
+    steps = steps_of(inputs, times)
     for n in (steps, steps + steps // 2 + 3):
         clip = clip_of(inputs, times, batches, n, 2)
         with torch.no_grad(), quiet():

@@ -30,6 +30,7 @@ FILLS = (
     "ones_like",
     "full_like",
 )
+SIZED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")  # whose shape is an argument
 WIDE = 8  # frames of a slice that are taken one by one
 
 
@@ -197,11 +198,23 @@ def _fold_select(graph: Graph, node: Fx) -> None:
             source, index = source.args[0][index], 0  # type: ignore[index, assignment]
         else:
             break
+    if found is None and short(source) in SIZED:
+        found = _smaller(graph, node, source, dim)
     if found is None:
-        index = 0 if short(source) in FILLS else index
-        node.args = (source, dim, index)
+        node.args = (source, dim, 0 if short(source) in FILLS else index)
     else:
         replace(node, found)
+
+
+def _smaller(graph: Graph, node: Fx, source: Fx, dim: int) -> Fx:
+    """A frame of a tensor of one value: a smaller such tensor."""
+    at = 1 if short(source).startswith("new_") else 0
+    size: Any = source.args[at]
+    shape = [n for i, n in enumerate(size) if i != dim]
+    with graph.inserting_before(node):
+        made = graph.call_function(source.target, (*source.args[:at], shape, *source.args[at + 1 :]), dict(source.kwargs))  # type: ignore[arg-type]
+    made.meta = dict(node.meta)
+    return made
 
 
 def _writes(graph: Graph) -> None:

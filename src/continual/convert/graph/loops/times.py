@@ -93,7 +93,7 @@ def _groups(graph: Graph, frames: int) -> dict[tuple[Fx, int], dict[Fx, int]]:
         if name_of(node) == "aten.select.int" and isinstance(node.args[2], int):
             dim = dim_of(node)
             size = sizes(node.args[0])[dim]
-            if isinstance(size, int) and frames - 3 <= size <= frames + 1:
+            if isinstance(size, int) and abs(size - frames) <= 3:
                 groups[node.args[0], dim][node] = node.args[2] % size
     return {
         (source, dim): members

@@ -55,7 +55,7 @@ class Traced:
 
     @property
     def rate(self) -> int:
-        """Rows of the frames for each entry of the batch.
+        """The least number of rows for each entry of the batch that a frame, a state or an output has.
 
         Raises:
             NotACell: states or outputs have rows that are not those of the frames.
@@ -66,10 +66,10 @@ class Traced:
             raise NotACell("the module takes the number of rows of its example for a constant")
         if any(own.rows is None for own in layouts):
             raise NotACell("a state or an output of it has no dimension for the rows of the batch")
-        rates = [own.rate for own in layouts[self.states : self.states + self.frames]]
-        if len(set(rates)) > 1 or any(own.rate % rates[0] for own in layouts):
+        least = min(own.rate for own in layouts)
+        if any(own.rate % least for own in layouts):
             raise NotACell("a state or an output of it has other rows than the frames")
-        return rates[0]
+        return least
 
     def cells(self, ends: Sequence[int] = (), steps: bool = True) -> list[Cell]:
         """The body and the prologue as lists of operations.

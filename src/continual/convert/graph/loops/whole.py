@@ -23,7 +23,7 @@ class WholeLoop:
     Attributes:
         body, prologue: what iterations compute.
         rows: the dimension of the rows in a frame of the first stream.
-        rate: rows for each entry of the batch.
+        rate: rows of that frame for each entry of the batch.
         given: layout and type of a frame of each stream, and of the states.
         ends: whether it gives the states behind the clip, too, before what leaves.
     """
@@ -43,10 +43,11 @@ class WholeLoop:
             NotACell: they can't be followed.
         """
         body, *prologue = traced.cells(steps=False)
+        traced.rate  # noqa: B018 (it refuses other rows)
         states, frames = traced.places[: traced.states], traced.places[traced.states : traced.states + traced.frames]
         vals = [n.meta["val"] for n in (*frames, *states)]
         given = tuple((Layout.of(v), v.dtype) for v in vals)
-        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, traced.rate, given, ends)
+        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, given[0][0].rate, given, ends)
 
     def __call__(self, xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]) -> list[Tensor]:
         """What leaves, ``(T, …)``.

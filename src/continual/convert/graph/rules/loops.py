@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from ..axes import TIME, Dim
 from ..loops.cell import NotACell
-from ..loops.emit import as_streams, mixes_rows, put_loop, rows_of, same_for_all, seeds_of
+from ..loops.emit import as_streams, mixes_rows, put_loop, same_for_all, seeds_of, with_rows
 from ..loops.layer import Loop
 from ..loops.layout import Layout, merged
 from ..loops.operation import LOOPS
@@ -36,24 +36,24 @@ def rolled(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
 def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) -> list[Value]:
     """The states behind a loop, of those that are used, and what leaves it."""
     streams = as_streams(call.sequence("xs"), 0)
-    rows = rows_of(streams)
     given = call.sequence("same")
     same = same_for_all([given[i] for i in traced.same])
     try:
-        if traced.rate != merged(rows):
-            raise NotACell("its frames have other rows where it stands")
+        unit = traced.rate
         body, *prologue = traced.cells(ends)
     except NotACell as error:
         raise Misfit(
             f"a loop over frames can't be a step: {error}", "operations that keep the rows of the batch apart"
         ) from error
+    frames = [Layout.of(n.meta["val"]) for n in traced.places[traced.states : traced.states + traced.frames]]
+    streams, rows = with_rows(ctx, call, streams, frames, unit)
     states = [(Layout.of(n.meta["val"]), n.meta["val"].dtype) for n in traced.places[: traced.states]]
     seeds, begins = seeds_of(call.sequence("init"), states, streams[0], len(same))
-    loop = Loop(body, tuple(prologue), tuple(seeds), len(same), traced.rate)
+    loop = Loop(body, tuple(prologue), tuple(seeds), len(same), unit)
     results = [n.meta["val"] for n in traced.results]
     leaving = [*results[traced.states :], *(results[i] for i in ends)]
     layouts = [Layout.of(val) for val in leaving]
-    if any(seed.layout.rate != loop.rate for seed in seeds) and mixes_rows(loop, streams, same):
+    if any(own.rate != unit for own in (*frames, *layouts, *(own for own, _ in states))) and mixes_rows(loop, streams, same):
         raise Misfit("the states of a loop mix rows of the batch", "the batch before what is merged with it: x.flatten(0, 1)")
     outs = [(((TIME,), *own.apart(rows)), val.dtype) for own, val in zip(layouts, leaving, strict=True)]
     found = put_loop(ctx, call, loop, streams, [*same, *begins], outs)
