@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .closed_form import ClosedForm, whole
 from .constant_rate import ConstantRate
@@ -268,6 +268,16 @@ class Wiring(Timing):
     def at(self, wire: int) -> Wiring:
         """The timing of another wire of the same graph."""
         return replace(self, out=wire)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.entries, self.out))
+
+    def __hash__(self) -> int:  # once: programs look timings up in every call
+        return self._hash
+
+    def __reduce__(self) -> Any:  # hashes of strings are of one process
+        return Wiring, (self.entries, self.out)
 
     @cached_property
     def order(self) -> tuple[int, ...]:

@@ -173,13 +173,15 @@ def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:
 
 def frames_in(end: End, known: dict[End, Tensor]) -> Tensor:
     """The number of frames of a wire, from the wires in ``known``, to which it adds its results."""
-    if end not in known:
+    found = known.get(end)
+    if found is None:
         if isinstance(end, Steps):
             n = frames_in(end.of, known)
-            known[end] = torch.where(n >= end.least, end.length.on(n), 0)
+            found = torch.where(n >= end.least, end.length.on(n), 0)
         else:
-            known[end] = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
-    return known[end]
+            found = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
+        known[end] = found
+    return found
 
 
 def _shortest(end: Least, known: dict[End, Tensor]) -> Tensor:
