@@ -13,11 +13,13 @@ FUZZ_MINUTES ?= 10
 FUZZ_TESTS ?= tests
 # Further arguments for the suite of benchmarks: python -m benchmarks.suite --help
 BENCH_ARGS ?=
+# Further arguments for the gallery: python -m gallery --help
+GALLERY_ARGS ?=
 # Two workers on two cores: one thread each, unless the caller says otherwise.
 OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fuzz lint format bench triton-venv clean
+.PHONY: help demo test test-all fuzz lint format bench gallery triton-venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +62,9 @@ bench: $(STAMP) ## Measure everything and write docs/performance.md, in about an
 	$(BIN)/python -m benchmarks.suite --markdown docs/performance.md $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.growth --markdown docs/performance.md
 	$(BIN)/python -m benchmarks --memory --markdown docs/performance.md
+
+gallery: $(STAMP) ## Convert and check the networks of the gallery, and write docs/gallery.md (GALLERY_ARGS="--only video --jobs 2")
+	$(BIN)/python -m gallery --markdown docs/gallery.md $(GALLERY_ARGS)
 
 # The Python of the server has other versions than constraints.txt: its stub needs numpy 1.
 triton-venv: ## Set up .venv-triton with Triton's server, for tests/triton

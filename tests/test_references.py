@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("src", "tests", "benchmarks", "examples", "docs")
+FOLDERS = ("src", "tests", "benchmarks", "gallery", "examples", "docs")
 SUFFIXES = (".py", ".md", ".js", ".html", ".cpp")
 # What comes before tells a path of this repository from a part of another one, or of an address.
 PATH = re.compile(rf"(?<![\w/.:<{{-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)")

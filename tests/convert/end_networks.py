@@ -104,10 +104,10 @@ class Demucs(nn.Module):
     def valid_length(self, length: int) -> int:
         """The next length at which no frame is left over on the way down."""
         for _ in range(self.depth):
-            length = math.ceil((length - self.kernel) / self.stride) + 1
+            length = max(math.ceil((length - self.kernel) / self.stride) + 1, 1)
         for _ in range(self.depth):
             length = (length - 1) * self.stride + self.kernel
-        return length
+        return int(length)
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[-1]

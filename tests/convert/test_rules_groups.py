@@ -6,6 +6,7 @@ sub-pixel convolution, inputs whose frames lie among the channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -136,6 +137,12 @@ ROWS = [
     fn("channels of pixels over time", lambda x: torch.pixel_unshuffle(x, 2), shape=(2, 3, 8, 4), other=6, delay=1),
     fn("pixels over time and back", lambda m, x: torch.pixel_unshuffle(torch.pixel_shuffle(x, 2) * m.w, 2), params={"w": (6,)},
         shape=(2, 8, 7, 3), delay=0),
+    fn("positions in groups", lambda x: x.reshape(x.shape[0], -1, 4, 3) * (1 + torch.arange(x.shape[1])).view(1, -1, 4, 1), **SEQUENCE,
+        other=8, delay=3, verify=False),
+    fn("zeros for groups", lambda x: torch.cat((x.reshape(x.shape[0], -1, 12), x.new_zeros(x.shape[0], x.shape[1] // 4, 2)), 2) - 1,
+        **SEQUENCE, other=8, delay=3),
+    fn("ones for rows of pairs", lambda x: (x.reshape(-1, 6) + x.new_ones(x.shape[0] * x.shape[1] // 2, 1)).unflatten(0,
+        (x.shape[0], -1)), **SEQUENCE, other=4, delay=1),
     row("stacked frames", Stacked, **SEQUENCE, other=8, delay=3),
     row("attention inside windows", LocalAttention, shape=(2, 12, 4), time=1, other=8, delay=3),
     row("attention inside windows of five", lambda: LocalAttention(5), shape=(2, 10, 4), time=1, other=15),
@@ -196,12 +203,35 @@ def test_rates_delays_and_notes() -> None:
     assert (up.stride, up.lengths, up.notes) == ((Fraction(1, 2),), "any", ())
 
 
-def test_a_program_takes_whole_groups() -> None:
+@pytest.mark.parametrize(
+    ("build", "shape", "time", "chunk"),
+    [(LocalAttention, (2, 20, 4), 1, 4), (SubPixel, (2, 3, 9), 2, 1), (lambda: Shuffled(False), (2, 3, 12), 2, 2)],
+    ids=["groups", "sub-pixel", "groups and back"],
+)
+@torch.no_grad()
+def test_programs_take_whole_groups(build: Callable[[], nn.Module], shape: tuple[int, ...], time: int, chunk: int) -> None:
+    torch.manual_seed(0)
+    module, clip = build().eval(), torch.randn(shape)
+    net = co.continual(module, clip, time_dim=time)
+    program = co.compile(net, clip.select(time, 0), backend="eager")
+    assert program.chunk == chunk
+    found = [y for frame in clip.unbind(time) if (y := program.step(frame)) is not None]
+    found = [y if y.ndim == len(shape) else y.unsqueeze(time) for y in [*found, program.flush()] if y is not None]
+    assert_equal(torch.cat(found, time), module(clip), "a program of chunks")
+
+
+@torch.no_grad()
+def test_streams_that_begin_at_other_times() -> None:
     torch.manual_seed(0)
     module, clip = LocalAttention().eval(), torch.randn(2, 20, 4)
-    net = co.continual(module, clip[:, :12], time_dim=1)
-    program = co.compile(net, clip[:, 0], backend="eager")
-    assert program.chunk == 4
-    with torch.no_grad():
-        found = [y for frame in clip.unbind(1) if (y := program.step(frame)) is not None]
-        assert_equal(torch.cat([*found, program.flush()], 1), module(clip), "a program of chunks")
+    net = co.continual(module, clip, time_dim=1)
+    streams = co.StreamBatch(net, clip[:1, 0], capacity=3, backend="eager")
+    first, second, found = streams.open(), streams.open(), dict[object, list[Tensor]]()
+    for t in range(20):
+        given = {first: clip[0, t]} | ({second: clip[1, t - 3]} if t >= 3 else {})
+        for stream, y in streams.step(given).items():
+            found.setdefault(stream, []).extend([] if y is None else [y])
+    for row_of, stream in enumerate((first, second)):
+        y = torch.cat(found[stream])
+        assert_equal(y, module(clip)[row_of, : len(y)], f"stream {row_of}")
+        assert len(y) == (19, 15)[row_of]

@@ -131,7 +131,7 @@ REFUSED = [
         "torch.arange"),
     no("a table of one length", lambda: Fn(lambda m, x: x + m.p, p=(1, 3, 13)), "a value for each of 13 frames", "positions that go on"),
     no("twice as many positions", lambda x: x + torch.arange(2 * x.shape[2])[::2],
-       "positions beside|length", "arange"),
+       "positions alone, which have no rows", "arange"),
     no("a random mask", lambda x: x * (torch.rand(x.shape[0], 1, x.shape[2]) > 0.5), "random numbers", "leave it out"),
 ]  # fmt: skip
 

@@ -110,6 +110,21 @@ class Quantised(nn.Module):
         return (y + (chosen.view(y.shape) - y).detach()).transpose(1, 2)
 
 
+class Losses(nn.Module):
+    """Vectors of a code book, and a loss over all rows that a part of the network gives and nobody asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes = nn.Parameter(torch.randn(9, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.quantised(x.transpose(1, 2))[0].transpose(1, 2)
+
+    def quantised(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = F.embedding(torch.cdist(y, self.codes[None]).argmin(-1), self.codes)
+        return chosen, F.mse_loss(y, chosen) + 0.1 * torch.randn_like(y).mean()
+
+
 class Warped(nn.Module):
     """Each frame sampled at places that a network computes from it: ``(B, T, C, H, W)``."""
 
@@ -183,6 +198,7 @@ ROWS = [
     row("nearest codes by cdist", lambda: Quantised("cdist"), delay=2, field=3),
     row("nearest codes by cdist and a table", lambda: Quantised("table"), delay=2, field=3),
     row("nearest codes by a product", lambda: Quantised("product"), delay=2, field=3),
+    row("nearest codes, and a loss that is not used", Losses, delay=0, field=1),
     row("samples of affine grids", lambda: Warped("affine"), **IMAGES, delay=0, field=1),
     row("samples of a constant grid", lambda: Warped("constant"), **IMAGES, delay=0, field=1),
     row("samples of a constant grid, moved", lambda: Warped("moved"), **IMAGES, delay=0, field=1),

@@ -127,7 +127,6 @@ REFUSED = [
     no("the last three frames", lambda x: x[:, :, -3:], "takes the last 3 frames", "the last one alone.*window", op="slice"),
     no("the last frames, more than there are", lambda x: x[:, :, -1000:] * 2, "takes the last 1000 frames", "window"),
     no("split in time", lambda x: x.chunk(2, 2)[0], "splits the clip in time", "windows", shape=(2, 3, 12)),
-    no("unbound frames", lambda x: torch.stack([f.exp() for f in x.unbind(2)], 2), "one by one, in a loop", "on all frames"),
     no("frames one behind the other", lambda x: torch.cat((x, x * 2), 2), "one stream behind the other in time", "over channels"),
     no("mirrored by hand", lambda x: torch.cat((x.flip(2), x), 2), "flips the clip|behind the other", "", shape=(2, 3, 13)),
     no("rows joined", lambda x: torch.cat((x, x), 0), "rows", "reshape|batch"),

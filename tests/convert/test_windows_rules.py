@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.convert.graph.windows.ending import Ending
+from continual.convert.graph.windows.rolling import Rolling
 from tests.convert.windows import check, close, made, noise, stacked, windows_of
 
 EVERYTHING = co.WindowPlan()
@@ -140,3 +141,100 @@ def test_an_end_by_output():
 
     net = check(Sequence(), (13, 4), dim=1, windows=EVERYTHING, output=-1, score=lambda y: y[:, -1])
     assert len(ends_of(net)) == 1
+
+
+# ---- recurrent layers behind padding ------------------------------------------------------------------------------------
+
+
+class Behind(nn.Module):
+    """Convolutions with padding and a stride, and a recurrent layer's last output or states."""
+
+    def __init__(self, kind: str = "LSTM", layers: int = 1, stride: int = 1, take: str = "output", first: bool = True) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(3, 4, 5, padding=2, padding_mode="reflect"), nn.Conv1d(4, 5, 3, stride, 1)
+        self.rnn = getattr(nn, kind)(5, 6, layers, batch_first=first)
+        self.head, self.take, self.first = nn.Linear(6, 3), take, first
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.b(torch.tanh(self.a(x))))
+        y, ends = self.rnn(y.transpose(1, 2) if self.first else y.permute(2, 0, 1))
+        h = ends[0] if isinstance(ends, tuple) else ends
+        last = y[:, -1] if self.first else y[-1]
+        return self.head({"output": last, "states": h.sum(0), "cell": ends[-1][0]}[self.take])
+
+
+class Joined(nn.Module):
+    """Two streams of which one alone is padded, before a recurrent layer, and a vector behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.rnn = nn.Conv1d(3, 4, 5, padding=2), nn.Conv1d(2, 4, 1), nn.GRU(4, 5, batch_first=True)
+
+    def forward(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        return self.rnn((torch.tanh(self.a(x)) + self.b(y)).transpose(1, 2))[0][:, -1] * v
+
+
+BEHIND = {
+    "LSTM": ({}, (3, 24), {}, 18),
+    "LSTM, two layers, the cell": ({"layers": 2, "take": "cell"}, (3, 24), {}, 18),
+    "GRU, states of two layers, time first": ({"kind": "GRU", "layers": 2, "take": "states", "first": False}, (3, 24), {}, 18),
+    "RNN, every 3": ({"kind": "RNN"}, (3, 24), {"every": 3}, 6),
+    "LSTM behind a stride": ({"stride": 2}, (3, 30), {}, 12),
+    "LSTM behind a stride, every 4": ({"stride": 2}, (3, 30), {"every": 4}, 6),
+}
+
+
+def batch_of(net: Any) -> list[int]:
+    """How many windows go on together in each layer."""
+    return [s.task.windows for s in net._program.instructions[0].schedule.steps if isinstance(s.task, Rolling)]
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_windows_enter_with_their_own_first_positions(name):
+    own, shape, options, windows = BEHIND[name]
+    found = batch_of(check(Behind(**own), shape, windows=co.WindowPlan(**options)))
+    assert found == [windows]
+
+
+def test_windows_that_do_not_enter_together():
+    """Hops that do not divide what windows share, and scores between the strides."""
+    assert batch_of(check(Behind(), (3, 24), windows=co.WindowPlan(every=4))) == []
+    assert batch_of(check(Behind(stride=2), (3, 30), windows=co.WindowPlan(every=1))) == []
+
+
+def test_entering_windows_of_several_streams():
+    module = made(Joined())
+    clip = (noise(2, 3, 20), noise(2, 2, 20, seed=3), noise(2, 5, seed=4))
+    net = co.continual(module, clip, time_dim=(2, 2, None), windows=EVERYTHING)
+    assert batch_of(net) == [16]
+    x, y, v = noise(3, 3, 47, seed=5), noise(3, 2, 47, seed=6), noise(3, 5, seed=7)
+    want = stacked([module(x[:, :, i : i + 20], y[:, :, i : i + 20], v) for i in range(28)])
+    close(net.forward_steps(x, y, v), want)
+
+
+def test_entering_windows_in_programs_and_their_contract():
+    module = made(Behind(layers=2))
+    net = co.continual(module, noise(2, 3, 24), windows=EVERYTHING)
+    co.verify(net, noise(2, 3, 24), reference=module)
+    program, clip = co.compile(net, noise(3, 3), backend="eager"), noise(3, 3, 50, seed=8)
+    found = [program.step(clip[:, :, t]) for t in range(50)]
+    close(stacked([y for y in found if y is not None]), stacked(windows_of(module, clip, 24, 1)))
+
+
+class Powers(nn.Module):
+    """In the manner of ShallowFBCSPNet: a last convolution as long as what a clip leaves; a longer clip gives several scores in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(3, 4, 5), nn.Conv1d(4, 3, 11)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.avg_pool1d(self.conv(x).square(), 6, 3)).flatten(1)
+
+
+def test_a_score_of_which_a_longer_clip_has_several_in_a_row():
+    """Found by networks of others: it was taken for a sequence, since a longer clip gives more."""
+    module = made(Powers())
+    net = co.continual(module, noise(2, 3, 40), windows=EVERYTHING)
+    clip = noise(2, 3, 53)
+    close(net.forward_steps(clip), stacked(windows_of(module, clip, 40, net.windows.every)))

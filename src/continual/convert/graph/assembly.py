@@ -41,6 +41,7 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
     timing = draft.wires.timing(wires - 1).at(outputs[0].wire)
     layouts = [Output(View(o.dims), o.windows) for o in outputs]
     layout = ModuleLayout(type(module).__name__, inputs, layouts, draft.nested)
+    layout.nesting = draft.nesting
     leaving = [ProgramOutput(own, o.slot, o.wire) for own, o in zip(layouts, outputs, strict=True)]
     table = ParameterTable(constants, dict(draft.tensors), draft.slots)
     made = Program(instructions, table, layout, leaving, timing, wires, draft.names, tuple(draft.notes))

@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,6 +23,8 @@ from torch.nn.modules import transformer
 from ...errors import NotStreamable, ShapeMismatch
 from .axes import BATCH, TIME, Dims, fixed
 from .export_errors import why
+from .known_numbers import KnownNumbers
+from .length_asks import asks, is_pinned, reads_values
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
 
@@ -40,6 +42,8 @@ class Captured:
         batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
+        numbers: buffers whose values the module's code has asked for: the export is for these values.
+        left_over: whether operations may be left that nothing takes: those that have computed numbers which the export knew.
     """
 
     program: ExportedProgram
@@ -48,6 +52,8 @@ class Captured:
     batch_dims: tuple[int | None, ...]
     symbolic: bool = True
     prefix: str = ""
+    numbers: frozenset[str] = frozenset()
+    left_over: bool = False
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -66,14 +72,7 @@ class Captured:
 
     def of_length(self, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
         """A clip of another length, of the first rows: the example's frames repeated, every other time in reverse."""
-        found = []
-        for given, t, b, rate in zip(self.inputs, self.time_dims, self.batch_dims, self.rates, strict=True):
-            x = given
-            if t is not None:
-                frames = steps * rate
-                x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
-            found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
-        return tuple(found)
+        return clip_of(self.inputs, self.time_dims, self.batch_dims, steps, rows)
 
     @property
     def batch(self) -> int:
@@ -106,6 +105,20 @@ def entry_dims(shape: Sequence[int], time: int | None, batch: int | None, rate: 
     if time is not None:
         dims[time : time + 1] = [(TIME,)] if rate == 1 else [(TIME,), (rate,)]
     return tuple(dims)
+
+
+def clip_of(
+    inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None], steps: int, rows: int
+) -> tuple[Tensor, ...]:
+    """A clip of another length: as :meth:`Captured.of_length`."""
+    found = []
+    for given, t, b, rate in zip(inputs, times, batches, rates_of(inputs, times), strict=True):
+        x = given
+        if t is not None:
+            frames = steps * rate
+            x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
+        found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
+    return tuple(found)
 
 
 def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
@@ -172,22 +185,37 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = _tiled(module, clip, time_dim)
+    inputs, times, batches = tiled(module, clip, time_dim)
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
+    numbers = KnownNumbers(module)
     try:
-        with _exporting(module), FormulaLimit():
+        with _exporting(module), FormulaLimit(), numbers:
             program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+        if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
+            program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
         try:  # some modules defeat the symbolic solver, or take it minutes
-            with _exporting(module), WholeOps():
+            with _exporting(module), WholeOps(), numbers:
                 program = export(module, fresh(inputs), strict=False)
         except Exception:
             with _exporting(module):
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
-    return Captured(program, inputs, times, batches, _symbolic(program, times))
+    read = frozenset(numbers.read)
+    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read, left_over=numbers.used)
+
+
+def _of_bytecode(
+    module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], shapes: Sequence[Any]
+) -> ExportedProgram | None:
+    """An export that follows the module's bytecode, if its length is open."""
+    with contextlib.suppress(Exception), _exporting(module), FormulaLimit():
+        program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=True)
+        if _symbolic(program, times) and not is_pinned(program) and not reads_values(program):
+            return program
+    return None
 
 
 def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
@@ -196,16 +224,17 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
-    inputs, times, batches = _tiled(module, clip, time_dim)
+    inputs, times, batches = tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
-    prefixed, first = _Prefixed(module), None
+    prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            with _exporting(module), WholeOps():
+            with _exporting(module), WholeOps(), numbers:
                 found = None if shapes is None else _arranged(part, shapes)
                 program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
                 to_torch_ops(program.graph)
-            return Captured(program, inputs, times, batches, False, "module." if part is prefixed else "")
+            prefix = "module." if part is prefixed else ""
+            return Captured(program, inputs, times, batches, False, prefix, frozenset(numbers.read))
         except Exception as error:
             first = first or error
     with _exporting(module):
@@ -237,7 +266,7 @@ class _Prefixed(nn.Module):
         return self.module(*inputs)
 
 
-def _tiled(
+def tiled(
     module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...], tuple[int | None, ...]]:
     """The example with a batch of at least two, and where time and batch are in it."""
@@ -298,6 +327,20 @@ def restored(module: nn.Module) -> Iterator[None]:
                 if [(k, id(v)) for k, v in now.items()] != [(k, id(v)) for k, v in own.items()]:
                     now.clear()
                     now.update(own)
+
+
+@contextlib.contextmanager
+def replaced_forward(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another ``forward``."""
+    before = part.__dict__.get("forward")
+    part.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del part.__dict__["forward"]
+        else:
+            part.__dict__["forward"] = before
 
 
 @contextlib.contextmanager

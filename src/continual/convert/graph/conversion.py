@@ -12,22 +12,25 @@ from torch import Tensor, nn
 
 from ...core.module import CoModule
 from ...core.naming import named
-from ...core.op_rows import format_refusals
+from ...core.op_rows import Refusal, format_refusals
 from ...core.opaque_modules import meta_input, of_inference_mode, opaque, valueless
 from ...core.progress import Progress
+from ...core.registry import is_chosen
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..fuse import Uses, fold
 from . import rules  # noqa: F401 (they register themselves)
 from .assembly import assemble
-from .capture import Captured, TimeDims, capture
+from .capture import Captured, TimeDims, capture, module_path, source_line
 from .cost_table import rows_of
 from .dtypes import DtypePrograms, Origin
 from .fold_norms import NormFolding
-from .frame_loops import shortened
+from .frame_loops import calls_of, shortened
 from .graph_module import GraphModule
 from .instructions import Layer, Op
 from .library_errors import is_mistake
+from .loops.matching import NotALoop
+from .loops.rolled import Loops, loops_of
 from .queues import AlignDelays, Positions
 from .registered_calls import registered_calls
 from .self_check import check_clip
@@ -58,27 +61,35 @@ def convert_graph(
     if copy:
         module = copying.deepcopy(module)
     switches = Switches(module)
-    with Progress(f"converting {type(module).__name__}", progress) as doing:
-        short = shortened(module, inputs, time_dim)
-        walked, refusal = _followed(module, inputs, short, time_dim, time_pooling, doing)
+    with contextlib.ExitStack() as held, Progress(f"converting {type(module).__name__}", progress) as doing:
+        doing("looking for loops over its frames")
+        loops = _loops(module, inputs, time_dim)
+        held.callback(loops.close)
+        short = shortened(module, inputs, time_dim) if loops.rolled is None else None
+        walked, refusal = _followed(module, inputs, short, time_dim, time_pooling, doing, loops)
         if walked is None and (windows == "stream" or short is not None):  # the window of a long loop takes minutes to export
             raise refusal  # type: ignore[misc]
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
             if every is not None or isinstance(windows, WindowPlan):
                 raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
-            net = _streamed(module, walked, check, doing)
+            try:
+                net = _streamed(module, walked, check, doing)
+            except NotStreamable as differs:
+                net, walked = _of_longer(module, walked, differs, (time_dim, time_pooling, loops), doing)
+                inputs = walked.draft.captured.inputs
             again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
-            time_dims = walked.draft.captured.time_dims
+            captured = walked.draft.captured
         else:
             doing("exporting its window")
-            options = Options(time_dim, every, output, time_pooling, windows if isinstance(windows, WindowPlan) else None)
+            plan = windows if isinstance(windows, WindowPlan) else None
+            options = Options(time_dim, every, output, time_pooling, plan, loops.exporting)
             window = window_for(module, inputs, options, refusal)
             with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
-            time_dims = window.walk.captured.time_dims
-    origin = Origin(module, inputs, time_dims, again, net._program.has_dtypes)
+            captured = window.walk.captured
+    origin = Origin(module, inputs, captured.time_dims, again, net._program.has_dtypes)
     net.__dict__["_dtypes"] = DtypePrograms(net, origin)
-    net.__dict__["_switches"] = switches.settle()
+    net.__dict__["_switches"] = switches.settle().watch(captured.numbers)
     return net
 
 
@@ -89,16 +100,53 @@ def _followed(
     time_dim: TimeDims,
     time_pooling: str | None,
     doing: Callable[[str], None],
+    loops: Loops,
 ) -> tuple[Walked | None, NotStreamable | None]:
     """The module's graph as that of a stream, or why it is none."""
     try:
         if short is not None:  # a short clip gives the refusals of a long one, in less time
             doing("exporting it on a short clip, since it loops over frames")
-            walk(module, short, time_dim, time_pooling)
+            walk(module, short, time_dim, time_pooling, loops)
         doing("exporting it")
-        return walk(module, inputs, time_dim, time_pooling), None
+        return walk(module, inputs, time_dim, time_pooling, loops), None
     except NotStreamable as error:
-        return None, error
+        return None, error if loops.refusal is None else _no_loop(module, loops.refusal, error)
+
+
+def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> Loops:
+    """The loops of a module over its frames; registered and streaming modules inside have their own streams."""
+    if any(isinstance(part, CoModule) or is_chosen(part) for part in module.modules()):
+        return Loops(module)
+    return loops_of(module, inputs, time_dim, calls_of)
+
+
+def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStreamable:
+    """The refusal of a loop over frames."""
+    path, source = ("", "") if why.node is None else (module_path(why.node), source_line(why.node))
+    remedy = f"{why.remedy}; co.scan(cell, x, state) is a loop that always streams"
+    entry = Refusal(path, "loop over frames", source, why.reason, remedy)
+    return NotStreamable(format_refusals(type(module).__name__, [entry]), (entry,), error.rows)
+
+
+def _of_longer(
+    module: nn.Module,
+    walked: Walked,
+    differs: NotStreamable,
+    options: tuple[TimeDims, str | None, Loops],
+    doing: Callable[[str], None],
+) -> tuple[GraphModule, Walked]:
+    """The network of an example that is a frame longer, where that of the example differs from the module at other lengths.
+
+    A module may do something for all clips but those which a stride divides: ``if T % 4: x = F.pad(…)``. The example shows it or not.
+    """
+    captured = walked.draft.captured
+    longer = captured.of_length(captured.steps + 1, captured.batch)
+    try:
+        doing("exporting it on a longer clip")
+        again = walk(module, longer, *options)
+        return _streamed(module, again, True, doing), again
+    except NotStreamable:
+        raise differs from None
 
 
 def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
@@ -139,13 +187,24 @@ def as_inputs(clip: Inputs) -> tuple[Tensor, ...]:
     return cast(tuple[Tensor, ...], tuple(clip) if isinstance(clip, (tuple, list)) else (clip,))  # capture checks their types
 
 
-def walk(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None) -> Walked:
+def walk(
+    module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims, time_pooling: str | None, loops: Loops | None = None
+) -> Walked:
     """Export a module and walk its graph.
+
+    Args:
+        loops: what is known of its loops over frames; ``None``: they are looked for.
 
     Raises:
         NotStreamable: what can't be streamed.
     """
-    with registered_calls(module, inputs) as notes:
+    if loops is None:
+        loops = _loops(module, inputs, time_dim)
+        try:
+            return walk(module, inputs, time_dim, time_pooling, loops)
+        finally:
+            loops.close()
+    with loops.exporting(), registered_calls(module, inputs) as notes:
         walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
     walked.draft.notes += notes
     if walked.refusals:

@@ -11,6 +11,7 @@ from ...core.length_function import LengthFunction
 from ...core.timing import Wiring
 from .fitted_ends import FitEnd
 from .formulas import Formula, Lengths
+from .left_out import where_done
 from .op_call import Misfit, OpCall
 from .rule_context import RuleContext
 from .values import Size, Stream
@@ -48,13 +49,15 @@ def fitted(
         return None
     timing = ctx.draft.wires.timing(x.wire)
     found = _found(ctx, timing, length.formula, x.wire)
-    if found is None or not found.function.monotone or not found.function.steps or not _holds(ctx, found, length):
+    own, function = found is not None and found.to == x.wire, None
+    if found is not None and _holds(ctx, found, length):
+        function = where_done(found.function, timing, own, call, ctx.draft)
+    if found is None or function is None or not function.monotone or not function.steps:
         raise Misfit(
             f"{what} by a number that follows no simple rule: {length.values[0]}, {length.values[3]}, {length.values[4]} frames are left "
             f"of clips of {ctx.shapes.lengths[0]}, {ctx.shapes.lengths[3]}, {ctx.shapes.lengths[4]} steps",
             "a number of frames that grows with the clip, such as the next multiple of a stride",
         )
-    own, function = found.to == x.wire, found.function
     if Fraction(*function.growth) * (1 if own else Fraction(timing.stride)) != 1:
         return None
     counts = list(_counted(timing, function, own, least))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
+from torch.fx import Graph
 from torch.fx import Node as Fx
 
 from .axes import TIME, where
@@ -69,6 +70,14 @@ def writes(name: str) -> bool:
 def asserts(name: str) -> bool:
     """Whether an operation only checks a condition."""
     return "_assert" in name or name.startswith("aten.sym_constrain")
+
+
+def drop_unused(graph: Graph) -> None:
+    """Remove operations that nothing takes, and checks."""
+    for node in reversed(graph.nodes):
+        name = str(node.target)
+        if node.op == "call_function" and (asserts(name) or not (node.users or writes(name))):
+            graph.erase_node(node)
 
 
 def base_of(node: Fx) -> Fx | None:

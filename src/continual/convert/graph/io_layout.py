@@ -164,7 +164,9 @@ class ModuleLayout(IOLayout):
 
     def as_module(self, outputs: list[Tensor]) -> Any:
         """Outputs nested as the module gives them."""
-        return self.leaving(outputs) if self.nesting is None else tree_map(outputs.__getitem__, self.nesting)
+        if self.nesting is None:
+            return self.leaving(outputs)
+        return tree_map(lambda number: None if number is None else outputs[number], self.nesting)
 
     def leaving(self, outputs: list[Tensor]) -> Wire:
         """One output, or a list where the module gives several."""

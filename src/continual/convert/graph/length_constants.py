@@ -105,7 +105,14 @@ class LengthConstants:
         start, step, length = call.get("start") or 0, call.get("step") or 1, self._shapes.length(stream.wire)
         end = self._shapes.sized(call["end"])
         count = computed(lambda e, s, d: -(-(e - s) // d), end, start, step)
-        if not isinstance(count, Size) or count.values[:3] != length.values[:3] or isinstance(step, Size):
+        times = count.values[1] // max(1, length.values[1]) if isinstance(count, Size) else 0
+        fits = (
+            times > 0
+            and length.varies
+            and isinstance(count, Size)
+            and count.values[:3] == tuple(times * n for n in length.values[:3])
+        )
+        if not fits or isinstance(step, Size):
             number = as_int(count.values[0] if isinstance(count, (Size, SymScalar)) else count)
             if number == 2 * length.now - 1:
                 raise Misfit(
@@ -118,13 +125,24 @@ class LengthConstants:
                 "torch.arange(x.shape[time]) for the positions of x's frames",
             )
         first, every = self._shapes.number(start, "the first position"), self._shapes.number(step)
-        made = self.positions(call.node, stream)
+        made = self._within_groups(call.node, self.positions(call.node, stream), times)
         if every != 1:
             made = self._op(call.node, "aten.mul.Scalar", made, every)
         if first:
             made = self._op(call.node, "aten.add.Scalar", made, first)
         dtype = call.node.meta["val"].dtype
         return made if dtype == torch.long else self._op(call.node, "aten.to.dtype", made, dtype, dtype=dtype)
+
+    def _within_groups(self, node: Fx, frames: Stream, size: int) -> Stream:
+        """The positions of the parts of frames, ``size`` of each."""
+        if size == 1:
+            return frames
+        call, emit = OpCall(node, "aten.arange.default", {}), self._emit
+        within = emit.const("aten.arange.default", [size], {"device": node.meta["val"].device})
+        first = self._op(node, "aten.mul.Scalar", frames, size)
+        each = emit.op(call, "aten.unsqueeze.default", first, ((TIME,), ()), 1, dtype=torch.long)
+        each = emit.op(call, "aten.add.Tensor", each, ((TIME,), (size,)), Ref(within.slot), dtype=torch.long)
+        return emit.reshape(call, each, ((TIME, size),))
 
     def positions(self, node: Fx, stream: Stream, limit: int | None = None) -> Stream:
         """0, 1, 2, … for the frames of a stream."""

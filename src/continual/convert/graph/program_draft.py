@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 from torch.fx import Node as Fx
@@ -38,6 +39,7 @@ class ProgramDraft:
         windowed: whether an operation looks at a window of the example's length, so that longer clips are a different function.
         divided: whether the program is for clips whose length the strides divide, as a note says.
         nested: whether the module gives several outputs.
+        nesting: how it nests them, with their numbers in place of them, where that is more than a list.
     """
 
     captured: Captured
@@ -58,6 +60,7 @@ class ProgramDraft:
     windowed: bool = False
     divided: bool = False
     nested: bool = False
+    nesting: Any = None
     slots: int = 0
     state_nodes: int = 0
 

@@ -22,6 +22,7 @@ from ...core.registry import is_chosen, to_continual
 from ...core.step_spec import StepSpec
 from ...core.timing import Window
 from ...errors import ContinualError, NotStreamable, ShapeMismatch
+from .capture import replaced_forward
 
 _library = torch.library.Library("continual", "FRAGMENT")
 _library.define("registered_call(Tensor input, Tensor[] weights, int number) -> Tensor")
@@ -100,7 +101,7 @@ def registered_calls(module: nn.Module, inputs: Sequence[Tensor]) -> Iterator[li
             CALLS[number] = call
             numbers.append(number)
             stack.callback(CALLS.pop, number)
-            stack.enter_context(_replaced(part, _routed(part, call, number)))
+            stack.enter_context(replaced_forward(part, _routed(part, call, number)))
         _look_at_steps(module, inputs)
         for number in numbers:
             call = CALLS[number]
@@ -179,16 +180,3 @@ def _look_at_steps(module: nn.Module, inputs: Sequence[Tensor]) -> None:
         contextlib.suppress(ShapeMismatch, RuntimeError, ValueError, IndexError),
     ):  # the export reports the error
         module(*(x.clone() for x in inputs))
-
-
-@contextlib.contextmanager
-def _replaced(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = part.__dict__.get("forward")
-    part.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del part.__dict__["forward"]
-        else:
-            part.__dict__["forward"] = before

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ...errors import NotStreamable, ShapeMismatch
 from .capture import fresh
@@ -75,7 +76,7 @@ def _check_lengths(net: Callable[..., Any], period: int, module: nn.Module, draf
 def _compare(module: nn.Module, clip: Sequence[Tensor], got: Any, want: Any, what: str, draft: ProgramDraft) -> None:
     """Refuse a network that computes another function than its module."""
     name = type(module).__name__
-    for i, (a, b) in enumerate(zip(_flat(got), _flat(want), strict=True)):
+    for i, (a, b) in enumerate(zip(tensors_in(got), tensors_in(want), strict=True)):
         if a.shape != b.shape:
             raise _differs(name, f"gives {tuple(a.shape)} for {what}, the module {tuple(b.shape)}", draft)
         if not a.numel() or not (a.is_floating_point() or a.is_complex()):
@@ -98,7 +99,7 @@ def _rounding(module: nn.Module, clip: Sequence[Tensor], want: Tensor, index: in
     """What rounding explains in an output of the module, by a copy in double precision; anything where there can be none."""
     try:
         exact = copy.deepcopy(module).double()(*(x.double() if x.is_floating_point() else x.clone() for x in clip))
-        return ROUNDINGS * _difference(want, _flat(exact)[index])
+        return ROUNDINGS * _difference(want, tensors_in(exact)[index])
     except Exception:  # a module of single precision alone
         return float("inf")
 
@@ -123,5 +124,6 @@ def _differs(name: str, how: str, draft: ProgramDraft) -> NotStreamable:
     )
 
 
-def _flat(y: Any) -> list[Tensor]:
-    return [t for v in y for t in _flat(v)] if isinstance(y, (list, tuple)) else [y]
+def tensors_in(y: Any) -> list[Tensor]:
+    """The tensors of an output, however they are nested."""
+    return [t for t in tree_leaves(y) if isinstance(t, Tensor)]

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .axes import BATCH, TIME, Dim, Dims, fixed, shape_of
+from .axes import BATCH, TIME, Dim, Dims, dim_of, fixed, shape_of
 from .capture import fresh
 from .formulas import SizeOf
 from .op_call import Misfit, OpCall
@@ -24,6 +24,12 @@ LONGER = 5  # the index of the sample length that is a few times that of the exa
 def is_symbolic(size: int | torch.SymInt) -> bool:
     """Whether a size is a symbol that stands for no known number."""
     return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+def _is_multiple(size: Size, values: Sequence[int]) -> bool:
+    """Whether a size is a whole number of times another one, at lengths that lie far apart."""
+    times = size.values[1] // max(1, values[1])
+    return times > 0 and size.values[:3] == tuple(times * v for v in values[:3])
 
 
 class ShapeQueries:
@@ -141,17 +147,17 @@ class ShapeQueries:
     def layout(self, sizes: Sequence[Value], wire: int) -> Dims:
         """The layout that a list of sizes means beside frames of a wire."""
         length = self.length(wire)
-        both = Size(tuple(b * t for b, t in zip(self.batches, length.values, strict=True)))
+        both = tuple(b * t for b, t in zip(self.batches, length.values, strict=True))
+        moving = [((BATCH,), self.batches), *([((TIME,), length.values), ((BATCH, TIME), both)] if length.varies else [])]
         dims: list[Dim] = []
         for given in sizes:
             size = self.sized(given)
-            baked = self.clip_is_fixed and size.constant and size.now == length.now > 1  # the export knows one length alone
-            if size.varies and size.values == self.batches:
-                dims.append((BATCH,))
-            elif length.varies and (baked or size.values[:3] == length.values[:3]):
-                dims.append((TIME,))
-            elif length.varies and size.values[:3] == both.values[:3]:
-                dims.append((BATCH, TIME))
+            found = [(own, size.values[1] // values[1]) for own, values in moving if _is_multiple(size, values)]
+            if self.clip_is_fixed and size.constant and size.now == length.now > 1 and length.varies:
+                dims.append((TIME,))  # the export knows one length alone
+            elif size.varies and found:
+                own, times = min(found, key=lambda f: f[1])
+                dims.append((*own, *dim_of(times)))
             else:
                 dims += fixed((self.integer(size, "a size"),))
         return tuple(dims)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...core.naming import named
 from ...core.stream import StreamOwner
@@ -47,7 +48,8 @@ class Switches:
 
     def __init__(self, module: nn.Module):
         self._held = [(weakref.ref(m), path, _switches(m), _children(m)) for path, m in module.named_modules()]
-        self._name = type(module).__name__
+        self._name, self._module = type(module).__name__, weakref.ref(module)
+        self._buffers: dict[str, tuple[Any, int, Any]] = {}  # the tensor, how often it was written into, and its values
 
     def settle(self) -> Switches:
         """Leave out attributes that a run changes: caches and counters."""
@@ -58,8 +60,28 @@ class Switches:
                 del before[name]
         return self
 
+    def watch(self, buffers: Iterable[str]) -> Switches:
+        """Look at the values of buffers too: those that the module's code has asked for."""
+        module = self._module()
+        if module is not None:
+            self._buffers = {name: _seen(module.get_buffer(name)) for name in buffers}
+        return self
+
+    def _check_buffers(self, module: nn.Module) -> None:
+        for name, (tensor, version, values) in self._buffers.items():
+            path, _, own = name.rpartition(".")
+            now = module.get_submodule(path)._buffers.get(own)
+            if now is not None and (now is not tensor() or _version(now) != version):
+                found = self._buffers[name] = _seen(now)
+                if found[2] != values:
+                    self._buffers[name] = (lambda: None, -1, values)
+                    change = f"buffer '{own}' was {values} when it was converted, and is {found[2]} now"
+                    raise NotStreamable(f"{self._where(path, module.get_submodule(path))}: {change}. {_AGAIN}")
+
     def check(self) -> None:
         """Refuse to run if the module has changed."""
+        if self._buffers and (whole := self._module()) is not None:
+            self._check_buffers(whole)
         for ref, path, before, children in self._held:
             module = ref()
             if module is None:
@@ -81,6 +103,16 @@ class Switches:
 
     def __reduce__(self) -> Any:
         return type(None), ()
+
+
+def _seen(buffer: Tensor) -> tuple[Any, int, Any]:
+    """A buffer, how often it was written into, and its values."""
+    return weakref.ref(buffer), _version(buffer), buffer.tolist()
+
+
+def _version(buffer: Tensor) -> int:
+    """How often a tensor was written into; always another number where that is not counted."""
+    return -1 if buffer.is_inference() else buffer._version
 
 
 _AGAIN = "The converted network has its operations of then. Convert it again: co.continual(module, clip)"

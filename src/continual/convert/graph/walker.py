@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from torch import nn
 from torch.export.graph_signature import ExportGraphSignature
 from torch.fx import Node as Fx
+from torch.utils._pytree import tree_unflatten
 
 from ...core.op_rows import Refusal
 from .axes import TIME, where
 from .capture import Captured, entry_dims
 from .emitter import Emitter
 from .frame_groups import FrameGroups
-from .functionalise import Functionaliser
+from .functionalise import Functionaliser, drop_unused
 from .length_constants import LengthConstants
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
 from .op_evaluator import OpEvaluator
@@ -84,12 +86,15 @@ class GraphWalker:
             reason = f"the module changes its own buffers in forward ({names})"
             self._refusals.refuse("", "", reason, "keep such state out of the module: a stream has its own")
         outputs: list[Stream] = []
+        if draft.captured.left_over:
+            drop_unused(program.graph)
+        needed = _needed(program.graph.nodes)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 draft.values[node] = self._placeholder(node, signature, numbers)
             elif node.op == "output":
                 outputs = self._outputs(node, node.args[0])
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node in needed:
                 draft.values[node] = self._evaluated(node)
         return Walked(draft, outputs, self._refusals.refusals, self._refusals.unforeseen)
 
@@ -143,11 +148,14 @@ class GraphWalker:
     def _outputs(self, last: Fx, nodes: Sequence[object]) -> list[Stream]:
         spec = self._draft.captured.program.call_spec.out_spec
         self._draft.nested = nested = spec is not None and not spec.is_leaf()
-        if nested and spec.type not in (tuple, list):
-            name = spec.type.__name__
-            self._refusals.refuse("", "output", f"the module returns a {name}", "return a tensor, or a tuple of tensors")
+        numbers = accumulate((node is not None for node in nodes), initial=0)
+        places = [None if node is None else number for node, number in zip(nodes, numbers, strict=False)]
+        if nested and (spec.type not in (tuple, list) or spec.num_children != len(nodes) or None in places):
+            self._draft.nesting = tree_unflatten(places, spec)
         outputs: list[Stream] = []
         for i, node in enumerate(nodes):
+            if node is None and nested:
+                continue
             if not isinstance(node, Fx):
                 self._refusals.refuse("", "output", f"output {i} is {node!r}", "return tensors alone")
                 continue
@@ -183,6 +191,15 @@ class GraphWalker:
                 "reshape it, so that time is a dimension of its own",
             )
         return [value]
+
+
+def _needed(nodes: Iterable[Fx]) -> set[Fx]:
+    """The nodes on which outputs, or writes into tensors, depend: a loss that nobody asks for need not stream."""
+    found = set[Fx]()
+    for node in reversed(list(nodes)):
+        if node.op == "output" or node.is_impure(impure_random=False) or not found.isdisjoint(node.users):
+            found.add(node)
+    return found
 
 
 def _located(value: Value, node: Fx) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ class Options:
     output: int | None
     time_pooling: str | None
     plan: WindowPlan | None = None
+    exporting: Callable[[], AbstractContextManager[None]] = nullcontext  # under which the module is exported
 
 
 def check_options(windows: str | WindowPlan, every: int | None, output: int | None) -> None:
@@ -59,7 +61,8 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
         ValueError: `time_pooling`, which has no meaning for windows; or a plan for windows of another length.
     """
     try:
-        window = window_of(module, clip, options.time_dim, options.output)
+        with options.exporting():
+            window = window_of(module, clip, options.time_dim, options.output)
     except NotStreamable:
         if refusal is None or options.output is not None:
             raise
@@ -95,7 +98,8 @@ def remade(
 def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: Options) -> NotStreamable:
     """A refusal of a sequence, with what windows would give."""
     try:
-        window = window_of(module, clip, options.time_dim, -1)
+        with options.exporting():
+            window = window_of(module, clip, options.time_dim, -1)
         reuse = window.reuse(1)
         saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
     except (NotStreamable, IndexError):

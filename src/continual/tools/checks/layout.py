@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ...core.state import Wire
 
@@ -95,11 +96,15 @@ class Layout:
         if self.outputs is None:
             return _each(lambda t, _: t.movedim(self.time_dim, 2), y)
         dims = self.outputs
-        return _each(lambda t, i: _second(t, dims[i]), y)
+        return _each(lambda t, i: _second(t, dims[i]), self._in_order(y))
 
     def arrived_step(self, y: Wire) -> Wire:
         """A step's output as a chunk of one."""
-        return _each(lambda t, _: t.view(-1, 1, 1) if t.ndim == 1 else t.unsqueeze(2), y)
+        return _each(lambda t, _: t.view(-1, 1, 1) if t.ndim == 1 else t.unsqueeze(2), self._in_order(y))
+
+    def _in_order(self, y: Any) -> Any:
+        """The outputs of a converted module in their order, however it nests them."""
+        return y if self.outputs is None or isinstance(y, Tensor) else [t for t in tree_leaves(y) if isinstance(t, Tensor)]
 
 
 def _like(x: Any, own: Tensor) -> torch.dtype:

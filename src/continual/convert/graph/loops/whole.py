@@ -25,6 +25,7 @@ class WholeLoop:
         rows: the dimension of the rows in a frame of the first stream.
         rate: rows for each entry of the batch.
         given: layout and type of a frame of each stream, and of the states.
+        ends: whether it gives the states behind the clip, too, before what leaves.
     """
 
     body: Cell
@@ -32,9 +33,10 @@ class WholeLoop:
     rows: int
     rate: int
     given: tuple[tuple[Layout, torch.dtype], ...]
+    ends: bool
 
     @staticmethod
-    def of(traced: Traced) -> WholeLoop:
+    def of(traced: Traced, ends: bool) -> WholeLoop:
         """The loop of some graphs.
 
         Raises:
@@ -44,10 +46,10 @@ class WholeLoop:
         states, frames = traced.places[: traced.states], traced.places[traced.states : traced.states + traced.frames]
         vals = [n.meta["val"] for n in (*frames, *states)]
         given = tuple((Layout.of(v), v.dtype) for v in vals)
-        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, traced.rate, given)
+        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, traced.rate, given, ends)
 
     def __call__(self, xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]) -> list[Tensor]:
-        """The states behind the clip, and what leaves, ``(T, …)``.
+        """What leaves, ``(T, …)``.
 
         Args:
             xs: the streams ``(T, …)``.
@@ -59,7 +61,7 @@ class WholeLoop:
             cell = self.prologue[t] if t < len(self.prologue) else self.body
             y, states = cell([*frames, *states, *same], batch, xs[0].device)
             outs.append(y)
-        return [*states, *(torch.stack(parts) for parts in zip(*outs, strict=True))]
+        return [*(states if self.ends else ()), *(torch.stack(parts) for parts in zip(*outs, strict=True))]
 
     def macs(self, frames: int, same: Sequence[Tensor]) -> int:
         """Multiply-adds of a row on a clip of so many frames."""

@@ -14,7 +14,7 @@ from ..instructions import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, RowsMisfit, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
-from .masks import FULL, Mask, band_of
+from .masks import ALIKE, FULL, OTHERS, Mask, band_of, of_all_frames
 from .parts import with_streams
 
 DEPENDS = "the mask of attention depends on the stream, so it is not known which frames are seen"
@@ -122,11 +122,12 @@ def _repeated(ctx: RuleContext, call: OpCall, s: Stream, times: int) -> Stream:
 def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValue, v: TensorValue) -> Stream:
     """Attention within each frame, or from each frame to what is no stream."""
     mask, over_frames = call.get("attn_mask"), TIME in q.dims[-2]
-    other_rows = isinstance(mask, (Stream, Const)) and ctx.shapes.shape(mask)[-2] != 1
-    if isinstance(mask, LengthDependent) or (over_frames and (call.get("is_causal") or other_rows)):
-        raise Refused(
-            "the mask of attention to what is no stream is another one for each frame", "a mask that is the same for all frames"
-        )
+    if isinstance(mask, LengthDependent) or (over_frames and isinstance(mask, Const)):
+        mask = of_all_frames(ctx, mask)
+        call = call.with_args(attn_mask=mask)
+    other_rows = isinstance(mask, Stream) and ctx.shapes.shape(mask)[-2] != 1
+    if over_frames and (call.get("is_causal") or other_rows):
+        raise Refused(OTHERS, ALIKE)
     if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
         raise RowsMisfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
     rows = joined_dims([s.dims[:-2] for s in (q, k, v)])

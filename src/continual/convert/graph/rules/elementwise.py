@@ -10,7 +10,7 @@ from ..axes import BATCH, TIME, Dims, joined_dims, where, with_size
 from ..instructions import CurrentDevice, Ref, Shape
 from ..op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
 from ..rule_context import RuleContext, rule
-from ..values import STATIC, Const, Stream, Value, exchanged
+from ..values import STATIC, Const, LengthDependent, Stream, Value, exchanged
 
 
 def lead(streams: list[Stream]) -> Stream:
@@ -214,10 +214,15 @@ def filled_like(ctx: RuleContext, call: OpCall) -> Stream:
 
 
 @rule("aten.new_zeros", "aten.new_ones", "aten.new_full", "aten.new_empty")
-def filled_new(ctx: RuleContext, call: OpCall) -> Stream:
-    """A constant of a fixed size, or frames of one value."""
+def filled_new(ctx: RuleContext, call: OpCall) -> Stream | LengthDependent:
+    """A constant of a fixed size, or frames of one value: of the stream, or of another with whose length it is made."""
     like, fill = call.stream("self"), _fill(call)
-    dims = ctx.shapes.layout(call.sequence("size"), like.wire)
+    try:
+        dims = ctx.shapes.layout(call.sequence("size"), like.wire)
+    except Misfit:
+        made: dict[str, Value] = {"size": call["size"], "fill_value": call.get("fill_value", fill or 0.0)}
+        options: dict[str, Value] = {"dtype": ctx.emit.dtype(call), "device": call.node.meta["val"].device}
+        return LengthDependent(call.node, "aten.full.default", made | options, tuple(made), frozenset(options))
     if any(TIME in d for d in dims):
         if sum(TIME in d for d in dims) > 1:
             raise Refused(f"`{call.op}` {COMPARES}", BANDED)

@@ -11,6 +11,7 @@ from ..loops.cell import NotACell
 from ..loops.emit import as_streams, mixes_rows, put_loop, rows_of, same_for_all, seeds_of
 from ..loops.layer import Loop
 from ..loops.layout import Layout, merged
+from ..loops.operation import LOOPS
 from ..loops.traced import Traced, traced_scan
 from ..op_call import Misfit, OpCall
 from ..rule_context import RuleContext, rule
@@ -21,16 +22,23 @@ from .reduce import at_frame
 @rule("higher_order.scan")
 def scanned(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
     """``torch._higher_order_ops.scan`` as one recurrence."""
-    return looped(ctx, call, traced_scan(call.node, ctx.draft.captured))
+    traced = traced_scan(call.node, ctx.draft.captured)
+    return looped(ctx, call, traced, _used_ends(call.node, traced.states))
 
 
-def looped(ctx: RuleContext, call: OpCall, traced: Traced) -> Sequence[Value]:
-    """The states behind a loop, and what leaves it."""
+@rule("continual.loop.default")
+def rolled(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
+    """A loop that the conversion has found, as one recurrence."""
+    traced = LOOPS[call.integer("number")]
+    return looped(ctx, call, traced, [])[traced.states :]
+
+
+def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) -> list[Value]:
+    """The states behind a loop, of those that are used, and what leaves it."""
     streams = as_streams(call.sequence("xs"), 0)
     rows = rows_of(streams)
     given = call.sequence("same")
     same = same_for_all([given[i] for i in traced.same])
-    ends = _used_ends(call.node, traced.states)
     try:
         if traced.rate != merged(rows):
             raise NotACell("its frames have other rows where it stands")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from ..values import Const, LengthDependent, Stream
 
 Mask = Const | LengthDependent
 FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
+OTHERS = "the mask of attention to what is no stream is another one for each frame"
+ALIKE = "a mask that is the same for all frames"
 OTHER_LENGTH = 4  # the index of a sample length that is a little more than the example's
 MANY = 1 << 25  # pairs of frames for which a mask is not computed to see how it goes on
 ROUNDING = 8  # units in the last place between what is equal
@@ -106,16 +109,24 @@ def _band_of(ctx: RuleContext, q: Stream, mask: Mask, kind: _Kind) -> tuple[Band
     """
     sizes = ctx.shapes.length(q.wire).values
     band = longer = read_band(of_all_rows(ctx, mask, q, 0), sizes[0], kind)
-    if isinstance(mask, LengthDependent):
-        sample = LONGER if sizes[LONGER] ** 2 <= MANY else OTHER_LENGTH
-        if sizes[sample] > sizes[0]:
-            size = sizes[sample]
-            rows = sorted({*range(0, size, max(1, size // 16)), *range(min(3, size)), *range(max(0, size - 3), size)})
-            longer = read_band(of_all_rows(ctx, mask, q, sample), size, kind, rows)
-            band = _going_on(band, longer, kind)
+    if isinstance(mask, LengthDependent) and (found := _for_longer(ctx, q, mask)) is not None:
+        other, size = found
+        rows = sorted({*range(0, size, max(1, size // 16)), *range(min(3, size)), *range(max(0, size - 3), size)})
+        longer = read_band(other, size, kind, rows)
+        band = _going_on(band, longer, kind)
     if band.whole_future:
         raise Refused(FULL, CAUSAL)
     return band, longer
+
+
+def _for_longer(ctx: RuleContext, q: Stream, mask: LengthDependent) -> tuple[Const, int] | None:
+    """A mask for clips that are longer than the example, and their frames; ``None`` where the module has none, as by a table that ends."""
+    sizes = ctx.shapes.length(q.wire).values
+    for sample in (LONGER, OTHER_LENGTH):
+        if sizes[sample] > sizes[0] and sizes[sample] ** 2 <= MANY:
+            with contextlib.suppress(RuntimeError, IndexError, Misfit):
+                return of_all_rows(ctx, mask, q, sample), sizes[sample]
+    return None
 
 
 def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
@@ -145,6 +156,21 @@ def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
     if tuple(found.value.shape[-2:]) != (size, size):
         found = emit.const("aten.expand.default", [found, [*found.value.shape[:-2], size, size]])
     return found
+
+
+def of_all_frames(ctx: RuleContext, mask: Mask) -> Const:
+    """A mask of attention from each frame to what is no stream, for one frame: ``(…, 1, S)``.
+
+    Raises:
+        Refused: it is another one for other frames or rows, or for clips of another length.
+    """
+    samples = (0, OTHER_LENGTH) if isinstance(mask, LengthDependent) else (0,)
+    first, *others = (ctx.lengths.constant(mask, sample) for sample in samples)
+    one = first if first.value.ndim < 2 else ctx.emit.const("aten.slice.Tensor", [first, -2, 0, 1])
+    one = one if one.value.ndim < 4 else ctx.emit.const("aten.slice.Tensor", [one, 0, 0, 1])  # of all rows of the batch
+    if any(v.value.shape[-1:] != one.value.shape[-1:] or not bool((v.value == one.value).all()) for v in (first, *others)):
+        raise Refused(OTHERS, ALIKE)
+    return one
 
 
 def read_band(mask: Const, size: int, kind: _Kind, queries: Sequence[int] | None = None) -> Band:

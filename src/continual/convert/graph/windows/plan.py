@@ -12,8 +12,8 @@ from torch import Tensor
 from ..instructions import ExecContext
 from .ending import Ending, ended
 from .kept import History
-from .rolling import Recurrent, carry_of
-from .tasks import Block, Entry, Item, Task, Value
+from .rolling import Recurrent, Start, carry_of
+from .tasks import Block, Entry, Item, Slice, Task, Value
 from .wire import Axis, Ranges, Wire, count, cut, merged
 
 
@@ -68,6 +68,9 @@ def picked(kept: Any, at: int, start: int, length: int, step: int) -> Tensor:
         return found
     x = kept.narrow(at, start, (length - 1) * step + 1)
     return x if step == 1 else x[(slice(None),) * at + (slice(None, None, step),)]
+
+
+NOWHERE = Axis(0, (), ())  # of a value that is not needed
 
 
 @dataclass(frozen=True)
@@ -218,14 +221,24 @@ class Planner:
             return
         if self.shared is None or not self.shared(task):
             return
-        rolled = task.rolled(self.every)
+        rolled = task.rolled(self.every, self._start)
         if rolled is not None and asked in ((), ((task.wire.n - 1, task.wire.n),)):
             self.tasks[index] = rolled
             self.carry_of[index] = len(self.schedule.histories)
             self.schedule.histories.append(carry_of(index, rolled))
 
-    def _ask(self, task: Task, blocks: Sequence[Block]) -> None:
-        if task.wire.timed and not task.items and not blocks and not isinstance(task, Entry):
+    def _start(self, task: Task, count: int) -> Start:
+        """How the first positions of a task are computed of the frames that a window begins with."""
+        wire = Wire(task.wire.dims, count, task.wire.stride)
+        head = Slice(task.path, "first positions", task.source, (task,), wire, dtype=task.dtype)
+        own = Planner([*self.tasks[: self.number[id(task)] + 1], head], [head], self.every, None)
+        entries = sorted((t for t in own.tasks if isinstance(t, Entry)), key=lambda t: t.number)
+        frames = max(hi for t in entries for _, hi in own.asked.get(own.number[id(t)], [(0, 0)]))
+        made = own.schedule
+        return Start(lambda m, frames: made.run(m, frames, [])[0][0], tuple(entries), frames, made.macs)
+
+    def _ask(self, task: Task, blocks: Sequence[Block] | None) -> None:
+        if blocks is None or (task.wire.timed and not task.items and not blocks and not isinstance(task, Entry)):
             return
         n, known = task.wire.n, self.asked.setdefault(self.number[id(task)], [])
         real = [(max(0, b.lo), min(n, b.hi)) for b in blocks if max(0, b.lo) < min(n, b.hi)]
@@ -255,9 +268,11 @@ class Planner:
         self.schedule.histories.append(History(index, first, rate, new, size, _place(ranges, edge), wire, task.dtype))
         return ranges
 
-    def _gather(self, task: Task, blocks: Sequence[Block], item: int | None, fill: float) -> Gather:
+    def _gather(self, task: Task, blocks: Sequence[Block] | None, item: int | None, fill: float) -> Gather:
         """How some positions of a value are put together."""
         index = self.number[id(task)]
+        if blocks is None:
+            return Gather(index, item, NOWHERE)
         wire, computed = task.item(item), self.schedule.computed.get(index, ())
         if not wire.timed:
             return Gather(index, item, None)

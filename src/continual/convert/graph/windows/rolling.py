@@ -2,11 +2,14 @@
 
 A recurrent layer begins with the window, so that windows share none of its states. But each frame is projected once for all of them, and
 one product of matrices moves them on, where a window by itself reads the weights once for each of its frames.
+
+Where padding makes the first and last positions those of the window alone (the margins of the layer's input), a window enters the batch
+when its first positions have been taken, which are computed of the frames that it begins with; and it takes its last ones when it ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..instructions import ExecContext
+from ..instructions import ExecContext, resolve
 from .kept import History
 from .tasks import Block, Local, Task, Value
 from .wire import Ranges
@@ -46,16 +49,41 @@ class Recurrent(Local):
     simple: bool = False
     both: bool = False
 
-    def rolled(self, every: int) -> Rolling | None:
-        """The same for windows that go on together, where that is possible."""
+    def rolled(self, every: int, first: Callable[[Task, int], Start]) -> Rolling | None:
+        """The same for windows that go on together, where that is possible.
+
+        Args:
+            first: how so many first positions of a task are computed of the frames that a window begins with.
+        """
         wire = self.inputs[0].wire
         new = max(1, every // wire.stride)
-        if not self.simple or wire.a or wire.b or every % wire.stride or wire.n % new or wire.n <= new:
+        if not self.simple or every % wire.stride or wire.clean % new or wire.clean <= new:
+            return None
+        windows = wire.clean // new
+        start = first(self.inputs[0], wire.a) if wire.a else Start()
+        if any(t.wire.n - (windows - 1) * every < start.frames for t in start.entries):
             return None
         return Rolling(
-            self.path, self.label, self.source, self.inputs[:1], self.wire, self.items, macs=self.macs, weight=self.weight,
-            dtype=self.dtype, layer=self, new=new, windows=wire.n // new,
+            self.path, self.label, self.source, (*self.inputs[:1], *start.entries), self.wire, self.items,
+            macs=self.macs, weight=self.weight, dtype=self.dtype, layer=self, new=new, windows=windows, start=start, every=every,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the first positions of a value are computed of the frames that a window begins with.
+
+    Attributes:
+        run: of the frames of each stream.
+        entries: the streams, in their order.
+        frames: how many that takes.
+        macs: multiply-adds.
+    """
+
+    run: Callable[[ExecContext, Sequence[Tensor]], Tensor] | None = None
+    entries: tuple[Task, ...] = ()
+    frames: int = 0
+    macs: int = 0
 
 
 @dataclass(eq=False)
@@ -66,11 +94,15 @@ class Rolling(Task):
         layer: what it computes.
         new: positions that each hop brings.
         windows: how many have begun.
+        start: how a window takes its first positions, those that are its own.
+        every: frames from one window to the next.
     """
 
     layer: Recurrent = field(kw_only=True)
     new: int = 1
     windows: int = 1
+    start: Start = Start()
+    every: int = 1
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -82,29 +114,48 @@ class Rolling(Task):
         return self.layer.layers * self.layer.width * (2 if self.layer.kind == "lstm" else 1)
 
     def share(self, ranges: Ranges) -> float:
-        return 1.0
+        return 1.0 + (self.start.macs / self.macs if self.macs else 0.0)
 
     def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
-        n = self.inputs[0].wire.n
-        return [(Block(n - self.new, n),)]
+        wire = self.inputs[0].wire
+        own = (Block(wire.n - wire.b - self.new, wire.n),)
+        later = (self.windows - 1) * self.every  # frames from the window that ends to the one that enters
+        return [own, *((Block(later, later + self.start.frames),) for _ in self.start.entries)]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
-        x, held = xs[0], xs[1]
+        x, held = xs[0], xs[-1]
         layer, dim = self.layer, self.inputs[0].wire.dim
-        held = torch.cat((held[:, 1:], torch.zeros_like(held[:, :1])), 1)  # the oldest has ended, and another one begins
+        weights = [m.env[slot] for slot in layer.params]
+        entering = torch.zeros_like(held[:, :1])
+        if self.start.run is not None:
+            first = self.start.run(m, xs[1:-1])
+            entering = self._over(first, entering[:, 0], weights)[1].unsqueeze(1)
+        held = torch.cat((held[:, 1:], entering), 1)  # the oldest has ended, and another one begins
         count = layer.layers * (2 if layer.kind == "lstm" else 1)
         states = [s for s in held.unflatten(2, (count, layer.width)).unbind(2)]
-        weights = [m.env[slot] for slot in layer.params]
         each = 4 if layer.biased else 2
-        for frame in x.unbind(dim):
+        for frame in x.narrow(dim, 0, self.new).unbind(dim):
             given: Tensor = frame.unsqueeze(1)  # the same for all windows
             for i in range(layer.layers):
                 given = self._cell(given, states, i, weights[each * i : each * (i + 1)])
-        y = states[layer.layers - 1][:, 0].unsqueeze(dim)
-        ends = [s[:, 0] for s in states]
+        y, ends = states[layer.layers - 1][:, 0].unsqueeze(dim), [s[:, 0] for s in states]
+        if self.inputs[0].wire.b:
+            last = x.narrow(dim, self.new, self.inputs[0].wire.b)
+            y, flat = self._over(last, torch.stack(ends, 1).flatten(1), weights)
+            y, ends = y.narrow(dim, y.shape[dim] - 1, 1), list(flat.unflatten(1, (count, layer.width)).unbind(1))
         h = torch.stack(ends[: layer.layers])
         items = (y, h, torch.stack(ends[layer.layers :])) if layer.kind == "lstm" else (y, h)
         return (*items, torch.stack(states, 2).flatten(2))
+
+    def _over(self, x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The outputs of one window at some positions, from its states ``(B, size)`` on, and its states then."""
+        layer = self.layer
+        count = layer.layers * (2 if layer.kind == "lstm" else 1)
+        before = state.unflatten(1, (count, layer.width)).transpose(0, 1).contiguous()
+        begins = [before[: layer.layers], before[layer.layers :]] if layer.kind == "lstm" else before
+        run = resolve(f"aten.{layer.kind}.input")
+        y, *after = run(x, begins, list(weights), layer.biased, layer.layers, 0.0, False, False, self.inputs[0].wire.dim == 1)
+        return y, torch.cat(after).transpose(0, 1).flatten(1)
 
     def _cell(self, x: Tensor, states: list[Tensor], i: int, own: Sequence[Tensor]) -> Tensor:
         """One layer's next states, ``(B, windows, H)``."""

@@ -59,8 +59,8 @@ class Task:
     copies: Const | None = None
     single: bool = False
 
-    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
-        """The positions of each input that some positions need; of inputs without positions ``()``."""
+    def reach(self, ranges: Ranges) -> Sequence[tuple[Block, ...] | None]:
+        """The positions of each input that some positions need: ``()`` of inputs without positions, ``None`` of what is not needed."""
         return [whole_of(t.wire) for t in self.inputs]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
@@ -242,12 +242,13 @@ class Concat(Task):
                     found.append((number, u, v))
         return found
 
-    def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
-        wanted: list[list[Block]] = [[] for _ in self.inputs]
+    def reach(self, ranges: Ranges) -> Sequence[tuple[Block, ...] | None]:
+        wanted: list[list[Block] | None] = [None] * len(self.inputs)
         for number, u, v in self._pieces(ranges):
+            known = wanted[number] = wanted[number] or []
             if self.inputs[number].wire.timed:
-                wanted[number].append(Block(u, v))
-        return [tuple(blocks) for blocks in wanted]
+                known.append(Block(u, v))
+        return [None if blocks is None else tuple(blocks) for blocks in wanted]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         dim, taken, found = self.wire.dim, [0] * len(self.inputs), []

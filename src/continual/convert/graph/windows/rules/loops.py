@@ -8,6 +8,7 @@ from .....errors import NotStreamable
 from ...axes import BATCH, TIME, Dim, Dims
 from ...loops.cell import NotACell
 from ...loops.layout import Layout, merged
+from ...loops.operation import LOOPS
 from ...loops.traced import Traced, traced_scan
 from ...loops.whole import LoopOp, WholeLoop
 from ...op_call import OpCall
@@ -22,15 +23,21 @@ from .pointwise import alike
 @rule("higher_order.scan")
 def scanned(w: Walk, call: Call) -> Any:
     """``torch._higher_order_ops.scan`` on the window."""
-    return looped(w, call, traced_scan(call.node, w.captured))
+    return looped(w, call, traced_scan(call.node, w.captured), True)
 
 
-def looped(w: Walk, call: Call, traced: Traced) -> Any:
-    """All iterations one after another."""
+@rule("continual.loop.default")
+def rolled(w: Walk, call: Call) -> Any:
+    """A loop that the conversion has found, on the window."""
+    return looped(w, call, LOOPS[call["number"]], False)
+
+
+def looped(w: Walk, call: Call, traced: Traced, states: bool) -> Any:
+    """All iterations one after another; ``states``: the states behind them come first."""
     given = [call["same"][i] for i in traced.same]
     own = Call(call.node, call.name, {"xs": call["xs"], "init": call["init"], "same": given}, ("xs", "init", "same"))
     try:
-        loop = WholeLoop.of(traced)
+        loop = WholeLoop.of(traced, states)
     except NotACell as error:
         raise NotStreamable(
             f"{w.names.path(OpCall(call.node, call.name, {}))}: a loop over frames can't be followed: {error}"
@@ -38,11 +45,11 @@ def looped(w: Walk, call: Call, traced: Traced) -> Any:
     same = [g.value for g in given if isinstance(g, Const)]
     frames = int(call.node.meta["val"][-1].shape[0])
     macs = loop.macs(frames, same) if len(same) == len(given) else 0
-    wire, dims = _timed(own, traced) if w.rows is None else (None, None)
+    wire, dims = _timed(own, traced, states) if w.rows is None else (None, None)
     return w.window(own, dims, wire, exchanged=lambda op: LoopOp.of(op, loop), macs=macs)
 
 
-def _timed(call: Call, traced: Traced) -> tuple[Wire | None, list[Dims | None] | None]:
+def _timed(call: Call, traced: Traced, states: bool) -> tuple[Wire | None, list[Dims | None] | None]:
     """The wire of the streams, and the layouts of the results; ``None``: they are tensors of the window without positions."""
     streams = tasks_in(call["xs"])
     try:
@@ -55,5 +62,5 @@ def _timed(call: Call, traced: Traced) -> tuple[Wire | None, list[Dims | None] |
     if len(rows) != 1 or merged(next(iter(rows))) != traced.rate:
         return None, None
     dim = rows.pop()
-    layouts = [Layout.of(n.meta["val"]) for n in traced.results]
-    return wire, [None if i < traced.states else ((TIME,), *own.dims(dim)) for i, own in enumerate(layouts)]
+    ends: list[Dims | None] = [None] * traced.states if states else []
+    return wire, [*ends, *(((TIME,), *Layout.of(n.meta["val"]).dims(dim)) for n in traced.results[traced.states :])]

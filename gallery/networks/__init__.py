@@ -1,0 +1,1 @@
+"""The rows, by package or by field. Each file lists its own in ``NETWORKS``."""

@@ -1,0 +1,326 @@
+"""The graph around loops: each of them one operation, and the sizes of the clip apart from other numbers."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Graph
+from torch.fx import Node as Fx
+
+from ..capture import Captured
+from .graphs import Graphs, Out, Past
+from .layout import Layout
+from .matching import Body, NotALoop, line, matched, runs_backward
+from .operation import registered
+from .retime import retime
+from .simplify import dim_of, elements_of, merge_constants, short, simplify, sizes
+from .times import Tap, Times, components, times_of
+from .traced import Traced, batch_symbol
+
+A = torch.ops.aten
+REST = 9223372036854775807
+
+
+@dataclass
+class Rolled:
+    """A graph whose loops are single operations.
+
+    Attributes:
+        graph: with the places of the exported graph.
+        loops: its loops, by their numbers.
+    """
+
+    graph: Graph
+    loops: dict[int, Traced]
+
+
+def rolled(captured: Captured) -> Rolled | None:
+    """The graph of a short clip with its loops as single operations; ``None`` if it takes no frames one by one.
+
+    Raises:
+        NotALoop: what it does with them is no recurrence.
+    """
+    program = captured.program
+    graph = Graph()
+    output = graph.graph_copy(program.graph, {})
+    graph.output(output)
+    signature = program.graph_signature
+    constants = [(n, program.constants[c]) for n, c in signature.inputs_to_lifted_tensor_constants.items()]
+    merge_constants(graph, [(n, c) for n, c in constants if isinstance(c, torch.Tensor)])
+    simplify(graph)
+    inputs, error = set(signature.user_inputs), None
+    for at_end in (True, False):
+        times = times_of(graph, inputs, captured.steps, at_end)
+        if not times.taps:
+            return None
+        try:
+            return Rolling(graph, times, batch_symbol(captured)).run()
+        except NotALoop as found:
+            error = error or found
+            if len({tap.frames for tap, _ in times.taps.values()}) == 1:
+                break
+    raise error  # type: ignore[misc]
+
+
+@dataclass
+class Use:
+    """A loop, and where its results are used.
+
+    Attributes:
+        node: the operation in the graph around it.
+        outs: the number of each of its outputs.
+    """
+
+    graphs: Graphs
+    body: Body
+    nodes: set[Fx]
+    outs: dict[Out, int] = field(default_factory=dict)
+    made: list[Fx] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Frames of the longest source."""
+        return max(tap.frames + tap.late for tap in self.graphs.taps)
+
+    def out_of(self, node: Fx, first: tuple[tuple[int, Fx], ...] = ()) -> Out:
+        """The output that an operation's results are."""
+        found = self.body.where.get(node)
+        if found is None:
+            raise NotALoop(
+                f"after a loop, a result of its first iterations alone is used{line(node)}", "results of all iterations", node
+            )
+        return Out(found[1], first)
+
+
+class Rolling:
+    """Makes the graph around loops.
+
+    Args:
+        graph: simplified.
+        times: the iterations in it.
+        batch: the symbol of the batch.
+    """
+
+    def __init__(self, graph: Graph, times: Times, batch: Any):
+        self._graph, self._times = graph, times
+        self._uses: list[Use] = []
+        self._owner: dict[Fx, Use] = {}
+        for nodes in components(graph, times):
+            body = matched(nodes, times)
+            retime(body)
+            own = {n for n in nodes if n in body.where or times.of[n] < body.first}  # others are behind the loop
+            use = Use(Graphs(body, times, batch), body, own)
+            self._uses.append(use)
+            self._owner.update(dict.fromkeys(own, use))
+        if not self._uses:
+            raise self._no_loop()
+        self._pieces: dict[Fx, list[tuple[Any, ...]]] = {}
+        self._made: dict[Fx, Fx] = {}
+        self._new = Graph()
+        self._loops: dict[int, Traced] = {}
+
+    def _no_loop(self) -> NotALoop:
+        """Why no operation belongs to an iteration before the last."""
+        node = next((n for n in self._times.of if n not in self._times.taps), None)
+        if node is None:
+            return NotALoop("frames are taken one by one, and nothing is done with each", "operations on the clip")
+        return runs_backward(node)
+
+    def run(self) -> Rolled:
+        """The graph."""
+        for node in self._graph.nodes:
+            if node not in self._owner:
+                self._look(node)
+        for use in self._uses:
+            use.graphs.outs += use.outs
+        for node in self._graph.nodes:
+            if node.op == "placeholder":
+                self._made[node] = self._new.placeholder(node.name)
+                self._made[node].meta = dict(node.meta)
+        output = next(n for n in self._graph.nodes if n.op == "output")
+        result = self._mapped(output.args[0])
+        self._new.output(result)
+        return Rolled(self._new, self._loops)
+
+    # ---- what is used of loops ------------------------------------------------------------------------------------------
+
+    def _look(self, node: Fx) -> None:
+        """Find which results an operation outside of loops uses."""
+        if node in self._times.joins:
+            self._pieces[node] = list(self._runs(elements_of(node)))
+            return
+        for a in node.all_input_nodes:
+            if a in self._owner:
+                use = self._owner[a]
+                use.outs.setdefault(use.out_of(a), len(use.outs))
+
+    def _runs(self, found: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """What is joined: results of iterations one after another, frames one after another, and others."""
+        i = 0
+        while i < len(found):
+            e = found[i]
+            start = self._start_of_results(found, i)
+            if start is not None:
+                use, j = self._owner[found[start]], self._end_of_results(found, start)
+                index = [self._iteration(use, n) for n in found[i:j]]
+                first = tuple((t, n) for t, n in zip(index, found[i:j], strict=True) if t < use.body.first)
+                out = use.out_of(found[j - 1], first)
+                use.outs.setdefault(out, len(use.outs))
+                yield "results", use, out, index[0], index[-1]
+            elif e in self._times.taps:
+                tap, start = self._times.taps[e]
+                j = i + 1
+                while j < len(found) and self._times.taps.get(found[j]) == (tap, start + j - i):
+                    j += 1
+                yield "frames", tap, start, start + j - i - 1
+            else:
+                if e in self._times.of:
+                    raise NotALoop(
+                        f"the last iterations of a loop differ, as with an index that is held at the end of the clip{line(e)}",
+                        "F.pad(x, (0, k)) before the loop, which then takes frames i to i + k for each i",
+                        e,
+                    )
+                j = i + 1
+                yield "other", e
+            i = j
+
+    def _start_of_results(self, found: Sequence[Any], i: int) -> int | None:
+        """Where results begin; the first iterations may give their frames as they are."""
+        j = i
+        while j < len(found) and found[j] in self._times.taps:
+            j += 1
+        if j == len(found) or found[j] not in self._owner:
+            return None
+        use = self._owner[found[j]]
+        index = [self._times.of[n] for n in found[i:j]] + [self._iteration(use, found[j])]
+        inside = all(t < use.body.first for t in index[:-1]) and all(b == a + 1 for a, b in itertools.pairwise(index))
+        return j if inside else None
+
+    def _iteration(self, use: Use, node: Fx) -> int:
+        return use.body.where[node][0] if node in use.body.where else self._times.of[node]
+
+    def _end_of_results(self, found: Sequence[Any], i: int) -> int:
+        use, j = self._owner[found[i]], i + 1
+        t = self._iteration(use, found[i])
+        while j < len(found) and self._owner.get(found[j]) is use and self._iteration(use, found[j]) == t + j - i:
+            a, b = use.body.where.get(found[j - 1]), use.body.where.get(found[j])
+            if a is not None and (b is None or a[1] != b[1]):
+                break
+            j += 1
+        return j
+
+    # ---- the new graph --------------------------------------------------------------------------------------------------
+
+    def _mapped(self, value: Any) -> Any:
+        if isinstance(value, Fx):
+            return self._value(value)
+        return [self._mapped(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    def _value(self, node: Fx) -> Fx:
+        """A node in the new graph."""
+        if node in self._made:
+            return self._made[node]
+        if node in self._owner:
+            made = self._single(node)
+        elif node in self._pieces:
+            made = self._joined(node)
+        else:
+            args, kwargs = tuple(self._mapped(a) for a in node.args), {k: self._mapped(v) for k, v in node.kwargs.items()}
+            made = self._call(node.target, args, node, kwargs)
+        self._made[node] = made
+        return made
+
+    def _call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
+        made = self._new.call_function(target, args, kwargs or {})
+        made.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
+        return made
+
+    def _single(self, node: Fx) -> Fx:
+        """One iteration's result, counted from the nearer end."""
+        use = self._owner[node]
+        t, count = self._iteration(use, node), use.count
+        at = t if t < count // 2 else t - count
+        return self._call(A.select.int, (self._results(use, use.out_of(node)), 0, at), node)
+
+    def _results(self, use: Use, out: Out) -> Fx:
+        if not use.made:
+            use.made = [self._loop(use)]
+        found = use.made[0]
+        return self._call(operator.getitem, (found, use.outs[out]), use.body.node[out.key])
+
+    def _loop(self, use: Use) -> Fx:
+        like = use.body.node[use.body.keys[-1]]
+        traced = use.graphs.traced()
+        number = registered(traced)
+        self._loops[number] = traced
+        self._refuse_itself(use)
+        xs = [self._stream(tap, like) for tap in use.graphs.taps]
+        init = [self._begin(value, xs[0], use.graphs.taps[0], like) for value in use.graphs.begins()]
+        same = [self._value(node) for node in use.graphs.same]
+        return self._call(torch.ops.continual.loop.default, (xs, init, same, number), like)
+
+    def _refuse_itself(self, use: Use) -> None:
+        """Refuse a loop that needs what it gives."""
+        seen: set[Fx] = set()
+        todo = [t.source for t in use.graphs.taps] + use.graphs.same + [v for v in use.graphs.begins() if isinstance(v, Fx)]
+        while todo:
+            node = todo.pop()
+            if node in use.nodes:
+                raise NotALoop(f"a loop begins with one of its own results{line(node)}", "one loop after another", node)
+            if node not in seen:
+                seen.add(node)
+                todo += node.all_input_nodes
+
+    def _stream(self, tap: Tap, like: Fx) -> Fx:
+        """What is taken frame by frame, with time in dim 0."""
+        x = self._value(tap.source)
+        if tap.dim:
+            x = self._call(A.movedim.int, (x, tap.dim, 0), like)
+        if tap.late:
+            rank = len(sizes(tap.source))
+            x = self._call(A.constant_pad_nd.default, (x, [0] * (2 * rank - 2) + [tap.late, 0]), like)
+        return x
+
+    def _begin(self, value: Fx | Past, first: Fx, tap: Tap, like: Fx) -> Fx:
+        """What a state begins with."""
+        if isinstance(value, Fx):
+            return self._value(value)
+        val, frame = value.like.meta["val"], Layout.of(next(n for n, t in self._times.taps.items() if t[0] == tap).meta["val"])
+        own, shape = Layout.of(val), list[Any]()
+        for i, size in enumerate(own.sizes):
+            if i != own.rows:
+                shape.append(size)
+                continue
+            rows = self._call(A.sym_size.int, (first, (frame.rows or 0) + 1), like)
+            batch = rows if frame.rate == 1 else self._call(operator.floordiv, (rows, frame.rate), like)
+            shape.append(batch if size == 1 else self._call(operator.mul, (batch, size), like))
+        return self._call(A.zeros.default, (shape,), like, {"dtype": val.dtype, "device": val.device})
+
+    def _joined(self, node: Fx) -> Fx:
+        """Results of all iterations, put together."""
+        dim, pieces = dim_of(node), list[Fx]()
+        stacked = short(node) == "stack"
+        for kind, *found in self._pieces[node]:
+            if kind == "other":
+                given = self._mapped(found[0])
+                pieces.append(self._call(A.unsqueeze.default, (given, dim), node) if stacked else given)
+                continue
+            if kind == "results":
+                use, out, first, last = found
+                y, at, count = self._results(use, out), 0, use.count
+            else:
+                tap, first, last = found
+                y, at, count = self._value(tap.source), tap.dim, tap.frames
+            if first or last < count - 1:
+                y = self._call(A.slice.Tensor, (y, at, first, REST if last == count - 1 else last + 1 - count), node)
+            if at != dim:
+                y = self._call(A.movedim.int, (y, at, dim), node)
+            if not stacked:
+                y = self._call(A.flatten.using_ints, (y, dim, dim + 1), node)
+            pieces.append(y)
+        return pieces[0] if len(pieces) == 1 else self._call(A.cat.default, (pieces, dim), node)

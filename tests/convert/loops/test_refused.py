@@ -1,0 +1,127 @@
+"""Loops over frames that are no recurrence are refused with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import continual as co
+
+
+class Code(nn.Module):
+    """A function of a clip ``(B, C, T)``, with a linear layer."""
+
+    def __init__(self, code: Callable[[Any, Tensor], Tensor]):
+        super().__init__()
+        self.fc, self.table, self.code = nn.Linear(3, 3), nn.Parameter(torch.randn(64, 3)), code
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.code(self, x)
+
+
+def backward(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in reversed(range(x.shape[2])):
+        h = torch.tanh(m.fc(h) + x[:, :, i])
+        outs.append(h)
+    return torch.stack(outs[::-1], 2)
+
+
+def both_directions(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) - x[:, :, i])
+        outs.append(h)
+    return torch.stack(outs, 2) + backward(m, x)
+
+
+def begins_with_the_clip(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.mean(2), []
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) + x[:, :, i])
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+def all_so_far(m: Any, x: Tensor) -> Tensor:
+    keys, outs = [], []
+    for i in range(x.shape[2]):
+        keys.append(m.fc(x[:, :, i]))
+        outs.append(torch.stack(keys, 1).softmax(1).sum(1) * x[:, :, i])
+    return torch.stack(outs, 2)
+
+
+def fixed_frame(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) + x[:, :, i] * x[:, :, 4])
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+def number(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = h * (1 - 1 / (i + 1)) + m.fc(x[:, :, i]) / (i + 1)
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+def table(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) + x[:, :, i] + m.table[i])
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+def chance(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) + x[:, :, i] + torch.randn_like(h))
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+def clamped(m: Any, x: Tensor) -> Tensor:
+    h, outs, last = x.new_zeros(x.shape[0], 3), [], x.shape[2] - 1
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) + x[:, :, i] - x[:, :, min(i + 2, last)])
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+def later(m: Any, x: Tensor) -> Tensor:
+    """Something else happens long after the clips that are exported."""
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = torch.tanh(m.fc(h) + x[:, :, i] * (2 if i == 20 else 1))
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
+REASONS = [
+    (backward, "runs backward over the clip"),
+    (both_directions, "runs backward over the clip"),
+    (begins_with_the_clip, "of the whole clip meets the clip's frames again"),
+    (all_so_far, "grows with every iteration, since it uses all frames so far"),
+    (fixed_frame, "every iteration uses frame 4 of the clip"),
+    (number, "a number in the loop depends on the iteration"),
+    (table, "a table of positions ends with the clip"),
+    (chance, "draws random numbers"),
+    (clamped, "the last iterations of a loop differ"),
+    (later, "does something else with a clip of 24 frames"),
+]
+
+
+@pytest.mark.parametrize(("code", "reason"), REASONS, ids=lambda v: getattr(v, "__name__", ""))
+def test_the_reason(code: Callable[[Any, Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(co.NotStreamable) as refused:
+        co.continual(Code(code).eval(), torch.randn(2, 3, 24), windows="stream")
+    assert re.search(re.escape(reason), str(refused.value)), str(refused.value)
+    assert "Remedy: " in str(refused.value)

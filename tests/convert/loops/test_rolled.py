@@ -1,0 +1,85 @@
+"""Loops over the frames of a clip become recurrent layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import continual as co
+from continual.convert.graph.loops import rolled
+from tests.convert.loops.networks import CASES, Score
+from tests.programs.rows import check_rows
+
+
+def made(name: str) -> tuple[Any, nn.Module, Tensor]:
+    """The converted network, the module, and a clip longer than its example."""
+    cls, shape, time, _ = CASES[name]
+    module = cls().eval()
+    for p in module.parameters():
+        nn.init.normal_(p, std=0.5)
+    for m in module.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_()
+            m.running_var.uniform_(0.5, 2)
+    net = co.continual(module, torch.randn(shape), time_dim=time)
+    longer = list(shape)
+    longer[time] = 2 * shape[time] + 7
+    return net, module, torch.randn(longer)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loop_streams(name: str) -> None:
+    net, module, clip = made(name)
+    assert {p.data_ptr() for p in net.parameters()} <= {p.data_ptr() for p in module.parameters()}
+    assert net.delay == 0
+    co.verify(net, clip, reference=module)
+
+
+@pytest.mark.parametrize("name", ["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame"])
+def test_a_loop_in_a_program(name: str) -> None:
+    net, _, clip = made(name)
+    check_rows(net, clip)
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("conv lstm", 14 * 15), ("gru by hand", 4), ("two memories", 5 * 3 * 20)])
+def test_the_state_is_what_the_module_carries(name: str, numbers: int) -> None:
+    """Products with recurrent weights are computed anew rather than carried."""
+    net, _, clip = made(name)
+    state = net.init_state(clip.select(CASES[name].time, 0))
+    assert sum(t.numel() for n in state.node.walk() for t in n.tensors) == 2 * numbers  # of two rows
+
+
+@pytest.mark.parametrize("frames", [5, 400])
+def test_exports_are_short_whatever_the_example(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    whole = rolled.capture_window
+
+    def capture(module: nn.Module, clip: Any, time_dim: Any) -> Any:
+        found = whole(module, clip, time_dim)
+        steps.append(found.steps)
+        return found
+
+    monkeypatch.setattr(rolled, "capture_window", capture)
+    module = CASES["gru cells"].cls().eval()
+    net = co.continual(module, torch.randn(2, 3, frames))
+    assert steps == [7, 6]
+    assert [row.op for row in net.operation_graph().rows].count("loop") == 1
+
+
+def test_another_type_on_the_same_weights() -> None:
+    net, module, clip = made("biquad")
+    torch.testing.assert_close(net.double()(clip.double()), module.double()(clip.double()))
+
+
+def test_the_last_state_of_a_loop_gives_exact_windows() -> None:
+    module, clip = Score().eval(), torch.randn(2, 8, 2, 5, 4)
+    net = co.continual(module, clip, time_dim=1)
+    longer = torch.randn(2, 13, 2, 5, 4)
+    with torch.no_grad():
+        found = net.forward_steps(longer)
+        windows = torch.stack([module(longer[:, i : i + 8]) for i in range(6)], 2)
+    torch.testing.assert_close(found, windows)
+    co.verify(net, longer)
