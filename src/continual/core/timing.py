@@ -62,7 +62,7 @@ class Timing(ABC):
     def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         """As :meth:`eventually_constant`, if the counts are that simple from the start.
 
-        So are those where the burst that padding brings is absorbed by the windows behind it (a causal convolution).
+        This includes padding whose burst the windows behind it absorb (a causal convolution).
         """
         found = self.eventually_constant(lookahead)
         return None if found is None or found.bursts else found._replace(first=1)
@@ -117,8 +117,8 @@ class Timing(ABC):
     @cached_property
     def bursts(self) -> bool:
         """Whether one input can bring several outputs (upsampling, start padding beyond the window, reflection)."""
-        plain = self.constant_rate()
-        if plain is not None and plain.delay >= 0:
+        rate = self.constant_rate()
+        if rate is not None and rate.delay >= 0:
             return False
         counts = [self.delivered(n) for n in range(self.transient + 2 * self.period + 1)]
         return any(b - a > 1 for a, b in pairwise(counts))
