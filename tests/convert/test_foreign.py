@@ -100,3 +100,15 @@ def test_a_network_without_weights_says_how_to_load_some():
         net.forward_step(CLIP[:, :, 0])
     net.load_state_dict(nn.Sequential(nn.Conv1d(4, 4, 3)).state_dict(), assign=True)
     assert net.forward_steps(CLIP).shape == (3, 4, 10)
+
+
+def test_parameters_made_in_inference_mode_are_refused_with_a_remedy_that_works():
+    """The message was torch's, on requires_grad."""
+    with torch.inference_mode():
+        net = Net().eval()
+    with pytest.raises(co.NotStreamable, match=r"conv \(Conv1d\): 'weight' was made under torch.inference_mode.*assign=True"):
+        co.continual(net, CLIP)
+    with torch.inference_mode():  # there it is taken
+        inside = co.continual(net, CLIP)(CLIP)
+    net.load_state_dict({k: v.clone() for k, v in net.state_dict().items()}, assign=True)
+    torch.testing.assert_close(co.continual(net, CLIP)(CLIP), inside)

@@ -305,3 +305,13 @@ def test_gradients_that_only_float64_could_tell_from_rounding(monkeypatch: pytes
     assert (found.outcome, dtypes) == ("skipped", [torch.float32, torch.float64])
     assert "off by 1e-3" in found.detail
     assert "it takes too much memory" in found.detail
+
+
+def test_parameters_made_in_inference_mode_have_no_gradients():
+    """The check once failed in torch's words."""
+    clip = torch.randn(2, 3, 9)
+    with torch.inference_mode():
+        net = co.Sequential(co.Conv1d(3, 4, 3, padding=1), nn.ReLU()).eval()
+    report = co.verify(net, clip, effort="quick")
+    assert report.passed
+    assert "was made under torch.inference_mode" in next(c.detail for c in report.checks if c.name.startswith("gradients"))

@@ -125,8 +125,8 @@ class Parallel(Container):
 
     def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
         plans = [child.plan(child_node, lookahead) for child, child_node in zip(self._children, node.children, strict=False)]
-        plain = super().plan(node, lookahead)
-        return None if any(p is None for p in plans) else plain
+        rate = super().plan(node, lookahead)
+        return None if any(p is None for p in plans) else rate
 
     def recount(self, node: StateNode, n: int, n_if_ended: int) -> tuple[int, int]:
         size = self.num_streams

@@ -91,10 +91,10 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
     def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
         delay, stride = 0, 1
         for child, child_node in zip(self._children, node.children, strict=True):
-            plain = child.plan(child_node, lookahead)
-            if plain is None:
+            rate = child.plan(child_node, lookahead)
+            if rate is None:
                 return None
-            delay, stride, lookahead = delay + stride * plain[0], stride * plain[1], plain[2]
+            delay, stride, lookahead = delay + stride * rate[0], stride * rate[1], rate[2]
         node.delay, node.stride = delay, stride
         return delay, stride, lookahead
 

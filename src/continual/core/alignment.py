@@ -9,7 +9,7 @@ from .timing_graph import aligned
 
 
 def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int]:
-    """How many frames of each branch wait at most for the slowest, whatever the chunks: the depth of its queue.
+    """The depth of each branch's queue: the most frames of it that wait for the slowest branch, for any chunks.
 
     Args:
         branches: the branches' timings.
@@ -22,11 +22,11 @@ def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int
         >>> waiting((Window(stride=2), Window(3, 2, 1, 1).then(Window(3, start=1, end=1))))
         [2, 0]
     """
-    lookahead = before.constant_rate()
-    plains = [b.constant_rate(lookahead.lookahead) for b in branches] if lookahead else [None]
-    if all(p is not None and p.delay >= 0 for p in plains):
-        slowest = max(p.delay for p in plains if p)
-        return [math.ceil((slowest - p.delay) / p.stride) for p in plains if p]
+    arriving = before.constant_rate()
+    rates = [b.constant_rate(arriving.lookahead) for b in branches] if arriving else [None]
+    if all(r is not None and r.delay >= 0 for r in rates):
+        slowest = max(r.delay for r in rates if r)
+        return [math.ceil((slowest - r.delay) / r.stride) for r in rates if r]
     depths = [0] * len(branches)
     whole = before.then(aligned(*branches))
     for t in range(whole.transient + 2 * whole.period + 1):

@@ -1,4 +1,4 @@
-"""What ``net(x)`` runs, and how torch's forward hooks run around something else than ``forward``."""
+"""What ``net(x)`` runs, and how torch's forward hooks run around other methods than ``forward``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def current_mode() -> str | None:
 
 @contextmanager
 def call_mode(mode: str) -> Iterator[None]:
-    """Choose what ``net(x)`` runs inside a ``with`` block, in this thread. Blocks nest; they beat the property.
+    """Choose what ``net(x)`` runs inside a ``with`` block, in this thread. Blocks nest, and take precedence over the property.
 
     Args:
         mode: ``"forward"``, ``"forward_steps"`` or ``"forward_step"``.
@@ -73,7 +73,7 @@ def hooks_on_all() -> bool:
 
 
 def routed_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let ``nn.Module.__call__`` run something else than ``forward`` between its hooks: see :func:`call_with_hooks`."""
+    """Let ``nn.Module.__call__`` run another function than ``forward`` between its hooks: see :func:`call_with_hooks`."""
 
     @functools.wraps(forward)
     def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ class ConstantRate(NamedTuple):
     """Counts that depend on ``n`` alone: output ``j`` comes with input ``delay + j*stride``, one at most per input.
 
     Attributes:
-        delay: as said; below 0 for padding beyond the window, of which :meth:`~continual.core.timing.Timing.eventually_constant` tells.
+        delay: the index of the input that brings output 0; below 0 where padding exceeds the window: the first outputs come in a burst.
         stride: inputs from one output to the next.
         lookahead: ``n_if_ended - n`` of the output wire while it runs, where that is one number, else ``None``.
         first: no output comes before so many inputs. With ``delay + 1 < first`` the first outputs come in a burst.

@@ -1,4 +1,4 @@
-"""What is found by trying: the delay of a wire, and how wide its outputs look."""
+"""What is found by search in the counts of a wire: its delay, and the widest span of inputs that an output sees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def inputs_before_the_first(delivered: Callable[[int], int], high: int, name: ob
 
     Args:
         delivered: the number of outputs after so many inputs.
-        high: where to begin looking.
+        high: where the search begins.
         name: of the timing, for the error.
 
     Raises:

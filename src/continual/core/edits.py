@@ -1,4 +1,4 @@
-"""What tools of torch do to modules that are already streaming: what can be followed is, the rest is refused when it is tried."""
+"""Tools of torch that change streaming modules: changes take effect or are refused at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NoQuantisation:
 
 
 class Guarded(nn.Module):
-    """Base class of streaming modules: tools of torch that can do nothing with them say so."""
+    """Base class of streaming modules: refuses tools of torch that do not support them."""
 
     qconfig = NoQuantisation()
 

@@ -1,4 +1,4 @@
-"""A file's digest of itself: whether all of its bytes are those that were written.
+"""The digest of a file, kept in the file: it tells whether all bytes are those that were written.
 
 The digest stands in the file, as text behind :data:`MARK`, wherever the format keeps such text. It is the SHA-256 of the file's bytes with
 zeros in the place of its own digits, and after them of the SHA-256 of each file beside it that belongs to it.
@@ -78,7 +78,7 @@ def _places(content: mmap.mmap) -> list[int]:
 
 
 def _digest(content: mmap.mmap, places: list[int], beside: Iterable[Path]) -> str:
-    """Of a file whose digest is overwritten by zeros."""
+    """The digest of a file, computed with zeros in place of the stored digest."""
     for place in places:
         content[place : place + 64] = ZEROS
     total = hashlib.sha256(content)

@@ -1,4 +1,4 @@
-"""What comes in: chunks and steps, checked and brought into one layout."""
+"""Inputs: chunks and steps, checked and brought into one layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def join(*chunks: Wire | None) -> Wire | None:
 
 
 def pieces(x: Wire, largest: int) -> list[Wire]:
-    """A chunk in pieces, so that what a layer computes of one stays near a processor's caches: 16 MiB of its largest frames.
+    """A chunk in pieces of 16 MiB of its largest frames, so that the results of a layer stay close to a processor's caches.
 
     A long clip of a network for video is up to twice as fast so, and its intermediate results take no more memory than those of
     a piece.

@@ -30,7 +30,7 @@ class derived(Generic[T]):
 
 
 class Kernel(nn.Module):
-    """Timing and kernel of a module; :class:`~continual.module.CoModule` makes the three ways to run of them.
+    """Timing and kernel of a module; :class:`~continual.module.CoModule` derives the three ways to run from them.
 
     A kernel is a pure function of the frames that arrive and of the node that holds this use's state: it reads
     ``node.tensors`` and hands every change to ``updates``.
@@ -111,7 +111,7 @@ class Kernel(nn.Module):
         raise NotStreamable(f"{type(self).__name__} defines no `advance`: the kernel of a chunk")
 
     def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Wire | None:
-        """Run one step ``(B, C, *S)``, where the counts are plain and no gradients are wanted. Same result as a chunk of one."""
+        """Run one step ``(B, C, *S)``, where the rate is constant and no gradients are wanted. Same result as a chunk of one."""
         y, _ = self.advance(rewire(chunk_of_one, x), node, node.n_in + 1, updates)
         return None if y is None else rewire(only_frame, y)
 
@@ -131,12 +131,12 @@ class Kernel(nn.Module):
         )
 
     def plan(self, node: StateNode, lookahead: int | None) -> tuple[int, int, int | None] | None:
-        """Fill in ``delay`` and ``stride`` of the node for the fast path; ``None`` if the counts never become plain there."""
-        plain = self.timing.eventually_constant(lookahead)
-        if plain is None:
+        """Set ``delay`` and ``stride`` of the node for the fast path; ``None`` if its rate never becomes constant."""
+        rate = self.timing.eventually_constant(lookahead)
+        if rate is None:
             return None
-        node.delay, node.stride = plain.delay, plain.stride
-        return plain[:3]
+        node.delay, node.stride = rate.delay, rate.stride
+        return rate[:3]
 
     @property
     def kind(self) -> str:

@@ -1,7 +1,7 @@
 """The number of frames of a wire as a function of that of another wire: a sum of steps.
 
 ``F.pad(x, (0, -T % 4))`` gives ``4·⌈T/4⌉`` frames, a crop ``y[..., :T]`` as many as the clip has. Such functions become periodic: each
-step that they make recurs. So a few integers say them for every clip, and tensors of integers are mapped by the same sums.
+step that they make recurs. So a few integers define them for every clip, and the same sums map tensors of lengths.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LengthFunction:
 
     @staticmethod
     def of(fn: Callable[[int], int], period: int) -> LengthFunction | None:
-        """A function as a sum of steps; ``None`` where it is none of a few steps.
+        """A function as a sum of steps; ``None`` where it takes too many.
 
         Args:
             fn: gives the length for lengths of at least 1.

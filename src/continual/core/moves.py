@@ -24,8 +24,8 @@ class Opens(Protocol):
 def moved_stream(net: Opens, state: State, fn: Callable[[Tensor], Tensor]) -> State:
     """The stream of a module that was moved by ``fn``: each tensor has the dtype that the module's own streams have there now.
 
-    Which these are, the module says, opened anew for the moved frame: inside of a network a dtype may be fixed by its code. Where it
-    can't run on such frames, the tensors are moved as its parameters are, and the next step says what is wrong.
+    The moved module is opened for the moved frame to find these dtypes, since the code of a network may fix some of them. Where it
+    can't run on such frames, the tensors move as its parameters do, and the next step raises the error.
     """
     moved = state.map(fn)
     if moved.signature == state.signature:

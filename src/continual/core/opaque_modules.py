@@ -40,6 +40,19 @@ def valueless(module: nn.Module) -> str:
     return ""
 
 
+def of_inference_mode(module: nn.Module) -> str:
+    """Which parameter of a module can't be exported, since it was made in inference mode; empty if there is none."""
+    if torch.is_inference_mode_enabled():
+        return ""
+    if name := next((name for name, p in module.named_parameters(recurse=False) if p.is_inference()), ""):
+        return (
+            f"'{name}' was made under torch.inference_mode(), and torch.export takes it there alone. Remedy: make or load the module "
+            "outside, under torch.no_grad() for instance; or give it ordinary parameters: "
+            "module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()}, assign=True)"
+        )
+    return ""
+
+
 def meta_input(inputs: tuple[object, ...]) -> str:
     """Which input of a clip has no values; empty if all have."""
     number = next((i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.is_meta), None)

@@ -28,7 +28,7 @@ def package(name: str, extra: str, who: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what the runtime's native code writes to the standard error of the process."""
+    """Suppress what the runtime's native code writes to the standard error of the process."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:

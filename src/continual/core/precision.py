@@ -33,7 +33,7 @@ def kept_complex(fn: Move) -> Move:
 
 
 def kept_kind(fn: Move) -> Move:
-    """The move for what a stream holds: whole numbers stay what they are, and complex ones complex, of the precision of real ones."""
+    """The move for the state of a stream: integers keep their dtype, complex numbers stay complex, in the precision of real ones."""
 
     def moved(t: Tensor) -> Tensor:
         if t.is_floating_point():
@@ -47,7 +47,7 @@ def kept_kind(fn: Move) -> Move:
 
 
 def _parts(fn: Move, t: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32, torch.float16)) -> Tensor:
-    """Complex numbers whose real and imaginary parts are moved; in complex64 where those would have none of some dtypes."""
+    """Complex numbers with moved real and imaginary parts; complex64 where no complex dtype has such parts."""
     old = torch.view_as_real(t.resolve_conj().resolve_neg())
     new = fn(old)
     if new.dtype not in dtypes:

@@ -1,4 +1,4 @@
-"""What takes long, on a line of the terminal."""
+"""The progress of long operations, on one line of the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAR = 24  # characters
 
 
 class Progress:
-    """Says on stderr what is being done, if it takes more than a few seconds.
+    """Prints on stderr what is being done, if it takes more than a few seconds.
 
     Args:
         what: is being done.
@@ -27,7 +27,7 @@ class Progress:
 
     def __init__(self, what: str, shown: bool | None = None):
         self._what, self._doing = what, ""
-        self._to: TextIO | None = sys.stderr  # that of now: exports turn it away
+        self._to: TextIO | None = sys.stderr  # the present one: exports redirect sys.stderr
         self._shown = self._to is not None and (self._to.isatty() if shown is None else shown)
         self._done = threading.Event()
         self._thread: threading.Thread | None = None

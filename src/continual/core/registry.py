@@ -64,7 +64,7 @@ def register_class(torch_class: type[nn.Module], co_class: type[CoModule]) -> No
 
 
 def register_window(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
-    """Register a class that ``build_from`` converts when it is told the window, and `continual` leaves to others."""
+    """Register a class that ``build_from`` converts when a window is given; `continual` leaves its module to other rules."""
     _windows[torch_class] = co_class
 
 
@@ -116,7 +116,7 @@ def become(made: Any, co_class: type[CoModule], **options: Any) -> Any:
 
 
 def _has(module: nn.Module, name: str) -> bool:
-    """Whether a module has such an attribute of its own; what every streaming module reports does not count."""
+    """Whether a module defines an attribute itself, other than those that every streaming module has."""
     reported = isinstance(getattr(type(module), name, None), derived)
     return name in module.__dict__ or (hasattr(module, name) and not reported)
 

@@ -58,7 +58,7 @@ class StateNode:
         delay, stride: the counts as far as the fast path needs them (:class:`~continual.core.constant_rate.ConstantRate`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         accumulator: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
-        steps: whether chunks of one may run as steps: the counts are plain, whatever is known of the end. ``None``: not asked yet.
+        steps: whether a chunk of one may run as a step: its rate is constant, whatever is known of the end. ``None``: not known yet.
     """
 
     __slots__ = (*_COPIED, "children", "memo", "tensors")

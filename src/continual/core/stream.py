@@ -148,13 +148,13 @@ class StreamOwner(Kernel):
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, InitContext())
         timing = self.timing
-        plain = None if self.plan(node, 0) is None else timing.constant_rate()
-        bursts, fast_path_from = (timing.bursts, 0) if plain is None else (False, plain.after)
+        rate = None if self.plan(node, 0) is None else timing.constant_rate()
+        bursts, fast_path_from = (timing.bursts, 0) if rate is None else (False, rate.after)
         state = State(
             0,
             frame,
             node,
-            fast_path=plain is not None,
+            fast_path=rate is not None,
             fast_path_from=fast_path_from,
             bursts=bursts,
             causal_counts=timing.causal_counts,
@@ -165,7 +165,7 @@ class StreamOwner(Kernel):
         return state
 
     def _structure_now(self) -> Structure:
-        """What tells states of this network, as it is now, from others. Every module inside reports when it changes."""
+        """The identity of this network as it is now, which its states carry. Every module inside reports changes to it."""
         structure = self._structure
         if structure is None or structure.changed or structure.moved:
             structure = self.__dict__["_structure"] = Structure()
@@ -175,7 +175,7 @@ class StreamOwner(Kernel):
         return structure
 
     def _changed(self) -> None:
-        """Tell the streams of all networks that this module is part of that it has other children now."""
+        """Report to all networks that contain this module that its children have changed."""
         for structure in self._watchers or ():
             structure.changed = True
 
@@ -269,7 +269,7 @@ class StreamOwner(Kernel):
         parts = pieces(x, state.largest) if in_place else [x]
         if in_place:
             state = state.as_owned()
-        if pad_end or len(parts) > 1:  # what comes after is computed from a state that becomes the stream's if all goes well
+        if pad_end or len(parts) > 1:  # the rest runs on a copy, which becomes the stream's state if all of it succeeds
             state = state.clone() if in_place else state.branched()
         outputs = []
         for part in parts:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .closed_form import ClosedForm, whole
 from .constant_rate import ConstantRate
@@ -62,7 +62,7 @@ class Timing(ABC):
     def constant_rate(self, lookahead: int | None = 0) -> ConstantRate | None:
         """As :meth:`eventually_constant`, if the counts are that simple from the start.
 
-        So are those where the burst that padding brings is absorbed by the windows behind it (a causal convolution).
+        This includes padding whose burst the windows behind it absorb (a causal convolution).
         """
         found = self.eventually_constant(lookahead)
         return None if found is None or found.bursts else found._replace(first=1)
@@ -117,8 +117,8 @@ class Timing(ABC):
     @cached_property
     def bursts(self) -> bool:
         """Whether one input can bring several outputs (upsampling, start padding beyond the window, reflection)."""
-        plain = self.constant_rate()
-        if plain is not None and plain.delay >= 0:
+        rate = self.constant_rate()
+        if rate is not None and rate.delay >= 0:
             return False
         counts = [self.delivered(n) for n in range(self.transient + 2 * self.period + 1)]
         return any(b - a > 1 for a, b in pairwise(counts))
@@ -268,6 +268,16 @@ class Wiring(Timing):
     def at(self, wire: int) -> Wiring:
         """The timing of another wire of the same graph."""
         return replace(self, out=wire)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.entries, self.out))
+
+    def __hash__(self) -> int:  # once: programs look timings up in every call
+        return self._hash
+
+    def __reduce__(self) -> Any:  # hashes of strings are of one process
+        return Wiring, (self.entries, self.out)
 
     @cached_property
     def order(self) -> tuple[int, ...]:

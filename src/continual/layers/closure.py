@@ -1,4 +1,4 @@
-"""Functions as modules: `Lambda`, and the small ones that need no lambda."""
+"""Functions as modules: `Lambda`, and frequent small functions."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ class Multiply(_WithNumber):
 
 
 class Constant(_WithNumber):
-    """A number in the place of every value."""
+    """Replace every value by a number."""
 
     def local_step(self, x: Tensor) -> Tensor:
         return torch.full_like(x, self.number)
 
 
 class Zero(Constant):
-    """Zeros in the place of every value."""
+    """Replace every value by 0."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -126,7 +126,7 @@ class Zero(Constant):
 
 
 class One(Constant):
-    """Ones in the place of every value."""
+    """Replace every value by 1."""
 
     def __init__(self) -> None:
         super().__init__(1)

@@ -23,7 +23,7 @@ from .norms.statistics import mean_up_to_now
 
 
 class _Cumulative(CoModule):
-    """What they share. A subclass says in which type it reduces, and how."""
+    """Base class of running reductions. A subclass defines the type and the operation."""
 
     has_products = False
     unbounded_memory = True
@@ -47,7 +47,7 @@ class _Cumulative(CoModule):
         return dtype
 
     def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
-        """What is reduced after every frame of a chunk ``(B, C, n, *S)``, given what was after the ``n_in`` before it."""
+        """The reduction after every frame of a chunk ``(B, C, n, *S)``, from the reduction of the ``n_in`` frames before it."""
         raise NotStreamable(f"{type(self).__name__} defines no `reduce`")
 
     def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:

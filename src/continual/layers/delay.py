@@ -1,4 +1,4 @@
-"""`Delay`, and the queue of frames on which it and the parallel containers stand."""
+"""`Delay`, and the queue of frames that it and the parallel containers use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def queued(node: StateNode, index: int, x: Tensor | None, have: int, first: int,
 
 
 class Shift(CoModule):
-    """Base class of modules that hand on frames later, or not all of them. Output ``j`` is input ``j + first``."""
+    """Base class of modules that pass frames on later, or not all of them. Output ``j`` is input ``j + first``."""
 
     has_products = False
     first = 0
@@ -72,7 +72,7 @@ class Shift(CoModule):
 
 
 class Delay(Shift):
-    """Hand on every frame ``delay`` steps later. On clips it is the identity, since each output still belongs to its input.
+    """Pass on every frame ``delay`` steps later. On clips it is the identity, since each output still belongs to its input.
 
     Args:
         delay: in steps.

@@ -1,4 +1,4 @@
-"""Layers that take a norm behind them into their weight and bias: `co.fuse`."""
+"""Layers whose weight and bias can absorb the norm behind them: `co.fuse`."""
 
 from __future__ import annotations
 

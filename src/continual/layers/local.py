@@ -27,8 +27,8 @@ def parameter(module: nn.Module, name: str) -> Any:
 class LocalInTime(CoModule):
     """Base class of modules that are local in time. They hold no state.
 
-    A subclass gives ``forward`` on clips; a step then runs on a clip of one. Where the same code runs on a step as it is,
-    :meth:`local_step` says so.
+    A subclass defines ``forward`` on clips; a step then runs as a clip of one. A subclass whose code runs on a step without the
+    dimension of time overrides :meth:`local_step`.
     """
 
     @property

@@ -10,7 +10,7 @@ MANY = 1 << 13  # numbers, below which the call costs more than a plain copy
 
 
 def unwatched(x: Tensor) -> bool:
-    """Whether kernels of other operations may be used: without gradients, on a CPU, and where nobody watches which run."""
+    """Whether other operations may compute the same: without gradients, on a CPU, and where no mode observes which operations run."""
     return x.is_cpu and not torch.is_grad_enabled() and not is_in_torch_dispatch_mode()
 
 

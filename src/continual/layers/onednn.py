@@ -17,7 +17,7 @@ HAS_PACKED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 
 def packs(x: Tensor, weight: Tensor) -> bool:
-    """Whether it can be used: without gradients, in float32 on a CPU that has it, and where nobody watches which operations run."""
+    """Whether it can be used: without gradients, in float32 on a CPU that has it, and where no mode observes which operations run."""
     return (
         HAS_PACKED
         and x.dtype == weight.dtype == torch.float32

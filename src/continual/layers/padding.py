@@ -1,7 +1,7 @@
 """Padding layers over time and space. The last pair of `padding` is time's: torch.nn lists the last dimension first.
 
 Padding at the start brings frames that were never an input: the first input (with reflection the input that is mirrored last)
-brings them all at once. Where a window behind them swallows them, as in a causal convolution, each step has one output at most,
+brings them all at once. Where a window behind absorbs them, as in a causal convolution, each step has one output at most,
 and the delay is that of the pair. Negative padding cuts frames off, as in ``torch.nn``.
 """
 
@@ -167,7 +167,7 @@ class _CircularPad(_Pad):
 class ConstantPad1d(_ConstantPad, nn.ConstantPad1d):
     """Pad time with a value: ``nn.ConstantPad1d`` on clips ``(B, C, T)`` and on steps ``(B, C)``.
 
-    The frames before the first come with the first input, all at once (``timing.bursts``), unless a window behind them swallows
+    The frames before the first come with the first input, all at once (``timing.bursts``), unless a window behind them absorbs
     them; those after the last come when the stream ends.
 
     Args:
@@ -289,7 +289,7 @@ class ReflectionPad3d(_ReflectionPad, nn.ReflectionPad3d):
 
 
 class CircularPad1d(_CircularPad, nn.CircularPad1d):
-    """There is nothing but time in a clip ``(B, C, T)``, and circular padding of time is refused: for ``padding=0`` alone.
+    """A clip ``(B, C, T)`` has no space, and circular padding of time is refused: ``padding`` must be 0.
 
     Raises:
         NotStreamable: any padding.

@@ -202,7 +202,7 @@ def one_by_one(x: Any, state: States, step: Callable[[Any, States, int], tuple[A
 
 
 def _check_output(name: str, y: Any, sizes: tuple[int | None, ...]) -> None:
-    """Refuse what is no output of a layer: no tensor, or one with other rows or another number of steps."""
+    """Refuse an output that is no tensor, or that has other rows or another number of steps."""
     if isinstance(y, list):
         for part in y:
             _check_output(name, part, sizes)

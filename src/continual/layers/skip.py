@@ -4,7 +4,7 @@ from .delay import Trim
 
 
 class Skip(Trim):
-    """Leave out the first frames of a stream, or clip.
+    """Drop the first frames of a stream or clip.
 
     Args:
         steps: how many.

@@ -223,7 +223,7 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
         return one_piece(parts)
 
     def _product(self, window: Tensor, weight: Tensor) -> Tensor:
-        """Frames side by side ``(B, taps*I, *S)`` to positions ``(B, O, n, *S')``."""
+        """Frames stacked in the channels, ``(B, taps*I, *S)``, to positions ``(B, O, n, *S')``."""
         bias = parameter(self, "bias")
         by_channel = (self.out_channels, -1)
         if bias is not None:
@@ -267,7 +267,7 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
         return super().extra_repr().replace(f"stride={self.stride}", f"stride={self._steps}")
 
     def program(self, ctx: KernelContext) -> Run:
-        """All frames that the outputs of a call see, in one operation; frames that are none add nothing."""
+        """All frames that the outputs of a call see, in one operation; frames outside the stream are zeros."""
         rate, extent, in_schedule, out_schedule = self.rate, self._extent, ctx.in_schedule, ctx.out_schedule
         start = out_schedule.first + self.padding[0]  # positions before the crop, of call 0
         stop = start + out_schedule.frames

@@ -55,9 +55,11 @@ class Chunker(Generic[W]):
 
     def put(self, x: W, slot: int, count: int) -> None:
         """Write ``count`` steps of all rows into the buffer, the first one at ``slot``."""
-        place = lambda own, x, time: (own if time is None else own.narrow(time, slot, count)).copy_(x)  # noqa: E731
-        with torch.no_grad():
-            rewire(place, self.buffer, x, self.times)
+
+        def place(own: Tensor, x: Tensor, time: int | None) -> None:
+            (own if time is None else own.narrow(time, slot, count)).copy_(x.detach())
+
+        rewire(place, self.buffer, x, self.times)
 
     def put_rows(self, steps: Sequence[W], slot: int, rows: Sequence[int]) -> None:
         """Write a step ``(1, C, *S)`` of each of some rows into the buffer of a program, without gradients."""

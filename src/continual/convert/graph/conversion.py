@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.module import CoModule
 from ...core.naming import named
 from ...core.op_rows import Refusal, format_refusals
-from ...core.opaque_modules import meta_input, opaque, valueless
+from ...core.opaque_modules import meta_input, of_inference_mode, opaque, valueless
 from ...core.progress import Progress
 from ...core.registry import is_chosen
 from ...core.step_spec import Inputs
@@ -245,7 +245,7 @@ def reconvert(
 def _refuse_opaque(module: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Refuse modules whose operations or values are hidden, before torch.export does in its own words."""
     for path, part in module.named_modules():
-        if reason := opaque(part) or valueless(part):
+        if reason := opaque(part) or valueless(part) or of_inference_mode(part):
             raise NotStreamable(f"{named(path, part)}: {reason}")
     if reason := meta_input(tuple(inputs)):
         raise NotStreamable(f"{type(module).__name__}: {reason}")

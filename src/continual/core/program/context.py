@@ -303,22 +303,24 @@ class CallRows:
 
     def index(self, wire: FrameSchedule) -> Tensor:
         """The indices of the frames of this call on a wire, ``(B, n)``."""
-        if wire not in self._index:
-            calls = (self.calls * wire.frames if wire.frames > 1 else self.calls).unsqueeze(1)
+        found = self._index.get(wire)
+        if found is None:
+            found = (self.calls * wire.frames if wire.frames > 1 else self.calls).unsqueeze(1)
             if wire.frames > 1:
-                calls = calls + torch.arange(wire.first, wire.first + wire.frames, device=calls.device)
-            else:
-                calls = calls + wire.first if wire.first else calls
-            self._index[wire] = calls
-        return self._index[wire]
+                found = found + torch.arange(wire.first, wire.first + wire.frames, device=found.device)
+            elif wire.first:
+                found = found + wire.first
+            self._index[wire] = found
+        return found
 
     def ended(self, timing: Timing) -> Tensor:
         """The number of frames of a wire when the stream ends, ``(B,)``."""
         end, _ = end_of(timing)
-        if end not in self._ended:
+        found = self._ended.get(end)
+        if found is None:
             found = frames_in(end, self._counts)
-            self._ended[end] = found if self._opened is None else torch.where(self._opened[0], self._opened[1], found)
-        return self._ended[end]
+            found = self._ended[end] = found if self._opened is None else torch.where(*self._opened, found)
+        return found
 
 
 # ---- recurrences ----------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Least:
 
 @dataclass(frozen=True)
 class Steps:
-    """As many frames as a function of another wire's says."""
+    """A function of the number of frames of another wire."""
 
     of: End
     length: LengthFunction
@@ -99,7 +99,7 @@ def fewest(ends: Iterable[End]) -> End:
 
 
 def fitted(of: End, length: LengthFunction, least: int) -> End:
-    """The formula of a function of another one's length. One step that recurs is a fraction."""
+    """The formula of a function of the length of another wire; a single step that recurs is one fraction."""
     if len(length.steps) > 1 or not length.steps[0].every:
         return Steps(of, length, least)
     step = length.steps[0]
@@ -155,7 +155,7 @@ def _(timing: Fitted, given: End, joins: set[tuple[End, ...]]) -> End:
 
 @_after.register
 def _(timing: Wiring, given: End, joins: set[tuple[End, ...]]) -> End:
-    """Where another wire says how many frames there are, it is the last one of a timing."""
+    """A wire that determines the length is the last input of a timing."""
     ends = timing.fold(given, lambda part, *ends: _after(part, ends[-1], joins), lambda parts: _joined(parts, joins))
     return ends[timing.out]
 
@@ -173,13 +173,15 @@ def _joined(ends: list[End], joins: set[tuple[End, ...]]) -> End:
 
 def frames_in(end: End, known: dict[End, Tensor]) -> Tensor:
     """The number of frames of a wire, from the wires in ``known``, to which it adds its results."""
-    if end not in known:
+    found = known.get(end)
+    if found is None:
         if isinstance(end, Steps):
             n = frames_in(end.of, known)
-            known[end] = torch.where(n >= end.least, end.length.on(n), 0)
+            found = torch.where(n >= end.least, end.length.on(n), 0)
         else:
-            known[end] = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
-    return known[end]
+            found = _shortest(end, known) if isinstance(end, Least) else _count(end, known)
+        known[end] = found
+    return found
 
 
 def _shortest(end: Least, known: dict[End, Tensor]) -> Tensor:

@@ -46,7 +46,7 @@ def band_attention(
 
 
 def _finite(k: Tensor, v: Tensor) -> bool:
-    """Whether it is known that all is finite. A look at the values costs little on the CPU, and a wait elsewhere."""
+    """Whether all values are known to be finite. They are read on the CPU alone: elsewhere that would wait for the device."""
     if torch.compiler.is_compiling() or not k.is_cpu:
         return False
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """What all attention layers share: projections, layouts, and attention over a band of keys.
 
-Inside, tokens are ``(B, n, E)`` and heads ``(B, H, n, D)``. State keeps projected tokens, so that every token is projected once. What
-a token brings (query, key, value) lies side by side in one ring: a step then copies the window once.
+Inside, tokens are ``(B, n, E)`` and heads ``(B, H, n, D)``. State keeps projected tokens, so that every token is projected once. The
+query, the key and the value of a token lie side by side in one ring, so that a step copies the window once.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         return projections + queries * (2 * keys * self.embed_dim + self.embed_dim**2)
 
     def _macs_of_call(self, x: Any, y: Any) -> int:
-        """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout; for counters."""
+        """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout, for counters of operations."""
         x, y = (t[0] if isinstance(t, (tuple, list)) else t for t in (x, y))
         rows, n_in = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
         keys, n_returned = self.sequence_len + self.constants, n_in

@@ -27,7 +27,7 @@ from .statistics import Statistics, of_frames, over_last, up_to_now
 class TimeNorm(TorchLayer):
     """Base class: normalise each group of channels by its mean and variance over frames that a subclass of this chooses.
 
-    The statistics of every frame are taken alone; :meth:`known` makes of them those to normalise by, and :meth:`centred_step` does
+    The statistics of each frame are computed alone. :meth:`known` combines them into those to normalise by; :meth:`centred_step` does
     both for one frame.
     """
 
@@ -82,7 +82,7 @@ class TimeNorm(TorchLayer):
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         n = node.n_in + 1
-        if n == 1:  # there is no mean to look from
+        if n == 1:  # there is no earlier mean to subtract
             return cast(Tensor, super().advance_step(x, node, updates))
         parts = x.reshape(x.shape[0], self.groups(x.shape), -1).to(widest(x.device))
         centred, variance = self.centred_step(parts, node, updates)
@@ -102,8 +102,8 @@ class TimeNorm(TorchLayer):
         return torch.addcmul(bias, y, weight) if torch.is_grad_enabled() else y.mul_(weight).add_(bias)
 
     def program(self, ctx: KernelContext) -> Run:
-        """Norms that say themselves what they know."""
-        raise ctx.refuse("takes statistics in a way of its own")
+        """Refused: a subclass defines which frames it normalises by."""
+        raise ctx.refuse("defines its statistics itself, and not how a program computes them")
 
 
 def _times(x: Tensor, factor: Tensor) -> Tensor:
@@ -139,13 +139,13 @@ class UpToNow(TimeNorm):
     def centred_step(self, parts: Tensor, node: StateNode, updates: StateUpdates) -> Statistics:
         mean, variance = node.tensors
         share = 1 / (node.n_in + 1)
-        centred = parts - mean  # by the mean before: the new one is close to it
-        surprise = centred.mean(2, keepdim=True)
+        centred = parts - mean  # by the old mean, to which the new one is close
+        shift = centred.mean(2, keepdim=True)
         square = torch.linalg.vector_norm(centred, dim=2, keepdim=True).square_()
         spread = torch.lerp(variance, square.mul_(1 / parts.shape[2]), share)
-        spread = torch.addcmul(spread, surprise, surprise, value=-share * share)  # at most half of what it came with
-        updates.slots += [(mean, torch.add(mean, surprise, alpha=share)), (variance, spread)]
-        return centred.sub_(surprise, alpha=share), spread
+        spread = torch.addcmul(spread, shift, shift, value=-share * share)  # subtracts at most half of the variance
+        updates.slots += [(mean, torch.add(mean, shift, alpha=share)), (variance, spread)]
+        return centred.sub_(shift, alpha=share), spread
 
     def program(self, ctx: KernelContext) -> Run:
         """By the statistics of all frames up to now."""
@@ -154,9 +154,9 @@ class UpToNow(TimeNorm):
         def step(alone: Tensor, state: list[Tensor], index: Tensor) -> tuple[Tensor, list[Tensor]]:
             (mean, variance), number = alone.unbind(-1), of_rows(index + 1, state[0]).to(alone.dtype)
             mean, variance = mean.unsqueeze(2), variance.unsqueeze(2)
-            surprise = mean - torch.where(number > 1, state[0], mean)
-            new = mean - surprise * ((number - 1) / number)
-            spread = (state[1] * (number - 1) + variance + surprise.square() * ((number - 1) / number)) / number
+            shift = mean - torch.where(number > 1, state[0], mean)
+            new = mean - shift * ((number - 1) / number)
+            spread = (state[1] * (number - 1) + variance + shift.square() * ((number - 1) / number)) / number
             return torch.cat((new, spread), 2), [new, spread]
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
@@ -215,7 +215,7 @@ class OfLast(TimeNorm):
         frame = torch.cat((mean, variance), 2)
         updates.slots.append((ring[:, n_in % kept], frame))
         frames = torch.cat((ring if n_in >= kept else ring[:, :n_in], frame.unsqueeze(1)), 1)
-        apart, mean = torch.var_mean(frames, 1, correction=0)  # of the means the spread, and the mean of both
+        apart, mean = torch.var_mean(frames, 1, correction=0)  # the variance of the means, and the means of both
         return parts - mean[:, :, :1], mean[:, :, 1:] + apart[:, :, :1]
 
     def program(self, ctx: KernelContext) -> Run:

@@ -1,4 +1,4 @@
-"""Means and variances that are known as frames come in: of a frame, of all frames up to now, of the last ones.
+"""Means and variances of frames as they arrive: of one frame, of all frames up to now, of the last ones.
 
 They are given in the widest floating type (:mod:`continual.core.precision`). No sum is ever subtracted from another: variances are
 sums of squares about a mean, weighted by counts (B. P. Welford, "Note on a method for calculating corrected sums of squares and
@@ -20,7 +20,7 @@ Statistics = tuple[Tensor, Tensor]  # means and variances (divided by the number
 
 
 def of_frames(parts: Tensor, dims: list[int]) -> Statistics:
-    """Of every frame over some dimensions, which are kept with size 1."""
+    """Statistics of every frame over some dimensions, which are kept with size 1."""
     if math.prod(parts.shape[d] for d in dims) == 1:
         return parts, torch.zeros_like(parts)
     variance, mean = torch.var_mean(parts, dims, correction=0, keepdim=True)  # by Welford's method, in one pass
@@ -33,7 +33,7 @@ def counts(first: int, number: int, like: Tensor) -> Tensor:
 
 
 def mean_up_to_now(x: Tensor, n_in: int, before: Tensor | None, dim: int = -1) -> tuple[Tensor, Tensor]:
-    """Means of all values up to each one along a dimension, and the values that these means are seen from.
+    """Means of all values up to each one along a dimension, as offsets from a reference value.
 
     Args:
         x: the values.
@@ -41,7 +41,7 @@ def mean_up_to_now(x: Tensor, n_in: int, before: Tensor | None, dim: int = -1) -
         before: their mean, of size 1 along the dimension; not read if there were none.
 
     Returns:
-        What to add to the second result to get the means, and that: the mean before, or else the first value.
+        The offsets, and the reference: the mean before, or else the first value.
     """
     start = x.narrow(dim, 0, min(1, x.shape[dim])) if before is None or n_in == 0 else before
     shape = [1] * x.ndim
@@ -59,8 +59,8 @@ def up_to_now(mean: Tensor, variance: Tensor, n_in: int = 0, before: Statistics 
     """
     number = counts(n_in + 1, mean.shape[-1], mean)
     offset, start = mean_up_to_now(mean, n_in, None if before is None else before[0])
-    surprise = mean - start - F.pad(offset[..., :-1], (1, 0))  # of each frame's mean, given those before
-    total = (variance + surprise.square() * ((number - 1) / number)).cumsum(-1) / number
+    shift = mean - start - F.pad(offset[..., :-1], (1, 0))  # of each frame's mean against the mean of the frames before
+    total = (variance + shift.square() * ((number - 1) / number)).cumsum(-1) / number
     if before is not None and n_in:
         total = total + before[1] * (n_in / number)
     return start + offset, total

@@ -24,7 +24,7 @@ from .van_herk import windows
 
 
 class _Pool(TorchLayer, SlidingWindow):
-    """What average and maximum pooling share."""
+    """Base class of average and maximum pooling."""
 
     has_products = False
     counts_inputs = True
@@ -161,7 +161,7 @@ class _Pool(TorchLayer, SlidingWindow):
         raise NotStreamable(f"{type(self).__name__} defines no `cumulate`")
 
     def finish(self, y: Tensor, start: int, ended: int | None) -> Tensor:
-        """What is left to do for windows of which the first starts at frame ``start``."""
+        """Complete windows, of which the first starts at frame ``start``."""
         return y
 
     def _finish_step(self, y: Tensor) -> Tensor:
@@ -186,5 +186,5 @@ class _Pool(TorchLayer, SlidingWindow):
         return pool(ctx)
 
     def program_divisor(self, ctx: KernelContext, windows: Windows | None) -> Divide:
-        """What is left to do with the results of windows, in a call."""
+        """Complete the results of the windows of a call."""
         return lambda y, rows: self.finish(y, INSIDE, None)

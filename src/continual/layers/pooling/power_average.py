@@ -61,7 +61,7 @@ class _LPPool(_Pool):
     # ---- kernels: what is kept of a frame are its powers, averaged over space -----------------------------------------
 
     def powers(self, x: Tensor) -> Tensor:
-        """What is summed, or compared."""
+        """The values that are summed or compared."""
         if self._extreme:
             return x.abs() if self.norm_type > 0 else -x.abs()
         return x.pow(self.norm_type)

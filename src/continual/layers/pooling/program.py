@@ -1,4 +1,4 @@
-"""Pools in a step program: windows taken together, and a divisor where they reach beyond the clip."""
+"""Pools in a step program: reductions of windows, and a divisor where they reach beyond the clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONG = 8  # taps; with more, windows are computed by blocks
 
 
 def pool(ctx: KernelContext) -> Run:
-    """Pools: windows taken together, and a divisor where they reach beyond the clip."""
+    """Pools: reductions of windows, and a divisor where they reach beyond the clip."""
     layer: Any = ctx.module
     windows = None if layer._memoryless else windows_of(ctx, layer)
     divide = layer.program_divisor(ctx, windows)
@@ -32,7 +32,7 @@ def pool(ctx: KernelContext) -> Run:
 
 
 def _together(layer: Any, frames: Tensor) -> Tensor:
-    """What the frames of each window make together."""
+    """The reduction of the frames of each window."""
     if layer._taps <= LONG:
         first, *others = layer.taps(frames)
         y: Tensor = functools.reduce(layer.combine, others, first)

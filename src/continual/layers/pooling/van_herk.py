@@ -30,7 +30,7 @@ def windows(
         x: the chunk ``(B, C, n, *S)``, ``n`` at least 1.
         n_in: frames before the chunk.
         size: the window's length.
-        nothing: the value that changes no result.
+        nothing: the neutral value of the reduction.
         combine: result of two neighbouring stretches, the older first.
         cumulate: results of all beginnings along a dimension, or of all endings (reverse).
 

@@ -156,7 +156,7 @@ class RecyclingPositionalEncoding(Positioned):
         return f"{self.channels}, {self.num_embeds}, learned={self.learned}"
 
     def program(self, ctx: KernelContext) -> Run:
-        """Vectors that recur."""
+        """Position vectors by the index of each frame, modulo their number."""
         return lambda x, rows: x + self.pe(rows.index(ctx.in_schedule).remainder(self.num_embeds)).transpose(1, 2)
 
 
@@ -202,7 +202,7 @@ class SinusoidalPositionalEncoding(Positioned):
         return f"{self.channels}, base={self.base}"
 
     def program(self, ctx: KernelContext) -> Run:
-        """Waves."""
+        """Waves at the index of each frame."""
 
         angles = angles_of(self, ctx)
 
@@ -270,7 +270,7 @@ class RotaryPositionalEncoding(Positioned):
         return f"{self.channels}, heads={self.heads}, base={self.base}, interleaved={self.interleaved}"
 
     def program(self, ctx: KernelContext) -> Run:
-        """Angles."""
+        """Rotations by the index of each frame."""
         angles = angles_of(self, ctx)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:

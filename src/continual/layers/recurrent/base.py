@@ -1,4 +1,4 @@
-"""What recurrent modules share: hidden states that are carried from step to step, and the kernel that carries them."""
+"""The base class of recurrent modules: its kernel carries hidden states from step to step."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class CellKind(NamedTuple):
 
     Attributes:
         names: of its state tensors.
-        over_clip: ``(B, T, C)``, held tensors ``(layers, B, H)``, weights, … to output ``(B, T, H)`` and held tensors.
-        over_step: ``(B, C)``, held tensors ``(B, H)`` and one layer's weights to held tensors, the first the output.
+        over_clip: ``(B, T, C)``, hidden states ``(layers, B, H)``, weights, … to output ``(B, T, H)`` and hidden states.
+        over_step: ``(B, C)``, hidden states ``(B, H)`` and one layer's weights to hidden states, of which the first is the output.
     """
 
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ class Recurrent(TorchLayer):
         return [w for n in names if (w := own[n] if n in own else getattr(self, n)) is not None]
 
     def over_clip(self, x: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """``(B, C, T)`` and held tensors ``(layers, B, H)`` to output ``(B, H, T)`` and held tensors."""
+        """``(B, C, T)`` and hidden states ``(layers, B, H)`` to output ``(B, H, T)`` and hidden states."""
         flat = [w for layer in range(self.num_layers) for w in self.weights(layer)]
         start = [h.contiguous() for h in hidden]  # cuDNN asks for it
         options = (flat, self.bias, self.num_layers, self.dropout, self.training, False, True)
@@ -104,7 +104,7 @@ class Recurrent(TorchLayer):
         return y.transpose(1, 2), hidden
 
     def over_step(self, x: Tensor, hidden: Sequence[Hidden]) -> list[Hidden]:
-        """``(B, C)`` and the held tensors ``(B, H)`` of each layer to new ones; the first of the last layer is the output."""
+        """``(B, C)`` and the hidden states ``(B, H)`` of each layer to new ones; the first of the last layer is the output."""
         step = _projected_step if self.proj_size else RECURRENCES[self.mode].over_step
         new: list[Hidden] = []
         for layer, old in enumerate(hidden):
@@ -130,9 +130,9 @@ class Recurrent(TorchLayer):
         if x is None:
             return None, n_if_ended
         hidden: Hidden = node.tensors
-        if torch.is_grad_enabled():  # tensors of an inference mode before can't be saved for the way back
+        if torch.is_grad_enabled():  # tensors from an earlier inference mode can't be saved for the backward pass
             hidden = [h.clone() if h.is_inference() else h for h in hidden]
-        if x.shape[2] == 1 and not torch.is_autocast_enabled(x.device.type):  # which treats cells otherwise than clips
+        if x.shape[2] == 1 and not torch.is_autocast_enabled(x.device.type):  # autocast treats cells otherwise than clips
             new = self.over_step(x.squeeze(2), _by_layer(hidden))
             y, hidden = new[-1][0].unsqueeze(2), [torch.stack(h) for h in zip(*new, strict=True)]
         else:
@@ -223,7 +223,7 @@ class Recurrent(TorchLayer):
         return [h.reshape(self.num_layers, *h.shape[-2:]) for h in hidden]
 
     def _shapes(self, batch: Any) -> list[tuple[Any, ...]]:
-        """The shapes of the held tensors, layers first."""
+        """The shapes of the hidden states, layers first."""
         sizes = (self.proj_size or self.hidden_size, self.hidden_size)
         return [(self.num_layers, batch, size) for size in sizes[: len(RECURRENCES[self.mode].names)]]
 
@@ -297,7 +297,7 @@ class Recurrent(TorchLayer):
 
 
 def _by_layer(tensors: Hidden) -> list[Hidden]:
-    """Views of the state tensors: for each layer its held tensors ``(B, H)``."""
+    """Views of the state tensors: for each layer its hidden states ``(B, H)``."""
     return list(zip(*(t.unbind(1) for t in tensors), strict=True))
 
 

@@ -30,7 +30,7 @@ class _Cell(Recurrent):
         def __call__(self, input: Tensor, hx: Any = None) -> Tensor: ...  # type: ignore[override]
 
     def forward(self, input: Tensor, hx: Any = None) -> Tensor:
-        """The cell on one frame after another: what a loop over time returns that carries the hidden state.
+        """The cell on each frame in turn: the result of a loop over time that carries the hidden state.
 
         Args:
             input: the clip ``(B, C, T)``.

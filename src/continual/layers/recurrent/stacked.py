@@ -25,12 +25,12 @@ class _Layers(Recurrent):
 
     @classmethod
     def _before_copy(cls, module: nn.Module, memo: dict[int, Any]) -> None:
-        """Leave torch's list of the weights behind: with a parametrisation it holds tensors that can't be copied."""
+        """Exclude torch's list of the weights from the copy: with a parametrisation it holds tensors that can't be copied."""
         if "_flat_weights" in module.__dict__:
             memo[id(module.__dict__["_flat_weights"])] = []
 
     def configure(self) -> None:
-        """Refuse what runs backward; the layout is ``(B, C, T)``, whatever it was."""
+        """Refuse bidirectional modules; the layout is ``(B, C, T)``, whatever it was."""
         if self.bidirectional:
             refuse_backward(type(self).__name__)
         self.batch_first = False

@@ -27,7 +27,7 @@ _PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
 
 
 def normed(norm: Any, x: Tensor) -> Tensor:
-    """A norm of tokens; an ordinary one without the detour of a module's call."""
+    """A norm of tokens; for the ordinary classes without the cost of a module's call."""
     if type(norm) is nn.LayerNorm and not has_hooks(norm):
         own: dict[str, Any] = norm._parameters
         return torch.layer_norm(x, norm.normalized_shape, own["weight"], own["bias"], norm.eps)
@@ -96,7 +96,7 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
     # ---- the layer's arithmetic on tokens -------------------------------------------------------------------------------
 
     def before(self, x: Tensor) -> Tensor:
-        """What the attention sees."""
+        """The input of the attention."""
         return normed(self._modules["norm1"], x) if self.norm_first else x
 
     def after(self, x: Tensor, attended: Tensor, in_stream: bool = False) -> Tensor:
@@ -129,7 +129,7 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
         return self.dropout2(self.linear2(self.dropout(hidden)))
 
     def _mapped(self, name: str, linear: Any, x: Tensor, in_stream: bool) -> Tensor:
-        """A linear map of tokens; an ordinary one without the detour of a module's call."""
+        """A linear map of tokens; for the ordinary class without the cost of a module's call."""
         if type(linear) not in _PLAIN or has_hooks(linear):
             y: Tensor = linear(x)
             return y
@@ -144,7 +144,7 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
         return self.after(x, self.heads.whole(self.before(x)), in_stream)
 
     def of_windows(self, x: Tensor, in_stream: bool = False) -> Tensor:
-        """Windows ``(B, L, E)`` on their own, to what the layer makes of each."""
+        """Windows ``(B, L, E)``, each alone, to the outputs of the layer for each."""
         return self.whole(x, in_stream)
 
     def on_frames(self, x: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ class SlidingEncoderLayer(EncoderLayer):
         return self.after(own, attended)
 
     def single(self, x: Tensor) -> Tensor:
-        """What a stream gives for a clip ``(B, E, T)``."""
+        """The outputs of a stream for a clip ``(B, E, T)``."""
         tokens = x.transpose(1, 2)
         attended = self.heads._attended_windows(self.before(tokens))
         if not self.heads.partial:

@@ -22,6 +22,8 @@ def gradients(t: ContractRun) -> str:
         raise Skipped("an integer input has no gradients")
     if getattr(t.net, "inference_only", False):
         raise Skipped("the object is for inference alone")
+    if is_module(t) and any(p.is_inference() for p in t.net.parameters()):
+        raise Skipped("the module was made under torch.inference_mode(), and its parameters have none")
     try:
         return _gradients_agree(t, t.alone)
     except Broken as broken:
