@@ -38,7 +38,7 @@ OWN = {  # a module, the torch.nn module that it stands for, and its further nam
     ),
     "GRU": (co.GRU(2, 2), nn.GRU(2, 2), "configure over_clip over_step weights"),
 }
-CONVERTED = "fit folded lengths modes name notes operation_graph output_time_dims table_of time_dims"
+CONVERTED = "fit folded frames_per_step lengths modes name notes operation_graph output_time_dims table_of time_dims"
 
 
 EVERYWHERE = set(f"{USERS} {LAYERS} {TORCH}".split())
