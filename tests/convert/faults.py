@@ -54,12 +54,12 @@ def heads(s: Fault, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def pre_emphasis(s: Fault, x: Tensor) -> Tensor:
-    y = torch.cat((x[:, :, :1], x[:, :, 1:] - 0.97 * x[:, :, :-1]), 2)
+    y = torch.cat((x[:, :, :1].abs(), x[:, :, 1:] - 0.97 * x[:, :, :-1]), 2)
     return y - y.mean(2, keepdim=True)
 
 
 def pre_emphasis_and_three(s: Fault, x: Tensor) -> Tensor:
-    y = s.norm(torch.cat((x[:, :, :1], x[:, :, 1:] - 0.97 * x[:, :, :-1]), 2))
+    y = s.norm(torch.cat((x[:, :, :1].abs(), x[:, :, 1:] - 0.97 * x[:, :, :-1]), 2))
     return (y.flip(2) / y.std(2, keepdim=True)).sort(2).values
 
 

@@ -158,7 +158,7 @@ def _of_longer(
         again = walk(module, longer, *options)
         return _streamed(module, again, True, doing), again
     except NotStreamable:
-        raise differs from None
+        raise differs from differs.__cause__
 
 
 def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
