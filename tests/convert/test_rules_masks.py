@@ -91,6 +91,8 @@ ROWS = [
     fn("to learned keys, of which one is hidden", lambda m, x: F.scaled_dot_product_attention(x, m.k.expand(x.shape[0], -1, -1),
         m.k.expand(x.shape[0], -1, -1), (torch.arange(4) != 2).expand(x.shape[0], x.shape[1], 4)), params={"k": (1, 4, 6)}, **TOKENS,
        delay=0, field=1),
+    fn("scores with a soft cap", written(lambda m, s, x: ((s / 2).tanh() * 2).masked_fill(~band(x.shape[1], 3), -torch.inf)), **BAND),
+    fn("a cap and a sign", written(lambda m, s, x: ((s * 0.7).tanh() * -3).masked_fill(~band(x.shape[1], 3), LEAST)), **BAND),
     fn("places from the end", sdpa(lambda x: (lambda d: (d >= 0) & (d < 4))((x.shape[1] - 1 - torch.arange(x.shape[1]).flip(0))[:, None]
         - torch.arange(x.shape[1]))), **BAND),
 ]  # fmt: skip

@@ -157,6 +157,7 @@ class Scores:
         rows: the layout without its last two dimensions, which are time.
         dtype: of the scores.
         scale: a factor.
+        cap: the scores are ``cap · tanh(scale · q · kᵀ)`` before anything is added.
         bias: what is added, ``(…, T, T)``.
         gate: zeros and ones that multiply the scores.
         weights: whether it is the softmax.
@@ -168,6 +169,7 @@ class Scores:
     rows: Dims
     dtype: torch.dtype
     scale: float = 1.0
+    cap: float | None = None
     bias: Const | LengthDependent | None = None
     gate: Const | LengthDependent | None = None
     weights: bool = False

@@ -29,6 +29,7 @@ class BandAttention(CoModule):
         biased: whether :attr:`bias` is added to the scores, one value for each distance (and head): ``(1 or H, behind + ahead + 1)``.
         softmax: the type in which the module takes the softmax, where it is narrower than that of the scores.
         marked: whether a number comes behind the values, ``2E + V + 1`` in all, that is added to the key's scores: 0, or what hides it.
+        cap: scores are ``cap · tanh(scores)``.
     """
 
     bias: Tensor | None
@@ -36,12 +37,12 @@ class BandAttention(CoModule):
 
     def __init__(
         self, behind: int, ahead: int, size: int, value_size: int, scale: float | None, biased: bool = False,
-        softmax: torch.dtype | None = None, marked: bool = False,
+        softmax: torch.dtype | None = None, marked: bool = False, cap: float | None = None,
     ):  # fmt: skip
         super().__init__()
         self.behind, self.ahead, self.size, self.value_size = behind, ahead, size, value_size
         self.scale, self.biased, self.softmax, self.marked = scale, biased, softmax, marked
-        self._parts = size, size, value_size + marked
+        self._parts, self.cap = (size, size, value_size + marked), cap
         self.register_parameter("bias", None)
 
     @property
@@ -86,9 +87,11 @@ class BandAttention(CoModule):
 
     def weigh(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The weighted values ``(B, H, n, V)``. ``mask``: where keys are seen, or what is added for them."""
-        if self.softmax is None:
+        if self.softmax is None and self.cap is None:
             return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
         scores = q @ k.mT * (self.size**-0.5 if self.scale is None else self.scale)
+        if self.cap is not None:
+            scores = self.cap * scores.tanh()
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         return scores.softmax(-1, self.softmax).to(v.dtype) @ v

@@ -57,6 +57,7 @@ def attend(
     mask: Mask | None,
     scale: float | None,
     softmax: torch.dtype | None = None,
+    cap: float | None = None,
 ) -> Stream:
     """Attention of queries, keys and values ``(…, T, E)``.
 
@@ -66,6 +67,7 @@ def attend(
         mask: added to the scores, or which of them are seen, ``(…, T, T)``; ``None`` for causal attention.
         scale: of the scores.
         softmax: the type of the softmax, if not that of the scores.
+        cap: of the scores, where they are ``cap · tanh(scores)``.
     """
     mask, keys = apart(ctx, call, mask, parts[0])
     joined = joined_heads(ctx, call, [*parts, *([] if keys is None else [keys.added])])
@@ -74,7 +76,7 @@ def attend(
     behind, ahead, row = _band(ctx, call, q, mask)
     if keys is not None and keys.spills and behind + 1 < ctx.shapes.length(q.wire).now:
         raise Refused(SPILLS, SPILLED)
-    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax, keys is not None)
+    layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax, keys is not None, cap)
     given = {} if row is None else {"bias": row}
     return in_heads(ctx, call, joined, layer, given, f"attention −{behind} … +{ahead}")
 

@@ -98,7 +98,11 @@ def scaled(ctx: RuleContext, call: OpCall) -> Value:
     if number is not None:
         number = 1.0 / number if call.op == "div" else number
         bias = s.bias if s.bias is None else combined(ctx, call, "aten.mul.Scalar", self=s.bias, other=number)
+        if s.cap is not None:
+            return replace(s, cap=s.cap * number, bias=bias)
         return replace(s, scale=s.scale * number, bias=bias)
+    if s.cap is not None:
+        return lost(call)
     if isinstance(other, Stream):
         return _scaled_by_frames(ctx, call, s, other)
     if not isinstance(other, (Const, LengthDependent)):
@@ -117,6 +121,14 @@ def scaled(ctx: RuleContext, call: OpCall) -> Value:
         return replace(s, key=as_stream(ctx.apply(call.other(name, self=s.key, other=column))))
     other = combined(ctx, call, "aten.to.dtype", self=other, dtype=s.dtype)
     return _weighed(ctx, call, s, other if call.op == "mul" else combined(ctx, call, "aten.reciprocal.default", self=other))
+
+
+@score_rule("tanh")
+def capped(ctx: RuleContext, call: OpCall) -> Value:
+    """A soft cap: scores that do not grow beyond a number."""
+    s = as_scores(call["self"])
+    plain = s.bias is None and s.gate is None and s.cap is None and not s.weights
+    return replace(s, cap=1.0) if plain else lost(call)
 
 
 def _scaled_by_frames(ctx: RuleContext, call: OpCall, s: Scores, other: Stream) -> Value:
@@ -325,8 +337,8 @@ def attention_of(ctx: RuleContext, call: OpCall, s: Scores, v: Stream) -> Stream
         raise Refused(FULL, CAUSAL)
     if s.weights:
         narrower = torch.finfo(s.dtype).bits < torch.finfo(s.query.dtype).bits
-        return attend(ctx, call, (s.query, s.key, v), mask, s.scale, s.dtype if narrower else None)
-    if s.bias is not None:
+        return attend(ctx, call, (s.query, s.key, v), mask, s.scale, s.dtype if narrower else None, s.cap)
+    if s.bias is not None or s.cap is not None:
         raise Refused(f"`{call.op}` {COMPARES}", BANDED)
     return retain(ctx, call, (s.query, s.key, v), mask, s.scale)
 
