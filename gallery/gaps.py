@@ -5,4 +5,67 @@ A row leaves this table when it converts, or when it turns out that it can't: th
 
 from __future__ import annotations
 
-GAPS: dict[str, str] = {}
+_BY_REASON = {
+    "An operation of it has no rule.": (
+        "sequences/Transformer-XL shift",
+        "front ends/torchaudio deltas",
+        "front ends/torchaudio sliding CMN",
+        "recurrence/biquad filter",
+        "loops/chunks of two",
+        "sequences/LSTM with its last state",
+    ),
+    "A number that it reads out of a tensor of sizes is not followed.": (
+        "torchaudio/Conformer",
+        "torchaudio/Emformer",
+        "vocos/backbone and ISTFT",
+        "asteroid/ConvTasNet, causal, cumulative norm",
+        "asteroid/ConvTasNet, causal, norm per frame",
+        "asteroid/ConvTasNet, batch norm",
+        "asteroid/LSTM-TasNet, causal",
+    ),
+    "Its stream is not found: it becomes exact windows of its whole output.": (
+        "torchaudio/WaveRNN",
+        "loops/every second frame",
+    ),
+    "A length at the end of the clip is computed in a form that is not followed.": (
+        "torchaudio/RNN-T predictor",
+        "julius/low pass",
+        "julius/low pass by FFT",
+        "julius/resampling 2:3",
+        "front ends/differences, first frame kept",
+        "front ends/FIR by FFT",
+        "front ends/resampling 441:160",
+        "loops/running mean of frames",
+        "denoiser/Demucs, causal",
+        "denoiser/Demucs, causal, resampled",
+        "sequences/S4D by FFT",
+        "sequences/S4D by convolution",
+    ),
+    "The spectrum of a padded clip is a convolution, which is not seen.": ("forecasting/Autoformer's autocorrelation",),
+    "A loop over frames of this form is not turned into a recurrence.": (
+        "front ends/torchaudio low pass biquad",
+        "front ends/torchaudio de-emphasis",
+        "recurrence/ncps LTC",
+        "recurrence/snntorch Leaky",
+        "speechbrain/CRDNN, LiGRU",
+        "speechbrain/LiGRU",
+        "transformers/Mamba",
+        "transformers/FalconMamba",
+    ),
+    "The frames of its outputs are lost where a value of the whole clip meets them.": (
+        "skeletons/2s-AGCN, per frame",
+        "skeletons/PoseFormer",
+        "transformers/Bert",
+        "transformers/Roberta",
+        "transformers/Electra",
+        "transformers/RoFormer",
+        "transformers/FNet",
+    ),
+    "A layer in both directions of this form is not followed as a window.": ("speechbrain/CRDNN, bidirectional",),
+    "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
+    "Positions or masks of this form are not followed.": (
+        "transformers/Gemma2",
+        "transformers/Mamba2",
+    ),
+}
+GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

@@ -134,9 +134,8 @@ NETWORKS = [
         "HDemucs",
         of("torchaudio.models.HDemucs", ["a"], audio_channels=1, channels=4, nfft=256, depth=4),
         (2, 1, 2048),
-        "refused",
+        "windows",
         "Défossez 2021, ISMIR MDX",
-        why="It divides the clip by its own deviation and has group normalisation and bidirectional layers.",
     ),
     row(
         "torchaudio",

@@ -154,6 +154,7 @@ NETWORKS = [
         "Beck 2024, NeurIPS",
         {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_heads": 2, "vocab_size": 50, "chunk_size": 8, "num_blocks": 1},
         16,
+        single=True,
     ),
     causal(
         "Lfm2",
