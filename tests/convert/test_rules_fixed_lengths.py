@@ -1,4 +1,4 @@
-"""Modules in which something fixes the length in the export (max_pool1d …): the clip's length stands there as a number."""
+"""Modules in which something fixes the length in the export (`len(range(T))` …): the clip's length stands there as a number."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.convert.rows import Fn, Row, check_row, fn
 
 
 def fixed(body: Callable[..., Tensor]) -> Any:
-    """The same behind a pool that fixes the length, and does nothing else."""
+    """The same behind an addition of nothing that fixes the length."""
 
     def run(*given: Any) -> Tensor:
-        return body(*given[:-1], F.max_pool1d(given[-1], 1))
+        return body(*given[:-1], given[-1] + 0 * len(range(given[-1].shape[2])))
 
     return run
 

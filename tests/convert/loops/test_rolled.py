@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph.loops import rolled
 from tests.convert.loops.networks import CASES, Score
+from tests.long import by_turns
 from tests.programs.rows import check_rows
 
 
@@ -30,7 +31,7 @@ def made(name: str) -> tuple[Any, nn.Module, Tensor]:
     return net, module, torch.randn(longer)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_turns(CASES, 4))
 def test_a_loop_streams(name: str) -> None:
     net, module, clip = made(name)
     assert {p.data_ptr() for p in net.parameters()} <= {p.data_ptr() for p in module.parameters()}
@@ -38,7 +39,9 @@ def test_a_loop_streams(name: str) -> None:
     co.verify(net, clip, reference=module)
 
 
-@pytest.mark.parametrize("name", ["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame", "nodes"])
+@pytest.mark.parametrize(
+    "name", by_turns(["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame", "nodes"], 2)
+)
 def test_a_loop_in_a_program(name: str) -> None:
     net, _, clip = made(name)
     check_rows(net, clip)
