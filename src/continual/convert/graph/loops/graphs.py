@@ -12,7 +12,7 @@ from torch.fx import Node as Fx
 
 from ..row_sizes import known
 from .matching import Body, Fixed, Frame, Key, NotALoop, Result, line
-from .simplify import flat, short
+from .simplify import ANY_LAYOUT, flat, short
 from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
@@ -293,7 +293,8 @@ def copied(graph: Graph, node: Fx, leaves: Any) -> Fx:
         return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(given)
 
     args = tuple(build(a) for a in node.args)
-    made = graph.call_function(node.target, args, {k: build(v) for k, v in node.kwargs.items()})  # type: ignore[arg-type]
+    target: Any = node.target
+    made = graph.call_function(ANY_LAYOUT.get(target, target), args, {k: build(v) for k, v in node.kwargs.items()})
     made.meta = dict(node.meta)
     return made
 

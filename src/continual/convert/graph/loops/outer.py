@@ -19,7 +19,7 @@ from .layout import Layout
 from .matching import NotALoop, line, matched, runs_backward
 from .operation import registered
 from .retime import retime
-from .simplify import dim_of, elements_of, merge_constants, short, simplify, sizes
+from .simplify import ANY_LAYOUT, dim_of, elements_of, merge_constants, short, simplify, sizes
 from .split import Computed, split
 from .times import Tap, Times, components, times_of
 from .traced import Traced, batch_symbol
@@ -214,7 +214,7 @@ class Rolling:
 
     def call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
         """A new operation."""
-        made = self._new.call_function(target, args, kwargs or {})
+        made = self._new.call_function(ANY_LAYOUT.get(target, target), args, kwargs or {})
         made.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
         return made
 

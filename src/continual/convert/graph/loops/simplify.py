@@ -31,6 +31,10 @@ FILLS = (
     "full_like",
 )
 SIZED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")  # whose shape is an argument
+ANY_LAYOUT = {
+    A.view.default: A.reshape.default,
+    A._unsafe_view.default: A.reshape.default,
+}  # copies that a view needs are left out
 WIDE = 8  # frames of a slice that are taken one by one
 
 
