@@ -158,6 +158,19 @@ class Biquad(nn.Module):
         return y
 
 
+class FromRest(nn.Module):
+    """A filter whose four delayed samples begin as one tensor of zeros: ``(B, C, T)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x1 = x2 = y1 = y2 = torch.zeros_like(x[..., 0])
+        found = []
+        for n in range(x.shape[-1]):
+            v = 0.2 * x[..., n] + 0.3 * x1 - 0.1 * x2 - 0.5 * y1 + y2 / 5
+            x1, x2, y1, y2 = x[..., n], x1, v, y1
+            found.append(v)
+        return torch.stack(found, -1)
+
+
 class PCEN(nn.Module):
     """Per-channel energy normalisation: ``(B, F, T)``."""
 
@@ -267,6 +280,7 @@ CASES = {
     "smoothing": Case(Smoothing, (2, 30, 3), 1),
     "neurons": Case(Neurons, (2, 12, 3), 1),
     "biquad": Case(Biquad, (2, 40), 1),
+    "from rest": Case(FromRest, (2, 3, 8), 2),
     "pcen": Case(PCEN, (2, 6, 20), 2),
     "two memories": Case(TwoMemories, (2, 6, 2, 4, 5), 1),
     "residuals": Case(Residuals, (2, 9, 3), 1),

@@ -12,12 +12,10 @@ from torch.fx import Node as Fx
 
 from ..row_sizes import known
 from .matching import Body, Fixed, Frame, Key, NotALoop, Result, line
-from .simplify import ANY_LAYOUT, flat, short
+from .simplify import ANY_LAYOUT, ZEROS, flat, short
 from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
-
-ZEROS = ("zeros", "zeros_like", "new_zeros")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ FILLS = (
     "ones_like",
     "full_like",
 )
+ZEROS = ("zeros", "zeros_like", "new_zeros")
 SIZED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")  # whose shape is an argument
 ANY_LAYOUT = {
     A.view.default: A.reshape.default,
@@ -124,6 +125,13 @@ def _passed(node: Fx) -> bool:
         replace(node, source)  # type: ignore[arg-type]
     elif name in ("aten.copy.default", "aten.slice_scatter.default") and _alike(node, node.args[1]):
         replace(node, node.args[1])  # type: ignore[arg-type]
+    elif (
+        short(node) in ("mul", "div", "neg")
+        and short(source) in ZEROS
+        and _alike(node, source)
+        and len(node.all_input_nodes) == 1
+    ):
+        replace(node, source)  # type: ignore[arg-type]
     else:
         return False
     return True
