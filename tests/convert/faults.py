@@ -78,7 +78,7 @@ def extremes(s: Fault, x: Tensor) -> Tensor:
 def cells(s: Fault, x: Tensor) -> Tensor:
     h, out = torch.zeros_like(x[:, :, 0]), []
     for t in range(x.shape[2]):
-        h = torch.tanh(h + x[:, :, t])
+        h = torch.tanh(h + x[:, :, t] / (t + 1))
         out.append(h)
     return s.norm(torch.stack(out, 2))
 
@@ -157,7 +157,7 @@ SEVERAL: dict[str, Several] = {
     ),
     "one cause, two places": Several(standardised, (("mean", "`mean` of the whole clip"), ("std", "`std` of the whole clip"))),
     "two reductions of one timing": Several(extremes, (("amin", "`amin` of the"), ("amax", "`amax` of the"))),
-    "a loop, then a norm": Several(cells, (("select", "in a loop"), ("group_norm", "statistics"))),
+    "a loop, then a norm": Several(cells, (("loop over frames", "depends on the iteration"), ("group_norm", "statistics"))),
     "patches, then softmax": Several(patches, (("reshape", "splits time"), ("softmax", "softmax over time"))),
     "halves, then a table": Several(halves, (("chunk", "splits the clip"), ("add", r"each of 20 frames"))),
     "halves, then what is as long": Several(rates, (("chunk", "splits the clip"), ("flip", "flips"))),

@@ -107,6 +107,23 @@ REFUSED: dict[str, dict[str, set[str]]] = {
         POSITIONS: {"a table", "an embedding of positions"},
         BURST: {"zeros before", "a shift with zeros like the first frames"},
     },
+    "test_rules_frame_index": {
+        MIRROR: {
+            "an earlier frame by index_select",
+            "another shift for each channel",
+            "the frame before",
+            "windows, repeated at the ends",
+        },
+        BURST: {"an earlier frame by take_along_dim", "windows, mirrored at the start"},
+    },
+    "test_rules_overlaps": {
+        MIRROR: {
+            "masked spectra",
+            "masked spectra, to a length that leaves a rest",
+            "masked spectra, to the length of the clip",
+            "spectra and back",
+        }
+    },
     "test_rules_recurrent": {POSITIONS: {"positions, a recurrent layer and a head"}},
     "test_rules_padding": {
         BURST: {
@@ -133,6 +150,7 @@ REFUSED: dict[str, dict[str, set[str]]] = {
             "sound, mirrored",
             "booleans",
             "padding by a size of space",
+            "of frames of several values",
         },
         MIRROR: {"mirrored convolution", "replicated convolution"},
     },

@@ -33,6 +33,7 @@ from .loops.matching import NotALoop
 from .loops.rolled import Loops, loops_of
 from .queues import AlignDelays, Positions
 from .registered_calls import registered_calls
+from .rules.slices import LOOP
 from .self_check import check_clip
 from .switches import Switches
 from .walker import GraphWalker, Walked
@@ -133,11 +134,12 @@ def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDi
 
 
 def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStreamable:
-    """The refusal of a loop over frames."""
+    """The refusal of a loop over frames, in the place of those of its operations; others stay."""
     path, source = ("", "") if why.node is None else (module_path(why.node), source_line(why.node))
     remedy = f"{why.remedy}; co.scan(cell, x, state) is a loop that always streams"
-    entry = Refusal(path, "loop over frames", source, why.reason, remedy)
-    return NotStreamable(format_refusals(type(module).__name__, [entry]), (entry,), error.rows)
+    others = [r for r in getattr(error, "refusals", ()) if not r.reason.startswith(LOOP[0])]
+    found = [Refusal(path, "loop over frames", source, why.reason, remedy), *others]
+    return NotStreamable(format_refusals(type(module).__name__, found), tuple(found), error.rows)
 
 
 def _of_longer(
