@@ -111,6 +111,7 @@ def test_the_table() -> None:
     assert "| b |  | no |" in tables[1]
 
 
+@one_in(4)
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     monkeypatch.setitem(SIZES, "two_heads", {})
     page = tmp_path / "page.md"

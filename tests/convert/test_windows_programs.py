@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -71,8 +72,7 @@ def test_streams_that_come_and_go(way, every):
             close(y, module(clip[k : k + 1, :, n - 40 : n])[0])
 
 
-@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
-@pytest.mark.parametrize("every", [4, 1])
+@pytest.mark.parametrize("suffix, every", by_turns(product(["pt2", "onnx"], [4, 1]), 4))
 def test_exported_files(suffix: str, every: int, tmp_path: Path, shared):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")

@@ -17,7 +17,7 @@ from continual.core.program.context import Target
 from tests.contract import clip_of, refuses_the_length
 from tests.export.artefacts import file, network, unwritten
 from tests.export.networks import NETWORKS
-from tests.long import by_turns
+from tests.long import by_turns, one_in
 from tests.strategies import networks_and_clips
 
 EXAMPLES = settings().max_examples
@@ -274,6 +274,7 @@ def test_files_for_a_fixed_number_of_rows():
         runner.set_state(other.get_state())
 
 
+@one_in(4)
 def test_a_file_whose_streams_do_not_end():
     runner = co.load(file("demo", flush=False), threads=1)
     clip = NETWORKS["demo"].clip(80)

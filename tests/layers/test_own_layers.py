@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import continual as co
 from continual.core.state import StateNode
 from tests.layers.leaky import Leaky, TheirLeaky
 from tests.layers.spread import Spread
+from tests.long import by_turns
 
 torch.manual_seed(5)
 CLIP = torch.randn(3, 4, 17)
@@ -114,8 +116,7 @@ def test_in_a_batch_of_streams(name: str):
     torch.testing.assert_close(torch.stack([f.reshape(2, -1)[:, -1] for f in found]), torch.stack([e[0] for e in expected]))
 
 
-@pytest.mark.parametrize("format", ["onnx", "pt2"])
-@pytest.mark.parametrize("name", ["gated", "strided"])
+@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2"], ["gated", "strided"]), 4))
 def test_as_files(name: str, format: str, tmp_path: Path):
     net = network(name)
     runner = co.load(co.export(net, CLIP[:1, :, 0], tmp_path / f"net.{format}"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.convert.graph.loops import rolled
 from tests.convert.loops.networks import CASES, Score
-from tests.long import by_turns
+from tests.long import by_turns, one_in
 from tests.programs.rows import check_rows
 
 
@@ -72,6 +72,7 @@ def test_exports_are_short_whatever_the_example(frames: int, monkeypatch: pytest
     assert [row.op for row in net.operation_graph().rows].count("loop") == 1
 
 
+@one_in(4)
 def test_another_type_on_the_same_weights() -> None:
     net, module, clip = made("biquad")
     torch.testing.assert_close(net.double()(clip.double()), module.double()(clip.double()))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.long import by_turns
 from tests.programs.rows import check_rows
 
 
@@ -94,7 +95,7 @@ def made(name: str) -> tuple[Any, nn.Module, Tensor]:
     return co.continual(module, clip, time_dim=time), module, clip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", by_turns(CASES, 3))
 def test_a_scan_is_one_recurrent_layer(name: str) -> None:
     net, module, clip = made(name)
     assert [row.op for row in net.operation_graph().rows].count("loop") == 1
