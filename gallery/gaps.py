@@ -19,7 +19,6 @@ _BY_REASON = {
         "torchaudio/Emformer",
         "vocos/backbone and ISTFT",
         "asteroid/ConvTasNet, causal, cumulative norm",
-        "asteroid/ConvTasNet, causal, norm per frame",
         "asteroid/ConvTasNet, batch norm",
         "asteroid/LSTM-TasNet, causal",
     ),
@@ -28,11 +27,8 @@ _BY_REASON = {
         "loops/every second frame",
     ),
     "A length at the end of the clip is computed in a form that is not followed.": (
-        "torchaudio/RNN-T predictor",
         "julius/low pass",
         "julius/low pass by FFT",
-        "julius/resampling 2:3",
-        "front ends/differences, first frame kept",
         "front ends/FIR by FFT",
         "front ends/resampling 441:160",
         "loops/running mean of frames",
@@ -53,8 +49,6 @@ _BY_REASON = {
         "transformers/FalconMamba",
     ),
     "The frames of its outputs are lost where a value of the whole clip meets them.": (
-        "skeletons/2s-AGCN, per frame",
-        "skeletons/PoseFormer",
         "transformers/Bert",
         "transformers/Roberta",
         "transformers/Electra",
