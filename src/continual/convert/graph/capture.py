@@ -21,6 +21,7 @@ from .axes import BATCH, TIME, Dims, fixed
 from .export_errors import one_row, why
 from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
+from .needed_nodes import writes_memory
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
 from .undone import masks_not_inspected, quiet, restored
@@ -272,8 +273,7 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
 def _functional(program: ExportedProgram) -> ExportedProgram:
     """The program with new values in the place of writes into tensors. Torch traces it anew, which takes longer than the export."""
     graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
-    schemas = [getattr(node.target, "_schema", None) for graph in graphs for node in graph.nodes]
-    return program.run_decompositions({}) if any(s is not None and s.is_mutable for s in schemas) else program
+    return program.run_decompositions({}) if any(writes_memory(node) for graph in graphs for node in graph.nodes) else program
 
 
 @contextlib.contextmanager
@@ -312,10 +312,14 @@ def tiled(
 
 def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
     """Whether the length is still a symbol: a question of the module may fix it."""
+    return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths_in(program, times))
+
+
+def lengths_in(program: ExportedProgram, times: Sequence[int | None]) -> list[int | torch.SymInt]:
+    """The length of each stream in an export."""
     users = program.graph_signature.user_inputs
     values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
-    lengths = [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
-    return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths)
+    return [v.shape[t] for v, t in zip(values, times, strict=True) if t is not None]
 
 
 def _arranged(module: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node as Fx
 from torch.utils._sympy.numbers import int_oo
 
-from .capture import Captured
+from .capture import Captured, lengths_in
 from .functionalise import op_of
 
 SMALL = 8  # the longest period, and the largest group of frames, for which every length is tried
@@ -49,9 +49,7 @@ def other_lengths(captured: Captured, period: int, divided: bool = False) -> lis
 
 def longest(captured: Captured) -> int | None:
     """The longest clip that the export is for: longer ones take another way through the module's code. ``None``: any."""
-    users, limits = captured.program.graph_signature.user_inputs, captured.program.range_constraints
-    values = [n.meta["val"] for n in captured.program.graph.nodes if n.op == "placeholder" and n.name in users]
-    lengths = [v.shape[t] for v, t in zip(values, captured.time_dims, strict=True) if t is not None]
+    limits, lengths = captured.program.range_constraints, lengths_in(captured.program, captured.time_dims)
     upper = [limits[n.node.expr].upper for n in lengths if isinstance(n, torch.SymInt) and n.node.expr in limits]
     return min((int(n) for n in upper if n != int_oo), default=None)
 

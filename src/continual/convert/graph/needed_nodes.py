@@ -17,8 +17,10 @@ def needed_nodes(graph: Graph) -> set[Fx]:
     assertion, is needed.
     """
     found, memory = set[Fx](), set[int]()
-    writes = [node for node in graph.nodes if _writes(node)]
-    todo = [n for n in graph.nodes if n.op in ("output", "placeholder") or (n.is_impure(impure_random=False) and not _writes(n))]
+    writes = [node for node in graph.nodes if writes_memory(node)]
+    todo = [
+        n for n in graph.nodes if n.op in ("output", "placeholder") or (n.is_impure(impure_random=False) and not writes_memory(n))
+    ]
     while todo:
         while todo:
             node = todo.pop()
@@ -30,14 +32,15 @@ def needed_nodes(graph: Graph) -> set[Fx]:
     return found
 
 
-def _writes(node: Fx) -> bool:
+def writes_memory(node: Fx) -> bool:
+    """Whether an operation writes into a tensor that it takes."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
 
 
 def _memory(node: Fx) -> Iterator[int]:
     """Where the tensors that a node gives, or writes into, lie."""
-    for value in (node, *(node.all_input_nodes if _writes(node) else ())):
+    for value in (node, *(node.all_input_nodes if writes_memory(node) else ())):
         val = value.meta.get("val")
         for v in val if isinstance(val, (list, tuple)) else [val]:
             if isinstance(v, Tensor) and v.layout == torch.strided:
