@@ -230,7 +230,7 @@ class StreamBatch(StreamRows):
         """
         found: dict[Any, Any] = dict.fromkeys(inputs)
         rows, frames = self._accepted(inputs, found, return_exceptions)
-        program, streams = self._served, list(rows)
+        program, streams = self.served, list(rows)
         index = torch.tensor(list(rows.values()), dtype=torch.int64)
         parts = program.frames_in(frames, False) if streams else []
         y, valid = self._advance(index, parts, 1)
@@ -241,7 +241,7 @@ class StreamBatch(StreamRows):
 
     def _accepted(self, inputs: Mapping[Any, Any], found: dict[Any, Any], keep: bool) -> tuple[dict[Any, int], list[Tensor]]:
         """The rows of the streams that take part, and their frames. With ``keep`` the exceptions of others are written to ``found``."""
-        program = self._served
+        program = self.served
         if not keep:
             rows = {stream: self._row(stream) for stream in inputs}
             frames = stacked(program, list(inputs.values()))
@@ -263,7 +263,7 @@ class StreamBatch(StreamRows):
 
     def _outputs(self, streams: list[Any], y: Wire, valid: Tensor) -> dict[Any, Any]:
         """The outputs of one call that exist, for each of some streams."""
-        program, per_call = self._served, self._served.schedule.per_call
+        program, per_call = self.served, self.served.schedule.per_call
         counts = valid.sum(1).tolist() if valid.shape[1] else [0] * len(streams)
         if per_call == 1:
             if not any(counts):
@@ -369,7 +369,7 @@ class StreamBatch(StreamRows):
     def __repr__(self) -> str:
         shards = f", {len(self._shards)} shards" if len(self._shards) > 1 else ""
         backend = f", backend={self.backend!r}" if isinstance(self.net, CoModule) else ""
-        return f"StreamBatch({self._served.name}, {len(self)} of {self.capacity} streams{shards}{backend})"
+        return f"StreamBatch({self.served.name}, {len(self)} of {self.capacity} streams{shards}{backend})"
 
 
 def narrowed(y: Wire, dim: int, count: int) -> Wire:

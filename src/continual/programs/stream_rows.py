@@ -57,13 +57,13 @@ class StreamRows:
 
     def _add(self, count: int) -> None:
         """Add shards. They share the program, unless its code holds the state."""
-        program = self._served
+        program = self.served
         self._shards += [Shard(program.again() if program.holds_state else program) for _ in range(count)]
         self._open = torch.cat([self._open, torch.zeros(self.capacity - len(self._open), dtype=torch.bool)])
         self._marked = torch.zeros_like(self._open)
 
     @property
-    def _served(self) -> Served:
+    def served(self) -> Served:
         return self._shards[0].program
 
     def _at(self, row: int) -> tuple[Shard, int]:
@@ -73,7 +73,7 @@ class StreamRows:
     @property
     def program(self) -> StepProgram:
         """The program that serves the streams; of an exported file, what runs it."""
-        return cast(StepProgram, getattr(self._served, "program", self._served))
+        return cast(StepProgram, getattr(self.served, "program", self.served))
 
     @property
     def capacity(self) -> int:
@@ -83,12 +83,12 @@ class StreamRows:
     @functools.cached_property
     def signature(self) -> str:
         """A digest of the program's structure: equal for batches of equal networks, whatever their capacity."""
-        return self._served.signature
+        return self.served.signature
 
     @property
     def weights(self) -> str:
         """The digest of the weights that the streams run with."""
-        return self._served.weights
+        return self.served.weights
 
     @locked
     @torch.no_grad()
@@ -121,7 +121,7 @@ class StreamRows:
             ShapeMismatch: frames of another shape or dtype. No stream has moved.
         """
         index, numpy = self._checked(rows), is_array(listed(frames)[0])
-        program = self._served
+        program = self.served
         parts, count, chunk = given(program, frames, len(index))
         y, valid = self._advance(index, parts, count)
         several = chunk or program.schedule.per_call > 1
@@ -159,14 +159,14 @@ class StreamRows:
         for number, shard in enumerate(self._shards):
             index = (numbers == number).nonzero().flatten()
             if len(index) or shard.endings:
-                on_device = index.to(self._served.device)
+                on_device = index.to(self.served.device)
                 own = [x.index_select(0, on_device) for x in parts]
                 found.append((index, *shard.advance(rows[index] % self._rows, own, count)))
         return self._gathered(found, len(rows))
 
     def _gathered(self, found: list[tuple[Tensor, Wire, Tensor]], rows: int) -> tuple[Wire, Tensor]:
         """The outputs of several shards, in the order of the rows that were asked for."""
-        program, calls = self._served, max((valid.shape[1] for _, _, valid in found), default=0)
+        program, calls = self.served, max((valid.shape[1] for _, _, valid in found), default=0)
         y, valid = program.no_outputs(rows, calls), torch.zeros(rows, calls, dtype=torch.bool)
         for index, part, own in found:
             valid[index, : own.shape[1]] = own
@@ -196,7 +196,7 @@ class StreamRows:
         if len(parts) == 1:
             return RowsSnapshot(steps[0], states[0], tuple(chunks[0]), self.signature, self.weights)
         order = torch.cat(places).argsort()
-        at = order.to(self._served.device)
+        at = order.to(self.served.device)
         state = {name: torch.cat([s[name] for s in states])[at] for name in states[0]}
         joined = tuple(torch.cat(c)[at] for c in zip(*chunks, strict=True))
         return RowsSnapshot(torch.cat(steps)[order], state, joined, self.signature, self.weights)
