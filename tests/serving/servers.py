@@ -102,7 +102,8 @@ class Raw:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        await self.socket.close()
+        if not self.socket.transport.is_closing():
+            await self.socket.close()
 
     async def say(self, **message: Any) -> None:
         await self.socket.send(json.dumps(message))

@@ -119,7 +119,8 @@ class Server:
         if closing:
             await asyncio.wait(closing, timeout=min(1.0, self.grace) + 0.1)
         for s in sockets:
-            s.transport.abort()
+            if not s.connection_lost_waiter.done():
+                s.transport.abort()
         self._server.close()
         await self._server.wait_closed()
         self._server = None

@@ -70,7 +70,8 @@ class MemoryStore:
         return lost
 
     def get(self, token: str) -> list[Checkpoint]:
-        return self._streams.get(token, (0, 0.0, []))[2]
+        epoch, _, kept = self._streams.get(token, (0, 0.0, []))
+        return [c._replace(epoch=epoch) for c in kept]
 
     def claim(self, token: str) -> int:
         epoch, _, kept = self._streams[token]
@@ -143,9 +144,9 @@ class FolderStore:
                     "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)", [(c.token, c.next, c.model, c.blob) for c in own]
                 )
                 self._db.executemany(
-                    "DELETE FROM checkpoints WHERE token = ? AND (next > ? OR next NOT IN "
-                    "(SELECT next FROM checkpoints WHERE token = ? ORDER BY next DESC LIMIT ?))",
-                    [(c.token, c.next, c.token, KEPT) for c in own],
+                    "DELETE FROM checkpoints WHERE token = ? AND next NOT IN "
+                    "(SELECT next FROM checkpoints WHERE token = ? AND next <= ? ORDER BY next DESC LIMIT ?)",
+                    [(c.token, c.token, c.next, KEPT) for c in own],
                 )
                 self._db.executemany("UPDATE streams SET time = ? WHERE token = ?", [(now, c.token) for c in own])
             except BaseException:

@@ -26,6 +26,7 @@ class Connection:
     def __init__(self, engine: Engine, socket: Any, limit: int, output: int):
         self._engine, self._socket, self._limit, self._output = engine, socket, limit, output
         self._send = package("websockets.asyncio.server", "serve", "continual serve").broadcast
+        self._lost = package("websockets", "serve", "continual serve").ConnectionClosed
         self.held: Held | None = None
         self.group: Group | None = None
         self._inputs, self._outputs = engine.model.inputs, engine.model.outputs
@@ -80,6 +81,8 @@ class Connection:
                         await self._control(parsed(message))
                 except Refused as error:
                     await self._refuse(error)
+        except self._lost:  # clients vanish
+            pass
         finally:
             await self._gone()
 
