@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -61,7 +62,7 @@ def message(frames: Any, seq: int = 0, flags: int = 0) -> bytes:
 NAN = clip(3)
 NAN[1, 2] = np.nan
 GARBAGE: dict[str, tuple[Any, str, str]] = {
-    "not finite": (message(NAN), "not_finite", "frames 0 to 2 have NaN or infinities"),
+    "not finite": (message(NAN), "not_finite", "frame 1 has NaN or infinities"),
     "half a frame": (message(clip(3))[:-5], "shape", r"3 frames of float64 \(3,\) are 72 bytes, got 67"),
     "a later frame": (message(clip(3), 7), "sequence", "frame 0 is next, got 7"),
     "a frame of another type": (b"\x07" + message(clip(3))[1:], "protocol", "of type 1 or 2, got 7"),
@@ -81,8 +82,6 @@ def test_what_is_refused(name: str):
     bad, code, words = GARBAGE[name]
     error = beside(lambda served: refusal(served, bad))
     assert error["code"] == code
-    import re
-
     assert re.search(words, error["message"]), error["message"]
 
 

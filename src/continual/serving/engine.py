@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from ..programs.compile import Backend
@@ -25,13 +23,13 @@ from .inbox import Inbox, Taken
 from .intake import Finite, Intake, Overload
 from .metrics import Metrics
 from .model import Served
-from .protocol import Array, Refused
+from .protocol import Refused
+from .stepper import Stepper
 from .store import Checkpoint, Store, store_of
 from .streams import Group, Held, Sink
 from .table import Table
 
 log = logging.getLogger("continual.serve")
-QUICK = 5e-4  # seconds: shorter steps run in the event loop, since a thread costs them more
 
 
 class Engine:
@@ -49,6 +47,7 @@ class Engine:
             (``"drop-oldest"``), or they are refused (``"refuse"``).
         finite: whether frames with NaN or infinities close their stream (``"refuse"``) or pass (``"pass"``).
         checkpoint_every: frames between checkpoints of a stream, at least ``credit``.
+        pace: seconds between steps for which frames of other streams that send are waited for; not for those of a quarter of them.
         idle: seconds of silence after which a stream is closed, which can be resumed.
         keep: seconds for which a stream can be resumed.
         max_age: seconds after which a stream is moved; ``None``: never.
@@ -77,6 +76,7 @@ class Engine:
         overload: Overload = "block",
         finite: Finite = "refuse",
         checkpoint_every: int = 256,
+        pace: float = 0.004,
         idle: float = 60.0,
         keep: float = 300.0,
         max_age: float | None = None,
@@ -100,7 +100,7 @@ class Engine:
         self._between = asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, "continual-step")
         self._tasks: list[asyncio.Task[Any]] = []
-        self._typical = 0.0  # seconds of a step
+        self._stepper = Stepper(self.model, self._inbox, self.metrics, self._pool, pace)
 
     # ---- life -----------------------------------------------------------------------------------------------------------
 
@@ -116,6 +116,7 @@ class Engine:
         loop, started = asyncio.get_running_loop(), time.perf_counter()
         await loop.run_in_executor(self._pool, self.streams.warm_up)
         self.metrics.compile = time.perf_counter() - started
+        self._stepper.first()
         self._tasks = [
             loop.create_task(t) for t in (self._run(), self._watch(), self.checkpoints.expire(lambda: [*self.table.by_token]))
         ]
@@ -286,22 +287,19 @@ class Engine:
     # ---- the model loop -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            await self._stepper.company(bool(self._finishing or self.streams.ending))
             async with self._between:
                 taken = self._inbox.take()
+                if taken is not None and self.intake.finite == "refuse":
+                    taken = self._finite(taken)
                 if taken is None and not self.streams.ending and not self._finishing:
                     self._wake.clear()
                     continue
                 self.intake.space.set()
-                started = time.perf_counter()
                 try:
-                    if self._typical < QUICK:
-                        y, valid = self._step(taken)
-                    else:
-                        y, valid = await loop.run_in_executor(self._pool, self._step, taken)
-                    self._observe(taken, started)
+                    y, valid = await self._stepper.step(taken)
                     if taken is not None:
                         deliver(self.table, taken, y, valid)
                         self.metrics.frame.observe(time.perf_counter() - taken.when)
@@ -312,19 +310,13 @@ class Engine:
                     self._failed(taken, error)
             await asyncio.sleep(0)
 
-    def _step(self, taken: Taken | None) -> tuple[list[Array], Array]:
-        if taken is None:
-            return self.model.step(np.zeros(0, np.int64), self.model.nothing)
-        return self.model.step(taken.rows, taken.parts)
-
-    def _observe(self, taken: Taken | None, started: float) -> None:
-        seconds = time.perf_counter() - started
-        self._typical += 0.1 * (seconds - self._typical)
-        self.metrics.step.observe(seconds)
-        if taken is not None:
-            self.metrics.frames += len(taken.rows)
-            self.metrics.batch.observe(len(taken.rows))
-            self.metrics.queue.observe(started - taken.when)
+    def _finite(self, taken: Taken) -> Taken | None:
+        """Close the streams whose frames have NaN or infinities. Returns the frames of the others."""
+        found, bad = taken.finite()
+        for row, seq in bad:
+            if (held := self.table.by_row.get(row)) is not None:
+                self.refuse(held, Refused("not_finite", f"frame {seq} has NaN or infinities"))
+        return found
 
     def _ends(self) -> None:
         """Begin and go on with the ends of streams."""
