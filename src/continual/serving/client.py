@@ -193,7 +193,7 @@ class ServedStream:
                     max_size=None,
                     proxy=None,
                     ping_timeout=None,
-                    ssl=self._tls,
+                    ssl=self._tls if self._tls is not None or not self._url.startswith("wss") else True,
                     open_timeout=10.0,
                 )
                 .__aenter__()

@@ -81,7 +81,7 @@ def text(metrics: Metrics, gauges: Callable[[], dict[str, float]]) -> tuple[byte
     """All figures as Prometheus reads them, and the content type."""
     client = package("prometheus_client", "serve", "continual serve")
     registry = client.CollectorRegistry()
-    registry.register(_Collector(metrics, gauges, client.core))
+    registry.register(_Collector(metrics, gauges, package("prometheus_client.core", "serve", "continual serve")))
     return client.generate_latest(registry), client.CONTENT_TYPE_LATEST
 
 
