@@ -89,11 +89,12 @@ class Intake:
             parts, seq = self._drop(held, seq, parts, over), seq + max(0, count - self.credit)
         at = 0
         while at < len(parts[0]):  # of more than there is room for, the rest follows
-            await self.room(held)
-            if not self._table.is_open(held):
-                return
+            if over > 0:
+                await self.room(held)
+                if not self._table.is_open(held):
+                    return
             n = min(len(parts[0]) - at, self.credit - int(self._inbox.waiting(held.row)))
-            self._inbox.put_many(held.row, seq + at, [x[at : at + n] for x in parts], now)
+            self._inbox.put_many(held.row, seq + at, [x[at : at + n] for x in parts] if over > 0 else parts, now)
             at += n
             self._wake()
 

@@ -13,7 +13,7 @@ from .metrics import Metrics
 from .model import Served
 from .protocol import Array
 
-QUICK = 5e-4  # seconds of the processor: shorter steps run in the event loop, since a thread costs them more
+QUICK = 2e-3  # seconds of the processor: shorter steps run in the event loop, since a thread costs them more
 ACTIVE = 0.2  # seconds for which a stream counts as one that sends
 NO_ROWS = np.zeros(0, np.int64)
 
