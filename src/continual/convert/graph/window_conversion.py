@@ -10,10 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...core.op_rows import Refusal, format_refusals
 from ...errors import NotStreamable
 from .graph_module import GraphModule
-from .window_check import assembled, converted, lengths_of, window_of
+from .window_check import assembled, converted, one_frame, window_of
+from .window_lengths import Lengths
 from .windows.report import WindowPlan
+from .windows.tasks import Task
 from .windows.window import Windowed
 
 MODES = ("exact", "stream")
@@ -68,8 +71,8 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
         if refusal is None or options.output is not None:
             raise
         raise refusal from refusal.__cause__  # what stands in the way of windows is said by it too
-    if options.output is None and refusal is not None and (window.sequence or lengths_of(module, window.walk.captured)):
-        raise with_remedy(refusal, module, clip, options) from refusal.__cause__
+    if options.output is None:
+        refuse_sequence(module, window, refusal)
     if options.time_pooling is not None:
         raise ValueError(
             f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are "
@@ -104,15 +107,35 @@ def remade(
     return assembled(window, onto, window.complete(plan))
 
 
-def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: Options) -> NotStreamable:
+def refuse_sequence(module: nn.Module, window: Windowed, refusal: NotStreamable | None) -> None:
+    """Refuse outputs for each frame, of which a window would give all at once.
+
+    Args:
+        refusal: why they are no stream; ``None``: the walk has taken them for values of the whole clip, as it takes frames that are taken
+            apart by their numbers.
+    """
+    apart = window.apart if refusal is None else None
+    if refusal is None and apart is None:
+        return
+    if (refusal is not None and window.sequence) or Lengths(window, module).sequence:
+        found = refusal or _by_number(module, apart)  # type: ignore[arg-type]
+        raise with_remedy(found, window, module) from found.__cause__
+
+
+def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
+    reason = "takes frames by their numbers, and the module gives an output for each of them: in the clip of the example they are so many"
+    remedy = "slices of time for all of them at once, such as x[:, :, ::2]; or a loop over all frames"
+    found = Refusal(apart.path, apart.label, apart.source, reason, remedy)
+    return NotStreamable(format_refusals(type(module).__name__, [found]), (found,))
+
+
+def with_remedy(refusal: NotStreamable, window: Windowed, module: nn.Module) -> NotStreamable:
     """A refusal of a sequence, with what windows would give."""
     try:
-        with options.exporting():
-            window = window_of(module, clip, options.time_dim, -1)
-        reuse = window.reuse(1)
-        saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
+        reuse = one_frame(window, module, -1).reuse(1)
     except (NotStreamable, IndexError):
         return refusal
+    saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
     text = (
         f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1), the last "
         f"frame of each window of {window.length} steps (output=k: frame k){saved}"

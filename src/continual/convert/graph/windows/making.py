@@ -98,7 +98,8 @@ class Making:
 
     # ---- tasks ----------------------------------------------------------------------------------------------------------
 
-    def _keep(self, task: Any) -> Any:
+    def keep(self, task: Any) -> Any:
+        """Add a task behind those that there are."""
         self.tasks.append(task)
         return task
 
@@ -119,7 +120,7 @@ class Making:
         val = call.node.meta["val"]
         val = val[result] if isinstance(val, (list, tuple)) else val
         dtype = val.dtype if isinstance(val, Tensor) else inputs[0].dtype if inputs else torch.float32
-        return self._keep(cls(path, label, source, tuple(inputs), wire, dtype=dtype, single=single, **more))
+        return self.keep(cls(path, label, source, tuple(inputs), wire, dtype=dtype, single=single, **more))
 
     def operation(self, call: Call, target: str, args: Sequence[Any], kwargs: dict[str, Any], inputs: Sequence[Task],
                   tables: Sequence[Const] = ()) -> tuple[Op, tuple[int, ...], tuple[int, ...]]:  # fmt: skip
