@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from ...core.registry import is_chosen
 from ...errors import NotStreamable
 from .assembly import assemble
-from .capture import Captured, capture_window, fresh
+from .capture import capture_window, fresh
 from .graph_module import GraphModule
 from .instructions import ExecContext
+from .registered_calls import registered_calls
 from .window_choice import Choice, fastest, moment_of
 from .window_lengths import Lengths
 from .windows.kept import History
@@ -25,19 +27,35 @@ from .windows.table import state_bytes, told
 from .windows.window import Windowed, windowed
 
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is computed again
+LIMITS, ROUGH = {torch.float64: 1e-10, torch.float32: 1e-4}, 5e-2  # of a difference that other orders of sums explain
 MUCH = 2  # times less state, of which a note tells
 ANEW_IS_FASTER = "that is faster here in eager steps (co.fastest_windows measures compiled programs)"
 WINDOWS = 3  # that are compared with the module's when it is converted
 
 
-def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -> Windowed:
+def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None, called: bool = False) -> Windowed:
     """The module's window as tasks.
+
+    Args:
+        output: the frame of it that is asked for.
+        called: whether modules of registered classes stay one call, since their code loops over many frames. They do also where
+            torch.export can't follow them. Of others windows may share what is inside.
 
     Raises:
         NotStreamable: the module can't be exported, draws random numbers, or mixes rows.
         IndexError: there is no such frame.
     """
-    window = windowed(capture_window(module, clip, time_dim), module)
+    window = None
+    if not called:
+        try:
+            window = windowed(capture_window(module, clip, time_dim), module)
+        except NotStreamable:
+            if not any(is_chosen(part) for part in module.modules()):
+                raise
+    if window is None:
+        with registered_calls(module, (clip,) if isinstance(clip, Tensor) else clip) as notes:
+            window = windowed(capture_window(module, clip, time_dim), module)
+            window.walk.draft.notes += [note.replace("streams", "is computed") for note in notes]
     return window if output is None else one_frame(window, module, output)
 
 
@@ -76,11 +94,10 @@ def converted(
         wanted: the plan, if it was given; ``None``: what is measured to be the fastest.
         every: frames from one window to the next, if that was given.
     """
-    captured = window.walk.captured
     anew = window.complete(WindowPlan(0, every) if wanted is None else replace(wanted, stride=0))
     ways = tuple(window.ways(anew.every or 1)) if window.walk.rows is None else (anew,)
     net = assembled(window, module, anew)
-    check_rows(module, net, captured)
+    check_anew(module, net, window)
     choice = _chosen(window, net, ways, wanted, module, said)
     if choice.plan.stride:
         net = assembled(window, module, choice.plan)
@@ -149,17 +166,29 @@ def _advice(window: Windowed, plan: WindowPlan) -> list[str]:
     return [f"every={better.every} keeps {kept / less:.0f} times less state"]
 
 
-def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
-    """Refuse a module whose score of one row depends on the others."""
+def check_anew(module: nn.Module, net: Any, window: Windowed) -> None:
+    """Refuse a module whose score of one row depends on the others; and see that windows by themselves have the module's scores.
+
+    Raises:
+        NotStreamable: either is not so.
+    """
+    captured, name = window.walk.captured, type(module).__name__
     given = captured.of_length(captured.steps)
     with torch.no_grad():
         other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
-        scores = zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), net.io_layout.outputs, strict=True)
-        for a, b, out in scores:
+        own = tree_leaves(net(*fresh(given)))
+        for a, b, out in zip(own, tree_leaves(net(*fresh(other))), net.io_layout.outputs, strict=True):
             if _off(out.first_row(a), out.first_row(b)) > ROUNDING.get(a.dtype, 1e-3):
                 raise NotStreamable(
-                    f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its "
-                    "own. Remedy: keep the batch as a dimension of its own"
+                    f"{name}: the score of a row depends on the other rows of the batch, and every row is a stream of its own. Remedy: "
+                    "keep the batch as a dimension of its own"
+                )
+        rows = next(x.shape[b] for x, b in zip(given, captured.batch_dims, strict=True) if b is not None)
+        for a, y, frame in zip(own, tree_leaves(module(*fresh(given))), window.frames, strict=True):
+            if (off := _off(a, y if frame is None else frame.of(y, rows))) > LIMITS.get(a.dtype, ROUGH):
+                raise NotStreamable(
+                    f"{name}: its window differs from the module by {off:.1e} of the largest score: a module of a registered class "
+                    "computes something else than its streaming version; or report it, it is a gap of the library"
                 )
 
 
@@ -189,7 +218,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
     def frames(first: int, count: int) -> list[Tensor]:
         return [x.narrow(t, first, count) for x, t in streams]
 
-    worst, limit, new = 0.0, 5e-2, min(every, length)
+    worst, limit, new = 0.0, ROUGH, min(every, length)
     with torch.no_grad():
         kept = _first_kept(window, schedule, m, lambda back: frames((before - back) * every, length), before)
         for i in range(before, before + lead + WINDOWS):
@@ -201,7 +230,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
             own = captured.cut(clip, i * every, length)
             for a, y, frame in zip(scores, tree_leaves(module(*own)), window.frames, strict=True):
                 b = y if frame is None else frame.of(y, 1)
-                worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)
+                worst, limit = max(worst, _off(a, b)), LIMITS.get(a.dtype, ROUGH)
     return worst if worst > limit else None
 
 
