@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import continual as co
+from tests.long import one_in
 from tests.serving.servers import STEP, clip, close_to, network, through, wanted
 
 typer = pytest.importorskip("typer", reason="needs typer, of the extra `cli`")
@@ -76,6 +77,7 @@ def test_an_own_network_with_options(serving: Any, tmp_path: Path):
     assert (tmp_path / "states" / "streams.sqlite").is_file()
 
 
+@one_in(3)
 def test_an_exported_file(serving: Any, tmp_path: Path):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
     path = co.export(network(), STEP, tmp_path / "net.onnx")

@@ -21,7 +21,7 @@ import torch
 import continual as co
 from continual.serving.blobs import packed, unpacked
 from continual.serving.store import KEPT, Checkpoint, FolderStore, MemoryStore, RedisStore, Store
-from tests.long import by_turns
+from tests.long import by_turns, one_in
 from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, wanted
 
 MODEL = "tests/serving/servers.py:network"
@@ -106,6 +106,7 @@ def test_another_process_goes_on(how: str, tmp_path: Path):
     close_to(np.stack([y for _, y in found]), wanted(network(), frames))
 
 
+@one_in(3)
 def test_another_backend_goes_on(tmp_path: Path):
     """A server stops; one that runs the network in onnxruntime takes its streams over, multiplexed ones too."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
