@@ -70,6 +70,7 @@ GARBAGE: dict[str, tuple[Any, str, str]] = {
     "bytes": (b"garbage", "protocol", "at least 16 bytes, got 7"),
     "no JSON": ("{", "protocol", "is JSON"),
     "JSON of another kind": ("[1]", "protocol", 'an object with a "type"'),
+    "a long text": (json.dumps({"type": "marker", "id": "x" * 70000}), "too_big", "at most 65536 characters"),
     "an unknown message": ('{"type": "sing"}', "protocol", "no message 'sing' here"),
     "a second stream": ('{"type": "open"}', "protocol", "this connection has a stream"),
     "no streams": ('{"type": "open", "streams": 0}', "protocol", "from 1 up"),
@@ -265,6 +266,23 @@ def test_silent_clients_are_closed_and_may_come_back():
     early, code, next, late = run(main())
     assert (code, next) == ("idle", 0)
     close_to(np.concatenate([early, late]), wanted(network(), clip(20), ended=False))
+
+
+def test_multiplexed_streams_that_send_are_not_silent():
+    """They were closed after the time for silence, since their frames were not heard one by one."""
+
+    async def main() -> Any:
+        async with server(idle=0.3) as served, Raw(served.url) as raw:
+            await raw.opened(type="open", streams=2)
+            await raw.hear("opened")
+            for t in range(12):
+                await raw.many([0], [t], clip(12)[t : t + 1])
+                await asyncio.sleep(0.06)
+            return await raw.hear("error"), served.engine.gauges()["open"]
+
+    error, left = run(main())
+    assert (error["stream"], error["code"]) == (1, "idle")
+    assert left == 1
 
 
 def test_a_full_server_says_so_and_takes_the_next_one_later():

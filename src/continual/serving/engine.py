@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -170,12 +170,20 @@ class Engine:
         try:
             for _ in range(count):
                 held.append(await self._open(secrets.token_hex(16), 0, sink, group, None, 0, -1))
+            await self._stored(self.checkpoints.store.create, [h.token for h in held], self.model.digest)
         except Refused:
             for h in held:
                 await self.park(h)
             raise
-        await self.checkpoints.call(self.checkpoints.store.create, [h.token for h in held], self.model.digest)
         return held
+
+    async def _stored(self, method: Callable[..., Any], *args: Any) -> Any:
+        """A method of the store, which may be out of reach."""
+        try:
+            return await self.checkpoints.call(method, *args)
+        except Exception as error:
+            log.exception("continual serve: the store fails")
+            raise Refused("internal", f"the store of states fails: {type(error).__name__}", 1.0) from error
 
     async def _open(
         self, token: str, epoch: int, sink: Sink, group: Group | None, blob: bytes | None, next: int, have: int
@@ -185,11 +193,17 @@ class Engine:
                 raise Refused("draining", "this server is about to stop", 1.0)
             if len(self.table.by_row) >= self.capacity:
                 raise Refused("full", f"all {self.capacity} streams are in use", 1.0)
+            if token in self.table.by_token:
+                raise Refused("unknown_stream", "another connection has resumed this stream")
             self.streams.open(token)
             row = int(self.streams.rows([token])[0])
-            if blob:
-                like = self.streams.snapshot_rows([row])
-                self.streams.restore_rows([row], unpacked([blob], like))
+            try:
+                if blob:
+                    self.streams.restore_rows([row], unpacked([blob], self.streams.snapshot_rows([row])))
+            except StateMismatch as error:
+                self.streams.close(token)
+                self.metrics.resumes["damaged"] += 1
+                raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
             held = Held(token, row, epoch, sink, group, next)
             self._inbox.clear(row)
             self.table.add(held, have, saved=next - (row * 97) % self.every)  # not all streams are kept at once
@@ -209,11 +223,11 @@ class Engine:
         """
         if self.draining:
             raise Refused("draining", "this server is about to stop", 1.0)
-        store, call = self.checkpoints.store, self.checkpoints.call
+        store = self.checkpoints.store
         if (before := self.table.by_token.get(token)) is not None:
             before.sink.refused(before, Refused("unknown_stream", "another connection has resumed this stream"))
             await self.park(before)
-        kept = await call(store.get, token)
+        kept = await self._stored(store.get, token)
         fitting = [c for c in kept if c.next <= have + 1]
         if not fitting:
             self.metrics.resumes["unknown"] += 1
@@ -221,12 +235,8 @@ class Engine:
         if fitting[0].model != self.model.digest:
             self.metrics.resumes["other_model"] += 1
             raise Refused("other_model", f"stream {token[:8]}… is of another network or of other weights")
-        epoch = await call(store.claim, token)
-        try:
-            held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
-        except StateMismatch as error:
-            self.metrics.resumes["damaged"] += 1
-            raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
+        epoch = await self._stored(store.claim, token)
+        held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
         self.metrics.resumes["resumed"] += 1
         return held
 
@@ -259,8 +269,8 @@ class Engine:
             held.next = 0
             self.table.have[held.row], self.table.next[held.row], self.table.saved[held.row] = -1, 0, 0
         store = self.checkpoints.store
-        await self.checkpoints.call(store.drop, [held.token])
-        await self.checkpoints.call(store.create, [held.token], self.model.digest)
+        await self._stored(store.drop, [held.token])
+        await self._stored(store.create, [held.token], self.model.digest)
         held.epoch = 0
 
     def finish(self, held: Held) -> None:
@@ -373,9 +383,13 @@ class Engine:
         wait = min(self.idle, self.max_age or math.inf, 4.0) / 4
         while True:
             await asyncio.sleep(wait)
-            now = time.monotonic()
+            now = time.perf_counter()
             for held in list(self.table.by_row.values()):
-                if now - held.seen > self.idle and held.ended is None and not self._inbox.waiting(held.row):
+                if (
+                    now - max(held.seen, self._inbox.last(held.row)) > self.idle
+                    and held.ended is None
+                    and not self._inbox.waiting(held.row)
+                ):
                     self.refuse(held, Refused("idle", f"no message for {self.idle:g} s", 0.0))
             if self.max_age is not None:
                 async with self._between:

@@ -81,6 +81,10 @@ class Inbox:
             self._seq[row, slot], self._when[row, slot] = seq + i, now
         self._last[row], self._tail[row] = now, at + count
 
+    def last(self, row: int) -> float:
+        """When a frame of a row came."""
+        return float(self._last[row])
+
     def company(self, since: float) -> tuple[int, int]:
         """How many rows have frames that wait, and how many have had frames since a moment."""
         return int(np.count_nonzero(self._tail > self._head)), int(np.count_nonzero(self._last > since))

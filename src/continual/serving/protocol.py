@@ -27,6 +27,7 @@ CODES = (
     "full", "draining", "shape", "dtype", "sequence", "overrun", "slow_reader", "not_finite", "too_big", "idle", "unknown_stream",
     "other_model", "protocol", "internal",
 )  # fmt: skip
+CONTROL = 1 << 16  # characters of a control message
 PASSING = ("full", "draining", "idle", "slow_reader")  # the same may succeed later, or elsewhere
 
 Array = np.ndarray[Any, Any]
@@ -186,8 +187,10 @@ def parsed(text: str) -> dict[str, Any]:
     """A control message.
 
     Raises:
-        Refused: it is none.
+        Refused: it is none, or too long.
     """
+    if len(text) > CONTROL:
+        raise Refused("too_big", f"a control message has at most {CONTROL} characters, got {len(text)}")
     try:
         found = json.loads(text)
     except ValueError as error:
