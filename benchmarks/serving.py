@@ -151,10 +151,12 @@ class Client:
 async def sockets(url: str, count: int, rate: float, seconds: float) -> tuple[int, Any]:
     """Clients with a socket and a rate each. Returns frames and latencies."""
     latencies: list[float] = []
+    clients = [Client(url) for _ in range(count)]
+    for client in clients:
+        await client.open()
 
     async def one(i: int) -> int:
-        client = Client(url)
-        await client.open()
+        client = clients[i]
         frames = np.random.default_rng(i).standard_normal((1, 8)).astype(np.float32)
         total, sent = int(seconds * rate), []
 
