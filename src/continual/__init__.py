@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     from . import models, onnx, triton
     from . import serving as serve
     from .export.runner import Runner
-    from .programs.snapshot import StreamSnapshot
+    from .programs.snapshot import RowsSnapshot, StreamSnapshot
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
     from .tools import counting
@@ -140,6 +140,7 @@ _LATER = {  # imported when they are first used, as these modules are
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",
     "Report": "tools.report",
+    "RowsSnapshot": "programs.snapshot",
     "Runner": "export.runner",
     "StepProgram": "programs.step_program",
     "StreamBatch": "programs.stream_batch",
@@ -255,6 +256,7 @@ __all__ = [
     "RetroactiveMultiheadAttention",
     "RetroactiveTransformerEncoderLayer",
     "RotaryPositionalEncoding",
+    "RowsSnapshot",
     "Sequential",
     "ShapeMismatch",
     "SingleOutputMultiheadAttention",

@@ -203,6 +203,13 @@ def batches(net: co.CoModule, step: Tensor) -> None:
     reveal_type(streams.flush("camera"))  # -> Tensor | None
     reveal_type(streams.snapshot("camera"))  # -> StreamSnapshot
     reveal_type(streams.statistics)  # -> Statistics
+    reveal_type(streams.rows(["camera", 1]))  # -> Tensor
+    reveal_type(streams.steps("camera"))  # -> int
+    reveal_type(streams.step_rows([0, 1], step))  # -> tuple[Tensor, Tensor]
+    reveal_type(streams.step_rows([0, 1], [step, step]))  # -> tuple[Wire, Tensor]
+    reveal_type(streams.snapshot_rows([0, 1]))  # -> RowsSnapshot
+    reveal_type(streams.finish("camera"))  # -> None
+    reveal_type(co.StreamBatch(co.load("net.onnx"), capacity=8))  # -> StreamBatch
 
 
 def files(net: co.CoModule, clip: Tensor, step: Tensor) -> None:

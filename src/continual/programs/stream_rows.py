@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -100,6 +100,12 @@ class StreamRows:
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
+    @overload
+    def step_rows(self, rows: Any, frames: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def step_rows(self, rows: Any, frames: Sequence[Tensor], out: Wire | None = None) -> tuple[Wire, Tensor]: ...
+    @overload
+    def step_rows(self, rows: Any, frames: Any, out: Any = None) -> tuple[Any, Any]: ...
     @locked
     @torch.no_grad()
     def step_rows(self, rows: Any, frames: Any, out: Any = None) -> tuple[Any, Any]:
