@@ -46,7 +46,7 @@ needs_browser = pytest.mark.skipif(browser.program() is None, reason=f"needs a b
 
 
 def text_of(name: str) -> str:
-    return f"document.getElementById('{name}').textContent"
+    return f"(document.getElementById('{name}')?.textContent ?? '')"  # nothing yet while the page loads
 
 
 def look_at(page: Browser, url: str) -> None:
@@ -103,7 +103,7 @@ def test_the_javascript_client(tmp_path: Path):
 
     def use(page: Browser, url: str) -> Any:
         page.open(url.replace("ws", "http").replace("/v1/stream", "/livez"))
-        page.wait_for("document.body.innerText.includes('ok')", 20)
+        page.wait_for("document.body?.innerText.includes('ok')", 20)
         return page.evaluate(script.replace("URL", url).replace("FRAMES", json.dumps(clip(60).tolist())))
 
     async def main() -> Any:
