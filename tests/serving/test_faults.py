@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -231,6 +233,44 @@ def test_a_client_that_never_reads_is_cut_off():
     refused, largest = run(main())
     assert refused == 1
     assert largest < 4 << 20
+
+
+@pytest.mark.long
+def test_memory_is_flat_for_a_minute():
+    """Two clients that never read, and send without credit: one waits, and one is cut off and comes again."""
+
+    def megabytes() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    async def flood(url: str, until: float) -> int:
+        from websockets.exceptions import ConnectionClosed
+
+        cuts = 0
+        while time.monotonic() < until:
+            with contextlib.suppress(ConnectionClosed, OSError):
+                async with Raw(url, max_queue=1) as raw:
+                    await raw.opened()
+                    seq = 0
+                    while time.monotonic() < until:
+                        await asyncio.wait_for(raw.frames(seq, clip(50)), max(0.1, until - time.monotonic()))
+                        seq += 50
+            cuts += 1
+        return cuts
+
+    async def main() -> Any:
+        async with server(output=1 << 18) as served:
+            until = time.monotonic() + 60
+            floods = [asyncio.create_task(flood(served.url, until)) for _ in range(2)]
+            sizes = []
+            while time.monotonic() < until:
+                close_to(await through(served.url, clip(30)), wanted(network(), clip(30)))
+                await asyncio.sleep(0.5)
+                sizes.append(megabytes())
+            await asyncio.gather(*floods, return_exceptions=True)
+            return sizes
+
+    sizes = run(main(), 120)
+    assert max(sizes[len(sizes) // 2 :]) < max(sizes[: len(sizes) // 4]) + 20
 
 
 def test_clients_that_vanish_free_their_rows():
