@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import continual as co
 from tests.contract import assert_equal
-from tests.long import one_in
 from tests.programs.test_constant_inputs import scaled
 from tests.programs.test_stream_batch import TimeFirst, batch, network
 
@@ -173,102 +170,6 @@ def test_a_bad_frame_is_refused_alone():
     assert streams.step({ids[1]: clip[:, 0]}, return_exceptions=True) == {ids[1]: None}
 
 
-# ---- ends ---------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "windows"])
-@pytest.mark.parametrize("length", [0, 1, 2, 9, 10])
-def test_an_end_comes_with_later_steps(name: str, length: int):
-    net, clip = NETWORKS[name](), torch.randn(3, 24, dtype=torch.float64)
-    streams, alone = streams_of(net, 4, shards=2), streams_of(net, 2)
-    ids, other = [streams.open() for _ in range(3)], alone.open()
-    got: dict[Any, list[Tensor]] = {i: [] for i in ids}
-    for t in range(length):
-        for i, y in streams.step({i: clip[:, t] for i in ids[:2]}).items():
-            got[i] += [] if y is None else list(y.unbind(1)) if y.ndim > 1 else [y]
-        alone.step({other: clip[:, t]})
-    rest = alone.flush(other)
-    want = [] if rest is None else list(rest.unbind(1))
-    streams.finish(ids[0])
-    assert streams.ending == [ids[0]]
-    assert ids[0] not in streams
-    calls, ends = streams.statistics.calls, list[Tensor]()
-    for t in range(24):
-        out = streams.step({ids[2]: clip[:, t]} if t % 2 else {})
-        if ids[0] in out:
-            ends += [] if out[ids[0]] is None else list(out[ids[0]].unbind(1))
-    assert not streams.ending
-    assert len(ends) == len(want)
-    assert all(torch.equal(a, b) for a, b in zip(ends, want, strict=True))
-    assert streams.statistics.calls - calls <= 24 + 12
-    left = streams.flush(ids[1])  # of the second row: torch may sum it in another order than the first
-    assert (left is None) == (rest is None)
-    if rest is not None:
-        assert_equal(left, rest, "another stream")
-    assert len({int(streams.rows([streams.open()])[0]) for _ in range(2)}) == 2, "the row is free"
-
-
-def test_a_stream_that_ends_takes_no_more():
-    streams, clip = batch(1), torch.randn(3, 9, dtype=torch.float64)
-    streams.open("a")
-    row = streams.rows(["a"])
-    streams.step_rows(row, clip[None, :, :4])
-    streams.finish("a")
-    for call in (lambda: streams.step({"a": clip[:, 4]}), lambda: streams.finish("a"), lambda: streams.snapshot("a")):
-        with pytest.raises(KeyError, match="it was finished, and takes no more frames"):
-            call()
-    with pytest.raises(KeyError, match="of no open stream"):
-        streams.step_rows(row, clip[None, :, 4])
-    with pytest.raises(co.CapacityError, match="'a' is open already"):
-        streams.open("a")
-    with pytest.raises(co.CapacityError, match="all 1 streams are in use"):
-        streams.open("b")
-    streams.close("a")  # what is still to come is given up
-    assert streams.open("b") == "b"
-    found = present(*streams.step_rows(streams.rows(["b"]), clip[None]))[0]
-    streams.finish("b")
-    ends = []
-    while "b" in streams.ending:
-        streams.step_rows([], torch.zeros(0, 3, dtype=torch.float64))
-        ends += streams.ended()
-    assert [e.stream for e in ends] == ["b"] * len(ends)
-    assert [e.done for e in ends] == [False] * (len(ends) - 1) + [True]
-    found += [y for e in ends if e.y is not None for y in e.y.unbind(1)]
-    assert_equal(torch.stack(found, 1), network()(clip[None])[0], "a row that was given up and used again")
-
-
-def test_an_end_that_is_refused_leaves_the_stream_open():
-    path = co.Sequential(co.Conv1d(2, 2, 3, stride=3), co.ConvTranspose1d(2, 2, 1, stride=3, output_padding=2))
-    net = co.BroadcastReduce(nn.Identity(), path, reduce="concat").double().eval()
-    streams = co.StreamBatch(net, torch.zeros(1, 2, dtype=torch.float64), backend="eager")
-    stream, clip = streams.open(), torch.randn(2, 6).double()
-    found = [streams.step({stream: clip[:, t]})[stream] for t in range(4)]
-    with pytest.raises(co.ShapeMismatch, match="ends after 4 steps"):
-        streams.finish(stream)
-    assert not streams.ending
-    found += [streams.step({stream: clip[:, t]})[stream] for t in (4, 5)]
-    streams.finish(stream)
-    while streams.ending:
-        found += streams.step({}).values()
-    assert_equal(torch.cat([y for y in found if y is not None], 1), net(clip[None])[0], "the stream")
-
-
-def test_a_long_end_adds_one_call_to_each_step_of_others():
-    """`flush` of a delay of 255 ran 255 calls while all others waited."""
-    wide = co.Residual(co.Conv1d(3, 3, 257, padding=128)).double().eval()
-    streams = streams_of(wide, 4)
-    assert wide.delay == 128
-    a, b = streams.open(), streams.open()
-    for _ in range(3):
-        streams.step({a: torch.randn(3).double(), b: torch.randn(3).double()})
-    calls = streams.statistics.calls
-    streams.finish(a)
-    assert streams.statistics.calls == calls
-    for n in range(1, 5):
-        streams.step({b: torch.randn(3).double()})
-        assert streams.statistics.calls == calls + n
-
-
 # ---- cost ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -407,92 +308,3 @@ def test_outputs_of_any_layout_have_rows_first():
         assert_equal(two[i][:, valid[i]], want[1][:, i, :10], "filters (n, 2, T)")
     (one, two), valid = streams.step_rows(rows, clips[0])
     assert (one.shape, two.shape, valid.shape) == ((2, 2), (2, 2), (2,))
-
-
-# ---- exported files -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("format", ["onnx", pytest.param("pt2", marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", ["strided", "gru"])
-def test_an_exported_file_serves_streams(format: str, name: str, tmp_path: Any):
-    """Without a compiler. Streams pause, end, are snapshot, and go on in another batch."""
-    if format == "onnx":
-        pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
-    net = NETWORKS[name]()
-    step = torch.zeros(1, 3, dtype=torch.float64)
-    runner = co.load(co.export(net, step, tmp_path / f"net.{format}"))
-    streams, other = co.StreamBatch(runner, capacity=6, shards=2), co.StreamBatch(runner, capacity=3)
-    streams.warm_up()
-    ids, clips = [streams.open() for _ in range(5)], torch.randn(5, 3, 14, dtype=torch.float64)
-    found: dict[int, list[Tensor]] = {i: [] for i in ids}
-    steps = dict.fromkeys(ids, 0)
-    for turn in range(30):
-        chosen = [i for i in ids if (turn + i) % 3 and steps[i] < 14 - i]
-        if not chosen:
-            continue
-        frames = torch.stack([clips[i, :, steps[i]] for i in chosen])
-        for i, outs in zip(chosen, present(*streams.step_rows(streams.rows(chosen), frames)), strict=True):
-            found[i] += outs
-            steps[i] += 1
-    moved = streams.snapshot_rows(streams.rows(ids[:3]))
-    there = [other.open() for _ in range(3)]
-    other.restore_rows(other.rows(there), moved)
-    for batch_, own in ((other, dict(zip(there, ids[:3]))), (streams, {i: i for i in ids[3:]})):
-        for i, j in own.items():
-            rest = batch_.flush(i)
-            batch_.finish(i)
-            ends = []
-            while batch_.ending:
-                ends += [] if (y := batch_.step({}).get(i)) is None else list(y.unbind(1))
-            assert len(ends) == (0 if rest is None else rest.shape[1])
-            whole = torch.stack([*found[j], *ends], 1)
-            assert_equal(whole, net(clips[j : j + 1, :, : 14 - j])[0], f"stream {j}")
-    with pytest.raises(co.StateMismatch, match="other weights|another network"):
-        streams.restore_rows(streams.rows(ids[:3]), streams_of(net, 3).snapshot_rows([]))
-    with pytest.raises(TypeError, match="knows its steps"):
-        co.StreamBatch(runner, step)
-
-
-def test_what_a_batch_can_not_be_made_of(tmp_path: Any):
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
-    step = torch.zeros(2, 3, dtype=torch.float64)
-    fixed = co.load(co.export(causal(), step, tmp_path / "fixed.onnx", batch=2, flush=False))
-    with pytest.raises(ValueError, match="exported for 2 rows, and each shard has 4"):
-        co.StreamBatch(fixed, capacity=4)
-    streams = co.StreamBatch(fixed, capacity=4, shards=2)
-    stream = streams.open()
-    streams.step({stream: step[0]})
-    with pytest.raises(co.ExportError, match="exported with flush=False"):
-        streams.finish(stream)
-    assert stream in streams
-    with pytest.raises(TypeError, match="takes an example step"):
-        co.StreamBatch(causal())
-
-
-CACHED = """
-import sys, time, torch, continual as co
-from continual.programs.backends import package_cache
-made = []
-keep = package_cache._keep
-package_cache._keep = lambda *a: (made.append(1), keep(*a))
-from tests.programs.test_stream_rows import causal, streams_of
-torch.manual_seed(1)
-streams = co.StreamBatch(causal(), torch.zeros(1, 3).double(), 2, backend="aot")
-streams.warm_up()
-stream = streams.open()
-x = torch.randn(3, 12).double()
-print(len(made), [round(float(y.sum()), 12) for t in range(12) if (y := streams.step({stream: x[:, t]})[stream]) is not None])
-"""
-
-
-@one_in(3)
-def test_another_process_compiles_nothing_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    outs = [subprocess.run([sys.executable, "-c", CACHED], capture_output=True, text=True, check=True).stdout for _ in range(2)]
-    (first, one), (second, two) = (o.strip().split(" ", 1) for o in outs)
-    assert (first, second) == ("1", "0")
-    assert one == two
-    damaged = next((tmp_path / "continual").iterdir())
-    damaged.write_bytes(damaged.read_bytes()[:1000])
-    done = subprocess.run([sys.executable, "-c", CACHED], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"1 {one}"
