@@ -112,9 +112,11 @@ def test_messages_that_are_logged_once(caplog: pytest.LogCaptureFixture):
 def test_an_attribute_for_a_while():
     pool = torch.nn.AvgPool1d(3)
     net = torch.nn.Sequential(pool)
-    with pytest.raises(ZeroDivisionError), co.utils.temporary_parameter(net, "0.stride", 1) as given:
-        assert given is net and pool.stride == 1
-        raise ZeroDivisionError
+    with co.utils.temporary_parameter(net, "0.stride", 1) as given:
+        assert given is net
+        assert pool.stride == 1
+    with pytest.raises(TypeError), co.utils.temporary_parameter(pool, "stride", 2):
+        pool("no tensor")
     assert pool.stride == (3,)
     with co.utils.temporary_parameter(pool, "note", None):
         assert pool.note is None
@@ -133,7 +135,8 @@ def test_what_nested_sequences_hold():
 def test_reductions_as_functions():
     a, b = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
     reduce = co.container
-    assert torch.equal(reduce.reduce_sum([a, b, a]), a + b + a) and torch.equal(reduce.reduce_mul([a, b, a]), a * b * a)
+    assert torch.equal(reduce.reduce_sum([a, b, a]), a + b + a)
+    assert torch.equal(reduce.reduce_mul([a, b, a]), a * b * a)
     assert torch.equal(reduce.reduce_concat([a, b]), torch.cat((a, b), 1))
     assert torch.equal(reduce.reduce_max([a, b, -a]), a.abs().maximum(b))
 

@@ -380,7 +380,8 @@ def test_one_step_as_a_function_for_an_export_of_ones_own(tmp_path: Path):
         warnings.simplefilter("ignore")
         torch.onnx.export(step, (clip[:, :, 0], *state), path, input_names=names[0], output_names=names[1], verbose=False)
     session = runtime.InferenceSession(path)
-    assert [i.name for i in session.get_inputs()] == names[0] and [o.name for o in session.get_outputs()] == names[1]
+    assert [i.name for i in session.get_inputs()] == names[0]
+    assert [o.name for o in session.get_outputs()] == names[1]
     running = [torch.zeros_like(t).numpy() for t in state]
     for x, y in zip(clip.unbind(2), ys, strict=True):
         feed = dict(zip(names[0], [x.numpy(), *running], strict=True))
