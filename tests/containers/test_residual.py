@@ -87,3 +87,10 @@ def test_bad_arguments(name: str):
 def test_a_shortcut_around_a_stride_is_refused():
     with pytest.raises(co.ShapeMismatch, match="strides"):
         co.Residual(co.Conv1d(1, 1, 3, 2, 1))
+
+
+def test_the_shortcut_that_skips_is_named_so():
+    shown = {
+        shrink: repr(co.Residual(co.Conv1d(2, 2, 4), residual_shrink=shrink)[0]) for shrink in ("leading", "centered", "lagging")
+    }
+    assert shown == {"leading": "Skip(3)", "centered": "Trim(first=1, last=2)", "lagging": "Trim(first=0, last=3)"}

@@ -24,6 +24,7 @@ from ..core.timing_graph import aligned
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.delay import Trim, queued
+from ..layers.skip import Skip
 from ..layers.window import FILLS, fill_name
 from .base import Container, children, open_child, run_chunk, run_clip, run_step
 from .streams import Reduce, check_lengths
@@ -359,7 +360,7 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
             f"residual_shrink is for modules of stride 1 that lose frames; this one loses {lost} at stride {timing.stride}"
         )
     first = {"leading": lost, "lagging": 0}.get(str(shrink), lost // 2)
-    return Trim(first, lost - first)
+    return Trim(first, lost - first) if lost > first else Skip(first)
 
 
 def queue(ctx: KernelContext, node: StateNode, out: Any, wire: FrameSchedule) -> list[DelayLine]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -161,6 +162,39 @@ class _InstanceNorm(_SameShape):
         if not norm.track_running_stats:
             raise NotStreamable(f"{path}: {refusals.instance_norm(norm)}")
         super().check(frame, path)
+
+
+class _SoftmaxOverChannels(_SameShape):
+    """A softmax that leaves its dimension open: over the channels, on clips and on steps."""
+
+    _own_forward = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.softmax(1)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return x.softmax(1)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return x.softmax(1)
+
+    def check(self, frame: StepSpec, path: str) -> None:
+        """Nothing to refuse."""
+
+
+def over_channels(module: nn.Module) -> nn.Module:
+    """An ``nn.Softmax()`` without ``dim`` as one over the channels, with a warning; every other module as it is."""
+    if type(module) is not nn.Softmax or module.dim is not None:
+        return module
+    warnings.warn(
+        "Softmax() without dim is taken as Softmax(dim=1), over the channels: torch chooses by the rank, which on clips (B, C, T) is the "
+        "batch. Write dim=1",
+        stacklevel=3,
+    )
+    made: Any = copy.copy(module)
+    made.__class__ = wrapped_class(nn.Softmax, "Softmax", _SoftmaxOverChannels)
+    result: nn.Module = made
+    return result
 
 
 def _sees_time(module: nn.Module, ndim: int) -> str:
