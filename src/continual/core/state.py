@@ -27,14 +27,15 @@ SHOWN = 20  # tensors of a state that its repr lists
 
 @dataclass(frozen=True)
 class InitContext:
-    """Where a module stands while a stream is opened: its path, and the timing of all that is before it."""
+    """Where a module stands while a stream is opened: its path, the timing of all that is before it, and what has been warned of."""
 
     path: str = ""
     before: Timing = IDENTITY
+    warned: set[str] = field(default_factory=set, compare=False)
 
     def below(self, name: str, before: Timing = IDENTITY) -> InitContext:
         """The place of a child, after ``before`` within this module."""
-        return InitContext(f"{self.path}.{name}".lstrip("."), self.before.then(before))
+        return InitContext(f"{self.path}.{name}".lstrip("."), self.before.then(before), self.warned)
 
 
 _COPIED = (  # what a copy of a node has in common with it
