@@ -19,6 +19,7 @@ class _Adaptive(_Pool):
     """What the adaptive layers share. Over time they are a pool with a kernel; over space they pool to a given size."""
 
     output_size: Any
+    _short = True
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class _Adaptive(_Pool):
         self._last = False
 
     def forward(self, input: Tensor) -> Tensor:
-        """All windows of the clip; a clip as long as the window gives what ``torch.nn`` gives."""
+        """All windows of the clip; a clip as long as the window, or shorter, gives what ``torch.nn`` gives."""
         return self.windows_of(input)
 
     def extra_repr(self) -> str:
@@ -81,6 +82,8 @@ class _AdaptiveMax(_Adaptive, _MaxPool):
 
 class AdaptiveAvgPool1d(_AdaptiveAvg, nn.AdaptiveAvgPool1d):
     """Average over a window in time: what a global pooling at the end of a clip network is in a stream.
+
+    A clip that is shorter than the window has one output, the average of what there is; so has a stream that ends so early.
 
     Args:
         output_size: 1.
