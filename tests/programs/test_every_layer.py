@@ -96,6 +96,10 @@ MORE: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
         lambda: co.AdaptiveAvgPool1d(1, 9, stride=2, padding=2, dilation=3, temporal_fill="replicate"),
         (),
     ),
+    "a gate of the last frames": (
+        lambda: co.Residual(co.Sequential(co.AdaptiveMaxPool1d(1, 12), co.Conv1d(4, 4, 1), nn.Sigmoid()), reduce="mul"),
+        (),
+    ),
     "a long queue": (lambda: co.BroadcastReduce(co.Conv1d(4, 4, 19, padding=9), co.Identity(), reduce="concat"), ()),
 }  # fmt: skip
 
