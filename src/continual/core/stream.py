@@ -19,6 +19,7 @@ from .precision import kept_complex
 from .state import InitContext, State, StateUpdates, StepSpec, Structure, Wire, frames
 from .step_spec import Inputs, length
 from .stored_state import STORED, check_stored
+from .timing import IDENTITY
 from .tracing_guard import eagerly, in_graph
 from .weights_digest import Weights
 
@@ -222,11 +223,19 @@ class StreamOwner(Kernel):
         if self._forward_pre_hooks:
             compute_weights(self)
         state = self._stream
-        if state is None:
+        fits = (
+            state is not None
+            and isinstance(input, Tensor)
+            and isinstance(state.frame, StepSpec)
+            and state.frame.fits(input, chunk)
+        )
+        if state is None or not (
+            fits or len(state) or self.timing != IDENTITY
+        ):  # a module that keeps nothing takes any steps at any time
             frame = frame_of(input, chunk)
             check_lengths(type(self).__name__, input, chunk)
             return self._open(frame)
-        if not (isinstance(input, Tensor) and isinstance(state.frame, StepSpec) and state.frame.fits(input, chunk)):
+        if not fits:
             self._check(input, state, chunk)
         if state.structure is None or state.structure.changed:
             fresh = self._open(state.frame)
