@@ -32,4 +32,3 @@ def test_it_gives_what_it_gave_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(got, torch.tensor(OF_1_2_4[name]), rtol=0, atol=2e-6)
     runpy.run_path(str(SCRIPT), run_name="__main__")  # compares with the file
     assert "'clip': 0.0, 'chunk': 0.0" in capsys.readouterr().out
-
