@@ -192,21 +192,3 @@ def test_an_error_inside_leaves_the_stream_as_it_was():
         fail[0] = False
         outs.append(net.forward_steps(clip[:, :, t : t + 1], pad_end=t == 13))
     assert_equal(join(outs), net(clip))
-
-
-def test_a_network_that_keeps_nothing_takes_any_steps_at_any_time():
-    """As torch.nn does. A call that is refused, or that is not to change the stream, leaves it where it is."""
-    net = co.Sequential(co.Linear(3, 4, channel_dim=1), nn.ReLU(), co.Residual(co.Add(1))).double()
-    for shape in ((2, 3, 7), (5, 3, 7), (1, 3, 9), (2, 3, 7, 4)):
-        clip = torch.randn(shape, dtype=torch.float64)
-        assert_equal(net.forward_step(clip[:, :, 0]), net(clip)[:, :, 0])
-        assert_equal(net.forward_steps(clip[:, :, 1:]), net(clip)[:, :, 1:])
-        assert net.get_state().clock == shape[2]
-    with pytest.raises(co.ShapeMismatch):
-        net.forward_step(torch.randn(2, 5))
-    net.forward_step(torch.randn(7, 3, dtype=torch.float64), update_state=False)
-    assert net.get_state().clock == 7
-    net = co.Conv1d(3, 3, 1, stride=2)  # keeps nothing, but counts
-    net.forward_step(torch.randn(2, 3))
-    with pytest.raises(co.ShapeMismatch, match="this stream runs on steps"):
-        net.forward_step(torch.randn(3, 3))

@@ -19,7 +19,6 @@ from .precision import kept_complex
 from .state import InitContext, State, StateUpdates, StepSpec, Structure, Wire, frames
 from .step_spec import Inputs, length
 from .stored_state import STORED, check_stored
-from .timing import IDENTITY
 from .tracing_guard import eagerly, in_graph
 from .weights_digest import Weights
 
@@ -223,19 +222,11 @@ class StreamOwner(Kernel):
         if self._forward_pre_hooks:
             compute_weights(self)
         state = self._stream
-        fits = (
-            state is not None
-            and isinstance(input, Tensor)
-            and isinstance(state.frame, StepSpec)
-            and state.frame.fits(input, chunk)
-        )
-        if state is None or not (
-            fits or len(state) or self.timing != IDENTITY
-        ):  # a module that keeps nothing takes any steps at any time
+        if state is None:
             frame = frame_of(input, chunk)
             check_lengths(type(self).__name__, input, chunk)
             return self._open(frame)
-        if not fits:
+        if not (isinstance(input, Tensor) and isinstance(state.frame, StepSpec) and state.frame.fits(input, chunk)):
             self._check(input, state, chunk)
         if state.structure is None or state.structure.changed:
             fresh = self._open(state.frame)
