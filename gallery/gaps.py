@@ -10,7 +10,6 @@ _BY_REASON = {
         "sequences/Transformer-XL shift",
         "front ends/torchaudio deltas",
         "front ends/torchaudio sliding CMN",
-        "recurrence/biquad filter",
         "loops/chunks of two",
         "sequences/LSTM with its last state",
     ),

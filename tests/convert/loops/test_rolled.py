@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.convert.graph.loops import rolled
+from continual.convert.graph.loops.instruction import LoopCall
 from tests.convert.loops.networks import CASES, Score
 from tests.long import by_turns, one_in
 from tests.programs.rows import check_rows
@@ -53,6 +54,14 @@ def test_the_state_is_what_the_module_carries(name: str, numbers: int) -> None:
     net, _, clip = made(name)
     state = net.init_state(clip.select(CASES[name].time, 0))
     assert sum(t.numel() for n in state.node.walk() for t in n.tensors) == 2 * numbers  # of two rows
+
+
+@pytest.mark.parametrize(("name", "ops"), [("from rest", ["loop"]), ("conv gru", ["loop", "Conv3d k1"])])
+def test_zeros_like_a_frame_are_none_of_its_values(name: str, ops: list[str]) -> None:
+    """What states begin with is computed when a stream begins, and the first iteration is one like the others."""
+    net, _, _ = made(name)
+    assert [row.op for row in net.operation_graph().rows] == ops
+    assert not next(m for m in net._program.instructions if isinstance(m, LoopCall)).module.loop.prologue
 
 
 @pytest.mark.parametrize("frames", [5, 400])
