@@ -365,6 +365,41 @@ class FirstFrame(nn.Module):
         return torch.stack(outs, 1)
 
 
+class KeptRows(nn.Module):
+    """Keeps its state's rows, and makes the state anew for a batch of another size; a constant of the code in each iteration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.rows = nn.GRUCell(3, 4), 2
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        if self.rows != x.shape[0]:
+            self.rows = x.shape[0]
+        h, outs = torch.zeros(self.rows, 4), []
+        for i in range(x.shape[1]):
+            h = self.cell(x[:, i], h) * torch.tensor([0.5, 1.0, -0.5, 0.8])
+            outs.append(h)
+        return torch.stack(outs, 1)
+
+
+class RowsAsNumber(nn.Module):
+    """The number of rows is a number for torch.export."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:  # (T, B, C)
+        rows = int(x.shape[1])
+        h, c, outs = x.new_zeros(rows, 4), x.new_zeros(rows, 4), []
+        for frame in x:
+            h, c = self.cell(frame, (h, c))
+            outs.append(h.view(rows, 2, 2).flip(1).reshape(rows, 4))
+        return torch.stack(outs)
+
+
+CASES["kept rows"] = Case(KeptRows, (2, 5, 3), 1)
+CASES["rows as a number"] = Case(RowsAsNumber, (6, 2, 3), 0)
 CASES["offset"] = Case(Offset, (2, 5, 3), 1)
 CASES["first frame"] = Case(FirstFrame, (2, 7, 3), 1)
 CASES["padded"] = Case(Padded, (2, 3, 9), 2)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.convert.graph import frame_loops
 from continual.convert.graph.loops import rolled
 from continual.convert.graph.loops.instruction import LoopCall
 from tests.convert.loops.networks import CASES, Score
@@ -67,18 +68,24 @@ def test_zeros_like_a_frame_are_none_of_its_values(name: str, ops: list[str]) ->
 @pytest.mark.parametrize("frames", [5, 400])
 def test_exports_are_short_whatever_the_example(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    whole = rolled.capture_window
+    whole = rolled.capture_rows
 
     def capture(module: nn.Module, clip: Any, time_dim: Any) -> Any:
         found = whole(module, clip, time_dim)
         steps.append(found.steps)
         return found
 
-    monkeypatch.setattr(rolled, "capture_window", capture)
+    monkeypatch.setattr(rolled, "capture_rows", capture)
     module = CASES["gru cells"].cls().eval()
     net = co.continual(module, torch.randn(2, 3, frames))
     assert steps == [7, 6]
     assert [row.op for row in net.operation_graph().rows].count("loop") == 1
+
+
+def test_many_calls_in_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stops after so many calls of a line had as many calls on clips of each length, and no loop was seen."""
+    monkeypatch.setattr(frame_loops, "ENOUGH", 2)
+    assert "loop" in [row.op for row in made("kept rows")[0].operation_graph().rows]
 
 
 @one_in(4)

@@ -22,15 +22,16 @@ LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class _Enough(Exception):
-    """A line of code has made ENOUGH calls."""
+    """A line of code has made many calls."""
 
 
 class CallCounter(WholeOps):
     """Counts how often each line of a module's own code calls torch."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int):
         super().__init__()
         self.lines: Counter[tuple[str, int]] = Counter()
+        self._most = most
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         frame: FrameType | None = sys._getframe(1)
@@ -39,14 +40,23 @@ class CallCounter(WholeOps):
         if frame is not None:
             line = frame.f_code.co_filename, frame.f_lineno
             self.lines[line] += 1
-            if self.lines[line] > ENOUGH:
+            if self.lines[line] > self._most:
                 raise _Enough
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def calls_of(module: nn.Module, inputs: Sequence[Tensor]) -> Counter[tuple[str, int]] | None:
-    """The number of calls to torch of each line of a module's code, in a run on shapes alone; ``None`` if that run fails."""
-    calls = CallCounter()
+def calls_of(module: nn.Module, inputs: Sequence[Tensor], most: int | None = None) -> Counter[tuple[str, int]] | None:
+    """The number of calls to torch of each line of a module's code, in a run on shapes alone.
+
+    Args:
+        module: the module.
+        inputs: a clip.
+        most: calls by one line after which the run stops; by default ``ENOUGH``.
+
+    Returns:
+        The numbers by file and line; ``None`` if the run fails.
+    """
+    calls = CallCounter(ENOUGH if most is None else most)
     with restored(module), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake, calls:
         try:
             module(*(fake.from_tensor(x.detach()) for x in inputs))

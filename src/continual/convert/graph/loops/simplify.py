@@ -293,6 +293,7 @@ def merge_constants(graph: Graph, constants: Iterable[tuple[str, Tensor]]) -> No
             kept.append((node, value))
         else:
             replace(node, same)
+            graph.erase_node(node)
 
 
 def flat(values: Sequence[Any]) -> list[Any]:
