@@ -19,7 +19,7 @@ GALLERY_ARGS ?=
 OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fuzz lint format bench gallery triton-venv clean
+.PHONY: help demo test test-all costs fuzz lint format bench gallery triton-venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ demo: $(STAMP) ## Run the demonstration
 PYTEST = OMP_NUM_THREADS=$(OMP_NUM_THREADS) CONTINUAL_TURN=$(TURN) CONTINUAL_SEED=$(SEED) \
 	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
-test: $(STAMP) ## Run the tests and the docstrings' examples, in about 10 minutes (PYTEST_ARGS=…, TURN=…, SEED=…)
-	$(PYTEST) $(PYTEST_ARGS)
+test: $(STAMP) ## Run the tests and the docstrings' examples, in about 5 minutes (PYTEST_ARGS=…, TURN=…, SEED=…)
+	$(PYTEST) --by-cost $(PYTEST_ARGS)
+
+costs: $(STAMP) ## Measure again what each test costs, for tests/costs.csv
+	$(PYTEST) -p tests.cpu_times --write-costs $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## Run everything, also what takes long and what takes turns: hours
 	CONTINUAL_LONG=1 $(PYTEST) $(PYTEST_ARGS)

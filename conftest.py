@@ -7,10 +7,14 @@ import torch
 
 import continual as co
 from continual.convert.graph import window_choice
-from tests import long
+from tests import costs, long
 
 # These run under the Python of Triton's server, where other packages are.
 collect_ignore = ["src/continual/triton/server", "tests/triton/client.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--by-cost", action="store_true", help="run expensive tests in turns, drawn by lot (tests/costs.py)")
 
 
 @pytest.hookimpl(tryfirst=True)  # before hypothesis takes the option
@@ -30,10 +34,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [] if long.ASKED_FOR else [item for item in items if item.get_closest_marker("long")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
+    if not long.ASKED_FOR:
+        known = costs.read() if config.option.by_cost else {}
+        now = [not item.get_closest_marker("long") and costs.drawn(item.nodeid, known) for item in items]
+        config.hook.pytest_deselected(items=[item for item, runs in zip(items, now, strict=True) if not runs])
+        items[:] = [item for item, runs in zip(items, now, strict=True) if runs]
     if torch.cuda.is_available():
         return
     for item in items:
