@@ -10,7 +10,6 @@ _BY_REASON = {
         "sequences/Transformer-XL shift",
         "front ends/torchaudio deltas",
         "front ends/torchaudio sliding CMN",
-        "recurrence/biquad filter",
         "loops/chunks of two",
         "sequences/LSTM with its last state",
     ),
@@ -41,12 +40,7 @@ _BY_REASON = {
     "A loop over frames of this form is not turned into a recurrence.": (
         "front ends/torchaudio low pass biquad",
         "front ends/torchaudio de-emphasis",
-        "recurrence/ncps LTC",
         "recurrence/snntorch Leaky",
-        "speechbrain/CRDNN, LiGRU",
-        "speechbrain/LiGRU",
-        "transformers/Mamba",
-        "transformers/FalconMamba",
     ),
     "The frames of its outputs are lost where a value of the whole clip meets them.": (
         "transformers/Bert",
@@ -55,7 +49,6 @@ _BY_REASON = {
         "transformers/RoFormer",
         "transformers/FNet",
     ),
-    "A layer in both directions of this form is not followed as a window.": ("speechbrain/CRDNN, bidirectional",),
     "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
     "Positions or masks of this form are not followed.": (
         "transformers/Gemma2",
