@@ -232,7 +232,7 @@ NETWORKS = [
     per_frame("swin_tiny_patch4_window7_224", "Liu 2021, ICCV", 56, img_size=56, depths=(1, 1, 1, 1)),
     per_frame("poolformer_s12", "Yu 2022, CVPR", 32),
     per_frame("mixer_s32_224", "Tolstikhin 2021, NeurIPS", 64, img_size=64),
-    per_frame("repvgg_a0", "Ding 2021, CVPR", 32),
+    per_frame("repvit_m0_9", "Wang 2024, CVPR", 32),
     per_frame("coat_lite_tiny", "Xu 2021, ICCV", 32, img_size=32),
     Network(
         "timm/resnet10t and GRU",
