@@ -2,23 +2,26 @@
 
 What an output needs is found on the clip computation. Let everything from input ``n`` on be NaN: outputs that stay as they were
 are known after ``n`` inputs. NaN can also reach what it should not (a masked position, times zero), and be swallowed where it
-should not (a comparison), so the same is done with noise: an output *must* have come if neither changes it, and *may* have come
+should not, so the same is done with noise: an output *must* have come if neither changes it, and *may* have come
 if the noise does not. It must also exist and have its value if nothing follows: ``forward`` on the first ``n`` steps alone has it
 too.
 
-Modules that wait without need (a `Delay`) can't be seen in this way, nor can waiting for a frame that repeats one that is there: behind
-replicate padding whose end is cut it may never exist, and what stands in its place then has the same values. With such a module
-inside, the module's own `timing` says when outputs are due. The clip is lengthened by some outputs, so that its end padding is not
-taken for knowledge: outputs are counted from the first on, and some that see the lengthened clip's last steps stand before those that
-see its end. A single row is traced.
+Modules that wait without need (a `Delay`) can't be seen in this way. Nor can what is compared: NaN is neither above nor below, and
+noise may miss the values that count (`0 < x < 1` in front of a ReLU that is at zero). Nor can waiting for a frame that repeats one
+that is there: behind replicate padding whose end is cut it may never exist, and what stands in its place then has the same values.
+With such a module inside, the module's own `timing` says when outputs are due. The clip is lengthened by some outputs, so that its end
+padding is not taken for knowledge: outputs are counted from the first on, and some that see the lengthened clip's last steps stand
+before those that see its end. A single row is traced.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ...containers.conditional import Conditional
 from ...containers.streams import ParallelDispatch
@@ -98,9 +101,14 @@ def needed_inputs(t: ContractRun) -> str:
     if not unseen and any(map(_repeats, t.modules())) and any(map(_cuts_the_end, t.modules())):
         unseen = "frames that repeat others, where the end is cut"
     if nothing is None:
-        unseen = "an integer input, which can't be NaN,"
-    elif not unseen and (known := _known(t, nothing, want)):
-        unseen = f"padding alone in the first {known} outputs"
+        unseen = "an integer input, which can't be NaN"
+    elif not unseen:
+        with _Comparisons() as comparisons:
+            from_nothing = t.truth(nothing)
+        if comparisons.found:
+            unseen = "a comparison, which NaN does not pass"
+        elif known := leading(from_nothing, want, t.tolerance):
+            unseen = f"padding alone in the first {known} outputs"
     due: list[tuple[int, int]] = []
     exist, told = 0, False
     for n in t.places:
@@ -131,6 +139,21 @@ def needed_inputs(t: ContractRun) -> str:
         raise Skipped("none early; whether any is late can't be told, since NaN reaches every output of forward")
     waits = f", within chunks of {t.chunk} steps" if t.chunk > 1 else ""
     return f"traced with NaN and noise at {len(t.places)} positions{waits}"
+
+
+class _Comparisons(TorchDispatchMode):
+    """Notes whether a comparison, or another operation without floating point results, reads NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [v for v in tree_leaves(result) if isinstance(v, Tensor)]
+        if made and not self.found and not any(v.is_floating_point() or v.is_complex() for v in made):
+            self.found = any(isinstance(v, Tensor) and v.is_floating_point() and bool(v.isnan().any()) for v in tree_leaves(args))
+        return result
 
 
 def _repeats(module: nn.Module) -> bool:
