@@ -22,7 +22,8 @@ from .websocket import Connection
 LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
 OUTPUT = 8 << 20  # bytes that a connection may have unsent
 LOCAL = ("127.0.0.1", "localhost", "::1")
-PAGES = {"/": ("index.html", "text/html"), "/continual.js": ("continual.js", "text/javascript")}
+SCRIPT = "text/javascript"
+PAGES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", SCRIPT), "/continual.js": ("continual.js", SCRIPT)}
 
 
 class Server:
@@ -149,6 +150,9 @@ class Server:
             return socket.respond(
                 HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, "ready\n" if ready else "not ready\n"
             )
+        if url.path in PAGES:  # which hold no secrets: what they show needs the token
+            name, kind = PAGES[url.path]
+            return _response(socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8")
         if not self._let_in(request, url.query):
             return socket.respond(HTTPStatus.UNAUTHORIZED, "a bearer token is needed\n")
         if url.path == PATH:
@@ -159,9 +163,6 @@ class Server:
             return _response(socket, json.dumps(self._model()).encode(), "application/json")
         if url.path == "/v1/live":
             return _response(socket, json.dumps(self._live()).encode(), "application/json")
-        if url.path in PAGES:
-            name, kind = PAGES[url.path]
-            return _response(socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8")
         return socket.respond(HTTPStatus.NOT_FOUND, "not found\n")
 
     def _stream_requested(self, socket: Any, request: Any) -> Any:
