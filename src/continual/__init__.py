@@ -124,6 +124,7 @@ from .programs.compile import compile
 if TYPE_CHECKING:
     from . import logging as logging
     from . import models, onnx, triton
+    from . import serving as serve
     from .export.runner import Runner
     from .programs.snapshot import StreamSnapshot
     from .programs.step_program import StepProgram
@@ -137,7 +138,14 @@ if TYPE_CHECKING:
     from .tools.verify import Report, verify
     from .tools.window_times import WindowTimes, fastest_windows
 
-_MODULES = {"counting": "tools.counting", "logging": "logging", "models": "models", "onnx": "onnx", "triton": "triton"}
+_MODULES = {
+    "counting": "tools.counting",
+    "logging": "logging",
+    "models": "models",
+    "onnx": "onnx",
+    "serve": "serving",
+    "triton": "triton",
+}
 _LATER = {  # imported when they are first used, as these modules are
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",
@@ -318,6 +326,7 @@ __all__ = [
     "rnn",
     "save_state",
     "scan",
+    "serve",
     "shape",
     "skip",
     "state_dict",

@@ -25,6 +25,7 @@ from .needed_nodes import writes_memory
 from .recurrent_ops import WholeOps, to_torch_ops
 from .symbolic_sizes import FormulaLimit
 from .undone import masks_not_inspected, quiet, restored
+from .weight_writes import WeightWrites
 
 TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
 
@@ -59,9 +60,9 @@ class Captured:
         return rates_of(self.inputs, self.time_dims)
 
     def cut(self, inputs: Sequence[Tensor], first: int, steps: int) -> tuple[Tensor, ...]:
-        """Steps of a clip."""
+        """Steps of a clip, as a clip of its own: modules may ask for elements that lie in order."""
         of = zip(inputs, self.time_dims, self.rates, strict=True)
-        return tuple(x if t is None else x.narrow(t, first * r, steps * r) for x, t, r in of)
+        return tuple(x if t is None else x.narrow(t, first * r, steps * r).contiguous() for x, t, r in of)
 
     @property
     def longer(self) -> tuple[Tensor, ...]:
@@ -220,13 +221,13 @@ def _captured(
     ]
     numbers = KnownNumbers(module)
     try:
-        with _exporting(module), FormulaLimit(), numbers:
+        with _exporting(module), FormulaLimit(), numbers, WeightWrites(module):
             program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
             program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
         try:  # some modules defeat the symbolic solver, or take it minutes
-            with _exporting(module), WholeOps(), numbers:
+            with _exporting(module), WholeOps(), numbers, WeightWrites(module):
                 program = export(module, fresh(inputs), strict=False)
         except Exception:
             with _exporting(module):
@@ -258,7 +259,7 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            with _exporting(module), WholeOps(), numbers:
+            with _exporting(module), WholeOps(), numbers, WeightWrites(module):
                 found = None if shapes is None else _arranged(part, shapes)
                 program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
                 to_torch_ops(program.graph)
