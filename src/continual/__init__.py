@@ -138,9 +138,14 @@ if TYPE_CHECKING:
     from .tools.verify import Report, verify
     from .tools.window_times import WindowTimes, fastest_windows
 
-_MODULES = {  # by the names that they have here
-    "counting": "tools.counting", "logging": "logging", "models": "models", "onnx": "onnx", "serve": "serving", "triton": "triton",
-}  # fmt: skip
+_MODULES = {
+    "counting": "tools.counting",
+    "logging": "logging",
+    "models": "models",
+    "onnx": "onnx",
+    "serve": "serving",
+    "triton": "triton",
+}
 _LATER = {  # imported when they are first used, as these modules are
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",

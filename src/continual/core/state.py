@@ -197,7 +197,7 @@ class State(Sequence[Tensor]):
     """A stream's whole state: the number of steps seen, and named tensors. Take it as a value: steps never change it.
 
     It is a sequence of its tensors, in the order of :attr:`tensors`; hidden states of recurrent layers are ``(layers, B, H)`` there, as
-    ``torch.nn`` has them.
+    ``torch.nn`` has them (once a state that was read from a file has been given to its network: ``net.set_state``, ``net.get_state``).
 
     Attributes:
         clock: steps that the stream has seen.
