@@ -129,8 +129,8 @@ def _check_length(ctx: RuleContext, spectrum: Spectrum, count: int, first: int) 
     short = next(((n, t) for n, t in pairs if n < t + max(first, count - 1 - first)), None)
     if short is not None:
         raise Refused(
-            f"filters by a Fourier transform of {short[0]} values for a clip of {short[1]} frames: with {count} taps, the last of them come "
-            "at the start again",
+            f"filters by a Fourier transform of {short[0]} values for a clip of {short[1]} frames: with {count} taps, its end comes at the "
+            "start again",
             FILTER,
         )
 
