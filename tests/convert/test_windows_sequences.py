@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import continual as co
 from tests.convert.windows import Tagger, close, made, noise, stacked, windows_of
+from tests.long import by_turns
 
 CLIP = noise(2, 3, 40)
 
@@ -93,3 +97,68 @@ def test_a_score_of_which_a_longer_clip_has_several_in_a_row():
     net = co.continual(module, noise(2, 3, 40), windows=co.WindowPlan())
     clip = noise(2, 3, 53)
     close(net.forward_steps(clip), stacked(windows_of(module, clip, 40, net.windows.every)))
+
+
+class Mirrored(nn.Module):
+    """A layer in both directions over the features of frames, with its frames where ``how`` says."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.rnn = how, nn.GRU(3, 2, batch_first=True, bidirectional=True)
+        self.up, self.norm = nn.ConvTranspose1d(4, 6, 4, stride=4), nn.GroupNorm(2, 6)
+        self.conv, self.table = nn.Linear(3, 3), nn.Parameter(torch.zeros(20, 4))
+
+    def forward(self, x: Tensor) -> Any:  # (B, 3, T)
+        if self.how == "every second":
+            return torch.stack([self.table[:3, 0] + torch.tanh(self.conv(x[:, :, t])) for t in range(0, x.shape[2], 2)], 1)
+        y = self.rnn(x.transpose(1, 2))[0]
+        if self.how == "four for each":
+            return self.norm(self.up(y.transpose(1, 2)))
+        if self.how == "behind the rows":
+            return y.flatten(0, 1)
+        if self.how == "before the rows":
+            return y.transpose(0, 1).flatten(0, 1)
+        if self.how == "two layouts":
+            return y, y.transpose(1, 2).exp()
+        return torch.einsum("bct,bcs->bts", x, x) @ y + self.table  # positions are lost in products of the clip with itself
+
+
+FRAMES = {
+    "four for each": (lambda y: y[:, :, 33], 33),
+    "behind the rows": (lambda y: y.unflatten(0, (-1, 20))[:, 7], 7),
+    "before the rows": (lambda y: y.unflatten(0, (20, -1))[-2], -2),
+    "two layouts": (lambda y: (y[0][:, 7], y[1][:, :, 7]), 7),
+    "of one length": (lambda y: y[:, 7], 7),
+    "every second": (lambda y: y[:, 7], 7),
+}
+
+
+@pytest.mark.parametrize("how", by_turns(FRAMES, 2))
+def test_one_frame_wherever_frames_are(how):
+    """Found by networks of others: refused, or taken for one score of the window."""
+    module, clip, (own, frame) = made(Mirrored(how)), noise(2, 3, 24), FRAMES[how]
+    net = co.continual(module, clip[:, :, :20], output=frame, windows=co.WindowPlan())
+    wanted = [tree_leaves(own(y)) for y in windows_of(module, clip, 20, 1)]
+    for got, want in zip(tree_leaves(net.forward_steps(clip)), zip(*wanted, strict=True), strict=True):
+        close(got, stacked(list(want)))
+    if how != "of one length":
+        with pytest.raises(co.NotStreamable, match="output=-1"):
+            co.continual(module, clip[:, :, :20])
+
+
+class Parts(nn.Module):
+    """In the manner of TSM: clips of 8 frames, of which a longer one holds several in a row; gates over the clip make it no stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.head = nn.Conv1d(3, 4, 3, padding=1), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.conv(x.transpose(1, 2).reshape(-1, 8, 3).transpose(1, 2)))
+        return self.head((y * self.gate(y.mean(2)).unsqueeze(2)).amax(2))
+
+
+def test_more_rows_of_a_longer_clip_are_no_frames():
+    module, clip = made(Parts()), noise(2, 3, 11)
+    net = co.continual(module, clip[:, :, :8])
+    close(net.forward_steps(clip), stacked(windows_of(module, clip, 8, 1)))

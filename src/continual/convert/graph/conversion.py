@@ -70,7 +70,7 @@ def convert_graph(
         held.callback(loops.close)
         short = shortened(module, inputs, time_dim) if loops.rolled is None else None
         walked, refusal = _followed(module, inputs, short, time_dim, time_pooling, doing, loops)
-        if walked is None and (windows == "stream" or short is not None):  # the window of a long loop takes minutes to export
+        if walked is None and windows == "stream":
             raise refusal  # type: ignore[misc]
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
             if every is not None or isinstance(windows, WindowPlan):
@@ -86,7 +86,7 @@ def convert_graph(
             doing("exporting its window")
             plan = windows if isinstance(windows, WindowPlan) else None
             anew = partial(_exporting_loops, time_dim=time_dim)
-            options = Options(time_dim, every, output, time_pooling, plan, loops.exporting, anew)
+            options = Options(time_dim, every, output, time_pooling, plan, short, loops.exporting, anew)
             window = window_for(module, inputs, options, refusal)
             with _as_refusals(module, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)

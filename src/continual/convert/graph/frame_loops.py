@@ -22,15 +22,20 @@ LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class _Enough(Exception):
-    """A line of code has made ENOUGH calls."""
+    """A line of code has made so many calls."""
 
 
 class CallCounter(WholeOps):
-    """Counts how often each line of a module's own code calls torch."""
+    """Counts how often each line of a module's own code calls torch.
 
-    def __init__(self) -> None:
+    Args:
+        enough: calls by one line after which the run stops.
+    """
+
+    def __init__(self, enough: int) -> None:
         super().__init__()
         self.lines: Counter[tuple[str, int]] = Counter()
+        self._enough = enough
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         frame: FrameType | None = sys._getframe(1)
@@ -39,14 +44,18 @@ class CallCounter(WholeOps):
         if frame is not None:
             line = frame.f_code.co_filename, frame.f_lineno
             self.lines[line] += 1
-            if self.lines[line] > ENOUGH:
+            if self.lines[line] > self._enough:
                 raise _Enough
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def calls_of(module: nn.Module, inputs: Sequence[Tensor]) -> Counter[tuple[str, int]] | None:
-    """The number of calls to torch of each line of a module's code, in a run on shapes alone; ``None`` if that run fails."""
-    calls = CallCounter()
+def calls_of(module: nn.Module, inputs: Sequence[Tensor], enough: int | None = None) -> Counter[tuple[str, int]] | None:
+    """The number of calls to torch of each line of a module's code, in a run on shapes alone; ``None`` if that run fails.
+
+    Args:
+        enough: calls by one line after which the run stops; by default ``ENOUGH``.
+    """
+    calls = CallCounter(ENOUGH if enough is None else enough)
     with restored(module), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake, calls:
         try:
             module(*(fake.from_tensor(x.detach()) for x in inputs))

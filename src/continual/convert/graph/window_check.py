@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from ...core.registry import is_chosen
 from ...errors import NotStreamable
 from .assembly import assemble
-from .capture import Captured, capture_window, fresh
+from .capture import capture_window, fresh
 from .graph_module import GraphModule
 from .instructions import ExecContext
-from .recurrent_ops import WholeOps
-from .undone import quiet, restored
+from .registered_calls import registered_calls
 from .window_choice import Choice, fastest, moment_of
+from .window_lengths import Lengths
 from .windows.kept import History
 from .windows.plan import Schedule
 from .windows.report import WindowPlan, WindowReport
@@ -27,87 +27,53 @@ from .windows.table import state_bytes, told
 from .windows.window import Windowed, windowed
 
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is computed again
+LIMITS, ROUGH = {torch.float64: 1e-10, torch.float32: 1e-4}, 5e-2  # of a difference that other orders of sums explain
 MUCH = 2  # times less state, of which a note tells
 ANEW_IS_FASTER = "that is faster here in eager steps (co.fastest_windows measures compiled programs)"
 WINDOWS = 3  # that are compared with the module's when it is converted
 
 
-def lengths_of(module: nn.Module, captured: Captured) -> bool:
-    """Whether the module gives more of a longer clip and less of a shorter one, as far as it takes them.
-
-    Where no shorter clip gives less, the example is as long as one score needs: a longer clip has several of them.
-    """
-    t, shapes = captured.steps, _shapes_of(module, captured)
-    before, longer = shapes(t), next((y for steps in _longer(t) if (y := shapes(steps)) is not None), None)
-    if longer == before:
-        return False
-    shorter = (shapes(steps) for steps in (t // 2, *(t - 2**i for i in range(7))) if steps > 0)
-    return any(y not in (None, before) for y in shorter)
-
-
-def _longer(steps: int) -> tuple[int, ...]:
-    """Longer clips to try."""
-    return (2 * steps, *(steps + 2**i for i in range(7)))
-
-
-def _frame_dims(module: nn.Module, captured: Captured) -> list[int | None] | None:
-    """The dimension in which each output grows with the clip, where it is one; ``None``: the module takes clips of one length."""
-    t, shapes = captured.steps, _shapes_of(module, captured)
-    before, others = shapes(t), (shapes(steps) for steps in (*_longer(t), t - 1, t - 2, t // 2) if steps > 0)
-    other = next((y for y in others if y not in (None, before)), None)
-    if before is None or other is None or [len(y) for y in before] != [len(y) for y in other]:
-        return None
-    grown = [[i for i, (a, b) in enumerate(zip(y, z, strict=True)) if a != b] for y, z in zip(before, other, strict=True)]
-    return [dims[0] if len(dims) == 1 else None for dims in grown]
-
-
-Shapes = Callable[[int], list[tuple[int, ...]] | None]
-
-
-def _shapes_of(module: nn.Module, captured: Captured) -> Shapes:
-    """The shapes of what a module gives for a clip of so many steps; ``None`` if it takes none.
-
-    A module that looks at values can't run on shapes alone: its clips are computed then.
-    """
-
-    def run(steps: int, fake: bool) -> list[tuple[int, ...]] | None:
-        clip = captured.of_length(steps)
-        with restored(module), quiet(), torch.no_grad():
-            try:
-                if fake:
-                    with FakeTensorMode(allow_non_fake_inputs=True) as mode, WholeOps():
-                        found = module(*(mode.from_tensor(x) for x in clip))
-                else:
-                    found = module(*fresh(clip))
-            except Exception:  # it takes no such clip, or looks at values
-                return None
-        return [tuple(y.shape) for y in tree_leaves(found) if isinstance(y, Tensor)]
-
-    on_shapes = run(captured.steps, True) is not None
-    return lambda steps: run(steps, on_shapes)
-
-
-def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None) -> Windowed:
+def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None, called: bool = False) -> Windowed:
     """The module's window as tasks.
+
+    Args:
+        output: the frame of it that is asked for.
+        called: whether modules of registered classes stay one call, since their code loops over many frames. They do also where
+            torch.export can't follow them. Of others windows may share what is inside.
 
     Raises:
         NotStreamable: the module can't be exported, draws random numbers, or mixes rows.
         IndexError: there is no such frame.
     """
-    window = windowed(capture_window(module, clip, time_dim), module)
-    if output is None:
-        return window
-    frames = {t.wire.n for t in window.outputs if t.wire.timed}
-    if not frames and (dims := _frame_dims(module, window.walk.captured)) is not None and any(d is not None for d in dims):
-        return window.at_dims(output, dims)
-    if not frames:
+    window = None
+    if not called:
+        try:
+            window = windowed(capture_window(module, clip, time_dim), module)
+        except NotStreamable:
+            if not any(is_chosen(part) for part in module.modules()):
+                raise
+    if window is None:
+        with registered_calls(module, (clip,) if isinstance(clip, Tensor) else clip) as notes:
+            window = windowed(capture_window(module, clip, time_dim), module)
+            window.walk.draft.notes += [note.replace("streams", "is computed") for note in notes]
+    return window if output is None else one_frame(window, module, output)
+
+
+def one_frame(window: Windowed, module: nn.Module, output: int) -> Windowed:
+    """The window of which one frame of each output is asked for.
+
+    Raises:
+        NotStreamable: the outputs have no frames.
+        IndexError: there is no such frame.
+    """
+    timed = [t.wire.timed for t in window.outputs]
+    dims = [None] * len(timed) if all(timed) else Lengths(window, module).frame_dims
+    if not any(timed) and not any(d is not None for d in dims):
         raise NotStreamable(
             f"{type(module).__name__}: output={output} asks for one frame of its output, which has none: it is for modules with an output "
             "for each frame. Leave it out"
         )
-    if any(not -n <= output < n for n in frames):
-        raise IndexError(f"output={output} of {min(frames)} frames of a window")
-    return window.at_frame(output)
+    return window.at_frame(output, dims)
 
 
 def assembled(window: Windowed, onto: nn.Module, plan: WindowPlan) -> GraphModule:
@@ -128,11 +94,10 @@ def converted(
         wanted: the plan, if it was given; ``None``: what is measured to be the fastest.
         every: frames from one window to the next, if that was given.
     """
-    captured = window.walk.captured
     anew = window.complete(WindowPlan(0, every) if wanted is None else replace(wanted, stride=0))
     ways = tuple(window.ways(anew.every or 1)) if window.walk.rows is None else (anew,)
     net = assembled(window, module, anew)
-    check_rows(module, net, captured)
+    check_anew(module, net, window)
     choice = _chosen(window, net, ways, wanted, module, said)
     if choice.plan.stride:
         net = assembled(window, module, choice.plan)
@@ -201,17 +166,29 @@ def _advice(window: Windowed, plan: WindowPlan) -> list[str]:
     return [f"every={better.every} keeps {kept / less:.0f} times less state"]
 
 
-def check_rows(module: nn.Module, net: Any, captured: Captured) -> None:
-    """Refuse a module whose score of one row depends on the others."""
+def check_anew(module: nn.Module, net: Any, window: Windowed) -> None:
+    """Refuse a module whose score of one row depends on the others; and see that windows by themselves have the module's scores.
+
+    Raises:
+        NotStreamable: either is not so.
+    """
+    captured, name = window.walk.captured, type(module).__name__
     given = captured.of_length(captured.steps)
     with torch.no_grad():
         other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
-        scores = zip(tree_leaves(net(*fresh(given))), tree_leaves(net(*fresh(other))), net.io_layout.outputs, strict=True)
-        for a, b, out in scores:
+        own = tree_leaves(net(*fresh(given)))
+        for a, b, out in zip(own, tree_leaves(net(*fresh(other))), net.io_layout.outputs, strict=True):
             if _off(out.first_row(a), out.first_row(b)) > ROUNDING.get(a.dtype, 1e-3):
                 raise NotStreamable(
-                    f"{type(module).__name__}: the score of a row depends on the other rows of the batch, and every row is a stream of its "
-                    "own. Remedy: keep the batch as a dimension of its own"
+                    f"{name}: the score of a row depends on the other rows of the batch, and every row is a stream of its own. Remedy: "
+                    "keep the batch as a dimension of its own"
+                )
+        rows = next(x.shape[b] for x, b in zip(given, captured.batch_dims, strict=True) if b is not None)
+        for a, y, frame in zip(own, tree_leaves(module(*fresh(given))), window.frames, strict=True):
+            if (off := _off(a, y if frame is None else frame.of(y, rows))) > LIMITS.get(a.dtype, ROUGH):
+                raise NotStreamable(
+                    f"{name}: its window differs from the module by {off:.1e} of the largest score: a module of a registered class "
+                    "computes something else than its streaming version; or report it, it is a gap of the library"
                 )
 
 
@@ -241,7 +218,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
     def frames(first: int, count: int) -> list[Tensor]:
         return [x.narrow(t, first, count) for x, t in streams]
 
-    worst, limit, new = 0.0, 5e-2, min(every, length)
+    worst, limit, new = 0.0, ROUGH, min(every, length)
     with torch.no_grad():
         kept = _first_kept(window, schedule, m, lambda back: frames((before - back) * every, length), before)
         for i in range(before, before + lead + WINDOWS):
@@ -251,9 +228,9 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
             if i < before + lead:
                 continue
             own = captured.cut(clip, i * every, length)
-            for a, b in zip(scores, tree_leaves(module(*own)), strict=True):
-                b = b if a.shape == b.shape else b.select(window.frame_dim, window.frame)
-                worst, limit = max(worst, _off(a, b)), {torch.float64: 1e-10, torch.float32: 1e-4}.get(a.dtype, 5e-2)
+            for a, y, frame in zip(scores, tree_leaves(module(*own)), window.frames, strict=True):
+                b = y if frame is None else frame.of(y, 1)
+                worst, limit = max(worst, _off(a, b)), LIMITS.get(a.dtype, ROUGH)
     return worst if worst > limit else None
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from ...core.op_rows import Refusal, format_refusals
 from ...errors import NotStreamable
+from .capture import layout_of, steps_of
+from .frame_loops import calls_of
 from .graph_module import GraphModule
-from .window_check import assembled, converted, lengths_of, window_of
+from .window_check import assembled, converted, one_frame, window_of
+from .window_lengths import Lengths
 from .windows.report import WindowPlan
+from .windows.tasks import Task
 from .windows.window import Windowed
 
 MODES = ("exact", "stream")
+MOST_CALLS = 2000  # to torch, of a loop whose window is exported: that takes some milliseconds each
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Options:
     output: int | None
     time_pooling: str | None
     plan: WindowPlan | None = None
+    short: Sequence[Tensor] | None = None  # a shorter clip, of a module that loops over many frames
     exporting: Callable[[], AbstractContextManager[None]] = nullcontext  # under which the module is exported now
     exporting_anew: Callable[[nn.Module, Any], AbstractContextManager[None]] | None = None  # and later, on such a clip
 
@@ -61,15 +68,17 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
         NotStreamable: it gives a sequence that is no stream; or even a window of it can't be followed.
         ValueError: `time_pooling`, which has no meaning for windows; or a plan for windows of another length.
     """
+    if options.short is not None and refusal is not None:
+        _check_loop(module, clip, options, refusal)
     try:
         with options.exporting():
-            window = window_of(module, clip, options.time_dim, options.output)
+            window = window_of(module, clip, options.time_dim, options.output, options.short is not None)
     except NotStreamable:
         if refusal is None or options.output is not None:
             raise
         raise refusal from refusal.__cause__  # what stands in the way of windows is said by it too
-    if options.output is None and refusal is not None and (window.sequence or lengths_of(module, window.walk.captured)):
-        raise with_remedy(refusal, module, clip, options) from refusal.__cause__
+    if options.output is None:
+        refuse_sequence(module, window, refusal)
     if options.time_pooling is not None:
         raise ValueError(
             f"continual: time_pooling={options.time_pooling!r} changes what {type(module).__name__} computes, and its exact windows are "
@@ -78,6 +87,25 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
     if options.plan is not None:
         window.check_length(options.plan)
     return window
+
+
+def _check_loop(module: nn.Module, clip: Sequence[Tensor], options: Options, refusal: NotStreamable) -> None:
+    """Refuse a loop over so many frames that its window takes minutes to export; and a sequence by a short clip, in less time."""
+    short = options.short or clip
+    times, _ = layout_of(clip, options.time_dim)
+    steps, few = steps_of(clip, times), steps_of(short, times)
+    calls = calls_of(module, short, MOST_CALLS)
+    most = steps if calls is None else few * MOST_CALLS // max(1, calls.total())
+    if options.output is None:
+        with suppress(IndexError), options.exporting():
+            window = window_of(module, short, options.time_dim, None)
+            refuse_sequence(module, window, refusal, min(steps, most))
+    if steps > most:
+        text = (
+            f"{refusal}\nIts window is a loop over {steps} frames, and up to {MOST_CALLS:,} calls to torch are exported. Remedy: for exact "
+            f"windows an example of {most} frames at most"
+        )
+        raise NotStreamable(text, refusal.refusals, refusal.rows) from refusal.__cause__
 
 
 def exact_windows(
@@ -104,17 +132,38 @@ def remade(
     return assembled(window, onto, window.complete(plan))
 
 
-def with_remedy(refusal: NotStreamable, module: nn.Module, clip: Any, options: Options) -> NotStreamable:
+def refuse_sequence(module: nn.Module, window: Windowed, refusal: NotStreamable | None, length: int | None = None) -> None:
+    """Refuse outputs for each frame, of which a window would give all at once.
+
+    Args:
+        refusal: why they are no stream; ``None``: the walk has taken them for values of the whole clip, as it takes frames that are taken
+            apart by their numbers.
+        length: of the windows that are recommended, if not of this one.
+    """
+    apart = window.apart if refusal is None else None
+    if refusal is None and apart is None:
+        return
+    if (refusal is not None and window.sequence) or Lengths(window, module).sequence:
+        found = refusal or _by_number(module, apart)  # type: ignore[arg-type]
+        raise with_remedy(found, window, module, length) from found.__cause__
+
+
+def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
+    reason = "takes frames by their numbers, and the module gives an output for each of them: in the clip of the example they are so many"
+    remedy = "slices of time for all of them at once, such as x[:, :, ::2]; or a loop over all frames"
+    found = Refusal(apart.path, apart.label, apart.source, reason, remedy)
+    return NotStreamable(format_refusals(type(module).__name__, [found]), (found,))
+
+
+def with_remedy(refusal: NotStreamable, window: Windowed, module: nn.Module, length: int | None = None) -> NotStreamable:
     """A refusal of a sequence, with what windows would give."""
     try:
-        with options.exporting():
-            window = window_of(module, clip, options.time_dim, -1)
-        reuse = window.reuse(1)
-        saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
+        reuse = one_frame(window, module, -1).reuse(1)
     except (NotStreamable, IndexError):
         return refusal
+    saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
     text = (
         f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1), the last "
-        f"frame of each window of {window.length} steps (output=k: frame k){saved}"
+        f"frame of each window of {length or window.length} steps (output=k: frame k){saved}"
     )
     return NotStreamable(text, refusal.refusals, refusal.rows)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ....core.kernel import counted_macs
-from ..instructions import Op
 from .cell import Cell
 from .layout import Layout
 from .traced import Traced
@@ -68,22 +66,3 @@ class WholeLoop:
         """Multiply-adds of a row on a clip of so many frames."""
         zeros = [torch.zeros(own.sizes, dtype=dtype, device=same[0].device if same else None) for own, dtype in self.given]
         return frames * counted_macs(lambda: self.body([*zeros, *same], 1, zeros[0].device))
-
-
-@dataclass(eq=False)
-class LoopOp(Op):
-    """A loop as an operation on ``(streams, states, what is the same)``."""
-
-    loop: WholeLoop = field(kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.fn = self.loop
-
-    @staticmethod
-    def of(op: Op, loop: WholeLoop) -> LoopOp:
-        """The same operation, of a loop."""
-        given: dict[str, Any] = {
-            n: getattr(op, n) for n in ("path", "label", "source", "target", "args", "kwargs", "inputs", "out", "wire")
-        }
-        return LoopOp(**given, loop=loop)

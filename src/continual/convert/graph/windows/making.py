@@ -19,6 +19,7 @@ from ..program_draft import ProgramDraft
 from ..provenance import Provenance
 from ..shape_queries import ShapeQueries
 from ..values import ITEM, Const
+from .function_op import FunctionOp
 from .sizes import ROWS, Unfollowed, known, number, tasks_in
 from .tasks import WIRE, Item, Local, Table, Task
 from .window_call import Call
@@ -98,7 +99,8 @@ class Making:
 
     # ---- tasks ----------------------------------------------------------------------------------------------------------
 
-    def _keep(self, task: Any) -> Any:
+    def keep(self, task: Any) -> Any:
+        """Add a task behind those that there are."""
         self.tasks.append(task)
         return task
 
@@ -119,7 +121,7 @@ class Making:
         val = call.node.meta["val"]
         val = val[result] if isinstance(val, (list, tuple)) else val
         dtype = val.dtype if isinstance(val, Tensor) else inputs[0].dtype if inputs else torch.float32
-        return self._keep(cls(path, label, source, tuple(inputs), wire, dtype=dtype, single=single, **more))
+        return self.keep(cls(path, label, source, tuple(inputs), wire, dtype=dtype, single=single, **more))
 
     def operation(self, call: Call, target: str, args: Sequence[Any], kwargs: dict[str, Any], inputs: Sequence[Task],
                   tables: Sequence[Const] = ()) -> tuple[Op, tuple[int, ...], tuple[int, ...]]:  # fmt: skip
@@ -153,7 +155,7 @@ class Making:
         *,
         steady: bool = False,
         cls: type[Local] = Local,
-        exchanged: Callable[[Op], Op] | None = None,
+        function: Callable[..., Any] | None = None,
         **own: Any,
     ) -> Any:
         """An operation on the whole window, as it is.
@@ -162,12 +164,12 @@ class Making:
             dims: the layout of what it gives (of several results, of each), where it has positions still.
             like: their wire.
             cls, own: the class of the task where it gives several results, and what that has beside others.
-            exchanged: gives the operation that runs, of one on slots that has no name of torch.
+            function: what runs in place of an operation of torch, on its arguments.
         """
         args, kwargs = self.given_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
-        op, slots, _ = self.operation(call, call.name if exchanged is None else ITEM, args, kwargs, inputs)
-        op = op if exchanged is None else exchanged(op)
+        op, slots, _ = self.operation(call, call.name if function is None else ITEM, args, kwargs, inputs)
+        op = op if function is None else FunctionOp.of(op, function)
         steady = all(t.wire.steady for t in inputs) if inputs else steady
         val = call.node.meta["val"]
         macs = own.pop("macs", None)

@@ -208,18 +208,6 @@ class Select(Task):
 
 
 @dataclass(eq=False)
-class Entire(Task):
-    """One entry of a dimension of a value without positions."""
-
-    dim: int = 0
-    index: int = 0
-
-    def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
-        found: Tensor = xs[0].select(self.dim, self.index)
-        return found
-
-
-@dataclass(eq=False)
 class Padded(Task):
     """Positions of one value at the start; what is padded at the end stands beyond the edge."""
 

@@ -115,11 +115,11 @@ class Walk(Making):
         if batch is not None and not isinstance(known(val.shape[batch]), Count):
             self.rows = int(val.shape[batch])
         if time is None:
-            return self._keep(Given(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
+            return self.keep(Given(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
         number = len(self.entry_slots)
         self.entry_slots.append((i, slot))
         steps = Wire(dims, self.captured.steps)
-        entry = self._keep(Entry(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
+        entry = self.keep(Entry(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
         if rate == 1:
             return entry
         merged = (*dims[:time], (TIME, rate), *dims[time + 2 :])

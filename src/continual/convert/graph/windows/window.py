@@ -16,13 +16,13 @@ from ..capture import Captured
 from ..values import Stream
 from ..walker import Walked
 from . import rules  # noqa: F401 (they register themselves)
+from .frame import Frame, frame_of
 from .instruction import Windows
 from .plan import Schedule, planned, reusable
 from .report import WindowPlan
 from .rolling import Carry
-from .tasks import Entire, Entry, Select, Task
+from .tasks import Entry, Select, Slice, Task
 from .walk import Walk
-from .wire import Wire
 
 MOST_STRIDES = 4  # at which what windows take over may end, of those that are tried
 
@@ -34,16 +34,16 @@ class Windowed:
     Attributes:
         walk: what made them.
         outputs: the tasks of the scores.
-        frame, frame_dim: which frame of the module's output they are, where they are one, and where these are.
+        frames: which entries of the module's outputs they are, where they are one frame of these.
         tasks: those that the scores need.
     """
 
     walk: Walk
     outputs: list[Task]
-    frame: int = 0
-    frame_dim: int = 0
+    frames: tuple[Frame | None, ...] = ()
 
     def __post_init__(self) -> None:
+        self.frames = self.frames or (None,) * len(self.outputs)
         self.tasks = needed(self.walk.tasks, self.outputs)
 
     @property
@@ -56,35 +56,32 @@ class Windowed:
         """Whether an output has frames still."""
         return any(t.wire.timed for t in self.outputs)
 
-    def at_frame(self, index: int) -> Windowed:
-        """One frame of each output that has frames."""
-        dim = next(t.wire.dim for t in self.outputs if t.wire.timed)
-        return Windowed(self.walk, at_frame(self.walk, self.outputs, index), index, dim)
+    def at_frame(self, index: int, dims: Sequence[int | None]) -> Windowed:
+        """One frame of each output that has frames.
 
-    def at_dims(self, index: int, dims: Sequence[int | None]) -> Windowed:
-        """One entry of a dimension of each output, where frames can't be followed to it.
+        Args:
+            index: which one.
+            dims: where frames are in outputs whose positions are lost; ``None``: such an output has no frames, and stays.
 
         Raises:
             IndexError: there is no such frame.
         """
-        found = list(self.outputs)
-        for i, (out, dim) in enumerate(zip(self.outputs, dims, strict=True)):
-            if dim is None:
-                continue
-            own = out.wire.dims[dim]
-            size = 1 if own == () else own[0] if len(own) == 1 else None
-            if not isinstance(size, int):
-                raise NotStreamable(
-                    f"output={index}: '{out.path}' merges time with its rows: return it with time in a dimension of its own"
-                )
-            if not -size <= index < size:
-                raise IndexError(f"output={index} of {size} frames of a window")
-            wire = Wire(tuple(d for j, d in enumerate(out.wire.dims) if j != dim))
-            found[i] = Entire(
-                f"{out.path}.frame", f"frame {index}", "", (out,), wire, dtype=out.dtype, dim=dim, index=index % size
-            )
-            self.walk.tasks.append(found[i])
-        return Windowed(self.walk, found, index, next(d for d in dims if d is not None))
+        found, frames = list[Task](), list[Frame | None]()
+        for out, given in zip(self.outputs, dims, strict=True):
+            dim = out.wire.dim if out.wire.timed else given
+            task, frame = (out, None) if dim is None else frame_of(self.walk, out, dim, index)
+            found.append(task)
+            frames.append(frame)
+        return Windowed(self.walk, found, tuple(frames))
+
+    @property
+    def apart(self) -> Task | None:
+        """The first of some operations that take the frames of a value apart, one by one or in groups; ``None``: nothing does."""
+        taken: dict[int, list[Select | Slice]] = {}
+        for task in self.tasks:
+            if isinstance(task, (Select, Slice)) and all(disjoint(task, other) for other in taken.get(id(task.inputs[0]), [])):
+                taken.setdefault(id(task.inputs[0]), []).append(task)
+        return next((found[0] for found in taken.values() if len(found) > 1), None)
 
     def every(self) -> int:
         """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
@@ -191,22 +188,11 @@ def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
     return found[::-1]
 
 
-def at_frame(walk: Walk, outputs: Sequence[Task], index: int) -> list[Task]:
-    """One frame of each output."""
-    found = []
-    for out in outputs:
-        if not out.wire.timed:
-            found.append(out)
-            continue
-        if not out.wire.alone:
-            raise NotStreamable(
-                f"output={index}: '{out.path}' merges time with another dimension: return it with time in a dimension of its own"
-            )
-        dims = tuple(d for d in out.wire.dims if d != (TIME,))
-        made = Select(f"{out.path}.frame", f"frame {index}", "", (out,), Wire(dims), dtype=out.dtype, index=index % out.wire.n)
-        walk.tasks.append(made)
-        found.append(made)
-    return found
+def disjoint(a: Select | Slice, b: Select | Slice) -> bool:
+    """Whether two tasks take no frame both."""
+    (own, *_), *_ = a.reach(((0, a.wire.n),))
+    (other, *_), *_ = b.reach(((0, b.wire.n),))
+    return own.hi <= other.lo or other.hi <= own.lo
 
 
 def in_rows(task: Task, rows: int | None = None) -> Dims:

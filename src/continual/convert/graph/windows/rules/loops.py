@@ -10,7 +10,7 @@ from ...loops.cell import NotACell
 from ...loops.layout import Layout, merged
 from ...loops.operation import LOOPS
 from ...loops.traced import Traced, traced_scan
-from ...loops.whole import LoopOp, WholeLoop
+from ...loops.whole import WholeLoop
 from ...op_call import OpCall
 from ...values import Const
 from ..sizes import Unfollowed, tasks_in
@@ -46,7 +46,7 @@ def looped(w: Walk, call: Call, traced: Traced, states: bool) -> Any:
     frames = int(call.node.meta["val"][-1].shape[0])
     macs = loop.macs(frames, same) if len(same) == len(given) else 0
     wire, dims = _timed(own, traced, states) if w.rows is None else (None, None)
-    return w.window(own, dims, wire, exchanged=lambda op: LoopOp.of(op, loop), macs=macs)
+    return w.window(own, dims, wire, function=loop, macs=macs)
 
 
 def _timed(call: Call, traced: Traced, states: bool) -> tuple[Wire | None, list[Dims | None] | None]:
