@@ -11,6 +11,7 @@ from ..network import Network
 from ..packages import cls
 
 CHANNELS, OUTPUTS = 8, 4
+HAND: dict[str, Any] = {"conformer_num_layers": 3, "conformer_stride": (1, 2, 1), "conformer_attn_window_size": (16, 16, 8)}
 LAST: dict[str, Any] = {"options": {"output": -1}}  # of each window its last frame
 
 
@@ -88,7 +89,7 @@ NETWORKS = [
     row("Labram", "Jiang 2024, ICLR", 600, 128, n_chans=128, sfreq=200, embed_dim=40, num_layers=4),
     row("LUNA", "Döner 2025, NeurIPS", 1000, sfreq=250),
     row("MEDFormer", "Wang 2024, NeurIPS"),
-    row("MetaNeuromotorHand", "Kaifosh 2025, Nature", 4000, 16, "stream", n_chans=16, sfreq=2000),
+    row("MetaNeuromotorHand", "Kaifosh 2025, Nature", 8000, 16, "stream", n_chans=16, sfreq=2000, **HAND),
     row("MSVTNet", "Liu 2024, IEEE JBHI"),
     row("MVPFormer", "Carzaniga 2025, arXiv:2506.20354"),
     row("NeuroPose", "Liu 2021, WWW", 1920, 16, "stream", n_chans=16, sfreq=2000),
