@@ -39,6 +39,7 @@ class InitContext:
 
 _COPIED = (  # what a copy of a node has in common with it
     "path", "before", "kind", "out", "in_spec", "kept_spec", "names", "n_in", "n_out", "delay", "stride", "accumulator", "steps",
+    "plan",
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ class StateNode:
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         accumulator: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
         steps: whether a chunk of one may run as a step: its rate is constant, whatever is known of the end. ``None``: not known yet.
+        plan: how its module computes, as code, where it can in several ways with other states; ``""`` for all others.
     """
 
     __slots__ = (*_COPIED, "children", "memo", "tensors")
@@ -84,6 +86,7 @@ class StateNode:
         self.memo: Any = None
         self.accumulator = accumulator
         self.steps: bool | None = None
+        self.plan = ""
 
     def walk(self) -> Iterator[StateNode]:
         """This node and all below it."""
@@ -267,6 +270,11 @@ class State(Sequence[Tensor]):
             for node in self.node.walk()
             for name, tensor in zip(node.names, node.tensors, strict=True)
         }
+
+    @property
+    def plan(self) -> str:
+        """How the network computes, as code, where it can in several ways with other states; ``""`` for all others."""
+        return next((node.plan for node in self.node.walk() if node.plan), "")
 
     @property
     def nbytes(self) -> int:

@@ -42,7 +42,6 @@ class Captured:
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
         numbers: buffers whose values the module's code has asked for: the export is for these values.
-        left_over: whether operations may be left that nothing takes: those that have computed numbers which the export knew.
     """
 
     program: ExportedProgram
@@ -52,7 +51,6 @@ class Captured:
     symbolic: bool = True
     prefix: str = ""
     numbers: frozenset[str] = frozenset()
-    left_over: bool = False
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -239,7 +237,7 @@ def _captured(
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     read = frozenset(numbers.read)
-    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read, left_over=numbers.used)
+    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read)
 
 
 def _of_bytecode(

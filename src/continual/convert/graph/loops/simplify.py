@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
-from ..functionalise import asserts
+from ..needed_nodes import asserts
 from ..op_evaluator import RANDOM
 
 A = torch.ops.aten

@@ -146,7 +146,9 @@ class Windows(Instruction):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
         scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
         out = [StepSpec.of(y.select(2, 0)) for y in scores]
-        return [StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)]
+        node = StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)
+        node.plan = repr(self.plan)
+        return [node]
 
     def chunk(self, m: ExecContext) -> None:
         node, call, count = m.nodes[self.state_node], m.call, m.frames[0]

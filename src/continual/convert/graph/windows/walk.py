@@ -14,9 +14,9 @@ from torch.fx import Node as Fx
 from ....core.op_rows import Refusal
 from ..axes import TIME
 from ..capture import Captured, entry_dims, module_path, source_line
-from ..functionalise import asserts
 from ..instructions import Count
 from ..library_errors import is_mistake
+from ..needed_nodes import asserts, keep_needed
 from ..op_evaluator import RANDOM
 from ..parameter_table import Source
 from ..row_sizes import ROW_ARGS
@@ -91,6 +91,7 @@ class Walk(Making):
                 )
             )
         found: list[Task] = []
+        keep_needed(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._arrives(node, signature, numbers)
