@@ -36,7 +36,10 @@ def cut(inputs: Sequence[Tensor], dims: Sequence[int | None], start: int, count:
     """Some steps of the streams, and whole what is no stream. In a step, a stream of a higher rate has several frames."""
     steps = math.gcd(*(x.shape[d] for x, d in zip(inputs, dims, strict=True) if d is not None))
     rates = [1 if d is None else x.shape[d] // steps for x, d in zip(inputs, dims, strict=True)]
-    return [x if d is None else x.narrow(d, start * rate, count * rate) for x, d, rate in zip(inputs, dims, rates, strict=True)]
+    return [
+        x if d is None else x.narrow(d, start * rate, count * rate).contiguous()
+        for x, d, rate in zip(inputs, dims, rates, strict=True)
+    ]
 
 
 def one(part: Sequence[Tensor], dims: Sequence[int | None]) -> list[Tensor]:

@@ -121,6 +121,7 @@ from .programs.compile import compile
 
 if TYPE_CHECKING:
     from . import models, onnx, triton
+    from . import serving as serve
     from .export.runner import Runner
     from .programs.snapshot import StreamSnapshot
     from .programs.step_program import StepProgram
@@ -134,7 +135,7 @@ if TYPE_CHECKING:
     from .tools.verify import Report, verify
     from .tools.window_times import WindowTimes, fastest_windows
 
-_MODULES = {"counting": "tools.counting", "models": "models", "onnx": "onnx", "triton": "triton"}
+_MODULES = {"counting": "tools.counting", "models": "models", "onnx": "onnx", "serve": "serving", "triton": "triton"}
 _LATER = {  # imported when they are first used, as these modules are
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",
@@ -315,6 +316,7 @@ __all__ = [
     "rnn",
     "save_state",
     "scan",
+    "serve",
     "shape",
     "skip",
     "state_dict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -102,6 +103,23 @@ def between_values(x: Tensor) -> Tensor:
     return torch.cat((first, x, last), -1).cumsum(2)
 
 
+def two_of_seven(x: Tensor) -> Tensor:
+    y = F.avg_pool1d(F.pad(F.interpolate(x, scale_factor=2.0), (0, 16)), 7)
+    return y[..., : math.ceil(2 * x.shape[2] / 7)]
+
+
+def in_blocks(x: Tensor) -> Tensor:
+    """A moving sum in overlapping blocks of 9 frames at most, which lie over each other in memory (as julius writes it)."""
+    if x.shape[-1] < 3:
+        raise RuntimeError("a window of 3 needs 3 frames")
+    n, size = x.shape[-1], min(9, x.shape[-1])
+    blocks = math.ceil((n - size) / (size - 2)) + 1
+    x = F.pad(x, (0, (blocks - 1) * (size - 2) + size - n)).contiguous()
+    y = x.as_strided([*x.shape[:2], blocks, size], [x.stride(0), x.stride(1), size - 2, 1])
+    y = y[..., 2:] + y[..., 1:-1] - 0.5 * y[..., :-2]
+    return y.reshape(x.shape[0], x.shape[1], -1)[..., : n - 2]
+
+
 # name: module, the shortest clip that it takes, delay
 ENDS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
     f.__name__: (f, least, delay)
@@ -109,7 +127,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
         (to_fours, 1, 0), (shifted_to_threes, 1, 0), (repeated, 1, 1), (mirrored, 3, 2), (groups_cut_off, 4, 3), (rest_cut_off, 3, 2),
         (cut_to_the_clip, 1, 3), (skip_cut, 4, 3), (shortest_of_two, 3, 2), (back_to_the_clip, 4, 3), (twice, 1, 3),
         (evens_and_odds, 2, 1), (groups_if_needed, 1, 3), (groups_and_back, 1, 2), (joined_to_zeros, 1, 3),
-        (between_values, 1, 0),
+        (between_values, 1, 0), (two_of_seven, 1, 3),
     )
 }  # fmt: skip
 BURSTS = ("mirrored", "shifted_to_threes", "between_values")  # the padding before the first frame leaves with it
@@ -154,6 +172,17 @@ def test_every_length(name: str, example: int) -> None:
     assert net.delay == delay
     with torch.no_grad():
         assert check_lengths(net, module, (2, 3, 0), 2, range(1, 31)) == 31 - least
+
+
+def test_blocks_that_are_shorter_in_short_clips() -> None:
+    """A length that is a minimum in code is that of long clips in a stream; a shorter clip is refused."""
+    module = Fn(in_blocks).eval()
+    net: Any = co.continual(module, torch.randn(2, 3, 13, dtype=F64))
+    assert net.delay == 8
+    with torch.no_grad():
+        assert check_lengths(net, module, (2, 3, 0), 2, range(9, 31)) == 22
+        with pytest.raises(co.ShapeMismatch, match="too short for a window of 9"):
+            net(torch.randn(2, 3, 8, dtype=F64))
 
 
 @pytest.mark.parametrize("name", by_turns(ENDS, 3))

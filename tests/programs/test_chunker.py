@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from continual.core.program.frame_schedule import FrameSchedule
 from continual.programs.chunker import Chunker
@@ -66,45 +64,3 @@ def test_a_step_has_no_time_where_a_call_has_one_output(schedule: tuple[int, int
         for y in found:
             count = min(chunk, t + 1)  # the first call has fewer, after steps that precede the stream
             assert chunker.single(y)[0].shape == ((2, 1) if chunk == 1 else (2, count, 1))
-
-
-def test_a_row_takes_its_own_steps():
-    """The waiting steps of a row move to another row, and the other rows stay as they are."""
-    chunker = Chunker[Tensor](identity(3, -1), 2, 2)
-    chunker.open(lambda: torch.zeros(2, 4, 3))
-    steps = torch.randn(2, 4)
-    for t in range(2):  # the second one is the last of its chunk
-        chunker.put_rows([steps[t : t + 1]], chunker.schedule.slot(t), [1])
-    assert chunker.waiting(1, 1)[0].tolist() == torch.stack([torch.zeros(4), steps[0]], 1).tolist()
-    chunker.restore(0, 1, chunker.waiting(1, 1))
-    assert chunker.buffer[0, :, 1].tolist() == steps[0].tolist()
-    assert chunker.buffer[0, :, 2].tolist() == [0.0] * 4
-    assert chunker.buffer[1, :, 2].tolist() == steps[1].tolist()
-
-
-class Writes(TorchDispatchMode):
-    """Counts the operations that write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func._schema.is_mutable
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("rows", [[4], [3, 0], [1, 4, 2, 0, 3]])
-def test_steps_of_several_rows_are_written_together(rows: list[int]):
-    """One write for each input, however many rows; the other rows and slots stay as they are."""
-    chunker = Chunker[Any](identity(3, 0), [2, None], [2])
-    chunker.open(lambda: [torch.full((5, 4, 3), 7.0), torch.full((5, 2, 3), 7.0)])
-    steps = [[torch.randn(1, 4), torch.randn(1, 2)] for _ in rows]
-    with Writes() as writes:
-        chunker.put_rows(steps, 1, rows)
-    assert writes.count == 2
-    want = [torch.full((5, 4, 3), 7.0), torch.full((5, 2, 3), 7.0)]
-    for (x, constant), row in zip(steps, rows, strict=True):
-        want[0][row, :, 1], want[1][row] = x[0], constant[0].unsqueeze(1)
-    assert torch.equal(chunker.buffer[0], want[0])
-    assert torch.equal(chunker.buffer[1], want[1])

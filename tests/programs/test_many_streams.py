@@ -43,18 +43,20 @@ class Alone:
 class Streams(RuleBasedStateMachine):
     """A batch of streams beside the same streams alone."""
 
-    @initialize(data=st.data(), capacity=st.integers(1, 4))
-    def begin(self, data: st.DataObject, capacity: int) -> None:
+    @initialize(data=st.data(), rows=st.integers(1, 4), shards=st.integers(1, 2))
+    def begin(self, data: st.DataObject, rows: int, shards: int) -> None:
         net, clip = data.draw(networks_and_clips(depth=data.draw(st.integers(0, 2))))
         self.net, self.like, self.seed = net, clip[0, :, 0], 0
         try:
-            self.streams = co.StreamBatch(net, clip[:1, :, 0], capacity, grow=data.draw(st.booleans()), backend="eager")
+            grow = data.draw(st.booleans())
+            self.streams = co.StreamBatch(net, clip[:1, :, 0], rows * shards, shards=shards, grow=grow, backend="eager")
         except co.NotStreamable as error:
             assume("co.compile" not in str(error))
             raise
         note(f"{net}\nchunk {self.streams.program.chunk}, starts at {self.streams.program.start}")
         self.alone: dict[Any, Alone] = {}
         self.snapshots: list[tuple[co.StreamSnapshot, Alone]] = []
+        self.ending: dict[Any, list[Tensor]] = {}  # what is still to come
         self.open()
 
     def _frame(self) -> Tensor:
@@ -69,7 +71,9 @@ class Streams(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        if len(self.streams) == self.streams.capacity and (not self.streams.grow or self.streams.capacity >= 8):
+        if len(self.streams) + len(self.ending) == self.streams.capacity and (
+            not self.streams.grow or self.streams.capacity >= 8
+        ):
             return
         self.alone[self.streams.open()] = Alone(self.net, self.like)
 
@@ -81,6 +85,7 @@ class Streams(RuleBasedStateMachine):
         for _ in range(times):
             frames = {i: self._frame() for i in chosen}
             out = self.streams.step(frames)
+            self._took({i: out.pop(i) for i in list(out) if i in self.ending})
             assert list(out) == chosen
             for i in chosen:
                 own = self.alone[i]
@@ -95,10 +100,65 @@ class Streams(RuleBasedStateMachine):
                     want = given[0] if program.outputs == 1 else torch.stack(given, 1)
                     assert_equal(out[i], want, f"stream {i} after {len(own.frames)} steps")
 
+    def _took(self, out: dict[Any, Tensor | None]) -> None:
+        """Compare what the ends of streams have brought."""
+        for i, y in out.items():
+            found = [] if y is None else list(y.unbind(1))
+            due, self.ending[i] = self.ending[i][: len(found)], self.ending[i][len(found) :]
+            assert len(due) == len(found)
+            for a, b in zip(found, due, strict=True):
+                assert_equal(a, b, f"end of stream {i}")
+        for i in [i for i in self.ending if i not in self.streams.ending]:
+            assert not self.ending.pop(i), "outputs are missing at the end"
+
+    @precondition(lambda self: self.alone)
+    @rule(data=st.data(), count=st.integers(0, 9))
+    def step_rows(self, data: st.DataObject, count: int) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.alone)), min_size=1, unique=True))
+        frames = {i: [self._frame() for _ in range(count)] for i in chosen}
+        empty = self.like.new_zeros(self.like.shape[0], 0, *self.like.shape[1:])
+        x = torch.stack([torch.stack(frames[i], 1) if count else empty for i in chosen])
+        y, valid = self.streams.step_rows(self.streams.rows(chosen), x)
+        self._took({e.stream: e.y for e in self.streams.ended()})
+        program = self.streams.program
+        for k, i in enumerate(chosen):
+            own = self.alone[i]
+            for frame in frames[i]:
+                own.step(frame)
+            waiting = (len(own.frames) - program.start) % program.chunk
+            late = self._late(own, waiting)
+            given, own.given = own.given[: len(own.given) - late], own.given[len(own.given) - late :]
+            found = [y[k, :, j] for j in valid[k].nonzero().flatten().tolist()]
+            assert len(found) == len(given)
+            for a, b in zip(found, given, strict=True):
+                assert_equal(a, b, f"stream {i} after {len(own.frames)} steps")
+
+    def _late(self, own: Alone, waiting: int) -> int:
+        """Outputs that come only with the rest of a chunk."""
+        timing, n = self.net.timing, len(own.frames)
+        return timing.counts(n, n)[0] - timing.counts(max(0, n - waiting), max(0, n - waiting))[0] if waiting else 0
+
+    @precondition(lambda self: self.alone)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        i = self._some(data)
+        try:
+            rest = self.streams.flush(i)
+        except co.ShapeMismatch:
+            with pytest.raises(co.ShapeMismatch, match="differ in length"):
+                self.streams.finish(i)
+            return
+        self.flush_of(i)
+        self.streams.finish(i)
+        self.ending[i] = [] if rest is None else list(rest.unbind(1))
+        del self.alone[i]
+
     @precondition(lambda self: self.alone)
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:
-        i = self._some(data)
+        self.flush_of(self._some(data))
+
+    def flush_of(self, i: Any) -> None:
         own = self.alone[i]
         if not own.frames:
             assert self.streams.flush(i) is None

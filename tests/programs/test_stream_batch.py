@@ -212,7 +212,7 @@ def test_weights_that_change_under_a_batch(backend: str):
     """Eager streams go on with the new ones, code of AOTInductor with the old ones, and of inductor's nobody can say it."""
     net = copy.deepcopy(network())
     streams = co.StreamBatch(net, torch.zeros(1, 3, dtype=torch.float64), 2, backend="eager")
-    streams._weights = ProgramWeights(net, backend)  # as if the backend were that: compiling takes half a minute
+    streams.served._weights = ProgramWeights(net, backend)  # as if the backend were that: compiling takes half a minute
     stream = streams.open()
     for _ in range(2):
         streams.step({stream: frame()})

@@ -14,6 +14,7 @@ from . import export as exporting
 from . import run as videos
 from .demo import Options, run
 from .recording import BadRecording
+from .serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -280,6 +281,7 @@ def inspect(
     artefact.inspect(path, json, allow_changed)
 
 
+app.command()(serve)
 zoo.models.command()(bench.bench)
 app.add_typer(zoo.models, name="models")
 

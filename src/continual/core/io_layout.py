@@ -32,14 +32,18 @@ class IOLayout:
         """The batch dimension in the steps of an input; ``None`` for an input without one."""
         return 0
 
+    def chunk_batch_dim(self, index: int) -> int | None:
+        """The batch dimension in the chunks of an input; ``None`` for an input without one."""
+        return 0
+
     def output_batch_dim(self, chunk: bool) -> int:
         """The batch dimension in what the caller gets."""
         return 0
 
-    def alone(self, y: Wire, chunk: bool) -> Any:
-        """The outputs of one row, ``(1, C, …)``, a chunk or a step, for the caller and without the batch."""
-        batch = self.output_batch_dim(chunk)
-        return rewire(lambda t: t.squeeze(batch), self.chunk_out(y) if chunk else self.step_out(y))
+    def rows(self, y: Wire, chunk: bool) -> Any:
+        """The outputs of some rows, ``(n, C, …)``, a chunk or a step, for the caller and with the batch first."""
+        batch, found = self.output_batch_dim(chunk), self.chunk_out(y) if chunk else self.step_out(y)
+        return rewire(lambda t: t.movedim(batch, 0), found) if batch else found
 
 
 class MovedTime(IOLayout):
@@ -57,6 +61,9 @@ class MovedTime(IOLayout):
 
     def chunk_out(self, y: Wire) -> Wire:
         return rewire(lambda t: t.movedim(2, self.dim), y)
+
+    def chunk_batch_dim(self, index: int) -> int | None:
+        return 1 if self.dim == 0 else 0
 
     def output_batch_dim(self, chunk: bool) -> int:
         return 1 if chunk and self.dim == 0 else 0

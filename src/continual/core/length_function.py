@@ -6,7 +6,7 @@ step that they make recurs. So a few integers define them for every clip, and th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,11 +25,15 @@ class Step:
         at: the first length that has them.
         jump: how many.
         every: after so many more they come again; 0: once.
+        times: so often within ``every``, evenly spread: a rate of 160 to 441 is one step.
+        phase: where in their cycle they begin, from 0 to ``times - 1``.
     """
 
     at: int
     jump: int
     every: int = 0
+    times: int = 1
+    phase: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,18 +54,22 @@ class LengthFunction:
     steps: tuple[Step, ...]
 
     @staticmethod
-    def of(fn: Callable[[int], int], period: int) -> LengthFunction | None:
+    def of(fn: Callable[[int], int | None], period: int, known: Mapping[int, int] | None = None) -> LengthFunction | None:
         """A function as a sum of steps; ``None`` where it takes too many.
 
         Args:
-            fn: gives the length for lengths of at least 1.
+            fn: gives the length for lengths of at least 1; ``None`` where it has none, so that shorter ones count as too short, too.
             period: lengths after which its steps recur, or a multiple.
+            known: what it gives for some lengths, which may be long: steps that begin late are not overlooked.
         """
         count = 4 * period + 64
         while period <= LONGEST and count <= 4 * LONGEST + 64:
-            found = _steps([0, *(max(0, fn(n)) for n in range(1, count))], period)
-            if found is not None:
-                return LengthFunction(found) if len(found) <= 2 * MOST_STEPS else None
+            values = [0, *(fn(n) for n in range(1, count))]
+            short = max((n for n, value in enumerate(values) if value is None), default=0)
+            steps = _steps([0 if n <= short or value is None else max(0, value) for n, value in enumerate(values)], period)
+            found = None if steps is None else LengthFunction(steps)
+            if found is not None and all(found(n) == value for n, value in (known or {}).items()):
+                return found if len(found.steps) <= 2 * MOST_STEPS else None
             count *= 2
         return None
 
@@ -69,7 +77,7 @@ class LengthFunction:
         found = 0
         for s in self.steps:
             if n >= s.at:
-                found += s.jump * ((n - s.at) // s.every + 1 if s.every else 1)
+                found += s.jump * (((n - s.at) * s.times + s.phase) // s.every + 1 if s.every else 1)
         return found
 
     def on(self, n: Tensor) -> Tensor:
@@ -80,16 +88,18 @@ class LengthFunction:
                 found = found + n * s.jump
                 continue
             if s.every:
-                times = (n - (s.at - s.every)).clamp(min=0).div(s.every, rounding_mode="trunc")
+                reached = n * s.times + (s.every + s.phase - s.at * s.times)
+                times = reached.clamp(min=0).div(s.every, rounding_mode="trunc")
             else:
                 times = (n >= s.at).to(n.dtype)
             found = found + times * s.jump
         return found
 
-    @property
+    @cached_property
     def monotone(self) -> bool:
         """Whether a longer clip never has fewer frames."""
-        return all(s.jump > 0 for s in self.steps)
+        lengths = range(self.transient + self.period + 1) if any(s.jump < 0 for s in self.steps) else ()
+        return all(self(n) <= self(n + 1) for n in lengths)
 
     @cached_property
     def period(self) -> int:
@@ -104,7 +114,7 @@ class LengthFunction:
     @cached_property
     def growth(self) -> tuple[int, int]:
         """How many frames more there are after how many more of the other wire, in the long run."""
-        return sum(s.jump * (self.period // s.every) for s in self.steps if s.every), self.period
+        return sum(s.jump * s.times * (self.period // s.every) for s in self.steps if s.every), self.period
 
     @cached_property
     def more(self) -> tuple[int, int]:
@@ -125,9 +135,34 @@ def _steps(values: list[int], period: int) -> tuple[Step, ...] | None:
     period = next(p for p in range(1, period + 1) if period % p == 0 and _recurs(jumps, settled, p))
     while settled > 1 and jumps[settled - 1] == jumps[settled - 1 + period]:
         settled -= 1
-    once = [Step(n, jumps[n]) for n in range(1, settled) if jumps[n]]
-    again = [Step(n, jumps[n], period) for n in range(settled, settled + period) if jumps[n]]
-    return (*once, *again)
+    once = _once(jumps[:settled])
+    places: dict[int, list[int]] = {}
+    for n in range(settled, settled + period):
+        if jumps[n]:
+            places.setdefault(jumps[n], []).append(n)
+    return (*once, *(step for jump, at in places.items() for step in _again(jump, at, period)))
+
+
+def _once(jumps: list[int]) -> Iterator[Step]:
+    """The steps before a period: those of a function that grows evenly for a while begin, and end."""
+    at = 1
+    while at < len(jumps):
+        end = next((n for n in range(at, len(jumps)) if jumps[n] != jumps[at]), len(jumps))
+        if jumps[at] and end - at > 2:
+            yield from (Step(at, jumps[at], 1), Step(end, -jumps[at], 1))
+        elif jumps[at]:
+            yield from (Step(n, jumps[n]) for n in range(at, end))
+        at = end
+
+
+def _again(jump: int, places: list[int], period: int) -> list[Step]:
+    """The steps of equal jumps that recur at some places of a period: one step, where they are evenly spread."""
+    times, first = len(places), places[0]
+    least = [i * period - (n - first) * times for i, n in enumerate((*places, first + period))]
+    phase = max(0, *least)
+    if phase < min(least) + times:  # the frame before each place has not reached it
+        return [Step(first, jump, period, times, phase)]
+    return [Step(n, jump, period) for n in places]
 
 
 def _recurs(jumps: list[int], start: int, period: int) -> bool:

@@ -29,7 +29,7 @@ def fingerprint(module: nn.Module) -> str:
     total = hashlib.sha256()
     for name, t in sorted(_weights(module), key=lambda item: item[0]):
         total.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode())
-        total.update(_digest(t))
+        total.update(tensor_digest(t))
     return total.hexdigest()[:32]
 
 
@@ -85,11 +85,11 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from ((n, t) for n, t in module.named_buffers(remove_duplicate=False) if not n.endswith(COUNTERS))
 
 
-def _digest(t: Tensor) -> bytes:
+def tensor_digest(t: Tensor) -> bytes:
     """Of a tensor's bytes. Kept as long as it is the same memory in the same version."""
     if hasattr(t, "__tensor_flatten__"):  # a subclass that is made of tensors
         names, rest = t.__tensor_flatten__()
-        parts = [_digest(getattr(t, name)) for name in names]
+        parts = [tensor_digest(getattr(t, name)) for name in names]
         return hashlib.sha256(b"".join(parts) + repr((names, rest)).encode()).digest()
     if t.is_inference() or t.layout is not torch.strided:  # which have no versions
         return _read(t)

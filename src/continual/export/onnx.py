@@ -17,6 +17,8 @@ from .int8 import Calibration, quantise_onnx
 from .metadata import DIGEST, END, KEY, VALID, Metadata, Port
 from .runtime_streams import OpenStreams
 
+BINDINGS = 16  # bindings of pairs of old and new states in the cache
+
 
 def write(
     call: FlatCall, path: Path, metadata: Metadata, opset: int | None = None, int8: tuple[str, Calibration] | None = None
@@ -80,18 +82,37 @@ class OnnxStreams:
         self._end = torch.zeros(batch, dtype=torch.int64)
         self._states = zeros(metadata.states), zeros(metadata.states)
         valid = Port(VALID, (None, metadata.per_call), "bool")
-        fixed_in = [
+        self._fixed_in = [
             *zip((p.name for p in metadata.inputs), self._x, strict=True),
             *([(END, self._end)] if metadata.flush else []),
         ]
-        fixed_out = [*zip((p.name for p in metadata.outputs), self._y, strict=True), (VALID, valid.zeros(batch))]
-        self._kept = fixed_out  # the runtime writes to their addresses
-        names = [p.name for p in metadata.states]
-        self._bindings = []
-        for old, new in (self._states, self._states[::-1]):
-            given = [*fixed_in, *zip(names, old, strict=True)]
-            self._bindings.append(bound(session, given, [*fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)]))
+        # the runtime writes to their addresses
+        self._fixed_out = [*zip((p.name for p in metadata.outputs), self._y, strict=True), (VALID, valid.zeros(batch))]
+        self._bindings = [self._binding(old, new) for old, new in (self._states, self._states[::-1])]
         self._now = 0
+        self._spare = self._states[1]  # of calls of rows
+        self._row_bindings: dict[tuple[int, ...], Any] = {}
+
+    def _binding(self, old: list[Tensor], new: list[Tensor]) -> Any:
+        """A call from these states to those."""
+        names = [p.name for p in self._metadata.states]
+        given = [*self._fixed_in, *zip(names, old, strict=True)]
+        return bound(self._session, given, [*self._fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)])
+
+    def call_rows(self, inputs: list[Tensor], ends: Tensor, states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """As :class:`~continual.export.runtime_streams.RowStreams`. The states that are handed over become the spare ones."""
+        with torch.no_grad():
+            for own, x in zip(self._x, inputs, strict=True):
+                own.copy_(x)
+            self._end.copy_(ends)
+        where = tuple(t.data_ptr() for t in (*states, *self._spare))
+        if where not in self._row_bindings:
+            if len(self._row_bindings) == BINDINGS:
+                self._row_bindings.clear()
+            self._row_bindings[where] = self._binding(states, self._spare)
+        self._session.run_with_iobinding(self._row_bindings[where])
+        states, self._spare = self._spare, states
+        return [y.clone() for y in self._y], states
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
         with torch.no_grad():

@@ -13,6 +13,7 @@ from ..core.step_spec import Inputs, Wire
 from ..core.weights_digest import check_fingerprint
 from ..errors import ExportError, ShapeMismatch, StateMismatch
 from ..programs.chunker import Chunker
+from .batch_program import FileProgram, nested
 from .metadata import Metadata, Port
 from .runner_state import RunnerState, check_state, signature_of
 from .runtime_streams import OpenStreams, RuntimeStreams
@@ -141,7 +142,7 @@ class Runner:
 
     def _nested(self, y: list[Tensor] | None) -> Any:
         """Outputs as the network nests them."""
-        return None if y is None else _nested(self.metadata.structure, y)
+        return None if y is None else nested(self.metadata.structure, y)
 
     # ---- checks -----------------------------------------------------------------------------------------------------------
 
@@ -216,6 +217,10 @@ class Runner:
         self._streams, self._batch, self._seen = streams, batch, state.steps
         self._chunker.open(lambda: [t.clone() for t in state.pending])
 
+    def batch_program(self, rows: int) -> FileProgram:
+        """The file as a program of so many rows, for a :class:`~continual.StreamBatch`. The stream of this runner is none of them."""
+        return FileProgram(self.metadata, self._open_streams, rows)
+
     def clean_state(self) -> None:
         """Forget the stream: the next step starts a new one, of any number of rows that the file takes."""
         self._streams = None
@@ -244,11 +249,6 @@ class Runner:
     def __repr__(self) -> str:
         m = self.metadata
         return f"Runner({m.network}, {m.format}, receptive_field={m.receptive_field}, delay={m.delay}, stride={m.stride}, chunk={m.chunk})"
-
-
-def _nested(structure: Any, values: list[Tensor]) -> Any:
-    """Outputs nested like ``structure``, a tree of their numbers."""
-    return values[structure] if isinstance(structure, int) else [_nested(part, values) for part in structure]
 
 
 def _without(shape: Sequence[Any], dim: int | None) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,23 @@ class RuntimeStreams(Protocol):
 
     def load(self, states: list[Tensor]) -> None:
         """Replace the state tensors."""
+
+
+@runtime_checkable
+class RowStreams(Protocol):
+    """Streams in a runtime that takes the states with each call: rows may be out of step."""
+
+    def call_rows(self, inputs: list[Tensor], ends: Tensor, states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Run one call.
+
+        Args:
+            inputs: chunks.
+            ends: the number of steps of each row's stream, 0 while it goes on.
+            states: they are handed over: go on with those that are returned.
+
+        Returns:
+            The outputs, which the caller may keep, and the states.
+        """
 
 
 OpenStreams = Callable[[int], RuntimeStreams]  # from a batch size to streams that start

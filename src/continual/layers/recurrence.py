@@ -121,17 +121,16 @@ class Recurrence(CoModule):
         if x is None:
             return None, ended
         y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.n_in, node.path)
-        for index, value in enumerate(_apart(node, new)):
-            updates.put(node, index, value)
-        return _not_kept(node, y), ended
+        held = _memory(node.tensors)
+        for index, name in enumerate(node.names):
+            updates.put(node, index, _apart(held, new[name]))
+        return _apart(held, y), ended
 
     def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
         state = dict(zip(node.names, node.tensors, strict=True))
         y, new = self._recur_at(x, state, node.n_in)
         _check_state(node.path, state, new)
-        updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
-        updates.slots.extend(zip(node.tensors, _apart(node, new), strict=True))
-        return _not_kept(node, y)
+        return leaving(node, y, [new[name] for name in node.names], updates)
 
     def _initial(self, frame: Any, name: str) -> States:
         """The initial state for steps like ``frame``, checked."""
@@ -231,14 +230,24 @@ def _shown(value: Any) -> str:
     return type(value).__name__
 
 
-def _apart(node: StateNode, new: States) -> list[Tensor]:
-    """New values in the order of the node, copied where they lie in the memory of the old state, which they are written into."""
-    return [_not_kept(node, new[name]) for name in node.names]
+def leaving(node: StateNode, y: Any, new: list[Tensor], updates: StateUpdates) -> Any:
+    """End a step: note the new state, in the order of the node, and give the output."""
+    held = node.memo
+    if held is None:
+        held = node.memo = _memory(node.tensors)
+    for old, value in zip(node.tensors, new, strict=True):
+        updates.slots.append((old, value.clone() if value.untyped_storage().data_ptr() in held else value))
+    updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
+    return _apart(held, y)
 
 
-def _not_kept(node: StateNode, value: Any) -> Any:
-    """A value as it is, or a copy of one that lies in the memory of the state."""
+def _memory(state: list[Tensor]) -> list[int]:
+    """Where the tensors of a state lie in memory."""
+    return [t.untyped_storage().data_ptr() for t in state]
+
+
+def _apart(held: list[int], value: Any) -> Any:
+    """A value as it is, or a copy of one that lies in the memory of the state, into which new values are written."""
     if isinstance(value, list):
-        return [_not_kept(node, v) for v in value]
-    own = value.untyped_storage().data_ptr()
-    return value.clone() if any(t.untyped_storage().data_ptr() == own for t in node.tensors) else value
+        return [_apart(held, v) for v in value]
+    return value.clone() if value.untyped_storage().data_ptr() in held else value

@@ -35,7 +35,7 @@ class Chunker(Generic[W]):
         self._buffer: W | None = None
         flat_times = list[int | None]()
         rewire(flat_times.append, times)
-        self._flat_times, self._constant_inputs = flat_times, None in flat_times
+        self._constant_inputs = None in flat_times
 
     def open(self, make: Callable[[], W]) -> None:
         """Start with the buffer that ``make`` returns. It is an ordinary tensor also under ``torch.inference_mode``."""
@@ -60,43 +60,6 @@ class Chunker(Generic[W]):
             (own if time is None else own.narrow(time, slot, count)).copy_(x.detach())
 
         rewire(place, self.buffer, x, self.times)
-
-    def put_rows(self, steps: Sequence[W], slot: int, rows: Sequence[int]) -> None:
-        """Write a step ``(1, C, *S)`` of each of some rows into the buffer of a program, without gradients."""
-        index: Tensor | None = None
-
-        def place(own: Tensor, time: int | None, *parts: Tensor) -> None:
-            nonlocal index
-            if len(parts) == 1:
-                own = own.narrow(0, rows[0], 1)
-                own.copy_(parts[0].unsqueeze(2)) if time is None else own.select(2, slot).copy_(parts[0])
-                return
-            index = torch.tensor(rows, device=own.device) if index is None else index
-            x = torch.cat(parts).unsqueeze(2)
-            own = own if time is None else own.narrow(2, slot, 1)
-            own.index_copy_(0, index, x.expand(-1, -1, own.shape[2], *x.shape[3:]))
-
-        rewire(place, self.buffer, self.times, *steps)
-
-    def waiting(self, row: int, steps: int) -> list[Tensor]:
-        """The steps ``(C, n, *S)`` of each input of a program that wait after ``steps`` steps of a row's stream.
-
-        Of an input that is no stream it is the present value as one step: the end of the stream needs it also when nothing waits.
-        """
-        found, slot = list[Tensor](), self.schedule.slot(steps)
-        rewire(lambda t, time: found.append(t[row, :, : slot if time is not None else 1]), self.buffer, self.times)
-        return found
-
-    def updated(self, waiting: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The waiting steps of a snapshot of an earlier version, which had as many steps of an input that is no stream as of others."""
-        if not self._constant_inputs or len(waiting) != len(self._flat_times):
-            return waiting
-        return tuple(_last(t) if time is None and t.ndim > 1 else t for t, time in zip(waiting, self._flat_times, strict=True))
-
-    def restore(self, row: int, steps: int, waiting: Sequence[Tensor]) -> None:
-        """Write the waiting steps of a stream of ``steps`` steps into a row."""
-        left, slot = iter(waiting), self.schedule.slot(steps)
-        rewire(lambda t, time: t[row, :, : slot if time is not None else None].copy_(next(left)), self.buffer, self.times)
 
     def feed(self, x: W, count: int, n_in: int, call: ProgramCall[W]) -> list[W]:
         """Take the next steps of all rows in lockstep, and make the calls that they complete.
@@ -157,8 +120,3 @@ class Chunker(Generic[W]):
         if len(found) < 2:
             return found[0] if found else None
         return cast(W, rewire(lambda d, *parts: torch.cat(parts, d), self.output_times, *found))
-
-
-def _last(steps: Tensor) -> Tensor:
-    """The last of some steps ``(C, n, *S)``; zeros if there is none."""
-    return steps[:, -1:] if steps.shape[1] else steps.new_zeros(steps.shape[0], 1, *steps.shape[2:])

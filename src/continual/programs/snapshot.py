@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core.state import frames
@@ -49,6 +50,42 @@ class StreamSnapshot(Snapshot):
 
     It fits :meth:`~continual.StreamBatch.restore`, in this process or in another one (:func:`continual.save_state`).
     """
+
+
+@dataclass(frozen=True)
+class RowsSnapshot:
+    """Several streams of a :class:`~continual.StreamBatch` at one moment.
+
+    It fits :meth:`~continual.StreamBatch.restore_rows` of any batch of the same network.
+
+    Attributes:
+        steps: the number of steps of each stream ``(n,)``.
+        tensors: the state tensors by name, ``(n, …)``.
+        chunks: a whole chunk of each input, ``(n, …)``, of which the first frames may wait.
+        signature: identifies the program that the snapshot fits.
+        weights: the digest of the weights that the streams ran with.
+    """
+
+    steps: Tensor
+    tensors: dict[str, Tensor]
+    chunks: tuple[Tensor, ...]
+    signature: str
+    weights: str = ""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.numel() * t.element_size() for t in (self.steps, *self.tensors.values(), *self.chunks))
+
+    def take(self, index: Tensor | Sequence[int]) -> RowsSnapshot:
+        """Some of the streams, by their places."""
+        rows = torch.as_tensor(index, dtype=torch.int64)
+        tensors = {name: t.index_select(0, rows.to(t.device)) for name, t in self.tensors.items()}
+        chunks = tuple(t.index_select(0, rows.to(t.device)) for t in self.chunks)
+        return replace(self, steps=self.steps[rows], tensors=tensors, chunks=chunks)
 
 
 CONSTANT = ("aot", "onnxruntime", "openvino")  # backends whose code contains the weights
@@ -121,6 +158,37 @@ def check_snapshot(
             f"StreamBatch.restore: the snapshot is of another network or chunk (differences: {wrong or 'structure'})"
         )
     check_fingerprint("StreamBatch.restore", weights, snapshot.weights, "restore(…, allow_other_weights=True)")
+
+
+def check_rows_snapshot(snapshot: Any, rows: int, like: RowsSnapshot, any_weights: bool) -> None:
+    """Refuse a snapshot of rows of another program, or of another number of rows.
+
+    Args:
+        snapshot: the argument of ``restore_rows``.
+        rows: how many are to be restored.
+        like: a snapshot of one row of the program.
+        any_weights: whether to accept other weights.
+
+    Raises:
+        StateMismatch: it does not fit, or the weights differ.
+    """
+    if not isinstance(snapshot, RowsSnapshot):
+        raise StateMismatch(f"StreamBatch.restore_rows takes a snapshot of snapshot_rows, not {type(snapshot).__name__}")
+    found = [_rows_described(s) for s in (like, snapshot)]
+    wrong = differences(*found)
+    if snapshot.signature != like.signature or wrong:
+        raise StateMismatch(
+            f"StreamBatch.restore_rows: the snapshot is of another network or chunk (differences: {wrong or 'structure'})"
+        )
+    if any(len(t) != rows for t in (snapshot.steps, *snapshot.tensors.values(), *snapshot.chunks)):
+        raise StateMismatch(f"StreamBatch.restore_rows: {rows} rows are to go on, the snapshot is of {len(snapshot)}")
+    weights = "" if any_weights else like.weights
+    check_fingerprint("StreamBatch.restore_rows", weights, snapshot.weights, "restore_rows(…, allow_other_weights=True)")
+
+
+def _rows_described(snapshot: RowsSnapshot) -> dict[str, Any]:
+    tensors = snapshot.tensors | {f"chunk of input {i}": t for i, t in enumerate(snapshot.chunks)} | {"steps": snapshot.steps}
+    return described({name: t.new_empty(t.shape[1:]) for name, t in tensors.items()})
 
 
 def _named(pending: Sequence[Tensor]) -> dict[str, Tensor]:

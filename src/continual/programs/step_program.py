@@ -84,6 +84,11 @@ class StepProgram:
         device: torch.device = frames(self.frame)[0].device
         return device
 
+    @property
+    def out(self) -> Any:
+        """The frames of the outputs, nested as the internal layout nests them."""
+        return self._planned.node.out
+
     def chunker(self) -> Chunker[Wire]:
         """A chunker for streams of this program, with a buffer of zeros."""
         chunker = Chunker[Wire](self.schedule, input_times(self.net, self.frame), rewire(lambda _: 2, self._planned.node.out))

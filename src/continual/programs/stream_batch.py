@@ -2,157 +2,86 @@
 
 from __future__ import annotations
 
-import functools
-import threading
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast, overload
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
 
 from ..core.module import CoModule
-from ..core.state import Wire, frames, rewire
+from ..core.state import Wire, rewire
 from ..core.step_spec import Inputs
-from ..errors import CapacityError, NotStreamable, ShapeMismatch
+from ..errors import CapacityError, ShapeMismatch
 from .compile import Backend
-from .layouts import flat, internal_layout
-from .snapshot import ProgramWeights, StreamSnapshot, check_snapshot, signature_of
-from .step_program import ProgramState, StepProgram
+from .frames_given import check_frame, each, stacked
+from .served import ServesBatches, served
+from .snapshot import StreamSnapshot, check_snapshot
+from .stream_records import Ended, Statistics
+from .stream_rows import StreamRows, locked
 
-__all__ = ["Statistics", "StreamBatch", "StreamSnapshot"]
+__all__ = ["Ended", "Statistics", "StreamBatch", "StreamSnapshot"]
 
-Method = TypeVar("Method", bound=Callable[..., Any])
 Id = TypeVar("Id", bound=Hashable)
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a batch has done.
-
-    Attributes:
-        streams: open streams.
-        capacity: rows of the program.
-        steps: steps of all streams so far.
-        calls: calls of the program so far.
-        milliseconds: the mean duration of a call; on a GPU, the time to launch it.
-    """
-
-    streams: int
-    capacity: int
-    steps: int
-    calls: int
-    milliseconds: float
-
-
-def _locked(method: Method) -> Method:
-    """A method that one thread runs at a time."""
-
-    @functools.wraps(method)
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    return run  # type: ignore[return-value]
-
-
-class _Stream:
-    """An open stream: its row, and its number of steps."""
-
-    __slots__ = ("row", "steps")
-
-    def __init__(self, row: int):
-        self.row, self.steps = row, 0
-
-
-class StreamBatch:
+class StreamBatch(StreamRows):
     """Many streams of one network, each exactly as if it ran alone, in one program whose calls serve all of them.
 
     A frame is one step of one stream: what ``forward_step`` takes, without the batch. A call of :meth:`step` takes frames of any of the
     open streams; the other streams pause. In networks whose strides need a chunk of several steps, frames wait in a buffer until the last
     one of a chunk brings the outputs.
 
+    Servers that have the frames of many streams in one array use :meth:`step_rows`, which costs a fraction of a microsecond a stream.
+
     All methods are thread-safe.
 
     Args:
-        net: a streaming network, in eval mode.
-        step: an example step ``(B, C, *S)``; its batch size, values and strides do not matter. Several inputs as a list.
-        capacity: the largest number of open streams. The cost of a call hardly depends on how many of them take part.
-        chunk: steps per call of the program; ``None``: the fewest that the strides allow.
-        grow: double the capacity when it is used up, instead of refusing; this compiles again.
-        backend: as in :func:`continual.compile`.
+        net: a streaming network, in eval mode; or an exported file, opened by :func:`continual.load` (``.onnx`` or ``.pt2``), which needs
+            no compiler.
+        step: an example step ``(B, C, *S)``; its batch size, values and strides do not matter. Several inputs as a list. Not for a file.
+        capacity: the largest number of open streams.
+        shards: the rows are divided among so many programs of the same code. A call costs all rows of a program, however many of them take
+            part, and only programs with streams that take part are called. New streams go where most streams are.
+        chunk: steps per call of the program; ``None``: the fewest that the strides allow. Not for a file.
+        grow: double the number of shards when the capacity is used up, instead of refusing. This compiles nothing.
+        backend: as in :func:`continual.compile`. Not for a file.
 
     Raises:
         NotStreamable: as :func:`continual.compile`; or an input has no batch dimension.
+        ValueError: a capacity that the number of shards does not divide.
 
     Example:
         >>> net = co.continual(nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU())).eval()
         >>> streams = co.StreamBatch(net, torch.zeros(1, 2), capacity=4, backend="eager")
         >>> a, b = streams.open(), streams.open()
         >>> out = streams.step({a: torch.randn(2), b: torch.randn(2)})
-        >>> out = streams.step({a: torch.randn(2)})
-        >>> out[a].shape, streams.flush(b).shape, streams.statistics.steps
-        (torch.Size([4]), torch.Size([4, 1]), 3)
+        >>> y, valid = streams.step_rows(streams.rows([a, b]), torch.randn(2, 2))
+        >>> y.shape, valid.tolist()
+        (torch.Size([2, 4]), [True, True])
+        >>> streams.finish(a)
+        >>> {stream: y.shape for stream, y in streams.step({}).items()}, streams.ids
+        ({0: torch.Size([4, 1])}, [1])
     """
 
     def __init__(
         self,
-        net: CoModule,
-        step: Inputs,
+        net: CoModule | ServesBatches,
+        step: Inputs | None = None,
         capacity: int = 64,
         *,
+        shards: int = 1,
         chunk: int | None = None,
         grow: bool = False,
         backend: Backend = "inductor",
     ):
-        if capacity < 1:
-            raise ValueError(f"StreamBatch: capacity is at least 1, got {capacity}")
-        self._step = tuple(step) if isinstance(step, (list, tuple)) else (step,)
-        self.net, self.grow, self.backend, self._chunk = net, grow, backend, chunk
-        self._lock = threading.RLock()
-        self._streams: dict[Hashable, _Stream] = {}
+        super().__init__(lambda rows: served(net, step, rows, chunk, backend), capacity, shards)
+        self.net, self.grow, self.backend = net, grow, backend
+        self._streams: dict[Hashable, int] = {}
+        self._ending: dict[int, Hashable] = {}
         self._next = 0
-        self._steps = self._calls = 0
-        self._seconds = 0.0
-        self._set_up(capacity)
-
-    def _set_up(self, capacity: int) -> None:
-        """Make a program of ``capacity`` rows, its state and its buffer."""
-        inputs = [self._of_rows(x, i, capacity) for i, x in enumerate(self._step)]
-        self._program = StepProgram(self.net, inputs if len(inputs) > 1 else inputs[0], self._chunk, self.backend)
-        self._state, self._chunker = self._program.init_state(), self._program.chunker()
-        self._free = list(range(capacity - 1, -1, -1))
-        self._active = torch.zeros(capacity, dtype=torch.bool)
-        self._weights = ProgramWeights(self.net, self.backend)
-
-    def _of_rows(self, x: Tensor, index: int, count: int) -> Tensor:
-        """A step of one input with ``count`` rows."""
-        dim = self._batch_dim(index, x)
-        return torch.zeros_like(x.narrow(dim, 0, 1).expand(*x.shape[:dim], count, *x.shape[dim + 1 :]))
-
-    def _batch_dim(self, index: int, x: Tensor) -> int:
-        """The dimension of the batch in the steps of an input."""
-        dim = self.net.io_layout.step_batch_dim(index)
-        if dim is None:
-            raise NotStreamable(
-                f"StreamBatch: input {index} of {type(self.net).__name__}, {tuple(x.shape)}, has no dimension for the batch, so that all "
-                "streams would share one value. Remedies: give it a batch dimension in the module, so that each stream has its own; "
-                "make it a buffer of the module, if it never changes; or one co.compile program for each value"
-            )
-        return dim
 
     # ---- properties -----------------------------------------------------------------------------------------------------
-
-    @property
-    def program(self) -> StepProgram:
-        """The program that serves the streams."""
-        return self._program
-
-    @property
-    def capacity(self) -> int:
-        """The largest number of open streams."""
-        return self._program.batch
 
     @property
     def ids(self) -> list[Hashable]:
@@ -168,8 +97,8 @@ class StreamBatch:
     @property
     def statistics(self) -> Statistics:
         """The numbers of streams, steps and calls, and the mean duration of a call."""
-        per_call = 1000 * self._seconds / self._calls if self._calls else 0.0
-        return Statistics(len(self._streams), self.capacity, self._steps, self._calls, per_call)
+        calls, seconds = sum(s.calls for s in self._shards), sum(s.seconds for s in self._shards)
+        return Statistics(len(self._streams), self.capacity, self._steps, calls, 1000 * seconds / calls if calls else 0.0)
 
     # ---- streams --------------------------------------------------------------------------------------------------------
 
@@ -177,7 +106,7 @@ class StreamBatch:
     def open(self, stream: None = None) -> int: ...
     @overload
     def open(self, stream: Id) -> Id: ...
-    @_locked
+    @locked
     def open(self, stream: Hashable | None = None) -> Hashable:
         """Open a stream, and return its id: the given one, or a number.
 
@@ -185,186 +114,239 @@ class StreamBatch:
             CapacityError: the batch is full and does not grow, or the id is in use.
         """
         if stream is None:
-            while self._next in self._streams:
+            while self._next in self._streams or self._next in self._ending.values():
                 self._next += 1
             stream, self._next = self._next, self._next + 1
-        if stream in self._streams:
+        if stream in self._streams or stream in self._ending.values():
             raise CapacityError(f"StreamBatch: stream {stream!r} is open already; close or reset it, or take another id")
-        if not self._free:
+        number = self._room()
+        if number is None:
             if not self.grow:
                 raise CapacityError(
                     f"StreamBatch: all {self.capacity} streams are in use. Close one, or make a batch with a larger capacity or grow=True"
                 )
-            self._double()
-        row = self._free.pop()
-        self._program.reset(self._state, [row])
-        self._streams[stream] = _Stream(row)
+            number = len(self._shards)
+            self._add(number)
+        local = self._shards[number].free.pop()
+        self._shards[number].reset(local)
+        row = self._streams[stream] = number * self._rows + local
+        self._open[row] = True
         return stream
 
-    @_locked
+    def _room(self) -> int | None:
+        """The shard with the most streams that has room for another one."""
+        room = [(len(s.free), i) for i, s in enumerate(self._shards) if s.free]
+        return min(room)[1] if room else None
+
+    @locked
     def close(self, stream: Hashable) -> None:
-        """Close a stream; its row is free for another one.
+        """Close a stream; its row is free for another one. Of a stream that was finished, what is still to come is given up.
 
         Raises:
             KeyError: no such stream is open.
         """
-        self._free.append(self._stream(stream).row)
-        del self._streams[stream]
+        row = next((r for r, s in self._ending.items() if s == stream), None)
+        if row is None:
+            row = self._row(stream)
+            del self._streams[stream]
+            self._open[row] = False
+        self._release(row)
 
-    @_locked
+    def _release(self, row: int) -> None:
+        """Make a row free."""
+        shard, local = self._at(row)
+        shard.endings.pop(local, None)
+        self._ending.pop(row, None)
+        shard.free.append(local)
+
+    @locked
     def reset(self, stream: Hashable) -> None:
         """Restart a stream.
 
         Raises:
             KeyError: no such stream is open.
         """
-        own = self._stream(stream)
-        self._program.reset(self._state, [own.row])
-        own.steps = 0
+        shard, local = self._at(self._row(stream))
+        shard.reset(local)
 
-    def _stream(self, stream: Hashable) -> _Stream:
+    def _row(self, stream: Hashable) -> int:
         try:
             return self._streams[stream]
         except (KeyError, TypeError):
-            raise KeyError(f"StreamBatch: no stream {stream!r} is open ({len(self._streams)} are)") from None
+            ending = stream in self._ending.values()
+            raise KeyError(
+                f"StreamBatch: no stream {stream!r} is open ({len(self._streams)} are)"
+                + ("; it was finished, and takes no more frames" if ending else "")
+            ) from None
 
-    def _double(self) -> None:
-        """Double the capacity. Streams keep their rows."""
-        state, buffer, capacity = self._state, self._chunker.buffer, self.capacity
-        self._set_up(2 * capacity)
-        for name, old in state.items():
-            self._state[name][:capacity] = old
-        for new, old in zip(flat(self._chunker.buffer), flat(buffer), strict=True):
-            new[:capacity] = old
-        self._free = list(range(2 * capacity - 1, capacity - 1, -1))
+    @locked
+    def rows(self, streams: Iterable[Hashable]) -> Tensor:
+        """The rows of open streams ``(n,)``, for :meth:`step_rows`. A stream keeps its row until it is closed.
+
+        Raises:
+            KeyError: a stream is not open.
+        """
+        return torch.tensor([self._row(s) for s in streams], dtype=torch.int64)
+
+    @locked
+    def steps(self, stream: Hashable) -> int:
+        """The number of steps of a stream so far.
+
+        Raises:
+            KeyError: no such stream is open.
+        """
+        shard, local = self._at(self._row(stream))
+        return int(shard.steps[local])
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
     @overload
-    def step(self, inputs: Mapping[Id, Tensor]) -> dict[Id, Tensor | None]: ...
+    def step(self, inputs: Mapping[Id, Tensor], *, return_exceptions: Literal[False] = False) -> dict[Id, Tensor | None]: ...
     @overload
-    def step(self, inputs: Mapping[Id, Sequence[Inputs]]) -> dict[Id, Wire | None]: ...
-    @_locked
+    def step(
+        self, inputs: Mapping[Id, Sequence[Inputs]], *, return_exceptions: Literal[False] = False
+    ) -> dict[Id, Wire | None]: ...
+    @overload
+    def step(self, inputs: Mapping[Id, Any], *, return_exceptions: bool) -> dict[Id, Any]: ...
+    @locked
     @torch.no_grad()
-    def step(self, inputs: Mapping[Any, Any]) -> dict[Any, Any]:
+    def step(self, inputs: Mapping[Any, Any], *, return_exceptions: bool = False) -> dict[Any, Any]:
         """Take one step of some of the open streams.
 
         Args:
             inputs: a frame for each stream that takes part: ``(C, *S)``, or a list for several inputs.
+            return_exceptions: whether a frame that does not fit, or a stream that is not open, has its exception as its result, and the
+                others take their steps.
 
         Returns:
             The output of each of these streams, ``(C', *S')``, or ``None`` if its step completes none. Networks that give several outputs
-            per call return them stacked, ``(C', n, *S')``.
+            per call return them stacked, ``(C', n, *S')``. Streams that were finished are there too, whenever the end has brought outputs,
+            with these stacked as :meth:`flush` returns them, or ``None``; after its last outputs a stream is closed. Without inputs, the
+            ends of streams go on alone.
 
         Raises:
             KeyError: a stream is not open. All streams stay where they are.
             ShapeMismatch: a frame of another shape, dtype or device. All streams stay where they are.
         """
-        own = {stream: self._stream(stream) for stream in inputs}
-        wires = {stream: self._wire(stream, inputs[stream]) for stream in inputs}
-        schedule, slots = self._program.schedule, dict[int, list[Any]]()
-        for stream in inputs:
-            slots.setdefault(schedule.slot(own[stream].steps), []).append(stream)
-        for slot, streams in slots.items():
-            self._chunker.put_rows([wires[s] for s in streams], slot, [own[s].row for s in streams])
-        due = slots.get(schedule.chunk - 1, [])
         found: dict[Any, Any] = dict.fromkeys(inputs)
-        if due:
-            y = self._chunker.single(self._call([own[stream].row for stream in due]))
-            found |= self._outputs(y, {stream: own[stream] for stream in due})
-        for stream in own.values():
-            stream.steps += 1
-        self._steps += len(own)
+        rows, frames = self._accepted(inputs, found, return_exceptions)
+        program, streams = self.served, list(rows)
+        index = torch.tensor(list(rows.values()), dtype=torch.int64)
+        parts = program.frames_in(frames, False) if streams else []
+        y, valid = self._advance(index, parts, 1)
+        found.update(self._outputs(streams, y, valid))
+        for ended in self.ended():
+            found[ended.stream] = ended.y
         return found
 
-    def _wire(self, stream: Hashable, frame: Any) -> Wire:
-        """A frame as a step of one row, checked."""
-        parts = list(frame) if isinstance(frame, (list, tuple)) else [frame]
-        if len(parts) != len(self._step) or not all(isinstance(p, Tensor) for p in parts):
-            raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(self._step)} tensors a step, got {len(parts)}")
-        alone = []
-        for i, part in enumerate(parts):
-            alone.append(part.unsqueeze(min(self._batch_dim(i, part), part.ndim)))
-        wire = internal_layout(self.net, tuple(alone), chunk=False)
-        for got, wanted in zip(flat(wire), frames(self._program.frame), strict=True):
-            if got.shape[1:] != wanted.shape[1:] or got.dtype != wanted.dtype or got.device != wanted.device:
-                raise ShapeMismatch(
-                    f"StreamBatch: stream {stream!r}: takes frames {wanted.resized(*wanted.shape[1:])}, got {tuple(got.shape[1:])} "
-                    f"{str(got.dtype).removeprefix('torch.')} on {got.device}. No stream has moved"
-                )
-        return wire
+    def _accepted(self, inputs: Mapping[Any, Any], found: dict[Any, Any], keep: bool) -> tuple[dict[Any, int], list[Tensor]]:
+        """The rows of the streams that take part, and their frames. With ``keep`` the exceptions of others are written to ``found``."""
+        program = self.served
+        if not keep:
+            rows = {stream: self._row(stream) for stream in inputs}
+            frames = stacked(program, list(inputs.values()))
+            if frames is not None:
+                return rows, frames
+        rows, good = {}, list[Any]()
+        for stream, frame in inputs.items():
+            try:
+                row = self._row(stream)
+                check_frame(program, stream, frame)
+            except (KeyError, ShapeMismatch) as error:
+                if not keep:
+                    raise
+                found[stream] = error
+                continue
+            rows[stream] = row
+            good.append(frame)
+        return rows, cast(list[Tensor], stacked(program, good))
 
-    def _call(self, rows: list[int], state: ProgramState | None = None) -> Wire:
-        """Run one call on the buffer for some rows; with ``state`` on this state, which it updates, and not on that of the streams."""
-        self._weights.called()
-        started = time.perf_counter()
-        self._active.zero_()
-        self._active[rows] = True
-        active = self._active.to(self._program.device, copy=True)
-        y, _, after = self._program.run(self._chunker.buffer, self._state if state is None else state, active)
-        if state is None:
-            self._state = after
-        else:
-            state.update(after)
-        self._seconds += time.perf_counter() - started
-        self._calls += 1
-        return y
-
-    def _outputs(self, y: Wire, streams: dict[Any, _Stream]) -> dict[Any, Any]:
-        """The outputs of a call that exist, for each stream, without the batch. Rows are copied: no output keeps those of others alive."""
-        schedule, layout, chunk = self._program.schedule, self.net.io_layout, self._program.outputs > 1
-        cut, found = dict[range, list[Wire]](), dict[Any, Any]()
-        for stream, own in streams.items():
-            call = schedule.calls(own.steps)
-            if (valid := schedule.valid_in(call)) not in cut:
-                cut[valid] = self._chunker.existing(y, call)
-            for part in cut[valid]:
-                found[stream] = layout.alone(_row_of(part, own.row), chunk)
+    def _outputs(self, streams: list[Any], y: Wire, valid: Tensor) -> dict[Any, Any]:
+        """The outputs of one call that exist, for each of some streams."""
+        program, per_call = self.served, self.served.schedule.per_call
+        counts = valid.sum(1).tolist() if valid.shape[1] else [0] * len(streams)
+        if per_call == 1:
+            if not any(counts):
+                return {}
+            rows = each(program.rows_out(y, False), len(streams))
+            return {s: row for s, row, n in zip(streams, rows, counts, strict=True) if n}
+        found = dict[Any, Any]()
+        for count in set(counts) - {0}:  # outputs of the first calls may be missing at their start
+            chosen = [i for i, n in enumerate(counts) if n == count]
+            part = narrowed(program.select(y, torch.tensor(chosen, device=program.device)), program.out_time, count)
+            found |= dict(zip([streams[i] for i in chosen], each(program.rows_out(part, True), len(chosen)), strict=True))
         return found
 
-    @_locked
+    @locked
+    @torch.no_grad()
+    def finish(self, stream: Hashable) -> None:
+        """End a stream. What its end brings comes with the results of later steps of any streams, beside theirs.
+
+        :meth:`step` returns it, or :meth:`ended` after :meth:`step_rows`. The stream takes no more frames. Its row is free, and its id too,
+        when its last outputs have been returned.
+
+        Raises:
+            KeyError: no such stream is open.
+            ShapeMismatch: branches of the network differ in length after so many steps, and ``forward`` refuses such a clip. The stream
+                stays open.
+        """
+        row = self._row(stream)
+        shard, local = self._at(row)
+        shard.finish(local)
+        del self._streams[stream]
+        self._open[row], self._ending[row] = False, stream
+
+    @property
+    def ending(self) -> list[Hashable]:
+        """The streams that were finished, and whose last outputs have not been returned."""
+        return list(self._ending.values())
+
+    @locked
+    def ended(self) -> list[Ended]:
+        """What the ends of finished streams have brought since this, or :meth:`step`, was last called."""
+        if not self._ending:
+            return []
+        found = []
+        for number, shard in enumerate(self._shards):
+            for local, y, done in shard.ended():
+                row = number * self._rows + local
+                out = None if y is None else each(shard.program.rows_out(y, True), 1)[0]
+                found.append(Ended(self._ending[row], out, done))
+                if done:
+                    self._release(row)
+        return found
+
+    @locked
+    @torch.no_grad()
     def flush(self, stream: Hashable) -> Tensor | None:
         """The outputs that the end of a stream would bring now, stacked ``(C', n, *S')``; ``None`` if there are none.
 
-        The stream continues as if ``flush`` had not been called.
+        The stream continues as if ``flush`` had not been called. This runs up to ``delay`` steps of a whole program: servers call
+        :meth:`finish`.
 
         Raises:
             KeyError: no such stream is open.
             ShapeMismatch: branches of the network differ in length after so many steps, and ``forward`` refuses such a clip.
         """
-        own = self._stream(stream)
-        if own.steps == 0:
-            return None
-        state = {name: t.clone() for name, t in self._state.items()}
-        self._program.finish(state, own.row, own.steps)
-        found = self._chunker.flush(own.steps, lambda _: _row_of(self._call([own.row], state), own.row))
-        return self.net.io_layout.alone(cast(Wire, self._chunker.joined(found)), chunk=True) if found else None
+        shard, local = self._at(self._row(stream))
+        y = shard.flush(local)
+        return None if y is None else cast(Tensor, each(shard.program.rows_out(y, True), 1)[0])
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def signature(self) -> str:
-        """A digest of the program's structure: equal for batches of equal networks, whatever their capacity."""
-        return signature_of(self.net, self._program, self._state)
-
-    @property
-    def weights(self) -> str:
-        """The digest of the weights that the streams run with."""
-        return self._weights.digest
-
-    @_locked
+    @locked
     def snapshot(self, stream: Hashable) -> StreamSnapshot:
         """An independent copy of a stream's state, at any phase.
 
         Raises:
             KeyError: no such stream is open.
         """
-        own = self._stream(stream)
-        tensors = {name: t[own.row].clone() for name, t in self._state.items()}
-        pending = tuple(t.clone() for t in self._chunker.waiting(own.row, own.steps))
-        return StreamSnapshot(own.steps, tensors, pending, self.signature, self.weights)
+        shard, local = self._at(self._row(stream))
+        tensors = {name: t.clone() for name, t in shard.row(local).items()}
+        pending = tuple(t.clone() for t in shard.waiting(local))
+        return StreamSnapshot(int(shard.steps[local]), tensors, pending, self.signature, self.weights)
 
-    @_locked
+    @locked
     def restore(self, stream: Hashable, snapshot: StreamSnapshot, *, allow_other_weights: bool = False) -> None:
         """Continue an open stream from a snapshot, of this batch or of another one of the same network.
 
@@ -377,21 +359,19 @@ class StreamBatch:
             KeyError: no such stream is open.
             StateMismatch: the snapshot is of another network or of other weights. The stream stays as it is.
         """
-        own = self._stream(stream)
+        shard, local = self._at(self._row(stream))
         if isinstance(snapshot, StreamSnapshot):
-            snapshot = replace(snapshot, pending=self._chunker.updated(snapshot.pending))
-        row = {name: t[own.row] for name, t in self._state.items()}
+            snapshot = replace(snapshot, pending=shard.lanes.updated(snapshot.pending))
         weights = "" if allow_other_weights else self.weights
-        check_snapshot(snapshot, self.signature, weights, row, lambda steps: self._chunker.waiting(own.row, steps))
-        for name, value in snapshot.tensors.items():
-            row[name].copy_(value)
-        self._chunker.restore(own.row, snapshot.steps, snapshot.pending)
-        own.steps = snapshot.steps
+        check_snapshot(snapshot, self.signature, weights, shard.row(local), lambda steps: shard.waiting(local, steps))
+        shard.restore(local, snapshot.steps, snapshot.tensors, snapshot.pending)
 
     def __repr__(self) -> str:
-        return f"StreamBatch({type(self.net).__name__}, {len(self)} of {self.capacity} streams, backend={self.backend!r})"
+        shards = f", {len(self._shards)} shards" if len(self._shards) > 1 else ""
+        backend = f", backend={self.backend!r}" if isinstance(self.net, CoModule) else ""
+        return f"StreamBatch({self.served.name}, {len(self)} of {self.capacity} streams{shards}{backend})"
 
 
-def _row_of(y: Wire, row: int) -> Wire:
-    """A copy of one row, with a batch of 1: the outputs of other rows are not kept alive."""
-    return rewire(lambda t: t.narrow(0, row, 1).clone(), y)
+def narrowed(y: Wire, dim: int, count: int) -> Wire:
+    """The last outputs of some rows."""
+    return rewire(lambda t: t.narrow(dim, t.shape[dim] - count, count), y)

@@ -332,6 +332,24 @@ class ComplexStates(nn.Module):
         return torch.stack(outs, 1)
 
 
+class FirstFrame(nn.Module):
+    """The first frame goes through a layer of its own; the same cell follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.cell = nn.Linear(3, 3), nn.LSTMCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        zeros = x.new_zeros(x.shape[0], 4)
+        state = self.cell(self.enter(x[:, 0]), (zeros, zeros))
+        outs = [state[0]]
+        for i in range(1, x.shape[1]):
+            state = self.cell(x[:, i], state)
+            outs.append(state[0])
+        return torch.stack(outs, 1)
+
+
+CASES["first frame"] = Case(FirstFrame, (2, 7, 3), 1)
 CASES["padded"] = Case(Padded, (2, 3, 9), 2)
 CASES["nodes"] = Case(Nodes, (2, 6, 5, 3), 1)
 CASES["complex"] = Case(ComplexStates, (2, 8, 4), 1)

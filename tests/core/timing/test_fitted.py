@@ -29,10 +29,15 @@ FUNCTIONS: dict[str, tuple[Callable[[int], int], int, int]] = {  # the function,
     "itself": (lambda n: n, 30, 1),
     "less": (lambda n: n - 3, 1, 1),
     "valid_length": (valid_length, 64, 2),
-    "two of seven": (lambda n: n // 7 * 2 + (n % 7 > 3), 7, 2),
-    "at most": (lambda n: min(n, 5), 1, 5),
+    "evenly": (lambda n: n // 7 * 2 + (n % 7 > 3), 7, 1),
+    "unevenly": (lambda n: n // 7 * 2 + (n % 7 > 0), 7, 2),
+    "160 of 441": (lambda n: -(-n * 160 // 441), 441, 1),
+    "441 of 160": (lambda n: n * 441 // 160, 160, 2),
+    "160 of 441, from 9 on": (lambda n: max(0, (n * 160 - 1000) // 441), 441, 1),
+    "at most": (lambda n: min(n, 5), 1, 2),
+    "blocks, or one that is shorter": (lambda n: max(n, 305) // 300 * 300 + min(n, 305) if n > 80 else 0, 300, 4),
     "up and down": (lambda n: n - n % 3, 3, 1),
-    "not monotone": (lambda n: 2 * n - 3 * (n % 4), 4, 5),
+    "not monotone": (lambda n: 2 * n - 3 * (n % 4), 4, 3),
 }
 
 
@@ -52,7 +57,7 @@ def test_functions(name: str) -> None:
 def test_what_is_no_sum_of_a_few_steps() -> None:
     assert LengthFunction.of(lambda n: n * n, 4) is None
     assert LengthFunction.of(math.isqrt, 1) is None
-    assert LengthFunction.of(lambda n: n * 37 % 500 + n, 500) is None
+    assert LengthFunction.of(lambda n: n * n % 499 + 2 * n, 499) is None
 
 
 def test_a_crop_to_the_input_waits_for_no_other_end() -> None:

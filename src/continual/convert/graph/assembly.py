@@ -13,6 +13,7 @@ from .io_layout import Input, ModuleLayout, Output
 from .parameter_table import ParameterTable
 from .program import Program, ProgramOutput
 from .queues import AlignDelays, Positions
+from .step_frames import without_permutations
 from .walker import Walked
 from .windows.instruction import Windows
 
@@ -25,8 +26,10 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
         module: what the network stands for: the module, or a converted network whose names and weights it takes.
     """
     draft, outputs = walked.draft, walked.outputs
-    instructions = needed(draft.instructions, {o.slot for o in outputs})
-    used = {slot for i in instructions for slot in slots_of(i)} | {o.slot for o in outputs}
+    taken = without_permutations(draft.instructions, [(o.slot, View(o.dims)) for o in outputs])
+    leaving_slots = {slot for slot, _ in taken}
+    instructions = needed(draft.instructions, leaving_slots)
+    used = {slot for i in instructions for slot in slots_of(i)} | leaving_slots
     constants = [c for c in needed(draft.constants, used) if isinstance(c, Op)]
     used |= {slot for c in constants for slot in slots_of(c)}
     _number_state(instructions)
@@ -42,7 +45,7 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
     layouts = [Output(View(o.dims), o.windows) for o in outputs]
     layout = ModuleLayout(type(module).__name__, inputs, layouts, draft.nested)
     layout.nesting = draft.nesting
-    leaving = [ProgramOutput(own, o.slot, o.wire) for own, o in zip(layouts, outputs, strict=True)]
+    leaving = [ProgramOutput(own, slot, o.wire, view) for own, o, (slot, view) in zip(layouts, outputs, taken, strict=True)]
     table = ParameterTable(constants, dict(draft.tensors), draft.slots)
     made = Program(instructions, table, layout, leaving, timing, wires, draft.names, tuple(draft.notes))
     cls = GraphModule if len(inputs) == 1 else MultiInputGraphModule

@@ -26,6 +26,7 @@ from .recurrent_ops import WholeOps, to_torch_ops
 from .row_pairs import pair_rows, with_more_rows
 from .symbolic_sizes import FormulaLimit
 from .undone import masks_not_inspected, quiet, restored
+from .weight_writes import WeightWrites
 
 TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
 
@@ -58,9 +59,9 @@ class Captured:
         return rates_of(self.inputs, self.time_dims)
 
     def cut(self, inputs: Sequence[Tensor], first: int, steps: int) -> tuple[Tensor, ...]:
-        """Steps of a clip."""
+        """Steps of a clip, as a clip of its own: modules may ask for elements that lie in order."""
         of = zip(inputs, self.time_dims, self.rates, strict=True)
-        return tuple(x if t is None else x.narrow(t, first * r, steps * r) for x, t, r in of)
+        return tuple(x if t is None else x.narrow(t, first * r, steps * r).contiguous() for x, t, r in of)
 
     @property
     def longer(self) -> tuple[Tensor, ...]:
@@ -224,13 +225,13 @@ def _captured(
     ]
     numbers = KnownNumbers(module)
     try:
-        with _exporting(module), FormulaLimit(), numbers:
+        with _exporting(module), FormulaLimit(), numbers, WeightWrites(module):
             program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
         if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
             program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
         try:  # some modules defeat the symbolic solver, or take it minutes
-            with _exporting(module), WholeOps(), numbers:
+            with _exporting(module), WholeOps(), numbers, WeightWrites(module):
                 program = export(module, fresh(inputs), strict=False)
         except Exception:
             with _exporting(module):
@@ -262,12 +263,11 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            with _exporting(module), WholeOps(), numbers:
-                program = _window(part, inputs, shapes)
-                if shapes is not None and not _symbolic(program, batches):
-                    with contextlib.suppress(Exception):  # it takes no more rows
-                        more = _window(part, with_more_rows(inputs, batches), None)
-                        pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
+            program = _window(module, part, inputs, shapes, numbers)
+            if shapes is not None and not _symbolic(program, batches):
+                with contextlib.suppress(Exception):  # it takes no more rows
+                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers)
+                    pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
             prefix = "module." if part is prefixed else ""
             return Captured(program, inputs, times, batches, False, prefix, frozenset(numbers.read))
         except Exception as error:
@@ -276,10 +276,14 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
 
 
-def _window(module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any] | None) -> ExportedProgram:
-    found = None if shapes is None else _arranged(module, shapes)
-    program = _functional(export(module, fresh(inputs), dynamic_shapes=found, strict=False))
-    to_torch_ops(program.graph)
+def _window(
+    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any] | None, numbers: KnownNumbers
+) -> ExportedProgram:
+    """Export a module as ``part`` calls it, in which no operation writes into a tensor."""
+    with _exporting(module), WholeOps(), numbers, WeightWrites(module):
+        found = None if shapes is None else _arranged(part, shapes)
+        program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
+        to_torch_ops(program.graph)
     return program
 
 

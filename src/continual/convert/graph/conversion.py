@@ -36,6 +36,7 @@ from .registered_calls import registered_calls
 from .self_check import check_clip
 from .switches import Switches
 from .walker import GraphWalker, Walked
+from .weight_writes import weights_kept
 from .window_conversion import Options, check_options, exact_windows, window_for
 from .window_stream import of_stream
 from .windows.report import WindowPlan
@@ -62,6 +63,7 @@ def convert_graph(
         module = copying.deepcopy(module)
     switches = Switches(module)
     with contextlib.ExitStack() as held, Progress(f"converting {type(module).__name__}", progress) as doing:
+        held.enter_context(weights_kept(module))
         doing("looking for loops over its frames")
         loops = _loops(module, inputs, time_dim)
         held.callback(loops.close)

@@ -48,9 +48,9 @@ def fitted(
     if length.formula is None:
         return None
     timing = ctx.draft.wires.timing(x.wire)
-    found = _found(ctx, timing, length.formula, x.wire)
+    found = _found(ctx, timing, length, length.formula, x.wire)
     own, function = found is not None and found.to == x.wire, None
-    if found is not None and _holds(ctx, found, length):
+    if found is not None:
         function = where_done(found.function, timing, own, call, ctx.draft)
     if found is None or function is None or not function.monotone or not function.steps:
         raise Misfit(
@@ -71,23 +71,32 @@ def fitted(
     return ctx.emit.fitted_end(call, x, module, found.to)
 
 
-def _holds(ctx: RuleContext, found: Found, length: Size) -> bool:
-    """Whether a function gives the length of each sample, some of which are far away."""
-    return [found.function(n) for n in ctx.shapes.length(found.to).values] == [*length.values]
-
-
-def _found(ctx: RuleContext, timing: Wiring, formula: Formula, wire: int) -> Found | None:
-    """The length as a function of the wire's own length, or else of the clip's."""
+def _found(ctx: RuleContext, timing: Wiring, length: Size, formula: Formula, wire: int) -> Found | None:
+    """The length as a function of the wire's own length, or else of the clip's. It gives the length of each sample, too."""
     rows = ctx.shapes.batches[0]
+    of_own, of_clips = (
+        {n: value for n, value in zip(lengths, length.values, strict=True) if n}
+        for lengths in (ctx.shapes.length(wire).values, ctx.shapes.lengths)
+    )
     if formula.wires <= {wire}:
-        function = LengthFunction.of(lambda n: int(formula(Lengths(rows, lambda w: n))), formula.period // timing.period)
+        function = LengthFunction.of(
+            lambda n: _value(formula, Lengths(rows, lambda w: n)), formula.period // timing.period, of_own
+        )
         return None if function is None else Found(wire, function)
     clips = _Clips(timing, formula, rows)
-    own = LengthFunction.of(clips.of_own, clips.own_period)
+    own = LengthFunction.of(clips.of_own, clips.own_period, of_own)
     if own is not None and clips.agree:
         return Found(wire, own)
-    whole = LengthFunction.of(lambda n: clips(n)[1], formula.period)
+    whole = LengthFunction.of(lambda n: clips(n)[1], formula.period, of_clips)
     return None if whole is None else Found(0, whole)
+
+
+def _value(formula: Formula, clip: Lengths) -> int | None:
+    """What a formula gives; ``None`` for a clip so short that the module divides by zero."""
+    try:
+        return max(0, int(formula(clip)))
+    except ZeroDivisionError:
+        return None
 
 
 class _Clips:
@@ -103,20 +112,20 @@ class _Clips:
         self._wire, self._formula, self._rows = timing.out, formula, rows
         period = Fraction(formula.period) / Fraction(timing.stride)
         self.own_period, self.agree = period.numerator, True
-        self._seen: list[tuple[int, int]] = [(0, 0)]
-        self._by_own: dict[int, int] = {}
+        self._seen: list[tuple[int, int | None]] = [(0, 0)]
+        self._by_own: dict[int, int | None] = {}
 
-    def __call__(self, steps: int) -> tuple[int, int]:
+    def __call__(self, steps: int) -> tuple[int, int | None]:
         """The wire's length and the value; both 0 where the clip is too short for the wire."""
         while len(self._seen) <= steps:
             ends = {w: e for w, (_, e) in self._all.all_counts(len(self._seen), len(self._seen)).items()}
             own = ends[self._wire]
-            value = max(0, int(self._formula(Lengths(self._rows, ends.__getitem__)))) if own else 0
+            value = _value(self._formula, Lengths(self._rows, ends.__getitem__)) if own else 0
             self._seen.append((own, value))
             self.agree = self.agree and self._by_own.setdefault(own, value) == value
         return self._seen[steps]
 
-    def of_own(self, length: int) -> int:
+    def of_own(self, length: int) -> int | None:
         """The value for a length of the wire. Lengths that no clip gives come before all others, and give 0."""
         while self.agree and self._seen[-1][0] < length:
             self(len(self._seen))

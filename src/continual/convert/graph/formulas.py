@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 DIVISIONS = {operator.floordiv, operator.mod, operator.truediv}
+LONG = 1 << 40  # frames
 
 
 class Lengths:
@@ -41,8 +42,11 @@ class Formula:
 
     @property
     def _divisor(self) -> int:
-        """The number by which the function divides."""
+        """The number by which the function divides, for long clips: a block is at most as long as the clip."""
         by = self.args[1] if self.fn in DIVISIONS and len(self.args) == 2 else 1
+        if isinstance(by, Formula):
+            far, farther = (by(Lengths(1, lambda wire, n=n: n)) for n in (LONG, LONG + 1))  # type: ignore[misc]
+            by = far if far == farther else 1
         return abs(int(by)) if isinstance(by, (int, float)) and by == int(by) and by else 1
 
     def __call__(self, clip: Lengths) -> Any:

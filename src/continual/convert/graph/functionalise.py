@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -152,8 +153,9 @@ class Functionaliser:
             return _item(node, self.value(_node(node.args[0])))
         if not hasattr(target, "_schema"):
             return self._function(node)
-        if name == "aten.sym_size.int":
-            return self._size(self.current(node.args[0]), as_int(self.current(node.args[1])))
+        if name in ("aten.sym_size.int", "aten.sym_stride.int"):
+            of, dim = self.current(node.args[0]), as_int(self.current(node.args[1]))
+            return self._size(of, dim) if name == "aten.sym_size.int" else self._stride(of, dim, _node(node.args[0]))
         if asserts(name) or (node.users and all(asserts(str(user.target)) for user in node.users)):
             return None
         if writes(name):
@@ -173,6 +175,16 @@ class Functionaliser:
         if not isinstance(of, (Stream, Const, LengthDependent)):
             raise TypeError(f"{type(of).__name__} has no size")
         return self._lengths.size(of, dim)
+
+    def _stride(self, of: Value, dim: int, node: Fx) -> Value:
+        """The elements from one index of a dimension to the next, of a tensor whose elements lie in order."""
+        x: Tensor = node.meta["val"]
+        if not x.is_contiguous():
+            raise Refused(
+                "asks for the strides of a tensor whose elements do not lie in order", "x.contiguous() before x.stride()"
+            )
+        sizes = [Size.of(self._size(of, d), len(self._shapes.lengths)) for d in range(dim % x.ndim + 1, x.ndim)]
+        return sizes[0].combine(lambda *s: math.prod(s), *sizes[1:]) if sizes else 1
 
     def _function(self, node: Fx) -> Value:
         if isinstance(node.target, HigherOrderOperator) and node.target.name() == "scan":

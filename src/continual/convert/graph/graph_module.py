@@ -21,13 +21,15 @@ from .cost_table import macs_of, rows_of
 from .dtypes import DtypePrograms
 from .fitted_ends import FittedEnd
 from .instructions import ExecContext, Instruction, Layer
-from .io_layout import Output, tensors_of
-from .program import Program
+from .io_layout import tensors_of
+from .program import Program, ProgramOutput
 from .program_module import ProgramModule
 from .queues import AlignDelays, Positions
 from .step_program import step_program
 from .windows.instruction import Windows
 from .windows.scoring import Scoring
+
+_NONE: list[Tensor] = []
 
 
 class GraphModule(Scoring, ProgramModule):
@@ -107,15 +109,15 @@ class GraphModule(Scoring, ProgramModule):
         m.frames[0] = frames
         for instruction in program.instructions:
             instruction.clip(m)
-        return program.layout.as_module([self._clip_output(m, *out) for out in program.outputs])
+        return program.layout.as_module([self._clip_output(m, out) for out in program.outputs])
 
-    def _clip_output(self, m: ExecContext, out: Output, slot: int, wire: int) -> Tensor:
+    def _clip_output(self, m: ExecContext, out: ProgramOutput) -> Tensor:
         """An output of ``forward``: that of a clip of one window has no dimension for windows."""
-        y: Tensor = m.env[slot]
-        if not out.windows:
-            return y
-        y = out.chunk(out.view.enter(y, m.batch, m.frames[wire]))
-        return y.squeeze(min(2, y.ndim - 1)) if self._is_single(m, wire) else y
+        y: Tensor = m.env[out.slot]
+        if not out.layout.windows:
+            return y if out.view == out.layout.view else out.layout.view.leave(out.chunk(m), m.batch, m.frames[out.wire])
+        y = out.layout.chunk(out.chunk(m))
+        return y.squeeze(min(2, y.ndim - 1)) if self._is_single(m, out.wire) else y
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class GraphModule(Scoring, ProgramModule):
             m = self._on_zeros(frame)
             nodes = [node for instruction in program.instructions for node in self._opened(instruction, m, init)]
             try:
-                outs = [StepSpec.of(o.layout.view.enter(m.env[o.slot], m.batch, 1).select(2, 0)) for o in program.outputs]
+                outs = [StepSpec.of(out.view.enter(m.env[out.slot], m.batch, 1).select(2, 0)) for out in program.outputs]
             except (RuntimeError, IndexError) as error:
                 raise ShapeMismatch(f"{self.name}: can't take these steps: {error}") from error
         rest = _as_list(frame)[len(program.streams) :]
@@ -170,8 +172,9 @@ class GraphModule(Scoring, ProgramModule):
             m = self._without_frames(node, updates)
         else:
             tensors, count = tensors_of(x), len(program.streams)
-            flat = [g[:, :, -1] for g in tensors[count:]]
-            m = self._with_frames(tensors[:count], flat, tensors[0].shape[2], node, updates)
+            given = self._kept([g[:, :, -1] for g in tensors[count:]], node, updates)
+            m = program.context(tensors[:count], given, tensors[0].shape[2], node.children, updates)
+            m.frames[0] = tensors[0].shape[2]
         m.ends[0] = n_if_ended
         updates.tick(node, node.n_in + m.frames[0], 0)
         for instruction in program.instructions:
@@ -179,35 +182,30 @@ class GraphModule(Scoring, ProgramModule):
         first = program.outputs[0]
         if m.env[first.slot] is None:
             return None, m.ends[first.wire]
-        frames = m.frames[first.wire]
-        found = [out.view.enter(m.env[slot], m.batch, frames) for out, slot, _ in program.outputs]
-        return program.layout.leaving(found), m.ends[first.wire]
+        return program.layout.leaving([out.chunk(m) for out in program.outputs]), m.ends[first.wire]
 
     def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
         self._fit_stream(node.kept_spec)
-        program, tensors = self._program, tensors_of(x)
-        count = len(program.streams)
-        m = self._with_frames([t.unsqueeze(2) for t in tensors[:count]], tensors[count:], 1, node, updates)
-        m.frames = [1] * program.wires
+        program = self._program
+        streams, given = tensors_of(x), _NONE
+        if program.constants:
+            count = len(program.streams)
+            streams, given = streams[:count], self._kept(streams[count:], node, updates)
+        m = program.step_context(streams, given, node.children, updates)
         updates.ticks.append((node, node.n_in + 1, 0))
         for instruction in program.instructions:
             instruction.step(m)
-        env = m.env
-        if env[program.outputs[0].slot] is None:
+        if m.env[program.outputs[0].slot] is None:
             return None
-        return program.layout.leaving([out.view.enter(env[slot], m.batch, 1).squeeze(2) for out, slot, _ in program.outputs])
+        return program.layout.leaving([m.frame(out.slot, out.view) for out in program.outputs])
 
-    def _with_frames(
-        self, streams: list[Tensor], flat: list[Tensor], frames: int, node: StateNode, updates: StateUpdates
-    ) -> ExecContext:
-        """A run on frames. The inputs that are no streams are kept for a flush, which has no inputs."""
-        for i, g in enumerate(flat):
+    def _kept(self, given: list[Tensor], node: StateNode, updates: StateUpdates) -> list[Tensor]:
+        """The inputs that are no streams, in their own shapes. They are kept for a flush, which has no inputs."""
+        for i, g in enumerate(given):
             updates.put(node, i, g)
-        m = self._program.context(streams, self._program.constants_of(flat) if flat else flat, frames, node.children, updates)
-        m.frames[0] = frames
-        return m
+        return self._program.constants_of(given)
 
     def _without_frames(self, node: StateNode, updates: StateUpdates) -> ExecContext:
         """A run that nothing enters, at the end of a stream."""

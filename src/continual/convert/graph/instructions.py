@@ -14,9 +14,10 @@ from operator import itemgetter
 from typing import Any, TypeAlias, cast
 
 import torch
+from torch import Tensor
 
 from ...containers.base import OPEN, open_child, run_chunk, run_clip
-from ...core.kernel import chunk_of_one, only_frame
+from ...core.kernel import only_frame
 from ...core.module import CoModule
 from ...core.state import InitContext, StateNode, StateUpdates, StepSpec, rewire
 from ...core.step_spec import length
@@ -72,15 +73,26 @@ class ExecContext:
         ends: for every wire, the number of frames that there would be if the stream ended now.
         nodes: the state nodes of the instructions.
         call: takes changes of state.
+        framed: in a step, the slots that hold a frame ``(B, C, *S)`` in place of a tensor in the module's layout.
     """
 
-    __slots__ = ("batch", "call", "device", "ends", "env", "frames", "nodes")
+    __slots__ = ("batch", "call", "device", "ends", "env", "framed", "frames", "nodes")
 
     def __init__(self, env: Env, wires: int, batch: int, device: torch.device, nodes: list[StateNode], call: StateUpdates | None):
         self.env, self.batch, self.device, self.nodes = env, batch, device, nodes
         self.call: StateUpdates = cast(StateUpdates, call)
         self.frames = [0] * wires
         self.ends = [OPEN] * wires
+        self.framed: frozenset[int] = frozenset()
+
+    def frame(self, slot: int, view: View) -> Tensor:
+        """The frame ``(B, C, *S)`` in a slot, in a step."""
+        x: Tensor = self.env[slot]
+        return x if slot in self.framed else view.enter(x, self.batch, 1).squeeze(2)
+
+    def put_frame(self, slot: int, view: View, y: Tensor | None) -> None:
+        """Fill a slot with a frame, or with nothing, in a step."""
+        self.env[slot] = y if y is None or slot in self.framed else view.leave(y.unsqueeze(2), self.batch, 1)
 
 
 def resolve(target: str) -> Callable[..., Any]:
@@ -319,6 +331,29 @@ class Layer(Instruction):
         """Fill the slots with what the layer gives; ``None``: nothing."""
         m.env[self.out] = None if y is None else self.leave.leave(y, m.batch, count)
 
+    def frames(self, m: ExecContext) -> Any:
+        """What the layer takes in a step."""
+        return m.frame(self.slot, self.enter)
+
+    def put_frames(self, m: ExecContext, y: Any) -> None:
+        """Fill the slots with what the layer gives in a step; ``None``: nothing."""
+        m.put_frame(self.out, self.leave, y)
+
+    @property
+    def taken(self) -> list[tuple[int, View]]:
+        """The slots that it takes chunks from, and their views."""
+        return [(self.slot, self.enter)]
+
+    @property
+    def made(self) -> list[tuple[int, View]]:
+        """The slots that it fills, and their views."""
+        return [(self.out, self.leave)]
+
+    def take(self, taken: Sequence[tuple[int, View]]) -> None:
+        """Take the same chunks from other slots."""
+        ((self.slot, self.enter),) = taken
+        self.inputs = (self.slot,)
+
     def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         if self.late:
             self.bind(m.env)
@@ -337,12 +372,11 @@ class Layer(Instruction):
 
     def step(self, m: ExecContext) -> None:
         if m.env[self.slot] is None:
-            self.leaving(m, None, 0)
+            self.put_frames(m, None)
             return
         if self.late:
             self.bind(m.env)
-        y = self.module.advance_step(rewire(only_frame, self.arriving(m, 1)), m.nodes[self.state_node], m.call)
-        self.leaving(m, None if y is None else rewire(chunk_of_one, y), 1)
+        self.put_frames(m, self.module.advance_step(self.frames(m), m.nodes[self.state_node], m.call))
 
     def clip(self, m: ExecContext) -> None:
         if self.late:

@@ -119,9 +119,9 @@ class Output:
         """The first row of a score, in the module's layout."""
         return score.narrow(self._batch_of_step, 0, 1)
 
-    def alone(self, y: Tensor, chunk: bool) -> Tensor:
-        """A chunk or a step of one row in the module's layout, without the batch."""
-        return self.chunk(y).squeeze(self._batch) if chunk else self.step(y).squeeze(self._batch_of_step)
+    def rows(self, y: Tensor, chunk: bool) -> Tensor:
+        """A chunk or a step in the module's layout, but with the batch first."""
+        return self.chunk(y).movedim(self._batch, 0) if chunk else self.step(y).movedim(self._batch_of_step, 0)
 
 
 class ModuleLayout(IOLayout):
@@ -166,8 +166,8 @@ class ModuleLayout(IOLayout):
     def chunk_out(self, y: Wire) -> Wire:
         return self.as_module([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
-    def alone(self, y: Wire, chunk: bool) -> Any:
-        return self.as_module([out.alone(v, chunk) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
+    def rows(self, y: Wire, chunk: bool) -> Any:
+        return self.as_module([out.rows(v, chunk) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def as_module(self, outputs: list[Tensor]) -> Any:
         """Outputs nested as the module gives them."""
@@ -184,6 +184,9 @@ class ModuleLayout(IOLayout):
         if own.batch is None or own.time is None:
             return own.batch
         return own.batch - (own.time < own.batch)
+
+    def chunk_batch_dim(self, index: int) -> int | None:
+        return self.inputs[index].batch
 
     def split(self, x: Inputs, chunk: bool) -> tuple[list[Tensor], list[Tensor]]:
         """The streams, as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams, as they are.
@@ -226,7 +229,7 @@ class ModuleLayout(IOLayout):
 
 def tensors_of(x: Wire) -> list[Tensor]:
     """The tensors of a flat wire."""
-    return cast(list[Tensor], x if isinstance(x, list) else [x])
+    return x if isinstance(x, list) else [x]  # type: ignore[return-value]  # no cast: each step comes here
 
 
 def _with_channels(x: Tensor) -> Tensor:

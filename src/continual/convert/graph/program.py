@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from .axes import View
 from .instructions import Arg, Env, ExecContext, Instruction, Layer, Op
 from .io_layout import ModuleLayout, Output
 from .parameter_table import ParameterTable
+from .step_frames import framed_slots
 
 
 class StreamInput(NamedTuple):
@@ -33,11 +35,16 @@ class ConstantInput(NamedTuple):
 
 
 class ProgramOutput(NamedTuple):
-    """An output: its layout, its slot and its wire."""
+    """An output: its layout, its slot, its wire, and its view in that slot."""
 
     layout: Output
     slot: int
     wire: int
+    view: View
+
+    def chunk(self, m: ExecContext) -> Tensor:
+        """The output as a chunk ``(B, C, n, *S)``."""
+        return self.view.enter(m.env[self.slot], m.batch, m.frames[self.wire])
 
 
 @dataclass(eq=False)
@@ -102,6 +109,22 @@ class Program:
         for entry, x in zip(self.streams, streams, strict=True):
             m.env[entry.slot] = entry.view.leave(x, batch, frames)
         return m
+
+    def step_context(
+        self, streams: Sequence[Tensor], given: Sequence[Tensor], nodes: list[StateNode], call: StateUpdates
+    ) -> ExecContext:
+        """A run on one step of every stream, ``(B, C, *S)``; the other arguments are those of :meth:`context`."""
+        m = ExecContext(self.environment(given), self.wires, streams[0].shape[0], streams[0].device, nodes, call)
+        m.framed, m.frames = self.framed, [1] * self.wires
+        for entry, x in zip(self.streams, streams, strict=True):
+            m.put_frame(entry.slot, entry.view, x)
+        return m
+
+    @cached_property
+    def framed(self) -> frozenset[int]:
+        """The slots that hold frames in a step."""
+        entries = [(entry.slot, entry.view) for entry in self.streams]
+        return framed_slots(self.instructions, entries, [(out.slot, out.view) for out in self.outputs])
 
     def constants_of(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Inputs that are no streams, in their own shapes again."""

@@ -45,9 +45,7 @@ def step_program(ctx: KernelContext, program: Program, current: Callable[[], Pro
         m.frames = [s.frames for s in schedules]
         for step in steps:
             step(m, rows)
-        return own.layout.leaving(
-            [out.view.enter(m.env[slot], m.batch, schedules[wire].frames) for out, slot, wire in own.outputs]
-        )
+        return own.layout.leaving([out.view.enter(m.env[out.slot], m.batch, schedules[out.wire].frames) for out in own.outputs])
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.exact_gradients import batch_norm, instance_norm
+from .values import ITEM
 
 # Operations whose Python function takes the same arguments in the same order.
 _SAME = """
@@ -20,13 +22,15 @@ _SAME = """
     group_norm.default softmax.int log_softmax.int cat.default stack.default transpose.int permute.default unsqueeze.default squeeze.dims
     reshape.default flatten.using_ints select.int narrow.default movedim.int index_select.default embedding.default mean.dim
     sum.dim_IntList amax.default amin.default cumsum.default conv1d.default conv2d.default conv3d.default max_pool1d.default
-    max_pool2d.default max_pool3d.default repeat_interleave.self_int
+    max_pool2d.default max_pool3d.default repeat_interleave.self_int lstm_cell.default gru_cell.default rnn_tanh_cell.default
+    rnn_relu_cell.default
 """
 _NN = "gelu.default silu.default leaky_relu.default elu.default hardtanh.default softplus.default avg_pool2d.default avg_pool3d.default"
 _METHODS = "expand.default to.dtype new_full.default unflatten.int type_as.default repeat.default unfold.default"
 _OTHERS: dict[str, Callable[..., Any]] = {
     "aten.batch_norm.default": batch_norm,
     "aten.instance_norm.default": instance_norm,
+    ITEM: operator.getitem,
     "aten.linear.default": F.linear,
     "aten.scaled_dot_product_attention.default": F.scaled_dot_product_attention,
     "aten.view.default": Tensor.view,

@@ -9,18 +9,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import transformer
 
 
 @contextlib.contextmanager
 def restored(module: nn.Module) -> Iterator[None]:
-    """Undo what a run or an export sets on the modules, also after an error."""
+    """Undo what a run or an export sets on the modules, and the `.data` of their tensors, also after an error."""
     tables = ("_parameters", "_buffers", "_modules")
     held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
+    weights = [(t, t.data) for t in (*module.parameters(), *module.buffers()) if type(t) in (Tensor, nn.Parameter)]
     try:
         yield
     finally:
+        for t, data in weights:
+            if (t.device, t.shape) != (data.device, data.shape) or t.data_ptr() != data.data_ptr():
+                t.data = data
         for m, before, entries in held:
             for name in [n for n in m.__dict__ if n not in before]:
                 del m.__dict__[name]

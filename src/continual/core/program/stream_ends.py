@@ -103,7 +103,8 @@ def fitted(of: End, length: LengthFunction, least: int) -> End:
     if len(length.steps) > 1 or not length.steps[0].every:
         return Steps(of, length, least)
     step = length.steps[0]
-    return counted(counted(of, least, 1, step.every - step.at, step.every), 1, step.jump, 0, 1)
+    reached = counted(of, least, step.times, step.every + step.phase - step.at * step.times, step.every)
+    return counted(reached, 1, step.jump, 0, 1)
 
 
 # ---- of timings -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from ...errors import ExportError
 from ..layouts import flat, nested
 from ..planning import Planned
 from .base import CompiledCall, exported
+from .package_cache import loaded
 
 ONE_THREAD = 1 << 18  # products of a call up to which one thread is faster than two
 
@@ -166,22 +166,18 @@ class _Recorded:
 
 
 def aot(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
-    """Compile an AOTInductor package and load it: the least overhead per call."""
+    """Compile an AOTInductor package, or take the one of an earlier run, and load it: the least overhead per call."""
     needs_compiler(example[1].device)
     program, _ = _flattened(planned, example)
+    options = compiler_options(program, example[1].numel() * planned.plan.chunk)
+
+    def compile(path: str) -> str:
+        return torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=options)
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        folder = tempfile.mkdtemp(prefix="continual-")
-        try:
-            path = torch._inductor.aoti_compile_and_package(
-                program,
-                package_path=os.path.join(folder, "program.pt2"),
-                inductor_configs=compiler_options(program, example[1].numel() * planned.plan.chunk),
-            )
-            loaded = torch._inductor.aoti_load_package(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return _returning_state(planned, loaded.loader.run)  # `__call__` would flatten the list again
+        package = loaded(program, options, compile)
+    return _returning_state(planned, package.loader.run)  # `__call__` would flatten the list again
 
 
 def needs_compiler(device: torch.device, who: str = "co.compile") -> None:

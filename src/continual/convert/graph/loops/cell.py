@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node as Fx
 
 from ..capture import source_line
-from ..instructions import Arg, Count, CurrentDevice, ExecContext, Op, Ref
+from ..instructions import MAX_CACHED, Arg, Count, CurrentDevice, ExecContext, Op, Ref, Run
 from ..needed_nodes import asserts
 from ..op_call import operation
 from ..row_sizes import Unfollowed, known
@@ -32,14 +32,14 @@ class Cell:
     Attributes:
         ops: the operations.
         slots: their number.
-        given: the slots of the frames, then of the states, then of what is the same in all iterations.
+        given: how many slots, the first ones, are for the frames, then the states, then what is the same in all iterations.
         outs: the slots of what leaves.
         new: the slots of the states behind the iteration.
     """
 
     ops: tuple[Op, ...]
     slots: int
-    given: tuple[int, ...]
+    given: int
     outs: tuple[int, ...]
     new: tuple[int, ...]
 
@@ -54,13 +54,33 @@ class Cell:
         Returns:
             What leaves, and the states.
         """
-        env: list[Any] = [None] * self.slots
-        for slot, value in zip(self.given, given, strict=True):
-            env[slot] = value
-        m = ExecContext(env, 1, batch, device, [], None)
-        for op in self.ops:
-            op.chunk(m)
+        env: list[Any] = [*given, *self._blank]
+        for slot, run in self._runs(batch, device):
+            env[slot] = run(env)
         return [env[slot] for slot in self.outs], [env[slot] for slot in self.new]
+
+    def __post_init__(self) -> None:
+        self._blank = [None] * (self.slots - self.given)
+        self._ready: dict[tuple[int, torch.device], list[tuple[int, Run]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_blank", "_ready")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    def _runs(self, batch: Any, device: torch.device) -> list[tuple[int, Run]]:
+        """The calls of the operations, each with the slot that it fills."""
+        known = self._ready.get((batch, device)) if type(batch) is int else None
+        if known is None:
+            m = ExecContext([], 1, batch, device, [], None)
+            known = [(op.out, op.prepared(m)) for op in self.ops]
+            if type(batch) is int:
+                if len(self._ready) >= MAX_CACHED:
+                    self._ready.clear()
+                self._ready[batch, device] = known
+        return known
 
 
 class CellMaker:
@@ -75,12 +95,12 @@ class CellMaker:
         self._ops: list[Op] = []
         self._slot: dict[Any, int] = {}
         self._count = 0
-        self._given: list[int] = []
+        self._given = 0
 
     def take(self, node: Any) -> int:
-        """A tensor that is given: its slot."""
+        """A tensor that is given: its slot. All of these come before the operations."""
         slot = self._slot[node] = self.new_slot()
-        self._given.append(slot)
+        self._given += 1
         return slot
 
     def new_slot(self) -> int:
@@ -166,7 +186,7 @@ class CellMaker:
             if op.out in wanted:
                 kept.append(op)
                 wanted |= set(_read([*op.args, *op.kwargs.values()]))
-        return Cell(tuple(kept[::-1]), self._count, tuple(self._given), outs, new)
+        return Cell(tuple(kept[::-1]), self._count, self._given, outs, new)
 
 
 def _read(value: Any) -> Iterable[int]:

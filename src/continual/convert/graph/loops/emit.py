@@ -134,7 +134,7 @@ def put_loop(
         LoopCall(
             path, "loop", source, layer, streams[0].slot, made[0].slot, before, wire, first, last, draft.new_state_node(), weights,
             any(isinstance(v, Stream) for v in given), given=tuple((s.slot, View(s.dims)) for s in streams),
-            made=tuple((s.slot, View(s.dims)) for s in made),
+            gives=tuple((s.slot, View(s.dims)) for s in made),
         )
     )  # fmt: skip
     return made

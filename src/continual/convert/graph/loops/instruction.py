@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +16,43 @@ class LoopCall(Layer):
 
     Attributes:
         given: the slots and layouts of what it takes.
-        made: the slots and layouts of what it gives.
+        gives: the slots and layouts of what it gives.
     """
 
     given: tuple[tuple[int, View], ...] = ()
-    made: tuple[tuple[int, View], ...] = ()
+    gives: tuple[tuple[int, View], ...] = ()
     has_dtypes = True
 
     def __post_init__(self) -> None:
-        self.inputs, self.outs = tuple(slot for slot, _ in self.given), tuple(slot for slot, _ in self.made)
+        self.inputs, self.outs = tuple(slot for slot, _ in self.given), tuple(slot for slot, _ in self.gives)
 
     def arriving(self, m: ExecContext, count: int) -> Any:
         found = [view.enter(m.env[slot], m.batch, count) for slot, view in self.given]
         return found if len(found) > 1 else found[0]
 
+    def frames(self, m: ExecContext) -> Any:
+        found = [m.frame(slot, view) for slot, view in self.given]
+        return found if len(found) > 1 else found[0]
+
+    def put_frames(self, m: ExecContext, y: Any) -> None:
+        parts = [None] * len(self.gives) if y is None else y if isinstance(y, list) else [y]
+        for part, (slot, view) in zip(parts, self.gives, strict=True):
+            m.put_frame(slot, view, part)
+
+    @property
+    def taken(self) -> list[tuple[int, View]]:
+        return list(self.given)
+
+    @property
+    def made(self) -> list[tuple[int, View]]:
+        return list(self.gives)
+
+    def take(self, taken: Sequence[tuple[int, View]]) -> None:
+        self.given = tuple(taken)
+        self.slot, self.enter = taken[0]
+        self.inputs = tuple(slot for slot, _ in taken)
+
     def leaving(self, m: ExecContext, y: Any, count: int) -> None:
-        parts = [None] * len(self.made) if y is None else y if isinstance(y, list) else [y]
-        for part, (slot, view) in zip(parts, self.made, strict=True):
+        parts = [None] * len(self.gives) if y is None else y if isinstance(y, list) else [y]
+        for part, (slot, view) in zip(parts, self.gives, strict=True):
             m.env[slot] = None if part is None else view.leave(part, m.batch, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ....core.kernel import counted_macs
-from ....core.state import StepSpec, frames, rewire
+from ....core.state import StateNode, StateUpdates, StepSpec, frames, rewire
 from ....errors import ShapeMismatch
-from ....layers.recurrence import Recurrence, States, one_by_one
+from ....layers.recurrence import Recurrence, States, leaving, one_by_one
 from .cell import Cell
 from .layout import Layout
 
@@ -99,8 +100,13 @@ class LoopLayer(Recurrence):
         return self.initial_state(rewire(StepSpec.zeros, frame))
 
     def _recur_at(self, x: Any, state: States, index: int | Tensor) -> tuple[Any, States]:
+        y, new = self._iteration(x, state.values(), index)
+        return y, dict(zip(self._names, new, strict=True))
+
+    def _iteration(self, x: Any, state: Iterable[Tensor], index: int | Tensor) -> tuple[Any, list[Tensor]]:
+        """Iteration number ``index``: an integer, or one for each row. What leaves, and the new states."""
         loop, steps = self.loop, x if isinstance(x, list) else [x]
-        given = [*steps, *state.values(), *list(self._parameters.values())[: loop.given]]
+        given = [*steps, *state, *list(self._parameters.values())[: loop.given]]
         batch, device = steps[0].shape[0], steps[0].device
         batch = batch if loop.rate == 1 else batch // loop.rate
         if isinstance(index, int):
@@ -110,7 +116,11 @@ class LoopLayer(Recurrence):
             for t, cell in enumerate(loop.prologue):
                 first = cell(given, batch, device)
                 outs, new = _chosen(index == t, first[0], outs), _chosen(index == t, first[1], new)
-        return (outs if len(outs) > 1 else outs[0]), dict(zip(self._names, new, strict=True))
+        return (outs if len(outs) > 1 else outs[0]), new
+
+    def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
+        """One iteration. Its operations give what they gave when the stream was opened, so that nothing is left to check."""
+        return leaving(node, *self._iteration(x, node.tensors, node.n_in), updates)
 
     def blank(self, x: Tensor) -> States:
         """States of zeros, for a step."""

@@ -35,6 +35,8 @@ def _moved(body: Body, key: Key) -> dict[tuple[Key, int], Any] | None:
     lag, own = _sources(body, key)
     if not own:
         return None
+    if not all(isinstance(body.node[k].meta["val"], torch.Tensor) for k in own):  # states are tensors
+        return None
     new = own - {k for k, kept in body.lags.items() if kept >= lag}
     beside = [k for k in body.keys if _sources(body, k) == (lag, own)]  # all pieces of one product
     if sum(_size(body.node[k]) for k in new) > sum(_size(body.node[k]) for k in beside):

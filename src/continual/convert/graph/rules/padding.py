@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from ..end_lengths import fitted
 from ..op_call import OpCall, Refused
 from ..rule_context import RuleContext, rule
 from ..time_layers import UnfoldTime
-from ..values import Stream
+from ..values import Stream, Value
 from .parts import is_time
 
 PADS: dict[str, tuple[Callable[..., CoModule], ...]] = {
@@ -21,6 +22,7 @@ PADS: dict[str, tuple[Callable[..., CoModule], ...]] = {
     "replicate": (pads.ReplicationPad1d, pads.ReplicationPad2d, pads.ReplicationPad3d),
     "reflect": (pads.ReflectionPad1d, pads.ReflectionPad2d, pads.ReflectionPad3d),
 }
+MEMORY = "takes elements by their places in memory (`as_strided`)", "x.unfold(time, size, step) for sliding windows"
 
 
 @rule("aten.pad.default", "aten.constant_pad_nd.default")
@@ -86,3 +88,22 @@ def unfold(ctx: RuleContext, call: OpCall) -> Stream:
         return ctx.emit.squeeze_dummy(call, y, rank + 1)
     count = (ctx.shapes.shape(x)[dim] - size) // step + 1
     return ctx.emit.local(call, (*with_size(x.dims, dim, count), dim_of(size)), x)
+
+
+@rule("aten.as_strided.default")
+def as_strided(ctx: RuleContext, call: OpCall) -> Value:
+    """Sliding windows of the last dimension, as code writes them for speed: ``(…, n, size)`` with strides ``(…, step, 1)``."""
+    x, rank = call.stream("self"), len(call.stream("self").dims)
+    sizes, strides = ([ctx.shapes.sized(v) for v in call.sequence(name)] for name in ("size", "stride"))
+    own = [ctx.shapes.size(x, d) for d in range(rank)]
+    if len(sizes) != rank + 1 or call.get("storage_offset") or not call.node.args[0].meta["val"].is_contiguous():  # type: ignore[union-attr]
+        raise Refused(*MEMORY)
+    steps = [own[-1].combine(lambda *s: math.prod(s), *own[d + 1 : -1]) for d in range(rank - 1)]
+    size, step = (
+        ctx.shapes.integer(sizes[-1], "the size of a window"),
+        ctx.shapes.integer(strides[-2], "the step between windows"),
+    )
+    windows = own[-1].combine(lambda n: (n - size) // step + 1)
+    if [*sizes[:-2], *strides[:-2], sizes[-2], strides[-1]] != [*own[:-1], *steps, windows, ctx.shapes.sized(1)]:
+        raise Refused(*MEMORY)
+    return ctx.apply(call.other("aten.unfold.default", self=x, dimension=rank - 1, size=size, step=step))

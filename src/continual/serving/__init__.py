@@ -1,0 +1,23 @@
+"""Serving streams over a network: ``co.serve``."""
+
+from __future__ import annotations
+
+from .client import ServedStream, ServeError, connect
+from .engine import Engine
+from .protocol import Refused
+from .server import Server
+from .store import FolderStore, MemoryStore, RedisStore
+from .sync_client import Stream
+
+__all__ = [
+    "Engine",
+    "FolderStore",
+    "MemoryStore",
+    "RedisStore",
+    "Refused",
+    "ServeError",
+    "ServedStream",
+    "Server",
+    "Stream",
+    "connect",
+]

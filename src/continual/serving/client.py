@@ -1,0 +1,314 @@
+"""A stream on a server: it reconnects, resumes and obeys the credit by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..core.optional_packages import package
+from .protocol import END, PASSING, REPLAYED, SUBPROTOCOL, Array, Format, Refused, header
+
+PATIENCE = 60.0  # seconds of trying to come back
+FIRST, LONGEST = 0.05, 2.0  # seconds between tries
+UNSENT = 1 << 20  # bytes
+
+
+class ServeError(RuntimeError):
+    """A server refuses a stream, or can't be reached.
+
+    Attributes:
+        code: of the protocol; ``"unreachable"`` for a server that does not answer.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class ServedStream:
+    """A stream on a server. Made by :func:`connect`.
+
+    Attributes:
+        token: with which any server of the same store goes on.
+        inputs, outputs: formats of frames and of outputs.
+        facts: what the server says of the network: ``delay``, ``receptive_field``, ``stride``, ``rate`` …
+        resumed: how often the stream has changed its connection.
+    """
+
+    def __init__(self, url: str, token: str | None, tls: ssl.SSLContext | None, patience: float):
+        self._url, self._auth, self._tls, self.patience = url, token, tls, patience
+        self.token, self.resumed, self.credit = "", -1, 0
+        self.facts: dict[str, Any] = {}
+        self.inputs = self.outputs = Format(())
+        self._kept: deque[tuple[int, list[Array]]] = deque()  # frames since the last checkpoint, by messages
+        self._next = 0  # number of the next frame
+        self._at = self._answered = self._high = 0  # the next frame to send, to be answered, and that was never sent
+        self._sent = deque[int]()  # the last frame of each message that is not answered, of this connection
+        self._have = -1  # the last frame that was answered, or output of the end
+        self._results: asyncio.Queue[tuple[int, Array | list[Array]] | Exception | None] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._socket: Any = None
+        self._finished = self._over = self._ended = self._told_end = False
+        self._error: Exception | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # ---- what callers do ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> ServedStream:
+        await self._connected()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._keep_alive())]
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.close()
+
+    async def send(self, frames: Any) -> None:
+        """Send frames, and wait while the stream has no credit.
+
+        Args:
+            frames: ``(n, C, *S)``, numpy; several inputs as a list.
+
+        Raises:
+            ValueError: frames of another shape or dtype, or after :meth:`finish`.
+            ServeError: the server has refused the stream.
+        """
+        if self._finished:
+            raise ValueError("frames after finish(): open another stream")
+        try:
+            parts = self.inputs.checked(frames)
+        except Refused as error:
+            raise ValueError(str(error)) from None
+        for at in range(0, len(parts[0]), self.credit):
+            self._check()
+            piece = [x[at : at + self.credit].copy() for x in parts]
+            self._kept.append((self._next, piece))
+            self._next += len(piece[0])
+            end = self._next
+            self._transmit()
+            while self._at < end and not self._over:
+                await self._changed.wait()
+                self._changed.clear()
+            await self._drained()
+        self._check()
+
+    async def finish(self) -> None:
+        """No more frames come: the outputs of the end follow, then the iteration ends."""
+        self._check()
+        self._finished = True
+        self._transmit()
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, Any]]:
+        return self
+
+    async def __anext__(self) -> tuple[int, Any]:
+        """The next outputs: ``seq``, the frame that completed the first of them, and ``(count, C', *S')``, a list for several outputs."""
+        found = await self._results.get()
+        if found is None or isinstance(found, Exception):
+            self._results.put_nowait(found)
+            raise StopAsyncIteration if found is None else found
+        return found
+
+    async def close(self) -> None:
+        """Give the stream up."""
+        self._over = True
+        self._say(json.dumps({"type": "close", "token": self.token}))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close()
+        self._results.put_nowait(None)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._over:
+            raise ServeError("unknown_stream", "the stream is over")
+
+    # ---- the connection -------------------------------------------------------------------------------------------------
+
+    def _say(self, message: bytes | str) -> None:
+        """Send without waiting, if there is a connection."""
+        if self._socket is not None:
+            package("websockets.asyncio.server", "serve", "co.serve").broadcast((self._socket,), message)
+
+    async def _drained(self) -> None:
+        """Wait while the operating system takes no more."""
+        while self._socket is not None and self._socket.transport.get_write_buffer_size() > UNSENT:
+            await asyncio.sleep(0.002)
+
+    def _transmit(self) -> None:
+        """Send the frames that are due, as far as the credit goes; and after the last one, that there are no more."""
+        while self._socket is not None and self._at < self._next and self._at - self._answered < self.credit:
+            seq, parts = next((s, p) for s, p in reversed(self._kept) if s <= self._at)
+            skip = self._at - seq
+            count = min(len(parts[0]) - skip, self.credit - (self._at - self._answered))
+            flags = REPLAYED if self._at < self._high else 0
+            self._say(self.inputs.message(self._at, [x[skip : skip + count] for x in parts], flags))
+            self._at += count
+            self._high = max(self._high, self._at)
+            self._sent.append(self._at - 1)
+        if self._socket is not None and self._finished and self._at == self._next and not self._told_end:
+            self._told_end = True
+            self._say(json.dumps({"type": "finish"}))
+        self._changed.set()
+
+    async def _connected(self) -> None:
+        """Connect, and open or resume the stream.
+
+        Raises:
+            ServeError: the server refuses it, or does not answer for a while.
+        """
+        started, wait = time.monotonic(), FIRST
+        while True:
+            try:
+                return await self._once()
+            except ServeError as error:
+                refused = error
+                if error.code not in (*PASSING, "unreachable"):
+                    raise
+            if time.monotonic() - started > self.patience:
+                raise refused
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, LONGEST)
+
+    async def _once(self) -> None:
+        ws = package("websockets", "serve", "co.serve")
+        headers = {"Authorization": f"Bearer {self._auth}"} if self._auth else None
+        try:
+            socket = (
+                await package("websockets.asyncio.client", "serve", "co.serve")
+                .connect(
+                    self._url,
+                    subprotocols=[SUBPROTOCOL],
+                    additional_headers=headers,
+                    compression=None,
+                    max_size=None,
+                    proxy=None,
+                    ping_timeout=None,
+                    ssl=self._tls,
+                    open_timeout=10.0,
+                )
+                .__aenter__()
+            )
+        except ws.InvalidStatus as error:
+            status = error.response.status_code
+            code = "unreachable" if status >= 500 else "protocol"
+            raise ServeError(
+                code, f"{self._url} answers {status}: {error.response.body.decode(errors='replace').strip()}"
+            ) from None
+        except (OSError, ws.WebSocketException, TimeoutError) as error:
+            raise ServeError("unreachable", f"{self._url}: {error}") from None
+        ask = {"type": "resume", "token": self.token, "have": self._have} if self.token else {"type": "open"}
+        try:
+            await socket.send(json.dumps(ask))
+            found = json.loads(await asyncio.wait_for(socket.recv(), 30.0))
+        except (ws.ConnectionClosed, TimeoutError) as error:
+            await socket.close()
+            raise ServeError("unreachable", f"{self._url}: {error}") from None
+        if found["type"] != "opened":
+            await socket.close()
+            raise ServeError(found.get("code", "protocol"), found.get("message", f"unexpected {found}"))
+        self._adopt(found)
+        self._replay(socket, int(found["next"]))
+
+    def _adopt(self, found: dict[str, Any]) -> None:
+        if not self.token:
+            self.inputs, self.outputs = Format.from_json(found), Format.from_json(found["outputs"])
+        own = ("type", "token", "next", "shape", "dtype", "outputs", "credit")
+        self.token, self.credit = found["token"], int(found["credit"])
+        self.facts = {k: v for k, v in found.items() if k not in own}
+        self.resumed += 1
+
+    def _replay(self, socket: Any, next: int) -> None:
+        """Go on with the frames that the server does not have."""
+        first = self._kept[0][0] if self._kept else self._next
+        if not first <= next <= self._next:
+            kept = f"frames {first} to {self._next - 1} are kept here"
+            raise ServeError("unknown_stream", f"the server goes on with frame {next}, and {kept}")
+        self._sent.clear()
+        self._socket, self._at, self._answered, self._told_end = socket, next, next, False
+        self._transmit()
+
+    async def _run(self) -> None:
+        """Read answers, and come back where the connection is lost."""
+        ws = package("websockets", "serve", "co.serve")
+        try:
+            while not self._ended:
+                socket = self._socket
+                try:
+                    if socket is not None:
+                        async for message in socket:
+                            self._got(message)
+                            if self._ended:
+                                break
+                except ws.ConnectionClosed:
+                    pass
+                if not self._ended:
+                    self._socket = None
+                    await self._connected()
+            self._say(json.dumps({"type": "close", "token": self.token}))
+            self._results.put_nowait(None)
+        except ServeError as error:
+            self._error = error
+            self._results.put_nowait(error)
+        finally:
+            self._over = True
+            self._changed.set()
+
+    def _got(self, message: bytes | str) -> None:
+        if isinstance(message, str):
+            return self._told(json.loads(message))
+        _, flags, _, count, seq = header(message)
+        parts = self.outputs.data(message, count)
+        if flags & END:
+            fresh = max(0, self._have + 1 - seq)
+            self._have = max(self._have, seq + count - 1)
+            seq, count, parts = seq + fresh, count - fresh, [x[fresh:] for x in parts]
+        elif self._sent:
+            last = self._sent.popleft()
+            self._have, self._answered = max(self._have, last), last + 1
+            self._transmit()
+        if count > 0:
+            self._results.put_nowait((seq, parts[0] if len(parts) == 1 else parts))
+
+    def _told(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "checkpoint":
+                while self._kept and self._kept[0][0] + len(self._kept[0][1][0]) <= message["next"]:
+                    self._kept.popleft()
+            case "ended":
+                self._ended = True
+            case "moved":
+                self._url = message.get("url") or self._url
+            case "error" if message["code"] not in PASSING:
+                raise ServeError(message["code"], message["message"])
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(10.0)
+            self._say(json.dumps({"type": "keepalive"}))
+
+
+def connect(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None, patience: float = PATIENCE) -> ServedStream:
+    """A stream on a server, as ``async with co.serve.connect(url) as stream``.
+
+    Args:
+        url: of the server, ``ws://host:port/v1/stream`` or ``wss://…``.
+        token: the server's bearer token.
+        tls: for certificates of your own.
+        patience: seconds of trying to reconnect.
+
+    Example:
+        >>> stream = co.serve.connect("ws://127.0.0.1:8800/v1/stream")
+        >>> stream.resumed
+        -1
+    """
+    return ServedStream(url, token, tls, patience)

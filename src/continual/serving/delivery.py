@@ -1,0 +1,53 @@
+"""Outputs of a step, and of the ends of streams, to those that wait for them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .inbox import Taken
+from .protocol import END, Array
+from .streams import Group, Held
+from .table import Table
+
+
+def deliver(table: Table, taken: Taken, y: list[Array], valid: Array) -> None:
+    """Give the outputs ``(n, m, C', *S')`` that exist to their streams, except those that the client has."""
+    rows, seq = taken.rows, taken.seq
+    late = seq <= table.have[rows]
+    if late.any():
+        valid = valid & ~late[:, None]
+    groups = table.group[rows]
+    for i in np.flatnonzero(groups == 0).tolist():
+        held = table.by_row.get(int(rows[i]))
+        if held is not None:
+            own = valid[i]
+            held.took(int(seq[i]), [t[i][own] for t in y] if own.any() else None)
+    if groups.any():
+        for number in np.unique(groups[groups > 0]).tolist():
+            _deliver_group(table.groups.get(number), groups == number, rows, seq, y, valid)
+
+
+def _deliver_group(group: Group | None, own: Array, rows: Array, seq: Array, y: list[Array], valid: Array) -> None:
+    if group is None:
+        return
+    exists = valid & own[:, None]
+    places, moments = np.nonzero(exists)
+    group.sink.answers(rows[places], seq[places], [t[places, moments] for t in y], 0, int(own.sum()))
+
+
+def deliver_end(table: Table, held: Held, outputs: list[Array], done: bool) -> None:
+    """Give outputs of the end of a stream, which follow its last frame in number."""
+    total = int(table.next[held.row])
+    count = len(outputs[0]) if outputs else 0
+    first = total + (held.ended or 0)
+    skip = min(count, max(0, int(table.have[held.row]) + 1 - first))
+    held.ended = (held.ended or 0) + count
+    if count > skip:
+        rest = [x[skip:] for x in outputs]
+        if held.group is None:
+            held.sink.answer(held, first + skip, rest, count - skip, END, 0)
+        else:
+            held.group.sink.answers(np.full(count - skip, held.row), first + skip + np.arange(count - skip), rest, END, 0)
+    if done:
+        table.remove(held)
+        held.sink.control(held, {"type": "ended"})

@@ -1,0 +1,88 @@
+"""Frames that have arrived and wait for their step: a ring for each row, in one array for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .protocol import Array, Spec
+
+
+class Taken(NamedTuple):
+    """The oldest frame of each row that has one.
+
+    Attributes:
+        rows: their numbers ``(n,)``.
+        seq: the frame's number in its stream.
+        parts: the frames ``(n, C, *S)`` of each input.
+        when: they arrived.
+    """
+
+    rows: Array
+    seq: Array
+    parts: list[Array]
+    when: Array
+
+
+class Inbox:
+    """A ring of frames for each row. Pages that no frame has touched take no memory.
+
+    Args:
+        rows: their number.
+        depth: frames that may wait in a row.
+        specs: a frame of each input.
+    """
+
+    def __init__(self, rows: int, depth: int, specs: Sequence[Spec]):
+        self.depth = depth
+        self._parts: list[Array] = [np.empty((rows, depth, *s.shape), s.dtype) for s in specs]
+        self._seq, self._when = np.zeros((rows, depth), np.int64), np.zeros((rows, depth))
+        self._head, self._tail = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+
+    def waiting(self, rows: Any) -> Any:
+        """How many frames wait in a row, or in each of some rows."""
+        return self._tail[rows] - self._head[rows]
+
+    @property
+    def total(self) -> int:
+        """How many frames wait in all rows."""
+        return int((self._tail - self._head).sum())
+
+    def put(self, rows: Array, seq: Array, parts: Sequence[Array], now: float) -> None:
+        """A frame for each of some different rows, which have room."""
+        at = self._tail[rows] % self.depth
+        for own, x in zip(self._parts, parts, strict=True):
+            own[rows, at] = x
+        self._seq[rows, at], self._when[rows, at] = seq, now
+        self._tail[rows] += 1
+
+    def put_many(self, row: int, seq: int, parts: Sequence[Array], now: float) -> None:
+        """Several frames for one row, which has room."""
+        count = len(parts[0])
+        at = (int(self._tail[row]) + np.arange(count)) % self.depth
+        for own, x in zip(self._parts, parts, strict=True):
+            own[row, at] = x
+        self._seq[row, at], self._when[row, at] = seq + np.arange(count), now
+        self._tail[row] += count
+
+    def take(self) -> Taken | None:
+        """The oldest frame of each row that has one; ``None`` if no frame waits."""
+        rows = np.flatnonzero(self._tail > self._head)
+        if not len(rows):
+            return None
+        at = self._head[rows] % self.depth
+        found = Taken(rows, self._seq[rows, at], [own[rows, at] for own in self._parts], self._when[rows, at])
+        self._head[rows] += 1
+        return found
+
+    def drop(self, row: int, count: int) -> int:
+        """Forget the oldest frames of a row. Returns the ``seq`` of the last of them."""
+        last = int(self._seq[row, (int(self._head[row]) + count - 1) % self.depth])
+        self._head[row] += count
+        return last
+
+    def clear(self, row: int) -> None:
+        """Forget all frames of a row."""
+        self._head[row] = self._tail[row]

@@ -1,0 +1,202 @@
+"""The connections of clients by WebSocket: protocol ``continual.v1``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.optional_packages import package
+from .engine import Engine
+from .protocol import DATA, END, GAP, MULTIPLEXED, Array, Refused, header, parsed
+from .streams import Group, Held
+
+
+class Connection:
+    """A client: one stream, or many that are multiplexed. It is the sink of all of them.
+
+    Args:
+        engine: serves the streams.
+        socket: of the client.
+        limit: bytes of a message.
+        output: bytes that may be unsent before the client is cut off.
+    """
+
+    def __init__(self, engine: Engine, socket: Any, limit: int, output: int):
+        self._engine, self._socket, self._limit, self._output = engine, socket, limit, output
+        self._send = package("websockets.asyncio.server", "serve", "continual serve").broadcast
+        self._lost = package("websockets", "serve", "continual serve").ConnectionClosed
+        self.held: Held | None = None
+        self.group: Group | None = None
+        self._inputs, self._outputs = engine.model.inputs, engine.model.outputs
+        self._closing: asyncio.Task[None] | None = None
+
+    # ---- answers --------------------------------------------------------------------------------------------------------
+
+    def _sent(self, message: bytes | str) -> None:
+        """Send without waiting. A client that does not read is cut off before it takes the server's memory."""
+        transport = self._socket.transport
+        if transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self._output:
+            self._engine.metrics.refused["slow_reader"] += 1
+            transport.abort()  # a message about it would wait behind all that is unsent
+            return
+        self._send((self._socket,), message)
+
+    def control(self, held: Held | None, message: dict[str, Any]) -> None:
+        """As :class:`~continual.serving.streams.Sink`. Of a multiplexed stream it says which one."""
+        self._sent(json.dumps(message | ({"stream": held.row} if held is not None and held.group is not None else {})))
+        if self.group is None and message["type"] == "moved":
+            self._close(1001, "moved")
+
+    def answer(self, held: Held, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
+        """As :class:`~continual.serving.streams.Sink`."""
+        self._sent(self._outputs.message(seq, outputs, flags, min(credit, 0xFFFF), count))
+
+    def answers(self, rows: Array, seqs: Array, outputs: Sequence[Array], flags: int, credit: int) -> None:
+        """As :class:`~continual.serving.streams.Sink`."""
+        self._sent(self._outputs.multiplexed(rows, seqs, outputs, flags, credit))
+
+    def refused(self, held: Held | None, error: Refused) -> None:
+        """As :class:`~continual.serving.streams.Sink`. A connection without multiplexed streams is closed."""
+        self.control(held, error.message())
+        if self.group is None:
+            self._close(1008, error.code)
+
+    def _close(self, code: int, reason: str) -> None:
+        self._closing = self._closing or asyncio.get_running_loop().create_task(self._socket.close(code, reason))
+
+    # ---- messages -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the client until it goes."""
+        try:
+            async for message in self._socket:
+                try:
+                    if isinstance(message, bytes):
+                        await self._data(message)
+                    else:
+                        await self._control(parsed(message))
+                except Refused as error:
+                    await self._refuse(error)
+        except self._lost:  # clients vanish
+            pass
+        finally:
+            await self._gone()
+
+    async def _refuse(self, error: Refused) -> None:
+        self._engine.metrics.refused[error.code] += 1
+        stream = error.more.get("stream")
+        held = self.held if self.group is None else self._engine.table.by_row.get(-1 if stream is None else stream)
+        if error.code == "overrun":  # the frames are refused, and not the stream
+            self.control(held, error.message())
+            return
+        self.refused(None, error)
+        if held is not None and held.group is self.group:
+            await self._engine.park(held)
+
+    async def _gone(self) -> None:
+        members = self._engine.table.members(self.group) if self.group is not None else []
+        for held in [*members, *([self.held] if self.held is not None else [])]:
+            await self._engine.park(held)
+        if self.group is not None:
+            self._engine.table.groups.pop(self.group.number, None)
+
+    async def _data(self, message: bytes) -> None:
+        kind, flags, _, count, seq = header(message)
+        if len(message) > self._limit:
+            raise Refused("too_big", f"a message has at most {self._limit} bytes, got {len(message)}")
+        if kind == MULTIPLEXED:
+            if self.group is None:
+                raise Refused("protocol", "no multiplexed stream is open")
+            if count:
+                self._engine.intake.put_group(self.group, self._inputs.entries(message, count))
+            return
+        if self.held is None or kind != DATA:
+            raise Refused("protocol", "open or resume a stream before its frames")
+        await self._engine.intake.put(self.held, seq, self._inputs.data(message, count), bool(flags & GAP))
+        if flags & END:
+            self._engine.finish(self.held)
+
+    async def _control(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "open":
+                await self._open(message.get("streams"))
+            case "resume":
+                await self._resume(message)
+            case "finish":
+                self._engine.finish(self._stream(message))
+            case "close":
+                await self._closed(message)
+            case "reset":
+                held = self._stream(message)
+                await self._engine.reset(held)
+                self._opened(held)
+            case "marker" if self.group is None:
+                self._stream(message).marker(message.get("id"))
+            case "keepalive":
+                for held in self._engine.table.members(self.group) if self.group is not None else [self._stream(message)]:
+                    held.hear()
+            case other:
+                raise Refused("protocol", f"no message {other!r} here")
+
+    def _stream(self, message: dict[str, Any]) -> Held:
+        """The open stream that a control message is about."""
+        if self.group is not None:
+            stream = message.get("stream")
+            if not isinstance(stream, int):
+                raise Refused("protocol", 'a message about a multiplexed stream names it: "stream"')
+            return self._engine.table.of_row(self.group, stream)
+        if self.held is None:
+            raise Refused("protocol", "no stream is open: send open or resume")
+        self.held.hear()
+        return self.held
+
+    async def _open(self, streams: Any) -> None:
+        if streams is None:
+            if self.held is not None or self.group is not None:
+                raise Refused("protocol", "this connection has a stream: take another connection, or open several by streams")
+            [self.held] = await self._engine.open(self)
+            self._opened(self.held)
+            return
+        if self.held is not None or not isinstance(streams, int) or streams < 1:
+            raise Refused("protocol", "streams is the number of multiplexed streams to open, from 1 up")
+        for held in await self._engine.open(self, self._group(), streams):
+            self._opened(held)
+
+    def _group(self) -> Group:
+        self.group = self.group or self._engine.table.new_group(self)
+        return self.group
+
+    async def _resume(self, message: dict[str, Any]) -> None:
+        token, have = message.get("token"), message.get("have", -1)
+        if not isinstance(token, str) or not isinstance(have, int):
+            raise Refused("protocol", "resume names the token, and by have the last frame that was answered")
+        if self.held is not None or (self.group is not None and not message.get("multiplexed")):
+            raise Refused("protocol", "this connection has a stream: take another connection")
+        group = self._group() if message.get("multiplexed") else None
+        held = await self._engine.resume(token, have, self, group)
+        self.held = held if group is None else None
+        self._opened(held)
+
+    async def _closed(self, message: dict[str, Any]) -> None:
+        """The client is done with a stream, which may have ended."""
+        token = message.get("token")
+        if self.group is not None:
+            if isinstance(message.get("stream"), int) and not isinstance(token, str):
+                await self._engine.close(self._stream(message))
+            elif isinstance(token, str):
+                self._engine.checkpoints.forget([token])
+            return
+        held, self.held = self.held, None
+        if held is not None:
+            await self._engine.close(held)
+        await self._socket.close()
+
+    def _opened(self, held: Held) -> None:
+        model = self._engine.model
+        outputs = {"outputs": model.outputs.described(), "credit": self._engine.credit}
+        found = {"type": "opened", "token": held.token, "next": held.next}
+        self.control(held, found | model.inputs.described() | outputs | model.facts)

@@ -1,0 +1,368 @@
+"""Streams that go on in another process, on another backend, after a crash; stores; and streams that can't go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import continual as co
+from continual.serving.blobs import packed, unpacked
+from continual.serving.store import KEPT, Checkpoint, FolderStore, MemoryStore, RedisStore, Store
+from tests.long import by_turns
+from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, wanted
+
+MODEL = "tests/serving/servers.py:network"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Process:
+    """`continual serve` in a process of its own."""
+
+    def __init__(self, port: int, *options: str, target: str = MODEL):
+        code = "from continual.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", target, "--clip", "1,3,20", "--dtype", "float64"]
+        command += ["--port", str(port), "--capacity", "4", "--backend", "eager", *options]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        self.log: list[str] = []
+
+    async def ready(self) -> Process:
+        assert self._process.stderr is not None
+        while not any("ready on" in line for line in self.log):
+            line = await asyncio.to_thread(self._process.stderr.readline)
+            assert line, "".join(self.log)
+            self.log.append(line)
+        return self
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        _, rest = await asyncio.to_thread(self._process.communicate)
+        self.log.append(rest)
+        return self._process.returncode
+
+
+async def streamed(url: str, frames: Any, moments: dict[int, Any]) -> tuple[Any, int]:
+    """The outputs of frames, with something that happens before some of them."""
+    found: list[Any] = []
+    async with co.serve.connect(url) as stream:
+
+        async def read() -> None:
+            async for seq, y in stream:
+                found.extend((seq + i, row) for i, row in enumerate(y))
+
+        reader = asyncio.create_task(read())
+        for t, frame in enumerate(frames):
+            if t in moments:
+                await moments[t]()
+            await stream.send(frame[None])
+        await stream.finish()
+        await reader
+        return found, stream.resumed
+
+
+@pytest.mark.parametrize("how", by_turns(["SIGKILL", "SIGTERM"], 2))
+def test_another_process_goes_on(how: str, tmp_path: Path):
+    """After `kill -9` from the last checkpoint, after SIGTERM from the present state: no output is missing or twice."""
+    port, frames = free_port(), clip(120)
+
+    async def main() -> Any:
+        store = ("--store", str(tmp_path), "--checkpoint-every", "32", "--credit", "8", "--grace", "2")
+        processes = [await Process(port, *store).ready()]
+
+        async def crash() -> None:
+            processes[-1].kill(signal.Signals[how])
+            code = await processes[-1].ended()
+            assert code == (-signal.SIGKILL if how == "SIGKILL" else 0), "".join(processes[-1].log)
+            processes.append(Process(port, *store))
+            await processes[-1].ready()
+
+        found, resumed = await streamed(f"ws://127.0.0.1:{port}/v1/stream", frames, {70: crash})
+        processes[-1].kill(signal.SIGTERM)
+        assert await processes[-1].ended() == 0
+        return found, resumed
+
+    found, resumed = run(main(), 120)
+    assert resumed == 1
+    assert [seq for seq, _ in found] == list(range(3, 123))
+    close_to(np.stack([y for _, y in found]), wanted(network(), frames))
+
+
+def test_another_backend_goes_on(tmp_path: Path):
+    """A server stops; one that runs the network in onnxruntime takes its streams over, multiplexed ones too."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
+    port, frames, many = free_port(), clip(60), clip(40, 7)
+
+    async def main() -> Any:
+        first = co.serve.Server(co.serve.Engine(network(), STEP, capacity=4, backend="eager", store=tmp_path), port=port, grace=2)
+        await first.start()
+        second = co.serve.Server(co.serve.Engine(network(), STEP, capacity=3, backend="onnxruntime", store=tmp_path), port=port)
+        async with Raw(first.url) as raw:
+            opened = await raw.opened(type="open", streams=1)
+            outs: list[Any] = []
+
+            async def send(raw: Raw, times: range) -> None:
+                for t in times:
+                    await raw.many([opened["stream"]], [t], many[t : t + 1])
+                    outs.extend(entry["f0"] for entry in (await raw.hear("data"))["y"])
+
+            await send(raw, range(20))
+            moved: list[Any] = []
+
+            async def change() -> None:
+                stopping = asyncio.create_task(first.stop())
+                moved.append(await raw.hear("moved"))
+                await stopping
+                await second.start()
+
+            found, resumed = await streamed(first.url, frames, {30: change})
+        async with Raw(second.url) as raw:
+            opened = await raw.opened(type="resume", token=opened["token"], have=19, multiplexed=True)
+            assert opened["next"] == moved[0]["next"] == 20
+            await send(raw, range(20, 40))
+        await second.stop()
+        return found, resumed, outs
+
+    found, resumed, outs = run(main())
+    assert resumed == 1
+    close_to(np.stack([y for _, y in found]), wanted(network(), frames))
+    close_to(np.stack(outs), wanted(network(), many, ended=False))
+
+
+def test_a_lost_process_without_a_store_is_said(tmp_path: Path):
+    """Never continued silently: the client is told that its stream is gone."""
+    port = free_port()
+
+    async def main() -> None:
+        first = server()
+        first.port = port
+        await first.start()
+        async with co.serve.connect(first.url) as stream:
+            await stream.send(clip(9))
+            await first.stop()
+            async with server(network(2)) as other:
+                stream._url = other.url
+                with pytest.raises(co.serve.ServeError, match="unknown_stream: stream .* is not kept here"):
+                    async for _ in stream:
+                        pass
+                with pytest.raises(co.serve.ServeError, match="unknown_stream"):
+                    await stream.send(clip(1))
+
+    run(main())
+
+
+def test_other_weights_are_refused(tmp_path: Path):
+    changed = network()
+    with torch.no_grad():
+        next(changed.parameters())[0] += 1e-9
+
+    async def main() -> Any:
+        async with server(store=tmp_path) as served, Raw(served.url) as raw:
+            token = (await raw.opened())["token"]
+            await raw.frames(0, clip(9))
+            await raw.hear("data")
+        async with server(changed, store=tmp_path) as served, Raw(served.url) as raw:
+            await raw.say(type="resume", token=token, have=8)
+            return await raw.hear("error"), dict(served.engine.metrics.resumes)
+
+    error, resumes = run(main())
+    assert error["code"] == "other_model"
+    assert resumes == {"other_model": 1}
+
+
+def test_the_newest_connection_wins(tmp_path: Path):
+    """In one server, and in two that share a store: the old one writes nothing any more, and says so."""
+
+    async def main() -> Any:
+        async with server(store=tmp_path, credit=4, checkpoint_every=4) as one, server(store=tmp_path) as two:
+            async with Raw(one.url) as a, Raw(one.url) as b, Raw(two.url) as c:
+                token = (await a.opened())["token"]
+                await a.frames(0, clip(3))
+                await a.hear("data")
+                await b.opened(type="resume", token=token, have=2)
+                first = await a.hear("error")
+                await b.frames(0, clip(3))
+                await b.hear("data")
+                await c.opened(type="resume", token=token, have=2)
+                await c.frames(0, clip(20))
+                y = (await c.hear("data"))["y"][0]
+                for seq in range(3, 12):
+                    await b.frames(seq, clip(20)[seq : seq + 1])
+                second = await b.hear("error")
+                return first, second, y
+
+    first, second, y = run(main())
+    assert (first["code"], second["code"]) == ("unknown_stream", "unknown_stream")
+    assert "another connection" in first["message"]
+    assert "another server" in second["message"]
+    close_to(y, wanted(network(), clip(20), ended=False))
+
+
+def test_streams_of_nobody_are_forgotten():
+    async def main() -> Any:
+        async with server(keep=0.3) as served:
+            async with Raw(served.url) as raw:
+                token = (await raw.opened())["token"]
+            async with Raw(served.url) as raw:
+                open_ = (await raw.opened())["token"]
+                await asyncio.sleep(0.1)
+                parked = served.engine.gauges()["parked"]
+                await asyncio.sleep(0.8)
+                store = served.engine.checkpoints.store
+                return parked, store.get(token), store.get(open_), served.engine.gauges()["parked"]
+
+    parked, gone, kept, later = run(main())
+    assert parked == 1
+    assert (gone, later) == ([], 0)
+    assert kept, "a stream that is open is kept, however long"
+
+
+def test_old_streams_are_moved():
+    async def main() -> Any:
+        async with server(max_age=0.3, credit=4) as served:
+            found, resumed = await streamed(served.url, clip(60), {t: (lambda: asyncio.sleep(0.02)) for t in range(60)})
+            return found, resumed
+
+    found, resumed = run(main())
+    assert resumed >= 2
+    close_to(np.stack([y for _, y in found]), wanted(network(), clip(60)))
+
+
+def test_a_disk_that_is_full_stops_no_stream(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    class Broken(MemoryStore):
+        def put(self, checkpoints: Any) -> set[str]:
+            raise OSError("no space left on device")
+
+    async def main() -> Any:
+        async with server(store=Broken(), credit=4, checkpoint_every=4) as served, Proxy(served.port) as proxy:
+
+            async def cut() -> None:
+                proxy.cut()
+
+            return await streamed(proxy.url, clip(40), {25: cut})
+
+    found, resumed = run(main())
+    assert resumed == 1
+    close_to(np.stack([y for _, y in found]), wanted(network(), clip(40)))
+    assert "could not be written" in caplog.text
+
+
+# ---- stores -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Redis, from the distribution's packages."""
+    pytest.importorskip("redis", reason="needs redis, of the extra `serve`")
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server, of the distribution's packages")
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.1).close()
+            break
+        except OSError:
+            time.sleep(0.02)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(params=["memory", "folder", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store
+    if request.param == "redis":
+        made = RedisStore(request.getfixturevalue("redis"), 60)
+    else:
+        made = MemoryStore() if request.param == "memory" else FolderStore(tmp_path / "states")
+    yield made
+    made.close()
+
+
+def test_stores(store: Store):
+    store.create(["a", "b"], "m")
+    assert store.get("a") == [Checkpoint("a", 0, 0, "m", b"")]
+    assert store.get("c") == []
+    for n in range(1, 6):
+        blob = os.urandom(2000)
+        assert store.put([Checkpoint("a", 0, 10 * n, "m", blob), Checkpoint("b", 0, n, "m", b"b")]) == set()
+        assert store.get("a")[0] == Checkpoint("a", 0, 10 * n, "m", blob)
+    assert [c.next for c in store.get("a")] == [50, 40, 30]
+    assert len(store.get("b")) == KEPT
+    assert store.claim("a") == 1
+    assert store.put([Checkpoint("a", 0, 60, "m", b"late"), Checkpoint("b", 0, 9, "m", b"b")]) == {"a"}, "another has claimed it"
+    assert [c.next for c in store.get("a")] == [50, 40, 30]
+    assert store.put([Checkpoint("a", 1, 45, "m", b"again")]) == set()
+    assert [(c.next, c.epoch) for c in store.get("a")] == [(45, 1), (40, 1), (30, 1)], (
+        "those of a future that was given up are gone"
+    )
+    assert store.put([Checkpoint("nobody", 0, 1, "m", b"")]) == {"nobody"}
+    store.drop(["a"])
+    assert store.get("a") == []
+    assert store.expire(60, ["b"]) == 1
+    if not isinstance(store, RedisStore):
+        time.sleep(0.02)
+        assert store.expire(0.01, ["b"]) == 1
+        time.sleep(0.02)
+        assert store.expire(0.01, []) == 0
+
+
+def test_a_folder_outlives_its_process(tmp_path: Path):
+    one = FolderStore(tmp_path)
+    one.create(["a"], "m")
+    one.put([Checkpoint("a", 0, 7, "m", b"state")])
+    two = FolderStore(tmp_path)
+    assert two.get("a")[0].blob == b"state"
+    assert two.claim("a") == 1
+    assert one.put([Checkpoint("a", 0, 8, "m", b"old")]) == {"a"}
+    one.close()
+    two.close()
+
+
+def test_streams_go_on_by_redis(redis: str):
+    async def main() -> Any:
+        async with server(store=redis, credit=4, checkpoint_every=4) as one, server(store=redis) as two, Proxy(one.port) as proxy:
+
+            async def change() -> None:
+                proxy._port = two.port
+                proxy.cut()
+
+            return await streamed(proxy.url, clip(50), {25: change})
+
+    found, resumed = run(main())
+    assert resumed == 1
+    close_to(np.stack([y for _, y in found]), wanted(network(), clip(50)))
+
+
+def test_blobs_are_checked():
+    streams = co.StreamBatch(network(), STEP, 4, backend="eager")
+    rows = streams.rows([streams.open() for _ in range(3)])
+    streams.step_rows(rows, torch.randn(3, 3, 9, dtype=torch.float64))
+    snapshot = streams.snapshot_rows(rows)
+    blobs = packed(snapshot)
+    again = unpacked(blobs, streams.snapshot_rows(rows[:1]))
+    assert torch.equal(again.steps, snapshot.steps)
+    assert all(torch.equal(again.tensors[n], t) for n, t in snapshot.tensors.items())
+    for bad in (blobs[0][:-1], blobs[0][:40] + b"x" + blobs[0][41:], b""):
+        with pytest.raises(co.StateMismatch, match="is damaged, or of another network"):
+            unpacked([blobs[1], bad], streams.snapshot_rows(rows[:1]))
