@@ -40,6 +40,7 @@ class InitContext:
 
 _COPIED = (  # what a copy of a node has in common with it
     "path", "before", "kind", "out", "in_spec", "kept_spec", "names", "n_in", "n_out", "delay", "stride", "accumulator", "item", "steps",
+    "plan",
 )  # fmt: skip
 
 
@@ -61,6 +62,7 @@ class StateNode:
         accumulator: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
         item: what a tensor is as an item of a :class:`State`, where ``torch.nn`` has another layout. ``None``: the tensor itself.
         steps: whether a chunk of one may run as a step: its rate is constant, whatever is known of the end. ``None``: not known yet.
+        plan: how its module computes, as code, where it can in several ways with other states; ``""`` for all others.
     """
 
     __slots__ = (*_COPIED, "children", "memo", "tensors")
@@ -87,6 +89,7 @@ class StateNode:
         self.accumulator = accumulator
         self.item: Callable[[Tensor], Tensor] | None = None
         self.steps: bool | None = None
+        self.plan = ""
 
     def walk(self) -> Iterator[StateNode]:
         """This node and all below it."""
@@ -271,6 +274,11 @@ class State(Sequence[Tensor]):
             for node in self.node.walk()
             for name, tensor in zip(node.names, node.tensors, strict=True)
         }
+
+    @property
+    def plan(self) -> str:
+        """How the network computes, as code, where it can in several ways with other states; ``""`` for all others."""
+        return next((node.plan for node in self.node.walk() if node.plan), "")
 
     @property
     def nbytes(self) -> int:

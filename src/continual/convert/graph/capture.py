@@ -44,7 +44,6 @@ class Captured:
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
         numbers: buffers whose values the module's code has asked for: the export is for these values.
-        left_over: whether operations may be left that nothing takes: those that have computed numbers which the export knew.
     """
 
     program: ExportedProgram
@@ -54,7 +53,6 @@ class Captured:
     symbolic: bool = True
     prefix: str = ""
     numbers: frozenset[str] = frozenset()
-    left_over: bool = False
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -247,7 +245,7 @@ def _captured(
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     read = given.read | numbers.read
-    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read, left_over=numbers.used)
+    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read)
 
 
 def _open(
@@ -280,12 +278,11 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     prefixed, first, numbers, given = _Prefixed(module), None, KnownNumbers(module), GivenNumbers()
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            with _exporting(module), WholeOps(), numbers, WeightWrites(module), given:
-                program = _window(part, inputs, shapes)
-                if shapes is not None and not _symbolic(program, batches):
-                    with contextlib.suppress(Exception):  # it takes no more rows
-                        more = _window(part, with_more_rows(inputs, batches), None)
-                        pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
+            program = _window(module, part, inputs, shapes, numbers, given)
+            if shapes is not None and not _symbolic(program, batches):
+                with contextlib.suppress(Exception):  # it takes no more rows
+                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers, given)
+                    pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
             prefix = "module." if part is prefixed else ""
             return Captured(program, inputs, times, batches, False, prefix, given.read | numbers.read)
         except Exception as error:
@@ -297,10 +294,14 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
 
 
-def _window(module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any] | None) -> ExportedProgram:
-    found = None if shapes is None else _arranged(module, shapes)
-    program = _functional(export(module, fresh(inputs), dynamic_shapes=found, strict=False))
-    to_torch_ops(program.graph)
+def _window(
+    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Any, numbers: KnownNumbers, given: GivenNumbers
+) -> ExportedProgram:
+    """Export a module as ``part`` calls it, in which no operation writes into a tensor."""
+    with _exporting(module), WholeOps(), numbers, WeightWrites(module), given:
+        found = None if shapes is None else _arranged(part, shapes)
+        program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
+        to_torch_ops(program.graph)
     return program
 
 

@@ -22,7 +22,7 @@ from ..shape_queries import ShapeQueries
 from ..values import ITEM, Const
 from .function_op import FunctionOp
 from .sizes import ROWS, Unfollowed, number, sizes_of, tasks_in, value_of
-from .tasks import WIRE, Item, Local, Table, Task
+from .tasks import WIRE, Item, OpTask, Table, Task
 from .window_call import Call
 from .wire import Axis, Wire, sized
 from .work import macs_of, weight_of
@@ -151,7 +151,7 @@ class Making:
         like: Wire | None = None,
         *,
         steady: bool = False,
-        cls: type[Local] = Local,
+        cls: type[OpTask] = OpTask,
         function: Callable[..., Any] | None = None,
         **own: Any,
     ) -> Any:
@@ -176,7 +176,7 @@ class Making:
         }  # fmt: skip
         if not isinstance(val, (list, tuple)):
             wire = self._window_wire(call.node, None, dims, like, steady)  # type: ignore[arg-type]
-            return self.add(call, Local, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
+            return self.add(call, OpTask, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
         several = dims or [None] * len(val)
         wires = tuple(self._window_wire(call.node, i, d, like, steady) for i, d in enumerate(several))  # type: ignore[arg-type]
         first = next((w for w in wires if w.timed), Wire(()))
@@ -233,9 +233,9 @@ class Making:
             "macs": self.macs(call), "weight": weight_of(call),
         }  # fmt: skip
         if not several:
-            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
+            return self.add(call, OpTask, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
         wires = tuple(Wire(d, n, stride, a, b) for d in dims)  # type: ignore[arg-type]
-        return self.items(call, self.add(call, Local, inputs, wires[0], items=wires, **more))
+        return self.items(call, self.add(call, OpTask, inputs, wires[0], items=wires, **more))
 
     def filled_beside(self, call: Call, task: Task, like: Task) -> Task:
         """A value whose elements are all the same, at the positions of another one."""
@@ -247,7 +247,7 @@ class Making:
         kwargs = {"dtype": task.dtype}
         op, slots, _ = self.operation(call, "aten.new_full.default", [like, Shape(dims), task.uniform], kwargs, [like])
         made = Wire(dims, wire.n, wire.stride)
-        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found = self.add(call, OpTask, [like], made, op=op, slots=slots, entire=(False,), inner=True)
         found.dtype = task.dtype
         return found
 
@@ -260,7 +260,7 @@ class Making:
             raise Unfollowed("a constant for rows that lie differently")
         op, slots, _ = self.operation(call, "aten.expand.default", [task.copies, Shape(dims)], {}, [like])
         made = Wire(dims, wire.n, wire.stride)
-        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found = self.add(call, OpTask, [like], made, op=op, slots=slots, entire=(False,), inner=True)
         found.dtype = task.dtype
         return found
 

@@ -14,9 +14,9 @@ from torch.fx import Node as Fx
 from ....core.op_rows import Refusal
 from ..axes import TIME
 from ..capture import Captured, entry_dims, module_path, source_line
-from ..functionalise import asserts
 from ..instructions import Count
 from ..library_errors import is_mistake
+from ..needed_nodes import asserts, keep_needed
 from ..op_call import OTHER_VALUES, PLAIN_NUMBER
 from ..op_evaluator import RANDOM
 from ..parameter_table import Source
@@ -24,7 +24,7 @@ from ..row_sizes import ROW_ARGS
 from ..values import Const, leaves
 from .making import Making
 from .sizes import Unfollowed, known, sizes_of, tasks_in
-from .tasks import Entry, Given, Task
+from .tasks import StaticInput, Task, WindowInput
 from .window_call import Call
 from .wire import Wire
 
@@ -92,6 +92,7 @@ class Walk(Making):
                 )
             )
         found: list[Task] = []
+        keep_needed(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._arrives(node, signature, numbers)
@@ -115,11 +116,11 @@ class Walk(Making):
         if batch is not None and not isinstance(rows := sizes_of(node)[batch], Count):
             self.rows = rows
         if time is None:
-            return self.keep(Given(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
+            return self.keep(StaticInput(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
         number = len(self.entry_slots)
         self.entry_slots.append((i, slot))
         steps = Wire(dims, self.captured.steps)
-        entry = self.keep(Entry(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
+        entry = self.keep(WindowInput(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
         if rate == 1:
             return entry
         merged = (*dims[:time], (TIME, rate), *dims[time + 2 :])
