@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from torch import nn
 
 import continual as co
 from continual.serving.protocol import HEADER, Format
+
+from .report import Machine
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -76,13 +79,37 @@ def _serve(make: Callable[[], Any], options: dict[str, Any], pipe: Connection) -
             while not pipe.poll():
                 await asyncio.sleep(0.05)
 
+    _run(main())
+
+
+def _echo(make: Callable[[], Any], options: dict[str, Any], pipe: Connection) -> None:
+    """The process of a server that sends back what it gets: what the transport costs alone."""
+    from websockets.asyncio.server import serve
+
+    async def each(socket: Any) -> None:
+        shape = {"shape": [[8]], "dtype": ["float32"]}
+        await socket.recv()
+        await socket.send(json.dumps({"type": "opened", **shape, "outputs": shape}))
+        async for message in socket:
+            await socket.send(message)
+
+    async def main() -> None:
+        async with serve(each, "127.0.0.1", 0, subprotocols=["continual.v1"], compression=None) as server:
+            pipe.send((f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream", os.getpid()))
+            while not pipe.poll():
+                await asyncio.sleep(0.05)
+
+    _run(main())
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(main())
+        asyncio.run(main)
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
+            runner.run(main)
 
 
 def cpu_of(pid: int) -> float:
@@ -124,10 +151,12 @@ class Client:
 async def sockets(url: str, count: int, rate: float, seconds: float) -> tuple[int, Any]:
     """Clients with a socket and a rate each. Returns frames and latencies."""
     latencies: list[float] = []
+    clients = [Client(url) for _ in range(count)]
+    for client in clients:
+        await client.open()
 
     async def one(i: int) -> int:
-        client = Client(url)
-        await client.open()
+        client = clients[i]
         frames = np.random.default_rng(i).standard_normal((1, 8)).astype(np.float32)
         total, sent = int(seconds * rate), []
 
@@ -216,12 +245,15 @@ async def an_end(url: str) -> tuple[float, float]:
 
 
 def served(
-    make: Callable[[], Any], options: dict[str, Any], load: Callable[[str], Coroutine[Any, Any, Any]]
+    make: Callable[[], Any],
+    options: dict[str, Any],
+    load: Callable[[str], Coroutine[Any, Any, Any]],
+    server: Callable[..., None] = _serve,
 ) -> tuple[Any, float, float]:
     """Start a server, run a load, and stop it. Returns the load's result, the server's CPU seconds and the seconds."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(make, options, there))
+    process = context.Process(target=server, args=(make, options, there))
     process.start()
     try:
         if not here.poll(240):
@@ -237,9 +269,15 @@ def served(
             process.kill()
 
 
-def load(what: str, rate: float, options: dict[str, Any], run: Callable[[str], Coroutine[Any, Any, Any]]) -> Row:
+def load(
+    what: str,
+    rate: float,
+    options: dict[str, Any],
+    run: Callable[[str], Coroutine[Any, Any, Any]],
+    server: Callable[..., None] = _serve,
+) -> Row:
     """A row of the table."""
-    (frames, latencies), cpu, seconds = served(small, options, run)
+    (frames, latencies), cpu, seconds = served(small, options, run, server)
     times = 1000 * np.array(latencies)
     p50, p99 = np.percentile(times, [50, 99])
     return Row(what, frames / seconds, rate, 1e6 * cpu / frames, float(p50), float(p99), times)
@@ -254,6 +292,7 @@ def measured(seconds: float, backend: str) -> tuple[list[Row], list[str]]:
             {"capacity": 64, "backend": backend},
             lambda url: sockets(url, 64, 50, seconds),
         ),
+        load("the same, sent back by a bare server", 64 * 50, {}, lambda url: sockets(url, 64, 50, seconds), _echo),
         load(
             "1,000 streams on one socket, 30 frames/s each",
             30_000,
@@ -261,7 +300,7 @@ def measured(seconds: float, backend: str) -> tuple[list[Row], list[str]]:
             lambda url: multiplexed(url, 1000, 30, seconds),
         ),
         load(
-            "the same, with checkpoints every 256 frames",
+            "1,000 streams, with checkpoints on disk",
             30_000,
             {"capacity": 1000, "backend": backend, "store": _folder()},
             lambda url: multiplexed(url, 1000, 30, seconds),
@@ -285,11 +324,13 @@ def _folder() -> str:
 
 def table(rows: list[Row], notes: list[str]) -> str:
     """As Markdown."""
+    busy = f"{os.getloadavg()[1]:.0f} processes wanted its cores in the mean of five minutes"
+    notes = [*notes, f"{Machine.here()}; {os.cpu_count()} cores, and {busy}."]
     lines = ["| load | frames/s | server CPU a frame | p50 | p99 |", "|---|---|---|---|---|"]
     lines += [
         f"| {r.what} | {r.frames:,.0f} of {r.asked:,.0f} | {r.cpu:.1f} µs | {r.p50:.1f} ms | {r.p99:.1f} ms |" for r in rows
     ]
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([*lines, "", *(textwrap.fill(note, 120) + "\n" for note in notes)])
 
 
 def draw(rows: list[Row], path: Path) -> None:

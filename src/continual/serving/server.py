@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from ..core.optional_packages import package
 from . import metrics
 from .engine import Engine
+from .grpc_server import GrpcServer
 from .protocol import PATH, SUBPROTOCOL
 from .websocket import Connection
 
@@ -35,6 +36,7 @@ class Server:
         tokens: one of them is needed, as ``Authorization: Bearer …`` or, where a browser can't send headers, ``?token=…``. Without tokens
             the server binds to this machine alone.
         tls: certificates.
+        grpc: another transport of the same engine, which is started and stopped with this one.
         output: bytes that a connection may have unsent before it is cut off.
         grace: seconds for streams to move when the server stops.
 
@@ -62,6 +64,7 @@ class Server:
         *,
         tokens: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        grpc: GrpcServer | None = None,
         output: int = OUTPUT,
         grace: float = 20.0,
     ):
@@ -71,6 +74,7 @@ class Server:
                 "127.0.0.1"
             )
         self.engine, self.host, self.port, self.grace = engine, host, port, grace
+        self._grpc = grpc
         self._tokens, self._tls, self._output = [t.encode() for t in tokens], tls, output
         self.limit = max(LARGEST, engine.credit * engine.model.inputs.nbytes + 64)
         self._server: Any = None
@@ -108,6 +112,8 @@ class Server:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         await self.engine.start()
+        if self._grpc is not None:
+            await self._grpc.start()
 
     async def stop(self) -> None:
         """Streams are kept and moved to another server; then connections are closed, also those that do not answer."""
@@ -115,6 +121,8 @@ class Server:
             return
         self._server.close(close_connections=False)
         await self.engine.stop(self.grace)
+        if self._grpc is not None:
+            await self._grpc.stop()
         sockets = list(self._server.connections)
         closing = [asyncio.ensure_future(s.close(1001, "stopped")) for s in sockets]
         if closing:
