@@ -37,11 +37,7 @@ _BY_REASON = {
         "sequences/S4D by convolution",
     ),
     "The spectrum of a padded clip is a convolution, which is not seen.": ("forecasting/Autoformer's autocorrelation",),
-    "A loop over frames of this form is not turned into a recurrence.": (
-        "front ends/torchaudio low pass biquad",
-        "front ends/torchaudio de-emphasis",
-        "recurrence/snntorch Leaky",
-    ),
+    "A loop over frames of this form is not turned into a recurrence.": ("recurrence/snntorch Leaky",),
     "The frames of its outputs are lost where a value of the whole clip meets them.": (
         "transformers/Bert",
         "transformers/Roberta",
