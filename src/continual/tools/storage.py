@@ -55,7 +55,7 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
     """
     if isinstance(state, State):
         own = {"format": FORMAT, "clock": str(state.clock), "frame": json.dumps(_frame_out(state.frame))}
-        own["parts"] = json.dumps(state.parts)
+        own |= {"parts": json.dumps(state.parts)} | ({"plan": state.plan} if state.plan else {})
         tensors, weights = state.tensors, state.fingerprint
         if not weights and isinstance(state.weights, Weights):
             raise StateMismatch(
@@ -101,11 +101,17 @@ def load_state(
         StateMismatch: the file is damaged, is not a state file, or has a later version of the format; or its tensors were on a device that
             is missing here.
         FileNotFoundError: there is no such file.
+        TypeError: ``device`` is something else, such as the network.
 
     Warns:
         UserWarning: the file does not name the weights with which it was made (files of version 1 of the format, which have no digest of
             their content either); not with ``allow_other_weights``.
     """
+    if not isinstance(device, (str, torch.device, int, type(None))):
+        raise TypeError(
+            f"load_state: device is a torch.device or its name, got {type(device).__name__}. A network takes a state by "
+            "net.set_state(co.load_state(path))"
+        )
     safe_open = _safetensors("safe_open")
     if not Path(path).is_file():
         raise FileNotFoundError(f"load_state: there is no file {os.fspath(path)!r}")
@@ -180,6 +186,7 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     place = next((t.device for t in loaded.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
     node = StateNode(InitContext(), STORED, None, loaded)
+    node.plan = header.get("plan", "")
     parts = tuple(str(p) for p in json.loads(header.get("parts", "[]")))
     return State(clock, frame, node, stored_signature=header["signature"], stored_parts=parts, weights=weights)
 

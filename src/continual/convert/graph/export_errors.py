@@ -93,6 +93,11 @@ def _short(file: str, line: Any) -> str:
     return f"{file.rpartition('/')[2]}:{line}"
 
 
+def takes_number(error: Exception) -> bool:
+    """Whether an export has failed since the module takes a number out of a tensor."""
+    return "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__
+
+
 def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], error: Exception) -> str:
     """An error of `torch.export`, in terms of the user's module.
 
@@ -105,7 +110,7 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
     name, text = type(module).__name__, str(error)
     line = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', text)
     user = f" (at {_short(line.group(1), line.group(2))}: {line.group(4).strip()})" if line else ""
-    if "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
+    if takes_number(error):
         place = _short(line.group(1), line.group(2)) if line else ""
         asked = _asked(module, inputs, place)
         where = f"{name}.{asked.path}" if asked is not None and asked.path else name

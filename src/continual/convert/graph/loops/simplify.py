@@ -13,7 +13,7 @@ from torch.fx import Graph
 from torch.fx import Node as Fx
 
 from ..filled_ops import EVERY, PLAIN
-from ..functionalise import asserts
+from ..needed_nodes import asserts
 from ..op_evaluator import RANDOM
 
 A = torch.ops.aten
