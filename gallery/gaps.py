@@ -22,11 +22,7 @@ _BY_REASON = {
         "loops/every second frame",
     ),
     "A length at the end of the clip is computed in a form that is not followed.": ("loops/running mean of frames",),
-    "A loop over frames of this form is not turned into a recurrence.": (
-        "front ends/torchaudio low pass biquad",
-        "front ends/torchaudio de-emphasis",
-        "recurrence/snntorch Leaky",
-    ),
+    "A loop over frames of this form is not turned into a recurrence.": ("recurrence/snntorch Leaky",),
     "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
     "Positions or masks of this form are not followed.": (
         "transformers/Gemma2",

@@ -26,7 +26,7 @@ class Filter(nn.Module):
             raise ValueError("too short")
         y, found = x[:, 0], []
         for i, frame in enumerate(x.unbind(1)):
-            y = frame + self.gain * y / (i + 2)
+            y = frame + self.gain * y / (i * i + 2)
             found.append(y)
         return torch.stack(found, 1)
 
@@ -64,7 +64,7 @@ def test_a_loop_over_frames_is_refused_on_a_short_clip(exported: list[int], shor
     """The export grew with the clip, by up to half a second for each 10 frames."""
     with pytest.raises(co.NotStreamable, match=r"a number in the loop depends on the iteration: \d+, \d+") as refused:
         co.continual(Filter(shortest).eval(), torch.randn(2, 400), time_dim=1)
-    assert "y = frame + self.gain * y / (i + 2)" in str(refused.value)
+    assert "y = frame + self.gain * y / (i * i + 2)" in str(refused.value)
     assert exported == [looked_at]
 
 

@@ -399,6 +399,39 @@ class RowsAsNumber(nn.Module):
         return torch.stack(outs)
 
 
+class InPlace(nn.Module):
+    """A filter that changes its frames in place, and reads several of its last results at once, the one to come among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([0.2, -0.3, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        x, y = x * 1.5, x.new_zeros(*x.shape[:2], x.shape[2] + 2)
+        for i, frame in enumerate(x.permute(2, 0, 1)):
+            frame -= y[:, :, i : i + 3] @ self.a
+            y[:, :, i + 2] = frame
+        return y[:, :, 2:]
+
+
+CASES["in place"] = Case(InPlace, (2, 3, 9), 2)
+
+
+class RunningMean(nn.Module):
+    """Means of all frames so far, in two ways, and what differs from them; the first frame is special in one of them."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
+        mean, total, other, outs = x.new_zeros(x.shape[0], 3), torch.zeros_like(x[..., 0]), x[..., 0], []
+        for i in range(x.shape[-1]):
+            mean = mean * (1 - 1 / (i + 1)) + x[..., i] / (i + 1)
+            total = total + x[..., i]
+            if i:
+                other = (other * i + x[..., i]) / (i + 1)
+            outs.append(mean * 2 - total / (0.5 * i + 2) + (x[..., i] - other) / (3 * i + 1.5))
+        return torch.stack(outs, -1)
+
+
+CASES["running mean"] = Case(RunningMean, (2, 3, 9), 2)
 CASES["kept rows"] = Case(KeptRows, (2, 5, 3), 1)
 CASES["rows as a number"] = Case(RowsAsNumber, (6, 2, 3), 0)
 CASES["offset"] = Case(Offset, (2, 5, 3), 1)

@@ -42,7 +42,7 @@ def test_a_loop_streams(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", by_turns(["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame", "nodes"], 2)
+    "name", by_turns(["conv gru", "gru by hand", "smoothing", "biquad", "residuals", "each frame", "nodes", "running mean"], 2)
 )
 def test_a_loop_in_a_program(name: str) -> None:
     net, _, clip = made(name)

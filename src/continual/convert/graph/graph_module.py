@@ -187,7 +187,8 @@ class GraphModule(Scoring, ProgramModule):
     def advance_step(self, x: Wire, node: StateNode, updates: StateUpdates) -> Wire | None:
         if self.training:
             self._refuse_training()
-        self._fit_stream(node.kept_spec)
+        if self._dtypes is not None and not self._dtypes.are_of(node.kept_spec):
+            self._fit_stream(node.kept_spec)
         program = self._program
         streams, given = tensors_of(x), _NONE
         if program.constants:

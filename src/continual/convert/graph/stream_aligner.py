@@ -105,6 +105,11 @@ class StreamAligner:
                 "bring them to one rate by a stride or by upsampling",
             ) from None
         lengths = {self._shapes.length(w).now for w in wires}
+        if len(lengths) > 1 and call.op == "output" and 0 < sum(s.windows for s in moving) < len(moving):
+            raise Misfit(
+                "frames leave together with a value for the whole clip, such as the state after it",
+                "a module that gives the frames alone: net.get_state() has the states of a stream",
+            )
         if len(lengths) > 1:
             raise Misfit(f"`{call.op}` joins streams of different lengths, {sorted(lengths)}", "pad or cut one of them")
         rates_and_delays = {_delay_and_stride(timing(w)) for w in wires}

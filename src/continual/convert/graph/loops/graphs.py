@@ -11,18 +11,21 @@ from torch.fx import Graph
 from torch.fx import Node as Fx
 
 from ..row_sizes import known
+from .clock import Clock, counted, counter, number
 from .matching import Body, Fixed, Frame, Key, NotALoop, Result, line
 from .simplify import ANY_LAYOUT, flat, short
 from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
 
+COUNT = "iterations"  # what a state is of that counts them
+
 
 @dataclass(frozen=True)
 class Past:
     """A state: what an operation gave, or a frame, ``lag`` iterations ago; ``lag`` 0: a result of the first iterations that is kept."""
 
-    of: Any  # Key | Tap | Fx
+    of: Any  # Key | Tap | Fx | COUNT
     lag: int
     like: Fx
 
@@ -84,6 +87,9 @@ class Graphs:
                 self.taps.append(tap)
         for key, lag in body.lags.items():
             self.states += [Past(key, i + 1, body.node[key]) for i in range(lag)]
+        if any(isinstance(a, Clock) for key in self._keys for a in body.args[key]):
+            vals = [like.meta["val"] for like in (*map(self.like, self.taps), *(state.like for state in self.states))]
+            self.states.append(Past(COUNT, 1, counter(vals)))
 
     def like(self, tap: Any) -> Fx:
         """An example of a frame."""
@@ -206,17 +212,28 @@ class Graphs:
             return a.value
 
         for key in self._keys:
-            made[key] = copied(graph, self.body.node[key], map(value, self.body.args[key]))
+            node = self.body.node[key]
+            args = [self._number(env, a, node) if isinstance(a, Clock) else value(a) for a in self.body.args[key]]
+            made[key] = copied(graph, node, args)
         new = []
         for state in self.states:
             if state.lag == 0:
                 new.append(env[state])
+            elif state.of is COUNT:
+                new.append(counted(env[state]))
             elif state.lag > 1:
                 new.append(self._state(env, state.of, state.lag - 1))
             else:
                 new.append(env[Frame(state.of, 0)] if isinstance(state.of, Tap) else made[state.of])
         graph.output((*new, *(made[out.key] for out in self.outs)))
         return graph
+
+    def _number(self, env: dict[Any, Fx], clock: Clock, node: Fx) -> Fx:
+        """A number of the iteration, for an operation that takes it."""
+        made = number(clock, self._state(env, COUNT, 1), node.meta["val"])
+        if made is None:
+            raise NotALoop(f"a number of the iteration meets tensors of other rows{line(node)}", "the batch in all of them", node)
+        return made
 
     def _first(self, t: int) -> Graph:
         """One of the first iterations."""
@@ -257,6 +274,8 @@ class Graphs:
 
     def _new_first(self, state: Past, t: int, env: dict[Any, Fx], made: dict[Fx, Fx], value: Any) -> Fx:
         """A state behind one of the first iterations."""
+        if state.of is COUNT:
+            return counted(env[state])
         if state.lag == 0:
             here = self.times.of[state.of] == t
             found: Fx = value(state.of) if here else env[state]

@@ -31,10 +31,13 @@ class LoopCall(Layer):
         return found if len(found) > 1 else found[0]
 
     def frames(self, m: ExecContext) -> Any:
-        found = [m.frame(slot, view) for slot, view in self.given]
-        return found if len(found) > 1 else found[0]
+        if len(self.given) == 1:
+            return m.frame(self.slot, self.enter)
+        return [m.frame(slot, view) for slot, view in self.given]
 
     def put_frames(self, m: ExecContext, y: Any) -> None:
+        if len(self.gives) == 1:
+            return m.put_frame(self.out, self.leave, y)
         parts = [None] * len(self.gives) if y is None else y if isinstance(y, list) else [y]
         for part, (slot, view) in zip(parts, self.gives, strict=True):
             m.put_frame(slot, view, part)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ....core.kernel import counted_macs
 from ....core.state import StateNode, StateUpdates, StepSpec, frames, rewire
 from ....errors import ShapeMismatch
-from ....layers.recurrence import Recurrence, States, leaving, one_by_one
+from ....layers.recurrence import Recurrence, States, leaving
 from .cell import Cell
 from .layout import Layout
 
@@ -137,7 +137,15 @@ class LoopLayer(Recurrence):
     def _chunk_from(self, x: Any, state: States, first: int) -> tuple[Any, States]:
         if first == 0 and torch.is_grad_enabled():  # gradients reach what the states begin with
             state = self.initial_state(x[0].select(2, 0) if isinstance(x, list) else x.select(2, 0))
-        return one_by_one(x, state, self._recur_at, first)
+        loop, streams, values = self.loop, x if isinstance(x, list) else [x], list(state.values())
+        same: list[Any] = list(self._parameters.values())[: loop.given]
+        batch, device, found = streams[0].shape[0] // loop.rate, streams[0].device, list[list[Tensor]]()
+        for t, steps in enumerate(zip(*(s.unbind(2) for s in streams), strict=True), first):
+            cell = loop.prologue[t] if t < len(loop.prologue) else loop.body
+            outs, values = cell([*steps, *values, *same], batch, device)
+            found.append(outs)
+        y = [torch.stack(parts, 2) for parts in zip(*found, strict=True)]
+        return (y if len(y) > 1 else y[0]), dict(zip(self._names, values, strict=True))
 
     def macs(self, x: Any) -> int | Fraction:
         """Multiply-adds for one row of a step ``x``."""

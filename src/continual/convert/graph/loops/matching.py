@@ -11,6 +11,7 @@ from torch.fx import Node as Fx
 
 from ..capture import source_line
 from ..op_evaluator import RANDOM
+from .clock import clock_of, takes_tensor
 from .simplify import elements_of, flat, name_of, short, sizes
 from .times import LEAST, Tap, Times
 
@@ -188,21 +189,22 @@ def _verified(slices: list[list[Fx]], byk: list[dict[Key, Fx]], common: list[Key
         leaves = [flat([n.args, list(n.kwargs.values())]) for _, n in column]
         if len({len(own) for own in leaves}) > 1:
             raise Irregular(column[-1][1], "an operation has more arguments in some iterations of a loop")
-        given = zip(*leaves, strict=True)
-        body.args[key] = [
-            _argument(body, byk, [(t, n, a) for (t, n), a in zip(column, own, strict=True)], times) for own in given
-        ]
+        given = [[(t, n, a) for (t, n), a in zip(column, own, strict=True)] for own in zip(*leaves, strict=True)]
+        body.args[key] = [_argument(body, byk, own, times, place) for place, own in enumerate(given)]
     return body
 
 
-def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, Any]], times: Times) -> Any:
-    """What an argument is in all iterations."""
+def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, Any]], times: Times, place: int) -> Any:
+    """What an argument is in all iterations: the one in this place."""
     last_t, node, last = column[-1]
     values = [a for _, _, a in column]
     if not isinstance(last, Fx):
         if any(isinstance(a, Fx) for a in values):
             raise Irregular(node, "an argument is a tensor in some iterations of a loop alone")
         if any(a != last or type(a) is not type(last) for a in values):
+            clock = clock_of([(t, a) for t, _, a in column]) if takes_tensor(node, place) else None
+            if clock is not None:
+                return clock
             raise NumberDiffers(
                 f"a number in the loop depends on the iteration: {', '.join(str(a) for a in values[:4])}, …{line(node)}",
                 "a number that is the same for all frames, or one that is carried as a tensor: (h * n + x) / (n + 1) with a state n",

@@ -111,9 +111,18 @@ def _passed(node: Fx) -> bool:
         replace(node, source)  # type: ignore[arg-type]
     elif name in ("aten.copy.default", "aten.slice_scatter.default") and _alike(node, node.args[1]):
         replace(node, node.args[1])  # type: ignore[arg-type]
+    elif short(node) == short(source) == "permute" and _undoes(node, source):  # type: ignore[arg-type]
+        replace(node, source.args[0])  # type: ignore[union-attr, arg-type]
     else:
         return False
     return True
+
+
+def _undoes(node: Fx, before: Fx) -> bool:
+    """Whether a permutation undoes the one before it."""
+    order: Any = node.args[1]
+    first: Any = before.args[1]
+    return [first[i] % len(first) for i in order] == list(range(len(first)))
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -237,18 +246,25 @@ def _writes_into(user: Fx, node: Fx, dim: int) -> bool:
 
 
 def _wide_slices(graph: Graph) -> None:
-    """Slices of several frames that begin one frame after another, as frames that are joined."""
+    """Slices of several frames that begin one frame after another, or of what was written, as frames that are joined."""
     groups: dict[tuple[Any, int, int], list[tuple[Fx, int]]] = {}
     for node in graph.nodes:
         if name_of(node) == "aten.slice.Tensor" and (found := _range(node)) is not None and 1 < found[2] <= WIDE:
             groups.setdefault((node.args[0], found[0], found[2]), []).append((node, found[1]))
     for (source, dim, width), members in groups.items():
         starts = sorted({start for _, start in members})
-        if len(starts) < 3 or any(b - a != 1 for a, b in itertools.pairwise(starts)):
+        if not _is_written(source, dim) and (len(starts) < 3 or any(b - a != 1 for a, b in itertools.pairwise(starts))):
             continue
         for node, start in members:
             frames = [put(graph, node, A.select.int, (source, dim, start + i), node) for i in range(width)]
             replace(node, put(graph, node, A.stack.default, (frames, dim), node))
+
+
+def _is_written(source: Any, dim: int) -> bool:
+    """Whether frames were put into a tensor one by one, or it has one value."""
+    if short(source) == "select_scatter":
+        return int(source.args[2]) % len(sizes(source)) == dim
+    return short(source) in EVERY or (short(source) == "stack" and dim_of(source) == dim)
 
 
 def dead(graph: Graph) -> None:

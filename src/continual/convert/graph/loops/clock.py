@@ -1,0 +1,97 @@
+"""Numbers that depend on the iteration, as in running means: a state counts the iterations, and they are computed of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+from torch.fx import Graph
+from torch.fx import Node as Fx
+
+from .layout import Layout
+
+A = torch.ops.aten
+LARGEST = 1000  # denominator of a coefficient: other numbers are no such function
+ROUNDINGS = 8  # of a float64, by which the code's own order of operations may differ
+
+
+class Clock(NamedTuple):
+    """The number ``(a·t + b) / (c·t + d)`` in iteration ``t``, counted from 0."""
+
+    a: int
+    b: int
+    c: int
+    d: int
+
+    def at(self, t: int) -> float:
+        """The number in an iteration."""
+        return (self.a * t + self.b) / (self.c * t + self.d)
+
+
+def clock_of(numbers: Sequence[tuple[int, Any]]) -> Clock | None:
+    """The function that numbers are of their iterations; ``None`` if it is another one.
+
+    Args:
+        numbers: iterations, and the number in each of them.
+    """
+    if len(numbers) < 4 or not all(type(y) in (int, float) and math.isfinite(y) for _, y in numbers):
+        return None
+    rows = [[float(t), 1.0, -y * t, -float(y)] for t, y in numbers]
+    coefficients = torch.linalg.svd(torch.tensor(rows, dtype=torch.float64))[2][-1].tolist()
+    largest = max(coefficients, key=abs)
+    found = [Fraction(v / largest).limit_denominator(LARGEST) for v in coefficients]
+    scale = math.lcm(*(f.denominator for f in found))
+    clock = Clock(*(int(f * scale) for f in found))
+    near = ROUNDINGS * torch.finfo(torch.float64).eps
+    for t, y in numbers:
+        if not clock.c * t + clock.d or abs(clock.at(t) - y) > near * max(abs(y), 1.0):
+            return None
+    return clock
+
+
+def takes_tensor(node: Fx, place: int) -> bool:
+    """Whether an operation takes a tensor in the place of one of its positional arguments."""
+    schema: Any = getattr(node.target, "_schema", None)
+    flat = not any(isinstance(a, (list, tuple)) for a in node.args)
+    return flat and schema is not None and place < len(node.args) and str(schema.arguments[place].type) == "Tensor"
+
+
+def counter(vals: Sequence[Any]) -> Fx:
+    """The count of iterations as a state, one for each row of frames and states like these."""
+    val = min(vals, key=lambda v: Layout.of(v).rate)
+    place = Graph().placeholder("count")
+    with val.fake_mode:
+        place.meta["val"] = val.new_zeros((val.shape[Layout.of(val).rows or 0],), dtype=torch.int64)
+    return place
+
+
+def counted(count: Fx) -> Fx:
+    """The count behind an iteration."""
+    made = count.graph.call_function(A.add.Scalar, (count, 1))
+    made.meta["val"] = count.meta["val"]
+    return made
+
+
+def number(clock: Clock, count: Fx, result: Any) -> Fx | None:
+    """The number, to be joined with what gives a result; ``None`` if that has other rows.
+
+    Args:
+        clock: the function.
+        count: of iterations.
+        result: the value of the operation that takes the number.
+    """
+    own = Layout.of(result)
+    if own.rows is None or own.rate != Layout.of(count.meta["val"]).rate:
+        return None
+    call = count.graph.call_function
+    t = call(A._to_copy.default, (count,), {"dtype": torch.float64})
+    found = call(A.add.Scalar, (call(A.mul.Scalar, (t, clock.a)), clock.b))
+    if (clock.c, clock.d) != (0, 1):
+        below = call(A.add.Scalar, (call(A.mul.Scalar, (t, clock.c)), clock.d))
+        found = call(A.div.Tensor, (found, below))
+    shape = [-1 if i == own.rows else 1 for i in range(len(own.sizes))]
+    found = call(A.reshape.default, (found, shape))
+    return call(A._to_copy.default, (found,), {"dtype": result.dtype})
