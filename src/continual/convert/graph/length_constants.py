@@ -215,7 +215,11 @@ class LengthConstants:
                 dims.append((BATCH, TIME))
             elif size.varies and (own or size.values != self._shapes.batches):
                 if own or repeats:
-                    raise Misfit("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
+                    rows = any(BATCH in d for d in self._shapes.layout([size], stream.wire))
+                    raise Misfit(
+                        f"a constant is repeated {size.now} times, as often as there are {'rows' if rows else 'frames'} in the clip",
+                        "expand it over a dimension of size 1, or leave it to broadcasting; keep the batch a dimension of its own",
+                    )
                 dims.append(())
             elif size.varies:
                 dims.append((BATCH,))
