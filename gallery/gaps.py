@@ -28,14 +28,15 @@ _BY_REASON = {
         "front ends/torchaudio de-emphasis",
         "recurrence/ncps LTC",
         "recurrence/snntorch Leaky",
+        "recurrence/snntorch Synaptic",
+        "recurrence/spikingjelly IFNode",
+        "recurrence/spikingjelly LIFNode",
+        "recurrence/spikingjelly ParametricLIFNode",
         "speechbrain/CRDNN, LiGRU",
         "speechbrain/LiGRU",
     ),
     "A layer in both directions of this form is not followed as a window.": ("speechbrain/CRDNN, bidirectional",),
     "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
-    "Positions or masks of this form are not followed.": (
-        "transformers/Gemma2",
-        "transformers/Mamba2",
-    ),
+    "Positions or masks of this form are not followed.": ("transformers/Mamba2",),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}
