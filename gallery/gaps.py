@@ -8,7 +8,6 @@ from __future__ import annotations
 _BY_REASON = {
     "An operation of it has no rule.": (
         "sequences/Transformer-XL shift",
-        "front ends/torchaudio deltas",
         "front ends/torchaudio sliding CMN",
         "recurrence/biquad filter",
         "loops/chunks of two",

@@ -98,7 +98,7 @@ class LengthConstants:
             return call.sequence("values")[call.integer("index")]
         found = self._apply(call)
         if isinstance(found, LengthDependent):
-            raise Misfit("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
+            raise Misfit(f"`{call.op}` depends on the length of the clip", "make it a fixed number: a stream has no length")
         return found
 
     def _arange(self, call: OpCall, stream: Stream) -> Stream:
