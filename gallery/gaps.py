@@ -9,7 +9,6 @@ _BY_REASON = {
     "An operation of it has no rule.": (
         "sequences/Transformer-XL shift",
         "front ends/torchaudio sliding CMN",
-        "recurrence/biquad filter",
         "loops/chunks of two",
         "sequences/LSTM with its last state",
     ),
@@ -25,16 +24,12 @@ _BY_REASON = {
     "A loop over frames of this form is not turned into a recurrence.": (
         "front ends/torchaudio low pass biquad",
         "front ends/torchaudio de-emphasis",
-        "recurrence/ncps LTC",
         "recurrence/snntorch Leaky",
         "recurrence/snntorch Synaptic",
         "recurrence/spikingjelly IFNode",
         "recurrence/spikingjelly LIFNode",
         "recurrence/spikingjelly ParametricLIFNode",
-        "speechbrain/CRDNN, LiGRU",
-        "speechbrain/LiGRU",
     ),
-    "A layer in both directions of this form is not followed as a window.": ("speechbrain/CRDNN, bidirectional",),
     "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
     "Positions or masks of this form are not followed.": ("transformers/Mamba2",),
 }

@@ -85,9 +85,22 @@ def by_the_longest_row(x: Tensor) -> Tensor:
     return F.avg_pool1d(x[:, :, :longest], 3)
 
 
+def by_dimensions(x: Tensor) -> Tensor:
+    """Found in a package for separation: it had no export."""
+    channels, _ = torch.arange(1, x.ndim).tolist()
+    return x - x.mean(channels, keepdim=True)
+
+
 BODIES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     f.__name__: (f, least)
-    for f, least in ((by_tensor, 3), (by_list, 1), (by_tensors_that_meet, 4), (by_numbers, 1), (by_the_longest_row, 3))
+    for f, least in (
+        (by_tensor, 3),
+        (by_list, 1),
+        (by_tensors_that_meet, 4),
+        (by_numbers, 1),
+        (by_the_longest_row, 3),
+        (by_dimensions, 1),
+    )
 }
 
 

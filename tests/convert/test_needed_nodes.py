@@ -15,7 +15,12 @@ from tests.convert.rows import Fn
 def dropped(body: Callable[[Tensor], Tensor]) -> set[str]:
     """The operations that are not needed."""
     graph = torch.export.export(Fn(body).eval(), (torch.randn(2, 3),)).graph
-    return {str(n.target).split(".")[1] for n in set(graph.nodes) - needed_nodes(graph)}
+    return {str(n.target).split(".")[1] for n in set(graph.nodes) - needed_nodes(graph) if str(n.target).startswith("aten.")}
+
+
+def checked(x: Tensor) -> Tensor:
+    torch._check(x.sum().item() > -1e9)
+    return x * 2
 
 
 def written(x: Tensor, used: bool) -> Tensor:
@@ -46,6 +51,7 @@ def of_a_list(x: Tensor) -> Tensor:
         (lambda x: written(x, False), {"exp", "select", "add_"}),
         (through_a_view, set()),
         (of_a_list, set()),
+        (checked, {"sum", "item", "_assert_scalar"}),
     ],
     ids=[
         "unused",
@@ -54,6 +60,7 @@ def of_a_list(x: Tensor) -> Tensor:
         "a write that is not",
         "a write behind a view",
         "parts of one memory",
+        "a condition on the example",
     ],
 )
 def test_needed_nodes(body: Callable[[Tensor], Tensor], expected: set[str]) -> None:

@@ -62,3 +62,33 @@ def test_rows_of_a_batch_of_streams_have_no_batch():
     handle = streams.open()
     found = [streams.step({handle: clip[0, :, t]}).get(handle) for t in range(6)]
     close(next(y for y in found if y is not None), module(clip).squeeze(2))
+
+
+class Plain(nn.Module):
+    """Code that asks for the number of rows as a plain number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rnn, self.head = nn.Conv1d(3, 4, 5, padding=2), nn.GRU(4, 3, batch_first=True), nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(x)).reshape(len(x), 2, 2, -1).flip(1).reshape(len(x), 4, x.shape[2])
+        h = self.rnn(y.transpose(1, 2), torch.zeros(1, int(x.shape[0]), 3, dtype=x.dtype))[0]
+        return self.head(torch.cat([torch.stack([a.mean(2) for a in y.split(2, 1)], 1).flatten(1), h[:, -1]], 1))
+
+
+def test_rows_as_a_plain_number():
+    """Windows of such modules had nothing in common: their graph was for so many rows alone."""
+    module, clip = made(Plain()), noise(3, 3, 45)
+    net = co.continual(module, clip[:2, :, :40], windows=co.WindowPlan())
+    assert net.windows.reuse > 0.35
+    close(net.forward_steps(clip), torch.stack(windows_of(module, clip, 40, 1), 2))
+    with pytest.raises(co.NotStreamable, match="depends on the other rows"):
+        co.continual(made(Shuffled()), noise(2, 3, 40))
+
+
+class Shuffled(nn.Module):
+    """Rows that are as many as the batch, one place further."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(2)[[*range(1, len(x)), 0]]

@@ -45,7 +45,7 @@ def test_a_loop_that_is_too_long_is_refused_with_the_length_that_is_not():
     with pytest.raises(co.NotStreamable, match=r"a number in the loop(?s:.)*of each window of \d{3} steps"):
         co.continual(made(Filter()), noise(2, 4000), time_dim=1)
     with pytest.raises(
-        co.NotStreamable, match=r"a loop over 4000 frames, and up to 2,000 calls(?s:.)*an example of \d{3} frames at most"
+        co.NotStreamable, match=r"a loop over 4000 frames, and up to 2,000 such calls(?s:.)*an example of \d{3} frames at most"
     ):
         co.continual(made(Filter()), noise(2, 4000), time_dim=1, output=-1)
 

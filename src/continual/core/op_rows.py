@@ -45,6 +45,7 @@ class Refusal:
         remedy: what to write instead.
         row: the path of its :class:`Row`, where that is not the module's.
         mixes_rows: whether the reason is that rows of the batch, which are streams of their own, depend on each other.
+        in_loop: whether it is one of as many operations as the clip has frames.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Refusal:
     remedy: str
     row: str = ""
     mixes_rows: bool = False
+    in_loop: bool = False
 
 
 _TITLES = ("", "path", "op", "takes", "rate", "receptive field", "delay", "state bytes")

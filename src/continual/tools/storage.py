@@ -55,7 +55,7 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
     """
     if isinstance(state, State):
         own = {"format": FORMAT, "clock": str(state.clock), "frame": json.dumps(_frame_out(state.frame))}
-        own["parts"] = json.dumps(state.parts)
+        own |= {"parts": json.dumps(state.parts)} | ({"plan": state.plan} if state.plan else {})
         tensors, weights = state.tensors, state.fingerprint
         if not weights and isinstance(state.weights, Weights):
             raise StateMismatch(
@@ -186,6 +186,7 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     place = next((t.device for t in loaded.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
     node = StateNode(InitContext(), STORED, None, loaded)
+    node.plan = header.get("plan", "")
     parts = tuple(str(p) for p in json.loads(header.get("parts", "[]")))
     return State(clock, frame, node, stored_signature=header["signature"], stored_parts=parts, weights=weights)
 

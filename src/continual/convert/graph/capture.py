@@ -24,6 +24,7 @@ from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
 from .needed_nodes import writes_memory
 from .recurrent_ops import WholeOps, to_torch_ops
+from .row_pairs import pair_rows, with_more_rows
 from .symbolic_sizes import FormulaLimit
 from .undone import masks_not_inspected, quiet, restored
 from .weight_writes import WeightWrites
@@ -43,7 +44,6 @@ class Captured:
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
         numbers: buffers whose values the module's code has asked for: the export is for these values.
-        left_over: whether operations may be left that nothing takes: those that have computed numbers which the export knew.
     """
 
     program: ExportedProgram
@@ -53,7 +53,6 @@ class Captured:
     symbolic: bool = True
     prefix: str = ""
     numbers: frozenset[str] = frozenset()
-    left_over: bool = False
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -119,6 +118,11 @@ def clip_of(
             x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
         found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
     return tuple(found)
+
+
+def rows_of(inputs: Sequence[Tensor], batches: Sequence[int | None]) -> int:
+    """Rows of a clip."""
+    return next((x.shape[b] for x, b in zip(inputs, batches, strict=True) if b is not None), 1)
 
 
 def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
@@ -241,7 +245,7 @@ def _captured(
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     read = given.read | numbers.read
-    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read, left_over=numbers.used)
+    return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read)
 
 
 def _open(
@@ -270,14 +274,15 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
     """
     inputs, times, batches = tiled(module, clip, time_dim)
-    rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]
+    rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]  # a symbol, unless the module asks for the number
     prefixed, first, numbers, given = _Prefixed(module), None, KnownNumbers(module), GivenNumbers()
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            with _exporting(module), WholeOps(), numbers, WeightWrites(module), given:
-                found = None if shapes is None else _arranged(part, shapes)
-                program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
-                to_torch_ops(program.graph)
+            program = _window(module, part, inputs, shapes, numbers, given)
+            if shapes is not None and not _symbolic(program, batches):
+                with contextlib.suppress(Exception):  # it takes no more rows
+                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers, given)
+                    pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
             prefix = "module." if part is prefixed else ""
             return Captured(program, inputs, times, batches, False, prefix, given.read | numbers.read)
         except Exception as error:
@@ -287,6 +292,17 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
             first = first or error
     with _exporting(module):
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
+
+
+def _window(
+    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Any, numbers: KnownNumbers, given: GivenNumbers
+) -> ExportedProgram:
+    """Export a module as ``part`` calls it, in which no operation writes into a tensor."""
+    with _exporting(module), WholeOps(), numbers, WeightWrites(module), given:
+        found = None if shapes is None else _arranged(part, shapes)
+        program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
+        to_torch_ops(program.graph)
+    return program
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:

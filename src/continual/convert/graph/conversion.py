@@ -33,7 +33,6 @@ from .loops.matching import NotALoop
 from .loops.rolled import Loops, loops_of
 from .queues import AlignDelays, Positions
 from .registered_calls import registered_calls
-from .rules.slices import LOOP
 from .self_check import check_clip
 from .switches import Switches
 from .walker import GraphWalker, Walked
@@ -139,7 +138,7 @@ def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStrea
     """The refusal of a loop over frames, in the place of those of its operations; others stay."""
     path, source = ("", "") if why.node is None else (module_path(why.node), source_line(why.node))
     remedy = f"{why.remedy}; co.scan(cell, x, state) is a loop that always streams"
-    others = [r for r in getattr(error, "refusals", ()) if not r.reason.startswith(LOOP[0])]
+    others = [r for r in getattr(error, "refusals", ()) if not r.in_loop]
     found = [Refusal(path, "loop over frames", source, why.reason, remedy), *others]
     return NotStreamable(format_refusals(type(module).__name__, found), tuple(found), error.rows)
 

@@ -17,9 +17,8 @@ END = 1 << 62
 CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 
 
-def with_operations(graph: Graph) -> bool:
-    """Exchange the forms in a graph for operations. Returns whether there were any."""
-    found = False
+def with_operations(graph: Graph) -> None:
+    """Exchange the forms in a graph for operations."""
     for node in list(graph.nodes):
         if node.target in CATS and isinstance(node.args[0], (list, tuple)):
             parts, dim = list(node.args[0]), node.args[1] if len(node.args) > 1 else 0
@@ -27,8 +26,6 @@ def with_operations(graph: Graph) -> bool:
             if new is not None:
                 new.meta = dict(node.meta)
                 node.replace_all_uses_with(new)
-                found = True
-    return found
 
 
 # ---- edges ----------------------------------------------------------------------------------------------------------------

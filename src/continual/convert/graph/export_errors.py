@@ -17,19 +17,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import NotStreamable
+from .filled_ops import VALUE_FREE
 
 WEIGHTS = -1  # in the place of the index of an input
 NUMBERS = ("aten._local_scalar_dense.default", "aten.equal.default", "aten.is_nonzero.default")
-SHAPES = (
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "new_empty",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "empty_like",
-)  # they read no values
 INTERNAL = (AssertionError, AttributeError, IndexError, KeyError, TypeError)
 
 
@@ -67,7 +58,7 @@ class DependenceTracer(TorchDispatchMode):
         of = frozenset().union(*(self._of.get(t, frozenset()) for t in tensors))
         if str(func) in NUMBERS:
             self.note(tensors)
-        if str(func).split(".")[1] in SHAPES:
+        if str(func).split(".")[1] in VALUE_FREE:
             of = frozenset()
         for t in tree_leaves(out):
             if isinstance(t, Tensor):

@@ -25,6 +25,16 @@ class _Enough(Exception):
     """A line of code has made so many calls."""
 
 
+class Calls(Counter[tuple[str, int]]):
+    """How often each line of code calls torch.
+
+    Attributes:
+        writes: whether some calls write into tensors.
+    """
+
+    writes = False
+
+
 class CallCounter(WholeOps):
     """Counts how often each line of a module's own code calls torch.
 
@@ -34,7 +44,7 @@ class CallCounter(WholeOps):
 
     def __init__(self, enough: int) -> None:
         super().__init__()
-        self.lines: Counter[tuple[str, int]] = Counter()
+        self.lines = Calls()
         self._enough = enough
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -44,12 +54,14 @@ class CallCounter(WholeOps):
         if frame is not None:
             line = frame.f_code.co_filename, frame.f_lineno
             self.lines[line] += 1
+            name = getattr(func, "__name__", "")
+            self.lines.writes |= name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
             if self.lines[line] > self._enough:
                 raise _Enough
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def calls_of(module: nn.Module, inputs: Sequence[Tensor], enough: int | None = None) -> Counter[tuple[str, int]] | None:
+def calls_of(module: nn.Module, inputs: Sequence[Tensor], enough: int | None = None) -> Calls | None:
     """The number of calls to torch of each line of a module's code, in a run on shapes alone; ``None`` if that run fails.
 
     Args:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
-from torch.fx import Graph
 from torch.fx import Node as Fx
 
 from .axes import TIME, where
 from .instructions import resolve
 from .length_constants import LengthConstants
+from .needed_nodes import asserts
 from .op_call import Apply, OpCall, Refused, hint
 from .shape_queries import ShapeQueries
 from .values import (
@@ -66,19 +66,6 @@ def writes(name: str) -> bool:
     """Whether an operation writes into its first argument."""
     op = name.split(".")[1] if name.startswith("aten.") else ""
     return op.endswith("_") and not op.endswith("__") and op not in LAYOUT_ONLY
-
-
-def asserts(name: str) -> bool:
-    """Whether an operation only checks a condition."""
-    return "_assert" in name or name.startswith("aten.sym_constrain")
-
-
-def drop_unused(graph: Graph) -> None:
-    """Remove operations that nothing takes, and checks."""
-    for node in reversed(graph.nodes):
-        name = str(node.target)
-        if node.op == "call_function" and (asserts(name) or not (node.users or writes(name))):
-            graph.erase_node(node)
 
 
 def base_of(node: Fx) -> Fx | None:

@@ -85,7 +85,6 @@ class KnownNumbers(TorchFunctionMode):
 
     Attributes:
         read: the buffers whose values the module's code has asked for.
-        used: whether any numbers were known: operations may be left that nothing takes.
     """
 
     def __init__(self, module: nn.Module):
@@ -93,7 +92,6 @@ class KnownNumbers(TorchFunctionMode):
         self._module, self._known = module, WeakIdKeyDictionary()
         self._values = {n: b.tolist() for n, b in module.named_buffers(remove_duplicate=False) if _is_small(b) and not b.is_meta}
         self.read: set[str] = set()
-        self.used = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, getattr(func, "__name__", "").strip("_")
@@ -113,7 +111,7 @@ class KnownNumbers(TorchFunctionMode):
         if isinstance(made, Tensor):
             found = self._result(name, args, kwargs, made)
             if found is not None:
-                self._known[made], self.used = found, True
+                self._known[made] = found
             elif made in self._known:
                 del self._known[made]  # written into
         return made
@@ -147,6 +145,8 @@ class KnownNumbers(TorchFunctionMode):
             return None
         if name in ("tensor", "as_tensor", "scalar_tensor") and not isinstance(args[0], Tensor):
             return Known(args[0]) if _is_plain(args[0]) else None
+        if name == "arange" and args and all(type(a) is int for a in args) and len(range(*args)) <= MOST:
+            return Known(list(range(*args)))
         if name == "stack" and not any(t.ndim for t in args[0]):
             parts = [self._of(t) for t in args[0]]
             found = [k for k in parts if k is not None]

@@ -10,26 +10,44 @@ from torch.fx import Graph
 from torch.fx import Node as Fx
 
 
+def keep_needed(graph: Graph) -> None:
+    """Erase the nodes on which no output depends."""
+    needed = needed_nodes(graph)
+    for node in reversed(graph.nodes):
+        if node not in needed:
+            graph.erase_node(node)
+
+
 def needed_nodes(graph: Graph) -> set[Fx]:
     """The nodes on which outputs depend, also by writes into tensors. A loss that nobody asks for need not stream.
 
-    A write is needed where another needed node has the same memory: it may read what was written. What has effects of its own, such as an
-    assertion, is needed.
+    A write is needed where another needed node has the same memory: it may read what was written. Of what has effects of its own assertions
+    alone are not needed: they are of the example.
     """
-    found, memory = set[Fx](), set[int]()
+    needed, memory = set[Fx](), set[int]()
     writes = [node for node in graph.nodes if writes_memory(node)]
     todo = [
-        n for n in graph.nodes if n.op in ("output", "placeholder") or (n.is_impure(impure_random=False) and not writes_memory(n))
+        n for n in graph.nodes if n.op in ("output", "placeholder") or (n.is_impure(impure_random=False) and not _is_aside(n))
     ]
     while todo:
         while todo:
             node = todo.pop()
-            if node not in found:
-                found.add(node)
+            if node not in needed:
+                needed.add(node)
                 memory.update(_memory(node))
                 todo += node.all_input_nodes
-        todo = [w for w in writes if w not in found and not memory.isdisjoint(_memory(w))]
-    return found
+        todo = [w for w in writes if w not in needed and not memory.isdisjoint(_memory(w))]
+    return needed
+
+
+def asserts(name: str) -> bool:
+    """Whether an operation only checks a condition."""
+    return "_assert" in name or name.startswith("aten.sym_constrain")
+
+
+def _is_aside(node: Fx) -> bool:
+    """Whether it has effects which outputs may not need."""
+    return writes_memory(node) or asserts(str(node.target))
 
 
 def writes_memory(node: Fx) -> bool:

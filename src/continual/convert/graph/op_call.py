@@ -32,9 +32,10 @@ class Refused(Exception):
         remedy: what to write instead.
         at: the operation that is the cause, where another operation found it.
         mixes_rows: whether the reason is that rows of the batch, which are streams of their own, depend on each other.
+        in_loop: whether it is one of as many operations as the clip has frames.
     """
 
-    mixes_rows = False
+    mixes_rows = in_loop = False
 
     def __init__(self, reason: str, remedy: str, at: Fx | None = None):
         super().__init__(reason)
@@ -45,6 +46,18 @@ class RowsMixed(Refused):
     """Rows of the batch, which are streams of their own, depend on each other."""
 
     mixes_rows = True
+
+
+class FrameByFrame(Refused):
+    """The frames of the clip are taken one by one, in a loop."""
+
+    in_loop = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
+            "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
+        )
 
 
 class NoRule(Refused):

@@ -66,7 +66,14 @@ class RefusalCollector:
         row = self._row(at)
         self.refusals.append(
             Refusal(
-                module_path(at), op or operation(at), source_line(at), refused.reason, refused.remedy, row, refused.mixes_rows
+                module_path(at),
+                op or operation(at),
+                source_line(at),
+                refused.reason,
+                refused.remedy,
+                row,
+                refused.mixes_rows,
+                refused.in_loop,
             )
         )
         return row

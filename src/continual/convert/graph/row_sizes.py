@@ -6,8 +6,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.fx import Node as Fx
 
 from .instructions import Count
+
+ROW_ARGS, ROW_SIZES = "row_args", "row_sizes"  # notes of nodes whose sizes an export has as plain numbers
 
 
 class Unfollowed(Exception):
@@ -29,3 +33,26 @@ def known(size: Any) -> int | Count:
     if isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None:
         return _linear(size.node.expr)
     return int(size)
+
+
+def sizes_of(node: Fx, item: int | None = None) -> tuple[int | Count, ...]:
+    """The sizes of a tensor that a node gives.
+
+    Args:
+        item: which one of several.
+
+    Raises:
+        Unfollowed: one of them is no multiple of the rows.
+    """
+    noted = node.meta.get(ROW_SIZES)
+    if noted is not None:
+        found: tuple[int | Count, ...] = noted[item or 0]
+        return found
+    return tuple(map(known, value_of(node, item).shape))
+
+
+def value_of(node: Fx, item: int | None = None) -> Tensor:
+    """A tensor that a node gives, without values."""
+    val = node.meta["val"]
+    found: Tensor = val[item or 0] if isinstance(val, (list, tuple)) else val
+    return found

@@ -17,9 +17,9 @@ from .capture import Captured, entry_dims
 from .edge_forms import with_operations
 from .emitter import Emitter
 from .frame_groups import FrameGroups
-from .functionalise import Functionaliser, drop_unused
+from .functionalise import Functionaliser
 from .length_constants import LengthConstants
-from .needed_nodes import needed_nodes
+from .needed_nodes import keep_needed
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
 from .op_evaluator import OpEvaluator
 from .op_names import OpNames
@@ -88,15 +88,14 @@ class GraphWalker:
             reason = f"the module changes its own buffers in forward ({names})"
             self._refusals.refuse("", "", reason, "keep such state out of the module: a stream has its own")
         outputs: list[Stream] = []
-        if with_operations(program.graph) or draft.captured.left_over:
-            drop_unused(program.graph)
-        needed = needed_nodes(program.graph)
+        with_operations(program.graph)
+        keep_needed(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 draft.values[node] = self._placeholder(node, signature, numbers)
             elif node.op == "output":
                 outputs = self._outputs(node, node.args[0])
-            elif node.op == "call_function" and node in needed:
+            elif node.op == "call_function":
                 draft.values[node] = self._evaluated(node)
         return Walked(draft, outputs, self._refusals.refusals, self._refusals.unforeseen)
 

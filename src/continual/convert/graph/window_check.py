@@ -17,13 +17,13 @@ from .capture import capture_window, fresh
 from .graph_module import GraphModule
 from .instructions import ExecContext
 from .registered_calls import registered_calls
-from .window_choice import Choice, fastest, moment_of
+from .window_choice import Choice, context_of, fastest
 from .window_lengths import Lengths
 from .windows.kept import History
 from .windows.plan import Schedule
 from .windows.report import WindowPlan, WindowReport
 from .windows.rolling import Carry
-from .windows.table import state_bytes, told
+from .windows.table import sharing_notes, state_bytes
 from .windows.window import Windowed, windowed
 
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is computed again
@@ -154,7 +154,7 @@ def notes_of(window: Windowed, report: WindowReport, *, default: bool, measured:
         return [*found, f"each window is computed anew, since {why}"]
     pace = "" if report.ratio is None else f", and is {report.ratio:.1f} times as fast as the module on its frames"
     found.append(f"a window takes over {report.reuse:.0%} of its multiply-adds from the one before{pace}")
-    return [*found, *told(window.schedule(report.plan)), *_advice(window, report.plan)]
+    return [*found, *sharing_notes(window.schedule(report.plan)), *_advice(window, report.plan)]
 
 
 def _advice(window: Windowed, plan: WindowPlan) -> list[str]:
@@ -173,18 +173,18 @@ def check_anew(module: nn.Module, net: Any, window: Windowed) -> None:
         NotStreamable: either is not so.
     """
     captured, name = window.walk.captured, type(module).__name__
-    given = captured.of_length(captured.steps)
+    clip = captured.of_length(captured.steps)
     with torch.no_grad():
-        other = tuple(_spoiled(x, b) for x, b in zip(given, captured.batch_dims, strict=True))
-        own = tree_leaves(net(*fresh(given)))
+        other = tuple(_spoiled(x, b) for x, b in zip(clip, captured.batch_dims, strict=True))
+        own = tree_leaves(net(*fresh(clip)))
         for a, b, out in zip(own, tree_leaves(net(*fresh(other))), net.io_layout.outputs, strict=True):
             if _off(out.first_row(a), out.first_row(b)) > ROUNDING.get(a.dtype, 1e-3):
                 raise NotStreamable(
                     f"{name}: the score of a row depends on the other rows of the batch, and every row is a stream of its own. Remedy: "
                     "keep the batch as a dimension of its own"
                 )
-        rows = next(x.shape[b] for x, b in zip(given, captured.batch_dims, strict=True) if b is not None)
-        for a, y, frame in zip(own, tree_leaves(module(*fresh(given))), window.frames, strict=True):
+        rows = next(x.shape[b] for x, b in zip(clip, captured.batch_dims, strict=True) if b is not None)
+        for a, y, frame in zip(own, tree_leaves(module(*fresh(clip))), window.frames, strict=True):
             if (off := _off(a, y if frame is None else frame.of(y, rows))) > LIMITS.get(a.dtype, ROUGH):
                 raise NotStreamable(
                     f"{name}: its window differs from the module by {off:.1e} of the largest score: a module of a registered class "
@@ -211,7 +211,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
     before = max((h.rate for h in schedule.histories), default=1)
     lead = max((h.hops for h in schedule.histories if isinstance(h, Carry)), default=0)
     clip = captured.of_length(length + (before + lead + WINDOWS) * every, 1)
-    m = moment_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
+    m = context_of(net, 1, [x for x, t in zip(clip, captured.time_dims, strict=True) if t is None])
     of = [(x, t, r) for x, t, r in zip(clip, captured.time_dims, captured.rates, strict=True) if t is not None]
     streams = [(x if r == 1 else x.unflatten(t, (-1, r)), t) for x, t, r in of]
 
@@ -223,7 +223,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
         kept = _first_kept(window, schedule, m, lambda back: frames((before - back) * every, length), before)
         for i in range(before, before + lead + WINDOWS):
             scores, added = schedule.run(m, frames(i * every + length - new, new), kept)
-            kept = [h.pushed(k, x, h.shelf.at if isinstance(h, Carry) else h.wire.axis.apart)
+            kept = [h.pushed(k, x, h.layout.at if isinstance(h, Carry) else h.wire.axis.apart)
                     for h, k, x in zip(schedule.histories, kept, added, strict=True)]  # fmt: skip
             if i < before + lead:
                 continue
@@ -243,7 +243,7 @@ def _first_kept(
     numbers, found = iter(range(len(schedule.histories))), []
     for h in schedule.histories:
         if isinstance(h, Carry):
-            found.append(torch.zeros(h.shelf.shape(m.batch, 1), dtype=h.dtype, device=m.device))
+            found.append(torch.zeros(h.layout.shape(m.batch, 1), dtype=h.dtype, device=m.device))
         else:
             i = next(numbers)
             found.append(_taken_over(h, [p[i] for p in past], m.batch))

@@ -60,34 +60,35 @@ def _run_of(net: Any, schedule: Schedule) -> Callable[[], object]:
     """A step of one row, with what it writes."""
     made: Windows = net._program.instructions[0]
     rows = made.rows or 1
-    m = moment_of(net, rows)
+    m = context_of(net, rows)
     streams = [i for i in net.io_layout.inputs if i.time is not None]
     new = min(schedule.every, made.length)
-    given = zip(made.streams, streams, strict=True)
-    frames = [torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=m.device) for d, i in given]
-    buffers = [torch.zeros(h.shelf.shape(rows, 2 * h.round), dtype=h.dtype, device=m.device) for h in schedule.histories]
+    frames = [
+        torch.zeros(shape_of(d, rows, new), dtype=i.dtype, device=m.device) for d, i in zip(made.streams, streams, strict=True)
+    ]
+    buffers = [torch.zeros(h.layout.shape(rows, 2 * h.round), dtype=h.dtype, device=m.device) for h in schedule.histories]
 
     def run() -> None:
-        kept = [h.shelf.take(h.old(b, 0), rows) for h, b in zip(schedule.histories, buffers, strict=True)]
+        kept = [h.layout.take(h.old(b, 0), rows) for h, b in zip(schedule.histories, buffers, strict=True)]
         _, added = schedule.run(m, frames, kept)
         for h, b, x in zip(schedule.histories, buffers, added, strict=True):
-            own = h.shelf.put(x, rows, h.new)
+            own = h.layout.put(x, rows, h.new)
             for slot in h.slots(b, 0):
                 slot.copy_(own)
 
     return run
 
 
-def moment_of(net: Any, rows: int, given: Sequence[Tensor] | None = None) -> ExecContext:
+def context_of(net: Any, rows: int, inputs: Sequence[Tensor] | None = None) -> ExecContext:
     """A moment of a converted module: with its constants, for so many rows.
 
     Args:
-        given: the inputs that are no streams; by default of zeros.
+        inputs: the inputs that are no streams; by default of zeros.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    if given is None:
-        given = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net.io_layout.inputs if i.time is None]
-    return ExecContext(net._program.environment(given), net._program.wires, rows, device, [], None)
+    if inputs is None:
+        inputs = [torch.zeros(i.shape, dtype=i.dtype, device=device) for i in net.io_layout.inputs if i.time is None]
+    return ExecContext(net._program.environment(inputs), net._program.wires, rows, device, [], None)
 
 
 def _least(runs: Sequence[Callable[[], object]]) -> list[float]:

@@ -23,6 +23,7 @@ from .windows.window import Windowed
 
 MODES = ("exact", "stream")
 MOST_CALLS = 2000  # to torch, of a loop whose window is exported: that takes some milliseconds each
+OF_A_WRITE = 10  # times as long it takes where calls write into tensors: torch.export goes through them anew
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,16 @@ def _check_loop(module: nn.Module, clip: Sequence[Tensor], options: Options, ref
     times, _ = layout_of(clip, options.time_dim)
     steps, few = steps_of(clip, times), steps_of(short, times)
     calls = calls_of(module, short, MOST_CALLS)
-    most = steps if calls is None else few * MOST_CALLS // max(1, calls.total())
+    enough = MOST_CALLS // (OF_A_WRITE if calls and calls.writes else 1)
+    most = steps if calls is None else few * enough // max(1, calls.total())
     if options.output is None:
         with suppress(IndexError), options.exporting():
             window = window_of(module, short, options.time_dim, None)
             refuse_sequence(module, window, refusal, min(steps, most))
     if steps > most:
         text = (
-            f"{refusal}\nIts window is a loop over {steps} frames, and up to {MOST_CALLS:,} calls to torch are exported. Remedy: for exact "
-            f"windows an example of {most} frames at most"
+            f"{refusal}\nIts window is a loop over {steps} frames, and up to {enough:,} such calls to torch are exported. Remedy: for "
+            f"exact windows an example of {most} frames at most"
         )
         raise NotStreamable(text, refusal.refusals, refusal.rows) from refusal.__cause__
 

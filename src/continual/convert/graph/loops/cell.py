@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.fx import Node as Fx
 
 from ..capture import source_line
-from ..functionalise import asserts
 from ..instructions import MAX_CACHED, Arg, Count, CurrentDevice, ExecContext, Op, Ref, Run
+from ..needed_nodes import asserts
 from ..op_call import operation
 from ..row_sizes import Unfollowed, known
 from ..values import ITEM

@@ -11,7 +11,7 @@ from ....layers.delay import Trim
 from ..axes import with_size
 from ..end_lengths import fitted
 from ..functionalise import op_of
-from ..op_call import Misfit, OpCall, Refused, hint, results_of
+from ..op_call import FrameByFrame, Misfit, OpCall, Refused, hint, results_of
 from ..rule_context import RuleContext, rule
 from ..time_layers import Subsample
 from ..values import NotStreamed, Size, Stream, Value
@@ -23,10 +23,6 @@ END = 1 << 62
 SHIFT = "a shift by F.pad(x, (k, 0))[..., :-k], with zeros before the first frame; a pre-emphasis is x - a * F.pad(x, (1, 0))[..., :-1]"
 SEGMENTS = "windows over all frames, x.unfold(time, size, step) or pooling; or that part of the network outside of the stream"
 LIKE, SLICES = ("zeros_like", "ones_like"), ("slice", "narrow")
-LOOP = (
-    "takes the frames of the clip one by one, in a loop: as many operations as the example has frames",
-    "operations on all frames at once; nn.LSTM, nn.GRU or nn.RNN instead of a loop over cells",
-)
 
 
 def from_start(index: Size, length: Size) -> Size:
@@ -50,7 +46,7 @@ def slices(ctx: RuleContext, call: OpCall) -> Value:
     if not is_time(ctx, call, x, dim, "takes a part of"):
         return _of_other_dim(ctx, call, x, dim, (first.now, last.now, step))
     if len({*first.values}) == 1 and last.now - first.now == 1 and _one_by_one(call, length.now):
-        raise Refused(*LOOP)
+        raise FrameByFrame
     return _of_time(ctx, call, x, dim, (first, last, cut, length), step)
 
 
@@ -126,7 +122,7 @@ def select(ctx: RuleContext, call: OpCall) -> Stream:
         return ctx.emit.local(call, (*x.dims[:dim], *x.dims[dim + 1 :]), x, fill=x.fill)
     length = ctx.shapes.size(x, dim)
     if _one_by_one(call, length.now):
-        raise Refused(*LOOP)
+        raise FrameByFrame
     index = ctx.shapes.sized(call["index"]).combine(lambda i, n: i + n if i < 0 else i, length)
     return at_frame(ctx, call, x, dim, index.now, keep=False)
 
@@ -155,7 +151,7 @@ def split(ctx: RuleContext, call: OpCall) -> list[Stream]:
     dim = call.dim(len(x.dims))
     if is_time(ctx, call, x, dim, "splits"):
         if call.op == "unbind":
-            raise Refused(*LOOP)
+            raise FrameByFrame
         raise Refused(f"`{call.op}` splits the clip in time", "work on all frames, or on windows: tensor.unfold, pooling")
     if call.op == "unbind":
         dims = (*x.dims[:dim], *x.dims[dim + 1 :])

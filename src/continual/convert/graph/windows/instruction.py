@@ -16,7 +16,7 @@ from .kept import History
 from .plan import Schedule
 from .report import WindowPlan
 from .rolling import Carry
-from .wire import Shelf
+from .wire import HistoryLayout
 
 
 @dataclass(eq=False)
@@ -137,23 +137,25 @@ class Windows(Instruction):
                     f"steps of the shape {tuple(x.shape)}, time being 1: the module's window was captured with {tuple(wanted)}"
                 )
             if self.every > 1:
-                tensors[f"frames{i or ''}"] = x.new_zeros(Shelf(dims).shape(m.batch, self.every))
+                tensors[f"frames{i or ''}"] = x.new_zeros(HistoryLayout(dims).shape(m.batch, self.every))
         for i, h in enumerate(self.schedule.histories):
-            shape = h.shelf.shape(m.batch, 2 * h.round)
+            shape = h.layout.shape(m.batch, 2 * h.round)
             tensors[f"window{i}"] = torch.zeros(shape, dtype=h.dtype, device=m.device)
         m.frames[self.wire] = 1
         for slot, dims, dtype in zip(self.outs, self.leaving, self.dtypes, strict=True):
             m.env[slot] = torch.zeros(shape_of(dims, m.batch, 1), dtype=dtype, device=m.device)
         scores = [View(d).enter(m.env[s], m.batch, 1) for s, d in zip(self.outs, self.leaving, strict=True)]
         out = [StepSpec.of(y.select(2, 0)) for y in scores]
-        return [StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)]
+        node = StateNode(init, f"windows of {self.length} by {self.plan!r}", out[0] if len(out) == 1 else out, tensors)
+        node.plan = repr(self.plan)
+        return [node]
 
     def chunk(self, m: ExecContext) -> None:
         node, call, count = m.nodes[self.state_node], m.call, m.frames[0]
         seen = node.n_in + count
-        given = None if m.env[self.inputs[0]] is None or not count else [m.env[s] for s in self.inputs]
+        chunk = None if m.env[self.inputs[0]] is None or not count else [m.env[s] for s in self.inputs]
         m.ends[self.wire] = max(0, (m.ends[0] - self.length) // self.every + 1)
-        found = [] if given is None else self._hops(m, node, given, call.in_place)
+        found = [] if chunk is None else self._hops(m, node, chunk, call.in_place)
         call.tick(node, seen, max(0, (seen - self.length) // self.every + 1))
         self._leave(m, found)
 
@@ -167,41 +169,41 @@ class Windows(Instruction):
         m.call.ticks.append((node, seen, max(0, (seen - self.length) // self.every + 1)))
         self._leave(m, found)
 
-    def _hops(self, m: ExecContext, node: StateNode, given: list[Tensor], in_place: bool) -> list[list[Tensor]]:
+    def _hops(self, m: ExecContext, node: StateNode, chunk: list[Tensor], in_place: bool) -> list[list[Tensor]]:
         """The scores of the windows that frames complete; what is to be kept goes to the call."""
         waiting = (node.n_in + self.before) % self.every
         first = self.hops(node.n_in)
-        count = self.hops(node.n_in + given[0].shape[_time(self.streams[0])]) - first
-        whole = self._waited(m, node, given, waiting, count, in_place)
+        count = self.hops(node.n_in + chunk[0].shape[_time(self.streams[0])]) - first
+        whole = self._waited(m, node, chunk, waiting, count, in_place)
         if not count:
             return []
-        held = node.tensors[len(self.streams) * (self.every > 1) :]
+        buffers = node.tensors[len(self.streams) * (self.every > 1) :]
         if count == 1 and in_place:
-            return self._one(m, whole, held, first)
+            return self._one(m, whole, buffers, first)
         kinds = [Latest if isinstance(h, Carry) else Tape for h in self.schedule.histories]
-        tapes = [t(h, h.old(b, first), count) for t, h, b in zip(kinds, self.schedule.histories, held, strict=True)]
+        tapes = [t(h, h.old(b, first), count) for t, h, b in zip(kinds, self.schedule.histories, buffers, strict=True)]
         found = []
         for i in range(count):
             frames = self._last(whole, i)
-            kept = [t.history.shelf.take(t.now(i), m.batch) for t in tapes]
+            kept = [t.history.layout.take(t.now(i), m.batch) for t in tapes]
             full = self.full(first + i)
             scores, added = self.computed(m, self.schedule, frames, kept, warm=not full)
             for tape, x in zip(tapes, added, strict=True):
-                tape.add(i, tape.history.shelf.put(x, m.batch, tape.history.new))
+                tape.add(i, tape.history.layout.put(x, m.batch, tape.history.new))
             found += [scores] if full else []
         for i, tape in enumerate(tapes):
             m.call.put(node, i + len(self.streams) * (self.every > 1), tape.history.buffer(tape.now(count), first + count))
         return found
 
-    def _one(self, m: ExecContext, frames: list[Tensor], held: Sequence[Tensor], hop: int) -> list[list[Tensor]]:
+    def _one(self, m: ExecContext, frames: list[Tensor], buffers: Sequence[Tensor], hop: int) -> list[list[Tensor]]:
         """One window, of which what is new is written into the buffers."""
         histories, full = self.schedule.histories, self.full(hop)
-        kept = [h.shelf.take(h.old(b, hop), m.batch) for h, b in zip(histories, held, strict=True)]
+        kept = [h.layout.take(h.old(b, hop), m.batch) for h, b in zip(histories, buffers, strict=True)]
         scores, added = self.computed(m, self.schedule, self._last(frames, 0), kept, warm=not full)
-        buffers = {b.untyped_storage().data_ptr() for b in held}
-        scores = [_apart(y, buffers) for y in scores]
-        for h, buffer, x in zip(histories, held, added, strict=True):
-            own = _apart(h.shelf.put(x, m.batch, h.new), buffers)
+        memory = {b.untyped_storage().data_ptr() for b in buffers}
+        scores = [_apart(y, memory) for y in scores]
+        for h, buffer, x in zip(histories, buffers, added, strict=True):
+            own = _apart(h.layout.put(x, m.batch, h.new), memory)
             m.call.slots.extend((slot, own) for slot in h.slots(buffer, hop))
         return [scores] if full else []
 
@@ -211,24 +213,24 @@ class Windows(Instruction):
         return [_narrow(x, d, (hop + 1) * self.every - new, new) for x, d in zip(whole, self.streams, strict=True)]
 
     def _waited(
-        self, m: ExecContext, node: StateNode, given: list[Tensor], waiting: int, hops: int, in_place: bool
+        self, m: ExecContext, node: StateNode, chunk: list[Tensor], waiting: int, hops: int, in_place: bool
     ) -> list[Tensor]:
         """The frames that have waited, and those that come; those that are left wait."""
         if self.every == 1:
-            return given
+            return chunk
         whole = []
-        for i, (x, dims) in enumerate(zip(given, self.streams, strict=True)):
-            shelf, held, count = Shelf(dims), node.tensors[i], x.shape[_time(dims)]
-            at = shelf.at
-            own = shelf.put(x, m.batch, count)
+        for i, (x, dims) in enumerate(zip(chunk, self.streams, strict=True)):
+            layout, buffer, count = HistoryLayout(dims), node.tensors[i], x.shape[_time(dims)]
+            at = layout.at
+            own = layout.put(x, m.batch, count)
             if not hops and in_place:
-                m.call.slots.append((held.narrow(at, waiting, count), own))
+                m.call.slots.append((buffer.narrow(at, waiting, count), own))
                 continue
-            own = torch.cat((held.narrow(at, 0, waiting), own), at) if waiting else own
+            own = torch.cat((buffer.narrow(at, 0, waiting), own), at) if waiting else own
             left = waiting + count - hops * self.every
             rest = own.narrow(at, hops * self.every, left)
-            m.call.put(node, i, torch.cat((rest, torch.zeros_like(held.narrow(at, 0, self.every - left))), at))
-            whole.append(shelf.take(own, m.batch))
+            m.call.put(node, i, torch.cat((rest, torch.zeros_like(buffer.narrow(at, 0, self.every - left))), at))
+            whole.append(layout.take(own, m.batch))
         return whole
 
 
@@ -236,43 +238,43 @@ class Tape:
     """What windows take over from each other while several are computed in a row."""
 
     def __init__(self, history: History, old: Tensor, hops: int):
-        self.history, self.at = history, history.shelf.at
+        self.history, self.at = history, history.layout.at
         self.written = not torch.is_grad_enabled()
         if self.written:
             shape = [*old.shape[: self.at], history.size + hops * history.new, *old.shape[self.at + 1 :]]
-            self.held = old.new_empty(shape)
-            self.held.narrow(self.at, 0, history.size).copy_(old)
+            self.entries = old.new_empty(shape)
+            self.entries.narrow(self.at, 0, history.size).copy_(old)
         else:
-            self.held = old
+            self.entries = old
 
     def now(self, hop: int) -> Tensor:
         """The last entries, after so many hops."""
-        return self.held.narrow(self.at, hop * self.history.new, self.history.size)
+        return self.entries.narrow(self.at, hop * self.history.new, self.history.size)
 
     def add(self, hop: int, x: Tensor) -> None:
         """What a hop adds."""
         if self.written:
-            self.held.narrow(self.at, self.history.size + hop * self.history.new, self.history.new).copy_(x)
+            self.entries.narrow(self.at, self.history.size + hop * self.history.new, self.history.new).copy_(x)
         else:
-            self.held = torch.cat((self.held, x), self.at)
+            self.entries = torch.cat((self.entries, x), self.at)
 
 
 class Latest(Tape):
     """The same of what each window gives anew as a whole."""
 
     def __init__(self, history: History, old: Tensor, hops: int):
-        self.history, self.held = history, old
+        self.history, self.entries = history, old
 
     def now(self, hop: int) -> Tensor:
-        return self.held
+        return self.entries
 
     def add(self, hop: int, x: Tensor) -> None:
-        self.held = x
+        self.entries = x
 
 
-def _apart(x: Tensor, buffers: set[int]) -> Tensor:
+def _apart(x: Tensor, memory: set[int]) -> Tensor:
     """A tensor that is no view of a buffer, which is about to be written into."""
-    return x.clone() if x.untyped_storage().data_ptr() in buffers else x
+    return x.clone() if x.untyped_storage().data_ptr() in memory else x
 
 
 def _time(dims: Dims) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..instructions import ExecContext
-from .wire import Shelf, Wire
+from .wire import HistoryLayout, Wire
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class History:
 
     def old(self, buffer: Tensor, hop: int) -> Tensor:
         """What a window finds, as it is kept: the last entries of a buffer that is mirrored."""
-        return buffer.narrow(self.shelf.at, self.place(hop) + self.round - self.size, self.size)
+        return buffer.narrow(self.layout.at, self.place(hop) + self.round - self.size, self.size)
 
     def slots(self, buffer: Tensor, hop: int) -> tuple[Tensor, ...]:
         """Where the window of a hop writes what it adds."""
-        at, place = self.shelf.at, self.place(hop)
+        at, place = self.layout.at, self.place(hop)
         return buffer.narrow(at, place, self.new), buffer.narrow(at, place + self.round, self.new)
 
     def buffer(self, entries: Tensor, hops: int) -> Tensor:
         """A mirrored buffer that the last entries are in, after so many hops."""
-        at, lost = self.shelf.at, self.round - self.size
+        at, lost = self.layout.at, self.round - self.size
         if lost:
             shape = [*entries.shape[:at], lost, *entries.shape[at + 1 :]]
             entries = torch.cat((entries.new_zeros(shape), entries), at)
@@ -65,9 +65,9 @@ class History:
         return torch.cat((entries, entries), at)
 
     @cached_property
-    def shelf(self) -> Any:
+    def layout(self) -> Any:
         """How they are kept."""
-        return Shelf(self.wire.dims)
+        return HistoryLayout(self.wire.dims)
 
     @property
     def hops(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node as Fx
 
 from ..axes import BATCH, TIME, Dims, size_of, where
 from ..capture import Captured, source_line
@@ -20,8 +21,8 @@ from ..provenance import Provenance
 from ..shape_queries import ShapeQueries
 from ..values import ITEM, Const
 from .function_op import FunctionOp
-from .sizes import ROWS, Unfollowed, known, number, tasks_in
-from .tasks import WIRE, Item, Local, Table, Task
+from .sizes import ROWS, Unfollowed, number, sizes_of, tasks_in, value_of
+from .tasks import WIRE, Item, OpTask, Table, Task
 from .window_call import Call
 from .wire import Axis, Wire, sized
 from .work import macs_of, weight_of
@@ -78,24 +79,21 @@ class Making:
 
     def result_shape(self, call: Call, item: int | None = None) -> tuple[int, ...]:
         """The shape of what an operation gives, for :data:`ROWS` rows."""
-        val = call.node.meta["val"]
-        val = val[item or 0] if isinstance(val, (list, tuple)) else val
-        return tuple(number(known(s)) for s in val.shape)
+        return tuple(map(number, sizes_of(call.node, item)))
 
-    def result_dims(self, val: Any) -> Dims:
+    def result_dims(self, node: Fx, item: int | None = None) -> Dims:
         """The layout of a value without positions."""
         found: list[Any] = []
-        for size in val.shape if self.rows is None else ():
-            try:
-                own = known(size)
-            except Unfollowed:  # rows against rows: the graph is one for so many rows
-                self.rows = self.captured.batch
-                break
-            rate, more = (own.rate, own.more) if isinstance(own, Count) else (0, own)
+        try:
+            sizes = sizes_of(node, item) if self.rows is None else ()
+        except Unfollowed:  # rows against rows: the graph is one for so many rows
+            self.rows, sizes = self.captured.batch, ()
+        for size in sizes:
+            rate, more = (size.rate, size.more) if isinstance(size, Count) else (0, size)
             if rate and more:
                 self.rows = self.captured.batch
             found.append(sized(more) if not rate else (BATCH,) if rate == 1 else (BATCH, rate))
-        return tuple(found) if self.rows is None else tuple(sized(hint(s)) for s in val.shape)
+        return tuple(found) if self.rows is None else tuple(sized(hint(s)) for s in value_of(node, item).shape)
 
     # ---- tasks ----------------------------------------------------------------------------------------------------------
 
@@ -118,8 +116,7 @@ class Making:
         inner, result = more.pop("inner", False), more.pop("result", 0)
         if self.rows is None and not more.get("items") and not inner and shape != self.result_shape(call, result):
             raise Unfollowed(f"{call.op} gives {self.result_shape(call, result)}, not {shape}")
-        val = call.node.meta["val"]
-        val = val[result] if isinstance(val, (list, tuple)) else val
+        val = value_of(call.node, result)
         dtype = val.dtype if isinstance(val, Tensor) else inputs[0].dtype if inputs else torch.float32
         return self.keep(cls(path, label, source, tuple(inputs), wire, dtype=dtype, single=single, **more))
 
@@ -154,7 +151,7 @@ class Making:
         like: Wire | None = None,
         *,
         steady: bool = False,
-        cls: type[Local] = Local,
+        cls: type[OpTask] = OpTask,
         function: Callable[..., Any] | None = None,
         **own: Any,
     ) -> Any:
@@ -178,10 +175,10 @@ class Making:
             "weight": weight_of(call),
         }  # fmt: skip
         if not isinstance(val, (list, tuple)):
-            wire = self._window_wire(val, dims, like, steady)  # type: ignore[arg-type]
-            return self.add(call, Local, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
+            wire = self._window_wire(call.node, None, dims, like, steady)  # type: ignore[arg-type]
+            return self.add(call, OpTask, inputs, wire, whole=wire.timed, uniform=_uniform(call, inputs), **more)
         several = dims or [None] * len(val)
-        wires = tuple(self._window_wire(v, d, like, steady) for v, d in zip(val, several, strict=True))  # type: ignore[arg-type]
+        wires = tuple(self._window_wire(call.node, i, d, like, steady) for i, d in enumerate(several))  # type: ignore[arg-type]
         first = next((w for w in wires if w.timed), Wire(()))
         parent = self.add(call, cls, inputs, first, whole=first.timed, items=wires, **more, **own)
         return self.items(call, parent)
@@ -190,9 +187,9 @@ class Making:
         """The results of an operation that gives several."""
         return [self.add(call, Item, [parent], w, index=i, result=i) for i, w in enumerate(parent.items)]
 
-    def _window_wire(self, val: Any, dims: Dims | None, like: Wire | None, steady: bool) -> Wire:
+    def _window_wire(self, node: Fx, item: int | None, dims: Dims | None, like: Wire | None, steady: bool) -> Wire:
         if dims is None or like is None or where(dims, TIME) is None:
-            return Wire(self.result_dims(val), steady=steady)
+            return Wire(self.result_dims(node, item), steady=steady)
         return replace(like, dims=dims, a=like.n, b=0, steady=False)
 
     def positionwise(
@@ -236,9 +233,9 @@ class Making:
             "macs": self.macs(call), "weight": weight_of(call),
         }  # fmt: skip
         if not several:
-            return self.add(call, Local, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
+            return self.add(call, OpTask, inputs, Wire(dims, n, stride, a, b), result=result, inner=inner, **more)  # type: ignore[arg-type]
         wires = tuple(Wire(d, n, stride, a, b) for d in dims)  # type: ignore[arg-type]
-        return self.items(call, self.add(call, Local, inputs, wires[0], items=wires, **more))
+        return self.items(call, self.add(call, OpTask, inputs, wires[0], items=wires, **more))
 
     def filled_beside(self, call: Call, task: Task, like: Task) -> Task:
         """A value whose elements are all the same, at the positions of another one."""
@@ -250,7 +247,7 @@ class Making:
         kwargs = {"dtype": task.dtype}
         op, slots, _ = self.operation(call, "aten.new_full.default", [like, Shape(dims), task.uniform], kwargs, [like])
         made = Wire(dims, wire.n, wire.stride)
-        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found = self.add(call, OpTask, [like], made, op=op, slots=slots, entire=(False,), inner=True)
         found.dtype = task.dtype
         return found
 
@@ -263,7 +260,7 @@ class Making:
             raise Unfollowed("a constant for rows that lie differently")
         op, slots, _ = self.operation(call, "aten.expand.default", [task.copies, Shape(dims)], {}, [like])
         made = Wire(dims, wire.n, wire.stride)
-        found = self.add(call, Local, [like], made, op=op, slots=slots, entire=(False,), inner=True)
+        found = self.add(call, OpTask, [like], made, op=op, slots=slots, entire=(False,), inner=True)
         found.dtype = task.dtype
         return found
 

@@ -13,7 +13,7 @@ from ..instructions import ExecContext
 from .ending import Ending, ended
 from .kept import History
 from .rolling import Recurrent, Start, carry_of
-from .tasks import Block, Entry, Item, Slice, Task, Value
+from .tasks import Block, Item, Slice, Task, Value, WindowInput
 from .wire import Axis, Ranges, Wire, count, cut, merged
 
 
@@ -130,7 +130,7 @@ class Schedule:
         values: list[Value] = [None] * len(self.tasks)
         for step in self.warm if warm else self.steps:
             task = step.task
-            if isinstance(task, Entry):
+            if isinstance(task, WindowInput):
                 values[step.index] = frames[task.number]
             else:
                 values[step.index] = task.run(m, step.ranges, [g(m, values, kept) for g in step.gathers])
@@ -143,7 +143,7 @@ class Schedule:
     @property
     def takes_over(self) -> bool:
         """Whether more is kept than frames."""
-        return not all(isinstance(self.tasks[h.task], Entry) for h in self.histories)
+        return not all(isinstance(self.tasks[h.task], WindowInput) for h in self.histories)
 
     @property
     def macs(self) -> int:
@@ -196,14 +196,14 @@ class Planner:
                 self._roll(index, merged(self.asked[index]))
                 task = self.tasks[index]
                 made.computed[index] = self._computed(index, task, merged(self.asked[index]))
-                for given, blocks in zip(task.inputs, task.reach(made.computed[index]), strict=True):
-                    self._ask(given, blocks)
+                for source, blocks in zip(task.inputs, task.reach(made.computed[index]), strict=True):
+                    self._ask(source, blocks)
         made.outputs = [self._gather(out, (Block(0, out.wire.n),) if out.wire.timed else (), None, 0.0) for out in outputs]
         for index in sorted(made.computed):
             task, ranges = self.tasks[index], made.computed[index]
             gathers = tuple(
-                self._gather(given, blocks, task.index if isinstance(task, Item) else None, task.fill)
-                for given, blocks in zip(task.inputs, task.reach(ranges), strict=True)
+                self._gather(source, blocks, task.index if isinstance(task, Item) else None, task.fill)
+                for source, blocks in zip(task.inputs, task.reach(ranges), strict=True)
             )
             own = (Kept(self.carry_of[index]),) if index in self.carry_of else ()
             made.steps.append(Step(index, task, ranges, (*gathers, *own), ()))
@@ -232,12 +232,12 @@ class Planner:
         wire = Wire(task.wire.dims, count, task.wire.stride)
         head = Slice(task.path, "first positions", task.source, (task,), wire, dtype=task.dtype)
         own = Planner([*self.tasks[: self.number[id(task)] + 1], head], [head], self.every, None)
-        entries = sorted((t for t in own.tasks if isinstance(t, Entry)), key=lambda t: t.number)
+        entries = sorted((t for t in own.tasks if isinstance(t, WindowInput)), key=lambda t: t.number)
         frames = max(hi for t in entries for _, hi in own.asked.get(own.number[id(t)], [(0, 0)]))
         return Start(own.schedule, tuple(entries), frames)
 
     def _ask(self, task: Task, blocks: Sequence[Block] | None) -> None:
-        if blocks is None or (task.wire.timed and not task.items and not blocks and not isinstance(task, Entry)):
+        if blocks is None or (task.wire.timed and not task.items and not blocks and not isinstance(task, WindowInput)):
             return
         n, known = task.wire.n, self.asked.setdefault(self.number[id(task)], [])
         real = [(max(0, b.lo), min(n, b.hi)) for b in blocks if max(0, b.lo) < min(n, b.hi)]
@@ -253,13 +253,13 @@ class Planner:
         if not wire.timed and not task.items:
             return ((0, 1),) if task.single else ()
         whole = ((0, wire.n),)
-        if self.shared is None or not (isinstance(task, Entry) or (reusable(task, self.every) and self.shared(task))):
-            return whole if task.whole or isinstance(task, Entry) else asked
+        if self.shared is None or not (isinstance(task, WindowInput) or (reusable(task, self.every) and self.shared(task))):
+            return whole if task.whole or isinstance(task, WindowInput) else asked
         new = min(wire.n, max(1, self.every // wire.stride))
         edge = wire.n - wire.b - new
         old = cut(asked, wire.a, edge)
         if not old:
-            return merged([*asked, (edge, wire.n)]) if isinstance(task, Entry) else asked
+            return merged([*asked, (edge, wire.n)]) if isinstance(task, WindowInput) else asked
         rate, first = max(1, wire.stride // self.every), old[0][0]
         size = (edge - first) * rate
         ranges = merged([*cut(asked, 0, wire.a), (edge, edge + new), *cut(asked, edge, wire.n)])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..instructions import ExecContext, Op, slots_of
-from .tasks import Block, Local, Value, whole_of
+from .tasks import Block, OpTask, Value, whole_of
 from .wire import Ranges, Wire, count, up
 
 
@@ -52,7 +52,7 @@ class Raise:
 
 
 @dataclass(eq=False)
-class Raised(Local):
+class Raised(OpTask):
     """An operation that raises the rate. Of its first input it takes the entries that it needs, and :attr:`op` pads no time.
 
     Attributes:

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from ..instructions import ExecContext, resolve
 from .kept import History
-from .tasks import Block, Local, Task, Value
+from .tasks import Block, OpTask, Task, Value
 from .wire import Ranges
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 @dataclass(eq=False)
-class Recurrent(Local):
+class Recurrent(OpTask):
     """A recurrent layer on the whole window.
 
     Attributes:
@@ -137,21 +137,21 @@ class Rolling(Task):
         return [own, *((Block(later, later + self.start.frames),) for _ in self.start.entries)]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
-        x, held = xs[0], xs[-1]
+        x, carried = xs[0], xs[-1]
         layer, dim = self.layer, self.inputs[0].wire.dim
         weights = [m.env[slot] for slot in layer.params]
-        entering = torch.zeros_like(held[:, :1])
+        entering = torch.zeros_like(carried[:, :1])
         if self.start.schedule is not None:
             first = self.start.schedule.run(m, xs[1:-1], [])[0][0]
             entering = self._over(first, entering[:, 0], weights)[1].unsqueeze(1)
-        held = torch.cat((held[:, 1:], entering), 1)  # the oldest has ended, and another one begins
+        carried = torch.cat((carried[:, 1:], entering), 1)  # the oldest has ended, and another one begins
         count = layer.layers * (2 if layer.kind == "lstm" else 1)
-        states = [s for s in held.unflatten(2, (count, layer.width)).unbind(2)]
+        states = [s for s in carried.unflatten(2, (count, layer.width)).unbind(2)]
         each = 4 if layer.biased else 2
         for frame in x.narrow(dim, 0, self.new).unbind(dim):
-            given: Tensor = frame.unsqueeze(1)  # the same for all windows
+            inner: Tensor = frame.unsqueeze(1)  # the same for all windows
             for i in range(layer.layers):
-                given = self._cell(given, states, i, weights[each * i : each * (i + 1)])
+                inner = self._cell(inner, states, i, weights[each * i : each * (i + 1)])
         y, ends = states[layer.layers - 1][:, 0].unsqueeze(dim), [s[:, 0] for s in states]
         if self.inputs[0].wire.b:
             last = x.narrow(dim, self.new, self.inputs[0].wire.b)
@@ -191,7 +191,7 @@ class Rolling(Task):
 
 
 @dataclass(frozen=True)
-class Whole:
+class StateLayout:
     """How states are kept: as they are."""
 
     windows: int
@@ -239,8 +239,8 @@ class Carry(History):
         return x
 
     @cached_property
-    def shelf(self) -> Any:
-        return Whole(self.windows, self.size)
+    def layout(self) -> Any:
+        return StateLayout(self.windows, self.size)
 
 
 def carry_of(task: int, rolling: Rolling) -> Carry:

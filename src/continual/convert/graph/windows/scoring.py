@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 from ....core.module import CoModule
@@ -11,7 +10,7 @@ from ....errors import StateMismatch
 from ..instructions import ExecContext
 from ..program import Program
 from .instruction import Windows
-from .report import WindowPlan, WindowReport
+from .report import WindowReport
 
 
 class Scoring(CoModule):
@@ -35,8 +34,8 @@ class Scoring(CoModule):
         try:
             return super()._fresh_like(state)
         except StateMismatch as error:
-            theirs = _plan_in(state)
-            if self.windows is None or theirs in (None, repr(self.windows.plan)):
+            theirs = state.plan
+            if self.windows is None or theirs in ("", repr(self.windows.plan)):
                 raise
             raise StateMismatch(
                 f"{type(self).__name__}: this state is of windows that are computed in another way: {theirs}, and here "
@@ -46,9 +45,3 @@ class Scoring(CoModule):
     def macs_of_clip(self, node: StateNode, frame: StepSpec, n_in: int, n_out: int) -> int | Fraction:
         whole = [i.alone.macs for i in self._program.instructions if isinstance(i, Windows)]
         return sum(whole) * n_out if whole else super().macs_of_clip(node, frame, n_in, n_out)
-
-
-def _plan_in(state: State) -> str | None:
-    """The plan of the windows whose state it is, in words."""
-    found = [m for part in state.parts if (m := re.search(rf"{WindowPlan.__name__}\([^)]*\)", part))]
-    return found[0][0] if found else None

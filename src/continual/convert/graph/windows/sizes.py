@@ -7,6 +7,8 @@ from typing import Any
 from ..instructions import Count
 from ..row_sizes import Unfollowed as Unfollowed
 from ..row_sizes import known as known
+from ..row_sizes import sizes_of as sizes_of
+from ..row_sizes import value_of as value_of
 from ..values import leaves
 from .tasks import Task
 

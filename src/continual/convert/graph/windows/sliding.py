@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ..instructions import ExecContext, Op, slots_of
 from .sizes import Unfollowed
-from .tasks import Block, Local, Table, Value, whole_of
+from .tasks import Block, OpTask, Table, Value, whole_of
 from .wire import Ranges, Wire, count, up
 
 FEW = 32  # positions up to which a convolution over time is a product
 
 
 @dataclass(eq=False)
-class Sliding(Local):
+class Sliding(OpTask):
     """A convolution or a pool over time, of which :attr:`op` has no padding of time. Its first input has time in a dimension of its own.
 
     Attributes:

@@ -23,29 +23,29 @@ def window_step(ctx: KernelContext, made: Windows) -> Step:
     """The windows of a call: one for each hop."""
     node, histories = ctx.node.children[made.state_node], made.schedule.histories
     device = ctx.node.in_spec[0].device if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec.device
-    held = [_state_spec(ctx, node.path, i, h, device) for i, h in enumerate(histories)]
+    specs = [_state_spec(ctx, node.path, i, h, device) for i, h in enumerate(histories)]
     hops = ctx.plan.chunk // made.every
     new = min(made.every, made.length)
 
     def step(m: ExecContext, rows: CallRows) -> None:
-        kept, found = [rows.state[h.index] for h in held], []
-        given = [m.env[slot] for slot in made.inputs]
+        kept, found = [rows.state[h.index] for h in specs], []
+        chunk = [m.env[slot] for slot in made.inputs]
         for hop in range(hops):
             last = (hop + 1) * made.every
-            frames = [x.narrow(d.index((TIME,)), last - new, new) for x, d in zip(given, made.streams, strict=True)]
+            frames = [x.narrow(d.index((TIME,)), last - new, new) for x, d in zip(chunk, made.streams, strict=True)]
             count = rows.calls * hops + hop
             taken: list[Any] = [
-                Slots(h, k, count, m.batch) if _sparse(h) else h.shelf.take(k, m.batch)
+                Slots(h, k, count, m.batch) if _sparse(h) else h.layout.take(k, m.batch)
                 for h, k in zip(histories, kept, strict=True)
             ]
             scores, added = made.computed(m, made.schedule, frames, taken)
             found.append(scores)
-            put = [h.shelf.put(x, m.batch, h.new) for h, x in zip(histories, added, strict=True)]
+            put = [h.layout.put(x, m.batch, h.new) for h, x in zip(histories, added, strict=True)]
             kept = [
-                t.pushed(x, rows.active) if isinstance(t, Slots) else h.pushed(k, x, h.shelf.at)
+                t.pushed(x, rows.active) if isinstance(t, Slots) else h.pushed(k, x, h.layout.at)
                 for h, t, k, x in zip(histories, taken, kept, put, strict=True)
             ]
-        for h, k in zip(held, kept, strict=True):
+        for h, k in zip(specs, kept, strict=True):
             rows.keep(h, k)
         for i, (slot, dims) in enumerate(zip(made.outs, made.leaving, strict=True)):
             m.env[slot] = stacked([f[i] for f in found], dims)
@@ -64,39 +64,39 @@ class Slots:
 
     Args:
         history: what is kept.
-        held: the state tensor.
+        tensor: the state tensor.
         count: hops that each row has had, ``(B,)``.
         batch: rows.
     """
 
     history: History
-    held: Tensor
+    tensor: Tensor
     count: Tensor
     batch: int
 
     def pick(self, start: int, length: int, step: int) -> Tensor:
         """Entries ``start, start + step, …``, oldest first, as values with their positions apart."""
-        offsets = torch.arange(start, start + length * step, step, device=self.held.device)
+        offsets = torch.arange(start, start + length * step, step, device=self.tensor.device)
         slots = (self.count.unsqueeze(1) + offsets).remainder(self.history.size)
-        rows = torch.arange(self.held.shape[0], device=self.held.device).unsqueeze(1)
-        shelf = self.history.shelf
-        found: Tensor = shelf.take(self.held[rows, slots].movedim(1, shelf.at), self.batch)
+        rows = torch.arange(self.tensor.shape[0], device=self.tensor.device).unsqueeze(1)
+        layout = self.history.layout
+        found: Tensor = layout.take(self.tensor[rows, slots].movedim(1, layout.at), self.batch)
         return found
 
     def pushed(self, x: Tensor, active: Tensor | None) -> Tensor:
         """The state tensor with a new entry in the place of the oldest; rows that are not active keep theirs."""
-        rows, slots = torch.arange(self.held.shape[0], device=self.held.device), self.count.remainder(self.history.size)
-        x = x.select(self.history.shelf.at, 0)
+        rows, slots = torch.arange(self.tensor.shape[0], device=self.tensor.device), self.count.remainder(self.history.size)
+        x = x.select(self.history.layout.at, 0)
         if active is not None:
-            x = torch.where(active.view(-1, *(1,) * (x.ndim - 1)), x, self.held[rows, slots])
-        return self.held.index_put((rows, slots), x)
+            x = torch.where(active.view(-1, *(1,) * (x.ndim - 1)), x, self.tensor[rows, slots])
+        return self.tensor.index_put((rows, slots), x)
 
 
 def _state_spec(ctx: KernelContext, path: str, index: int, history: History, device: torch.device) -> StateSpec:
     """The state tensor of a history."""
-    shape = list(history.shelf.shape(1, history.size))
+    shape = list(history.layout.shape(1, history.size))
     if _sparse(history):
-        shape.insert(1, shape.pop(history.shelf.at))
+        shape.insert(1, shape.pop(history.layout.at))
     like = StepSpec(tuple(shape), history.dtype, device)
     return ctx.state_of_shape(
         f"{path.rpartition('.')[2]}.window{index}", like, tuple(shape[1:]), 0.0, keeps_inactive=_sparse(history)

@@ -10,7 +10,7 @@ import torch
 from ....core.op_rows import Row
 from .plan import Schedule, Step
 from .rolling import Carry, Rolling
-from .tasks import Entry, Given, Item, Task
+from .tasks import Item, StaticInput, Task, WindowInput
 from .wire import count
 
 SHOWN = 3  # places that a note names
@@ -37,17 +37,17 @@ def rows_of_windows(
     waiting = 0
     for step in schedule.steps:
         task = step.task
-        if isinstance(task, Entry):
+        if isinstance(task, WindowInput):
             at[step.index], waiting = entries[task.number], waiting + nbytes.get(step.index, 0)
             continue
-        given = tuple(dict.fromkeys(at[g.task] for g in step.gathers if g.task in at))
-        if isinstance(task, (Item, Given)):
-            at[step.index] = given[0] if given else entries[0]
+        inputs = tuple(dict.fromkeys(at[g.task] for g in step.gathers if g.task in at))
+        if isinstance(task, (Item, StaticInput)):
+            at[step.index] = inputs[0] if inputs else entries[0]
             continue
         stride = task.wire.stride if task.wire.timed else schedule.every
         own, waiting = nbytes.get(step.index, 0) + waiting, 0
         rows.append(
-            Row(task.path, described(step), given, (0,) * len(given), Fraction(1, stride), length, length - 1, own, task.source)
+            Row(task.path, described(step), inputs, (0,) * len(inputs), Fraction(1, stride), length, length - 1, own, task.source)
         )
         at[step.index] = first + len(rows) - 1
     return rows, at
@@ -56,7 +56,7 @@ def rows_of_windows(
 def state_bytes_of(task: int, schedule: Schedule, batch: int) -> int:
     """What is kept of a task, in mirrored buffers."""
     found = [h for h in schedule.histories if h.task == task]
-    return sum(torch.Size(h.shelf.shape(batch, 2 * h.round)).numel() * h.dtype.itemsize for h in found)
+    return sum(torch.Size(h.layout.shape(batch, 2 * h.round)).numel() * h.dtype.itemsize for h in found)
 
 
 def state_bytes(schedule: Schedule) -> int:
@@ -81,13 +81,13 @@ def ends_of_sharing(schedule: Schedule) -> list[Task]:
     kept = {h.task for h in schedule.histories if not isinstance(h, Carry)}
     found = []
     for step in schedule.steps:
-        shared = any(g.task in kept and not isinstance(schedule.tasks[g.task], Entry) for g in step.gathers)
+        shared = any(g.task in kept and not isinstance(schedule.tasks[g.task], WindowInput) for g in step.gathers)
         if shared and not isinstance(step.task, Rolling) and not step.task.wire.clean * step.task.wire.timed:
             found.append(step.task)
     return found
 
 
-def told(schedule: Schedule) -> list[str]:
+def sharing_notes(schedule: Schedule) -> list[str]:
     """Where sharing ends, the margins there, and the state, in words."""
     notes = []
     ends = ends_of_sharing(schedule)

@@ -87,14 +87,14 @@ def whole_of(wire: Wire) -> tuple[Block, ...]:
 
 
 @dataclass(eq=False)
-class Entry(Task):
+class WindowInput(Task):
     """A stream that comes in: ``number`` of the network's streams."""
 
     number: int = 0
 
 
 @dataclass(eq=False)
-class Given(Task):
+class StaticInput(Task):
     """An input that is no stream: the same for all frames of a window, and perhaps another one in the next call."""
 
     slot: int = 0
@@ -127,7 +127,7 @@ class Table:
 
 
 @dataclass(eq=False)
-class Local(Task):
+class OpTask(Task):
     """An operation of the module as it is: position by position, or on the whole window.
 
     Attributes:

@@ -14,16 +14,17 @@ from torch.fx import Node as Fx
 from ....core.op_rows import Refusal
 from ..axes import TIME
 from ..capture import Captured, entry_dims, module_path, source_line
-from ..functionalise import asserts
 from ..instructions import Count
 from ..library_errors import is_mistake
+from ..needed_nodes import asserts, keep_needed
 from ..op_call import OTHER_VALUES, PLAIN_NUMBER
 from ..op_evaluator import RANDOM
 from ..parameter_table import Source
+from ..row_sizes import ROW_ARGS
 from ..values import Const, leaves
 from .making import Making
-from .sizes import Unfollowed, known, tasks_in
-from .tasks import Entry, Given, Task
+from .sizes import Unfollowed, known, sizes_of, tasks_in
+from .tasks import StaticInput, Task, WindowInput
 from .window_call import Call
 from .wire import Wire
 
@@ -91,6 +92,7 @@ class Walk(Making):
                 )
             )
         found: list[Task] = []
+        keep_needed(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = self._arrives(node, signature, numbers)
@@ -111,15 +113,14 @@ class Walk(Making):
         rate, slot = self.captured.rates[i], self.draft.new_slot()
         dims = entry_dims(x.shape, time, batch, rate)
         self.draft.sources.append(Source(slot, "input", str(i)))
-        val = node.meta["val"]
-        if batch is not None and not isinstance(known(val.shape[batch]), Count):
-            self.rows = int(val.shape[batch])
+        if batch is not None and not isinstance(rows := sizes_of(node)[batch], Count):
+            self.rows = rows
         if time is None:
-            return self.keep(Given(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
+            return self.keep(StaticInput(node.name, "input", "", (), Wire(dims), slot=slot, dtype=x.dtype))
         number = len(self.entry_slots)
         self.entry_slots.append((i, slot))
         steps = Wire(dims, self.captured.steps)
-        entry = self.keep(Entry(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
+        entry = self.keep(WindowInput(node.name, "input", "", (), steps, number=number, dtype=x.dtype))
         if rate == 1:
             return entry
         merged = (*dims[:time], (TIME, rate), *dims[time + 2 :])
@@ -191,12 +192,13 @@ class Walk(Making):
     def _bound(self, node: Fx, name: str) -> Call:
         args: dict[str, Any] = {}
         positional: list[str] = []
+        own, named = node.meta.get(ROW_ARGS) or (node.args, node.kwargs)
         for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-            if i < len(node.args):
-                args[argument.name] = self._given(node.args[i])
+            if i < len(own):
+                args[argument.name] = self._given(own[i])
                 positional.append(argument.name)
-            elif argument.name in node.kwargs:
-                args[argument.name] = self._given(node.kwargs[argument.name])
+            elif argument.name in named:
+                args[argument.name] = self._given(named[argument.name])
             elif argument.has_default_value() and not argument.kwarg_only:
                 args[argument.name] = argument.default_value
         return Call(node, name, args, tuple(positional))

@@ -21,7 +21,7 @@ from .instruction import Windows
 from .plan import Schedule, planned, reusable
 from .report import WindowPlan
 from .rolling import Carry
-from .tasks import Entry, Select, Slice, Task
+from .tasks import Select, Slice, Task, WindowInput
 from .walk import Walk
 
 MOST_STRIDES = 4  # at which what windows take over may end, of those that are tried
@@ -49,7 +49,7 @@ class Windowed:
     @property
     def length(self) -> int:
         """Frames of a window."""
-        return next(t.wire.n for t in self.tasks if isinstance(t, Entry))
+        return next(t.wire.n for t in self.tasks if isinstance(t, WindowInput))
 
     @property
     def sequence(self) -> bool:
@@ -67,8 +67,8 @@ class Windowed:
             IndexError: there is no such frame.
         """
         found, frames = list[Task](), list[Frame | None]()
-        for out, given in zip(self.outputs, dims, strict=True):
-            dim = out.wire.dim if out.wire.timed else given
+        for out, lost in zip(self.outputs, dims, strict=True):
+            dim = out.wire.dim if out.wire.timed else lost
             task, frame = (out, None) if dim is None else frame_of(self.walk, out, dim, index)
             found.append(task)
             frames.append(frame)
@@ -150,7 +150,7 @@ class Windowed:
 
     def _instruction(self, plan: WindowPlan) -> tuple[Windows, list[Stream]]:
         draft, every = self.walk.draft, plan.every or 1
-        entries = [t for t in self.tasks if isinstance(t, Entry)]
+        entries = [t for t in self.tasks if isinstance(t, WindowInput)]
         wire = draft.wires.then(0, Window(self.length, every))
         streams = [Stream(draft.new_slot(), in_rows(t, self.walk.rows), wire, t.dtype, True) for t in self.outputs]
         made = Windows(
@@ -182,7 +182,7 @@ def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
     wanted = {id(t) for t in outputs}
     found = []
     for task in reversed(tasks):
-        if id(task) in wanted or isinstance(task, Entry):
+        if id(task) in wanted or isinstance(task, WindowInput):
             wanted |= {id(t) for t in task.inputs}
             found.append(task)
     return found[::-1]

@@ -110,7 +110,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class HistoryLayout:
     """How values are kept from call to call: rows first, positions in a dimension of their own, the rest as it is.
 
     Args:

@@ -20,26 +20,26 @@ def macs_of(call: Call, shape: Callable[[Any], Shape], result: Callable[[int | N
         result: of what it gives (of several results, by their numbers).
         rows: for how many rows these shapes are.
     """
-    op, given = call.op, list(call.args.values())
+    op, operands = call.op, list(call.args.values())
     total = 0
     if op.startswith(("conv1d", "conv2d", "conv3d", "convolution")) and not call.get("transposed", False):
-        total = math.prod(result(None)) * math.prod(shape(given[1])[1:])
+        total = math.prod(result(None)) * math.prod(shape(operands[1])[1:])
     elif op.startswith(("conv_transpose", "convolution")):
-        total = math.prod(shape(given[0])) * math.prod(shape(given[1])[1:])
+        total = math.prod(shape(operands[0])) * math.prod(shape(operands[1])[1:])
     elif op == "linear":
-        total = math.prod(result(None)) * shape(given[1])[-1]
+        total = math.prod(result(None)) * shape(operands[1])[-1]
     elif op in ("matmul", "mm", "bmm", "mv"):
-        total = math.prod(result(None)) * shape(given[0])[-1]
+        total = math.prod(result(None)) * shape(operands[0])[-1]
     elif op in ("addmm", "baddbmm"):
-        total = math.prod(result(None)) * shape(given[1])[-1]
+        total = math.prod(result(None)) * shape(operands[1])[-1]
     elif op == "einsum":
         total = _einsum(call, shape)
     elif op.startswith("scaled_dot_product"):
-        q, k, v = (shape(given[i]) for i in range(3))
+        q, k, v = (shape(operands[i]) for i in range(3))
         total = math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
     elif op in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        x = shape(given[0])
-        total = x[0] * x[1] * sum(math.prod(s) for s in map(shape, given[2]) if len(s) == 2)
+        x = shape(operands[0])
+        total = x[0] * x[1] * sum(math.prod(s) for s in map(shape, operands[2]) if len(s) == 2)
     return total // rows
 
 

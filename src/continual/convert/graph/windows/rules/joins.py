@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..sizes import Unfollowed
-from ..tasks import Concat, Local, Padded, Task
+from ..tasks import Concat, OpTask, Padded, Task
 from ..walk import Walk, rule
 from ..window_call import Call
 from ..wire import Wire, resized
@@ -197,7 +197,7 @@ def select_scatter(w: Walk, call: Call) -> Any:
     at = call["index"] % wire.n
     op, slots, _ = w.operation(call, "aten.unsqueeze.default", [y, dim], {}, [y])
     own = replace(y.wire, dims=(*y.wire.dims[:dim], (), *y.wire.dims[dim:]))
-    one = w.add(call, Local, [y], own, op=op, slots=slots, entire=(True,), inner=True)
+    one = w.add(call, OpTask, [y], own, op=op, slots=slots, entire=(True,), inner=True)
     parts = [sliced(w, call, x, 0, at)] if at else []
     parts += [one, *([sliced(w, call, x, at + 1, wire.n - at - 1)] if at + 1 < wire.n else [])]
     return in_a_row(w, call, parts, dim)
