@@ -8,7 +8,6 @@ from __future__ import annotations
 _BY_REASON = {
     "An operation of it has no rule.": (
         "sequences/Transformer-XL shift",
-        "front ends/torchaudio deltas",
         "front ends/torchaudio sliding CMN",
         "loops/chunks of two",
         "sequences/LSTM with its last state",
@@ -22,11 +21,14 @@ _BY_REASON = {
         "loops/every second frame",
     ),
     "A length at the end of the clip is computed in a form that is not followed.": ("loops/running mean of frames",),
-    "A loop over frames of this form is not turned into a recurrence.": ("recurrence/snntorch Leaky",),
-    "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
-    "Positions or masks of this form are not followed.": (
-        "transformers/Gemma2",
-        "transformers/Mamba2",
+    "A loop over frames of this form is not turned into a recurrence.": (
+        "recurrence/snntorch Leaky",
+        "recurrence/snntorch Synaptic",
+        "recurrence/spikingjelly IFNode",
+        "recurrence/spikingjelly LIFNode",
+        "recurrence/spikingjelly ParametricLIFNode",
     ),
+    "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
+    "Positions or masks of this form are not followed.": ("transformers/Mamba2",),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

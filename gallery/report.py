@@ -12,8 +12,13 @@ from .network import Network
 from .result import GOOD, SAID, Result
 
 LONG = 30.0  # seconds of a conversion that are too many
-HEAD = "| network | result | windows | seconds | delay | difference | step | compiled | source |"
-RULE = "|---|---|---|--:|--:|--:|--:|--:|---|"
+COLUMNS = ("network", "result", "windows", "seconds", "delay", "difference", "step", "compiled", "source")
+NUMBERS = ("seconds", "delay", "difference", "step", "compiled")
+STEPS = """
+- **step**: how many times faster steps are than the module on its window (its receptive field; the example, for windows
+  and for recurrent networks), once for each output. Eager, float32, one row, one thread; *compiled*: the same of the
+  compiled program and the compiled module. Most networks are small, so that they convert in seconds: what a call costs
+  by itself counts much in them. [Performance](performance.md) has networks of usual sizes."""
 PAGE = """\
 # Gallery
 
@@ -32,11 +37,7 @@ are skipped where it is not installed.
 - **delay**: steps before the first output.
 - **difference**: the largest from the module's outputs, relative to the largest of these, in random chunks and single
   steps: of a stream on a clip twice as long as the example, of windows against the module on each of them. In float64,
-  where the module runs in it; *f32* marks the others.
-- **step**: how many times faster steps are than the module on its window (its receptive field; the example, for windows
-  and for recurrent networks), once for each output. Eager, float32, one row, one thread; *compiled*: the same of the
-  compiled program and the compiled module, where it was measured. Most networks are small, so that they convert in
-  seconds: what a call costs by itself counts much in them. [Performance](performance.md) has networks of usual sizes.
+  where the module runs in it; *f32* marks the others.{steps}
 
 {tables}
 
@@ -51,10 +52,13 @@ Why no stream, and no window, gives these outputs; or what the library can't do 
 def page(networks: Sequence[Network], found: Mapping[str, Result], machine: str) -> str:
     """The page, of all networks that have a result."""
     rows = [(n, found[n.name]) for n in networks if n.name in found]
+    timed = {name for _, r in rows for name, ratio in (("step", r.ratio), ("compiled", r.compiled)) if ratio is not None}
+    columns = [c for c in COLUMNS if c in timed or c not in ("step", "compiled")]  # where it was measured
     groups: dict[str, list[str]] = {}
     for network, result in rows:
-        groups.setdefault(network.name.partition("/")[0], []).append(line(network, result))
-    tables = "\n\n".join("\n".join((f"## {name}", "", HEAD, RULE, *lines)) for name, lines in groups.items())
+        groups.setdefault(network.name.partition("/")[0], []).append(line(network, result, columns))
+    head = _row(columns), _row(["--:" if c in NUMBERS else "---" for c in columns])
+    tables = "\n\n".join("\n".join((f"## {name}", "", *head, *lines)) for name, lines in groups.items())
     refused = "\n".join(
         textwrap.fill(
             f"- {n.name}: {n.why or 'not yet: ' + (n.gap or r.reason)}", 118, subsequent_indent="  ", break_on_hyphens=False
@@ -63,17 +67,17 @@ def page(networks: Sequence[Network], found: Mapping[str, Result], machine: str)
         if r.outcome == "refused"
     )
     summary = textwrap.fill(f"{totals(networks, found)} Measured on {machine}.", 118, break_on_hyphens=False)
-    return PAGE.format(summary=summary, tables=tables, refused=refused or "None.")
+    return PAGE.format(summary=summary, steps=STEPS if timed else "", tables=tables, refused=refused or "None.")
 
 
-def line(network: Network, result: Result) -> str:
+def line(network: Network, result: Result, columns: Sequence[str] = COLUMNS) -> str:
     """A row of the table."""
     said = SAID[result.outcome]
     if result.changed(network):
         said = f"**{said}** instead of {SAID[network.expected]}: {result.reason}"
     elif result.outcome == "skipped":
         said = f"skipped: {result.reason}"
-    cells = [
+    cells = (
         network.name.partition("/")[2],
         said,
         _windows(result),
@@ -83,7 +87,11 @@ def line(network: Network, result: Result) -> str:
         _times(result.ratio),
         _times(result.compiled),
         network.source,
-    ]
+    )
+    return _row([cell for name, cell in zip(COLUMNS, cells, strict=True) if name in columns])
+
+
+def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 

@@ -66,7 +66,7 @@ NETWORKS = [
     causal("Qwen2", "Yang 2024, arXiv:2407.10671", GROUPED),
     causal("Qwen3", "Yang 2025, arXiv:2505.09388", GROUPED | {"head_dim": 8}),
     causal("Gemma", "Mesnard 2024, arXiv:2403.08295", GROUPED | {"head_dim": 8}),
-    causal("Gemma2", "Riviere 2024, arXiv:2408.00118", GROUPED | {"head_dim": 8, "sliding_window": 5}, 16),
+    causal("Gemma2", "Riviere 2024, arXiv:2408.00118", GROUPED | {"head_dim": 8, "sliding_window": 5}, 16, single=True),
     causal("Phi3", "Abdin 2024, arXiv:2404.14219", GROUPED | {"pad_token_id": 0}),
     causal("StableLm", "Bellagente 2024, arXiv:2402.17834", GROUPED),
     causal("Starcoder2", "Lozhkov 2024, arXiv:2402.19173", GROUPED),

@@ -36,14 +36,16 @@ def _patch_tst() -> nn.Module:
 
 
 def _mini_rocket() -> nn.Module:
-    """With biases as after fitting: its own come from memory that nobody has written."""
+    """With biases and scores as after fitting: its own biases come from memory that nobody has written, and its scores are 0."""
     load("torchvision")
-    module: nn.Module = cls("tsai.models.MINIROCKETPlus_Pytorch.MiniRocketPlus")(CHANNELS, CLASSES, FRAMES, num_features=840)
+    module: Any = cls("tsai.models.MINIROCKETPlus_Pytorch.MiniRocketPlus")(CHANNELS, CLASSES, FRAMES, num_features=840)
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             if "biases" in name:
                 buffer.normal_()
-    return module
+        module.head[-1].weight.normal_(std=0.1)
+    made: nn.Module = module
+    return made
 
 
 MISSING = "It looks for missing values in the clip, and masks them only where there are some: values decide what it computes."

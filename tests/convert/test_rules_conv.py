@@ -33,6 +33,8 @@ ROWS = [
     fn("conv1d of a computed weight", lambda m, x: F.conv1d(x, F.softmax(m.w, 2) * m.g), params={"w": (4, 3, 3), "g": (4, 1, 1)},
         delay=2),
     fn("conv1d of a gathered kernel", lambda m, x: F.conv1d(x, torch.cat((m.w, m.w.flip(2)), 2)), params={"w": (4, 3, 2)}, delay=3),
+    fn("conv1d whose groups are the channels of all rows", lambda m, x: F.conv1d(x.reshape(1, -1, x.shape[2]),
+       m.w.repeat(x.shape[0] * x.shape[1], 1, 1), groups=x.shape[0] * x.shape[1]).reshape(*x.shape[:2], -1), params={"w": (4,)}, delay=3),
     fn("conv1d of a buffer", lambda m, x: F.conv1d(x, m.w, groups=3), buffers=lambda: {"w": torch.hann_window(5).expand(3, 1, 5).clone()},
        delay=4),
     fn("conv1d twice with one weight", lambda m, x: F.conv1d(F.conv1d(x, m.w, padding=1).relu(), m.w, padding=1), params={"w": (3, 3, 3)},

@@ -73,7 +73,10 @@ class UNet(nn.Module):
 UNETS = [row("U-Net", UNet, shape=(2, 3, 16), other=4)]
 
 REFUSED = [
-    no("to a fixed number of frames", lambda x: F.interpolate(x, size=20), "whatever the length of the clip", "scale_factor"),
+    no("back to the clip, of an example with a rest",
+       lambda x: F.interpolate(F.interpolate(F.max_pool1d(x, 4), scale_factor=4.0), size=x.shape[2], mode="linear"),
+       "from 12 frames to 13: another factor", "an example of 12 frames, or of another multiple of 4"),
+    no("to a fixed number of frames", lambda x: F.interpolate(x, size=20), "from 13 frames to 20: another factor", "scale_factor"),
     no("aligned corners", lambda: nn.Upsample(scale_factor=2, mode="linear", align_corners=True), "depend on the length of the clip",
        "align_corners=False"),
     no("aligned corners over time and space", lambda: nn.UpsamplingBilinear2d(scale_factor=2), "depend on the length",

@@ -291,13 +291,17 @@ def test_the_page_names_what_changed():
         "b/absent": Result("b/absent", "skipped", "no_such is not installed"),
     }
     text = page(rows, found, "this machine")
-    assert "| good | converts |  | 1.0 | 3 | 2e-16 | 2.5× |  |" in text
+    assert "| good | converts |  | 1.0 | 3 | 2e-16 | 2.5× | Conv" in text, "a column that nothing was measured for is left out"
+    assert "- **step**: how many times faster" in text
     assert "**refused** instead of converts: a \\| b" in text
     assert "- b/known: not yet: Two rates meet." in text
     assert "3 networks: 1 are exact (33%)" in totals(rows, found)
     assert "1 take more than 30" in totals(rows, found)
     assert failures(rows, found) == ["a/worse: refused instead of converts: a | b"]
     assert "2 windows" not in line(rows[0], found["a/good"])
+    found["a/good"].ratio = None
+    assert "| good | converts |  | 1.0 | 3 | 2e-16 | Conv" in (text := page(rows, found, "this machine"))
+    assert "**step**" not in text
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

@@ -99,7 +99,7 @@ class LengthConstants:
             return call.sequence("values")[call.integer("index")]
         found = self._apply(call)
         if isinstance(found, LengthDependent):
-            raise Misfit("what depends on the length of the clip is used here", "make it a fixed number: a stream has no length")
+            raise Misfit(f"`{call.op}` depends on the length of the clip", "make it a fixed number: a stream has no length")
         return found
 
     def _arange(self, call: OpCall, stream: Stream) -> Stream:
@@ -216,7 +216,11 @@ class LengthConstants:
                 dims.append((BATCH, TIME))
             elif size.varies and (own or size.values != self._shapes.batches):
                 if own or repeats:
-                    raise Misfit("a constant is repeated as often as the clip is long", "expand, or leave it to broadcasting")
+                    rows = any(BATCH in d for d in self._shapes.layout([size], stream.wire))
+                    raise Misfit(
+                        f"a constant is repeated {size.now} times, as often as there are {'rows' if rows else 'frames'} in the clip",
+                        "expand it over a dimension of size 1, or leave it to broadcasting; keep the batch a dimension of its own",
+                    )
                 dims.append(())
             elif size.varies:
                 dims.append((BATCH,))

@@ -112,7 +112,8 @@ class OpEvaluator:
             call = self._context.streams.align(call)
         if (moving := [s for s in call.streams if s.wire != STATIC]) and all(s.windows for s in moving):
             call = call.with_args(**{n: example_only(v) for n, v in call.args.items()})
-        return found(self._context, call if name in KEEPS_LENGTH_DEPENDENT else self._context.lengths.materialise(call))
+        keeps = KEEPS_LENGTH_DEPENDENT.intersection((name, name.rpartition(".")[0]))
+        return found(self._context, call if keeps else self._context.lengths.materialise(call))
 
     def _number(self, value: Value) -> Value:
         """A number taken out of a tensor. It is known for constants alone."""

@@ -11,10 +11,10 @@ from ....core.module import CoModule
 from ....layers import conv as layers
 from ....layers import padding as pads
 from ....layers import transposed
-from ..axes import BATCH, TIME, Dims, dim_of, with_dim
+from ..axes import BATCH, TIME, Dims, dim_of, size_of, with_dim
 from ..op_call import Merged, OpCall, Refused, RowsMisfit, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
-from ..values import Const, Stream, Value, as_sequence
+from ..values import Const, LengthDependent, Stream, Value, as_sequence
 
 CONVS: tuple[Callable[..., layers._Conv], ...] = (layers.Conv1d, layers.Conv2d, layers.Conv3d)
 TRANSPOSED: tuple[Callable[..., CoModule], ...] = (
@@ -78,9 +78,27 @@ def _time_first(ctx: RuleContext, given: dict[str, Const], at: int, n: int) -> t
     return given, order
 
 
-@rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+def _one_row(ctx: RuleContext, call: OpCall) -> OpCall | None:
+    """A convolution whose groups are the channels of all rows, ``(1, B·C, T)`` with ``taps.repeat(B·C, 1, 1)``, as one of each row."""
+    x, weight, count = call.stream("input"), call["weight"], ctx.shapes.sized(call["groups"]).values
+    if x.dims[0] or x.dims[1][:1] != (BATCH,) or not isinstance(weight, LengthDependent) or weight.name != "aten.repeat.default":
+        return None
+    taps, channels = weight.args["self"], size_of(x.dims[1][1:], 1, 1)
+    first, *others = (ctx.shapes.sized(v) for v in as_sequence(weight.args["repeats"]))
+    alike = count == first.values == tuple(rows * channels for rows in ctx.shapes.batches)
+    if not isinstance(taps, Const) or taps.value.ndim > len(others) or not alike or call.get("bias") is not None:
+        return None
+    own = ctx.emit.const("aten.repeat.default", [taps, [channels, *(ctx.shapes.integer(v) for v in others)]])
+    y = ctx.emit.reshape(call, x, ((BATCH,), dim_of(channels), *x.dims[2:]))
+    return call.with_args(input=y, weight=own, groups=channels)
+
+
+@rule("aten.conv1d", "aten.conv2d", "aten.conv3d", keeps_length_dependent=True)
 def conv(ctx: RuleContext, call: OpCall) -> Stream:
     """A streaming convolution, or an ordinary one on frames that lie in the batch."""
+    if (own := _one_row(ctx, call)) is not None:
+        y = conv(ctx, own)
+        return ctx.emit.reshape(call, y, ((), (BATCH, *y.dims[1]), *y.dims[2:]))
     given, x = weights(call), call.stream("input")
     n = len(given["weight"].dims) - 2
     at, channels, groups = time_place(call, x, n), given["weight"].value.shape[0], call.integer("groups")

@@ -16,6 +16,7 @@ from .parts import expanded_argument, with_streams
 
 MODES = {"nearest": ("nearest",) * 4, "nearest-exact": ("nearest-exact",) * 4, "linear": ("", "linear", "bilinear", "trilinear"),
          "cubic": ("", "", "bicubic", "")}  # fmt: skip
+FACTOR = "scale_factor=…; or size=y.shape[time] of a stream y with a whole multiple of frames"
 OPS = {
     f"aten.{op}.vec": kind
     for ops, kind in (
@@ -73,9 +74,12 @@ def _factor(ctx: RuleContext, call: OpCall, x: Stream, at: int) -> Fraction | fl
         return Fraction(wanted.now, length.now)
     ratios = [Fraction(w, n) for w, n in zip(wanted.values, length.values, strict=True)]
     if len(set(ratios[:3])) > 1:
+        period, remedy = ctx.draft.wires.timing(x.wire).period, FACTOR
+        if wanted.varies and wanted.now % period:
+            example = wanted.now - wanted.now % period or period
+            remedy = f"an example of {example} frames, or of another multiple of {period}, for which the factor is a whole number"
         raise Misfit(
-            f"interpolates time to {wanted.now} frames whatever the length of the clip, or to another number than a multiple",
-            "scale_factor=…; or size=y.shape[time] of a stream y with a whole multiple of frames",
+            f"interpolates time from {length.now} frames to {wanted.now}: another factor for each length of the clip", remedy
         )
     if len(set(ratios)) > 1:
         ctx.draft.note(
