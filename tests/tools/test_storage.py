@@ -165,6 +165,14 @@ def test_a_device_that_is_not_here(saved):
 # ---- the weights ----------------------------------------------------------------------------------------------------------------
 
 
+def test_a_network_is_no_device(saved):
+    net, _, path = saved
+    with pytest.raises(
+        TypeError, match=r"device is a torch.device or its name, got Sequential\. .* net\.set_state\(co\.load_state"
+    ):
+        co.load_state(path, net)
+
+
 def test_other_weights_are_refused(saved):
     net, clip, path = saved
     other = copy.deepcopy(net)

@@ -101,11 +101,17 @@ def load_state(
         StateMismatch: the file is damaged, is not a state file, or has a later version of the format; or its tensors were on a device that
             is missing here.
         FileNotFoundError: there is no such file.
+        TypeError: ``device`` is something else, such as the network.
 
     Warns:
         UserWarning: the file does not name the weights with which it was made (files of version 1 of the format, which have no digest of
             their content either); not with ``allow_other_weights``.
     """
+    if not isinstance(device, (str, torch.device, int, type(None))):
+        raise TypeError(
+            f"load_state: device is a torch.device or its name, got {type(device).__name__}. A network takes a state by "
+            "net.set_state(co.load_state(path))"
+        )
     safe_open = _safetensors("safe_open")
     if not Path(path).is_file():
         raise FileNotFoundError(f"load_state: there is no file {os.fspath(path)!r}")
