@@ -19,7 +19,6 @@ LITTLE = {  # what windows have in common, where that is less than a third
     "patches and a table of positions, 12×1000": 0.05,
     "transformer, table of positions, 6×100": 0.01,
     "TimeSformer-like, 8×32²": 0.1,
-    "Video-Swin-like, 16×32²": 0.2,
     "CNN and GRU with a vector, 6×256": 0.3,
     "ST-GCN-like, 64×25 joints": 0.2,
 }

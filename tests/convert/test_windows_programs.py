@@ -92,3 +92,11 @@ def test_compiled_in_one_graph(shared):
     outs = [program.step(clip[:, :, t]) for t in range(60)]
     want = stacked(windows_of(module, clip, 40, 4))
     assert (stacked([y for y in outs if y is not None]) - want).abs().max() < 1e-5
+
+
+def test_verify_takes_clips_of_any_length():
+    """A clip longer than a window was compared with the reference's one score of all of it."""
+    module, clip = made(Residual()), noise(2, 3, 51)
+    net = co.continual(module, clip[:, :, :40])
+    report = co.verify(net, clip, reference=module, raise_on_fail=False)
+    assert not [f for f in report.failures if "reference" in str(f)]

@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import continual as co
+from continual.convert.graph.axes import size_of
 from continual.convert.graph.window_check import assembled, window_of
 from continual.convert.graph.windows.window import Windowed
 from tests.convert.random_modules import RandomModule, random_modules
 from tests.pasting import of_module
 
 EXAMPLES = 25
+ROWS = 2
 
 
 def window_and_outputs(m: RandomModule) -> Windowed | None:
@@ -28,7 +30,7 @@ def window_and_outputs(m: RandomModule) -> Windowed | None:
         return None
 
 
-def noise(m: RandomModule, steps: int, rows: int = 2) -> tuple[Tensor, ...]:
+def noise(m: RandomModule, steps: int) -> tuple[Tensor, ...]:
     """Inputs of so many steps."""
     generator, found = torch.Generator().manual_seed(5), []
     for x, time in zip(m.inputs, m.time_dims, strict=True):
@@ -60,13 +62,9 @@ def test_windows_of_random_modules(m: RandomModule, every: int | None, frame: in
     assume(window is not None)
     assert window is not None
     assert not window.walk.unexpected, window.walk.unexpected
-    frames = [t.wire.n for t in window.outputs if t.wire.timed]
-    if frame is not None and frames and all(t.wire.alone for t in window.outputs if t.wire.timed):
-        frame %= min(frames)
-        dims = [t.wire.dim if t.wire.timed else None for t in window.outputs]
-        window = window.at_frame(frame, dims)
-    else:
-        dims = [None] * len(window.outputs)
+    frames = [size_of(t.wire.dims[t.wire.dim], 1, t.wire.n) for t in window.outputs if t.wire.timed]
+    if frame is not None and frames:
+        window = window.at_frame(frame % min(frames), [None] * len(window.outputs))
     chosen = every or window.every()
     try:
         net: Any = assembled(window, m.module, window.complete(co.WindowPlan(every=chosen)))
@@ -77,7 +75,7 @@ def test_windows_of_random_modules(m: RandomModule, every: int | None, frame: in
     clip = noise(m, steps)
     with torch.no_grad():
         want = [of_window(m, clip, first) for first in range(0, 3 * chosen + 2, chosen) if first + m.frames <= steps]
-        want = [[y if d is None else y.select(d, frame) for y, d in zip(w, dims, strict=True)] for w in want]
+        want = [[y if f is None else f.of(y, ROWS) for y, f in zip(w, window.frames, strict=True)] for w in want]
         found = net.steps(
             *clip, net.init_state(*(x if t is None else x.select(t, 0) for x, t in zip(clip, m.time_dims, strict=True)))
         )[0]

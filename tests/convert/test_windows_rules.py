@@ -14,6 +14,7 @@ import continual as co
 from continual.convert.graph.windows.ending import Ending
 from continual.convert.graph.windows.rolling import Rolling
 from tests.convert.windows import check, close, made, noise, stacked, windows_of
+from tests.long import by_turns
 
 EVERYTHING = co.WindowPlan()
 
@@ -47,6 +48,27 @@ class PlaceTokens(ClassTokens):
         y = self.patch(x.flatten(0, 1)).flatten(2).transpose(1, 2)
         y = self.space(torch.cat((self.frames.repeat(b, 1, 1), y), 1) + self.place)[:, 0].view(b, t, -1)
         return self.time(y).amax(1)
+
+
+class Groups(nn.Module):
+    """Shifts around the edges between operations on groups of three frames, in the manner of Swin."""
+
+    def __init__(self, shift: int):
+        super().__init__()
+        self.inside, self.across, self.head, self.shift = nn.Linear(3 * 4, 3 * 4), nn.Linear(3 * 4, 3 * 4), nn.Linear(4, 2), shift
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, 4)
+        b, t = x.shape[:2]
+        y = x + torch.tanh(self.inside(x.reshape(b, t // 3, 12))).view(b, t, 4)
+        z = self.across(torch.roll(y, self.shift, 1).reshape(b, t // 3, 12)).sigmoid().view(b, t, 4)
+        return self.head((y * torch.roll(z, -self.shift, 1)).amax(1))
+
+
+@pytest.mark.parametrize("shift, every", by_turns([(1, 3), (-1, 1), (-2, 6), (4, 3), (3, 3), (17, 1)], 3))
+def test_shifts_by_entries_of_a_position(shift, every):
+    """Found by Video Swin: groups of frames that are shifted by less than a group had nothing in common."""
+    net = check(Groups(shift), (30, 4), dim=1, windows=co.WindowPlan(every=every))
+    assert net.windows.reuse > 0.5
 
 
 class Rolls(nn.Module):

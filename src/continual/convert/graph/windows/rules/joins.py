@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..rotated import Rotated, Rotation
 from ..sizes import Unfollowed
+from ..sliding import grain_of
 from ..tasks import Concat, OpTask, Padded, Task
 from ..walk import Walk, rule
 from ..window_call import Call
@@ -133,15 +135,16 @@ def roll(w: Walk, call: Call) -> Any:
     if wire.dim not in dims:
         return w.positionwise(call, wire.dims, wire)
     shifts = dict(zip(dims, call["shifts"], strict=True))
-    shift = shifts.pop(wire.dim) % wire.n
-    if len(shifts) < len(dims) - 1 or not wire.alone:
-        raise Unfollowed("a dimension twice, or merged time")
+    if len(shifts) < len(dims):
+        raise Unfollowed("a dimension twice")
+    shift, size = shifts.pop(wire.dim), grain_of(wire, 1)[0]
     if shifts:  # the others position by position
         args = [x, list(shifts.values()), list(shifts)]
         x = w.positionwise(call, wire.dims, wire, target=call.name, args=args, kwargs={})
-    if not shift:
-        return x
-    return in_a_row(w, call, [sliced(w, call, x, wire.n - shift, shift), sliced(w, call, x, 0, wire.n - shift)], wire.dim)
+    entries = wire.n * size
+    shift = (shift + entries // 2) % entries - entries // 2  # the shorter way round
+    by = Rotation(shift, size)
+    return w.add(call, Rotated, [x], by.wire(wire, wire.dims), by=by) if shift else x
 
 
 @rule("aten.slice_scatter.default")
