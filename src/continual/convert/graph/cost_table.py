@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...core.op_rows import Row
 from ...core.timing import Wiring
-from .instructions import ExecContext, Instruction, Layer, Op, slots_of
+from .exec_context import ExecContext
+from .instructions import Instruction, Layer, Op, slots_of
 from .queues import AlignDelays, Positions
 from .windows.instruction import Windows
 from .windows.table import rows_of_windows

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...core.module import CoModule
 from .axes import BATCH, TIME, Dims, View, fixed
+from .exec_context import Arg, CurrentDevice, Ref, Shape
 from .fitted_ends import FitEnd, FittedEnd
-from .instructions import Arg, CurrentDevice, Layer, Op, Ref, Shape
+from .instructions import Layer, Op
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, RowsMixed, results_of
 from .op_names import Label, OpNames
 from .parameter_table import Source

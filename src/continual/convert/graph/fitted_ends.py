@@ -18,7 +18,8 @@ from ...core.timing import IDENTITY, Timing, Window
 from ...errors import ShapeMismatch
 from ...layers.window import SlidingWindow
 from ...layers.window_program import Windows
-from .instructions import ExecContext, Layer
+from .exec_context import ExecContext
+from .instructions import Layer
 
 
 class FitEnd(SlidingWindow):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ...layers.folds_norms import FoldsNorms, scaled
 from ..fuse import frozen, scale
-from .instructions import Arg, Instruction, Layer, Op, Ref, slots_of
+from .exec_context import Arg, Ref
+from .instructions import Instruction, Layer, Op, slots_of
 from .program_module import ProgramModule
 from .skeleton import Table
 

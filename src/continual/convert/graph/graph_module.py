@@ -19,8 +19,9 @@ from ...core.timing import Timing
 from ...errors import ContinualError, ShapeMismatch
 from .cost_table import macs_of, rows_of
 from .dtypes import DtypePrograms
+from .exec_context import ExecContext
 from .fitted_ends import FittedEnd
-from .instructions import ExecContext, Instruction, Layer
+from .instructions import Instruction, Layer
 from .io_layout import tensors_of
 from .program import Program, ProgramOutput
 from .program_module import ProgramModule

@@ -12,7 +12,8 @@ from torch.fx import Node as Fx
 
 from .axes import BATCH, TIME, Dim, Dims, shape_of
 from .emitter import Emitter
-from .instructions import Arg, Op, Ref, Shape, resolve
+from .exec_context import Arg, Ref, Shape
+from .instructions import Op, resolve
 from .op_call import CAUSAL, Apply, Misfit, OpCall, Refused
 from .op_names import OpNames
 from .program_draft import ProgramDraft

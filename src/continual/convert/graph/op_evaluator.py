@@ -10,7 +10,8 @@ from torch.fx import Node as Fx
 
 from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
-from .instructions import Arg, CurrentDevice, Shape, resolve
+from .exec_context import Arg, CurrentDevice, Shape
+from .instructions import resolve
 from .op_call import BANDED, COMPARES, OTHER_VALUES, PLAIN_NUMBER, Merged, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
 from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, SPECTRUM_RULES, UNALIGNED, Rule, RuleContext

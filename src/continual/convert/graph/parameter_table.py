@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...errors import NotStreamable
 from .axes import View
-from .instructions import Env, ExecContext, Op
+from .exec_context import Env, ExecContext
+from .instructions import Op
 from .skeleton import Table
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...core.state import StateNode, StateUpdates
 from ...core.timing import Wiring
 from .axes import View
-from .instructions import Arg, Env, ExecContext, Instruction, Layer, Op
+from .exec_context import Arg, Env, ExecContext
+from .instructions import Instruction, Layer, Op
 from .io_layout import ModuleLayout, Output
 from .parameter_table import ParameterTable
 from .step_frames import framed_slots

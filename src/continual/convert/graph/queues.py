@@ -14,7 +14,8 @@ from ...core.timing import IDENTITY, Timing, Wiring
 from ...errors import ShapeMismatch
 from ...layers.delay import queued
 from .axes import View
-from .instructions import ExecContext, Instruction
+from .exec_context import ExecContext
+from .instructions import Instruction
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node as Fx
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
-from .instructions import Count
+from .exec_context import Count
 from .row_sizes import ROW_ARGS, ROW_SIZES, known
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from ...core.program.context import CallRows, KernelContext
 from ...core.program.frame_schedule import FrameSchedule
 from .axes import BATCH, TIME, Dims, View, where
-from .instructions import ExecContext, Instruction, Layer, Op, refs, slots_of
+from .exec_context import ExecContext
+from .instructions import Instruction, Layer, Op, refs, slots_of
 from .program import Program
 from .queues import AlignDelays, Positions
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node as Fx
 
-from .instructions import Count
+from .exec_context import Count
 
 ROW_ARGS, ROW_SIZES = "row_args", "row_sizes"  # notes of nodes whose sizes an export has as plain numbers
 

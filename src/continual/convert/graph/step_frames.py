@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from .axes import View
-from .instructions import Instruction, Layer, Op, Ref, slots_of
+from .exec_context import Ref
+from .instructions import Instruction, Layer, Op, slots_of
 
 _PERMUTATIONS = (
     "aten.permute.default",

@@ -11,8 +11,9 @@ from ...core.program.frame_schedule import FrameSchedule
 from ...core.program.tracing import traced
 from ...core.state import StateNode, Wire, frames
 from ...core.timing import IDENTITY
+from .exec_context import ExecContext
 from .fitted_ends import FittedEnd
-from .instructions import ExecContext, Instruction, Layer, Op
+from .instructions import Instruction, Layer, Op
 from .io_layout import tensors_of
 from .program import Program
 from .queues import AlignDelays

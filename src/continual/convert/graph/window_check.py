@@ -14,8 +14,8 @@ from ...core.registry import is_chosen
 from ...errors import NotStreamable
 from .assembly import assemble
 from .capture import capture_window, fresh
+from .exec_context import ExecContext
 from .graph_module import GraphModule
-from .instructions import ExecContext
 from .registered_calls import registered_calls
 from .window_choice import Choice, context_of, fastest
 from .window_lengths import Lengths

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .axes import shape_of
 from .capture import Captured, fresh
-from .instructions import ExecContext
+from .exec_context import ExecContext
 from .windows.instruction import Windows
 from .windows.plan import Schedule
 from .windows.report import WindowPlan

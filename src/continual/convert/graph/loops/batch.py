@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch.fx import Node as Fx
 
-from ..instructions import Count
+from ..exec_context import Count
 from ..row_sizes import known
 from .graphs import Graphs, Out
 from .layout import Layout

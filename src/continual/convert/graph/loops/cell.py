@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.fx import Node as Fx
 
 from ..capture import source_line
-from ..instructions import MAX_CACHED, Arg, Count, CurrentDevice, ExecContext, Op, Ref, Run
+from ..exec_context import Arg, Count, CurrentDevice, ExecContext, Ref, Run
+from ..instructions import MAX_CACHED, Op
 from ..needed_nodes import asserts
 from ..op_call import operation
 from ..row_sizes import Unfollowed, known

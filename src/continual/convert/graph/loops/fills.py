@@ -9,8 +9,8 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
+from ..exec_context import Count
 from ..filled_ops import EVERY, SIZED
-from ..instructions import Count
 from ..row_sizes import Unfollowed, known
 from .simplify import argument, short
 

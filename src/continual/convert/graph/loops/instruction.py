@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..axes import View
-from ..instructions import ExecContext, Layer
+from ..exec_context import ExecContext
+from ..instructions import Layer
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..axes import BATCH, Dim, Dims, dim_of
-from ..instructions import Count
+from ..exec_context import Count
 from ..row_sizes import known
 from .cell import CellMaker, NotACell
 

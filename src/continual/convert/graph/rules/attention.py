@@ -10,7 +10,7 @@ import torch
 from ....core.module import CoModule
 from ....layers.attention.projected import BandAttention
 from ..axes import BATCH, TIME, dim_of, joined_dims, with_size
-from ..instructions import Ref
+from ..exec_context import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, RowsMisfit, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number

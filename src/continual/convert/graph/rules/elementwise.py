@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..axes import BATCH, TIME, Dims, joined_dims, where, with_size
-from ..instructions import CurrentDevice, Ref, Shape, resolve
+from ..exec_context import CurrentDevice, Ref, Shape
+from ..instructions import resolve
 from ..op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
 from ..rule_context import RuleContext, rule
 from ..values import STATIC, Const, LengthDependent, Stream, Value, exchanged

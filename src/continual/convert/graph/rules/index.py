@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....layers.delay import Trim
 from ..axes import BATCH, TIME, dim_of, fixed, with_dim, with_size
-from ..instructions import Ref
+from ..exec_context import Ref
 from ..op_call import Misfit, OpCall, Refused
 from ..regular_index import RegularIndex, regular_index
 from ..rule_context import RuleContext, rule

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..axes import BATCH, TIME, Dims
+from ..exec_context import Ref
 from ..helper_ops import HIDDEN
-from ..instructions import Ref
 from ..op_call import OpCall, Refused
 from ..rule_context import RuleContext
 from ..values import Const, LengthDependent, Stream, Value, streams_of

@@ -8,7 +8,7 @@ import torch
 
 from ..axes import BATCH, TIME, Dims, with_dim
 from ..capture import source_line
-from ..instructions import Ref, Shape
+from ..exec_context import Ref, Shape
 from ..op_call import Merged, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import NotStreamed, Size, Stream, Value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ....core.module import CoModule
 from ....layers.recurrent import stacked
 from ..axes import BATCH, TIME, Dims, dim_of, joined_dims
-from ..instructions import Ref
+from ..exec_context import Ref
 from ..op_call import Misfit, OpCall, Refused, as_tensor, hint, results_of
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, Value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import BATCH, Dim, dim_of
-from ..instructions import Ref
+from ..exec_context import Ref
 from ..loops.cell import Cell, CellMaker
 from ..loops.emit import put_loop, same_for_all, seeds_of
 from ..loops.layer import Loop

@@ -9,7 +9,7 @@ from ....core.module import CoModule
 from ....layers import pooling
 from ....layers.delay import Trim
 from ..axes import BATCH, TIME, Dims, View, where
-from ..instructions import Arg, Ref, Shape
+from ..exec_context import Arg, Ref, Shape
 from ..op_call import Misfit, OpCall, Refused, RowsMixed
 from ..rule_context import RuleContext, rule
 from ..time_layers import Reduction

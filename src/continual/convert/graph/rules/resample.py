@@ -7,7 +7,7 @@ from fractions import Fraction
 from ....errors import ContinualError
 from ....layers.upsample import Upsample
 from ..axes import BATCH, TIME, View, dim_of
-from ..instructions import Arg, Ref, Shape
+from ..exec_context import Arg, Ref, Shape
 from ..op_call import Merged, Misfit, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Stream, as_number

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ....layers.delay import Trim
 from ..axes import BATCH, TIME, dim_of, fixed
-from ..instructions import Ref
+from ..exec_context import Ref
 from ..op_call import Misfit, OpCall, Refused, RowsMixed, result_shape, results_of
 from ..rule_context import RuleContext, rule
 from ..values import Const, Stream

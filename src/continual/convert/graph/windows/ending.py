@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..instructions import ExecContext, resolve
+from ..exec_context import ExecContext
+from ..instructions import resolve
 from .rolling import Recurrent
 from .tasks import Block, Task, Value
 from .wire import Ranges

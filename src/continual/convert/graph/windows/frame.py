@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..axes import BATCH, TIME, Dim
-from ..instructions import ExecContext
+from ..exec_context import ExecContext
 from .tasks import Select, Task, Value
 from .walk import Walk
 from .wire import Ranges, Wire

@@ -11,7 +11,8 @@ from torch import Tensor
 from ....core.state import InitContext, StateNode, StepSpec
 from ....errors import ShapeMismatch
 from ..axes import BATCH, TIME, Dims, View, shape_of, where
-from ..instructions import ExecContext, Instruction
+from ..exec_context import ExecContext
+from ..instructions import Instruction
 from .kept import History
 from .plan import Schedule
 from .report import WindowPlan

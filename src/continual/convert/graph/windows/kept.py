@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..instructions import ExecContext
+from ..exec_context import ExecContext
 from .wire import HistoryLayout, Wire
 
 

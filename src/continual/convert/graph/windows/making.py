@@ -13,7 +13,8 @@ from torch.fx import Node as Fx
 from ..axes import BATCH, TIME, Dims, size_of, where
 from ..capture import Captured, source_line
 from ..emitter import Emitter
-from ..instructions import Count, CurrentDevice, Op, Ref, Shape
+from ..exec_context import Count, CurrentDevice, Ref, Shape
+from ..instructions import Op
 from ..op_call import OpCall, hint
 from ..op_names import OpNames
 from ..program_draft import ProgramDraft

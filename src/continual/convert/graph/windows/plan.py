@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..instructions import ExecContext
+from ..exec_context import ExecContext
 from .ending import Ending, ended
 from .kept import History
 from .rolling import Recurrent, Start, carry_of

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..instructions import ExecContext, Op, slots_of
+from ..exec_context import ExecContext
+from ..instructions import Op, slots_of
 from .tasks import Block, OpTask, Value, whole_of
 from .wire import Ranges, Wire, count, up
 

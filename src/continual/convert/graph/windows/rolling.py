@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..instructions import ExecContext, resolve
+from ..exec_context import ExecContext
+from ..instructions import resolve
 from .kept import History
 from .tasks import Block, OpTask, Task, Value
 from .wire import Ranges

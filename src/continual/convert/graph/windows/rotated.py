@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..axes import Dims
-from ..instructions import ExecContext
+from ..exec_context import ExecContext
 from .tasks import Block, Task, Value, whole_of
 from .wire import Ranges, Wire, up
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from ....core.module import CoModule
 from ....core.state import State, StateNode, StepSpec
 from ....errors import StateMismatch
-from ..instructions import ExecContext
+from ..exec_context import ExecContext
 from ..program import Program
 from .instruction import Windows
 from .report import WindowReport

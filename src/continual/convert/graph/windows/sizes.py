@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..instructions import Count
+from ..exec_context import Count
 from ..row_sizes import Unfollowed as Unfollowed
 from ..row_sizes import known as known
 from ..row_sizes import sizes_of as sizes_of

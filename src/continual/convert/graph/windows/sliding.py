@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..instructions import ExecContext, Op, slots_of
+from ..exec_context import ExecContext
+from ..instructions import Op, slots_of
 from .sizes import Unfollowed
 from .tasks import Block, OpTask, Table, Value, whole_of
 from .wire import Ranges, Wire, count, up

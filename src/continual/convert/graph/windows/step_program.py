@@ -12,7 +12,7 @@ from torch import Tensor
 from ....core.program.context import CallRows, KernelContext, StateSpec
 from ....core.state import StepSpec
 from ..axes import TIME
-from ..instructions import ExecContext
+from ..exec_context import ExecContext
 from .instruction import Windows, stacked
 from .kept import History
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..instructions import ExecContext, Op, slots_of
+from ..exec_context import ExecContext
+from ..instructions import Op, slots_of
 from ..values import Const
 from .wire import Axis, Ranges, Wire, count
 

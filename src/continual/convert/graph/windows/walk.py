@@ -14,7 +14,7 @@ from torch.fx import Node as Fx
 from ....core.op_rows import Refusal
 from ..axes import TIME
 from ..capture import Captured, entry_dims, module_path, source_line
-from ..instructions import Count
+from ..exec_context import Count
 from ..library_errors import is_mistake
 from ..needed_nodes import asserts, keep_needed
 from ..op_call import OTHER_VALUES, PLAIN_NUMBER

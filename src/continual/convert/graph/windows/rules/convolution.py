@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...axes import TIME
-from ...instructions import Ref
+from ...exec_context import Ref
 from ...values import Const
 from ..sizes import Unfollowed
 from ..sliding import Sliding, grain_of, sliding_wire

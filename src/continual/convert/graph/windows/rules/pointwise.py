@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...axes import TIME, Dim, Dims
-from ...instructions import Shape
+from ...exec_context import Shape
 from ...values import Const, leaves
 from ..sizes import Unfollowed, tasks_in
 from ..tasks import Task

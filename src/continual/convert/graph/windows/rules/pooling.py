@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ...instructions import Shape, resolve
+from ...exec_context import Shape
+from ...instructions import resolve
 from ..sizes import Unfollowed
 from ..sliding import Sliding
 from ..tasks import Table, Task

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ...axes import TIME, Dims, regrouped
-from ...instructions import Shape
+from ...exec_context import Shape
 from ..sizes import ROWS, Unfollowed
 from ..tasks import Task
 from ..walk import Walk, rule

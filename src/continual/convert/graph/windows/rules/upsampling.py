@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...axes import TIME, Dims
-from ...instructions import Shape
+from ...exec_context import Shape
 from ...values import Const
 from ..raised import Raise, Raised
 from ..sizes import Unfollowed
