@@ -64,7 +64,7 @@ def test_windows_of_random_modules(m: RandomModule, every: int | None, frame: in
     if frame is not None and frames and all(t.wire.alone for t in window.outputs if t.wire.timed):
         frame %= min(frames)
         dims = [t.wire.dim if t.wire.timed else None for t in window.outputs]
-        window = window.at_frame(frame)
+        window = window.at_frame(frame, dims)
     else:
         dims = [None] * len(window.outputs)
     chosen = every or window.every()
