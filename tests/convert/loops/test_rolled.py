@@ -110,6 +110,7 @@ def test_what_needs_no_state_runs_for_all_frames_at_once() -> None:
     ops = [row.op for row in made("each frame")[0].operation_graph().rows]
     assert "loop" not in ops
     assert "conv2d" in ops
+    assert "movedim" not in ops
     ops = [row.op for row in made("two memories")[0].operation_graph().rows]
     assert ops.count("loop") == 1
     assert ops.index("conv2d") < ops.index("loop") < len(ops) - 1 - ops[::-1].index("conv2d")

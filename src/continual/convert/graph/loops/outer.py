@@ -6,7 +6,7 @@ import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Graph
@@ -215,7 +215,12 @@ class Rolling:
         return made
 
     def call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
-        """A new operation."""
+        """A new operation. What moves time to the front and back again is none."""
+        if target is A.movedim.int and args[1:2] == (0,) and args[0].target is target and args[0].args[2:] == (0,):
+            source, dim, _ = args[0].args
+            if dim == args[2]:
+                return cast(Fx, source)
+            args = (source, dim, args[2])
         made = self._new.call_function(ANY_LAYOUT.get(target, target), args, kwargs or {})
         made.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
         return made
