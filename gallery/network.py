@@ -50,8 +50,8 @@ class Network:
     @property
     def shapes(self) -> list[Shape]:
         """The shape of each input."""
-        first = self.clip[0] if self.clip else ()
-        return [self.clip] if isinstance(first, int) else list(self.clip)  # type: ignore[arg-type]
+        clip: Any = self.clip
+        return [clip] if clip and isinstance(clip[0], int) else list(clip)
 
     @property
     def time_dims(self) -> tuple[int | None, ...]:
@@ -100,9 +100,10 @@ def made(network: Network, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(getattr(part, "running_mean", None), Tensor) and isinstance(getattr(part, "running_var", None), Tensor):
-                part.running_mean.normal_(0.0, 0.3, generator=generator)
-                part.running_var.uniform_(0.5, 2.0, generator=generator)
+            mean, var = getattr(part, "running_mean", None), getattr(part, "running_var", None)
+            if isinstance(mean, Tensor) and isinstance(var, Tensor):
+                mean.normal_(0.0, 0.3, generator=generator)
+                var.uniform_(0.5, 2.0, generator=generator)
             bias = getattr(part, "bias", None)
             if isinstance(bias, nn.Parameter) and bias.is_floating_point() and not bias.any():
                 bias.normal_(0.0, 0.1, generator=generator)

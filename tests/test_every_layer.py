@@ -66,7 +66,7 @@ CASES: dict[str, Case] = {
     "Reshape": (lambda: co.Reshape(-1, 2, 2), ()),
     "Lambda": (lambda: co.Lambda(torch.tanh), ()),
     "Add": (lambda: co.Add(2), ()),
-    "Multiply": (lambda: co.Multiply(-2), ()),
+    "Multiply": (lambda: co.Multiply(torch.linspace(-2, 1, 4).view(1, 4, 1)), ()),
     "Constant": (lambda: co.Constant(3), ()),
     "Zero": (lambda: co.Zero(), ()),
     "One": (lambda: co.One(), ()),

@@ -11,6 +11,8 @@ from ..network import Network
 from ..packages import cls
 
 CHANNELS, OUTPUTS = 8, 4
+HAND: dict[str, Any] = {"conformer_num_layers": 3, "conformer_stride": (1, 2, 1), "conformer_attn_window_size": (16, 16, 8)}
+LAST: dict[str, Any] = {"options": {"output": -1}}  # of each window its last frame
 
 
 def eeg(name: str, n_times: int = 500, sfreq: int = 125, **more: Any) -> Callable[[], nn.Module]:
@@ -84,18 +86,18 @@ NETWORKS = [
     row("FBMSNet", "Liu 2022, IEEE TBME"),
     row("HybridNet", "Schirrmeister 2017, Hum. Brain Mapp.", 1000, expected="stream"),
     row("IFNet", "Wang 2023, TNSRE"),
-    row("Labram", "Jiang 2024, ICLR", 600, sfreq=200, positions=True),
+    row("Labram", "Jiang 2024, ICLR", 600, 128, n_chans=128, sfreq=200, embed_dim=40, num_layers=4),
     row("LUNA", "Döner 2025, NeurIPS", 1000, sfreq=250),
     row("MEDFormer", "Wang 2024, NeurIPS"),
-    row("MetaNeuromotorHand", "Kaifosh 2025, Nature", 4000, 16, "stream", n_chans=16, sfreq=2000),
+    row("MetaNeuromotorHand", "Kaifosh 2025, Nature", 8000, 16, "stream", n_chans=16, sfreq=2000, **HAND),
     row("MSVTNet", "Liu 2024, IEEE JBHI"),
     row("MVPFormer", "Carzaniga 2025, arXiv:2506.20354"),
-    row("NeuroPose", "Liu 2021, WWW", 2000, 16, n_chans=16, sfreq=2000),
+    row("NeuroPose", "Liu 2021, WWW", 1920, 16, "stream", n_chans=16, sfreq=2000),
     row("PBT", "Klein 2025, J. Neural Eng."),
     row("SCCNet", "Wei 2019, NER"),
-    row("SensingDynamics", "Simpetru 2022, EMBC", 480, 16, n_chans=16, sfreq=2000),
+    row("SensingDynamics", "Simpetru 2022, EMBC", 480, 16, n_chans=16, sfreq=2000, **LAST),
     row("ShallowFBCSPNet", "Schirrmeister 2017, Hum. Brain Mapp."),
-    row("SignalJEPA", "Guetschel 2024, arXiv:2403.11772", 512, sfreq=128, positions=True),
+    row("SignalJEPA", "Guetschel 2024, arXiv:2403.11772", 512, sfreq=128, positions=True, **LAST),
     row("SignalJEPA_Contextual", "Guetschel 2024, arXiv:2403.11772", 512, sfreq=128, positions=True),
     row("SignalJEPA_PostLocal", "Guetschel 2024, arXiv:2403.11772", 512, sfreq=128, positions=True),
     row("SignalJEPA_PreLocal", "Guetschel 2024, arXiv:2403.11772", 512, sfreq=128, positions=True),
@@ -117,5 +119,5 @@ NETWORKS = [
     row("TIDNet", "Kostas 2020, J. Neural Eng."),
     row("TSception", "Ding 2022, IEEE TAC"),
     row("USleep", "Perslev 2021, npj Digit. Med.", 3000, sfreq=100),
-    row("VEMG2Pose", "Salter 2024, NeurIPS", 11790, 16, n_chans=16, sfreq=2000),
+    row("VEMG2Pose", "Salter 2024, NeurIPS", 2190, 16, n_chans=16, sfreq=2000, hidden_size=64, **LAST),
 ]

@@ -243,7 +243,7 @@ NETWORKS = [
     row("PatchTST by hand", Patches, "Nie 2023, ICLR"),
     row("TimesNet, fixed period", Folded, "Wu 2023, ICLR"),
     row("SCINet", Tree, "Liu 2022, NeurIPS"),
-    row("Autoformer's autocorrelation", Autocorrelation, "Wu 2021, NeurIPS"),
+    row("Autoformer's autocorrelation", Autocorrelation, "Wu 2021, NeurIPS", options={"output": -1}),
     row(
         "transformer, mean",
         lambda: Fn(

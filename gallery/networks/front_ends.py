@@ -164,7 +164,7 @@ NETWORKS = [
         "FIR by FFT",
         fn(
             lambda m, x: torch.fft.irfft(
-                torch.fft.rfft(x, n=2 * x.shape[-1]) * torch.fft.rfft(m.w, n=2 * x.shape[-1]), n=2 * x.shape[-1]
+                torch.fft.rfft(x, n=x.shape[-1] + 15) * torch.fft.rfft(m.w, n=x.shape[-1] + 15), n=x.shape[-1] + 15
             )[..., : x.shape[-1]],
             w=lambda: torch.randn(16),
         ),
@@ -365,9 +365,10 @@ NETWORKS = [
         "torchaudio Griffin-Lim",
         lambda: Fn(lambda m, x: m.net(x**2), net=cls("torchaudio.transforms.GriffinLim")(32, n_iter=2, rand_init=False)),
         "Griffin 1984, IEEE TASSP",
-        "windows",
+        "refused",
         (2, 17, 40),
         2,
         package="torchaudio",
+        why="Each iteration takes the phase of a whole signal, whose frames it keeps from one iteration to the next.",
     ),
 ]

@@ -192,7 +192,7 @@ def jelly(kind: str) -> Callable[[], nn.Module]:
             cls("spikingjelly.activation_based.functional.reset_net"),
         )
 
-        def call(m: nn.Module, x: Tensor) -> Tensor:
+        def call(m: Any, x: Tensor) -> Tensor:
             reset(m)
             return m.two(m.b(m.one(4 * x)))
 

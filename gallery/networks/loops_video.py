@@ -22,7 +22,7 @@ class ConvLstm(nn.Module):
 
     def __init__(self, layers: int = 1, last: bool = False):
         super().__init__()
-        self.cells = nn.ModuleList(ConvGates(3 if i == 0 else 4, 4) for i in range(layers))
+        self.cells: Any = nn.ModuleList(ConvGates(3 if i == 0 else 4, 4) for i in range(layers))
         self.last = last
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Layerwise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cells = nn.ModuleList([ConvGates(3, 4), ConvGates(4, 4)])
+        self.cells: Any = nn.ModuleList([ConvGates(3, 4), ConvGates(4, 4)])
 
     def forward(self, x: Tensor) -> Tensor:
         for cell in self.cells:

@@ -83,10 +83,11 @@ def row(
     return Network(f"sequences/{name}", build, clip, expected, source, time_dim=time_dim, **more)
 
 
+LONG = "Its kernel is as long as the clip, so an output needs all frames before it; as a recurrence it is a stream."
 LAST: dict[str, Any] = {"options": {"output": -1}}
 NETWORKS = [
-    row("S4D by FFT", lambda: LongConv(True), "Gu 2022, NeurIPS", "stream", (2, 4, 32), 2),
-    row("S4D by convolution", lambda: LongConv(False), "Gu 2022, NeurIPS", "stream", (2, 4, 32), 2),
+    row("S4D by FFT", lambda: LongConv(True), "Gu 2022, NeurIPS", "refused", (2, 4, 32), 2, why=LONG),
+    row("S4D by convolution", lambda: LongConv(False), "Gu 2022, NeurIPS", "refused", (2, 4, 32), 2, why=LONG),
     row("parallel scan by doubling", Doubling, "Blelloch 1990"),
     row("minGRU in log space", LogSpace, "Feng 2024, arXiv:2410.01201"),
     row("Hyena, filter of 16", Hyena, "Poli 2023, ICML"),

@@ -183,8 +183,8 @@ class Stages(nn.Module):
         super().__init__()
         self.kind, self.causal = kind, causal
         self.first = nn.ModuleList([nn.Conv1d(10, 8, 1), nn.Conv1d(4, 8, 1)])
-        self.layers = nn.ModuleList(nn.ModuleList(nn.Conv1d(8, 8, 3, dilation=2**i) for i in range(3)) for _ in range(2))
-        self.ones = nn.ModuleList(nn.ModuleList(nn.Conv1d(8, 8, 1) for i in range(3)) for _ in range(2))
+        self.layers: Any = nn.ModuleList(nn.ModuleList(nn.Conv1d(8, 8, 3, dilation=2**i) for i in range(3)) for _ in range(2))
+        self.ones: Any = nn.ModuleList(nn.ModuleList(nn.Conv1d(8, 8, 1) for i in range(3)) for _ in range(2))
         self.outs = nn.ModuleList(nn.Conv1d(8, 4, 1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Any:  # (B, 10, T)

@@ -140,7 +140,7 @@ def ptv(name: str, function: str, source: str, clip: tuple[int, ...], **more: An
 
 def per_frame(name: str, source: str, size: int, **more: Any) -> Network:
     """An image network of timm on each frame."""
-    build = of("timm.create_model", name, num_classes=5, then=EachFrame, **more)
+    build = of("timm.create_model", name, then=EachFrame, **{"num_classes": 5} | more)
     return Network(f"timm/{name}", build, (2, 5, 3, size, size), "stream", source, package="timm", time_dim=1)
 
 
@@ -231,8 +231,8 @@ NETWORKS = [
     per_frame("deit_tiny_patch16_224", "Touvron 2021, ICML", 32, img_size=32, depth=2),
     per_frame("swin_tiny_patch4_window7_224", "Liu 2021, ICCV", 56, img_size=56, depths=(1, 1, 1, 1)),
     per_frame("poolformer_s12", "Yu 2022, CVPR", 32),
-    per_frame("mixer_s32_224", "Tolstikhin 2021, NeurIPS", 64, img_size=64),
-    per_frame("repvgg_a0", "Ding 2021, CVPR", 32),
+    per_frame("mixer_s32_224", "Tolstikhin 2021, NeurIPS", 64, img_size=64, num_classes=0),
+    per_frame("repvit_m0_9", "Wang 2024, CVPR", 32),
     per_frame("coat_lite_tiny", "Xu 2021, ICCV", 32, img_size=32),
     Network(
         "timm/resnet10t and GRU",

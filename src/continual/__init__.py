@@ -25,6 +25,8 @@ from . import (
     transformer,
     utils,
 )
+from .__about__ import __copyright__ as __copyright__
+from .__about__ import __license__ as __license__
 from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
 from .containers.transformer_encoder import (
     CausalTransformerEncoderLayer,
@@ -120,6 +122,7 @@ from .pooling import (
 from .programs.compile import compile
 
 if TYPE_CHECKING:
+    from . import logging as logging
     from . import models, onnx, triton
     from . import serving as serve
     from .export.runner import Runner
@@ -135,7 +138,14 @@ if TYPE_CHECKING:
     from .tools.verify import Report, verify
     from .tools.window_times import WindowTimes, fastest_windows
 
-_MODULES = {"counting": "tools.counting", "models": "models", "onnx": "onnx", "serve": "serving", "triton": "triton"}
+_MODULES = {
+    "counting": "tools.counting",
+    "logging": "logging",
+    "models": "models",
+    "onnx": "onnx",
+    "serve": "serving",
+    "triton": "triton",
+}
 _LATER = {  # imported when they are first used, as these modules are
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",

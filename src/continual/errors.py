@@ -24,6 +24,10 @@ class ShapeMismatch(ContinualError, ValueError):
     """An input has another rank, size, dtype or device than the module or its running stream."""
 
 
+class WrongMapping(ContinualError, ValueError, AssertionError):
+    """A mapping says for something else than streams where they go. An ``AssertionError`` too, as in continual-inference."""
+
+
 class StateMismatch(ContinualError, ValueError):
     """A state belongs to another network, or a file does not hold a state that can be used."""
 

@@ -1,5 +1,6 @@
-"""`co.onnx.export`: the import path of continual-inference."""
+"""`co.onnx.export` and `OnnxWrapper`: the import path of continual-inference."""
 
 from .export.onnx_compat import export
+from .export.onnx_wrapper import OnnxWrapper
 
-__all__ = ["export"]
+__all__ = ["OnnxWrapper", "export"]

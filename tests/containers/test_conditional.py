@@ -116,3 +116,27 @@ def test_a_branch_that_delivers_before_its_first_frame(choice: bool):
             co.Conv1d(2, 2, 3, padding=1), co.Conditional(lambda module, x: choice, co.Identity(), early)
         ).double()
         check_contract(net, torch.randn(2, 2, 9, dtype=torch.float64))
+
+
+def is_on(module: co.CoModule, x: object) -> bool:
+    return False
+
+
+def test_it_prints_its_predicate():
+    assert repr(co.Conditional(is_on, co.Add(2))) == "Conditional(\n  predicate=is_on\n  (0): Add(2)\n  (1): Identity()\n)"
+    assert "\n  predicate=lambda a, b: True\n" in repr(co.Conditional(lambda a, b: True, co.Add(2)))
+
+
+@pytest.mark.parametrize("size", [(2, 3, 7), (2, 3, 7, 5), (2, 3, 7, 5, 4)])
+def test_a_softmax_that_leaves_its_dimension_open(size: tuple[int, ...]):
+    """torch would take the batch on clips (B, C, T), and the channels on all others."""
+    softmax = torch.nn.Softmax()
+    with pytest.warns(UserWarning, match=r"Softmax\(\) without dim is taken as Softmax\(dim=1\), over the channels") as warned:
+        net = co.Conditional(is_on, co.Delay(2), softmax)
+    assert warned[0].filename == __file__
+    assert repr(net[1]) == "Softmax(dim=None)"
+    assert isinstance(net[1], torch.nn.Softmax)
+    assert type(softmax) is torch.nn.Softmax
+    clip = torch.randn(size, dtype=torch.float64)
+    check_contract(net, clip, torch.nn.Softmax(1))
+    assert_equal(net(clip), clip.softmax(1))

@@ -1,6 +1,7 @@
 """Whole networks from containers, against the same computation written in plain torch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -239,6 +240,7 @@ BAD = {
     "unknown reduce": (lambda: co.Reduce("avg"), ValueError, "reduce is one of"),
     "no branch": (lambda: co.Parallel(), ValueError, "at least one branch"),
     "dispatch of names": (lambda: co.ParallelDispatch(["a"]), ValueError, "takes indices and lists of indices"),
+    "dispatch of names, as an assertion": (lambda: co.ParallelDispatch([1.0, "nah"]), AssertionError, r"got 1\.0"),
     "unequal delays": (lambda: co.Parallel(conv(2, 2), conv(2, 2, 5), auto_delay=False), co.NotStreamable, "delays are"),
     "broadcast to nowhere": (lambda: co.Broadcast()(torch.zeros(1, 1, 2)), co.NotStreamable, "does not know its number"),
     "too few streams": (lambda: co.ParallelDispatch([2]).forward_steps([torch.zeros(1, 1, 2)] * 2), co.ShapeMismatch, "at least 3"),
@@ -251,6 +253,26 @@ BAD = {
         "equal lengths",
     ),
 }  # fmt: skip
+
+
+ROUTES: dict[str, tuple[Any, Any, Any]] = {  # what a module makes of values that are no streams
+    "numbers to branches": (co.Broadcast(2), 42, [42, 42]),
+    "numbers in another order": (co.ParallelDispatch([2, 0, [0, 2], 2]), [10, 11, 12], [12, 10, [10, 12], 12]),
+    "nested lists": (co.ParallelDispatch([1, [1, 0]]), [[1, 2], "b"], ["b", ["b", [1, 2]]]),
+    "numbers reduced": (co.Reduce(sum), [1, 2, 4], 7),
+    "vectors of different lengths": (co.ParallelDispatch([1]), [torch.tensor([1, 2]), torch.tensor([3])], [torch.tensor([3])]),
+    "vectors reduced": (co.Reduce("max"), [torch.tensor([1, 5]), torch.tensor([2, -3])], torch.tensor([2, 5])),
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_values_without_time_are_routed(name: str):
+    net, given, expected = ROUTES[name]
+    for run in (net, net.forward, net.forward_step, net.forward_steps):
+        assert str(run(given)) == str(expected)
+    assert net.forward_steps(given, pad_end=True, update_state=False) is not None
+    assert net.get_state() is None
+    assert net.delay == 0
 
 
 @pytest.mark.parametrize("name", BAD)

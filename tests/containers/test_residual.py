@@ -1,5 +1,7 @@
 """`Residual`: which frames the shortcut loses."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -87,3 +89,44 @@ def test_bad_arguments(name: str):
 def test_a_shortcut_around_a_stride_is_refused():
     with pytest.raises(co.ShapeMismatch, match="strides"):
         co.Residual(co.Conv1d(1, 1, 3, 2, 1))
+
+
+def test_the_shortcut_that_skips_is_named_so():
+    shown = {
+        shrink: repr(co.Residual(co.Conv1d(2, 2, 4), residual_shrink=shrink)[0]) for shrink in ("leading", "centered", "lagging")
+    }
+    assert shown == {"leading": "Skip(3)", "centered": "Trim(first=1, last=2)", "lagging": "Trim(first=0, last=3)"}
+
+
+# ---- squeeze and excitation: a gate that loses frames, beside a shortcut that loses none ------------------------------------
+
+
+def squeeze_and_excitation() -> tuple[co.Residual, co.Sequential]:
+    gate = [co.AdaptiveAvgPool2d((1, 1), kernel_size=4), co.Conv2d(3, 2, 1), nn.ReLU(), co.Conv2d(2, 3, 1), nn.Sigmoid()]
+    inner = co.Sequential(OrderedDict(zip(("pool", "down", "act1", "up", "act2"), gate, strict=True)))
+    return co.Residual(inner, reduce="mul").double().eval(), inner
+
+
+@pytest.mark.parametrize("frames", [1, 3, 4, 15])
+def test_the_gate_is_that_of_the_last_frames(frames: int):
+    net, inner = squeeze_and_excitation()
+    clip = torch.randn(2, 3, frames, 5, dtype=torch.float64)
+    means = [clip[:, :, max(0, t - 3) : t + 1].mean((2, 3)) for t in range(frames)]
+    expected = clip * inner[1:](torch.stack(means, 2).unsqueeze(3))
+    assert_equal(net(clip), expected)
+    assert_equal(net.forward_steps(clip, pad_end=True), expected)
+    check_contract(net, clip)
+    assert (net.delay, net.receptive_field) == (0, 4)
+    check_gradients(net, clip)
+
+
+def test_what_is_given_stays_as_it_is():
+    """The pool beside the shortcut is another one; all others are those that were given."""
+    net, inner = squeeze_and_excitation()
+    assert (inner.delay, inner[0].timing.start, net[1][0].timing.start) == (3, 0, 3)
+    assert all(a is b for a, b in zip(net[1][1:], inner[1:], strict=True))
+    assert list(net.state_dict())[:2] == ["1.down.weight", "1.down.bias"]
+    for other in (co.AvgPool2d(4, 1), co.Sequential(co.Conv2d(3, 3, (3, 1)), inner), co.AdaptiveAvgPool2d((1, 1), 4, dilation=2)):
+        assert co.Residual(other)[1] is other
+        with pytest.raises(co.ShapeMismatch, match="the branches have"):
+            co.Residual(other).double()(torch.zeros(2, 3, 15, 5, dtype=torch.float64))

@@ -227,22 +227,22 @@ def if_of_lengths(s: Fault, x: Tensor, lengths: Tensor) -> Tensor:
     return x if lengths.max() > 3 else -x
 
 
-def list_of_a_buffer(s: Fault, x: Tensor) -> Tensor:
-    order = s.table.long().clamp(0, 3)[0].tolist()
+def list_of_a_parameter(s: Fault, x: Tensor) -> Tensor:
+    order = s.mix.weight.long().clamp(0, 3)[0, :4].tolist()
     return x[:, order]
 
 
-def number_of_a_buffer(s: Fault, x: Tensor) -> Tensor:
-    return x[:, : int(s.table.abs().max())]
+def number_of_a_parameter(s: Fault, x: Tensor) -> Tensor:
+    return x[:, : 2 + int(s.mix.weight.abs().max())]
 
 
 def length_in_a_tensor(s: Fault, x: Tensor) -> Tensor:
     lengths = torch.full((x.shape[0],), x.shape[2])
-    return x[:, :, : int(lengths.max())] if lengths.max() > 2 else x
+    return x if lengths.float().square().sum() > 2 * lengths[0] else -x
 
 
-def length_in_a_tensor_like_the_clip(s: Fault, x: Tensor) -> Tensor:
-    return x if torch.full_like(x[:, 0, 0], x.shape[2]).max() > 2 else -x
+def length_of_a_table(s: Fault, x: Tensor) -> Tensor:
+    return x if s.table[: x.shape[2]].square().sum() < 1000 else -x
 
 
 def if_of_values(s: Fault, x: Tensor) -> Tensor:
@@ -254,10 +254,10 @@ def if_of_values(s: Fault, x: Tensor) -> Tensor:
     [
         (cut_to_lengths, (CLIP, LENGTHS), "input that is no stream|values of input 1", "parameter|stream's"),
         (if_of_lengths, (CLIP, LENGTHS), "values of input 1, which is no stream", "parameter"),
-        (list_of_a_buffer, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
-        (number_of_a_buffer, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
+        (list_of_a_parameter, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
+        (number_of_a_parameter, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
         (length_in_a_tensor, (CLIP,), "made of constants and sizes", "values of its input"),
-        (length_in_a_tensor_like_the_clip, (CLIP,), "made of constants and sizes", "values of its input"),
+        (length_of_a_table, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
         (if_of_values, (CLIP,), "depends on values of its input", "parameter|no stream"),
     ],
 )

@@ -224,7 +224,6 @@ WHEN_CONVERTED = {
 WHEN_RUN = {
     "adaptive pool": (lambda: nn.AdaptiveAvgPool3d(1), (2, 4, 3, 5), "over the whole clip"),
     "adaptive pool 1d": (lambda: nn.AdaptiveAvgPool1d(1), (2, 4), "whole clip|can't be converted"),
-    "batch norm in training": (lambda: nn.BatchNorm1d(4), (2, 4), "training mode"),
     "linear on time": (lambda: nn.Linear(4, 4), (2, 4), "channel_dim=1"),
     "flatten": (lambda: nn.Flatten(), (2, 4), "merges time"),
 }

@@ -19,6 +19,22 @@ from tests.convert.rows import F64, Fn
 from tests.convert.test_lengths_at_the_end import check_lengths
 
 
+class Checked(nn.Module):
+    """It asks for numbers of its constants: a window's least value, a list of dilations, a gain."""
+
+    def __init__(self, fixed: float = 0.5) -> None:
+        super().__init__()
+        self.conv, self.fixed = nn.Conv1d(3, 4, 3, bias=False), [torch.tensor([fixed, 2.0])]
+        self.register_buffer("window", torch.tensor([[[0.25], [1.5], [0.75]]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert (self.window > 0.1).all()
+        gain = self.window.amax().item() * float(self.fixed[0][0])
+        if (self.window * self.fixed[0][1]).sum() > 4:
+            x = F.pad(x, (self.fixed[0].long().tolist()[1], 0))
+        return self.conv(x * self.window) * gain + x.mean(1, keepdim=True)[..., 2:]
+
+
 class BufferedPad(nn.Module):
     """A convolution with full windows, whose sizes are tensors, as EnCodec's and Mimi's in transformers."""
 
@@ -63,6 +79,12 @@ def by_numbers(x: Tensor) -> Tensor:
     return F.avg_pool1d(F.pad(x, (0, int(frames * 3 - x.shape[2]))), 3)
 
 
+def by_the_longest_row(x: Tensor) -> Tensor:
+    lengths = x.new_full((x.shape[0],), x.shape[2]).long()
+    longest = torch.max(lengths - lengths.min() % 3).item()
+    return F.avg_pool1d(x[:, :, :longest], 3)
+
+
 def by_dimensions(x: Tensor) -> Tensor:
     """Found in a package for separation: it had no export."""
     channels, _ = torch.arange(1, x.ndim).tolist()
@@ -71,7 +93,14 @@ def by_dimensions(x: Tensor) -> Tensor:
 
 BODIES: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
     f.__name__: (f, least)
-    for f, least in ((by_tensor, 3), (by_list, 1), (by_tensors_that_meet, 4), (by_numbers, 1), (by_dimensions, 1))
+    for f, least in (
+        (by_tensor, 3),
+        (by_list, 1),
+        (by_tensors_that_meet, 4),
+        (by_numbers, 1),
+        (by_the_longest_row, 3),
+        (by_dimensions, 1),
+    )
 }
 
 
@@ -107,6 +136,33 @@ def test_other_values_in_a_buffer_that_was_read_are_refused() -> None:
             net(torch.randn(2, 2, 30))
     module.stride.fill_(2)
     net(torch.randn(2, 2, 30))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_numbers_of_constants(pooled: bool) -> None:
+    own = Checked().to(F64).eval()
+    module = nn.Sequential(own, nn.AdaptiveAvgPool1d(1)).eval() if pooled else own
+    clip = torch.randn(2, 3, 13, dtype=F64)
+    net: Any = co.continual(module, clip)
+    with torch.no_grad():
+        if pooled:
+            long = torch.cat((clip, clip.flip(2)), 2)
+            want = torch.stack([module(long[:, :, i : i + 13]) for i in range(14)], 2)
+            assert_equal(net.forward_steps(long), want)
+        else:
+            assert check_lengths(net, module, (2, 3, 0), 2, range(1, 20)) == 19
+    own.window[0, 1] = 1.25
+    with pytest.raises(co.NotStreamable, match="buffer 'window' was .* when it was converted"):
+        net.forward(clip)
+
+
+def test_numbers_of_parameters_may_change_and_are_refused() -> None:
+    def gained(m: nn.Module, x: Tensor) -> Tensor:
+        return x * m.w.max().item()
+
+    module = Fn(gained, w=(4,)).eval()
+    with pytest.raises(co.NotStreamable, match="takes a number out of a parameter"):
+        co.continual(module, torch.randn(2, 3, 13))
 
 
 def test_a_copy_keeps_its_buffers() -> None:

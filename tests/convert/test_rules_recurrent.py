@@ -43,6 +43,20 @@ class Around(nn.Module):
         return out
 
 
+class Learned(nn.Module):
+    """A recurrent layer that begins with parameters."""
+
+    def __init__(self, layer: nn.LSTM):
+        super().__init__()
+        self.layer = layer
+        self.h = nn.Parameter(torch.randn(self.layer.num_layers, 1, 4))
+        self.c = nn.Parameter(torch.randn(self.layer.num_layers, 1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, c = self.h.expand(-1, x.shape[0], -1), self.c.repeat(1, x.shape[0], 1)
+        return self.layer(x, (h.contiguous(), c))[0]
+
+
 class Channels(nn.Module):
     """Convolution, recurrent layer, convolution: with transposes."""
 
@@ -73,13 +87,15 @@ class Positioned(nn.Module):
 class PerJoint(nn.Module):
     """A recurrent layer for each place of space, which lies in the rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, learned: bool = False) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.lstm, self.learned = nn.LSTM(3, 4, batch_first=True), learned
+        self.h = nn.Parameter(torch.randn(1, 1, 5, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, t, v = x.shape
-        y = self.lstm(x.permute(0, 3, 2, 1).reshape(b * v, t, c))[0]
+        h = self.h.expand(1, b, v, 4).reshape(1, b * v, 4) if self.learned else x.new_zeros(1, b * v, 4)
+        y = self.lstm(x.permute(0, 3, 2, 1).reshape(b * v, t, c), (h, x.new_zeros(1, b * v, 4)))[0]
         return y.reshape(b, v, t, -1).permute(0, 3, 2, 1)
 
 
@@ -120,6 +136,12 @@ ROWS = [
     rnn("the hidden state of two layers, projected", nn.LSTM, "all h", options={"num_layers": 2, "proj_size": 2}, **WINDOW),
     rnn("the hidden state, time first", nn.RNN, "h", options={"batch_first": False}, **WINDOW),
     rnn("outputs and hidden state", nn.GRU, "both", **WINDOW),
+    rnn("the cell state", nn.LSTM, "c", options={"num_layers": 2}, **WINDOW),
+    rnn("gru from ones", nn.GRU, "ones", **HERE),
+    rnn("rnn from ones, relu, time first", nn.RNN, "ones", options={"batch_first": False, "nonlinearity": "relu"}, **HERE),
+    row("lstm from learned states", lambda: Learned(nn.LSTM(3, 4, 2, batch_first=True)), shape=(2, 7, 3), time=1, **HERE),
+    row("lstm from learned states, no bias", lambda: Learned(nn.LSTM(3, 4, bias=False, batch_first=True)), shape=(2, 7, 3), time=1, **HERE),
+    row("for each joint, from a learned state", lambda: PerJoint(learned=True), shape=(2, 3, 7, 5), **HERE),
 ]  # fmt: skip
 
 
@@ -131,8 +153,8 @@ REFUSED = [
     no("bidirectional gru", lambda: Around(nn.GRU(3, 4, batch_first=True, bidirectional=True), ""), "reads the clip from its end",
         "bidirectional=False",
        op="gru", **TOKENS),
-    no("from ones", lambda: Around(nn.GRU(3, 4, batch_first=True), "ones"), "hidden state other than zero", "set_state", **TOKENS),
-    no("the cell state", lambda: Around(nn.LSTM(3, 4, batch_first=True), "c"), "cell state", "hidden state h", **TOKENS),
+    no("the cell state, projected", lambda: Around(nn.LSTM(3, 4, batch_first=True, proj_size=2), "c"), "with a projection", "no proj_size",
+       **TOKENS),
     no("rows for time", lambda: Around(nn.GRU(3, 4), ""), "does not run over time here", r"\(B, T, C\) with batch_first=True", **TOKENS),
 ]  # fmt: skip
 

@@ -307,6 +307,18 @@ def test_warm_up_feeds_what_the_module_pads_with():
     assert net.forward_step(torch.full((1, 1), -5.0)).item() == -5
 
 
+def test_the_functional_step_under_its_earlier_name():
+    net, clip = co.Sequential(co.Conv1d(2, 2, 3), co.GRU(2, 3)).double(), torch.randn(2, 2, 7, dtype=torch.float64)
+    state, ys = None, []
+    for x in clip.unbind(2):
+        with pytest.warns(DeprecationWarning, match=r"Sequential\._forward_step is net\.step under an earlier name"):
+            y, state = net._forward_step(x, state)
+        ys.append(y)
+    assert ys[:2] == [None, None]
+    assert net.get_state() is None
+    assert_equal(torch.stack(ys[2:], 2), net(clip))
+
+
 def test_a_pure_step_refuses_the_state_of_another_network():
     net, x = co.Sequential(co.Conv1d(2, 2, 3), nn.ReLU()), torch.randn(3, 2)
     for other in (co.Conv1d(2, 2, 3), co.Sequential(co.Conv1d(2, 2, 5), nn.ReLU()), co.Sequential(co.Conv1d(2, 4, 3), nn.ReLU())):

@@ -269,3 +269,23 @@ def test_a_flat_name_beside_the_full_one_is_unexpected():
 def test_what_is_no_dictionary():
     with pytest.raises(TypeError):
         co.load_state_dict(block(), 3, flatten=True)
+
+
+def test_methods_with_flat_names():
+    """`net.state_dict(flatten=True)` and `net.load_state_dict(…, flatten=True)`, as functions and in a block."""
+    net, twin = (co.Sequential(co.Residual(co.Sequential({"conv": co.Conv1d(2, 2, 3, padding=1)})), nn.ReLU()) for _ in range(2))
+    flat = net.state_dict(flatten=True)
+    assert list(flat) == ["conv.weight", "conv.bias"] == list(co.state_dict(net, flatten=True))
+    assert list(net.state_dict(prefix="net.", flatten=True)) == ["net.conv.weight", "net.conv.bias"]
+    assert list(net.state_dict()) == ["0.1.conv.weight", "0.1.conv.bias"]
+    for saved in (flat, net.state_dict()):
+        for weight in twin.parameters():
+            nn.init.zeros_(weight)
+        assert twin.load_state_dict(saved, flatten=True) == ([], [])
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        twin.load_state_dict(flat)
+    assert twin.load_state_dict({"conv.bias": torch.ones(2)}, False, flatten=True).missing_keys == ["0.1.conv.weight"]
+    doubled = {name: t.double() for name, t in flat.items()}
+    twin.load_state_dict(doubled, assign=True, flatten=True)
+    assert next(twin.parameters()).dtype == torch.float64

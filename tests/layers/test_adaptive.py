@@ -32,6 +32,38 @@ def test_a_clip_as_long_as_the_window_gives_what_torch_gives(name: str, window: 
     check_contract(net, clip)
 
 
+@pytest.mark.parametrize("frames", [1, 11])
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_a_clip_that_is_shorter_than_the_window_has_one_output(name: str, frames: int):
+    """Of what there is, as torch.nn has it; a stream that ends so early gives it at its end."""
+    ours, theirs, size, space = ADAPTIVE[name]
+    clip = torch.randn(2, 3, frames, *space, dtype=torch.float64) - 3
+    for window in (4, 12):
+        if frames < window:
+            net = ours(size, kernel_size=window)
+            check_contract(net, clip, theirs(size))
+            assert_equal(net.forward_steps(clip, pad_end=True), theirs(size)(clip))
+            assert net.forward_steps(clip[:, :, :0], pad_end=True) is not None  # the stream goes on
+    check_gradients(ours(size, kernel_size=12), clip)
+
+
+@pytest.mark.parametrize(
+    "kernel, stride, padding, dilation", [(4, 1, 0, 1), (9, 5, 0, 1), (5, 2, 2, 1), (3, 2, 1, 3), (12, 1, 3, 1)]
+)
+def test_a_short_stream_in_a_network(kernel: int, stride: int, padding: int, dilation: int):
+    """What comes behind sees one frame, and so does what waits beside."""
+    cls = co.AdaptiveAvgPool1d if kernel % 2 else co.AdaptiveMaxPool1d
+    pool = cls(1, kernel, stride, padding, dilation)
+    for net in (
+        co.Sequential(co.Conv1d(3, 3, 3, 2, 1), pool, co.Conv1d(3, 2, 1), co.Delay(2)),
+        co.BroadcastReduce(pool, co.Sequential(co.Conv1d(3, 3, 1), pool)),
+        co.Sequential(pool, co.Conv1d(3, 3, 3, padding=1)),
+        co.Sequential(pool, co.Trim(0, 1)),
+    ):
+        for frames in (1, kernel - 1, 2 * kernel):
+            check_contract(net.double(), torch.randn(2, 3, frames, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     "options", [{"stride": 3}, {"padding": 2}, {"dilation": 2}, {"padding": 2, "temporal_fill": "replicate"}]
 )

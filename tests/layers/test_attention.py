@@ -371,3 +371,23 @@ def test_operations_of_a_step():
     retro = co.RetroactiveMultiheadAttention(8, 2, sequence_len=4)
     assert retro.flops(False, False, True) == 4 * exps
     assert co.summary(single, torch.zeros(1, 8)).rows[0].macs_step == products
+
+
+@pytest.mark.parametrize("layout", ["batch first", "batch second", "channels second"])
+@pytest.mark.parametrize("cls", [co.RetroactiveMultiheadAttention, co.SingleOutputMultiheadAttention])
+def test_forward_on_one_window_is_torchs_own(cls: Any, layout: str):
+    """With bias tokens, a zero token and sizes of their own: to the last bit; of a single output that of its query."""
+    module = nn.MultiheadAttention(
+        8, 2, add_bias_kv=True, add_zero_attn=True, kdim=6, vdim=4, batch_first=layout == "batch first"
+    ).eval()
+    net = cls.build_from(module, sequence_len=5, embed_dim_second=layout == "channels second").eval()
+    turn = {"batch first": (0, 1, 2), "batch second": (1, 0, 2), "channels second": (0, 2, 1)}[layout]
+    x = [torch.randn(3, 5, size) for size in (8, 6, 4)]
+    nn_turn = turn if layout != "channels second" else (1, 0, 2)
+    asking = x[0] if cls is co.RetroactiveMultiheadAttention else x[0][:, -1:]
+    y, weights = module(*(t.permute(nn_turn) for t in (asking, *x[1:])))
+    y = y if layout == "batch first" else y.transpose(0, 1)
+    found, found_weights = net(*(t.permute(turn) for t in x))
+    found = found.permute(torch.tensor(turn).argsort().tolist())
+    assert torch.equal(found, y)
+    assert torch.equal(found_weights, weights)

@@ -96,3 +96,14 @@ def test_bad_arguments(name: str):
     make, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_what_a_delay_prints():
+    """What differs from the defaults."""
+    shown = {
+        "Delay(2)": co.Delay(2),
+        "Delay(3, temporal_fill='neg_inf')": co.Delay(3, "neg_inf"),
+        "Delay(1, auto_shrink=True)": co.Delay(1, auto_shrink="centered"),
+        "Delay(1, temporal_fill='replicate', auto_shrink='lagging')": co.Delay(1, co.PaddingMode.REPLICATE, "lagging"),
+    }
+    assert {repr(delay) for delay in (*shown.values(), co.Delay(2, "zeros"))} == set(shown)

@@ -1,6 +1,6 @@
 """Modules of `torch.nn` that are local in time, and the refusal of those that are not."""
 
-import re
+import copy
 from typing import Any
 
 import pytest
@@ -86,13 +86,7 @@ def test_local_after_a_delay(name: str):
 
 
 REFUSED = {
-    "batch norm in training": (lambda: nn.BatchNorm1d(4).train(), C1, r"BatchNorm1d\) is in training mode.*net\.eval\(\)"),
     "instance norm without statistics": (lambda: nn.InstanceNorm1d(4), C1, "without running statistics"),
-    "instance norm in training": (
-        lambda: nn.InstanceNorm1d(4, track_running_stats=True).train(),
-        C1,
-        r"training mode.*\.eval\(\)",
-    ),
     "softmax of time": (lambda: nn.Softmax(dim=2), C1, r"Softmax\(dim=2\) runs over time"),
     "softmax of time from the end": (lambda: nn.Softmax(dim=-1), C1, "runs over time"),
     "softmax by rank": (lambda: nn.Softmax(), C1, "without `dim`"),
@@ -167,30 +161,44 @@ def test_what_sees_time_is_refused(name: str):
 )
 @pytest.mark.parametrize("wrap", [co.continual, co.forward_stepping], ids=["converted", "forward_stepping"])
 @pytest.mark.parametrize("whole", [True, False], ids=["network", "norm alone"])
-def test_norms_that_are_switched_to_training_while_a_stream_runs(norm: Any, wrap: Any, whole: bool):
-    """The clip's statistics are not known in a stream: refused, with the path, and the stream goes on after eval()."""
+def test_norms_in_training_take_the_statistics_of_what_a_call_brings(norm: Any, wrap: Any, whole: bool):
+    """As torch has it, with one warning that names the path; in eval mode the stream goes on as ever."""
     inner = wrap(nn.Sequential(nn.ReLU(), norm(4)).eval())
-    net = co.Sequential(co.Conv1d(2, 4, 3), co.Residual(inner)).eval()
-    clip = torch.randn(2, 2, 12)
-    running = inner[1].running_mean.clone()
-    y = net(clip)
+    net, clip = co.Sequential(nn.Tanh(), co.Residual(inner)).double().eval(), torch.randn(3, 4, 12, dtype=torch.float64)
     found = [net.forward_steps(clip[:, :, :5])]
-    for call in (
-        net.forward_step,
-        lambda x: net.forward_steps(x.unsqueeze(2)),
-        lambda x: net.forward_steps(x.unsqueeze(2), True),
-    ):
-        (net if whole else inner[1]).train()
-        for grad in (True, False):
-            with torch.set_grad_enabled(grad), pytest.raises(co.NotStreamable) as caught:
-                call(clip[:, :, 5])
-        assert re.search(r"1\.1\.1 \(.*Norm1d\) is in training mode.*net\.eval\(\)", str(caught.value)), caught.value
-        net.eval()
-        assert torch.equal(inner[1].running_mean, running)
-    found.append(net.forward_steps(clip[:, :, 5:], pad_end=True))
-    assert torch.allclose(torch.cat(found, 2), y, atol=1e-6)
-    assert net.train()(clip).shape == y.shape  # clips train it as ever
-    assert not torch.equal(inner[1].running_mean, running)
+    (net if whole else inner[1]).train()
+    reference = copy.deepcopy(inner[1])
+    part = clip[:, :, 5:9].tanh()
+    with pytest.warns(UserWarning, match=r"1\.1\.1 \(.*Norm1d\) is in training mode.*net\.eval\(\)") as warned:
+        found.append(net.forward_steps(clip[:, :, 5:9]))
+    assert len(warned) == 1
+    assert_equal(found[-1], part + reference(part.relu()))
+    assert torch.equal(inner[1].running_mean, reference.running_mean)  # it has learned
+    with torch.no_grad():
+        assert net.forward_steps(clip[:, :, 5:9], pad_end=True, update_state=False).shape == part.shape  # no second warning
+    net.eval()
+    y = net(clip)
+    assert_equal(net.forward_steps(clip[:, :, 9:], pad_end=True), y[:, :, 9:])
+    assert_equal(torch.stack([net.forward_step(x) for x in clip[:, :, :2].unbind(2)], 2), y[:, :, :2])
+
+
+def test_several_norms_in_training_are_warned_of_once():
+    net = co.Sequential(*(co.Sequential(co.Conv1d(2, 2, 3), nn.BatchNorm1d(2)) for _ in range(3))).train()
+    with pytest.warns(UserWarning, match=r"0\.1 \(BatchNorm1d\) is in training mode") as warned:
+        net.forward_steps(torch.randn(2, 2, 12))
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_step_in_training_is_normalised_by_its_own_statistics(grad: bool):
+    net, x = co.Sequential(co.Delay(1), nn.BatchNorm2d(3)).double().train(), torch.randn(2, 2, 3, 5, dtype=torch.float64)
+    reference = copy.deepcopy(net[1])
+    with torch.set_grad_enabled(grad):
+        with pytest.warns(UserWarning, match=r"1 \(BatchNorm2d\) is in training mode"):
+            assert net.forward_step(x[0]) is None
+        y = net.forward_step(x[1])
+    assert_equal(y, reference.forward(x[0].unsqueeze(2)).squeeze(2))
+    assert copy.deepcopy(net)[1].__dict__.get("_warned") is None  # a copy warns for itself
 
 
 def test_a_norm_of_single_frames_may_be_in_training():
@@ -247,9 +255,8 @@ def test_batch_norm_that_takes_the_clips_statistics_is_refused():
         co.continual(nn.BatchNorm1d(3, track_running_stats=False))
     for module in (nn.BatchNorm1d(3), nn.Sequential(nn.Identity(), nn.BatchNorm1d(3))):
         net = co.forward_stepping(module)
-        with pytest.raises(co.NotStreamable, match="training mode"):
+        with pytest.warns(UserWarning, match="training mode"):
             net.forward_steps(torch.randn(2, 3, 5))
-        assert net.get_state() is None
         net.eval()
         assert net.forward_steps(torch.randn(2, 3, 5)).shape == (2, 3, 5)
         net.train()

@@ -57,6 +57,10 @@ def test_a_stream_starts_from_a_hidden_state(name: str, grad: bool):
     net.set_state(list(start) if isinstance(start, tuple) else start)
     snapshot = net.get_state()
     assert_equal(net.steps(clip, snapshot)[0], expected)
+    items = tuple(snapshot)  # as torch has them: (layers, B, H), of a cell (B, H)
+    assert_identical(items, start if isinstance(start, tuple) else (start,), "the items of a state")
+    net.set_state(items)
+    assert_equal(net.forward_steps(clip), expected)
 
 
 def test_the_hidden_state_of_forward_goes_on_in_a_stream():
@@ -102,7 +106,11 @@ BAD_HIDDEN = {
     "dtype": ("LSTM", lambda h, c: (h.double(), c.double()), r"float32 on cpu; got \(2, 3, 2\) float64"),
     "device": ("LSTM", lambda h, c: (h.to("meta"), c.to("meta")), r"float32 on cpu; got \(2, 3, 2\) float32 on meta"),
     "empty": ("LSTM", lambda h, c: (), "got nothing"),
-    "a pair for a GRU": ("GRU", lambda h: (h, h), r"a hidden state \(2, B, 5\), float32 on cpu; got tuple"),
+    "a pair for a GRU": (
+        "GRU",
+        lambda h: (h, h),
+        r"a hidden state \(2, B, 5\), float32 on cpu; got \(2, 3, 5\) float32 on cpu, \(2, 3, 5\)",
+    ),
     "unbatched": ("GRU", lambda h: h[:, 0], r"\(2, B?2?, 5\).*got \(2, 5\)"),
     "a number": ("GRU", lambda h: 3, "a state from get_state or init_state, a hidden state.*got int"),
     "layers for a cell": ("GRUCell", lambda h: h[None], r"a hidden state \(3, 5\), float32 on cpu; got \(1, 3, 5\)"),

@@ -21,6 +21,7 @@ def test_reshape(name: str, contiguous: bool):
     shape, before, reference = CASES[name]
     for dtype in (torch.float64, torch.float32):
         net, clip = co.Reshape(*shape, contiguous=contiguous), torch.randn(before).to(dtype)
+        assert co.Reshape(shape).shape == co.Reshape(list(shape)).shape == net.shape  # also in one tuple
         assert_equal(net(clip), reference(clip))
         check_contract(net, clip)
     check_gradients(net, clip.double())
@@ -48,3 +49,5 @@ def test_reshape_between_layers():
 def test_too_few_numbers():
     with pytest.raises(ValueError, match=r"at least batch and channels.*got \(-1,\)"):
         co.Reshape(-1)
+    with pytest.raises(ValueError, match=r"at least batch and channels.*got \(\(2, 3\), 4\)"):
+        co.Reshape((2, 3), 4)

@@ -80,6 +80,26 @@ MORE: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
         ),
         (),
     ),
+    "streams shorter than a window": (
+        lambda: co.Sequential(co.Conv1d(4, 4, 3, 2, 1), co.AdaptiveAvgPool1d(1, 12), co.Conv1d(4, 3, 3, padding=1)),
+        (),
+    ),
+    "streams shorter than a window, maxima": (
+        lambda: co.Sequential(co.BroadcastReduce(co.AdaptiveMaxPool2d((1, 2), 25), co.AdaptiveAvgPool2d((1, 2), 25)), co.Delay(1)),
+        (5,),
+    ),
+    "streams shorter than a window that is padded": (
+        lambda: co.AdaptiveMaxPool1d(1, 25, stride=3, padding=2, temporal_fill="zeros"),
+        (),
+    ),
+    "streams shorter than a window, repeated frames": (
+        lambda: co.AdaptiveAvgPool1d(1, 9, stride=2, padding=2, dilation=3, temporal_fill="replicate"),
+        (),
+    ),
+    "a gate of the last frames": (
+        lambda: co.Residual(co.Sequential(co.AdaptiveMaxPool1d(1, 12), co.Conv1d(4, 4, 1), nn.Sigmoid()), reduce="mul"),
+        (),
+    ),
     "a long queue": (lambda: co.BroadcastReduce(co.Conv1d(4, 4, 19, padding=9), co.Identity(), reduce="concat"), ()),
 }  # fmt: skip
 

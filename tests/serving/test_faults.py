@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -61,7 +62,7 @@ def message(frames: Any, seq: int = 0, flags: int = 0) -> bytes:
 NAN = clip(3)
 NAN[1, 2] = np.nan
 GARBAGE: dict[str, tuple[Any, str, str]] = {
-    "not finite": (message(NAN), "not_finite", "frames 0 to 2 have NaN or infinities"),
+    "not finite": (message(NAN), "not_finite", "frame 1 has NaN or infinities"),
     "half a frame": (message(clip(3))[:-5], "shape", r"3 frames of float64 \(3,\) are 72 bytes, got 67"),
     "a later frame": (message(clip(3), 7), "sequence", "frame 0 is next, got 7"),
     "a frame of another type": (b"\x07" + message(clip(3))[1:], "protocol", "of type 1 or 2, got 7"),
@@ -69,6 +70,7 @@ GARBAGE: dict[str, tuple[Any, str, str]] = {
     "bytes": (b"garbage", "protocol", "at least 16 bytes, got 7"),
     "no JSON": ("{", "protocol", "is JSON"),
     "JSON of another kind": ("[1]", "protocol", 'an object with a "type"'),
+    "a long text": (json.dumps({"type": "marker", "id": "x" * 70000}), "too_big", "at most 65536 characters"),
     "an unknown message": ('{"type": "sing"}', "protocol", "no message 'sing' here"),
     "a second stream": ('{"type": "open"}', "protocol", "this connection has a stream"),
     "no streams": ('{"type": "open", "streams": 0}', "protocol", "from 1 up"),
@@ -81,8 +83,6 @@ def test_what_is_refused(name: str):
     bad, code, words = GARBAGE[name]
     error = beside(lambda served: refusal(served, bad))
     assert error["code"] == code
-    import re
-
     assert re.search(words, error["message"]), error["message"]
 
 
@@ -266,6 +266,23 @@ def test_silent_clients_are_closed_and_may_come_back():
     early, code, next, late = run(main())
     assert (code, next) == ("idle", 0)
     close_to(np.concatenate([early, late]), wanted(network(), clip(20), ended=False))
+
+
+def test_multiplexed_streams_that_send_are_not_silent():
+    """They were closed after the time for silence, since their frames were not heard one by one."""
+
+    async def main() -> Any:
+        async with server(idle=0.3) as served, Raw(served.url) as raw:
+            await raw.opened(type="open", streams=2)
+            await raw.hear("opened")
+            for t in range(12):
+                await raw.many([0], [t], clip(12)[t : t + 1])
+                await asyncio.sleep(0.06)
+            return await raw.hear("error"), served.engine.gauges()["open"]
+
+    error, left = run(main())
+    assert (error["stream"], error["code"]) == (1, "idle")
+    assert left == 1
 
 
 def test_a_full_server_says_so_and_takes_the_next_one_later():

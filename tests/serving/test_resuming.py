@@ -21,8 +21,8 @@ import torch
 import continual as co
 from continual.serving.blobs import packed, unpacked
 from continual.serving.store import KEPT, Checkpoint, FolderStore, MemoryStore, RedisStore, Store
-from tests.long import by_turns
-from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, wanted
+from tests.long import by_turns, one_in
+from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, through, wanted
 
 MODEL = "tests/serving/servers.py:network"
 
@@ -106,6 +106,7 @@ def test_another_process_goes_on(how: str, tmp_path: Path):
     close_to(np.stack([y for _, y in found]), wanted(network(), frames))
 
 
+@one_in(3)
 def test_another_backend_goes_on(tmp_path: Path):
     """A server stops; one that runs the network in onnxruntime takes its streams over, multiplexed ones too."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
@@ -263,6 +264,46 @@ def test_a_disk_that_is_full_stops_no_stream(monkeypatch: pytest.MonkeyPatch, ca
     assert resumed == 1
     close_to(np.stack([y for _, y in found]), wanted(network(), clip(40)))
     assert "could not be written" in caplog.text
+
+
+def test_a_store_that_is_out_of_reach_is_waited_for(caplog: pytest.LogCaptureFixture):
+    class Flaky(MemoryStore):
+        left = 2
+
+        def create(self, tokens: Any, model: str) -> None:
+            self.left -= 1
+            if self.left >= 0:
+                raise ConnectionError("no route to host")
+            super().create(tokens, model)
+
+    async def main() -> Any:
+        async with server(store=Flaky(), capacity=1) as served:
+            return await through(served.url, clip(9))
+
+    close_to(run(main()), wanted(network(), clip(9)))
+    assert caplog.text.count("the store fails") == 2
+
+
+def test_a_damaged_checkpoint_is_refused_and_its_row_is_free():
+    async def main() -> Any:
+        async with server(capacity=1, credit=4, checkpoint_every=4) as served:
+            async with Raw(served.url) as raw:
+                token = (await raw.opened())["token"]
+                for seq in range(9):
+                    await raw.frames(seq, clip(9)[seq : seq + 1])
+                    await raw.hear("data")
+            kept = served.engine.checkpoints.store._streams[token][2]
+            kept[0] = kept[0]._replace(blob=kept[0].blob[:-1] + b"x")
+            async with Raw(served.url) as raw:
+                await raw.say(type="resume", token=token, have=8)
+                error = await raw.hear("error")
+            close_to(await through(served.url, clip(9)), wanted(network(), clip(9)))
+            return error, served.engine.metrics.resumes["damaged"]
+
+    error, damaged = run(main())
+    assert error["code"] == "unknown_stream"
+    assert "is damaged" in error["message"]
+    assert damaged == 1
 
 
 # ---- stores -------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
-from tests.long import by_turns
+from tests.long import by_turns, one_in
 from tests.programs.test_stream_rows import NETWORKS
 from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, through, wanted
 
@@ -242,6 +242,7 @@ def test_what_a_client_sends_is_checked_where_it_is():
     run(main())
 
 
+@one_in(3)
 def test_an_exported_file_is_served(tmp_path: Any):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime, of the extra `onnx`")
     path = co.export(network(), STEP, tmp_path / "net.onnx", rate=50)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +52,9 @@ def serve(
     ] = "aot",
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Another one than this machine needs --token-file.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8800,
+    grpc_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve gRPC too: the streams of the open inference protocol (KServe).")
+    ] = None,
     credit: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Frames that a stream may have in the server.")] = 32,
     overload: Annotated[
         str, typer.Option(metavar="block|drop-oldest|refuse", help="What happens to frames beyond the credit.")
@@ -90,7 +93,14 @@ def serve(
         options |= {"idle": idle, "keep": keep, "max_age": max_age, "store": store, "rate": own_rate if rate is None else rate}
         if step is not None:
             options["backend"] = backend
-        _run(lambda: co.serve.Engine(net, step, capacity=capacity, shards=shards, **options), host, port, tokens, tls, grace)
+        pair = None if tls_cert is None or tls_key is None else (tls_key.read_bytes(), tls_cert.read_bytes())
+
+        def made() -> co.serve.Server:
+            engine = co.serve.Engine(net, step, capacity=capacity, shards=shards, **options)
+            grpc = None if grpc_port is None else co.serve.GrpcServer(engine, host, grpc_port, tokens=tokens, tls=pair)
+            return co.serve.Server(engine, host, port, tokens=tokens, tls=tls, grpc=grpc, grace=grace)
+
+        _run(made)
 
 
 def _network(own: networks.Options, classes: int | None, input_size: int | None, pretrained: Path | None) -> tuple[Any, Any, Any]:
@@ -136,14 +146,14 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def _run(make: Any, host: str, port: int, tokens: list[str], tls: ssl.SSLContext | None, grace: float) -> None:
+def _run(made: Callable[[], co.serve.Server]) -> None:
     async def main() -> None:
-        server = co.serve.Server(make(), host, port, tokens=tokens, tls=tls, grace=grace)
-        await server.run(lambda s: typer.echo(f"continual serve: ready on {s.url}", err=True))
+        await made().run(lambda server: typer.echo(f"continual serve: ready on {server.url}", err=True))
 
-    with contextlib.suppress(ImportError):
+    try:
         import uvloop
-
+    except ImportError:
+        asyncio.run(main())
+    else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(main())
-    asyncio.run(main())
+            runner.run(main())

@@ -7,12 +7,14 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 
+from ..core.function_source import shown
 from ..core.module import CoModule
 from ..core.program.context import KernelContext, Run
 from ..core.state import StateNode, StateUpdates, Wire, rewire
 from ..core.step_spec import Inputs, length
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
+from ..layers.wrapped import over_channels
 from .base import run_chunk, run_clip
 from .parallel import Parallel, taken
 
@@ -24,8 +26,11 @@ class Conditional(Parallel):
         predicate: ``predicate(module, x) -> bool``. In a stream ``x`` is the step or the chunk at hand (an empty one when only the
             stream's end is asked for), in ``forward`` it is the clip. Only for predicates that depend neither on the chunking nor
             on the batch are the three ways to run equal.
-        on_true: module for ``True``.
+        on_true: module for ``True``. Of an ``nn.Softmax()``, which leaves its dimension open, the streaming version is over the channels.
         on_false: module for ``False``; by default the identity.
+
+    Warns:
+        UserWarning: for such a softmax.
 
     Example:
         >>> smooth = co.Conditional(lambda module, x: module.on, co.AvgPool1d(3, stride=1, padding=1))
@@ -37,7 +42,7 @@ class Conditional(Parallel):
     def __init__(self, predicate: Callable[[CoModule, Any], bool], on_true: nn.Module, on_false: nn.Module | None = None):
         if not callable(predicate):
             raise TypeError(f"Conditional takes a function predicate(module, x) -> bool, got {type(predicate).__name__}")
-        super().__init__(on_true, Identity() if on_false is None else on_false)
+        super().__init__(over_channels(on_true), Identity() if on_false is None else over_channels(on_false))
         self.predicate = predicate
 
     def _like(self, modules: dict[str, nn.Module]) -> Any:
@@ -96,6 +101,9 @@ class Conditional(Parallel):
         choice = self._choice(x)
         both = super().advance_step(x, node, updates)
         return None if both is None else both[choice]
+
+    def extra_repr(self) -> str:
+        return f"predicate={shown(self.predicate)}"
 
     def program(self, ctx: KernelContext) -> Run:
         """Which module is run is known with the data alone."""

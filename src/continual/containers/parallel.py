@@ -24,8 +24,10 @@ from ..core.timing_graph import aligned
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.delay import Trim, queued
+from ..layers.skip import Skip
 from ..layers.window import FILLS, fill_name
 from .base import Container, children, open_child, run_chunk, run_clip, run_step
+from .every_frame import lost_frames, with_every_frame
 from .streams import Reduce, check_lengths
 
 
@@ -318,6 +320,10 @@ class Residual(BroadcastReduce):
 
     The children are named ``"0"`` (the shortcut) and ``"1"`` (the module).
 
+    The shortcut has every frame, so the windows of adaptive pools in the module reach back here: with ``reduce="mul"``, a pool over
+    ``kernel_size`` frames and layers behind it that lose none, each frame meets the gate of the last ``kernel_size`` frames up to its
+    own, at the start of those that there are. It leaves with the step that brings it, and ``forward`` computes the same.
+
     Args:
         module: maps ``(B, C, T, *S)`` to a shape that can be reduced with its input.
         temporal_fill: what :meth:`warm_up` feeds, ``"zeros"`` (also for ``None``) or ``"neg_inf"``.
@@ -341,6 +347,8 @@ class Residual(BroadcastReduce):
         if residual_shrink not in (False, True, "centered", "lagging", "leading"):
             raise ValueError(f"residual_shrink is False, True, 'centered', 'lagging' or 'leading', not {residual_shrink!r}")
         inner = self._converted(module, "1")
+        if not residual_shrink:
+            inner = with_every_frame(inner)
         super().__init__(shrinking(inner.timing, residual_shrink), inner, reduce=reduce)
         self.temporal_fill = fill_name(temporal_fill)
 
@@ -352,14 +360,13 @@ def shrinking(timing: Timing, shrink: bool | str) -> CoModule:
     """The shortcut that loses the frames that a module with this timing loses."""
     if not shrink:
         return Identity()
-    steps = timing.period * (timing.transient // timing.period + 2)
-    lost = steps - timing.ended(steps)
+    lost = lost_frames(timing)
     if lost < 0 or timing.stride != 1:
         raise ValueError(
             f"residual_shrink is for modules of stride 1 that lose frames; this one loses {lost} at stride {timing.stride}"
         )
     first = {"leading": lost, "lagging": 0}.get(str(shrink), lost // 2)
-    return Trim(first, lost - first)
+    return Trim(first, lost - first) if lost > first else Skip(first)
 
 
 def queue(ctx: KernelContext, node: StateNode, out: Any, wire: FrameSchedule) -> list[DelayLine]:

@@ -14,13 +14,14 @@ from ..core.program.context import KernelContext, Run
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire
 from ..core.step_spec import length
 from ..core.timing import IDENTITY, Timing
-from ..errors import NotStreamable, ShapeMismatch
+from ..errors import NotStreamable, ShapeMismatch, WrongMapping
 
 
 class Rewiring(CoModule):
-    """Base class of modules that only rearrange streams, frame by frame."""
+    """Base class of modules that only rearrange streams, frame by frame. Used on its own, such a module rearranges anything."""
 
     has_products = False
+    runs_kernel = True
 
     @property
     def timing(self) -> Timing:
@@ -33,6 +34,14 @@ class Rewiring(CoModule):
     def forward(self, input: Any) -> Any:
         """The rearranged clips."""
         return self.rearrange(input)
+
+    def forward_step(self, input: Any, update_state: bool = True) -> Any:  # type: ignore[override]
+        """As of any module; values that are no steps, ``(B, C, *S)``, are rearranged too."""
+        return super().forward_step(input, update_state) if of_rank(input, 2) else self.rearrange(input)
+
+    def forward_steps(self, input: Any, pad_end: bool = False, update_state: bool = True) -> Any:  # type: ignore[override]
+        """As of any module; values that are no chunks, ``(B, C, T, *S)``, are rearranged too."""
+        return super().forward_steps(input, pad_end, update_state) if of_rank(input, 3) else self.rearrange(input)
 
     def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         return (None if x is None else self.rearrange(x)), n_if_ended
@@ -98,7 +107,7 @@ class ParallelDispatch(Rewiring):
         if isinstance(mapping, int):
             return mapping
         if not isinstance(mapping, (list, tuple)) or not mapping:
-            raise ValueError(f"ParallelDispatch takes indices and lists of indices, got {mapping!r}")
+            raise WrongMapping(f"ParallelDispatch takes indices and lists of indices, got {mapping!r}")
         return max(self._check_mapping(m) for m in mapping)
 
     @property
@@ -205,7 +214,8 @@ class Reduce(Rewiring):
 
     def forward(self, input: Any) -> Tensor:
         """One stream."""
-        check_lengths(type(self).__name__, input)
+        if of_rank(input, 3):
+            check_lengths(type(self).__name__, input)
         return self.rearrange(input)
 
     def open(self, frame: Any, init: InitContext) -> StateNode:
@@ -223,6 +233,13 @@ class Reduce(Rewiring):
 
     def extra_repr(self) -> str:
         return f"'{self._name}'"
+
+
+def of_rank(x: Any, rank: int) -> bool:
+    """Whether something is a tensor of so many dimensions, or more, or a (nested) list of such tensors."""
+    if isinstance(x, (list, tuple)):
+        return bool(x) and all(of_rank(part, rank) for part in x)
+    return isinstance(x, Tensor) and x.ndim >= rank
 
 
 def check_lengths(name: str, streams: Sequence[Any], names: Sequence[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, overload
@@ -224,6 +225,16 @@ class CoModule(FlatNames, Guarded, StreamOwner):
         """A chunk as a pure function: ``(B, C, T, *S), state → outputs or None, new state``."""
         y, new = self._pure_chunk(self.io_layout.chunk_in(x), state, pad_end)
         return (None if y is None else self.io_layout.chunk_out(y)), new
+
+    def _forward_step(self, input: Any, prev_state: State | None = None) -> tuple[Any, State]:
+        """:meth:`step` under its name in continual-inference; ``None`` is the state of a cold stream. Deprecated."""
+        warnings.warn(
+            f"{type(self).__name__}._forward_step is net.step under an earlier name: y, state = net.step(x, state), which begins with "
+            "state = net.init_state(x)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.step(input, self.init_state(input) if prev_state is None else prev_state)
 
     # ---- building ---------------------------------------------------------------------------------------------------
 

@@ -27,18 +27,19 @@ SHOWN = 20  # tensors of a state that its repr lists
 
 @dataclass(frozen=True)
 class InitContext:
-    """Where a module stands while a stream is opened: its path, and the timing of all that is before it."""
+    """Where a module stands while a stream is opened: its path, the timing of all that is before it, and what has been warned of."""
 
     path: str = ""
     before: Timing = IDENTITY
+    warned: set[str] = field(default_factory=set, compare=False)
 
     def below(self, name: str, before: Timing = IDENTITY) -> InitContext:
         """The place of a child, after ``before`` within this module."""
-        return InitContext(f"{self.path}.{name}".lstrip("."), self.before.then(before))
+        return InitContext(f"{self.path}.{name}".lstrip("."), self.before.then(before), self.warned)
 
 
 _COPIED = (  # what a copy of a node has in common with it
-    "path", "before", "kind", "out", "in_spec", "kept_spec", "names", "n_in", "n_out", "delay", "stride", "accumulator", "steps",
+    "path", "before", "kind", "out", "in_spec", "kept_spec", "names", "n_in", "n_out", "delay", "stride", "accumulator", "item", "steps",
     "plan",
 )  # fmt: skip
 
@@ -59,6 +60,7 @@ class StateNode:
         delay, stride: the counts as far as the fast path needs them (:class:`~continual.core.constant_rate.ConstantRate`).
         memo: what a kernel prepared for these very tensors; dropped when they are replaced.
         accumulator: the tensors are sums over time, kept in the widest type of their device whatever the dtype of the module.
+        item: what a tensor is as an item of a :class:`State`, where ``torch.nn`` has another layout. ``None``: the tensor itself.
         steps: whether a chunk of one may run as a step: its rate is constant, whatever is known of the end. ``None``: not known yet.
         plan: how its module computes, as code, where it can in several ways with other states; ``""`` for all others.
     """
@@ -85,6 +87,7 @@ class StateNode:
         self.stride = 1
         self.memo: Any = None
         self.accumulator = accumulator
+        self.item: Callable[[Tensor], Tensor] | None = None
         self.steps: bool | None = None
         self.plan = ""
 
@@ -196,7 +199,8 @@ class Structure:
 class State(Sequence[Tensor]):
     """A stream's whole state: the number of steps seen, and named tensors. Take it as a value: steps never change it.
 
-    It is a sequence of its tensors, in the order of :attr:`tensors`.
+    It is a sequence of its tensors, in the order of :attr:`tensors`; hidden states of recurrent layers are ``(layers, B, H)`` there, as
+    ``torch.nn`` has them (once a state that was read from a file has been given to its network: ``net.set_state``, ``net.get_state``).
 
     Attributes:
         clock: steps that the stream has seen.
@@ -240,7 +244,7 @@ class State(Sequence[Tensor]):
     @overload
     def __getitem__(self, index: slice) -> list[Tensor]: ...
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        return [t for node in self.node.walk() for t in node.tensors][index]
+        return [t if node.item is None else node.item(t) for node in self.node.walk() for t in node.tensors][index]
 
     def __bool__(self) -> bool:
         return True  # a stream of a network without state has a state too

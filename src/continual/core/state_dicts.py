@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -55,8 +55,10 @@ flat_state_dict = _FlatStateDict()
 class FlatNames(nn.Module):
     """Base class of modules that heed :data:`flat_state_dict`."""
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """As ``torch.nn.Module.state_dict``; with flat names inside a block of ``co.flat_state_dict``."""
+    def state_dict(self, *args: Any, flatten: bool = False, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """As ``torch.nn.Module.state_dict``; ``flatten=True``, or a block of ``co.flat_state_dict``, gives flat names."""
+        if flatten:
+            return state_dict(self, *args, flatten=True, **kwargs)
         if not _local.depth:
             return super().state_dict(*args, **kwargs)
         destination = args[0] if args else kwargs.get("destination")
@@ -65,6 +67,14 @@ class FlatNames(nn.Module):
             found = super().state_dict(*args, **kwargs)
         prefix = args[1] if len(args) > 1 else kwargs.get("prefix", "")
         return _renamed(found, flat_names((k for k in found if k not in before), prefix))
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False, *, flatten: bool = False
+    ) -> _IncompatibleKeys:
+        """As ``torch.nn.Module.load_state_dict``; with ``flatten=True`` as :func:`load_state_dict`."""
+        with flat_state_dict if flatten else nullcontext():
+            given = _with_full_names(self, state_dict) if flatten else state_dict
+            return super().load_state_dict(given, strict, assign)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if _local.depth:  # torch hands on a dictionary of its own, and what is renamed here the children see
@@ -128,13 +138,18 @@ def load_state_dict(
     """
     if not flatten:
         return module.load_state_dict(state_dict, strict=strict)
+    with flat_state_dict:
+        return module.load_state_dict(_with_full_names(module, state_dict), strict=strict)
+
+
+def _with_full_names(module: nn.Module, state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """A copy of a state dict in which a module's flat names are full."""
     given = OrderedDict(state_dict)
     metadata = getattr(state_dict, "_metadata", None)
     _renamed(given, _full_for(module, given))
     if metadata is not None:  # the versions of the modules: a copied dictionary has lost them
         given._metadata = metadata  # type: ignore[attr-defined]
-    with flat_state_dict:
-        return module.load_state_dict(given, strict=strict)
+    return given
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -162,6 +162,7 @@ class Window(Timing):
         end: padded frames after the last input (with ``ceil_mode``, the extra ones included).
         wait: no output before so many inputs have come: padding that repeats or mirrors frames needs them first.
         least: a clip shorter than this is refused.
+        short: a clip shorter than the window has one output too, of what there is.
 
     Example:
         >>> Window(3, start=1, end=1).delay
@@ -176,10 +177,11 @@ class Window(Timing):
     end: int = 0
     wait: int = 0
     least: int = 1
+    short: bool = field(default=False, repr=False)  # not in what states say of their network
 
     def counts(self, n: int, n_if_ended: int) -> Counts:
         ended = (
-            max(0, (n_if_ended + self.start + self.end - self.receptive_field) // self.stride + 1)
+            max(int(self.short), (n_if_ended + self.start + self.end - self.receptive_field) // self.stride + 1)
             if n_if_ended >= self.least
             else 0
         )

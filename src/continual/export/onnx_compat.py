@@ -9,8 +9,9 @@ from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
+from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
-from ..errors import ExportError
+from ..errors import ContinualError, ExportError
 from .api import check_net, check_path
 
 __all__ = ["export"]
@@ -93,8 +94,25 @@ def export(
 
     steps = [args] if isinstance(args, Tensor) else list(args)
     step, first = steps if len(steps) > 1 else steps[0], steps[0]
+    if len(steps) > 1 and not isinstance(model, GraphModule):
+        _check_inputs(model, steps)
     batch = None if dynamic_axes is not None else first.shape[0]
     names = list(input_names or ()), list(output_names or ())
     path = Path(f)
     check_path(path)
     return write(model, step, path, "onnx", batch=batch, names=names, opset=opset_version)
+
+
+def _check_inputs(model: CoModule, steps: list[Tensor]) -> None:
+    """Refuse more inputs than a network takes, such as its states.
+
+    Raises:
+        ExportError: it does not take so many.
+    """
+    try:
+        model.init_state(steps)
+    except (ContinualError, AttributeError) as error:
+        raise ExportError(
+            f"co.onnx.export: {type(model).__name__} does not take {len(steps)} inputs. `args` is the step alone, or one for each input: "
+            "states need no example; they are zeros when a stream begins, and the file's metadata names them"
+        ) from error

@@ -111,7 +111,9 @@ class Delay(Shift):
         return FILLS.get(self.temporal_fill or "zeros", 0.0)
 
     def extra_repr(self) -> str:
-        return f"{self.waits}" + (f", auto_shrink='{self.auto_shrink}'" if self.auto_shrink else "")
+        fill = self.temporal_fill or "zeros"
+        shrink = {False: "", "centered": ", auto_shrink=True"}.get(self.auto_shrink, f", auto_shrink={self.auto_shrink!r}")
+        return f"{self.waits}" + (f", temporal_fill={fill!r}" if fill != "zeros" else "") + shrink
 
 
 class Trim(Shift):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 from torch import Tensor
 
 from .local import LocalInTime
@@ -11,7 +14,7 @@ class Reshape(LocalInTime):
     """Reshape every step, batch included.
 
     Args:
-        shape: the step's new shape ``(B, C, *S)``; one entry may be -1.
+        shape: the step's new shape ``(B, C, *S)``, in numbers or as one tuple; one entry may be -1.
         contiguous: make the result contiguous in memory.
 
     Example:
@@ -20,11 +23,12 @@ class Reshape(LocalInTime):
         (torch.Size([2, 3, 25]), torch.Size([2, 3, 10, 25]))
     """
 
-    def __init__(self, *shape: int, contiguous: bool = False):
+    def __init__(self, *shape: int | Sequence[int], contiguous: bool = False):
         super().__init__()
-        if len(shape) < 2:
+        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+        if len(sizes) < 2 or not all(isinstance(size, int) for size in sizes):
             raise ValueError(f"Reshape needs at least batch and channels, Reshape(-1, channels, …); got {shape}")
-        self.shape, self.contiguous = shape, contiguous
+        self.shape, self.contiguous = cast("tuple[int, ...]", tuple(sizes)), contiguous
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, T, *S)`` with every frame reshaped."""

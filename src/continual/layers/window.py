@@ -74,6 +74,7 @@ class SlidingWindow(CoModule):
     _fill = "zeros"
     nothing = 0.0  # what a position holds that is not even padding
     _last = False  # keep frames channels-last
+    _short = False  # whether a clip shorter than the window has one output, of what there is
 
     def set_window(
         self,
@@ -107,8 +108,8 @@ class SlidingWindow(CoModule):
             wait, kept = (1 if start else 0), max(kept, 1)
         if fill == "reflect" and (start or end):
             wait, least, kept = (start + 1 if start else 0), max(start, end) + 1, max(kept, start, end + 1)
-        self._window = Window(extent, stride, start, end + extra_end, wait, least)
-        self._memoryless = self._window == Window()
+        self._window = Window(extent, stride, start, end + extra_end, wait, least, self._short)
+        self._memoryless = self._window == Window(short=self._short)
         self._fill, self._taps, self._dilation, self._padded_end, self._kept = fill, kernel, dilation, end, kept
 
     @property

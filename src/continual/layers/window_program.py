@@ -31,6 +31,7 @@ class Windows:
         self.ctx, self.window, self.fill, self.counted, self.nothing = ctx, window, fill, counted, nothing
         in_schedule, out_schedule = ctx.in_schedule, ctx.out_schedule
         self.mirrors = isinstance(fill, str)
+        self.beyond = window.end > counted or window.short  # whether windows reach beyond the padding
         self.first = window.stride * out_schedule.first - window.start  # of call 0, an index on the input wire
         self.size = window.stride * (out_schedule.frames - 1) + window.receptive_field
         reach = window.end - window.receptive_field + 1 + (window.end if fill == "reflect" else 0)
@@ -68,8 +69,9 @@ class Windows:
 
     def _gated(self, rows: CallRows, x: Tensor) -> Tensor:
         ctx, window, fill = self.ctx, self.window, self.fill
-        differs = window.end > self.counted and self.nothing != fill
-        x = ctx.gated(rows, x, fill, start=window.start > 0, end=window.end > 0 and not differs)  # type: ignore[arg-type]
+        differs = self.beyond and self.nothing != fill
+        behind = (window.end > 0 or self.beyond) and not differs
+        x = ctx.gated(rows, x, fill, start=window.start > 0, end=behind)  # type: ignore[arg-type]
         if differs and ctx.plan.flush:
             index, end = rows.index(ctx.in_schedule), rows.ended(ctx.before).unsqueeze(1)
             for limit, value in ((end, fill), (end + self.counted, self.nothing)):
@@ -89,7 +91,7 @@ class Windows:
             source = torch.where(source > last, 2 * last - source, source)
         place = (source - first_index).clamp(0, frames.shape[2] - 1)
         found = frames_at(frames, place)
-        if self.window.end > self.counted and ctx.plan.flush:
+        if self.beyond and ctx.plan.flush:
             found = torch.where(over_frames(index <= last + self.counted, found), found, self.nothing)
         return found
 

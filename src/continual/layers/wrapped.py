@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ class WrappedTorch(LocalInTime):
     _torch_class: type[nn.Module] = nn.Module
     _base: type[WrappedTorch] | None = None  # by which the class is wrapped, if not by that of LOCAL_CLASSES
     _own_forward = False  # whether clips are computed otherwise than by the wrapped class
+    _prepared = frozenset({"_warned"})
     norms = True  # whether the class's code may call norms, whose gradients torch computes wrongly in some layouts
 
     def computed(self, x: Tensor) -> Any:
@@ -52,24 +54,35 @@ class WrappedTorch(LocalInTime):
         check_parameters(self, frame, path)
 
     def open(self, frame: StepSpec, init: InitContext) -> StateNode:
-        self._refuse_training(init.path)
+        self._warn_of_training(init.path, init.warned)
         return super().open(frame, init)
 
-    def _refuse_training(self, path: str) -> None:
-        """Refuse norms in training mode, this one or those inside: they then take the statistics of the whole clip."""
+    def _warn_of_training(self, path: str, warned: set[str]) -> None:
+        """Say once that norms in training mode, this one or those inside, take the statistics of what a call brings.
+
+        Args:
+            path: of this module.
+            warned: what has been said of the stream.
+        """
+        if self.__dict__.get("_warned") or not (self.training or self._modules):
+            return
         for name, module in self.named_modules(prefix=path):
             tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
             if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
-                raise NotStreamable(f"{named(name, module)} {TRAINING}")
+                self.__dict__["_warned"] = True
+                if TRAINING not in warned:
+                    warned.add(TRAINING)
+                    warnings.warn(f"{named(name, module)} {TRAINING}", stacklevel=2)
+                return
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
-            self._refuse_training(node.path)
+            self._warn_of_training(node.path, set())
         return super().advance(x, node, n_if_ended, updates)
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
         if self.training or self._modules:
-            self._refuse_training(node.path)
+            self._warn_of_training(node.path, set())
         return self.local_step(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -136,8 +149,8 @@ class _PerFrame2d(WrappedTorch):
 
 
 TRAINING = (
-    "is in training mode: it then normalises by the statistics of the whole clip, which a stream has not seen. Call net.eval() "
-    "before streaming; in training, run clips through net.forward"
+    "is in training mode: in a stream it takes the statistics of the steps that a call brings, and learns from them, so that outputs "
+    "differ from those of forward on the whole clip. Call net.eval() before streaming"
 )
 
 
@@ -145,6 +158,8 @@ class _BatchNorm(_SameShape):
     """Batch normalisation with running statistics."""
 
     def local_step(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().local_step(x)
         buffers, eps = self._buffers, cast(nn.BatchNorm1d, self).eps
         mean, var = buffers["running_mean"], buffers["running_var"]
         return torch.batch_norm(x, parameter(self, "weight"), parameter(self, "bias"), mean, var, False, 0.0, eps, False)
@@ -161,6 +176,39 @@ class _InstanceNorm(_SameShape):
         if not norm.track_running_stats:
             raise NotStreamable(f"{path}: {refusals.instance_norm(norm)}")
         super().check(frame, path)
+
+
+class _SoftmaxOverChannels(_SameShape):
+    """A softmax that leaves its dimension open: over the channels, on clips and on steps."""
+
+    _own_forward = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.softmax(1)
+
+    def clip(self, x: Tensor) -> Tensor:
+        return x.softmax(1)
+
+    def local_step(self, x: Tensor) -> Tensor:
+        return x.softmax(1)
+
+    def check(self, frame: StepSpec, path: str) -> None:
+        """Nothing to refuse."""
+
+
+def over_channels(module: nn.Module) -> nn.Module:
+    """An ``nn.Softmax()`` without ``dim`` as one over the channels, with a warning; every other module as it is."""
+    if type(module) is not nn.Softmax or module.dim is not None:
+        return module
+    warnings.warn(
+        "Softmax() without dim is taken as Softmax(dim=1), over the channels: torch chooses by the rank, which on clips (B, C, T) is the "
+        "batch. Write dim=1",
+        stacklevel=3,
+    )
+    made: Any = copy.copy(module)
+    made.__class__ = wrapped_class(nn.Softmax, "Softmax", _SoftmaxOverChannels)
+    result: nn.Module = made
+    return result
 
 
 def _sees_time(module: nn.Module, ndim: int) -> str:

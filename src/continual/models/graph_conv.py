@@ -16,8 +16,12 @@ from ..errors import NotStreamable, ShapeMismatch
 from ..layers.folds_norms import scaled
 from ..layers.local import LocalInTime
 from ..layers.weight_cache import PackedWeight
-from ..layers.wrapped import TRAINING
 from .skeleton_graphs import adjacency
+
+TRAINING = (
+    "is in training mode: it then normalises by the statistics of the whole clip, which a stream has not seen. Call net.eval() "
+    "before streaming; in training, run clips through net.forward"
+)
 
 
 class _AcrossJoints(PackedWeight, LocalInTime):

@@ -136,18 +136,19 @@ class StreamRows:
     def _checked(self, rows: Any) -> Tensor:
         """Numbers of rows of open streams, which are all different."""
         index = torch.as_tensor(rows, dtype=torch.int64)
-        if index.ndim != 1 or (len(index) and (int(index.min()) < 0 or int(index.max()) >= self.capacity)):
-            raise KeyError(f"StreamBatch: rows are numbers from 0 to {self.capacity - 1} in one dimension, got {index}")
-        if not bool(self._open[index].all()):
-            closed = index[~self._open[index]].tolist()
-            raise KeyError(f"StreamBatch: rows {closed} are of no open stream. No stream has moved")
         self._marked.zero_()
-        self._marked[index] = True
-        if int(self._marked.sum()) != len(index):
-            raise KeyError(
-                "StreamBatch: a row occurs twice. No stream has moved: give a stream its steps one after another, or a chunk"
-            )
-        return index
+        try:
+            self._marked.scatter_(0, index, True)  # unlike others it takes no negative numbers
+        except RuntimeError:
+            last = self.capacity - 1
+            raise KeyError(f"StreamBatch: rows are numbers from 0 to {last} in one dimension, got {index.tolist()}") from None
+        if int((self._marked & self._open).sum()) == len(index):
+            return index
+        if closed := index[~self._open[index]].tolist():
+            raise KeyError(f"StreamBatch: rows {closed} are of no open stream. No stream has moved")
+        raise KeyError(
+            "StreamBatch: a row occurs twice. No stream has moved: give a stream its steps one after another, or a chunk"
+        )
 
     def _advance(self, rows: Tensor, parts: list[Tensor], count: int) -> tuple[Wire, Tensor]:
         """Take ``count`` frames ``(n, count, …)`` of some rows. Returns outputs and which of them exist."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .client import ServedStream, ServeError, connect
 from .engine import Engine
+from .grpc_server import GrpcServer
 from .protocol import Refused
 from .server import Server
 from .store import FolderStore, MemoryStore, RedisStore
@@ -12,6 +13,7 @@ from .sync_client import Stream
 __all__ = [
     "Engine",
     "FolderStore",
+    "GrpcServer",
     "MemoryStore",
     "RedisStore",
     "Refused",

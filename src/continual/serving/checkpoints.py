@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 from .store import Checkpoint, Store
 from .streams import Held
 
+Make = Callable[[], Sequence[Checkpoint]]  # of a copy of the states
 log = logging.getLogger("continual.serve")
 
 
@@ -26,27 +28,35 @@ class Checkpoints:
     def __init__(self, store: Store, keep: float, lost: Callable[[Sequence[Held]], None]):
         self.store, self.keep, self._lost = store, keep, lost
         self._pool = ThreadPoolExecutor(1, "continual-store")
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.pending: set[str] = set()  # tokens whose checkpoint is being written
+        self._due: list[tuple[Sequence[Held], Make]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self.pending: set[str] = set()  # tokens whose checkpoint is not written yet
         self.known = 0
 
     async def call(self, method: Callable[..., Any], *args: Any) -> Any:
-        """A method of the store, in its thread."""
+        """A method of the store, in its thread if it waits."""
+        if not self.store.waits:
+            return method(*args)
         return await asyncio.get_running_loop().run_in_executor(self._pool, method, *args)
 
-    def write(self, streams: Sequence[Held], made: Callable[[], Sequence[Checkpoint]]) -> None:
-        """Keep checkpoints of some streams, and tell their clients afterwards."""
+    def write(self, streams: Sequence[Held], made: Make) -> None:
+        """Keep checkpoints of some streams, and tell their clients afterwards. While some are written, others are collected."""
         self.pending |= {h.token for h in streams}
-        task = asyncio.get_running_loop().create_task(self.written(streams, made))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._due.append((streams, made))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.get_running_loop().create_task(self._write())
 
-    async def written(self, streams: Sequence[Held], made: Callable[[], Sequence[Checkpoint]], tell: bool = True) -> None:
+    async def _write(self) -> None:
+        while self._due:
+            due, self._due = self._due, []
+            makers = [made for _, made in due]
+            await self.written([h for streams, _ in due for h in streams], functools.partial(_all_of, makers))
+
+    async def written(self, streams: Sequence[Held], made: Make, tell: bool = True) -> None:
         """As :meth:`write`, and wait for it."""
         tokens = {h.token for h in streams}
         try:
-            checkpoints = await self.call(made)
-            lost = await self.call(self.store.put, checkpoints)
+            checkpoints, lost = await self.call(self._put, made)
         except Exception:  # of a disk or a server: streams go on, and resume from an earlier checkpoint
             log.exception("continual serve: checkpoints of %d streams could not be written", len(tokens))
             return
@@ -58,9 +68,16 @@ class Checkpoints:
                 if held.token not in lost:
                     held.sink.control(held, {"type": "checkpoint", "next": checkpoint.next})
 
+    def _put(self, made: Make) -> tuple[Sequence[Checkpoint], set[str]]:
+        checkpoints = made()
+        return checkpoints, self.store.put(checkpoints)
+
     def forget(self, tokens: Sequence[str]) -> None:
         """Forget streams that are done."""
-        self._pool.submit(self.store.drop, list(tokens))
+        if self.store.waits:
+            self._pool.submit(self.store.drop, list(tokens))
+        else:
+            self.store.drop(tokens)
 
     async def expire(self, open: Callable[[], Sequence[str]]) -> None:
         """Forget streams of nobody, for ever and ever."""
@@ -70,11 +87,15 @@ class Checkpoints:
 
     async def settled(self) -> None:
         """Wait until all is written."""
-        while self._tasks:
-            await asyncio.gather(*list(self._tasks), return_exceptions=True)
+        if self._writer is not None:
+            await self._writer
         await self.call(lambda: None)
 
     def close(self) -> None:
         """Release the thread and the store."""
         self._pool.submit(self.store.close)
         self._pool.shutdown(wait=True)
+
+
+def _all_of(makers: Sequence[Make]) -> list[Checkpoint]:
+    return [c for made in makers for c in made()]

@@ -24,11 +24,13 @@ class ServeError(RuntimeError):
 
     Attributes:
         code: of the protocol; ``"unreachable"`` for a server that does not answer.
+        passing: whether the same may succeed later.
     """
 
-    def __init__(self, code: str, message: str):
+    def __init__(self, code: str, message: str, retry_after: float | None = None):
         super().__init__(f"{code}: {message}")
         self.code = code
+        self.passing = code in (*PASSING, "unreachable") or retry_after is not None
 
 
 class ServedStream:
@@ -172,7 +174,7 @@ class ServedStream:
                 return await self._once()
             except ServeError as error:
                 refused = error
-                if error.code not in (*PASSING, "unreachable"):
+                if not error.passing:
                     raise
             if time.monotonic() - started > self.patience:
                 raise refused
@@ -193,7 +195,7 @@ class ServedStream:
                     max_size=None,
                     proxy=None,
                     ping_timeout=None,
-                    ssl=self._tls,
+                    ssl=self._tls if self._tls is not None or not self._url.startswith("wss") else True,
                     open_timeout=10.0,
                 )
                 .__aenter__()
@@ -215,7 +217,8 @@ class ServedStream:
             raise ServeError("unreachable", f"{self._url}: {error}") from None
         if found["type"] != "opened":
             await socket.close()
-            raise ServeError(found.get("code", "protocol"), found.get("message", f"unexpected {found}"))
+            said = found.get("message", f"unexpected {found}")
+            raise ServeError(found.get("code", "protocol"), said, found.get("retry_after"))
         self._adopt(found)
         self._replay(socket, int(found["next"]))
 

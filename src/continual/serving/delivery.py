@@ -17,11 +17,15 @@ def deliver(table: Table, taken: Taken, y: list[Array], valid: Array) -> None:
     if late.any():
         valid = valid & ~late[:, None]
     groups = table.group[rows]
-    for i in np.flatnonzero(groups == 0).tolist():
-        held = table.by_row.get(int(rows[i]))
-        if held is not None:
-            own = valid[i]
-            held.took(int(seq[i]), [t[i][own] for t in y] if own.any() else None)
+    counts, moments = valid.sum(1).tolist(), valid.shape[1]
+    for i, row in enumerate(rows.tolist()):
+        held = table.by_row.get(row)
+        if held is None or held.group is not None:
+            continue
+        found = None
+        if counts[i]:
+            found = [t[i] for t in y] if counts[i] == moments else [t[i][valid[i]] for t in y]
+        held.took(int(seq[i]), found)
     if groups.any():
         for number in np.unique(groups[groups > 0]).tolist():
             _deliver_group(table.groups.get(number), groups == number, rows, seq, y, valid)

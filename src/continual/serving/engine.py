@@ -7,12 +7,10 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
@@ -25,13 +23,13 @@ from .inbox import Inbox, Taken
 from .intake import Finite, Intake, Overload
 from .metrics import Metrics
 from .model import Served
-from .protocol import Array, Refused
+from .protocol import Refused
+from .stepper import Stepper
 from .store import Checkpoint, Store, store_of
 from .streams import Group, Held, Sink
 from .table import Table
 
 log = logging.getLogger("continual.serve")
-QUICK = 5e-4  # seconds: shorter steps run in the event loop, since a thread costs them more
 
 
 class Engine:
@@ -49,6 +47,7 @@ class Engine:
             (``"drop-oldest"``), or they are refused (``"refuse"``).
         finite: whether frames with NaN or infinities close their stream (``"refuse"``) or pass (``"pass"``).
         checkpoint_every: frames between checkpoints of a stream, at least ``credit``.
+        pace: seconds between steps for which frames of other streams that send are waited for; not for those of a quarter of them.
         idle: seconds of silence after which a stream is closed, which can be resumed.
         keep: seconds for which a stream can be resumed.
         max_age: seconds after which a stream is moved; ``None``: never.
@@ -77,6 +76,7 @@ class Engine:
         overload: Overload = "block",
         finite: Finite = "refuse",
         checkpoint_every: int = 256,
+        pace: float = 0.004,
         idle: float = 60.0,
         keep: float = 300.0,
         max_age: float | None = None,
@@ -100,7 +100,7 @@ class Engine:
         self._between = asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, "continual-step")
         self._tasks: list[asyncio.Task[Any]] = []
-        self._typical = 0.0  # seconds of a step
+        self._stepper = Stepper(self.model, self._inbox, self.metrics, self._pool, pace)
 
     # ---- life -----------------------------------------------------------------------------------------------------------
 
@@ -116,6 +116,7 @@ class Engine:
         loop, started = asyncio.get_running_loop(), time.perf_counter()
         await loop.run_in_executor(self._pool, self.streams.warm_up)
         self.metrics.compile = time.perf_counter() - started
+        self._stepper.first()
         self._tasks = [
             loop.create_task(t) for t in (self._run(), self._watch(), self.checkpoints.expire(lambda: [*self.table.by_token]))
         ]
@@ -169,12 +170,20 @@ class Engine:
         try:
             for _ in range(count):
                 held.append(await self._open(secrets.token_hex(16), 0, sink, group, None, 0, -1))
+            await self._stored(self.checkpoints.store.create, [h.token for h in held], self.model.digest)
         except Refused:
             for h in held:
                 await self.park(h)
             raise
-        await self.checkpoints.call(self.checkpoints.store.create, [h.token for h in held], self.model.digest)
         return held
+
+    async def _stored(self, method: Callable[..., Any], *args: Any) -> Any:
+        """A method of the store, which may be out of reach."""
+        try:
+            return await self.checkpoints.call(method, *args)
+        except Exception as error:
+            log.exception("continual serve: the store fails")
+            raise Refused("internal", f"the store of states fails: {type(error).__name__}", 1.0) from error
 
     async def _open(
         self, token: str, epoch: int, sink: Sink, group: Group | None, blob: bytes | None, next: int, have: int
@@ -184,11 +193,17 @@ class Engine:
                 raise Refused("draining", "this server is about to stop", 1.0)
             if len(self.table.by_row) >= self.capacity:
                 raise Refused("full", f"all {self.capacity} streams are in use", 1.0)
+            if token in self.table.by_token:
+                raise Refused("unknown_stream", "another connection has resumed this stream")
             self.streams.open(token)
             row = int(self.streams.rows([token])[0])
-            if blob:
-                like = self.streams.snapshot_rows([row])
-                self.streams.restore_rows([row], unpacked([blob], like))
+            try:
+                if blob:
+                    self.streams.restore_rows([row], unpacked([blob], self.streams.snapshot_rows([row])))
+            except StateMismatch as error:
+                self.streams.close(token)
+                self.metrics.resumes["damaged"] += 1
+                raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
             held = Held(token, row, epoch, sink, group, next)
             self._inbox.clear(row)
             self.table.add(held, have, saved=next - (row * 97) % self.every)  # not all streams are kept at once
@@ -208,11 +223,11 @@ class Engine:
         """
         if self.draining:
             raise Refused("draining", "this server is about to stop", 1.0)
-        store, call = self.checkpoints.store, self.checkpoints.call
+        store = self.checkpoints.store
         if (before := self.table.by_token.get(token)) is not None:
             before.sink.refused(before, Refused("unknown_stream", "another connection has resumed this stream"))
             await self.park(before)
-        kept = await call(store.get, token)
+        kept = await self._stored(store.get, token)
         fitting = [c for c in kept if c.next <= have + 1]
         if not fitting:
             self.metrics.resumes["unknown"] += 1
@@ -220,12 +235,8 @@ class Engine:
         if fitting[0].model != self.model.digest:
             self.metrics.resumes["other_model"] += 1
             raise Refused("other_model", f"stream {token[:8]}… is of another network or of other weights")
-        epoch = await call(store.claim, token)
-        try:
-            held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
-        except StateMismatch as error:
-            self.metrics.resumes["damaged"] += 1
-            raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
+        epoch = await self._stored(store.claim, token)
+        held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
         self.metrics.resumes["resumed"] += 1
         return held
 
@@ -258,8 +269,8 @@ class Engine:
             held.next = 0
             self.table.have[held.row], self.table.next[held.row], self.table.saved[held.row] = -1, 0, 0
         store = self.checkpoints.store
-        await self.checkpoints.call(store.drop, [held.token])
-        await self.checkpoints.call(store.create, [held.token], self.model.digest)
+        await self._stored(store.drop, [held.token])
+        await self._stored(store.create, [held.token], self.model.digest)
         held.epoch = 0
 
     def finish(self, held: Held) -> None:
@@ -286,22 +297,19 @@ class Engine:
     # ---- the model loop -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            await self._stepper.company(bool(self._finishing or self.streams.ending))
             async with self._between:
                 taken = self._inbox.take()
+                if taken is not None and self.intake.finite == "refuse":
+                    taken = self._finite(taken)
                 if taken is None and not self.streams.ending and not self._finishing:
                     self._wake.clear()
                     continue
                 self.intake.space.set()
-                started = time.perf_counter()
                 try:
-                    if self._typical < QUICK:
-                        y, valid = self._step(taken)
-                    else:
-                        y, valid = await loop.run_in_executor(self._pool, self._step, taken)
-                    self._observe(taken, started)
+                    y, valid = await self._stepper.step(taken)
                     if taken is not None:
                         deliver(self.table, taken, y, valid)
                         self.metrics.frame.observe(time.perf_counter() - taken.when)
@@ -312,19 +320,13 @@ class Engine:
                     self._failed(taken, error)
             await asyncio.sleep(0)
 
-    def _step(self, taken: Taken | None) -> tuple[list[Array], Array]:
-        if taken is None:
-            return self.model.step(np.zeros(0, np.int64), self.model.nothing)
-        return self.model.step(taken.rows, taken.parts)
-
-    def _observe(self, taken: Taken | None, started: float) -> None:
-        seconds = time.perf_counter() - started
-        self._typical += 0.1 * (seconds - self._typical)
-        self.metrics.step.observe(seconds)
-        if taken is not None:
-            self.metrics.frames += len(taken.rows)
-            self.metrics.batch.observe(len(taken.rows))
-            self.metrics.queue.observe(started - taken.when)
+    def _finite(self, taken: Taken) -> Taken | None:
+        """Close the streams whose frames have NaN or infinities. Returns the frames of the others."""
+        found, bad = taken.finite()
+        for row, seq in bad:
+            if (held := self.table.by_row.get(row)) is not None:
+                self.refuse(held, Refused("not_finite", f"frame {seq} has NaN or infinities"))
+        return found
 
     def _ends(self) -> None:
         """Begin and go on with the ends of streams."""
@@ -381,9 +383,13 @@ class Engine:
         wait = min(self.idle, self.max_age or math.inf, 4.0) / 4
         while True:
             await asyncio.sleep(wait)
-            now = time.monotonic()
+            now = time.perf_counter()
             for held in list(self.table.by_row.values()):
-                if now - held.seen > self.idle and held.ended is None and not self._inbox.waiting(held.row):
+                if (
+                    now - max(held.seen, self._inbox.last(held.row)) > self.idle
+                    and held.ended is None
+                    and not self._inbox.waiting(held.row)
+                ):
                     self.refuse(held, Refused("idle", f"no message for {self.idle:g} s", 0.0))
             if self.max_age is not None:
                 async with self._between:

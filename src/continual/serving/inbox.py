@@ -25,6 +25,18 @@ class Taken(NamedTuple):
     parts: list[Array]
     when: Array
 
+    def finite(self) -> tuple[Taken | None, list[tuple[int, int]]]:
+        """The frames without NaN and infinities, ``None`` if there are none; and the rows and ``seq`` of the others."""
+        good = np.ones(len(self.rows), bool)
+        for x in self.parts:
+            if x.dtype.kind == "f":
+                good &= np.isfinite(x).reshape(len(x), -1).all(1)
+        if good.all():
+            return self, []
+        bad = list(zip(self.rows[~good].tolist(), self.seq[~good].tolist(), strict=True))
+        found = Taken(self.rows[good], self.seq[good], [x[good] for x in self.parts], self.when[good])
+        return (found if good.any() else None), bad
+
 
 class Inbox:
     """A ring of frames for each row. Pages that no frame has touched take no memory.
@@ -39,6 +51,7 @@ class Inbox:
         self.depth = depth
         self._parts: list[Array] = [np.empty((rows, depth, *s.shape), s.dtype) for s in specs]
         self._seq, self._when = np.zeros((rows, depth), np.int64), np.zeros((rows, depth))
+        self._last = np.full(rows, -np.inf)  # when a frame came
         self._head, self._tail = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
 
     def waiting(self, rows: Any) -> Any:
@@ -55,17 +68,26 @@ class Inbox:
         at = self._tail[rows] % self.depth
         for own, x in zip(self._parts, parts, strict=True):
             own[rows, at] = x
-        self._seq[rows, at], self._when[rows, at] = seq, now
+        self._seq[rows, at], self._when[rows, at], self._last[rows] = seq, now, now
         self._tail[rows] += 1
 
     def put_many(self, row: int, seq: int, parts: Sequence[Array], now: float) -> None:
         """Several frames for one row, which has room."""
-        count = len(parts[0])
-        at = (int(self._tail[row]) + np.arange(count)) % self.depth
-        for own, x in zip(self._parts, parts, strict=True):
-            own[row, at] = x
-        self._seq[row, at], self._when[row, at] = seq + np.arange(count), now
-        self._tail[row] += count
+        count, at = len(parts[0]), int(self._tail[row])
+        for i in range(count):
+            slot = (at + i) % self.depth
+            for own, x in zip(self._parts, parts, strict=True):
+                own[row, slot] = x[i]
+            self._seq[row, slot], self._when[row, slot] = seq + i, now
+        self._last[row], self._tail[row] = now, at + count
+
+    def last(self, row: int) -> float:
+        """When a frame of a row came."""
+        return float(self._last[row])
+
+    def company(self, since: float) -> tuple[int, int]:
+        """How many rows have frames that wait, and how many have had frames since a moment."""
+        return int(np.count_nonzero(self._tail > self._head)), int(np.count_nonzero(self._last > since))
 
     def take(self) -> Taken | None:
         """The oldest frame of each row that has one; ``None`` if no frame waits."""

@@ -69,7 +69,7 @@ class Intake:
         """Frames ``(n, C, *S)`` of one stream, the first of which is ``seq``.
 
         Raises:
-            Refused: ``sequence``, ``not_finite``, ``overrun``.
+            Refused: ``sequence``, ``overrun``.
         """
         count, now = len(parts[0]), time.perf_counter()
         held.hear()
@@ -80,8 +80,6 @@ class Intake:
         if not count:
             held.sink.answer(held, held.next, NOTHING, 0, 0, 0)
             return
-        if self.finite == "refuse" and not all(np.isfinite(x).all() for x in parts if x.dtype.kind == "f"):
-            raise Refused("not_finite", f"frames {seq} to {seq + count - 1} have NaN or infinities")
         over = int(self._inbox.waiting(held.row)) + count - self.credit
         if over > 0 and self.overload == "refuse":
             raise Refused("overrun", f"{over} frames more than the credit of {self.credit}", 0.0, next=held.next)
@@ -91,11 +89,12 @@ class Intake:
             parts, seq = self._drop(held, seq, parts, over), seq + max(0, count - self.credit)
         at = 0
         while at < len(parts[0]):  # of more than there is room for, the rest follows
-            await self.room(held)
-            if not self._table.is_open(held):
-                return
+            if over > 0:
+                await self.room(held)
+                if not self._table.is_open(held):
+                    return
             n = min(len(parts[0]) - at, self.credit - int(self._inbox.waiting(held.row)))
-            self._inbox.put_many(held.row, seq + at, [x[at : at + n] for x in parts], now)
+            self._inbox.put_many(held.row, seq + at, [x[at : at + n] for x in parts] if over > 0 else parts, now)
             at += n
             self._wake()
 
@@ -126,12 +125,6 @@ class Intake:
         known[known] = self._table.group[rows[known]] == group.number
         self._refuse_some(group, rows, ~known, "unknown_stream", "no such stream of this connection is open")
         parts = [entries[name] for name in names]
-        if self.finite == "refuse":
-            for x in parts:
-                if x.dtype.kind == "f":
-                    finite = np.isfinite(x).reshape(len(rows), -1).all(1)
-                    self._refuse_some(group, rows, known & ~finite, "not_finite", "a frame has NaN or infinities")
-                    known &= finite
         own = np.where(known, rows, 0)
         fits = (self._table.next[own] & LOW) == entries["seq"]
         self._refuse_some(group, rows, known & ~fits, "sequence", "another frame is next")

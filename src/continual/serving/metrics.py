@@ -16,23 +16,45 @@ RECENT = 4096  # values of which percentiles are taken
 
 
 class Durations:
-    """A histogram of many values at a time, and percentiles of the latest ones."""
+    """A histogram of many values, and percentiles of the latest ones. Values are counted when somebody asks."""
 
     def __init__(self, bounds: Array = BOUNDS):
-        self.bounds, self.counts, self.total = bounds, np.zeros(len(bounds) + 1, np.int64), 0.0
+        self.bounds, self._counts, self._total = bounds, np.zeros(len(bounds) + 1, np.int64), 0.0
         self._recent, self._at = np.zeros(RECENT), 0
+        self._new: list[Any] = []
 
     def observe(self, values: Any) -> None:
-        """Count values."""
-        values = np.atleast_1d(np.asarray(values, np.float64))
-        np.add.at(self.counts, np.searchsorted(self.bounds, values), 1)
-        self.total += float(values.sum())
+        """Take a value, or an array of them."""
+        self._new.append(values)
+        if len(self._new) == RECENT:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._new:
+            return
+        values = np.concatenate([np.atleast_1d(v) for v in self._new])
+        self._new.clear()
+        self._counts += np.bincount(np.searchsorted(self.bounds, values), minlength=len(self._counts))
+        self._total += float(values.sum())
         values = values[-RECENT:]
         self._recent[(self._at + np.arange(len(values))) % RECENT] = values
         self._at += len(values)
 
+    @property
+    def counts(self) -> Array:
+        """How many values are below each bound, and above all of them."""
+        self._count()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        """The sum of all values."""
+        self._count()
+        return self._total
+
     def percentile(self, q: float) -> float:
         """Of the latest values; 0 if there are none."""
+        self._count()
         return float(np.percentile(self._recent[: min(self._at, RECENT)], q)) if self._at else 0.0
 
 
@@ -59,7 +81,7 @@ def text(metrics: Metrics, gauges: Callable[[], dict[str, float]]) -> tuple[byte
     """All figures as Prometheus reads them, and the content type."""
     client = package("prometheus_client", "serve", "continual serve")
     registry = client.CollectorRegistry()
-    registry.register(_Collector(metrics, gauges, client.core))
+    registry.register(_Collector(metrics, gauges, package("prometheus_client.core", "serve", "continual serve")))
     return client.generate_latest(registry), client.CONTENT_TYPE_LATEST
 
 

@@ -7,7 +7,9 @@ lowest 32 bits of ``seq``.
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ CODES = (
     "full", "draining", "shape", "dtype", "sequence", "overrun", "slow_reader", "not_finite", "too_big", "idle", "unknown_stream",
     "other_model", "protocol", "internal",
 )  # fmt: skip
+CONTROL = 1 << 16  # characters of a control message
 PASSING = ("full", "draining", "idle", "slow_reader")  # the same may succeed later, or elsewhere
 
 Array = np.ndarray[Any, Any]
@@ -62,7 +65,7 @@ class Spec(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of one."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,17 @@ class Format:
 
     specs: tuple[Spec, ...]
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         """Bytes of one frame of all inputs."""
         return sum(s.nbytes for s in self.specs)
 
-    @property
+    @functools.cached_property
+    def _parts(self) -> list[tuple[np.dtype[Any], int, tuple[int, ...]]]:
+        """The dtype, the number of values and the shape of each."""
+        return [(s.dtype, math.prod(s.shape), s.shape) for s in self.specs]
+
+    @functools.cached_property
     def entry(self) -> np.dtype[Any]:
         """An entry of a multiplexed message."""
         fields: list[Any] = [("stream", "<u4"), ("seq", "<u4")]
@@ -105,10 +113,9 @@ class Format:
                 "shape", f"{count} frames of {self._text()} are {count * self.nbytes} bytes, got {len(message) - HEADER.size}"
             )
         found, at = [], HEADER.size
-        for spec in self.specs:
-            size = count * spec.nbytes
-            found.append(np.frombuffer(message, spec.dtype, size // spec.dtype.itemsize, at).reshape(count, *spec.shape))
-            at += size
+        for dtype, values, shape in self._parts:
+            found.append(np.frombuffer(message, dtype, count * values, at).reshape(count, *shape))
+            at += count * values * dtype.itemsize
         return found
 
     def entries(self, message: bytes, count: int) -> Array:
@@ -180,8 +187,10 @@ def parsed(text: str) -> dict[str, Any]:
     """A control message.
 
     Raises:
-        Refused: it is none.
+        Refused: it is none, or too long.
     """
+    if len(text) > CONTROL:
+        raise Refused("too_big", f"a control message has at most {CONTROL} characters, got {len(text)}")
     try:
         found = json.loads(text)
     except ValueError as error:

@@ -16,13 +16,15 @@ from urllib.parse import parse_qs, urlsplit
 from ..core.optional_packages import package
 from . import metrics
 from .engine import Engine
+from .grpc_server import GrpcServer
 from .protocol import PATH, SUBPROTOCOL
 from .websocket import Connection
 
 LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
 OUTPUT = 8 << 20  # bytes that a connection may have unsent
 LOCAL = ("127.0.0.1", "localhost", "::1")
-PAGES = {"/": ("index.html", "text/html"), "/continual.js": ("continual.js", "text/javascript")}
+SCRIPT = "text/javascript"
+PAGES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", SCRIPT), "/continual.js": ("continual.js", SCRIPT)}
 
 
 class Server:
@@ -34,6 +36,7 @@ class Server:
         tokens: one of them is needed, as ``Authorization: Bearer …`` or, where a browser can't send headers, ``?token=…``. Without tokens
             the server binds to this machine alone.
         tls: certificates.
+        grpc: another transport of the same engine, which is started and stopped with this one.
         output: bytes that a connection may have unsent before it is cut off.
         grace: seconds for streams to move when the server stops.
 
@@ -61,6 +64,7 @@ class Server:
         *,
         tokens: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        grpc: GrpcServer | None = None,
         output: int = OUTPUT,
         grace: float = 20.0,
     ):
@@ -70,6 +74,7 @@ class Server:
                 "127.0.0.1"
             )
         self.engine, self.host, self.port, self.grace = engine, host, port, grace
+        self._grpc = grpc
         self._tokens, self._tls, self._output = [t.encode() for t in tokens], tls, output
         self.limit = max(LARGEST, engine.credit * engine.model.inputs.nbytes + 64)
         self._server: Any = None
@@ -107,6 +112,8 @@ class Server:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         await self.engine.start()
+        if self._grpc is not None:
+            await self._grpc.start()
 
     async def stop(self) -> None:
         """Streams are kept and moved to another server; then connections are closed, also those that do not answer."""
@@ -114,6 +121,8 @@ class Server:
             return
         self._server.close(close_connections=False)
         await self.engine.stop(self.grace)
+        if self._grpc is not None:
+            await self._grpc.stop()
         sockets = list(self._server.connections)
         closing = [asyncio.ensure_future(s.close(1001, "stopped")) for s in sockets]
         if closing:
@@ -149,6 +158,9 @@ class Server:
             return socket.respond(
                 HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, "ready\n" if ready else "not ready\n"
             )
+        if url.path in PAGES:  # which hold no secrets: what they show needs the token
+            name, kind = PAGES[url.path]
+            return _response(socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8")
         if not self._let_in(request, url.query):
             return socket.respond(HTTPStatus.UNAUTHORIZED, "a bearer token is needed\n")
         if url.path == PATH:
@@ -159,9 +171,6 @@ class Server:
             return _response(socket, json.dumps(self._model()).encode(), "application/json")
         if url.path == "/v1/live":
             return _response(socket, json.dumps(self._live()).encode(), "application/json")
-        if url.path in PAGES:
-            name, kind = PAGES[url.path]
-            return _response(socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8")
         return socket.respond(HTTPStatus.NOT_FOUND, "not found\n")
 
     def _stream_requested(self, socket: Any, request: Any) -> Any:

@@ -25,7 +25,13 @@ class Checkpoint(NamedTuple):
 
 
 class Store(Protocol):
-    """Checkpoints by tokens. A stream belongs to the engine that claimed it last. Methods run in a thread, one at a time."""
+    """Checkpoints by tokens. A stream belongs to the engine that claimed it last.
+
+    Attributes:
+        waits: whether methods wait for a disk or a network. Then they run in a thread, one at a time.
+    """
+
+    waits: bool
 
     def create(self, tokens: Sequence[str], model: str) -> None:
         """Streams that start, with epoch 0."""
@@ -51,6 +57,8 @@ class Store(Protocol):
 
 class MemoryStore:
     """Checkpoints in this process: for clients that lose their connection, not for processes that end."""
+
+    waits = False
 
     def __init__(self) -> None:
         self._streams: dict[str, tuple[int, float, list[Checkpoint]]] = {}
@@ -98,6 +106,8 @@ class FolderStore:
     Args:
         folder: it is made if it is missing.
     """
+
+    waits = True
 
     def __init__(self, folder: str | Path):
         path = Path(folder)
@@ -195,6 +205,8 @@ class RedisStore:
         url: ``redis://host:port/number``.
         keep: seconds after which Redis forgets a stream that is not written.
     """
+
+    waits = True
 
     def __init__(self, url: str, keep: float):
         redis = package("redis", "serve", "continual serve --store redis://…")

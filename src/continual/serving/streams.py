@@ -57,7 +57,7 @@ class Held:
         self.token, self.row, self.epoch, self.sink, self.group, self.next = token, row, epoch, sink, group, next
         self.finishing = False
         self.ended: int | None = None
-        self.opened = self.seen = time.monotonic()
+        self.opened = self.seen = time.perf_counter()
         self._messages: deque[tuple[int, int]] = deque()  # the last frame of each message, and its frames
         self._markers: deque[tuple[int, Any]] = deque()  # each waits for a frame's answer
         self._outputs: list[Sequence[Array]] = []
@@ -65,7 +65,7 @@ class Held:
 
     def hear(self) -> None:
         """The client is there."""
-        self.seen = time.monotonic()
+        self.seen = time.perf_counter()
 
     def message(self, first: int, count: int) -> None:
         """A message of ``count`` frames has come."""

@@ -171,6 +171,22 @@ class FromRest(nn.Module):
         return torch.stack(found, -1)
 
 
+class Offset(nn.Module):
+    """A filter whose delayed samples begin as products and sums of zeros and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("gain", torch.tensor([0.4, -0.3, 0.2]))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        zeros = torch.zeros_like(x[:, 0])
+        u, v, found = 2 * zeros * self.gain, zeros + self.gain, []
+        for i in range(x.shape[1]):
+            u, v = x[:, i] + 0.5 * v, u - 0.2 * v
+            found.append(v * u)
+        return torch.stack(found, 1)
+
+
 class PCEN(nn.Module):
     """Per-channel energy normalisation: ``(B, F, T)``."""
 
@@ -349,6 +365,43 @@ class FirstFrame(nn.Module):
         return torch.stack(outs, 1)
 
 
+class KeptRows(nn.Module):
+    """Keeps the number of rows, and takes a batch of another size for a new one; a constant of the code in each iteration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.rows = nn.GRUCell(3, 4), 2
+        self.register_buffer("first", torch.tensor([[0.1, -0.2, 0.3, 0.4]]))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        if self.rows != x.shape[0]:
+            self.rows = x.shape[0]
+        h, outs = self.first.broadcast_to(self.rows, 4), []
+        for i in range(x.shape[1]):
+            h = self.cell(x[:, i], h) * torch.tensor([0.5, 1.0, -0.5, 0.8])
+            outs.append(h)
+        return torch.stack(outs, 1)
+
+
+class RowsAsNumber(nn.Module):
+    """The number of rows is a number for torch.export."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:  # (T, B, C)
+        rows = int(x.shape[1])
+        h, c, outs = x.new_zeros(rows, 4), x.new_zeros(rows, 4), []
+        for frame in x:
+            h, c = self.cell(frame, (h, c))
+            outs.append(h.view(rows, 2, 2).flip(1).reshape(rows, 4))
+        return torch.stack(outs)
+
+
+CASES["kept rows"] = Case(KeptRows, (2, 5, 3), 1)
+CASES["rows as a number"] = Case(RowsAsNumber, (6, 2, 3), 0)
+CASES["offset"] = Case(Offset, (2, 5, 3), 1)
 CASES["first frame"] = Case(FirstFrame, (2, 7, 3), 1)
 CASES["padded"] = Case(Padded, (2, 3, 9), 2)
 CASES["nodes"] = Case(Nodes, (2, 6, 5, 3), 1)

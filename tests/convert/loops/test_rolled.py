@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.convert.graph import frame_loops
 from continual.convert.graph.loops import rolled
+from continual.convert.graph.loops.instruction import LoopCall
 from tests.convert.loops.networks import CASES, Score
 from tests.long import by_turns, one_in
 from tests.programs.rows import check_rows
@@ -55,21 +57,35 @@ def test_the_state_is_what_the_module_carries(name: str, numbers: int) -> None:
     assert sum(t.numel() for n in state.node.walk() for t in n.tensors) == 2 * numbers  # of two rows
 
 
+@pytest.mark.parametrize(("name", "ops"), [("from rest", ["loop"]), ("conv gru", ["loop", "Conv3d k1"])])
+def test_zeros_like_a_frame_are_none_of_its_values(name: str, ops: list[str]) -> None:
+    """What states begin with is computed when a stream begins, and the first iteration is one like the others."""
+    net, _, _ = made(name)
+    assert [row.op for row in net.operation_graph().rows] == ops
+    assert not next(m for m in net._program.instructions if isinstance(m, LoopCall)).module.loop.prologue
+
+
 @pytest.mark.parametrize("frames", [5, 400])
 def test_exports_are_short_whatever_the_example(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    whole = rolled.capture_window
+    whole = rolled.capture_rows
 
     def capture(module: nn.Module, clip: Any, time_dim: Any) -> Any:
         found = whole(module, clip, time_dim)
         steps.append(found.steps)
         return found
 
-    monkeypatch.setattr(rolled, "capture_window", capture)
+    monkeypatch.setattr(rolled, "capture_rows", capture)
     module = CASES["gru cells"].cls().eval()
     net = co.continual(module, torch.randn(2, 3, frames))
     assert steps == [7, 6]
     assert [row.op for row in net.operation_graph().rows].count("loop") == 1
+
+
+def test_many_calls_in_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that stops after so many calls of a line had as many calls on clips of each length, and no loop was seen."""
+    monkeypatch.setattr(frame_loops, "ENOUGH", 2)
+    assert "loop" in [row.op for row in made("kept rows")[0].operation_graph().rows]
 
 
 @one_in(4)

@@ -98,10 +98,10 @@ def regrouped(dims: Dims, target: Sequence[int], batch: int, time: int) -> Dims 
             factor, last = left.pop(0)
             own = size_of((factor,), batch, time)
             need = wanted // size
-            if own <= need and need % own == 0:
+            if 0 < own <= need and need % own == 0:
                 dim.append(factor)
                 size *= own
-            elif isinstance(factor, int) and own % need == 0:
+            elif isinstance(factor, int) and need and own % need == 0:
                 dim.append(need)
                 left.insert(0, (own // need, last))
                 size = wanted

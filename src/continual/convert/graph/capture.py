@@ -18,7 +18,8 @@ from torch.fx import Node as Fx
 
 from ...errors import NotStreamable, ShapeMismatch
 from .axes import BATCH, TIME, Dims, fixed
-from .export_errors import one_row, why
+from .constant_numbers import GivenNumbers, constant_numbers
+from .export_errors import one_row, takes_number, why
 from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
 from .needed_nodes import writes_memory
@@ -223,10 +224,16 @@ def _captured(
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    numbers = KnownNumbers(module)
+    numbers, given = KnownNumbers(module), GivenNumbers()
     try:
-        with _exporting(module), FormulaLimit(), numbers, WeightWrites(module):
-            program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
+        try:
+            program = _open(module, inputs, shapes, numbers, given)
+        except Exception as error:
+            clips = (clip_of(inputs, times, batches, n * steps_of(inputs, times), rows) for n, rows in ((1, 2), (2, 2), (1, 1)))
+            given = GivenNumbers(constant_numbers(module, clips) if takes_number(error) else ())
+            if not given:
+                raise
+            program = _open(module, inputs, shapes, numbers, given)
         if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
             program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
@@ -237,8 +244,16 @@ def _captured(
             with _exporting(module):
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
-    read = frozenset(numbers.read)
+    read = given.read | numbers.read
     return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read)
+
+
+def _open(
+    module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any], numbers: KnownNumbers, given: GivenNumbers
+) -> ExportedProgram:
+    """An export whose length and batch are open."""
+    with _exporting(module), FormulaLimit(), numbers, WeightWrites(module), given:
+        return export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
 
 
 def _of_bytecode(
@@ -260,27 +275,30 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     """
     inputs, times, batches = tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]  # a symbol, unless the module asks for the number
-    prefixed, first, numbers = _Prefixed(module), None, KnownNumbers(module)
+    prefixed, first, numbers, given = _Prefixed(module), None, KnownNumbers(module), GivenNumbers()
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            program = _window(module, part, inputs, shapes, numbers)
+            program = _window(module, part, inputs, shapes, numbers, given)
             if shapes is not None and not _symbolic(program, batches):
                 with contextlib.suppress(Exception):  # it takes no more rows
-                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers)
+                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers, given)
                     pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
             prefix = "module." if part is prefixed else ""
-            return Captured(program, inputs, times, batches, False, prefix, frozenset(numbers.read))
+            return Captured(program, inputs, times, batches, False, prefix, given.read | numbers.read)
         except Exception as error:
+            if first is None and takes_number(error):
+                steps = steps_of(inputs, times)
+                given = GivenNumbers(constant_numbers(module, (clip_of(inputs, times, batches, steps, rows) for rows in (2, 1))))
             first = first or error
     with _exporting(module):
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
 
 
 def _window(
-    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any] | None, numbers: KnownNumbers
+    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Any, numbers: KnownNumbers, given: GivenNumbers
 ) -> ExportedProgram:
     """Export a module as ``part`` calls it, in which no operation writes into a tensor."""
-    with _exporting(module), WholeOps(), numbers, WeightWrites(module):
+    with _exporting(module), WholeOps(), numbers, WeightWrites(module), given:
         found = None if shapes is None else _arranged(part, shapes)
         program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
         to_torch_ops(program.graph)

@@ -17,19 +17,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import NotStreamable
+from .filled_ops import VALUE_FREE
 
 WEIGHTS = -1  # in the place of the index of an input
 NUMBERS = ("aten._local_scalar_dense.default", "aten.equal.default", "aten.is_nonzero.default")
-SHAPES = (
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "new_empty",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-    "empty_like",
-)  # they read no values
 INTERNAL = (AssertionError, AttributeError, IndexError, KeyError, TypeError)
 
 
@@ -67,7 +58,7 @@ class DependenceTracer(TorchDispatchMode):
         of = frozenset().union(*(self._of.get(t, frozenset()) for t in tensors))
         if str(func) in NUMBERS:
             self.note(tensors)
-        if str(func).split(".")[1] in SHAPES:
+        if str(func).split(".")[1] in VALUE_FREE:
             of = frozenset()
         for t in tree_leaves(out):
             if isinstance(t, Tensor):
@@ -102,6 +93,11 @@ def _short(file: str, line: Any) -> str:
     return f"{file.rpartition('/')[2]}:{line}"
 
 
+def takes_number(error: Exception) -> bool:
+    """Whether an export has failed since the module takes a number out of a tensor."""
+    return "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__
+
+
 def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], error: Exception) -> str:
     """An error of `torch.export`, in terms of the user's module.
 
@@ -114,7 +110,7 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
     name, text = type(module).__name__, str(error)
     line = re.search(r'File "([^"]+)", line (\d+), in (\w+)\n\s*(.+)', text)
     user = f" (at {_short(line.group(1), line.group(2))}: {line.group(4).strip()})" if line else ""
-    if "data-dependent" in text.lower() or "DataDependent" in type(error).__name__:
+    if takes_number(error):
         place = _short(line.group(1), line.group(2)) if line else ""
         asked = _asked(module, inputs, place)
         where = f"{name}.{asked.path}" if asked is not None and asked.path else name

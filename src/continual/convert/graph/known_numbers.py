@@ -7,6 +7,7 @@ length, and gives them where the code asks for one: ``.item()``, ``if``, the siz
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable
@@ -56,7 +57,11 @@ TAKES_NUMBERS = {
     "select", "new_zeros", "new_ones", "new_full", "new_empty", "pad", "interpolate", "unflatten", "getitem",
 }  # fmt: skip
 ASKS = {"item", "tolist", "bool", "index"}
-CONCERNED = {*TWO, *ONE, *TAKES_NUMBERS, *ASKS, "to", "type", "tensor", "as_tensor", "scalar_tensor", "stack", "unbind"}
+FILLS: dict[str, int] = {"full": 1, "full_like": 1, "new_full": 2}  # where the value stands among the arguments
+LARGEST = {"max": torch.sym_max, "amax": torch.sym_max, "min": torch.sym_min, "amin": torch.sym_min}
+CONCERNED = {
+    *TWO, *ONE, *TAKES_NUMBERS, *ASKS, *FILLS, *LARGEST, "to", "type", "tensor", "as_tensor", "scalar_tensor", "stack", "unbind"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Known:
     """The numbers of a tensor.
 
     Attributes:
-        numbers: one, or a list of them.
+        numbers: a list of them, or one, which all elements are equal to.
         of: the buffers that they are computed from.
     """
 
@@ -93,7 +98,7 @@ class KnownNumbers(TorchFunctionMode):
         if name not in CONCERNED:
             return func(*args, **kwargs)
         given = self._of(args[0]) if args and isinstance(args[0], Tensor) else None
-        if given is not None and name in ASKS:
+        if given is not None and name in ASKS and (not args[0].ndim or isinstance(given.numbers, (list, tuple))):
             self.read |= given.of
             return bool(given.numbers) if name == "bool" else given.numbers
         if name in TAKES_NUMBERS:
@@ -148,12 +153,18 @@ class KnownNumbers(TorchFunctionMode):
             return (
                 Known([k.numbers for k in found], frozenset().union(*(k.of for k in found))) if len(found) == len(parts) else None
             )
+        if name in FILLS:
+            value = args[FILLS[name]] if len(args) > FILLS[name] else kwargs.get("fill_value")
+            return Known(_real(value) if made.is_floating_point() else value) if _is_plain(value) else None
         known = [self._of(a) if isinstance(a, Tensor) else Known(a) if _is_plain(a) else None for a in args]
         if not known or known[0] is None:
             return None
         of = frozenset().union(*(k.of for k in known if k is not None))
         if name in ("to", "type", "as_tensor"):
             return Known(_each(_real if made.is_floating_point() else _down, known[0].numbers), of)
+        if name in LARGEST and len(args) == 1 and not kwargs:
+            many = known[0].numbers if isinstance(known[0].numbers, (list, tuple)) else [known[0].numbers]
+            return Known(functools.reduce(LARGEST[name], many), of)
         if name in ONE and len(args) == 1:
             return Known(_each(ONE[name], known[0].numbers), of)
         if name in TWO and len(args) == 2 and known[1] is not None:

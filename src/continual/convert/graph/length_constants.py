@@ -35,6 +35,7 @@ from .values import (
 )
 
 T = TypeVar("T")
+REPEATS = ("aten.expand.default", "aten.broadcast_to.default", "aten.repeat.default")
 OFFSETS_ONLY = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
 ARANGE = ("aten.arange.default", "aten.arange.start", "aten.arange.start_step")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
@@ -89,7 +90,7 @@ class LengthConstants:
         if call.name in CREATION:
             return self._created(call, stream)
         source = call.get("self")
-        if call.name in ("aten.expand.default", "aten.repeat.default") and isinstance(source, Const):
+        if call.name in REPEATS and isinstance(source, Const):
             return self._expanded(call, source, stream)
         if call.name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(call, source, stream)

@@ -12,6 +12,10 @@ from torch.fx import Node as Fx
 
 from .values import Const, Stream, TensorValue, Value, as_int, as_sequence, leaves
 
+OTHER_VALUES = "whose values may be others at the next call"
+PLAIN_NUMBER = (
+    "keep the number in the module as a plain int or float, set in __init__; or go on with the tensor, without `.item()`"
+)
 COMPARES = "compares all frames of the clip with each other"
 BANDED = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
 CAUSAL = (

@@ -11,10 +11,10 @@ from torch.fx import Node as Fx
 from .axes import BATCH, with_size
 from .decomposition import decomposed, paired
 from .instructions import Arg, CurrentDevice, Shape, resolve
-from .op_call import BANDED, COMPARES, Merged, NoRule, OpCall, Refused, hint
+from .op_call import BANDED, COMPARES, OTHER_VALUES, PLAIN_NUMBER, Merged, NoRule, OpCall, Refused, hint
 from .refusals import RefusalCollector
-from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, UNALIGNED, Rule, RuleContext
-from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Stream, SymScalar, Unknown, Value, leaves
+from .rule_context import KEEPS_LENGTH_DEPENDENT, RULES, SCORE_RULES, SPECTRUM_RULES, UNALIGNED, Rule, RuleContext
+from .values import STATIC, Const, LengthDependent, NotStreamed, Scores, Size, Spectrum, Stream, SymScalar, Unknown, Value, leaves
 
 NUMBER = ("_local_scalar_dense", "item")
 KEEPS_FILL = {"expand", "unsqueeze", "view", "reshape", "permute", "transpose", "repeat", "to", "_to_copy", "clone"}
@@ -68,6 +68,8 @@ class OpEvaluator:
         if any(isinstance(v, Unknown) for v in values):
             return self._refusals.guessed(call.node, name, values)
         lost = next((v for v in values if isinstance(v, NotStreamed)), None)
+        if isinstance(lost, Spectrum) and (on_spectrum := SPECTRUM_RULES.get(op)) is not None:
+            return on_spectrum(self._context, call)
         if lost is not None:
             return self._like_lost(call, lost)
         if any(isinstance(v, Scores) for v in values):
@@ -126,10 +128,7 @@ class OpEvaluator:
             return NotStreamed((), torch.long, reason, "x.shape[time]")
         weights = isinstance(value, Const) and all(s.kind != "input" for s in origin.sources_of(value))
         what = "a parameter or a buffer" if weights else "an input that is no stream"
-        return NotStreamed(
-            (), torch.get_default_dtype(), f"takes a number out of {what}, whose values may be others at the next call",
-            "keep the number in the module as a plain int or float, set in __init__; or go on with the tensor, without `.item()`",
-        )  # fmt: skip
+        return NotStreamed((), torch.get_default_dtype(), f"takes a number out of {what}, {OTHER_VALUES}", PLAIN_NUMBER)
 
     def _on_scores(self, call: OpCall) -> Value:
         """An operation on attention scores."""

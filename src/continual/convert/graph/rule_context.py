@@ -50,6 +50,7 @@ R = TypeVar("R", bound=Rule)
 
 RULES: dict[str, Rule] = {}
 SCORE_RULES: dict[str, Rule] = {}  # for operations on attention scores, by names without overloads
+SPECTRUM_RULES: dict[str, Rule] = {}  # for operations on the spectrum of the clip, by names without overloads
 UNALIGNED = {
     "aten.slice_scatter.default",
     "aten.select_scatter.default",
@@ -75,6 +76,16 @@ def score_rule(*names: str) -> Callable[[R], R]:
 
     def registered(fn: R) -> R:
         SCORE_RULES.update(dict.fromkeys(names, fn))
+        return fn
+
+    return registered
+
+
+def spectrum_rule(*names: str) -> Callable[[R], R]:
+    """Register the rule of operations on the spectrum of the clip, by their names without overloads."""
+
+    def registered(fn: R) -> R:
+        SPECTRUM_RULES.update(dict.fromkeys(names, fn))
         return fn
 
     return registered

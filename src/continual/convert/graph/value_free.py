@@ -8,14 +8,12 @@ from typing import Any
 from torch.fx import Node as Fx
 
 from .axes import BATCH, TIME
+from .filled_ops import LIKE, SIZED
 from .functionalise import base_of, op_of, writes
 from .length_constants import LengthConstants
 from .op_call import COMPARES, OpCall, Refused
 from .program_draft import ProgramDraft
 from .values import Const, LengthDependent, Size, Stream, SymScalar, Value, exchanged
-
-SIZED = {"new_zeros": 0.0, "new_ones": 1.0, "new_full": None}
-LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
 
 
 class ValueFree:

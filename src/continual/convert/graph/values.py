@@ -129,6 +129,23 @@ class NotStreamed:
     at: Fx | None = None  # the operation that gives it
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spectrum(NotStreamed):
+    """The spectrum of a clip with zeros behind it. Times that of a filter, and back, it is a convolution; other uses are refused.
+
+    Attributes:
+        of: the stream, with time in its last dimension.
+        length: of the clip with its zeros.
+        taps: the filter that it was multiplied by.
+        inverted: whether it is the convolution: as many frames as the clip has with its zeros.
+    """
+
+    of: Stream
+    length: Size
+    taps: Const | None = None
+    inverted: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class LengthDependent:
     """A tensor that depends on the clip's length and on no stream: positions, and what is computed from them. It is built at its use.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import NotStreamable
 from ..fitted import Fitted
-from ..length_function import LengthFunction
+from ..length_function import LengthFunction, Step
 from ..resampling import Interpolation, Upsampling
 from ..timing import Crop, Timing, Window, Wiring
 
@@ -130,6 +130,9 @@ def _after(timing: Timing, given: End, joins: set[tuple[End, ...]]) -> End:
 @_after.register
 def _(timing: Window, given: End, joins: set[tuple[End, ...]]) -> End:
     more = timing.start + timing.end - timing.receptive_field + timing.stride
+    second = timing.stride - more + timing.stride  # the first length with two outputs
+    if timing.short and second > timing.stride + 1:
+        return fitted(given, LengthFunction((Step(1, 1), Step(second, 1, timing.stride))), 1)
     return counted(given, max(1, timing.least), 1, more, timing.stride)
 
 

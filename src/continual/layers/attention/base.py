@@ -248,11 +248,17 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
     def _full_forward(self, clip: Wire, need_weights: bool) -> Any:
         """``torch.nn``'s computation on a clip of any length, in the module's layout."""
         x = self.tokens(clip)
-        y = self.clip(self.leave(self.whole(x)))
-        if not need_weights:
-            return y
-        q, k, _ = self.project(x)
-        return y, self.weights(q, k, self._mask_for(q.shape[2]))
+        q, k, v = x if isinstance(x, list) else (x, x, x)
+        return self._as_torch(q, k, v, self._mask_for(cast(Tensor, k).shape[1]), need_weights)
+
+    def _as_torch(self, q: Any, k: Any, v: Any, mask: Tensor | None, need_weights: bool) -> Any:
+        """``torch.nn``'s own code on tokens ``(B, n, E)``, so that its numbers are those of ``torch.nn`` to the last bit."""
+        if not self.batch_first:
+            turned = {id(t): t.transpose(0, 1) for t in (q, k, v)}
+            q, k, v = (turned[id(t)] for t in (q, k, v))
+        y, weights = nn.MultiheadAttention.forward(self, q, k, v, need_weights=need_weights, attn_mask=mask)
+        y = self.clip(y if self.batch_first else y.transpose(0, 1))
+        return (y, weights) if need_weights else y
 
     # ---- accounting -----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from ...core.state import InitContext, StateNode, StateUpdates, Wire
 from ...core.timing import Timing, Window
 from ...layers.attention.program import tokens, windows
 from ..positions.encodings import RotaryPositionalEncoding
-from .base import Attention, in_order, refuse_unbounded
+from .base import Attention, Heads, in_order, refuse_unbounded
 from .single_output import SlidingAttention
 
 __all__ = ["MultiheadAttention", "RetroactiveMultiheadAttention", "SingleOutputMultiheadAttention"]
@@ -199,6 +199,9 @@ class SingleOutputMultiheadAttention(SlidingAttention):
         if not self.single_output_forward:
             return self._full_forward(clip, self._gives_more)
         x = self.tokens(clip)
+        q, k, v = cast(Heads, x if isinstance(x, list) else (x, x, x))
+        if {t.shape[1] for t in (q, k, v)} == {self.sequence_len}:  # one window
+            return self._as_torch(q[:, self.behind].unsqueeze(1), k, v, self._mask_row(self.behind), self._gives_more)
         y = self.clip(self.leave(self._attended_windows(x)))
         return (y, self._window_weights(x)) if self._gives_more else y
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +16,11 @@ from .windowed import _AvgPool, _MaxPool
 Size = int | None | Sequence[int | None]
 
 
-class _Adaptive(_Pool):
+class AdaptivePool(_Pool):
     """What the adaptive layers share. Over time they are a pool with a kernel; over space they pool to a given size."""
 
     output_size: Any
+    _short = True
 
     def __init__(
         self,
@@ -57,14 +59,23 @@ class _Adaptive(_Pool):
         self._last = False
 
     def forward(self, input: Tensor) -> Tensor:
-        """All windows of the clip; a clip as long as the window gives what ``torch.nn`` gives."""
+        """All windows of the clip; a clip as long as the window, or shorter, gives what ``torch.nn`` gives."""
         return self.windows_of(input)
+
+    def reaching_back(self) -> Self:
+        """This pool with a window for every frame: the last ``kernel_size`` frames, or at the start those that there are."""
+        if (self.stride[0], self.padding[0], self.dilation[0]) != (1, 0, 1):
+            return self
+        made = copy.copy(self)
+        made.set_window(self._taps, 1, self._taps - 1, fill=self._native_fill)
+        made.__dict__["count_include_pad"] = False
+        return made
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}, kernel_size={self.kernel_size[0]}, stride={self.stride[0]}"
 
 
-class _AdaptiveAvg(_Adaptive, _AvgPool):
+class _AdaptiveAvg(AdaptivePool, _AvgPool):
     count_include_pad = True
     divisor_override = None
 
@@ -73,7 +84,7 @@ class _AdaptiveAvg(_Adaptive, _AvgPool):
         return pool(x, self.output_size[1:] if self.dims == 3 else self.output_size[1])
 
 
-class _AdaptiveMax(_Adaptive, _MaxPool):
+class _AdaptiveMax(AdaptivePool, _MaxPool):
     def over_space(self, x: Tensor) -> Tensor:
         pool: Any = F.adaptive_max_pool2d if self.dims == 3 else F.adaptive_max_pool1d
         return pool(x, self.output_size[1:] if self.dims == 3 else self.output_size[1])
@@ -81,6 +92,8 @@ class _AdaptiveMax(_Adaptive, _MaxPool):
 
 class AdaptiveAvgPool1d(_AdaptiveAvg, nn.AdaptiveAvgPool1d):
     """Average over a window in time: what a global pooling at the end of a clip network is in a stream.
+
+    A clip that is shorter than the window has one output, the average of what there is; so has a stream that ends so early.
 
     Args:
         output_size: 1.

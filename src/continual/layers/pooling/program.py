@@ -49,7 +49,7 @@ def counts(ctx: KernelContext, layer: Any, windows: Windows, padded: bool) -> Ca
     """
     window = windows.window
     low, high = (window.start, layer._padded_end) if padded else (0, 0)
-    if not ((window.end > high and ctx.plan.flush) or window.start > low):
+    if not (((window.end > high or window.short) and ctx.plan.flush) or window.start > low):
         return None
 
     def counted(y: Tensor, rows: CallRows) -> Tensor:

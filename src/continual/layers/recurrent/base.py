@@ -124,7 +124,9 @@ class Recurrent(TorchLayer):
         out = frame.resized(frame.shape[0], self.proj_size or self.hidden_size)
         with torch.inference_mode(False):
             cold = [h.transpose(0, 1) for h in self._cold(frame)]
-        return StateNode(init, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
+        node = StateNode(init, self.kind, out, dict(zip(RECURRENCES[self.mode].names, cold, strict=True)))
+        node.item = _with_layers_first if len(self._user_shapes("B")[0]) == 3 else _without_layers
+        return node
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if x is None:
@@ -172,7 +174,8 @@ class Recurrent(TorchLayer):
 
         Args:
             state: a state from ``get_state`` or ``init_state``, or a hidden state as ``torch.nn`` has it: ``(layers, B, H)``,
-                for an LSTM the pair ``(h, c)``; without the layers for a cell. It is copied; gradients flow into it.
+                for an LSTM the pair ``(h, c)``; without the layers for a cell. ``tuple(net.get_state())`` is one. It is copied;
+                gradients flow into it.
                 ``None`` makes the stream cold: the hidden state is zero.
 
         Raises:
@@ -210,7 +213,7 @@ class Recurrent(TorchLayer):
     def _checked_hidden(self, given: Any, batch: int | None, error: type[ContinualError]) -> Hidden:
         """A user's hidden state as tensors ``(layers, B, H)``, checked; ``batch`` where it is known."""
         names, weight = RECURRENCES[self.mode].names, self.weights(0)[0]
-        hidden = given if len(names) > 1 and isinstance(given, (tuple, list)) else [given]
+        hidden = list(given) if isinstance(given, (tuple, list)) else [given]
         fits = len(hidden) == len(names) and all(isinstance(h, Tensor) for h in hidden)
         fits = fits and all(h.dtype == weight.dtype and h.device == weight.device for h in hidden)
         if fits:
@@ -294,6 +297,16 @@ class Recurrent(TorchLayer):
             return new[-1][0], [t for parts in new for t in parts]
 
         return lambda x, rows: carried(ctx, specs, x, rows, step)
+
+
+def _with_layers_first(hidden: Tensor) -> Tensor:
+    """A state tensor ``(B, layers, H)`` as ``torch.nn`` has it."""
+    return hidden.transpose(0, 1)
+
+
+def _without_layers(hidden: Tensor) -> Tensor:
+    """The same for a cell, ``(B, H)``."""
+    return hidden.squeeze(1)
 
 
 def _by_layer(tensors: Hidden) -> list[Hidden]:

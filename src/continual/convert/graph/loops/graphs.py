@@ -12,7 +12,7 @@ from torch.fx import Node as Fx
 
 from ..row_sizes import known
 from .matching import Body, Fixed, Frame, Key, NotALoop, Result, line
-from .simplify import ANY_LAYOUT, ZEROS, flat, short
+from .simplify import ANY_LAYOUT, flat, short
 from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
@@ -136,7 +136,7 @@ class Graphs:
         found: list[Fx | Past] = []
         for state in self.states:
             value = self.body.seeds.get((state.of, -state.lag)) if isinstance(state.of, tuple) and state.lag else None
-            found.append(value if isinstance(value, Fx) and short(value) not in ZEROS else state)
+            found.append(value if isinstance(value, Fx) and short(value) != "zeros" else state)
         return found
 
     def _there(self, node: Fx, t: int) -> bool:

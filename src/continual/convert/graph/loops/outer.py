@@ -14,6 +14,7 @@ from torch.fx import Node as Fx
 
 from ..capture import Captured
 from .batch import FrameBatch, Use
+from .fills import plain_fills
 from .graphs import Graphs, Out, Past
 from .layout import Layout
 from .matching import NotALoop, line, matched, runs_backward
@@ -54,6 +55,7 @@ def rolled(captured: Captured) -> Rolled | None:
     signature = program.graph_signature
     constants = [(n, program.constants[c]) for n, c in signature.inputs_to_lifted_tensor_constants.items()]
     merge_constants(graph, [(n, c) for n, c in constants if isinstance(c, torch.Tensor)])
+    plain_fills(graph)
     simplify(graph)
     inputs, error = set(signature.user_inputs), None
     for at_end in (True, False):

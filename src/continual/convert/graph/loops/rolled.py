@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Interpreter
+from torch.fx import Graph
 from torch.fx import Node as Fx
-from torch.fx import traceback as fx_traceback
-from torch.utils._pytree import tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from ....errors import NotStreamable
-from ..capture import Captured, TimeDims, capture_window, clip_of, fresh, steps_of, tiled
+from ..capture import Captured, TimeDims, clip_of, fresh, steps_of, tiled
 from ..undone import quiet, replaced_forward
 from .cell import NotACell
 from .matching import Irregular, NotALoop
+from .open_rows import capture_rows
 from .operation import LOOPS
 from .outer import Rolled, rolled
+from .parametrised import GraphCall, parametrised
 from .simplify import name_of
 from .whole import WholeLoop
 
 LENGTHS = ((7, 6), (11, 10), (16, 15), (24, 23), (33, 32))  # of clips that are exported, both so long that iterations repeat
+MANY = 20_000  # calls by one line of code on such clips: more are no loop over frames that an export could hold
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -33,12 +34,11 @@ class RolledModule:
     """What a module computes, with its loops as single operations.
 
     Attributes:
-        graph: the graph around the loops, whose places are parameters, constants and inputs.
         numbers: those of its loops.
     """
 
     def __init__(self, module: nn.Module, captured: Captured, own: Rolled, other: Rolled, steps: tuple[int, int]):
-        self.graph = parametrised(own.graph, other.graph, steps)
+        graph = parametrised(own.graph, other.graph, steps)
         for mine, others in zip(own.loops.values(), other.loops.values(), strict=True):
             if [code(g) for g in (mine.body, *mine.prologue)] != [code(g) for g in (others.body, *others.prologue)]:
                 raise NotALoop(
@@ -46,105 +46,11 @@ class RolledModule:
                 )
             WholeLoop.of(mine, False)  # refuses what can't be followed
         self.numbers = tuple(own.loops)
-        self._module, self._captured = module, captured
-        signature = captured.program.graph_signature
-        self._inputs = signature.user_inputs
-        self._of = dict(signature.inputs_to_parameters) | dict(signature.inputs_to_buffers)
-        self._constants = dict(signature.inputs_to_lifted_tensor_constants)
-        self._machine = GraphModule(nn.Module(), self.graph)
+        self._call, self._times = GraphCall(module, captured, graph), captured.time_dims
 
     def __call__(self, *inputs: Tensor) -> Any:
         """As the module's forward."""
-        given = iter(inputs)
-        captured, prefix = self._captured, self._captured.prefix
-        values: list[Any] = [steps_of(inputs, captured.time_dims)]
-        for node in self.graph.nodes:
-            if node.op != "placeholder" or node.name == LENGTH:
-                continue
-            if node.name in self._inputs:
-                values.append(next(given))
-            elif node.name in self._of:
-                values.append(_tensor(self._module, self._of[node.name].removeprefix(prefix)))
-            else:
-                values.append(captured.program.constants[self._constants[node.name]])
-        with fx_traceback.preserve_node_meta():
-            found = Interpreter(self._machine).run(*values)
-        spec = captured.program.call_spec.out_spec
-        return tree_unflatten(list(found), spec) if spec is not None else found[0]
-
-
-LENGTH = "length_of_the_clip"
-
-
-def _tensor(module: nn.Module, name: str) -> Tensor:
-    path, _, last = name.rpartition(".")
-    found: Tensor = getattr(module.get_submodule(path), last)
-    return found
-
-
-def parametrised(own: Graph, other: Graph, steps: tuple[int, int]) -> Graph:
-    """A graph for clips of any length, of two for clips of one.
-
-    Raises:
-        NotALoop: they are not alike.
-    """
-    graph = Graph()
-    length = graph.placeholder(LENGTH)
-    env: dict[Fx, Fx] = {}
-    mine, others = list(own.nodes), list(other.nodes)
-    if len(mine) != len(others):
-        raise _differs()
-    same = dict(zip(mine, others, strict=True))
-
-    def value(a: Any, b: Any) -> Any:
-        if isinstance(a, Fx):
-            if same[a] is not b:
-                raise _differs()
-            return env[a]
-        if isinstance(a, (list, tuple)):
-            if not isinstance(b, (list, tuple)) or len(a) != len(b):
-                raise _differs()
-            return [value(x, y) for x, y in zip(a, b, strict=True)]
-        if type(a) is int and type(b) is int and a != b:
-            return _affine(graph, length, a, b, steps)
-        if isinstance(a, torch.SymInt):
-            return a
-        if a != b and not (isinstance(a, float) and a != a):
-            raise _differs()
-        return a
-
-    for a, b in same.items():
-        if a.op != b.op or name_of(a) != name_of(b):
-            raise _differs()
-        if a.op == "placeholder":
-            env[a] = graph.placeholder(a.name)
-        elif a.op == "output":
-            graph.output(value(a.args[0], b.args[0]))
-        else:
-            loop = name_of(a) == "continual.loop.default"
-            args = [x if loop and i == 3 else value(x, b.args[i]) for i, x in enumerate(a.args)]
-            kwargs = {k: value(v, b.kwargs.get(k)) for k, v in a.kwargs.items()}
-            env[a] = graph.call_function(a.target, tuple(args), kwargs)
-        if a in env:
-            env[a].meta = {k: v for k, v in a.meta.items() if k in ("stack_trace", "nn_module_stack")}
-    return graph
-
-
-def _affine(graph: Graph, length: Fx, a: int, b: int, steps: tuple[int, int]) -> Any:
-    """A number of the clip's length, of its values for two lengths."""
-    rate, rest = divmod(b - a, steps[1] - steps[0])
-    if rest:
-        raise NotALoop(
-            f"a size is {a} for clips of {steps[0]} frames, {b} for {steps[1]}: it does not grow with the clip alone",
-            "sizes that grow with the clip",
-        )
-    product = length if rate == 1 else graph.call_function(operator.mul, (length, rate))
-    more = a - rate * steps[0]
-    return graph.call_function(operator.add, (product, more)) if more else product
-
-
-def _differs() -> NotALoop:
-    return NotALoop("the module does something else for clips of another length", "the same operations for all clips")
+        return self._call(steps_of(inputs, self._times), inputs)
 
 
 def code(graph: Graph) -> list[Any]:
@@ -207,13 +113,13 @@ def loops_of(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims, call
     refusal: NotALoop | None = None
     for steps in LENGTHS:
         clips = [clip_of(inputs, times, batches, n, 2) for n in steps]
-        counts = [calls(module, c) for c in clips]
+        counts = [calls(module, c, MANY) for c in clips]
         if None in counts:
             continue
         if counts[0].total() == counts[1].total():
-            return Loops(module)
+            return Loops(module, None, refusal)
         try:
-            captured = [capture_window(module, c, time_dim) for c in clips]
+            captured = [capture_rows(module, c, time_dim) for c in clips]
             own, other = map(rolled, captured)
             if own is None or other is None:
                 return Loops(module)

@@ -12,26 +12,12 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
+from ..filled_ops import EVERY, PLAIN
 from ..needed_nodes import asserts
 from ..op_evaluator import RANDOM
 
 A = torch.ops.aten
 SAME = ("aten.alias.default", "aten.lift_fresh_copy.default", "aten.detach.default", "aten.clone.default")
-FILLS = (
-    "zeros",
-    "ones",
-    "full",
-    "empty",
-    "new_zeros",
-    "new_ones",
-    "new_full",
-    "new_empty",
-    "zeros_like",
-    "ones_like",
-    "full_like",
-)
-ZEROS = ("zeros", "zeros_like", "new_zeros")
-SIZED = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full")  # whose shape is an argument
 ANY_LAYOUT = {
     A.view.default: A.reshape.default,
     A._unsafe_view.default: A.reshape.default,
@@ -125,13 +111,6 @@ def _passed(node: Fx) -> bool:
         replace(node, source)  # type: ignore[arg-type]
     elif name in ("aten.copy.default", "aten.slice_scatter.default") and _alike(node, node.args[1]):
         replace(node, node.args[1])  # type: ignore[arg-type]
-    elif (
-        short(node) in ("mul", "div", "neg")
-        and short(source) in ZEROS
-        and _alike(node, source)
-        and len(node.all_input_nodes) == 1
-    ):
-        replace(node, source)  # type: ignore[arg-type]
     else:
         return False
     return True
@@ -210,21 +189,20 @@ def _fold_select(graph: Graph, node: Fx) -> None:
             source, index = source.args[0][index], 0  # type: ignore[index, assignment]
         else:
             break
-    if found is None and short(source) in SIZED:
+    if found is None and short(source) in PLAIN:
         found = _smaller(graph, node, source, dim)
     if found is None:
-        node.args = (source, dim, 0 if short(source) in FILLS else index)
+        node.args = (source, dim, 0 if short(source) in EVERY else index)
     else:
         replace(node, found)
 
 
 def _smaller(graph: Graph, node: Fx, source: Fx, dim: int) -> Fx:
     """A frame of a tensor of one value: a smaller such tensor."""
-    at = 1 if short(source).startswith("new_") else 0
-    size: Any = source.args[at]
+    size: Any = source.args[0]
     shape = [n for i, n in enumerate(size) if i != dim]
     with graph.inserting_before(node):
-        made = graph.call_function(source.target, (*source.args[:at], shape, *source.args[at + 1 :]), dict(source.kwargs))  # type: ignore[arg-type]
+        made = graph.call_function(source.target, (shape, *source.args[1:]), dict(source.kwargs))  # type: ignore[arg-type]
     made.meta = dict(node.meta)
     return made
 
@@ -247,7 +225,7 @@ def _writes(graph: Graph) -> None:
             continue
         for i in range(size):
             if i not in got:
-                got[i] = put(graph, node, A.select.int, (base, dim, 0 if short(base) in FILLS else i), node)
+                got[i] = put(graph, node, A.select.int, (base, dim, 0 if short(base) in EVERY else i), node)
         replace(node, put(graph, node, A.stack.default, ([got[i] for i in range(size)], dim), node))
     dead(graph)
 
@@ -315,6 +293,7 @@ def merge_constants(graph: Graph, constants: Iterable[tuple[str, Tensor]]) -> No
             kept.append((node, value))
         else:
             replace(node, same)
+            graph.erase_node(node)
 
 
 def flat(values: Sequence[Any]) -> list[Any]:

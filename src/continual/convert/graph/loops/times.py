@@ -12,7 +12,6 @@ from torch.fx import Node as Fx
 
 from .simplify import dim_of, elements_of, name_of, short, sizes
 
-SHAPES = ("sym_size", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full")  # use no values
 LEAST = 4  # iterations of a loop in a short clip
 
 
@@ -72,7 +71,7 @@ def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True) -
             tap, index = found.taps[node]
             found.of[node] = index + tap.late
             continue
-        own = [found.of[a] for a in node.all_input_nodes if a in found.of]
+        own = [found.of[a] for a in node.all_input_nodes if a in found.of and a in moving]
         if own and _is_join(node, found, longest):
             found.joins.append(node)
             own = []
@@ -109,7 +108,7 @@ def _moving(graph: Graph, inputs: set[str]) -> set[Fx]:
         if node.op == "placeholder":
             if node.name in inputs:
                 found.add(node)
-        elif short(node) not in SHAPES and any(a in found for a in node.all_input_nodes):
+        elif short(node) != "sym_size" and any(a in found for a in node.all_input_nodes):
             found.add(node)
     return found
 

@@ -6,6 +6,7 @@ from . import (  # noqa: F401 (they register themselves)
     contraction,
     conv,
     elementwise,
+    filters,
     index,
     joins,
     loops,

@@ -101,7 +101,7 @@ def conv(ctx: RuleContext, call: OpCall) -> Stream:
         "bias" in given,
         device="meta",
     )
-    x = _absorb_padding(ctx, call, x, made)
+    x = absorb_padding(ctx, call, x, made)
     return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
 
 
@@ -110,7 +110,7 @@ def _options(ctx: RuleContext, call: OpCall, order: Sequence[int], names: Sequen
     return {n: tuple(ctx.shapes.integer(per_dim(call[n], len(order))[i]) for i in order) for n in names}
 
 
-def _absorb_padding(ctx: RuleContext, call: OpCall, x: Stream, conv: layers._Conv) -> Stream:
+def absorb_padding(ctx: RuleContext, call: OpCall, x: Stream, conv: layers._Conv) -> Stream:
     """Zeros that a layer pads in front of a convolution become the convolution's own padding: one layer less."""
     last = ctx.draft.sole_producer(call, x)
     if last is None or not isinstance(last.module, pads._ConstantPad) or last.module.value != 0 or conv.padding_mode != "zeros":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..axes import BATCH, TIME, Dims, joined_dims, where, with_size
-from ..instructions import CurrentDevice, Ref, Shape
+from ..instructions import CurrentDevice, Ref, Shape, resolve
 from ..op_call import BANDED, COMPARES, Misfit, OpCall, Refused, results_of
 from ..rule_context import RuleContext, rule
 from ..values import STATIC, Const, LengthDependent, Stream, Value, exchanged
@@ -102,8 +104,23 @@ def elementwise(ctx: RuleContext, call: OpCall) -> Value:
         call = ctx.lengths.restored(call, lead(call.streams))
     if call.op == "prelu":
         return _prelu(ctx, call)
-    y = ctx.emit.local(call, broadcast(ctx, call), lead(call.streams))
+    y = ctx.emit.local(call, broadcast(ctx, call), lead(call.streams), fill=_one_value(call))
     return y if isinstance(call.node.meta["val"], Tensor) else items(ctx, call, y)
+
+
+def _one_value(call: OpCall) -> float | None:
+    """The value of all elements of a result for all frames, where all that it is computed of has one value."""
+    streams = call.streams
+    if any(s.fill is None or s.wire != STATIC for s in streams):
+        return None
+    if not all(isinstance(v, (Stream, int, float, torch.dtype, type(None))) for v in call.leaves):
+        return None
+    values: dict[int, Any] = {s.slot: torch.full((), s.fill or 0.0, dtype=s.dtype) for s in streams}
+    given = {n: exchanged(v, values) for n, v in call.args.items()}
+    found = resolve(call.name)(
+        *(given[n] for n in call.positional), **{n: v for n, v in given.items() if n not in call.positional}
+    )
+    return float(found) if isinstance(found, Tensor) and not found.is_complex() else None
 
 
 def _prelu(ctx: RuleContext, call: OpCall) -> Stream:

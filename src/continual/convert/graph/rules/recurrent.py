@@ -10,7 +10,8 @@ from ..axes import BATCH, TIME, Dims, dim_of, joined_dims
 from ..instructions import Ref
 from ..op_call import Misfit, OpCall, Refused, as_tensor, hint, results_of
 from ..rule_context import RuleContext, rule
-from ..values import Const, LengthDependent, NotStreamed, Stream, TensorValue, Value
+from ..values import Const, LengthDependent, Stream, TensorValue, Value
+from .recurrent_states import over_cells
 from .reduce import at_frame
 
 LAYERS: dict[str, Callable[..., CoModule]] = {
@@ -34,16 +35,14 @@ def recurrent(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
             "a bidirectional layer reads the clip from its end, which a stream has not seen",
             "train it with bidirectional=False; or run the backward half on clips of the past",
         )
-    if not all(_is_zero(ctx, h) for h in call.sequence("hx")):
-        raise Refused(
-            f"`{call.op}` begins with a hidden state other than zero",
-            "no initial state; or net.set_state on a converted layer",
-        )
-    params = _parameters(call)
+    params, layers = _parameters(call), call.integer("num_layers")
     used = {user.args[1] for user in call.node.users if user.users}
-    outs = _layers(ctx, call, x, params, separate=1 in used)
-    cells = NotStreamed((), x.dtype, f"the cell state of `{call.op}` after the clip", "the outputs, or the hidden state h")
-    return [outs[-1], _hidden(ctx, call, outs, time) if 1 in used else None, cells]
+    if all(_is_zero(ctx, h) for h in call.sequence("hx")) and 2 not in used:
+        outs = _layers(ctx, call, x, params, separate=1 in used)
+        return [outs[-1], _after(ctx, call, outs, time) if 1 in used else None, None]
+    y, *states = over_cells(ctx, call, x, time, params)
+    kinds = [states[:layers], states[layers:]]
+    return [y, *(_after(ctx, call, own, time) if i in used else None for i, own in enumerate(kinds, 1))]
 
 
 def _parameters(call: OpCall) -> list[Const]:
@@ -98,9 +97,9 @@ def _layers(ctx: RuleContext, call: OpCall, x: Stream, params: Sequence[Const], 
     return outs
 
 
-def _hidden(ctx: RuleContext, call: OpCall, outs: Sequence[Stream], time: int) -> Stream:
-    """The hidden state after the clip, ``(layers, B, H)``."""
-    last = [at_frame(ctx, call, y, time, ctx.shapes.length(y.wire).now - 1, keep=False) for y in outs]
+def _after(ctx: RuleContext, call: OpCall, states: Sequence[Stream], time: int) -> Stream:
+    """The states of the layers after the clip, ``(layers, B, H)``."""
+    last = [at_frame(ctx, call, y, time, ctx.shapes.length(y.wire).now - 1, keep=False) for y in states]
     dims, args = (dim_of(len(last)), *last[0].dims), ([Ref(h.slot) for h in last], 0)
     return ctx.emit.local(call, dims, last[0], target="aten.stack.default", args=args, inputs=last)
 

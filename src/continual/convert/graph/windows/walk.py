@@ -17,6 +17,7 @@ from ..capture import Captured, entry_dims, module_path, source_line
 from ..instructions import Count
 from ..library_errors import is_mistake
 from ..needed_nodes import asserts, keep_needed
+from ..op_call import OTHER_VALUES, PLAIN_NUMBER
 from ..op_evaluator import RANDOM
 from ..parameter_table import Source
 from ..row_sizes import ROW_ARGS
@@ -174,6 +175,8 @@ class Walk(Making):
             remedy = "leave it out in eval mode; what is drawn once belongs in a buffer"
             return self._refuse(node, call.op, f"`{call.op}` draws random numbers", remedy)
         if not tasks_in(list(call.args.values())):
+            if call.op == "item":
+                return self._refuse(node, call.op, f"takes a number out of a parameter or a buffer, {OTHER_VALUES}", PLAIN_NUMBER)
             if any(isinstance(v, Count) for v in leaves(list(call.args.values()))):
                 found = self.window(call, steady=True)
                 if isinstance(found, Task):

@@ -1,0 +1,5 @@
+"""`SingleOutputMultiheadAttention`: the import path of continual-inference."""
+
+from ..layers.attention.multihead import SingleOutputMultiheadAttention
+
+__all__ = ["SingleOutputMultiheadAttention"]
