@@ -12,7 +12,8 @@ import continual as co
 from continual.convert.graph import frame_loops
 from continual.convert.graph.loops import rolled
 from continual.convert.graph.loops.instruction import LoopCall
-from tests.convert.loops.networks import CASES, Score
+from tests.convert.loops.cases import CASES
+from tests.convert.loops.networks import Score
 from tests.long import by_turns, one_in
 from tests.programs.rows import check_rows
 
