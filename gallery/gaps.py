@@ -9,21 +9,18 @@ _BY_REASON = {
     "An operation of it has no rule.": (
         "sequences/Transformer-XL shift",
         "front ends/torchaudio sliding CMN",
-        "loops/chunks of two",
+        "braindecode/MetaNeuromotorHand",
         "sequences/LSTM with its last state",
     ),
     "A number that it reads out of a tensor of sizes is not followed.": (
         "torchaudio/Emformer",
         "vocos/backbone and ISTFT",
     ),
-    "Its stream is not found: it becomes exact windows of its whole output.": (
-        "torchaudio/WaveRNN",
-        "loops/every second frame",
-    ),
+    "Its stream is not found: it becomes exact windows of its whole output.": ("torchaudio/WaveRNN",),
     "A length at the end of the clip is computed in a form that is not followed.": ("loops/running mean of frames",),
     "A loop over frames of this form is not turned into a recurrence.": (
-        "recurrence/snntorch Leaky",
-        "recurrence/snntorch Synaptic",
+        "loops/chunks of two",
+        "loops/every second frame",
         "recurrence/spikingjelly IFNode",
         "recurrence/spikingjelly LIFNode",
         "recurrence/spikingjelly ParametricLIFNode",
