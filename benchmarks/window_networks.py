@@ -186,7 +186,7 @@ class Volumes(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """A network, a clip of one row (or several inputs), and where time is; ``None`` for an input that is no stream."""
+    """A network, a clip of one row (or several inputs), and where time is; ``None`` for an input that is not a stream."""
 
     name: str
     make: Callable[[], nn.Module]

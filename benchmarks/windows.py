@@ -39,8 +39,8 @@ def least(runs: Sequence[Callable[[], Any]], seconds: float = 0.5) -> list[float
 
 
 def row_of(network: Network, every: int | None, compiled: bool) -> str:
-    """A row of the table: of windows that take over all that they have in common, unless each of them anew is faster."""
-    module, clip = network.made(2)  # rows, by which inputs that are no streams are known to have some
+    """A row of the table: of windows that take over all that they have in common, unless each of them again is faster."""
+    module, clip = network.made(2)  # rows, by which inputs that are not streams are known to have some
     inputs = tuple(x[:1] for x in (clip if isinstance(clip, tuple) else (clip,)))
     net: Any = co.continual(module, clip, time_dim=network.dim, windows=co.WindowPlan(every=every))
     report = net.windows
@@ -53,7 +53,7 @@ def row_of(network: Network, every: int | None, compiled: bool) -> str:
 
 
 def shown(ratio: float) -> str:
-    """How much faster it is; below 1 windows are computed anew instead."""
+    """How much faster it is; below 1 windows are computed again instead."""
     return f"{ratio:.1f}×" if ratio >= 1 else "recomputed"
 
 
@@ -127,7 +127,7 @@ def rows(only: str, compiled: bool) -> Iterator[str]:
 
 
 def with_rows(page: str, rows: Sequence[str]) -> str:
-    """A page whose table has some rows anew; it keeps those of the other networks that there are, all in their order."""
+    """A page whose table has some rows again; it keeps those of the other networks that there are, all in their order."""
     place = {network.name: i for i, network in enumerate(NETWORKS)}
     table = re.search(r"\| network \|.*?\n(?=\n|\Z)", page, re.DOTALL)
     if table is None:

@@ -33,7 +33,7 @@ def leaves(y: Any) -> list[Tensor]:
 
 
 def cut(inputs: Sequence[Tensor], dims: Sequence[int | None], start: int, count: int) -> list[Tensor]:
-    """Some steps of the streams, and whole what is no stream. In a step, a stream of a higher rate has several frames."""
+    """Some steps of the streams, and whole what is not a stream. In a step, a stream of a higher rate has several frames."""
     steps = math.gcd(*(x.shape[d] for x, d in zip(inputs, dims, strict=True) if d is not None))
     rates = [1 if d is None else x.shape[d] // steps for x, d in zip(inputs, dims, strict=True)]
     return [

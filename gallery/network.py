@@ -28,7 +28,7 @@ class Network:
         why: for a refusal: why no stream gives these outputs, in a sentence.
         gap: of a network that the library refuses all the same: what it can't do yet. ``gaps.py`` has them.
         package: the package that it needs, as it is imported; empty for a builder of ours.
-        time_dim: the dimension of time, of each input; ``None`` for an input that is no stream.
+        time_dim: the dimension of time, of each input; ``None`` for an input that is not a stream.
         tokens: for each input that holds indices the number of symbols, ``0`` for real numbers; one number stands for all inputs.
         options: for ``co.continual``: ``output=…``, ``every=…``, ``time_pooling=…``.
         single: whether the module runs in float32 alone, since it makes tensors of this dtype.
@@ -69,7 +69,7 @@ class Network:
 
         Args:
             frames: of the clip, in steps; by default those of the example.
-            seed: of the numbers. Inputs that are no streams are the same for every seed.
+            seed: of the numbers. Inputs that are not streams are the same for every seed.
             rows: of the batch; by default those of the example.
         """
         symbols = self.tokens if isinstance(self.tokens, tuple) else (self.tokens,) * len(self.shapes)

@@ -31,7 +31,7 @@ are skipped where it is not installed.
 - **result**: *converts*: a stream, with outputs as soon as their frames are there. *exact windows*: the module's own
   output of the last frames, as many as the example has ([windows](windows.md)). *refused*: with the reason below.
 - **windows**: their length, the steps from one to the next, and the share of a window's multiply-adds that windows can
-  take over from each other; *anew*: computing each window anew is faster here.
+  take over from each other; *recomputed*: computing each window as a whole is faster here.
 - **seconds**: CPU time of `co.continual(module, clip)`, its check against the module included. The first
   conversion of a process takes about 1.5 seconds more.
 - **delay**: steps before the first output.
@@ -98,7 +98,7 @@ def _row(cells: Iterable[str]) -> str:
 def _windows(result: Result) -> str:
     if result.length is None or result.reuse is None:
         return ""
-    return f"{result.length}, every {result.every}, {result.reuse:.0%}" + (", anew" if result.recomputed else "")
+    return f"{result.length}, every {result.every}, {result.reuse:.0%}" + (", recomputed" if result.recomputed else "")
 
 
 def _times(ratio: float | None) -> str:

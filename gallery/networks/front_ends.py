@@ -19,7 +19,7 @@ SPECTRUM = "The spectrum of the whole clip: every output depends on the last sam
 
 
 def fn(call: Any, **parts: Any) -> Any:
-    """A builder of a function; parts are made anew each time."""
+    """A builder of a function; parts are made again each time."""
     return lambda: Fn(call, **{k: v() if callable(v) and not isinstance(v, nn.Module) else v for k, v in parts.items()})
 
 

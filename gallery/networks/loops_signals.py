@@ -214,7 +214,7 @@ def loop(
 
 
 def scanned(step: Callable[..., Any], channels: int = 4, dim: int = 1, **parts: Callable[[], Any]) -> Callable[[], nn.Module]:
-    """A builder of a scanned function; parts are made anew each time."""
+    """A builder of a scanned function; parts are made again each time."""
     return lambda: Scanned(step, channels, dim, **{k: v() for k, v in parts.items()})
 
 

@@ -53,7 +53,7 @@ class ExportError(ContinualError, RuntimeError):
 
 
 class ArtefactMismatch(ContinualError, ValueError):
-    """A file is no exported network: damaged, written by another tool, or of another version of the format."""
+    """A file is not an exported network: damaged, written by another tool, or of another version of the format."""
 
 
 class CheckpointMismatch(ContinualError, ValueError):

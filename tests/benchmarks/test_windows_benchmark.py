@@ -1,4 +1,4 @@
-"""The benchmark of exact windows: a row, and the page's table, of which some rows may be measured anew."""
+"""The benchmark of exact windows: a row, and the page's table, of which some rows may be measured again."""
 
 from __future__ import annotations
 

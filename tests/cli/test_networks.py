@@ -158,7 +158,7 @@ def test_verify_hands_its_options_on(monkeypatch: pytest.MonkeyPatch):
     assert net[2] is clip
     assert net[3] == {"time_dim": 1}
     asked = {"splits": 4, "tolerance": 0.5, "seed": 3, "effort": "quick"}
-    assert options == {**asked, "raise_on_fail": False, "progress": False}  # standard error is no terminal here
+    assert options == {**asked, "raise_on_fail": False, "progress": False}  # standard error is not a terminal here
     assert torch.equal(clip, torch.randn(2, 2, 9, generator=torch.Generator().manual_seed(3)))
     invoke("verify", "cli_nets:pair", "--clip", "2,2,9", "--clip", "2,3,9")
     assert [t.shape for t in given[1][1]] == [(2, 2, 9), (2, 3, 9)]

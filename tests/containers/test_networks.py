@@ -255,7 +255,7 @@ BAD = {
 }  # fmt: skip
 
 
-ROUTES: dict[str, tuple[Any, Any, Any]] = {  # what a module makes of values that are no streams
+ROUTES: dict[str, tuple[Any, Any, Any]] = {  # what a module makes of values that are not streams
     "numbers to branches": (co.Broadcast(2), 42, [42, 42]),
     "numbers in another order": (co.ParallelDispatch([2, 0, [0, 2], 2]), [10, 11, 12], [12, 10, [10, 12], 12]),
     "nested lists": (co.ParallelDispatch([1, [1, 0]]), [[1, 2], "b"], ["b", ["b", [1, 2]]]),

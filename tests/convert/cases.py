@@ -73,7 +73,7 @@ class Case:
             return self.module(*(inputs or self.inputs))
 
     def clips(self, frames: int, batch: int | None = None, seed: int = 1) -> tuple[Tensor, ...]:
-        """Inputs like the example's with other values and of another length; those that are no streams are the example's."""
+        """Inputs like the example's with other values and of another length; those that are not streams are the example's."""
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(x: Tensor, time: int | None) -> Tensor:

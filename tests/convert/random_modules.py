@@ -74,7 +74,7 @@ class RandomModule:
 
 
 def inputs_like(dims: str, x: Tensor, frames: int, batch: int, seed: int) -> Tensor:
-    """Noise in a layout; what is no stream stays. A clip is the beginning of every longer one."""
+    """Noise in a layout; what is not a stream stays. A clip is the beginning of every longer one."""
     if "T" not in dims:
         return x
     frame = [batch if letter == "B" else n for letter, n in zip(dims, x.shape) if letter != "T"]

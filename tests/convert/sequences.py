@@ -189,7 +189,7 @@ def skeleton_graph(
 def skeleton_graph_given(
     frames: int = 20, batch: int = 2, inputs: int = 3, channels: int = 6, joints: int = 7, classes: int = 4
 ) -> Case:
-    """The same, with the adjacency matrix as a second input, which is no stream."""
+    """The same, with the adjacency matrix as a second input, which is not a stream."""
     module = seeded(lambda: SkeletonNet(inputs, channels, joints, classes, False))
     clip = (noise(batch, inputs, frames, joints), skeleton(joints))
     return Case(module, clip, {"time_dim": (2, None)}, out_time=None, any_length=False)

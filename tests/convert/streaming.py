@@ -40,7 +40,7 @@ def stream(
     Args:
         net: the streaming module.
         inputs: as the module is called with them.
-        time_dims: where time is in them; ``None`` for what is no stream.
+        time_dims: where time is in them; ``None`` for what is not a stream.
         out_times: where time is in the outputs; ``None`` for outputs of a clip, whose windows come stacked on dim 2.
         sizes: the chunks.
         step: asked for each chunk of one frame whether ``forward_step`` shall take it (not for one that ends the stream).

@@ -252,8 +252,8 @@ def if_of_values(s: Fault, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "body, inputs, said, not_said",
     [
-        (cut_to_lengths, (CLIP, LENGTHS), "input that is no stream|values of input 1", "parameter|stream's"),
-        (if_of_lengths, (CLIP, LENGTHS), "values of input 1, which is no stream", "parameter"),
+        (cut_to_lengths, (CLIP, LENGTHS), "input that is not a stream|values of input 1", "parameter|stream's"),
+        (if_of_lengths, (CLIP, LENGTHS), "values of input 1, which is not a stream", "parameter"),
         (list_of_a_parameter, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
         (number_of_a_parameter, (CLIP,), "a number out of a parameter or a buffer", "values of its input"),
         (length_in_a_tensor, (CLIP,), "made of constants and sizes", "values of its input"),

@@ -355,7 +355,7 @@ def test_autocast_is_left_to_torch():
 
 
 class Spoken(nn.Module):
-    """Token numbers and frames, beside an embedding that is no stream."""
+    """Token numbers and frames, beside an embedding that is not a stream."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -89,9 +89,9 @@ REFUSED = {
     "another parameter": (lambda net: net.head.register_parameter("more", nn.Parameter(torch.ones(2))), "read no 'more'"),
     "another buffer": (lambda net: net.register_buffer("more", torch.ones(2)), "read no 'more'"),
     "pruning": (lambda net: prune.l1_unstructured(net.head, "weight", amount=0.5), "read no 'weight_orig'"),
-    "weight_norm": (lambda net: parametrizations.weight_norm(net.head), "can't be taken away or computed anew"),
-    "spectral_norm": (lambda net: parametrizations.spectral_norm(net.head), "can't be taken away or computed anew"),
-    "the old spectral_norm": (lambda net: spectral_norm(net.head), "can't be taken away or computed anew"),
+    "weight_norm": (lambda net: parametrizations.weight_norm(net.head), "can't be taken away or computed again"),
+    "spectral_norm": (lambda net: parametrizations.spectral_norm(net.head), "can't be taken away or computed again"),
+    "the old spectral_norm": (lambda net: spectral_norm(net.head), "can't be taken away or computed again"),
     "a norm in training mode": (lambda net: net.layers[1].train(), r"layers.1 \(BatchNorm1d\).*captured in eval mode"),
     "a part that runs": (lambda net: net.head(torch.zeros(2, 5)), r"head \(Linear\): parts of a converted network do not run"),
 }  # fmt: skip
@@ -111,7 +111,7 @@ def test_what_would_have_no_effect_is_refused_when_it_is_tried(converted, edit):
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 def test_the_old_weight_norm_is_refused_before_it_takes_the_weight(converted):
     model, net = converted
-    with pytest.raises(co.NotStreamable, match="can't be taken away or computed anew"):
+    with pytest.raises(co.NotStreamable, match="can't be taken away or computed again"):
         weight_norm(net.head)
     assert_streams_as(model, net)
 

@@ -1,4 +1,4 @@
-"""Loops over the frames of a clip that are no recurrence are found before a long export, and are refused on a short one."""
+"""Loops over the frames of a clip that are not a recurrence are found before a long export, and are refused on a short one."""
 
 from __future__ import annotations
 

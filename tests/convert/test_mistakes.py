@@ -78,7 +78,7 @@ def test_what_others_may_raise_is_a_refusal(name: str, step: str, monkeypatch: p
 
 
 class Doubled(nn.Module):
-    """Another function in other dtypes, so that it is converted anew."""
+    """Another function in other dtypes, so that it is converted again."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + x if x.dtype == torch.float32 else x * 2

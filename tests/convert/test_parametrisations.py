@@ -131,7 +131,7 @@ def test_parametrisations_can_be_removed(layer: str, way: str):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_in_a_network(way: str):
-    """A step reads the weight anew: a change of an original in mid-stream counts from then on."""
+    """A step reads the weight again: a change of an original in mid-stream counts from then on."""
     module = nn.Sequential(WAYS[way](nn.Conv1d(4, 4, 3, padding=1)), nn.ReLU(), WAYS[way](nn.Conv1d(4, 3, 2))).double().eval()
     net, clip = co.continual(module), torch.randn(2, 4, 17, dtype=torch.float64)
     twin = copy.deepcopy(net)

@@ -148,7 +148,7 @@ def test_refused(case: No) -> None:
 
 @pytest.mark.parametrize("how", ["rows", "arange", "expanded", "ids"])
 def test_a_stream_ends_with_its_table(how: str) -> None:
-    """Positions are counted for ever; a table has so many. What came before can still be had, and a new stream starts anew."""
+    """Positions are counted for ever; a table has so many. What came before can still be had, and a new stream starts again."""
     net = co.continual(Learned(how, 30).eval().double(), torch.randn(2, 7, 6, dtype=torch.float64), time_dim=1)
     x = torch.randn(2, 33, 6, dtype=torch.float64)
     assert any("positions for 30 frames" in note for note in net.notes)

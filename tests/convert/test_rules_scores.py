@@ -200,7 +200,7 @@ ROWS = [
     fn("a mask behind the softmax too", after_softmax, params={"p": (1,)}, **TOKENS),
     fn("a mask by baddbmm", mask_first, params={"q": (6, 6)}, **TOKENS),
     fn("scores of no mask, of joints", lambda x: (x @ x.transpose(-1, -2)).softmax(-1) @ x, shape=(2, 7, 4, 3), time=1, delay=0, field=1),
-    fn("keys that are no stream", lambda m, x: (x @ m.k.t()).softmax(-1) @ m.v, params={"k": (5, 6), "v": (5, 2)},
+    fn("keys that are not a stream", lambda m, x: (x @ m.k.t()).softmax(-1) @ m.v, params={"k": (5, 6), "v": (5, 2)},
         **(TOKENS | {"field": 1})),
 ]  # fmt: skip
 

@@ -121,7 +121,7 @@ def test_programs_follow_the_plan():
         net = co.continual(module, noise(*shape), time_dim=3, windows=plan)
         program = co.compile(net, noise(*shape)[..., 0], backend="eager")
         names.append([n for n in program.names if "window" in n])
-    assert len(names[0]) > len(names[1]) == 1, "the frames alone are kept where windows are computed anew"
+    assert len(names[0]) > len(names[1]) == 1, "the frames alone are kept where windows are computed again"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Exact windows of loops over frames that are no recurrence, and of modules of registered classes."""
+"""Exact windows of loops over frames that are not a recurrence, and of modules of registered classes."""
 
 from __future__ import annotations
 

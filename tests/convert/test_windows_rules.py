@@ -131,7 +131,7 @@ def ends_of(net: Any) -> list[Ending]:
     return [s.task for s in net._program.instructions[0].schedule.steps if isinstance(s.task, Ending)]
 
 
-@pytest.mark.parametrize("plan", [EVERYTHING, co.WindowPlan(stride=0)], ids=["taken over", "computed anew"])
+@pytest.mark.parametrize("plan", [EVERYTHING, co.WindowPlan(stride=0)], ids=["taken over", "computed again"])
 @pytest.mark.parametrize("name", ENDS)
 def test_an_end_of_both_directions(name, plan):
     assert len(ends_of(check(BothWays(**ENDS[name]), (4, 13), windows=plan))) == 1

@@ -21,11 +21,11 @@ def taken_over(window: Any, net: Any, ways: Sequence[co.WindowPlan], *args: Any)
 
 
 def computed_anew(window: Any, net: Any, ways: Sequence[co.WindowPlan], *args: Any) -> Choice:
-    """The choice to compute each window anew."""
+    """The choice to compute each window again."""
     return Choice(ways[0], 1.0)
 
 
-@pytest.fixture(params=["taken over", "computed anew"])
+@pytest.fixture(params=["taken over", "computed again"])
 def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute windows, whatever is faster here."""
     monkeypatch.setattr(exact, "fastest", taken_over if request.param == "taken over" else computed_anew)

@@ -76,7 +76,7 @@ def test_a_file_that_has_lost_its_digest_is_damaged(tmp_path: Path):
 
 
 def test_what_was_changed_on_purpose(tmp_path: Path):
-    """A tool writes the model anew: that has to be said."""
+    """A tool writes the model again: that has to be said."""
     onnx = pytest.importorskip("onnx")
     path = written("onnx", tmp_path)
     model = onnx.load(path)
@@ -93,7 +93,7 @@ def test_what_was_changed_on_purpose(tmp_path: Path):
 
 
 def test_damaged_metadata_of_a_file_that_may_be_changed(tmp_path: Path):
-    """It is read or refused: for text that is no text onnxruntime has a bare UnicodeDecodeError."""
+    """It is read or refused: for text that is not a text onnxruntime has a bare UnicodeDecodeError."""
     path = written("onnx", tmp_path)
     content, refused = path.read_bytes(), 0
     begin, end = content.index(b'{"format"'), content.index(b',"format_version":2')

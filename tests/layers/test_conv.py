@@ -253,7 +253,7 @@ def test_unknown_fill(fill: Any):
 
 @pytest.mark.parametrize("change", ["optimizer", "data", "load_state_dict", "replace"])
 def test_new_weights_are_used_by_the_next_stream(change: str):
-    """The folded weight of the fast path is laid out anew when the parameter changes."""
+    """The folded weight of the fast path is laid out again when the parameter changes."""
     net, other = co.Conv1d(2, 3, 3, padding=1), co.Conv1d(2, 3, 3, padding=1)
     clip = torch.randn(2, 2, 8)
     with torch.no_grad():

@@ -305,7 +305,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: co.continual(nn.TransformerEncoder(OwnLayer(8, 2), 2, enable_nested_tensor=False), sequence_len=4),
         co.NotStreamable,
-        "layers.0 (OwnLayer) is no nn.TransformerEncoderLayer as torch has it",
+        "layers.0 (OwnLayer) is not an nn.TransformerEncoderLayer as torch has it",
     ),
     (
         lambda: co.continual(OwnEncoder(nn.TransformerEncoderLayer(8, 2), 1, enable_nested_tensor=False), sequence_len=4),
@@ -336,7 +336,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: co.TransformerEncoder.build_from(encoder(2), 4, causal=True, mask=torch.zeros(6, 6)),
         co.NotStreamable,
-        "the mask is no causal band",
+        "the mask is not a causal band",
     ),
     (lambda: co.TransformerEncoder.build_from(encoder(2), causal=True, mask=_wide.tril()), co.NotStreamable, "no causal band"),
     (

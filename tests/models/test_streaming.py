@@ -134,7 +134,7 @@ def test_transformers_do_not_drift(kind: str, depth: int):
             for frame in clip.unbind(2):
                 y = net.forward_step(frame)
             end = start + 10_000
-            first = (end - needed) // 31 * 31  # where the positions begin anew
+            first = (end - needed) // 31 * 31  # where the positions begin again
             recent = clip[:, :, first - end :]
             assert_equal(y, net(recent)[:, :, -1], f"after {end} steps")
 

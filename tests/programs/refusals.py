@@ -7,7 +7,7 @@ BEYOND = "padding beyond its window"
 MIRROR = "frames that come later than outputs that see them"
 DATA = "its predicate looks at the data"
 POSITIONS = "numbers the frames of the clip"
-GIVEN = "has an input that is no stream"
+GIVEN = "has an input that is not a stream"
 
 DOCUMENTED = (BURST, BEYOND, MIRROR, DATA, POSITIONS, GIVEN)
 

@@ -38,7 +38,7 @@ class Layout:
     """Where time and rows are in a network's inputs and outputs.
 
     Attributes:
-        inputs: where time is; ``None`` for an input that is no stream.
+        inputs: where time is; ``None`` for an input that is not a stream.
         outputs: of chunks; windows of clip-level outputs are stacked on dim 2.
         rows, out_rows: where the batch is.
         listed: whether several inputs are given as one list.

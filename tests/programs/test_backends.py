@@ -1,4 +1,4 @@
-"""Compiled step programs against the eager one: rows that pause, end and begin anew, without a second compilation."""
+"""Compiled step programs against the eager one: rows that pause, end and begin again, without a second compilation."""
 
 from __future__ import annotations
 

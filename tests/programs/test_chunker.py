@@ -22,7 +22,7 @@ def identity(chunk: int, start: int) -> CallSchedule:
 
 
 def scaled(x: list[Tensor]) -> list[Tensor]:
-    """A program of a stream ``(B, n, C)`` and of an input that is no stream ``(B, C)``."""
+    """A program of a stream ``(B, n, C)`` and of an input that is not a stream ``(B, C)``."""
     return [x[0] * x[1].unsqueeze(1)]
 
 

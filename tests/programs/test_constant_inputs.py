@@ -1,4 +1,4 @@
-"""Inputs that are no streams, in programs: the same value in every step of a row, and also at its end."""
+"""Inputs that are not streams, in programs: the same value in every step of a row, and also at its end."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def installed() -> None:
 
 @pytest.mark.parametrize("name", some(MAKERS, MAKERS.keys() - OFTEN))
 def test_equals_the_eager_program(name: str):
-    """Rows pause, end, and begin anew."""
+    """Rows pause, end, and begin again."""
     assert_close(history(program_of(name, RUNTIME)), history(program_of(name, "eager")), 1e-5)
 
 

@@ -94,7 +94,7 @@ def test_several_streams() -> None:
 
 
 class Frames:
-    """A streaming object that is no module: a mean of three frames. Its state is a clock and the last two."""
+    """A streaming object that is not a module: a mean of three frames. Its state is a clock and the last two."""
 
     def __init__(self) -> None:
         self.held: tuple[int, Tensor] | None = None

@@ -54,7 +54,7 @@ def test_streams_together_are_as_if_alone(written: Written, network: str, steps:
 
 @pytest.mark.parametrize("network", by_turns(["conv", "strided"], 2))
 def test_streams_that_come_and_go_at_random(written: Written, network: str):
-    """Any of them move at a time, ids come again, some streams are begun anew in their middle."""
+    """Any of them move at a time, ids come again, some streams are begun again in their middle."""
     folder, (net, step) = written(network, "python"), made(network)
     table, metadata, rng = table_of(folder), about(folder), np.random.default_rng(5)
     open_now: dict[int, tuple[Any, list[dict[str, Any]], list[dict[str, np.ndarray]]]] = {}

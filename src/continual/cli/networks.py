@@ -188,7 +188,7 @@ def summary(options: Options, rate: float | None) -> None:
 
 
 def check_rate(rate: float | None) -> None:
-    """Refuse what is no number of steps per second."""
+    """Refuse what is not a number of steps per second."""
     if rate is not None and not 0 < rate < float("inf"):
         raise BadInput(f"--rate {rate}: give steps per second, above 0")
 

@@ -62,7 +62,7 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
     if path.is_dir():
         raise BadRecording(f"'{path}' is a folder; give a .csv, .npy or .wav file")
     if not path.is_file():
-        raise BadRecording(f"there is no file '{path}'")
+        raise BadRecording(f"there is not a file '{path}'")
     readers = {".csv": lambda path: _csv(path, column), ".npy": _npy, ".wav": _wav}
     if kind not in readers:
         raise BadRecording(f"'{path}': don't know the ending '{path.suffix}'; give a .csv, .npy or .wav file")
@@ -98,7 +98,7 @@ def _csv(path: Path, column: str | None) -> tuple[np.ndarray, float | None, tupl
             read = itertools.islice(itertools.chain(first, lines), LONGEST + 2)
             rows = np.char.strip(np.loadtxt(read, str, delimiter=_delimiter(first), quotechar='"', ndmin=2))
     except ValueError as error:  # also of text that is not UTF-8
-        raise BadRecording(f"'{path}' is no text file with a table of numbers ({str(error).partition(';')[0]})") from error
+        raise BadRecording(f"'{path}' is not a text file with a table of numbers ({str(error).partition(';')[0]})") from error
     headings = list(rows[0]) if all(_number(cell) is None for cell in rows[0]) else []
     at = _place(path, column, headings, rows.shape[1])
     cells = rows[bool(headings) :, at]
@@ -107,7 +107,7 @@ def _csv(path: Path, column: str | None) -> tuple[np.ndarray, float | None, tupl
         return cells.astype(np.float64)[: LONGEST + 1], None, notes
     except ValueError as error:
         bad = next(i for i, cell in enumerate(cells) if _number(cell) is None)
-        raise BadRecording(f"'{path}': sample {bad + 1} is {cells[bad][:40]!r}, which is no number") from error
+        raise BadRecording(f"'{path}': sample {bad + 1} is {cells[bad][:40]!r}, which is not a number") from error
 
 
 def _delimiter(first: list[str]) -> str | None:

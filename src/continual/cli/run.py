@@ -120,7 +120,7 @@ def labels_of(path: Path, classes: int, name: str) -> list[str]:
     """The labels of a file, one per line.
 
     Raises:
-        BadInput: it is no text, or the number of labels is not that of the classes.
+        BadInput: it is not a text, or the number of labels is not that of the classes.
     """
     try:
         labels = path.read_text(encoding="utf-8-sig").rstrip().splitlines()

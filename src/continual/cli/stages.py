@@ -14,7 +14,7 @@ BAR = 32  # characters
 
 
 class Stages:
-    """Shows the current stage while it is open; silent if standard error is no terminal.
+    """Shows the current stage while it is open; silent if standard error is not a terminal.
 
     Example:
         >>> with Stages() as stage:

@@ -203,7 +203,7 @@ class Container(CoModule):
         return self
 
     def insert(self, index: int, module: nn.Module) -> Self:
-        """Put a module before the one at ``index``. The children are numbered anew."""
+        """Put a module before the one at ``index``. The children are numbered again."""
         if not -len(self) <= index <= len(self):
             raise IndexError(f"{type(self).__name__} has {len(self)} modules, nothing can be inserted at {index}")
         modules: list[nn.Module] = list(self._children)

@@ -36,11 +36,11 @@ class Rewiring(CoModule):
         return self.rearrange(input)
 
     def forward_step(self, input: Any, update_state: bool = True) -> Any:  # type: ignore[override]
-        """As of any module; values that are no steps, ``(B, C, *S)``, are rearranged too."""
+        """As of any module; values that are not steps, ``(B, C, *S)``, are rearranged too."""
         return super().forward_step(input, update_state) if of_rank(input, 2) else self.rearrange(input)
 
     def forward_steps(self, input: Any, pad_end: bool = False, update_state: bool = True) -> Any:  # type: ignore[override]
-        """As of any module; values that are no chunks, ``(B, C, T, *S)``, are rearranged too."""
+        """As of any module; values that are not chunks, ``(B, C, T, *S)``, are rearranged too."""
         return super().forward_steps(input, pad_end, update_state) if of_rank(input, 3) else self.rearrange(input)
 
     def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:

@@ -196,7 +196,7 @@ class TransformerEncoder(Sequential):
         Raises:
             TypeError: another kind of module.
             ValueError: without ``sequence_len``, where the mask does not tell it.
-            NotStreamable: a mask that is no band, in a causal encoder; layers that override ``forward``.
+            NotStreamable: a mask that is not a band, in a causal encoder; layers that override ``forward``.
 
         Example:
             >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
@@ -272,7 +272,7 @@ def layer_of(module: Any, memo: dict[int, Any], path: str, cls: type[EncoderLaye
     plain = isinstance(module, nn.TransformerEncoderLayer) and type(module).forward is nn.TransformerEncoderLayer.forward
     if not plain or type(module.self_attn).forward is not nn.MultiheadAttention.forward:
         raise NotStreamable(
-            f"{named(path, module)} is no nn.TransformerEncoderLayer as torch has it: its own forward, or its attention's, can't be "
+            f"{named(path, module)} is not an nn.TransformerEncoderLayer as torch has it: its own forward, or its attention's, can't be "
             "followed. Build it from co.Residual, co.MultiheadAttention and co.Linear"
         )
     made: EncoderLayer = streaming_copy(module, memo, cls, **options)

@@ -119,7 +119,7 @@ def continual(
         module: the module. A :class:`CoModule` is returned as it is.
         clip: an example input, or a tuple of them for a module with several inputs. Its length is that of the windows of clip-level
             outputs. Its batch is 2 or more where other inputs have rows too.
-        time_dim: the dimension of time in the clip; for several inputs a tuple, with ``None`` for an input that is no stream (an
+        time_dim: the dimension of time in the clip; for several inputs a tuple, with ``None`` for an input that is not a stream (an
             adjacency matrix, the embedding of a speaker), which every call takes.
         time_pooling: replaces a mean or maximum over the clip in the middle of the network, as in squeeze-and-excitation: ``None``
             refuses it, ``"window"`` pools over the last frames (as many as the example has there, at the start those that exist), and
@@ -132,7 +132,7 @@ def continual(
             ``net.notes`` gives the difference on the example. A :class:`~continual.WindowPlan`: exact windows, computed in the way that
             another conversion has chosen, so that states fit both. Only with a clip.
         every: steps from one exact window to the next; by default the stride of what windows have in common. Only with a clip.
-        output: for a module with an output per frame that is no stream (bidirectional layers, attention to the whole clip): the frame
+        output: for a module with an output per frame that is not a stream (bidirectional layers, attention to the whole clip): the frame
             of each window that is given, such as ``-1``. Only with a clip.
         progress: report on stderr what takes more than 5 seconds; by default if stderr is a terminal. Only with a clip.
         options: options of some modules, without a clip, such as ``sequence_len`` for attention over a window. For norms over the whole

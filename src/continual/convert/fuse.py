@@ -43,7 +43,7 @@ def fuse(net: Net) -> Net:
         A network of the same class in eval mode, with a cold state and its own weights, which need no gradients.
 
     Raises:
-        NotStreamable: it is no streaming network.
+        NotStreamable: it is not a streaming network.
 
     Example:
         >>> net = co.Sequential(co.Conv1d(2, 4, 3, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.2)).eval()
@@ -84,7 +84,7 @@ def uses_of(net: nn.Module) -> Uses:
 def _compute(net: nn.Module) -> None:
     """Replace parametrised weights by ordinary ones.
 
-    ``remove_parametrizations`` is no option: it changes the module's class, which copies of the module share.
+    ``remove_parametrizations`` is not an option: it changes the module's class, which copies of the module share.
     """
     for module in list(net.modules()):
         if parametrize.is_parametrized(module):

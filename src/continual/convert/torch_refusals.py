@@ -39,7 +39,7 @@ REASONS: dict[type[nn.Module], str] = {
         "takes targets along with its input. Remedy: convert the network without it, and call it (or its log_prob) on the outputs"
     ),
     nn.modules.loss._Loss: (
-        "a loss compares outputs with targets; it is no layer. Remedy: convert the network without it, and call it on the outputs"
+        "a loss compares outputs with targets; it is not a layer. Remedy: convert the network without it, and call it on the outputs"
     ),
     nn.ModuleList: _HOLDS.format("modules"),
     nn.ModuleDict: _HOLDS.format("modules"),

@@ -51,9 +51,9 @@ def register(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
         CoScale(2)
     """
     if not (isinstance(torch_class, type) and issubclass(torch_class, nn.Module)):
-        raise TypeError(f"register(TorchClass, CoClass): {torch_class!r} is no nn.Module class")
+        raise TypeError(f"register(TorchClass, CoClass): {torch_class!r} is not an nn.Module class")
     if not (isinstance(co_class, type) and issubclass(co_class, CoModule)):
-        raise TypeError(f"register(TorchClass, CoClass): {co_class!r} is no CoModule class")
+        raise TypeError(f"register(TorchClass, CoClass): {co_class!r} is not a CoModule class")
     _builders[torch_class] = lambda module, memo, path: co_class.build_from(module)
     _chosen[torch_class] = co_class
 

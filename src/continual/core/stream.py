@@ -23,7 +23,7 @@ from .tracing_guard import eagerly, in_graph
 from .weights_digest import Weights
 
 Self = TypeVar("Self", bound="StreamOwner")
-_OF_THE_STREAM = frozenset({"_turn", "_structure", "_watchers"})  # what a copy of a module has anew
+_OF_THE_STREAM = frozenset({"_turn", "_structure", "_watchers"})  # what a copy of a module has again
 
 
 class StreamOwner(Kernel):

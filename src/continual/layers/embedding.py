@@ -29,7 +29,7 @@ class Embedding(TorchLayer, LocalInTime, nn.Embedding):
     Raises:
         NotStreamable: ``max_norm``, which rewrites the weights whenever it reads them; ``scale_grad_by_freq``, which counts the
             tokens of a call, so that gradients would depend on the chunks.
-        ShapeMismatch: other shapes, or numbers that are no integers.
+        ShapeMismatch: other shapes, or numbers that are not integers.
         IndexError: a token outside ``0 … num_embeddings - 1``. The stream is as before.
 
     Example:

@@ -1,6 +1,6 @@
 """Convolutions over images by oneDNN, on weights that are laid out for it once.
 
-Torch's own ``conv3d`` lays a weight out anew in every call, and on small inputs or one thread does without oneDNN: 2 to 8 times
+Torch's own ``conv3d`` lays a weight out again in every call, and on small inputs or one thread does without oneDNN: 2 to 8 times
 slower on short chunks (measured in docs/performance.md).
 """
 

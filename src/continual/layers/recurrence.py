@@ -201,7 +201,7 @@ def one_by_one(x: Any, state: States, step: Callable[[Any, States, int], tuple[A
 
 
 def _check_output(name: str, y: Any, sizes: tuple[int | None, ...]) -> None:
-    """Refuse an output that is no tensor, or that has other rows or another number of steps."""
+    """Refuse an output that is not a tensor, or that has other rows or another number of steps."""
     if isinstance(y, list):
         for part in y:
             _check_output(name, part, sizes)

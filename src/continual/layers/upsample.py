@@ -342,7 +342,7 @@ def _rational(given: float) -> Fraction:
     factor = Fraction(given).limit_denominator(1000)
     if factor == 0 or float(factor) != given or not _stays_whole(given, factor, 53):
         raise NotStreamable(
-            f"Upsample(scale_factor={given}) is no fraction over time of which torch computes every length exactly. Remedies: a whole "
+            f"Upsample(scale_factor={given}) is not a fraction over time of which torch computes every length exactly. Remedies: a whole "
             "number, a number of quarters, eighths …, or 1/3, 2/3 …"
         )
     return factor

@@ -1,4 +1,4 @@
-"""Weights laid out anew for the fast path, once per version of the parameter."""
+"""Weights laid out again for the fast path, once per version of the parameter."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PackedWeight(CoModule):
         return made
 
     def _forget_layouts(self) -> None:
-        """Lay weights out anew at the next use: a stream starts."""
+        """Lay weights out again at the next use: a stream starts."""
         self.__dict__.pop("_layouts", None)
 
 

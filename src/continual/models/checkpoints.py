@@ -68,7 +68,7 @@ def load_weights(net: Model, checkpoint: str | PathLike[str] | Mapping[str, Any]
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise CheckpointMismatch(f"'{path}' is no file: give the path of a checkpoint")
+        raise CheckpointMismatch(f"'{path}' is not a file: give the path of a checkpoint")
     try:
         if path.suffix == ".pkl":
             with path.open("rb") as file:

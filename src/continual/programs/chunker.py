@@ -25,8 +25,8 @@ class Chunker(Generic[W]):
 
     Args:
         schedule: when calls run, and which outputs exist.
-        times: the dimension of time of each input, nested like the inputs. ``None``: the input is no stream, and its last value fills the
-            chunk.
+        times: the dimension of time of each input, nested like the inputs. ``None``: the input is not a stream, and its last value fills
+            the chunk.
         output_times: the dimension of time of each output.
     """
 

@@ -34,7 +34,7 @@ class Lane:
         return moved.unsqueeze(1) if self.time_of_row is None else moved.movedim(self.time_of_row + 1, 1)
 
     def waiting(self, row: Tensor, slot: int) -> Tensor:
-        """The frames that wait in the buffer of one row; of an input that is no stream, its present value as one frame."""
+        """The frames that wait in the buffer of one row; of an input that is not a stream, its present value as one frame."""
         return row if self.time_of_row is None else row.narrow(self.time_of_row, 0, slot if self.stream else 1)
 
 
@@ -72,7 +72,7 @@ class Lanes:
                 t[row].copy_(value)
 
     def updated(self, waiting: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The waiting frames of a snapshot of an earlier version, which had as many frames of an input that is no stream as of others."""
+        """The waiting frames of a snapshot of an earlier version, with as many frames of an input that is not a stream as of others."""
         if len(waiting) != len(self.lanes):
             return waiting
         return tuple(_last(lane, t) for lane, t in zip(self.lanes, waiting, strict=True))
@@ -88,7 +88,7 @@ class Lanes:
 
 
 def _last(lane: Lane, waiting: Tensor) -> Tensor:
-    """The last of some frames of an input that is no stream; zeros if there is none."""
+    """The last of some frames of an input that is not a stream; zeros if there is none."""
     time = lane.time_of_row
     if lane.stream or time is None or waiting.ndim <= time:
         return waiting

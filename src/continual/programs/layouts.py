@@ -25,7 +25,7 @@ def network_layout(net: Any, y: Wire, chunk: bool) -> Any:
 
 
 def input_times(net: Any, wire: Any) -> Any:
-    """The dimension of time of each internal input, nested like ``wire``; ``None`` for inputs that are no streams."""
+    """The dimension of time of each internal input, nested like ``wire``; ``None`` for inputs that are not streams."""
     if not isinstance(net, GraphModule) or not isinstance(wire, list):
         return rewire(lambda _: 2, wire)
     streams = sum(i.time is not None for i in net.io_layout.inputs)

@@ -147,7 +147,7 @@ def planned(
         )
     if plan.warmup_calls and any(i.time is None for m in net.modules() if isinstance(m, GraphModule) for i in m.io_layout.inputs):
         raise NotStreamable(
-            f"co.compile: {type(net).__name__} has an input that is no stream, and a padding layer at the start: the state before the "
+            f"co.compile: {type(net).__name__} has an input that is not a stream, and a padding layer at the start: the state before the "
             "first frame may depend on that input, which is unknown then. Pad in the next layer, or make the input a buffer"
         )
     run = built(plan, net, node)

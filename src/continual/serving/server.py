@@ -149,7 +149,7 @@ class Server:
         await Connection(self.engine, socket, self.limit, self._output).run()
 
     def _requested(self, socket: Any, request: Any) -> Any:
-        """Answer what is no stream; ``None`` for a WebSocket that is let in."""
+        """Answer what is not a stream; ``None`` for a WebSocket that is let in."""
         url = urlsplit(request.path)
         if url.path == "/livez":
             return socket.respond(HTTPStatus.OK, "ok\n")

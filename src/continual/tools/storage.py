@@ -41,7 +41,7 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
         path: the file; it is replaced in one operation after everything is written.
 
     Raises:
-        StateMismatch: ``state`` is no state (a cold stream has none), or the weights of the network have changed since ``get_state``.
+        StateMismatch: ``state`` is not a state (a cold stream has none), or the weights of the network have changed since ``get_state``.
 
     Example:
         >>> import tempfile, os

@@ -47,7 +47,7 @@ def verify(
 
     Args:
         net: a :class:`~continual.CoModule`, or any object with ``forward_step``, ``forward_steps``, ``get_state``, ``set_state``
-            and ``clean_state``, and with ``forward`` if no reference is given. An object that is no module may state a fixed number of
+            and ``clean_state``, and with ``forward`` if no reference is given. An object that is not a module may state a fixed number of
             rows (``batch``), that it collects steps (``chunk``), and that it gives no gradients (``inference_only``).
         clip: ``(B, C, T, *S)``, or a list of such for a module that takes several streams; for a converted module in its own
             layout, a tuple for several inputs. It should have a few receptive fields, and values that tell right from wrong. A batch

@@ -36,7 +36,7 @@ class WindowTimes:
 
     @property
     def ratio(self) -> float:
-        """How much faster it is than to compute each window anew."""
+        """How much faster it is than to compute each window again."""
         anew = next(t for plan, t in self.seconds.items() if not plan.stride)
         return anew / self.seconds[self.plan]
 
@@ -51,7 +51,7 @@ def fastest_windows(
     """Measure the ways to compute exact windows of a module in compiled programs.
 
     ``co.continual`` measures in eager mode, in which many small operations cost more than a compiler makes of them: there, a module may be
-    faster on each window anew, and compiled it is not. Each way is compiled here, which takes its time.
+    faster on each window again, and compiled it is not. Each way is compiled here, which takes its time.
 
     Args:
         module, clip, options: as :func:`~continual.continual` takes them, except for ``windows``. The rows of the clip are those of the

@@ -1,4 +1,4 @@
-"""Loops over frames that are no recurrence are refused with the reason."""
+"""Loops over frames that are not a recurrence are refused with the reason."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_a_loop_in_a_program(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "numbers"), [("conv lstm", 14 * 15), ("gru by hand", 4), ("two memories", 5 * 3 * 20)])
 def test_the_state_is_what_the_module_carries(name: str, numbers: int) -> None:
-    """Products with recurrent weights are computed anew rather than carried."""
+    """Products with recurrent weights are computed again rather than carried."""
     net, _, clip = made(name)
     state = net.init_state(clip.select(CASES[name].time, 0))
     assert sum(t.numel() for n in state.node.walk() for t in n.tensors) == 2 * numbers  # of two rows

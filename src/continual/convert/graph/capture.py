@@ -29,7 +29,7 @@ from .symbolic_sizes import FormulaLimit
 from .undone import masks_not_inspected, quiet, restored
 from .weight_writes import WeightWrites
 
-TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is no stream
+TimeDims: TypeAlias = "int | Sequence[int | None] | None"  # where time is in each input; None for an input that is not a stream
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Captured:
     Attributes:
         program: the export.
         inputs: the example, with a batch of at least two.
-        time_dims: the dimension of time in each input; ``None`` for inputs that are no streams.
+        time_dims: the dimension of time in each input; ``None`` for inputs that are not streams.
         batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
@@ -56,7 +56,7 @@ class Captured:
 
     @property
     def rates(self) -> tuple[int, ...]:
-        """How many frames of each input go in one step; 1 for inputs that are no streams."""
+        """How many frames of each input go in one step; 1 for inputs that are not streams."""
         return rates_of(self.inputs, self.time_dims)
 
     def cut(self, inputs: Sequence[Tensor], first: int, steps: int) -> tuple[Tensor, ...]:
@@ -91,7 +91,7 @@ def steps_of(inputs: Sequence[Tensor], times: Sequence[int | None]) -> int:
 
 
 def rates_of(inputs: Sequence[Tensor], times: Sequence[int | None]) -> tuple[int, ...]:
-    """How many frames of each input go in one step; 1 for inputs that are no streams."""
+    """How many frames of each input go in one step; 1 for inputs that are not streams."""
     steps = steps_of(inputs, times)
     return tuple(1 if t is None else x.shape[t] // steps for x, t in zip(inputs, times, strict=True))
 
@@ -140,7 +140,7 @@ def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int |
         if x.ndim < 2 or not -x.ndim <= dim < x.ndim:
             raise ShapeMismatch(
                 f"continual: input {i} of the clip has the shape {tuple(x.shape)}, in which there is no time_dim={dim} beside a batch. "
-                "Say where time is: co.continual(module, clip, time_dim=…), None for an input that is no stream"
+                "Say where time is: co.continual(module, clip, time_dim=…), None for an input that is not a stream"
             )
         times.append(dim % x.ndim)
     streams = [i for i, d in enumerate(times) if d is not None]
@@ -150,7 +150,7 @@ def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int |
     if any(n % max(1, min(lengths.values())) for n in lengths.values()):
         raise ShapeMismatch(
             f"continual: streams are fed together and have equal lengths, or whole multiples of the shortest, got {lengths} frames. For an "
-            "input that is no stream give None: co.continual(module, clip, time_dim=(2, None, …))"
+            "input that is not a stream give None: co.continual(module, clip, time_dim=(2, None, …))"
         )
     rows = {i: inputs[i].shape[0 if times[i] else 1] for i in streams}
     if len(set(rows.values())) > 1:
@@ -168,7 +168,7 @@ def layout_of(inputs: Sequence[Tensor], time_dim: TimeDims) -> tuple[tuple[int |
 def _with_rows(
     module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], batches: Sequence[int | None]
 ) -> tuple[int | None, ...]:
-    """The dimension of the batch, also of inputs that are no streams but have as many entries as the example has rows.
+    """The dimension of the batch, also of inputs that are not streams but have as many entries as the example has rows.
 
     Such an input has no batch if the module takes it unchanged beside a stream of one more row: its size is a coincidence.
     """
@@ -306,7 +306,7 @@ def _window(
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
-    """The program with new values in the place of writes into tensors. Torch traces it anew, which takes longer than the export."""
+    """The program with new values in the place of writes into tensors. Torch traces it again, which takes longer than the export."""
     graphs = [m.graph for m in program.graph_module.modules() if isinstance(m, GraphModule)]
     return program.run_decompositions({}) if any(writes_memory(node) for graph in graphs for node in graph.nodes) else program
 

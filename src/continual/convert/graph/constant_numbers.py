@@ -77,7 +77,7 @@ def constant_numbers(module: nn.Module, clips: Iterable[Sequence[Tensor]]) -> li
 class GivenNumbers(TorchFunctionMode):
     """Gives a module the numbers that are the same in all calls. An export runs it once or more, from the start to the end.
 
-    A tensor that is made of sizes which are open in the export is no constant, whatever it was in the runs.
+    A tensor that is made of sizes which are open in the export is not a constant, whatever it was in the runs.
 
     Args:
         numbers: those of :func:`constant_numbers`.

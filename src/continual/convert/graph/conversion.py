@@ -125,7 +125,7 @@ def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> L
 
 @contextlib.contextmanager
 def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims) -> Iterator[None]:
-    """Find the loops of a module anew, and export it with them under this context."""
+    """Find the loops of a module again, and export it with them under this context."""
     loops = _loops(module, clip, time_dim)
     try:
         with loops.exporting():

@@ -32,7 +32,7 @@ from .windows.instruction import Windows
 
 Key = tuple[tuple[torch.dtype, ...], tuple[torch.dtype | None, ...]]  # of the inputs, and of the weights
 Convert = Callable[[nn.Module, tuple[Tensor, ...], nn.Module], ProgramModule]
-CAST = "Keep it in the dtypes that it has, or cast around what can't run so in the module (x.float() … .to(x.dtype)) and convert it anew"
+CAST = "Keep it in the dtypes that it has, or cast around what can't run so in the module (x.float() … .to(x.dtype)) and convert it again"
 
 
 class DetachedProgram(NamedTuple):
@@ -71,7 +71,7 @@ class Origin:
         self.clip = [x.detach() if t is None else x.shape for x, t in zip(clip, time_dims, strict=True)]
         self.order = sorted(
             range(len(clip)), key=lambda i: time_dims[i] is None
-        )  # the streams, then the inputs that are no streams
+        )  # the streams, then the inputs that are not streams
         self.convert, self.has_dtypes = convert, has_dtypes
         self.first: Key | None = None
         self.programs: list[DetachedProgram | None] = [None]  # the network has the first, that of the conversion

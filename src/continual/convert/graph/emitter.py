@@ -37,7 +37,7 @@ class Emitter:
     # ---- constants --------------------------------------------------------------------------------------------------
 
     def const(self, target: str, args: Sequence[Value], kwargs: Mapping[str, Value] | None = None) -> Const:
-        """Compute a constant from constants. The program computes it anew when they change."""
+        """Compute a constant from constants. The program computes it again when they change."""
         op, value = self._const_op(target, args, kwargs or {})
         return Const(op.out, fixed(value.shape), value)
 

@@ -104,7 +104,7 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
     Args:
         module: the module that could not be exported.
         inputs: the example.
-        times: the dimension of time in each input; ``None`` for an input that is no stream.
+        times: the dimension of time in each input; ``None`` for an input that is not a stream.
         error: the error.
     """
     name, text = type(module).__name__, str(error)
@@ -170,7 +170,7 @@ def _asks(asked: NumberRead | None, times: Sequence[int | None], user: str) -> s
     if others:
         which = " and ".join(f"input {i}" for i in others)
         return (
-            f"what it does next depends on the values of {which}, which is no stream{user}: it is another network for other values. "
+            f"what it does next depends on the values of {which}, which is not a stream{user}: it is another network for other values. "
             "Remedies: keep the number in the module as a plain int, set in __init__; or compare tensors, as in "
             "torch.arange(x.shape[time]) < lengths[:, None], and multiply by the mask"
         )

@@ -63,7 +63,7 @@ class GraphModule(Scoring, ProgramModule):
 
     @property
     def time_dims(self) -> tuple[int | None, ...]:
-        """The dimension of time in each input; ``None`` for an input that is no stream."""
+        """The dimension of time in each input; ``None`` for an input that is not a stream."""
         return tuple(i.time for i in self.io_layout.inputs)
 
     @property
@@ -204,7 +204,7 @@ class GraphModule(Scoring, ProgramModule):
         return program.layout.leaving([m.frame(out.slot, out.view) for out in program.outputs])
 
     def _kept(self, given: list[Tensor], node: StateNode, updates: StateUpdates) -> list[Tensor]:
-        """The inputs that are no streams, in their own shapes. They are kept for a flush, which has no inputs."""
+        """The inputs that are not streams, in their own shapes. They are kept for a flush, which has no inputs."""
         for i, g in enumerate(given):
             updates.put(node, i, g)
         return self._program.constants_of(given)
@@ -264,7 +264,7 @@ class GraphModule(Scoring, ProgramModule):
         """Use the program for the dtypes of these inputs and of the current weights.
 
         Args:
-            inputs: the streams, then the inputs that are no streams.
+            inputs: the streams, then the inputs that are not streams.
 
         Raises:
             ShapeMismatch: the module itself can't run so.

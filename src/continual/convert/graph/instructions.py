@@ -238,7 +238,7 @@ class Layer(Instruction):
         return (holder._buffers if last in holder._buffers else holder._parameters), last
 
     def unbind(self) -> None:
-        """Release the weights; the next call binds them anew."""
+        """Release the weights; the next call binds them again."""
         for name in self.weights:
             table, last = self._table(name)
             table[last] = None

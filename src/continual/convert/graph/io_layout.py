@@ -22,7 +22,7 @@ class Input:
     """An input of the module.
 
     Args:
-        time: the dimension of time in the clip; ``None`` for an input that is no stream.
+        time: the dimension of time in the clip; ``None`` for an input that is not a stream.
         batch: the dimension of the batch; ``None`` for an input without one.
         example: the example's input.
         rate: frames of it in one step. Where there are several, a step has them in the dimension of time.
@@ -49,7 +49,7 @@ class Input:
         return torch.zeros(self.shape_of(chunk=False), dtype=self.dtype, device=device)
 
     def first(self, x: Tensor) -> Tensor:
-        """The first step of a clip; an input that is no stream, as it is."""
+        """The first step of a clip; an input that is not a stream, as it is."""
         if self.time is None:
             return x
         return x.select(self.time, 0) if self.rate == 1 else x.narrow(self.time, 0, self.rate)
@@ -127,7 +127,7 @@ class Output:
 class ModuleLayout(IOLayout):
     """The layout of a module's inputs and outputs, in the order of its ``forward``.
 
-    Inputs that are no streams go along with the streams inside, as frames that are always the same.
+    Inputs that are not streams go along with the streams inside, as frames that are always the same.
 
     Args:
         name: of the module, for errors.
@@ -189,7 +189,7 @@ class ModuleLayout(IOLayout):
         return self.inputs[index].batch
 
     def split(self, x: Inputs, chunk: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """The streams, as chunks ``(B, C, n, *S)`` or steps, and the inputs that are no streams, as they are.
+        """The streams, as chunks ``(B, C, n, *S)`` or steps, and the inputs that are not streams, as they are.
 
         Raises:
             ShapeMismatch: not the module's inputs.
@@ -219,7 +219,7 @@ class ModuleLayout(IOLayout):
         return streams, constants
 
     def constant(self, index: int, value: Tensor) -> Tensor:
-        """An input that is no stream, in its own shape again."""
+        """An input that is not a stream, in its own shape again."""
         rank = self._constant_ranks[index]
         return value.reshape(value.shape[:rank]) if rank < 2 else value
 

@@ -36,7 +36,7 @@ class KeptStates:
                     held = own.get(name)
                     if value is not held and name in own and (_has_tensors(value) or _has_tensors(held)):
                         m.__dict__[name] = held
-                        if not _equal(value, held):  # a weight that hooks compute anew is no state
+                        if not _equal(value, held):  # a weight that hooks compute again is not a state
                             self.found.append(f"'{name}' of {named(path, m)}" if path else f"'{name}'")
 
     @property

@@ -311,7 +311,7 @@ class LengthConstants:
             return target(*(given[n] for n in value.positional), **kwargs)
 
     def constant(self, value: TensorValue | LengthDependent, sample: int = 0) -> Const:
-        """A tensor as a constant for a sample length. It is computed anew when parameters change."""
+        """A tensor as a constant for a sample length. It is computed again when parameters change."""
         found = self._as_constant(value, sample)
         if not isinstance(found, Const):
             raise TypeError(f"expected a constant, got {type(found).__name__}")
@@ -349,6 +349,6 @@ def _refuse_input(value: Value) -> None:
         raise Refused("what is computed for pairs of frames depends on the stream", CAUSAL)
     if isinstance(value, Stream):
         raise Refused(
-            "a mask (or another value for pairs of frames) depends on an input that is no stream",
+            "a mask (or another value for pairs of frames) depends on an input that is not a stream",
             "a mask that is the same for all clips",
         )

@@ -129,7 +129,7 @@ class OpEvaluator:
             reason = "takes a number out of a tensor that depends on the length of the clip"
             return NotStreamed((), torch.long, reason, "x.shape[time]")
         weights = isinstance(value, Const) and all(s.kind != "input" for s in origin.sources_of(value))
-        what = "a parameter or a buffer" if weights else "an input that is no stream"
+        what = "a parameter or a buffer" if weights else "an input that is not a stream"
         return NotStreamed((), torch.get_default_dtype(), f"takes a number out of {what}, {OTHER_VALUES}", PLAIN_NUMBER)
 
     def _on_scores(self, call: OpCall) -> Value:

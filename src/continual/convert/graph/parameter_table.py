@@ -38,7 +38,7 @@ class ParameterTable:
     """Looks up parameters in the modules' own tables at every call, so that every change of them takes effect.
 
     Args:
-        constants: operations on parameters alone; they run anew when their arguments change.
+        constants: operations on parameters alone; they run again when their arguments change.
         tensors: constants of the module's code, by name.
         slots: the number of slots.
     """
@@ -65,7 +65,7 @@ class ParameterTable:
         """All slots, with current values in those that depend on no stream, and whether some of these changed.
 
         Args:
-            slots: of the inputs that are no streams.
+            slots: of the inputs that are not streams.
             given: these inputs.
         """
         base, changed = self._base, False
@@ -144,7 +144,7 @@ class ParameterTable:
         self.sources, self._known = [], {}
 
     def forget(self) -> None:
-        """Look up everything anew at the next call."""
+        """Look up everything again at the next call."""
         self._base = self._computed = None
 
     def __getstate__(self) -> dict[str, Any]:

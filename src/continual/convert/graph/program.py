@@ -29,7 +29,7 @@ class StreamInput(NamedTuple):
 
 
 class ConstantInput(NamedTuple):
-    """An input that is no stream: its number and its slot."""
+    """An input that is not a stream: its number and its slot."""
 
     number: int
     slot: int
@@ -62,7 +62,7 @@ class Program:
         names: of the inputs.
         notes: what users should know.
         streams: the inputs that are streams.
-        constants: the inputs that are no streams.
+        constants: the inputs that are not streams.
     """
 
     instructions: list[Instruction]
@@ -84,7 +84,7 @@ class Program:
         """All slots, with the current parameters and constants.
 
         Args:
-            given: the inputs that are no streams, in their own shapes.
+            given: the inputs that are not streams, in their own shapes.
         """
         env, changed = self.table.environment([c.slot for c in self.constants], given)
         if changed:
@@ -100,7 +100,7 @@ class Program:
 
         Args:
             streams: as chunks ``(B, C, n, *S)``.
-            given: the inputs that are no streams, in their own shapes.
+            given: the inputs that are not streams, in their own shapes.
             frames: ``n``.
             nodes: the state nodes of the instructions.
             call: takes changes of state.
@@ -128,7 +128,7 @@ class Program:
         return framed_slots(self.instructions, entries, [(out.slot, out.view) for out in self.outputs])
 
     def constants_of(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Inputs that are no streams, in their own shapes again."""
+        """Inputs that are not streams, in their own shapes again."""
         return [self.layout.constant(i, v) for i, v in enumerate(values)]
 
     def release(self) -> None:

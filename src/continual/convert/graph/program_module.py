@@ -58,5 +58,5 @@ class ProgramModule(Converted, CoModule):
 
     @property
     def _inputs_in_order(self) -> list[Input]:
-        """The inputs inside: the streams, then the inputs that are no streams."""
+        """The inputs inside: the streams, then the inputs that are not streams."""
         return sorted(self.io_layout.inputs, key=lambda i: i.time is None)

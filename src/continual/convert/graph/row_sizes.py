@@ -24,7 +24,7 @@ def _linear(formula: Any) -> Count:
     found = [int(formula.subs(dict.fromkeys(formula.free_symbols, n))) for n in (2, 3, 5)]
     rate = found[1] - found[0]
     if found[2] != found[0] + 3 * rate:
-        raise Unfollowed(f"{formula} is no multiple of the rows")
+        raise Unfollowed(f"{formula} is not a multiple of the rows")
     return Count(rate, found[0] - 2 * rate)
 
 
@@ -42,7 +42,7 @@ def sizes_of(node: Fx, item: int | None = None) -> tuple[int | Count, ...]:
         item: which one of several.
 
     Raises:
-        Unfollowed: one of them is no multiple of the rows.
+        Unfollowed: one of them is not a multiple of the rows.
     """
     noted = node.meta.get(ROW_SIZES)
     if noted is not None:

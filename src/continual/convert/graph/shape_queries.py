@@ -114,7 +114,7 @@ class ShapeQueries:
 
         Raises:
             Misfit: it does.
-            TypeError: the value is no number.
+            TypeError: the value is not a number.
         """
         if isinstance(value, Size) and not value.varies:
             return value.now

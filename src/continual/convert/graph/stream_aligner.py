@@ -161,7 +161,7 @@ class StreamAligner:
         raise found[0] if found else Misfit(f"a value of the whole clip {again}", WINDOWS)
 
     def _refilled(self, call: OpCall, moving: dict[int, Stream]) -> OpCall:
-        """Streams of one value are made anew beside the streams that they meet, so that nothing waits for them."""
+        """Streams of one value are made again beside the streams that they meet, so that nothing waits for them."""
         beside, length = next(s for s in moving.values() if s.fill is None), self._shapes.length
         new: dict[int, Stream] = {}
         for s in moving.values():

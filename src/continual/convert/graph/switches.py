@@ -125,7 +125,7 @@ def _shown(value: Any) -> str:
 def _switches(module: nn.Module) -> dict[str, tuple[Any, Any]]:
     """The switches of a module and its class, by name: the object itself where it is immutable, and the value."""
     defined = {n: v for c in reversed(type(module).__mro__) if c not in nn.Module.__mro__ for n, v in vars(c).items()}
-    own = "_" if isinstance(module, StreamOwner) else "__"  # a streaming module's attributes for its streams are no switches
+    own = "_" if isinstance(module, StreamOwner) else "__"  # a streaming module's attributes for its streams are not switches
     names = {n: v for n, v in {**defined, **vars(module)}.items() if n not in CLASS_OF_ALL and not n.startswith(own)}
     found = {
         name: (_NONE if isinstance(value, (list, tuple, set, dict)) else value, _switch(value)) for name, value in names.items()

@@ -1,4 +1,4 @@
-"""Layers that only converted networks need: operations of torch over time that are no modules."""
+"""Layers that only converted networks need: operations of torch over time that are not modules."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Size:
 
 @dataclass(frozen=True)
 class SymScalar:
-    """A number that is no integer and depends on the clip's length: its values for the sample lengths, and its formula."""
+    """A number that is not an integer and depends on the clip's length: its values for the sample lengths, and its formula."""
 
     values: tuple[Number, ...]
     formula: Formula | None = field(default=None, compare=False, repr=False)
@@ -212,7 +212,7 @@ def as_int(value: Value) -> int:
     """A plain number as an integer.
 
     Raises:
-        TypeError: it is no plain number.
+        TypeError: it is not a plain number.
     """
     if isinstance(value, (int, float)):
         return int(value)
@@ -223,7 +223,7 @@ def as_number(value: Value) -> float:
     """A plain real number.
 
     Raises:
-        TypeError: it is no plain number.
+        TypeError: it is not a plain number.
     """
     if isinstance(value, (int, float)):
         return value

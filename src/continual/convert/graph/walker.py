@@ -111,7 +111,7 @@ class GraphWalker:
         if node.name in signature.inputs_to_buffers:
             name = signature.inputs_to_buffers[node.name]
             return self._emit.from_source("buffer", name, draft.module.get_buffer(name))
-        if node.name not in signature.inputs_to_lifted_tensor_constants:  # an object that is no tensor, such as a generator
+        if node.name not in signature.inputs_to_lifted_tensor_constants:  # an object that is not a tensor, such as a generator
             return node.meta.get("val")
         name = signature.inputs_to_lifted_tensor_constants[node.name]
         return self._emit.constant(name, draft.captured.program.constants[name].detach())

@@ -1,7 +1,7 @@
 """Writes through the `.data` of a parameter in forward: a bound or a norm that a module keeps its weights to.
 
 ``self.weight.data = torch.renorm(self.weight.data, …)`` is not seen by torch.export: it would put tensors without values into the module.
-In an export under this mode the module's parameters stay as they are, and later uses of one take the new value, computed anew in each call.
+In an export under this mode the module's parameters stay as they are, and later uses of one take the new value, which each call computes.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def notes_of(window: Windowed, report: WindowReport, *, default: bool, measured:
     found = [f"scores are the module's own of the last {length} frames: the first comes with step {length}, then one {rate}"]
     if report.recomputed or report.plan is None:
         why = "they have nothing in common" if not report.reuse else ANEW_IS_FASTER if measured else "the plan says so"
-        return [*found, f"each window is computed anew, since {why}"]
+        return [*found, f"each window is computed again, since {why}"]
     pace = "" if report.ratio is None else f", and is {report.ratio:.1f} times as fast as the module on its frames"
     found.append(f"a window takes over {report.reuse:.0%} of its multiply-adds from the one before{pace}")
     return [*found, *sharing_notes(window.schedule(report.plan)), *_advice(window, report.plan)]

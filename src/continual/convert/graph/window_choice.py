@@ -43,7 +43,7 @@ def fastest(window: Windowed, net: Any, ways: Sequence[WindowPlan], module: nn.M
     Args:
         window: the module's window.
         net: it as a converted module, whose constants are taken.
-        ways: plans, first the one by which each window is computed anew.
+        ways: plans, first the one by which each window is computed again.
         module: the module itself.
         captured: the example.
     """
@@ -83,7 +83,7 @@ def context_of(net: Any, rows: int, inputs: Sequence[Tensor] | None = None) -> E
     """A moment of a converted module: with its constants, for so many rows.
 
     Args:
-        inputs: the inputs that are no streams; by default of zeros.
+        inputs: the inputs that are not streams; by default of zeros.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     if inputs is None:

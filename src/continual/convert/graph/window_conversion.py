@@ -23,7 +23,7 @@ from .windows.window import Windowed
 
 MODES = ("exact", "stream")
 MOST_CALLS = 2000  # to torch, of a loop whose window is exported: that takes some milliseconds each
-OF_A_WRITE = 10  # times as long it takes where calls write into tensors: torch.export goes through them anew
+OF_A_WRITE = 10  # times as long it takes where calls write into tensors: torch.export goes through them again
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
     """The window of a module that becomes exact windows.
 
     Args:
-        refusal: why it is no stream, if it is none.
+        refusal: why it is not a stream, if it is none.
 
     Raises:
-        NotStreamable: it gives a sequence that is no stream; or even a window of it can't be followed.
+        NotStreamable: it gives a sequence that is not a stream; or even a window of it can't be followed.
         ValueError: `time_pooling`, which has no meaning for windows; or a plan for windows of another length.
     """
     if options.short is not None and refusal is not None:
@@ -113,7 +113,7 @@ def _check_loop(module: nn.Module, clip: Sequence[Tensor], options: Options, ref
 def exact_windows(
     module: nn.Module, window: Windowed, options: Options, doing: Callable[[str], None]
 ) -> tuple[GraphModule, Callable[..., GraphModule]]:
-    """The module on windows, and how it is made anew for other types."""
+    """The module on windows, and how it is made again for other types."""
     net, plan = converted(module, window, options.plan, options.every, doing)
     return net, partial(remade, time_dim=options.time_dim, output=options.output, plan=plan, exporting=options.exporting_anew)
 

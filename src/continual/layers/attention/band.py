@@ -140,7 +140,7 @@ def band_of(mask: Tensor, sequence_len: int | None) -> tuple[int, int]:
     """The window and the look-ahead of a mask ``(T, T)`` as ``torch.nn`` means it: ``True`` or ``-inf`` hides.
 
     Raises:
-        NotStreamable: a mask that is no band, or hides nothing that comes later.
+        NotStreamable: a mask that is not a band, or hides nothing that comes later.
         ValueError: a mask whose band has another length than ``sequence_len``, or none.
     """
     size = mask.shape[-1]
@@ -155,7 +155,7 @@ def band_of(mask: Tensor, sequence_len: int | None) -> tuple[int, int]:
         whole_band &= bool((visible | (mask == -torch.inf)).all())
     if not whole_band or ahead < 0 or behind < 0 or (ahead == size - 1 and size > 1):
         raise NotStreamable(
-            "the mask is no causal band: every token has to see the same number of tokens before it and after it, and not all that "
+            "the mask is not a causal band: every token has to see the same number of tokens before it and after it, and not all that "
             "come. Other masks are representable within a window: causal=False, mask (sequence_len, sequence_len)"
         )
     if behind == size - 1:  # the clip was too short for the band to end

@@ -262,7 +262,7 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
 
     # ---- accounting -----------------------------------------------------------------------------------------------------
 
-    _queries_per_step = 1  # how many rows of the window are attended anew with every token
+    _queries_per_step = 1  # how many rows of the window are attended again with every token
 
     def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self._products()

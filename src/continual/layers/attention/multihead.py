@@ -232,7 +232,7 @@ class RetroactiveMultiheadAttention(Attention):
     along the time of its layout: ``(W, L, N, E)``, with ``batch_first`` ``(N, W, L, E)``, with ``embed_dim_second``
     ``(N, E, W, L)``.
 
-    Queries, keys and values are projected once and wait in rings. The softmax of every row is taken anew, with its own maximum:
+    Queries, keys and values are projected once and wait in rings. The softmax of every row is taken again, with its own maximum:
     as exact after ten million steps as after one. (Sums that are updated by adding the new and subtracting the old term cancel as
     soon as the largest term leaves. Merging kept maxima and sums is stable, but holds ``sequence_len`` times the state and was
     measured to be slower: see docs/performance.md.)

@@ -197,7 +197,7 @@ class WindowedGroupNorm(OfLast, _Group):
     its last frame normalised as ``nn.GroupNorm`` would. There is no delay, and the receptive field is the window.
 
     The state is the mean and variance of each group in each frame of the window, in float64. A step computes those of the window
-    from them anew: nothing drifts, and what leaves the window leaves no trace.
+    from them again: nothing drifts, and what leaves the window leaves no trace.
 
     Args:
         num_groups, num_channels, eps, affine, device, dtype: as ``torch.nn.GroupNorm``.

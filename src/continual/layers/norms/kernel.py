@@ -172,7 +172,7 @@ class UpToNow(TimeNorm):
 class OfLast(TimeNorm):
     """By the statistics of the last ``window`` frames, of those present at the start.
 
-    The state is a ring of the statistics of single frames, from which those of the window are computed anew at every step.
+    The state is a ring of the statistics of single frames, from which those of the window are computed again at every step.
     """
 
     window: int

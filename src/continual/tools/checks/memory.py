@@ -82,7 +82,7 @@ def give_back() -> None:
 
 
 def weight_bytes(net: Any) -> int:
-    """Bytes of the parameters and buffers of a module; 0 if it is no module."""
+    """Bytes of the parameters and buffers of a module; 0 if it is not a module."""
     if not isinstance(net, nn.Module):
         return 0
     return sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))

@@ -177,7 +177,7 @@ class CellMaker:
         try:
             return known(size)
         except Unfollowed as error:
-            raise NotACell(f"a size in it is no multiple of the batch: {error}") from error
+            raise NotACell(f"a size in it is not a multiple of the batch: {error}") from error
 
     def made(self, outs: Iterable[int], new: Iterable[int]) -> Cell:
         """The cell, of what its results need."""

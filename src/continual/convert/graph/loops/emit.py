@@ -21,7 +21,7 @@ def as_streams(values: Sequence[Value], time: int) -> list[Stream]:
     """What a loop takes apart frame by frame.
 
     Raises:
-        Refused: it is no stream.
+        Refused: it is not a stream.
     """
     found = []
     for value in values:

@@ -56,7 +56,7 @@ class _Sizes:
         """A size as an argument.
 
         Raises:
-            Unfollowed: it is no multiple of the batch.
+            Unfollowed: it is not a multiple of the batch.
         """
         own = known(size)
         if not isinstance(own, Count):

@@ -19,7 +19,7 @@ Key = tuple[int, int]  # of an operation within an iteration
 
 
 class NotALoop(Exception):
-    """Frames are taken one by one, and what is done with them is no recurrence: the reason, and what to write instead."""
+    """Frames are taken one by one, and what is done with them is not a recurrence: the reason, and what to write instead."""
 
     def __init__(self, reason: str, remedy: str, node: Fx | None = None):
         super().__init__(reason)
@@ -248,7 +248,7 @@ def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, 
 
 
 def _refuse_other_orders(nodes: Sequence[Fx], slices: list[list[Fx]], times: Times) -> None:
-    """Refuse what is no loop from the first frame to the last."""
+    """Refuse what is not a loop from the first frame to the last."""
     counts = [len(own) for own in slices]
     if counts[-1] > 3 * max(1, *counts[:-1]):
         raise runs_backward(slices[-1][0])

@@ -46,7 +46,7 @@ def rolled(captured: Captured) -> Rolled | None:
     """The graph of a short clip with its loops as single operations; ``None`` if it takes no frames one by one.
 
     Raises:
-        NotALoop: what it does with them is no recurrence.
+        NotALoop: what it does with them is not a recurrence.
     """
     program = captured.program
     graph = Graph()

@@ -26,7 +26,7 @@ from .simplify import name_of
 from .whole import WholeLoop
 
 LENGTHS = ((7, 6), (11, 10), (16, 15), (24, 23), (33, 32))  # of clips that are exported, both so long that iterations repeat
-MANY = 20_000  # calls by one line of code on such clips: more are no loop over frames that an export could hold
+MANY = 20_000  # calls by one line of code on such clips: more are not a loop over frames that an export could hold
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 

@@ -37,7 +37,7 @@ def short(node: Any) -> str:
 
 
 def sizes(node: Any) -> tuple[Any, ...]:
-    """The shape of what a node gives; ``()`` if that is no tensor."""
+    """The shape of what a node gives; ``()`` if that is not a tensor."""
     val = node.meta.get("val") if isinstance(node, Fx) else None
     return tuple(val.shape) if isinstance(val, Tensor) else ()
 

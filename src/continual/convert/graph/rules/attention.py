@@ -36,7 +36,7 @@ def attention(ctx: RuleContext, call: OpCall) -> Stream:
     if len(streams) < 3:
         raise Refused(
             "attention between the frames of a stream and something else",
-            "self-attention with is_causal=True; or attention within a frame, or to what is no stream",
+            "self-attention with is_causal=True; or attention within a frame, or to what is not a stream",
         )
     mask, causal, scale = ctx.free.known(call).get("attn_mask"), bool(call.get("is_causal", False)), call.get("scale")
     if isinstance(mask, Stream):
@@ -130,7 +130,7 @@ def _repeated(ctx: RuleContext, call: OpCall, s: Stream, times: int) -> Stream:
 
 
 def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValue, v: TensorValue) -> Stream:
-    """Attention within each frame, or from each frame to what is no stream."""
+    """Attention within each frame, or from each frame to what is not a stream."""
     mask, over_frames = call.get("attn_mask"), TIME in q.dims[-2]
     if isinstance(mask, LengthDependent) or (over_frames and isinstance(mask, Const)):
         mask = of_all_frames(ctx, mask, len(q.dims))

@@ -19,7 +19,7 @@ from ..values import Const, LengthDependent, Stream
 
 Mask = Const | LengthDependent
 FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
-OTHERS = "the mask of attention to what is no stream is another one for each frame"
+OTHERS = "the mask of attention to what is not a stream is another one for each frame"
 ALIKE = "a mask that is the same for all frames"
 OTHER_LENGTH = 4  # the index of a sample length that is a little more than the example's
 MANY = 1 << 25  # pairs of frames for which a mask is not computed to see how it goes on
@@ -159,7 +159,7 @@ def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
 
 
 def of_all_frames(ctx: RuleContext, mask: Mask, rank: int) -> Const:
-    """A mask of attention from each frame to what is no stream, for one frame: ``(…, 1, S)``.
+    """A mask of attention from each frame to what is not a stream, for one frame: ``(…, 1, S)``.
 
     Args:
         mask: any shape that broadcasts to the scores.

@@ -93,7 +93,7 @@ def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[
 
 
 def _takes_first_frames(node: Fx, taken: int, left: int) -> bool:
-    """Whether a slice takes the first frames and is no cut at the end, where an export with one length allows both readings.
+    """Whether a slice takes the first frames and is not a cut at the end, where an export with one length allows both readings.
 
     A module does not cut all but one frame off the end. Nor does it cut off more than it keeps to make zeros of the rest.
     """

@@ -42,7 +42,7 @@ class Frame:
 
 @dataclass(eq=False)
 class FrameOf(Task):
-    """An entry of a value whose frames are no positions."""
+    """An entry of a value whose frames are not positions."""
 
     frame: Frame = Frame(0, 0)
 

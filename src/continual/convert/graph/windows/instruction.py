@@ -261,7 +261,7 @@ class Tape:
 
 
 class Latest(Tape):
-    """The same of what each window gives anew as a whole."""
+    """The same of what each window gives again as a whole."""
 
     def __init__(self, history: History, old: Tensor, hops: int):
         self.history, self.entries = history, old
@@ -274,7 +274,7 @@ class Latest(Tape):
 
 
 def _apart(x: Tensor, memory: set[int]) -> Tensor:
-    """A tensor that is no view of a buffer, which is about to be written into."""
+    """A tensor that is not a view of a buffer, which is about to be written into."""
     return x.clone() if x.untyped_storage().data_ptr() in memory else x
 
 

@@ -105,7 +105,7 @@ class Schedule:
         warm: those without which what is kept would not be known.
         histories: what is kept.
         outputs: how the outputs are put together.
-        entries: the numbers of the streams that come in, and how many of the last frames of the window come anew.
+        entries: the numbers of the streams that come in, and how many of the last frames of the window come again.
     """
 
     tasks: list[Task]

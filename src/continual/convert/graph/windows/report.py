@@ -13,7 +13,7 @@ class WindowPlan:
 
     Args:
         stride: later windows take over the values of operations whose outputs are up to so many frames apart; ``0``: none, every window is
-            computed anew; ``None``: all that windows have in common.
+            computed again; ``None``: all that windows have in common.
         every: frames from one window to the next; ``None``: the stride of what windows have in common.
         length: frames of a window; ``None``: those of the example. Another example is refused.
 
@@ -47,7 +47,7 @@ class WindowReport:
         every: frames from one window to the next.
         mode: ``"exact"``: each score is the module's own of its window; ``"stream"``: the module over an endless stream.
         reuse: the share of a window's multiply-adds that windows take over from those before, where they do.
-        recomputed: whether windows are computed anew instead: since that is faster here, or by the plan.
+        recomputed: whether windows are computed again instead: since that is faster here, or by the plan.
         ratio: how much faster a window is than the module on its frames, measured here; 1 where it is recomputed, ``None`` where the plan
             was given and nothing was measured.
         plan: what decides on the state, complete; ``None`` for a stream.

@@ -214,7 +214,7 @@ class StateLayout:
 
 @dataclass(frozen=True)
 class Carry(History):
-    """The states of windows that have begun: each hop gives all of them anew."""
+    """The states of windows that have begun: each hop gives all of them again."""
 
     windows: int = 1
 

@@ -42,7 +42,7 @@ class Task:
         dtype: of what it gives.
         uniform: the value of all its elements, where they have one that the module's code says.
         copies: the constant that it repeats along its dimensions, where it is nothing else.
-        single: whether it is the only position that there is: it is no position for what takes it.
+        single: whether it is the only position that there is: it is not a position for what takes it.
     """
 
     path: str
@@ -96,7 +96,7 @@ class WindowInput(Task):
 
 @dataclass(eq=False)
 class StaticInput(Task):
-    """An input that is no stream: the same for all frames of a window, and perhaps another one in the next call."""
+    """An input that is not a stream: the same for all frames of a window, and perhaps another one in the next call."""
 
     slot: int = 0
 

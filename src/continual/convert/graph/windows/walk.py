@@ -134,7 +134,7 @@ class Walk(Making):
         if (name := signature.inputs_to_buffers.get(node.name)) is not None:
             return emit.from_source("buffer", name, self.module.get_buffer(name))
         name = signature.inputs_to_lifted_tensor_constants.get(node.name)
-        if name is None:  # an object that is no tensor, such as a generator
+        if name is None:  # an object that is not a tensor, such as a generator
             return node.meta.get("val")
         return emit.constant(name, program.constants[name].detach())
 

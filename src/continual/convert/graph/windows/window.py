@@ -117,7 +117,7 @@ class Windowed:
         return found if self.schedule(found).takes_over else replace(found, stride=0)
 
     def ways(self, every: int) -> list[WindowPlan]:
-        """Plans to choose from: each window anew; all that windows have in common; and only what is before some stride, since later
+        """Plans to choose from: each window again; all that windows have in common; and only what is before some stride, since later
         operations are few, and bound by reading weights."""
         plans = [self.complete(WindowPlan(s, every)) for s in (None, *self.strides[1:MOST_STRIDES])]
         return [WindowPlan(0, every, self.length), *(p for p in dict.fromkeys(plans) if p.stride)]

@@ -82,7 +82,7 @@ def _raised(w: Walk, call: Call, by: Raise, dims: Dims, args: list[Any]) -> Task
     x, total = args[0], w.result_shape(call)[args[0].wire.dim]
     n, rest = divmod(total, by.own)
     if rest:
-        raise Unfollowed("a length that is no multiple of the factor")
+        raise Unfollowed("a length that is not a multiple of the factor")
     dims = tuple((TIME, by.own) if i == x.wire.dim else d for i, d in enumerate(dims))
     own, given = w.given_args(call)
     op, slots, _ = w.operation(call, call.name, args, {}, [x])
