@@ -170,7 +170,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a.txt": (lambda p: p.write_text("1"), "don't know the ending '.txt'"),
     "empty.csv": (lambda p: p.write_text(""), "is empty"),
     "word.csv": (lambda p: p.write_text("1\n2\nthree\n"), "sample 3 is 'three', which is not a number"),
-    "binary.csv": (lambda p: p.write_bytes(b"\xff\xfe\x00\x01"), "is no text file"),
+    "binary.csv": (lambda p: p.write_bytes(b"\xff\xfe\x00\x01"), "is not a text file"),
     "nan.csv": (lambda p: p.write_text("\n".join(["1", "2", "nan"] * 200)), "sample 3 is nan; only finite numbers"),
     "comments.csv": (lambda p: p.write_text("# a sensor\n\n"), "has 0 samples, at least 300"),
     "gap.csv": (lambda p: p.write_text("1\n''\n"), "sample 2 is \"''\", which is not a number"),
@@ -216,7 +216,7 @@ def test_a_figure_that_can_not_be_saved(out: str, tmp_path: Path):
     [
         ("a,b\n1,2\n3,4\n", "3", "there is no column '3', it has a, b"),
         ("1,2\n3,4\n", "3", "there is no column '3', it has 2, without headings"),
-        ("a,b\n1,2\n3\n", "b", "is no text file with a table of numbers (the number of columns changed from 2 to 1 at row 3)"),
+        ("a,b\n1,2\n3\n", "b", "is not a text file with a table of numbers (the number of columns changed from 2 to 1 at row 3)"),
     ],
 )
 def test_a_column_that_is_not_there(rows: str, column: str, message: str, tmp_path: Path):

@@ -119,7 +119,7 @@ def test_what_names_no_network(target: str):
     [
         ("width", "--arg width: give name=value"),
         ("2x=3", "--arg 2x=3: give name=value"),
-        ("width=[1,", "'[1,' is no Python value"),
+        ("width=[1,", "'[1,' is not a Python value"),
         ("depth=3", "unexpected keyword argument 'depth'"),
     ],
 )

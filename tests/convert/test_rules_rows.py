@@ -232,8 +232,8 @@ REFUSED = [
     no("a sequence of rows", lambda: Rows("batch"), "does not run over time here", "batch_first", shape=(2, 7, 5, 3), time=1),
     no("a sequence of frames, both ways", lambda: Rows("time"), "reads the clip from its end", "bidirectional=False",
        shape=(2, 7, 5, 3), time=1),
-    no("states for groups of rows", lambda: Rows("groups"), "as often as the clip is long|other rows", "expand",
-       shape=(2, 10, 4, 3), time=1),
+    no("states for groups of rows", lambda: Rows("groups"), r"a size depends on the length of the clip \(4 for 10 steps\)",
+       "fixed number", shape=(2, 10, 4, 3), time=1),
 ]  # fmt: skip
 
 

@@ -338,7 +338,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         co.NotStreamable,
         "the mask is not a causal band",
     ),
-    (lambda: co.TransformerEncoder.build_from(encoder(2), causal=True, mask=_wide.tril()), co.NotStreamable, "no causal band"),
+    (lambda: co.TransformerEncoder.build_from(encoder(2), causal=True, mask=_wide.tril()), co.NotStreamable, "not a causal band"),
     (
         lambda: co.TransformerEncoder.build_from(encoder(2), causal=True, mask=torch.ones(6, 6).triu(1).bool()),
         ValueError,

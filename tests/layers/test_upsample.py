@@ -208,8 +208,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "factor 3/2 a clip of 3 steps.*recompute_scale_factor=False",
     ),
     "area": ({"scale_factor": 2, "mode": "area"}, "averages over bins.*mode='nearest'.*AvgPool"),
-    "no fraction": ({"scale_factor": 2**0.5}, r"1.414.* is no fraction.*whole number"),
-    "rounded lengths": ({"scale_factor": 0.29}, r"0.29\) is no fraction over time of which torch computes every length exactly"),
+    "no fraction": ({"scale_factor": 2**0.5}, r"1.414.* is not a fraction.*whole number"),
+    "rounded lengths": (
+        {"scale_factor": 0.29},
+        r"0.29\) is not a fraction over time of which torch computes every length exactly",
+    ),
     "rounded places": ({"scale_factor": 41}, r"41.*wrong frame for output 41, and"),
     "copied clips": ({"scale_factor": 1.25, "mode": "linear"}, r"copies clips.*up to 3 steps.*from 1.5 on"),
 }

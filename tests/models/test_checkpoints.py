@@ -224,7 +224,7 @@ def test_code_in_files_never_runs(suffix: str, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "is no file"),
+        (None, "is not a file"),
         (b"", "can't be read as weights"),
         (b"not a checkpoint", "can't be read as weights"),
         ([1, 2], r"holds no dictionary of weights, but a list"),

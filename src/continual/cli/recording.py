@@ -62,7 +62,7 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
     if path.is_dir():
         raise BadRecording(f"'{path}' is a folder; give a .csv, .npy or .wav file")
     if not path.is_file():
-        raise BadRecording(f"there is not a file '{path}'")
+        raise BadRecording(f"there is no file '{path}'")
     readers = {".csv": lambda path: _csv(path, column), ".npy": _npy, ".wav": _wav}
     if kind not in readers:
         raise BadRecording(f"'{path}': don't know the ending '{path.suffix}'; give a .csv, .npy or .wav file")

@@ -28,7 +28,7 @@ def check_file(path: Path) -> None:
         BadInput: there is nothing, or a folder.
     """
     if not path.is_file():
-        raise BadInput(f"there is not a file '{path}'" if not path.exists() else f"'{path}' is a folder; give a file")
+        raise BadInput(f"there is no file '{path}'" if not path.exists() else f"'{path}' is a folder; give a file")
 
 
 def load(target: str, arguments: Sequence[str] = ()) -> nn.Module:
@@ -76,9 +76,7 @@ def _imported(place: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name and (place == error.name or place.startswith(f"{error.name}.")):
-            raise BadInput(
-                f"there is not a module '{error.name}' (looked in the current folder and where Python looks)"
-            ) from error
+            raise BadInput(f"there is no module '{error.name}' (looked in the current folder and where Python looks)") from error
         raise BadInput(f"can't import '{place}': {_said(error)}") from error
     except Exception as error:
         raise BadInput(f"can't import '{place}': {_said(error)}") from error
@@ -86,7 +84,7 @@ def _imported(place: str) -> ModuleType:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise BadInput(f"there is not a file '{path}'")
+        raise BadInput(f"there is no file '{path}'")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # for imports of the file from its folder

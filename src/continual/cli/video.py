@@ -95,7 +95,7 @@ class Video:
         if not streams:
             kinds = sorted({str(s.type) for s in self._container.streams if s.type != "video"})
             contents = f": it holds {' and '.join(kinds)}" if kinds else ""
-            raise BadInput(f"there is not a video in '{self.name}'{contents}")
+            raise BadInput(f"there is no video in '{self.name}'{contents}")
         return streams[0]
 
     def _count(self) -> int | None:
@@ -155,7 +155,7 @@ def _check(path: Path) -> None:
     if path.is_dir():
         raise BadInput(f"'{path}' is a folder; give a video file, or camera")
     if not path.exists():
-        raise BadInput(f"there is not a file '{path}'")
+        raise BadInput(f"there is no file '{path}'")
     if path.is_file() and path.stat().st_size == 0:
         raise BadInput(f"'{path}' is empty")
 

@@ -102,7 +102,7 @@ def card_of(name: str) -> ModelCard:
         return CARDS[name]
     near = get_close_matches(name.lower().replace("-", "_"), CARDS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-    raise ValueError(f"there is not a network '{name}' in the zoo: {hint}co.models.list() names all {len(CARDS)}")
+    raise ValueError(f"there is no network '{name}' in the zoo: {hint}co.models.list() names all {len(CARDS)}")
 
 
 def build(name: str, classes: int | None, input_size: int | None, softmax: bool) -> Model:

@@ -65,7 +65,7 @@ class NoRule(Refused):
 
     def __init__(self, op: str):
         super().__init__(
-            f"there is not a streaming rule for `{op}` yet",
+            f"there is no streaming rule for `{op}` yet",
             "write it with operations that are covered (docs/conversion.md lists them), or ask for it in an issue",
         )
 

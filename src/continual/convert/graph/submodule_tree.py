@@ -102,7 +102,7 @@ class SharedTable(MutableMapping[str, Tensor | None]):
 
     def __delitem__(self, name: str) -> None:
         raise NotStreamable(
-            f"{self.owner}: the captured operations read '{name}', so it can't be taken away or computed anew (pruning, weight norm, "
+            f"{self.owner}: the captured operations read '{name}', so it can't be taken away or computed again (pruning, weight norm, "
             f"parametrisations). {AGAIN}"
         )
 

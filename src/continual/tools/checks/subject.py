@@ -79,7 +79,7 @@ class Subject:
     def computed(self, run: Any, x: Wire) -> Any:
         """A clip computation, in the module's own layout; of every window in the clip where `_output_of_window` says so."""
         if self._window is None:
-            moved = self.moved(x)
+            moved = rewire(Tensor.contiguous, self.moved(x))  # modules may ask for clips whose elements lie in order
             return unnamed(run(*moved) if isinstance(run, nn.Module) and len(self.layout.inputs or ()) > 1 else run(moved))
         size, token = self._window
         count = frames_in(x) - size + 1
@@ -87,7 +87,7 @@ class Subject:
             raise ShapeMismatch(f"a clip of {frames_in(x)} steps is shorter than a window of {size}")
 
         def output(j: int) -> Tensor:
-            y = run(self.moved(cut(x, j, j + size)))
+            y = run(rewire(Tensor.contiguous, self.moved(cut(x, j, j + size))))
             y = y[0] if isinstance(y, (tuple, list)) else y
             chosen: Tensor = y if token is None else y.select(self.time_dim, token)
             return chosen
