@@ -43,7 +43,7 @@ class Chain(nn.Module):
                 y, names = y.permute(order), [names[i] for i in order]
                 undo.append(lambda z, order=order: z.permute([order.index(i) for i in range(len(order))]))  # type: ignore[misc]
                 continue
-            elif what == "merge":
+            elif what == "merge" and y.ndim > 1:
                 at = rng.randrange(y.ndim - 1)
                 y = y.reshape(*before[:at], -1, *before[at + 2 :])
                 names[at : at + 2] = [names[at] + names[at + 1]]
