@@ -27,7 +27,8 @@ export class Stream {
     this.url = url; this.auth = token; this.patience = patience;
     this.onoutput = () => {}; this.onstate = () => {};
     this.token = null; this.have = -1; this.resumed = -1;
-    this.kept = [];                    // [seq, arrays, count] since the last checkpoint
+    this.kept = [];                    // [seq, arrays, count] since the checkpoint to go on from
+    this.saved = [];                   // the frames that checkpoints go on with
     this.next = 0; this.at = 0; this.answered = 0; this.high = 0; this.sent = [];
     this.finished = false; this.told = false; this.over = false;
     this.waiting = [];
@@ -139,7 +140,7 @@ export class Stream {
   _adopt(message, socket) {
     if (!this.token) { this.inputs = specs(message); this.outputs = specs(message.outputs); }
     this.token = message.token; this.credit = message.credit; this.facts = message; this.resumed += 1;
-    this.at = this.answered = message.next; this.sent = []; this.told = false;
+    this.at = this.answered = message.next; this.sent = []; this.saved = []; this.told = false;
     this.socket = socket;
     this.onstate("open");
     this._transmit();
@@ -155,6 +156,7 @@ export class Stream {
       const last = this.sent.shift();
       this.have = Math.max(this.have, last);
       this.answered = last + 1;
+      this._forget();
       this._transmit();
     }
     if (count <= skip) return;
@@ -166,9 +168,16 @@ export class Stream {
     this.onoutput(seq + skip, outputs, count - skip);
   }
 
+  _forget() {                          // frames before the last checkpoint all of whose answers have come
+    const next = Math.max(-1, ...this.saved.filter((n) => n <= this.have + 1));
+    this.saved = this.saved.filter((n) => n > next);
+    while (this.kept.length && this.kept[0][0] + this.kept[0][2] <= next) this.kept.shift();
+  }
+
   _told(message) {
     if (message.type === "checkpoint") {
-      while (this.kept.length && this.kept[0][0] + this.kept[0][2] <= message.next) this.kept.shift();
+      this.saved.push(message.next);
+      this._forget();
     } else if (message.type === "moved") {
       this.url = message.url || this.url;
     } else if (message.type === "ended") {

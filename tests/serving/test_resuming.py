@@ -299,3 +299,17 @@ def test_a_damaged_checkpoint_is_refused_and_its_row_is_free():
     assert error["code"] == "unknown_stream"
     assert "is damaged" in error["message"]
     assert damaged == 1
+
+
+def test_frames_are_kept_until_the_answers_before_a_checkpoint_have_come():
+    """A checkpoint may be told before the answers to its last frames: if these are lost, the server goes on from the one before."""
+    stream = co.serve.connect("ws://127.0.0.1:1/v1/stream")
+    for seq in range(0, 60, 5):
+        stream._kept.append((seq, [np.zeros((5, 2), np.float32)]))
+    stream._have = 44
+    for next in (40, 48):
+        stream._told({"type": "checkpoint", "next": next})
+    assert stream._kept[0][0] == 40
+    stream._have = 47
+    stream._forget()
+    assert stream._kept[0][0] == 45

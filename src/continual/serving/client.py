@@ -48,7 +48,8 @@ class ServedStream:
         self.token, self.resumed, self.credit = "", -1, 0
         self.facts: dict[str, Any] = {}
         self.inputs = self.outputs = Format(())
-        self._kept: deque[tuple[int, list[Array]]] = deque()  # frames since the last checkpoint, by messages
+        self._kept: deque[tuple[int, list[Array]]] = deque()  # frames since the checkpoint to go on from, by messages
+        self._saved: list[int] = []  # the frames that checkpoints go on with
         self._next = 0  # number of the next frame
         self._at = self._answered = self._high = 0  # the next frame to send, to be answered, and that was never sent
         self._sent = deque[int]()  # the last frame of each message that is not answered, of this connection
@@ -237,6 +238,7 @@ class ServedStream:
             kept = f"frames {first} to {self._next - 1} are kept here"
             raise ServeError("unknown_stream", f"the server goes on with frame {next}, and {kept}")
         self._sent.clear()
+        self._saved.clear()
         self._socket, self._at, self._answered, self._told_end = socket, next, next, False
         self._transmit()
 
@@ -274,19 +276,30 @@ class ServedStream:
         if flags & END:
             fresh = max(0, self._have + 1 - seq)
             self._have = max(self._have, seq + count - 1)
+            self._forget()
             seq, count, parts = seq + fresh, count - fresh, [x[fresh:] for x in parts]
         elif self._sent:
             last = self._sent.popleft()
             self._have, self._answered = max(self._have, last), last + 1
+            self._forget()
             self._transmit()
         if count > 0:
             self._results.put_nowait((seq, parts[0] if len(parts) == 1 else parts))
 
+    def _forget(self) -> None:
+        """Drop the frames before the last checkpoint all of whose answers have come: the server goes on from that one."""
+        if not self._saved or self._saved[0] > self._have + 1:
+            return
+        next = max(n for n in self._saved if n <= self._have + 1)
+        self._saved = [n for n in self._saved if n > next]
+        while self._kept and self._kept[0][0] + len(self._kept[0][1][0]) <= next:
+            self._kept.popleft()
+
     def _told(self, message: dict[str, Any]) -> None:
         match message["type"]:
             case "checkpoint":
-                while self._kept and self._kept[0][0] + len(self._kept[0][1][0]) <= message["next"]:
-                    self._kept.popleft()
+                self._saved.append(int(message["next"]))
+                self._forget()
             case "ended":
                 self._ended = True
             case "moved":
