@@ -233,13 +233,15 @@ def _() -> None:
     assert len(step.state_input_names) == len(step.state_output_names) == len(state)
 
 
-@row("`ptflops.get_model_complexity_info(net, …)`", "corrected")
+@row("`ptflops.get_model_complexity_info(net, …)`", "same")
 def _() -> None:
     torchvision()  # which ptflops imports
     ptflops = pytest.importorskip("ptflops", reason="needs ptflops, of the extra `dev`")
     net = co.Conv1d(4, 5, 3)
-    co.counting.register_with_ptflops(net)
     assert ptflops.get_model_complexity_info(net, (4, 9), as_strings=False) == (7 * (4 * 5 * 3 + 5), 65)
+    net.warm_up((1, 4))
+    net.call_mode = "forward_step"
+    assert ptflops.get_model_complexity_info(net, (4,), as_strings=False) == (4 * 5 * 3 + 5, 65)
 
 
 @row("`logging.getLogger(name, log_once=True)`", "same")
