@@ -118,11 +118,13 @@ def _() -> None:
     exact(co.Conv1d(4, 4, 3, padding=1, temporal_fill=co.PaddingMode.REPLICATE), clip())
 
 
-@row("`net.train()`, then steps of a norm", "corrected")
+@row("`net.train()`, then steps of a norm", "same")
 def _() -> None:
-    net, x = co.Sequential(co.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.ReLU()).train(), clip(2, 3, 7, 5, 5)
+    net, x = co.Sequential(co.Conv3d(3, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU()).train(), clip(2, 3, 7, 5, 5)
+    y = net(x)
     with pytest.warns(UserWarning, match="in training mode"):
-        assert net.forward_steps(x, pad_end=True).shape == net(x).shape
+        assert_equal(net.forward_steps(x, pad_end=True), y)
+    assert net.forward_step(x[:, :, 0]) is not None
     exact(net, x)
 
 

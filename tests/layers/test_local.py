@@ -189,6 +189,44 @@ def test_several_norms_in_training_are_warned_of_once():
     assert len(warned) == 1
 
 
+def in_training() -> co.CoModule:
+    """Norms behind convolutions with padding, in branches of different delays."""
+    branches = [co.Sequential(co.Conv1d(4, 4, k, padding=k // 2), nn.BatchNorm1d(4), nn.ReLU()) for k in (1, 3, 7)]
+    net = co.Sequential(co.BroadcastReduce(*branches, reduce="concat"), co.Conv1d(12, 3, 5, padding=2), nn.BatchNorm1d(3))
+    return net.double().train()
+
+
+@pytest.mark.filterwarnings("ignore:.*is in training mode")
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_whole_clip_in_training_is_normalised_as_one(grad: bool, pure: bool):
+    net, clip = in_training(), torch.randn(3, 4, 19, dtype=torch.float64)
+    y = copy.deepcopy(net)(clip)
+    with torch.set_grad_enabled(grad):
+        if pure:
+            found, state = net.steps(clip, net.init_state(clip[:, :, 0]), pad_end=True)
+        else:
+            assert_equal(copy.deepcopy(net).forward_steps(clip, pad_end=True, update_state=False), y)
+            found = net.forward_steps(clip, pad_end=True)
+            state = net.get_state()
+    assert_equal(found, y)
+    assert found.requires_grad == grad
+    without = in_training()
+    without.load_state_dict(net.state_dict())
+    without.forward_steps(clip)  # the stream goes on as if the end had not been asked for
+    assert_equal(list(state), list(without.get_state()))
+
+
+@pytest.mark.filterwarnings("ignore:.*is in training mode")
+def test_a_chunk_in_training_is_not_split(monkeypatch: pytest.MonkeyPatch):
+    """What a call brings is normalised as one, also where a long chunk runs in pieces otherwise."""
+    net, clip = in_training(), torch.randn(3, 4, 40, dtype=torch.float64)
+    with torch.no_grad():
+        found = copy.deepcopy(net).forward_steps(clip)
+        monkeypatch.setattr("continual.core.stream.pieces", lambda x, largest: list(x.split(7, 2)))
+        assert_equal(net.forward_steps(clip), found)
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_a_step_in_training_is_normalised_by_its_own_statistics(grad: bool):
     net, x = co.Sequential(co.Delay(1), nn.BatchNorm2d(3)).double().train(), torch.randn(2, 2, 3, 5, dtype=torch.float64)

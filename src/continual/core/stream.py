@@ -269,6 +269,12 @@ class StreamOwner(Kernel):
         parts = pieces(x, state.largest) if in_place else [x]
         if in_place:
             state = state.as_owned()
+        ended: list[Wire | None] = []
+        if (pad_end or len(parts) > 1) and self._sees_calls():
+            parts = [x]
+            ended = [self._ended(x, state)] if pad_end else []
+            if ended and not update_state:
+                return ended[0]
         if pad_end or len(parts) > 1:  # the rest runs on a copy, which becomes the stream's state if all of it succeeds
             state = state.clone() if in_place else state.branched()
         outputs = []
@@ -279,11 +285,20 @@ class StreamOwner(Kernel):
             if update_state or pad_end or len(parts) > 1:
                 call.apply_in_place() if in_place else call.apply_as_new()
                 state.owned, state.clock = state.owned and in_place, e
-        if pad_end:
-            outputs.append(self.advance(None, state.node, state.clock, StateUpdates(final=True))[0])
+        if pad_end and not ended:
+            outputs.append(self._ended(None, state))
         if update_state:
             self.__dict__["_stream"] = state
-        return join(*outputs)
+        return join(*(ended or outputs))
+
+    def _ended(self, x: Wire | None, state: State) -> Wire | None:
+        """What a chunk and the end of the stream after it bring. The state is only read."""
+        n = length(x)
+        return self.advance(x if n else None, state.node, state.clock + n, StateUpdates(final=True))[0]
+
+    def _sees_calls(self) -> bool:
+        """Whether outputs depend on which frames come in one call. Then no call is split, and the end is computed with the chunk."""
+        return any(getattr(module, "_sees_call", False) for module in self.modules())
 
     def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         if self._forward_pre_hooks:
@@ -295,11 +310,12 @@ class StreamOwner(Kernel):
         new = state.branched()
         new.weights = self
         call = StateUpdates(causal_counts=state.causal_counts)
+        ended = [self._ended(x, new)] if pad_end and self._sees_calls() else []
         new.clock = state.clock + length(x)
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
         call.apply_as_new()
         if pad_end:
-            y = join(y, self.advance(None, new.node, new.clock, StateUpdates(final=True))[0])
+            y = ended[0] if ended else join(y, self._ended(None, new))
         return y, new
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+TRAINING = (
+    "is in training mode: norms then take the statistics of what they are given, and learn from them. In a stream that is the frames of "
+    "one call instead of the clip. Call net.eval() before streaming; in training, run clips through net.forward"
+)
+
 
 def no_end(name: str, cumulative: str, windowed: str, instead: str) -> str:
     """The refusal of a norm whose statistics run over the whole clip.

@@ -67,13 +67,16 @@ class WrappedTorch(LocalInTime):
         if self.__dict__.get("_warned") or not (self.training or self._modules):
             return
         for name, module in self.named_modules(prefix=path):
-            tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
-            if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            if _in_training(module):
                 self.__dict__["_warned"] = True
-                if TRAINING not in warned:
-                    warned.add(TRAINING)
-                    warnings.warn(f"{named(name, module)} {TRAINING}", stacklevel=2)
+                if refusals.TRAINING not in warned:
+                    warned.add(refusals.TRAINING)
+                    warnings.warn(f"{named(name, module)} {refusals.TRAINING}", stacklevel=2)
                 return
+
+    @property
+    def _sees_call(self) -> bool:  # type: ignore[override]
+        return any(map(_in_training, self.modules()))
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
@@ -148,12 +151,6 @@ class _PerFrame2d(WrappedTorch):
             raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
 
 
-TRAINING = (
-    "is in training mode: in a stream it takes the statistics of the steps that a call brings, and learns from them, so that outputs "
-    "differ from those of forward on the whole clip. Call net.eval() before streaming"
-)
-
-
 class _BatchNorm(_SameShape):
     """Batch normalisation with running statistics."""
 
@@ -209,6 +206,12 @@ def over_channels(module: nn.Module) -> nn.Module:
     made.__class__ = wrapped_class(nn.Softmax, "Softmax", _SoftmaxOverChannels)
     result: nn.Module = made
     return result
+
+
+def _in_training(module: nn.Module) -> bool:
+    """Whether a module is a norm that takes the statistics of what it is given."""
+    tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+    return module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
 def _sees_time(module: nn.Module, ndim: int) -> str:
