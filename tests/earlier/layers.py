@@ -114,7 +114,7 @@ def _() -> None:
     exact(co.Sequential(co.GRU(4, 3), co.Conv1d(3, 2, 3)), clip())
 
 
-@row("`rnn(x, h)`, `rnn.set_state(h)`, `rnn.get_state()[0]`", "same")
+@row("`rnn(x, h)`, `rnn.set_state(h)`, `rnn.get_state()[0]`", "same")  # in files: tests/tools/test_storage.py
 def _() -> None:
     for ours, theirs in RNNS:
         net, module = twins(ours, theirs, 4, 3, 2)

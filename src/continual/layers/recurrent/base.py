@@ -309,6 +309,12 @@ def _without_layers(hidden: Tensor) -> Tensor:
     return hidden.squeeze(1)
 
 
+ITEM_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {  # as files of states name them
+    "layers first": _with_layers_first,
+    "no layers": _without_layers,
+}
+
+
 def _by_layer(tensors: Hidden) -> list[Hidden]:
     """Views of the state tensors: for each layer its hidden states ``(B, H)``."""
     return list(zip(*(t.unbind(1) for t in tensors), strict=True))
