@@ -41,7 +41,8 @@ def _() -> None:
 
 @row('`ParallelDispatch([1.0, "nah"])`', "same")
 def _() -> None:
-    raising(lambda: co.ParallelDispatch([1.0, "nah"]), AssertionError, ValueError)
+    for wrong in ([1.0, "nah"], [], [0, []], "nah", 3):
+        raising(lambda wrong=wrong: co.ParallelDispatch(wrong), AssertionError, ValueError)
 
 
 @row("`Reduce(fn)`, `BroadcastReduce(…, reduce=fn)`", "same")
