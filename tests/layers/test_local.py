@@ -201,7 +201,8 @@ def in_training() -> co.CoModule:
 @pytest.mark.parametrize("pure", [False, True])
 def test_a_whole_clip_in_training_is_normalised_as_one(grad: bool, pure: bool):
     net, clip = in_training(), torch.randn(3, 4, 19, dtype=torch.float64)
-    y = copy.deepcopy(net)(clip)
+    reference = copy.deepcopy(net)
+    y = reference(clip)
     with torch.set_grad_enabled(grad):
         if pure:
             found, state = net.steps(clip, net.init_state(clip[:, :, 0]), pad_end=True)
@@ -211,9 +212,13 @@ def test_a_whole_clip_in_training_is_normalised_as_one(grad: bool, pure: bool):
             state = net.get_state()
     assert_equal(found, y)
     assert found.requires_grad == grad
+    learned = [[b.double() for b in module.buffers()] for module in (net, reference)]
+    assert_equal(*learned)  # once, also where the state needs another pass
     without = in_training()
     without.load_state_dict(net.state_dict())
     without.forward_steps(clip)  # the stream goes on as if the end had not been asked for
+    if grad:
+        found.sum().backward()
     assert_equal(list(state), list(without.get_state()))
 
 
