@@ -111,7 +111,15 @@ def _() -> None:
     for ours, theirs in RNNS:
         net, module = twins(ours, theirs, 4, 3, 2)
         exact(net, clip(), lambda x, module=module: module(x.permute(2, 0, 1))[0].permute(1, 2, 0))
-    exact(co.Sequential(co.GRU(4, 3), co.Conv1d(3, 2, 3)), clip())
+    exact(co.Sequential(co.GRU(4, 3, bidirectional=False), co.Conv1d(3, 2, 3)), clip())
+
+
+@row("`GRU(…, batch_first=True)`", "refused")
+def _() -> None:
+    for ours, _ in RNNS[1:]:
+        with pytest.raises(TypeError, match="leave it out"):
+            ours(4, 3, batch_first=True)  # type: ignore[call-arg]
+    co.RNN(4, 3, batch_first=True)
 
 
 @row("`rnn(x, h)`, `rnn.set_state(h)`, `rnn.get_state()[0]`", "same")  # in files: tests/tools/test_storage.py

@@ -320,21 +320,20 @@ def _by_layer(tensors: Hidden) -> list[Hidden]:
     return list(zip(*(t.unbind(1) for t in tensors), strict=True))
 
 
-def refuse_unknown(name: str, options: dict[str, Any]) -> None:
+def refuse_options(name: str, bidirectional: bool, unknown: dict[str, Any]) -> None:
     """Refuse keyword arguments that a recurrent layer does not take.
 
     Raises:
-        NotStreamable: ``bidirectional=True``.
-        TypeError: all others.
+        NotStreamable: ``bidirectional``.
+        TypeError: any unknown one.
     """
-    if options.get("bidirectional"):
+    if bidirectional:
         refuse_backward(name)
-    for option in options:
-        why = {
-            "batch_first": "input and output are (B, C, T) always, as in all modules of this library: transpose what is not",
-            "bidirectional": "a stream runs forward only: leave it out",
-        }.get(option, "there is no such argument")
-        raise TypeError(f"{name}({option}={options[option]!r}): {why}")
+    for option, value in unknown.items():
+        why = "there is no such argument"
+        if option == "batch_first":
+            why = "input and output are (B, C, T) always, as in all modules of this library: leave it out, and transpose what is not"
+        raise TypeError(f"{name}({option}={value!r}): {why}")
 
 
 def refuse_backward(name: str) -> NoReturn:
