@@ -43,6 +43,12 @@ def _() -> None:
     exact(co.GRU.build_from(nn.GRU(4, 3, batch_first=True)), clip())
 
 
+@row("`class Layer(nn.Module, co.CoModule)`", "refused")
+def _() -> None:
+    assert co.CoModule.is_valid(type("Layer", (co.CoModule, nn.Module), {})) is True
+    type("Layer", (nn.Module, co.CoModule), {})
+
+
 class OwnStep(co.CoModule):
     def forward(self, input: Tensor) -> Tensor:
         return 2 * input
