@@ -40,6 +40,16 @@ def _inputs_outermost(weight: Tensor) -> Tensor:
     return weight.t().contiguous().t()
 
 
+def names_in_two_parts(norm: str, linear: str) -> dict[str, str]:
+    """The names of a layer's modules in continual-inference 1.2.4, which has attention and feed-forward part in a container of two.
+
+    Args:
+        norm, linear: the paths of norms and of linear maps in the second part.
+    """
+    names = {name: f"1.{norm.format(name)}" for name in ("norm1", "norm2")}
+    return names | {name: f"1.{linear.format(name)}" for name in ("linear1", "linear2")} | {"self_attn": "0.self_attn"}
+
+
 Activation = str | Callable[[Tensor], Tensor]
 
 
