@@ -239,6 +239,9 @@ def test_ptflops_of_attention(ptflops: Any, name: str):
     """A step, and as many in a chunk, count what `co.summary` says; a clip of one window what its projections and scores are."""
     net = ATTENTION[name]().eval()
     step = int(co.summary(net, torch.zeros(1, 4)).rows[0].macs_step)
+    if net.delay:
+        with co.call_mode("forward_step"), pytest.warns(UserWarning, match="completes no output"):
+            assert complexity(ptflops, net, (4,))[0] == 48  # three projections, as FlopCounterMode counts
     for mode, shape, count in (("forward_step", (4,), 1), ("forward_steps", (4, LENGTH), LENGTH)):
         net.clean_state()
         net.warm_up((1, 4))

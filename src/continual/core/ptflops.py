@@ -100,11 +100,12 @@ def _count(hook: Hook, module: nn.Module, args: Any, output: Any) -> None:
     """Count a call as ptflops counts the ``torch.nn`` class; features go to the last dimension, where ptflops looks for them."""
     if output is None:
         warnings.warn(
-            f"ptflops counts one call, and this step completes no output of {type(module).__name__}: ptflops counts neither this module "
-            "nor the modules after it. Call net.warm_up(step_shape) before; at temporal strides above 1, co.summary gives the mean",
+            f"ptflops counts one call, and this step completes no output of {type(module).__name__}: what would give one, and the modules "
+            "after it, are not counted. Call net.warm_up(step_shape) before; at temporal strides above 1, co.summary gives the mean",
             stacklevel=2,
         )
-        return
+        if hook is not _count_own:
+            return
     x, y = args[0], output
     for cls, (of_input, of_output) in _FEATURES.items():
         if isinstance(module, cls):

@@ -258,8 +258,10 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
         own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * (self.linear1.out_features + 5 * size)  # biases, two norms, two residual additions
 
-    def _macs_of_call(self, x: Tensor, y: Tensor) -> int:
+    def _macs_of_call(self, x: Tensor, y: Tensor | None) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``; for counters."""
+        if y is None:
+            return int(self.heads._macs_of_call(x, None))
         frames = y.numel() // self.heads.embed_dim  # tokens that leave, of all rows and windows
         if not (self.on_windows or x.ndim == 4):
             return int(self.heads._macs_of_call(x, y) + frames * self._feed_forward_macs)
