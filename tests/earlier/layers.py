@@ -100,6 +100,9 @@ def _() -> None:
     with contextlib.suppress(co.ContinualError):
         co.Sequential(co.Conv1d(4, 3, 3), co.Linear(3, 2)).forward_step(clip()[:, :, 0])
         raise AssertionError("it runs")
+    module, x = nn.Linear(3, 2), clip(2, 7, 3)
+    net = co.forward_stepping(module, dim=1)
+    assert_equal((net(x), net.forward_steps(x), net.forward_step(x[:, 0])), (module(x), module(x), module(x)[:, 0]))
     co.Linear(23, 2)(clip())
 
 

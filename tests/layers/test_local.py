@@ -1,6 +1,7 @@
 """Modules of `torch.nn` that are local in time, and the refusal of those that are not."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -187,6 +188,49 @@ def test_several_norms_in_training_are_warned_of_once():
     with pytest.warns(UserWarning, match=r"0\.1 \(BatchNorm1d\) is in training mode") as warned:
         net.forward_steps(torch.randn(2, 2, 12))
     assert len(warned) == 1
+
+
+# Layouts with time in another place: a module, a clip's shape and the dimension of time.
+ELSEWHERE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
+    "linear": (lambda: nn.Linear(5, 3), (2, 6, 5), 1),
+    "linear, time first": (lambda: nn.Linear(5, 3), (6, 2, 5), 0),
+    "layer norm": (lambda: nn.LayerNorm(5), (2, 6, 5), 1),
+    "layer norm of two": (lambda: nn.LayerNorm([5, 4]), (2, 6, 5, 4), 1),
+    "softmax": (lambda: nn.Softmax(-1), (2, 6, 5), 1),
+    "gated": (lambda: nn.GLU(), (2, 6, 8), 1),
+    "flatten": (lambda: nn.Flatten(2), (2, 6, 5, 4), 1),
+    "unflatten": (lambda: nn.Unflatten(2, (2, 3)), (2, 7, 6), 1),
+    "pool of images": (lambda: nn.AdaptiveAvgPool2d(2), (2, 6, 5, 4), 1),
+    "upsampled images": (lambda: nn.Upsample(scale_factor=2), (2, 6, 5, 4), 1),
+    "shuffled images": (lambda: nn.PixelUnshuffle(2), (2, 6, 3, 4, 8), 1),
+}
+SEES_TIME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, str]] = {
+    "softmax": (lambda: nn.Softmax(1), (2, 6, 5), 1, r"Softmax\(dim=1\) runs over time"),
+    "softmax, time first": (lambda: nn.Softmax(0), (6, 2, 5), 0, r"Softmax\(dim=0\) runs over time"),
+    "softmax of images": (lambda: nn.Softmax2d(), (2, 6, 5, 4), 1, "got dim 1 of 4"),
+    "layer norm": (lambda: nn.LayerNorm([6, 5]), (2, 6, 5), 1, "last 2 of 3 dimensions, time among them, with a weight for each of 6"),
+    "flatten": (lambda: nn.Flatten(1), (2, 6, 5), 1, "merges time with other dimensions; start at dim 2"),
+    "unflatten": (lambda: nn.Unflatten(1, (2, 3)), (2, 6, 5), 1, "moves or splits time"),
+    "linear": (lambda: nn.Linear(6, 3), (2, 4, 5, 6), 3, "acts on the last dimension"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_time_in_another_dimension(name: str):
+    make, shape, dim = ELSEWHERE[name]
+    module, clip = make().eval(), torch.randn(shape)
+    net = co.forward_stepping(module, dim=dim)
+    assert torch.equal(net(clip), module(clip))
+    co.verify(net, clip)
+
+
+@pytest.mark.parametrize("name", SEES_TIME)
+def test_what_sees_time_in_another_dimension_is_refused(name: str):
+    make, shape, dim, message = SEES_TIME[name]
+    net, clip = co.forward_stepping(make(), dim=dim), torch.randn(shape)
+    for method, x in ((net.forward_steps, clip), (net.forward_step, clip.select(dim, 0))):
+        with pytest.raises(co.NotStreamable, match=message):
+            method(x)
 
 
 def in_training() -> co.CoModule:
