@@ -16,7 +16,7 @@ LAYERS = """
     advance advance_step count counts_inputs dummy_value extra_ops has_products io_layout kind macs_of_clip macs_per_output open part
     plan program recount runs_kernel
 """  # what the class of a layer defines or calls
-TORCH = "qconfig"  # by which torch.ao.quantization would mark a module; it is refused there
+TOOLS = "qconfig accumulate_flops start_flops_count"  # by which torch.ao.quantization (refused there) and ptflops take a module
 OWN = {  # a module, the torch.nn module that it stands for, and its further names
     "Recurrence": (co.Recurrence(), nn.Module(), "initial_state macs recur recur_chunk"),
     "SlidingWindow": (
@@ -43,7 +43,7 @@ after_clip fit folded frames_per_step lengths modes name notes operation_graph o
 """
 
 
-EVERYWHERE = set(f"{USERS} {LAYERS} {TORCH}".split())
+EVERYWHERE = set(f"{USERS} {LAYERS} {TOOLS}".split())
 
 
 def public(module: nn.Module) -> set[str]:
