@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+import continual as co
+from tests.convert.cases import noise, seeded
 from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, no, row
+from tests.programs.rows import check_rows
 
 IMAGES: dict = {"shape": (2, 3, 8, 4)}
 ROWS = [
@@ -75,3 +80,25 @@ def test_padding(case: Row) -> None:
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: No) -> None:
     check_refused(case)
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect"])
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation", "stride"), [(7, 3, 1, 1), (5, 2, 2, 1), (3, 1, 1, 2), (4, (1, 2), 1, 1)]
+)
+def test_frames_that_a_convolution_repeats_at_the_ends(mode: str, kernel: int, padding: Any, dilation: int, stride: int) -> None:
+    """A layer of its own gave them all at once with the first frame, so that no program had them."""
+    pads = (padding, padding) if isinstance(padding, int) else padding
+
+    class Smooth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, (kernel, 2), (stride, 1), 0, (dilation, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(F.pad(x, (0, 0, *pads), mode)).relu()
+
+    module = seeded(Smooth)
+    net = co.continual(module, noise(2, 3, 20, 3))
+    co.verify(net, noise(2, 3, 31, 3), reference=module)
+    check_rows(net, noise(2, 3, 31, 3))

@@ -129,29 +129,40 @@ def _options(ctx: RuleContext, call: OpCall, order: Sequence[int], names: Sequen
 
 
 def absorb_padding(ctx: RuleContext, call: OpCall, x: Stream, conv: layers._Conv) -> Stream:
-    """Zeros that a layer pads in front of a convolution become the convolution's own padding: one layer less."""
+    """What a layer pads in front of a convolution becomes the convolution's own padding: one layer less.
+
+    Frames that are repeated or mirrored at the start come all at once, in no program. The window of a convolution waits for them.
+    """
     last = ctx.draft.sole_producer(call, x)
-    if last is None or not isinstance(last.module, pads._ConstantPad) or last.module.value != 0 or conv.padding_mode != "zeros":
+    padding = None if last is None else last.module
+    if last is None or not isinstance(padding, pads._Pad) or conv.padding_mode != "zeros":
         return x
-    start, end = last.module._pads[-2:]
-    if min(start, end) < 0 or any(last.module._pads[:-2]):
+    start, end = padding._pads[-2:]
+    if min(start, end) < 0 or any(padding._pads[:-2]):
         return x
-    _repad(conv, conv._pads[0][0] + start, conv._pads[0][1] + end)
+    if isinstance(padding, pads._ConstantPad):
+        if padding.value != 0:
+            return x
+        _repad(conv, conv._pads[0][0] + start, conv._pads[0][1] + end)
+    elif padding.mode in ("replicate", "reflect") and not any(conv._pads[0]) and max(start, end) < conv._window.receptive_field:
+        _repad(conv, start, end, padding.mode)
+    else:
+        return x
     return ctx.emit.undo(last, x)
 
 
-def _repad(conv: layers._Conv, start: int, end: int) -> None:
+def _repad(conv: layers._Conv, start: int, end: int, fill: str | None = None) -> None:
     """Give a convolution other padding over time."""
     conv._pads = [(start, end), *conv._pads[1:]]
     conv.padding = (start, *conv.padding[1:])
-    conv.configure()
+    conv.configure(fill)
 
 
 def without_end(ctx: RuleContext, call: OpCall, x: Stream, cut: int) -> Stream | None:
     """A convolution that pads less at the end, where later frames are cut off. ``None`` where there is no such convolution."""
     last = ctx.draft.sole_producer(call, x)
     conv = None if last is None else last.module
-    if last is None or not isinstance(conv, layers._Conv) or conv.padding_mode != "zeros":
+    if last is None or not isinstance(conv, layers._Conv) or conv.padding_mode != "zeros" or conv.temporal_fill is not None:
         return None
     if conv.stride[0] != 1 or conv._pads[0][1] < cut:
         return None
