@@ -64,7 +64,7 @@ ROWS = [
     fn("a mean of channels taken away", lambda x: x - x.mean(1, keepdim=True), delay=0),
     fn("a gate of channels, frame by frame", lambda m, x: x * torch.sigmoid(m.w @ x.mean(3)).unsqueeze(3), params={"w": (3, 3)},
        shape=(2, 3, 8, 4), delay=0),
-    fn("a difference from the frame before", lambda x: F.pad(x[:, :, 1:] - x[:, :, :-1], (1, 0)), delay=1),
+    fn("a difference from the frame before", lambda x: F.pad(x[:, :, 1:] - x[:, :, :-1], (1, 0)), delay=0),
     fn("zeros like", lambda x: x + torch.zeros_like(x) + torch.full_like(x, 2.0) * torch.ones_like(x), delay=0),
     fn("new zeros of the clip's length", lambda x: x + x.new_zeros(x.shape) + x.new_ones(x.shape[0], 1, x.shape[2]) * 3, delay=0),
     fn("torch.zeros of the clip's shape", lambda x: x + torch.ones(x.shape[0], 1, x.shape[2], dtype=x.dtype), delay=0),

@@ -12,8 +12,9 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
+from .slice_bounds import ALL, END, cut_of, limits, rank
+
 aten = torch.ops.aten
-END = 1 << 62
 CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 
 
@@ -36,7 +37,7 @@ def _one_place(node: Fx) -> Fx | None:
     if not isinstance(windows, Fx) or windows.target is not aten.unfold.default or not isinstance(index, int):
         return None
     x, at, size, step = cast(tuple[Any, ...], windows.args)
-    if dim % _rank(windows) != _rank(windows) - 1:
+    if dim % rank(windows) != rank(windows) - 1:
         return None
     first = index % size
     end = first - size + 1 or END
@@ -54,15 +55,15 @@ def _padded(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
     for i, x in enumerate(parts):
         if len(parts) == 3 and i != 1:
             continue
-        rank = _rank(x)
-        at = dim % rank
+        own = rank(x)
+        at = dim % own
         if not isinstance(x.meta["val"].shape[at], torch.SymInt):  # space, which needs no other form, or the edge itself
             continue
         start = _edge(parts[0], x, at, False) if i else (None, 0)
         end = _edge(parts[-1], x, at, True) if i < len(parts) - 1 else (None, 0)
         modes = {mode for mode, _ in (start, end) if mode is not None} if start and end else set()
         if start and end and len(modes) == 1:
-            amounts = [0] * (2 * (rank - 1 - at)) + [start[1], end[1]]
+            amounts = [0] * (2 * (own - 1 - at)) + [start[1], end[1]]
             with node.graph.inserting_before(node):
                 return node.graph.call_function(aten.pad.default, (x, amounts, modes.pop()))
     return None
@@ -70,7 +71,7 @@ def _padded(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 
 def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, int] | None:
     """How frames beside a tensor are made of its first or last ones, and how many they are."""
-    if node.target is aten.flip.default and [d % _rank(node) for d in _numbers(node.args[1])] == [dim]:
+    if node.target is aten.flip.default and [d % rank(node) for d in _numbers(node.args[1])] == [dim]:
         inner: Any = node.args[0]
         bounds = _bounds(inner, x, dim)
         if bounds is not None and not last and bounds[0] == 1 and 1 < bounds[1] < END:
@@ -111,7 +112,7 @@ def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
     made = [p.target in CREATIONS for p in parts]
     if made.count(False) != 1:
         return None
-    i, at = made.index(False), dim % _rank(parts[0])
+    i, at = made.index(False), dim % rank(parts[0])
     before, after = ([_made(p, at, parts[i]) for p in side] for side in (parts[:i], parts[i + 1 :]))
     known = [pair for pair in (*before, *after) if pair is not None]
     if len(known) < len(parts) - 1 or max(len(before), len(after)) > 1 or len({value for _, value in known}) != 1:
@@ -120,7 +121,7 @@ def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
         return None
     amounts = [pair[0][0] if pair and pair[0] else 0 for pair in (before, after)]
     with node.graph.inserting_before(node):
-        zeros = [0] * (2 * (_rank(parts[i]) - 1 - at))
+        zeros = [0] * (2 * (rank(parts[i]) - 1 - at))
         return node.graph.call_function(aten.pad.default, (parts[i], zeros + amounts, "constant", known[0][1]))
 
 
@@ -142,7 +143,7 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
     if len(parts) != 2 or not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts):
         return None
     first, rest = parts
-    x, at = _source(first), dim % _rank(first)
+    x, at = _source(first), dim % rank(first)
     bounds = None if x is None else _bounds(first, x, at)
     if (
         x is None
@@ -160,7 +161,7 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
         earlier, by = scaled.args[place], scaled.args[factor]
         if _bounds(earlier, x, at) == (0, -count) and isinstance(by, (int, float)):
             with node.graph.inserting_before(node):
-                amounts = [0] * (2 * (_rank(x) - 1 - at)) + [count, 0]
+                amounts = [0] * (2 * (rank(x) - 1 - at)) + [count, 0]
                 shifted = node.graph.call_function(aten.pad.default, (earlier, amounts))
                 product = node.graph.call_function(aten.mul.Tensor, (shifted, by))
                 shifted.meta, product.meta = dict(node.meta), dict(node.meta)
@@ -174,35 +175,16 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 def _source(node: Any) -> Fx | None:
     """The tensor of which a node is a slice, in one dimension."""
     cut = False
-    while isinstance(node, Fx) and node.target is aten.slice.Tensor and not (cut and _limits(node) != (0, END)):
-        cut = cut or _limits(node) != (0, END)
+    while isinstance(node, Fx) and node.target is aten.slice.Tensor and not (cut and limits(node) != ALL):
+        cut = cut or limits(node) != ALL
         node = node.args[0]
     return node if isinstance(node, Fx) else None
 
 
 def _bounds(node: Any, x: Fx, dim: int) -> tuple[int, int] | None:
     """The bounds in a dimension of a slice of ``x``, which has everything of the others; ``None`` for other nodes."""
-    found = (0, END)
-    while isinstance(node, Fx) and node is not x and node.target is aten.slice.Tensor:
-        own = _limits(node)
-        if own is None or (own != (0, END) and (node.args[1] % _rank(node) != dim or found != (0, END))):  # type: ignore[operator]
-            return None
-        found = own if own != (0, END) else found
-        node = node.args[0]
-    return found if node is x else None
-
-
-def _limits(node: Fx) -> tuple[int, int] | None:
-    """Start and end of a slice with plain numbers and without steps."""
-    given: list[Any] = [*node.args[2:], None, None, None]
-    start, end, step = given[:3]
-    if not all(v is None or isinstance(v, int) for v in (start, end)) or step not in (None, 1):
-        return None
-    return start or 0, END if end is None or end >= END else end
-
-
-def _rank(node: Fx) -> int:
-    return int(node.meta["val"].ndim)
+    source, bounds = cut_of(node, dim, x)
+    return bounds if source is x else None
 
 
 def _numbers(values: Any) -> list[int]:

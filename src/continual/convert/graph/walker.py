@@ -16,6 +16,7 @@ from .axes import TIME, where
 from .capture import Captured, entry_dims
 from .edge_forms import with_operations
 from .emitter import Emitter
+from .first_frames import with_choices
 from .frame_groups import FrameGroups
 from .functionalise import Functionaliser
 from .length_constants import LengthConstants
@@ -95,6 +96,7 @@ class GraphWalker:
             self._refusals.refuse("", "", reason, "keep such state out of the module: a stream has its own")
         outputs: list[Stream] = []
         with_operations(program.graph)
+        with_choices(program.graph)
         keep_needed(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":
