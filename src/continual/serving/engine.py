@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from ..programs.compile import Backend
@@ -89,15 +91,12 @@ class Engine:
         self.capacity, self.credit = capacity, credit
         self.every, self.idle, self.max_age = max(checkpoint_every, credit), idle, max_age
         self.metrics, self.draining, self.ready = Metrics(), False, False
-        self.table, self._wake = Table(capacity), asyncio.Event()
+        self.table, self._wake, self._between = Table(capacity), asyncio.Event(), asyncio.Lock()
         self._inbox = Inbox(capacity, credit, self.model.inputs.specs)
-        self.intake = Intake(
-            self.table, self._inbox, self.model.inputs.specs, overload, finite, self.metrics, self._wake.set, self.refuse
-        )
+        self.intake = Intake(self.table, self._inbox, overload, finite, self.metrics, self._between, self._wake.set, self.refuse)
         given = store_of(store, keep) if store is None or isinstance(store, (str, Path)) else store
         self.checkpoints = Checkpoints(given, keep, self._taken_over)
         self._finishing: set[Held] = set()
-        self._between = asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, "continual-step")
         self._tasks: list[asyncio.Task[Any]] = []
         self._stepper = Stepper(self.model, self._inbox, self.metrics, self._pool, pace)
@@ -365,9 +364,9 @@ class Engine:
 
     def _checkpoints_of(self, held: Sequence[Held]) -> Any:
         """The checkpoints of streams as they are now, made of a copy when they are asked for."""
-        rows = [h.row for h in held]
+        rows = np.array([h.row for h in held])
         snapshot = self.streams.snapshot_rows(rows)
-        nexts = [int(self.table.next[row] - self._inbox.waiting(row)) for row in rows]
+        nexts = self._inbox.first(rows, self.table.next[rows]).tolist()
         known = [(h.token, h.epoch, next) for h, next in zip(held, nexts, strict=True)]
         model = self.model.digest
         self.metrics.snapshots += len(rows)

@@ -95,7 +95,8 @@ class Call:
         own.ids.append(request.id)
         own.ending = bool(value(request.parameters, "sequence_end", False))
         held = own.held
-        await self._engine.intake.put(held, held.next, self._frames(request))
+        seq = int(value(request.parameters, "seq", held.next))  # later than the next one: frames were left out
+        await self._engine.intake.put(held, seq, self._frames(request), seq > held.next)
         if own.ending:
             self._engine.finish(held)
 
@@ -183,6 +184,8 @@ class Call:
             return
         if message["type"] == "checkpoint":
             own.said["checkpoint"] = message["next"]
+        elif message["type"] == "dropped":
+            own.said["dropped"] = f"{own.said.get('dropped', '')} {message['first']}:{message['next']}".strip()
         elif message["type"] == "ended":
             self._ended(id, own)
         elif message["type"] == "moved":

@@ -58,6 +58,11 @@ class Inbox:
         """How many frames wait in a row, or in each of some rows."""
         return self._tail[rows] - self._head[rows]
 
+    def first(self, rows: Array, otherwise: Array) -> Array:
+        """The number of the oldest frame of each row that waits; of a row without one what is given."""
+        oldest = self._seq[rows, self._head[rows] % self.depth]
+        return np.where(self.waiting(rows) > 0, oldest, otherwise)
+
     @property
     def total(self) -> int:
         """How many frames wait in all rows."""
@@ -73,13 +78,19 @@ class Inbox:
 
     def put_many(self, row: int, seq: int, parts: Sequence[Array], now: float) -> None:
         """Several frames for one row, which has room."""
-        count, at = len(parts[0]), int(self._tail[row])
-        for i in range(count):
-            slot = (at + i) % self.depth
-            for own, x in zip(self._parts, parts, strict=True):
-                own[row, slot] = x[i]
-            self._seq[row, slot], self._when[row, slot] = seq + i, now
-        self._last[row], self._tail[row] = now, at + count
+        count, tail = len(parts[0]), int(self._tail[row])
+        at = tail % self.depth
+        rest = max(0, at + count - self.depth)  # what goes on at the beginning of the ring
+        self._write(row, at, seq, parts if not rest else [x[:-rest] for x in parts], now)
+        if rest:
+            self._write(row, 0, seq + count - rest, [x[-rest:] for x in parts], now)
+        self._last[row], self._tail[row] = now, tail + count
+
+    def _write(self, row: int, at: int, seq: int, parts: Sequence[Array], now: float) -> None:
+        places = slice(at, at + len(parts[0]))
+        for own, x in zip(self._parts, parts, strict=True):
+            own[row, places] = x
+        self._seq[row, places], self._when[row, places] = np.arange(seq, seq + len(parts[0])), now
 
     def last(self, row: int) -> float:
         """When a frame of a row came."""
@@ -99,11 +110,13 @@ class Inbox:
         self._head[rows] += 1
         return found
 
-    def drop(self, row: int, count: int) -> int:
-        """Forget the oldest frames of a row. Returns the ``seq`` of the last of them."""
-        last = int(self._seq[row, (int(self._head[row]) + count - 1) % self.depth])
-        self._head[row] += count
-        return last
+    def drop(self, row: int, count: int) -> list[tuple[int, int]]:
+        """Forget the oldest frames of a row. Returns the first and the last ``seq`` of each run of them."""
+        head = int(self._head[row])
+        seq = self._seq[row, np.arange(head, head + count) % self.depth]
+        self._head[row] = head + count
+        runs = np.split(seq, np.flatnonzero(np.diff(seq) != 1) + 1) if count else []
+        return [(int(run[0]), int(run[-1])) for run in runs]
 
     def clear(self, row: int) -> None:
         """Forget all frames of a row."""

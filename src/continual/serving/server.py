@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import signal
 import ssl
@@ -15,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from ..core.optional_packages import package
 from . import metrics
+from .access import Access
 from .engine import Engine
 from .grpc_server import GrpcServer
 from .protocol import PATH, SUBPROTOCOL
@@ -22,8 +22,8 @@ from .websocket import Connection
 
 LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
 OUTPUT = 8 << 20  # bytes that a connection may have unsent
-LOCAL = ("127.0.0.1", "localhost", "::1")
 SCRIPT = "text/javascript"
+SHARED = (("Access-Control-Allow-Origin", "*"),)  # pages of other sites may load these files; streams are another question
 PAGES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", SCRIPT), "/continual.js": ("continual.js", SCRIPT)}
 
 
@@ -35,6 +35,7 @@ class Server:
         host, port: to bind to; port 0: any that is free.
         tokens: one of them is needed, as ``Authorization: Bearer …`` or, where a browser can't send headers, ``?token=…``. Without tokens
             the server binds to this machine alone.
+        origins: of other sites whose pages may open streams, such as ``https://example.com``.
         tls: certificates.
         grpc: another transport of the same engine, which is started and stopped with this one.
         output: bytes that a connection may have unsent before it is cut off.
@@ -63,19 +64,14 @@ class Server:
         port: int = 8800,
         *,
         tokens: Sequence[str] = (),
+        origins: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         grpc: GrpcServer | None = None,
         output: int = OUTPUT,
         grace: float = 20.0,
     ):
-        if host not in LOCAL and not tokens:
-            raise ValueError(
-                f"serve: binding to {host!r} lets everyone in who reaches this machine: give a token (--token-file FILE), or bind to "
-                "127.0.0.1"
-            )
         self.engine, self.host, self.port, self.grace = engine, host, port, grace
-        self._grpc = grpc
-        self._tokens, self._tls, self._output = [t.encode() for t in tokens], tls, output
+        self._access, self._grpc, self._tls, self._output = Access(host, tokens, origins), grpc, tls, output
         self.limit = max(LARGEST, engine.credit * engine.model.inputs.nbytes + 64)
         self._server: Any = None
         self._connections: set[Connection] = set()
@@ -160,8 +156,11 @@ class Server:
             )
         if url.path in PAGES:  # which hold no secrets: what they show needs the token
             name, kind = PAGES[url.path]
-            return _response(socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8")
-        if not self._let_in(request, url.query):
+            return _response(
+                socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8", SHARED
+            )
+        token = next(iter(parse_qs(url.query).get("token", [])), "")
+        if not self._access.allows(request.headers.get("Authorization", ""), token):
             return socket.respond(HTTPStatus.UNAUTHORIZED, "a bearer token is needed\n")
         if url.path == PATH:
             return self._stream_requested(socket, request)
@@ -174,20 +173,11 @@ class Server:
         return socket.respond(HTTPStatus.NOT_FOUND, "not found\n")
 
     def _stream_requested(self, socket: Any, request: Any) -> Any:
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
-            return socket.respond(HTTPStatus.FORBIDDEN, "a page of another site\n")
+        if not self._access.allows_page(request.headers.get("Origin"), request.headers.get("Host")):
+            return socket.respond(HTTPStatus.FORBIDDEN, "a page of another site: --origin lets its pages in\n")
         if not self.engine.ready:
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
         return None
-
-    def _let_in(self, request: Any, query: str) -> bool:
-        """Whether a request has a token, compared in constant time."""
-        if not self._tokens:
-            return True
-        kind, _, given = request.headers.get("Authorization", "").partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else next(iter(parse_qs(query).get("token", [])), "")
-        return any([hmac.compare_digest(given.encode(), token) for token in self._tokens])
 
     def _model(self) -> dict[str, Any]:
         model = self.engine.model
@@ -200,10 +190,11 @@ class Server:
         return {**self.engine.gauges(), "frames": m.frames, **times, "refused": sum(m.refused.values())}
 
 
-def _response(socket: Any, body: bytes, kind: str) -> Any:
+def _response(socket: Any, body: bytes, kind: str, more: Sequence[tuple[str, str]] = ()) -> Any:
     response = socket.respond(HTTPStatus.OK, "")
     response.body = body
-    for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
+    headers = (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"))
+    for name, value in (*headers, *more):
         if name in response.headers:
             del response.headers[name]
         response.headers[name] = value

@@ -112,7 +112,7 @@ class Connection:
             if self.group is None:
                 raise Refused("protocol", "no multiplexed stream is open")
             if count:
-                self._engine.intake.put_group(self.group, self._inputs.entries(message, count))
+                await self._engine.intake.put_group(self.group, self._inputs.entries(message, count), bool(flags & GAP))
             return
         if self.held is None or kind != DATA:
             raise Refused("protocol", "open or resume a stream before its frames")
