@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .asgi import Asgi
 from .client import ServedStream, ServeError, connect
 from .engine import Engine
 from .grpc_server import GrpcServer
@@ -11,6 +12,7 @@ from .store import FolderStore, MemoryStore, RedisStore
 from .sync_client import Stream
 
 __all__ = [
+    "Asgi",
     "Engine",
     "FolderStore",
     "GrpcServer",

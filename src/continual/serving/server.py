@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import ssl
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
-from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from ..core.optional_packages import package
-from . import metrics
 from .access import Access
 from .engine import Engine
 from .grpc_server import GrpcServer
+from .pages import Answer, Pages, Request
 from .protocol import PATH, SUBPROTOCOL
-from .websocket import Connection
-
-LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
-OUTPUT = 8 << 20  # bytes that a connection may have unsent
-SCRIPT = "text/javascript"
-SHARED = (("Access-Control-Allow-Origin", "*"),)  # pages of other sites may load these files; streams are another question
-PAGES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", SCRIPT), "/continual.js": ("continual.js", SCRIPT)}
+from .server_socket import Socket
+from .websocket import LARGEST, OUTPUT, Connection
 
 
 class Server:
@@ -71,7 +63,7 @@ class Server:
         grace: float = 20.0,
     ):
         self.engine, self.host, self.port, self.grace = engine, host, port, grace
-        self._access, self._grpc, self._tls, self._output = Access(host, tokens, origins), grpc, tls, output
+        self._pages, self._grpc, self._tls, self._output = Pages(engine, Access(host, tokens, origins)), grpc, tls, output
         self.limit = max(LARGEST, engine.credit * engine.model.inputs.nbytes + 64)
         self._server: Any = None
         self._connections: set[Connection] = set()
@@ -142,59 +134,20 @@ class Server:
     # ---- connections ----------------------------------------------------------------------------------------------------
 
     async def _serve(self, socket: Any) -> None:
-        await Connection(self.engine, socket, self.limit, self._output).run()
+        await Connection(self.engine, Socket(socket), self.limit, self._output).run()
 
     def _requested(self, socket: Any, request: Any) -> Any:
         """Answer what is not a stream; ``None`` for a WebSocket that is let in."""
-        url = urlsplit(request.path)
-        if url.path == "/livez":
-            return socket.respond(HTTPStatus.OK, "ok\n")
-        if url.path == "/readyz":
-            ready = self.engine.ready and not self.engine.draining
-            return socket.respond(
-                HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, "ready\n" if ready else "not ready\n"
-            )
-        if url.path in PAGES:  # which hold no secrets: what they show needs the token
-            name, kind = PAGES[url.path]
-            return _response(
-                socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8", SHARED
-            )
-        token = next(iter(parse_qs(url.query).get("token", [])), "")
-        if not self._access.allows(request.headers.get("Authorization", ""), token):
-            return socket.respond(HTTPStatus.UNAUTHORIZED, "a bearer token is needed\n")
-        if url.path == PATH:
-            return self._stream_requested(socket, request)
-        if url.path == "/metrics":
-            return _response(socket, *metrics.text(self.engine.metrics, self.engine.gauges))
-        if url.path == "/v1/model":
-            return _response(socket, json.dumps(self._model()).encode(), "application/json")
-        if url.path == "/v1/live":
-            return _response(socket, json.dumps(self._live()).encode(), "application/json")
-        return socket.respond(HTTPStatus.NOT_FOUND, "not found\n")
-
-    def _stream_requested(self, socket: Any, request: Any) -> Any:
-        if not self._access.allows_page(request.headers.get("Origin"), request.headers.get("Host")):
-            return socket.respond(HTTPStatus.FORBIDDEN, "a page of another site: --origin lets its pages in\n")
-        if not self.engine.ready:
-            return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
-        return None
-
-    def _model(self) -> dict[str, Any]:
-        model = self.engine.model
-        return {**model.facts, **model.inputs.described(), "outputs": model.outputs.described(), "credit": self.engine.credit}
-
-    def _live(self) -> dict[str, Any]:
-        """What the page shows."""
-        m = self.engine.metrics
-        times = {f"p{q}": m.frame.percentile(q) for q in (50, 99)}
-        return {**self.engine.gauges(), "frames": m.frames, **times, "refused": sum(m.refused.values())}
+        url, headers = urlsplit(request.path), request.headers
+        asked = Request(url.path, url.query, headers.get("Authorization", ""), headers.get("Origin"), headers.get("Host"))
+        found = self._pages.answer(asked)
+        return None if found is None else _response(socket, found)
 
 
-def _response(socket: Any, body: bytes, kind: str, more: Sequence[tuple[str, str]] = ()) -> Any:
-    response = socket.respond(HTTPStatus.OK, "")
-    response.body = body
-    headers = (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"))
-    for name, value in (*headers, *more):
+def _response(socket: Any, answer: Answer) -> Any:
+    response = socket.respond(answer.status, "")
+    response.body = answer.body
+    for name, value in answer.headers:
         if name in response.headers:
             del response.headers[name]
         response.headers[name] = value
