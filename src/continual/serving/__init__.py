@@ -7,6 +7,7 @@ from .client import ServedStream, ServeError, connect
 from .engine import Engine
 from .grpc_server import GrpcServer
 from .protocol import Refused
+from .ray_app import ray_app
 from .server import Server
 from .store import FolderStore, MemoryStore, RedisStore
 from .sync_client import Stream
@@ -24,4 +25,5 @@ __all__ = [
     "Server",
     "Stream",
     "connect",
+    "ray_app",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -103,6 +104,9 @@ def _request(scope: dict[str, Any]) -> Request:
     return Request(path, query, authorization, headers.get(b"origin"), headers.get(b"host"))
 
 
+DONE = 1000  # the code of a connection that is closed because its client is done
+
+
 class AsgiSocket:
     """A WebSocket of ASGI as a :class:`~continual.serving.websocket.Wire`: a task sends what waits, one message after another.
 
@@ -141,7 +145,10 @@ class AsgiSocket:
         self._gone.set()
 
     async def close(self, code: int, reason: str) -> None:
-        """As of a wire."""
+        """As of a wire. A client that is done closes by itself: servers complain of what is sent to it then."""
+        if code == DONE and not self.closing:
+            with contextlib.suppress(TimeoutError):
+                self.closing = (await asyncio.wait_for(self._receive(), 1.0))["type"] == "websocket.disconnect"
         if not self.closing:
             self._waiting.put_nowait({"type": "websocket.close", "code": code, "reason": reason})
             await asyncio.wait([self._writer], timeout=2.0)
@@ -149,7 +156,7 @@ class AsgiSocket:
 
     async def finished(self) -> None:
         """Send what waits, and end."""
-        await self.close(1000, "")
+        await self.close(1001, "")
         await asyncio.gather(self._writer, return_exceptions=True)
 
     async def __aiter__(self) -> AsyncIterator[bytes | str]:

@@ -91,9 +91,11 @@ class MemoryStore:
             self._streams.pop(token, None)
 
     def expire(self, seconds: float, open: Sequence[str]) -> int:
-        now, present = time.time(), set(open)
-        old = [token for token, (_, when, _) in self._streams.items() if when < now - seconds and token not in present]
-        self.drop(old)
+        now = time.time()
+        for token in set(open) & self._streams.keys():
+            epoch, _, kept = self._streams[token]
+            self._streams[token] = epoch, now, kept
+        self.drop([token for token, (_, when, _) in self._streams.items() if when < now - seconds])
         return len(self._streams)
 
     def close(self) -> None:
