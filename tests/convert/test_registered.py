@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -63,6 +64,37 @@ def test_the_notes_name_what_streams_as_a_registered_class():
     with torch.no_grad():
         assert torch.allclose(net(CLIP), module(CLIP))
     assert co.continual(Twice().eval(), CLIP).notes == ("Twice: streams as CoTwice",)
+
+
+class CoUnfit(co.Recurrence):
+    """Lacks `recur`."""
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {"h": torch.zeros_like(x)}
+
+    @staticmethod
+    def build_from(module: nn.Module, *args: Any, **kwargs: Any) -> co.CoModule:
+        return CoUnfit()
+
+
+class CoHalf(co.AvgPool1d):
+    @staticmethod
+    def build_from(module: nn.Module, *args: Any, **kwargs: Any) -> co.CoModule:
+        return CoHalf(2)
+
+
+@pytest.mark.parametrize(
+    ("cls", "why"), [(CoUnfit, "defines no `recur`"), (CoHalf, r"it gives \(2, 4, 5\) where the module gives \(2, 4, 10\)")]
+)
+def test_a_class_that_can_not_be_used_is_named(cls: type, why: str):
+    """Of a module whose code streams, in the notes; of another, in the refusal."""
+    co.convert.register(Twice, cls)
+    co.convert.register(Backwards, cls)
+    net = co.continual(seeded(lambda: nn.Sequential(nn.Conv1d(4, 4, 3), Twice())), CLIP)
+    (note,) = net.notes
+    assert re.search(f"^1: {cls.__name__} is not used for it, and its code is converted instead: .*{why}", note)
+    with pytest.raises(co.NotStreamable, match=f"(?s)flips the clip.*\n1: {cls.__name__} is not used for it.*{why}"):
+        co.continual(seeded(lambda: nn.Sequential(nn.Conv1d(4, 4, 3), Backwards())), CLIP)
 
 
 def test_a_class_that_computes_something_else_is_found_by_the_check():

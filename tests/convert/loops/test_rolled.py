@@ -13,7 +13,7 @@ from continual.convert.graph import frame_loops
 from continual.convert.graph.loops import rolled
 from continual.convert.graph.loops.instruction import LoopCall
 from tests.convert.loops.cases import CASES
-from tests.convert.loops.networks import Score
+from tests.convert.loops.networks import Score, Smoothing
 from tests.long import by_turns, one_in
 from tests.programs.rows import check_rows
 
@@ -120,3 +120,30 @@ def test_what_needs_no_state_runs_for_all_frames_at_once() -> None:
 def test_windows_share_what_is_computed_of_each_frame() -> None:
     net = co.continual(Score().eval(), torch.randn(2, 8, 2, 5, 4), time_dim=1)
     assert net.windows.reuse > 0.8
+
+
+class Builtins(nn.Module):
+    """Its arguments and parameters have names of Python's own, as those of nn.Sequential do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max, self.id = nn.Parameter(torch.tensor([0.9, -0.4])), nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, input: Tensor, filter: Tensor) -> Tensor:
+        state, outputs = torch.zeros_like(input[..., 0]), []
+        for t in range(input.shape[-1]):
+            state = self.max * state + self.id * input[..., t] - filter[..., t]
+            outputs.append(state * torch.tensor([1.0, 2.0]))
+        return torch.stack(outputs, -1)
+
+
+def test_arguments_called_like_builtins() -> None:
+    module, clips = Builtins().eval(), [torch.randn(3, 2, 30), torch.randn(3, 2, 30)]
+    co.verify(co.continual(module, clips), [torch.randn(3, 2, 41), torch.randn(3, 2, 41)], reference=module)
+
+
+def test_a_loop_in_a_sequential() -> None:
+    """Whose forward calls its argument `input`."""
+    module = nn.Sequential(Smoothing(), nn.Linear(3, 2)).eval()
+    net = co.continual(module, torch.randn(2, 30, 3), time_dim=1)
+    co.verify(net, torch.randn(2, 41, 3), reference=module)

@@ -219,9 +219,9 @@ def walk(
             return walk(module, inputs, time_dim, time_pooling, Loops(module))
     with loops.exporting(), registered_calls(module, inputs) as notes:
         walked = _walked(capture(module, inputs, time_dim), module, time_pooling)
-    walked.draft.notes += notes
-    if walked.refusals:
-        raise _refused(module, walked) from walked.unforeseen
+        walked.draft.notes += notes
+        if walked.refusals:
+            raise _refused(module, walked) from walked.unforeseen
     return walked
 
 

@@ -39,12 +39,20 @@ class RegisteredCall:
         layer: its streaming version.
         weights: for each parameter and buffer of the layer, the index of the module's.
         out: the output step, by the sizes of the input step.
+        unfit: why it is not the layer that streams, by the sizes of the input step.
     """
 
     path: str
     layer: CoModule
     weights: dict[str, int]
     out: dict[tuple[int, ...], StepSpec] = field(default_factory=dict)
+    unfit: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+    def notes(self, part: nn.Module) -> list[str]:
+        """Which streaming version the module has, or why it is converted by its code."""
+        name, layer = self.path or type(part).__name__, type(self.layer).__name__
+        code = [f"{name}: {layer} is not used for it, and its code is converted instead: {why}" for why in self.unfit.values()]
+        return [f"{name}: streams as {layer}", *code] if self.out else code
 
     def steps(self, x: Tensor) -> tuple[int, ...]:
         """The sizes of a step of a clip, without the batch."""
@@ -103,11 +111,14 @@ def registered_calls(module: nn.Module, inputs: Sequence[Tensor]) -> Iterator[li
             stack.callback(CALLS.pop, number)
             stack.enter_context(replaced_forward(part, _routed(part, call, number)))
         _look_at_steps(module, inputs)
-        for number in numbers:
-            call = CALLS[number]
-            if call.out:
-                notes.append(f"{call.path or type(module).__name__}: streams as {type(call.layer).__name__}")
-        yield notes
+        for number, part in zip(numbers, outer.values(), strict=True):
+            notes += CALLS[number].notes(part)
+        try:
+            yield notes
+        except NotStreamable as error:
+            if not any(CALLS[number].unfit for number in numbers):
+                raise
+            raise NotStreamable("\n".join([str(error), *notes]), error.refusals, error.rows) from error.__cause__
 
 
 def _inside(path: str, other: str) -> bool:
@@ -167,11 +178,16 @@ def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[...,
 
 def _note_step(call: RegisteredCall, x: Tensor, y: Tensor) -> None:
     """Record the output step for an input step, if the layer's outputs have the shape of the module's."""
-    step = x.select(call.layer.time_dim, 0)
-    with contextlib.suppress(ContinualError):
-        call.out[call.steps(x)] = call.layer.init_state(step).node.out
-        if call.shaped(x).shape != y.shape:
-            del call.out[call.steps(x)]
+    step, sizes = x.select(call.layer.time_dim, 0), call.steps(x)
+    try:
+        call.out[sizes] = call.layer.init_state(step).node.out
+    except ContinualError as error:
+        call.unfit[sizes] = str(error)
+        return
+    made = call.shaped(x).shape
+    if made != y.shape:
+        del call.out[sizes]
+        call.unfit[sizes] = f"it gives {tuple(made)} where the module gives {tuple(y.shape)} of a clip {tuple(x.shape)}"
 
 
 def _look_at_steps(module: nn.Module, inputs: Sequence[Tensor]) -> None:

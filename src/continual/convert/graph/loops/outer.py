@@ -119,7 +119,7 @@ class Rolling:
             use.number_outputs()
         for node in self._graph.nodes:
             if node.op == "placeholder":
-                self._made[node] = self._new.placeholder(node.name)
+                self._made[node] = self._new.placeholder(str(node.target))
                 self._made[node].meta = dict(node.meta)
         output = next(n for n in self._graph.nodes if n.op == "output")
         result = self._mapped(output.args[0])

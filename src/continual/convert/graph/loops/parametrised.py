@@ -59,7 +59,7 @@ def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str =
         if a.op != b.op or name_of(a) != name_of(b):
             raise _differs(what)
         if a.op == "placeholder":
-            env[a] = graph.placeholder(a.name)
+            env[a] = graph.placeholder(str(a.target))
         elif a.op == "output":
             graph.output(value(a.args[0], b.args[0]))
         else:
@@ -115,14 +115,14 @@ class GraphCall:
         given, captured = iter(inputs), self._captured
         values: list[Any] = [number]
         for node in self._machine.graph.nodes:
-            if node.op != "placeholder" or node.name == NUMBER:
+            if node.op != "placeholder" or node.target == NUMBER:
                 continue
-            if node.name in self._inputs:
+            if node.target in self._inputs:
                 values.append(next(given))
-            elif node.name in self._of:
-                values.append(_tensor(self._module, self._of[node.name].removeprefix(captured.prefix)))
+            elif node.target in self._of:
+                values.append(_tensor(self._module, self._of[str(node.target)].removeprefix(captured.prefix)))
             else:
-                values.append(captured.program.constants[self._constants[node.name]])
+                values.append(captured.program.constants[self._constants[str(node.target)]])
         with fx_traceback.preserve_node_meta():
             found = Interpreter(self._machine).run(*values)
         spec = captured.program.call_spec.out_spec

@@ -298,7 +298,7 @@ def frozen(value: Any) -> Any:
 
 def merge_constants(graph: Graph, constants: Iterable[tuple[str, Tensor]]) -> None:
     """Use one of several constants of the code that are equal."""
-    places = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+    places = {n.target: n for n in graph.nodes if n.op == "placeholder"}
     kept: list[tuple[Fx, Tensor]] = []
     for name, value in constants:
         node = places.get(name)

@@ -106,7 +106,7 @@ def _moving(graph: Graph, inputs: set[str]) -> set[Fx]:
     found: set[Fx] = set()
     for node in graph.nodes:
         if node.op == "placeholder":
-            if node.name in inputs:
+            if node.target in inputs:  # a copied node of a Python builtin's name, such as `input`, has another one
                 found.add(node)
         elif short(node) != "sym_size" and any(a in found for a in node.all_input_nodes):
             found.add(node)
