@@ -58,22 +58,27 @@ def test_it_is_said_which_frames_are_dropped():
     async def main() -> Any:
         async with server(credit=8, overload="drop-oldest") as served, Raw(served.url) as raw:
             await raw.opened()
-            await served.engine._between.acquire()  # no steps meanwhile
+            lock = served.engine._between
+            await lock.acquire()  # no steps meanwhile
+
+            async def waiting(count: int) -> None:
+                while len(lock._waiters or ()) < count:
+                    await asyncio.sleep(0.001)
+
             await raw.frames(0, clip(2))
+            await waiting(1)  # a step, which takes the first frame
             await raw.frames(5, clip(4)[:3], 4)
             await raw.frames(8, clip(4)[:2])
-            sending = asyncio.create_task(raw.frames(10, clip(5)))  # four are too many
-            while served.engine.table.next.max() < 10 or not served.engine._between._waiters:
-                await asyncio.sleep(0.001)
-            served.engine._between.release()
-            await sending
+            await raw.frames(10, clip(5))  # of eleven that are left three are too many
+            await waiting(2)
+            lock.release()
             said = [await raw.hear() for _ in range(6)]
             return [(m["first"], m["next"]) for m in said if m["type"] == "dropped"], [
                 (m["flags"], m["credit"], m["seq"]) for m in said if m["type"] == "data"
             ]
 
     dropped, answers = run(main())
-    assert dropped == [(0, 2), (5, 7)]
+    assert dropped == [(1, 2), (5, 7)]
     assert answers == [(4, 2, 1), (4, 3, 7), (0, 2, 9), (0, 5, 10)]
 
 
@@ -158,6 +163,7 @@ def test_a_ring_of_frames_equals_a_queue():
         inbox.put_many(1, seq, [np.arange(seq, seq + count, dtype=np.float32)[:, None] * [1, -1]], 0.0)
         queue.extend(range(seq, seq + count))
         seq += count
+        assert inbox.busy == bool(queue)
         assert inbox.first(np.array([0, 1]), np.array([7, seq])).tolist() == [7, queue[0] if queue else seq]
         if random.random() < 0.3:
             runs = inbox.drop(1, count := int(random.integers(0, len(queue) + 1)))
@@ -165,6 +171,7 @@ def test_a_ring_of_frames_equals_a_queue():
             assert all(b[0] > a[1] + 1 for a, b in pairwise(runs))
         for _ in range(min(len(queue), int(random.integers(0, 4)))):
             taken, wanted = inbox.take(), queue.popleft()
+            assert inbox.busy == bool(queue)
             assert (taken.rows.tolist(), taken.seq.tolist()) == ([1], [wanted])
             assert taken.parts[0].tolist() == [[wanted, -wanted]]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..core.state import Wire, rewire
-from .frames_given import array_of, given, is_array, listed, written
+from .frames_given import array_of, given, is_array, listed, tensor_of, written
 from .served import Served
 from .shard import Shard
 from .snapshot import RowsSnapshot, check_rows_snapshot
@@ -126,7 +126,16 @@ class StreamRows:
             KeyError: a row is that of no open stream, or occurs twice. No stream has moved.
             ShapeMismatch: frames of another shape or dtype. No stream has moved.
         """
-        index, numpy = self._checked(rows), is_array(listed(frames)[0])
+        return self._stepped(self._checked(rows), frames, out)
+
+    @locked
+    @torch.no_grad()
+    def step_known(self, rows: Any, frames: Any) -> tuple[Any, Any]:
+        """As :meth:`step_rows`, for an array of rows of which the caller knows that they are different ones of open streams."""
+        return self._stepped(tensor_of(rows), frames, None)
+
+    def _stepped(self, index: Tensor, frames: Any, out: Any) -> tuple[Any, Any]:
+        numpy = is_array(listed(frames)[0])
         program = self.served
         parts, count, chunk = given(program, frames, len(index))
         y, valid = self._advance(index, parts, count)

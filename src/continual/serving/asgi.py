@@ -12,7 +12,7 @@ from .access import LOCAL, Access
 from .engine import Engine
 from .pages import Answer, Pages, Request
 from .protocol import SUBPROTOCOL
-from .websocket import LARGEST, OUTPUT, Connection
+from .websocket import LARGEST, OUTPUT, Connection, Take
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -159,8 +159,8 @@ class AsgiSocket:
         await self.close(1001, "")
         await asyncio.gather(self._writer, return_exceptions=True)
 
-    async def __aiter__(self) -> AsyncIterator[bytes | str]:
-        """As of a wire."""
+    async def messages(self, take: Take) -> AsyncIterator[bytes | str]:
+        """As of a wire: all of them are given."""
         gone = asyncio.ensure_future(self._gone.wait())
         try:
             while True:

@@ -78,7 +78,7 @@ class Engine:
         overload: Overload = "block",
         finite: Finite = "refuse",
         checkpoint_every: int = 256,
-        pace: float = 0.004,
+        pace: float = 0.005,
         idle: float = 60.0,
         keep: float = 300.0,
         max_age: float | None = None,
@@ -93,7 +93,7 @@ class Engine:
         self.metrics, self.draining, self.ready = Metrics(), False, False
         self.table, self._wake, self._between = Table(capacity), asyncio.Event(), asyncio.Lock()
         self._inbox = Inbox(capacity, credit, self.model.inputs.specs)
-        self.intake = Intake(self.table, self._inbox, overload, finite, self.metrics, self._between, self._wake.set, self.refuse)
+        self.intake = Intake(self.table, self._inbox, overload, finite, self.metrics, self._between, self._arrived, self.refuse)
         given = store_of(store, keep) if store is None or isinstance(store, (str, Path)) else store
         self.checkpoints = Checkpoints(given, keep, self._taken_over)
         self._finishing: set[Held] = set()
@@ -278,6 +278,10 @@ class Engine:
             held.finishing = True
             self._finishing.add(held)
             self._wake.set()
+
+    def _arrived(self) -> None:
+        self._wake.set()
+        self._stepper.arrived()
 
     def _taken_over(self, held: Sequence[Held]) -> None:
         """Streams that another engine goes on with."""

@@ -60,6 +60,15 @@ class Intake:
 
     # ---- frames ---------------------------------------------------------------------------------------------------------
 
+    def take(self, held: Held, seq: int, parts: Sequence[Array]) -> bool:
+        """Take the next frames ``(n, C, *S)`` of one stream, if there is room for them; for all else there is :meth:`put`."""
+        if seq != held.next or held.finishing or not self._table.is_open(held) or self._over(held, len(parts[0])) > 0:
+            return False
+        held.hear()
+        self._message(held, seq, len(parts[0]))
+        self._put(held, seq, parts)
+        return True
+
     async def put(self, held: Held, seq: int, parts: Sequence[Array], gap: bool = False) -> None:
         """Frames ``(n, C, *S)`` of one stream, the first of which is ``seq``.
 

@@ -63,8 +63,8 @@ class Served:
         return t.movedim(dim, 1) if isinstance(t, Tensor) else np.moveaxis(t, dim, 1)
 
     def step(self, rows: Array, parts: list[Array]) -> tuple[list[Array], Array]:
-        """One step of some rows: the outputs ``(n, m, C', *S')`` of each, and which exist ``(n, m)``."""
-        y, valid = self._streams.step_rows(rows, parts)
+        """One step of some rows, which are open: the outputs ``(n, m, C', *S')`` of each, and which exist ``(n, m)``."""
+        y, valid = self._streams.step_known(rows, parts)
         leaves = tree_leaves(y)
         if self._single:
             return [t[:, None] for t in leaves], valid[:, None]

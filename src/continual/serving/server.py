@@ -15,7 +15,7 @@ from .engine import Engine
 from .grpc_server import GrpcServer
 from .pages import Answer, Pages, Request
 from .protocol import PATH, SUBPROTOCOL
-from .server_socket import Socket
+from .server_socket import Socket, connection_class
 from .websocket import LARGEST, OUTPUT, Connection
 
 
@@ -89,6 +89,7 @@ class Server:
             self.port,
             subprotocols=[SUBPROTOCOL],
             process_request=self._requested,
+            create_connection=connection_class(),
             compression=None,
             max_size=4 * self.limit,  # what is a little too big is said to be so
             max_queue=8,

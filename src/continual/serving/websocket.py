@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from .engine import Engine
-from .protocol import DATA, END, GAP, MULTIPLEXED, Array, Refused, header, parsed
+from .protocol import DATA, END, GAP, HEADER, MULTIPLEXED, Array, Refused, header, parsed
 from .streams import Group, Held
 
 LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
 OUTPUT = 8 << 20  # bytes that a connection may have unsent
+
+
+Take = Callable[[bytes], bool]
 
 
 class Wire(Protocol):
@@ -36,8 +39,13 @@ class Wire(Protocol):
     async def close(self, code: int, reason: str) -> None:
         """Close in good order."""
 
-    def __aiter__(self) -> AsyncIterator[bytes | str]:
-        """The messages of the client, until it is gone, in whatever way."""
+    def messages(self, take: Take) -> AsyncIterator[bytes | str]:
+        """The messages of the client, until it is gone, in whatever way.
+
+        Args:
+            take: may be called with a binary message before it is given, while no earlier one is under way; then it is done if that
+                returns true.
+        """
 
 
 class Connection:
@@ -97,7 +105,7 @@ class Connection:
     async def run(self) -> None:
         """Serve the client until it goes."""
         try:
-            async for message in self._wire:
+            async for message in self._wire.messages(self._taken):
                 try:
                     if isinstance(message, bytes):
                         await self._data(message)
@@ -125,6 +133,15 @@ class Connection:
             await self._engine.park(held)
         if self.group is not None:
             self._engine.table.groups.pop(self.group.number, None)
+
+    def _taken(self, message: bytes) -> bool:
+        """Take frames that come as they should and have room; all others are for :meth:`_data`, which may wait or refuse."""
+        if self.held is None or not HEADER.size < len(message) <= self._limit:
+            return False
+        kind, flags, _, count, seq = HEADER.unpack_from(message)
+        if kind != DATA or flags & (END | GAP) or len(message) != HEADER.size + count * self._inputs.nbytes:
+            return False
+        return self._engine.intake.take(self.held, seq, self._inputs.data(message, count))
 
     async def _data(self, message: bytes) -> None:
         kind, flags, _, count, seq = header(message)
