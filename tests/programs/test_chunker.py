@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+import continual as co
 from continual.core.program.frame_schedule import FrameSchedule
 from continual.programs.chunker import Chunker
 from continual.programs.schedule import CallSchedule, OutputCount
@@ -64,3 +67,27 @@ def test_a_step_has_no_time_where_a_call_has_one_output(schedule: tuple[int, int
         for y in found:
             count = min(chunk, t + 1)  # the first call has fewer, after steps that precede the stream
             assert chunker.single(y)[0].shape == ((2, 1) if chunk == 1 else (2, count, 1))
+
+
+class Both(nn.Module):
+    """Hands its input on beside what it computes of it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, :1], 2 * x
+
+
+@pytest.mark.parametrize(
+    "net", [co.Sequential(co.Skip(0)), nn.Sequential(nn.Identity()), Both()], ids=["skip", "identity", "both"]
+)
+def test_outputs_that_were_inputs_are_kept(net: nn.Module):
+    """Found by `make fuzz`: the buffer of a chunk was an output of the call, and later steps were written over it."""
+    clip = torch.randn(2, 3, 9)
+    program = co.compile(co.continual(net.eval(), clip), clip[:, :, 0], chunk=2, backend="eager")
+    found = [program.step(clip[:, :, t]) for t in range(9)]
+    last = program.flush()
+    program.clean_state()
+    for _ in range(3):
+        program.step(torch.full((2, 3), torch.nan))
+    got = [tree_leaves(y) for y in (*found, last) if y is not None]
+    for parts, want in zip(zip(*got, strict=True), tree_leaves(net(clip)), strict=True):
+        torch.testing.assert_close(torch.cat(parts, 2), want, rtol=0, atol=0)

@@ -33,6 +33,7 @@ class Chunker(Generic[W]):
     def __init__(self, schedule: CallSchedule, times: Times, output_times: Times):
         self.schedule, self.times, self.output_times = schedule, times, output_times
         self._buffer: W | None = None
+        self._memory = set[int]()  # of the buffer
         flat_times = list[int | None]()
         rewire(flat_times.append, times)
         self._constant_inputs = None in flat_times
@@ -41,6 +42,8 @@ class Chunker(Generic[W]):
         """Start with the buffer that ``make`` returns. It is an ordinary tensor also under ``torch.inference_mode``."""
         with torch.inference_mode(False):
             self._buffer = make()
+        self._memory = set[int]()
+        rewire(lambda t: self._memory.add(_memory(t)), self._buffer)
 
     def close(self) -> None:
         """Forget the buffer."""
@@ -87,7 +90,8 @@ class Chunker(Generic[W]):
                 piece = self.buffer
             at += n
             if slot + n == chunk:
-                found += self.existing(call(piece), self.schedule.calls(n_in + at) - 1)
+                y = call(piece)
+                found += self.existing(self._apart(y) if piece is self._buffer else y, self.schedule.calls(n_in + at) - 1)
         return found
 
     def flush(self, n_in: int, call: ProgramCall[W]) -> list[W]:
@@ -100,9 +104,13 @@ class Chunker(Generic[W]):
         """
         done = self.schedule.calls(n_in)
         calls = range(done, done + self.schedule.calls_to_end(done, n_in))
-        return [y for k in calls for y in self.existing(call(self.buffer), k, n_in)]
+        return [y for k in calls for y in self.existing(self._apart(call(self.buffer)), k, n_in)]
 
     # ---- outputs --------------------------------------------------------------------------------------------------------
+
+    def _apart(self, y: W) -> W:
+        """Outputs of a call on the buffer, which is written again: a network that hands frames on gives it back."""
+        return cast(W, rewire(lambda t: t.clone() if _memory(t) in self._memory else t, y))
 
     def existing(self, y: W, call: int, steps: int = OPEN) -> list[W]:
         """The outputs of a call that exist, in a stream of ``steps`` steps; an empty list if none does."""
@@ -120,3 +128,7 @@ class Chunker(Generic[W]):
         if len(found) < 2:
             return found[0] if found else None
         return cast(W, rewire(lambda d, *parts: torch.cat(parts, d), self.output_times, *found))
+
+
+def _memory(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()

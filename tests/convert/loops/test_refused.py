@@ -125,3 +125,28 @@ def test_the_reason(code: Callable[[Any, Tensor], Tensor], reason: str) -> None:
         co.continual(Code(code).eval(), torch.randn(2, 3, 24), windows="stream")
     assert re.search(re.escape(reason), str(refused.value)), str(refused.value)
     assert "Remedy: " in str(refused.value)
+
+
+class FixedType(nn.Module):
+    """Its states are float32, whatever the input is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, outs = torch.zeros(x.shape[0], 4), []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            outs.append(h)
+        return torch.stack(outs, 1)
+
+
+def test_a_module_that_fails_on_its_own() -> None:
+    """Though an export of it, on shapes, does not."""
+    clip = torch.randn(2, 12, 3)
+    co.verify(co.continual(FixedType().eval(), clip, time_dim=1), torch.randn(2, 20, 3))
+    with pytest.raises(
+        co.NotStreamable, match=r"^FixedType: module\(clip\) raises RuntimeError: mat1 and mat2 must have the same dtype"
+    ):
+        co.continual(FixedType().double().eval(), clip.double(), time_dim=1)

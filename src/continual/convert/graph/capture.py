@@ -25,7 +25,7 @@ from .length_asks import asks, is_pinned, reads_values
 from .needed_nodes import writes_memory
 from .recurrent_ops import WholeOps, to_torch_ops
 from .row_pairs import pair_rows, with_more_rows
-from .symbolic_sizes import FormulaLimit
+from .symbolic_sizes import FormulaLimit, divisions_kept
 from .undone import masks_not_inspected, quiet, restored
 from .weight_writes import WeightWrites
 
@@ -314,7 +314,7 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
 @contextlib.contextmanager
 def _exporting(module: nn.Module) -> Iterator[None]:
     """What every attempt to export a module needs. An attempt that fails leaves tensors without values in some modules."""
-    with restored(module), quiet(), masks_not_inspected(), torch.no_grad():
+    with restored(module), quiet(), masks_not_inspected(), divisions_kept(), torch.no_grad():
         yield
 
 

@@ -24,6 +24,7 @@ from .assembly import assemble
 from .capture import Captured, TimeDims, capture, module_path, source_line
 from .cost_table import rows_of
 from .dtypes import DtypePrograms, Origin
+from .export_errors import raised
 from .fold_norms import NormFolding
 from .frame_loops import calls_of, shortened
 from .graph_module import GraphModule
@@ -87,7 +88,7 @@ def convert_graph(
             anew = partial(_exporting_loops, time_dim=time_dim)
             options = Options(time_dim, every, output, time_pooling, plan, short, loops.exporting, anew)
             window = window_for(module, inputs, options, refusal)
-            with _as_refusals(module, "put together"), _naming_lines(module, refusal):
+            with _as_refusals(module, inputs, "put together"), _naming_lines(module, refusal):
                 net, again = exact_windows(module, window, options, doing)
             captured = window.walk.captured
     origin = Origin(module, inputs, captured.time_dims, again, net._program.has_dtypes)
@@ -166,11 +167,12 @@ def _of_longer(
 
 def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
     """The network of a stream."""
-    with _as_refusals(module, "put together"):
+    inputs = walked.draft.captured.inputs
+    with _as_refusals(module, inputs, "put together"):
         net = assemble(walked, module)
     if check:
         doing("comparing the result with it, on clips of several lengths")
-        with _as_refusals(module, "checked"):
+        with _as_refusals(module, inputs, "checked"):
             note = check_clip(net, net.timing.period, module, walked.draft)
         net._program.notes += () if note is None else (note,)
     if all(o.windows for o in walked.outputs):
@@ -264,7 +266,7 @@ def _refuse_training(module: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _as_refusals(module: nn.Module, done: str) -> Iterator[None]:
+def _as_refusals(module: nn.Module, inputs: Sequence[Tensor], done: str) -> Iterator[None]:
     """Unexpected errors become refusals, except mistakes in the library."""
     name = type(module).__name__
     try:
@@ -277,6 +279,9 @@ def _as_refusals(module: nn.Module, done: str) -> Iterator[None]:
             "strides divide; or branches that are as long as each other for every clip (the module crops or pads one to the other's length)"
         ) from error
     except Exception as error:
+        own = raised(module, inputs)
+        if own:  # exports run on shapes, and some take what the module does not, such as a product of two dtypes
+            raise NotStreamable(own) from error
         if is_mistake(error):
             raise
         raise NotStreamable(

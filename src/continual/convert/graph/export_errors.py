@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import NotStreamable
 from .filled_ops import VALUE_FREE
+from .undone import restored
 
 WEIGHTS = -1  # in the place of the index of an input
 NUMBERS = ("aten._local_scalar_dense.default", "aten.equal.default", "aten.is_nonzero.default")
@@ -120,16 +121,27 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
             f"{name}: forward writes through the `.data` of a parameter, or keeps a tensor of the call outside of it, which torch.export "
             "can't follow. Remedy: take that out of forward; a bound on a parameter (`p.data.clamp_`) belongs in the training loop"
         )
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    except Exception as own:
-        return f"{name}: module(clip) raises {type(own).__name__}: {_first(own)}. Remedy: a clip, and time_dim, with which the module runs"
+    own = raised(module, inputs)
+    if own:
+        return own
     said = "it fails in torch.export itself" if isinstance(error, INTERNAL) else f"{type(error).__name__}: {_first(error)}"
     return (
         f"{name}: torch.export can't follow it{user}: {said}. Remedies: see that module(clip) runs; rewrite what "
         "the message names; or convert its parts by co.continual and join them in co.Sequential"
     )
+
+
+def raised(module: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """The error of a module itself on the example; empty if it runs."""
+    try:
+        with restored(module), torch.no_grad():
+            module(*(x.clone() for x in inputs))
+    except Exception as own:
+        return (
+            f"{type(module).__name__}: module(clip) raises {type(own).__name__}: {_first(own)}. Remedy: a clip, and time_dim, with which "
+            "the module runs"
+        )
+    return ""
 
 
 def one_row(module: nn.Module, example: Sequence[Tensor]) -> NotStreamable:

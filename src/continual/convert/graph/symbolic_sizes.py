@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from .recurrent_ops import WholeOps
 
-LARGEST = 100  # operations in the formula of a size; strided networks of practice stay below 10
+LARGEST = 60  # operations in the formula of a size; strided networks of practice stay below 30
 
 
 class TooSymbolic(Exception):
@@ -42,3 +44,33 @@ class FormulaLimit(WholeOps):
 def _operations(formula: Any) -> int:
     """The number of operations in a formula."""
     return int(formula.count_ops())
+
+
+@contextlib.contextmanager
+def divisions_kept() -> Iterator[None]:
+    """Sizes keep their floored divisions, ceilings and maxima under this context: sympy does not look for simpler ones inside of them.
+
+    Its search takes time that is exponential in their depth, a minute for ``ceil((n - k) / s) + 1`` of three strided layers, and finds
+    nothing, since it knows nothing about torch's functions. Around them it simplifies as before.
+    """
+    import sympy  # type: ignore[import-untyped]  # here: it takes half a second, as the first export does
+    from torch.utils._sympy import functions
+
+    own = [
+        f
+        for f in vars(functions).values()
+        if isinstance(f, type) and issubclass(f, sympy.Function) and f.__module__ == functions.__name__
+    ]
+    mine = [f for f in own if "_eval_simplify" not in vars(f)]
+    for f in mine:
+        f._eval_simplify = _itself  # type: ignore[attr-defined]  # by which sympy asks a function for a simpler form
+    try:
+        yield
+    finally:
+        for f in mine:
+            with contextlib.suppress(AttributeError):  # another thread's conversion has ended in between
+                del f._eval_simplify  # type: ignore[attr-defined]
+
+
+def _itself(formula: Any, **_: Any) -> Any:
+    return formula
