@@ -191,6 +191,43 @@ def test_every_message_is_answered_once_and_markers_come_after():
     close_to(y, wanted(network(), clip(9), ended=False))
 
 
+def test_markers_of_multiplexed_streams_come_after_the_frames_before_them():
+    """Of one stream, and of all; in their order; a stream that is closed or ends is waited for no more."""
+
+    async def main() -> Any:
+        async with server(credit=4) as served, Raw(served.url) as raw:
+            await raw.opened(type="open", streams=3)
+            for _ in range(2):
+                await raw.hear("opened")
+            said: list[Any] = []
+            await raw.many([0, 0, 0, 1, 1], [0, 1, 2, 0, 1], clip(5))
+            await raw.say(type="marker", id="all")
+            await raw.say(type="marker", id="one", stream=1)
+            await raw.many([2, 2], [0, 1], clip(2))
+            await raw.say(type="marker", id="gone", stream=2)
+            await raw.say(type="close", stream=2)
+            await raw.say(type="finish", stream=1)
+            await raw.say(type="marker", id="ended", stream=0)
+            credit = 0
+            while not said or said[-1][0] != "ended":
+                message = await raw.hear()
+                if message["type"] == "data":
+                    credit += message["credit"]
+                elif message["type"] == "marker":
+                    said.append((message["id"], message.get("stream"), credit))
+            while (await raw.hear())["type"] != "ended":
+                pass
+            await raw.say(type="marker", id="none")
+            last = await raw.hear("marker")
+            await raw.say(type="marker", id="wrong", stream=7)
+            return said, last, (await raw.hear("error"))["code"]
+
+    said, last, wrong = run(main())
+    assert [(id, stream) for id, stream, _ in said] == [("all", None), ("one", 1), ("gone", 2), ("ended", 0)]
+    assert said[0][2] >= 5
+    assert (last, wrong) == ({"type": "marker", "id": "none"}, "unknown_stream")
+
+
 def test_a_reset_stream_begins_anew():
     async def main() -> Any:
         async with server() as served, Raw(served.url) as raw:

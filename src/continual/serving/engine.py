@@ -265,8 +265,7 @@ class Engine:
             held.forget()
             self._inbox.clear(held.row)
             self.streams.reset(held.token)
-            held.next = 0
-            self.table.have[held.row], self.table.next[held.row], self.table.saved[held.row] = -1, 0, 0
+            self.table.reset(held)
         store = self.checkpoints.store
         await self._stored(store.drop, [held.token])
         await self._stored(store.create, [held.token], self.model.digest)

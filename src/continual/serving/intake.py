@@ -197,7 +197,9 @@ class Intake:
         for row in rows[dropping].tolist():
             for first, last in self._inbox.drop(row, 1):
                 group.sink.control(self._table.by_row[row], {"type": "dropped", "first": first, "next": last + 1})
+                self._table.done[row] = last
         group.sink.answers(NO_ROWS, NO_ROWS, NOTHING, GAP, count)
+        self._table.answer_markers(group)
         return dropping
 
     def _refuse_some(self, group: Group, rows: Array, wrong: Array, code: str, message: str) -> None:

@@ -32,10 +32,15 @@ class Sink(Protocol):
 
 
 class Group:
-    """The multiplexed streams of one connection."""
+    """The multiplexed streams of one connection.
+
+    Attributes:
+        markers: each waits for the answers to the last frames of some streams; with what is sent back then.
+    """
 
     def __init__(self, number: int, sink: Sink):
         self.number, self.sink = number, sink
+        self.markers: deque[tuple[list[tuple[Held, int]], Held | None, Any]] = deque()
 
 
 class Held:

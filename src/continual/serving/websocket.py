@@ -173,7 +173,10 @@ class Connection:
                 held = self._stream(message)
                 await self._engine.reset(held)
                 self._opened(held)
-            case "marker" if self.group is None:
+            case "marker" if self.group is not None:
+                stream = self._stream(message) if "stream" in message else None
+                self._engine.table.marker(self.group, stream, message.get("id"))
+            case "marker":
                 self._stream(message).marker(message.get("id"))
             case "keepalive":
                 for held in self._engine.table.members(self.group) if self.group is not None else [self._stream(message)]:
