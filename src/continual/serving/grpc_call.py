@@ -18,6 +18,13 @@ INPUT, RESULT = "x", "y"  # and a number: the names of inputs and outputs
 OUTPUT = 8 << 20  # bytes that a call may have unsent
 
 
+def _number(parameters: Any, name: str, default: int) -> int:
+    found = value(parameters, name, default)
+    if not isinstance(found, int):
+        raise Refused("protocol", f"the parameter {name} is a number, got {found!r}")
+    return found
+
+
 class Requests:
     """The stream of one sequence of requests.
 
@@ -95,7 +102,7 @@ class Call:
         own.ids.append(request.id)
         own.ending = bool(value(request.parameters, "sequence_end", False))
         held = own.held
-        seq = int(value(request.parameters, "seq", held.next))  # later than the next one: frames were left out
+        seq = _number(request.parameters, "seq", held.next)  # later than the next one: frames were left out
         await self._engine.intake.put(held, seq, self._frames(request), seq > held.next)
         if own.ending:
             self._engine.finish(held)
@@ -107,7 +114,7 @@ class Call:
         if token is None:
             [held] = await self._engine.open(self)
         else:
-            held = await self._engine.resume(str(token), int(value(request.parameters, "have", -1)), self)
+            held = await self._engine.resume(str(token), _number(request.parameters, "have", -1), self)
         self._sequences[id] = Requests(held)
 
     def _frames(self, request: Any) -> list[Array]:
