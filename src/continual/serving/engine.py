@@ -135,7 +135,7 @@ class Engine:
 
     async def _drain(self, grace: float) -> None:
         until = time.monotonic() + grace
-        while (self._inbox.total or self.streams.ending or self._finishing) and time.monotonic() < until - grace / 2:
+        while (self._inbox.busy or self.streams.ending or self._finishing) and time.monotonic() < until - grace / 2:
             await asyncio.sleep(0.005)
         async with self._between:
             await self._move([h for h in self.table.by_row.values() if h.ended is None])
@@ -260,8 +260,14 @@ class Engine:
         self.intake.space.set()
 
     async def reset(self, held: Held) -> None:
-        """Restart a stream at frame 0."""
+        """Restart a stream at frame 0.
+
+        Raises:
+            Refused: ``unknown_stream``: it is closed.
+        """
         async with self._between:
+            if not self.table.is_open(held):
+                raise Refused("unknown_stream", "the stream is closed: open another one")
             held.forget()
             self._inbox.clear(held.row)
             self.streams.reset(held.token)
@@ -273,7 +279,7 @@ class Engine:
 
     def finish(self, held: Held) -> None:
         """No more frames come: when those that wait have taken their steps, the stream ends."""
-        if not held.finishing:
+        if not held.finishing and self.table.is_open(held):
             held.finishing = True
             self._finishing.add(held)
             self._wake.set()
@@ -370,13 +376,11 @@ class Engine:
         rows = np.array([h.row for h in held])
         snapshot = self.streams.snapshot_rows(rows)
         nexts = self._inbox.first(rows, self.table.next[rows]).tolist()
-        known = [(h.token, h.epoch, next) for h, next in zip(held, nexts, strict=True)]
-        model = self.model.digest
+        known, model = [(h.token, h.epoch, next) for h, next in zip(held, nexts, strict=True)], self.model.digest
         self.metrics.snapshots += len(rows)
 
         def made() -> list[Checkpoint]:
-            blobs = packed(snapshot)
-            return [Checkpoint(token, epoch, next, model, blob) for (token, epoch, next), blob in zip(known, blobs, strict=True)]
+            return [Checkpoint(*own, model, blob) for own, blob in zip(known, packed(snapshot), strict=True)]
 
         return made
 
@@ -387,11 +391,8 @@ class Engine:
             await asyncio.sleep(wait)
             now = time.perf_counter()
             for held in list(self.table.by_row.values()):
-                if (
-                    now - max(held.seen, self._inbox.last(held.row)) > self.idle
-                    and held.ended is None
-                    and not self._inbox.waiting(held.row)
-                ):
+                silent = now - max(held.seen, self._inbox.last(held.row)) > self.idle
+                if silent and held.ended is None and not self._inbox.waiting(held.row):
                     self.refuse(held, Refused("idle", f"no message for {self.idle:g} s", 0.0))
             if self.max_age is not None:
                 async with self._between:

@@ -66,11 +66,6 @@ class Inbox:
         oldest = self._seq[rows, self._head[rows] % self.depth]
         return np.where(self.waiting(rows) > 0, oldest, otherwise)
 
-    @property
-    def total(self) -> int:
-        """How many frames wait in all rows."""
-        return int((self._tail - self._head).sum())
-
     def put(self, rows: Array, seq: Array, parts: Sequence[Array], now: float) -> None:
         """A frame for each of some different rows, which have room."""
         tail = self._tail[rows]

@@ -76,6 +76,8 @@ class Intake:
             Refused: ``sequence``, ``overrun``.
         """
         count = len(parts[0])
+        if not self._table.is_open(held):  # what still comes of a stream that is closed, whose row another one may have
+            return
         held.hear()
         if held.finishing:
             raise Refused("sequence", "frames after finish")
@@ -119,11 +121,11 @@ class Intake:
         """Frames for which there is no room yet. Their connection reads nothing meanwhile."""
         at = 0
         while at < len(parts[0]):
-            while self._over(held, 1) > 0:
+            while self._over(held, 1) > 0 and self._table.is_open(held):
                 self.space.clear()
                 await self.space.wait()
-                if not self._table.is_open(held):
-                    return
+            if not self._table.is_open(held):
+                return
             end = at + 1 - self._over(held, 1)
             self._put(held, seq + at, [x[at:end] for x in parts])
             at = min(end, len(parts[0]))
