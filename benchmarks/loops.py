@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from tests.convert.loops.networks import ConvLSTMCell
 
 from . import report
 from .measure import Effort, require_equal
@@ -20,20 +21,6 @@ from .timing import Local, alternate, conditions
 CHUNK = 64  # frames
 HEADER = ("loop", "step, µs", "cell by hand, µs", "step / cell", f"chunk of {CHUNK} / its steps")
 ALLOWED = 1.5  # times the cell by hand
-
-
-class ConvLSTMCell(nn.Module):
-    """A convolution for the four gates."""
-
-    def __init__(self, inputs: int, hidden: int):
-        super().__init__()
-        self.hidden_size, self.conv = hidden, nn.Conv2d(inputs + hidden, 4 * hidden, 3, padding=1)
-
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        h, c = state
-        i, f, o, g = torch.split(self.conv(torch.cat([x, h], 1)), self.hidden_size, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
 
 
 class Looped(nn.Module):

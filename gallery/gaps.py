@@ -10,7 +10,6 @@ _BY_REASON = {
         "sequences/Transformer-XL shift",
         "front ends/torchaudio sliding CMN",
         "braindecode/MetaNeuromotorHand",
-        "sequences/LSTM with its last state",
     ),
     "A number that it reads out of a tensor of sizes is not followed.": (
         "torchaudio/Emformer",

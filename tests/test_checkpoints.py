@@ -225,3 +225,68 @@ def test_part_of_such_a_checkpoint_is_not_guessed_at():
     del saved["1.weight"]
     with pytest.raises(RuntimeError, match="(?s)Missing key.*Unexpected key"):
         co.load_state_dict(net, saved, flatten=True)
+
+
+# Of encoders: names here, and in 1.2.4 those of a layer that gives one token and of one that gives its whole window.
+OF_A_LAYER = [
+    ("self_attn.in_proj_weight", "0.self_attn.in_proj_weight", "0.self_attn.in_proj_weight"),
+    ("self_attn.in_proj_bias", "0.self_attn.in_proj_bias", "0.self_attn.in_proj_bias"),
+    ("self_attn.out_proj.weight", "0.self_attn.out_proj.weight", "0.self_attn.out_proj.weight"),
+    ("self_attn.out_proj.bias", "0.self_attn.out_proj.bias", "0.self_attn.out_proj.bias"),
+    ("norm1.weight", "1.norm1.fn.weight", "1.fn.norm1.weight"),
+    ("norm1.bias", "1.norm1.fn.bias", "1.fn.norm1.bias"),
+    ("linear1.weight", "1._ff_block.1.linear1.weight", "1.fn._ff_block.fn.linear1.weight"),
+    ("linear1.bias", "1._ff_block.1.linear1.bias", "1.fn._ff_block.fn.linear1.bias"),
+    ("linear2.weight", "1._ff_block.1.linear2.weight", "1.fn._ff_block.fn.linear2.weight"),
+    ("linear2.bias", "1._ff_block.1.linear2.bias", "1.fn._ff_block.fn.linear2.bias"),
+    ("norm2.weight", "1.norm2.fn.weight", "1.fn.norm2.weight"),
+    ("norm2.bias", "1.norm2.fn.bias", "1.fn.norm2.bias"),
+]
+SINGLE = {own: single for own, single, _ in OF_A_LAYER}
+RETRO = {own: retro for own, _, retro in OF_A_LAYER}
+
+
+def factory() -> co.TransformerEncoderLayerFactory:
+    return co.TransformerEncoderLayerFactory(d_model=8, nhead=2, dim_feedforward=12, sequence_len=5)
+
+
+def of_layer(place: str, earlier_place: str, names: dict[str, str]) -> dict[str, str]:
+    return {f"{place}{own}": f"{earlier_place}{name}" for own, name in names.items()}
+
+
+def classifier() -> co.Sequential:
+    return co.Sequential(
+        OrderedDict(encoder=co.TransformerEncoder(factory(), 2, nn.LayerNorm(8)), head=co.Linear(8, 3, channel_dim=1))
+    )
+
+
+ENCODERS: dict[str, tuple[Callable[[], nn.Module], dict[str, str]]] = {
+    "single output": (lambda: factory()("single_output"), SINGLE),
+    "retroactive": (lambda: factory()("retroactive"), RETRO),
+    "of one layer": (lambda: co.TransformerEncoder(factory(), 1), of_layer("layers.0.", "layers.0.", SINGLE)),
+    "of two layers, in a network": (
+        classifier,
+        of_layer("encoder.layers.0.", "encoder.layers.0.", RETRO)
+        | of_layer("encoder.layers.1.", "encoder.layers.1.fn.", SINGLE)
+        | {f"encoder.norm.{k}": f"encoder.norm.fn.{k}" for k in ("weight", "bias")}
+        | {f"head.{k}": f"head.{k}" for k in ("weight", "bias")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_of_continual_inference_load(name: str, flat: bool):
+    make, earlier = ENCODERS[name]
+    trained, net = make(), make()
+    with torch.no_grad():
+        for p in trained.parameters():
+            p.normal_()
+    assert trained.state_dict().keys() == earlier.keys()
+    saved = {earlier[own]: value for own, value in reversed(trained.state_dict().items())}
+    if flat:  # 1.2.4 leaves out all numbers
+        saved = {".".join(part for part in key.split(".") if not part.isdigit()): value for key, value in saved.items()}
+    assert not any(co.load_state_dict(net, saved, flatten=True))
+    for own, value in trained.state_dict().items():
+        assert torch.equal(net.state_dict()[own], value)
+    assert not any(co.load_state_dict(make(), trained.state_dict(), flatten=True))

@@ -239,7 +239,7 @@ BAD = {
     "unknown reduction": (lambda: co.BroadcastReduce(conv(2, 2), reduce="mean"), ValueError, "reduce is one of 'sum'.*not 'mean'"),
     "unknown reduce": (lambda: co.Reduce("avg"), ValueError, "reduce is one of"),
     "no branch": (lambda: co.Parallel(), ValueError, "at least one branch"),
-    "dispatch of names": (lambda: co.ParallelDispatch(["a"]), ValueError, "takes indices and lists of indices"),
+    "dispatch of names": (lambda: co.ParallelDispatch(["a"]), ValueError, "takes a list of indices and of lists of indices"),
     "dispatch of names, as an assertion": (lambda: co.ParallelDispatch([1.0, "nah"]), AssertionError, r"got 1\.0"),
     "unequal delays": (lambda: co.Parallel(conv(2, 2), conv(2, 2, 5), auto_delay=False), co.NotStreamable, "delays are"),
     "broadcast to nowhere": (lambda: co.Broadcast()(torch.zeros(1, 1, 2)), co.NotStreamable, "does not know its number"),

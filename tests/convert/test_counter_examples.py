@@ -99,6 +99,23 @@ def test_the_contract_behind_a_layer_that_looks_ahead(inner: type[nn.Module]) ->
     check_contract(net, clip)
 
 
+class OnePlace(nn.Module):
+    """All places of a window were waited for, though one was used: its outputs were held back."""
+
+    def __init__(self, place: int, step: int) -> None:
+        super().__init__()
+        self.conv, self.place, self.step = nn.Conv1d(2, 2, 3, padding=1), place, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.conv(x)).unfold(2, 3, self.step)[..., self.place]
+
+
+@pytest.mark.parametrize(("place", "step"), [(0, 1), (1, 1), (2, 1), (-3, 1), (1, 2)])
+def test_one_place_of_sliding_windows(place: int, step: int) -> None:
+    module, clip = OnePlace(place, step).double().eval(), torch.randn(2, 2, 13, dtype=torch.float64)
+    co.verify(co.continual(module, clip), clip, reference=module)
+
+
 @pytest.mark.parametrize("equation", ["btc,kc->btk", "bct,kc->bkt"])
 def test_einsum_on_flattened_channels(equation: str) -> None:
     module, clip = FlattenedChannels(equation).double().eval(), torch.randn(2, 3, 13, 2).double()

@@ -16,7 +16,7 @@ LAYERS = """
     advance advance_step count counts_inputs dummy_value extra_ops has_products io_layout kind macs_of_clip macs_per_output open part
     plan program recount runs_kernel
 """  # what the class of a layer defines or calls
-TORCH = "qconfig"  # by which torch.ao.quantization would mark a module; it is refused there
+TOOLS = "qconfig accumulate_flops start_flops_count"  # by which torch.ao.quantization (refused there) and ptflops take a module
 OWN = {  # a module, the torch.nn module that it stands for, and its further names
     "Recurrence": (co.Recurrence(), nn.Module(), "initial_state macs recur recur_chunk"),
     "SlidingWindow": (
@@ -38,10 +38,12 @@ OWN = {  # a module, the torch.nn module that it stands for, and its further nam
     ),
     "GRU": (co.GRU(2, 2), nn.GRU(2, 2), "configure over_clip over_step weights"),
 }
-CONVERTED = "fit folded frames_per_step lengths modes name notes operation_graph output_time_dims table_of time_dims"
+CONVERTED = """
+after_clip fit folded frames_per_step lengths modes name notes operation_graph output_batch_dims output_time_dims running table_of time_dims
+"""
 
 
-EVERYWHERE = set(f"{USERS} {LAYERS} {TORCH}".split())
+EVERYWHERE = set(f"{USERS} {LAYERS} {TOOLS}".split())
 
 
 def public(module: nn.Module) -> set[str]:

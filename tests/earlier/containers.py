@@ -41,7 +41,8 @@ def _() -> None:
 
 @row('`ParallelDispatch([1.0, "nah"])`', "same")
 def _() -> None:
-    raising(lambda: co.ParallelDispatch([1.0, "nah"]), AssertionError, ValueError)
+    for wrong in ([1.0, "nah"], [], [0, []], "nah", 3):
+        raising(lambda wrong=wrong: co.ParallelDispatch(wrong), AssertionError, ValueError)
 
 
 @row("`Reduce(fn)`, `BroadcastReduce(…, reduce=fn)`", "same")
@@ -191,11 +192,16 @@ def _() -> None:
     assert_equal(net.forward_step(*(t[-1] for t in x)), y)
 
 
-@row("`attention.flops(include_muls=True, include_adds=False, include_exps=False)`", "same")
+@row("`attention.flops(include_muls=True, include_adds=False, include_exps=False)`", "corrected")
 def _() -> None:
     for cls in (SINGLE, RETRO):
         net = attentions(cls)[0]
-        assert net.flops() == net.flops(True, False, False) < net.flops(include_adds=True) < net.flops(True, True, True)
+        muls, adds, exps = (net.flops(*(i == j for j in range(3))) for i in range(3))
+        assert net.flops() == muls
+        assert net.flops(True, True, True) == muls + adds + exps
+        assert min(muls, adds, exps) > 0
+        net.call_mode = "forward_step"
+        assert net.flops() == muls
 
 
 @row("`torch.equal(attention(x), nn_attention(x))`", "corrected")

@@ -100,6 +100,9 @@ def _() -> None:
     with contextlib.suppress(co.ContinualError):
         co.Sequential(co.Conv1d(4, 3, 3), co.Linear(3, 2)).forward_step(clip()[:, :, 0])
         raise AssertionError("it runs")
+    module, x = nn.Linear(3, 2), clip(2, 7, 3)
+    net = co.forward_stepping(module, dim=1)
+    assert_equal((net(x), net.forward_steps(x), net.forward_step(x[:, 0])), (module(x), module(x), module(x)[:, 0]))
     co.Linear(23, 2)(clip())
 
 
@@ -111,10 +114,18 @@ def _() -> None:
     for ours, theirs in RNNS:
         net, module = twins(ours, theirs, 4, 3, 2)
         exact(net, clip(), lambda x, module=module: module(x.permute(2, 0, 1))[0].permute(1, 2, 0))
-    exact(co.Sequential(co.GRU(4, 3), co.Conv1d(3, 2, 3)), clip())
+    exact(co.Sequential(co.GRU(4, 3, bidirectional=False), co.Conv1d(3, 2, 3)), clip())
 
 
-@row("`rnn(x, h)`, `rnn.set_state(h)`, `rnn.get_state()[0]`", "same")
+@row("`GRU(…, batch_first=True)`", "refused")
+def _() -> None:
+    for ours, _ in RNNS[1:]:
+        with pytest.raises(TypeError, match="leave it out"):
+            ours(4, 3, batch_first=True)  # type: ignore[call-arg]
+    co.RNN(4, 3, batch_first=True)
+
+
+@row("`rnn(x, h)`, `rnn.set_state(h)`, `rnn.get_state()[0]`", "same")  # in files: tests/tools/test_storage.py
 def _() -> None:
     for ours, theirs in RNNS:
         net, module = twins(ours, theirs, 4, 3, 2)

@@ -43,6 +43,12 @@ def _() -> None:
     exact(co.GRU.build_from(nn.GRU(4, 3, batch_first=True)), clip())
 
 
+@row("`class Layer(nn.Module, co.CoModule)`", "refused")
+def _() -> None:
+    assert co.CoModule.is_valid(type("Layer", (co.CoModule, nn.Module), {})) is True
+    type("Layer", (nn.Module, co.CoModule), {})
+
+
 class OwnStep(co.CoModule):
     def forward(self, input: Tensor) -> Tensor:
         return 2 * input
@@ -118,11 +124,13 @@ def _() -> None:
     exact(co.Conv1d(4, 4, 3, padding=1, temporal_fill=co.PaddingMode.REPLICATE), clip())
 
 
-@row("`net.train()`, then steps of a norm", "corrected")
+@row("`net.train()`, then steps of a norm", "same")
 def _() -> None:
-    net, x = co.Sequential(co.Conv3d(3, 4, 1), nn.BatchNorm3d(4), nn.ReLU()).train(), clip(2, 3, 7, 5, 5)
+    net, x = co.Sequential(co.Conv3d(3, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU()).train(), clip(2, 3, 7, 5, 5)
+    y = net(x)
     with pytest.warns(UserWarning, match="in training mode"):
-        assert net.forward_steps(x, pad_end=True).shape == net(x).shape
+        assert_equal(net.forward_steps(x, pad_end=True), y)
+    assert net.forward_step(x[:, :, 0]) is not None
     exact(net, x)
 
 
@@ -233,13 +241,15 @@ def _() -> None:
     assert len(step.state_input_names) == len(step.state_output_names) == len(state)
 
 
-@row("`ptflops.get_model_complexity_info(net, …)`", "corrected")
+@row("`ptflops.get_model_complexity_info(net, …)`", "same")
 def _() -> None:
     torchvision()  # which ptflops imports
     ptflops = pytest.importorskip("ptflops", reason="needs ptflops, of the extra `dev`")
     net = co.Conv1d(4, 5, 3)
-    co.counting.register_with_ptflops(net)
     assert ptflops.get_model_complexity_info(net, (4, 9), as_strings=False) == (7 * (4 * 5 * 3 + 5), 65)
+    net.warm_up((1, 4))
+    net.call_mode = "forward_step"
+    assert ptflops.get_model_complexity_info(net, (4,), as_strings=False) == (4 * 5 * 3 + 5, 65)
 
 
 @row("`logging.getLogger(name, log_once=True)`", "same")

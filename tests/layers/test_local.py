@@ -1,6 +1,7 @@
 """Modules of `torch.nn` that are local in time, and the refusal of those that are not."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -187,6 +188,92 @@ def test_several_norms_in_training_are_warned_of_once():
     with pytest.warns(UserWarning, match=r"0\.1 \(BatchNorm1d\) is in training mode") as warned:
         net.forward_steps(torch.randn(2, 2, 12))
     assert len(warned) == 1
+
+
+# Layouts with time in another place: a module, a clip's shape and the dimension of time.
+ELSEWHERE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
+    "linear": (lambda: nn.Linear(5, 3), (2, 6, 5), 1),
+    "linear, time first": (lambda: nn.Linear(5, 3), (6, 2, 5), 0),
+    "layer norm": (lambda: nn.LayerNorm(5), (2, 6, 5), 1),
+    "layer norm of two": (lambda: nn.LayerNorm([5, 4]), (2, 6, 5, 4), 1),
+    "softmax": (lambda: nn.Softmax(-1), (2, 6, 5), 1),
+    "gated": (lambda: nn.GLU(), (2, 6, 8), 1),
+    "flatten": (lambda: nn.Flatten(2), (2, 6, 5, 4), 1),
+    "unflatten": (lambda: nn.Unflatten(2, (2, 3)), (2, 7, 6), 1),
+    "pool of images": (lambda: nn.AdaptiveAvgPool2d(2), (2, 6, 5, 4), 1),
+    "upsampled images": (lambda: nn.Upsample(scale_factor=2), (2, 6, 5, 4), 1),
+    "shuffled images": (lambda: nn.PixelUnshuffle(2), (2, 6, 3, 4, 8), 1),
+}
+SEES_TIME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, str]] = {
+    "softmax": (lambda: nn.Softmax(1), (2, 6, 5), 1, r"Softmax\(dim=1\) runs over time"),
+    "softmax, time first": (lambda: nn.Softmax(0), (6, 2, 5), 0, r"Softmax\(dim=0\) runs over time"),
+    "softmax of images": (lambda: nn.Softmax2d(), (2, 6, 5, 4), 1, "got dim 1 of 4"),
+    "layer norm": (lambda: nn.LayerNorm([6, 5]), (2, 6, 5), 1, "last 2 of 3 dimensions, time among them, with a weight for each of 6"),
+    "flatten": (lambda: nn.Flatten(1), (2, 6, 5), 1, "merges time with other dimensions; start at dim 2"),
+    "unflatten": (lambda: nn.Unflatten(1, (2, 3)), (2, 6, 5), 1, "moves or splits time"),
+    "linear": (lambda: nn.Linear(6, 3), (2, 4, 5, 6), 3, "acts on the last dimension"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_time_in_another_dimension(name: str):
+    make, shape, dim = ELSEWHERE[name]
+    module, clip = make().eval(), torch.randn(shape)
+    net = co.forward_stepping(module, dim=dim)
+    assert torch.equal(net(clip), module(clip))
+    co.verify(net, clip)
+
+
+@pytest.mark.parametrize("name", SEES_TIME)
+def test_what_sees_time_in_another_dimension_is_refused(name: str):
+    make, shape, dim, message = SEES_TIME[name]
+    net, clip = co.forward_stepping(make(), dim=dim), torch.randn(shape)
+    for method, x in ((net.forward_steps, clip), (net.forward_step, clip.select(dim, 0))):
+        with pytest.raises(co.NotStreamable, match=message):
+            method(x)
+
+
+def in_training() -> co.CoModule:
+    """Norms behind convolutions with padding, in branches of different delays."""
+    branches = [co.Sequential(co.Conv1d(4, 4, k, padding=k // 2), nn.BatchNorm1d(4), nn.ReLU()) for k in (1, 3, 7)]
+    net = co.Sequential(co.BroadcastReduce(*branches, reduce="concat"), co.Conv1d(12, 3, 5, padding=2), nn.BatchNorm1d(3))
+    return net.double().train()
+
+
+@pytest.mark.filterwarnings("ignore:.*is in training mode")
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_whole_clip_in_training_is_normalised_as_one(grad: bool, pure: bool):
+    net, clip = in_training(), torch.randn(3, 4, 19, dtype=torch.float64)
+    reference = copy.deepcopy(net)
+    y = reference(clip)
+    with torch.set_grad_enabled(grad):
+        if pure:
+            found, state = net.steps(clip, net.init_state(clip[:, :, 0]), pad_end=True)
+        else:
+            assert_equal(copy.deepcopy(net).forward_steps(clip, pad_end=True, update_state=False), y)
+            found = net.forward_steps(clip, pad_end=True)
+            state = net.get_state()
+    assert_equal(found, y)
+    assert found.requires_grad == grad
+    learned = [[b.double() for b in module.buffers()] for module in (net, reference)]
+    assert_equal(*learned)  # once, also where the state needs another pass
+    without = in_training()
+    without.load_state_dict(net.state_dict())
+    without.forward_steps(clip)  # the stream goes on as if the end had not been asked for
+    if grad:
+        found.sum().backward()
+    assert_equal(list(state), list(without.get_state()))
+
+
+@pytest.mark.filterwarnings("ignore:.*is in training mode")
+def test_a_chunk_in_training_is_not_split(monkeypatch: pytest.MonkeyPatch):
+    """What a call brings is normalised as one, also where a long chunk runs in pieces otherwise."""
+    net, clip = in_training(), torch.randn(3, 4, 40, dtype=torch.float64)
+    with torch.no_grad():
+        found = copy.deepcopy(net).forward_steps(clip)
+        monkeypatch.setattr("continual.core.stream.pieces", lambda x, largest: list(x.split(7, 2)))
+        assert_equal(net.forward_steps(clip), found)
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -251,7 +251,6 @@ REFUSED_ARGUMENTS = {
         co.NotStreamable,
         r"not seen.*Remedies: train it with bidirectional=False.*backward",
     ),
-    "bidirectional, False": ({"bidirectional": False}, TypeError, "forward only: leave it out"),
     "unknown": ({"hidden_dim": 3}, TypeError, r"\(hidden_dim=3\): there is no such argument"),
     "several": ({"batch_first": True, "bidirectional": True}, co.NotStreamable, "Remedies"),
 }
@@ -263,6 +262,11 @@ def test_arguments_that_are_refused(name: str, cls: Any):
     options, error, message = REFUSED_ARGUMENTS[name]
     with pytest.raises(error, match=f"{cls.__name__}.*{message}"):
         cls(3, 4, **options)
+
+
+def test_a_layer_that_runs_forward_may_be_said_to():
+    for cls in (co.RNN, co.GRU, co.LSTM):
+        assert cls(3, 4, bidirectional=False).bidirectional is False
 
 
 def test_arguments_of_other_classes_are_refused():

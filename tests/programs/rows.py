@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 import continual as co
-from continual.convert.graph.axes import BATCH, where
 from continual.convert.graph.graph_module import GraphModule
 from continual.programs.backends import TARGETS
 from continual.programs.planning import Planned, planned
@@ -56,7 +55,7 @@ class Layout:
         n = len(inputs)
         if not isinstance(net, GraphModule):
             return Layout((2,) * n, (2,) * n, (0,) * n, (0,) * n)
-        outs = [0 if out.windows else where(out.view.dims, BATCH) for out in net.io_layout.outputs]
+        outs = list(net.output_batch_dims)
         rows = [i.batch or 0 for i in net.io_layout.inputs]
         return Layout(net.time_dims, net.output_time_dims, rows, [o or 0 for o in outs], listed=False)
 

@@ -151,7 +151,8 @@ def ptflops() -> Any:
 
 def complexity(ptflops: Any, net: nn.Module, shape: tuple[int, ...], backend: str = "pytorch", gradients: bool = True) -> Any:
     """Multiply-adds and parameters by ptflops; without gradients as inside a user's `no_grad` block."""
-    co.counting.register_with_ptflops(net)
+    if backend == "aten" or not isinstance(net, co.CoModule):
+        co.counting.register_with_ptflops(net)
     options = {"count_functional": False}
     with nullcontext() if gradients else torch.no_grad():
         return ptflops.get_model_complexity_info(
@@ -238,6 +239,9 @@ def test_ptflops_of_attention(ptflops: Any, name: str):
     """A step, and as many in a chunk, count what `co.summary` says; a clip of one window what its projections and scores are."""
     net = ATTENTION[name]().eval()
     step = int(co.summary(net, torch.zeros(1, 4)).rows[0].macs_step)
+    if net.delay:
+        with co.call_mode("forward_step"), pytest.warns(UserWarning, match="completes no output"):
+            assert complexity(ptflops, net, (4,))[0] == 48  # three projections, as FlopCounterMode counts
     for mode, shape, count in (("forward_step", (4,), 1), ("forward_steps", (4, LENGTH), LENGTH)):
         net.clean_state()
         net.warm_up((1, 4))
@@ -271,7 +275,6 @@ def test_ptflops_prints_every_layer(ptflops: Any):
     net, text = branching(), io.StringIO()
     with co.call_mode("forward_step"):
         net.warm_up((1, 4))
-        co.counting.register_with_ptflops(net)
         ptflops.get_model_complexity_info(net, (4,), ost=text, backend_specific_config={"count_functional": False})
     shown = text.getvalue()
     assert f"{100 * 52 / BRANCHING_STEP:.3f}% MACs, 4, 4, kernel_size=(3,)" in shown
@@ -289,29 +292,66 @@ def test_the_first_step_of_a_stream_is_said_to_be_too_little(ptflops: Any):
         assert complexity(ptflops, net, (4,))[0] == (4 * 4 * 3 + 4) + 4 + (4 * 4 + 4)
 
 
-def test_ptflops_counts_a_class_once_it_is_registered(ptflops: Any):
+def fresh() -> tuple[type[co.Conv1d], type[nn.ReLU]]:
+    """Classes that ptflops does not know: its table is that of the process."""
+
     class Conv(co.Conv1d):
         pass
 
     class Plain(nn.ReLU):
         pass
 
+    return Conv, Plain
+
+
+def count(ptflops: Any, net: nn.Module) -> int:
+    options: dict[str, Any] = {"as_strings": False, "backend_specific_config": {"count_functional": False}}
+    return ptflops.get_model_complexity_info(net, (4, 10), print_per_layer_stat=False, **options)[0]
+
+
+MACS = 8 * (4 * 4 * 3 + 4)
+
+
+def test_ptflops_counts_a_streaming_network_that_it_takes(ptflops: Any):
+    Conv, _ = fresh()
+    net, table = co.Sequential(Conv(4, 4, 3)), ptflops.pytorch_ops.MODULES_MAPPING
+    assert not hasattr(net, "start_flops_count")
+    assert Conv not in table
+    assert count(ptflops, net) == MACS
+    assert Conv in table
+    assert count(ptflops, copy.deepcopy(net)) == MACS
+
+
+def test_entries_of_the_user_are_kept(ptflops: Any):
+    Conv, _ = fresh()
+
+    def own(module: Any, args: Any, output: Any) -> None:
+        module.__flops__ += 5
+
+    ptflops.pytorch_ops.MODULES_MAPPING[Conv] = own
+    net = co.Sequential(Conv(4, 4, 3))
+    assert count(ptflops, net) == 5
+    co.counting.register_with_ptflops(net)
+    assert ptflops.pytorch_ops.MODULES_MAPPING[Conv] is own
+
+
+def test_a_plain_module_around_streaming_ones_registers_them(ptflops: Any):
+    Conv, Plain = fresh()
     net = nn.Sequential(Conv(4, 4, 3), Plain())
-    table = ptflops.pytorch_ops.MODULES_MAPPING
-
-    def count() -> int:
-        options = {"count_functional": False}
-        return ptflops.get_model_complexity_info(
-            net, (4, 10), print_per_layer_stat=False, as_strings=False, backend_specific_config=options
-        )[0]
-
-    assert count() == 0
+    with pytest.warns(
+        UserWarning, match=r"counts 0 for Conv, .* plain module .*Call co.counting.register_with_ptflops\(module\)"
+    ):
+        assert count(ptflops, net) == 0
     co.counting.register_with_ptflops(net)
-    assert count() == 8 * (4 * 4 * 3 + 4)
-    entry = table[Conv]
-    co.counting.register_with_ptflops(net)
-    assert table[Conv] is entry
-    assert Plain not in table  # what does not stream is left to ptflops
+    assert count(ptflops, net) == MACS
+    assert Plain not in ptflops.pytorch_ops.MODULES_MAPPING  # what does not stream is left to ptflops
+
+
+def test_copies_of_ptflops_in_other_packages_set_the_same_attribute(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "ptflops.aten_ops", raising=False)
+    net = co.Conv1d(4, 4, 3)
+    net.start_flops_count = 3  # type: ignore[assignment]
+    assert net.start_flops_count == 3
 
 
 def test_without_ptflops_the_call_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

@@ -100,15 +100,14 @@ class ParallelDispatch(Rewiring):
 
     def __init__(self, dispatch_mapping: Sequence[Any]):
         super().__init__()
+        self._largest = self._check_mapping(dispatch_mapping)
         self.dispatch_mapping = list(dispatch_mapping)
-        self._largest = self._check_mapping(self.dispatch_mapping)
 
     def _check_mapping(self, mapping: Any) -> int:
-        if isinstance(mapping, int):
-            return mapping
+        """The largest index in a list of indices and such lists."""
         if not isinstance(mapping, (list, tuple)) or not mapping:
-            raise WrongMapping(f"ParallelDispatch takes indices and lists of indices, got {mapping!r}")
-        return max(self._check_mapping(m) for m in mapping)
+            raise WrongMapping(f"ParallelDispatch takes a list of indices and of lists of indices, got {mapping!r}")
+        return max(m if isinstance(m, int) else self._check_mapping(m) for m in mapping)
 
     @property
     def num_streams(self) -> int:

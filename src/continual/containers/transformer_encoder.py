@@ -145,6 +145,12 @@ class TransformerEncoder(Sequential):
         self._changed()
 
     @property
+    def _earlier_names(self) -> dict[str, str]:
+        """1.2.4 has the second of two layers, and the norm, in a function."""
+        second = {"layers.1": "1.fn"} if len(self._modules["layers"]) == 2 else {}  # type: ignore[arg-type]
+        return {"norm": "norm.fn"} | second
+
+    @property
     def causal(self) -> bool:
         """Whether every layer attends to a band."""
         return isinstance(self._children[0][0], CausalTransformerEncoderLayer)  # type: ignore[index]

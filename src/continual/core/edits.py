@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ExportError, NotStreamable
+from .ptflops import SetByPtflops, enter_network, warn_if_left_out
 
 # Modules with hooks that compute a weight before each forward, and what to use instead where that can't be followed.
 WEIGHT_HOOKS = {
@@ -47,9 +48,11 @@ class NoQuantisation:
 
 
 class Guarded(nn.Module):
-    """Base class of streaming modules: refuses tools of torch that do not support them."""
+    """Base class of streaming modules: refuses tools of torch that do not support them, and answers ptflops."""
 
     qconfig = NoQuantisation()
+    start_flops_count = SetByPtflops(enter_network)  # on the network that it is about to count
+    accumulate_flops = SetByPtflops(warn_if_left_out)  # on every module, after the run
 
     def __prepare_scriptable__(self) -> Any:
         """Refuse ``torch.jit.script``, which asks for this first."""

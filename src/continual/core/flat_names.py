@@ -69,20 +69,32 @@ def _without_numbers(paths: Paths) -> Paths:
 def earlier_names(module: nn.Module, keys: Iterable[str], prefix: str = "") -> dict[str, str]:
     """The name of each key in a state dict that continual-inference 1.2.4 saved of the same network.
 
-    It wraps a branch that waits for a slower one into a container of its own, and so adds a number to the names.
+    It has more modules around some, and so more parts in the names.
     """
-    added: dict[str, str] = {}
-    for path, container in module.named_modules(remove_duplicate=False):
-        if getattr(container, "auto_delay", False):
-            children: dict[str, Any] = container._modules
-            delays = {name: child.delay for name, child in children.items()}
-            number = "1" if hasattr(container, "predicate") else "0"  # a Conditional delays before its branch, others behind it
-            added |= {f"{path}.{n}".lstrip("."): number for n, delay in delays.items() if delay < max(delays.values())}
-    return {key: prefix + _with_added(key[len(prefix) :], added) for key in keys}
+    renamed: dict[str, str] = {}
+    for path, inner in module.named_modules(remove_duplicate=False):
+        renamed |= {f"{path}.{child}".lstrip("."): name for child, name in _earlier_children(inner).items()}
+    return {key: prefix + _renamed(key[len(prefix) :], renamed) for key in keys}
 
 
-def _with_added(key: str, added: dict[str, str]) -> str:
-    parts: list[str] = []
-    for part, path in zip(key.split("."), accumulate(key.split("."), "{}.{}".format), strict=True):
-        parts += [part, added[path]] if path in added else [part]
-    return ".".join(parts)
+def _earlier_children(module: nn.Module) -> dict[str, str]:
+    """What stood for the names of a module's children: a branch that waits for a slower one was in a container of its own."""
+    names: dict[str, str] = dict(getattr(module, "_earlier_names", {}))
+    if getattr(module, "auto_delay", False):
+        children: dict[str, Any] = module._modules
+        delays = {name: child.delay for name, child in children.items()}
+        number = "1" if hasattr(module, "predicate") else "0"  # a Conditional delays before its branch, others behind it
+        names |= {name: f"{name}.{number}" for name, delay in delays.items() if delay < max(delays.values())}
+    return names
+
+
+def _renamed(key: str, names: dict[str, str]) -> str:
+    """A key with other names for some modules, given by their paths."""
+    parts = key.split(".")
+    return ".".join(names.get(path, part) for part, path in zip(parts, accumulate(parts, "{}.{}".format), strict=True))
+
+
+def without_any_numbers(names: dict[str, str]) -> dict[str, str]:
+    """Flat names as 1.2.4 has them: it leaves out all numbers, or none where names would then be equal."""
+    flat = {key: ".".join(part for part in name.split(".") if not part.isdigit()) for key, name in names.items()}
+    return flat if len(set(flat.values())) == len(flat) else names

@@ -45,6 +45,7 @@ class Kernel(nn.Module):
     windows: Any = None  # of a converted classifier of clips: how the scores of windows are computed
     has_products: bool = True  # whether there may be convolutions or matrix products to count
     counts_inputs: bool = False  # papers count the values that enter, not those that leave: pooling
+    _sees_call: bool = False  # outputs depend on which frames come in one call: those of norms in training mode
     _gives_more: bool = False  # forward returns a tuple (output, …); containers pass on the output alone
 
     def _set_time_dim(self, dim: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from .flat_names import earlier_names, flat_names
+from .flat_names import earlier_names, flat_names, without_any_numbers
 
 __all__ = ["flat_state_dict", "load_state_dict", "state_dict"]
 
@@ -176,6 +176,7 @@ def _full_for(module: nn.Module, given: Iterable[str], prefix: str = "") -> dict
         own = module.state_dict(prefix=prefix, keep_vars=True)
     given = set(given)
     earlier = earlier_names(module, own, prefix)
-    if given == set(earlier.values()):
-        return {name: full for full, name in earlier.items()}
+    for names in (earlier, without_any_numbers(earlier)):
+        if given == set(names.values()) and (names is earlier or given != own.keys()):
+            return {name: full for full, name in names.items()}
     return {flat: full for full, flat in flat_names(own, prefix).items() if flat not in own and full not in given}

@@ -11,7 +11,7 @@ from ..errors import StateMismatch
 from .state import State
 from .weights_digest import check_fingerprint
 
-STORED = "stored"  # the kind of the only node of such a state
+STORED = "stored"  # the kind of the nodes of such a state
 
 
 def described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

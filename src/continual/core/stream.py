@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ContinualError, ShapeMismatch, StateMismatch, StreamInUse
+from .call_statistics import learned_before, that_see_calls
 from .edits import compute_weights
 from .inputs import check_lengths, frame_of, join, pieces
 from .kernel import Kernel
@@ -267,6 +268,14 @@ class StreamOwner(Kernel):
         """The general path: any chunk, any counts, gradients."""
         in_place = not torch.is_grad_enabled()
         parts = pieces(x, state.largest) if in_place else [x]
+        if (pad_end or len(parts) > 1) and (around := that_see_calls(self)):
+            if pad_end:
+                y = self._ended(x, state)
+                if update_state:
+                    with learned_before(around):
+                        self._run(state, x, False, True)
+                return y
+            parts = [x]
         if in_place:
             state = state.as_owned()
         if pad_end or len(parts) > 1:  # the rest runs on a copy, which becomes the stream's state if all of it succeeds
@@ -280,10 +289,15 @@ class StreamOwner(Kernel):
                 call.apply_in_place() if in_place else call.apply_as_new()
                 state.owned, state.clock = state.owned and in_place, e
         if pad_end:
-            outputs.append(self.advance(None, state.node, state.clock, StateUpdates(final=True))[0])
+            outputs.append(self._ended(None, state))
         if update_state:
             self.__dict__["_stream"] = state
         return join(*outputs)
+
+    def _ended(self, x: Wire | None, state: State) -> Wire | None:
+        """What a chunk and the end of the stream after it bring. The state is only read."""
+        n = length(x)
+        return self.advance(x if n else None, state.node, state.clock + n, StateUpdates(final=True))[0]
 
     def _pure(self, x: Wire, state: State, pad_end: bool) -> tuple[Wire | None, State]:
         if self._forward_pre_hooks:
@@ -292,6 +306,10 @@ class StreamOwner(Kernel):
             state = self._adopt(self._fresh_like(state), state)
         elif not self._owns(state):
             state = replace(state, structure=self._fresh_like(state).structure)  # refuses the state of another network
+        if pad_end and (around := that_see_calls(self)):
+            y = self._ended(x, state)
+            with learned_before(around):
+                return y, self._pure(x, state, False)[1]
         new = state.branched()
         new.weights = self
         call = StateUpdates(causal_counts=state.causal_counts)
@@ -299,7 +317,7 @@ class StreamOwner(Kernel):
         y, _ = self.advance(x if length(x) else None, new.node, new.clock, call)
         call.apply_as_new()
         if pad_end:
-            y = join(y, self.advance(None, new.node, new.clock, StateUpdates(final=True))[0])
+            y = join(y, self._ended(None, new))
         return y, new
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

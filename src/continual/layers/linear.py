@@ -51,7 +51,8 @@ class Linear(TorchLayer, LocalInTime, FoldsNorms, nn.Linear):
         if dim in (-1, 0, 2) and ndim > 2:
             what = {-1: "names no dimension", 0: "is the batch", 2: "would mix time"}[dim]
             raise NotStreamable(
-                f"{name}(channel_dim={self.channel_dim}) on a clip with {ndim} dimensions {what}. Use channel_dim=1 for the channels"
+                f"{name}(channel_dim={self.channel_dim}) on a clip with {ndim} dimensions {what}. Use channel_dim=1 for the channels; on "
+                "clips (B, T, C), co.forward_stepping(nn.Linear(…), dim=1)"
             )
         return dim
 

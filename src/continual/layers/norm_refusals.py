@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+TRAINING = (
+    "is in training mode: norms then take the statistics of what they are given, and learn from them. In a stream that is the frames of "
+    "one call instead of the clip. Call net.eval() before streaming; in training, run clips through net.forward"
+)
+
 
 def no_end(name: str, cumulative: str, windowed: str, instead: str) -> str:
     """The refusal of a norm whose statistics run over the whole clip.
@@ -46,19 +51,19 @@ def instance_norm(norm: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3
     )
 
 
-def layer_norm(norm: nn.LayerNorm | nn.RMSNorm, ndim: int | None = None) -> str:
+def layer_norm(norm: nn.LayerNorm | nn.RMSNorm, ndim: int | None = None, time: int = 2) -> str:
     """Why a norm of the last dimensions is refused on clips with ``ndim`` dimensions; empty if it leaves time alone.
 
     Without ``ndim``: why it is on clips of every rank.
     """
     shape, dims = tuple(norm.normalized_shape), len(norm.normalized_shape)
-    if dims <= (5 if ndim is None else ndim) - 3:
+    if dims < (5 if ndim is None else ndim) - time:
         return ""
     among = "" if ndim is None else f" of {ndim}"
     over = f"{type(norm).__name__}({shape}) normalises the last {dims}{among} dimensions, time among them"
     instead = "normalise over space alone, or over channels with co.Lambda on steps"
     if norm.elementwise_affine:
-        steps = "each step of a clip" if ndim is None else f"each of {shape[dims - (ndim - 2)]} steps"
+        steps = "each step of a clip" if ndim is None else f"each of {shape[dims - (ndim - time)]} steps"
         return (
             f"{over}, with a weight for {steps}, and a stream has more. Remedies: {instead}; or train with "
             "co.CumulativeLayerNorm(C) in its place, which has a weight for each channel"

@@ -49,7 +49,8 @@ class WrappedTorch(LocalInTime):
         return y
 
     def check(self, frame: StepSpec, path: str) -> None:
-        if reason := _sees_time(self, len(frame.shape) + 1):
+        ndim = len(frame.shape) + 1
+        if reason := _sees_time(self, ndim, self.time_dim % ndim):
             raise NotStreamable(f"{path}: {reason}")
         check_parameters(self, frame, path)
 
@@ -67,13 +68,16 @@ class WrappedTorch(LocalInTime):
         if self.__dict__.get("_warned") or not (self.training or self._modules):
             return
         for name, module in self.named_modules(prefix=path):
-            tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
-            if module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            if _in_training(module):
                 self.__dict__["_warned"] = True
-                if TRAINING not in warned:
-                    warned.add(TRAINING)
-                    warnings.warn(f"{named(name, module)} {TRAINING}", stacklevel=2)
+                if refusals.TRAINING not in warned:
+                    warned.add(refusals.TRAINING)
+                    warnings.warn(f"{named(name, module)} {refusals.TRAINING}", stacklevel=2)
                 return
+
+    @property
+    def _sees_call(self) -> bool:  # type: ignore[override]
+        return any(map(_in_training, self.modules()))
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self.training or self._modules:  # switched since the stream was opened
@@ -135,7 +139,7 @@ class _PerFrame2d(WrappedTorch):
 
     def forward(self, input: Tensor) -> Tensor:
         """Every frame on its own: torch.nn would take time for the channels."""
-        return self.clip(input)
+        return self.clip(input.movedim(self.time_dim, 2)).movedim(2, self.time_dim)
 
     def clip(self, x: Tensor) -> Tensor:
         return self._torch_class.forward(self, x.movedim(2, 1)).movedim(1, 2)
@@ -146,12 +150,6 @@ class _PerFrame2d(WrappedTorch):
     def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4:
             raise ShapeMismatch(f"{path}: takes steps (B, C, H, W), got {tuple(frame.shape)}")
-
-
-TRAINING = (
-    "is in training mode: in a stream it takes the statistics of the steps that a call brings, and learns from them, so that outputs "
-    "differ from those of forward on the whole clip. Call net.eval() before streaming"
-)
 
 
 class _BatchNorm(_SameShape):
@@ -211,39 +209,44 @@ def over_channels(module: nn.Module) -> nn.Module:
     return result
 
 
-def _sees_time(module: nn.Module, ndim: int) -> str:
-    """Why a module mixes time on clips with ``ndim`` dimensions; empty if it does not."""
+def _in_training(module: nn.Module) -> bool:
+    """Whether a module is a norm that takes the statistics of what it is given."""
+    tracks = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+    return module.training and (tracks or isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+
+def _sees_time(module: nn.Module, ndim: int, time: int = 2) -> str:
+    """Why a module mixes time on clips with ``ndim`` dimensions, of which ``time`` is time; empty if it does not."""
     name = type(module).__name__
     dim = getattr(module, "dim", None)
     if isinstance(module, (nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU)):
+        channels = "dim=1 (channels)" if time == 2 else "that of the channels"
         if dim is None:
-            return f"{name} without `dim` chooses the dimension by rank; give dim=1 (channels)"
-        if dim % ndim == 2:
-            return (
-                f"{name}(dim={dim}) runs over time on clips with {ndim} dimensions; use dim=1 (channels), or co.Lambda on steps"
-            )
-    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and (reason := refusals.layer_norm(module, ndim)):
+            return f"{name} without `dim` chooses the dimension by rank; give {channels}"
+        if dim % ndim == time:
+            return f"{name}(dim={dim}) runs over time on clips with {ndim} dimensions; use {channels}, or co.Lambda on steps"
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and (reason := refusals.layer_norm(module, ndim, time)):
         return reason
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
         return f"{name}(track_running_stats=False) takes its statistics over the whole clip; use track_running_stats=True"
     if isinstance(module, nn.Flatten):
         first, last = module.start_dim % ndim, module.end_dim % ndim
-        if first <= 2 and first < last:
-            what = "merges time with other dimensions" if last >= 2 else "merges batch and channels, which makes time dim 1"
-            return f"{name}({module.start_dim}, {module.end_dim}) {what}; start at dim 3, or use co.Reshape"
-    if isinstance(module, nn.Unflatten) and module.dim % ndim <= 2:
+        if first <= time and first < last:
+            what = "merges time with other dimensions" if last >= time else "merges batch and channels, which makes time dim 1"
+            return f"{name}({module.start_dim}, {module.end_dim}) {what}; start at dim {time + 1}, or use co.Reshape"
+    if isinstance(module, nn.Unflatten) and module.dim % ndim <= time:
         return f"{name}({module.dim}) moves or splits time; use co.Reshape"
-    if isinstance(module, nn.Softmax2d) and ndim not in (4,):
-        return f"{name} takes clips (B, C, T, S), got {ndim} dimensions; use Softmax(dim=1)"
-    if isinstance(module, nn.Linear) and ndim == 3:
+    if isinstance(module, nn.Softmax2d) and (ndim != 4 or time == 1):
+        return f"{name} takes clips (B, C, T, S), with time in dim 2 of 4, got dim {time} of {ndim}; use Softmax(dim=1)"
+    if isinstance(module, nn.Linear) and time == ndim - 1:
         return f"{name} acts on the last dimension, which is time in a clip (B, C, T). Use co.Linear(…, channel_dim=1)"
-    if isinstance(module, nn.Upsample):
+    if isinstance(module, nn.Upsample) and time >= 2:
         factor = module.scale_factor
-        if module.size is not None or not isinstance(factor, tuple) or factor[0] != 1:
+        if module.size is not None or not isinstance(factor, tuple) or factor[time - 2] != 1:
             return f"{name} changes the number of frames: use co.Upsample (or co.continual); over space alone give scale_factor=(1, …)"
-    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)):
+    if isinstance(module, (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)) and time >= 2:
         size = module.output_size
-        if not isinstance(size, tuple) or size[0] is not None:
+        if not isinstance(size, tuple) or size[time - 2] is not None:
             return f"{name}({size}) pools over the whole clip; use co.{name}(output_size, kernel_size=frames), or output_size=(None, …)"
     return ""
 

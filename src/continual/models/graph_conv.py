@@ -13,15 +13,11 @@ from ..convert.fuse import Uses, fold, frozen, scale
 from ..core.naming import named
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers import norm_refusals
 from ..layers.folds_norms import scaled
 from ..layers.local import LocalInTime
 from ..layers.weight_cache import PackedWeight
 from .skeleton_graphs import adjacency
-
-TRAINING = (
-    "is in training mode: it then normalises by the statistics of the whole clip, which a stream has not seen. Call net.eval() "
-    "before streaming; in training, run clips through net.forward"
-)
 
 
 class _AcrossJoints(PackedWeight, LocalInTime):
@@ -39,7 +35,7 @@ class _AcrossJoints(PackedWeight, LocalInTime):
                 f"{tuple(frame.shape)}"
             )
         if self.training:
-            raise NotStreamable(f"{path} {TRAINING}")
+            raise NotStreamable(f"{path} {norm_refusals.TRAINING}")
 
     def open(self, frame: StepSpec, init: InitContext) -> StateNode:
         self._forget_layouts()
@@ -58,7 +54,7 @@ class _AcrossJoints(PackedWeight, LocalInTime):
 
     def _refuse_training(self, node: StateNode) -> None:
         if self.training:  # changed after the stream was opened
-            raise NotStreamable(f"{named(node.path, self)} {TRAINING}")
+            raise NotStreamable(f"{named(node.path, self)} {norm_refusals.TRAINING}")
 
     def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))

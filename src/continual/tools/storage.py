@@ -18,6 +18,7 @@ from ..core.stored_state import STORED
 from ..core.weights_digest import Weights
 from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
+from ..layers.recurrent.base import ITEM_LAYOUTS
 from ..programs.snapshot import Snapshot, StreamSnapshot
 
 FORMAT = "continual.state"
@@ -55,7 +56,9 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
     """
     if isinstance(state, State):
         own = {"format": FORMAT, "clock": str(state.clock), "frame": json.dumps(_frame_out(state.frame))}
-        own |= {"parts": json.dumps(state.parts)} | ({"plan": state.plan} if state.plan else {})
+        own |= {"items": json.dumps(_items(state)), "parts": json.dumps(state.parts)} | (
+            {"plan": state.plan} if state.plan else {}
+        )
         tensors, weights = state.tensors, state.fingerprint
         if not weights and isinstance(state.weights, Weights):
             raise StateMismatch(
@@ -185,10 +188,31 @@ def _state(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any,
     loaded = {name: moved(t, first.device) for name, t in tensors.items()}
     place = next((t.device for t in loaded.values()), first.device)
     frame = rewire(lambda f: replace(f, device=place), frame)
-    node = StateNode(InitContext(), STORED, None, loaded)
+    node = StateNode(InitContext(), STORED, None, children=_nodes(json.loads(header.get("items", "[]")), loaded))
     node.plan = header.get("plan", "")
     parts = tuple(str(p) for p in json.loads(header.get("parts", "[]")))
     return State(clock, frame, node, stored_signature=header["signature"], stored_parts=parts, weights=weights)
+
+
+def _items(state: State) -> list[tuple[str, str]]:
+    """The names of a state's tensors in the order of its items, each with the layout of its item. Files have no order."""
+    layouts = {fn: layout for layout, fn in ITEM_LAYOUTS.items()}
+    return [
+        (f"{node.path}.{name}".lstrip("."), "" if node.item is None else layouts[node.item])
+        for node in state.node.walk()
+        for name in node.names
+    ]
+
+
+def _nodes(items: list[tuple[str, str]], tensors: dict[str, torch.Tensor]) -> list[StateNode]:
+    """A node for each tensor, in the order of the items; those of which a file says nothing come last, as they are."""
+    layouts = {name: layout for name, layout in items if name in tensors}
+    nodes = []
+    for name in [*layouts, *sorted(tensors.keys() - layouts)]:
+        nodes.append(StateNode(InitContext(), STORED, None, {name: tensors[name]}))
+        layout = layouts.get(name)
+        nodes[-1].item = ITEM_LAYOUTS[layout] if layout else None
+    return nodes
 
 
 def _snapshot(header: dict[str, str], tensors: dict[str, torch.Tensor], moved: Any, weights: str) -> StreamSnapshot | RunnerState:

@@ -24,8 +24,10 @@ from tests.convert.loops.networks import (
 )
 from tests.convert.loops.special_networks import (
     ComplexStates,
+    Corrected,
     FirstFrame,
     InPlace,
+    Kalman,
     KeptRows,
     Nodes,
     Padded,
@@ -64,6 +66,8 @@ CASES = {
     "each frame": Case(EachFrame, (2, 10, 2, 5, 4), 1),
     "in place": Case(InPlace, (2, 3, 9), 2),
     "running mean": Case(RunningMean, (2, 3, 9), 2),
+    "kalman filter": Case(Kalman, (2, 6, 3), 1),
+    "corrected means": Case(Corrected, (2, 6, 3), 1),
     "kept rows": Case(KeptRows, (2, 5, 3), 1),
     "rows as a number": Case(RowsAsNumber, (6, 2, 3), 0),
     "offset": Case(Offset, (2, 5, 3), 1),

@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 
 class ConvLSTMCell(nn.Module):
+    """A convolution for the four gates."""
+
     def __init__(self, inputs: int, hidden: int):
         super().__init__()
-        self.hidden, self.conv = hidden, nn.Conv2d(inputs + hidden, 4 * hidden, 3, padding=1)
+        self.hidden_size, self.conv = hidden, nn.Conv2d(inputs + hidden, 4 * hidden, 3, padding=1)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         h, c = state
-        i, f, o, g = torch.split(self.conv(torch.cat([x, h], 1)), self.hidden, 1)
+        i, f, o, g = torch.split(self.conv(torch.cat([x, h], 1)), self.hidden_size, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -28,7 +30,7 @@ class ConvLSTM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, t, _, h, w = x.shape
         for cell in self.cells:
-            state = torch.zeros(b, cell.hidden, h, w), torch.zeros(b, cell.hidden, h, w)
+            state = torch.zeros(b, cell.hidden_size, h, w), torch.zeros(b, cell.hidden_size, h, w)
             outs = []
             for i in range(t):
                 state = cell(x[:, i], state)

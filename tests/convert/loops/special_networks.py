@@ -116,6 +116,40 @@ class InPlace(nn.Module):
         return y[:, :, 2:]
 
 
+class Kalman(nn.Module):
+    """A Kalman filter: no frame goes into its covariance, which every iteration has its own of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.move, self.see = nn.Parameter(0.9 * torch.eye(2)), nn.Parameter(torch.tensor([[1.0, -0.5], [0.3, 0.8], [0.2, 0.4]]))
+        self.noise = nn.Parameter(torch.tensor([0.3, 0.5]))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        state, outs = x.new_zeros(x.shape[0], 2, 1), []
+        covariance = torch.eye(2, dtype=x.dtype).expand(x.shape[0], 2, 2)
+        for t in range(x.shape[1]):
+            state, covariance = self.move @ state, self.move @ covariance @ self.move.T + torch.diag(self.noise)
+            seen = self.see @ covariance
+            gain = torch.linalg.solve(seen @ self.see.T + torch.eye(3, dtype=x.dtype), seen).mT
+            state = state + gain @ (x[:, t].unsqueeze(-1) - self.see @ state)
+            covariance = covariance - gain @ seen
+            outs.append(state.squeeze(-1))
+        return torch.stack(outs, 1)
+
+
+class Corrected(nn.Module):
+    """Moving means that are divided by what has come of their weight, and a weight that decays."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        mean, square, total, outs = x.new_zeros(x.shape[0], 3), x.new_zeros(x.shape[0], 3), x.new_zeros(x.shape[0], 3), []
+        for t in range(x.shape[1]):
+            mean = 0.9 * mean + 0.1 * x[:, t]
+            square = 0.9995 * square + 0.0005 * x[:, t] ** 2
+            total = total + 2 * (-0.8) ** t * x[:, t]
+            outs.append(mean / (1 - 0.9 ** (t + 1)) / (square / (1 - 0.9995 ** (t + 1)) + 1e-3).sqrt() - total)
+        return torch.stack(outs, 1)
+
+
 class RunningMean(nn.Module):
     """Means of all frames so far, in two ways, and what differs from them; the first frame is special in one of them."""
 

@@ -47,12 +47,21 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
     layout.nesting = draft.nesting
     leaving = [ProgramOutput(own, slot, o.wire, view) for own, o, (slot, view) in zip(layouts, outputs, taken, strict=True)]
     table = ParameterTable(constants, dict(draft.tensors), draft.slots)
-    made = Program(instructions, table, layout, leaving, timing, wires, draft.names, tuple(draft.notes))
+    notes = (*draft.notes, *(_so_far(i, own) for i, own in enumerate(layouts) if draft.so_far and own.windows))
+    made = Program(instructions, table, layout, leaving, timing, wires, draft.names, notes)
     cls = GraphModule if len(inputs) == 1 else MultiInputGraphModule
     net = cls(module, made, sources)
     one_length = draft.windowed or draft.middle
     net.__dict__["lengths"] = "own" if one_length else "same rest" if draft.divided else "any"
     return net
+
+
+def _so_far(number: int, output: Output) -> str:
+    """The note on an output that is a value of the clip so far."""
+    return (
+        f"output {number}: the module gives it of the last frame of a clip; the stream after each step, and of several steps stacked in "
+        f"dim {output.time}"
+    )
 
 
 def needed(instructions: Sequence[Instruction], wanted: set[int]) -> list[Instruction]:

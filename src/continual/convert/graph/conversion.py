@@ -173,7 +173,7 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
     if check:
         doing("comparing the result with it, on clips of several lengths")
         with _as_refusals(module, inputs, "checked"):
-            note = check_clip(net, net.timing.period, module, walked.draft)
+            note = check_clip(lambda *clip: net.after_clip(net(*clip)), net.timing.period, module, walked.draft)
         net._program.notes += () if note is None else (note,)
     if all(o.windows for o in walked.outputs):
         report, note = of_stream(net, module, walked.draft.captured)
@@ -228,13 +228,20 @@ def walk(
 
 
 def _walked(captured: Captured, module: nn.Module, time_pooling: str | None) -> Walked:
-    """Walk a graph, again where reductions in the middle of the network are to be pooled as `time_pooling` says."""
+    """Walk a graph, again where reductions in the middle of the network are to be pooled as `time_pooling` says.
+
+    And again where values of the clip leave beside its frames: such as the state after it, which a stream has after each step.
+    """
     middle: frozenset[str] = frozenset()
     while True:
         walked = GraphWalker(captured, module, time_pooling, middle).run()
         if time_pooling is None or walked.draft.middle_found <= middle:
-            return walked
+            break
         middle = middle | walked.draft.middle_found
+    if walked.draft.mixed:
+        so_far = GraphWalker(captured, module, time_pooling, middle, so_far=True).run()
+        return walked if so_far.refusals else so_far
+    return walked
 
 
 def reconvert(

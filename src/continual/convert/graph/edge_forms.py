@@ -1,4 +1,4 @@
-"""Forms of code for what one operation says: padding by `cat`, and a pre-emphasis that begins with `cat`.
+"""Forms of code for what one operation says: padding by `cat`, a pre-emphasis that begins with `cat`, one place of all windows.
 
 ``torch.cat((x[:, :, :1].repeat(1, 1, 3), x), 2)`` is padding by replication. As written, it takes a frame of the clip alone, which a stream
 has once; as padding it streams. The exported graph has the operation instead.
@@ -6,7 +6,7 @@ has once; as padding it streams. The exported graph has the operation instead.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Graph
@@ -23,9 +23,25 @@ def with_operations(graph: Graph) -> None:
         if node.target in CATS and isinstance(node.args[0], (list, tuple)):
             parts, dim = list(node.args[0]), node.args[1] if len(node.args) > 1 else 0
             new = _padded(node, parts, dim) or _filled(node, parts, dim) or _emphasised(node, parts, dim)
-            if new is not None:
-                new.meta = dict(node.meta)
-                node.replace_all_uses_with(new)
+        else:
+            new = _one_place(node) if node.target is aten.select.int else None
+        if new is not None:
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+
+
+def _one_place(node: Fx) -> Fx | None:
+    """The same place of each sliding window, ``x.unfold(2, size, step)[..., k]``: a slice, which waits for no other place."""
+    windows, dim, index = cast(tuple[Any, ...], node.args)
+    if not isinstance(windows, Fx) or windows.target is not aten.unfold.default or not isinstance(index, int):
+        return None
+    x, at, size, step = cast(tuple[Any, ...], windows.args)
+    if dim % _rank(windows) != _rank(windows) - 1:
+        return None
+    first = index % size
+    end = first - size + 1 or END
+    with node.graph.inserting_before(node):
+        return node.graph.call_function(aten.slice.Tensor, (x, at, first, end, step))
 
 
 # ---- edges ----------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,11 @@ class GraphModule(Scoring, ProgramModule):
         return tuple(out.time for out in self.io_layout.outputs)
 
     @property
+    def output_batch_dims(self) -> tuple[int, ...]:
+        """The dimension of the batch in the chunks of each output."""
+        return tuple(out.batch for out in self.io_layout.outputs)
+
+    @property
     def _clip_level(self) -> bool:  # type: ignore[override]
         return any(out.windows for out in self.io_layout.outputs)
 
@@ -118,7 +123,7 @@ class GraphModule(Scoring, ProgramModule):
         if not out.layout.windows:
             return y if out.view == out.layout.view else out.layout.view.leave(out.chunk(m), m.batch, m.frames[out.wire])
         y = out.layout.chunk(out.chunk(m))
-        return y.squeeze(min(2, y.ndim - 1)) if self._is_single(m, out.wire) else y
+        return y.squeeze(out.layout.time) if self._is_single(m, out.wire) and not self.running else y
 
     # ---- the kernel -------------------------------------------------------------------------------------------------
 

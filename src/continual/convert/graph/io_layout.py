@@ -86,14 +86,18 @@ class Output:
     Args:
         view: between its layout and chunks.
         windows: whether it is a clip-level output: the module's layout has no time, and windows are stacked in dim 2.
+
+    Attributes:
+        time, batch: these dimensions in a chunk of the module's layout.
+        batch_of_step: that of the batch in a step.
     """
 
     def __init__(self, view: View, windows: bool):
         self.view, self.windows, self._chunk_rank = view, windows, len(view.order) + view.lonely
         self.time = min(2, len(view.dims)) if windows else view.dims.index((TIME,))
         place = next(i for i, d in enumerate(view.dims) if BATCH in d)
-        self._batch = place + (windows and self.time <= place)
-        self._batch_of_step = self._batch - (self.time < self._batch)
+        self.batch = place + (windows and self.time <= place)
+        self.batch_of_step = self.batch - (self.time < self.batch)
 
     @property
     def rank(self) -> int:
@@ -106,22 +110,22 @@ class Output:
             return self.view.leave(y, y.shape[0], y.shape[2])
         if self.view.lonely:
             return y.squeeze(1)
-        return y.movedim((0, 2), (self._batch, self.time)) if self._batch else y
+        return y.movedim((0, 2), (self.batch, self.time)) if self.batch else y
 
     def step(self, y: Tensor) -> Tensor:
         """A step ``(B, C, *S)`` in the module's layout; of a module that emits bursts, a chunk."""
         if y.ndim == self._chunk_rank:
             return self.chunk(y)
         y = y.squeeze(1) if self.view.lonely else y
-        return y.movedim(0, self._batch_of_step) if self._batch_of_step else y
+        return y.movedim(0, self.batch_of_step) if self.batch_of_step else y
 
     def first_row(self, score: Tensor) -> Tensor:
         """The first row of a score, in the module's layout."""
-        return score.narrow(self._batch_of_step, 0, 1)
+        return score.narrow(self.batch_of_step, 0, 1)
 
     def rows(self, y: Tensor, chunk: bool) -> Tensor:
         """A chunk or a step in the module's layout, but with the batch first."""
-        return self.chunk(y).movedim(self._batch, 0) if chunk else self.step(y).movedim(self._batch_of_step, 0)
+        return self.chunk(y).movedim(self.batch, 0) if chunk else self.step(y).movedim(self.batch_of_step, 0)
 
 
 class ModuleLayout(IOLayout):

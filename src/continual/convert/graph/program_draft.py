@@ -26,6 +26,8 @@ class ProgramDraft:
         time_pooling: what to do with reductions over the clip in the middle of the network.
         middle: names of the nodes that are such reductions.
         middle_found: those that this walk has found.
+        so_far: whether the last frame of a clip is that of the clip so far, in each step, rather than that of a sliding window.
+        mixed: whether frames leave beside values of the whole clip.
         wires: the timings.
         values: the value of every node that was visited.
         instructions: what runs on frames.
@@ -46,6 +48,8 @@ class ProgramDraft:
     module: nn.Module
     time_pooling: str | None = None
     middle: frozenset[str] = frozenset()
+    so_far: bool = False
+    mixed: bool = False
     middle_found: set[str] = field(default_factory=set)
     wires: Wires = field(default_factory=Wires)
     values: dict[Fx, Value] = field(default_factory=dict)

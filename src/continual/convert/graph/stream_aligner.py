@@ -76,7 +76,7 @@ class StreamAligner:
         if clip_level and len(clip_level) < len(moving):
             frames = next(s for s in moving.values() if not s.windows)
             for s in clip_level:
-                if self._shapes.length(s.wire).values != self._shapes.length(frames.wire).values:
+                if self._draft.so_far or self._shapes.length(s.wire).values != self._shapes.length(frames.wire).values:
                     self._refuse_clip_level(call, self._origin.reductions(s))
         if len({s.wire for s in moving.values()}) <= 1:
             return call
@@ -106,9 +106,10 @@ class StreamAligner:
             ) from None
         lengths = {self._shapes.length(w).now for w in wires}
         if len(lengths) > 1 and call.op == "output" and 0 < sum(s.windows for s in moving) < len(moving):
+            self._draft.mixed = True
             raise Misfit(
-                "frames leave together with a value for the whole clip, such as the state after it",
-                "a module that gives the frames alone: net.get_state() has the states of a stream",
+                "frames leave together with a value of the whole clip that is not its last frame, or not of as many frames",
+                "a module that gives the frames alone, and the value by one of its own",
             )
         if len(lengths) > 1:
             raise Misfit(f"`{call.op}` joins streams of different lengths, {sorted(lengths)}", "pad or cut one of them")

@@ -59,12 +59,18 @@ class GraphWalker:
         module: the module.
         time_pooling: what to do with reductions over the clip in the middle of the network.
         middle: names of the nodes that are such reductions.
+        so_far: whether the last frame of the clip is that of the clip so far, in each step.
     """
 
     def __init__(
-        self, captured: Captured, module: nn.Module, time_pooling: str | None = None, middle: frozenset[str] = frozenset()
+        self,
+        captured: Captured,
+        module: nn.Module,
+        time_pooling: str | None = None,
+        middle: frozenset[str] = frozenset(),
+        so_far: bool = False,
     ):
-        self._draft = draft = ProgramDraft(captured, module, time_pooling, middle)
+        self._draft = draft = ProgramDraft(captured, module, time_pooling, middle, so_far)
         shapes, names, origin = ShapeQueries(draft), OpNames(module), Provenance(draft)
         self._emit = Emitter(draft, shapes, names)
         self._refusals = RefusalCollector(draft, shapes, names)

@@ -288,6 +288,8 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         """Multiply-adds of a call that took ``x`` and returned ``y``, both in the module's layout, for counters of operations."""
         x, y = (t[0] if isinstance(t, (tuple, list)) else t for t in (x, y))
         rows, n_in = self._rows(x), 1 if x.ndim == 2 else x.shape[self.time_dim]
+        if y is None:  # tokens are projected, and wait
+            return rows * self._multiply_adds(n_in, 0, 0)
         keys, n_returned = self.sequence_len + self.constants, n_in
         per_query = self._queries_per_step
         if per_query > 1 and y.ndim == x.ndim:  # all tokens of a clip attend to all

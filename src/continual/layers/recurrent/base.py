@@ -309,26 +309,31 @@ def _without_layers(hidden: Tensor) -> Tensor:
     return hidden.squeeze(1)
 
 
+ITEM_LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {  # as files of states name them
+    "layers first": _with_layers_first,
+    "no layers": _without_layers,
+}
+
+
 def _by_layer(tensors: Hidden) -> list[Hidden]:
     """Views of the state tensors: for each layer its hidden states ``(B, H)``."""
     return list(zip(*(t.unbind(1) for t in tensors), strict=True))
 
 
-def refuse_unknown(name: str, options: dict[str, Any]) -> None:
+def refuse_options(name: str, bidirectional: bool, unknown: dict[str, Any]) -> None:
     """Refuse keyword arguments that a recurrent layer does not take.
 
     Raises:
-        NotStreamable: ``bidirectional=True``.
-        TypeError: all others.
+        NotStreamable: ``bidirectional``.
+        TypeError: any unknown one.
     """
-    if options.get("bidirectional"):
+    if bidirectional:
         refuse_backward(name)
-    for option in options:
-        why = {
-            "batch_first": "input and output are (B, C, T) always, as in all modules of this library: transpose what is not",
-            "bidirectional": "a stream runs forward only: leave it out",
-        }.get(option, "there is no such argument")
-        raise TypeError(f"{name}({option}={options[option]!r}): {why}")
+    for option, value in unknown.items():
+        why = "there is no such argument"
+        if option == "batch_first":
+            why = "input and output are (B, C, T) always, as in all modules of this library: leave it out, and transpose what is not"
+        raise TypeError(f"{name}({option}={value!r}): {why}")
 
 
 def refuse_backward(name: str) -> NoReturn:

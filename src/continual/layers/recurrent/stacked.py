@@ -11,7 +11,7 @@ from ...core.naming import named
 from ...core.registry import register_class
 from ...errors import NotStreamable
 from ..wrapped import STEPPERS
-from .base import Recurrent, refuse_backward, refuse_unknown
+from .base import Recurrent, refuse_backward, refuse_options
 
 
 class _Layers(Recurrent):
@@ -76,6 +76,7 @@ class RNN(_Layers, nn.RNN):
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, dropout, device, dtype: as ``torch.nn.RNN``. There is no
             ``batch_first``: the layout is ``(B, C, T)`` always.
+        bidirectional: ``False``; a stream runs forward only.
 
     Raises:
         NotStreamable: ``bidirectional=True``.
@@ -103,9 +104,11 @@ class RNN(_Layers, nn.RNN):
         dropout: float = 0.0,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bidirectional: bool = False,
         **unknown: Never,
     ):
-        refuse_unknown(type(self).__name__, unknown)
+        refuse_options(type(self).__name__, bidirectional, unknown)
         sizes: dict[str, Any] = {"num_layers": num_layers, "nonlinearity": nonlinearity, "bias": bias, "dropout": dropout}
         super().__init__(input_size, hidden_size, **sizes, device=device, dtype=dtype)
         self.configure()
@@ -120,6 +123,7 @@ class GRU(_Layers, nn.GRU):
     Args:
         input_size, hidden_size, num_layers, bias, dropout, device, dtype: as ``torch.nn.GRU``. There is no ``batch_first``: the
             layout is ``(B, C, T)`` always, also of a converted ``nn.GRU(…, batch_first=True)``.
+        bidirectional: ``False``; a stream runs forward only.
 
     Raises:
         NotStreamable: ``bidirectional=True``.
@@ -147,9 +151,11 @@ class GRU(_Layers, nn.GRU):
         dropout: float = 0.0,
         device: Any = None,
         dtype: Any = None,
+        *,
+        bidirectional: bool = False,
         **unknown: Never,
     ):
-        refuse_unknown(type(self).__name__, unknown)
+        refuse_options(type(self).__name__, bidirectional, unknown)
         sizes: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "dropout": dropout}
         super().__init__(input_size, hidden_size, **sizes, device=device, dtype=dtype)
         self.configure()
@@ -161,6 +167,7 @@ class LSTM(_Layers, nn.LSTM):
     Args:
         input_size, hidden_size, num_layers, bias, dropout, device, dtype, proj_size: as ``torch.nn.LSTM``. There is no
             ``batch_first``: the layout is ``(B, C, T)`` always.
+        bidirectional: ``False``; a stream runs forward only.
 
     Raises:
         NotStreamable: ``bidirectional=True``.
@@ -190,9 +197,11 @@ class LSTM(_Layers, nn.LSTM):
         device: Any = None,
         dtype: Any = None,
         proj_size: int = 0,
+        *,
+        bidirectional: bool = False,
         **unknown: Never,
     ):
-        refuse_unknown(type(self).__name__, unknown)
+        refuse_options(type(self).__name__, bidirectional, unknown)
         sizes: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "dropout": dropout, "proj_size": proj_size}
         super().__init__(input_size, hidden_size, **sizes, device=device, dtype=dtype)
         self.configure()

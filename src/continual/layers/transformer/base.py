@@ -40,6 +40,16 @@ def _inputs_outermost(weight: Tensor) -> Tensor:
     return weight.t().contiguous().t()
 
 
+def names_in_two_parts(norm: str, linear: str) -> dict[str, str]:
+    """The names of a layer's modules in continual-inference 1.2.4, which has attention and feed-forward part in a container of two.
+
+    Args:
+        norm, linear: the paths of norms and of linear maps in the second part.
+    """
+    names = {name: f"1.{norm.format(name)}" for name in ("norm1", "norm2")}
+    return names | {name: f"1.{linear.format(name)}" for name in ("linear1", "linear2")} | {"self_attn": "0.self_attn"}
+
+
 Activation = str | Callable[[Tensor], Tensor]
 
 
@@ -248,8 +258,10 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
         own = self.heads.extra_ops(node, frame) if self.on_windows else 0  # else the attention has a node of its own
         return own + tokens * (self.linear1.out_features + 5 * size)  # biases, two norms, two residual additions
 
-    def _macs_of_call(self, x: Tensor, y: Tensor) -> int:
+    def _macs_of_call(self, x: Tensor, y: Tensor | None) -> int:
         """Multiply-adds of a call that took ``x`` and returned ``y``; for counters."""
+        if y is None:
+            return int(self.heads._macs_of_call(x, None))
         frames = y.numel() // self.heads.embed_dim  # tokens that leave, of all rows and windows
         if not (self.on_windows or x.ndim == 4):
             return int(self.heads._macs_of_call(x, y) + frames * self._feed_forward_macs)

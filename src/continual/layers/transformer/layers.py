@@ -11,7 +11,7 @@ from ...core.state import StateNode, StateUpdates
 from ..attention.base import in_order
 from ..attention.multihead import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
 from ..delay import queued
-from .base import Activation, EncoderLayer, SlidingEncoderLayer
+from .base import Activation, EncoderLayer, SlidingEncoderLayer, names_in_two_parts
 
 
 class SingleOutputTransformerEncoderLayer(SlidingEncoderLayer):
@@ -40,6 +40,7 @@ class SingleOutputTransformerEncoderLayer(SlidingEncoderLayer):
     """
 
     attention = SingleOutputMultiheadAttention
+    _earlier_names = names_in_two_parts("{}.fn", "_ff_block.1.{}")
 
     def __init__(
         self,
@@ -170,6 +171,7 @@ class RetroactiveTransformerEncoderLayer(EncoderLayer):
     """
 
     attention = RetroactiveMultiheadAttention
+    _earlier_names = names_in_two_parts("fn.{}", "fn._ff_block.fn.{}")
 
     def __init__(
         self,

@@ -16,7 +16,8 @@ class Layout:
     """The dimension of time in the inputs and outputs of a module.
 
     A module states it by ``time_dim``, or, where inputs and outputs differ, by ``time_dims`` (one per input, ``None`` for what is no
-    stream) and ``output_time_dims``. Inputs of which a step has several frames (``frames_per_step``) have these in a dimension of their own
+    stream), ``output_time_dims`` and ``output_batch_dims``. Inputs of which a step has several frames (``frames_per_step``) have these in a
+    dimension of their own
     behind time here.
 
     Args:
@@ -30,6 +31,9 @@ class Layout:
         self.inputs: tuple[int | None, ...] | None = None if own is None else tuple(own)
         outputs = getattr(net, "output_time_dims", None)
         self.outputs: tuple[int, ...] | None = None if outputs is None else tuple(outputs)
+        self._rows = tuple(
+            getattr(net, "output_batch_dims", (int(d == 0) for d in self.outputs or ()))
+        )  # where outputs have the batch
         self._given: dict[int, Tensor] = {}
         if self.inputs is None:
             self._ranks = [99]
@@ -95,16 +99,26 @@ class Layout:
         """A chunk of outputs, with time in dim 2."""
         if self.outputs is None:
             return _each(lambda t, _: t.movedim(self.time_dim, 2), y)
-        dims = self.outputs
-        return _each(lambda t, i: _second(t, dims[i]), self._in_order(y))
+        dims, rows = self.outputs, self._rows
+        return _each(
+            lambda t, i: _second(t, dims[i]) if t.ndim == 2 else t.movedim((rows[i], dims[i]), (0, 2)), self._in_order(y)
+        )
 
     def arrived_step(self, y: Wire) -> Wire:
         """A step's output as a chunk of one."""
-        return _each(lambda t, _: t.view(-1, 1, 1) if t.ndim == 1 else t.unsqueeze(2), self._in_order(y))
+        if self.outputs is None:
+            return _each(_of_step, y)
+        rows = [b - (d < b) for b, d in zip(self._rows, self.outputs, strict=True)]
+        return _each(lambda t, i: _of_step(t.movedim(rows[i], 0), i), self._in_order(y))
 
     def _in_order(self, y: Any) -> Any:
         """The outputs of a converted module in their order, however it nests them."""
         return y if self.outputs is None or isinstance(y, Tensor) else [t for t in tree_leaves(y) if isinstance(t, Tensor)]
+
+
+def _of_step(t: Tensor, _: int) -> Tensor:
+    """A step as a chunk of one."""
+    return t.view(-1, 1, 1) if t.ndim == 1 else t.unsqueeze(2)
 
 
 def _like(x: Any, own: Tensor) -> torch.dtype:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from ...core.state import Wire, rewire
 from ...errors import ContinualError
@@ -23,7 +25,7 @@ def reference(t: ContractRun) -> str:
     x = t.given if t.fixed_batch is not None or flat(t.given)[0].shape[0] > 1 else rewire(two_rows, t.given)
     if (report := getattr(t.net, "windows", None)) is not None and report.mode == "exact":
         x = cut(x, 0, report.length)  # whose score is one; those of longer clips are compared window by window
-    got, want = (t.canonical(t.computed(run, rewire(torch.clone, x))) for run in (t.net.forward, t.reference))
+    got, want = _forward(t, x), _reference(t, x)
     if found := mismatch(got, want, t.tolerance):
         raise Broken(f"forward differs from the reference: {found}")
     return f"{frames_in(want)} outputs, off by {largest_error(got, want):.0e}"
@@ -44,7 +46,7 @@ def other_lengths(t: ContractRun) -> str:
     x = lengthened(t.given, longest, t.generator)
     count = min(max(8, t.period), t.effort.lengths)
     tried = [n for d in range(1, count // 2 + 1) for n in (own - d, own + d) if n > 0]
-    if mismatch(t.truth(rewire(torch.clone, cut(x, 0, own))), want := _reference(t, cut(x, 0, own)), t.tolerance):
+    if mismatch(_forward(t, cut(x, 0, own)), want := _reference(t, cut(x, 0, own)), t.tolerance):
         raise Skipped(f"forward differs from the reference on {own} steps")
     tried += [own - t.period] if own > t.period else []
     whole = [w.shape for w in flat(want)]
@@ -60,7 +62,7 @@ def other_lengths(t: ContractRun) -> str:
         if [w.shape for w in flat(want)] == whole:
             continue  # the same size at another length: one output for a whole clip, and windows in a stream
         try:
-            got = t.truth(rewire(torch.clone, piece))
+            got = _forward(t, piece)
         except ContinualError:
             refused.append(n)
             continue
@@ -75,9 +77,21 @@ def other_lengths(t: ContractRun) -> str:
     return f"{len(compared)} lengths from {compared[0]} to {compared[-1]}{but}"
 
 
+def _forward(t: ContractRun, x: Wire) -> Wire:
+    """``forward`` of a clip on a cold stream, as the reference gives it."""
+    t.clean()
+    return t.canonical(_each_running(t, t.computed(t.net.forward, rewire(torch.clone, x)), lambda y, dim: y.narrow(dim, -1, 1)))
+
+
 def _reference(t: ContractRun, x: Wire) -> Wire:
     """The output of the reference on a clip."""
-    return t.canonical(t.computed(t.reference, rewire(torch.clone, x)))
+    return t.canonical(_each_running(t, t.computed(t.reference, rewire(torch.clone, x)), Tensor.unsqueeze))
+
+
+def _each_running(t: ContractRun, y: Any, after: Callable[[Tensor, int], Tensor]) -> Any:
+    """Outputs of which those that are values of the clip so far are as after the clip, by ``after(output, dimension of time)``."""
+    running = getattr(t.net, "running", ())
+    return [after(v, t.net.output_time_dims[i]) if i in running else v for i, v in enumerate(flat(y))] if running else y
 
 
 @contract(1, "forward leaves the stream alone")

@@ -15,10 +15,11 @@ from .layout import Layout
 
 A = torch.ops.aten
 LARGEST = 1000  # denominator of a coefficient: other numbers are no such function
+FINEST = 100_000  # denominator of a number in a power, such as 0.9995
 ROUNDINGS = 8  # of a float64, by which the code's own order of operations may differ
 
 
-class Clock(NamedTuple):
+class Ratio(NamedTuple):
     """The number ``(a·t + b) / (c·t + d)`` in iteration ``t``, counted from 0."""
 
     a: int
@@ -28,7 +29,37 @@ class Clock(NamedTuple):
 
     def at(self, t: int) -> float:
         """The number in an iteration."""
-        return (self.a * t + self.b) / (self.c * t + self.d)
+        below = self.c * t + self.d
+        return (self.a * t + self.b) / below if below else math.nan
+
+    def of(self, t: Fx) -> Fx:
+        """The number of a count in float64."""
+        call = t.graph.call_function
+        found = call(A.add.Scalar, (call(A.mul.Scalar, (t, self.a)), self.b))
+        if (self.c, self.d) != (0, 1):
+            below = call(A.add.Scalar, (call(A.mul.Scalar, (t, self.c)), self.d))
+            found = call(A.div.Tensor, (found, below))
+        return found
+
+
+class Power(NamedTuple):
+    """The number ``offset + factor·base^t`` in iteration ``t``, counted from 0: weights that decay, and what is left of them."""
+
+    offset: float
+    factor: float
+    base: float
+
+    def at(self, t: int) -> float:
+        """The number in an iteration."""
+        return self.offset + self.factor * self.base**t
+
+    def of(self, t: Fx) -> Fx:
+        """The number of a count in float64."""
+        call = t.graph.call_function
+        return call(A.add.Scalar, (call(A.mul.Scalar, (call(A.pow.Scalar, (self.base, t)), self.factor)), self.offset))
+
+
+Clock = Ratio | Power
 
 
 def clock_of(numbers: Sequence[tuple[int, Any]]) -> Clock | None:
@@ -39,17 +70,32 @@ def clock_of(numbers: Sequence[tuple[int, Any]]) -> Clock | None:
     """
     if len(numbers) < 4 or not all(type(y) in (int, float) and math.isfinite(y) for _, y in numbers):
         return None
+    near = ROUNDINGS * torch.finfo(torch.float64).eps
+    for clock in (_ratio(numbers), _power(numbers)):
+        if clock is not None and all(abs(clock.at(t) - y) <= near * max(abs(y), 1.0) for t, y in numbers):
+            return clock
+    return None
+
+
+def _ratio(numbers: Sequence[tuple[int, float]]) -> Ratio:
     rows = [[float(t), 1.0, -y * t, -float(y)] for t, y in numbers]
     coefficients = torch.linalg.svd(torch.tensor(rows, dtype=torch.float64))[2][-1].tolist()
     largest = max(coefficients, key=abs)
     found = [Fraction(v / largest).limit_denominator(LARGEST) for v in coefficients]
     scale = math.lcm(*(f.denominator for f in found))
-    clock = Clock(*(int(f * scale) for f in found))
-    near = ROUNDINGS * torch.finfo(torch.float64).eps
-    for t, y in numbers:
-        if not clock.c * t + clock.d or abs(clock.at(t) - y) > near * max(abs(y), 1.0):
-            return None
-    return clock
+    return Ratio(*(int(f * scale) for f in found))
+
+
+def _power(numbers: Sequence[tuple[int, float]]) -> Power | None:
+    """Three of the numbers, one after another, give it. It has no bounds in an endless stream unless it decays."""
+    (t, x), (_, y), (_, z) = numbers[:3]
+    if x == y or [n - t for n, _ in numbers] != list(range(len(numbers))):
+        return None
+    base = float(Fraction((z - y) / (y - x)).limit_denominator(FINEST))
+    if not 0 < abs(base) < 1:
+        return None
+    offset = float(Fraction(x - (y - x) / (base - 1)).limit_denominator(FINEST))
+    return Power(offset, float(Fraction((x - offset) / base**t).limit_denominator(FINEST)), base)
 
 
 def takes_tensor(node: Fx, place: int) -> bool:
@@ -87,11 +133,7 @@ def number(clock: Clock, count: Fx, result: Any) -> Fx | None:
     if own.rows is None or own.rate != Layout.of(count.meta["val"]).rate:
         return None
     call = count.graph.call_function
-    t = call(A._to_copy.default, (count,), {"dtype": torch.float64})
-    found = call(A.add.Scalar, (call(A.mul.Scalar, (t, clock.a)), clock.b))
-    if (clock.c, clock.d) != (0, 1):
-        below = call(A.add.Scalar, (call(A.mul.Scalar, (t, clock.c)), clock.d))
-        found = call(A.div.Tensor, (found, below))
+    found = clock.of(call(A._to_copy.default, (count,), {"dtype": torch.float64}))
     shape = [-1 if i == own.rows else 1 for i in range(len(own.sizes))]
     found = call(A.reshape.default, (found, shape))
     return call(A._to_copy.default, (found,), {"dtype": result.dtype})

@@ -58,16 +58,16 @@ def rolled(captured: Captured) -> Rolled | None:
     plain_fills(graph)
     simplify(graph)
     inputs, error = set(signature.user_inputs), None
-    for at_end in (True, False):
-        times = times_of(graph, inputs, captured.steps, at_end)
+    for at_end, evolving in ((True, False), (False, False), (True, True)):
+        times = times_of(graph, inputs, captured.steps, at_end, evolving)
         if not times.taps:
             return None
+        if error is not None and not evolving and len({tap.frames for tap, _ in times.taps.values()}) == 1:
+            continue  # sources of one length begin and end together
         try:
             return Rolling(graph, times, batch_symbol(captured)).run()
         except NotALoop as found:
             error = error or found
-            if len({tap.frames for tap, _ in times.taps.values()}) == 1:
-                break
     raise error  # type: ignore[misc]
 
 

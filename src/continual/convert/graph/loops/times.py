@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
@@ -51,7 +52,7 @@ class Times:
     frames: int = 0
 
 
-def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True) -> Times:
+def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True, evolving: bool = False) -> Times:
     """Find the frames that are taken one by one, and the iterations that they belong to.
 
     Args:
@@ -59,6 +60,7 @@ def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True) -
         inputs: names of the module's inputs.
         frames: of the clip.
         at_end: shorter sources end with the longest; otherwise they begin with it.
+        evolving: values that no frame goes into belong to iterations, too, where each has its own, as the covariance of a Kalman filter.
     """
     found = Times(frames=frames)
     groups = _groups(graph, frames)
@@ -82,6 +84,21 @@ def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True) -
             if source is node and node in moving:
                 late = longest - int(sizes(source)[dim]) if at_end else 0
                 found.taps.update({m: (Tap(source, dim, late), i) for m, i in members.items()})
+    if evolving:
+        found.of.update(_evolving(graph, found.of, moving))
+    return found
+
+
+def _evolving(graph: Graph, of: dict[Fx, int], moving: set[Fx]) -> dict[Fx, int]:
+    """The iteration of what depends on no frame and is used by one iteration, or by the next one too. Others are the same for all."""
+    found: dict[Fx, int] = {}
+    for node in reversed(graph.nodes):
+        if node.op != "call_function" or node in moving or not node.users or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        used = [of.get(u, found.get(u)) for u in node.users]
+        times = [t for t in used if t is not None]
+        if len(times) == len(used) and max(times) - min(times) <= 1:
+            found[node] = min(times)
     return found
 
 

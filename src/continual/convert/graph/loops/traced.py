@@ -65,7 +65,9 @@ class Traced:
         if self.batch is None:
             raise NotACell("the module takes the number of rows of its example for a constant")
         if any(own.rows is None for own in layouts):
-            raise NotACell("a state or an output of it has no dimension for the rows of the batch")
+            raise NotACell(
+                "a state or an output of it has no dimension for the rows of the batch (h.expand(x.shape[0], *h.shape) has)"
+            )
         least = min(own.rate for own in layouts)
         if any(own.rate % least for own in layouts):
             raise NotACell("a state or an output of it has other rows than the frames")

@@ -16,7 +16,7 @@ from ..loops.traced import Traced, traced_scan
 from ..op_call import Misfit, OpCall
 from ..rule_context import RuleContext, rule
 from ..values import Stream, Value
-from .reduce import at_frame
+from .reduce import at_end
 
 
 @rule("higher_order.scan")
@@ -61,7 +61,7 @@ def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) 
     last: dict[int, Value] = {}
     count = len(results) - traced.states
     for i, y in zip(ends, made[count:], strict=True):
-        last[i] = at_frame(ctx, call, y, 0, ctx.shapes.length(y.wire).now - 1, keep=False)
+        last[i] = at_end(ctx, call, y, 0)
     return [*(last.get(i) for i in range(traced.states)), *made[:count]]
 
 

@@ -12,7 +12,7 @@ from ..op_call import Misfit, OpCall, Refused, as_tensor, hint, results_of
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, Value
 from .recurrent_states import over_cells
-from .reduce import at_frame
+from .reduce import at_end
 
 LAYERS: dict[str, Callable[..., CoModule]] = {
     "lstm": stacked.LSTM,
@@ -99,7 +99,7 @@ def _layers(ctx: RuleContext, call: OpCall, x: Stream, params: Sequence[Const], 
 
 def _after(ctx: RuleContext, call: OpCall, states: Sequence[Stream], time: int) -> Stream:
     """The states of the layers after the clip, ``(layers, B, H)``."""
-    last = [at_frame(ctx, call, y, time, ctx.shapes.length(y.wire).now - 1, keep=False) for y in states]
+    last = [at_end(ctx, call, y, time) for y in states]
     dims, args = (dim_of(len(last)), *last[0].dims), ([Ref(h.slot) for h in last], 0)
     return ctx.emit.local(call, dims, last[0], target="aten.stack.default", args=args, inputs=last)
 

@@ -13,7 +13,7 @@ from ..exec_context import Arg, Ref, Shape
 from ..op_call import Misfit, OpCall, Refused, RowsMixed
 from ..rule_context import RuleContext, rule
 from ..time_layers import Reduction
-from ..values import Stream, Value, as_int, as_sequence
+from ..values import Size, Stream, Value, as_int, as_sequence
 from .elementwise import items
 
 AVG = (pooling.AvgPool1d, pooling.AvgPool2d, pooling.AvgPool3d)
@@ -81,22 +81,35 @@ def need_rows(call: OpCall, x: Stream) -> None:
         )
 
 
-def at_frame(ctx: RuleContext, call: OpCall, x: Stream, dim: int, index: int, keep: bool) -> Stream:
-    """One frame of a window of the clip's length."""
+def at_frame(ctx: RuleContext, call: OpCall, x: Stream, dim: int, at: Size, keep: bool) -> Stream:
+    """One frame of a window of the clip's length; or the last frame so far."""
     need_rows(call, x)
-    size = ctx.shapes.length(x.wire).now
-    if size > 1:
-        ctx.draft.window_note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
-    trim, label = Trim(index, size - 1 - index), f"frame {index} of {size}"
+    length = ctx.shapes.length(x.wire)
+    size, index = length.now, at.now
+    if ctx.draft.so_far and at.values == _last(length).values:
+        trim, label = Trim(), "last frame so far"
+    else:
+        if size > 1:
+            ctx.draft.window_note(call, f"takes frame {index} of the {size} of a clip; in a stream that of a sliding window")
+        trim, label = Trim(index, size - 1 - index), f"frame {index} of {size}"
     y = rows_first(ctx, call, ctx.emit.layer(call, x, trim, in_rows(x.dims, dim), label=label, windows=True))
     y = ctx.origin.reduced(y, call, "the last frame" if index == size - 1 else f"frame {index}")
     return ctx.emit.unsqueeze(call, y, dim) if keep else y
 
 
+def at_end(ctx: RuleContext, call: OpCall, x: Stream, dim: int) -> Stream:
+    """The last frame of a clip."""
+    return at_frame(ctx, call, x, dim, _last(ctx.shapes.length(x.wire)), keep=False)
+
+
+def _last(length: Size) -> Size:
+    return length.combine(lambda n: n - 1)
+
+
 def only_frame(ctx: RuleContext, call: OpCall, x: Stream, others: Sequence[int]) -> Stream:
     """The only frame of the example, whose dimension is dropped with others of size 1."""
     dim = x.dims.index((TIME,))
-    y = at_frame(ctx, call, x, dim, 0, keep=False)
+    y = at_frame(ctx, call, x, dim, ctx.shapes.sized(0), keep=False)
     return ctx.emit.squeeze(call, y, [i - (i > dim) for i in others])
 
 

@@ -63,7 +63,7 @@ def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[
     if not first.constant:  # the last frames of the clip
         size = length.combine(lambda n, f: n - f, first)
         if size.constant and size.now == 1 and not any(cut.values):
-            return at_frame(ctx, call, x, dim, first.now, keep=True)
+            return at_frame(ctx, call, x, dim, first, keep=True)
         raise Misfit(
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
@@ -124,7 +124,7 @@ def select(ctx: RuleContext, call: OpCall) -> Stream:
     if _one_by_one(call, length.now):
         raise FrameByFrame
     index = ctx.shapes.sized(call["index"]).combine(lambda i, n: i + n if i < 0 else i, length)
-    return at_frame(ctx, call, x, dim, index.now, keep=False)
+    return at_frame(ctx, call, x, dim, index, keep=False)
 
 
 def _one_by_one(call: OpCall, frames: int) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
+
+from torch.utils._pytree import tree_map
 
 from ....core.module import CoModule
 from ....core.state import State, StateNode, StepSpec
 from ....errors import StateMismatch
 from ..exec_context import ExecContext
+from ..io_layout import ModuleLayout
 from ..program import Program
 from .instruction import Windows
 from .report import WindowReport
@@ -23,6 +27,29 @@ class Scoring(CoModule):
     windows: WindowReport | None = None
     _window_notes: tuple[str, ...] = ()
     _program: Program
+    io_layout: ModuleLayout
+
+    @property
+    def running(self) -> tuple[int, ...]:
+        """The numbers of the outputs that are values of the clip so far, such as the state of a recurrent layer, beside frames.
+
+        The module gives the value after the clip. In a stream each step has one, and a chunk has those of its steps, in dim 2 (or the
+        last one, if there are fewer).
+        """
+        found = [out.windows for out in self.io_layout.outputs]
+        return () if all(found) else tuple(i for i, windows in enumerate(found) if windows)
+
+    def after_clip(self, outputs: Any) -> Any:
+        """Outputs of :meth:`forward` as the module gives them: of those that are values of the clip so far, the value after its end."""
+        layout = self.io_layout
+        if not self.running:
+            return outputs
+        numbers = layout.nesting if layout.nesting is not None else list(range(len(layout.outputs)))
+
+        def after(number: int | None, y: Any) -> Any:
+            return y.select(layout.outputs[number].time, -1) if number in self.running else y
+
+        return tree_map(after, numbers, outputs)
 
     def _is_single(self, m: ExecContext, wire: int) -> bool:
         """Whether a clip is one window, whose score has no dimension for windows then."""
