@@ -174,7 +174,9 @@ def test_every_message_is_answered_once_and_markers_come_after():
             opened = await raw.opened()
             assert (opened["delay"], opened["receptive_field"], opened["stride"], opened["credit"]) == (3, 7, "1", 32)
             frames = clip(9)
-            for seq, count in ((0, 2), (2, 1), (3, 0), (3, 4), (7, 2)):
+            first = raw.inputs.message(0, [frames[:2]])
+            await raw.socket.send([first[:5], first[5:40], first[40:]])  # a message in three pieces
+            for seq, count in ((2, 1), (3, 0), (3, 4), (7, 2)):
                 await raw.frames(seq, frames[seq : seq + count])
             await raw.say(type="marker", id="m")
             answers = [await raw.hear("data") for _ in range(5)]
