@@ -23,11 +23,14 @@ from tests.serving.test_faults import beside
 
 
 async def flood(served: Any, count: int) -> Any:
-    """Send far more than the credit, then read all answers."""
+    """Send far more than the credit, in messages with less and with more than it, then read all answers."""
+    sizes, seq = np.random.default_rng(0), 0
     async with Raw(served.url) as raw:
         await raw.opened()
-        for seq in range(0, count, 10):
-            await raw.frames(seq, clip(count, 3)[seq : seq + 10])
+        while seq < count:
+            piece = clip(count, 3)[seq : seq + int(sizes.integers(1, 19))]
+            await raw.frames(seq, piece)
+            seq += len(piece)
         answers: list[Any] = []
         while sum(a["credit"] for a in answers) < count:
             answers.append(await raw.hear("data"))
