@@ -24,7 +24,7 @@ import continual as co
 from continual.serving.client import ServedStream
 from continual.serving.protocol import HEADER, REPLAYED
 from continual.serving.ray_keeper import Keeper
-from continual.serving.ray_map import chains
+from continual.serving.ray_map import chains, rows_of
 from continual.serving.store import Checkpoint
 from tests.serving.servers import STEP, Raw, clip, close_to, network, run, wanted
 from tests.serving.test_resuming import free_port
@@ -233,10 +233,10 @@ def test_recordings_in_blocks_equal_whole_ones(cluster: Any):
     import ray.data
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    lengths = {"a": 90, "b": 17, "c": 1, "d": 40, "e": 5}
+    lengths = {"a": 90, "b": 17, "c": 30, "d": 40, "e": 1}
     clips = {name: clip(n, n) for name, n in lengths.items()}
     rows = [{"recording": name, "time": 7 + t, "frames": x[t], "gain": -x[t]} for name, x in clips.items() for t in range(len(x))]
-    dataset = ray.data.from_items(rows, override_num_blocks=8)
+    dataset = ray.data.from_items(rows, override_num_blocks=8).filter(lambda row: row["recording"] != "c")
 
     def of(found: list[dict[str, Any]], name: str, column: str = "y") -> Any:
         own = [row for row in found if row["recording"] == name]
@@ -244,6 +244,7 @@ def test_recordings_in_blocks_equal_whole_ones(cluster: Any):
         return np.stack([row[column] for row in own])
 
     found = co.ray_map(network(), dataset, workers=2, chunk=16, actor_options={"num_cpus": 0.5}).take_all()
+    del clips["c"]
     for name, x in clips.items():
         close_to(of(found, name), wanted(network(), x))
 
@@ -262,6 +263,11 @@ def test_recordings_in_blocks_equal_whole_ones(cluster: Any):
 
 
 # ---- without Ray --------------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_each_recording():
+    found = rows_of(np.array(["b", "a", "b", "c", "b"], object))
+    assert {name: rows.tolist() for name, rows in found.items()} == {"a": [1], "b": [0, 2, 4], "c": [3]}
 
 
 def test_recordings_that_lie_in_the_same_blocks_go_together():

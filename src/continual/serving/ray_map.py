@@ -90,17 +90,18 @@ def ray_map(
 
 # ---- which recordings are where -----------------------------------------------------------------------------------------
 
-Part = tuple[
-    Any, int, int, int
-]  # of a recording in a block: its name, its first and last frame, and how many; 0 if one occurs twice
+# Of a recording in a block: its name, its first and last frame, and how many; 0 if one occurs twice.
+Part = tuple[Any, int, int, int]
 
 
 def looked(block: Any, columns: Columns) -> list[Part]:
     """The parts of recordings in a block."""
+    if not _accessor().for_block(block).num_rows():  # then it has no columns either
+        return []
     names, times = _arrays(block, (columns.recording, columns.time))
     found = []
-    for name in dict.fromkeys(names.tolist()):
-        own = np.sort(times[names == name])
+    for name, rows in rows_of(names).items():
+        own = np.sort(times[rows])
         once = len(own) == len(np.unique(own))
         found.append((name, int(own[0]), int(own[-1]), len(own) if once else 0))
     return found
@@ -134,9 +135,19 @@ def chains(parts: Sequence[Sequence[Part]]) -> list[tuple[list[Any], list[int]]]
     return [(names, list(places)) for places, names in found.items()]
 
 
+def rows_of(names: Array) -> dict[Any, Array]:
+    """The rows of each recording."""
+    found, which = np.unique(names, return_inverse=True)
+    order = np.argsort(which, kind="stable")
+    return dict(zip(found.tolist(), np.split(order, np.flatnonzero(np.diff(which[order])) + 1), strict=True))
+
+
+def _accessor() -> Any:
+    return package("ray.data.block", "ray", "co.ray_map").BlockAccessor
+
+
 def _arrays(block: Any, names: Sequence[str]) -> list[Array]:
-    accessor = package("ray.data.block", "ray", "co.ray_map").BlockAccessor.for_block(block)
-    found = accessor.to_numpy(list(names))
+    found = _accessor().for_block(block).to_numpy(list(names))
     return [np.asarray(found[name]) for name in names]
 
 
@@ -169,10 +180,9 @@ class Worker:
         self._begin(net[0])  # in a list, so that Ray does not bring it with each call
         own, times, *frames = _arrays(block, (self._columns.recording, self._columns.time, *self._columns.frames))
         found: list[dict[str, Array]] = []
-        later: States = {}
+        later, where = States(), rows_of(own)
         for name in names:
-            rows = np.flatnonzero(own == name)
-            rows = rows[np.argsort(times[rows])]
+            rows = where[name][np.argsort(times[where[name]])]
             index, state = (states or {}).get(name, (0, None))
             self._net.set_state(state)
             for at in range(0, len(rows), self._chunk):
@@ -204,6 +214,5 @@ class Worker:
 
 
 def _table(found: list[dict[str, Array]]) -> Any:
-    accessor = package("ray.data.block", "ray", "co.ray_map").BlockAccessor
     joined = {name: np.concatenate([f[name] for f in found]) for name in found[0]} if found else {}
-    return accessor.batch_to_arrow_block(joined)
+    return _accessor().batch_to_arrow_block(joined)
