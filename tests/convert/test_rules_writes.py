@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import continual as co
+from tests.convert.cases import noise, seeded
 from tests.convert.rows import No, Row, check_refused, check_row, fn, no, row
+from tests.programs.rows import check_rows
 
 
 def whole(x: Tensor) -> Tensor:
@@ -270,3 +273,32 @@ def test_writes(case: Row) -> None:
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: No) -> None:
     check_refused(case)
+
+
+class Shifted(nn.Module):
+    """A temporal shift of some channels of ``(B, T, C)``, written in place: the code of most networks with one."""
+
+    def __init__(self, back: bool) -> None:
+        super().__init__()
+        self.linear, self.back = nn.Linear(3, 6), back
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        out = torch.zeros_like(y)
+        if self.back:
+            out[:, :-1, 4:] = y[:, 1:, 4:]
+        else:
+            out[:, :, 4:] = y[:, :, 4:]
+        out[:, 1:, :2] = y[:, :-1, :2]
+        out[:, :, 2:4] = y[:, :, 2:4]
+        return out
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_shift_of_some_channels_waits_for_none(back: bool) -> None:
+    """Frames of all channels waited for the cut of some; without a look ahead, the first two outputs came at once, in no program."""
+    module = seeded(lambda: Shifted(back))
+    net = co.continual(module, noise(2, 9, 3), time_dim=1)
+    assert net.delay == int(back)
+    co.verify(net, noise(2, 14, 3), reference=module)
+    check_rows(net, noise(2, 14, 3))

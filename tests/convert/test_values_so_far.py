@@ -94,7 +94,7 @@ def test_values_of_the_clip_so_far(name: str) -> None:
     assert sum("the stream after each step" in note for note in net.notes) == len(net.running)
     co.verify(net, clip, reference=module)
     with torch.no_grad():
-        want, got = tree_leaves(module(clip)), tree_leaves(net.after_clip(net(clip)))
+        want, got = tree_leaves(module(clip)), tree_leaves(net(clip))
         last = tree_leaves(net.forward_steps(clip, pad_end=True))
     for i, w in enumerate(want):
         torch.testing.assert_close(got[i], w)

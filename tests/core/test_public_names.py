@@ -39,7 +39,7 @@ OWN = {  # a module, the torch.nn module that it stands for, and its further nam
     "GRU": (co.GRU(2, 2), nn.GRU(2, 2), "configure over_clip over_step weights"),
 }
 CONVERTED = """
-after_clip fit folded frames_per_step lengths modes name notes operation_graph output_batch_dims output_time_dims running table_of time_dims
+fit folded frames_per_step lengths modes name notes operation_graph output_batch_dims output_time_dims running table_of time_dims
 """
 
 

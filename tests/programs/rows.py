@@ -199,7 +199,8 @@ def compare(program: StepProgram, life: Life, layout: Layout, forward: bool = Tr
     if life.ended and forward:
         try:
             with torch.no_grad():
-                y = net.forward(*layout.given(clip))
+                run = getattr(net, "_sequences", net.forward)  # with what forward gives after the clip as it is in each step
+                y = run(*layout.given(clip))
             clip_net = listed(y[0] if getattr(net, "_gives_more", False) else y)
         except TOO_SHORT:
             assert found is None, "outputs of a clip that forward refuses"

@@ -121,8 +121,12 @@ class FileProgram:
 
 
 def nested(structure: Any, values: list[Tensor]) -> Any:
-    """Outputs nested like ``structure``, a tree of their numbers."""
-    return values[structure] if isinstance(structure, int) else [nested(part, values) for part in structure]
+    """Outputs nested like ``structure``, lists and dictionaries of their numbers."""
+    if isinstance(structure, dict):
+        return {name: nested(part, values) for name, part in structure.items()}
+    if isinstance(structure, list):
+        return [nested(part, values) for part in structure]
+    return None if structure is None else values[structure]
 
 
 def _rows(port: Port) -> int:

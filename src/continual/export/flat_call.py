@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -68,8 +71,12 @@ class FlatCall(nn.Module):
         self.training = False
         with torch.no_grad():
             found = self._run(self.example())[0]
-        self._outputs, spec = pytree.tree_flatten(found)
-        self.structure = pytree.tree_unflatten(range(len(self._outputs)), spec)
+        leaves, spec = pytree.tree_flatten(found)
+        numbers = itertools.accumulate((y is not None for y in leaves), initial=0)
+        self._outputs = [y for y in leaves if y is not None]
+        self.structure = _plain(
+            pytree.tree_unflatten([None if y is None else n for y, n in zip(leaves, numbers, strict=False)], spec)
+        )
 
     def _run(self, tensors: list[Tensor]) -> tuple[Any, Tensor, Tensor, list[Tensor]]:
         x, rest = tuple(tensors[: len(self._ports)]), tensors[len(self._ports) :]
@@ -88,7 +95,7 @@ class FlatCall(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Run the call. Inputs and outputs are in the order of the metadata's names."""
         y, valid, calls, state = self._run(list(tensors))
-        return (*pytree.tree_leaves(y), valid, calls, *state)
+        return (*(t for t in pytree.tree_leaves(y) if t is not None), valid, calls, *state)
 
     # ---- examples -----------------------------------------------------------------------------------------------------------
 
@@ -138,11 +145,11 @@ class FlatCall(nn.Module):
             _port(name, x, _row_dim(time, batched), time)
             for name, x, (time, batched) in zip(names, example, self._ports, strict=False)
         ]
-        times = net.output_time_dims if isinstance(net, GraphModule) else (net.time_dim,) * len(self._outputs)
-        outputs = [
-            _port(f"y{i or ''}", y, _row_dim(time, True), time)
-            for i, (y, time) in enumerate(zip(self._outputs, times, strict=True))
-        ]
+        if isinstance(net, GraphModule):
+            places = list(zip(net.output_batch_dims, net.output_time_dims, strict=True))
+        else:
+            places = [(int(net.time_dim == 0), net.time_dim)] * len(self._outputs)
+        outputs = [_port(f"y{i or ''}", y, *place) for i, (y, place) in enumerate(zip(self._outputs, places, strict=True))]
         state_ports = [
             _port(f"state.{spec.name}", t, 0)
             for spec, t in zip(plan.state_specs, self.example()[-len(plan.state_specs) :], strict=False)
@@ -177,6 +184,15 @@ def _inputs_of(net: CoModule, given: int) -> list[tuple[int | None, bool]]:
     if isinstance(net, GraphModule):
         return [(i.time, i.batch is not None) for i in net.io_layout.inputs]
     return [(net.time_dim, True)] * given
+
+
+def _plain(structure: Any) -> Any:
+    """Nested numbers as a file can hold them: tuples of any class as lists, and what has names as a dictionary."""
+    if isinstance(structure, Mapping):
+        return {str(name): _plain(part) for name, part in structure.items()}
+    if dataclasses.is_dataclass(structure):
+        return {field.name: _plain(getattr(structure, field.name)) for field in dataclasses.fields(structure)}
+    return [_plain(part) for part in structure] if isinstance(structure, (list, tuple)) else structure
 
 
 def _row_dim(time: int | None, batched: bool) -> int | None:

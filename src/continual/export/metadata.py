@@ -62,7 +62,7 @@ class Metadata:
         network: the network's class.
         inputs, outputs: chunks as ``forward_steps`` takes and returns them, without ``end`` and ``valid``.
         states: tensors that go from call to call; the first one is the number of calls of each row. A stream starts with zeros.
-        structure: how outputs are nested: lists of their numbers.
+        structure: how outputs are nested: lists and dictionaries of their numbers.
         receptive_field, delay, stride: of the network, in steps.
         chunk: steps per call and row.
         start: the index of the first step of a row's first call, at most 0: ``-start`` steps of that call precede the stream.

@@ -173,7 +173,7 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
     if check:
         doing("comparing the result with it, on clips of several lengths")
         with _as_refusals(module, inputs, "checked"):
-            note = check_clip(lambda *clip: net.after_clip(net(*clip)), net.timing.period, module, walked.draft)
+            note = check_clip(net, net.timing.period, module, walked.draft)
         net._program.notes += () if note is None else (note,)
     if all(o.windows for o in walked.outputs):
         report, note = of_stream(net, module, walked.draft.captured)

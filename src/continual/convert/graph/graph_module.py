@@ -106,6 +106,10 @@ class GraphModule(Scoring, ProgramModule):
         Args:
             inputs: as the module's.
         """
+        return self._after_clip(self._sequences(*inputs))
+
+    def _sequences(self, *inputs: Any) -> Any:
+        """The clip computation, of which values of the clip so far are those of each step, stacked."""
         given_inputs: Inputs = inputs if len(inputs) != 1 else inputs[0]
         streams, given = self.io_layout.split(given_inputs, chunk=True)
         self._refuse_edits()

@@ -27,7 +27,7 @@ def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: P
     Lengths that the module refuses are skipped, and so are lengths that the network refuses by name.
 
     Args:
-        net: the converted network, with outputs as the module's.
+        net: the converted network.
         period: of its outputs.
         module: the module.
         draft: what the network was made of.

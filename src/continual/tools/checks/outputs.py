@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from ...core.state import Wire, rewire
 from ...errors import ContinualError
@@ -80,18 +78,18 @@ def other_lengths(t: ContractRun) -> str:
 def _forward(t: ContractRun, x: Wire) -> Wire:
     """``forward`` of a clip on a cold stream, as the reference gives it."""
     t.clean()
-    return t.canonical(_each_running(t, t.computed(t.net.forward, rewire(torch.clone, x)), lambda y, dim: y.narrow(dim, -1, 1)))
+    return t.canonical(_with_time(t, t.computed(t.net.forward, rewire(torch.clone, x))))
 
 
 def _reference(t: ContractRun, x: Wire) -> Wire:
     """The output of the reference on a clip."""
-    return t.canonical(_each_running(t, t.computed(t.reference, rewire(torch.clone, x)), Tensor.unsqueeze))
+    return t.canonical(_with_time(t, t.computed(t.reference, rewire(torch.clone, x))))
 
 
-def _each_running(t: ContractRun, y: Any, after: Callable[[Tensor, int], Tensor]) -> Any:
-    """Outputs of which those that are values of the clip so far are as after the clip, by ``after(output, dimension of time)``."""
+def _with_time(t: ContractRun, y: Any) -> Any:
+    """Outputs of which those that are values after the clip are of one frame."""
     running = getattr(t.net, "running", ())
-    return [after(v, t.net.output_time_dims[i]) if i in running else v for i, v in enumerate(flat(y))] if running else y
+    return [v.unsqueeze(t.net.output_time_dims[i]) if i in running else v for i, v in enumerate(flat(y))] if running else y
 
 
 @contract(1, "forward leaves the stream alone")

@@ -57,7 +57,8 @@ class Subject:
 
     def raw_forward(self, x: Wire) -> Any:
         """The clip computation, the module's own or the reference's if it has none, in the module's layout."""
-        return self.computed(self.net.forward if self.has_forward else self.reference, x)
+        run = getattr(self.net, "_sequences", self.net.forward) if self.has_forward else self.reference
+        return self.computed(run, x)
 
     def forward(self, x: Wire) -> Wire:
         """The clip computation."""

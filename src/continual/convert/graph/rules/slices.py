@@ -55,6 +55,12 @@ def _of_other_dim(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: t
     dims = with_size(x.dims, dim, len(range(*bounds)))
     if x.patches is not None and x.patches[1] == dim and all(last <= lo or hi <= first for lo, hi in x.patches[2]):
         return ctx.emit.filled(call, dims, x, x.patches[0], x.dtype)  # nothing was written there
+    producer = ctx.draft.sole_producer(call, x)
+    trim = None if producer is None else producer.module
+    if producer is not None and isinstance(trim, Trim):  # a cut of time comes last: padding behind it makes a shift of both
+        before = ctx.emit.undo(producer, x)
+        y = ctx.emit.op(call, "aten.slice.Tensor", before, with_size(before.dims, dim, len(range(*bounds))), dim, *bounds)
+        return ctx.emit.layer(call, y, Trim(trim.first, trim.last), y.dims, label=f"cut {trim.first}, {trim.last}", fill=x.fill)
     return replace(ctx.emit.op(call, "aten.slice.Tensor", x, dims, dim, *bounds), fill=x.fill)
 
 

@@ -33,14 +33,14 @@ class Scoring(CoModule):
     def running(self) -> tuple[int, ...]:
         """The numbers of the outputs that are values of the clip so far, such as the state of a recurrent layer, beside frames.
 
-        The module gives the value after the clip. In a stream each step has one, and a chunk has those of its steps, in dim 2 (or the
-        last one, if there are fewer).
+        The module and :meth:`forward` give the value after the clip. In a stream each step has one, and a chunk has those of its steps,
+        stacked in dim 2 (or the last one, if there are fewer).
         """
         found = [out.windows for out in self.io_layout.outputs]
         return () if all(found) else tuple(i for i, windows in enumerate(found) if windows)
 
-    def after_clip(self, outputs: Any) -> Any:
-        """Outputs of :meth:`forward` as the module gives them: of those that are values of the clip so far, the value after its end."""
+    def _after_clip(self, outputs: Any) -> Any:
+        """Outputs as the module gives them: of those that are values of the clip so far, the value after its end."""
         layout = self.io_layout
         if not self.running:
             return outputs
