@@ -226,13 +226,13 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
     for row in rows:
         times = np.sort(row.latencies)
         axis.plot(times, 100 * np.arange(1, len(times) + 1) / len(times), label=f"{row.what} ({row.cpu:.1f} µs of CPU a frame)")
     axis.set(xscale="log", xlabel="milliseconds from a frame to its answer", ylabel="% of frames", ylim=(0, 100))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=130)
 
 

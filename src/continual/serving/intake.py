@@ -154,8 +154,7 @@ class Intake:
         if len(np.unique(rows)) != len(rows):  # several frames of a stream: one after another
             order = np.argsort(rows, kind="stable")
             turn = np.empty(len(rows), np.int64)
-            _, first, counts = np.unique(rows, return_index=True, return_counts=True)
-            del first
+            _, counts = np.unique(rows, return_counts=True)
             turn[order] = np.concatenate([np.arange(n) for n in counts])
             for n in range(int(turn.max()) + 1):
                 self._put_group(group, entries[turn == n], gap)
