@@ -101,7 +101,12 @@ def test_the_javascript_client(tmp_path: Path):
       }
       const wrong = await stream.send([new Float32Array(3)]).catch((e) => e.message);
       await stream.finish();
-      return { refused, wrong, found, resumed: stream.resumed };
+      const dropping = new Stream(null, null, 0);
+      dropping.inputs = [{ size: 1 }];
+      dropping.kept = [[0, [Float64Array.of(0, 1, 2, 3)], 4], [4, [Float64Array.of(4, 5)], 2]];
+      dropping._told({ type: "dropped", first: 1, next: 5 });
+      const kept = dropping.kept.map(([seq, [x], count]) => [seq, ...x, count]);
+      return { refused, wrong, found, kept, resumed: stream.resumed };
     })()"""
 
     def use(page: Browser, url: str) -> Any:
@@ -118,6 +123,7 @@ def test_the_javascript_client(tmp_path: Path):
     assert found["refused"] == "the server does not answer"
     assert found["wrong"] == "input 0 takes frames float64 (3)"
     assert found["resumed"] >= 2
+    assert found["kept"] == [[0, 0, 1], [5, 5, 1]], "dropped frames are not sent again"
     y = np.concatenate([np.array(values).reshape(-1, 2) for _, values in found["found"]])
     close_to(y, wanted(network(), clip(60)))
 
