@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ def test_a_flood_loses_its_oldest_frames():
     assert sum(a["count"] for a in answers) <= 400 - dropped
 
 
+async def until(so: Callable[[], bool]) -> None:
+    while not so():
+        await asyncio.sleep(0.001)
+
+
 def test_it_is_said_which_frames_are_dropped():
     """Of one message: its frames before them, and the answer's flag; the client's gaps are not taken for dropped frames."""
 
@@ -64,16 +70,12 @@ def test_it_is_said_which_frames_are_dropped():
             lock = served.engine._between
             await lock.acquire()  # no steps meanwhile
 
-            async def waiting(count: int) -> None:
-                while len(lock._waiters or ()) < count:
-                    await asyncio.sleep(0.001)
-
             await raw.frames(0, clip(2))
-            await waiting(1)  # a step, which takes the first frame
+            await until(lambda: len(lock._waiters or ()) == 1)  # a step, which takes the first frame
             await raw.frames(5, clip(4)[:3], 4)
             await raw.frames(8, clip(4)[:2])
             await raw.frames(10, clip(5))  # of eleven that are left three are too many
-            await waiting(2)
+            await until(lambda: len(lock._waiters or ()) == 2)
             lock.release()
             said = [await raw.hear() for _ in range(6)]
             return [(m["first"], m["next"]) for m in said if m["type"] == "dropped"], [
@@ -127,6 +129,40 @@ def test_frames_that_were_dropped_are_left_out_when_a_stream_is_resumed(monkeypa
     assert resumed == 2
     assert 50 < dropped == 300 - len(kept)
     close_to(y, wanted(network(), frames[sorted(kept)]))
+
+
+def test_a_checkpoint_of_frames_that_were_dropped_later_is_given_up():
+    """Frames that had taken their step are dropped when they come again: no later resume goes on from a state that has seen them."""
+
+    async def main() -> Any:
+        frames = clip(12)
+        async with server(credit=4, capacity=1, overload="drop-oldest", checkpoint_every=4) as served:
+            async with Raw(served.url) as raw:
+                token = (await raw.opened())["token"]
+                for t in range(8):
+                    await raw.frames(t, frames[t : t + 1])
+                    await raw.hear("data")
+                await until(lambda: served.engine.checkpoints.store.get(token)[0].next == 8)
+            lock = served.engine._between
+            async with Raw(served.url) as raw:
+                assert (await raw.opened(type="resume", token=token, have=3))["next"] == 4
+                await lock.acquire()
+                await raw.frames(4, frames[4:8])
+                await until(lambda: len(lock._waiters or ()) == 1)  # a step, which takes frame 4
+                await raw.frames(8, frames[8:])
+                await until(lambda: len(lock._waiters or ()) == 2)
+                lock.release()
+                dropped = await raw.hear("dropped")
+            async with Raw(served.url) as raw:
+                begun = (await raw.opened(type="resume", token=token, have=7))["next"]
+                await raw.frames(4, frames[4:5])
+                await raw.hear("data")
+                await raw.frames(8, frames[8:], 4)
+                return dropped, begun, (await raw.hear("data"))["y"][0]
+
+    dropped, begun, y = run(main())
+    assert (dropped["first"], dropped["next"], begun) == (5, 8, 4)
+    close_to(y, wanted(network(), clip(12)[[0, 1, 2, 3, 4, 8, 9, 10, 11]], ended=False)[2:])
 
 
 def test_multiplexed_streams_lose_their_oldest_frames():

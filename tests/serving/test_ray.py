@@ -300,7 +300,7 @@ def test_a_keeper_that_starts_again_takes_streams_from_those_that_serve_them():
     assert keeper.put([kept(3, 15)]) == set(), "of one that has claimed it before the keeper started again"
     assert keeper.put([kept(2, 18)]) == {"t"}
     assert [(c.epoch, c.next) for c in keeper.get("t")] == [(3, 15), (3, 9)]
-    assert keeper.claim("t") == 4
+    assert keeper.claim("t", 15) == 4
 
 
 def test_streams_that_are_open_anywhere_are_not_forgotten():

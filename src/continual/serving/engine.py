@@ -234,7 +234,7 @@ class Engine:
         if fitting[0].model != self.model.digest:
             self.metrics.resumes["other_model"] += 1
             raise Refused("other_model", f"stream {token[:8]}… is of another network or of other weights")
-        epoch = await self._stored(store.claim, token)
+        epoch = await self._stored(store.claim, token, fitting[0].next)
         held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
         self.metrics.resumes["resumed"] += 1
         return held

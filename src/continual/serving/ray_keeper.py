@@ -57,9 +57,9 @@ class KeeperStore:
         found: list[Checkpoint] = self._call("get", token)
         return found
 
-    def claim(self, token: str) -> int:
+    def claim(self, token: str, next: int) -> int:
         """As of a store."""
-        return int(self._call("claim", token))
+        return int(self._call("claim", token, next))
 
     def drop(self, tokens: Sequence[str]) -> None:
         """As of a store."""
