@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from .programs.snapshot import RowsSnapshot, StreamSnapshot
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
+    from .serving.ray_map import ray_map
     from .tools import counting
     from .tools.explain import explain
     from .tools.explanation import Explanation, Refusal
@@ -160,6 +161,7 @@ _LATER = {  # imported when they are first used, as these modules are
     "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
+    "ray_map": "serving.ray_map",
     "save_state": "tools.storage",
     "summary": "tools.summary",
     "verify": "tools.verify",
@@ -323,6 +325,7 @@ __all__ = [
     "module",
     "multihead_attention",
     "operations",
+    "ray_map",
     "pooling",
     "positional_encoding",
     "rnn",

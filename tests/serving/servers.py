@@ -36,7 +36,7 @@ def engine(net: Any = None, step: Any = STEP, **options: Any) -> Any:
 
 def server(net: Any = None, step: Any = STEP, grace: float = 2.0, **options: Any) -> Any:
     """A server on a free port."""
-    own = {name: options.pop(name) for name in ("tokens", "tls", "output") if name in options}
+    own = {name: options.pop(name) for name in ("tokens", "origins", "tls", "output") if name in options}
     return co.serve.Server(engine(net, step, **options), port=0, grace=grace, **own)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.servers import Raw, clip, close_to, network, run, server, through, wanted
+import continual as co
+from tests.serving.servers import Raw, clip, close_to, engine, network, run, server, through, wanted
 
 Fault = Callable[[Any], Awaitable[Any]]
 
@@ -270,6 +271,38 @@ def test_a_row_that_is_used_again_holds_nothing():
             await asyncio.gather(*(client(i) for i in range(16)))
 
     run(main())
+
+
+@pytest.mark.parametrize("overload", ["block", "refuse", "drop-oldest"])
+def test_what_still_comes_of_a_closed_stream_goes_nowhere(overload: str):
+    """Neither does the next stream of its row get its frames, nor does its connection wait for room."""
+
+    class Silent:
+        def __getattr__(self, _: str) -> Any:
+            return lambda *_: None
+
+    async def main() -> Any:
+        async with engine(capacity=1, credit=4, overload=overload) as own:
+            sink: Any = Silent()
+            [first] = await own.open(sink)
+            await own.park(first)
+            [second] = await own.open(sink)
+            assert second.row == first.row
+            for count in (2, 9):
+                await own.intake.put(first, 0, [clip(count)])
+                assert not own.intake.take(first, 0, [clip(count)])
+            found = own._inbox.waiting(second.row), second.next, first.next
+            async with own._between:  # no step meanwhile
+                await own.intake.put(second, 0, [clip(3)])
+                own.finish(first)
+                resetting = asyncio.create_task(own.reset(first))
+            with pytest.raises(co.serve.Refused, match="the stream is closed: open another one"):
+                await resetting
+            while own.metrics.frames < 3:
+                await asyncio.sleep(0.001)
+            return found, own.table.is_open(second)
+
+    assert run(main(), 20) == ((0, 0, 0), True)
 
 
 def test_a_step_that_fails_closes_its_streams(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):

@@ -151,7 +151,8 @@ def test_what_is_refused_leaves_other_sequences():
                 errors.append(await client.receive())
             await client.send("no id", clip(1))
             await client.send("no start", clip(1), sequence_id=99)
-            errors += [await client.receive(), await client.receive()]
+            await client.send("no number", clip(1), sequence_id=5, sequence_start=True, seq="one")
+            errors += [await client.receive() for _ in range(3)]
             await client.send("end", clip(9)[5:], sequence_id=7, sequence_end=True)
             outs.append((await client.receive())[2])
             return errors, np.concatenate(outs)
@@ -166,8 +167,27 @@ def test_what_is_refused_leaves_other_sequences():
         ("bad 4", "shape: takes an input 'x0', got image"),
         ("no id", "protocol: a request has the parameter sequence_id"),
         ("no start", "unknown_stream: sequence 99 has not begun"),
+        ("no number", "protocol: the parameter seq is a number, got 'one'"),
     ):
         assert words in texts[id]
+
+
+def test_frames_that_were_dropped_are_said_and_left_out():
+    async def main() -> Any:
+        async with served(credit=4, overload="drop-oldest") as server, Client(server) as client:
+            await client.send("much", clip(12), sequence_id=1, sequence_start=True)
+            _, said, y = await client.receive()
+            token = said["token"]
+            await client.send("again", clip(12)[8:], sequence_id=2, sequence_start=True, token=token, have=-1, seq=8)
+            _, lost, _ = await client.receive()
+            _, _, z = await client.receive()
+            return said["dropped"], y, lost, z
+
+    dropped, y, lost, z = run(main())
+    assert dropped == "0:8"
+    assert lost == "unknown_stream: another connection has resumed this stream"
+    close_to(y, wanted(network(), clip(12)[8:], ended=False))
+    close_to(z, y)
 
 
 def test_health_the_model_and_tokens():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import shutil
 import ssl
 import subprocess
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -24,7 +27,7 @@ from tests.examples.browser import Browser
 from tests.long import one_in
 from tests.serving.servers import Raw, clip, close_to, network, run, server, through, wanted
 
-PAGE = Path(co.serve.__file__).parent / "page"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "web"
 
 
 async def got(served: Any, path: str, token: str | None = None, **options: Any) -> tuple[int, str, str]:
@@ -98,7 +101,12 @@ def test_the_javascript_client(tmp_path: Path):
       }
       const wrong = await stream.send([new Float32Array(3)]).catch((e) => e.message);
       await stream.finish();
-      return { refused, wrong, found, resumed: stream.resumed };
+      const dropping = new Stream(null, null, 0);
+      dropping.inputs = [{ size: 1 }];
+      dropping.kept = [[0, [Float64Array.of(0, 1, 2, 3)], 4], [4, [Float64Array.of(4, 5)], 2]];
+      dropping._told({ type: "dropped", first: 1, next: 5 });
+      const kept = dropping.kept.map(([seq, [x], count]) => [seq, ...x, count]);
+      return { refused, wrong, found, kept, resumed: stream.resumed };
     })()"""
 
     def use(page: Browser, url: str) -> Any:
@@ -115,14 +123,36 @@ def test_the_javascript_client(tmp_path: Path):
     assert found["refused"] == "the server does not answer"
     assert found["wrong"] == "input 0 takes frames float64 (3)"
     assert found["resumed"] >= 2
+    assert found["kept"] == [[0, 0, 1], [5, 5, 1]], "dropped frames are not sent again"
     y = np.concatenate([np.array(values).reshape(-1, 2) for _, values in found["found"]])
     close_to(y, wanted(network(), clip(60)))
 
 
-def test_the_example_has_the_client_of_the_page():
-    """A copy for pages of your own."""
-    example = Path(__file__).parents[2] / "examples" / "web" / "continual.js"
-    assert example.read_text() == (PAGE / "continual.js").read_text()
+@one_in(3)
+@needs_browser
+def test_the_page_of_another_site(tmp_path: Path):
+    """`examples/web/served.html`, with the client that the server has: it is let in where its site is named."""
+    files = functools.partial(SimpleHTTPRequestHandler, directory=str(EXAMPLE))
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as site:
+        threading.Thread(target=site.serve_forever).start()
+        origin = f"http://127.0.0.1:{site.server_port}"
+
+        def use(page: Browser, url: str) -> str:
+            page.open(f"{origin}/served.html?token=secret&server={url.replace('ws', 'http').replace('/v1/stream', '')}")
+            page.wait_for(f"{text_of('status')} == 'ready'", 20)
+            page.evaluate("document.querySelector('button').click()")
+            page.wait_for(f"/^finished|not answer/.test({text_of('status')})", 20)
+            return str(page.evaluate(text_of("status")))
+
+        async def main(origins: list[str]) -> str:
+            async with server(tokens=["secret"], origins=origins) as served:
+                with Browser(tmp_path / "profile") as page:
+                    return await asyncio.to_thread(use, page, served.url)
+
+        try:
+            assert run(main([f"{origin}/"]), 120) == "finished: 100 frames in, 100 outputs"
+        finally:
+            site.shutdown()
 
 
 def test_health_metrics_and_the_model():
@@ -133,6 +163,7 @@ def test_health_metrics_and_the_model():
             assert await got(served, "/livez") == (200, "text/plain; charset=utf-8", "ok\n")
             assert (await got(served, "/readyz"))[0] == 200
             assert (await got(served, "/nothing"))[0] == 404
+            assert (await got(served, "/continual.js"))[1] == "text/javascript; charset=utf-8"
             await through(served.url, clip(30), 10)
             async with Raw(served.url) as raw:
                 await raw.opened()
@@ -198,6 +229,11 @@ def test_pages_of_other_sites_are_refused():
                 await Raw(served.url, origin="https://example.com").__aenter__()
             async with Raw(served.url, origin=f"http://127.0.0.1:{served.port}") as raw:
                 await raw.opened()
+        async with server(origins=["https://example.com/"]) as served:
+            async with Raw(served.url, origin="https://example.com") as raw:
+                await raw.opened()
+            with pytest.raises(InvalidStatus, match="403"):
+                await Raw(served.url, origin="http://example.com").__aenter__()
 
     run(main())
 

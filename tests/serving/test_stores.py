@@ -63,13 +63,13 @@ def test_stores(store: Store):
         assert store.get("a")[0] == Checkpoint("a", 0, 10 * n, "m", blob)
     assert [c.next for c in store.get("a")] == [50, 40, 30]
     assert len(store.get("b")) == KEPT
-    assert store.claim("a") == 1
+    assert store.claim("a", 50) == 1
     assert store.put([Checkpoint("a", 0, 60, "m", b"late"), Checkpoint("b", 0, 9, "m", b"b")]) == {"a"}, "another has claimed it"
     assert [c.next for c in store.get("a")] == [50, 40, 30]
-    assert store.put([Checkpoint("a", 1, 45, "m", b"again")]) == set()
-    assert [(c.next, c.epoch) for c in store.get("a")] == [(45, 1), (40, 1), (30, 1)], (
-        "those of a future that was given up are gone"
-    )
+    assert store.claim("a", 40) == 2
+    assert [c.next for c in store.get("a")] == [40, 30], "those of a future that was given up are gone"
+    assert store.put([Checkpoint("a", 2, 45, "m", b"again")]) == set()
+    assert [(c.next, c.epoch) for c in store.get("a")] == [(45, 2), (40, 2), (30, 2)]
     assert store.put([Checkpoint("nobody", 0, 1, "m", b"")]) == {"nobody"}
     store.drop(["a"])
     assert store.get("a") == []
@@ -87,7 +87,7 @@ def test_a_folder_outlives_its_process(tmp_path: Path):
     one.put([Checkpoint("a", 0, 7, "m", b"state")])
     two = FolderStore(tmp_path)
     assert two.get("a")[0].blob == b"state"
-    assert two.claim("a") == 1
+    assert two.claim("a", 7) == 1
     assert one.put([Checkpoint("a", 0, 8, "m", b"old")]) == {"a"}
     one.close()
     two.close()

@@ -38,11 +38,12 @@ def test_random_lives_of_streams_equal_streams_alone(name: str):
     assert left == 0
 
 
-def test_resumed_outputs_are_the_same_bits():
+@pytest.mark.parametrize("name", by_turns(NETWORKS, 3, of="resumed"))
+def test_resumed_outputs_are_the_same_bits(name: str):
     """A stream alone in its row, cut between any two frames, gives the very bits of one that is not cut."""
 
     async def main(cuts: int) -> Any:
-        async with server(capacity=1, credit=3, checkpoint_every=5) as served, Proxy(served.port) as proxy:
+        async with server(NETWORKS[name](), capacity=1, credit=3, checkpoint_every=5) as served, Proxy(served.port) as proxy:
             found: list[Any] = []
             async with co.serve.connect(proxy.url) as stream:
 
@@ -63,7 +64,8 @@ def test_resumed_outputs_are_the_same_bits():
     assert none == 0
     assert often >= 8
     assert one == two
-    assert [seq for seq, _ in one] == list(range(network().delay, 60 + network().delay))
+    net = NETWORKS[name]()
+    close_to(np.stack([np.frombuffer(row) for _, row in one]), wanted(net, clip(60)).reshape(len(one), -1))
 
 
 def test_two_inputs_one_of_which_is_no_stream():
@@ -172,7 +174,9 @@ def test_every_message_is_answered_once_and_markers_come_after():
             opened = await raw.opened()
             assert (opened["delay"], opened["receptive_field"], opened["stride"], opened["credit"]) == (3, 7, "1", 32)
             frames = clip(9)
-            for seq, count in ((0, 2), (2, 1), (3, 0), (3, 4), (7, 2)):
+            first = raw.inputs.message(0, [frames[:2]])
+            await raw.socket.send([first[:5], first[5:40], first[40:]])  # a message in three pieces
+            for seq, count in ((2, 1), (3, 0), (3, 4), (7, 2)):
                 await raw.frames(seq, frames[seq : seq + count])
             await raw.say(type="marker", id="m")
             answers = [await raw.hear("data") for _ in range(5)]
@@ -189,6 +193,43 @@ def test_every_message_is_answered_once_and_markers_come_after():
     )
     y = np.concatenate([a["y"][0] for a in answers if a["count"]])
     close_to(y, wanted(network(), clip(9), ended=False))
+
+
+def test_markers_of_multiplexed_streams_come_after_the_frames_before_them():
+    """Of one stream, and of all; in their order; a stream that is closed or ends is waited for no more."""
+
+    async def main() -> Any:
+        async with server(credit=4) as served, Raw(served.url) as raw:
+            await raw.opened(type="open", streams=3)
+            for _ in range(2):
+                await raw.hear("opened")
+            said: list[Any] = []
+            await raw.many([0, 0, 0, 1, 1], [0, 1, 2, 0, 1], clip(5))
+            await raw.say(type="marker", id="all")
+            await raw.say(type="marker", id="one", stream=1)
+            await raw.many([2, 2], [0, 1], clip(2))
+            await raw.say(type="marker", id="gone", stream=2)
+            await raw.say(type="close", stream=2)
+            await raw.say(type="finish", stream=1)
+            await raw.say(type="marker", id="ended", stream=0)
+            credit = 0
+            while not said or said[-1][0] != "ended":
+                message = await raw.hear()
+                if message["type"] == "data":
+                    credit += message["credit"]
+                elif message["type"] == "marker":
+                    said.append((message["id"], message.get("stream"), credit))
+            while (await raw.hear())["type"] != "ended":
+                pass
+            await raw.say(type="marker", id="none")
+            last = await raw.hear("marker")
+            await raw.say(type="marker", id="wrong", stream=7)
+            return said, last, (await raw.hear("error"))["code"]
+
+    said, last, wrong = run(main())
+    assert [(id, stream) for id, stream, _ in said] == [("all", None), ("one", 1), ("gone", 2), ("ended", 0)]
+    assert said[0][2] >= 5
+    assert (last, wrong) == ({"type": "marker", "id": "none"}, "unknown_stream")
 
 
 def test_a_reset_stream_begins_anew():

@@ -74,6 +74,10 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Bearer tokens, one per line: clients need one of them.")
     ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A site whose pages may open streams, as https://example.com. May be repeated."),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="A certificate (PEM), with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of PyTorch.")] = None,
@@ -98,7 +102,7 @@ def serve(
         def made() -> co.serve.Server:
             engine = co.serve.Engine(net, step, capacity=capacity, shards=shards, **options)
             grpc = None if grpc_port is None else co.serve.GrpcServer(engine, host, grpc_port, tokens=tokens, tls=pair)
-            return co.serve.Server(engine, host, port, tokens=tokens, tls=tls, grpc=grpc, grace=grace)
+            return co.serve.Server(engine, host, port, tokens=tokens, origins=origin or [], tls=tls, grpc=grpc, grace=grace)
 
         _run(made)
 

@@ -57,7 +57,8 @@ class Shard:
         self.endings: dict[int, Ending] = {}
         self.calls, self.seconds = 0, 0.0
         self._active = torch.zeros(program.batch, dtype=torch.bool)
-        self._outputs = torch.arange(self.schedule.per_call)
+        self._ones = torch.ones(program.batch, dtype=torch.int64)
+        self._least = -(self.schedule.outputs.first + torch.arange(self.schedule.per_call))  # outputs before an output exists
 
     def reset(self, row: int) -> None:
         """Restart a row."""
@@ -71,8 +72,9 @@ class Shard:
         """One call for some rows on a state. The outputs are of all rows."""
         started = time.perf_counter()
         self._active.zero_()
-        self._active[rows] = True
-        found = self.program.run(self.lanes.buffers, state, self._active.to(self.program.device, copy=True))
+        self._active.index_fill_(0, rows, True)
+        active = self._active.clone() if self.program.device.type == "cpu" else self._active.to(self.program.device)
+        found = self.program.run(self.lanes.buffers, state, active)
         self.calls, self.seconds = self.calls + 1, self.seconds + time.perf_counter() - started
         return found
 
@@ -107,7 +109,7 @@ class Shard:
         Returns:
             The outputs, as many for each row as the calls of any of them have, and which of them exist.
         """
-        schedule, before = self.schedule, self.steps[rows]
+        schedule, before = self.schedule, self.steps.index_select(0, rows)
         found: list[tuple[Tensor | None, Wire]] = []  # of each call
         groups = self._groups(before)
         taken = [0] * len(groups)
@@ -131,7 +133,7 @@ class Shard:
                 index = ALL if len(due) == len(groups) == 1 else torch.cat(cast(list[Tensor], due))
                 found.append((index, self.call(rows if index is ALL else rows[index])))
             for own, n in moved:  # only now: a call that fails takes no step
-                self.steps[own] += n
+                self.steps.index_add_(0, own, self._ones[: len(own)], alpha=n)
         if not found and any(e.left for e in self.endings.values()):
             self.call(rows[:0])
         return self._joined(found, len(rows)), self._valid(before, count, len(found))
@@ -165,9 +167,10 @@ class Shard:
         """Which outputs of ``calls`` calls exist, ``(n, calls · outputs)``, for rows that have had ``before`` steps."""
         schedule = self.schedule
         done = before if schedule.chunk == 1 else (before - schedule.start).div_(schedule.chunk, rounding_mode="floor")
-        first = done * schedule.per_call + schedule.outputs.first
+        outputs = done if schedule.per_call == 1 else done * schedule.per_call  # of the calls before
         if calls == 1 and schedule.chunk == 1:
-            return first.unsqueeze(1) + self._outputs >= 0
+            return outputs.unsqueeze(1) >= self._least
+        first = outputs + schedule.outputs.first
         number = torch.arange(calls * schedule.per_call)
         made = (before - schedule.start + count).div_(schedule.chunk, rounding_mode="floor") - done
         return (first.unsqueeze(1) + number >= 0) & (number // schedule.per_call < made.unsqueeze(1))

@@ -9,10 +9,10 @@ from typing import Any, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core.state import Wire, rewire
-from .frames_given import array_of, given, is_array, listed, written
+from .frames_given import array_of, given, is_array, listed, tensor_of, written
 from .served import Served
 from .shard import Shard
 from .snapshot import RowsSnapshot, check_rows_snapshot
@@ -127,17 +127,33 @@ class StreamRows:
             ShapeMismatch: frames of another shape or dtype. No stream has moved.
         """
         index, numpy = self._checked(rows), is_array(listed(frames)[0])
-        program = self.served
-        parts, count, chunk = given(program, frames, len(index))
-        y, valid = self._advance(index, parts, count)
-        several = chunk or program.schedule.per_call > 1
-        if not valid.shape[1] and not several:  # no call: as many outputs as one has, of which none exists
-            y, valid = program.no_outputs(len(index), 1), valid.new_zeros(len(index), 1)
-        found = program.rows_out(y, several)
-        valid = valid if several else valid[:, 0]
+        parts, count, chunk = given(self.served, frames, len(index))
+        found, valid = self._found(*self._advance(index, parts, count), chunk)
         if out is not None:
             return written(found, out), array_of(valid) if numpy else valid
         return (tree_map(array_of, found), array_of(valid)) if numpy else (found, valid)
+
+    @locked
+    @torch.no_grad()
+    def step_known(self, rows: Any, frames: Sequence[Any]) -> tuple[list[Tensor], Tensor]:
+        """As :meth:`step_rows` with a frame of each row, which the caller has checked, and whose outputs it takes as a flat list.
+
+        Args:
+            rows: an array or a tensor of different rows of open streams.
+            frames: ``(n, C, *S)`` of each input, of the network's dtypes.
+        """
+        index, program = tensor_of(rows), self.served
+        parts = program.frames_in([tensor_of(x).to(program.device) for x in frames], False)
+        found, valid = self._found(*self._advance(index, parts, 1), False)
+        return [found] if isinstance(found, Tensor) else tree_leaves(found), valid
+
+    def _found(self, y: Wire, valid: Tensor, chunk: bool) -> tuple[Any, Tensor]:
+        """Outputs of some rows, and which exist, for the caller."""
+        program, rows = self.served, len(valid)
+        several = chunk or program.schedule.per_call > 1
+        if not valid.shape[1] and not several:  # no call: as many outputs as one has, of which none exists
+            y, valid = program.no_outputs(rows, 1), valid.new_zeros(rows, 1)
+        return program.rows_out(y, several), valid if several else valid[:, 0]
 
     def _checked(self, rows: Any) -> Tensor:
         """Numbers of rows of open streams, which are all different."""

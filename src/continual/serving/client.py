@@ -8,11 +8,11 @@ import random
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ..core.optional_packages import package
-from .protocol import END, PASSING, REPLAYED, SUBPROTOCOL, Array, Format, Refused, header
+from .protocol import END, GAP, PASSING, REPLAYED, SUBPROTOCOL, Array, Format, Refused, header
 
 PATIENCE = 60.0  # seconds of trying to come back
 FIRST, LONGEST = 0.05, 2.0  # seconds between tries
@@ -41,18 +41,23 @@ class ServedStream:
         inputs, outputs: formats of frames and of outputs.
         facts: what the server says of the network: ``delay``, ``receptive_field``, ``stride``, ``rate`` …
         resumed: how often the stream has changed its connection.
+        dropped: how many frames the server has dropped, where a client has more under way than its credit.
     """
 
     def __init__(self, url: str, token: str | None, tls: ssl.SSLContext | None, patience: float):
         self._url, self._auth, self._tls, self.patience = url, token, tls, patience
-        self.token, self.resumed, self.credit = "", -1, 0
+        self.token, self.resumed, self.credit, self.dropped = "", -1, 0, 0
         self.facts: dict[str, Any] = {}
         self.inputs = self.outputs = Format(())
         self._kept: deque[tuple[int, list[Array]]] = deque()  # frames since the checkpoint to go on from, by messages
+        self._unsent: deque[tuple[int, list[Array]]] = deque()  # those that this connection has not sent
         self._saved: list[int] = []  # the frames that checkpoints go on with
-        self._next = 0  # number of the next frame
-        self._at = self._answered = self._high = 0  # the next frame to send, to be answered, and that was never sent
-        self._sent = deque[int]()  # the last frame of each message that is not answered, of this connection
+        self._next = self._first = 0  # number of the next frame, and of the first that is kept or was dropped
+        self._at = self._high = 0  # the frame that the server has next, and that no server has had
+        self._sent = deque[
+            tuple[int, int]
+        ]()  # the last frame of each message that is not answered, of this connection; its frames
+        self._under_way = 0  # frames in these messages
         self._have = -1  # the last frame that was answered, or output of the end
         self._results: asyncio.Queue[tuple[int, Array | list[Array]] | Exception | None] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -92,10 +97,11 @@ class ServedStream:
             self._check()
             piece = [x[at : at + self.credit].copy() for x in parts]
             self._kept.append((self._next, piece))
+            self._unsent.append((self._next, piece))
             self._next += len(piece[0])
             end = self._next
             self._transmit()
-            while self._at < end and not self._over:
+            while self._unsent and self._unsent[0][0] < end and not self._over:
                 await self._changed.wait()
                 self._changed.clear()
             await self._drained()
@@ -149,16 +155,19 @@ class ServedStream:
 
     def _transmit(self) -> None:
         """Send the frames that are due, as far as the credit goes; and after the last one, that there are no more."""
-        while self._socket is not None and self._at < self._next and self._at - self._answered < self.credit:
-            seq, parts = next((s, p) for s, p in reversed(self._kept) if s <= self._at)
-            skip = self._at - seq
-            count = min(len(parts[0]) - skip, self.credit - (self._at - self._answered))
-            flags = REPLAYED if self._at < self._high else 0
-            self._say(self.inputs.message(self._at, [x[skip : skip + count] for x in parts], flags))
-            self._at += count
+        while self._socket is not None and self._unsent and self._under_way < self.credit:
+            seq, parts = self._unsent.popleft()
+            room = self.credit - self._under_way
+            if len(parts[0]) > room:
+                self._unsent.appendleft((seq + room, [x[room:] for x in parts]))
+                parts = [x[:room] for x in parts]
+            flags = (REPLAYED if seq < self._high else 0) | (GAP if seq > self._at else 0)
+            self._say(self.inputs.message(seq, parts, flags))
+            self._at = seq + len(parts[0])
             self._high = max(self._high, self._at)
-            self._sent.append(self._at - 1)
-        if self._socket is not None and self._finished and self._at == self._next and not self._told_end:
+            self._sent.append((self._at - 1, len(parts[0])))
+            self._under_way += len(parts[0])
+        if self._socket is not None and self._finished and not self._unsent and not self._told_end:
             self._told_end = True
             self._say(json.dumps({"type": "finish"}))
         self._changed.set()
@@ -233,13 +242,13 @@ class ServedStream:
 
     def _replay(self, socket: Any, next: int) -> None:
         """Go on with the frames that the server does not have."""
-        first = self._kept[0][0] if self._kept else self._next
-        if not first <= next <= self._next:
-            kept = f"frames {first} to {self._next - 1} are kept here"
+        if not self._first <= next <= self._next:
+            kept = f"frames {self._first} to {self._next - 1} are kept here"
             raise ServeError("unknown_stream", f"the server goes on with frame {next}, and {kept}")
         self._sent.clear()
         self._saved.clear()
-        self._socket, self._at, self._answered, self._told_end = socket, next, next, False
+        self._socket, self._at, self._under_way, self._told_end = socket, next, 0, False
+        self._unsent = _without(self._kept, 0, next)
         self._transmit()
 
     async def _run(self) -> None:
@@ -279,8 +288,8 @@ class ServedStream:
             self._forget()
             seq, count, parts = seq + fresh, count - fresh, [x[fresh:] for x in parts]
         elif self._sent:
-            last = self._sent.popleft()
-            self._have, self._answered = max(self._have, last), last + 1
+            last, frames = self._sent.popleft()
+            self._have, self._under_way = max(self._have, last), self._under_way - frames
             self._forget()
             self._transmit()
         if count > 0:
@@ -290,7 +299,7 @@ class ServedStream:
         """Drop the frames before the last checkpoint all of whose answers have come: the server goes on from that one."""
         if not self._saved or self._saved[0] > self._have + 1:
             return
-        next = max(n for n in self._saved if n <= self._have + 1)
+        next = self._first = max(n for n in self._saved if n <= self._have + 1)
         self._saved = [n for n in self._saved if n > next]
         while self._kept and self._kept[0][0] + len(self._kept[0][1][0]) <= next:
             self._kept.popleft()
@@ -300,6 +309,10 @@ class ServedStream:
             case "checkpoint":
                 self._saved.append(int(message["next"]))
                 self._forget()
+            case "dropped":  # they are not sent again: what the server goes on from has not seen them
+                first, next = int(message["first"]), int(message["next"])
+                self.dropped += next - first
+                self._kept = _without(self._kept, first, next)
             case "ended":
                 self._ended = True
             case "moved":
@@ -311,6 +324,18 @@ class ServedStream:
         while True:
             await asyncio.sleep(10.0)
             self._say(json.dumps({"type": "keepalive"}))
+
+
+def _without(kept: Sequence[tuple[int, list[Array]]], first: int, next: int) -> deque[tuple[int, list[Array]]]:
+    """Messages of frames, but not those from ``first`` up to ``next``."""
+    found: deque[tuple[int, list[Array]]] = deque()
+    for seq, parts in kept:
+        before, after = (min(len(parts[0]), max(0, n - seq)) for n in (first, next))
+        if before:
+            found.append((seq, [x[:before] for x in parts]))
+        if after < len(parts[0]):
+            found.append((seq + after, [x[after:] for x in parts]))
+    return found
 
 
 def connect(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None, patience: float = PATIENCE) -> ServedStream:

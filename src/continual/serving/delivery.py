@@ -13,6 +13,7 @@ from .table import Table
 def deliver(table: Table, taken: Taken, y: list[Array], valid: Array) -> None:
     """Give the outputs ``(n, m, C', *S')`` that exist to their streams, except those that the client has."""
     rows, seq = taken.rows, taken.seq
+    table.done[rows] = seq
     late = seq <= table.have[rows]
     if late.any():
         valid = valid & ~late[:, None]
@@ -28,12 +29,12 @@ def deliver(table: Table, taken: Taken, y: list[Array], valid: Array) -> None:
         held.took(int(seq[i]), found)
     if groups.any():
         for number in np.unique(groups[groups > 0]).tolist():
-            _deliver_group(table.groups.get(number), groups == number, rows, seq, y, valid)
+            if (group := table.groups.get(number)) is not None:
+                _deliver_group(group, groups == number, rows, seq, y, valid)
+                table.answer_markers(group)
 
 
-def _deliver_group(group: Group | None, own: Array, rows: Array, seq: Array, y: list[Array], valid: Array) -> None:
-    if group is None:
-        return
+def _deliver_group(group: Group, own: Array, rows: Array, seq: Array, y: list[Array], valid: Array) -> None:
     exists = valid & own[:, None]
     places, moments = np.nonzero(exists)
     group.sink.answers(rows[places], seq[places], [t[places, moments] for t in y], 0, int(own.sum()))

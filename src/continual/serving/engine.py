@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.step_spec import Inputs
 from ..errors import ShapeMismatch, StateMismatch
 from ..programs.compile import Backend
@@ -76,7 +78,7 @@ class Engine:
         overload: Overload = "block",
         finite: Finite = "refuse",
         checkpoint_every: int = 256,
-        pace: float = 0.004,
+        pace: float = 0.005,
         idle: float = 60.0,
         keep: float = 300.0,
         max_age: float | None = None,
@@ -89,15 +91,12 @@ class Engine:
         self.capacity, self.credit = capacity, credit
         self.every, self.idle, self.max_age = max(checkpoint_every, credit), idle, max_age
         self.metrics, self.draining, self.ready = Metrics(), False, False
-        self.table, self._wake = Table(capacity), asyncio.Event()
+        self.table, self._wake, self._between = Table(capacity), asyncio.Event(), asyncio.Lock()
         self._inbox = Inbox(capacity, credit, self.model.inputs.specs)
-        self.intake = Intake(
-            self.table, self._inbox, self.model.inputs.specs, overload, finite, self.metrics, self._wake.set, self.refuse
-        )
+        self.intake = Intake(self.table, self._inbox, overload, finite, self.metrics, self._between, self._arrived, self.refuse)
         given = store_of(store, keep) if store is None or isinstance(store, (str, Path)) else store
         self.checkpoints = Checkpoints(given, keep, self._taken_over)
         self._finishing: set[Held] = set()
-        self._between = asyncio.Lock()
         self._pool = ThreadPoolExecutor(1, "continual-step")
         self._tasks: list[asyncio.Task[Any]] = []
         self._stepper = Stepper(self.model, self._inbox, self.metrics, self._pool, pace)
@@ -136,7 +135,7 @@ class Engine:
 
     async def _drain(self, grace: float) -> None:
         until = time.monotonic() + grace
-        while (self._inbox.total or self.streams.ending or self._finishing) and time.monotonic() < until - grace / 2:
+        while (self._inbox.busy or self.streams.ending or self._finishing) and time.monotonic() < until - grace / 2:
             await asyncio.sleep(0.005)
         async with self._between:
             await self._move([h for h in self.table.by_row.values() if h.ended is None])
@@ -235,7 +234,7 @@ class Engine:
         if fitting[0].model != self.model.digest:
             self.metrics.resumes["other_model"] += 1
             raise Refused("other_model", f"stream {token[:8]}… is of another network or of other weights")
-        epoch = await self._stored(store.claim, token)
+        epoch = await self._stored(store.claim, token, fitting[0].next)
         held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
         self.metrics.resumes["resumed"] += 1
         return held
@@ -261,13 +260,18 @@ class Engine:
         self.intake.space.set()
 
     async def reset(self, held: Held) -> None:
-        """Restart a stream at frame 0."""
+        """Restart a stream at frame 0.
+
+        Raises:
+            Refused: ``unknown_stream``: it is closed.
+        """
         async with self._between:
+            if not self.table.is_open(held):
+                raise Refused("unknown_stream", "the stream is closed: open another one")
             held.forget()
             self._inbox.clear(held.row)
             self.streams.reset(held.token)
-            held.next = 0
-            self.table.have[held.row], self.table.next[held.row], self.table.saved[held.row] = -1, 0, 0
+            self.table.reset(held)
         store = self.checkpoints.store
         await self._stored(store.drop, [held.token])
         await self._stored(store.create, [held.token], self.model.digest)
@@ -275,10 +279,14 @@ class Engine:
 
     def finish(self, held: Held) -> None:
         """No more frames come: when those that wait have taken their steps, the stream ends."""
-        if not held.finishing:
+        if not held.finishing and self.table.is_open(held):
             held.finishing = True
             self._finishing.add(held)
             self._wake.set()
+
+    def _arrived(self) -> None:
+        self._wake.set()
+        self._stepper.arrived()
 
     def _taken_over(self, held: Sequence[Held]) -> None:
         """Streams that another engine goes on with."""
@@ -365,16 +373,14 @@ class Engine:
 
     def _checkpoints_of(self, held: Sequence[Held]) -> Any:
         """The checkpoints of streams as they are now, made of a copy when they are asked for."""
-        rows = [h.row for h in held]
+        rows = np.array([h.row for h in held])
         snapshot = self.streams.snapshot_rows(rows)
-        nexts = [int(self.table.next[row] - self._inbox.waiting(row)) for row in rows]
-        known = [(h.token, h.epoch, next) for h, next in zip(held, nexts, strict=True)]
-        model = self.model.digest
+        nexts = self._inbox.first(rows, self.table.next[rows]).tolist()
+        known, model = [(h.token, h.epoch, next) for h, next in zip(held, nexts, strict=True)], self.model.digest
         self.metrics.snapshots += len(rows)
 
         def made() -> list[Checkpoint]:
-            blobs = packed(snapshot)
-            return [Checkpoint(token, epoch, next, model, blob) for (token, epoch, next), blob in zip(known, blobs, strict=True)]
+            return [Checkpoint(*own, model, blob) for own, blob in zip(known, packed(snapshot), strict=True)]
 
         return made
 
@@ -385,11 +391,8 @@ class Engine:
             await asyncio.sleep(wait)
             now = time.perf_counter()
             for held in list(self.table.by_row.values()):
-                if (
-                    now - max(held.seen, self._inbox.last(held.row)) > self.idle
-                    and held.ended is None
-                    and not self._inbox.waiting(held.row)
-                ):
+                silent = now - max(held.seen, self._inbox.last(held.row)) > self.idle
+                if silent and held.ended is None and not self._inbox.waiting(held.row):
                     self.refuse(held, Refused("idle", f"no message for {self.idle:g} s", 0.0))
             if self.max_age is not None:
                 async with self._between:

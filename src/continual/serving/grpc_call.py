@@ -18,6 +18,13 @@ INPUT, RESULT = "x", "y"  # and a number: the names of inputs and outputs
 OUTPUT = 8 << 20  # bytes that a call may have unsent
 
 
+def _number(parameters: Any, name: str, default: int) -> int:
+    found = value(parameters, name, default)
+    if not isinstance(found, int):
+        raise Refused("protocol", f"the parameter {name} is a number, got {found!r}")
+    return found
+
+
 class Requests:
     """The stream of one sequence of requests.
 
@@ -95,7 +102,8 @@ class Call:
         own.ids.append(request.id)
         own.ending = bool(value(request.parameters, "sequence_end", False))
         held = own.held
-        await self._engine.intake.put(held, held.next, self._frames(request))
+        seq = _number(request.parameters, "seq", held.next)  # later than the next one: frames were left out
+        await self._engine.intake.put(held, seq, self._frames(request), seq > held.next)
         if own.ending:
             self._engine.finish(held)
 
@@ -106,7 +114,7 @@ class Call:
         if token is None:
             [held] = await self._engine.open(self)
         else:
-            held = await self._engine.resume(str(token), int(value(request.parameters, "have", -1)), self)
+            held = await self._engine.resume(str(token), _number(request.parameters, "have", -1), self)
         self._sequences[id] = Requests(held)
 
     def _frames(self, request: Any) -> list[Array]:
@@ -183,6 +191,8 @@ class Call:
             return
         if message["type"] == "checkpoint":
             own.said["checkpoint"] = message["next"]
+        elif message["type"] == "dropped":
+            own.said["dropped"] = f"{own.said.get('dropped', '')} {message['first']}:{message['next']}".strip()
         elif message["type"] == "ended":
             self._ended(id, own)
         elif message["type"] == "moved":

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ..core.optional_packages import package
+from .access import Access
 from .engine import Engine
 from .grpc_call import INPUT, RESULT, Call
 from .kserve import PACKAGE, SERVICE, datatype, messages
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 class GrpcServer:
@@ -42,12 +40,8 @@ class GrpcServer:
         tokens: Sequence[str] = (),
         tls: tuple[bytes, bytes] | None = None,
     ):
-        if host not in LOCAL and not tokens:
-            raise ValueError(
-                f"serve: binding to {host!r} lets everyone in: give a token (--token-file FILE), or bind to 127.0.0.1"
-            )
         self.engine, self.host, self.port = engine, host, port
-        self._tokens, self._tls = [f"Bearer {t}".encode() for t in tokens], tls
+        self._access, self._tls = Access(host, tokens), tls
         self._grpc = package("grpc", "grpc", "the gRPC transport")
         self._aio = package("grpc.aio", "grpc", "the gRPC transport")
         self._server: Any = None
@@ -112,11 +106,10 @@ class GrpcServer:
         return found
 
     async def _let_in(self, context: Any) -> None:
-        """End a call without a token, which is compared in constant time."""
-        if self._tokens:
-            given = next((v for k, v in context.invocation_metadata() if k == "authorization"), "")
-            if not any([hmac.compare_digest(str(given).encode(), token) for token in self._tokens]):
-                await context.abort(self._grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
+        """End a call without a token."""
+        given = next((v for k, v in context.invocation_metadata() if k == "authorization"), "")
+        if not self._access.allows(str(given)):
+            await context.abort(self._grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         await self._let_in(context)

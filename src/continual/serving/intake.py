@@ -11,13 +11,14 @@ import numpy as np
 
 from .inbox import Inbox
 from .metrics import Metrics
-from .protocol import GAP, LOW, Array, Refused, Spec
+from .protocol import GAP, LOW, Array, Refused
 from .streams import Group, Held
 from .table import Table
 
 Overload = Literal["block", "drop-oldest", "refuse"]
 Finite = Literal["refuse", "pass"]
 NOTHING: tuple[Array, ...] = ()
+NO_ROWS = np.zeros(0, np.int64)
 
 
 class Intake:
@@ -26,9 +27,9 @@ class Intake:
     Args:
         table: the open streams.
         inbox: where frames wait.
-        specs: a frame of each input.
         overload, finite: as of :class:`~continual.serving.engine.Engine`.
         metrics: counts what is dropped.
+        between: is held while frames are in a step.
         wake: is called when frames have come.
         refuse: is called for a stream that is closed for an error.
 
@@ -40,10 +41,10 @@ class Intake:
         self,
         table: Table,
         inbox: Inbox,
-        specs: Sequence[Spec],
         overload: Overload,
         finite: Finite,
         metrics: Metrics,
+        between: asyncio.Lock,
         wake: Callable[[], None],
         refuse: Callable[[Held, Refused], None],
     ):
@@ -53,17 +54,20 @@ class Intake:
         ):
             if value not in allowed:
                 raise ValueError(f"Engine: {name} is one of {', '.join(map(repr, allowed))}, not {value!r}")
-        self._table, self._inbox, self._specs, self.credit = table, inbox, specs, inbox.depth
-        self.overload, self.finite, self._metrics = overload, finite, metrics
+        self._table, self._inbox, self.credit = table, inbox, inbox.depth
+        self.overload, self.finite, self._metrics, self._between = overload, finite, metrics, between
         self._wake, self._refuse, self.space = wake, refuse, asyncio.Event()
 
     # ---- frames ---------------------------------------------------------------------------------------------------------
 
-    async def room(self, held: Held) -> None:
-        """Wait until a stream has no more frames than its credit. Its connection reads nothing meanwhile."""
-        while self._inbox.waiting(held.row) >= self.credit and self._table.is_open(held):
-            self.space.clear()
-            await self.space.wait()
+    def take(self, held: Held, seq: int, parts: Sequence[Array]) -> bool:
+        """Take the next frames ``(n, C, *S)`` of one stream, if there is room for them; for all else there is :meth:`put`."""
+        if seq != held.next or held.finishing or not self._table.is_open(held) or self._over(held, len(parts[0])) > 0:
+            return False
+        held.hear()
+        self._message(held, seq, len(parts[0]))
+        self._put(held, seq, parts)
+        return True
 
     async def put(self, held: Held, seq: int, parts: Sequence[Array], gap: bool = False) -> None:
         """Frames ``(n, C, *S)`` of one stream, the first of which is ``seq``.
@@ -71,7 +75,9 @@ class Intake:
         Raises:
             Refused: ``sequence``, ``overrun``.
         """
-        count, now = len(parts[0]), time.perf_counter()
+        count = len(parts[0])
+        if not self._table.is_open(held):  # what still comes of a stream that is closed, whose row another one may have
+            return
         held.hear()
         if held.finishing:
             raise Refused("sequence", "frames after finish")
@@ -80,77 +86,122 @@ class Intake:
         if not count:
             held.sink.answer(held, held.next, NOTHING, 0, 0, 0)
             return
-        over = int(self._inbox.waiting(held.row)) + count - self.credit
-        if over > 0 and self.overload == "refuse":
+        over = self._over(held, count)
+        if over <= 0:
+            self._message(held, seq, count)
+            self._put(held, seq, parts)
+        elif self.overload == "refuse":
             raise Refused("overrun", f"{over} frames more than the credit of {self.credit}", 0.0, next=held.next)
+        elif self.overload == "block" or self._had(held.row, seq):
+            self._message(held, seq, count)
+            await self._put_by_and_by(held, seq, parts)
+        else:
+            async with self._between:  # a frame of this stream that is in a step is answered before those that are dropped
+                if self._table.is_open(held):
+                    self._message(held, seq, count)
+                    self._put_newest(held, seq, parts, self._over(held, count))
+
+    def _had(self, row: int, seq: int) -> bool:
+        """Whether the client has the answer to the oldest frame that waits, or that comes: the frame is replayed, and is never dropped."""
+        own = np.array([row])
+        return bool(self._inbox.first(own, np.array([seq]))[0] <= self._table.have[row])
+
+    def _over(self, held: Held, count: int) -> int:
+        return int(self._inbox.waiting(held.row)) + count - self.credit
+
+    def _message(self, held: Held, seq: int, count: int) -> None:
         held.message(seq, count)
         self._table.next[held.row] = held.next
-        if over > 0 and self.overload == "drop-oldest":
-            parts, seq = self._drop(held, seq, parts, over), seq + max(0, count - self.credit)
+
+    def _put(self, held: Held, seq: int, parts: Sequence[Array]) -> None:
+        self._inbox.put_many(held.row, seq, parts, time.perf_counter())
+        self._wake()
+
+    async def _put_by_and_by(self, held: Held, seq: int, parts: Sequence[Array]) -> None:
+        """Frames for which there is no room yet. Their connection reads nothing meanwhile."""
         at = 0
-        while at < len(parts[0]):  # of more than there is room for, the rest follows
-            if over > 0:
-                await self.room(held)
-                if not self._table.is_open(held):
-                    return
-            n = min(len(parts[0]) - at, self.credit - int(self._inbox.waiting(held.row)))
-            self._inbox.put_many(held.row, seq + at, [x[at : at + n] for x in parts] if over > 0 else parts, now)
-            at += n
-            self._wake()
+        while at < len(parts[0]):
+            while self._over(held, 1) > 0 and self._table.is_open(held):
+                self.space.clear()
+                await self.space.wait()
+            if not self._table.is_open(held):
+                return
+            end = at + 1 - self._over(held, 1)
+            self._put(held, seq + at, [x[at:end] for x in parts])
+            at = min(end, len(parts[0]))
 
-    def _drop(self, held: Held, seq: int, parts: Sequence[Array], over: int) -> Sequence[Array]:
-        """Forget the oldest frames of a stream, and of a message that has more than the credit. Returns what is left of it."""
-        self._metrics.dropped["overload"] += over
-        old = min(over, int(self._inbox.waiting(held.row)))
-        last = self._inbox.drop(held.row, old) if old else held.next
-        if over > old:
-            parts, last = [x[over - old :] for x in parts], seq + over - old - 1
-        held.took(last, None, GAP)
-        return parts
+    def _put_newest(self, held: Held, seq: int, parts: Sequence[Array], over: int) -> None:
+        """Drop as many frames of a stream as are too many: those that wait, then the first of a message that has more than the credit."""
+        old = min(max(0, over), int(self._inbox.waiting(held.row)))
+        new = max(0, over) - old
+        self._metrics.dropped["overload"] += old + new
+        for first, last in self._inbox.drop(held.row, old):
+            held.dropped(first, last)
+        if new:
+            held.dropped(seq, seq + new - 1)
+        self._put(held, seq + new, [x[new:] for x in parts])
 
-    def put_group(self, group: Group, entries: Array) -> None:
+    async def put_group(self, group: Group, entries: Array, gap: bool = False) -> None:
         """Frames of multiplexed streams. Each error closes the stream that it is of."""
-        now, names = time.perf_counter(), [f"f{i}" for i in range(len(self._specs))]
+        if self.overload != "drop-oldest":
+            self._put_group(group, entries, gap)
+            return
+        async with self._between:  # as of one stream
+            self._put_group(group, entries, gap)
+
+    def _put_group(self, group: Group, entries: Array, gap: bool) -> None:
         rows = entries["stream"].astype(np.int64)
         if len(np.unique(rows)) != len(rows):  # several frames of a stream: one after another
             order = np.argsort(rows, kind="stable")
             turn = np.empty(len(rows), np.int64)
-            _, first, counts = np.unique(rows, return_index=True, return_counts=True)
-            del first
+            _, counts = np.unique(rows, return_counts=True)
             turn[order] = np.concatenate([np.arange(n) for n in counts])
             for n in range(int(turn.max()) + 1):
-                self.put_group(group, entries[turn == n])
+                self._put_group(group, entries[turn == n], gap)
             return
         known = rows < len(self._table.group)
         known[known] = self._table.group[rows[known]] == group.number
         self._refuse_some(group, rows, ~known, "unknown_stream", "no such stream of this connection is open")
-        parts = [entries[name] for name in names]
+        parts = [entries[name] for name in entries.dtype.names[2:]]
         own = np.where(known, rows, 0)
-        fits = (self._table.next[own] & LOW) == entries["seq"]
+        ahead = (entries["seq"] - self._table.next[own]) & LOW
+        fits = ahead < (1 << 31 if gap else 1)
         self._refuse_some(group, rows, known & ~fits, "sequence", "another frame is next")
         known &= fits
         full = self._inbox.waiting(own) >= self.credit
         if (known & full).any():
-            self._over(group, rows, known & full)
-            known &= ~full | (self.overload == "drop-oldest")
+            dropped = self._beyond(group, rows, known & full)
+            known &= ~full | dropped
         if known.all():
             chosen: Any = slice(None)
         else:
             chosen = np.flatnonzero(known)
-        rows = rows[chosen]
+        rows, ahead = rows[chosen], ahead[chosen]
         if len(rows):
-            self._inbox.put(rows, self._table.next[rows], [x[chosen] for x in parts], now)
-            self._table.next[rows] += 1
+            seq = self._table.next[rows] + ahead
+            self._inbox.put(rows, seq, [x[chosen] for x in parts], time.perf_counter())
+            self._table.next[rows] = seq + 1
             self._wake()
 
-    def _over(self, group: Group, rows: Array, over: Array) -> None:
-        """Frames beyond the credit of multiplexed streams, whose connection can't wait for one of them."""
-        if self.overload != "drop-oldest":
-            self._refuse_some(group, rows, over, "overrun", f"more frames than the credit of {self.credit}")
-            return
-        self._metrics.dropped["overload"] += int(over.sum())
-        for row in rows[over].tolist():
-            self._inbox.drop(row, 1)
+    def _beyond(self, group: Group, rows: Array, over: Array) -> Array:
+        """Frames beyond the credit of multiplexed streams, whose connection can't wait for one of them.
+
+        Returns for which of them the oldest frame was dropped; other streams are closed.
+        """
+        dropping = over & (self.overload == "drop-oldest")
+        dropping[dropping] = [not self._had(row, 0) for row in rows[dropping].tolist()]
+        self._refuse_some(group, rows, over & ~dropping, "overrun", f"more frames than the credit of {self.credit}")
+        count = int(dropping.sum())
+        if not count:
+            return dropping
+        self._metrics.dropped["overload"] += count
+        for row in rows[dropping].tolist():
+            for first, last in self._inbox.drop(row, 1):
+                group.sink.control(self._table.by_row[row], {"type": "dropped", "first": first, "next": last + 1})
+                self._table.done[row] = last
+        group.sink.answers(NO_ROWS, NO_ROWS, NOTHING, GAP, count)
+        self._table.answer_markers(group)
+        return dropping
 
     def _refuse_some(self, group: Group, rows: Array, wrong: Array, code: str, message: str) -> None:
         for row in rows[wrong].tolist():

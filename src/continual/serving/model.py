@@ -63,12 +63,12 @@ class Served:
         return t.movedim(dim, 1) if isinstance(t, Tensor) else np.moveaxis(t, dim, 1)
 
     def step(self, rows: Array, parts: list[Array]) -> tuple[list[Array], Array]:
-        """One step of some rows: the outputs ``(n, m, C', *S')`` of each, and which exist ``(n, m)``."""
-        y, valid = self._streams.step_rows(rows, parts)
-        leaves = tree_leaves(y)
+        """One step of some rows, which are open: the outputs ``(n, m, C', *S')`` of each, and which exist ``(n, m)``."""
+        y, valid = self._streams.step_known(rows, parts)
+        leaves = [array_of(t) for t in y]
         if self._single:
-            return [t[:, None] for t in leaves], valid[:, None]
-        return [self._moments(t, dim) for t, dim in zip(leaves, self._times, strict=True)], valid
+            return [t[:, None] for t in leaves], array_of(valid)[:, None]
+        return [self._moments(t, dim) for t, dim in zip(leaves, self._times, strict=True)], array_of(valid)
 
     def try_out(self) -> None:
         """A step of a stream that nobody sees."""

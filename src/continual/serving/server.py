@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import signal
 import ssl
 from collections.abc import Callable, Sequence
-from http import HTTPStatus
-from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from ..core.optional_packages import package
-from . import metrics
+from .access import Access
 from .engine import Engine
 from .grpc_server import GrpcServer
+from .pages import Answer, Pages, Request
 from .protocol import PATH, SUBPROTOCOL
-from .websocket import Connection
-
-LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
-OUTPUT = 8 << 20  # bytes that a connection may have unsent
-LOCAL = ("127.0.0.1", "localhost", "::1")
-SCRIPT = "text/javascript"
-PAGES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", SCRIPT), "/continual.js": ("continual.js", SCRIPT)}
+from .server_socket import Socket, connection_class
+from .websocket import LARGEST, OUTPUT, Connection
 
 
 class Server:
@@ -35,6 +27,7 @@ class Server:
         host, port: to bind to; port 0: any that is free.
         tokens: one of them is needed, as ``Authorization: Bearer …`` or, where a browser can't send headers, ``?token=…``. Without tokens
             the server binds to this machine alone.
+        origins: of other sites whose pages may open streams, such as ``https://example.com``.
         tls: certificates.
         grpc: another transport of the same engine, which is started and stopped with this one.
         output: bytes that a connection may have unsent before it is cut off.
@@ -63,19 +56,14 @@ class Server:
         port: int = 8800,
         *,
         tokens: Sequence[str] = (),
+        origins: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         grpc: GrpcServer | None = None,
         output: int = OUTPUT,
         grace: float = 20.0,
     ):
-        if host not in LOCAL and not tokens:
-            raise ValueError(
-                f"serve: binding to {host!r} lets everyone in who reaches this machine: give a token (--token-file FILE), or bind to "
-                "127.0.0.1"
-            )
         self.engine, self.host, self.port, self.grace = engine, host, port, grace
-        self._grpc = grpc
-        self._tokens, self._tls, self._output = [t.encode() for t in tokens], tls, output
+        self._pages, self._grpc, self._tls, self._output = Pages(engine, Access(host, tokens, origins)), grpc, tls, output
         self.limit = max(LARGEST, engine.credit * engine.model.inputs.nbytes + 64)
         self._server: Any = None
         self._connections: set[Connection] = set()
@@ -101,6 +89,7 @@ class Server:
             self.port,
             subprotocols=[SUBPROTOCOL],
             process_request=self._requested,
+            create_connection=connection_class(),
             compression=None,
             max_size=4 * self.limit,  # what is a little too big is said to be so
             max_queue=8,
@@ -146,64 +135,20 @@ class Server:
     # ---- connections ----------------------------------------------------------------------------------------------------
 
     async def _serve(self, socket: Any) -> None:
-        await Connection(self.engine, socket, self.limit, self._output).run()
+        await Connection(self.engine, Socket(socket), self.limit, self._output).run()
 
     def _requested(self, socket: Any, request: Any) -> Any:
         """Answer what is not a stream; ``None`` for a WebSocket that is let in."""
-        url = urlsplit(request.path)
-        if url.path == "/livez":
-            return socket.respond(HTTPStatus.OK, "ok\n")
-        if url.path == "/readyz":
-            ready = self.engine.ready and not self.engine.draining
-            return socket.respond(
-                HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, "ready\n" if ready else "not ready\n"
-            )
-        if url.path in PAGES:  # which hold no secrets: what they show needs the token
-            name, kind = PAGES[url.path]
-            return _response(socket, resources.files(__package__).joinpath("page", name).read_bytes(), f"{kind}; charset=utf-8")
-        if not self._let_in(request, url.query):
-            return socket.respond(HTTPStatus.UNAUTHORIZED, "a bearer token is needed\n")
-        if url.path == PATH:
-            return self._stream_requested(socket, request)
-        if url.path == "/metrics":
-            return _response(socket, *metrics.text(self.engine.metrics, self.engine.gauges))
-        if url.path == "/v1/model":
-            return _response(socket, json.dumps(self._model()).encode(), "application/json")
-        if url.path == "/v1/live":
-            return _response(socket, json.dumps(self._live()).encode(), "application/json")
-        return socket.respond(HTTPStatus.NOT_FOUND, "not found\n")
-
-    def _stream_requested(self, socket: Any, request: Any) -> Any:
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
-            return socket.respond(HTTPStatus.FORBIDDEN, "a page of another site\n")
-        if not self.engine.ready:
-            return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
-        return None
-
-    def _let_in(self, request: Any, query: str) -> bool:
-        """Whether a request has a token, compared in constant time."""
-        if not self._tokens:
-            return True
-        kind, _, given = request.headers.get("Authorization", "").partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else next(iter(parse_qs(query).get("token", [])), "")
-        return any([hmac.compare_digest(given.encode(), token) for token in self._tokens])
-
-    def _model(self) -> dict[str, Any]:
-        model = self.engine.model
-        return {**model.facts, **model.inputs.described(), "outputs": model.outputs.described(), "credit": self.engine.credit}
-
-    def _live(self) -> dict[str, Any]:
-        """What the page shows."""
-        m = self.engine.metrics
-        times = {f"p{q}": m.frame.percentile(q) for q in (50, 99)}
-        return {**self.engine.gauges(), "frames": m.frames, **times, "refused": sum(m.refused.values())}
+        url, headers = urlsplit(request.path), request.headers
+        asked = Request(url.path, url.query, headers.get("Authorization", ""), headers.get("Origin"), headers.get("Host"))
+        found = self._pages.answer(asked)
+        return None if found is None else _response(socket, found)
 
 
-def _response(socket: Any, body: bytes, kind: str) -> Any:
-    response = socket.respond(HTTPStatus.OK, "")
-    response.body = body
-    for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")):
+def _response(socket: Any, answer: Answer) -> Any:
+    response = socket.respond(answer.status, "")
+    response.body = answer.body
+    for name, value in answer.headers:
         if name in response.headers:
             del response.headers[name]
         response.headers[name] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from concurrent.futures import Executor
 
@@ -33,6 +34,8 @@ class Stepper:
         self._model, self._inbox, self._metrics, self._pool, self._pace = model, inbox, metrics, pool, pace
         self._last = 0.0  # when the last step began
         self._typical = 0.0  # seconds of the processor for a step
+        self._enough = 0  # rows with frames, for which a step does not wait any more
+        self._waiting: asyncio.Future[None] | None = None
 
     def first(self) -> None:
         """A step of a stream that nobody sees: the first frame of a client pays for nothing that happens once."""
@@ -44,12 +47,30 @@ class Stepper:
         Args:
             ends: whether streams are at their end, which do not wait.
         """
-        until = self._last + self._pace
-        while not ends and (now := time.perf_counter()) < until:
-            waiting, active = self._inbox.company(now - ACTIVE)
-            if 4 * waiting >= active:
-                return
-            await asyncio.sleep(min(1e-3, until - now))
+        now = time.perf_counter()
+        wait = self._last + self._pace - now
+        if ends or wait <= 0:
+            return
+        self._enough = math.ceil(self._inbox.active(now - ACTIVE) / 4)
+        if self._inbox.busy >= self._enough:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(wait, self._go)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+    def arrived(self) -> None:
+        """Frames have come."""
+        if self._inbox.busy >= self._enough:
+            self._go()
+
+    def _go(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def step(self, taken: Taken | None) -> tuple[list[Array], Array]:
         """A step of the streams that have frames, and of those that are at their end. Returns outputs, and which exist."""

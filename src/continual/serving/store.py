@@ -42,8 +42,8 @@ class Store(Protocol):
     def get(self, token: str) -> list[Checkpoint]:
         """The checkpoints of a stream, the newest first; empty if it is unknown."""
 
-    def claim(self, token: str) -> int:
-        """Take a stream over. Returns its new epoch."""
+    def claim(self, token: str, next: int) -> int:
+        """Take a stream over from a checkpoint: later ones, of frames that may be dropped now, are forgotten. Returns its new epoch."""
 
     def drop(self, tokens: Sequence[str]) -> None:
         """Forget streams."""
@@ -81,9 +81,9 @@ class MemoryStore:
         epoch, _, kept = self._streams.get(token, (0, 0.0, []))
         return [c._replace(epoch=epoch) for c in kept]
 
-    def claim(self, token: str) -> int:
+    def claim(self, token: str, next: int) -> int:
         epoch, _, kept = self._streams[token]
-        self._streams[token] = epoch + 1, time.time(), kept
+        self._streams[token] = epoch + 1, time.time(), [k for k in kept if k.next <= next]
         return epoch + 1
 
     def drop(self, tokens: Sequence[str]) -> None:
@@ -91,9 +91,11 @@ class MemoryStore:
             self._streams.pop(token, None)
 
     def expire(self, seconds: float, open: Sequence[str]) -> int:
-        now, present = time.time(), set(open)
-        old = [token for token, (_, when, _) in self._streams.items() if when < now - seconds and token not in present]
-        self.drop(old)
+        now = time.time()
+        for token in set(open) & self._streams.keys():
+            epoch, _, kept = self._streams[token]
+            self._streams[token] = epoch, now, kept
+        self.drop([token for token, (_, when, _) in self._streams.items() if when < now - seconds])
         return len(self._streams)
 
     def close(self) -> None:
@@ -175,9 +177,14 @@ class FolderStore:
             rows = self._db.execute("SELECT next, model, blob FROM checkpoints WHERE token = ? ORDER BY next DESC", (token,))
             return [Checkpoint(token, epoch, n, model, bytes(blob)) for n, model, blob in rows]
 
-    def claim(self, token: str) -> int:
+    def claim(self, token: str, next: int) -> int:
         with self._lock:
-            self._all([("UPDATE streams SET epoch = epoch + 1, time = ? WHERE token = ?", [(time.time(), token)])])
+            self._all(
+                [
+                    ("UPDATE streams SET epoch = epoch + 1, time = ? WHERE token = ?", [(time.time(), token)]),
+                    ("DELETE FROM checkpoints WHERE token = ? AND next > ?", [(token, next)]),
+                ]
+            )
             return self._epoch(token)
 
     def drop(self, tokens: Sequence[str]) -> None:
@@ -212,7 +219,7 @@ class RedisStore:
         redis = package("redis", "serve", "continual serve --store redis://…")
         self._db, self._keep = redis.Redis.from_url(url), max(1, int(keep))
         self._db.ping()
-        self._put = self._db.register_script(PUT)
+        self._put, self._claim = self._db.register_script(PUT), self._db.register_script(CLAIM)
 
     def _key(self, token: str) -> str:
         return f"continual:{token}"
@@ -238,8 +245,8 @@ class RedisStore:
         epoch, model = int(found.pop(b"epoch")), found.pop(b"model").decode()
         return [Checkpoint(token, epoch, n, model, found[str(n).encode()]) for n in sorted(map(int, found), reverse=True)]
 
-    def claim(self, token: str) -> int:
-        return int(self._db.hincrby(self._key(token), "epoch", 1))
+    def claim(self, token: str, next: int) -> int:
+        return int(self._claim(keys=[self._key(token)], args=[next]))
 
     def drop(self, tokens: Sequence[str]) -> None:
         if tokens:
@@ -267,6 +274,13 @@ for _, n in ipairs(kept) do
 end
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 return 1
+"""
+
+CLAIM = """
+for _, n in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if tonumber(n) and tonumber(n) > tonumber(ARGV[1]) then redis.call('HDEL', KEYS[1], n) end
+end
+return redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .protocol import Array, Refused
+from .protocol import GAP, Array, Refused
 
 
 class Sink(Protocol):
@@ -32,10 +32,15 @@ class Sink(Protocol):
 
 
 class Group:
-    """The multiplexed streams of one connection."""
+    """The multiplexed streams of one connection.
+
+    Attributes:
+        markers: each waits for the answers to the last frames of some streams; with what is sent back then.
+    """
 
     def __init__(self, number: int, sink: Sink):
         self.number, self.sink = number, sink
+        self.markers: deque[tuple[list[tuple[Held, int]], Held | None, Any]] = deque()
 
 
 class Held:
@@ -58,7 +63,7 @@ class Held:
         self.finishing = False
         self.ended: int | None = None
         self.opened = self.seen = time.perf_counter()
-        self._messages: deque[tuple[int, int]] = deque()  # the last frame of each message, and its frames
+        self._messages: deque[list[int]] = deque()  # the first and the last frame of each, and the flags of its answer
         self._markers: deque[tuple[int, Any]] = deque()  # each waits for a frame's answer
         self._outputs: list[Sequence[Array]] = []
         self._first = -1  # the frame of the first of these outputs
@@ -69,36 +74,43 @@ class Held:
 
     def message(self, first: int, count: int) -> None:
         """A message of ``count`` frames has come."""
-        self._messages.append((first + count - 1, count))
+        self._messages.append([first, first + count - 1, 0])
         self.next = first + count
 
     def marker(self, id: Any) -> None:
         """A marker has come: it is answered when all earlier frames have been."""
         if self._messages:
-            self._markers.append((self._messages[-1][0], id))
+            self._markers.append((self._messages[-1][1], id))
         else:
             self.sink.control(self, {"type": "marker", "id": id})
 
-    def took(self, seq: int, outputs: Sequence[Array] | None, flags: int = 0) -> None:
+    def dropped(self, first: int, last: int) -> None:
+        """Frames take no step. Their client is told which: when it resumes, it leaves them out."""
+        for message in self._messages:
+            if message[0] <= last and message[1] >= first:
+                message[2] |= GAP
+        self.sink.control(self, {"type": "dropped", "first": first, "next": last + 1})
+        self.took(last, None)
+
+    def took(self, seq: int, outputs: Sequence[Array] | None) -> None:
         """A frame has taken its step, or was dropped. Answers the messages that are complete.
 
         Args:
             seq: the frame.
             outputs: what it brought, ``(m, C', *S')`` of each output.
-            flags: of the answer.
         """
         if outputs is not None:
             self._first = seq if not self._outputs else self._first
             self._outputs.append(outputs)
-        while self._messages and self._messages[0][0] <= seq:
-            last, count = self._messages.popleft()
+        while self._messages and self._messages[0][1] <= seq:
+            start, last, flags = self._messages.popleft()
             made = self._outputs
             if len(made) > 1:
                 joined: Sequence[Array] = [np.concatenate(parts) for parts in zip(*made, strict=True)]
             else:
                 joined = made[0] if made else ()
             first, self._outputs = self._first if made else last, []
-            self.sink.answer(self, first, joined, len(joined[0]) if joined else 0, flags, count)
+            self.sink.answer(self, first, joined, len(joined[0]) if joined else 0, flags, last + 1 - start)
         while self._markers and self._markers[0][0] <= seq:
             self.sink.control(self, {"type": "marker", "id": self._markers.popleft()[1]})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .protocol import Refused
@@ -19,6 +21,7 @@ class Table:
         groups: connections of multiplexed streams, by number.
         group: of each row; 0: a stream of its own.
         next: the number of the next frame of each row.
+        done: the last frame of each row that has taken its step, or was dropped.
         have: the client has the outputs up to this frame.
         saved: the frame before which the last checkpoint was taken.
     """
@@ -28,7 +31,7 @@ class Table:
         self.by_row: dict[int, Held] = {}
         self.groups: dict[int, Group] = {}
         self.group, self.have = np.zeros(rows, np.int64), np.full(rows, -1, np.int64)
-        self.next, self.saved = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        self.next, self.saved, self.done = (np.zeros(rows, np.int64) for _ in range(3))
         self._number = 0
 
     def __len__(self) -> int:
@@ -45,12 +48,19 @@ class Table:
         row = held.row
         self.by_token[held.token] = self.by_row[row] = held
         self.group[row] = held.group.number if held.group else 0
-        self.next[row], self.have[row], self.saved[row] = held.next, have, saved
+        self.next[row], self.done[row], self.have[row], self.saved[row] = held.next, held.next - 1, have, saved
+
+    def reset(self, held: Held) -> None:
+        """A stream begins anew."""
+        row, held.next = held.row, 0
+        self.next[row], self.done[row], self.have[row], self.saved[row] = 0, -1, -1, 0
 
     def remove(self, held: Held) -> None:
         """A stream is gone from its row."""
         del self.by_token[held.token], self.by_row[held.row]
         self.group[held.row] = 0
+        if held.group is not None:
+            self.answer_markers(held.group)
 
     def is_open(self, held: Held) -> bool:
         """Whether it is this stream that its token means."""
@@ -70,3 +80,21 @@ class Table:
         if held is None or held.group is not group:
             raise Refused("unknown_stream", f"no stream {row} of this connection is open", stream=row)
         return held
+
+    # ---- markers of multiplexed streams ---------------------------------------------------------------------------------
+
+    def marker(self, group: Group, stream: Held | None, id: Any) -> None:
+        """A marker has come: it is sent back when all earlier frames of a stream, or of all of them, have been answered."""
+        streams = self.members(group) if stream is None else [stream]
+        group.markers.append(([(h, int(self.next[h.row]) - 1) for h in streams], stream, id))
+        self.answer_markers(group)
+
+    def answer_markers(self, group: Group) -> None:
+        """Send the markers back that wait for nothing any more, in their order."""
+        while group.markers:
+            waits, stream, id = group.markers[0]
+            waits[:] = [(h, last) for h, last in waits if self.is_open(h) and self.done[h.row] < last]
+            if waits:
+                return
+            group.markers.popleft()
+            group.sink.control(stream, {"type": "marker", "id": id})

@@ -4,13 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol
 
-from ..core.optional_packages import package
 from .engine import Engine
-from .protocol import DATA, END, GAP, MULTIPLEXED, Array, Refused, header, parsed
+from .protocol import DATA, END, GAP, HEADER, MULTIPLEXED, Array, Refused, header, parsed
 from .streams import Group, Held
+
+LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
+OUTPUT = 8 << 20  # bytes that a connection may have unsent
+
+
+Take = Callable[[bytes], bool]
+
+
+class Wire(Protocol):
+    """A WebSocket, of any library.
+
+    Attributes:
+        closing: whether nothing more can be sent.
+        unsent: bytes that the client has not taken yet.
+    """
+
+    @property
+    def closing(self) -> bool: ...
+    @property
+    def unsent(self) -> int: ...
+    def send(self, message: bytes | str) -> None:
+        """Send without waiting."""
+
+    def abort(self) -> None:
+        """Cut the client off."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close in good order."""
+
+    def messages(self, take: Take) -> AsyncIterator[bytes | str]:
+        """The messages of the client, until it is gone, in whatever way.
+
+        Args:
+            take: may be called with a binary message before it is given, while no earlier one is under way; then it is done if that
+                returns true.
+        """
 
 
 class Connection:
@@ -18,15 +53,13 @@ class Connection:
 
     Args:
         engine: serves the streams.
-        socket: of the client.
+        wire: to the client.
         limit: bytes of a message.
         output: bytes that may be unsent before the client is cut off.
     """
 
-    def __init__(self, engine: Engine, socket: Any, limit: int, output: int):
-        self._engine, self._socket, self._limit, self._output = engine, socket, limit, output
-        self._send = package("websockets.asyncio.server", "serve", "continual serve").broadcast
-        self._lost = package("websockets", "serve", "continual serve").ConnectionClosed
+    def __init__(self, engine: Engine, wire: Wire, limit: int, output: int):
+        self._engine, self._wire, self._limit, self._output = engine, wire, limit, output
         self.held: Held | None = None
         self.group: Group | None = None
         self._inputs, self._outputs = engine.model.inputs, engine.model.outputs
@@ -36,14 +69,13 @@ class Connection:
 
     def _sent(self, message: bytes | str) -> None:
         """Send without waiting. A client that does not read is cut off before it takes the server's memory."""
-        transport = self._socket.transport
-        if transport.is_closing():
+        if self._wire.closing:
             return
-        if transport.get_write_buffer_size() > self._output:
+        if self._wire.unsent > self._output:
             self._engine.metrics.refused["slow_reader"] += 1
-            transport.abort()  # a message about it would wait behind all that is unsent
+            self._wire.abort()  # a message about it would wait behind all that is unsent
             return
-        self._send((self._socket,), message)
+        self._wire.send(message)
 
     def control(self, held: Held | None, message: dict[str, Any]) -> None:
         """As :class:`~continual.serving.streams.Sink`. Of a multiplexed stream it says which one."""
@@ -66,14 +98,14 @@ class Connection:
             self._close(1008, error.code)
 
     def _close(self, code: int, reason: str) -> None:
-        self._closing = self._closing or asyncio.get_running_loop().create_task(self._socket.close(code, reason))
+        self._closing = self._closing or asyncio.get_running_loop().create_task(self._wire.close(code, reason))
 
     # ---- messages -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve the client until it goes."""
         try:
-            async for message in self._socket:
+            async for message in self._wire.messages(self._taken):
                 try:
                     if isinstance(message, bytes):
                         await self._data(message)
@@ -81,8 +113,6 @@ class Connection:
                         await self._control(parsed(message))
                 except Refused as error:
                     await self._refuse(error)
-        except self._lost:  # clients vanish
-            pass
         finally:
             await self._gone()
 
@@ -104,6 +134,15 @@ class Connection:
         if self.group is not None:
             self._engine.table.groups.pop(self.group.number, None)
 
+    def _taken(self, message: bytes) -> bool:
+        """Take frames that come as they should and have room; all others are for :meth:`_data`, which may wait or refuse."""
+        if self.held is None or not HEADER.size < len(message) <= self._limit:
+            return False
+        kind, flags, _, count, seq = HEADER.unpack_from(message)
+        if kind != DATA or flags & (END | GAP) or len(message) != HEADER.size + count * self._inputs.nbytes:
+            return False
+        return self._engine.intake.take(self.held, seq, self._inputs.data(message, count))
+
     async def _data(self, message: bytes) -> None:
         kind, flags, _, count, seq = header(message)
         if len(message) > self._limit:
@@ -112,7 +151,7 @@ class Connection:
             if self.group is None:
                 raise Refused("protocol", "no multiplexed stream is open")
             if count:
-                self._engine.intake.put_group(self.group, self._inputs.entries(message, count))
+                await self._engine.intake.put_group(self.group, self._inputs.entries(message, count), bool(flags & GAP))
             return
         if self.held is None or kind != DATA:
             raise Refused("protocol", "open or resume a stream before its frames")
@@ -134,7 +173,10 @@ class Connection:
                 held = self._stream(message)
                 await self._engine.reset(held)
                 self._opened(held)
-            case "marker" if self.group is None:
+            case "marker" if self.group is not None:
+                stream = self._stream(message) if "stream" in message else None
+                self._engine.table.marker(self.group, stream, message.get("id"))
+            case "marker":
                 self._stream(message).marker(message.get("id"))
             case "keepalive":
                 for held in self._engine.table.members(self.group) if self.group is not None else [self._stream(message)]:
@@ -193,7 +235,7 @@ class Connection:
         held, self.held = self.held, None
         if held is not None:
             await self._engine.close(held)
-        await self._socket.close()
+        await self._wire.close(1000, "")
 
     def _opened(self, held: Held) -> None:
         model = self._engine.model

@@ -92,7 +92,7 @@ $("start").onclick = async () => {
     const [first, ...rest] = stream.inputs, others = rest.map((s) => new s.Array(s.size));
     const last = await SOURCES[$("source").value](first.size, stream.facts.rate, (frame) => {
       inputs.push(frame[0]);
-      if (stream.next - stream.answered < stream.credit) stream.send([first.Array.from(frame), ...others]).catch(() => {});
+      if (!stream.unsent.length && stream.underWay < stream.credit) stream.send([first.Array.from(frame), ...others]).catch(() => {});
     }, first.shape);
     $("stop").disabled = false;
     stop = async () => {

@@ -7,13 +7,24 @@
 
 const ARRAYS = { float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, int16: Int16Array,
                  int8: Int8Array, uint8: Uint8Array, bool: Uint8Array };
-const DATA = 1, REPLAYED = 1, END = 2, HEADER = 16;
+const DATA = 1, REPLAYED = 1, END = 2, GAP = 4, HEADER = 16;
 const PASSING = ["full", "draining", "idle", "slow_reader"];
 
 function specs(found) {
   return found.shape.map((shape, i) => ({
     shape, dtype: found.dtype[i], Array: ARRAYS[found.dtype[i]], size: shape.reduce((a, b) => a * b, 1),
   }));
+}
+
+// Messages [seq, arrays, count] of frames, but not those from `first` up to `next`.
+function without(kept, first, next, sizes) {
+  const found = [], cut = (arrays, from, to) => arrays.map((x, i) => x.subarray(from * sizes[i], to * sizes[i]));
+  for (const [seq, arrays, count] of kept) {
+    const [before, after] = [first, next].map((n) => Math.min(count, Math.max(0, n - seq)));
+    if (before) found.push([seq, cut(arrays, 0, before), before]);
+    if (after < count) found.push([seq + after, cut(arrays, after, count), count - after]);
+  }
+  return found;
 }
 
 export class Stream {
@@ -27,9 +38,10 @@ export class Stream {
     this.url = url; this.auth = token; this.patience = patience;
     this.onoutput = () => {}; this.onstate = () => {};
     this.token = null; this.have = -1; this.resumed = -1;
-    this.kept = [];                    // [seq, arrays, count] since the checkpoint to go on from
+    this.kept = []; this.unsent = [];  // [seq, arrays, count] since the checkpoint to go on from, and what is not sent of them
     this.saved = [];                   // the frames that checkpoints go on with
-    this.next = 0; this.at = 0; this.answered = 0; this.high = 0; this.sent = [];
+    this.next = 0; this.at = 0; this.high = 0;
+    this.sent = []; this.underWay = 0; // [last frame, count] of messages that are not answered, and their frames
     this.finished = false; this.told = false; this.over = false;
     this.waiting = [];
     this.done = new Promise((resolve, reject) => { this._resolve = resolve; this._reject = reject; });
@@ -43,11 +55,13 @@ export class Stream {
       if (!(x instanceof this.inputs[i].Array) || x.length !== count * this.inputs[i].size || !Number.isInteger(count))
         throw new Error(`input ${i} takes frames ${this.inputs[i].dtype} (${this.inputs[i].shape})`);
     });
-    this.kept.push([this.next, inputs.map((x) => x.slice()), count]);
+    const piece = [this.next, inputs.map((x) => x.slice()), count];
+    this.kept.push(piece);
+    this.unsent.push(piece);
     this.next += count;
     const end = this.next;
     this._transmit();
-    while (this.at < end && !this.over) await new Promise((resolve) => this.waiting.push(resolve));
+    while (this.unsent.length && this.unsent[0][0] < end && !this.over) await new Promise((resolve) => this.waiting.push(resolve));
   }
 
   finish() {
@@ -67,27 +81,30 @@ export class Stream {
     if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(message);
   }
 
+  _without(kept, first, next) { return without(kept, first, next, this.inputs.map(({ size }) => size)); }
+
   _transmit() {
-    while (this.socket && this.at < this.next && this.at - this.answered < this.credit) {
-      const [seq, arrays, total] = [...this.kept].reverse().find((k) => k[0] <= this.at);
-      const skip = this.at - seq, count = Math.min(total - skip, this.credit - (this.at - this.answered));
-      const parts = arrays.map((x, i) => x.subarray(skip * this.inputs[i].size, (skip + count) * this.inputs[i].size));
+    while (this.socket && this.unsent.length && this.underWay < this.credit) {
+      const room = this.credit - this.underWay, head = this.unsent.shift();
+      const [[seq, parts, count], ...rest] = [...this._without([head], head[0] + room, Infinity), ...this._without([head], 0, head[0] + room)];
+      this.unsent.unshift(...rest);
       const message = new Uint8Array(HEADER + parts.reduce((n, p) => n + p.byteLength, 0)), view = new DataView(message.buffer);
       view.setUint8(0, DATA);
-      view.setUint8(1, this.at < this.high ? REPLAYED : 0);
+      view.setUint8(1, (seq < this.high ? REPLAYED : 0) | (seq > this.at ? GAP : 0));
       view.setUint32(4, count, true);
-      view.setBigUint64(8, BigInt(this.at), true);
+      view.setBigUint64(8, BigInt(seq), true);
       let offset = HEADER;
       for (const p of parts) {
         message.set(new Uint8Array(p.buffer, p.byteOffset, p.byteLength), offset);
         offset += p.byteLength;
       }
       this._say(message);
-      this.at += count;
+      this.at = seq + count;
       this.high = Math.max(this.high, this.at);
-      this.sent.push(this.at - 1);
+      this.sent.push([this.at - 1, count]);
+      this.underWay += count;
     }
-    if (this.socket && this.finished && this.at === this.next && !this.told) {
+    if (this.socket && this.finished && !this.unsent.length && !this.told) {
       this.told = true;
       this._say(JSON.stringify({ type: "finish" }));
     }
@@ -140,7 +157,8 @@ export class Stream {
   _adopt(message, socket) {
     if (!this.token) { this.inputs = specs(message); this.outputs = specs(message.outputs); }
     this.token = message.token; this.credit = message.credit; this.facts = message; this.resumed += 1;
-    this.at = this.answered = message.next; this.sent = []; this.saved = []; this.told = false;
+    this.at = message.next; this.sent = []; this.underWay = 0; this.saved = []; this.told = false;
+    this.unsent = this._without(this.kept, 0, message.next);
     this.socket = socket;
     this.onstate("open");
     this._transmit();
@@ -153,9 +171,9 @@ export class Stream {
       skip = Math.max(0, this.have + 1 - seq);
       this.have = Math.max(this.have, seq + count - 1);
     } else if (this.sent.length) {
-      const last = this.sent.shift();
+      const [last, frames] = this.sent.shift();
       this.have = Math.max(this.have, last);
-      this.answered = last + 1;
+      this.underWay -= frames;
       this._forget();
       this._transmit();
     }
@@ -178,6 +196,8 @@ export class Stream {
     if (message.type === "checkpoint") {
       this.saved.push(message.next);
       this._forget();
+    } else if (message.type === "dropped") {
+      this.kept = this._without(this.kept, message.first, message.next);
     } else if (message.type === "moved") {
       this.url = message.url || this.url;
     } else if (message.type === "ended") {
