@@ -19,7 +19,7 @@ from .slice_bounds import END, cut_of, rank
 aten = torch.ops.aten
 CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 PADS = (aten.pad.default, aten.constant_pad_nd.default)
-FILLS = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
+FILLS: dict[Any, Any] = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
 FRESH = (*FILLS, aten.clone.default)
 # Operations on each element, which may be done on more frames.
 ELEMENTWISE = {
@@ -89,7 +89,7 @@ def _written(base: Fx) -> None:
         if plan is None:
             return
         plans.append((write, at, count, plan))
-    current: Fx | float = FILLS[base.target] if base.target in FILLS else base
+    current: Fx | float = FILLS.get(base.target, base)
     for write, at, count, plan in plans:
         current = _Maker(write, at, base).choice(count, current, plan())
         write.graph.erase_node(write)
