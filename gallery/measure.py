@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ def _converted(network: Network, module: nn.Module, result: Result) -> Any | Non
         _failed(result, "crash" if HIDDEN in str(error) else "refused", error)
         result.seconds = time.process_time() - start
         if REMEDY in str(error):
-            _try_remedy(network, module, result)
+            _try_remedy(network, module, result, str(error))
         return None
     except Exception as error:
         _failed(result, "crash", error)
@@ -100,18 +101,19 @@ def _converted(network: Network, module: nn.Module, result: Result) -> Any | Non
     return net
 
 
-def _try_remedy(network: Network, module: nn.Module, result: Result) -> None:
+def _try_remedy(network: Network, module: nn.Module, result: Result, refusal: str) -> None:
     """Do what a refusal says, and see that it helps."""
+    most = re.search(r"with an example of (\d+) steps at most", refusal)
     try:
-        net: Any = _continual(network, module, output=-1)
+        net: Any = _continual(network, module, int(most[1]) if most else None, output=-1)
         _, _ = compare.of_windows(net, module, network, lambda x: x, output=-1)
     except Exception as error:
         result.outcome, result.reason = "remedy", f"output=-1: {type(error).__name__}: {error}"[:400]
 
 
-def _continual(network: Network, module: nn.Module, **more: Any) -> Any:
-    """The conversion, as people call it."""
-    clip = network.inputs()
+def _continual(network: Network, module: nn.Module, frames: int | None = None, **more: Any) -> Any:
+    """The conversion, as people call it; on an example of so many frames."""
+    clip = network.inputs(frames)
     options = {**network.options, **more}
     return co.continual(module, clip if len(clip) > 1 else clip[0], time_dim=network.time_dim, progress=False, **options)
 

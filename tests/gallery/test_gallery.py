@@ -156,7 +156,7 @@ def test_a_refusal_and_its_remedy(monkeypatch: pytest.MonkeyPatch):
     assert "output=-1" in found.message
     own = measure._continual
 
-    def fails(network: Network, module: nn.Module, **more: Any) -> Any:
+    def fails(network: Network, module: nn.Module, frames: int | None = None, **more: Any) -> Any:
         if more:
             raise RuntimeError("no windows today")
         return own(network, module)

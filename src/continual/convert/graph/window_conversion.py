@@ -101,7 +101,7 @@ def _check_loop(module: nn.Module, clip: Sequence[Tensor], options: Options, ref
     if options.output is None:
         with suppress(IndexError), options.exporting():
             window = window_of(module, short, options.time_dim, None)
-            refuse_sequence(module, window, refusal, min(steps, most))
+            refuse_sequence(module, window, refusal, min(steps, most), steps > most)
     if steps > most:
         text = (
             f"{refusal}\nIts window is a loop over {steps} frames, and up to {enough:,} such calls to torch are exported. Remedy: for "
@@ -134,20 +134,23 @@ def remade(
     return assembled(window, onto, window.complete(plan))
 
 
-def refuse_sequence(module: nn.Module, window: Windowed, refusal: NotStreamable | None, length: int | None = None) -> None:
+def refuse_sequence(
+    module: nn.Module, window: Windowed, refusal: NotStreamable | None, length: int | None = None, shorter: bool = False
+) -> None:
     """Refuse outputs for each frame, of which a window would give all at once.
 
     Args:
         refusal: why they are no stream; ``None``: the walk has taken them for values of the whole clip, as it takes frames that are taken
             apart by their numbers.
         length: of the windows that are recommended, if not of this one.
+        shorter: whether the example is longer than that.
     """
     apart = window.apart if refusal is None else None
     if refusal is None and apart is None:
         return
     if (refusal is not None and window.sequence) or Lengths(window, module).sequence:
         found = refusal or _by_number(module, apart)  # type: ignore[arg-type]
-        raise with_remedy(found, window, module, length) from found.__cause__
+        raise with_remedy(found, window, module, length, shorter) from found.__cause__
 
 
 def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
@@ -157,15 +160,18 @@ def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
     return NotStreamable(format_refusals(type(module).__name__, [found]), (found,))
 
 
-def with_remedy(refusal: NotStreamable, window: Windowed, module: nn.Module, length: int | None = None) -> NotStreamable:
+def with_remedy(
+    refusal: NotStreamable, window: Windowed, module: nn.Module, length: int | None = None, shorter: bool = False
+) -> NotStreamable:
     """A refusal of a sequence, with what windows would give."""
     try:
         reuse = one_frame(window, module, -1).reuse(1)
     except (NotStreamable, IndexError):
         return refusal
     saved = f", of whose multiply-adds a step takes over {reuse:.0%} from the one before" if reuse else ""
+    example = f" with an example of {length} steps at most" if shorter else ""
     text = (
-        f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1), the last "
-        f"frame of each window of {length or window.length} steps (output=k: frame k){saved}"
+        f"{refusal}\nIts outputs of a window are well defined all the same. Remedy: co.continual(module, clip, output=-1){example}, the "
+        f"last frame of each window of {length or window.length} steps (output=k: frame k){saved}"
     )
     return NotStreamable(text, refusal.refusals, refusal.rows)
