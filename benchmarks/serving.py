@@ -210,7 +210,7 @@ def _folder() -> str:
 
 def table(rows: list[Row], notes: list[str]) -> str:
     """As Markdown."""
-    busy = f"{os.getloadavg()[1]:.0f} processes wanted its cores in the mean of five minutes"
+    busy = f"a load of {os.getloadavg()[1]:.1f} in the mean of five minutes"
     notes = [*notes, f"{Machine.here()}; {os.cpu_count()} cores, and {busy}."]
     lines = ["| load | frames/s | server CPU a frame | p50 | p99 |", "|---|---|---|---|---|"]
     lines += [
@@ -232,8 +232,8 @@ def draw(rows: list[Row], path: Path) -> None:
         axis.plot(times, 100 * np.arange(1, len(times) + 1) / len(times), label=f"{row.what} ({row.cpu:.1f} µs of CPU a frame)")
     axis.set(xscale="log", xlabel="milliseconds from a frame to its answer", ylabel="% of frames", ylim=(0, 100))
     axis.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-    figure.savefig(path, dpi=130)
+    figure.legend(fontsize=7, loc="outside lower center", ncols=2)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
 
 
 def main() -> None:
