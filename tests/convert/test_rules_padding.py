@@ -27,6 +27,8 @@ ROWS = [
     fn("causal convolution", lambda m, x: F.conv1d(F.pad(x, (4, 0)), m.w, dilation=2), params={"w": (4, 3, 3)}, delay=0, field=5),
     fn("mirrored convolution", lambda m, x: F.conv1d(F.pad(x, (2, 2), mode="reflect"), m.w), params={"w": (4, 3, 5)}, delay=2),
     fn("replicated convolution", lambda m, x: F.conv1d(F.pad(x, (2, 0), mode="replicate"), m.w), params={"w": (4, 3, 3)}, delay=0),
+    fn("replicated in front of a padded convolution", lambda m, x: F.conv1d(F.pad(x, (1, 1), mode="replicate"), m.w, padding=1),
+        params={"w": (4, 3, 3)}),
     fn("negative padding", lambda x: F.pad(x, (-2, -1)), delay=3),
     fn("cut at the start, padded behind", lambda x: F.pad(x, (-1, 1)), delay=1),
     fn("padded at the start, cut behind", lambda x: F.pad(x, (1, -1)), delay=0),

@@ -126,9 +126,9 @@ class Kalman(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
         state, outs = x.new_zeros(x.shape[0], 2, 1), []
-        covariance = torch.eye(2, dtype=x.dtype).expand(x.shape[0], 2, 2)
+        covariance, noise = torch.eye(2, dtype=x.dtype).expand(x.shape[0], 2, 2), torch.diag(self.noise)
         for t in range(x.shape[1]):
-            state, covariance = self.move @ state, self.move @ covariance @ self.move.T + torch.diag(self.noise)
+            state, covariance = self.move @ state, self.move @ covariance @ self.move.T + noise
             seen = self.see @ covariance
             gain = torch.linalg.solve(seen @ self.see.T + torch.eye(3, dtype=x.dtype), seen).mT
             state = state + gain @ (x[:, t].unsqueeze(-1) - self.see @ state)

@@ -73,6 +73,14 @@ def number(m: Any, x: Tensor) -> Tensor:
     return torch.stack(outs, 2)
 
 
+def growing(m: Any, x: Tensor) -> Tensor:
+    h, outs = x.new_zeros(x.shape[0], 3), []
+    for i in range(x.shape[2]):
+        h = h * 0.5 + m.fc(x[:, :, i]) * 1.5**i  # without bounds in an endless stream
+        outs.append(h)
+    return torch.stack(outs, 2)
+
+
 def table(m: Any, x: Tensor) -> Tensor:
     h, outs = x.new_zeros(x.shape[0], 3), []
     for i in range(x.shape[2]):
@@ -113,6 +121,7 @@ REASONS = [
     (all_so_far, "grows with every iteration, since it uses all frames so far"),
     (fixed_frame, "every iteration uses frame 4 of the clip"),
     (number, "a number in the loop depends on the iteration"),
+    (growing, "a number in the loop depends on the iteration: 1.0, 1.5, 2.25"),
     (table, "a table of positions ends with the clip"),
     (chance, "draws random numbers"),
     (clamped, "the last iterations of a loop differ"),

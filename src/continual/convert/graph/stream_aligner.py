@@ -76,7 +76,7 @@ class StreamAligner:
         if clip_level and len(clip_level) < len(moving):
             frames = next(s for s in moving.values() if not s.windows)
             for s in clip_level:
-                if self._draft.so_far or self._shapes.length(s.wire).values != self._shapes.length(frames.wire).values:
+                if self._shapes.length(s.wire).values != self._shapes.length(frames.wire).values:
                     self._refuse_clip_level(call, self._origin.reductions(s))
         if len({s.wire for s in moving.values()}) <= 1:
             return call
