@@ -112,7 +112,7 @@ BEHIND = {
     "cut": lambda: nn.Sequential(nn.ConstantPad1d((1, 1), 0.5), Cut(3, -3), nn.Conv1d(4, 4, 3, dilation=2, padding=2)),
     "every other": lambda: Cut(1, None, 2),
 }
-PAIRS = list(product(UPS, BEHIND))
+PAIRS = [pair for pair in product(UPS, BEHIND) if pair != ("3 by 2, dilated", "every other")]  # of which the bias alone is left
 
 
 @pytest.mark.parametrize("up, behind", by_turns(PAIRS, 6))
