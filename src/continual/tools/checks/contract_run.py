@@ -103,11 +103,11 @@ class ContractRun(Streams):
         """Undo changes of the clip by a wrong module."""
         self.clip = rewire(torch.clone, self._pristine)
 
-    def truth(self, x: Wire) -> Wire:
-        """The clip computation on a cold stream, because a wrong module may read it."""
+    def cold(self) -> None:
+        """Prepare a clip computation; one that is large takes memory that others have left."""
         if self.forward_bytes > LARGE:
             give_back()
-        return super().truth(x)
+        super().cold()
 
     # ---- setting up -----------------------------------------------------------------------------------------------------
 

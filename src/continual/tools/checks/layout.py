@@ -17,8 +17,7 @@ class Layout:
 
     A module states it by ``time_dim``, or, where inputs and outputs differ, by ``time_dims`` (one per input, ``None`` for what is no
     stream), ``output_time_dims`` and ``output_batch_dims``. Inputs of which a step has several frames (``frames_per_step``) have these in a
-    dimension of their own
-    behind time here.
+    dimension of their own behind time here.
 
     Args:
         net: the module.
@@ -31,9 +30,8 @@ class Layout:
         self.inputs: tuple[int | None, ...] | None = None if own is None else tuple(own)
         outputs = getattr(net, "output_time_dims", None)
         self.outputs: tuple[int, ...] | None = None if outputs is None else tuple(outputs)
-        self._rows = tuple(
-            getattr(net, "output_batch_dims", (int(d == 0) for d in self.outputs or ()))
-        )  # where outputs have the batch
+        batch = getattr(net, "output_batch_dims", None)
+        self._rows = tuple(int(d == 0) for d in self.outputs or ()) if batch is None else tuple(batch)
         self._given: dict[int, Tensor] = {}
         if self.inputs is None:
             self._ranks = [99]

@@ -77,7 +77,7 @@ def other_lengths(t: ContractRun) -> str:
 
 def _forward(t: ContractRun, x: Wire) -> Wire:
     """``forward`` of a clip on a cold stream, as the reference gives it."""
-    t.clean()
+    t.cold()
     return t.canonical(_with_time(t, t.computed(t.net.forward, rewire(torch.clone, x))))
 
 

@@ -66,8 +66,12 @@ class Subject:
 
     def truth(self, x: Wire) -> Wire:
         """The clip computation on a cold stream, because a wrong module may read it."""
-        self.clean()
+        self.cold()
         return self.forward(x)
+
+    def cold(self) -> None:
+        """Prepare a clip computation."""
+        self.clean()
 
     def canonical(self, y: Any) -> Wire:
         """A clip's output with time in dim 2: of ``(output, hidden)`` the output, and an output of a whole clip as one frame."""
