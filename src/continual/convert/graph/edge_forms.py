@@ -12,10 +12,9 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
-from .slice_bounds import ALL, END, cut_of, limits, rank
+from .slice_bounds import CATS, END, cut_of, pad_amounts, rank
 
 aten = torch.ops.aten
-CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 
 
 def with_operations(graph: Graph) -> None:
@@ -55,17 +54,15 @@ def _padded(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
     for i, x in enumerate(parts):
         if len(parts) == 3 and i != 1:
             continue
-        own = rank(x)
-        at = dim % own
+        at = dim % rank(x)
         if not isinstance(x.meta["val"].shape[at], torch.SymInt):  # space, which needs no other form, or the edge itself
             continue
         start = _edge(parts[0], x, at, False) if i else (None, 0)
         end = _edge(parts[-1], x, at, True) if i < len(parts) - 1 else (None, 0)
         modes = {mode for mode, _ in (start, end) if mode is not None} if start and end else set()
         if start and end and len(modes) == 1:
-            amounts = [0] * (2 * (own - 1 - at)) + [start[1], end[1]]
             with node.graph.inserting_before(node):
-                return node.graph.call_function(aten.pad.default, (x, amounts, modes.pop()))
+                return node.graph.call_function(aten.pad.default, (x, pad_amounts(x, at, start[1], end[1]), modes.pop()))
     return None
 
 
@@ -121,8 +118,9 @@ def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
         return None
     amounts = [pair[0][0] if pair and pair[0] else 0 for pair in (before, after)]
     with node.graph.inserting_before(node):
-        zeros = [0] * (2 * (rank(parts[i]) - 1 - at))
-        return node.graph.call_function(aten.pad.default, (parts[i], zeros + amounts, "constant", known[0][1]))
+        return node.graph.call_function(
+            aten.pad.default, (parts[i], pad_amounts(parts[i], at, *amounts), "constant", known[0][1])
+        )
 
 
 def _made(node: Fx, dim: int, like: Fx) -> tuple[Any, float] | None:
@@ -143,16 +141,9 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
     if len(parts) != 2 or not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts):
         return None
     first, rest = parts
-    x, at = _source(first), dim % rank(first)
-    bounds = None if x is None else _bounds(first, x, at)
-    if (
-        x is None
-        or bounds is None
-        or bounds[0] != 0
-        or not 0 < bounds[1] < END
-        or rest.target is not aten.sub.Tensor
-        or rest.kwargs
-    ):
+    at = dim % rank(first)
+    x, bounds = cut_of(first, at)
+    if bounds[0] != 0 or not 0 < bounds[1] < END or rest.target is not aten.sub.Tensor or rest.kwargs:
         return None
     count, (later, scaled) = bounds[1], rest.args
     if _bounds(later, x, at) != (count, END) or not isinstance(scaled, Fx) or scaled.target is not aten.mul.Tensor:
@@ -161,8 +152,7 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
         earlier, by = scaled.args[place], scaled.args[factor]
         if _bounds(earlier, x, at) == (0, -count) and isinstance(by, (int, float)):
             with node.graph.inserting_before(node):
-                amounts = [0] * (2 * (rank(x) - 1 - at)) + [count, 0]
-                shifted = node.graph.call_function(aten.pad.default, (earlier, amounts))
+                shifted = node.graph.call_function(aten.pad.default, (earlier, pad_amounts(x, at, count)))
                 product = node.graph.call_function(aten.mul.Tensor, (shifted, by))
                 shifted.meta, product.meta = dict(node.meta), dict(node.meta)
                 return node.graph.call_function(aten.sub.Tensor, (x, product))
@@ -170,15 +160,6 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 
 
 # ---- slices -----------------------------------------------------------------------------------------------------------------
-
-
-def _source(node: Any) -> Fx | None:
-    """The tensor of which a node is a slice, in one dimension."""
-    cut = False
-    while isinstance(node, Fx) and node.target is aten.slice.Tensor and not (cut and limits(node) != ALL):
-        cut = cut or limits(node) != ALL
-        node = node.args[0]
-    return node if isinstance(node, Fx) else None
 
 
 def _bounds(node: Any, x: Fx, dim: int) -> tuple[int, int] | None:

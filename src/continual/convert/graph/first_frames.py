@@ -14,10 +14,9 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
-from .slice_bounds import END, cut_of, rank
+from .slice_bounds import CATS, END, cut_of, pad_amounts, rank
 
 aten = torch.ops.aten
-CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 PADS = (aten.pad.default, aten.constant_pad_nd.default)
 FILLS: dict[Any, Any] = {aten.zeros_like.default: 0.0, aten.ones_like.default: 1.0}
 FRESH = (*FILLS, aten.clone.default)
@@ -76,11 +75,14 @@ def _of_diff(node: Fx) -> Fx | None:
 
 def _written(base: Fx) -> None:
     """A new tensor whose later frames are overwritten, ``out[:, k:] = the rest``, and which is read behind the last write alone."""
+    through = {user: _write_through(user) for user in base.users}
+    if not any(through.values()):
+        return
     order = {n: i for i, n in enumerate(base.graph.nodes)}
     users = sorted(base.users, key=order.__getitem__)
-    writes = [w for w in map(_write_through, users) if w is not None]
-    last = max((order[w] for w in writes), default=-1)
-    if not writes or any(_write_through(u) is None and order[u] < last for u in users):
+    writes = [w for w in map(through.__getitem__, users) if w is not None]
+    last = max(map(order.__getitem__, writes))
+    if any(through[u] is None and order[u] < last for u in users):
         return
     plans = []
     for write in writes:
@@ -144,12 +146,13 @@ def _chosen(node: Fx, at: int, count: int, first: Fx | float, rest: Any) -> Fx |
 
 def _plan(node: Fx, at: int, count: int, rest: Any, like: Fx) -> Callable[[], Any] | None:
     """What computes the rest for all frames, in front of a node; ``None`` where that is not known, or where it is a slice: a shift."""
-    if count < 1 or not isinstance(rest, Fx) or not _moves(like, at) or not _is_elementwise(rest):
+    if count < 1 or not isinstance(rest, Fx) or not _moves(like, at) or not _is_followed(rest):
         return None
     return _whole(rest, at, count, _Maker(node, at, like))
 
 
-def _is_elementwise(node: Fx) -> bool:
+def _is_followed(node: Fx) -> bool:
+    """Whether it computes something of frames that can be done on more of them."""
     packet = getattr(node.target, "overloadpacket", None)
     return node.target is aten.diff.default or (packet in ELEMENTWISE and not node.kwargs)
 
@@ -166,7 +169,7 @@ def _whole(rest: Any, at: int, count: int, make: _Maker) -> Callable[[], Any] | 
         if not 0 <= later <= count or later + cut != count:
             return None
         return (lambda: make.shifted(source, cut)) if cut else (lambda: source)
-    if not _is_elementwise(rest):
+    if not _is_followed(rest):
         return None
     if rest.target is aten.diff.default:
         source, times, dim = cast(tuple[Any, ...], (*rest.args, *(None, 1, -1)[len(rest.args) :])[:3])
@@ -202,7 +205,7 @@ class _Maker:
         """Each frame ``count`` frames later, behind zeros."""
         val, at = x.meta["val"], self._at
         longer = [n + count if i == at else n for i, n in enumerate(val.shape)]
-        padded = self(aten.pad.default, x, [0] * (2 * (val.ndim - 1 - at)) + [count, 0], val=val.new_empty(longer))
+        padded = self(aten.pad.default, x, pad_amounts(x, at, count), val=val.new_empty(longer))
         return self(aten.slice.Tensor, padded, at, 0, -count, val=padded.meta["val"].narrow(at, 0, val.shape[at]))
 
     def choice(self, count: int, first: Fx | float, rest: Fx) -> Fx:

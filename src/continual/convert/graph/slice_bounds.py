@@ -10,6 +10,7 @@ from torch.fx import Node as Fx
 aten = torch.ops.aten
 END = 1 << 62
 ALL = (0, END)
+CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 
 
 def cut_of(node: Any, dim: int, source: Fx | None = None) -> tuple[Any, tuple[int, int]]:
@@ -35,6 +36,11 @@ def limits(node: Fx) -> tuple[int, int] | None:
     if not all(v is None or isinstance(v, int) for v in (start, end)) or step not in (None, 1):
         return None
     return start or 0, END if end is None or end >= END else end
+
+
+def pad_amounts(node: Fx, dim: int, start: Any, end: Any = 0) -> list[Any]:
+    """The amounts of ``pad`` for one dimension of a tensor."""
+    return [0] * (2 * (rank(node) - 1 - dim)) + [start, end]
 
 
 def rank(node: Fx) -> int:
