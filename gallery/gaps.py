@@ -18,8 +18,6 @@ _BY_REASON = {
     "Its stream is not found: it becomes exact windows of its whole output.": ("torchaudio/WaveRNN",),
     "A length at the end of the clip is computed in a form that is not followed.": ("loops/running mean of frames",),
     "A loop over frames of this form is not turned into a recurrence.": (
-        "loops/chunks of two",
-        "loops/every second frame",
         "recurrence/spikingjelly IFNode",
         "recurrence/spikingjelly LIFNode",
         "recurrence/spikingjelly ParametricLIFNode",
