@@ -25,6 +25,5 @@ _BY_REASON = {
         "recurrence/spikingjelly ParametricLIFNode",
     ),
     "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
-    "Positions or masks of this form are not followed.": ("transformers/Mamba2",),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

@@ -12,6 +12,7 @@ from ..core.registry import register, register_class, register_refusal, register
 from ..core.step_spec import Inputs
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
+from ..layers.linear_recurrent import hugging_face  # noqa: F401 (it registers its conversions)
 from ..layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,

@@ -24,6 +24,7 @@ def gated_outer(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, start: Tenso
     Returns:
         The outputs, shaped as ``v``, and the last state.
     """
+    q, k, v, log_decay = (t.to(start.dtype) for t in (q, k, v, log_decay))
     if v.ndim == start.ndim - 1:
         state = torch.addcmul(k.unsqueeze(-1) * v.unsqueeze(-2), log_decay.exp().unsqueeze(-1), start)
         return _read(q, state), state

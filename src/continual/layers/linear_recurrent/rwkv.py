@@ -72,17 +72,19 @@ class RWKV(LinearRecurrence):
         key = self.key(torch.lerp(before, x, self.time_mix_key))
         value = self.value(torch.lerp(before, x, self.time_mix_value))
         receptance = torch.sigmoid(self.receptance(torch.lerp(before, x, self.time_mix_receptance)))
-        y, kept = self._mean(self.wide(key), self.wide(value), state)
+        y, kept = self._mean(self.wide(key), value, state)
         return self.output(receptance * y.to(x.dtype)), {"before": x[:, -1].to(state["before"].dtype), **kept}
 
     def _mean(self, key: Tensor, value: Tensor, state: States) -> tuple[Tensor, States]:
         """The weighted means ``(B, T, H)``, and what is kept of the steps up to now."""
-        rate, start, sums = self.wide(self.time_decay).exp(), state["exponent"], state["sums"]
+        start, sums = state["exponent"], state["sums"]
+        key, value, rate, first = (t.to(sums.dtype) for t in (key, value, self.time_decay, self.time_first))
+        rate = rate.exp()
         exponent = _exponents(key, rate, start)
         earlier = torch.cat((start, exponent[:, :-1]), 1)
         both = torch.stack((value, torch.ones_like(value)), 2)
         kept, last = diagonal((earlier - rate - exponent).exp().unsqueeze(2), (key - exponent).exp().unsqueeze(2) * both, sums)
-        now = key + self.wide(self.time_first)
+        now = key + first
         largest = torch.maximum(earlier, now)
         past = torch.cat((sums.unsqueeze(1), kept[:, :-1]), 1)
         seen = (earlier - largest).exp().unsqueeze(2) * past + (now - largest).exp().unsqueeze(2) * both
