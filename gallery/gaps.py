@@ -20,9 +20,6 @@ _BY_REASON = {
     "A loop over frames of this form is not turned into a recurrence.": (
         "loops/chunks of two",
         "loops/every second frame",
-        "recurrence/spikingjelly IFNode",
-        "recurrence/spikingjelly LIFNode",
-        "recurrence/spikingjelly ParametricLIFNode",
     ),
     "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
 }

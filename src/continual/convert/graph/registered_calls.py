@@ -65,9 +65,14 @@ class RegisteredCall:
     def shaped(self, x: Tensor) -> Tensor:
         """A tensor of the output's shape for a clip."""
         out, time = self.out[self.steps(x)], self.layer.time_dim
-        shape = [x.shape[0], *out.shape[1:]]
+        shape = [x.shape[self.batch_dim], *out.shape[1:]]
         shape.insert(time, self._frames(x.shape[time]))
         return x.new_empty(shape, dtype=out.dtype)
+
+    @property
+    def batch_dim(self) -> int:
+        """Where the batch is in its clips."""
+        return 0 if self.layer.time_dim else 1
 
     def _frames(self, given: Any) -> Any:
         """The number of output frames; for windows a formula, where the length is a symbol."""
