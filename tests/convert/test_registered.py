@@ -244,3 +244,52 @@ def test_a_layer_whose_clips_have_time_first():
     assert net.notes == ("1: streams as CoRows",)
     report = co.verify(net, clip, reference=module)
     assert report, str(report)
+
+
+class Smooth(nn.Module):
+    """A loop over frames, with an option."""
+
+    def forward(self, x: Tensor, scale: float = 1.0, **more: Any) -> Tensor:
+        h, outs = torch.zeros_like(x[:, :, 0]), []
+        for t in range(x.shape[2]):
+            h = 0.5 * h + scale * x[:, :, t]
+            outs.append(h)
+        return torch.stack(outs, 2)
+
+
+class CoSmooth(co.Recurrence):
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {"h": torch.zeros_like(x)}
+
+    def recur(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        h = 0.5 * state["h"] + x
+        return h, {"h": h}
+
+
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [({"scale": 1.0, "x": ...}, ("part: streams as CoSmooth",)), ({"scale": 3.0}, ()), ({"other": None}, ())],
+)
+def test_a_class_known_by_name_where_arguments_have_their_defaults(
+    options: dict[str, Any], notes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise its code is converted, a loop in it too."""
+    from continual.core import registry
+
+    monkeypatch.setattr(registry, "_named", {})
+    registry.register_by_name(f"{__name__}.Smooth", lambda module, memo, path: CoSmooth(), lambda module: True)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.part = nn.Conv1d(4, 4, 3), Smooth()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.part(**{**options, "x": y}) if "x" in options else self.part(y, **options)
+
+    module = seeded(Around)
+    net = co.continual(module, CLIP)
+    assert net.notes == notes
+    report = co.verify(net, CLIP, reference=module, effort="quick")
+    assert report, str(report)
