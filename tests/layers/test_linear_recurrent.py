@@ -118,7 +118,7 @@ def test_in_programs(name: str):
             torch.testing.assert_close(got, expected[:, :, : got.shape[2]], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2", "openvino"], MADE), 16))
+@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2", "openvino"], MADE), 30))
 def test_as_files(format: Any, name: str, tmp_path: Path):
     net, clip = network(name), torch.randn(1, C, 12)
     made = tmp_path / {"onnx": "net.onnx", "pt2": "net.pt2", "openvino": "net.xml"}[format]
@@ -131,7 +131,7 @@ def test_as_files(format: Any, name: str, tmp_path: Path):
                 torch.testing.assert_close(torch.as_tensor(got), expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", by_turns(list(MADE), 4))
+@pytest.mark.parametrize("name", by_turns(list(MADE), 10))
 def test_chunks_as_files(name: str, tmp_path: Path):
     net, clip = layer(name), torch.randn(1, C, 15)
     runner = co.load(co.export(net, clip[:, :, 0], tmp_path / "net.onnx", chunk=5))
