@@ -68,7 +68,7 @@ class RWKV(LinearRecurrence):
         if x.ndim == 2:
             y, state = self.mix(x.unsqueeze(1), state)
             return y.squeeze(1), state
-        before = torch.cat((state["before"].to(x.dtype).unsqueeze(1), x[:, :-1]), 1)
+        before = _before(x, state["before"].to(x.dtype).unsqueeze(1))
         key = self.key(torch.lerp(before, x, self.time_mix_key))
         value = self.value(torch.lerp(before, x, self.time_mix_value))
         receptance = torch.sigmoid(self.receptance(torch.lerp(before, x, self.time_mix_receptance)))
@@ -81,20 +81,28 @@ class RWKV(LinearRecurrence):
         key, value, rate, first = (t.to(sums.dtype) for t in (key, value, self.time_decay, self.time_first))
         rate = rate.exp()
         exponent = _exponents(key, rate, start)
-        earlier = torch.cat((start, exponent[:, :-1]), 1)
+        earlier = _before(exponent, start)
         both = torch.stack((value, torch.ones_like(value)), 2)
         kept, last = diagonal((earlier - rate - exponent).exp().unsqueeze(2), (key - exponent).exp().unsqueeze(2) * both, sums)
         now = key + first
         largest = torch.maximum(earlier, now)
-        past = torch.cat((sums.unsqueeze(1), kept[:, :-1]), 1)
+        past = _before(kept, sums.unsqueeze(1))
         seen = (earlier - largest).exp().unsqueeze(2) * past + (now - largest).exp().unsqueeze(2) * both
         return seen[:, :, 0] / seen[:, :, 1], {"sums": last, "exponent": exponent[:, -1:]}
+
+
+def _before(x: Tensor, first: Tensor) -> Tensor:
+    """What stood before each step: ``(B, T, …)`` moved by one."""
+    return first if x.shape[1] == 1 else torch.cat((first, x[:, :-1]), 1)
 
 
 def _exponents(key: Tensor, rate: Tensor, start: Tensor) -> Tensor:
     """The largest exponent of the terms of the sums behind each step, ``(B, T, H)``, from that before, ``(B, 1, H)``.
 
-    A rounded one does as well: both sums are divided by the same.
+    By doubling: ``torch.cummax`` is in no ONNX.
     """
-    passed = rate * torch.arange(1, key.shape[1] + 1, dtype=rate.dtype, device=rate.device).unsqueeze(-1)
-    return torch.maximum(torch.cummax(key + passed, 1).values, start) - passed
+    found, span = torch.cat((start, key), 1), 1
+    while span < found.shape[1]:
+        found = torch.cat((found[:, :span], torch.maximum(found[:, span:], found[:, :-span] - span * rate)), 1)
+        span *= 2
+    return found[:, 1:]
