@@ -81,11 +81,15 @@ class RegisteredCall:
             return (given + timing.start + timing.end - timing.receptive_field) // timing.stride + 1
         return timing.ended(int(given))
 
-    def copy_of_layer(self) -> CoModule:
-        """A copy of the layer, on the same parameters; the converted network binds others. Inside, time is dim 2 of all clips."""
+    def copy_of_layer(self, of_clips: bool = False) -> CoModule:
+        """A copy of the layer, on the same parameters; the converted network binds others.
+
+        Args:
+            of_clips: whether it gets clips in the module's layout. In a stream time is dim 2 of all chunks.
+        """
         shared = {id(t): t for t in (*self.layer.parameters(), *self.layer.buffers())}
         made = copy.deepcopy(self.layer, shared)
-        if made.io_layout is not IDENTITY:
+        if made.io_layout is not IDENTITY and not of_clips:
             made._set_time_dim(2)
         made.clean_state()
         return made
