@@ -164,6 +164,12 @@ def test_reports(name: str):
     assert operations.mean.macs >= products, "the maps and convolutions are counted"
 
 
+def test_multiply_adds_of_mamba():
+    net = co.Mamba(6, state_size=3, conv_kernel=4, expand=1.5, time_step_rank=2)
+    maps = 6 * 18 + 9 * (2 + 2 * 3) + 2 * 9 + 9 * 6
+    assert co.operations(net, torch.zeros(2, 6)).mean.macs == maps + 9 * 4 + 2 * 9 * 3  # … the window, the state and its output
+
+
 @LAYERS
 def test_refuses_other_steps(name: str):
     net = co.Sequential({"first": nn.ReLU(), "mixer": layer(name)})

@@ -29,6 +29,7 @@ class LinearRecurrence(Recurrence):
     """
 
     channels: int
+    diagonal_state = ""  # the state that is carried number by number
     single = False  # whether parts are computed in float32, also in a network of float64
 
     def states(self, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -74,8 +75,11 @@ class LinearRecurrence(Recurrence):
         return node
 
     def macs(self, x: Tensor) -> int | Fraction:
+        """Those of the products in a chunk of one, and one for each number of a diagonal state."""
         frame = StepSpec.of(x)
-        return Fraction(counted_macs(lambda: self.recur_chunk(frame.zeros(1), self._initial(frame, ""))), frame.shape[0])
+        state = self._initial(frame, "")
+        carried = state[self.diagonal_state].numel() if self.diagonal_state else 0
+        return Fraction(carried + counted_macs(lambda: self.recur_chunk(frame.zeros(1), state)), frame.shape[0])
 
 
 # ---- what stands around the recurrences ---------------------------------------------------------------------------------

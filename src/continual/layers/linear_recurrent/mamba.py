@@ -43,6 +43,8 @@ class Mamba(LinearRecurrence):
     Source: Gu and Dao (2023), Mamba, section 3; for ``norm_eps`` Zuo et al. (2024), Falcon Mamba.
     """
 
+    diagonal_state = "state"
+
     def __init__(
         self,
         channels: int,

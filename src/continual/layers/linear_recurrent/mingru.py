@@ -33,6 +33,8 @@ class minGRU(LinearRecurrence):
     Source: Feng et al. (2024), Were RNNs All We Needed?, section 3.1.
     """
 
+    diagonal_state = "hidden"
+
     def __init__(self, channels: int, hidden_size: int | None = None, bias: bool = True, device: Any = None, dtype: Any = None):
         super().__init__()
         self.channels, self.hidden_size = channels, channels if hidden_size is None else hidden_size

@@ -40,6 +40,8 @@ class RGLRU(LinearRecurrence):
     Source: De et al. (2024), Griffin, section 2.4.
     """
 
+    diagonal_state = "hidden"
+
     def __init__(self, channels: int, num_blocks: int = 1, device: Any = None, dtype: Any = None):
         super().__init__()
         if channels % num_blocks:

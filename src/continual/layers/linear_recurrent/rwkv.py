@@ -39,6 +39,8 @@ class RWKV(LinearRecurrence):
     Source: Peng et al. (2023), RWKV: Reinventing RNNs for the Transformer Era, section 3 and appendix D.
     """
 
+    diagonal_state = "sums"
+
     time_mix_key: Tensor
     time_mix_value: Tensor
     time_mix_receptance: Tensor
