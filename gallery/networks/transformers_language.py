@@ -127,6 +127,7 @@ NETWORKS = [
             "chunk_size": 8,
         },
         16,
+        single=True,
     ),
     causal(
         "FalconMamba",

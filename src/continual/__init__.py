@@ -63,6 +63,14 @@ from .layers.cumulative import CumulativeMax, CumulativeMean, CumulativeSum
 from .layers.delay import Delay, Trim
 from .layers.embedding import Embedding
 from .layers.linear import Linear
+from .layers.linear_recurrent.deltanet import DeltaNet
+from .layers.linear_recurrent.gla import GatedLinearAttention
+from .layers.linear_recurrent.mamba import Mamba
+from .layers.linear_recurrent.mamba2 import Mamba2
+from .layers.linear_recurrent.mingru import minGRU
+from .layers.linear_recurrent.rglru import RGLRU
+from .layers.linear_recurrent.rwkv import RWKV
+from .layers.linear_recurrent.s4d import S4D
 from .layers.norms.causal import (
     CumulativeGroupNorm,
     CumulativeInstanceNorm1d,
@@ -225,12 +233,14 @@ __all__ = [
     "CumulativeMean",
     "CumulativeSum",
     "Delay",
+    "DeltaNet",
     "Embedding",
     "Explanation",
     "ExportError",
     "FrozenNorm",
     "GRU",
     "GRUCell",
+    "GatedLinearAttention",
     "Identity",
     "LPPool1d",
     "LPPool2d",
@@ -239,6 +249,8 @@ __all__ = [
     "LSTMCell",
     "Lambda",
     "Linear",
+    "Mamba",
+    "Mamba2",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -249,8 +261,10 @@ __all__ = [
     "PaddingMode",
     "Parallel",
     "ParallelDispatch",
+    "RGLRU",
     "RNN",
     "RNNCell",
+    "RWKV",
     "Recurrence",
     "RecyclingPositionalEncoding",
     "Reduce",
@@ -269,6 +283,7 @@ __all__ = [
     "RetroactiveTransformerEncoderLayer",
     "RotaryPositionalEncoding",
     "RowsSnapshot",
+    "S4D",
     "Sequential",
     "ShapeMismatch",
     "SingleOutputMultiheadAttention",
@@ -320,6 +335,7 @@ __all__ = [
     "load",
     "load_state",
     "load_state_dict",
+    "minGRU",
     "models",
     "onnx",
     "module",
