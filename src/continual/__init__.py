@@ -126,10 +126,13 @@ if TYPE_CHECKING:
     from . import models, onnx, triton
     from . import serving as serve
     from .export.runner import Runner
+    from .layers.signals.fir import FIRFilter
+    from .layers.signals.iir import IIRFilter
     from .layers.signals.istft import InverseSTFT
     from .layers.signals.mel import LogMel, MelSpectrogram
     from .layers.signals.mfcc import MFCC
     from .layers.signals.overlap import OverlapAdd
+    from .layers.signals.sos import SOSFilter
     from .layers.signals.spectrogram import Spectrogram
     from .layers.signals.stft import STFT
     from .layers.signals.top_db import TopDB
@@ -156,6 +159,8 @@ _MODULES = {
 }
 _LATER = {  # imported when they are first used, as these modules are
     "Explanation": "tools.explanation",
+    "FIRFilter": "layers.signals.fir",
+    "IIRFilter": "layers.signals.iir",
     "InverseSTFT": "layers.signals.istft",
     "LogMel": "layers.signals.mel",
     "MFCC": "layers.signals.mfcc",
@@ -165,6 +170,7 @@ _LATER = {  # imported when they are first used, as these modules are
     "Report": "tools.report",
     "RowsSnapshot": "programs.snapshot",
     "Runner": "export.runner",
+    "SOSFilter": "layers.signals.sos",
     "STFT": "layers.signals.stft",
     "Spectrogram": "layers.signals.spectrogram",
     "StepProgram": "programs.step_program",
@@ -243,9 +249,11 @@ __all__ = [
     "Embedding",
     "Explanation",
     "ExportError",
+    "FIRFilter",
     "FrozenNorm",
     "GRU",
     "GRUCell",
+    "IIRFilter",
     "Identity",
     "InverseSTFT",
     "LPPool1d",
@@ -289,6 +297,7 @@ __all__ = [
     "RotaryPositionalEncoding",
     "RowsSnapshot",
     "Runner",
+    "SOSFilter",
     "STFT",
     "Sequential",
     "ShapeMismatch",

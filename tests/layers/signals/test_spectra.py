@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.contract import assert_equal, check_gradients
+from tests.layers.signals.chunks import streamed
 
 F64 = torch.float64
 COMPLEX = {torch.complex64: torch.float32, torch.complex128: F64}
@@ -32,24 +33,13 @@ def close(a: Tensor, b: Tensor) -> None:
 @st.composite
 def transforms(draw: st.DrawFn) -> dict[str, Any]:
     """Arguments of both transforms, with a window that is nowhere zero."""
-    n = draw(st.integers(1, 24))
+    n = draw(st.integers(2, 24))
     size = draw(st.integers(1, n))
     window = torch.rand(size, dtype=F64, generator=torch.Generator().manual_seed(n)) + 0.2
     return {
         "n_fft": n, "hop_length": draw(st.integers(1, size)), "win_length": size, "window": window, "center": draw(st.booleans()),
         "normalized": draw(st.booleans()), "onesided": draw(st.booleans()),
     }  # fmt: skip
-
-
-def streamed(net: co.CoModule, clip: Tensor, sizes: list[int]) -> Tensor:
-    """The outputs of chunks of these sizes in turns, and of the end."""
-    net.clean_state()
-    outs, at, i = [], 0, 0
-    while at < clip.shape[2]:
-        outs.append(net.forward_steps(clip[:, :, at : at + sizes[i % len(sizes)]]))
-        at, i = at + sizes[i % len(sizes)], i + 1
-    outs.append(net.forward_steps(clip[:, :, :0], pad_end=True))
-    return torch.cat([y for y in outs if y is not None], 2)
 
 
 @given(transforms(), st.sampled_from(["reflect", "constant", "replicate"]), st.lists(st.integers(1, 30), min_size=1, max_size=4))
