@@ -61,13 +61,13 @@ class FIRFilter(SlidingWindow):
         return frame
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
-        taps = parameter(self, "weight").flip(-1)
-        if frames.ndim == 3 and taps.ndim == 2:
-            return F.conv1d(frames, taps.unsqueeze(1), groups=frames.shape[1])
-        by_row = frames.movedim(2, -1)
-        rows = taps if taps.ndim == 1 else taps.view(-1, *(1,) * (frames.ndim - 2), taps.shape[-1])
-        y = (by_row.unfold(-1, taps.shape[-1], 1) * rows).sum(-1)
-        return y.movedim(-1, 2)
+        taps, channels = parameter(self, "weight").flip(-1), frames.shape[1]
+        rows = taps.expand(channels, 1, -1) if taps.ndim == 1 else taps.unsqueeze(1)
+        if frames.ndim == 3:
+            return F.conv1d(frames, rows, groups=channels)
+        places = frames.flatten(3).movedim(3, 1)  # (B, places, C, n)
+        y = F.conv1d(places.flatten(0, 1), rows, groups=channels).unflatten(0, places.shape[:2])
+        return y.movedim(1, 3).unflatten(3, frames.shape[3:])
 
     def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return math.prod(frame.shape[1:]) * self._taps
