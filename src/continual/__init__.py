@@ -132,6 +132,7 @@ if TYPE_CHECKING:
     from .layers.signals.mel import LogMel, MelSpectrogram
     from .layers.signals.mfcc import MFCC
     from .layers.signals.overlap import OverlapAdd
+    from .layers.signals.resample import Resample
     from .layers.signals.sos import SOSFilter
     from .layers.signals.spectrogram import Spectrogram
     from .layers.signals.stft import STFT
@@ -168,6 +169,7 @@ _LATER = {  # imported when they are first used, as these modules are
     "OverlapAdd": "layers.signals.overlap",
     "Refusal": "tools.explanation",
     "Report": "tools.report",
+    "Resample": "layers.signals.resample",
     "RowsSnapshot": "programs.snapshot",
     "Runner": "export.runner",
     "SOSFilter": "layers.signals.sos",
@@ -290,6 +292,7 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Report",
+    "Resample",
     "Reshape",
     "Residual",
     "RetroactiveMultiheadAttention",
