@@ -126,7 +126,11 @@ if TYPE_CHECKING:
     from . import models, onnx, triton
     from . import serving as serve
     from .export.runner import Runner
+    from .layers.signals.cmn import SlidingWindowCmn
+    from .layers.signals.differences import ComputeDeltas, PreEmphasis
+    from .layers.signals.exponential import ExponentialMean, ExponentialNorm
     from .layers.signals.fir import FIRFilter
+    from .layers.signals.gain import PCEN, AutomaticGain
     from .layers.signals.iir import IIRFilter
     from .layers.signals.istft import InverseSTFT
     from .layers.signals.mel import LogMel, MelSpectrogram
@@ -159,7 +163,11 @@ _MODULES = {
     "triton": "triton",
 }
 _LATER = {  # imported when they are first used, as these modules are
+    "AutomaticGain": "layers.signals.gain",
+    "ComputeDeltas": "layers.signals.differences",
     "Explanation": "tools.explanation",
+    "ExponentialMean": "layers.signals.exponential",
+    "ExponentialNorm": "layers.signals.exponential",
     "FIRFilter": "layers.signals.fir",
     "IIRFilter": "layers.signals.iir",
     "InverseSTFT": "layers.signals.istft",
@@ -167,6 +175,8 @@ _LATER = {  # imported when they are first used, as these modules are
     "MFCC": "layers.signals.mfcc",
     "MelSpectrogram": "layers.signals.mel",
     "OverlapAdd": "layers.signals.overlap",
+    "PCEN": "layers.signals.gain",
+    "PreEmphasis": "layers.signals.differences",
     "Refusal": "tools.explanation",
     "Report": "tools.report",
     "Resample": "layers.signals.resample",
@@ -174,6 +184,7 @@ _LATER = {  # imported when they are first used, as these modules are
     "Runner": "export.runner",
     "SOSFilter": "layers.signals.sos",
     "STFT": "layers.signals.stft",
+    "SlidingWindowCmn": "layers.signals.cmn",
     "Spectrogram": "layers.signals.spectrogram",
     "StepProgram": "programs.step_program",
     "StreamBatch": "programs.stream_batch",
@@ -215,6 +226,7 @@ __all__ = [
     "AdaptiveMaxPool3d",
     "Add",
     "ArtefactMismatch",
+    "AutomaticGain",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -227,6 +239,7 @@ __all__ = [
     "CircularPad2d",
     "CircularPad3d",
     "CoModule",
+    "ComputeDeltas",
     "Conditional",
     "Constant",
     "ConstantPad1d",
@@ -250,6 +263,8 @@ __all__ = [
     "Delay",
     "Embedding",
     "Explanation",
+    "ExponentialMean",
+    "ExponentialNorm",
     "ExportError",
     "FIRFilter",
     "FrozenNorm",
@@ -276,9 +291,11 @@ __all__ = [
     "NotStreamable",
     "One",
     "OverlapAdd",
+    "PCEN",
     "PaddingMode",
     "Parallel",
     "ParallelDispatch",
+    "PreEmphasis",
     "RNN",
     "RNNCell",
     "Recurrence",
@@ -309,6 +326,7 @@ __all__ = [
     "SinusoidalPositionalEncoding",
     "Skip",
     "SlidingWindow",
+    "SlidingWindowCmn",
     "Spectrogram",
     "State",
     "StateMismatch",

@@ -172,9 +172,9 @@ class Recurrence(CoModule):
 
     def program(self, ctx: KernelContext) -> Run:
         fast = self._fast_chunks or type(self).recur_chunk is not Recurrence.recur_chunk
-        return self.in_program(ctx, self._recur_at, self.recur_chunk if fast else None)
+        return self._in_program(ctx, self._recur_at, self.recur_chunk if fast else None)
 
-    def in_program(
+    def _in_program(
         self, ctx: KernelContext, recur: Callable[..., tuple[Any, States]], chunk: Callable[..., tuple[Any, States]] | None
     ) -> Run:
         """The layer in a program, by its functions of a step and, where that is faster, of a chunk."""

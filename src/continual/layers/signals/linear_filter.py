@@ -124,7 +124,7 @@ class LinearFilter(Recurrence, PackedWeight):
         own = self._plain(self.coefficients())  # a constant of graphs that are traced
         use: Callable[[], Filter] = lambda: own if torch.compiler.is_compiling() else self._filter()  # noqa: E731
         chunk = (lambda x, state: self._many(use(), x, state)) if self.in_blocks(ctx) else None
-        return self.in_program(ctx, lambda x, state, _: self._one(use(), x, state), chunk)
+        return self._in_program(ctx, lambda x, state, _: self._one(use(), x, state), chunk)
 
     def in_blocks(self, ctx: KernelContext) -> bool:
         """Whether what runs a program has the operations of :meth:`recur_chunk`."""
