@@ -106,6 +106,8 @@ def _wrong_inputs(t: ContractRun, phase: int) -> list[tuple[str, str, Wire]]:
 
 
 def _other_dtype(x: Tensor) -> Tensor:
+    if x.is_complex():
+        return x.to(torch.complex64 if x.dtype == torch.complex128 else torch.complex128)
     return x.to(torch.float32 if x.dtype == torch.float64 else torch.float64)
 
 
