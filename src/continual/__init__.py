@@ -49,6 +49,7 @@ from .errors import (
     CheckpointMismatch,
     ContinualError,
     ExportError,
+    MissingFrames,
     NotStreamable,
     ShapeMismatch,
     StateMismatch,
@@ -130,6 +131,9 @@ if TYPE_CHECKING:
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
     from .serving.ray_map import ray_map
+    from .streams.output import StreamOutput
+    from .streams.state import StreamState
+    from .streams.stream import Stream
     from .tools import counting
     from .tools.explain import explain
     from .tools.explanation import Explanation, Refusal
@@ -154,8 +158,11 @@ _LATER = {  # imported when they are first used, as these modules are
     "RowsSnapshot": "programs.snapshot",
     "Runner": "export.runner",
     "StepProgram": "programs.step_program",
+    "Stream": "streams.stream",
     "StreamBatch": "programs.stream_batch",
+    "StreamOutput": "streams.output",
     "StreamSnapshot": "programs.snapshot",
+    "StreamState": "streams.state",
     "WindowTimes": "tools.window_times",
     "explain": "tools.explain",
     "fastest_windows": "tools.window_times",
@@ -242,6 +249,7 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MissingFrames",
     "MultiheadAttention",
     "Multiply",
     "NotStreamable",
@@ -278,11 +286,14 @@ __all__ = [
     "SlidingWindow",
     "State",
     "StepProgram",
+    "Stream",
     "StreamBatch",
     "StateMismatch",
     "StreamInUse",
     "StreamMismatch",
+    "StreamOutput",
     "StreamSnapshot",
+    "StreamState",
     "Timing",
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",
