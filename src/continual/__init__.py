@@ -131,6 +131,7 @@ if TYPE_CHECKING:
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
     from .serving.ray_map import ray_map
+    from .streams.batch import Streams
     from .streams.output import StreamOutput
     from .streams.state import StreamState
     from .streams.stream import Stream
@@ -163,6 +164,7 @@ _LATER = {  # imported when they are first used, as these modules are
     "StreamOutput": "streams.output",
     "StreamSnapshot": "programs.snapshot",
     "StreamState": "streams.state",
+    "Streams": "streams.batch",
     "WindowTimes": "tools.window_times",
     "explain": "tools.explain",
     "fastest_windows": "tools.window_times",
@@ -294,6 +296,7 @@ __all__ = [
     "StreamOutput",
     "StreamSnapshot",
     "StreamState",
+    "Streams",
     "Timing",
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",

@@ -227,6 +227,12 @@ def streams_in_time(net: co.CoModule, step: Tensor, clip: Tensor) -> None:
     reveal_type(stream.get_state())  # -> StreamState | None
     co.Stream(net, gaps="skip")  # type: ignore[arg-type]
     co.Stream(co.load("net.onnx"))
+    streams = co.Streams(co.StreamBatch(net, step, capacity=8), rate=30, gaps="hold")
+    reveal_type(streams.open())  # -> int
+    reveal_type(streams.open("camera", gaps="zero"))  # -> str
+    reveal_type(streams.step({"camera": step, "door": None}, times=0.1))  # -> dict[str, list[StreamOutput]]
+    reveal_type(streams.finish("camera"))  # -> list[StreamOutput]
+    reveal_type(streams.snapshot("camera"))  # -> StreamState | None
 
 
 def files(net: co.CoModule, clip: Tensor, step: Tensor) -> None:

@@ -20,10 +20,11 @@ class Frames:
         times: the dimension of time in the chunks of each input; ``None`` for an input that is not a stream: it keeps its last value.
         several: whether a step of an input has that dimension too, with several frames in it.
         policy: what stands for missing frames.
+        shape: of a frame, for errors.
     """
 
-    def __init__(self, times: Sequence[int | None], several: Sequence[bool], policy: Policy):
-        self.times, self.several, self.policy = list(times), list(several), policy
+    def __init__(self, times: Sequence[int | None], several: Sequence[bool], policy: Policy, shape: str = "(B, C, *S)"):
+        self.times, self.several, self.policy, self.shape = list(times), list(several), policy, shape
 
     def kept(self, frame: Any) -> list[Tensor]:
         """A copy of a frame, one tensor an input: the caller may write to his own.
@@ -34,7 +35,7 @@ class Frames:
         parts = list(frame) if isinstance(frame, (list, tuple)) else [frame]
         if len(parts) != len(self.times) or not all(isinstance(p, Tensor) for p in parts):
             shown = ", ".join(type(p).__name__ for p in parts)
-            want = "a tensor (B, C, *S)" if len(self.times) == 1 else f"a list of {len(self.times)} tensors (B, C, *S)"
+            want = f"a tensor {self.shape}" if len(self.times) == 1 else f"a list of {len(self.times)} tensors {self.shape}"
             raise ShapeMismatch(f"Stream: a frame is {want}, or None where it is missing; got {shown}")
         return [p.detach().clone() for p in parts]
 

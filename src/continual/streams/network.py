@@ -60,7 +60,8 @@ class Network:
         self.name = net.metadata.network if isinstance(net, Runner) else type(net).__name__
         self.delay = net.delay
         self.rate: float | None = net.rate if isinstance(net, Runner) else None
-        self.times, self.several, self._out_times = layout_of(net)
+        self.times, self.several, times, _ = layout_of(net)
+        self._outputs = Outputs(times)
         self.moments = Moments.of(net)
         self._chunks_alone = net.timing.per_call > 1 if isinstance(net, Runner) else net.timing.bursts
 
@@ -78,32 +79,48 @@ class Network:
         if len(frames) == 1 and not self._chunks_alone:
             y = self.net.forward_step(frames[0])
             return [] if y is None else [y]
-        return self._apart(self.net.forward_steps(chunk()))
+        return self._outputs.apart(self.net.forward_steps(chunk()))
 
     @torch.no_grad()
     def end(self, empty: Any) -> list[Any]:
         """The outputs that the end of the stream brings; ``empty`` is a chunk of no steps."""
-        return self._apart(self.net.forward_steps(empty, pad_end=True))
+        return self._outputs.apart(self.net.forward_steps(empty, pad_end=True))
 
-    def _apart(self, y: Any) -> list[Any]:
-        """The outputs of a chunk, one by one."""
+
+class Outputs:
+    """Outputs of several steps in one, by the dimension of time of each tensor.
+
+    Args:
+        times: these dimensions; one for any number of tensors.
+    """
+
+    def __init__(self, times: Sequence[int]):
+        self.times = list(times)
+
+    def apart(self, y: Any) -> list[Any]:
+        """The outputs, one by one; none of ``None``."""
         return [] if y is None else list(self._each(y))
 
     def _each(self, y: Any) -> Iterator[Any]:
         leaves, structure = tree_flatten(y)
         tensors = [t for t in leaves if isinstance(t, Tensor)]
-        times = self._out_times if len(self._out_times) == len(tensors) else self._out_times[:1] * len(tensors)
-        parts = zip(*(t.unbind(time) for t, time in zip(tensors, times, strict=True)), strict=True)
-        for own in parts:
+        times = self.times if len(self.times) == len(tensors) else self.times[:1] * len(tensors)
+        for own in zip(*(t.unbind(time) for t, time in zip(tensors, times, strict=True)), strict=True):
             rest = iter(own)
             yield tree_unflatten([next(rest) if isinstance(t, Tensor) else t for t in leaves], structure)
 
 
-def layout_of(net: CoModule | Runner) -> tuple[list[int | None], list[bool], list[int]]:
-    """The dimension of time in the chunks of each input, whether a step has several frames of it, and that of each output."""
+def layout_of(net: CoModule | Runner) -> tuple[list[int | None], list[bool], list[int], list[int]]:
+    """Where frames and outputs have time.
+
+    Returns:
+        The dimension of time in the chunks of each input, and whether a step has several frames of it; the dimensions of time and of the
+        batch in the chunks of each output.
+    """
     if isinstance(net, Runner):
         inputs, outputs = net.metadata.inputs, net.metadata.outputs
-        return [p.time for p in inputs], [False] * len(inputs), [p.time or 0 for p in outputs]
+        return [p.time for p in inputs], [False] * len(inputs), [p.time or 0 for p in outputs], [p.batch or 0 for p in outputs]
     times: list[int | None] = list(getattr(net, "time_dims", (net.time_dim,)))
     several = [n > 1 for n in getattr(net, "frames_per_step", (1,) * len(times))]
-    return times, several, list(getattr(net, "output_time_dims", (net.time_dim,)))
+    out_times = list(getattr(net, "output_time_dims", (net.time_dim,)))
+    return times, several, out_times, list(getattr(net, "output_batch_dims", [int(time == 0) for time in out_times]))

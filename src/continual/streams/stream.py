@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..core.module import CoModule
 from ..core.step_spec import Inputs
 from ..errors import StateMismatch
-from .clock import Clock, Event, Kind, Segment, Start
+from .clock import Start
 from .frames import Frames
 from .network import Network
-from .output import Numbering, StreamOutput
-from .policy import Gaps, Number, Policy
-from .state import StreamState, restored, state_of
+from .output import StreamOutput
+from .policy import Gaps, Policy
+from .state import StreamState
+from .track import Steps, Track, blocks, placed
 
 if TYPE_CHECKING:
     from ..export.runner import Runner
-
-BLOCK = 64  # steps that are taken at once
 
 
 class Stream:
@@ -83,15 +81,10 @@ class Stream:
         self._network = Network(net)
         rate = self._network.rate if rate is None else rate
         self.policy = Policy(gaps, rate, source_rate, lateness, jitter, reset_after, value)
-        self._frames = Frames(self._network.times, self._network.several, self.policy)
-        self.delay, self.lookahead = self._network.delay, self._network.moments.lookahead
-        self._start()
-
-    def _start(self) -> None:
-        self._clock, self._outputs = Clock(self.policy), 0
-        self._numbering: Numbering | None = None
-        self._like: list[Tensor] = []  # the last frame that came
-        self._before: tuple[Any] | None = None
+        moments = self._network.moments
+        self._track = Track(Frames(self._network.times, self._network.several, self.policy), moments)
+        self.delay, self.lookahead = self._network.delay, moments.lookahead
+        self._before: tuple[Any] | None = None  # the state of the network before a call
 
     # ---- properties -----------------------------------------------------------------------------------------------------
 
@@ -117,7 +110,7 @@ class Stream:
         ``frames`` that came, ``missing`` steps whose frames did not come in time, ``late`` and ``duplicate`` frames that were dropped,
         ``interpolated`` steps, ``resets``, and ``outputs``.
         """
-        return self._clock.counters | {"outputs": self._outputs}
+        return self._track.counters
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
@@ -134,7 +127,9 @@ class Stream:
             MissingFrames: frames are missing, and ``gaps`` is ``"error"``. The stream is where it was.
             ValueError: ``time`` and ``index`` together, in turns, or ``time`` without a rate.
         """
-        return self._step(frame, *placed(time, index, self.policy))
+        kind, number = placed(time, index, self.policy)
+        with self._all_or_nothing():
+            return self._run(self._track.give(frame, kind, number))
 
     def steps(
         self,
@@ -153,7 +148,7 @@ class Stream:
         Raises:
             ShapeMismatch, MissingFrames, ValueError: as :meth:`step`. Frames before the one that was refused have been taken.
         """
-        each: list[Any] = self._frames.unstacked(frames) if isinstance(frames, Tensor) else list(frames)
+        each: list[Any] = self._track.frames.unstacked(frames) if isinstance(frames, Tensor) else list(frames)
         for name, given in (("times", times), ("indices", indices)):
             if given is not None and len(given) != len(each):
                 raise ValueError(f"Stream: {len(each)} frames have {len(given)} {name}: give one for each frame")
@@ -171,24 +166,21 @@ class Stream:
             ShapeMismatch: branches of the network differ in length after so many steps. The stream is where it was.
             ExportError: a file that was exported with ``flush=False``.
         """
-        if self._numbering is None:
+        track = self._track
+        if track.numbering is None:
             return []
         with self._all_or_nothing(everything=True):
-            found = self._run(self._clock.rest())
-            values = self._network.end(self._frames.chunk([], self._like))
-            found += self._numbering.numbered(values, self._network.moments)
-        counters, outputs = self._clock.counters, self._outputs + len(found)
+            found = self._run(blocks(track.clock.rest()))
+            found += track.took([], self._network.end(track.frames.chunk([], track.like)))
         self.clean_state()
-        self._clock.counters, self._outputs = counters, outputs
+        self._track.clock.counters, self._track.outputs = track.clock.counters, track.outputs
         return found
 
     # ---- state ----------------------------------------------------------------------------------------------------------
 
     def get_state(self) -> StreamState | None:
         """An independent snapshot of the network, the clock and the frames that wait; ``None`` before the first frame."""
-        if self._numbering is None:
-            return None
-        return state_of(self._network.net.get_state(), self._clock, self._numbering, self._outputs)
+        return self._track.state(self._network.net.get_state())
 
     def set_state(self, state: StreamState | None) -> None:
         """Go on from a snapshot, of this stream or of another one of the same network and rates; ``None``: start anew.
@@ -200,54 +192,39 @@ class Stream:
             return self.clean_state()
         if not isinstance(state, StreamState):
             raise StateMismatch(f"Stream: set_state takes a state of get_state(), or None, not {type(state).__name__}")
-        found = restored(state, self.policy, len(self._frames.times))
+        track = self._track.restored(state)
         self._network.net.set_state(state.network)
-        self._clock, self._numbering, self._outputs = found
-        self._like = cast(list[Tensor], state.frames[: len(self._frames.times)])
+        self._track = track
 
     def clean_state(self) -> None:
         """Forget the stream and its counters: the next frame is the first of another stream."""
         self._network.net.clean_state()
-        self._start()
+        self._track = Track(self._track.frames, self._track.moments)
 
     # ---- inside ---------------------------------------------------------------------------------------------------------
 
-    def _step(self, frame: Any, kind: Kind, number: Number | None) -> list[StreamOutput]:
-        kept = None if frame is None else self._frames.kept(frame)
-        if kept is not None and self._like:
-            self._frames.check_alike(kept, self._like)
-        like = self._like
-        with self._all_or_nothing():
-            self._like = like if kept is None else kept
-            found = self._run(self._clock.give(kept, kind, number))
-        self._outputs += len(found)
-        return found
-
-    def _run(self, events: Iterator[Event]) -> list[StreamOutput]:
+    def _run(self, steps: Iterator[Start | Steps]) -> list[StreamOutput]:
         """Take steps. Before the second of several blocks of them, the network's state is kept, to go back to."""
         found: list[StreamOutput] = []
-        blocks = _blocks(events)
-        block = next(blocks, None)
+        block = next(steps, None)
         while block is not None:
-            after = next(blocks, None)
+            after = next(steps, None)
             if after is not None and self._before is None:
                 self._before = (self._network.net.get_state(),)
             found += self._taken(block)
             block = after
         return found
 
-    def _taken(self, block: Start | list[tuple[Segment, int]]) -> list[StreamOutput]:
+    def _taken(self, block: Start | Steps) -> list[StreamOutput]:
         """The outputs of some steps."""
+        track = self._track
         if isinstance(block, Start):
             self._network.net.clean_state()
-            self._numbering = Numbering(block.axis)
+            track.started(block)
             return []
-        frames = [self._frames.of(segment, at, self._like) for segment, at in block]
-        values = self._network.feed([self._frames.nested(f) for f in frames], lambda: self._frames.chunk(frames, self._like))
-        numbering = cast(Numbering, self._numbering)
-        for segment, _ in block:
-            numbering.took(1, segment.gap, segment.right is not None)
-        return numbering.numbered(values, self._network.moments)
+        made = track.made(block)
+        values = self._network.feed([track.frames.nested(f) for f in made], lambda: track.frames.chunk(made, track.like))
+        return track.took(block, values)
 
     @contextmanager
     def _all_or_nothing(self, everything: bool = False) -> Iterator[None]:
@@ -257,12 +234,12 @@ class Stream:
             everything: whether the network's state is kept from the beginning. Otherwise it is kept when several blocks of steps are
                 taken: a call of the network that raises leaves it as it was.
         """
-        before = self._clock.copy(), None if self._numbering is None else self._numbering.copy(), self._like
+        before = self._track.copy()
         self._before = (self._network.net.get_state(),) if everything else None
         try:
             yield
         except BaseException:
-            self._clock, self._numbering, self._like = before
+            self._track = before
             if self._before is not None:
                 self._network.net.set_state(self._before[0])
             raise
@@ -275,40 +252,6 @@ class Stream:
         return f"Stream({self._network.name}{clock}, gaps={self.policy.gaps!r}, delay={self.delay}{late}, lookahead={self.lookahead})"
 
 
-def placed(time: float | None, index: int | None, policy: Policy) -> tuple[Kind, Number | None]:
-    """What a frame is placed by, and its number.
-
-    Raises:
-        ValueError: both, or a time without a rate.
-    """
-    if time is None:
-        return ("order", None) if index is None else ("index", operator.index(index))
-    if index is not None:
-        raise ValueError("Stream: a frame has a time or an index, not both: place all frames of a stream alike")
-    if policy.rate is None:
-        raise ValueError("Stream: time stamps need the rate of the network's steps: Stream(net, rate=…)")
-    return "time", float(time)
-
-
 def in_ms(steps: float, rate: float | None) -> float | None:
     """Steps in milliseconds."""
     return None if rate is None else 1000 * steps / rate
-
-
-def _blocks(events: Iterable[Event]) -> Iterator[Start | list[tuple[Segment, int]]]:
-    """Events as beginnings, and as blocks of steps that the network takes at once."""
-    steps: list[tuple[Segment, int]] = []
-    for event in events:
-        if isinstance(event, Start):
-            if steps:
-                yield steps
-            steps = []
-            yield event
-            continue
-        for at in range(event.count):
-            steps.append((event, at))
-            if len(steps) == BLOCK:
-                yield steps
-                steps = []
-    if steps:
-        yield steps
