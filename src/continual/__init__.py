@@ -136,9 +136,12 @@ if TYPE_CHECKING:
     from .streams.state import StreamState
     from .streams.stream import Stream
     from .tools import counting
+    from .tools.bench.bench import bench
+    from .tools.bench.result import Benchmark
     from .tools.explain import explain
     from .tools.explanation import Explanation, Refusal
     from .tools.operations import operations
+    from .tools.plot.plot import plot
     from .tools.storage import load_state, save_state
     from .tools.summary import summary
     from .tools.verify import Report, verify
@@ -153,6 +156,7 @@ _MODULES = {
     "triton": "triton",
 }
 _LATER = {  # imported when they are first used, as these modules are
+    "Benchmark": "tools.bench.result",
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",
     "Report": "tools.report",
@@ -166,10 +170,12 @@ _LATER = {  # imported when they are first used, as these modules are
     "StreamState": "streams.state",
     "Streams": "streams.batch",
     "WindowTimes": "tools.window_times",
+    "bench": "tools.bench.bench",
     "explain": "tools.explain",
     "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
+    "plot": "tools.plot.plot",
     "ray_map": "serving.ray_map",
     "save_state": "tools.storage",
     "summary": "tools.summary",
@@ -204,6 +210,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "Benchmark",
     "Broadcast",
     "BroadcastReduce",
     "CapacityError",
@@ -314,6 +321,7 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "bench",
     "calibrate",
     "call_mode",
     "closure",
@@ -339,6 +347,7 @@ __all__ = [
     "module",
     "multihead_attention",
     "operations",
+    "plot",
     "ray_map",
     "pooling",
     "positional_encoding",

@@ -235,6 +235,15 @@ def streams_in_time(net: co.CoModule, step: Tensor, clip: Tensor) -> None:
     reveal_type(streams.snapshot("camera"))  # -> StreamState | None
 
 
+def pictures_and_times(net: co.CoModule, step: Tensor) -> None:
+    found = co.bench(net, step, rate=30, forms=("eager", "window"))
+    reveal_type(found)  # -> Benchmark
+    reveal_type(found["eager"].p99)  # -> float
+    reveal_type(found.fastest.name)  # -> str
+    co.bench(net, step, forms=("fast",))  # type: ignore[arg-type]
+    co.plot(net, step, rate=30, labels=["walk", "run"], path="scores.png")
+
+
 def files(net: co.CoModule, clip: Tensor, step: Tensor) -> None:
     reveal_type(co.export(net, step, "net.onnx", format="onnx", int8="static", calibration=clip))  # -> Path
     reveal_type(co.onnx.export(net, (step,), "net.onnx", do_constant_folding=True))  # -> Path

@@ -118,16 +118,14 @@ def check_frame(program: Served, stream: Hashable, frame: Any) -> None:
         ShapeMismatch: another shape, dtype or device.
         MissingFrames: there is none.
     """
-    parts, specs = listed(frame), program.frames
     if frame is None:
         raise MissingFrames(
             f"StreamBatch: stream {stream!r} has no frame (None). Leave it out of the call, and it pauses; or say what stands for "
             "missing frames: co.Streams(batch, gaps='hold').step({…}). No stream has moved"
         )
+    parts, specs = listed(frame), program.frames
     if len(parts) != len(specs) or not all(isinstance(p, Tensor) for p in parts):
-        shown = ", ".join(type(p).__name__ for p in parts)
-        want = "a tensor" if len(specs) == 1 else f"a list of {len(specs)} tensors"
-        raise ShapeMismatch(f"StreamBatch: stream {stream!r}: a frame is {want}, got {shown}. No stream has moved")
+        raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(specs)} tensors a step, got {len(parts)}")
     for got, spec in zip(parts, specs, strict=True):
         if tuple(got.shape) != spec.shape or got.dtype != spec.dtype or got.device != spec.device:
             raise ShapeMismatch(

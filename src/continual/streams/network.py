@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ..convert.graph.program_module import ProgramModule
 from ..core.module import CoModule
 from ..errors import NotStreamable
 from ..export.runner import Runner
@@ -57,7 +58,7 @@ class Network:
                 "or open it by co.load(path)"
             )
         self.net: Steps = net.new_stream()
-        self.name = net.metadata.network if isinstance(net, Runner) else type(net).__name__
+        self.name = name_of(net)
         self.delay = net.delay
         self.rate: float | None = net.rate if isinstance(net, Runner) else None
         self.times, self.several, times, _ = layout_of(net)
@@ -108,6 +109,13 @@ class Outputs:
         for own in zip(*(t.unbind(time) for t, time in zip(tensors, times, strict=True)), strict=True):
             rest = iter(own)
             yield tree_unflatten([next(rest) if isinstance(t, Tensor) else t for t in leaves], structure)
+
+
+def name_of(net: CoModule | Runner) -> str:
+    """The class of a network; of a converted module, that of the module."""
+    if isinstance(net, Runner):
+        return net.metadata.network
+    return str(net.name) if isinstance(net, ProgramModule) else type(net).__name__
 
 
 def layout_of(net: CoModule | Runner) -> tuple[list[int | None], list[bool], list[int], list[int]]:

@@ -13,6 +13,7 @@ from ..core.step_spec import Inputs
 from ..errors import StateMismatch
 from .clock import Start
 from .frames import Frames
+from .moments import Moments
 from .network import Network
 from .output import StreamOutput
 from .policy import Gaps, Policy
@@ -102,6 +103,11 @@ class Stream:
     def lookahead_ms(self) -> float | None:
         """Milliseconds from the moment that an output is about to its arrival, at most; ``None`` without a rate."""
         return in_ms(self.lookahead, self.rate)
+
+    @property
+    def moments(self) -> Moments:
+        """Which steps each output of the network sees, and which it is about, counted from a start of the network."""
+        return self._track.moments
 
     @property
     def counters(self) -> dict[str, int]:
