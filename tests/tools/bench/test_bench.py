@@ -38,7 +38,7 @@ def test_times_are_of_a_step_and_ratios_within_the_rounds() -> None:
 
     class Form:
         def __init__(self, name: str, steps: float):
-            self.name, self.steps, self.state, self.peak = name, steps, 10, None
+            self.name, self.steps, self.period, self.state, self.peak = name, steps, 1, 10, None
 
     class Made:
         rows, device = 3, torch.device("cpu")
@@ -50,6 +50,11 @@ def test_times_are_of_a_step_and_ratios_within_the_rounds() -> None:
     assert (eager.ratio, window.ratio, clip.ratio) == (2.0, 1.0, 2.0)
     assert (eager.p50, eager.p99) == (2.0, 4.0)
     assert (eager.real_time, eager.streams, clip.real_time) == (2.0, 6, 4.0)
+
+
+def test_calls_that_were_interrupted_do_not_count() -> None:
+    calls = [1.0, 5.0, 1.0, 900.0, 1.0, 5.0]  # in turns a step that completes an output, and one that does not
+    assert module._of_period(calls, 2) == 3.0
 
 
 def test_a_strided_network_and_its_window() -> None:
@@ -124,6 +129,18 @@ def test_what_is_refused() -> None:
         co.bench(network(), step, rate=0)
 
 
+def test_a_file(tmp_path: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    path = co.export(network(), torch.zeros(1, 3), tmp_path / "net.onnx", rate=40)
+    found = co.bench(co.load(path), torch.zeros(2, 3), **QUICK)
+    assert [form.name for form in found.forms] == ["file (onnx)"]
+    assert (found.rate, found.network, found.delay) == (40, "Sequential", 7)
+    assert found.forms[0].ratio is None
+    assert found.notes == []
+    with pytest.raises(ValueError, match="a file runs in its own runtime alone"):
+        co.bench(co.load(path), torch.zeros(2, 3), forms=("eager",), **QUICK)
+
+
 RESULT = Benchmark(
     "Net",
     (
@@ -147,7 +164,8 @@ form       p50      p99  a step  than the window  real time  streams a core   st
 eager    15 µs  22.5 µs   20 µs               5×       250×             250  4.1 kB  2.5 MB
 window  100 µs   300 µs  100 µs               1×        50×              50       –       –
 clip    6.4 ms     7 ms  100 µs               1×        50×               –       –    3 GB
-window: 9 steps again for each output; clip: 64 steps at once, whose outputs wait for its end
+window: 9 steps again for each output
+clip: 64 steps at once, whose outputs wait for its end
 openvino: pip install openvino"""
 
 

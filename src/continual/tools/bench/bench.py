@@ -15,14 +15,15 @@ from ...core.module import CoModule
 from ...core.progress import Progress
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable
+from ...export.runner import Runner
 from ...streams.network import name_of
-from .forms import NAMES, Form, FormName, Forms, Missing, folder, noise
+from .forms import NAMES, FileForms, Form, FormName, Forms, Missing, folder, noise
 from .result import Benchmark, FormTimes
 from .timing import alternate, conditions
 
 
 def bench(
-    net: CoModule,
+    net: CoModule | Runner,
     step: Inputs,
     *,
     rate: float | None = None,
@@ -38,9 +39,9 @@ def bench(
     The forms take turns in blocks, so that whatever else the machine does meets all of them. Each call is timed by itself.
 
     Args:
-        net: a streaming network, in eval mode; it is not changed.
+        net: a streaming network, in eval mode, which is not changed; or a file opened by :func:`continual.load`, with one form, ``"file"``.
         step: an example step ``(B, C, *S)``, a list for several inputs. Real numbers are replaced by noise.
-        rate: steps per second: adds the real-time factor, and how many streams one core keeps up with.
+        rate: steps per second, by default that of a file: adds the real-time factor, and how many streams one core keeps up with.
         forms: ``"eager"`` (``forward_step``), ``"fused"`` (of ``co.fuse(net)``), ``"compiled"`` (``co.compile``, which takes seconds to
             minutes), the exported forms ``"onnxruntime"``, ``"openvino"`` and ``"executorch"``; ``"window"``: the clip network on the
             last ``receptive_field`` steps, for each output; ``"clip"``: the clip network on a whole clip. ``None``: all for which the
@@ -70,8 +71,12 @@ def bench(
         (1.0, 9, ['clip', 'delay', 'device'])
     """
     _check(net, rate, forms)
+    rate = net.rate if isinstance(net, Runner) and rate is None else rate
     with conditions(threads), folder() as path, Progress(f"measuring {name_of(net)}", progress) as doing:
-        made = Forms(net, noise(step), clip_length, threads, Path(path))
+        if isinstance(net, Runner):
+            made: Forms | FileForms = FileForms(net, noise(step))
+        else:
+            made = Forms(net, noise(step), clip_length, threads, Path(path))
         found, missing = _made(made, list(forms) if forms is not None else made.default(), forms is not None, doing)
         if not found:
             raise ValueError(f"co.bench: none of these forms runs here: {missing}")
@@ -101,11 +106,12 @@ def bench(
 
 
 def _check(net: Any, rate: float | None, forms: Sequence[str] | None) -> None:
-    if not isinstance(net, CoModule):
+    if not isinstance(net, (CoModule, Runner)):
         raise NotStreamable(
-            f"co.bench takes a streaming network, not {type(net).__name__}: convert it by co.continual(module, clip) before"
+            f"co.bench takes a streaming network, not {type(net).__name__}: convert it by co.continual(module, clip) "
+            "before, or open a file by co.load(path)"
         )
-    if net.training:
+    if isinstance(net, CoModule) and net.training:
         raise NotStreamable("co.bench measures inference, and this network is in training mode: co.bench(net.eval(), step)")
     if rate is not None and not rate > 0:
         raise ValueError(f"co.bench: rate is above 0, got {rate!r}")
@@ -113,7 +119,7 @@ def _check(net: Any, rate: float | None, forms: Sequence[str] | None) -> None:
         raise ValueError(f"co.bench: forms are {', '.join(map(repr, NAMES))}, not {unknown[0]!r}")
 
 
-def _made(forms: Forms, names: list[FormName], asked: bool, doing: Progress) -> tuple[list[Form], dict[str, str]]:
+def _made(forms: Forms | FileForms, names: list[FormName], asked: bool, doing: Progress) -> tuple[list[Form], dict[str, str]]:
     """The forms that run here, and why others do not."""
     found, missing = list[Form](), dict[str, str]()
     for i, name in enumerate(names):
@@ -126,8 +132,10 @@ def _made(forms: Forms, names: list[FormName], asked: bool, doing: Progress) -> 
     return found, missing
 
 
-def _times(forms: list[Form], blocks: list[list[list[float]]], rate: float | None, made: Forms, threads: int) -> list[FormTimes]:
-    each = [[statistics.fmean(calls) / form.steps for calls in own] for form, own in zip(forms, blocks, strict=True)]
+def _times(
+    forms: list[Form], blocks: list[list[list[float]]], rate: float | None, made: Forms | FileForms, threads: int
+) -> list[FormTimes]:
+    each = [[_of_period(calls, form.period) / form.steps for calls in own] for form, own in zip(forms, blocks, strict=True)]
     window = next((own for form, own in zip(forms, each, strict=True) if form.name == "window"), None)
     found = []
     for form, own, steps in zip(forms, blocks, each, strict=True):
@@ -149,6 +157,11 @@ def _times(forms: list[Form], blocks: list[list[list[float]]], rate: float | Non
             )
         )
     return found
+
+
+def _of_period(calls: Sequence[float], period: int) -> float:
+    """The time of a call, the mean over a period of calls with different work. Calls that something interrupted do not count."""
+    return statistics.fmean(statistics.median(calls[i::period]) for i in range(period))
 
 
 def machine(device: torch.device) -> str:

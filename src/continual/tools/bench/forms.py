@@ -17,13 +17,14 @@ from ...convert.fuse import fuse
 from ...core.module import CoModule
 from ...errors import ContinualError
 from ...export.api import export, load
+from ...export.runner import Runner
 from ...programs.compile import compile
 from ...streams.frames import Frames
 from ...streams.network import layout_of
 from ...streams.policy import Policy
 from ..checks.memory import Meter
 
-FormName: TypeAlias = Literal["eager", "fused", "compiled", "onnxruntime", "openvino", "executorch", "window", "clip"]
+FormName: TypeAlias = Literal["eager", "fused", "compiled", "onnxruntime", "openvino", "executorch", "window", "clip", "file"]
 NAMES: tuple[FormName, ...] = get_args(FormName)
 FILES = {"onnxruntime": ("onnx", ".onnx"), "openvino": ("openvino", ".xml"), "executorch": ("executorch", ".pte")}
 PACKAGES = {"onnxruntime": ("onnx", "onnxruntime", "onnxscript"), "openvino": ("openvino",), "executorch": ("executorch",)}
@@ -91,7 +92,11 @@ class Forms:
             Missing: it does not run here.
         """
         try:
+            if name == "file":
+                raise Missing("this is a network, no file")
             return getattr(self, f"_{name}")() if name not in FILES else self._file(name)
+        except Missing:
+            raise
         except (ContinualError, ImportError, RuntimeError, NotImplementedError, TypeError) as error:
             raise Missing(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
@@ -161,6 +166,39 @@ class Forms:
         form.call()
         form.peak = _peak(form.call)
         return form
+
+
+class FileForms:
+    """The one form of an opened file.
+
+    Args:
+        runner: the file.
+        step: a step of it.
+    """
+
+    def __init__(self, runner: Runner, step: Any):
+        self._runner, self._step = runner, step
+        parts = [step] if isinstance(step, Tensor) else list(step)
+        self.rows, self.device = int(parts[0].shape[0]), torch.device("cpu")
+        self.window, self.clip_length = runner.receptive_field, 0
+
+    def default(self) -> list[FormName]:
+        """The file."""
+        return ["file"]
+
+    def make(self, name: FormName) -> Form:
+        """The file, which has run until it gives outputs.
+
+        Raises:
+            Missing: another form.
+        """
+        if name != "file":
+            raise Missing("a file runs in its own runtime alone")
+        runner: Any = self._runner.new_stream()
+        for _ in range(runner.delay + 2 * runner.chunk):
+            runner.forward_step(self._step)
+        state = sum(t.numel() * t.element_size() for t in (p.zeros(self.rows) for p in runner.metadata.states))
+        return Form(f"file ({runner.metadata.format})", lambda: runner.forward_step(self._step), 1, runner.chunk, state)
 
 
 def _found(package: str) -> bool:

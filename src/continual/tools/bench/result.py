@@ -98,20 +98,30 @@ class Benchmark:
         late = "" if self.rate is None else f" ({1000 * self.delay / self.rate:.4g} ms)"
         return f"{self.network}, steps {steps}, {threads} on {self.machine}; delay {self.delay}{late}"
 
+    @property
+    def table(self) -> list[list[str]]:
+        """The titles of the columns, and a row for each form, as text."""
+        clock = ["real time", "streams a core"] if self.rate is not None else []
+        titles = ["form", "p50", "p99", "a step", "than the window", *clock, "state", "peak"]
+        return [titles, *(self._cells(form) for form in self.forms)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was recomputed, and why forms are missing."""
+        measured, again = {form.name for form in self.forms}, list[str]()
+        if "window" in measured:
+            again.append(f"window: {self.window} steps again for each output")
+        if "clip" in measured:
+            again.append(f"clip: {self.clip} steps at once, whose outputs wait for its end")
+        return [*again, *(f"{name}: {why}" for name, why in self.missing.items())]
+
     def __str__(self) -> str:
-        clock = self.rate is not None
-        titles = ["form", "p50", "p99", "a step", "than the window"]
-        titles += ["real time", "streams a core"] * clock + ["state", "peak"]
-        table = [titles, *(self._cells(form) for form in self.forms)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(titles))]
+        table = self.table
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = [
             "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in table
         ]
-        notes = [
-            f"window: {self.window} steps again for each output; clip: {self.clip} steps at once, whose outputs wait for its end"
-        ]
-        notes += [f"{name}: {why}" for name, why in self.missing.items()]
-        return "\n".join([self.title, lines[0], "─" * len(lines[0]), *(line.rstrip() for line in lines[1:]), *notes])
+        return "\n".join([self.title, lines[0], "─" * len(lines[0]), *(line.rstrip() for line in lines[1:]), *self.notes])
 
     def _cells(self, form: FormTimes) -> list[str]:
         clock: list[str] = []
