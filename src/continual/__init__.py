@@ -49,6 +49,7 @@ from .errors import (
     CheckpointMismatch,
     ContinualError,
     ExportError,
+    MissingFrames,
     NotStreamable,
     ShapeMismatch,
     StateMismatch,
@@ -153,10 +154,17 @@ if TYPE_CHECKING:
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
     from .serving.ray_map import ray_map
+    from .streams.batch import Streams
+    from .streams.output import StreamOutput
+    from .streams.state import StreamState
+    from .streams.stream import Stream
     from .tools import counting
+    from .tools.bench.bench import bench
+    from .tools.bench.result import Benchmark
     from .tools.explain import explain
     from .tools.explanation import Explanation, Refusal
     from .tools.operations import operations
+    from .tools.plot.plot import plot
     from .tools.storage import load_state, save_state
     from .tools.summary import summary
     from .tools.verify import Report, verify
@@ -173,6 +181,7 @@ _MODULES = {
 _LATER = {  # imported when they are first used, as these modules are
     "AutomaticGain": "layers.signals.gain",
     "ComputeDeltas": "layers.signals.differences",
+    "Benchmark": "tools.bench.result",
     "Explanation": "tools.explanation",
     "ExponentialMean": "layers.signals.exponential",
     "ExponentialNorm": "layers.signals.exponential",
@@ -195,14 +204,20 @@ _LATER = {  # imported when they are first used, as these modules are
     "SlidingWindowCmn": "layers.signals.cmn",
     "Spectrogram": "layers.signals.spectrogram",
     "StepProgram": "programs.step_program",
+    "Stream": "streams.stream",
     "StreamBatch": "programs.stream_batch",
+    "StreamOutput": "streams.output",
     "StreamSnapshot": "programs.snapshot",
     "TopDB": "layers.signals.top_db",
+    "StreamState": "streams.state",
+    "Streams": "streams.batch",
     "WindowTimes": "tools.window_times",
+    "bench": "tools.bench.bench",
     "explain": "tools.explain",
     "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
+    "plot": "tools.plot.plot",
     "ray_map": "serving.ray_map",
     "save_state": "tools.storage",
     "summary": "tools.summary",
@@ -238,6 +253,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "Benchmark",
     "Broadcast",
     "BroadcastReduce",
     "CapacityError",
@@ -298,6 +314,7 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "MelSpectrogram",
+    "MissingFrames",
     "MultiheadAttention",
     "Multiply",
     "NotStreamable",
@@ -346,10 +363,14 @@ __all__ = [
     "State",
     "StateMismatch",
     "StepProgram",
+    "Stream",
     "StreamBatch",
     "StreamInUse",
     "StreamMismatch",
+    "StreamOutput",
     "StreamSnapshot",
+    "StreamState",
+    "Streams",
     "Timing",
     "TopDB",
     "TransformerEncoder",
@@ -368,6 +389,7 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "bench",
     "calibrate",
     "call_mode",
     "closure",
@@ -394,9 +416,10 @@ __all__ = [
     "multihead_attention",
     "onnx",
     "operations",
+    "plot",
+    "ray_map",
     "pooling",
     "positional_encoding",
-    "ray_map",
     "rnn",
     "save_state",
     "scan",

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from ..core.version import __version__
+from ..tools.bench.forms import NAMES as FORMS
 from . import artefact, bench, networks, zoo
+from . import bench_network as benching
 from . import export as exporting
 from . import run as videos
 from .demo import Options, run
@@ -260,6 +262,46 @@ def export(
     own = _options(target, clip or [], arg, dtype, high, seed, time_dim, time_pooling)
     options = exporting.Options(own, path, format, chunk, batch, flush, rate, classes, input_size, pretrained, check, steps, json)
     exporting.export(options)
+
+
+@app.command("bench")
+def bench_network(
+    target: Annotated[
+        str,
+        typer.Argument(
+            show_default=False,
+            help="A network of the zoo by its name in `continual models list`; your own as package.module:factory or "
+            "path/to/file.py:factory, with --clip; or an exported file.",
+        ),
+    ],
+    clip: ClipsOfOwn = None,
+    arg: Arguments = None,
+    dtype: Dtypes = None,
+    high: High = None,
+    seed: Seed = 0,
+    time_dim: TimeDim = None,
+    time_pooling: Pooling = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="FPS", help="Steps per second: adds the real-time factor. Default: that of the zoo or of the file."),
+    ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Only this form; may be repeated: {', '.join(FORMS)}. Default: all that run here."),
+    ] = None,
+    clip_length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Steps of the recomputed clip.")] = None,
+    number: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of PyTorch.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="To measure, all forms together, about.")] = 4.0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf or .svg.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Measure a step in each form that runs here, eager, fused, compiled and exported, against recomputing its window and a clip.
+
+    Example: `continual bench kws_ds_cnn --form eager --form window --out bench.png`
+    """
+    own = _options(target, clip or [], arg, dtype, high, seed, time_dim, time_pooling)
+    options = {"rate": rate, "forms": form, "clip_length": clip_length, "threads": number, "seconds": seconds}
+    benching.bench(own, options, out, json)
 
 
 @app.command()
