@@ -316,7 +316,7 @@ def test_a_package_that_is_missing(made: Path, package: str, command: str, monke
     args = ("export_nets:net", "net.onnx", *CLIP) if command == "export" else (made,)
     result = invoke(command, *args)
     assert result.exit_code == 2
-    assert f"needs the package {package}: pip install 'continual[onnx]'" in result.stderr
+    assert f"needs the package {package}: pip install {package} (" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -232,6 +232,4 @@ def test_only_videos_need_pyav(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert invoke("list").exit_code == 0
     result = CliRunner().invoke(app, ["run", "cox3d_xs", "--video", str(tmp_path), "--input-size", "32"])
     assert result.exit_code == 2
-    assert result.stderr.startswith(
-        "continual run: videos are read with PyAV, which is not installed: pip install 'continual[video]'"
-    )
+    assert result.stderr.startswith("continual run: videos are read with PyAV, which is not installed: pip install av (")

@@ -147,7 +147,7 @@ def _lines(data: dict[str, Any], format: Format) -> Iterator[tuple[str, str]]:
     yield "receptive field", "all steps so far" if data["unbounded"] else f"{data['receptive_field']} steps"
     yield "delay", f"{data['delay']} steps" + ("" if data["delay_ms"] is None else f" = {data['delay_ms']:,.1f} ms")
     yield "stride", str(data["stride"])
-    yield "chunk", f"{data['chunk']} steps a call"
+    yield "chunk", f"{data['chunk']} step{'' if data['chunk'] == 1 else 's'} a call"
     yield "rows (B)", "any number" if data["batch"] is None else str(data["batch"])
     yield "streams may end", "yes" if data["flush"] else "no"
     if data["rate"] is not None:

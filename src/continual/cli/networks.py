@@ -89,9 +89,7 @@ def _line_of(error: Exception) -> str:
 def subject(options: Options, command: str) -> Subject:
     """The network in eval mode and its clips, after a test run."""
     net = load(options.target, options.arguments)
-    if net.training:
-        net.eval()
-        typer.echo(f"continual {command}: {options.target} was in training mode; it is set to eval mode", err=True)
+    net.eval()  # a factory gives networks in training mode, and a stream runs what clips give in eval mode
     made = Subject(net, clips_of(net, options.clips, options.dtypes, options.high, options.seed))
     if not isinstance(net, co.CoModule):  # otherwise the conversion would report that it can't follow the network
         try:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.optional_packages import pip_install
 from .target import BadInput
 
 CAMERA = "v4l2"  # the input format of cameras
@@ -147,7 +148,7 @@ def _pyav() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise BadInput(f"videos are read with PyAV, which is not installed: pip install 'continual[video]' ({error})") from error
+        raise BadInput(f"videos are read with PyAV, which is not installed: {pip_install('av')} ({error})") from error
     return av
 
 
