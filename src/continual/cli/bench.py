@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
 import continual as co
 
-from .networks import one_line
+from .errors import one_line
+from .tables import show
 from .target import BadInput
-from .zoo import InputSize, Name, built, threads
+from .zoo import InputSize, Name, alive, built, threads
 
 SHARE = 0.5  # share of a round for steps
 
@@ -73,19 +73,7 @@ def bench(
             raise BadInput(f"--clip-length {length}: {whole.card.name} gives nothing for a clip of {length} steps; take more")
         with conditions(number):
             times = race(net, whole, batch, length, rounds)
-        Console().print(_table(net, whole, times, batch, length, number))
-
-
-def alive(net: Any) -> Any:
-    """Give batch norms random weights and statistics: with initial ones blocks are zero, and outputs of deep networks vanish."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for module in net.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-                module.weight.uniform_(0.5, 1.5)
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.1, 0.3)  # type: ignore[union-attr]
-    return net
+        show(_table(net, whole, times, batch, length, number))
 
 
 @contextmanager

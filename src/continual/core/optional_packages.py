@@ -25,6 +25,7 @@ TOGETHER = {
 }
 # The name to install, where it is not the one to import.
 DISTRIBUTIONS = {
+    "PIL": "pillow",
     "google.protobuf": "protobuf",
     "grpc": "grpcio",
     "prometheus_client": "prometheus-client",
