@@ -55,7 +55,7 @@ class Driver:
 def test_a_microphone(monkeypatch: pytest.MonkeyPatch):
     driver = Driver()
     monkeypatch.setitem(sys.modules, "sounddevice", driver)
-    source = opened("mic:USB", Asked(rate=100, block=7, channels=2), pictures=False)
+    source = opened("mic:USB", Asked(rate=100, pause=0.07, channels=2), pictures=False)
     blocks = list(source.blocks())
     assert driver.asked == {"samplerate": 100, "blocksize": 7, "device": "USB", "channels": 2, "dtype": "float32"}
     assert np.array_equal(np.concatenate([b.frames for b in blocks]), driver.heard)  # copies: the driver uses its memory again
@@ -68,7 +68,7 @@ def test_a_microphone(monkeypatch: pytest.MonkeyPatch):
 def test_a_network_that_is_too_slow_for_a_microphone(monkeypatch: pytest.MonkeyPatch):
     driver = Driver(microphone.WAITING + 3)
     monkeypatch.setitem(sys.modules, "sounddevice", driver)
-    source = opened("mic:3", Asked(block=5), pictures=False)
+    source = opened("mic:3", Asked(pause=5 / 16_000), pictures=False)
     assert (driver.asked["device"], driver.asked["samplerate"]) == (3, 16_000)
     source._stream.thread.join()
     assert source.dropped == 15

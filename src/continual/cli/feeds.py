@@ -14,7 +14,7 @@ from .fitting import Layout, chosen, prepared, steps_of
 from .pacing import Clocked
 from .picker import Picker, frames_for
 from .sources import opened
-from .sources.base import BLOCK, Asked, Block, Facts
+from .sources.base import Asked, Block, Facts
 from .sources.video import Picture
 from .target import BadInput
 
@@ -72,8 +72,8 @@ def feed_of(source: str, layout: Layout, wanted: Wanted) -> Feed:
         BadInput: it can't be opened, or the network takes something else.
     """
     known = None if wanted.known is None else float(wanted.known)
-    block = max(1, round(PAUSE * (known or 50.0))) if wanted.realtime or source.startswith("mic") else BLOCK
-    found = opened(source, Asked(known, block, layout.channels), layout.takes_pictures)
+    in_time = wanted.realtime or source.partition(":")[0] in ("mic", "microphone", "lsl")
+    found = opened(source, Asked(known, PAUSE if in_time else None, layout.channels), layout.takes_pictures)
     try:
         return (PictureFeed if hasattr(found, "pictures") else SignalFeed)(found, layout, wanted)
     except BaseException:

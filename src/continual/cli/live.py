@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .sinks import Result
-from .tables import NARROW, plain
+from .tables import NARROW, in_digits, plain
 
 BAR = 32  # characters
 ROWS = 8  # numbers of an output
@@ -99,5 +99,5 @@ class LiveTable:
     def _below(self) -> str:
         fixed, now = self._fixed, self._result
         at = "" if now is None else f"at step {now.index}; " if now.time is None else f"at {now.time:.2f} s; "
-        needed = "" if fixed.needed is None else f", {fixed.needed:,.6g} needed"
-        return f"{at}delay {fixed.delay}\n{self._speed:.1f} steps per second{needed}"
+        needed = "" if fixed.needed is None else f", {in_digits(fixed.needed)} needed"
+        return f"{at}delay {fixed.delay}\n{in_digits(self._speed)} steps per second{needed}"

@@ -23,6 +23,7 @@ from .outputs import Output, Outputs
 from .sinks import About, Result, Sink, refuse_all
 from .sinks import opened as sink_of
 from .sources import check as check_source
+from .tables import in_digits
 from .target import BadInput, check_file
 from .zoo import dumped, threads
 
@@ -242,9 +243,9 @@ class Stream:
         said = f"{many(tally.frames, 'frame')}, {many(tally.steps, 'step')}, {many(tally.outputs, 'output')}"
         parts = [f"{self.name} on {facts.name}{' (interrupted)' if tally.interrupted else ''}: {said}"]
         if tally.steps:
-            needed = "" if self.rate is None else f", {figure(self.rate)} needed"
+            needed = "" if self.rate is None else f", {in_digits(self.rate)} needed"
             took = 1000 * tally.seconds / tally.timed
-            parts.append(f"{took:.3g} ms a step = {figure(tally.speed)} steps per second{needed}; delay {self.delay}")
+            parts.append(f"{took:.3g} ms a step = {in_digits(tally.speed)} steps per second{needed}; delay {self.delay}")
         if self.feed.dropped:
             parts.append(f"{many(self.feed.dropped, 'frame')} dropped: the network is too slow")
         if self.feed.missed:
@@ -311,11 +312,6 @@ def _device(net: Any) -> torch.device:
 
 def _seconds(time: float) -> str:
     return f"{time:.2f} s" if time >= 1 else f"{1000 * time:.3g} ms"
-
-
-def figure(number: float) -> str:
-    """A rate, to four digits."""
-    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
 
 
 def many(number: int, what: str) -> str:

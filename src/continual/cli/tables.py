@@ -46,5 +46,15 @@ def plain(table: Table) -> list[str]:
     return [*title, *lines, *([] if table.caption is None else [_text(table.caption)])]
 
 
+def in_digits(number: float) -> str:
+    """A number, to four digits.
+
+    Example:
+        >>> in_digits(26920.4), in_digits(14.98765)
+        ('26,920', '14.99')
+    """
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
+
+
 def _text(cell: object) -> str:
     return cell.plain if isinstance(cell, Text) else str(cell)

@@ -40,13 +40,17 @@ class Asked:
 
     Attributes:
         rate: frames per second, where the source does not say it.
-        block: frames of a signal to read at once.
+        pause: seconds of a signal to read at once, where it is to come in time; ``None``: as many frames as are quick to read.
         channels: those that the network takes, where a device can be opened with any number of them.
     """
 
     rate: float | None = None
-    block: int = BLOCK
+    pause: float | None = None
     channels: int = 1
+
+    def block(self, rate: float | None) -> int:
+        """Frames of a signal to read at once."""
+        return BLOCK if self.pause is None else max(1, round(self.pause * rate)) if rate else 1
 
 
 @dataclass

@@ -42,7 +42,7 @@ class Edf:
             self.facts.notes.append(
                 f"'{path}': signals of fewer than {rate:g} samples per second are left out: {', '.join(slower)}"
             )
-        self._block = asked.block
+        self._block = asked.block(rate)
 
     def blocks(self) -> Iterator[Block]:
         count = self.facts.frames or 0
@@ -73,4 +73,6 @@ def wfdb(path: Path, asked: Asked) -> Whole:
         raise BadInput(f"'{path}' can't be read as a WFDB record ({str(error).splitlines()[0]})") from error
     if record.p_signal is None or not len(record.p_signal):
         raise BadInput(f"'{path}' has no sample")
-    return Whole(Facts(str(path), float(record.fs), channels=tuple(record.sig_name)), record.p_signal, None, asked.block)
+    return Whole(
+        Facts(str(path), float(record.fs), channels=tuple(record.sig_name)), record.p_signal, None, asked.block(record.fs)
+    )

@@ -19,7 +19,7 @@ class Heard:
     """
 
     def __init__(self, source: str, asked: Asked):
-        self._container, name, live = container(source)
+        self._container, name, live = container(source, "sound")
         if not self._container.streams.audio:
             self.close()
             raise BadInput(f"there is no sound in '{name}', and the network takes a signal")

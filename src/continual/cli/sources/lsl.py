@@ -37,7 +37,7 @@ class Inlet:
         count = info.channel_count()
         rate = float(info.nominal_srate()) or asked.rate
         self.facts = Facts(f"lsl:{name}", rate, None, True, tuple(str(i + 1) for i in range(count)))
-        self._block = asked.block
+        self._block = asked.block(rate)
 
     def blocks(self) -> Iterator[Block]:
         first, silent = None, 0.0

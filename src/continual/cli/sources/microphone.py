@@ -38,7 +38,7 @@ class Microphone:
         try:
             self._stream = sounddevice.InputStream(
                 samplerate=rate,
-                blocksize=asked.block,
+                blocksize=asked.block(rate),
                 device=int(device) if device.isdigit() else device or None,
                 channels=asked.channels,
                 dtype="float32",

@@ -34,7 +34,7 @@ class Rows:
     """
 
     def __init__(self, path: Path, asked: Asked):
-        self._path, self._block = path, asked.block
+        self._path = path
         with self._lines() as lines:
             first = list(itertools.islice((line for line in lines if line.strip()), 2))
         if not first:
@@ -51,6 +51,7 @@ class Rows:
         if self._time is not None:
             self.facts.notes.append(f"'{path}': the moments are those of the column {names[self._time]}, in seconds")
             self.facts.rate = asked.rate or self._own_rate()
+        self._block = asked.block(self.facts.rate)
 
     def _lines(self) -> Any:
         try:
@@ -112,7 +113,7 @@ def _npy(path: Path, asked: Asked) -> Whole:
         raise BadInput(f"'{path}' can't be read as an array of numbers ({str(error).splitlines()[0]})") from error
     if not isinstance(array, np.ndarray) or array.ndim == 0 or array.dtype.kind not in "fiub" or not len(array):
         raise BadInput(f"'{path}' holds no array of real numbers with a frame in each row")
-    return Whole(Facts(str(path), asked.rate), array if array.ndim > 1 else array[:, None], None, asked.block)
+    return Whole(Facts(str(path), asked.rate), array if array.ndim > 1 else array[:, None], None, asked.block(asked.rate))
 
 
 def _parquet(path: Path, asked: Asked) -> Whole:
@@ -133,4 +134,4 @@ def _parquet(path: Path, asked: Asked) -> Whole:
     if times is not None and rate is None and len(times) > 1:
         rate = 1 / float(np.median(np.diff(times)))
     facts = Facts(str(path), rate, channels=tuple(columns))
-    return Whole(facts, np.stack(list(columns.values()), 1), None if times is None else times - times[0], asked.block)
+    return Whole(facts, np.stack(list(columns.values()), 1), None if times is None else times - times[0], asked.block(rate))

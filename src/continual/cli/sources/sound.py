@@ -38,7 +38,7 @@ class Sound:
         self.facts.channels = tuple(str(i + 1) for i in range(self._file.channels))
         if note := cut_off(path, count):
             self.facts.notes.append(note)
-        self._block = asked.block
+        self._block = asked.block(self.facts.rate)
 
     def blocks(self) -> Iterator[Block]:
         start = 0

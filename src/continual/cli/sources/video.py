@@ -119,7 +119,7 @@ class Video:
                 time.sleep(0.002)
 
 
-def container(source: str) -> tuple[Any, str, bool]:
+def container(source: str, kind: str = "video") -> tuple[Any, str, bool]:
     """Open what PyAV reads: the container, its name for messages, and whether it is live.
 
     Raises:
@@ -141,7 +141,9 @@ def container(source: str) -> tuple[Any, str, bool]:
     except (av.FFmpegError, OSError, ValueError) as error:
         what = "the camera" if camera else ""
         hint = "; --source camera:/dev/videoN takes another" if camera else ""
-        raise BadInput(f"{what} '{name}' can't be opened as a video ({said(error)}){hint}".strip()) from error
+        raise BadInput(
+            f"{what} '{name}' can't be opened as {'a video' if kind == 'video' else kind} ({said(error)}){hint}".strip()
+        ) from error
 
 
 def _moving(container: Any, name: str) -> Any:
