@@ -220,6 +220,7 @@ BAD: dict[str, Callable[[], tuple[object, ...]]] = {
     "'b.csv': row 3 is '0.5,word', not 2 numbers": lambda: (*SMOOTH, "--source", text("b.csv", "a,b\n1,2\n0.5,word\n")),
     "'b.csv': frame 2 is not a finite number": lambda: (*SMOOTH, "--source", text("b.csv", "1,2\n0.5,\n")),
     "'b.csv' has headings, and no row of numbers": lambda: (*SMOOTH, "--source", text("b.csv", "a,b\n")),
+    "--realtime: 'a.npy' does not say how many frames": lambda: (*SMOOTH, "--source", npy(), "--realtime"),
     "'b.csv' is empty": lambda: (*SMOOTH, "--source", text("b.csv", "")),
     "'b.npy' can't be read as an array": lambda: (*SMOOTH, "--source", text("b.npy", "numbers")),
     "'b.wav' can't be read as sound": lambda: (*SMOOTH, "--source", text("b.wav", "sound")),

@@ -130,6 +130,8 @@ class SignalFeed(Feed):
             )
         known = Fraction(rate).limit_denominator(10**6) if rate else known
         self.period = None if known is None else 1 / known
+        if wanted.realtime and self.period is None:
+            raise BadInput(f"--realtime: '{self.facts.name}' does not say how many frames it has in a second: --rate says it")
 
     def __iter__(self) -> Iterator[Given]:
         blocks: Iterable[Block] = self.source.blocks()
