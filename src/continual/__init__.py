@@ -50,6 +50,7 @@ from .errors import (
     CheckpointMismatch,
     ContinualError,
     ExportError,
+    MissingFrames,
     NotStreamable,
     ShapeMismatch,
     StateMismatch,
@@ -131,10 +132,17 @@ if TYPE_CHECKING:
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
     from .serving.ray_map import ray_map
+    from .streams.batch import Streams
+    from .streams.output import StreamOutput
+    from .streams.state import StreamState
+    from .streams.stream import Stream
     from .tools import counting
+    from .tools.bench.bench import bench
+    from .tools.bench.result import Benchmark
     from .tools.explain import explain
     from .tools.explanation import Explanation, Refusal
     from .tools.operations import operations
+    from .tools.plot.plot import plot
     from .tools.storage import load_state, save_state
     from .tools.summary import summary
     from .tools.verify import Report, verify
@@ -151,19 +159,26 @@ _MODULES = {
     "triton": "triton",
 }
 _LATER = {  # imported when they are first used, as these modules are
+    "Benchmark": "tools.bench.result",
     "Explanation": "tools.explanation",
     "Refusal": "tools.explanation",
     "Report": "tools.report",
     "RowsSnapshot": "programs.snapshot",
     "Runner": "export.runner",
     "StepProgram": "programs.step_program",
+    "Stream": "streams.stream",
     "StreamBatch": "programs.stream_batch",
+    "StreamOutput": "streams.output",
     "StreamSnapshot": "programs.snapshot",
+    "StreamState": "streams.state",
+    "Streams": "streams.batch",
     "WindowTimes": "tools.window_times",
+    "bench": "tools.bench.bench",
     "explain": "tools.explain",
     "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
+    "plot": "tools.plot.plot",
     "ray_map": "serving.ray_map",
     "save_state": "tools.storage",
     "summary": "tools.summary",
@@ -198,6 +213,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "Benchmark",
     "Broadcast",
     "BroadcastReduce",
     "CapacityError",
@@ -245,6 +261,7 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MissingFrames",
     "MultiheadAttention",
     "Multiply",
     "NotStreamable",
@@ -281,11 +298,15 @@ __all__ = [
     "SlidingWindow",
     "State",
     "StepProgram",
+    "Stream",
     "StreamBatch",
     "StateMismatch",
     "StreamInUse",
     "StreamMismatch",
+    "StreamOutput",
     "StreamSnapshot",
+    "StreamState",
+    "Streams",
     "Timing",
     "TransformerEncoder",
     "TransformerEncoderLayerFactory",
@@ -303,6 +324,7 @@ __all__ = [
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",
+    "bench",
     "calibrate",
     "call_mode",
     "closure",
@@ -328,6 +350,7 @@ __all__ = [
     "module",
     "multihead_attention",
     "operations",
+    "plot",
     "ray_map",
     "pooling",
     "positional_encoding",

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from ..core.version import __version__
+from ..tools.bench.forms import NAMES as FORMS
 from . import artefact, bench, networks, sinks, sources, zoo
+from . import bench_network as benching
 from . import export as exporting
 from . import run as running
 from .demo import Options, run
@@ -185,6 +187,32 @@ def export(
     """
     options = exporting.Options(network, path, format, chunk, batch, flush, rate, check, steps, json)
     exporting.export(options)
+
+
+@app.command("bench")
+@takes_network
+def bench_network(
+    network: Network,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="FPS", help="Steps per second: adds the real-time factor. Default: that of the zoo or of the file."),
+    ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Only this form; may be repeated: {', '.join(FORMS)}. Default: all that run here."),
+    ] = None,
+    clip_length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Steps of the recomputed clip.")] = None,
+    number: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of PyTorch.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="To measure, all forms together, about.")] = 4.0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf or .svg.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Measure a step in each form that runs here, eager, fused, compiled and exported, against recomputing its window and a clip.
+
+    Example: `continual bench kws_ds_cnn --form eager --form window --out bench.png`
+    """
+    options = {"rate": rate, "forms": form, "clip_length": clip_length, "threads": number, "seconds": seconds}
+    benching.bench(network, options, out, json)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from .errors import line_of
 from .target import BadInput, check_file, load
 from .zoo import alive, built, say_random
 
-QUIET = ("explain", "summary", "verify")  # what they say does not depend on the weights
+QUIET = ("explain", "summary", "verify", "bench")  # what they say does not depend on the weights
 FIELDS = 2  # the fewest receptive fields in the example of a network of the zoo, for which no --clip is needed
 GRAMMAR = "a name of `continual models list`, package.module:factory, path/to/file.py:factory, or an exported file (.onnx …)"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core.step_spec import StepSpec
-from ..errors import ShapeMismatch
+from ..errors import MissingFrames, ShapeMismatch
 from .served import Served
 
 
@@ -116,7 +116,13 @@ def check_frame(program: Served, stream: Hashable, frame: Any) -> None:
 
     Raises:
         ShapeMismatch: another shape, dtype or device.
+        MissingFrames: there is none.
     """
+    if frame is None:
+        raise MissingFrames(
+            f"StreamBatch: stream {stream!r} has no frame (None). Leave it out of the call, and it pauses; or say what stands for "
+            "missing frames: co.Streams(batch, gaps='hold').step({…}). No stream has moved"
+        )
     parts, specs = listed(frame), program.frames
     if len(parts) != len(specs):
         said = f"{len(specs)} tensor{'' if len(specs) == 1 else 's'}"

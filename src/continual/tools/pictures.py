@@ -1,0 +1,26 @@
+"""Drawing with matplotlib, which need not be installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK, GREY, FAINT = "#1f2933", "#7b8794", "#cbd2d9"
+OURS, THEIRS, MARK = "#2186eb", "#d95f02", "#d64545"
+
+
+def figure(who: str, width: float, height: float) -> Any:
+    """An empty figure of matplotlib, which no window shows.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"{who} draws with matplotlib: pip install matplotlib") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def bare(axes: Any) -> None:
+    """Take away lines that say nothing."""
+    axes.spines[["top", "right"]].set_visible(False)
