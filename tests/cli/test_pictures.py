@@ -74,6 +74,7 @@ def test_a_folder_of_images_in_the_order_of_their_numbers():
     assert result.exit_code == 0, result.output
     equal([one["output"] for one in lines()], wanted(pixels), 2e-4)
     assert {one["time"] for one in lines()} == {None}
+    assert "--gaps is for signals" in invoke("run", *IMAGES, "--source", "images", "--gaps", "hold").stderr
     assert json.loads(result.stdout)["frames"] == 19
     invoke("run", *IMAGES, "--source", "images", "--rate", 5, "--sink", "o.jsonl")
     assert lines()[4]["time"] == pytest.approx(0.8)

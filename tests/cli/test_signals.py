@@ -135,6 +135,7 @@ def test_an_exported_file_runs_like_its_network():
     result = invoke("run", "net.onnx", "--source", wav(), "--sink", "o.jsonl")
     assert result.exit_code == 0, result.output
     equal([one["output"] for one in lines()], wanted(signal()), 1e-4)
+    assert [one["index"] for one in lines()[:3]] == [1, 3, 5]
 
 
 def test_a_network_with_time_elsewhere():
@@ -171,6 +172,50 @@ def test_in_real_time_a_file_comes_in_small_blocks():
     assert result.exit_code == 0, result.output
     equal([one["output"] for one in lines()], wanted(frames))
     assert json.loads(result.stdout)["dropped"] == 0
+
+
+# ---- gaps ------------------------------------------------------------------------------------------------------------------------
+
+
+def lossy(name: str = "lossy.csv") -> tuple[str, np.ndarray]:
+    """A file of 20 frames a second without some of its rows and with rows that hold no numbers; and what "hold" makes of it."""
+    frames, lost, empty = signal(90).astype(np.float64), {7, 8, 30}, {50}
+    rows = [
+        f"{i / 20!r},{a!r},{b!r}" if i not in empty else f"{i / 20!r},,{b!r}"
+        for i, (a, b) in enumerate(frames.tolist())
+        if i not in lost
+    ]
+    Path(name).write_text("\n".join(["time,a,b", *rows, ""]))
+    held = frames.copy()
+    for i in sorted(lost | empty):
+        held[i] = held[i - 1]
+    return name, held
+
+
+def test_gaps_are_filled_by_the_stamps():
+    path, held = lossy()
+    result = invoke("run", *SMOOTH, "--source", path, "--gaps", "hold", "--sink", "o.jsonl", "--json")
+    assert result.exit_code == 0, result.output
+    equal([one["output"] for one in lines()], wanted(held))
+    assert [one["time"] for one in lines()] == pytest.approx([(1 + 2 * j) / 20 for j in range(45)])
+    gaps = {one["index"] for one in lines() if "gap" in one.get("flags", ())}
+    assert {7, 9, 29, 31, 51} <= gaps
+    assert not {21, 23, 41, 61} & gaps
+    assert "warming_up" in lines()[0]["flags"]
+    told = json.loads(result.stdout)
+    assert (told["gaps"]["missing"], told["gaps"]["interpolated"], told["outputs"]) == (4, 0, 45)
+    assert "of them 4 missing" in result.stderr
+    refused = invoke("run", *SMOOTH, "--source", path, "--gaps", "error", "--sink", "o.jsonl")
+    assert refused.exit_code == 2
+    assert "missing" in refused.stderr
+
+
+def test_a_signal_of_another_rate_is_resampled_where_it_is_asked_for():
+    options = ("--source", timed(), "--rate", 100, "--gaps", "interpolate", "--sink", "o.jsonl")
+    result = invoke("run", *SMOOTH, *options)
+    assert result.exit_code == 0, result.output
+    equal([one["output"] for one in lines()], wanted(signal()[::2]), 1e-4)
+    assert lines()[3]["time"] == pytest.approx(0.07)
 
 
 # ---- sound that is cut off -----------------------------------------------------------------------------------------------------
@@ -221,6 +266,8 @@ BAD: dict[str, Callable[[], tuple[object, ...]]] = {
     "'b.csv': frame 2 is not a finite number": lambda: (*SMOOTH, "--source", text("b.csv", "1,2\n0.5,\n")),
     "'b.csv' has headings, and no row of numbers": lambda: (*SMOOTH, "--source", text("b.csv", "a,b\n")),
     "--realtime: 'a.npy' does not say how many frames": lambda: (*SMOOTH, "--source", npy(), "--realtime"),
+    "--gaps hold: 'a.npy' does not say how many frames": lambda: (*SMOOTH, "--source", npy(), "--gaps", "hold"),
+    "--gaps often: Stream: gaps is one of": lambda: (*SMOOTH, "--source", wav(), "--gaps", "often"),
     "'b.csv' is empty": lambda: (*SMOOTH, "--source", text("b.csv", "")),
     "'b.npy' can't be read as an array": lambda: (*SMOOTH, "--source", text("b.npy", "numbers")),
     "'b.wav' can't be read as sound": lambda: (*SMOOTH, "--source", text("b.wav", "sound")),

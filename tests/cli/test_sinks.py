@@ -42,7 +42,8 @@ def test_all_sinks_at_once():
     assert result.stdout == ""
     want = wanted(signal())
     equal([one["output"] for one in lines()], want)
-    assert set(lines()[0]) == {"index", "time", "output"}
+    assert set(lines()[9]) == {"index", "time", "output"}
+    assert lines()[0]["flags"] == ["warming_up"]
     heads, *rows = Path("o.csv").read_text().splitlines()
     assert heads == "index,time,output_0,output_1,output_2"
     equal([[float(x) for x in row.split(",")[2:]] for row in rows], want)

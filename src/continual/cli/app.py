@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -271,6 +270,14 @@ def run_source(
             min=1, metavar="K", help="Of a video: every K-th frame is a step, regardless of its time. Default: by time."
         ),
     ] = None,
+    gaps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hold|zero|interpolate|reset|error",
+            help="Place the frames of a signal by their stamps, as co.Stream does: what stands for those that are missing or not "
+            "finite. Frames between steps are interpolated. Default: frames follow each other.",
+        ),
+    ] = None,
     realtime: Annotated[
         bool,
         typer.Option("--realtime", help="Read a file as fast as it was recorded, and drop what the network is too slow for."),
@@ -302,6 +309,22 @@ def run_source(
     Example: `continual run my_project.models:denoiser --clip 1,1,16000 --source noisy.wav --sink clean.wav --sink picture.png`
     """
     options = running.Options(
-        network, source, sink or [], columns, rate, every, realtime, mean, std, labels, top, limit, end, threads
+        network,
+        source,
+        sink or [],
+        columns=columns,
+        rate=rate,
+        every=every,
+        gaps=gaps,
+        realtime=realtime,
+        mean=mean,
+        std=std,
+        labels=labels,
+        top=top,
+        limit=limit,
+        end=end,
+        threads=threads,
+        device=device,
+        json=json,
     )
-    running.run(replace(options, device=device, json=json))
+    running.run(options)

@@ -47,6 +47,7 @@ class Wanted:
         columns: channels of a signal.
         rate: steps per second that were asked for; ``own`` those of the network's training.
         every: of pictures every so many are steps, regardless of time.
+        gaps: what stands for missing frames of a signal; ``None``: frames follow each other.
         realtime: whether a file is read as fast as it was recorded.
         mean, std: pixels between 0 and 1 are normalised by them.
     """
@@ -55,6 +56,7 @@ class Wanted:
     rate: float | None = None
     own: Fraction | None = None
     every: int | None = None
+    gaps: str | None = None
     realtime: bool = False
     mean: float = 0.0
     std: float = 1.0
@@ -87,11 +89,13 @@ class Feed:
     Attributes:
         facts: of the source.
         period: seconds of a step; ``None`` where they are not known.
+        source_rate: frames per second, if they are not the network's.
         seen: frames of the source, so far.
         missed: steps that had no frame of their own.
     """
 
     period: Fraction | None
+    source_rate: float | None = None
     seen = missed = 0
 
     def __init__(self, source: Any, layout: Layout, wanted: Wanted):
@@ -123,12 +127,14 @@ class SignalFeed(Feed):
     def __init__(self, source: Any, layout: Layout, wanted: Wanted):
         super().__init__(source, layout, wanted)
         rate, known = self.facts.rate, wanted.known
-        if rate and known and abs(rate / float(known) - 1) > TOLERATED:
+        other = rate and known and abs(rate / float(known) - 1) > TOLERATED
+        if rate and known and other and wanted.gaps is None:
             raise BadInput(
                 f"'{self.facts.name}' has {rate:g} frames per second, and the network takes {float(known):g}: convert the recording to "
-                f"this rate, or run the network at that of the recording with --rate {rate:g}"
+                f"this rate, run the network at that of the recording with --rate {rate:g}, or resample it linearly with --gaps interpolate"
             )
-        known = Fraction(rate).limit_denominator(10**6) if rate else known
+        self.source_rate = rate if other else None
+        known = Fraction(rate).limit_denominator(10**6) if rate and not other else known
         self.period = None if known is None else 1 / known
         if wanted.realtime and self.period is None:
             raise BadInput(f"--realtime: '{self.facts.name}' does not say how many frames it has in a second: --rate says it")
@@ -139,7 +145,7 @@ class SignalFeed(Feed):
             blocks = self._clocked = Clocked(blocks, lambda b: b.end, lambda b: b.count, pace=True)
         for block in blocks:
             frames = chosen(block, self.wanted.columns, self.facts)
-            if not np.isfinite(frames).all():
+            if self.wanted.gaps is None and not np.isfinite(frames).all():
                 bad = int(np.flatnonzero(~np.isfinite(frames.reshape(len(frames), -1)).all(1))[0])
                 raise BadInput(f"'{self.facts.name}': frame {self.seen + bad + 1} is not a finite number")
             steps = steps_of(frames, self.layout, self.facts)
@@ -154,6 +160,8 @@ class PictureFeed(Feed):
         super().__init__(source, layout, wanted)
         if not layout.takes_pictures:
             raise BadInput(f"'{self.facts.name}' is a video, and the network takes steps of shape {layout.step}")
+        if wanted.gaps is not None:
+            raise BadInput("--gaps is for signals: of a video the frames nearest to each step are taken")
         self._every = wanted.every if wanted.every is not None or (wanted.known and source.rate) else 1
         if self._every is not None:
             self.period = None if not source.rate else self._every / source.rate

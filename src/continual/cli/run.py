@@ -19,7 +19,7 @@ from .fitting import Layout
 from .live import LiveTable, Shown
 from .network import Options as Network
 from .network import Subject, check_rate, on_device, streaming, subject
-from .outputs import Output, Outputs
+from .outputs import ClockedOutputs, Output, Outputs
 from .sinks import About, Result, Sink, refuse_all
 from .sinks import opened as sink_of
 from .sources import check as check_source
@@ -41,6 +41,7 @@ class Options:
     columns: str | None = None
     rate: float | None = None
     every: int | None = None
+    gaps: str | None = None
     realtime: bool = False
     mean: float | None = None
     std: float | None = None
@@ -121,7 +122,7 @@ def _wanted(options: Options, made: Subject) -> Wanted:
         own = Fraction(VIDEO_RATE, card.every or 1)
     mean = options.mean if options.mean is not None else 0.0 if card is None else card.mean
     std = options.std if options.std is not None else 1.0 if card is None else card.std
-    return Wanted(options.columns, options.rate, own, options.every, options.realtime, mean, std)
+    return Wanted(options.columns, options.rate, own, options.every, options.gaps, options.realtime, mean, std)
 
 
 def labels_of(path: Path, classes: int, name: str) -> list[str]:
@@ -151,12 +152,21 @@ class Stream:
     labels: list[str] | None = None
 
     def __post_init__(self) -> None:
-        period = self.feed.period
-        self.outputs = Outputs(self.net, None if period is None else float(period))
+        self.outputs = self._outputs()
         self.scored = self.made.card is not None or self.options.labels is not None or self.options.top is not None
         card, path = self.made.card, self.options.labels
         if card is not None and path is not None:
             self.labels = labels_of(path, self.options.network.classes or card.classes, card.name)
+
+    def _outputs(self) -> Outputs | ClockedOutputs:
+        gaps, layout, device = self.options.gaps, self.feed.layout, _device(self.net)
+        if gaps is None:
+            return Outputs(self.net, layout, self.rate, device)
+        if self.rate is None:
+            raise BadInput(
+                f"--gaps {gaps}: '{self.feed.facts.name}' does not say how many frames it has in a second: --rate says it"
+            )
+        return ClockedOutputs(self.net, layout, self.rate, self.feed.source_rate, gaps, device)
 
     @property
     def name(self) -> str:
@@ -193,29 +203,27 @@ class Stream:
 
     def results(self, first: Given, given: Iterator[Given]) -> Iterator[tuple[Given | None, list[Result]]]:
         """Stream the steps through the network: what each brings. The last of a file brings what its end does."""
-        net, layout, device = self.net, self.feed.layout, _device(self.net)
         now: Given | None = first
         last = first
         while now is not None:
             count = len(now.steps) if self.options.limit is None else min(len(now.steps), self.options.limit - self.tally.steps)
             self.tally.frames = self.feed.seen - (len(now.steps) - count)
-            yield now, self._taken(layout.chunk(now.steps[:count]).to(device), now, count)
+            yield now, self._taken(now, count)
             if self.tally.steps == self.options.limit:
                 return
             last, now = now, next(given, None)
         self.tally.frames = self.feed.seen  # including those after the last step
         runner = self.made.runner
-        if self.options.end and not self.feed.facts.live and (runner is None or net.metadata.flush):
-            empty = layout.chunk(torch.empty(0, *layout.step)).to(device)
-            rest = self.outputs.finish(empty) if self.tally.steps else []
+        if self.options.end and not self.feed.facts.live and (runner is None or runner.metadata.flush):
+            rest = self.outputs.finish() if self.tally.steps else []
             self.tally.outputs += len(rest)
             yield None, [self._result(y, last) for y in rest]
 
-    def _taken(self, chunk: torch.Tensor, now: Given, count: int) -> list[Result]:
+    def _taken(self, now: Given, count: int) -> list[Result]:
         started = time.perf_counter()
-        found = self.outputs.take(chunk, now.times[:count])
-        if chunk.is_cuda:
-            torch.cuda.synchronize(chunk.device)
+        found = self.outputs.take(now.steps[:count], now.times[:count])
+        if found and found[0].value.is_cuda:
+            torch.cuda.synchronize(found[0].value.device)
         self.tally.count(count, len(found), time.perf_counter() - started)
         return [self._result(y, now) for y in found]
 
@@ -223,7 +231,7 @@ class Stream:
         value = output.value
         if not value.isfinite().all():
             raise BadInput(f"{self.name} gives {value.sum().item()} at step {output.index}: its weights are not usable")
-        return Result(output.index, output.time, value.cpu().float().numpy(), self._top(value), now.picture)
+        return Result(output.index, output.time, value.cpu().float().numpy(), self._top(value), now.picture, output.flags)
 
     def _top(self, value: torch.Tensor) -> tuple[tuple[int, str | None, float], ...]:
         """The likeliest classes, where the outputs are scores of classes."""
@@ -246,6 +254,9 @@ class Stream:
             needed = "" if self.rate is None else f", {in_digits(self.rate)} needed"
             took = 1000 * tally.seconds / tally.timed
             parts.append(f"{took:.3g} ms a step = {in_digits(tally.speed)} steps per second{needed}; delay {self.delay}")
+        found = {name: number for name, number in self.outputs.counters.items() if number and name not in ("frames", "outputs")}
+        if found:
+            parts.append(f"of them {', '.join(f'{number:,} {name}' for name, number in found.items())}")
         if self.feed.dropped:
             parts.append(f"{many(self.feed.dropped, 'frame')} dropped: the network is too slow")
         if self.feed.missed:
@@ -270,12 +281,14 @@ class Stream:
             "outputs": tally.outputs,
             "dropped": self.feed.dropped,
             "missed": self.feed.missed,
+            "gaps": self.outputs.counters,
             "interrupted": tally.interrupted,
             "seconds_per_step": None if period is None else float(period),
             "milliseconds_a_step": 1000 * tally.seconds / tally.timed if tally.timed else None,
             "receptive_field": self.net.receptive_field,
             "delay": self.net.delay,
             "delay_ms": None if period is None else 1000 * float(self.net.delay * period),
+            "lookahead": self.outputs.lookahead,
             "notes": list(self.feed.facts.notes),
         }
 

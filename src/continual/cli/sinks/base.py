@@ -23,13 +23,15 @@ class Result:
         value: ``(C', *S')``.
         top: of scores: class, label if there are labels, and probability, the likeliest first.
         picture: the newest frame of a video.
+        flags: ``"warming_up"``, ``"gap"``, ``"interpolated"``.
     """
 
-    index: int
+    index: int | float
     time: float | None
     value: np.ndarray
     top: tuple[tuple[int, str | None, float], ...] = ()
     picture: Picture | None = None
+    flags: frozenset[str] = frozenset()
 
     def data(self) -> dict[str, Any]:
         """As data for JSON."""
@@ -39,6 +41,8 @@ class Result:
                 {"class": number, **({} if label is None else {"label": label}), "probability": share}
                 for number, label, share in self.top
             ]
+        if self.flags:
+            found["flags"] = sorted(self.flags)
         return found
 
 

@@ -49,7 +49,7 @@ class Parquet(Sink):
             raise BadInput(f"--sink '{name}' is written with pyarrow: {pip_install('pyarrow')} ({error})") from error
         self.name, self._arrow = name, pyarrow
         self._writer: Any = None
-        self._rows: list[tuple[int, float | None, np.ndarray]] = []
+        self._rows: list[tuple[float, float | None, np.ndarray]] = []
 
     def write(self, result: Result) -> None:
         self._rows.append((result.index, result.time, vector(result, self.name, WIDEST)))
