@@ -150,6 +150,14 @@ def test_a_race_for_each_prediction(audio: None):
     assert found.ratios == [2.0, 3.0]
 
 
+def test_a_race_as_json(audio: None):
+    told = json.loads(invoke("bench", "audio", "--rounds", 2, "--clip-length", 17, "--json").stdout)
+    assert (told["network"], told["clip_length"], told["steps_a_prediction"], told["threads"]) == ("audio", 17, 3, 1)
+    steps, clips = told["rounds"]["step"], told["rounds"]["clip"]
+    assert told["step_ms"] == pytest.approx(1e3 * sum(steps) / 2)
+    assert told["ratio"] == pytest.approx(sum(c / (3 * s) for c, s in zip(clips, steps, strict=True)) / 2)
+
+
 def test_what_is_timed(monkeypatch: pytest.MonkeyPatch, audio: None):
     """Whole periods of a network whose state is full, and clips of the length that was asked for."""
     net = alive(built("audio", None, None))

@@ -115,7 +115,7 @@ class Figure(Sink):
         count = max(
             2, min(STRIP, len(self._pictures), round(WIDE * height / width))
         )  # so that they are as wide as they should be
-        kept = [self._pictures[i] for i in np.linspace(0, len(self._pictures) - 1, count).round().astype(int)]
+        kept = [self._pictures[int((k + 0.5) / count * len(self._pictures))] for k in range(count)]
         start, end = float(times[0]), float(times[-1]) or 1.0
         wide = (end - start) / len(kept)
         for k, (_, pixels) in enumerate(kept):
