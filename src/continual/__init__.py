@@ -38,6 +38,7 @@ from .containers.transformer_encoder import (
 from .convert.conversion import continual, forward_stepping
 from .convert.fuse import fuse
 from .convert.graph.windows.report import WindowPlan
+from .core import name_clash
 from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
@@ -169,6 +170,8 @@ if TYPE_CHECKING:
     from .tools.summary import summary
     from .tools.verify import Report, verify
     from .tools.window_times import WindowTimes, fastest_windows
+
+name_clash.warn_of_others(__path__[0])
 
 _MODULES = {
     "counting": "tools.counting",

@@ -36,7 +36,11 @@ class Input:
         self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
-        return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(self.shape)) + ")"
+        return self.shape_in_words(self.shape)
+
+    def shape_in_words(self, shape: Sequence[int]) -> str:
+        """The shape of a clip, such as ``(1, 3, T)``."""
+        return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(shape)) + ")"
 
     def shape_of(self, chunk: bool) -> tuple[int, ...]:
         """The example's shape, of a clip or of a step."""
