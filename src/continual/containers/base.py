@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self, cast, overload
+from typing import Any, Self, TypeGuard, cast, overload
 
 from torch import Tensor, nn
 
@@ -35,14 +35,7 @@ def run_chunk(
     if x is None and updates.causal_counts:
         return None, OPEN
     if not has_hooks(child):
-        if (
-            updates.in_place
-            and updates.causal_counts
-            and not node.children
-            and isinstance(x, Tensor)
-            and x.shape[2] == 1
-            and _steps(child, node)
-        ):
+        if is_frame(x) and runs_as_step(child, node, updates):
             _, end = child.timing.counts(node.n_in + 1, n_if_ended)
             y = child.advance_step(x.squeeze(2), node, updates)
             return (None if y is None else rewire(chunk_of_one, y)), end
@@ -62,8 +55,15 @@ def run_chunk(
     return y, ended[0]
 
 
-def _steps(child: CoModule, node: StateNode) -> bool:
-    """Whether a child may run a chunk of one as a step, which can be much faster."""
+def is_frame(x: Any) -> TypeGuard[Tensor]:
+    """Whether this is a chunk of one."""
+    return isinstance(x, Tensor) and x.shape[2] == 1
+
+
+def runs_as_step(child: CoModule, node: StateNode, updates: StateUpdates) -> bool:
+    """Whether a child may run a chunk of one as a step, which can be much faster: its rate is constant, and nothing looks on."""
+    if not updates.in_place or not updates.causal_counts or node.children or has_hooks(child):
+        return False
     if node.steps is None:
         node.steps = child.timing.constant_rate(None) is not None and child.plan(node, None) is not None
     return node.steps

@@ -60,6 +60,7 @@ class SpectralFrames(SlidingWindow, PackedWeight):
         self.n_fft, self.hop_length, self.win_length = n_fft, hop, window.shape[0]
         self.center, self.pad_mode, self.onesided = bool(center), pad_mode, bool(onesided)
         self._scale = scale
+        self._plain_taper = window.shape[0] == n_fft and scale != "window"
         self.register_buffer("window", window)
         half = n_fft // 2 if center else 0
         self.set_window(n_fft, hop, half, half, 1, fill_of(name, pad_mode) if center else "zeros")
@@ -79,8 +80,10 @@ class SpectralFrames(SlidingWindow, PackedWeight):
     def _kept_taper(self) -> Tensor:
         """The same, made once."""
         window = self._buffers["window"]
-        if window is None or (window.shape[0] == self.n_fft and self._scale != "window"):
-            return self.window
+        if window is None:
+            return self._taper()
+        if self._plain_taper:
+            return window
         made: Tensor = self._laid_out("taper", window, lambda _: self._taper())
         return made
 
