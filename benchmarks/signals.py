@@ -1,6 +1,6 @@
-"""Front ends in steps of a hop, beside recomputing the window with torch: the table of docs/signals.md.
+"""Front ends in steps of a hop, beside recomputing the window with torch: a table of docs/performance.md.
 
-    python -m benchmarks.signals [--no-compiled] [--rounds N]
+    python -m benchmarks.signals [--no-compiled] [--rounds N] [--markdown docs/performance.md]
 
 Log-mel of 80 bands, 512 samples and a hop of 160, alone and before three convolutions. The window is kept by its caller, who appends the
 hop (`torch.cat`), and computed with `torch.stft`. Candidates take turns; ratios are taken within each round. One thread.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 
 import continual as co
 
+from . import report
 from .measure import require_equal
 from .timing import Local, Timings, alternate, conditions
 
 N_FFT, HOP, MELS = 512, 160, 80
 MIN_BLOCK = 0.02  # seconds
+HEADER = ("network", "window, µs", "a hop / window", "compiled / window", "single samples, µs each")
 
 
 class Recomputed(nn.Module):
@@ -122,15 +125,21 @@ def measured(work: Workload, with_compiled: bool, rounds: int) -> Timings:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.signals", description=__doc__)
     parser.add_argument("--no-compiled", action="store_true", help="leave out co.compile(backend='aot')")
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=25, help="rounds that count")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'signals' of a page")
     args = parser.parse_args(argv)
-    print("| network | window, µs | a hop | compiled | 160 samples, µs each |\n|---|--:|--:|--:|--:|")
+    rows = []
     for work in workloads():
         with conditions(1):
             found = measured(work, not args.no_compiled, args.rounds)
-        ratios = [f"{found.ratio(n, 'window').median:.2f}×" if n in found.rounds else "" for n in ("hop", "compiled")]
+        ratios = [f"{found.ratio(n, 'window').median:.2f}×" if n in found.rounds else "–" for n in ("hop", "compiled")]
         each = found.stats("samples").median * 1e6 / HOP
-        print(f"| {work.name} | {found.stats('window').median * 1e6:.1f} | {' | '.join(ratios)} | {each:.1f} |")
+        rows.append((work.name, report.number(found.stats("window").median * 1e6), *ratios, report.number(each)))
+    said = f"Measured: {report.Machine.here()}; 1 thread, batch 1, medians of alternating blocks."
+    text = f"{said}\n\n{report.markdown_table(HEADER, rows)}"
+    print(text)
+    if args.markdown:
+        report.write_markdown(args.markdown, "signals", text)
     return 0
 
 
