@@ -130,8 +130,8 @@ class SpectralFrames(SlidingWindow, PackedWeight):
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         return self._computed(frames, self._kept_taper(), self.of_windows)
 
-    def _computed(self, frames: Tensor, taper: Tensor, compute: Any) -> Tensor:
-        """All windows of samples ``(B, C, n)``, half types in float32."""
+    def _computed(self, frames: Tensor, taper: Tensor, compute: Any, apart: bool = False) -> Tensor:
+        """All windows of samples ``(B, C, n)``, half types in float32; ``apart``: without the operation ``unfold``."""
         dtype = frames.dtype
         if dtype in HALF:
             frames, taper = frames.float(), taper.float()
@@ -139,7 +139,13 @@ class SpectralFrames(SlidingWindow, PackedWeight):
             y = compute(frames, taper)  # (B, C, n, *S)
             y = y.reshape(y.shape[0], -1, 1, *y.shape[3:])
         else:
-            y = compute(frames.unfold(2, self.n_fft, self.hop_length), taper)  # (B, C, m, n, *S)
+            size, hop = self.n_fft, self.hop_length
+            if apart:
+                starts = range(0, frames.shape[2] - size + 1, hop)
+                windows = torch.stack([frames[:, :, i : i + size] for i in starts], 2)
+            else:
+                windows = frames.unfold(2, size, hop)
+            y = compute(windows, taper)  # (B, C, m, n, *S)
             y = y.transpose(2, 3).flatten(1, 2)
         return y.to(dtype) if dtype in HALF else y
 
@@ -155,7 +161,8 @@ class SpectralFrames(SlidingWindow, PackedWeight):
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             compute = self.of_parts if ctx.target.real else self.of_spectrum
-            return self._computed(windows.frames(rows, x), self._taper(), lambda w, taper: compute(transform(w, taper)))
+            frames = windows.frames(rows, x)
+            return self._computed(frames, self._taper(), lambda w, taper: compute(transform(w, taper)), ctx.target.real)
 
         return run
 
