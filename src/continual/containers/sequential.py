@@ -101,17 +101,16 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
 
     def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
         frame: Any = None  # of a chunk of one, for children that run it as a step
+        unlimited = updates.in_place and updates.causal_counts
         for child, child_node in zip(self._modules.values(), node.children, strict=True):
-            own = cast(CoModule, child)
-            if (frame is not None or is_frame(x)) and runs_as_step(own, child_node, updates):
-                frame = cast(Tensor, x).squeeze(2) if frame is None else frame
-                n_if_ended = own.timing.counts(child_node.n_in + 1, n_if_ended)[1]
-                frame = own.advance_step(frame, child_node, updates)
+            own: Any = child
+            if unlimited and (frame is not None or is_frame(x)) and runs_as_step(own, child_node):
+                frame = x.squeeze(2) if frame is None else frame  # type: ignore[union-attr]
+                frame, n_if_ended = own.advance_step(frame, child_node, updates), OPEN
                 if frame is None:
                     return None, OPEN
-                if isinstance(frame, Tensor):
-                    continue
-                x, frame = rewire(chunk_of_one, frame), None
+                if not isinstance(frame, Tensor):
+                    x, frame = rewire(chunk_of_one, frame), None
                 continue
             if frame is not None:
                 x, frame = chunk_of_one(frame), None
