@@ -42,6 +42,7 @@ def several_streams(net: co.CoModule, a: Tensor, b: Tensor) -> None:
 def what_a_network_reports(net: co.CoModule) -> None:
     reveal_type(net.receptive_field)  # -> int
     reveal_type(net.delay)  # -> int
+    reveal_type(net.step_size)  # -> int
     reveal_type(net.stride)  # -> tuple[int | Fraction, ...]
     reveal_type(net.padding)  # -> tuple[int | Fraction, ...]
     reveal_type(net.timing)  # -> Timing

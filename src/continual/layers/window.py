@@ -309,12 +309,13 @@ def _views_of(node: StateNode, layer: SlidingWindow) -> _Views:
 def _hop(layer: SlidingWindow, x: Tensor, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor, int] | None:
     """The output of a chunk that completes one window of frames that are no padding; ``None`` for all other chunks."""
     w, n_in, chunk, kept = layer._window, node.n_in, x.shape[2], layer._kept
-    n = n_in + chunk
-    first = w.stride * node.n_out - w.start
+    n, stride = n_in + chunk, w.stride
+    first = stride * node.n_out - w.start
     stop = first + w.receptive_field
-    if not (0 <= first <= n_in < stop <= n < stop + w.stride and chunk <= kept and n_in - first <= kept):
+    if not (0 <= first <= n_in < stop <= n < stop + stride and chunk <= kept and n_in - first <= kept):
         return None
-    slots, older, fit = _views_of(node, layer).hop(n_in, chunk, n_in - first)
+    memo: _Views | None = node.memo
+    slots, older, fit = (memo or _views_of(node, layer)).hop(n_in, chunk, n_in - first)
     entered = layer.enter(x)
     by_time = entered.transpose(1, 2)
     if len(slots) == 1:
@@ -322,8 +323,8 @@ def _hop(layer: SlidingWindow, x: Tensor, node: StateNode, n_if_ended: int, upda
     else:
         updates.slots += [(slots[0], by_time[:, :fit]), (slots[1], by_time[:, fit:])]
     updates.ticks.append((node, n, node.n_out + 1))
-    new = entered if stop == n else entered[:, :, : stop - n_in]
-    return layer.over_time(one_piece([*older, new]), first, None), layer._window.counts(n, n_if_ended)[1]
+    frames = torch.cat((*older, entered if stop == n else entered[:, :, : stop - n_in]), 2)
+    return layer.over_time(frames, first, None), (n_if_ended + w.start + w.end - w.receptive_field) // stride + 1
 
 
 class _Views:

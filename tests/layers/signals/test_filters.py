@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import continual as co
 from tests.contract import assert_equal, check_gradients
 from tests.layers.signals.chunks import streamed
-from tests.long import in_full
+from tests.long import by_turns, in_full
 
 signal = pytest.importorskip("scipy.signal")
 F64 = torch.float64
@@ -35,7 +35,7 @@ def by_scipy(sos: Any, clip: Tensor, zi: Any = None) -> Tensor:
     return torch.as_tensor(signal.sosfilt(sos, x, zi=first.numpy())[0]).movedim(-1, 2)
 
 
-@pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.parametrize("name", by_turns(SECTIONS, 2))
 def test_sections(name: str) -> None:
     sos = SECTIONS[name]
     net, clip = co.SOSFilter(sos).eval(), torch.randn(2, 3, 140, 2, dtype=F64)
@@ -83,7 +83,7 @@ IIR = {
 }
 
 
-@pytest.mark.parametrize("name", IIR)
+@pytest.mark.parametrize("name", by_turns(IIR, 2))
 def test_recursive_filters_keep_the_contract(name: str) -> None:
     b, a = IIR[name]
     net, clip = co.IIRFilter(b, a).eval(), torch.randn(2, 3, 160, 2, dtype=F64)

@@ -89,11 +89,12 @@ class SlidingWindowCmn(SlidingWindow):
                 f"normalises its first frames over {self._low + 1} frames, so they come all at once. Each call of a program has the "
                 "same number of outputs: min_cmn_window=1 and center=False (another function of the first frames)"
             )
-        windows = windows_of(ctx, self)
+        windows, outputs = windows_of(ctx, self), ctx.out_schedule.frames
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             frames = windows.frames(rows, x)
-            wide = frames.to(widest(frames.device)).movedim(2, -1).unfold(-1, self._taps, 1)  # (B, C, *S, n, W)
+            wide, size = frames.to(widest(frames.device)).movedim(2, -1), self._taps
+            wide = torch.stack([wide[..., i : i + size] for i in range(outputs)], -2)  # (B, C, *S, n, W)
             index = windows.outputs(rows).unsqueeze(2) + torch.arange(self._taps, device=x.device)
             inside = (index >= 0).view(index.shape[0], *(1,) * (wide.ndim - 3), *index.shape[1:])
             number = inside.sum(-1)

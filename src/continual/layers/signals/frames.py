@@ -60,6 +60,7 @@ class SpectralFrames(SlidingWindow, PackedWeight):
         self.n_fft, self.hop_length, self.win_length = n_fft, hop, window.shape[0]
         self.center, self.pad_mode, self.onesided = bool(center), pad_mode, bool(onesided)
         self._scale = scale
+        self._plain_taper = window.shape[0] == n_fft and scale != "window"
         self.register_buffer("window", window)
         half = n_fft // 2 if center else 0
         self.set_window(n_fft, hop, half, half, 1, fill_of(name, pad_mode) if center else "zeros")
@@ -79,8 +80,10 @@ class SpectralFrames(SlidingWindow, PackedWeight):
     def _kept_taper(self) -> Tensor:
         """The same, made once."""
         window = self._buffers["window"]
-        if window is None or (window.shape[0] == self.n_fft and self._scale != "window"):
-            return self.window
+        if window is None:
+            return self._taper()
+        if self._plain_taper:
+            return window
         made: Tensor = self._laid_out("taper", window, lambda _: self._taper())
         return made
 
@@ -127,8 +130,8 @@ class SpectralFrames(SlidingWindow, PackedWeight):
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         return self._computed(frames, self._kept_taper(), self.of_windows)
 
-    def _computed(self, frames: Tensor, taper: Tensor, compute: Any) -> Tensor:
-        """All windows of samples ``(B, C, n)``, half types in float32."""
+    def _computed(self, frames: Tensor, taper: Tensor, compute: Any, apart: bool = False) -> Tensor:
+        """All windows of samples ``(B, C, n)``, half types in float32; ``apart``: without the operation ``unfold``."""
         dtype = frames.dtype
         if dtype in HALF:
             frames, taper = frames.float(), taper.float()
@@ -136,7 +139,13 @@ class SpectralFrames(SlidingWindow, PackedWeight):
             y = compute(frames, taper)  # (B, C, n, *S)
             y = y.reshape(y.shape[0], -1, 1, *y.shape[3:])
         else:
-            y = compute(frames.unfold(2, self.n_fft, self.hop_length), taper)  # (B, C, m, n, *S)
+            size, hop = self.n_fft, self.hop_length
+            if apart:
+                starts = range(0, frames.shape[2] - size + 1, hop)
+                windows = torch.stack([frames[:, :, i : i + size] for i in starts], 2)
+            else:
+                windows = frames.unfold(2, size, hop)
+            y = compute(windows, taper)  # (B, C, m, n, *S)
             y = y.transpose(2, 3).flatten(1, 2)
         return y.to(dtype) if dtype in HALF else y
 
@@ -152,7 +161,8 @@ class SpectralFrames(SlidingWindow, PackedWeight):
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
             compute = self.of_parts if ctx.target.real else self.of_spectrum
-            return self._computed(windows.frames(rows, x), self._taper(), lambda w, taper: compute(transform(w, taper)))
+            frames = windows.frames(rows, x)
+            return self._computed(frames, self._taper(), lambda w, taper: compute(transform(w, taper)), ctx.target.real)
 
         return run
 

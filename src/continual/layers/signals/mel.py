@@ -70,7 +70,8 @@ class MelSpectrogram(Spectrogram):
         if self.power != 2 or filters is None:
             return self.of_spectrum(spectrum)
         parts = torch.view_as_real(spectrum).flatten(-2)
-        return self.of_bands(parts.square() @ self._laid_out("fb", filters, _for_parts).to(parts.dtype))
+        summed: Tensor = self._laid_out("fb", filters, _for_parts)
+        return self.of_bands(parts.square() @ (summed if summed.dtype == parts.dtype else summed.to(parts.dtype)))
 
     def of_values(self, values: Tensor) -> Tensor:
         return self.of_bands(values @ self.fb.to(values.dtype))

@@ -37,17 +37,17 @@ class TopDB(Recurrence):
         self.top_db = float(top_db)
 
     def initial_state(self, x: Tensor) -> States:
-        return {"peak": x.new_full((x.shape[0],), -math.inf)}
+        return {"peak": x.new_full((x.shape[0], 1), -math.inf)}
 
     def recur(self, x: Tensor, state: States) -> tuple[Tensor, States]:
-        peak = torch.maximum(state["peak"], x.flatten(1).amax(1))
+        peak = torch.maximum(state["peak"], x.flatten(1).amax(1, keepdim=True))
         return torch.maximum(x, (peak - self.top_db).view(-1, *(1,) * (x.ndim - 1))), {"peak": peak}
 
     def recur_chunk(self, x: Tensor, state: States) -> tuple[Tensor, States]:
         loudest = x.transpose(1, 2).flatten(2).amax(2)  # (B, n)
-        peaks = torch.cat((state["peak"].unsqueeze(1), loudest), 1).cummax(1).values[:, 1:]
+        peaks = torch.cat((state["peak"], loudest), 1).cummax(1).values[:, 1:]
         floor = (peaks - self.top_db).view(x.shape[0], 1, -1, *(1,) * (x.ndim - 3))
-        return torch.maximum(x, floor), {"peak": peaks[:, -1]}
+        return torch.maximum(x, floor), {"peak": peaks[:, -1:]}
 
     def extra_repr(self) -> str:
         return f"{self.top_db}"
