@@ -74,4 +74,4 @@ _register("mamba", "MambaMixer", _mamba)
 _register("falcon_mamba", "FalconMambaMixer", _mamba)
 _register("mamba2", "Mamba2Mixer", _mamba2)
 _register("recurrent_gemma", "RecurrentGemmaRglru", _rglru, one_tensor=False)  # it takes positions too
-_register("rwkv", "RwkvSelfAttention", _rwkv, one_tensor=False)  # it returns its states too
+_register("rwkv", "RwkvSelfAttention", _rwkv)
