@@ -118,10 +118,10 @@ def test_in_programs(name: str):
             torch.testing.assert_close(got, expected[:, :, : got.shape[2]], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2", "openvino"], MADE), 30))
+@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2", "openvino", "executorch"], MADE), 40))
 def test_as_files(format: Any, name: str, tmp_path: Path):
     net, clip = network(name), torch.randn(1, C, 12)
-    made = tmp_path / {"onnx": "net.onnx", "pt2": "net.pt2", "openvino": "net.xml"}[format]
+    made = tmp_path / {"onnx": "net.onnx", "pt2": "net.pt2", "openvino": "net.xml", "executorch": "net.pte"}[format]
     runner = co.load(co.export(net, clip[:, :, 0], made))
     with torch.no_grad():
         for t in range(12):
