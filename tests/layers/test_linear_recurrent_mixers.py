@@ -20,6 +20,8 @@ STANDING_IN: dict[str, tuple[Callable[[], nn.Module], type, Run]] = {
     "MambaMixer": (mixers.MambaMixer, co.Mamba, lambda m, x: m(x)),
     "FalconMambaMixer": (mixers.FalconMambaMixer, co.Mamba, lambda m, x: m(x)),
     "Mamba2Mixer": (mixers.Mamba2Mixer, co.Mamba2, lambda m, x: m(x)),
+    "BambaMixer": (mixers.BambaMixer, co.Mamba2, lambda m, x: m(x)),
+    "GraniteMoeHybridMambaLayer": (mixers.GraniteMoeHybridMambaLayer, co.Mamba2, lambda m, x: m(x)),
     "RecurrentGemmaRglru": (mixers.RecurrentGemmaRglru, co.RGLRU, lambda m, x: m(x, torch.arange(x.shape[1])[None])),
     "RwkvSelfAttention": (mixers.RwkvSelfAttention, co.RWKV, lambda m, x: m(x)[0]),
 }
