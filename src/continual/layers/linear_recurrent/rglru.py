@@ -75,7 +75,7 @@ class RGLRU(LinearRecurrence):
         return {"hidden": (self.channels,), "begun": (1,)}
 
     def mix(self, x: Tensor, state: States) -> tuple[Tensor, States]:
-        blocks = x.unflatten(-1, (self.num_blocks, -1)).unsqueeze(-2)
+        blocks = x.unflatten(-1, (self.num_blocks, -1)).movedim(-2, 0)  # a product for each block, not one for each frame
         opened = self._gate(blocks, self.input_gate_weight, self.input_gate_bias)
         log_a = -SHARPNESS * self._gate(blocks, self.recurrent_gate_weight, self.recurrent_gate_bias)
         log_a = self.wide(log_a * F.softplus(self.recurrent_param))
@@ -84,7 +84,8 @@ class RGLRU(LinearRecurrence):
         return h.to(x.dtype), {"hidden": last, "begun": torch.ones_like(state["begun"])}
 
     def _gate(self, blocks: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.sigmoid((blocks @ weight).squeeze(-2).add(bias).flatten(-2))
+        mapped = torch.baddbmm(bias.unsqueeze(1), blocks.flatten(1, -2), weight)
+        return torch.sigmoid(mapped.view(blocks.shape).movedim(0, -2).flatten(-2))
 
     def _factor(self, log_a: Tensor, begun: Tensor) -> Tensor:
         """``sqrt(1 - a²)``, without the cancellation at ``a`` near 1; 1 for the first step of a stream."""

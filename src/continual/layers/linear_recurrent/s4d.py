@@ -13,8 +13,10 @@ from ...core.state import InitContext, StateNode
 from ...core.tracing_guard import in_dispatch, is_tracing
 from ..recurrence import States
 from ..weight_cache import PackedWeight
-from .base import PIECE, LinearRecurrence
+from .base import LinearRecurrence
 from .outer import without_nan
+
+BLOCK = 32  # frames of a product; of many channels the matrices of longer ones do not stay in the processor's cache
 
 
 class Powers(NamedTuple):
@@ -92,16 +94,7 @@ class S4D(LinearRecurrence, PackedWeight):
             h = torch.cat((torch.addcmul(u.unsqueeze(-1), re, real) - im * imag, re * imag + im * real), -1)
             y = (h * c).sum(-1)
         else:
-            length = x.shape[1]
-            full = self._made("chunk", weights, _powers)
-            broken, (finite,) = without_nan(u.transpose(1, 2).unsqueeze(-1))  # (B, C, L, 1)
-            by_channel, before = finite.squeeze(-1).permute(1, 2, 0), h.permute(1, 2, 0)  # (C, L, B), (C, 2N, B)
-            y = full.kernel[:, :length, :length] @ by_channel + full.read[:, :length] @ before
-            y = y.permute(2, 1, 0) + broken.squeeze(-1).transpose(1, 2)
-            re, im = (p[..., length] for p in full.kept)
-            real, imag = h.split(self.pairs, -1)
-            h = torch.cat((re * real - im * imag, re * imag + im * real), -1)
-            h = h + (full.write[..., PIECE - length :] @ by_channel).permute(2, 0, 1) + broken[:, :, -1]
+            y, h = _over(self._made("chunk", weights, _powers), u, h)
         return (y + u * self.wide(self.D)).to(x.dtype), {"state": h}
 
     def open(self, frame: Any, init: InitContext) -> StateNode:
@@ -134,15 +127,28 @@ def _one(weights: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
     return (re.exp() * im.cos(), re.exp() * im.sin()), torch.cat((c_real, -c_imag), -1)
 
 
+def _over(powers: Powers, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs for inputs ``(B, T, C)``, and the state behind them, block after block."""
+    broken, (finite,) = without_nan(u.unsqueeze(-1))  # (B, T, C, 1)
+    outs = []
+    for x in finite.squeeze(-1).permute(2, 1, 0).split(BLOCK, 1):  # (C, L, B)
+        length = x.shape[1]
+        outs.append(powers.kernel[:, :length, :length] @ x + powers.read[:, :length] @ h.permute(1, 2, 0))
+        (re, im), (real, imag) = (p[..., length] for p in powers.kept), h.chunk(2, -1)
+        h = torch.cat((re * real - im * imag, re * imag + im * real), -1)
+        h = h + (powers.write[..., BLOCK - length :] @ x).permute(2, 0, 1)
+    return torch.cat(outs, 1).permute(2, 1, 0) + broken.squeeze(-1), h + broken[:, -1]
+
+
 def _powers(weights: Sequence[Tensor]) -> Powers:
-    """What :data:`PIECE` steps do; of fewer, parts of it."""
+    """What :data:`BLOCK` steps do; of fewer, parts of it."""
     re, im, c_real, c_imag = (t.unsqueeze(-1) for t in _dynamics(weights))
-    count = torch.arange(PIECE + 1, dtype=re.dtype, device=re.device)
+    count = torch.arange(BLOCK + 1, dtype=re.dtype, device=re.device)
     grown, angle = (re * count).exp(), im * count
     real, imag = grown * angle.cos(), grown * angle.sin()  # (C, N, L + 1)
     to_real, to_imag = c_real * real - c_imag * imag, -(c_real * imag + c_imag * real)
     impulse = to_real[..., :-1].sum(1)
-    lag = torch.arange(PIECE, device=re.device)
+    lag = torch.arange(BLOCK, device=re.device)
     lag = lag.unsqueeze(1) - lag
     kernel = impulse[:, lag.clamp(min=0)].masked_fill(lag < 0, 0.0)
     read = torch.cat((to_real[..., 1:], to_imag[..., 1:]), 1).transpose(1, 2)
