@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.layers.linear_recurrent import mamba
 from continual.layers.linear_recurrent.base import PIECE
 from tests.layers.linear_recurrences import FORMULAS, as_trained
 from tests.long import by_turns
@@ -162,6 +163,15 @@ def test_reports(name: str):
     assert operations.params == sum(p.numel() for p in net.parameters())
     products = sum(m.weight.numel() for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv1d)))
     assert operations.mean.macs >= products, "the maps and convolutions are counted"
+
+
+@pytest.mark.parametrize("numbers", [1, 150])
+def test_states_of_few_frames_at_a_time(numbers: int, monkeypatch: pytest.MonkeyPatch):
+    """As of many channels: one frame, and several with a rest."""
+    monkeypatch.setattr(mamba, "IN_CACHE", numbers)
+    net, clip = layer("Mamba").double(), torch.randn(2, C, 19, dtype=torch.float64)
+    with torch.no_grad():
+        assert off(net(clip), formula("Mamba")(net, clip)) < 1e-10
 
 
 def test_multiply_adds_of_mamba():

@@ -61,7 +61,7 @@ class RGLRU(LinearRecurrence):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Decays ``exp(-8 softplus(p))`` from 0.9² to 0.999², as in the paper, and small maps."""
+        """Decays ``exp(-8 softplus(p))`` from 0.9 to 0.999, uniform in their squares, and small maps."""
         square = torch.empty_like(self.recurrent_param).uniform_(0.9**2, 0.999**2)
         self.recurrent_param.copy_(torch.log(torch.expm1(-square.log() / (2 * SHARPNESS))))
         for gate in ("input", "recurrent"):
@@ -90,6 +90,6 @@ class RGLRU(LinearRecurrence):
     def _factor(self, log_a: Tensor, begun: Tensor) -> Tensor:
         """``sqrt(1 - a²)``, without the cancellation at ``a`` near 1; 1 for the first step of a stream."""
         factor = (-torch.expm1(2 * log_a)).clamp_min(torch.finfo(log_a.dtype).tiny).sqrt()
-        first = factor if factor.ndim == begun.ndim else factor[:, :1]
-        first = torch.where(begun.unsqueeze(1) > 0 if factor.ndim > begun.ndim else begun > 0, first, 1.0)
-        return first if factor.ndim == begun.ndim else torch.cat((first, factor[:, 1:]), 1)
+        if factor.ndim == begun.ndim:
+            return torch.where(begun > 0, factor, 1.0)
+        return torch.cat((torch.where(begun.unsqueeze(1) > 0, factor[:, :1], 1.0), factor[:, 1:]), 1)
