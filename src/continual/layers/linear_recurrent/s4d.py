@@ -114,8 +114,8 @@ def _dynamics(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor
     log_dt, log_real, a_imag, c = weights
     a_real, dt = -log_real.exp(), log_dt.exp().unsqueeze(-1)
     re, im = a_real * dt, a_imag * dt
-    grown = re.exp()
-    up, across = grown * im.cos() - 1, grown * im.sin()  # exp(Δ A) - 1
+    up = torch.expm1(re) * im.cos() - 2 * (im / 2).sin().square()  # exp(Δ A) - 1, without cancellation where Δ A is small
+    across = re.exp() * im.sin()
     size = a_real.square() + a_imag.square()
     p, q = (up * a_real + across * a_imag) / size, (across * a_real - up * a_imag) / size
     return re, im, 2 * (c[..., 0] * p - c[..., 1] * q), 2 * (c[..., 0] * q + c[..., 1] * p)
