@@ -87,13 +87,18 @@ def test_half_precision_keeps_its_state_in_single(name: str):
 
 @LAYERS
 def test_a_stream_goes_on_when_the_module_moves(name: str):
-    net, clip = layer(name), torch.randn(2, C, 9)
+    net, clip = layer(name), torch.randn(2, C, 11)
     with torch.no_grad():
         want = net.double()(clip.double())[:, :, 8]
         net.float()
         net.forward_steps(clip[:, :, :8])
         net.double()
-        assert off(net.forward_step(clip[:, :, 8].double()), want) < 1e-5
+        assert off(net.forward_step(clip[:, :, 8].double(), update_state=False), want) < 1e-5
+        net.bfloat16()
+        assert torch.bfloat16 not in {t.dtype for t in net.get_state().tensors.values()}
+        steps = [net.forward_step(clip[:, :, 8].bfloat16(), update_state=False)]
+        steps.append(net.forward_steps(clip[:, :, 8:].bfloat16())[:, :, 0])
+        assert all(off(y.double(), want) < 3e-2 for y in steps)
 
 
 def network(name: str) -> co.CoModule:

@@ -87,26 +87,27 @@ class S4D(LinearRecurrence, PackedWeight):
         return {"state": (self.channels, 2 * self.pairs)}
 
     def mix(self, x: Tensor, state: States) -> tuple[Tensor, States]:
-        u, h, weights = self.wide(x), state["state"], [self.log_dt, self.log_A_real, self.A_imag, self.C]
+        h = state["state"]
+        u = x.to(h.dtype)
         if x.ndim == 2:
-            (re, im), c = self._made("step", weights, _one)
+            (re, im), c = self._made(_one, h.dtype)
             real, imag = h.split(self.pairs, -1)
             h = torch.cat((torch.addcmul(u.unsqueeze(-1), re, real) - im * imag, re * imag + im * real), -1)
             y = (h * c).sum(-1)
         else:
-            y, h = _over(self._made("chunk", weights, _powers), u, h)
-        return (y + u * self.wide(self.D)).to(x.dtype), {"state": h}
+            y, h = _over(self._made(_powers, h.dtype), u, h)
+        return (y + u * self.D).to(x.dtype), {"state": h}
 
     def open(self, frame: Any, init: InitContext) -> StateNode:
         self._forget_layouts()
         return super().open(frame, init)
 
-    def _made(self, name: str, weights: Sequence[Tensor], make: Any) -> Any:
+    def _made(self, make: Any, dtype: torch.dtype) -> Any:
         """What is made of the weights: once for their values, or with their graph."""
-        wide = [self.wide(w) for w in weights]
+        weights = [self.log_dt, self.log_A_real, self.A_imag, self.C]
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or in_dispatch() or is_tracing():
-            return make(wide)
-        return self._laid_out_together(name, weights, lambda _: make(wide))
+            return make([w.to(dtype) for w in weights])
+        return self._laid_out_together(f"{make.__name__} {dtype}", weights, lambda own: make([w.to(dtype) for w in own]))
 
 
 def _dynamics(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
