@@ -11,4 +11,4 @@ def test_the_table(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- linear recurrences: begin -->\n<!-- linear recurrences: end -->\n")
     linear_recurrent.main(["--only", "RWKV", "--quick", "--markdown", str(page)])
-    assert "| RWKV |" in page.read_text()
+    assert "| RWKV, 64 channels |" in page.read_text()

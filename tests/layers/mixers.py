@@ -83,6 +83,18 @@ class Mamba2Mixer(nn.Module):
         return mamba2(like, hidden_states.transpose(1, 2)).transpose(1, 2)
 
 
+@of_transformers("bamba", "BambaMixer")
+class BambaMixer(Mamba2Mixer):
+    def forward(self, hidden_states: Tensor, cache: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        return super().forward(hidden_states)
+
+
+@of_transformers("granitemoehybrid", "GraniteMoeHybridMambaLayer")
+class GraniteMoeHybridMambaLayer(Mamba2Mixer):
+    def forward(self, hidden_states: Tensor, cache: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        return super().forward(hidden_states)
+
+
 @of_transformers("recurrent_gemma", "RecurrentGemmaRglru")
 class RecurrentGemmaRglru(nn.Module):
     num_attention_heads = 2

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.layers.linear_recurrent import mamba
 from continual.layers.linear_recurrent.base import PIECE
 from tests.layers.linear_recurrences import FORMULAS, as_trained
 from tests.long import by_turns
@@ -86,13 +87,18 @@ def test_half_precision_keeps_its_state_in_single(name: str):
 
 @LAYERS
 def test_a_stream_goes_on_when_the_module_moves(name: str):
-    net, clip = layer(name), torch.randn(2, C, 9)
+    net, clip = layer(name), torch.randn(2, C, 11)
     with torch.no_grad():
         want = net.double()(clip.double())[:, :, 8]
         net.float()
         net.forward_steps(clip[:, :, :8])
         net.double()
-        assert off(net.forward_step(clip[:, :, 8].double()), want) < 1e-5
+        assert off(net.forward_step(clip[:, :, 8].double(), update_state=False), want) < 1e-5
+        net.bfloat16()
+        assert torch.bfloat16 not in {t.dtype for t in net.get_state().tensors.values()}
+        steps = [net.forward_step(clip[:, :, 8].bfloat16(), update_state=False)]
+        steps.append(net.forward_steps(clip[:, :, 8:].bfloat16())[:, :, 0])
+        assert all(off(y.double(), want) < 3e-2 for y in steps)
 
 
 def network(name: str) -> co.CoModule:
@@ -118,10 +124,10 @@ def test_in_programs(name: str):
             torch.testing.assert_close(got, expected[:, :, : got.shape[2]], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2", "openvino"], MADE), 30))
+@pytest.mark.parametrize("format, name", by_turns(product(["onnx", "pt2", "openvino", "executorch"], MADE), 40))
 def test_as_files(format: Any, name: str, tmp_path: Path):
     net, clip = network(name), torch.randn(1, C, 12)
-    made = tmp_path / {"onnx": "net.onnx", "pt2": "net.pt2", "openvino": "net.xml"}[format]
+    made = tmp_path / {"onnx": "net.onnx", "pt2": "net.pt2", "openvino": "net.xml", "executorch": "net.pte"}[format]
     runner = co.load(co.export(net, clip[:, :, 0], made))
     with torch.no_grad():
         for t in range(12):
@@ -162,6 +168,15 @@ def test_reports(name: str):
     assert operations.params == sum(p.numel() for p in net.parameters())
     products = sum(m.weight.numel() for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv1d)))
     assert operations.mean.macs >= products, "the maps and convolutions are counted"
+
+
+@pytest.mark.parametrize("numbers", [1, 150])
+def test_states_of_few_frames_at_a_time(numbers: int, monkeypatch: pytest.MonkeyPatch):
+    """As of many channels: one frame, and several with a rest."""
+    monkeypatch.setattr(mamba, "IN_CACHE", numbers)
+    net, clip = layer("Mamba").double(), torch.randn(2, C, 19, dtype=torch.float64)
+    with torch.no_grad():
+        assert off(net(clip), formula("Mamba")(net, clip)) < 1e-10
 
 
 def test_multiply_adds_of_mamba():

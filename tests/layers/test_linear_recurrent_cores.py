@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from continual.layers.linear_recurrent.diagonal import IN_CACHE, diagonal
+from continual.layers.linear_recurrent.diagonal import SMALL, diagonal
 from continual.layers.linear_recurrent.outer import delta_rule, gated_outer
 
 
@@ -19,7 +19,7 @@ def looped(decay: Tensor, inputs: Tensor, h: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 31, 64, 130])
-@pytest.mark.parametrize("size", [3, IN_CACHE])
+@pytest.mark.parametrize("size", [3, SMALL])
 def test_diagonal(steps: int, size: int):
     torch.manual_seed(steps)
     decay, inputs, start = (

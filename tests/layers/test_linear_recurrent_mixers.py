@@ -20,6 +20,8 @@ STANDING_IN: dict[str, tuple[Callable[[], nn.Module], type, Run]] = {
     "MambaMixer": (mixers.MambaMixer, co.Mamba, lambda m, x: m(x)),
     "FalconMambaMixer": (mixers.FalconMambaMixer, co.Mamba, lambda m, x: m(x)),
     "Mamba2Mixer": (mixers.Mamba2Mixer, co.Mamba2, lambda m, x: m(x)),
+    "BambaMixer": (mixers.BambaMixer, co.Mamba2, lambda m, x: m(x)),
+    "GraniteMoeHybridMambaLayer": (mixers.GraniteMoeHybridMambaLayer, co.Mamba2, lambda m, x: m(x)),
     "RecurrentGemmaRglru": (mixers.RecurrentGemmaRglru, co.RGLRU, lambda m, x: m(x, torch.arange(x.shape[1])[None])),
     "RwkvSelfAttention": (mixers.RwkvSelfAttention, co.RWKV, lambda m, x: m(x)[0]),
 }
@@ -64,11 +66,14 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.take(x)
-        y = y + self.mixer(hidden_states=y, cache=None, attention_mask=None)
+        if isinstance(self.mixer, mixers.RwkvSelfAttention):
+            y = y + self.mixer(y, state=None, use_cache=False)[0]
+        else:
+            y = y + self.mixer(hidden_states=y, cache=None, attention_mask=None)
         return self.give(self.conv(y.transpose(1, 2)).transpose(1, 2))
 
 
-@pytest.mark.parametrize("name", ["MambaMixer", "FalconMambaMixer", "Mamba2Mixer"])
+@pytest.mark.parametrize("name", ["MambaMixer", "FalconMambaMixer", "Mamba2Mixer", "RwkvSelfAttention"])
 def test_inside_a_model(name: str):
     torch.manual_seed(3)
     module, clip = Model(made(name)).eval(), torch.randn(2, 19, 4)
@@ -76,7 +81,7 @@ def test_inside_a_model(name: str):
     assert net.notes == (f"mixer: streams as {STANDING_IN[name][1].__name__}",)
     assert co.verify(net, clip, reference=module, effort="quick")
     with torch.no_grad():
-        module.mixer.A_log.add_(0.5)
+        next(module.mixer.parameters()).add_(0.5)
         torch.testing.assert_close(net(clip), module(clip), atol=1e-5, rtol=1e-5)
 
 

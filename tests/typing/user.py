@@ -88,6 +88,8 @@ def layers(clip: Tensor, step: Tensor) -> None:
     reveal_type(co.LSTM(4, 8).forward(clip))  # -> tuple[Tensor, tuple[Tensor, Tensor]]
     reveal_type(co.LSTM(4, 8).forward_steps(clip, pad_end=True))  # -> Tensor | None
     reveal_type(co.LSTMCell(4, 8)(clip))  # -> Tensor
+    reveal_type(co.Mamba(4, state_size=8)(clip))  # -> Tensor
+    reveal_type(co.RWKV(4).forward_steps(clip))  # -> Tensor | None
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4)(clip))  # -> Tensor
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4)(clip, clip, clip))  # -> Tensor
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4).forward_step(step))  # -> Tensor | None

@@ -42,6 +42,7 @@ class RegisteredCall:
         weights: for each parameter and buffer of the layer, the index of the module's.
         out: the output step, by the sizes of the input step.
         unfit: why it is not the layer that streams, by the sizes of the input step.
+        beside: how often the module gives ``None`` beside the output, by the sizes of the input step.
     """
 
     path: str
@@ -49,6 +50,7 @@ class RegisteredCall:
     weights: dict[str, int]
     out: dict[tuple[int, ...], StepSpec] = field(default_factory=dict)
     unfit: dict[tuple[int, ...], str] = field(default_factory=dict)
+    beside: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def notes(self, part: nn.Module) -> list[str]:
         """Which streaming version the module has, or why it is converted by its code."""
@@ -179,11 +181,15 @@ def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[...,
         if torch.compiler.is_exporting():
             if x is not None and call.steps(x) in call.out:
                 weights = list(_own(part).values())  # those of now, which torch.export has exchanged
-                return torch.ops.continual.registered_call(x, weights, number)
+                found = torch.ops.continual.registered_call(x, weights, number)
+                beside = call.beside.get(call.steps(x), 0)
+                return (found, *(None,) * beside) if beside else found
             return forward(*args, **kwargs)
         y = forward(*args, **kwargs)
-        if x is not None and isinstance(y, Tensor):
-            _note_step(call, x, y)
+        first, *rest = y if isinstance(y, tuple) and y else (y,)
+        if x is not None and isinstance(first, Tensor) and not any(r is not None for r in rest):
+            call.beside[call.steps(x)] = len(rest)
+            _note_step(call, x, first)
         return y
 
     return routed

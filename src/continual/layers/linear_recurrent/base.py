@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...core.inputs import time_second
 from ...core.kernel import counted_macs
-from ...core.state import InitContext, StateNode, StepSpec
+from ...core.state import StepSpec
 from ...errors import NotStreamable, ShapeMismatch
 from ..recurrence import Recurrence, States
 
@@ -68,11 +68,6 @@ class LinearRecurrence(Recurrence):
         if dim == 2 or input.ndim != 3:
             return super().forward(input)
         return super().forward(time_second(input, dim)).movedim(2, dim)
-
-    def open(self, frame: Any, init: InitContext) -> StateNode:
-        node = super().open(frame, init)
-        node.accumulator = True
-        return node
 
     def macs(self, x: Tensor) -> int | Fraction:
         """Those of the products in a chunk of one, and one for each number of a diagonal state."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-IN_CACHE = 1024  # numbers of a state up to which blocks are faster than one step after another, on CPUs
-ON_DEVICE = 1 << 16  # the same on other devices, where a small operation costs its launch
+SMALL = 1024  # numbers of a state up to which blocks are faster than one step after another, on CPUs
+ON_DEVICE = 1 << 16  # the same on other devices, where a small operation costs its launch (not measured)
 
 
 def diagonal(decay: Tensor, inputs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,7 +33,7 @@ def diagonal(decay: Tensor, inputs: Tensor, start: Tensor) -> tuple[Tensor, Tens
     length = inputs.shape[1]
     decay = decay.expand(-1, length, *decay.shape[2:])
     rows = start.shape[0] if isinstance(start.shape[0], int) else 1  # in a program that is exported: any number
-    small = rows * math.prod(start.shape[1:]) <= (IN_CACHE if start.device.type == "cpu" else ON_DEVICE)
+    small = rows * math.prod(start.shape[1:]) <= (SMALL if start.device.type == "cpu" else ON_DEVICE)
     size = math.isqrt(length // 2) if small else 0
     if size < 2:
         states = torch.stack(_one_by_one(decay.unbind(1), inputs.unbind(1), start), 1)

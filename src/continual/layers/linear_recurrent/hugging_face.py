@@ -73,5 +73,7 @@ def _register(file: str, name: str, make: Callable[[Any], LinearRecurrence], one
 _register("mamba", "MambaMixer", _mamba)
 _register("falcon_mamba", "FalconMambaMixer", _mamba)
 _register("mamba2", "Mamba2Mixer", _mamba2)
+_register("bamba", "BambaMixer", _mamba2)
+_register("granitemoehybrid", "GraniteMoeHybridMambaLayer", _mamba2)
 _register("recurrent_gemma", "RecurrentGemmaRglru", _rglru, one_tensor=False)  # it takes positions too
-_register("rwkv", "RwkvSelfAttention", _rwkv, one_tensor=False)  # it returns its states too
+_register("rwkv", "RwkvSelfAttention", _rwkv)

@@ -13,6 +13,8 @@ from ..recurrence import States
 from .base import LinearRecurrence, causal_conv, depthwise, rms
 from .diagonal import diagonal
 
+IN_CACHE = 1 << 17  # numbers of states that are made at a time
+
 
 class Mamba(LinearRecurrence):
     """A selective state space: ``h = exp(Δ A) h + Δ x Bᵀ``, ``y = h C + D x`` in each channel; Δ, B and C depend on the input.
@@ -86,10 +88,19 @@ class Mamba(LinearRecurrence):
             step, b, c = (rms(self.wide(t), self.norm_eps).to(x.dtype) for t in (step, b, c))
         step = F.linear(step, self.dt_proj.weight, self.wide(self.dt_proj.bias).to(x.dtype))
         step = F.softplus(step.to(state["state"].dtype))
-        decay = torch.exp(step.unsqueeze(-1) * -self.wide(self.A_log).exp())
-        h, last = diagonal(decay, (step * self.wide(inner)).unsqueeze(-1) * self.wide(b).unsqueeze(-2), state["state"])
-        y = (h @ c.to(h.dtype).unsqueeze(-1)).squeeze(-1) + inner * self.wide(self.D)
-        return self.out_proj((y * F.silu(gate)).to(x.dtype)), {"window": window, "state": last}
+        y, last = self._scanned(step, self.wide(inner), self.wide(b), c.to(step.dtype), state["state"])
+        y = (y + inner * self.wide(self.D)) * F.silu(gate)
+        return self.out_proj(y.to(x.dtype)), {"window": window, "state": last}
+
+    def _scanned(self, step: Tensor, x: Tensor, b: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """What the states give, ``(…, inner)``, and the last one. States of few frames at a time stay in the processor's cache."""
+        a, outs = -self.wide(self.A_log).exp(), []
+        frames = max(1, IN_CACHE // (self.inner * self.state_size))
+        chunks = [(step, x, b, c)] if step.ndim == 2 else zip(*(t.split(frames, 1) for t in (step, x, b, c)), strict=True)
+        for dt, u, to, of in chunks:
+            states, h = diagonal(torch.exp(dt.unsqueeze(-1) * a), (dt * u).unsqueeze(-1) * to.unsqueeze(-2), h)
+            outs.append((states @ of.unsqueeze(-1)).squeeze(-1))
+        return (outs[0] if len(outs) == 1 else torch.cat(outs, 1)), h
 
 
 @torch.no_grad()

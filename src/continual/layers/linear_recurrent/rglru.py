@@ -61,7 +61,7 @@ class RGLRU(LinearRecurrence):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Decays ``exp(-8 softplus(p))`` from 0.9² to 0.999², as in the paper, and small maps."""
+        """Decays ``exp(-8 softplus(p))`` from 0.9 to 0.999, uniform in their squares, and small maps."""
         square = torch.empty_like(self.recurrent_param).uniform_(0.9**2, 0.999**2)
         self.recurrent_param.copy_(torch.log(torch.expm1(-square.log() / (2 * SHARPNESS))))
         for gate in ("input", "recurrent"):
@@ -75,7 +75,7 @@ class RGLRU(LinearRecurrence):
         return {"hidden": (self.channels,), "begun": (1,)}
 
     def mix(self, x: Tensor, state: States) -> tuple[Tensor, States]:
-        blocks = x.unflatten(-1, (self.num_blocks, -1)).unsqueeze(-2)
+        blocks = x.unflatten(-1, (self.num_blocks, -1)).movedim(-2, 0)  # a product for each block, not one for each frame
         opened = self._gate(blocks, self.input_gate_weight, self.input_gate_bias)
         log_a = -SHARPNESS * self._gate(blocks, self.recurrent_gate_weight, self.recurrent_gate_bias)
         log_a = self.wide(log_a * F.softplus(self.recurrent_param))
@@ -84,11 +84,12 @@ class RGLRU(LinearRecurrence):
         return h.to(x.dtype), {"hidden": last, "begun": torch.ones_like(state["begun"])}
 
     def _gate(self, blocks: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.sigmoid((blocks @ weight).squeeze(-2).add(bias).flatten(-2))
+        mapped = torch.baddbmm(bias.unsqueeze(1), blocks.flatten(1, -2), weight)
+        return torch.sigmoid(mapped.view(blocks.shape).movedim(0, -2).flatten(-2))
 
     def _factor(self, log_a: Tensor, begun: Tensor) -> Tensor:
         """``sqrt(1 - a²)``, without the cancellation at ``a`` near 1; 1 for the first step of a stream."""
         factor = (-torch.expm1(2 * log_a)).clamp_min(torch.finfo(log_a.dtype).tiny).sqrt()
-        first = factor if factor.ndim == begun.ndim else factor[:, :1]
-        first = torch.where(begun.unsqueeze(1) > 0 if factor.ndim > begun.ndim else begun > 0, first, 1.0)
-        return first if factor.ndim == begun.ndim else torch.cat((first, factor[:, 1:]), 1)
+        if factor.ndim == begun.ndim:
+            return torch.where(begun > 0, factor, 1.0)
+        return torch.cat((torch.where(begun.unsqueeze(1) > 0, factor[:, :1], 1.0), factor[:, 1:]), 1)

@@ -13,8 +13,10 @@ from ...core.state import InitContext, StateNode
 from ...core.tracing_guard import in_dispatch, is_tracing
 from ..recurrence import States
 from ..weight_cache import PackedWeight
-from .base import PIECE, LinearRecurrence
+from .base import LinearRecurrence
 from .outer import without_nan
+
+BLOCK = 32  # frames of a product; of many channels the matrices of longer ones do not stay in the processor's cache
 
 
 class Powers(NamedTuple):
@@ -85,35 +87,27 @@ class S4D(LinearRecurrence, PackedWeight):
         return {"state": (self.channels, 2 * self.pairs)}
 
     def mix(self, x: Tensor, state: States) -> tuple[Tensor, States]:
-        u, h, weights = self.wide(x), state["state"], [self.log_dt, self.log_A_real, self.A_imag, self.C]
+        h = state["state"]
+        u = x.to(h.dtype)
         if x.ndim == 2:
-            (re, im), c = self._made("step", weights, _one)
+            (re, im), c = self._made(_one, h.dtype)
             real, imag = h.split(self.pairs, -1)
             h = torch.cat((torch.addcmul(u.unsqueeze(-1), re, real) - im * imag, re * imag + im * real), -1)
             y = (h * c).sum(-1)
         else:
-            length = x.shape[1]
-            full = self._made("chunk", weights, _powers)
-            broken, (finite,) = without_nan(u.transpose(1, 2).unsqueeze(-1))  # (B, C, L, 1)
-            by_channel, before = finite.squeeze(-1).permute(1, 2, 0), h.permute(1, 2, 0)  # (C, L, B), (C, 2N, B)
-            y = full.kernel[:, :length, :length] @ by_channel + full.read[:, :length] @ before
-            y = y.permute(2, 1, 0) + broken.squeeze(-1).transpose(1, 2)
-            re, im = (p[..., length] for p in full.kept)
-            real, imag = h.split(self.pairs, -1)
-            h = torch.cat((re * real - im * imag, re * imag + im * real), -1)
-            h = h + (full.write[..., PIECE - length :] @ by_channel).permute(2, 0, 1) + broken[:, :, -1]
-        return (y + u * self.wide(self.D)).to(x.dtype), {"state": h}
+            y, h = _over(self._made(_powers, h.dtype), u, h)
+        return (y + u * self.D).to(x.dtype), {"state": h}
 
     def open(self, frame: Any, init: InitContext) -> StateNode:
         self._forget_layouts()
         return super().open(frame, init)
 
-    def _made(self, name: str, weights: Sequence[Tensor], make: Any) -> Any:
+    def _made(self, make: Any, dtype: torch.dtype) -> Any:
         """What is made of the weights: once for their values, or with their graph."""
-        wide = [self.wide(w) for w in weights]
+        weights = [self.log_dt, self.log_A_real, self.A_imag, self.C]
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or in_dispatch() or is_tracing():
-            return make(wide)
-        return self._laid_out_together(name, weights, lambda _: make(wide))
+            return make([w.to(dtype) for w in weights])
+        return self._laid_out_together(f"{make.__name__} {dtype}", weights, lambda own: make([w.to(dtype) for w in own]))
 
 
 def _dynamics(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -121,8 +115,8 @@ def _dynamics(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor
     log_dt, log_real, a_imag, c = weights
     a_real, dt = -log_real.exp(), log_dt.exp().unsqueeze(-1)
     re, im = a_real * dt, a_imag * dt
-    grown = re.exp()
-    up, across = grown * im.cos() - 1, grown * im.sin()  # exp(Δ A) - 1
+    up = torch.expm1(re) * im.cos() - 2 * (im / 2).sin().square()  # exp(Δ A) - 1, without cancellation where Δ A is small
+    across = re.exp() * im.sin()
     size = a_real.square() + a_imag.square()
     p, q = (up * a_real + across * a_imag) / size, (across * a_real - up * a_imag) / size
     return re, im, 2 * (c[..., 0] * p - c[..., 1] * q), 2 * (c[..., 0] * q + c[..., 1] * p)
@@ -134,15 +128,28 @@ def _one(weights: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor], Tensor]:
     return (re.exp() * im.cos(), re.exp() * im.sin()), torch.cat((c_real, -c_imag), -1)
 
 
+def _over(powers: Powers, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs for inputs ``(B, T, C)``, and the state behind them, block after block."""
+    broken, (finite,) = without_nan(u.unsqueeze(-1))  # (B, T, C, 1)
+    outs = []
+    for x in finite.squeeze(-1).permute(2, 1, 0).split(BLOCK, 1):  # (C, L, B)
+        length = x.shape[1]
+        outs.append(powers.kernel[:, :length, :length] @ x + powers.read[:, :length] @ h.permute(1, 2, 0))
+        (re, im), (real, imag) = (p[..., length] for p in powers.kept), h.chunk(2, -1)
+        h = torch.cat((re * real - im * imag, re * imag + im * real), -1)
+        h = h + (powers.write[..., BLOCK - length :] @ x).permute(2, 0, 1)
+    return torch.cat(outs, 1).permute(2, 1, 0) + broken.squeeze(-1), h + broken[:, -1]
+
+
 def _powers(weights: Sequence[Tensor]) -> Powers:
-    """What :data:`PIECE` steps do; of fewer, parts of it."""
+    """What :data:`BLOCK` steps do; of fewer, parts of it."""
     re, im, c_real, c_imag = (t.unsqueeze(-1) for t in _dynamics(weights))
-    count = torch.arange(PIECE + 1, dtype=re.dtype, device=re.device)
+    count = torch.arange(BLOCK + 1, dtype=re.dtype, device=re.device)
     grown, angle = (re * count).exp(), im * count
     real, imag = grown * angle.cos(), grown * angle.sin()  # (C, N, L + 1)
     to_real, to_imag = c_real * real - c_imag * imag, -(c_real * imag + c_imag * real)
     impulse = to_real[..., :-1].sum(1)
-    lag = torch.arange(PIECE, device=re.device)
+    lag = torch.arange(BLOCK, device=re.device)
     lag = lag.unsqueeze(1) - lag
     kernel = impulse[:, lag.clamp(min=0)].masked_fill(lag < 0, 0.0)
     read = torch.cat((to_real[..., 1:], to_imag[..., 1:]), 1).transpose(1, 2)
