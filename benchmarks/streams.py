@@ -194,7 +194,7 @@ def benches(own: Signal, page: Path, only: Sequence[str]) -> None:
         if only and name not in only:
             continue
         step = torch.zeros(1, *getattr(net, "step_shape", (1,)))
-        found = co.bench(net, step, rate=rate, **({"seconds": 8.0} | options))
+        found = co.bench(net, step, rate=rate, name=name, **({"seconds": 8.0} | options))
         print(found, flush=True)
         found.plot(page.with_name(f"bench_{name}.png"))
         header, *body = found.table

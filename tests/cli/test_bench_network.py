@@ -50,6 +50,7 @@ def test_the_zoo_as_json() -> None:
     result = invoke("kws_ds_cnn", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
+    assert found["network"] == "kws_ds_cnn"
     assert found["rate"] == co.models.describe("kws_ds_cnn").rate
     assert [form["name"] for form in found["forms"]] == ["eager", "window"]
 
