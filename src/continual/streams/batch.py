@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.step_spec import Inputs
 from ..errors import StateMismatch
 from ..programs.stream_batch import StreamBatch
-from .clock import Start
+from .clock import Event, Start
 from .frames import Frames
 from .moments import Moments
 from .network import Outputs, layout_of
@@ -161,7 +161,7 @@ class Streams:
         """
         track = self._track(stream).copy()
         with self._all_or_nothing([stream]):
-            found = self._run({stream: track}, {stream: _planned(track, blocks(track.clock.rest()))})[stream]
+            found = self._run({stream: track}, {stream: _planned(track, track.clock.rest())})[stream]
             y = self.batch.flush(stream) if track.numbering is not None else None
         found += track.took([], self._outputs.apart(y))
         self.close(stream)
@@ -238,10 +238,10 @@ class Streams:
         return f"Streams({self.batch!r}{clock}, gaps={self.policy.gaps!r})"
 
 
-def _planned(track: Track, steps: Iterator[Start | Steps]) -> Plan:
-    """Blocks as single steps, with their frames."""
+def _planned(track: Track, events: Iterator[Event]) -> Plan:
+    """Events as single steps, with their frames."""
     plan: Plan = []
-    for block in steps:
+    for block in blocks(events):
         if isinstance(block, Start):
             plan.append(block)
             continue
