@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import continual as co
+from continual.tools import pictures
 from continual.tools.bench import bench as module
 from continual.tools.bench.forms import Forms, Missing
 from continual.tools.bench.result import Benchmark, FormTimes, seconds, size
@@ -179,7 +181,9 @@ def test_the_table() -> None:
 
 def test_the_picture(tmp_path: Any) -> None:
     pytest.importorskip("matplotlib")
-    axes = RESULT.plot(tmp_path / "bench.png").axes[0]
+    drawn = RESULT.plot(tmp_path / "bench.png")
+    assert drawn._repr_png_().startswith(b"\x89PNG")  # in notebooks
+    axes = drawn.axes[0]
     assert (tmp_path / "bench.png").stat().st_size > 5000
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clip", "window", "eager"]
     said = [text.get_text().strip() for text in axes.texts]
@@ -189,6 +193,7 @@ def test_the_picture(tmp_path: Any) -> None:
 
 
 def test_pictures_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    pictures._picture.cache_clear()
     with pytest.raises(ImportError, match="pip install matplotlib"):
         RESULT.plot()
