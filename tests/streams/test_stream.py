@@ -395,3 +395,22 @@ def test_an_input_that_is_no_stream_keeps_its_value() -> None:
     one, several = co.Stream(net), co.Stream(net)
     want = [out for t in range(14) for out in one.step([clip[:, :, t], changing[t]])]
     _same(several.steps([[clip[:, :, t], changing[t]] for t in range(14)]), want)
+
+
+def test_inputs_of_several_rates() -> None:
+    """A step of one input holds four of its frames."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fast, self.slow = nn.Conv1d(1, 4, 8, stride=4, padding=2), nn.Conv1d(3, 4, 3, padding=1)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.fast(x) + self.slow(y)
+
+    module, x, y = Two().eval(), torch.randn(2, 1, 64), torch.randn(2, 3, 16)
+    stream, came = co.Stream(co.continual(module, (x, y)), gaps="hold"), [t for t in range(16) if t not in (5, 6, 12)]
+    found = stream.steps([[x[:, :, 4 * t : 4 * t + 4], y[:, :, t]] for t in came], indices=came) + stream.finish()
+    held = [t - (t in (5, 12)) - 2 * (t == 6) for t in range(16)]
+    want = module(x.unflatten(2, (16, 4))[:, :, held].flatten(2), y[:, :, held])
+    assert torch.allclose(stacked(found), want, atol=1e-5)
