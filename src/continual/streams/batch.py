@@ -30,7 +30,7 @@ class Streams:
     """The streams of a :class:`~continual.StreamBatch` on frames as they come: what :class:`~continual.Stream` is for one of them.
 
     A call takes frames of any of the streams. Gaps, late frames and stamps differ from stream to stream, so a call may need several steps
-    of some of them: the batch takes a step of all streams that have one, until none is left.
+    of some of them: the batch takes a step of all streams that have one, until none is left. One thread at a time.
 
     Args:
         batch: its streams are opened, stepped and closed through this object alone.
@@ -196,13 +196,16 @@ class Streams:
     @contextmanager
     def _all_or_nothing(self, streams: list[Hashable]) -> Iterator[None]:
         """Put some streams of the batch back to where they were if the block raises."""
-        before = {stream: (self.batch.snapshot(stream), self._tracks[stream]) for stream in streams}
+        if not streams:
+            yield
+            return
+        rows, tracks = self.batch.rows(streams), {stream: self._tracks[stream] for stream in streams}
+        before = self.batch.snapshot_rows(rows)
         try:
             yield
         except BaseException:
-            for stream, (snapshot, track) in before.items():
-                self.batch.restore(stream, snapshot)
-                self._tracks[stream] = track
+            self.batch.restore_rows(rows, before)
+            self._tracks.update(tracks)
             raise
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
