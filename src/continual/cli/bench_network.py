@@ -41,9 +41,9 @@ def bench(options: networks.Options, given: dict[str, Any], out: Path | None, as
         networks.check_rate(given["rate"])
         check(given["forms"] or [], out)
         net, step, rate = _subject(options)
-        measure(
-            net, step, {name: value for name, value in (given | {"rate": given["rate"] or rate}).items() if value}, out, as_json
-        )
+        name = None if ":" in options.target else Path(options.target).name
+        given |= {"rate": given["rate"] or rate, "name": name}
+        measure(net, step, {key: value for key, value in given.items() if value is not None}, out, as_json)
 
 
 def _subject(options: networks.Options) -> tuple[Any, Any, float | None]:
@@ -76,8 +76,7 @@ def measure(net: Any, step: Any, options: dict[str, Any], out: Path | None, as_j
         out: where to save the picture.
         as_json: JSON instead of a table.
     """
-    card = getattr(net, "card", None)  # of the zoo
-    found = co.bench(net, step, name=None if card is None else card.name, **options)
+    found = co.bench(net, step, **options)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
