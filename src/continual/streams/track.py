@@ -41,9 +41,9 @@ class Track:
 
     def copy(self) -> Track:
         """The same, by itself."""
-        made = Track(self.frames, self.moments)
-        made.clock, made.like, made.outputs = self.clock.copy(), self.like, self.outputs
-        made.numbering = None if self.numbering is None else self.numbering.copy()
+        made = Track.__new__(Track)
+        numbering = None if self.numbering is None else self.numbering.copy()
+        made.__dict__.update(self.__dict__, clock=self.clock.copy(), numbering=numbering)
         return made
 
     @property
@@ -52,11 +52,11 @@ class Track:
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
-    def give(self, frame: Any, kind: Kind, number: Number | None) -> Iterator[Start | Steps]:
-        """Take a frame, and return the blocks of steps that it completes.
+    def give(self, frame: Any, kind: Kind, number: Number | None) -> Iterator[Event]:
+        """Take a frame, and return the steps that it completes.
 
         Raises:
-            ShapeMismatch: a frame unlike those before. Nothing has changed.
+            ShapeMismatch: a frame unlike those before.
             MissingFrames, ValueError: as of :meth:`Clock.give`. The track must not be used again.
         """
         kept = None if frame is None else self.frames.kept(frame)
@@ -64,11 +64,11 @@ class Track:
             if self.like:
                 self.frames.check_alike(kept, self.like)
             self.like = kept
-        return blocks(self.clock.give(kept, kind, number))
+        return self.clock.give(kept, kind, number)
 
     def made(self, steps: Steps) -> list[list[Tensor]]:
         """The frames of some steps."""
-        return [self.frames.of(segment, at, self.like) for segment, at in steps]
+        return [self.frames.of(segment, at) for segment, at in steps]
 
     def started(self, start: Start) -> None:
         """The network has started."""
