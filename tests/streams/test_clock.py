@@ -175,6 +175,19 @@ def test_gaps_that_are_too_long_and_sources_that_go_back() -> None:
     assert clock.counters["resets"] == 3
 
 
+def test_what_came_before_a_restart_is_not_taken_for_what_comes_after() -> None:
+    clock = Clock(Policy("hold", reset_after=5))
+    assert run(clock, [(i, i) for i in (0, 1, 2, 100, 102, 101)]) == ["start", 0, 1, 2, "start", 100, 100, 102]
+    assert clock.counters["late"] == 1
+    assert clock.counters["duplicate"] == 0
+
+
+def test_frames_that_wait_over_a_restart() -> None:
+    clock = Clock(Policy("hold", lateness=30, reset_after=25))
+    found = [values(clock.give(i, "index", i)) for i in (0, 28, 30, 62)]
+    assert found == [["start", 0], [], [], ["start", 28, 28, 30]]  # 29 is waited for no longer, 32 is
+
+
 def test_nothing_is_filled_beyond_the_longest_gap() -> None:
     clock = Clock(Policy("hold", reset_after=3))
     found = values(clock.give(7, "index", 0))
