@@ -7,6 +7,7 @@ Without ``--gaps`` frames follow each other, whatever their stamps say, and a bl
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,16 +86,17 @@ class Outputs:
 
     def _numbered(self, values: list[Any]) -> list[Output]:
         found = self._numbering.numbered([row_of(value) for value in values], self._network.moments)
-        return [Output(out.value, out.index, self._time_of(out), out.flags) for out in found]
+        outputs = [Output(out.value, out.index, self._time_of(out), out.flags) for out in found]
+        if outputs and (drop := max(0, math.floor(outputs[-1].index) - self._first)):  # outputs to come are about later steps
+            self._first += len(self._times[:drop])
+            del self._times[:drop]
+        return outputs
 
     def _time_of(self, out: Any) -> float | None:
         """The source's own stamp of a step; where it has none, by the rate."""
-        step = int(out.index)
-        if drop := min(max(0, step - self._first), len(self._times)):
-            del self._times[:drop]
-            self._first += drop
-        if step == out.index and 0 <= step - self._first < len(self._times):
-            return self._times[step - self._first]
+        place = int(out.index) - self._first
+        if 0 <= place < len(self._times) and int(out.index) == out.index:
+            return self._times[place]
         return None if out.time is None else float(out.time)
 
 

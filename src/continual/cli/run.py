@@ -217,7 +217,7 @@ class Stream:
         if self.options.end and not self.feed.facts.live and (runner is None or runner.metadata.flush):
             rest = self.outputs.finish() if self.tally.steps else []
             self.tally.outputs += len(rest)
-            yield None, [self._result(y, last) for y in rest]
+            yield None, self._results(rest, last)
 
     def _taken(self, now: Given, count: int) -> list[Result]:
         started = time.perf_counter()
@@ -225,17 +225,24 @@ class Stream:
         if found and found[0].value.is_cuda:
             torch.cuda.synchronize(found[0].value.device)
         self.tally.count(count, len(found), time.perf_counter() - started)
-        return [self._result(y, now) for y in found]
+        return self._results(found, now)
 
-    def _result(self, output: Output, now: Given) -> Result:
-        value = output.value
-        if not value.isfinite().all():
-            raise BadInput(f"{self.name} gives {value.sum().item()} at step {output.index}: its weights are not usable")
-        return Result(output.index, output.time, value.cpu().float().numpy(), self._top(value), now.picture, output.flags)
+    def _results(self, found: list[Output], now: Given) -> list[Result]:
+        """Outputs as sinks take them: one transfer and one check for all of them."""
+        if not found:
+            return []
+        values = torch.stack([y.value for y in found])
+        if not values.isfinite().all():
+            first = next(y for y in found if not y.value.isfinite().all())
+            raise BadInput(f"{self.name} gives {first.value.sum().item()} at step {first.index}: its weights are not usable")
+        numbers = values.cpu().float().numpy()
+        tops = [self._top(value) for value in values.cpu()] if self.scored else [()] * len(found)
+        parts = zip(found, numbers, tops, strict=True)
+        return [Result(y.index, y.time, value, top, now.picture, y.flags) for y, value, top in parts]
 
     def _top(self, value: torch.Tensor) -> tuple[tuple[int, str | None, float], ...]:
         """The likeliest classes, where the outputs are scores of classes."""
-        if not self.scored or value.ndim != 1 or len(value) < 2:
+        if value.ndim != 1 or len(value) < 2:
             return ()
         if self.labels is None and self.options.labels is not None:
             self.labels = labels_of(self.options.labels, len(value), self.name)
