@@ -22,6 +22,7 @@ from .network import Subject, check_rate, on_device, streaming, subject
 from .outputs import ClockedOutputs, Output, Outputs
 from .sinks import About, Result, Sink, refuse_all
 from .sinks import opened as sink_of
+from .sinks.base import duration
 from .sources import check as check_source
 from .tables import in_digits
 from .target import BadInput, check_file
@@ -182,12 +183,14 @@ class Stream:
     def delay(self) -> str:
         """As text."""
         steps = many(self.net.delay, "step")
-        return steps if self.feed.period is None else f"{steps} = {_seconds(float(self.net.delay * self.feed.period))}"
+        return steps if self.feed.period is None else f"{steps} = {duration(float(self.net.delay * self.feed.period))}"
 
     def about(self) -> About:
         """For sinks."""
         stride = self.net.stride[0] if isinstance(self.net.stride, tuple) else self.net.stride
-        return About(f"{self.name} on {self.feed.facts.name}", self.rate, float(stride), self.delay)
+        sees = None if getattr(self.net, "unbounded_memory", False) else int(self.net.receptive_field)
+        title = f"{self.name} on {self.feed.facts.name}"
+        return About(title, self.rate, float(stride), self.delay, sees, self.outputs.lookahead)
 
     def shown(self) -> Shown:
         """The permanent part of the display."""
@@ -328,10 +331,6 @@ def _stream(stream: Stream, first: Given, given: Iterator[Given], sinks: Sequenc
 def _device(net: Any) -> torch.device:
     parameters = net.parameters() if hasattr(net, "parameters") else iter(())
     return next((p.device for p in parameters), torch.device("cpu"))
-
-
-def _seconds(time: float) -> str:
-    return f"{time:.2f} s" if time >= 1 else f"{1000 * time:.3g} ms"
 
 
 def many(number: int, what: str) -> str:
