@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import continual as co
 from continual.cli.denoise import denoiser, noise, train
@@ -171,6 +171,61 @@ def _picture(own: Signal, came: Sequence[bool], found: Sequence[Gapped], path: P
     figure.savefig(path, dpi=110)
 
 
+# ---- a video ----------------------------------------------------------------------------------------------------------------
+
+WAYS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0), "rest": (0, 0)}
+SIDE, LENGTH = 24, 8  # pixels, frames of a clip
+
+
+def film(ways: Sequence[str], frames: int, seed: int) -> Tensor:
+    """A bright spot that goes each of these ways for so many frames, over the edges to the other side ``(1, T, H, W)``."""
+    generator = torch.Generator().manual_seed(seed)
+    at = SIDE * torch.rand(2, generator=generator)
+    place, made = torch.arange(SIDE, dtype=torch.float32), []
+    for way in ways:
+        for _ in range(frames):
+            at = (at + torch.tensor(WAYS[way])) % SIDE
+            off = [(place - x + SIDE / 2) % SIDE - SIDE / 2 for x in at]
+            made.append(torch.exp(-(off[0].square().unsqueeze(1) + off[1].square()) / 6))
+    clip = torch.stack(made)
+    return (clip + 0.25 * torch.randn(clip.shape, generator=generator)).unsqueeze(0)
+
+
+def directions(steps: int) -> nn.Module:
+    """A classifier of clips that says which way the spot goes."""
+    names = list(WAYS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv3d(1, 12, 3, padding=1), nn.ReLU(), nn.MaxPool3d((1, 2, 2)), nn.Conv3d(12, 24, 3, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(24, len(names)),
+        )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
+    for step in range(steps):
+        labels = torch.arange(20) % len(names)
+        clips = torch.stack([film([names[i]], LENGTH, 1000 * step + k) for k, i in enumerate(labels.tolist())])
+        loss = nn.functional.cross_entropy(net(clips), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net.eval()
+
+
+def video(steps: int, path: Path) -> None:
+    """The scores of the classifier on a video in which the spot turns, window for window."""
+    module = directions(steps)
+    clip = film(["right", "down", "rest", "left", "up"], 25, -1).unsqueeze(0)
+    net = co.continual(module, clip[:, :, :LENGTH])
+    co.plot(
+        net,
+        clip,
+        rate=25,
+        labels=list(WAYS),
+        title="Which way does it go? A classifier of 8 frames on each frame's window",
+        path=path,
+    )
+
+
 # ---- three networks ---------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +249,7 @@ def benches(own: Signal, page: Path, only: Sequence[str]) -> None:
         if only and name not in only:
             continue
         step = torch.zeros(1, *getattr(net, "step_shape", (1,)))
-        found = co.bench(net, step, rate=rate, **({"seconds": 8.0} | options))
+        found = co.bench(net, step, rate=rate, name=name, **({"seconds": 8.0} | options))
         print(found, flush=True)
         found.plot(page.with_name(f"bench_{name}.png"))
         header, *body = found.table
@@ -223,6 +278,7 @@ def main() -> None:
         co.plot(
             own.net, own.noisy, rate=RATE, title="An ECG through a network of clips, step by step", path=folder / "plot_ecg.png"
         )
+        video(args.steps // 3, folder / "plot_video.png")
     if "bench" in wanted:
         benches(own, args.markdown, args.network or [])
 

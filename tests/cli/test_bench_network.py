@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 import continual as co
 from continual.cli.app import app
-from tests.long import one_in
 
 QUICK = ("--seconds", 0.01, "--form", "eager", "--form", "window")
 MODULE = """\
@@ -50,11 +49,11 @@ def test_the_zoo_as_json() -> None:
     result = invoke("kws_ds_cnn", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
+    assert found["network"] == "kws_ds_cnn"
     assert found["rate"] == co.models.describe("kws_ds_cnn").rate
     assert [form["name"] for form in found["forms"]] == ["eager", "window"]
 
 
-@one_in(3)
 def test_an_exported_file(file: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     net = co.Sequential(co.Conv1d(3, 4, 5)).eval()

@@ -36,7 +36,7 @@ def values(events: Any) -> list[Any]:
 
 def value(segment: Segment, at: int) -> Any:
     if segment.right is None:
-        return segment.left
+        return None if segment.blank else segment.left
     weight = segment.weights[0] + at * segment.weights[1]
     return segment.left * (1 - weight) + segment.right * weight
 

@@ -325,7 +325,25 @@ def test_a_network_that_fails_in_the_middle_of_a_gap() -> None:
     Failing.fail = -1
     assert stream.counters["missing"] == 0
     _same(stream.step(clip[:, :, 4], index=4), calm.step(clip[:, :, 4], index=4))
-    assert Failing.calls > 12
+
+
+@pytest.mark.parametrize("name", ["convolutions", "strides", "upsampling", "windows"])
+def test_several_frames_at_once_are_frames_one_by_one(name: str) -> None:
+    clip = clip_of(150)
+    at = [t for t in range(150) if t % 11 not in (3, 4)]
+    one, several = (co.Stream(made(name), rate=5, gaps="hold", reset_after=10) for _ in range(2))
+    want = [out for t in at for out in one.step(clip[:, :, t], time=t / 5)] + one.step(clip[:, :, 0], time=90.0)
+    found = several.steps([clip[:, :, t] for t in [*at, 0]], times=[*(t / 5 for t in at), 90.0])
+    assert len(found) == len(want)
+    for a, b in zip(found, want, strict=True):
+        assert near(a.value, b.value)
+        assert (a.time, a.index, a.flags) == (b.time, b.index, b.flags)
+    assert one.counters == several.counters
+    before = several.get_state()
+    with pytest.raises(co.ShapeMismatch):
+        several.steps([clip[:, :, 0], clip[:1, :, 0]], times=[90.2, 90.4])
+    assert before is not None
+    assert several.get_state().facts == before.facts  # type: ignore[union-attr]
 
 
 def test_what_a_stream_takes() -> None:
@@ -373,3 +391,26 @@ def test_an_input_that_is_no_stream_keeps_its_value() -> None:
     came = [0, 1, 4, 5, 6, 9, 13]
     found = [out for t in came for out in stream.step([clip[:, :, t], scale], index=t)] + stream.finish()
     assert near(stacked(found), module(filled(clip, came, "zero"), scale))
+    changing = [scale * (1 + t) for t in range(14)]  # each step with the value that came with it, however many are taken at once
+    one, several = co.Stream(net), co.Stream(net)
+    want = [out for t in range(14) for out in one.step([clip[:, :, t], changing[t]])]
+    _same(several.steps([[clip[:, :, t], changing[t]] for t in range(14)]), want)
+
+
+def test_inputs_of_several_rates() -> None:
+    """A step of one input holds four of its frames."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fast, self.slow = nn.Conv1d(1, 4, 8, stride=4, padding=2), nn.Conv1d(3, 4, 3, padding=1)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.fast(x) + self.slow(y)
+
+    module, x, y = Two().eval(), torch.randn(2, 1, 64), torch.randn(2, 3, 16)
+    stream, came = co.Stream(co.continual(module, (x, y)), gaps="hold"), [t for t in range(16) if t not in (5, 6, 12)]
+    found = stream.steps([[x[:, :, 4 * t : 4 * t + 4], y[:, :, t]] for t in came], indices=came) + stream.finish()
+    held = [t - (t in (5, 12)) - 2 * (t == 6) for t in range(16)]
+    want = module(x.unflatten(2, (16, 4))[:, :, held].flatten(2), y[:, :, held])
+    assert torch.allclose(stacked(found), want, atol=1e-5)

@@ -41,8 +41,9 @@ def bench(options: Options, given: dict[str, Any], out: Path | None, as_json: bo
         check(given["forms"] or [], out)
         made = subject(options, "bench")
         net = streaming(made, options)
-        wanted = given | {"rate": given["rate"] or made.rate}
-        measure(net, step_of(net, made.clips)[0], {name: value for name, value in wanted.items() if value}, out, as_json)
+        name = None if options.kind == "code" else Path(options.target).name
+        wanted = given | {"rate": given["rate"] or made.rate, "name": name}
+        measure(net, step_of(net, made.clips)[0], {key: value for key, value in wanted.items() if value}, out, as_json)
 
 
 def measure(net: Any, step: Any, options: dict[str, Any], out: Path | None, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.step_spec import Inputs
 from ..errors import StateMismatch
 from ..programs.stream_batch import StreamBatch
-from .clock import Start
+from .clock import Event, Start
 from .frames import Frames
 from .moments import Moments
 from .network import Outputs, layout_of
@@ -30,7 +30,7 @@ class Streams:
     """The streams of a :class:`~continual.StreamBatch` on frames as they come: what :class:`~continual.Stream` is for one of them.
 
     A call takes frames of any of the streams. Gaps, late frames and stamps differ from stream to stream, so a call may need several steps
-    of some of them: the batch takes a step of all streams that have one, until none is left.
+    of some of them: the batch takes a step of all streams that have one, until none is left. One thread at a time.
 
     Args:
         batch: its streams are opened, stepped and closed through this object alone.
@@ -161,7 +161,7 @@ class Streams:
         """
         track = self._track(stream).copy()
         with self._all_or_nothing([stream]):
-            found = self._run({stream: track}, {stream: _planned(track, blocks(track.clock.rest()))})[stream]
+            found = self._run({stream: track}, {stream: _planned(track, track.clock.rest())})[stream]
             y = self.batch.flush(stream) if track.numbering is not None else None
         found += track.took([], self._outputs.apart(y))
         self.close(stream)
@@ -196,13 +196,16 @@ class Streams:
     @contextmanager
     def _all_or_nothing(self, streams: list[Hashable]) -> Iterator[None]:
         """Put some streams of the batch back to where they were if the block raises."""
-        before = {stream: (self.batch.snapshot(stream), self._tracks[stream]) for stream in streams}
+        if not streams:
+            yield
+            return
+        rows, tracks = self.batch.rows(streams), {stream: self._tracks[stream] for stream in streams}
+        before = self.batch.snapshot_rows(rows)
         try:
             yield
         except BaseException:
-            for stream, (snapshot, track) in before.items():
-                self.batch.restore(stream, snapshot)
-                self._tracks[stream] = track
+            self.batch.restore_rows(rows, before)
+            self._tracks.update(tracks)
             raise
 
     # ---- snapshots ------------------------------------------------------------------------------------------------------
@@ -238,10 +241,10 @@ class Streams:
         return f"Streams({self.batch!r}{clock}, gaps={self.policy.gaps!r})"
 
 
-def _planned(track: Track, steps: Iterator[Start | Steps]) -> Plan:
-    """Blocks as single steps, with their frames."""
+def _planned(track: Track, events: Iterator[Event]) -> Plan:
+    """Events as single steps, with their frames."""
     plan: Plan = []
-    for block in steps:
+    for block in blocks(events):
         if isinstance(block, Start):
             plan.append(block)
             continue

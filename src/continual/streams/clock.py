@@ -77,10 +77,11 @@ class Segment:
 
     Attributes:
         count: of steps.
-        left: the frame of all of them; ``None``: the policy's value.
+        left: the frame of all of them.
         right: for steps between two frames, the later one.
         weights: of ``right`` in the first step, and how much it grows with each step.
         gap: whether these steps stand for missing frames.
+        blank: whether they have the policy's value in the place of the frame's.
     """
 
     count: int
@@ -88,6 +89,7 @@ class Segment:
     right: Any = None
     weights: tuple[float, float] = (0.0, 0.0)
     gap: bool = False
+    blank: bool = False
 
 
 Event: TypeAlias = "Start | Segment"
@@ -243,7 +245,7 @@ class Clock:
         self.last, self.broken = at, True
         count = math.floor(at) + 1 - self.next
         if gaps not in ("interpolate", "reset") and count > 0 and known - held[0] <= self.policy.longest:
-            yield self._missing(count, held[1] if gaps == "hold" else None)
+            yield self._missing(count, held[1])
 
     def _taken(self, number: Number, at: Number, frame: Any) -> Iterator[Event]:
         """A frame that has come, and the steps before it."""
@@ -265,7 +267,7 @@ class Clock:
     def _between(self, count: int, held: tuple[Number, Any], at: Number, frame: Any, gap: bool) -> Segment:
         """The steps between two frames."""
         if gap and self.policy.gaps != "interpolate":
-            return self._missing(count, held[1] if self.policy.gaps == "hold" else None)
+            return self._missing(count, held[1])
         wide = at - held[0]
         weights = float((self.next - held[0]) / wide), float(1 / wide)
         self.next += count
@@ -277,7 +279,7 @@ class Clock:
         """Steps without frames of their own."""
         self.next += count
         self.counters["missing"] += count
-        return Segment(count, frame, gap=True)
+        return Segment(count, frame, gap=True, blank=self.policy.gaps in ("zero", "value"))
 
     def _error(self, at: Number) -> MissingFrames:
         axis, last = cast(Axis, self.axis), cast(tuple[Number, Any], self.held)[0]

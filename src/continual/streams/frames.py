@@ -52,26 +52,24 @@ class Frames:
                     f"{tuple(got.shape)} on {got.device}. The stream is where it was; clean_state() starts another one"
                 )
 
-    def of(self, segment: Segment, at: int, like: list[Tensor]) -> list[Tensor]:
+    def of(self, segment: Segment, at: int) -> list[Tensor]:
         """The frame of one step of a segment.
 
         Args:
             segment: some steps.
             at: which of them.
-            like: a frame of the stream.
 
         Raises:
             ShapeMismatch: whole numbers have no mean.
         """
-        if segment.left is None:
-            return [x if time is None else self._value(x) for x, time in zip(like, self.times, strict=True)]
+        pairs = list(zip(segment.left, self.times, strict=True))
+        if segment.blank:
+            return [x if time is None else self._value(x) for x, time in pairs]
         if segment.right is None:
             return list(segment.left)
         first, more = segment.weights
         weight = first + at * more
-        return [
-            b if time is None else _mean(a, b, weight) for a, b, time in zip(segment.left, segment.right, self.times, strict=True)
-        ]
+        return [b if time is None else _mean(a, b, weight) for (a, time), b in zip(pairs, segment.right, strict=True)]
 
     def _value(self, like: Tensor) -> Tensor:
         value = 0 if self.policy.value is None else self.policy.value

@@ -13,6 +13,7 @@ from ..convert.graph.program_module import ProgramModule
 from ..core.module import CoModule
 from ..errors import NotStreamable
 from ..export.runner import Runner
+from .frames import Frames
 from .moments import Moments
 
 
@@ -64,23 +65,23 @@ class Network:
         self.times, self.several, times, _ = layout_of(net)
         self._outputs = Outputs(times)
         self.moments = Moments.of(net)
+        self._one_by_one = None in self.times  # inputs that are no streams have one value in a chunk
         self._chunks_alone = net.timing.per_call > 1 if isinstance(net, Runner) else net.timing.bursts
 
     @torch.no_grad()
-    def feed(self, frames: Sequence[Any], chunk: Any) -> list[Any]:
-        """Take some steps.
+    def feed(self, frames: Frames, made: Sequence[list[Tensor]]) -> list[Any]:
+        """Take some steps, and return the outputs that they complete.
 
         Args:
-            frames: what each step takes.
-            chunk: the same as a chunk, as a function of no arguments.
-
-        Returns:
-            The outputs that they complete.
+            frames: the layout.
+            made: the frame of each step.
         """
-        if len(frames) == 1 and not self._chunks_alone:
-            y = self.net.forward_step(frames[0])
+        if self._one_by_one and len(made) > 1:
+            return [value for frame in made for value in self.feed(frames, [frame])]
+        if len(made) == 1 and not self._chunks_alone:
+            y = self.net.forward_step(frames.nested(made[0]))
             return [] if y is None else [y]
-        return self._outputs.apart(self.net.forward_steps(chunk()))
+        return self._outputs.apart(self.net.forward_steps(frames.chunk(made, made[-1])))
 
     @torch.no_grad()
     def end(self, empty: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..core.module import CoModule
 from ..core.step_spec import Inputs
 from ..errors import StateMismatch
-from .clock import Start
+from .clock import Event, Start
 from .frames import Frames
 from .moments import Moments
 from .network import Network
@@ -144,7 +145,7 @@ class Stream:
         times: Sequence[float] | Tensor | None = None,
         indices: Sequence[int] | Tensor | None = None,
     ) -> list[StreamOutput]:
-        """Take several frames, one by one.
+        """Take several frames. The outputs are those of one :meth:`step` after another, and cost less.
 
         Args:
             frames: a chunk ``(B, C, T, *S)``, as ``forward_steps`` takes it; or frames as :meth:`step` takes them.
@@ -152,18 +153,18 @@ class Stream:
             indices: a sequence number for each of them.
 
         Raises:
-            ShapeMismatch, MissingFrames, ValueError: as :meth:`step`. Frames before the one that was refused have been taken.
+            ShapeMismatch, MissingFrames, ValueError: as :meth:`step`. None of the frames has been taken.
         """
         each: list[Any] = self._track.frames.unstacked(frames) if isinstance(frames, Tensor) else list(frames)
-        for name, given in (("times", times), ("indices", indices)):
-            if given is not None and len(given) != len(each):
-                raise ValueError(f"Stream: {len(each)} frames have {len(given)} {name}: give one for each frame")
+        for name, own in (("times", times), ("indices", indices)):
+            if own is not None and len(own) != len(each):
+                raise ValueError(f"Stream: {len(each)} frames have {len(own)} {name}: give one for each frame")
         stamps = [None] * len(each) if times is None else [float(t) for t in times]
         numbers = [None] * len(each) if indices is None else [int(i) for i in indices]
-        found = []
-        for frame, time, index in zip(each, stamps, numbers, strict=True):
-            found += self.step(frame, time=time, index=index)
-        return found
+        track, policy = self._track, self.policy
+        with self._all_or_nothing():
+            given = (track.give(x, *placed(t, i, policy)) for x, t, i in zip(each, stamps, numbers, strict=True))
+            return self._run(chain.from_iterable(given))
 
     def finish(self) -> list[StreamOutput]:
         """End the stream, and return the outputs that its end brings. The next frame starts another stream.
@@ -176,7 +177,7 @@ class Stream:
         if track.numbering is None:
             return []
         with self._all_or_nothing(everything=True):
-            found = self._run(blocks(track.clock.rest()))
+            found = self._run(track.clock.rest())
             found += track.took([], self._network.end(track.frames.chunk([], track.like)))
         self.clean_state()
         self._track.clock.counters, self._track.outputs = track.clock.counters, track.outputs
@@ -209,9 +210,10 @@ class Stream:
 
     # ---- inside ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, steps: Iterator[Start | Steps]) -> list[StreamOutput]:
-        """Take steps. Before the second of several blocks of them, the network's state is kept, to go back to."""
+    def _run(self, events: Iterator[Event]) -> list[StreamOutput]:
+        """Take steps. Before the first of several blocks of them, the network's state is kept, to go back to."""
         found: list[StreamOutput] = []
+        steps = blocks(events)
         block = next(steps, None)
         while block is not None:
             after = next(steps, None)
@@ -228,9 +230,7 @@ class Stream:
             self._network.net.clean_state()
             track.started(block)
             return []
-        made = track.made(block)
-        values = self._network.feed([track.frames.nested(f) for f in made], lambda: track.frames.chunk(made, track.like))
-        return track.took(block, values)
+        return track.took(block, self._network.feed(track.frames, track.made(block)))
 
     @contextmanager
     def _all_or_nothing(self, everything: bool = False) -> Iterator[None]:

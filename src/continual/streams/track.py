@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -41,8 +42,8 @@ class Track:
 
     def copy(self) -> Track:
         """The same, by itself."""
-        made = Track(self.frames, self.moments)
-        made.clock, made.like, made.outputs = self.clock.copy(), self.like, self.outputs
+        made = copy.copy(self)
+        made.clock = self.clock.copy()
         made.numbering = None if self.numbering is None else self.numbering.copy()
         return made
 
@@ -52,11 +53,11 @@ class Track:
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
-    def give(self, frame: Any, kind: Kind, number: Number | None) -> Iterator[Start | Steps]:
-        """Take a frame, and return the blocks of steps that it completes.
+    def give(self, frame: Any, kind: Kind, number: Number | None) -> Iterator[Event]:
+        """Take a frame, and return the steps that it completes.
 
         Raises:
-            ShapeMismatch: a frame unlike those before. Nothing has changed.
+            ShapeMismatch: a frame unlike those before.
             MissingFrames, ValueError: as of :meth:`Clock.give`. The track must not be used again.
         """
         kept = None if frame is None else self.frames.kept(frame)
@@ -64,11 +65,11 @@ class Track:
             if self.like:
                 self.frames.check_alike(kept, self.like)
             self.like = kept
-        return blocks(self.clock.give(kept, kind, number))
+        return self.clock.give(kept, kind, number)
 
     def made(self, steps: Steps) -> list[list[Tensor]]:
         """The frames of some steps."""
-        return [self.frames.of(segment, at, self.like) for segment, at in steps]
+        return [self.frames.of(segment, at) for segment, at in steps]
 
     def started(self, start: Start) -> None:
         """The network has started."""

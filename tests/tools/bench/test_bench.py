@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import continual as co
+from continual.tools import pictures
 from continual.tools.bench import bench as module
 from continual.tools.bench.forms import Forms, Missing
 from continual.tools.bench.result import Benchmark, FormTimes, seconds, size
@@ -59,7 +61,8 @@ def test_calls_that_were_interrupted_do_not_count() -> None:
 
 def test_a_strided_network_and_its_window() -> None:
     net = network()
-    found = co.bench(net, torch.zeros(2, 3), rate=50, forms=("eager", "fused", "window", "clip"), **QUICK)
+    found = co.bench(net, torch.zeros(2, 3), rate=50, forms=("eager", "fused", "window", "clip"), name="mine", **QUICK)
+    assert str(found).startswith("mine, steps (2, 3)")
     assert [form.name for form in found.forms] == ["eager", "fused", "window", "clip"]
     assert (found.window, found.clip, found.delay, found.missing) == (9, 64, 7, {})
     assert found.step == ((2, 3),)
@@ -159,12 +162,12 @@ RESULT = Benchmark(
 )
 TABLE = """\
 Net, steps (1, 3), 1 thread on a machine; delay 8 (40 ms)
-form       p50      p99  a step  than the window  real time  streams a core   state    peak
-───────────────────────────────────────────────────────────────────────────────────────────
-eager    15 µs  22.5 µs   20 µs               5×       250×             250  4.1 kB  2.5 MB
-window  100 µs   300 µs  100 µs               1×        50×              50       –       –
-clip    6.4 ms     7 ms  100 µs               1×        50×               –       –    3 GB
-window: 9 steps again for each output
+form       p50      p99  a step  speed-up  real time  streams a core   state    peak
+────────────────────────────────────────────────────────────────────────────────────
+eager    15 µs  22.5 µs   20 µs        5×       250×             250  4.1 kB  2.5 MB
+window  100 µs   300 µs  100 µs        1×        50×              50       –       –
+clip    6.4 ms     7 ms  100 µs        1×        50×               –       –    3 GB
+window: 9 steps again for each output, which the speed-up is over
 clip: 64 steps at once, whose outputs wait for its end
 openvino: pip install openvino"""
 
@@ -178,7 +181,9 @@ def test_the_table() -> None:
 
 def test_the_picture(tmp_path: Any) -> None:
     pytest.importorskip("matplotlib")
-    axes = RESULT.plot(tmp_path / "bench.png").axes[0]
+    drawn = RESULT.plot(tmp_path / "bench.png")
+    assert drawn._repr_png_().startswith(b"\x89PNG")  # in notebooks
+    axes = drawn.axes[0]
     assert (tmp_path / "bench.png").stat().st_size > 5000
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clip", "window", "eager"]
     said = [text.get_text().strip() for text in axes.texts]
@@ -188,6 +193,7 @@ def test_the_picture(tmp_path: Any) -> None:
 
 
 def test_pictures_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    pictures._picture.cache_clear()
     with pytest.raises(ImportError, match="pip install matplotlib"):
         RESULT.plot()

@@ -64,6 +64,9 @@ def test_class_probabilities_and_a_video() -> None:
         assert torch.allclose(values(line), scores[i], atol=1e-5)
         assert line.get_xdata()[0] == pytest.approx(1.1)  # the newest frame of the first window
     assert middle.texts[0].get_text().strip() == "no output yet: 11 steps = 1100 ms"
+    marked = story_of(net, clip, None).marked
+    best = max(order, key=lambda i: float(scores[i, marked]))  # closely, the likeliest class there
+    assert f"{['walk', 'run', 'rest'][best]}, when it comes" in [text.get_text() for text in below.get_legend().get_texts()]
     assert "comes with the step that it is about" in [text.get_text() for text in below.get_legend().get_texts()]
 
 

@@ -32,6 +32,7 @@ def bench(
     threads: int = 1,
     seconds: float = 4.0,
     rounds: int = 15,
+    name: str | None = None,
     progress: bool | None = None,
 ) -> Benchmark:
     """Measure a step of a network in each form that runs here, and what recomputing costs.
@@ -50,6 +51,7 @@ def bench(
         threads: of PyTorch and of the runtimes.
         seconds: to measure, all forms together, about. Slow calls are measured three times a round at least.
         rounds: blocks of each form.
+        name: of the network, for the table; ``None``: its class.
         progress: whether to show on the standard error what is done, if it takes long; ``None``: on a terminal.
 
     Returns:
@@ -64,7 +66,7 @@ def bench(
         >>> found = co.bench(net, torch.zeros(1, 4), rate=100, forms=("eager", "fused", "window"), seconds=0.05, rounds=3)
         >>> print(found)
         Sequential, steps (1, 4), 1 thread on ...; delay 8 (80 ms)
-        form ...p50 ...p99 ...a step  than the window  real time  streams a core ...state ...peak
+        form ...p50 ...p99 ...a step  speed-up  real time  streams a core ...state ...peak
         ...
         eager ...
         >>> found["window"].ratio, found.window, sorted(found.to_dict())[:3]
@@ -90,7 +92,7 @@ def bench(
             lambda done: doing.part(done, rounds, "rounds"),
         )
     return Benchmark(
-        name_of(net),
+        name or name_of(net),
         tuple(_times(found, blocks, rate, made, threads)),
         missing,
         tuple(tuple(t.shape) for t in ([step] if isinstance(step, Tensor) else step)),  # type: ignore[union-attr]

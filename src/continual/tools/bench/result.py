@@ -42,7 +42,7 @@ class Benchmark:
     """How fast a network streams here. Prints as a table.
 
     Attributes:
-        network: its class.
+        network: its name.
         forms: what was measured.
         missing: forms that do not run here, with the reasons.
         step: the shapes of a step.
@@ -102,7 +102,7 @@ class Benchmark:
     def table(self) -> list[list[str]]:
         """The titles of the columns, and a row for each form, as text."""
         clock = ["real time", "streams a core"] if self.rate is not None else []
-        titles = ["form", "p50", "p99", "a step", "than the window", *clock, "state", "peak"]
+        titles = ["form", "p50", "p99", "a step", "speed-up", *clock, "state", "peak"]
         return [titles, *(self._cells(form) for form in self.forms)]
 
     @property
@@ -110,7 +110,7 @@ class Benchmark:
         """What was recomputed, and why forms are missing."""
         measured, again = {form.name for form in self.forms}, list[str]()
         if "window" in measured:
-            again.append(f"window: {self.window} steps again for each output")
+            again.append(f"window: {self.window} steps again for each output, which the speed-up is over")
         if "clip" in measured:
             again.append(f"clip: {self.clip} steps at once, whose outputs wait for its end")
         return [*again, *(f"{name}: {why}" for name, why in self.missing.items())]

@@ -113,7 +113,7 @@ def _outputs(axes: Any, story: Story, end: float, chosen: Classes | None) -> Non
             axes.plot(times, scores[:, i].tolist(), lw=1.6, label=name)
         axes.set_ylim(-0.02, 1.05)
         axes.set_ylabel("probability", fontsize=9)
-        axes.legend(loc="upper left", fontsize=8, frameon=False, ncols=min(5, len(chosen)))
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), fontsize=8, frameon=False, ncols=min(6, len(chosen)))
     first = min(times, default=0.0)
     if story.about[0] > 0:
         axes.axvspan(0, first, color=GREY, alpha=0.12, lw=0)
@@ -141,7 +141,7 @@ def _closer(axes: Any, story: Story, chosen: Classes | None) -> None:
     axes.axvspan((first - 0.5) * unit, (last + 0.5) * unit, color=SEEN, alpha=0.18, lw=0, label=f"sees {story.duration(field)}")
     marker = "o" if len(shown) < 80 else None
     axes.plot([t * unit for t in shown], [line[t] for t in shown], color=GREY, lw=1, marker=marker, ms=3, label="input")
-    outs = _line(story.outputs if chosen is None else probabilities(story.outputs)[:, [i for i, _ in chosen[:1]]])
+    what, outs = _shown(story, chosen)
     near = [i for i, c in enumerate(story.came) if begin <= c <= end and c < len(line)]
     other = axes.twinx()
     other.step(
@@ -150,7 +150,7 @@ def _closer(axes: Any, story: Story, chosen: Classes | None) -> None:
         where="post",
         color=OURS,
         lw=1.4,
-        label="output, when it comes",
+        label=f"{what}, when it comes",
     )
     other.plot([came * unit], [outs[j]], "o", color=MARK, ms=7, zorder=4)
     axes.axvline(about * unit, color=MARK, lw=1, ls=":")
@@ -172,6 +172,15 @@ def _closer(axes: Any, story: Story, chosen: Classes | None) -> None:
     for own in (axes, other):
         own.set_yticks([])
         bare(own)
+
+
+def _shown(story: Story, chosen: Classes | None) -> tuple[str, list[float]]:
+    """What is drawn of the outputs closely: of classes the likeliest one of the output that is explained."""
+    if chosen is None:
+        return "output", _line(story.outputs)
+    scores = probabilities(story.outputs)
+    number, name = max(chosen, key=lambda c: float(scores[story.marked, c[0]]))
+    return name, [float(v) for v in scores[:, number]]
 
 
 # ---- signals ----------------------------------------------------------------------------------------------------------------
