@@ -139,9 +139,11 @@ class ClockedOutputs:
 
     def take(self, steps: Tensor, times: Sequence[float | None]) -> list[Output]:
         """The outputs that some frames ``(n, *step)`` complete."""
-        chunk, found = self._layout.chunk(steps).to(self._device), []
-        for frame, whole, time in zip(chunk.unbind(self._layout.time), steps.isfinite().flatten(1).all(1), times, strict=True):
-            found += self._stream.step(frame if whole else None, time=time)
+        frames = self._layout.chunk(steps).to(self._device).unbind(self._layout.time)
+        whole = steps.isfinite().flatten(1).all(1).tolist()
+        given = [frame if kept else None for frame, kept in zip(frames, whole, strict=True)]
+        stamps = [at for at in times if at is not None]
+        found = self._stream.steps(given, times=stamps if len(stamps) == len(times) else None)  # without stamps: in their order
         self.steps += len(times)
         return [Output(row_of(out.value), out.index, out.time, out.flags) for out in found]
 
