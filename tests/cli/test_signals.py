@@ -95,6 +95,7 @@ SOURCES: dict[str, tuple[Callable[[], str], float | None]] = {  # and their fram
     "flac": (lambda: wav("a.flac", signal().round(2), subtype="PCM_16"), RATE),
     "csv": (csv, None),
     "csv of marks and headings": (lambda: csv("a.csv", ";", "left;right"), None),
+    "csv of spaces, with comments": (lambda: csv("a.csv", "  ", "# of a sensor\n"), None),
     "csv with moments": (timed, 200),
     "npy": (npy, None),
     "json lines": (jsonl, None),
