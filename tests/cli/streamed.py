@@ -24,6 +24,10 @@ def smooth(channels=2, seed=0):
     norm.running_var.uniform_(0.5, 2)
     return nn.Sequential(nn.Conv1d(channels, 8, 5, padding=2), norm, nn.ReLU(), nn.Conv1d(8, 3, 4, stride=2, padding=1))
 
+def up():
+    torch.manual_seed(0)
+    return nn.ConvTranspose1d(2, 3, 4, stride=2, padding=1)
+
 def images(channels=3):
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv3d(channels, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d((None, 1, 1)), nn.Flatten(2))

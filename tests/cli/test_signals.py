@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
 import struct
 import subprocess
@@ -94,6 +95,7 @@ SOURCES: dict[str, tuple[Callable[[], str], float | None]] = {  # and their fram
     "flac": (lambda: wav("a.flac", signal().round(2), subtype="PCM_16"), RATE),
     "csv": (csv, None),
     "csv of marks and headings": (lambda: csv("a.csv", ";", "left;right"), None),
+    "csv of spaces, with comments": (lambda: csv("a.csv", "  ", "# of a sensor\n"), None),
     "csv with moments": (timed, 200),
     "npy": (npy, None),
     "json lines": (jsonl, None),
@@ -147,6 +149,20 @@ def test_a_network_with_time_elsewhere():
 def clip_of_turned() -> np.ndarray:
     with torch.no_grad():
         return network("Turned")(torch.from_numpy(signal()).unsqueeze(0))[0].numpy()
+
+
+def test_a_network_of_several_outputs_a_step():
+    frames = signal(301)
+    options = ("--source", wav(frames=frames), "--sink", "o.jsonl", "--sink", "o.wav")
+    result = invoke("run", "nets.py:up", "--clip", "1,2,40", *options)
+    assert result.exit_code == 0, result.output
+    with torch.no_grad():
+        want = network("up")(torch.from_numpy(frames).T.unsqueeze(0))[0].T.numpy()
+    equal([one["output"] for one in lines()], want)
+    assert [round(b["time"] - a["time"], 9) for a, b in itertools.pairwise(lines()[4:40])] == [1 / RATE / 2] * 35
+    samples, rate = soundfile.read("o.wav", always_2d=True)
+    assert rate == 2 * RATE
+    equal(samples, want)
 
 
 @pytest.mark.parametrize("columns, take", [("2", [1]), ("right", [1]), ("mean", None), ("right,left", [1, 0])])

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from continual.cli import tables
 from continual.cli.sinks.base import About, Result
+from continual.cli.sinks.closer import draw_closer
 from continual.cli.sinks.figure import LONGEST, STRIP, Figure
 from continual.cli.sinks.rows import Parquet
 from tests.cli.streamed import NETS, RATE, SMOOTH, equal, invoke, lines, signal, wanted
@@ -120,6 +121,28 @@ def test_a_picture_of_an_endless_stream_stays_bounded():
     assert len({round(b - a, 6) for a, b in itertools.pairwise(kept)}) == 1  # evenly apart
     assert kept[0] == 0
     assert kept[-1] > 80
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_a_closer_look_at_one_output(rate: float | None):
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    axis, step = matplotlib.Figure().subplots(), 1.0 if rate is None else 1 / rate
+    at, numbers = np.arange(60) * step, np.random.default_rng(0).standard_normal((60, 2)) * [1, 9]
+    about = About("a network", rate, 1.0, "3 steps", sees=8, lookahead=3)
+    assert draw_closer(axis, about, (at, numbers), (at[:57], numbers[:57]), 1.0)
+    moment = 37 * step  # that of the output nearest to two thirds of 56 steps
+    assert [line.get_xdata()[0] for line in axis.lines[1:]] == pytest.approx([moment, moment + 3 * step])
+    seen = axis.patches[0].get_window_extent().transformed(axis.transData.inverted())
+    assert (seen.x0, seen.x1) == pytest.approx(
+        (moment - 4.5 * step, moment + 3.5 * step)
+    )  # 8 steps, up to the one that it comes with
+    shown = axis.lines[0].get_xydata()
+    assert shown[:, 1] == pytest.approx(numbers[[round(x / step) for x in shown[:, 0]], 1])  # of the channel that moves most
+    said = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert said[0] == ("sees 8 steps" if rate is None else "sees 8 steps = 160 ms")
+    for sees in (None, 10**6):  # all there was before, or too much to draw
+        other = About("a network", rate, 1.0, "3 steps", sees=sees, lookahead=3)
+        assert not draw_closer(axis, other, (at, numbers), (at, numbers), 1.0)
 
 
 def test_a_picture_without_outputs_is_not_drawn():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 
 from ..core.optional_packages import absent
 
+NARROW = 60  # columns of a terminal, below which what is drawn becomes slivers
 NEEDED = ("typer", "rich", "matplotlib", "numpy", "pywt", "soundfile")
 
 
@@ -14,6 +17,8 @@ def main() -> None:
     if missing := absent(*NEEDED):
         sys.stderr.write(f"continual: the command line needs {', '.join(missing)}: pip install {' '.join(missing)}\n")
         raise SystemExit(2)
+    if not sys.stdout.isatty() or shutil.get_terminal_size().columns < NARROW:
+        os.environ.setdefault("TYPER_USE_RICH", "0")  # help is plain text, as tables are
     from .app import app
 
     app(prog_name="continual")

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from . import NARROW
 from .sinks import Result
-from .tables import NARROW, in_digits, plain
+from .tables import in_digits, plain
 
 BAR = 32  # characters
 ROWS = 8  # numbers of an output

@@ -82,7 +82,7 @@ _OPTIONS = {
     "classes": Classes,
     "input_size": InputSize,
 }
-_DEFAULTS: dict[str, Any] = {name: None for name in _OPTIONS if name != "target"} | {"seed": 0}
+_FIELDS = {"clip": "clips", "arg": "arguments", "dtype": "dtypes"}  # of Options, where they have other names
 
 
 def takes_network(command: Callable[..., None]) -> Callable[..., None]:
@@ -95,30 +95,15 @@ def takes_network(command: Callable[..., None]) -> Callable[..., None]:
         What typer registers: the same function with the options one by one.
     """
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    shared = [
-        inspect.Parameter(name, keyword, default=_DEFAULTS.get(name, inspect.Parameter.empty), annotation=kind)
-        for name, kind in _OPTIONS.items()
-    ]
-    target, *others = shared
-    arguments = [p for p in own if p.default is inspect.Parameter.empty]  # after NET, before all options
-    mine = [p.replace(kind=keyword) for p in own]
-    ordered = [target, *(p for p in mine if p.name in {a.name for a in arguments}), *others]
-    ordered += [p for p in mine if p.name not in {o.name for o in ordered}]
+    keyword, needed = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    defaults = {"target": needed, "seed": 0}
+    shared = [inspect.Parameter(n, keyword, default=defaults.get(n), annotation=kind) for n, kind in _OPTIONS.items()]
+    ordered = sorted([*shared, *(p.replace(kind=keyword) for p in own)], key=lambda p: p.default is not needed)
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
-        shared = {name: given.pop(name) for name in _OPTIONS}
-        command(
-            Options(
-                shared["target"],
-                shared["clip"] or [],
-                shared["arg"] or [],
-                shared["dtype"] or [],
-                *(shared[name] for name in list(_OPTIONS)[4:]),
-            ),
-            **given,
-        )
+        network = {_FIELDS.get(name, name): value for name in _OPTIONS if (value := given.pop(name)) is not None}
+        command(Options(**network), **given)
 
     called.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in ordered}

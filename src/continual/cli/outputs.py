@@ -7,6 +7,7 @@ Without ``--gaps`` frames follow each other, whatever their stamps say, and a bl
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,11 @@ from torch import Tensor
 
 import continual as co
 
+from ..export.runner import Runner
 from ..streams.clock import Axis
-from ..streams.network import Network
+from ..streams.moments import Moments
+from ..streams.network import Outputs as Parts
+from ..streams.network import layout_of
 from ..streams.output import Numbering
 from ..streams.policy import Policy
 from .fitting import Layout
@@ -52,7 +56,9 @@ class Outputs:
     """
 
     def __init__(self, net: Any, layout: Layout, rate: float | None, device: torch.device):
-        self._network, self._layout, self._device = Network(net), layout, device
+        self._net, self._layout, self._device = net.new_stream(), layout, device
+        self._parts, self._moments = Parts(layout_of(net)[2]), Moments.of(net)
+        self._bursts = net.timing.per_call > 1 if isinstance(net, Runner) else net.timing.bursts  # several outputs of a step
         self._numbering = Numbering(Axis("order", Policy("hold", rate), 0, 0))
         self._times: list[float | None] = []  # of the steps that outputs to come may be about
         self._first = 0  # the step of the first of them
@@ -66,7 +72,7 @@ class Outputs:
     @property
     def lookahead(self) -> float:
         """Steps from the moment that an output is about to its arrival, at most."""
-        return self._network.moments.lookahead
+        return self._moments.lookahead
 
     def take(self, steps: Tensor, times: Sequence[float | None]) -> list[Output]:
         """The outputs that some steps ``(n, *step)`` complete; ``times`` are their moments."""
@@ -75,26 +81,30 @@ class Outputs:
         self._numbering.took(len(times), gap=False, between=False)
         chunk = self._layout.chunk(steps).to(self._device)
         with torch.inference_mode():
-            return self._numbered(self._network.feed(chunk.unbind(self._layout.time), lambda: chunk))
+            if len(times) > 1 or self._bursts:
+                return self._numbered(self._parts.apart(self._net.forward_steps(chunk)))
+            y = self._net.forward_step(chunk.select(self._layout.time, 0))
+            return self._numbered([] if y is None else [y])
 
     def finish(self) -> list[Output]:
         """The outputs that the end of the stream brings."""
         empty = self._layout.chunk(torch.empty(0, *self._layout.step)).to(self._device)
         with torch.inference_mode():
-            return self._numbered(self._network.end(empty))
+            return self._numbered(self._parts.apart(self._net.forward_steps(empty, pad_end=True)))
 
     def _numbered(self, values: list[Any]) -> list[Output]:
-        found = self._numbering.numbered([row_of(value) for value in values], self._network.moments)
-        return [Output(out.value, out.index, self._time_of(out), out.flags) for out in found]
+        found = self._numbering.numbered([row_of(value) for value in values], self._moments)
+        outputs = [Output(out.value, out.index, self._time_of(out), out.flags) for out in found]
+        if outputs and (drop := max(0, math.floor(outputs[-1].index) - self._first)):  # outputs to come are about later steps
+            self._first += len(self._times[:drop])
+            del self._times[:drop]
+        return outputs
 
     def _time_of(self, out: Any) -> float | None:
         """The source's own stamp of a step; where it has none, by the rate."""
-        step = int(out.index)
-        if drop := min(max(0, step - self._first), len(self._times)):
-            del self._times[:drop]
-            self._first += drop
-        if step == out.index and 0 <= step - self._first < len(self._times):
-            return self._times[step - self._first]
+        place = int(out.index) - self._first
+        if 0 <= place < len(self._times) and int(out.index) == out.index:
+            return self._times[place]
         return None if out.time is None else float(out.time)
 
 
@@ -129,9 +139,11 @@ class ClockedOutputs:
 
     def take(self, steps: Tensor, times: Sequence[float | None]) -> list[Output]:
         """The outputs that some frames ``(n, *step)`` complete."""
-        chunk, found = self._layout.chunk(steps).to(self._device), []
-        for frame, whole, time in zip(chunk.unbind(self._layout.time), steps.isfinite().flatten(1).all(1), times, strict=True):
-            found += self._stream.step(frame if whole else None, time=time)
+        frames = self._layout.chunk(steps).to(self._device).unbind(self._layout.time)
+        whole = steps.isfinite().flatten(1).all(1).tolist()
+        given = [frame if kept else None for frame, kept in zip(frames, whole, strict=True)]
+        stamps = [at for at in times if at is not None]
+        found = self._stream.steps(given, times=stamps if len(stamps) == len(times) else None)  # without stamps: in their order
         self.steps += len(times)
         return [Output(row_of(out.value), out.index, out.time, out.flags) for out in found]
 

@@ -22,6 +22,7 @@ from .network import Subject, check_rate, on_device, streaming, subject
 from .outputs import ClockedOutputs, Output, Outputs
 from .sinks import About, Result, Sink, refuse_all
 from .sinks import opened as sink_of
+from .sinks.base import duration
 from .sources import check as check_source
 from .tables import in_digits
 from .target import BadInput, check_file
@@ -182,12 +183,14 @@ class Stream:
     def delay(self) -> str:
         """As text."""
         steps = many(self.net.delay, "step")
-        return steps if self.feed.period is None else f"{steps} = {_seconds(float(self.net.delay * self.feed.period))}"
+        return steps if self.feed.period is None else f"{steps} = {duration(float(self.net.delay * self.feed.period))}"
 
     def about(self) -> About:
         """For sinks."""
         stride = self.net.stride[0] if isinstance(self.net.stride, tuple) else self.net.stride
-        return About(f"{self.name} on {self.feed.facts.name}", self.rate, float(stride), self.delay)
+        sees = None if getattr(self.net, "unbounded_memory", False) else int(self.net.receptive_field)
+        title = f"{self.name} on {self.feed.facts.name}"
+        return About(title, self.rate, float(stride), self.delay, sees, self.outputs.lookahead)
 
     def shown(self) -> Shown:
         """The permanent part of the display."""
@@ -217,7 +220,7 @@ class Stream:
         if self.options.end and not self.feed.facts.live and (runner is None or runner.metadata.flush):
             rest = self.outputs.finish() if self.tally.steps else []
             self.tally.outputs += len(rest)
-            yield None, [self._result(y, last) for y in rest]
+            yield None, self._results(rest, last)
 
     def _taken(self, now: Given, count: int) -> list[Result]:
         started = time.perf_counter()
@@ -225,17 +228,24 @@ class Stream:
         if found and found[0].value.is_cuda:
             torch.cuda.synchronize(found[0].value.device)
         self.tally.count(count, len(found), time.perf_counter() - started)
-        return [self._result(y, now) for y in found]
+        return self._results(found, now)
 
-    def _result(self, output: Output, now: Given) -> Result:
-        value = output.value
-        if not value.isfinite().all():
-            raise BadInput(f"{self.name} gives {value.sum().item()} at step {output.index}: its weights are not usable")
-        return Result(output.index, output.time, value.cpu().float().numpy(), self._top(value), now.picture, output.flags)
+    def _results(self, found: list[Output], now: Given) -> list[Result]:
+        """Outputs as sinks take them: one transfer and one check for all of them."""
+        if not found:
+            return []
+        values = torch.stack([y.value for y in found])
+        if not values.isfinite().all():
+            first = next(y for y in found if not y.value.isfinite().all())
+            raise BadInput(f"{self.name} gives {first.value.sum().item()} at step {first.index}: its weights are not usable")
+        numbers = values.cpu().float().numpy()
+        tops = [self._top(value) for value in values.cpu()] if self.scored else [()] * len(found)
+        parts = zip(found, numbers, tops, strict=True)
+        return [Result(y.index, y.time, value, top, now.picture, y.flags) for y, value, top in parts]
 
     def _top(self, value: torch.Tensor) -> tuple[tuple[int, str | None, float], ...]:
         """The likeliest classes, where the outputs are scores of classes."""
-        if not self.scored or value.ndim != 1 or len(value) < 2:
+        if value.ndim != 1 or len(value) < 2:
             return ()
         if self.labels is None and self.options.labels is not None:
             self.labels = labels_of(self.options.labels, len(value), self.name)
@@ -321,10 +331,6 @@ def _stream(stream: Stream, first: Given, given: Iterator[Given], sinks: Sequenc
 def _device(net: Any) -> torch.device:
     parameters = net.parameters() if hasattr(net, "parameters") else iter(())
     return next((p.device for p in parameters), torch.device("cpu"))
-
-
-def _seconds(time: float) -> str:
-    return f"{time:.2f} s" if time >= 1 else f"{1000 * time:.3g} ms"
 
 
 def many(number: int, what: str) -> str:

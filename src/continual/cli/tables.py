@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-NARROW = 60  # columns, below which the cells of a drawn table become slivers
+from . import NARROW
+
 GAP = "  "
 
 

@@ -46,6 +46,13 @@ class Result:
         return found
 
 
+def duration(seconds: float) -> str:
+    """A time, such as ``16 ms``, ``2.07 s`` and ``24.2 h``."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    return f"{seconds:.2f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 @dataclass(frozen=True)
 class About:
     """What a sink may want to know before the first output.
@@ -55,17 +62,28 @@ class About:
         rate: steps per second of the source; ``None`` where it is not known.
         stride: steps from one output to the next.
         delay: as text.
+        sees: frames that an output sees; ``None`` where it sees all before it.
+        lookahead: steps from the moment that an output is about to its arrival.
     """
 
     title: str
     rate: float | None
     stride: float
     delay: str
+    sees: int | None = None
+    lookahead: float = 0.0
 
     @property
     def outputs_per_second(self) -> float | None:
         """The rate of outputs."""
         return None if self.rate is None else self.rate / self.stride
+
+    def said(self, steps: float) -> str:
+        """A number of steps as text, with their time."""
+        shown = f"{steps:g} step{'' if steps == 1 else 's'}"
+        if self.rate is None:
+            return shown
+        return f"{shown} = {duration(steps / self.rate)}"
 
 
 class Sink:

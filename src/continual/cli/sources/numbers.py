@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,16 @@ def opened(path: Path, asked: Asked) -> Any:
 
 
 class Rows:
-    """A text of rows of numbers; a first row of headings names the columns, and a column ``time`` (seconds) gives the moments.
+    """A text of rows of numbers, with commas, semicolons, tabs or spaces between them.
 
+    A first row of headings names the columns, and a column ``time`` (seconds) gives the moments.
     It is read block by block, so that it may be of any length.
     """
 
     def __init__(self, path: Path, asked: Asked):
         self._path = path
         with self._lines() as lines:
-            first = list(itertools.islice((line for line in lines if line.strip()), 2))
+            first = list(itertools.islice(_rows(lines), 2))
         if not first:
             raise BadInput(f"'{path}' is empty")
         self._mark = next((m for m in ("\t", ";", ",") if m in first[0]), None)
@@ -66,7 +67,7 @@ class Rows:
 
     def _tables(self, block: int) -> Iterator[np.ndarray]:
         with self._lines() as lines:
-            rows = (line for line in lines if line.strip())
+            rows = _rows(lines)
             number = 2 if self._headed else 1
             for _ in range(self._headed):
                 next(rows)
@@ -96,6 +97,11 @@ class Rows:
 
     def close(self) -> None:
         """Nothing is open between blocks."""
+
+
+def _rows(lines: Iterable[str]) -> Iterator[str]:
+    """The lines that hold something; ``#`` begins a comment."""
+    return (line for line in lines if line.partition("#")[0].strip())
 
 
 def _is_number(cell: str) -> bool:

@@ -218,8 +218,9 @@ class ModuleLayout(IOLayout):
             if given.ndim != (own.chunk_rank if chunk else own.step_rank):
                 shape = own.shape_of(chunk)
                 what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
+                hint = ". A step goes to net.forward_step(x)" if chunk and given.ndim == own.step_rank else ""
                 raise ShapeMismatch(
-                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}"
+                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}{hint}"
                 )
             streams.append(own.chunk(given) if chunk else own.step(given))
         if chunk:
