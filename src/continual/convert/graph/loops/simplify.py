@@ -18,6 +18,7 @@ from ..op_evaluator import RANDOM
 
 A = torch.ops.aten
 SAME = ("aten.alias.default", "aten.lift_fresh_copy.default", "aten.detach.default", "aten.clone.default")
+CONVERSIONS = ("to", "_to_copy", "type_as", "contiguous")  # a loop that converts a buffer exports as a chain of them
 ANY_LAYOUT = {
     A.view.default: A.reshape.default,
     A._unsafe_view.default: A.reshape.default,
@@ -108,14 +109,18 @@ def simplify(graph: Graph) -> None:
 
 def _passed(node: Fx) -> bool:
     """Leave out an operation that gives what it takes."""
-    source = node.args[0] if node.args else None
+    source: Any = node.args[0] if node.args else None
     name = name_of(node)
-    if name in SAME or (short(node) == "slice" and sizes(node) == sizes(source)):
-        replace(node, source)  # type: ignore[arg-type]
+    if (
+        name in SAME
+        or (short(node) == "slice" and sizes(node) == sizes(source))
+        or (short(node) in CONVERSIONS and _alike(node, source))
+    ):
+        replace(node, source)
     elif name in ("aten.copy.default", "aten.slice_scatter.default") and _alike(node, node.args[1]):
         replace(node, node.args[1])  # type: ignore[arg-type]
-    elif short(node) == short(source) == "permute" and _undoes(node, source):  # type: ignore[arg-type]
-        replace(node, source.args[0])  # type: ignore[union-attr, arg-type]
+    elif short(node) == short(source) == "permute" and _undoes(node, source):
+        replace(node, source.args[0])
     else:
         return False
     return True
@@ -129,7 +134,10 @@ def _undoes(node: Fx, before: Fx) -> bool:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    return isinstance(b, Fx) and sizes(a) == sizes(b) and a.meta["val"].dtype == b.meta["val"].dtype
+    if not isinstance(b, Fx) or sizes(a) != sizes(b):
+        return False
+    own, other = a.meta["val"], b.meta["val"]
+    return own.dtype == other.dtype and own.device == other.device
 
 
 def _parts(graph: Graph, node: Fx) -> None:
