@@ -40,7 +40,7 @@ def test_a_network_of_ones_own(file: Path, tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Sequential, steps (2, 3), 1 thread on ")
     assert lines[0].endswith("delay 2 (20 ms)")
-    assert [line.split()[0] for line in lines[3:5]] == ["eager", "window"]
+    assert [line.split()[0] for line in lines[2:4]] == ["eager", "window"]
     assert "streams a core" in lines[1]
     assert out.stat().st_size > 5000
 
@@ -70,7 +70,7 @@ def test_an_exported_file(file: Path, tmp_path: Path) -> None:
         (("kws_ds_cnn", "--form", "fast"), "--form fast: give eager, fused"),
         (("kws_ds_cnn", "--out", "bench.txt"), "can't save as 'bench.txt'"),
         (("kws_ds_cnn", "--rate", "0"), "--rate 0.0: give steps per second"),
-        (("kws_ds_cnn", "--clip", "1,2,3"), "are for networks of your own"),
+        (("kws_ds_cnn", "--clip", "1,2,3"), "is for networks of your own"),
         (("no_such_network",), "no_such_network"),
         (("missing.onnx",), "there is no file 'missing.onnx'"),
     ],

@@ -104,8 +104,10 @@ def test_errors_leave_all_streams_as_they_were():
         streams.step({a: clip[:, 1], "b": torch.zeros(4, dtype=torch.float64)})
     with pytest.raises(co.ShapeMismatch, match="float32"):
         streams.step({a: clip[:, 1].float()})
-    with pytest.raises(co.ShapeMismatch, match="takes 1 tensors a step, got 2"):
+    with pytest.raises(co.ShapeMismatch, match="takes 1 tensor a step, got 2"):
         streams.step({a: [clip[:, 1], clip[:, 1]]})
+    with pytest.raises(co.ShapeMismatch, match=r"a frame is a torch.Tensor, got numpy.ndarray: write torch.from_numpy\(frame\)"):
+        streams.step({a: clip[:, 1].numpy()})
     with pytest.raises(
         co.MissingFrames, match=r"stream 0 has no frame \(None\)\. Leave it out .*co\.Streams\(batch, gaps='hold'\)"
     ):

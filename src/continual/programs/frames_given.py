@@ -124,8 +124,14 @@ def check_frame(program: Served, stream: Hashable, frame: Any) -> None:
             "missing frames: co.Streams(batch, gaps='hold').step({…}). No stream has moved"
         )
     parts, specs = listed(frame), program.frames
-    if len(parts) != len(specs) or not all(isinstance(p, Tensor) for p in parts):
-        raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(specs)} tensors a step, got {len(parts)}")
+    if len(parts) != len(specs):
+        said = f"{len(specs)} tensor{'' if len(specs) == 1 else 's'}"
+        raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {said} a step, got {len(parts)}")
+    if other := next((type(p) for p in parts if not isinstance(p, Tensor)), None):
+        hint = ": write torch.from_numpy(frame)" if other.__module__ == "numpy" else ""
+        raise ShapeMismatch(
+            f"StreamBatch: stream {stream!r}: a frame is a torch.Tensor, got {other.__module__}.{other.__name__}{hint}"
+        )
     for got, spec in zip(parts, specs, strict=True):
         if tuple(got.shape) != spec.shape or got.dtype != spec.dtype or got.device != spec.device:
             raise ShapeMismatch(

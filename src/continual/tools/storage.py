@@ -34,7 +34,7 @@ FIRST_KEYS = {FORMAT: {"clock", "frame"}, STREAM: {"steps"}}  # besides the comm
 
 
 def save_state(state: State | StreamSnapshot | RunnerState | StreamState, path: str | os.PathLike[str]) -> None:
-    """Write a state to a file. Needs ``pip install 'continual[io]'``.
+    """Write a state to a file. Needs safetensors (``pip install safetensors``).
 
     The file has two digests: of its own content, which detects damage, and of the weights with which the state was made. Save the state
     before the weights change: it holds no copy of them.
@@ -274,5 +274,5 @@ def _safetensors(name: str) -> Any:
         import safetensors
         import safetensors.torch
     except ImportError as error:
-        raise ImportError("saving and loading states needs safetensors: pip install 'continual[io]'") from error
+        raise ImportError("saving and loading states needs safetensors: pip install safetensors") from error
     return getattr(safetensors.torch, name) if name == "save_file" else getattr(safetensors, name)
