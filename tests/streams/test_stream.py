@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,6 +174,15 @@ def test_moments_are_those_of_the_counts_of_random_timings() -> None:
         assert 59 - timing.stride * timing.period < moments.moment(last) <= 59
 
     check()
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "u-net"])
+def test_moments_by_the_calls_of_a_program_are_those_of_the_network(name: str) -> None:
+    """What a file knows of its network."""
+    net = made(name)
+    program = co.compile(net, torch.zeros(1, 2, dtype=torch.float64), backend="eager")
+    file = SimpleNamespace(timing=program.schedule, delay=net.delay, receptive_field=net.receptive_field)
+    assert Moments.of(file) == Moments.of(net)
 
 
 # ---- files ---------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.closed_form import whole
 from ..core.timing import Timing
-from ..programs.schedule import OutputCount
+from ..programs.schedule import CallSchedule, OutputCount
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Moments:
         """The moments of a streaming network, or of an opened file.
 
         Args:
-            net: has a ``timing``. That of a file knows its outputs by number, and each of them sees ``receptive_field`` inputs.
+            net: has a ``timing``. That of a file knows its outputs by number, and each of them sees ``receptive_field`` inputs; in calls of
+            several steps of networks that upsample inside, these may be some steps off.
         """
         timing = net.timing
         streamed = isinstance(timing, Timing)
@@ -73,6 +74,14 @@ class Moments:
         if streamed:
             spans = tuple(timing.span(j, j) for j in range(count.more))
         else:
-            ends = [net.delay + int(stride * j) for j in range(count.more)]
+            ends = [_arrival(timing, j) if timing.chunk == 1 else net.delay + int(stride * j) for j in range(count.more)]
             spans = tuple((end - net.receptive_field + 1, end) for end in ends)
         return Moments(whole(stride), whole(lost), spans, count.period)
+
+
+def _arrival(schedule: CallSchedule, j: int) -> int:
+    """The step with which an output comes."""
+    step = 0
+    while schedule.delivered(step + 1) <= j:
+        step += 1
+    return step
