@@ -176,9 +176,9 @@ def test_what_is_refused() -> None:
         streams.counters("a")
     assert streams.open("a", gaps="zero") == "a"
     with pytest.raises(ValueError, match="gaps is one of"):
-        streams.open("b", gaps="skip")
+        streams.open("b", gaps="skip")  # type: ignore[call-overload]
     with pytest.raises(TypeError):
-        streams.open("b", gap="hold")
+        streams.open("b", gap="hold")  # type: ignore[call-overload]
     assert streams.ids == ["a"] == streams.batch.ids
     streams.close("a")
     assert len(streams) == 0

@@ -391,6 +391,23 @@ def test_an_input_that_is_no_stream_keeps_its_value() -> None:
     came = [0, 1, 4, 5, 6, 9, 13]
     found = [out for t in came for out in stream.step([clip[:, :, t], scale], index=t)] + stream.finish()
     assert near(stacked(found), module(filled(clip, came, "zero"), scale))
+    calls = iter([None, RuntimeError("no memory")])
+
+    def failing(x: Any) -> Any:
+        if (error := next(calls)) is not None:
+            raise error
+        return step(x)
+
+    several = co.Stream(net)
+    several.step([clip[:, :, 0], scale])
+    before, step = several.get_state(), several._network.net.forward_step
+    several._network.net.forward_step = failing  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no memory"):
+        several.steps([[clip[:, :, t], scale] for t in (1, 2)])  # two calls of the network, of which the second one fails
+    after = several.get_state()
+    assert before is not None
+    assert after is not None
+    assert all(torch.equal(t, after.network.tensors[name]) for name, t in before.network.tensors.items())
     changing = [scale * (1 + t) for t in range(14)]  # each step with the value that came with it, however many are taken at once
     one, several = co.Stream(net), co.Stream(net)
     want = [out for t in range(14) for out in one.step([clip[:, :, t], changing[t]])]

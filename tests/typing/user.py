@@ -230,6 +230,7 @@ def streams_in_time(net: co.CoModule, step: Tensor, clip: Tensor) -> None:
     streams = co.Streams(co.StreamBatch(net, step, capacity=8), rate=30, gaps="hold")
     reveal_type(streams.open())  # -> int
     reveal_type(streams.open("camera", gaps="zero"))  # -> str
+    streams.open("door", gap="zero")  # type: ignore[call-overload]
     reveal_type(streams.step({"camera": step, "door": None}, times=0.1))  # -> dict[str, list[StreamOutput]]
     reveal_type(streams.finish("camera"))  # -> list[StreamOutput]
     reveal_type(streams.snapshot("camera"))  # -> StreamState | None

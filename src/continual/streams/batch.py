@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from .frames import Frames
 from .moments import Moments
 from .network import Outputs, layout_of
 from .output import StreamOutput
-from .policy import Gaps, Policy
+from .policy import Gaps, Policy, Rules
 from .state import StreamState
 from .track import Steps, Track, blocks, placed
 
@@ -82,10 +82,10 @@ class Streams:
         return len(self._tracks)
 
     @overload
-    def open(self, stream: None = None, **policy: Any) -> int: ...
+    def open(self, stream: None = None, **policy: Unpack[Rules]) -> int: ...
     @overload
-    def open(self, stream: Id, **policy: Any) -> Id: ...
-    def open(self, stream: Hashable | None = None, **policy: Any) -> Hashable:
+    def open(self, stream: Id, **policy: Unpack[Rules]) -> Id: ...
+    def open(self, stream: Hashable | None = None, **policy: Unpack[Rules]) -> Hashable:
         """Open a stream, and return its id: the given one, or a number.
 
         Args:
@@ -96,7 +96,10 @@ class Streams:
             CapacityError: the batch is full, or the id is in use.
             ValueError, TypeError: arguments that contradict each other, or unknown ones.
         """
-        own = replace(self.policy, **({"value": None} if policy.get("gaps", "value") != "value" else {}) | policy)
+        rules: dict[str, Any] = dict(policy)
+        if rules.get("gaps", "value") != "value":
+            rules.setdefault("value", None)
+        own = replace(self.policy, **rules)
         opened = self.batch.open() if stream is None else self.batch.open(stream)
         self._tracks[opened] = Track(Frames(self._times, [False] * len(self._times), own, "(C, *S)"), self._moments)
         return opened

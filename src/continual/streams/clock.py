@@ -7,7 +7,6 @@ frame. A step between two neighbouring frames is resampled linearly; where frame
 from __future__ import annotations
 
 import bisect
-import copy
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -125,8 +124,9 @@ class Clock:
 
     def copy(self) -> Clock:
         """A clock that goes on from here by itself."""
-        made = copy.copy(self)
-        made.waiting, made.recent, made.counters = list(self.waiting), self.recent.copy(), dict(self.counters)
+        made = Clock.__new__(Clock)  # copy.copy takes 5 µs, in each step
+        own = {"waiting": list(self.waiting), "recent": self.recent.copy(), "counters": dict(self.counters)}
+        made.__dict__.update(self.__dict__, **own)
         return made
 
     # ---- what comes -----------------------------------------------------------------------------------------------------

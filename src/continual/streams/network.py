@@ -68,6 +68,10 @@ class Network:
         self._one_by_one = None in self.times  # inputs that are no streams have one value in a chunk
         self._chunks_alone = net.timing.per_call > 1 if isinstance(net, Runner) else net.timing.bursts
 
+    def calls(self, steps: Any) -> int:
+        """How many calls of the network a block of steps takes, at most."""
+        return len(steps) if isinstance(steps, list) and self._one_by_one else 1
+
     @torch.no_grad()
     def feed(self, frames: Frames, made: Sequence[list[Tensor]]) -> list[Any]:
         """Take some steps, and return the outputs that they complete.

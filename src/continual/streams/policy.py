@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, TypedDict, get_args
 
 from torch import Tensor
 
@@ -14,6 +14,18 @@ Gaps: TypeAlias = Literal["error", "hold", "zero", "value", "interpolate", "rese
 Number: TypeAlias = "int | float | Fraction"
 GAPS: tuple[str, ...] = get_args(Gaps)
 APART = 1.5  # two frames that are further apart than so many of the source's frames have missing frames between them
+
+
+class Rules(TypedDict, total=False):
+    """Arguments of a :class:`Policy`, for calls that take some of them."""
+
+    gaps: Gaps
+    rate: float | None
+    source_rate: float | None
+    lateness: float
+    jitter: float
+    reset_after: float | None
+    value: Tensor | float | None
 
 
 @dataclass(frozen=True)

@@ -211,13 +211,13 @@ class Stream:
     # ---- inside ---------------------------------------------------------------------------------------------------------
 
     def _run(self, events: Iterator[Event]) -> list[StreamOutput]:
-        """Take steps. Before the first of several blocks of them, the network's state is kept, to go back to."""
+        """Take steps. If they are several calls of the network, its state is kept before the first one, to go back to."""
         found: list[StreamOutput] = []
         steps = blocks(events)
         block = next(steps, None)
         while block is not None:
             after = next(steps, None)
-            if after is not None and self._before is None:
+            if self._before is None and (after is not None or self._network.calls(block) > 1):
                 self._before = (self._network.net.get_state(),)
             found += self._taken(block)
             block = after
@@ -237,8 +237,8 @@ class Stream:
         """Put the stream back to where it was if the block raises.
 
         Args:
-            everything: whether the network's state is kept from the beginning. Otherwise it is kept when several blocks of steps are
-                taken: a call of the network that raises leaves it as it was.
+            everything: whether the network's state is kept from the beginning. Otherwise it is kept before several calls of the network:
+                one that raises leaves it as it was.
         """
         before = self._track.copy()
         self._before = (self._network.net.get_state(),) if everything else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -42,9 +41,9 @@ class Track:
 
     def copy(self) -> Track:
         """The same, by itself."""
-        made = copy.copy(self)
-        made.clock = self.clock.copy()
-        made.numbering = None if self.numbering is None else self.numbering.copy()
+        made = Track.__new__(Track)
+        numbering = None if self.numbering is None else self.numbering.copy()
+        made.__dict__.update(self.__dict__, clock=self.clock.copy(), numbering=numbering)
         return made
 
     @property
