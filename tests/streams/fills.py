@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,25 @@ NETWORKS: dict[str, Any] = {
     ),
     "recurrent": lambda: eventful(co.Sequential(co.GRU(2, 4), co.Linear(4, 3, channel_dim=1))),
 }
+
+
+made = functools.cache(network)
+
+
+def clip_of(steps: int, seed: int = 0) -> Tensor:
+    """Noise, ``(2, 2, steps)``."""
+    return torch.randn(2, 2, steps, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def near(a: Tensor, b: Tensor) -> bool:
+    """Whether outputs of streams are those of clips."""
+    assert not a.requires_grad  # streams are for inference
+    b = b.detach()
+    return a.shape == b.shape and bool((a - b).abs().max() <= 1e-12 * max(1.0, float(b.abs().max())))
+
+
+def same(a: list[co.StreamOutput], b: list[co.StreamOutput]) -> None:
+    """Compare outputs bit by bit."""
+    for one, other in zip(a, b, strict=True):
+        assert torch.equal(one.value, other.value)
+        assert (one.time, one.index, one.flags) == (other.time, other.index, other.flags)

@@ -42,6 +42,7 @@ def several_streams(net: co.CoModule, a: Tensor, b: Tensor) -> None:
 def what_a_network_reports(net: co.CoModule) -> None:
     reveal_type(net.receptive_field)  # -> int
     reveal_type(net.delay)  # -> int
+    reveal_type(net.step_size)  # -> int
     reveal_type(net.stride)  # -> tuple[int | Fraction, ...]
     reveal_type(net.padding)  # -> tuple[int | Fraction, ...]
     reveal_type(net.timing)  # -> Timing
@@ -87,6 +88,8 @@ def layers(clip: Tensor, step: Tensor) -> None:
     reveal_type(co.LSTM(4, 8).forward(clip))  # -> tuple[Tensor, tuple[Tensor, Tensor]]
     reveal_type(co.LSTM(4, 8).forward_steps(clip, pad_end=True))  # -> Tensor | None
     reveal_type(co.LSTMCell(4, 8)(clip))  # -> Tensor
+    reveal_type(co.Mamba(4, state_size=8)(clip))  # -> Tensor
+    reveal_type(co.RWKV(4).forward_steps(clip))  # -> Tensor | None
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4)(clip))  # -> Tensor
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4)(clip, clip, clip))  # -> Tensor
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4).forward_step(step))  # -> Tensor | None
