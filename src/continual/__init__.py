@@ -38,6 +38,7 @@ from .containers.transformer_encoder import (
 from .convert.conversion import continual, forward_stepping
 from .convert.fuse import fuse
 from .convert.graph.windows.report import WindowPlan
+from .core import name_clash
 from .core.module import CoModule, PaddingMode, call_mode
 from .core.state import State
 from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
@@ -49,6 +50,7 @@ from .errors import (
     CheckpointMismatch,
     ContinualError,
     ExportError,
+    MissingFrames,
     NotStreamable,
     ShapeMismatch,
     StateMismatch,
@@ -134,18 +136,42 @@ if TYPE_CHECKING:
     from . import models, onnx, triton
     from . import serving as serve
     from .export.runner import Runner
+    from .layers.signals.cmn import SlidingWindowCmn
+    from .layers.signals.differences import ComputeDeltas, PreEmphasis
+    from .layers.signals.exponential import ExponentialMean, ExponentialNorm
+    from .layers.signals.fir import FIRFilter
+    from .layers.signals.gain import PCEN, AutomaticGain
+    from .layers.signals.iir import IIRFilter
+    from .layers.signals.istft import InverseSTFT
+    from .layers.signals.mel import LogMel, MelSpectrogram
+    from .layers.signals.mfcc import MFCC
+    from .layers.signals.overlap import OverlapAdd
+    from .layers.signals.resample import Resample
+    from .layers.signals.sos import SOSFilter
+    from .layers.signals.spectrogram import Spectrogram
+    from .layers.signals.stft import STFT
+    from .layers.signals.top_db import TopDB
     from .programs.snapshot import RowsSnapshot, StreamSnapshot
     from .programs.step_program import StepProgram
     from .programs.stream_batch import StreamBatch
     from .serving.ray_map import ray_map
+    from .streams.batch import Streams
+    from .streams.output import StreamOutput
+    from .streams.state import StreamState
+    from .streams.stream import Stream
     from .tools import counting
+    from .tools.bench.bench import bench
+    from .tools.bench.result import Benchmark
     from .tools.explain import explain
     from .tools.explanation import Explanation, Refusal
     from .tools.operations import operations
+    from .tools.plot.plot import plot
     from .tools.storage import load_state, save_state
     from .tools.summary import summary
     from .tools.verify import Report, verify
     from .tools.window_times import WindowTimes, fastest_windows
+
+name_clash.warn_of_others(__path__[0])
 
 _MODULES = {
     "counting": "tools.counting",
@@ -156,19 +182,45 @@ _MODULES = {
     "triton": "triton",
 }
 _LATER = {  # imported when they are first used, as these modules are
+    "AutomaticGain": "layers.signals.gain",
+    "ComputeDeltas": "layers.signals.differences",
+    "Benchmark": "tools.bench.result",
     "Explanation": "tools.explanation",
+    "ExponentialMean": "layers.signals.exponential",
+    "ExponentialNorm": "layers.signals.exponential",
+    "FIRFilter": "layers.signals.fir",
+    "IIRFilter": "layers.signals.iir",
+    "InverseSTFT": "layers.signals.istft",
+    "LogMel": "layers.signals.mel",
+    "MFCC": "layers.signals.mfcc",
+    "MelSpectrogram": "layers.signals.mel",
+    "OverlapAdd": "layers.signals.overlap",
+    "PCEN": "layers.signals.gain",
+    "PreEmphasis": "layers.signals.differences",
     "Refusal": "tools.explanation",
     "Report": "tools.report",
+    "Resample": "layers.signals.resample",
     "RowsSnapshot": "programs.snapshot",
     "Runner": "export.runner",
+    "SOSFilter": "layers.signals.sos",
+    "STFT": "layers.signals.stft",
+    "SlidingWindowCmn": "layers.signals.cmn",
+    "Spectrogram": "layers.signals.spectrogram",
     "StepProgram": "programs.step_program",
+    "Stream": "streams.stream",
     "StreamBatch": "programs.stream_batch",
+    "StreamOutput": "streams.output",
     "StreamSnapshot": "programs.snapshot",
+    "TopDB": "layers.signals.top_db",
+    "StreamState": "streams.state",
+    "Streams": "streams.batch",
     "WindowTimes": "tools.window_times",
+    "bench": "tools.bench.bench",
     "explain": "tools.explain",
     "fastest_windows": "tools.window_times",
     "load_state": "tools.storage",
     "operations": "tools.operations",
+    "plot": "tools.plot.plot",
     "ray_map": "serving.ray_map",
     "save_state": "tools.storage",
     "summary": "tools.summary",
@@ -192,168 +244,29 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool3d",
-    "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d",
-    "Add",
-    "ArtefactMismatch",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "Broadcast",
-    "BroadcastReduce",
-    "CapacityError",
-    "CheckpointMismatch",
-    "CausalTransformerEncoderLayer",
-    "CircularPad1d",
-    "CircularPad2d",
-    "CircularPad3d",
-    "CoModule",
-    "Conditional",
-    "Constant",
-    "ConstantPad1d",
-    "ConstantPad2d",
-    "ConstantPad3d",
-    "ContinualError",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTranspose3d",
-    "CumulativeGroupNorm",
-    "CumulativeInstanceNorm1d",
-    "CumulativeInstanceNorm2d",
-    "CumulativeInstanceNorm3d",
-    "CumulativeLayerNorm",
-    "CumulativeMax",
-    "CumulativeMean",
-    "CumulativeSum",
-    "Delay",
-    "DeltaNet",
-    "Embedding",
-    "Explanation",
-    "ExportError",
-    "FrozenNorm",
-    "GRU",
-    "GRUCell",
-    "GatedLinearAttention",
-    "Identity",
-    "LPPool1d",
-    "LPPool2d",
-    "LPPool3d",
-    "LSTM",
-    "LSTMCell",
-    "Lambda",
-    "Linear",
-    "Mamba",
-    "Mamba2",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxPool3d",
-    "MultiheadAttention",
-    "Multiply",
-    "NotStreamable",
-    "One",
-    "PaddingMode",
-    "Parallel",
-    "ParallelDispatch",
-    "RGLRU",
-    "RNN",
-    "RNNCell",
-    "RWKV",
-    "Recurrence",
-    "RecyclingPositionalEncoding",
-    "Reduce",
-    "ReflectionPad1d",
-    "ReflectionPad2d",
-    "ReflectionPad3d",
-    "Refusal",
-    "ReplicationPad1d",
-    "ReplicationPad2d",
-    "ReplicationPad3d",
-    "Report",
-    "Runner",
-    "Reshape",
-    "Residual",
-    "RetroactiveMultiheadAttention",
-    "RetroactiveTransformerEncoderLayer",
-    "RotaryPositionalEncoding",
-    "RowsSnapshot",
-    "S4D",
-    "Sequential",
-    "ShapeMismatch",
-    "SingleOutputMultiheadAttention",
-    "SingleOutputTransformerEncoderLayer",
-    "SinusoidalPositionalEncoding",
-    "Skip",
-    "SlidingWindow",
-    "State",
-    "StepProgram",
-    "StreamBatch",
-    "StateMismatch",
-    "StreamInUse",
-    "StreamMismatch",
-    "StreamSnapshot",
-    "Timing",
-    "TransformerEncoder",
-    "TransformerEncoderLayerFactory",
-    "Trim",
-    "Unfold",
-    "Upsample",
-    "WindowedGroupNorm",
-    "WindowedInstanceNorm1d",
-    "WindowedInstanceNorm2d",
-    "WindowedInstanceNorm3d",
-    "WindowedLayerNorm",
-    "WindowPlan",
-    "WindowTimes",
-    "Zero",
-    "ZeroPad1d",
-    "ZeroPad2d",
-    "ZeroPad3d",
-    "calibrate",
-    "call_mode",
-    "closure",
-    "compile",
-    "container",
-    "continual",
-    "conv",
-    "convert",
-    "counting",
-    "delay",
-    "explain",
-    "export",
-    "fastest_windows",
-    "flat_state_dict",
-    "forward_stepping",
-    "fuse",
-    "linear",
-    "load",
-    "load_state",
-    "load_state_dict",
-    "minGRU",
-    "models",
-    "onnx",
-    "module",
-    "multihead_attention",
-    "operations",
-    "ray_map",
-    "pooling",
-    "positional_encoding",
-    "rnn",
-    "save_state",
-    "scan",
-    "serve",
-    "shape",
-    "skip",
-    "state_dict",
-    "summary",
-    "transformer",
-    "triton",
-    "utils",
-    "verify",
-]
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d", "Add", "ArtefactMismatch", "AutomaticGain", "AvgPool1d", "AvgPool2d", "AvgPool3d", "Benchmark",
+    "Broadcast", "BroadcastReduce", "CapacityError", "CausalTransformerEncoderLayer", "CheckpointMismatch", "CircularPad1d",
+    "CircularPad2d", "CircularPad3d", "CoModule", "ComputeDeltas", "Conditional", "Constant", "ConstantPad1d", "ConstantPad2d",
+    "ConstantPad3d", "ContinualError", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+    "CumulativeGroupNorm", "CumulativeInstanceNorm1d", "CumulativeInstanceNorm2d", "CumulativeInstanceNorm3d",
+    "CumulativeLayerNorm", "CumulativeMax", "CumulativeMean", "CumulativeSum", "Delay", "DeltaNet", "Embedding", "Explanation",
+    "ExponentialMean", "ExponentialNorm", "ExportError", "FIRFilter", "FrozenNorm", "GRU", "GRUCell", "GatedLinearAttention",
+    "IIRFilter", "Identity", "InverseSTFT", "LPPool1d", "LPPool2d", "LPPool3d", "LSTM", "LSTMCell", "Lambda", "Linear", "Mamba",
+    "Mamba2", "LogMel", "MFCC", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MelSpectrogram", "MissingFrames", "MultiheadAttention",
+    "Multiply", "NotStreamable", "One", "OverlapAdd", "PCEN", "PaddingMode", "Parallel", "ParallelDispatch", "RGLRU",
+    "PreEmphasis", "RNN", "RNNCell", "RWKV", "Recurrence", "RecyclingPositionalEncoding", "Reduce", "ReflectionPad1d",
+    "ReflectionPad2d", "ReflectionPad3d", "Refusal", "ReplicationPad1d", "ReplicationPad2d", "ReplicationPad3d", "Report",
+    "Resample", "Reshape", "Residual", "RetroactiveMultiheadAttention", "RetroactiveTransformerEncoderLayer",
+    "RotaryPositionalEncoding", "RowsSnapshot", "S4D", "Runner", "SOSFilter", "STFT", "Sequential", "ShapeMismatch",
+    "SingleOutputMultiheadAttention", "SingleOutputTransformerEncoderLayer", "SinusoidalPositionalEncoding", "Skip",
+    "SlidingWindow", "SlidingWindowCmn", "Spectrogram", "State", "StateMismatch", "StepProgram", "Stream", "StreamBatch",
+    "StreamInUse", "StreamMismatch", "StreamOutput", "StreamSnapshot", "StreamState", "Streams", "Timing", "TopDB",
+    "TransformerEncoder", "TransformerEncoderLayerFactory", "Trim", "Unfold", "Upsample", "WindowPlan", "WindowTimes",
+    "WindowedGroupNorm", "WindowedInstanceNorm1d", "WindowedInstanceNorm2d", "WindowedInstanceNorm3d", "WindowedLayerNorm",
+    "Zero", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "bench", "calibrate", "call_mode", "closure", "compile", "container",
+    "continual", "conv", "convert", "counting", "delay", "explain", "export", "fastest_windows", "flat_state_dict",
+    "forward_stepping", "fuse", "linear", "load", "load_state", "load_state_dict", "minGRU", "models", "module",
+    "multihead_attention", "onnx", "operations", "plot", "ray_map", "pooling", "positional_encoding", "rnn", "save_state",
+    "scan", "serve", "shape", "skip", "state_dict", "summary", "transformer", "triton", "utils", "verify",
+]  # fmt: skip

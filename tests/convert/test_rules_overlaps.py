@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import continual as co
-from continual.convert.graph.overlap_add import OverlapAdd
+from continual.layers.signals.overlap import OverlapAdd
 from tests.contract import assert_equal
 from tests.convert.rows import F64, Fn, No, Row, check_refused, check_row, fn, in_turns, no, row
 

@@ -10,7 +10,7 @@ import continual as co
 
 USERS = """
     build_from call_mode clean_state delay detach_state forward_step forward_steps get_state init_state is_valid new_stream padding
-    receptive_field set_state step steps stride time_dim timing unbounded_memory warm_up windows
+    receptive_field set_state step step_size steps stride time_dim timing unbounded_memory warm_up windows
 """
 LAYERS = """
     advance advance_step count counts_inputs dummy_value extra_ops has_products io_layout kind macs_of_clip macs_per_output open part

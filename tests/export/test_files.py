@@ -347,7 +347,7 @@ def test_packages_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
 
     path = file("gru")
     monkeypatch.setattr(packages.importlib, "import_module", missing)
-    with pytest.raises(co.ExportError, match=r"co.load needs the package onnxruntime: pip install 'continual\[onnx\]'"):
+    with pytest.raises(co.ExportError, match=r"co.load needs the package onnxruntime: pip install onnx"):
         co.load(path)
 
 

@@ -24,6 +24,8 @@ REFUSED = {
     "Conv1d wide padding": BURST,
     "causal": MIRROR,
     "Conditional": DATA,
+    "SlidingWindowCmn, first frames together": BURST,
+    "SlidingWindowCmn, centred": BURST,
     **{f"{kind}Pad{d}d": BURST for kind in ("Constant", "Zero", "Replication", "Reflection") for d in (1, 2, 3)},
 }
 

@@ -101,8 +101,6 @@ FILES = sorted(i.name for i in pkgutil.iter_modules([*tests.convert.__path__]) i
 # those that are not the stream's own have to be numbers.
 SINGLE = {"bicubic"}
 REFUSED: dict[str, dict[str, set[str]]] = {
-    "test_rules_conv": {MIRROR: {"conv1d replicate", "conv1d reflect"}},
-    "test_rules_elementwise": {BURST: {"a difference from the frame before"}},
     "test_rules_fixed_lengths": {
         POSITIONS: {"a table", "an embedding of positions"},
         BURST: {"zeros before", "a shift with zeros like the first frames"},
@@ -152,7 +150,6 @@ REFUSED: dict[str, dict[str, set[str]]] = {
             "padding by a size of space",
             "of frames of several values",
         },
-        MIRROR: {"mirrored convolution", "replicated convolution"},
     },
     "test_rules_positions": {
         POSITIONS: {
@@ -172,8 +169,6 @@ REFUSED: dict[str, dict[str, set[str]]] = {
         BURST: {
             "zeros before",
             "ones before",
-            "ones of the first frames' space",
-            "a temporal shift with zeros of the first frames' channels",
             "torch.zeros before",
             "a constant before and behind",
             "a learned first token",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self, cast, overload
+from typing import Any, Self, TypeGuard, cast, overload
 
 from torch import Tensor, nn
 
@@ -35,14 +35,7 @@ def run_chunk(
     if x is None and updates.causal_counts:
         return None, OPEN
     if not has_hooks(child):
-        if (
-            updates.in_place
-            and updates.causal_counts
-            and not node.children
-            and isinstance(x, Tensor)
-            and x.shape[2] == 1
-            and _steps(child, node)
-        ):
+        if updates.in_place and updates.causal_counts and is_frame(x) and runs_as_step(child, node):
             _, end = child.timing.counts(node.n_in + 1, n_if_ended)
             y = child.advance_step(x.squeeze(2), node, updates)
             return (None if y is None else rewire(chunk_of_one, y)), end
@@ -62,11 +55,18 @@ def run_chunk(
     return y, ended[0]
 
 
-def _steps(child: CoModule, node: StateNode) -> bool:
-    """Whether a child may run a chunk of one as a step, which can be much faster."""
-    if node.steps is None:
-        node.steps = child.timing.constant_rate(None) is not None and child.plan(node, None) is not None
-    return node.steps
+def is_frame(x: Any) -> TypeGuard[Tensor]:
+    """Whether this is a chunk of one."""
+    return isinstance(x, Tensor) and x.shape[2] == 1
+
+
+def runs_as_step(child: CoModule, node: StateNode) -> bool:
+    """Whether a child may run a chunk of one as a step, which can be much faster: its rate is constant, and nothing looks on."""
+    steps = node.steps
+    if steps is None:
+        constant = not node.children and child.timing.constant_rate(None) is not None
+        steps = node.steps = constant and child.plan(node, None) is not None
+    return steps and not has_hooks(child)
 
 
 def open_child(child: CoModule, frame: Any, init: InitContext) -> StateNode:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from torch import Tensor, nn
 
 from ..core.call_modes import hooks_on_all
+from ..core.kernel import chunk_of_one
 from ..core.module import CoModule
 from ..core.program.context import CallRows, KernelContext, Run
 from ..core.registry import register_builder, to_continual
-from ..core.state import InitContext, StateNode, StateUpdates, Wire
+from ..core.state import InitContext, StateNode, StateUpdates, Wire, rewire
 from ..core.step_spec import Inputs
 from ..core.timing import IDENTITY, Timing
-from .base import OPEN, Container, children, open_child, run_chunk, run_clip, run_step
+from .base import OPEN, Container, children, is_frame, open_child, run_chunk, run_clip, run_step, runs_as_step
 from .streams import Broadcast
 
 
@@ -99,11 +100,24 @@ class Sequential(Container, nn.Sequential):  # type: ignore[misc]
         return delay, stride, lookahead
 
     def advance(self, x: Wire | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Wire | None, int]:
+        frame: Any = None  # of a chunk of one, for children that run it as a step
+        unlimited = updates.in_place and updates.causal_counts
         for child, child_node in zip(self._modules.values(), node.children, strict=True):
-            x, n_if_ended = run_chunk(cast(CoModule, child), x, child_node, n_if_ended, updates)
+            own: Any = child
+            if unlimited and (frame is not None or is_frame(x)) and runs_as_step(own, child_node):
+                frame = x.squeeze(2) if frame is None else frame  # type: ignore[union-attr]
+                frame, n_if_ended = own.advance_step(frame, child_node, updates), OPEN
+                if frame is None:
+                    return None, OPEN
+                if not isinstance(frame, Tensor):
+                    x, frame = rewire(chunk_of_one, frame), None
+                continue
+            if frame is not None:
+                x, frame = chunk_of_one(frame), None
+            x, n_if_ended = run_chunk(own, x, child_node, n_if_ended, updates)
             if x is None and updates.causal_counts:
                 return None, OPEN
-        return x, n_if_ended
+        return (x if frame is None else chunk_of_one(frame)), n_if_ended
 
     def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Wire | None:
         watched = hooks_on_all()

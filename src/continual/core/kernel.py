@@ -82,6 +82,11 @@ class Kernel(nn.Module):
         return (self.timing.start,)
 
     @derived
+    def step_size(self) -> int:
+        """The fewest input steps that always complete the same number of outputs, one at least, once the stream runs: the chunk to feed."""
+        return self.timing.pulse
+
+    @derived
     def unbounded_memory(self) -> bool:
         """Whether an output depends on all that came before it (recurrent and cumulative modules); ``receptive_field`` is then 1."""
         return any(getattr(child, "unbounded_memory", False) for child in self.children())

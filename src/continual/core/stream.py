@@ -320,12 +320,16 @@ class StreamOwner(Kernel):
             y = join(y, self._ended(None, new))
         return y, new
 
+    def _move_of_weights(self, fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """What a move does to parameters and buffers."""
+        return kept_complex(fn)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """``.to()``, ``.half()`` and their like move the stream too; complex numbers stay complex."""
         for part in self.modules():
             if isinstance(part, StreamOwner):
                 part._ready_for(fn)
-        super()._apply(kept_complex(fn), recurse)
+        super()._apply(self._move_of_weights(fn), recurse)
         for structure in self._watchers or ():
             structure.moved = True
         if self._stream is not None:

@@ -72,6 +72,7 @@ def _target(format: str, batch: int | None) -> Target:
         conv3d_as_2d=format == "executorch",
         int32=format == "openvino",
         annotate=True,
+        real=not compiled,
     )
 
 

@@ -88,6 +88,8 @@ class Recurrence(CoModule):
         return self.recur_chunk(x, state)
 
     _fast_chunks = False  # whether chunks of programs run as chunks
+    _wide = False  # whether the state is in the widest type, and stays so when the module moves to another
+    _rests = False  # whether zeros before the first step leave the initial state as it is
 
     # ---- the three ways to run --------------------------------------------------------------------------------------
 
@@ -114,7 +116,7 @@ class Recurrence(CoModule):
                 raise ShapeMismatch(f"{name}: can't take steps {frame}: {error}") from error
         _check_output(name, y, frames(frame)[0].shape[:1])
         _check_state(name, cold, new)
-        return StateNode(init, self.kind, StepSpec.of(y), cold, kept_spec=frame)
+        return StateNode(init, self.kind, StepSpec.of(y), cold, kept_spec=frame, accumulator=self._wide)
 
     def advance(self, x: Any, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Any, int]:
         _, _, ended = self.count(x, node, n_if_ended, updates)
@@ -169,18 +171,28 @@ class Recurrence(CoModule):
     # ---- programs and counts ----------------------------------------------------------------------------------------
 
     def program(self, ctx: KernelContext) -> Run:
+        fast = self._fast_chunks or type(self).recur_chunk is not Recurrence.recur_chunk
+        return self._in_program(ctx, self._recur_at, self.recur_chunk if fast else None)
+
+    def _in_program(
+        self, ctx: KernelContext, recur: Callable[..., tuple[Any, States]], chunk: Callable[..., tuple[Any, States]] | None
+    ) -> Run:
+        """The layer in a program, by its functions of a step and, where that is faster, of a chunk."""
         names = ctx.node.names
         specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
-        fast = self._fast_chunks or type(self).recur_chunk is not Recurrence.recur_chunk
 
         def step(frame: Any, values: list[Tensor], index: Tensor) -> tuple[Wire, list[Tensor]]:
-            y, new = self._recur_at(frame, dict(zip(names, values, strict=True)), index)
+            y, new = recur(frame, dict(zip(names, values, strict=True)), index)
             return y, [new[name] for name in names]
 
         def run(x: Any, rows: CallRows) -> Any:
-            if not fast or length(x) == 1 or ctx.inside(rows, end=False) is not None:
+            early = ctx.inside(rows, end=False) is not None
+            if chunk is None or length(x) == 1 or (early and not self._rests):
                 return carried(ctx, specs, x, rows, step)
-            y, new = self.recur_chunk(x, {name: rows.state[spec.index] for name, spec in zip(names, specs, strict=True)})
+            y, new = chunk(
+                ctx.gated(rows, x, 0.0, end=False) if early else x,
+                {name: rows.state[spec.index] for name, spec in zip(names, specs, strict=True)},
+            )
             for name, spec in zip(names, specs, strict=True):
                 rows.keep(spec, new[name])
             return y

@@ -17,11 +17,13 @@ from ..core.kernel import counted_macs
 from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
+from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import FILLS, INSIDE, windows_of
+
+HOPS = 64  # places of a ring at which chunks of a hop lie
 
 
 def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:
@@ -212,6 +214,10 @@ class SlidingWindow(CoModule):
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
             return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
+        if updates.in_place and self._window.stride > 1 and x is not None and not updates.final:
+            hop = _hop(self, x, node, n_if_ended, updates)
+            if hop is not None:
+                return hop
         n_in = node.n_in
         n, n_out, ended = self.count(x, node, n_if_ended, updates)
         entered = None if x is None else self.enter(x)
@@ -280,9 +286,7 @@ class SlidingWindow(CoModule):
         updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if self._kept == 0:
             return self.over_time_step((), entered) if emits else None
-        memo = node.memo
-        if memo is None:
-            memo = node.memo = _Views(node.tensors[0], self)
+        memo = _views_of(node, self)
         position = n_in % self._kept
         updates.slots.append((memo.slot(position), entered))
         return self.over_time_step(memo.parts(position), entered) if emits else None
@@ -295,10 +299,38 @@ class SlidingWindow(CoModule):
         return lambda x, rows: self.over_time(windows.frames(rows, self.enter(x)), INSIDE, None)
 
 
+def _views_of(node: StateNode, layer: SlidingWindow) -> _Views:
+    memo: _Views | None = node.memo
+    if memo is None:
+        memo = node.memo = _Views(node.tensors[0], layer)
+    return memo
+
+
+def _hop(layer: SlidingWindow, x: Tensor, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor, int] | None:
+    """The output of a chunk that completes one window of frames that are no padding; ``None`` for all other chunks."""
+    w, n_in, chunk, kept = layer._window, node.n_in, x.shape[2], layer._kept
+    n, stride = n_in + chunk, w.stride
+    first = stride * node.n_out - w.start
+    stop = first + w.receptive_field
+    if not (0 <= first <= n_in < stop <= n < stop + stride and chunk <= kept and n_in - first <= kept):
+        return None
+    memo: _Views | None = node.memo
+    slots, older, fit = (memo or _views_of(node, layer)).hop(n_in, chunk, n_in - first)
+    entered = layer.enter(x)
+    by_time = entered.transpose(1, 2)
+    if len(slots) == 1:
+        updates.slots.append((slots[0], by_time))
+    else:
+        updates.slots += [(slots[0], by_time[:, :fit]), (slots[1], by_time[:, fit:])]
+    updates.ticks.append((node, n, node.n_out + 1))
+    frames = torch.cat((*older, entered if stop == n else entered[:, :, : stop - n_in]), 2)
+    return layer.over_time(frames, first, None), (n_if_ended + w.start + w.end - w.receptive_field) // stride + 1
+
+
 class _Views:
     """Views of a ring, made once: the slot to overwrite, and the older taps of the window that a new frame completes."""
 
-    __slots__ = ("_keep", "_layer", "_parts", "_ring", "_slots")
+    __slots__ = ("_hops", "_keep", "_layer", "_parts", "_ring", "_slots")
 
     def __init__(self, ring: Tensor, layer: SlidingWindow):
         self._ring, self._layer = ring, layer
@@ -306,6 +338,7 @@ class _Views:
         self._slots: list[Tensor | None] = [None] * size
         self._parts: list[tuple[Tensor, ...] | None] = [None] * size
         self._keep = size <= 256  # views cost memory of their own
+        self._hops: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], int]] = {}
 
     def slot(self, position: int) -> Tensor:
         view = self._slots[position]
@@ -322,6 +355,20 @@ class _Views:
             if self._keep:
                 self._parts[position] = views
         return views
+
+    def hop(self, n_in: int, chunk: int, older: int) -> tuple[list[Tensor], list[Tensor], int]:
+        """For a chunk that completes one window: the places that it overwrites, in order, the older frames that the window sees, and
+        how many frames fit before the ring begins again."""
+        key = n_in % self._ring.shape[1], chunk, older
+        found = self._hops.get(key)
+        if found is None:
+            if len(self._hops) >= HOPS:
+                self._hops.clear()
+            size = self._ring.shape[1]
+            fit = min(chunk, size - key[0])
+            slots = [self._ring.narrow(1, key[0], fit)] + ([self._ring.narrow(1, 0, chunk - fit)] if fit < chunk else [])
+            found = self._hops[key] = slots, ring_frames(self._ring, n_in - older, n_in), fit
+        return found
 
     def _older_taps(self, position: int) -> list[Tensor]:
         ring, size = self._ring, self._ring.shape[1]

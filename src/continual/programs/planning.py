@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -136,9 +137,7 @@ def planned(
         chunk = least
     if chunk < 1 or chunk % least:
         raise ValueError(f"co.compile: chunk={chunk} does not fit this network, whose strides need a multiple of {least} steps")
-    plan = ProgramPlan(chunk, start_of(net.timing, chunk), flush, target)
-    schedules = [plan.schedule(t) for t in timings]
-    plan.warmup_calls = max(math.ceil(max(0, p.first) / p.frames) for p in schedules)
+    plan = _phased(net.timing, timings, ProgramPlan(chunk, start_of(net.timing, chunk), flush, target))
     if _bursts(net.timing, plan):
         raise NotStreamable(
             f"co.compile: {type(net).__name__} pads the start by more than its window, so its first outputs wait for an input that they "
@@ -152,6 +151,25 @@ def planned(
         )
     run = built(plan, net, node)
     return Planned(net, plan, run, node)
+
+
+def _phased(timing: Timing, wires: list[Timing], plan: ProgramPlan) -> ProgramPlan:
+    """The plan with the start at which the fewest wires have outputs in a burst.
+
+    By default the last frame of a chunk completes an output. Padding that mirrors frames may need a frame more for the first output: where
+    chunks end that much later, each call has the outputs that it brings.
+    """
+    rates = [rate for wire in wires if (rate := wire.eventually_constant()) is not None and rate.bursts]
+    later = sorted({0, *(rate.first - rate.delay - 1 for rate in rates)})
+    plans = [_starting(plan, plan.start + n, wires) for n in later if n < plan.chunk]
+    return min(plans, key=lambda p: (_bursts(timing, p), sum(_bursts(wire, p) for wire in wires))) if len(plans) > 1 else plans[0]
+
+
+def _starting(plan: ProgramPlan, start: int, wires: list[Timing]) -> ProgramPlan:
+    """The plan with another start, and the warmup calls that it needs."""
+    made = replace(plan, start=start if start <= 0 else start - plan.chunk)
+    made.warmup_calls = max(math.ceil(max(0, s.first) / s.frames) for s in map(made.schedule, wires))
+    return made
 
 
 def _bursts(timing: Timing, plan: ProgramPlan) -> bool:

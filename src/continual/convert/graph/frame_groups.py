@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ...layers.signals.overlap import OverlapAdd
 from .axes import TIME, Dim, Dims, View, dim_of, grouped, size_of, with_dim
 from .emitter import Emitter
 from .op_call import OpCall
-from .overlap_add import OverlapAdd
 from .time_layers import UnfoldTime
 from .values import STATIC, Stream, exchanged
 

@@ -60,6 +60,7 @@ class Target:
         conv3d_as_2d: 3D convolutions are written as 2D convolutions.
         int32: the runtime computes integers in 32 bits.
         annotate: operations carry the name of their module, for errors of an export.
+        real: it has no complex numbers, so that transforms are written as products of real ones.
     """
 
     compiler_fuses: bool = False
@@ -67,6 +68,7 @@ class Target:
     conv3d_as_2d: bool = False
     int32: bool = False
     annotate: bool = False
+    real: bool = False
 
 
 ANY_TARGET = Target()

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...errors import NotStreamable
 from ..fitted import Fitted
 from ..length_function import LengthFunction, Step
+from ..polyphase import Polyphase
 from ..resampling import Interpolation, Upsampling
 from ..timing import Crop, Timing, Window, Wiring
 
@@ -150,6 +151,11 @@ def _(timing: Upsampling, given: End, joins: set[tuple[End, ...]]) -> End:
 @_after.register
 def _(timing: Interpolation, given: End, joins: set[tuple[End, ...]]) -> End:
     return counted(given, 1, timing.factor.numerator, 0, timing.factor.denominator)
+
+
+@_after.register
+def _(timing: Polyphase, given: End, joins: set[tuple[End, ...]]) -> End:
+    return counted(given, 1, timing.up, timing.down - 1, timing.down)
 
 
 @_after.register

@@ -25,7 +25,7 @@ TARGETS = {
     "inductor": Target(compiler_fuses=True, inline_rows=INLINE_ROWS),
     "aot": Target(compiler_fuses=True, inline_rows=INLINE_ROWS),
     "cudagraph": Target(),
-    "onnxruntime": Target(annotate=True),
-    "openvino": Target(annotate=True, int32=True),
+    "onnxruntime": Target(annotate=True, real=True),
+    "openvino": Target(annotate=True, int32=True, real=True),
 }
 BACKENDS = tuple(MAKERS)

@@ -30,7 +30,7 @@ def independent_rows(t: ContractRun) -> str:
     rows = flat(clip)[0].shape[0]
     noise = t.noise(clip)
     tried = [(singles, 0, "other values", noise), (mixed, rows - 1, "other values", noise)]
-    if t.floating:
+    if t.takes_nan:
         lost = rewire(lambda x: torch.full_like(x, torch.nan), clip)
         tried = [(singles, 0, "NaN", lost), (mixed, rows - 1, "NaN", lost), *((s, rows - 1 - r, n, x) for s, r, n, x in tried)]
     if singles[1].outputs is None:
@@ -106,6 +106,8 @@ def _wrong_inputs(t: ContractRun, phase: int) -> list[tuple[str, str, Wire]]:
 
 
 def _other_dtype(x: Tensor) -> Tensor:
+    if x.is_complex():
+        return x.to(torch.complex64 if x.dtype == torch.complex128 else torch.complex128)
     return x.to(torch.float32 if x.dtype == torch.float64 else torch.float64)
 
 

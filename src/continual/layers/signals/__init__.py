@@ -1,0 +1,1 @@
+"""Layers of signals: spectra of windows, filters, resampling, normalisers with state."""
