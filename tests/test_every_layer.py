@@ -52,7 +52,7 @@ CASES: dict[str, Case] = {
     "Mamba": (lambda: co.Mamba(4, 3), ()),
     "Mamba2": (lambda: co.Mamba2(4, 2, 3, 5), ()),
     "GatedLinearAttention": (lambda: co.GatedLinearAttention(4, 2), ()),
-    "DeltaNet": (lambda: co.DeltaNet(4, 2), ()),
+    "DeltaNet": (lambda: co.DeltaNet(4, 2, expand_k=2, norm_eps=1e-2), ()),
     "RWKV": (lambda: co.RWKV(4), ()),
     "Unfold": (lambda: co.Unfold(3, dilation=2, padding=1, stride=2), (5,)),
     "STFT": (lambda: co.STFT(8, 3, window=torch.hann_window(8), return_complex=False), ()),

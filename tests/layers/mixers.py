@@ -55,7 +55,7 @@ class FalconMambaMixer(_Selective):
 @of_transformers("mamba2", "Mamba2Mixer")
 class Mamba2Mixer(nn.Module):
     activation, use_bias, use_conv_bias, time_step_limit = "silu", False, True, (0.05, 0.6)
-    hidden_size, num_heads, head_dim, ssm_state_size, n_groups, conv_kernel_size = 6, 4, 3, 5, 2, 4
+    hidden_size, num_heads, head_dim, ssm_state_size, n_groups, conv_kernel_size, intermediate_size = 6, 4, 3, 5, 2, 4, 12
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,6 +65,7 @@ class Mamba2Mixer(nn.Module):
         self.dt_bias, self.A_log, self.D = nn.Parameter(torch.randn(4)), nn.Parameter(torch.rand(4)), nn.Parameter(torch.ones(4))
         self.norm = nn.Module()
         self.norm.weight, self.norm.variance_epsilon = nn.Parameter(torch.ones(12)), 1e-5
+        self.norm.group_size = 6
 
     def forward(self, hidden_states: Tensor, cache: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         own = {k: v for k, v in self._modules.items() if k != "norm"}

@@ -97,6 +97,14 @@ def test_another_activation_is_not_taken_for_it():
         co.continual(module)
 
 
+def test_a_mixer_of_another_version_is_not_taken_for_it():
+    for change in (lambda m: delattr(m.norm, "group_size"), lambda m: setattr(m.norm, "group_size", 12)):
+        module = mixers.Mamba2Mixer()
+        change(module)
+        with pytest.raises(co.NotStreamable, match="not those of the class as transformers 5 has it"):
+            co.continual(module)
+
+
 def test_a_subclass_that_computes_something_else_is_not_taken_for_it():
     class Other(mixers.MambaMixer):
         def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:

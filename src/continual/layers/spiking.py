@@ -94,7 +94,8 @@ class IntegrateAndFire(Recurrence):
 
 def _fits(module: Any) -> bool:
     """Whether a module takes all frames at a time, and fires."""
-    return module.step_mode == "m" and not module.store_v_seq and bool(getattr(module.surrogate_function, "spiking", False))
+    spiking = getattr(getattr(module, "surrogate_function", None), "spiking", False)
+    return getattr(module, "step_mode", "s") == "m" and not getattr(module, "store_v_seq", False) and bool(spiking)
 
 
 def _build(module: Any, memo: dict[int, Any], path: str) -> CoModule:

@@ -26,6 +26,8 @@ def _mamba(m: Any) -> LinearRecurrence:
 
 
 def _mamba2(m: Any) -> LinearRecurrence:
+    if m.norm.group_size * m.n_groups != m.intermediate_size:  # in earlier versions the norm has no groups, and no such number
+        raise ValueError("a norm of other groups")
     sizes = (m.hidden_size, m.num_heads, m.head_dim, m.ssm_state_size, m.n_groups, m.conv_kernel_size)
     return Mamba2(*sizes, bool(m.use_bias), bool(m.use_conv_bias), m.norm.variance_epsilon, tuple(m.time_step_limit), **META)
 
@@ -39,10 +41,13 @@ def _rwkv(m: Any) -> LinearRecurrence:
 
 
 def _empty(make: Callable[[Any], LinearRecurrence], module: Any) -> LinearRecurrence | None:
-    """The layer without values; ``None`` where the module has other parameters or another activation than the layer."""
+    """The layer without values; ``None`` where the module is of another version, or has other parameters or another activation."""
     if getattr(module, "activation", "silu") not in ("silu", "swish"):
         return None
-    made = make(module)
+    try:
+        made = make(module)
+    except (AttributeError, ValueError):
+        return None
     same = {n: p.shape for n, p in made.named_parameters()} == {n: p.shape for n, p in module.named_parameters()}
     return made if same else None
 
@@ -52,7 +57,7 @@ def _builder(make: Callable[[Any], LinearRecurrence]) -> Callable[[nn.Module, di
         made = _empty(make, module)
         if made is None:
             raise NotStreamable(
-                f"{named(path, module)}: its parameters or its activation are not those of the class as transformers has it. Remedy: "
+                f"{named(path, module)}: its parameters or its activation are not those of the class as transformers 5 has it. Remedy: "
                 "convert its code, co.continual(module, clip, time_dim=1)"
             )
         for name, p in module.named_parameters():
