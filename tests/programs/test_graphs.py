@@ -116,10 +116,8 @@ REFUSED: dict[str, dict[str, set[str]]] = {
     },
     "test_rules_overlaps": {
         MIRROR: {
-            "masked spectra",
             "masked spectra, to a length that leaves a rest",
             "masked spectra, to the length of the clip",
-            "spectra and back",
         }
     },
     "test_rules_recurrent": {POSITIONS: {"positions, a recurrent layer and a head"}},
@@ -176,7 +174,6 @@ REFUSED: dict[str, dict[str, set[str]]] = {
             "zeros before (T, B, C)",
         }
     },
-    "test_rules_spectra": {BURST: {"centered, mirrored"}},
     "test_rules_writes": {BURST: {"into neighbouring frames", "into the middle of a clip"}},
 }
 

@@ -15,7 +15,7 @@ from ..convert.graph.graph_module import GraphModule
 from ..core.module import CoModule
 from ..core.program.context import ANY_TARGET, CallRows, ProgramPlan, Run, Target, built
 from ..core.program.frame_schedule import OPEN, FrameSchedule, chunk_of, start_of
-from ..core.state import InitContext, StateNode, Wire, rewire
+from ..core.state import InitContext, StateNode, Wire, frames, rewire
 from ..core.timing import Timing
 from ..errors import NotStreamable
 
@@ -150,7 +150,17 @@ def planned(
             "first frame may depend on that input, which is unknown then. Pad in the next layer, or make the input a buffer"
         )
     run = built(plan, net, node)
+    if target.real and any(t.is_complex for t in (*_dtypes(frame), *_dtypes(node.out), *(s.dtype for s in plan.state_specs))):
+        raise NotStreamable(
+            f"co.compile: {type(net).__name__} takes, gives or keeps complex numbers, which this runtime has not. Remedies: their parts in "
+            "a last dimension of 2 (co.STFT(…, return_complex=False), torch.view_as_real); or backend='aot', format 'pt2'"
+        )
     return Planned(net, plan, run, node)
+
+
+def _dtypes(frame: Any) -> list[torch.dtype]:
+    """The dtypes of the frames of a wire."""
+    return [f.dtype for f in frames(frame)]
 
 
 def _phased(timing: Timing, wires: list[Timing], plan: ProgramPlan) -> ProgramPlan:

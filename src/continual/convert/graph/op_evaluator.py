@@ -84,7 +84,8 @@ class OpEvaluator:
             return _deferred(call) if any(isinstance(v, Size) and v.varies for v in values) else self._constant(call)
         found = rule_of(name)
         try:
-            return self._decomposed(call) if found is None else self._by_rule(found, call)
+            value = NotImplemented if found is None else self._by_rule(found, call)
+            return self._decomposed(call) if value is NotImplemented else value
         except Refused as refused:
             if (rescued := self._otherwise(call, refused)) is None:
                 raise

@@ -87,6 +87,13 @@ class ProgramDraft:
         self.windowed = True
         self.note(call, text)
 
+    def sole_use(self, by: Fx | None, slot: int) -> Instruction | None:
+        """The instruction that computes a slot, if only one operation uses it (and that one, where ``by`` says which)."""
+        made = next((i for i in reversed(self.instructions) if slot in i.outs), None)
+        same = {n for n, value in self.values.items() if getattr(value, "slot", None) == slot}
+        users = {user for n in same for user in n.users} - same
+        return made if len(users) == 1 and (by is None or users == {by}) else None
+
     def sole_producer(self, call: OpCall, stream: Stream) -> Layer | None:
         """The layer that computes a stream, if only this operation uses the stream: the layer may then be changed instead."""
         last = next((i for i in reversed(self.instructions) if stream.slot in i.outs), None)

@@ -63,7 +63,12 @@ class SpectralFrames(SlidingWindow, PackedWeight):
         self._plain_taper = window.shape[0] == n_fft and scale != "window"
         self.register_buffer("window", window)
         half = n_fft // 2 if center else 0
-        self.set_window(n_fft, hop, half, half, 1, fill_of(name, pad_mode) if center else "zeros")
+        self.set_frames(half, half, fill_of(name, pad_mode) if center else "zeros")
+
+    def set_frames(self, start: int, end: int, fill: str) -> None:
+        """Set what is padded over time."""
+        hop = self.hop_length
+        self.set_window(self.n_fft, hop, start, end, 1, fill)
         if hop > 1:  # so that a chunk of a hop is at few places of the ring
             self._kept = -(-self._kept // hop) * hop
 
@@ -157,22 +162,18 @@ class SpectralFrames(SlidingWindow, PackedWeight):
 
     def program(self, ctx: KernelContext) -> Run:
         windows = windows_of(ctx, self)
-        transform = self._real_transform(ctx) if ctx.target.real else self.spectrum
+        real = ctx.target.real and not self._complex_out and not ctx.node.kept_spec.dtype.is_complex
+        transform = self._real_transform() if real else self.spectrum
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
-            compute = self.of_parts if ctx.target.real else self.of_spectrum
+            compute = self.of_parts if real else self.of_spectrum
             frames = windows.frames(rows, x)
             return self._computed(frames, self._taper(), lambda w, taper: compute(transform(w, taper)), ctx.target.real)
 
         return run
 
-    def _real_transform(self, ctx: KernelContext) -> Callable[[Tensor, Tensor], Tensor]:
+    def _real_transform(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The spectra of windows as real and imaginary parts, ``(…, bins, 2)``, by a matrix product."""
-        if self._complex_out or ctx.node.kept_spec.dtype.is_complex:
-            raise ctx.refuse(
-                f"takes or gives complex numbers, which this runtime has not. Use {type(self).__name__} with real results "
-                "(STFT: return_complex=False, parts in a last dimension of 2), or the format 'pt2'"
-            )
         matrix = forward_matrix(self.n_fft, self.bins, self.n_fft**-0.5 if self._scale == "frame_length" else 1.0, self.window)
         return lambda windows, taper: ((windows * taper) @ matrix.to(taper.dtype)).unflatten(-1, (-1, 2))
 

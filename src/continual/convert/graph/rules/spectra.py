@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import torch
 
 from ....layers.delay import Trim
+from ....layers.padding import _ConstantPad, _Pad
+from ....layers.signals.stft import STFT
 from ..axes import BATCH, TIME, dim_of, fixed
 from ..exec_context import Ref
+from ..instructions import Layer, Op
 from ..op_call import Misfit, OpCall, Refused, RowsMixed, result_shape, results_of
 from ..rule_context import RuleContext, rule
 from ..values import Const, Stream
@@ -26,6 +32,51 @@ def fft(ctx: RuleContext, call: OpCall) -> Stream:
         raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "transforms of other dimensions")
     sizes = fixed(result_shape(call.node))
     return ctx.emit.local(call, tuple(sizes[i] if i in dims else d for i, d in enumerate(x.dims)), x)
+
+
+@rule("aten.stft.default", "aten.stft.center")
+def stft(ctx: RuleContext, call: OpCall) -> Any:
+    """Spectra of windows of each row. Others are taken apart into windows and their transforms."""
+    x, window, n = call.stream("self"), call.get("window"), call.integer("n_fft")
+    if (
+        x.dims != ((BATCH,), (TIME,))
+        or x.dtype.is_complex
+        or not (window is None or isinstance(window, Const))
+        or call.get("center")
+    ):
+        return NotImplemented
+    hop, size = ctx.shapes.integer(call.get("hop_length") or n // 4), ctx.shapes.integer(call.get("win_length") or n)
+    if window is None:
+        window = ctx.emit.const("aten.ones.default", [[size]], {"dtype": x.dtype, "device": results_of(call.node)[0].device})
+    one, pairs = call.get("onesided") is not False, not call.get("return_complex")
+    layer = STFT(n, hop, window=torch.empty(window.value.shape, device="meta"), center=False, normalized=bool(call.get("normalized")),
+                 onesided=one, return_complex=not pairs)  # fmt: skip
+    x = _padded_in_front(ctx, call, x, layer)
+    dims = ((BATCH,), dim_of(layer.bins), (TIME,), *((dim_of(2),) if pairs else ()))
+    return ctx.emit.layer(
+        call, ctx.emit.unsqueeze_dummy(call, x), layer, dims, weights={"window": window}, label=f"stft {n}, {hop}"
+    )
+
+
+def _padded_in_front(ctx: RuleContext, call: OpCall, x: Stream, layer: STFT) -> Stream:
+    """What is padded in front of the windows becomes their own padding, as `center=True` has it: a pad between two reshapes.
+
+    Frames that are mirrored at the start come all at once, in no program. The window waits for them.
+    """
+    shaped = ctx.draft.sole_use(call.node, x.slot)
+    pad = None if not isinstance(shaped, Op) or shaped.label != "reshape" else ctx.draft.sole_use(None, shaped.inputs[0])
+    padding = pad.module if isinstance(pad, Layer) else None
+    if shaped is None or not isinstance(pad, Layer) or not isinstance(padding, _Pad):
+        return x
+    start, end = padding._pads[-2:]
+    constant = isinstance(padding, _ConstantPad) and padding.value == 0
+    if not (constant or padding.mode in ("replicate", "reflect")) or min(start, end) < 0 or max(start, end) >= layer.n_fft:
+        return x
+    if any(padding._pads[:-2]):
+        return x
+    layer.set_frames(start, end, "zeros" if constant else padding.mode)
+    ctx.draft.instructions.remove(shaped)
+    return ctx.emit.undo(pad, replace(x, slot=pad.out))
 
 
 # ---- windows that are put together again --------------------------------------------------------------------------------
