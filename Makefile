@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-for-demo
 
 # Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/core/timing/test_timing.py -x"
 PYTEST_ARGS ?=
@@ -30,9 +31,15 @@ help: ## Show this list
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(DEMO_STAMP)
+
+# The demonstration needs torch and a few small packages. What `make test` has installed contains them.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[cli]'
 	@touch $@
 
-demo: $(STAMP) ## Run the demonstration
+demo: $(DEMO_STAMP) ## Install what the demonstration needs, and run it
 	$(BIN)/continual demo
 
 # A file of tests stays in one process: networks, compiled programs and exported files are made once for all of its tests.

@@ -31,7 +31,7 @@ import torch
 import continual as co
 from continual.export.onnx import read
 
-from . import report, suite_report
+from . import report, suite_plot, suite_report
 from .limits import Limit
 from .measure import Effort, WrongResult, require_equal
 from .memory import peak_of
@@ -368,7 +368,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(text)
     if args.markdown:
         report.write_markdown(args.markdown, "suite", text)
-        suite_report.plot(rows, args.markdown.with_name("performance.png"))
+        threads, ratios = suite_report.ratios(rows)
+        suite_plot.plot(ratios, threads, args.markdown.with_name("performance.png"))
     return int(any(r.error for r in rows))
 
 

@@ -1,20 +1,19 @@
-"""The suite's rows as tables and as a plot."""
+"""The suite's rows as tables, and as the ratios of a plot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import report
 from .report import number, plural
+from .suite_plot import Ratios
 
 if TYPE_CHECKING:
     from .suite import Row
 
 OTHERS = {"window": "window", "other": "other library", "onnxruntime": "onnxruntime"}
 NAMES = {"step": "step", "fused": "fused", "compiled": "compiled", "chunk": "chunk"} | OTHERS
-COLOURS = {"window": "#d95f02", "other": "#7570b3", "onnxruntime": "#1b9e77"}
 
 LEGEND = """\
 Microseconds for a step of the input (with temporal strides the mean over a period), batch 1, float32, denormals flushed, medians of
@@ -99,25 +98,8 @@ def _limits(r: Row) -> list[str]:
     ]
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """How many times faster our best step is than each of the others, on one thread (or what there is)."""
-    from matplotlib.figure import Figure  # here: it takes its time
-
+def ratios(rows: Sequence[Row]) -> tuple[int, list[Ratios]]:
+    """The number of threads of the plot, the fewest that were measured, and what it shows."""
     threads = min(r.threads for r in rows)
-    own = [r for r in rows if r.threads == threads and not r.error][::-1]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(own)), layout="constrained")
-    axes = figure.subplots()
-    for i, name in enumerate(OTHERS):
-        at = [(y, r.ratios[name]) for y, r in enumerate(own) if name in r.ratios]
-        axes.scatter(
-            [x for _, x in at], [y + 0.2 - 0.2 * i for y, _ in at], s=26, color=COLOURS[name], label=OTHERS[name], zorder=3
-        )
-    for y, r in enumerate(own):
-        known = [r.ratios[n] for n in OTHERS if n in r.ratios]
-        axes.plot([1, max([1, *known])], [y, y], color="#dddddd", linewidth=1, zorder=1)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set(xscale="log", yticks=range(len(own)), yticklabels=[r.name for r in own])
-    axes.set_xlabel(f"times faster our best step is, {plural(threads, 'thread')}")
-    axes.grid(axis="x", which="both", alpha=0.25)
-    axes.legend(loc="lower right")
-    figure.savefig(path, dpi=110)
+    own = [r for r in rows if r.threads == threads and not r.error]
+    return threads, [Ratios(r.name, {OTHERS[n]: r.ratios[n] for n in OTHERS if n in r.ratios}) for r in own]

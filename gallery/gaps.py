@@ -15,16 +15,6 @@ _BY_REASON = {
         "torchaudio/Emformer",
         "vocos/backbone and ISTFT",
     ),
-    "Its stream is not found: it becomes exact windows of its whole output.": ("torchaudio/WaveRNN",),
     "A length at the end of the clip is computed in a form that is not followed.": ("loops/running mean of frames",),
-    "A loop over frames of this form is not turned into a recurrence.": (
-        "loops/chunks of two",
-        "loops/every second frame",
-        "recurrence/spikingjelly IFNode",
-        "recurrence/spikingjelly LIFNode",
-        "recurrence/spikingjelly ParametricLIFNode",
-    ),
-    "torch.export can't follow its code as it is written.": ("speechbrain/x-vector",),
-    "Positions or masks of this form are not followed.": ("transformers/Mamba2",),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

@@ -201,6 +201,24 @@ def jelly(kind: str) -> Callable[[], nn.Module]:
     return build
 
 
+def jelly_loop(kind: str) -> Callable[[], nn.Module]:
+    """The same layers, called with one frame after another."""
+
+    def build() -> nn.Module:
+        neuron, reset = (
+            cls(f"spikingjelly.activation_based.neuron.{kind}"),
+            cls("spikingjelly.activation_based.functional.reset_net"),
+        )
+
+        def call(m: Any, x: Tensor) -> Tensor:
+            reset(m)
+            return torch.stack([m.two(m.b(m.one(4 * frame))) for frame in x.unbind(0)])
+
+        return Fn(call, one=nn.Linear(4, 6), b=neuron(), two=nn.Linear(6, 3))
+
+    return build
+
+
 def ncps(name: str, clip: Any = (2, 8, 3), **more: Any) -> Callable[[], nn.Module]:
     """A liquid network of ncps: its outputs, without its last state."""
     return lambda: Fn(lambda m, x: m.rnn(x)[0], rnn=cls(f"ncps.torch.{name}")(3, more.pop("units", 6), **more))
@@ -357,5 +375,17 @@ NETWORKS = [
     *(
         loop(f"spikingjelly {kind}", jelly(kind), JELLY, (8, 2, 4), time_dim=0, package="spikingjelly", single=True)
         for kind in ("IFNode", "LIFNode", "ParametricLIFNode")
+    ),
+    *(
+        loop(
+            f"spikingjelly {kind}, frame by frame",
+            jelly_loop(kind),
+            JELLY,
+            (8, 2, 4),
+            time_dim=0,
+            package="spikingjelly",
+            single=True,
+        )
+        for kind in ("LIFNode", "IzhikevichNode")
     ),
 ]

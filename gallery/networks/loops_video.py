@@ -222,7 +222,18 @@ NETWORKS = [
         lambda m, x: m.gru(torch.cat([m.cnn(x[:, i : i + 1].squeeze(1))[:, None] for i in range(x.shape[1])], 1))[0],
     ),
     lists("every second frame", lambda m, x: torch.stack([m.cnn(x[:, t]) for t in range(0, x.shape[1], 2)], 1)),
-    lists("chunks of two", lambda m, x: torch.stack([m.cnn(c.mean(1)) for c in x.chunk(x.shape[1] // 2, 1)], 1)),
+    lists("chunks of two", lambda m, x: torch.stack([m.cnn(c.mean(1)) for c in x[:, : x.shape[1] // 2 * 2].split(2, 1)], 1)),
+    lists(
+        "half as many chunks",
+        lambda m, x: torch.stack([m.cnn(c.mean(1)) for c in x.chunk(x.shape[1] // 2, 1)], 1),
+        "refused",
+        why="In clips of an odd number of frames all chunks have three frames, in others two.",
+    ),
+    lists("sliding windows", lambda m, x: torch.stack([m.cnn(x[:, i : i + 3].amax(1)) for i in range(0, x.shape[1] - 2, 2)], 1)),
+    lists(
+        "sliding windows, a GRU over them",
+        lambda m, x: m.gru(torch.stack([m.cnn(x[:, i : i + 3].mean(1)) for i in range(0, x.shape[1] - 2, 2)], 1))[0],
+    ),
     lists("splits", lambda m, x: torch.stack([m.head(m.cnn(c.squeeze(1))) for c in x.split(1, 1)], 1)),
     lists(
         "the last three frames",

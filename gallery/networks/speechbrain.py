@@ -79,9 +79,10 @@ NETWORKS = [
         "x-vector",
         of("speechbrain.lobes.models.Xvector.Xvector", tdnn_channels=[16, 16, 16, 16, 24], lin_neurons=8, in_channels=12),
         (2, 40, 12),
-        "windows",
+        "refused",
         "Snyder 2018, ICASSP",
         time_dim=1,
+        why="It adds random noise to the mean over the clip, also in eval mode: the same clip has another score each time.",
     ),
     row(
         "speechbrain",

@@ -59,6 +59,7 @@ def both(name: str, source: str, config: dict[str, Any], frames: int = 12, **mor
     )
 
 
+HYBRID = GROUPED | {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_chunk_size": 8, "mamba_n_groups": 1}
 GPT2 = {"n_embd": WIDTH, "n_layer": 2, "n_head": 2, "vocab_size": 50, "n_positions": 64}
 NETWORKS = [
     causal("Llama", "Touvron 2023, arXiv:2302.13971", GROUPED),
@@ -127,6 +128,15 @@ NETWORKS = [
             "chunk_size": 8,
         },
         16,
+        single=True,
+    ),
+    causal("Bamba", "IBM 2024, Bamba", HYBRID | {"attn_layer_indices": [1]}, 16, single=True),
+    causal(
+        "GraniteMoeHybrid",
+        "IBM 2025, Granite 4.0",
+        HYBRID | {"layer_types": ["mamba", "attention"], "shared_intermediate_size": 32, "num_local_experts": 0},
+        16,
+        single=True,
     ),
     causal(
         "FalconMamba",

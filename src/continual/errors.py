@@ -36,6 +36,10 @@ class StreamInUse(ContinualError, RuntimeError):
     """Two calls meet on one stream, in two threads or one inside the other. A stream is for one caller at a time."""
 
 
+class MissingFrames(ContinualError, ValueError):
+    """Frames of a stream are missing, and it was not said what stands for them."""
+
+
 class StreamMismatch(ContinualError, AssertionError):
     """Streaming differs from the clip computation. ``report`` holds every check that was made."""
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import continual as co
-from benchmarks import growth, limits, memory, start, suite, suite_report
+from benchmarks import growth, limits, memory, start, suite, suite_plot, suite_report
 from benchmarks.measure import Effort, WrongResult
 from benchmarks.subjects import of_workload, subjects
 from benchmarks.timing import conditions
@@ -139,6 +139,23 @@ def test_the_page_says_who_is_ahead():
     assert "`import continual` takes 21 ms beyond" in text
     assert "ahead of all others in 1 of 2 rows; not in: net (onnxruntime)." in text
     assert "| net | 1 | 5.00 | memory | 2.00× | 4.00× | 50 % |" in text
+
+
+def test_the_picture_is_drawn_again_from_the_page(tmp_path: Path):
+    """The same ratios from the table that a run writes as from the run, and from the page in the docs those that it shows."""
+    rows = [row(window=2.0, onnxruntime=0.9), row(window=3.0, other=1.5), suite.Row("gone", 1, error="no memory")]
+    machine = suite.report.Machine("today", "a processor", "2.13", "3.11")
+    assert suite_plot.recorded(suite_report.markdown(machine, rows, 0.021)) == suite_report.ratios(rows)
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    threads, found = suite_plot.recorded(page)
+    assert threads == 1
+    assert len(found) > 25
+    assert all(f"| {r.name} |" in page for r in found)
+    axes = suite_plot.plot(found, threads, tmp_path / "performance.png").axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()][:4] == ["1×", "2×", "5×", "10×"]
+    assert [text.get_text().strip() for text in axes.texts] == ["slower", "faster"]
+    with pytest.raises(ValueError, match="no table"):
+        suite_plot.recorded("# Performance\n")
 
 
 # ---- the machine -------------------------------------------------------------------------------------------------------------

@@ -73,9 +73,11 @@ def made() -> bytes:
 
 def value(output: str, name: str) -> list[str]:
     """What stands beside a name in a table, line by line."""
-    rows = [[cell.strip() for cell in line.split("│")[1:3]] for line in output.splitlines() if line.startswith("│")]
-    first = next(i for i, row in enumerate(rows) if row[0] == name)
-    return [rows[first][1], *(row[1] for row in itertools.takewhile(lambda row: not row[0], rows[first + 1 :]))]
+    lines = iter(output.splitlines())
+    first = next(line for line in lines if line.startswith(f"{name}  "))
+    found = first[len(name) :].lstrip()
+    indent = len(first) - len(found)
+    return [found, *(line[indent:] for line in itertools.takewhile(lambda line: line.startswith(" " * indent), lines))]
 
 
 def net(width: int = 3) -> Any:

@@ -1,4 +1,4 @@
-"""`continual run`: what is streamed equals the clip network, what is shown and written, and one line for what can't be used."""
+"""`continual run` on videos: what is streamed equals the clip network, what is shown and written, one line for what can't be used."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import continual as co
+from continual.cli import network
 from continual.cli import run as command
-from continual.cli import video
 from continual.cli.app import app
-from continual.cli.bench import alive
-from continual.cli.zoo import built
-from continual.models import zoo
+from continual.cli.sources import video
+from continual.cli.zoo import alive, built
 from tests.videos import decoded, reference, write
 
 SHARP = 2
 SMALL = ("--input-size", 32, "--classes", 7)
+LATER = 3  # the step that the first output is about
+WHOLE = 33  # outputs of 36 steps, those at the end included
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _decided(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks whose predictions differ from class to class and from frame to frame."""
-    monkeypatch.setattr(command, "built", lambda *given: decided(built(*given)))
+    monkeypatch.setattr(network, "built", lambda *given: decided(built(*given)))
+    monkeypatch.setattr(network, "alive", lambda net: net)
 
 
 @functools.cache
@@ -52,6 +55,8 @@ def sample(size: int) -> Tensor:
 
 def decided(net: Any) -> Any:
     """Norms of the sample's statistics, and logits that vary about zero: predictions that say something of a frame."""
+    if not net.card.of_video:
+        return net
     norms = [m for m in alive(net).modules() if isinstance(m, nn.BatchNorm3d)]
     clip, last = sample(net.step_shape[-1]), net.head.projection
     with torch.no_grad():
@@ -72,25 +77,27 @@ def invoke(*args: object, **env: str) -> Any:
     return CliRunner().invoke(app, [str(a) for a in args], env={"COLUMNS": "120", "TERM": "xterm", **env})
 
 
-def lines(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    header, *found = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    return header, found
+def lines(path: str | Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def expected(path: Path, frames: list[int], classes: int = 7) -> tuple[Any, Tensor]:
-    """The network, and its probabilities for a clip of these frames: those that a stream has had."""
+def expected(path: Path, frames: list[int], classes: int = 7) -> Tensor:
+    """The scores of the clip network for a clip of these frames."""
     net, pixels = decided(built("cox3d_xs", classes, 32)), decoded(path)
     clip = torch.stack([reference(pixels[i], 32, 0.45, 0.225) for i in frames], 1)
     with torch.inference_mode():
-        return net, net(clip.unsqueeze(0))[0].softmax(0)[:, : len(frames) - net.delay]
+        return net(clip.unsqueeze(0))[0]
 
 
-def compare(found: list[dict[str, Any]], want: Tensor, frames: list[int], rate: int) -> None:
+def compare(found: list[dict[str, Any]], scores: Tensor, frames: list[int], rate: int) -> None:
+    want = scores.softmax(0)
     assert len(found) == want.shape[1] > 1
     assert want.std(1).max() > 1e-2  # from frame to frame
     for j, line in enumerate(found):
-        assert (line["step"], line["frame"]) == (31 + j, frames[31 + j])
-        assert line["time"] == pytest.approx(frames[31 + j] / rate)
+        assert line["index"] == j + LATER
+        if j + LATER < len(frames):
+            assert line["time"] == pytest.approx(frames[j + LATER] / rate)
+        assert np.abs(np.array(line["output"]) - scores[:, j].numpy()).max() < 1e-2 * scores.abs().max()
         shares = torch.zeros(want.shape[0])
         for one in line["top"]:
             shares[one["class"]] = one["probability"]
@@ -105,20 +112,11 @@ def test_a_stream_equals_the_clip_network(tmp_path: Path):
     result = invoke("run", "cox3d_xs", "--video", path, *SMALL, "--every", 2, "--out", "o.jsonl", "--top", 99)
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
-    header, found = lines("o.jsonl")
-    assert header == {
-        "model": "cox3d_xs",
-        "receptive_field": 60,
-        "delay": 31,
-        "seconds_per_step": pytest.approx(2 / 30),
-        "weights": "random",
-    }
     frames = list(range(0, 71, 2))
-    _, want = expected(path, frames)
-    compare(found, want, frames, 30)
+    compare(lines("o.jsonl"), expected(path, frames), frames, 30)
     first, last = result.stderr.splitlines()
-    assert first == "continual run: no --pretrained FILE: the weights are random, and the predictions mean nothing"
-    assert last.startswith(f"continual run: cox3d_xs on {path}: 71 frames, 36 steps, 5 predictions; ")
+    assert first == "continual run: no --weights FILE: the weights are random, and the predictions mean nothing"
+    assert last.startswith(f"continual run: cox3d_xs on {path}: 71 frames, 36 steps, {WHOLE} outputs; ")
     assert last.endswith("steps per second, 15 needed; delay 31 steps = 2.07 s")
 
 
@@ -128,9 +126,7 @@ def test_a_video_of_another_rate_is_resampled(tmp_path: Path):
     assert result.exit_code == 0, result.output
     frames = [(48 * k + 2) // 5 for k in range(36)]  # 9.6 frames a step: the nearest
     assert frames[:4] == [0, 10, 19, 29]
-    header, found = lines("o.jsonl")
-    assert header["seconds_per_step"] == pytest.approx(0.4)
-    compare(found, expected(path, frames)[1], frames, 24)
+    compare(lines("o.jsonl"), expected(path, frames), frames, 24)
 
 
 def test_stdout_with_labels_and_a_limit(tmp_path: Path):
@@ -139,12 +135,12 @@ def test_stdout_with_labels_and_a_limit(tmp_path: Path):
     options = ("--labels", "names.txt", "--top", 2, "--limit", 33, "--every", 2, "--threads", 1)
     result = invoke("run", "cox3d_xs", "--video", path, *SMALL, *options, "--out", "-", FORCE_COLOR="1")
     assert result.exit_code == 0, result.output
-    _, *found = [json.loads(line) for line in result.stdout.splitlines()]  # and no table
-    assert [line["step"] for line in found] == [31, 32]
+    found = [json.loads(line) for line in result.stdout.splitlines()]  # and no table
+    assert [line["index"] for line in found] == [LATER, LATER + 1]
     assert [len(line["top"]) for line in found] == [2, 2]
     for one in found[0]["top"]:
         assert one["label"] == f"class [{one['class']}] é"
-    assert "65 frames, 33 steps, 2 predictions" in result.stderr
+    assert "65 frames, 33 steps, 2 outputs" in result.stderr
 
 
 def test_the_table_on_a_terminal(tmp_path: Path):
@@ -154,11 +150,12 @@ def test_the_table_on_a_terminal(tmp_path: Path):
     result = invoke("run", "cox3d_xs", "--video", path, *options, FORCE_COLOR="1", COLUMNS="200")
     assert result.exit_code == 0, result.output
     shown = result.stdout[result.stdout.rindex("cox3d_xs on") :]  # the last of many
-    top = lines("o.jsonl")[1][-1]["top"]
+    last = lines("o.jsonl")[-1]
+    top = last["top"]
     for one in top:
         assert f"{one['class']} sport [{one['class']}]" in shown
         assert f"{100 * one['probability']:.1f} %" in shown
-    for said in ("[b]a.mp4, weights: random", "after frame 70, 2.33 s; delay 31 steps = 2.07 s", "15 needed", "71/71", "█"):
+    for said in ("[b]a.mp4, weights: random", f"at {last['time']:.2f} s; delay 31 steps = 2.07 s", "15 needed", "71/71", "█"):
         assert said in shown
     assert "\x1b[?25l" in result.stdout  # in place
 
@@ -167,18 +164,18 @@ def test_elsewhere_only_the_last_table(tmp_path: Path):
     path = write(tmp_path / "a.mp4", 71)
     result = invoke("run", "cox3d_xs", "--video", path, *SMALL, "--every", 2)
     assert result.stdout.count("cox3d_xs on") == 1
-    assert "after frame 70, 2.33 s" in result.stdout
+    assert "%\nat 2." in result.stdout
     assert "\x1b" not in result.stdout
 
 
 @pytest.mark.parametrize("color", ["", "1"])
 def test_a_video_that_is_too_short(color: str, tmp_path: Path):
     path = write(tmp_path / "a.mp4", 26, rate=25)
-    result = invoke("run", "cox3d_xs", "--video", path, *SMALL, "--out", "o.jsonl", FORCE_COLOR=color)
+    result = invoke("run", "cox3d_xs", "--video", path, *SMALL, "--no-end", "--out", "o.jsonl", FORCE_COLOR=color)
     assert result.exit_code == 0, result.output
-    assert "26 frames, 3 steps, 0 predictions" in result.stderr
-    assert result.stderr.endswith("no prediction: the first comes with step 32, which needs 311 frames\n")
-    assert lines("o.jsonl")[1] == []
+    assert "26 frames, 3 steps, 0 outputs" in result.stderr
+    assert result.stderr.endswith("no output: the first comes with step 32, which needs 311 frames\n")
+    assert lines("o.jsonl") == []
     assert ("none yet, after 3 steps" in result.stdout) == bool(color)
 
 
@@ -210,22 +207,24 @@ def test_ctrl_c_ends_with_the_summary(color: str, tmp_path: Path, monkeypatch: p
     path = write(tmp_path / "a.mp4", 71)
     result = invoke("run", "cox3d_xs", "--video", path, *SMALL, "--every", 2, "--out", "o.jsonl", FORCE_COLOR=color)
     assert result.exit_code == 130
-    assert f"{path} (interrupted): 65 frames, 33 steps, 2 predictions" in result.stderr
+    assert f"{path} (interrupted): 65 frames, 33 steps, 2 outputs" in result.stderr
     assert "cut off" not in result.stderr
-    assert len(lines("o.jsonl")[1]) == 2
+    assert len(lines("o.jsonl")) == 2
 
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(video, "CAMERA", "lavfi")  # pictures that a program makes
     interrupted(monkeypatch, 70)
-    result = invoke("run", "cox3d_xs", "--video", "camera:testsrc=size=64x48:rate=30", *SMALL, "--every", 2, FORCE_COLOR="1")
+    result = invoke(
+        "run", "cox3d_xs", "--video", "camera:testsrc=size=64x48:rate=30,realtime=speed=3", *SMALL, "--every", 2, FORCE_COLOR="1"
+    )
     assert result.exit_code == 0, result.output  # ctrl-C is how a camera ends
-    assert "(interrupted): 70 frames, 35 steps, 4 predictions" in result.stderr
+    assert "(interrupted): 70 frames, 35 steps, 4 outputs" in result.stderr
     assert "missed" not in result.stderr
-    monkeypatch.setattr(video, "DEVICE", "testsrc=size=64x48:rate=1")  # slower than the network would have it
+    monkeypatch.setattr(video, "DEVICE", "testsrc=size=64x48:rate=1,realtime=speed=30")  # slower than the network would have it
     interrupted(monkeypatch, 5)
     slow = invoke("run", "cox3d_xs", "--video", "camera", *SMALL)
-    assert "5 frames, 5 steps, 0 predictions" in slow.stderr
+    assert "5 frames, 5 steps, 0 outputs" in slow.stderr
     assert "; 6 steps missed: the network or the camera is too slow" in slow.stderr
 
 
@@ -240,9 +239,9 @@ def file(name: str, content: str | bytes = "") -> str:
 
 BAD: dict[str, Callable[[], tuple[object, ...]]] = {
     "there is no network 'cox3d_q' in the zoo: did you mean 'cox3d_": lambda: ("cox3d_q", "--video", short()),
-    "audio_net takes a spectrum, no video; these take videos: cox3d_xs, ": lambda: ("audio_net", "--video", short()),
+    "there is no sound in 'a.mp4', and the network takes a signal": lambda: ("kws_ds_cnn", "--video", short()),
     "there is no file 'no.mp4'": lambda: ("cox3d_xs", "--video", "no.mp4"),
-    "'.' is a folder; give a video file": lambda: ("cox3d_xs", "--video", "."),
+    "'.' is a folder without images": lambda: ("cox3d_xs", "--video", "."),
     "'x.mp4' is empty": lambda: ("cox3d_xs", "--video", file("x.mp4")),
     "'x.mp4' can't be opened as a video (Invalid": lambda: ("cox3d_xs", "--video", file("x.mp4", "text")),
     "CoX3D halves frames five times": lambda: ("cox3d_xs", "--video", short(), "--input-size", 16),
@@ -253,19 +252,16 @@ BAD: dict[str, Callable[[], tuple[object, ...]]] = {
     ),
     "'l' has 9 labels": lambda: ("cox3d_xs", "--video", short(), *SMALL, "--labels", file("l", "a\n\n" * 4 + "b")),
     "'l' can't be read as text": lambda: ("cox3d_xs", "--video", short(), "--labels", file("l", b"\xff\xfe\xff")),
-    "--out 'no/o.jsonl' (No such file": lambda: ("cox3d_xs", "--video", short(), "--out", "no/o.jsonl"),
-    "--out '.' is a folder": lambda: ("cox3d_xs", "--video", short(), "--out", "."),
-    "--out './a.mp4' is a file that is read": lambda: ("cox3d_xs", "--video", short(), "--out", "./a.mp4"),
+    "--sink 'no/o.jsonl' (No such file": lambda: ("cox3d_xs", "--video", short(), "--out", "no/o.jsonl"),
+    "--sink '.' is a folder": lambda: ("cox3d_xs", "--video", short(), "--out", "."),
+    "--sink './a.mp4' is a file that is read": lambda: ("cox3d_xs", "--video", short(), "--out", "./a.mp4"),
     "--device gpu: can't be used (": lambda: ("cox3d_xs", "--video", short(), "--device", "gpu"),
     "its frames are 2000 × 2": lambda: ("cox3d_xs", "--video", write(Path("t.mkv"), 2, size=(2000, 2), codec="ffv1"), *SMALL),
 }
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_one_clear_line(message: str, monkeypatch: pytest.MonkeyPatch):
-    card = zoo.card_of("cox3d_xs")
-    audio = {**card.__dict__, "name": "audio_net", "takes": "a spectrum", "every": None}
-    monkeypatch.setitem(zoo.CARDS, "audio_net", zoo.ModelCard(**audio))
+def test_one_clear_line(message: str):
     args = BAD[message]()
     before = sorted(p.name for p in Path().iterdir())
     sizes = [p.stat().st_size for p in sorted(Path().iterdir())]
@@ -301,28 +297,29 @@ def test_numbers_that_are_none(monkeypatch: pytest.MonkeyPatch):
         net.head.projection.bias.data[3] = float("nan")
         return net
 
-    monkeypatch.setattr(command, "built", broken)
+    monkeypatch.setattr(network, "built", broken)
     result = invoke("run", "cox3d_xs", "--video", write(Path("a.mp4"), 40), *SMALL, "--every", 1)
     assert result.exit_code == 2
-    assert "continual run: cox3d_xs gives nan after step 31: its weights are not usable\n" in result.stderr
+    assert f"continual run: cox3d_xs gives nan at step {LATER}: its weights are not usable\n" in result.stderr
 
 
 def test_weights_are_loaded(monkeypatch: pytest.MonkeyPatch):
     given: list[Any] = []
-    monkeypatch.setattr(command, "built", lambda *args: (given.append(args), decided(built(*args[:3])))[1])
-    options = ("--pretrained", file("x.pyth", "weights"), "--out", "o.jsonl")
+    monkeypatch.setattr(network, "built", lambda *args: (given.append(args), decided(built(*args[:3])))[1])
+    options = ("--pretrained", file("x.pyth", "weights"), "--json")
     result = invoke("run", "cox3d_xs", "--video", short(), *SMALL, *options)
     assert result.exit_code == 0, result.output
     assert given == [("cox3d_xs", 7, 32, "x.pyth")]
     assert "random" not in result.stderr
-    assert lines("o.jsonl")[0]["weights"] == "x.pyth"
+    found = json.loads(result.stdout)
+    assert (found["weights"], found["receptive_field"], found["delay"], found["outputs"]) == ("x.pyth", 60, 31, 0)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 def test_a_full_disk():
-    result = invoke("run", "cox3d_xs", "--video", short(), *SMALL, "--out", "/dev/full")
+    result = invoke("run", "cox3d_xs", "--video", write(Path("a.mp4"), 40), *SMALL, "--every", 1, "--out", "/dev/full")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == "continual run: can't write to --out '/dev/full' (No space left on device)"
+    assert result.stderr.splitlines()[-1] == "continual run: can't write to --sink '/dev/full' (No space left on device)"
 
 
 def test_a_reader_that_has_had_enough():
@@ -330,7 +327,8 @@ def test_a_reader_that_has_had_enough():
     reading, writing = os.pipe()
     os.close(reading)
     code = "from continual.cli import main; main()"
-    args = [sys.executable, "-c", code, "run", "cox3d_xs", "--video", short(), *map(str, SMALL), "--out", "-"]
+    video = str(write(Path("a.mp4"), 40))
+    args = [sys.executable, "-c", code, "run", "cox3d_xs", "--video", video, *map(str, SMALL), "--every", "1", "--out", "-"]
     done = subprocess.run(args, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
     os.close(writing)
     assert done.returncode == 1
@@ -340,12 +338,12 @@ def test_a_reader_that_has_had_enough():
 def test_the_speed_is_that_of_steps_that_predict():
     tally = command.Tally()
     for predicted, seconds in ((False, 0.1), (False, 0.3)):
-        tally.count(predicted, seconds)
+        tally.count(1, predicted, seconds)
     assert tally.speed == pytest.approx(5)
     for predicted, seconds in ((True, 1.0), (False, 2.0), (True, 1.0)):
-        tally.count(predicted, seconds)
+        tally.count(1, predicted, seconds)
     assert tally.speed == pytest.approx(0.75)
-    assert (tally.steps, tally.predictions) == (5, 2)
+    assert (tally.steps, tally.outputs) == (5, 2)
 
 
 def test_threads_are_given_back():
@@ -356,7 +354,8 @@ def test_threads_are_given_back():
 
 def test_help():
     text = " ".join(invoke("run", "--help").output.split())
-    assert "Example: continual run cox3d_s --video clip.mp4" in text
-    for option in ("--pretrained", "--labels", "--classes", "--input-size", "--every", "--out", "--limit", "--top", "--threads"):
+    assert "Example: continual run cox3d_s --source clip.mp4" in text
+    named = "source sink weights pretrained labels classes input-size every out limit top threads columns realtime json"
+    for option in (f"--{name}" for name in named.split()):
         assert option in text
     assert co.models.describe("cox3d_s").of_video

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from continual.cli import video
+from continual.cli.fitting import prepared
+from continual.cli.picker import Picker, frames_for
+from continual.cli.sources import video
+from continual.cli.sources.video import Picture, Video
 from continual.cli.target import BadInput
-from continual.cli.video import Picker, Picture, Video, frames_for, prepared
 from tests.videos import decoded, reference, write
 
 
@@ -117,16 +119,21 @@ def test_a_thread_of_pixels():
 def test_what_a_video_says_of_itself(tmp_path: Path):
     path = write(tmp_path / "odd: 100%.mp4", 50, rate=25, first=10)
     with Video(str(path)) as file:
-        assert (file.name, file.live, file.rate, file.frames) == (str(path), False, 25, 50)
+        assert (file.facts.name, file.facts.live, file.rate, file.facts.frames) == (str(path), False, 25, 50)
         assert [p.time for p in file.pictures()] == [Fraction(i, 25) for i in range(50)]  # from the first frame on
     with Video(str(write(tmp_path / "a.mkv", 50, rate=25))) as file:
-        assert file.frames == 50  # Matroska only says how long it is
+        assert file.facts.frames == 50  # Matroska only says how long it is
 
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(video, "CAMERA", "lavfi")  # pictures that a program makes
     with Video("camera:testsrc=size=64x48:rate=20") as camera:
-        assert (camera.name, camera.live, camera.rate, camera.frames) == ("testsrc=size=64x48:rate=20", True, 20, None)
+        assert (camera.facts.name, camera.facts.live, camera.rate, camera.facts.frames) == (
+            "testsrc=size=64x48:rate=20",
+            True,
+            20,
+            None,
+        )
         found = [p for p, _ in zip(camera.pictures(), range(5))]
     assert [p.time for p in found] == [Fraction(i, 20) for i in range(5)]
 
@@ -208,11 +215,11 @@ def test_no_camera(source: str):
     if source == "camera" and Path(video.DEVICE).exists():
         pytest.skip("there is a camera")
     device = "/dev/video0" if source == "camera" else "/dev/no_such_camera"
-    with pytest.raises(BadInput, match=rf"the camera '{device}' can't be opened .*--video camera:/dev/videoN takes another"):
+    with pytest.raises(BadInput, match=rf"the camera '{device}' can't be opened .*--source camera:/dev/videoN takes another"):
         Video(source)
 
 
 def test_without_pyav(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(BadInput, match=r"PyAV, which is not installed: pip install 'continual\[video\]'"):
+    with pytest.raises(BadInput, match=r"PyAV, which is not installed: pip install av \("):
         Video("a.mp4")

@@ -363,3 +363,5 @@ def test_wrong_shapes_are_named_in_the_modules_layout():
         net.forward_steps(torch.randn(2, 3))
     with pytest.raises(co.ShapeMismatch, match="GRU.: expects steps .B, 3., got .2, 7."):
         net.forward_step(torch.randn(2, 7))
+    with pytest.raises(co.ShapeMismatch, match=r"got \(2, 3\). A step goes to net.forward_step\(x\)"):
+        net(torch.randn(2, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,12 +17,31 @@ from tests.contract import assert_equal
 
 Pair = namedtuple("Pair", "first second")
 
+
+@dataclass
+class Inner:
+    """Outputs by name; torch does not know the class before the conversion."""
+
+    logits: Tensor
+    features: Tensor
+
+
+@dataclass
+class Outer:
+    """An output of this form among others."""
+
+    inner: Inner
+    more: list[Tensor]
+
+
 FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
     "a dictionary": lambda x, y, z: {"logits": z, "features": y},
     "an ordered dictionary": lambda x, y, z: OrderedDict(b=y, a=z),
     "a dictionary of lists": lambda x, y, z: {"all": [y, (z, x * 2)], "last": z},
     "nested tuples": lambda x, y, z: (z, (y, x + 1)),
     "a named tuple": lambda x, y, z: Pair(z, y),
+    "a dataclass": lambda x, y, z: Inner(z, y),
+    "nested dataclasses": lambda x, y, z: Outer(Inner(z, y), [x]),
     "with nothing in between": lambda x, y, z: (z, None, {"y": y, "state": None}),
 }
 

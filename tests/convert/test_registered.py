@@ -244,3 +244,100 @@ def test_a_layer_whose_clips_have_time_first():
     assert net.notes == ("1: streams as CoRows",)
     report = co.verify(net, clip, reference=module)
     assert report, str(report)
+
+
+class Smooth(nn.Module):
+    """A loop over frames, with an option."""
+
+    def forward(self, x: Tensor, scale: float = 1.0, **more: Any) -> Tensor:
+        h, outs = torch.zeros_like(x[:, :, 0]), []
+        for t in range(x.shape[2]):
+            h = 0.5 * h + scale * x[:, :, t]
+            outs.append(h)
+        return torch.stack(outs, 2)
+
+
+class CoSmooth(co.Recurrence):
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        return {"h": torch.zeros_like(x)}
+
+    def recur(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        h = 0.5 * state["h"] + x
+        return h, {"h": h}
+
+
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [({"scale": 1.0, "x": ...}, ("part: streams as CoSmooth",)), ({"scale": 3.0}, ()), ({"other": None}, ())],
+)
+def test_a_class_known_by_name_where_arguments_have_their_defaults(
+    options: dict[str, Any], notes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise its code is converted, a loop in it too."""
+    from continual.core import registry
+
+    monkeypatch.setattr(registry, "_named", {})
+    registry.register_by_name(f"{__name__}.Smooth", lambda module, memo, path: CoSmooth(), lambda module: True)
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.part = nn.Conv1d(4, 4, 3), Smooth()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.part(**{**options, "x": y}) if "x" in options else self.part(y, **options)
+
+    module = seeded(Around)
+    net = co.continual(module, CLIP)
+    assert net.notes == notes
+    report = co.verify(net, CLIP, reference=module, effort="quick")
+    assert report, str(report)
+
+
+class Unreadable(nn.Module):
+    """A unit on clips ``(B, T, C)`` whose code no export follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear_z, self.linear_h = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, outs = torch.zeros_like(x[:, 0]), []
+        for frame in x.unbind(1):
+            z = torch.sigmoid(self.linear_z(frame))
+            h = (1 - z) * h + z * self.linear_h(frame)
+            outs.append(h if h.sum().item() < 1e9 else -h)
+        return torch.stack(outs, 1)
+
+
+class CoUnreadable(co.minGRU):
+    @staticmethod
+    def build_from(module: Unreadable) -> CoUnreadable:  # type: ignore[override]
+        made = CoUnreadable(5)
+        made.load_state_dict(module.state_dict())
+        made._set_time_dim(1)
+        return made
+
+
+class Scored(nn.Module):
+    def __init__(self, whole: bool):
+        super().__init__()
+        self.take, self.unit, self.give, self.whole = nn.Linear(4, 5), Unreadable(), nn.Linear(5, 3), whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.unit(self.take(x))
+        return self.give(y.mean(1) if self.whole else y)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_layer_of_another_layout_in_a_stream_and_in_windows(whole: bool):
+    co.convert.register(Unreadable, CoUnreadable)
+    module, clip = seeded(lambda: Scored(whole)), noise(2, 9, 4)
+    net = co.continual(module, clip, time_dim=1)
+    assert (net.windows is not None) == whole
+    longer = noise(2, 14, 4)
+    with torch.no_grad():
+        got = [y for x in longer.unbind(1) if (y := net.forward_step(x)) is not None]
+        want = [module(longer[:, i : i + 9]) for i in range(6)] if whole else list(module(longer).unbind(1))
+    torch.testing.assert_close(torch.stack(got), torch.stack(want))

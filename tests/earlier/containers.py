@@ -258,7 +258,20 @@ def _() -> None:
     assert_equal(net(x), y[:, :, -1:])
 
 
-@row("`multihead_attention.mha_base`, functions such as `_scaled_dot_product_attention_step`", "refused")
+@row("`retroactive_mha._scaled_dot_product_attention_default_state`, `…_step`", "same")
 def _() -> None:
-    assert not hasattr(co.multihead_attention.retroactive_mha, "_scaled_dot_product_attention_step")
+    functions = importlib.import_module("continual.multihead_attention.retroactive_mha")
+    q, k, v = (clip(4, 20, 6) for _ in range(3))  # two heads of two rows
+    state = functions._scaled_dot_product_attention_default_state(2, 9, 12, 2, dtype=q.dtype)
+    for t in range(20):
+        y, state = functions._scaled_dot_product_attention_step(state, q[:, t], k[:, t], v[:, t])
+        if t >= 8:  # the window is full
+            window = slice(t - 8, t + 1)
+            assert_equal(y, nn.functional.scaled_dot_product_attention(q[:, window], k[:, window], v[:, window]))
+
+
+@row("`multihead_attention.mha_base`, other functions such as `single_output_mha._scaled_dot_product_attention_step`", "refused")
+def _() -> None:
+    functions = importlib.import_module("continual.multihead_attention.single_output_mha")
+    assert not hasattr(functions, "_scaled_dot_product_attention_step")
     importlib.import_module("continual.multihead_attention.mha_base")

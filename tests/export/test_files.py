@@ -242,6 +242,27 @@ def test_what_executorch_has_no_kernels_for(tmp_path: Path, monkeypatch: pytest.
         co.export(net, STEP, tmp_path / "net.pte")
 
 
+class Cast(co.Recurrence):
+    """It casts a parameter to the type that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
+
+    def initial_state(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"h": torch.zeros_like(x)}
+
+    def recur(self, x: torch.Tensor, state: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        h = state["h"] + x * self.w.to(x.dtype)
+        return h, {"h": h}
+
+
+def test_executorch_takes_a_parameter_that_is_cast_to_its_own_type(tmp_path: Path):
+    needs("executorch")
+    runner = co.load(co.export(Cast().eval(), torch.zeros(1, 2), tmp_path / "net.pte"))
+    assert [torch.as_tensor(runner.forward_step(torch.ones(1, 2))).tolist() for _ in range(2)] == [[[1, 1]], [[2, 2]]]
+
+
 class Volumes(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x.transpose(1, 2).reshape(-1, 1, 2, 2, 1)
@@ -326,7 +347,7 @@ def test_packages_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
 
     path = file("gru")
     monkeypatch.setattr(packages.importlib, "import_module", missing)
-    with pytest.raises(co.ExportError, match=r"co.load needs the package onnxruntime: pip install 'continual\[onnx\]'"):
+    with pytest.raises(co.ExportError, match=r"co.load needs the package onnxruntime: pip install onnx"):
         co.load(path)
 
 

@@ -93,6 +93,16 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("dims", CLASSES)
+def test_a_step_as_a_clip_is_refused_with_the_way_to_step(dims: int):
+    net = co.Sequential(CLASSES[dims][0](3, 2, 3, padding=1), nn.ReLU()).eval()
+    step = torch.randn(2, 3, *SPACE[dims])
+    with pytest.raises(co.ShapeMismatch, match=r"a clip is \(B, 3, T.*which is a step: write net.forward_step\(x\)"):
+        net(step)
+    assert net(torch.randn(3, *(5,) * dims)).shape == (2, *(5,) * dims)  # a clip without a batch, as in torch.nn
+    net.forward_step(step)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(name: str):
     dims, inputs, outputs, kernel, options = LAYERS[name]

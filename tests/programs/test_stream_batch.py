@@ -104,8 +104,15 @@ def test_errors_leave_all_streams_as_they_were():
         streams.step({a: clip[:, 1], "b": torch.zeros(4, dtype=torch.float64)})
     with pytest.raises(co.ShapeMismatch, match="float32"):
         streams.step({a: clip[:, 1].float()})
-    with pytest.raises(co.ShapeMismatch, match="takes 1 tensors a step, got 2"):
+    with pytest.raises(co.ShapeMismatch, match="takes 1 tensor a step, got 2"):
         streams.step({a: [clip[:, 1], clip[:, 1]]})
+    with pytest.raises(co.ShapeMismatch, match=r"a frame is a torch.Tensor, got numpy.ndarray: write torch.from_numpy\(frame\)"):
+        streams.step({a: clip[:, 1].numpy()})
+    with pytest.raises(
+        co.MissingFrames, match=r"stream 0 has no frame \(None\)\. Leave it out .*co\.Streams\(batch, gaps='hold'\)"
+    ):
+        streams.step({a: None, "b": clip[:, 1]})
+    assert isinstance(streams.step({a: None, "c": None}, return_exceptions=True)[a], co.MissingFrames)
     with pytest.raises(co.CapacityError, match="all 2 streams are in use"):
         streams.open()
     with pytest.raises(co.CapacityError, match="'b' is open already"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,12 @@ def test_an_own_network_with_options(serving: Any, tmp_path: Path):
         "1",
         "--max-age",
         "99",
+        "--json",
     )
     result, found = serving("tests/serving/servers.py:network", *options, *more, frames=clip(30), token="two")
     assert result.exit_code == 0, result.output
     close_to(found["y"], wanted(network(), clip(30)))
+    assert json.loads(result.stdout) == {"ready": True, "url": found["server"].url}
     engine = found["server"].engine
     assert (engine.credit, engine.idle, engine.max_age, found["facts"]["rate"]) == (4, 9.0, 99.0, 50.0)
     assert (tmp_path / "states" / "streams.sqlite").is_file()

@@ -320,7 +320,7 @@ def test_it_is_said_what_ray_needs(monkeypatch: pytest.MonkeyPatch):
     for name in ("ray", "ray.serve"):
         monkeypatch.setitem(sys.modules, name, None)
     for call in (lambda: co.serve.ray_app(network, STEP), lambda: co.ray_map(network(), None)):
-        with pytest.raises(co.ExportError, match=r"pip install 'continual\[ray\]'"):
+        with pytest.raises(co.ExportError, match=r"pip install 'ray\[serve\]'"):
             call()
     with pytest.raises(ValueError, match="time_dim is from 1 up"):
         co.ray_map(network(), None, time_dim=0)

@@ -34,6 +34,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         streams.step({stream: clip[0, :, t]})
     co.save_state(streams.snapshot(stream), path)
     found["batch"] = path.read_bytes()
+    timed = co.Stream(net, rate=10, gaps="hold", lateness=0.3)
+    timed.steps([clip[:, :, t] for t in (0, 1, 2, 4, 5)], indices=(0, 1, 2, 4, 5))
+    co.save_state(timed.get_state(), path)
+    found["clock"] = path.read_bytes()
     return found
 
 
@@ -44,13 +48,13 @@ def check(content: bytes, count: int, seed: int, path: Path) -> None:
             co.load_state(path)
 
 
-@pytest.mark.parametrize("kind", ["network", "batch"])
+@pytest.mark.parametrize("kind", ["network", "batch", "clock"])
 def test_damaged_files_are_refused(written: dict[str, bytes], kind: str, tmp_path: Path):
     check(written[kind], 200, 7, tmp_path / "state")
 
 
 @LONG
-@pytest.mark.parametrize("kind", ["network", "batch"])
+@pytest.mark.parametrize("kind", ["network", "batch", "clock"])
 @pytest.mark.parametrize("seed", range(5))
 def test_thousands_of_damaged_files_are_refused(written: dict[str, bytes], kind: str, seed: int, tmp_path: Path):
     check(written[kind], 2000, seed, tmp_path / "state")

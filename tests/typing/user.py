@@ -73,7 +73,7 @@ def states(state: co.State) -> None:
     reveal_type(state[0])  # -> Tensor
     reveal_type(state.clone())  # -> State
     reveal_type(co.save_state(state, "state.safetensors"))  # -> None
-    reveal_type(co.load_state("state.safetensors"))  # -> State | StreamSnapshot | RunnerState
+    reveal_type(co.load_state("state.safetensors"))  # -> State | StreamSnapshot | RunnerState | StreamState
 
 
 def layers(clip: Tensor, step: Tensor) -> None:
@@ -88,6 +88,8 @@ def layers(clip: Tensor, step: Tensor) -> None:
     reveal_type(co.LSTM(4, 8).forward(clip))  # -> tuple[Tensor, tuple[Tensor, Tensor]]
     reveal_type(co.LSTM(4, 8).forward_steps(clip, pad_end=True))  # -> Tensor | None
     reveal_type(co.LSTMCell(4, 8)(clip))  # -> Tensor
+    reveal_type(co.Mamba(4, state_size=8)(clip))  # -> Tensor
+    reveal_type(co.RWKV(4).forward_steps(clip))  # -> Tensor | None
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4)(clip))  # -> Tensor
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4)(clip, clip, clip))  # -> Tensor
     reveal_type(co.MultiheadAttention(4, 2, sequence_len=4).forward_step(step))  # -> Tensor | None
@@ -211,6 +213,39 @@ def batches(net: co.CoModule, step: Tensor) -> None:
     reveal_type(streams.snapshot_rows([0, 1]))  # -> RowsSnapshot
     reveal_type(streams.finish("camera"))  # -> None
     reveal_type(co.StreamBatch(co.load("net.onnx"), capacity=8))  # -> StreamBatch
+
+
+def streams_in_time(net: co.CoModule, step: Tensor, clip: Tensor) -> None:
+    stream = co.Stream(net, rate=30, gaps="hold", lateness=0.1)
+    reveal_type(stream)  # -> Stream
+    reveal_type(stream.step(step, time=0.1))  # -> list[StreamOutput]
+    reveal_type(stream.step(None, index=3))  # -> list[StreamOutput]
+    reveal_type(stream.steps(clip, times=[0.1, 0.2]))  # -> list[StreamOutput]
+    out = stream.finish()[0]
+    reveal_type(out.time)  # -> float | None
+    reveal_type(out.index)  # -> int | float
+    reveal_type(out.flags.gap)  # -> bool
+    reveal_type(stream.counters)  # -> dict[str, int]
+    reveal_type(stream.delay_ms)  # -> float | None
+    reveal_type(stream.get_state())  # -> StreamState | None
+    co.Stream(net, gaps="skip")  # type: ignore[arg-type]
+    co.Stream(co.load("net.onnx"))
+    streams = co.Streams(co.StreamBatch(net, step, capacity=8), rate=30, gaps="hold")
+    reveal_type(streams.open())  # -> int
+    reveal_type(streams.open("camera", gaps="zero"))  # -> str
+    streams.open("door", gap="zero")  # type: ignore[call-overload]
+    reveal_type(streams.step({"camera": step, "door": None}, times=0.1))  # -> dict[str, list[StreamOutput]]
+    reveal_type(streams.finish("camera"))  # -> list[StreamOutput]
+    reveal_type(streams.snapshot("camera"))  # -> StreamState | None
+
+
+def pictures_and_times(net: co.CoModule, step: Tensor) -> None:
+    found = co.bench(net, step, rate=30, forms=("eager", "window"))
+    reveal_type(found)  # -> Benchmark
+    reveal_type(found["eager"].p99)  # -> float
+    reveal_type(found.fastest.name)  # -> str
+    co.bench(net, step, forms=("fast",))  # type: ignore[arg-type]
+    co.plot(net, step, rate=30, labels=["walk", "run"], path="scores.png")
 
 
 def files(net: co.CoModule, clip: Tensor, step: Tensor) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..core.version import __version__
-from . import artefact, bench, networks, zoo
+from ..tools.bench.forms import NAMES as FORMS
+from . import artefact, bench, networks, sinks, sources, zoo
+from . import bench_network as benching
 from . import export as exporting
-from . import run as videos
+from . import run as running
 from .demo import Options, run
+from .network import Options as Network
+from .network_options import takes_network
 from .recording import BadRecording
 from .serve import serve
 
@@ -38,6 +42,9 @@ def _callback(
     pass
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
 @app.command()
 def demo(
     input: Annotated[
@@ -45,7 +52,7 @@ def demo(
         typer.Option(
             metavar="FILE",
             help="Your own recording: .csv (one column, or see --column), .npy (1D) or .wav. "
-            "It is the clean signal, to which noise is added.",
+            "It is the clean signal, to which noise is added; the first 20,000 samples are used.",
         ),
     ] = None,
     out: Annotated[
@@ -58,6 +65,7 @@ def demo(
     column: Annotated[str | None, typer.Option(metavar="NAME|NUMBER", help="The column of a .csv file with several.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 500,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the noise, the weights and the training.")] = 0,
+    json: AsJson = False,
 ) -> None:
     """Train a small denoiser on a real ECG, convert it, verify that it streams exactly, and stream it sample by sample.
 
@@ -65,47 +73,10 @@ def demo(
     future learns on clips of the first 60 % to remove it. Then the same network runs on the whole recording, one sample at a time.
     """
     try:
-        run(Options(input, out, rate, column, steps, seed))
+        run(Options(input, out, rate, column, steps, seed, json))
     except BadRecording as error:
         typer.echo(f"continual demo: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
-
-
-Target = Annotated[
-    str,
-    typer.Argument(
-        show_default=False,
-        help="The network, as package.module:factory or path/to/file.py:factory, where factory is an nn.Module, or a function or "
-        "class that gives one. The current folder is searched first.",
-    ),
-]
-_CLIP = typer.Option(
-    "--clip",
-    metavar="SIZES",
-    show_default=False,
-    help="Sizes of a random example clip, such as 1,3,16,112,112 (batch, channels, time, space). Repeat for each further input.",
-)
-Clips = Annotated[list[str], _CLIP]
-ClipsOfOwn = Annotated[list[str] | None, _CLIP]
-Arguments = Annotated[
-    list[str] | None,
-    typer.Option("--arg", metavar="NAME=VALUE", help="An argument for the factory, as a Python value. May be repeated."),
-]
-Dtypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dtype",
-        metavar="TYPE",
-        help="Dtype of the clip: float32, float64, int64 … (once for all, or for each clip). The network is converted to a floating-point "
-        "type. Default: that of the network.",
-    ),
-]
-High = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Integers are drawn from 0 to below N. Default: the size of the smallest embedding, or 2."),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the example's values.")]
-TimeDim = Annotated[int | None, typer.Option(metavar="N", min=0, help="The dim of time in the clips. Default: 2.")]
 
 
 class Effort(StrEnum):
@@ -115,32 +86,14 @@ class Effort(StrEnum):
     full = "full"
 
 
-Pooling = Annotated[
-    str | None,
-    typer.Option(
-        metavar="window|frame",
-        help="Replaces a mean over the whole clip inside the network: a window with the length of the example, or each frame alone.",
-    ),
-]
-Weights = Annotated[
-    Path | None, typer.Option("--pretrained", metavar="FILE", help="Published weights. By default weights are random.")
-]
-
-
 @app.command()
+@takes_network
 def explain(
-    target: Target,
-    clip: Clips,
-    arg: Arguments = None,
-    dtype: Dtypes = None,
-    high: High = None,
-    seed: Seed = 0,
-    time_dim: TimeDim = None,
-    time_pooling: Pooling = None,
+    network: Network,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save it too: graph.svg, page.html, table.txt, graph.dot or graph.mmd.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Show how a network streams: for each operation its rate, receptive field, delay and state, and where frames wait.
 
@@ -148,19 +101,13 @@ def explain(
 
     Example: `continual explain torchvision.models.video:r3d_18 --clip 1,3,16,112,112 --out graph.svg`
     """
-    networks.explain(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), out, json)
+    networks.explain(network, out, json)
 
 
 @app.command()
+@takes_network
 def verify(
-    target: Target,
-    clip: Clips,
-    arg: Arguments = None,
-    dtype: Dtypes = None,
-    high: High = None,
-    seed: Seed = 0,
-    time_dim: TimeDim = None,
-    time_pooling: Pooling = None,
+    network: Network,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -173,6 +120,7 @@ def verify(
         typer.Option(min=1, help="Number of random splits of the clip into chunks. Default: 8, and 2 with --effort quick."),
     ] = None,
     effort: Annotated[Effort, typer.Option(help="quick omits most phases, lengths and splits.")] = Effort.full,
+    json: AsJson = False,
 ) -> None:
     """Convert a network and check that it streams exactly. The exit status is 1 if it does not.
 
@@ -180,40 +128,29 @@ def verify(
 
     Example: `continual verify my_project.models:build --arg width=64 --clip 2,40,200`
     """
-    networks.verify(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), tolerance, splits, effort.value)
+    networks.verify(network, tolerance, splits, effort.value, json)
 
 
 @app.command()
+@takes_network
 def summary(
-    target: Target,
-    clip: Clips,
-    arg: Arguments = None,
-    dtype: Dtypes = None,
-    high: High = None,
-    seed: Seed = 0,
-    time_dim: TimeDim = None,
-    time_pooling: Pooling = None,
+    network: Network,
     rate: Annotated[
         float | None, typer.Option(metavar="FPS", help="Steps per second; delays are then given in milliseconds too.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Show the cost of every module of a network: parameters, multiply-adds per step and per clip, delay and state.
 
     Example: `continual summary models/denoiser.py:net --clip 1,1,16000 --rate 16000`
     """
-    networks.summary(_options(target, clip, arg, dtype, high, seed, time_dim, time_pooling), rate)
+    networks.summary(network, rate, json)
 
 
 @app.command()
+@takes_network
 def export(
-    target: Annotated[
-        str,
-        typer.Argument(
-            show_default=False,
-            help="A network of the zoo by its name in `continual models list`, or your own as package.module:factory or "
-            "path/to/file.py:factory, with --clip.",
-        ),
-    ],
+    network: Network,
     path: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="What to write; it is replaced.")],
     format: Annotated[
         str | None,
@@ -221,16 +158,6 @@ def export(
             metavar="onnx|pt2|executorch|openvino", help="Default: by the ending of the file: .onnx, .pt2, .pte or .xml."
         ),
     ] = None,
-    clip: ClipsOfOwn = None,
-    arg: Arguments = None,
-    dtype: Dtypes = None,
-    high: High = None,
-    seed: Seed = 0,
-    time_dim: TimeDim = None,
-    time_pooling: Pooling = None,
-    classes: zoo.Classes = None,
-    input_size: zoo.InputSize = None,
-    pretrained: Weights = None,
     chunk: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Steps per call. Default: the fewest that the strides allow.")
     ] = None,
@@ -249,7 +176,7 @@ def export(
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help=f"For --check: number of steps to stream. Default: {exporting.STEPS}.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Write a network as a file that streams in a runtime without this library: ONNX, AOTInductor, ExecuTorch or OpenVINO.
 
@@ -257,9 +184,34 @@ def export(
 
     Example: `continual export my_project.models:build denoiser.onnx --clip 1,1,400 --rate 360 --check`
     """
-    own = _options(target, clip or [], arg, dtype, high, seed, time_dim, time_pooling)
-    options = exporting.Options(own, path, format, chunk, batch, flush, rate, classes, input_size, pretrained, check, steps, json)
+    options = exporting.Options(network, path, format, chunk, batch, flush, rate, check, steps, json)
     exporting.export(options)
+
+
+@app.command("bench")
+@takes_network
+def bench_network(
+    network: Network,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="FPS", help="Steps per second: adds the real-time factor. Default: that of the zoo or of the file."),
+    ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=f"Only this form; may be repeated: {', '.join(FORMS)}. Default: all that run here."),
+    ] = None,
+    clip_length: Annotated[int | None, typer.Option(min=1, metavar="N", help="Steps of the recomputed clip.")] = None,
+    number: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of PyTorch.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.01, metavar="S", help="To measure, all forms together, about.")] = 4.0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save a picture: .png, .pdf or .svg.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Measure a step in each form that runs here, eager, fused, compiled and exported, against recomputing its window and a clip.
+
+    Example: `continual bench kws_ds_cnn --form eager --form window --out bench.png`
+    """
+    options = {"rate": rate, "forms": form, "clip_length": clip_length, "threads": number, "seconds": seconds}
+    benching.bench(network, options, out, json)
 
 
 @app.command()
@@ -267,7 +219,7 @@ def inspect(
     path: Annotated[
         Path, typer.Argument(metavar="FILE", show_default=False, help="A file of `continual export` or of `co.save_state`.")
     ],
-    json: zoo.AsJson = False,
+    json: AsJson = False,
     allow_changed: Annotated[bool, typer.Option("--allow-changed", help="Accept a file that another tool has changed.")] = False,
 ) -> None:
     """Show what an exported file is: inputs, outputs, states, delay; or what the file of a state is. Shows the digests of both.
@@ -287,41 +239,92 @@ app.add_typer(zoo.models, name="models")
 
 
 @app.command("run")
-def run_video(
-    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="A network of the zoo that takes videos.")],
-    video: Annotated[
+@takes_network
+def run_source(
+    network: Network,
+    source: Annotated[
         str,
         typer.Option(
-            metavar="FILE|camera", show_default=False, help="A video file, camera, or camera: and a device (/dev/video1)."
+            "--source", "--video", metavar="SOURCE", show_default=False, help=f"Where frames come from: {sources.GRAMMAR}."
         ),
     ],
-    pretrained: Weights = None,
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The names of the classes, one per line.")] = None,
-    classes: zoo.Classes = None,
-    input_size: zoo.InputSize = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sink", "--out", metavar="SINK", help=f"Where outputs go; may be repeated: {sinks.GRAMMAR}. Default: the screen."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="Channels of a signal, by name or by number from 1, or mean. Default: all of them."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FPS", help="Steps per second of the network. Default: that of the zoo or of the file, or the source's."
+        ),
+    ] = None,
     every: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            metavar="K",
-            help="Every K-th frame is a step, regardless of its time. Default: by time, at the rate of the training.",
+            min=1, metavar="K", help="Of a video: every K-th frame is a step, regardless of its time. Default: by time."
         ),
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="FILE|-", help="Write JSON lines; - is stdout, without the table.")] = None,
+    gaps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hold|zero|interpolate|reset|error",
+            help="Place the frames of a signal by their stamps, as co.Stream does: what stands for those that are missing or not "
+            "finite. Frames between steps are interpolated. Default: frames follow each other.",
+        ),
+    ] = None,
+    realtime: Annotated[
+        bool,
+        typer.Option("--realtime", help="Read a file as fast as it was recorded, and drop what the network is too slow for."),
+    ] = False,
+    mean: Annotated[
+        float | None, typer.Option(metavar="X", help="Pixels are between 0 and 1, less this. Default: 0, or that of the zoo.")
+    ] = None,
+    std: Annotated[float | None, typer.Option(metavar="X", help="… divided by this. Default: 1, or that of the zoo.")] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="The names of the classes, one per line.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Outputs are scores of classes: show and write the K likeliest. Of the zoo: 5."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many steps.")] = None,
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="Number of classes to show and write.")] = 5,
+    end: Annotated[
+        bool, typer.Option("--end/--no-end", help="Whether the end of a file brings the outputs that see the padding after it.")
+    ] = True,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of PyTorch.")] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="Device of the network: cpu, cuda, cuda:1 …")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of the table.")] = False,
 ) -> None:
-    """Stream a video through a network of the zoo, frame by frame: the likeliest classes, live.
+    """Stream a source through a network, frame by frame: outputs come as soon as they are known.
 
-    Frames are taken at the rate of the training, resized, cropped to the centre and normalised. A prediction
-    comes with every step once the delay has passed. Ctrl-C ends it.
+    Frames of a video are taken at the rate of the network, resized, cropped to the centre and normalised; those of a signal as they are.
+    Files run as fast as they go, and over their whole length the outputs equal those of the clip network. Ctrl-C ends with a summary.
 
-    Example: `continual run cox3d_s --video clip.mp4 --pretrained X3D_S.pyth --labels kinetics.txt --out predictions.jsonl`
+    Example: `continual run cox3d_s --source clip.mp4 --weights X3D_S.pyth --labels kinetics.txt --sink predictions.jsonl`
+
+    Example: `continual run my_project.models:denoiser --clip 1,1,16000 --source noisy.wav --sink clean.wav --sink picture.png`
     """
-    videos.run(videos.Options(model, video, pretrained, labels, classes, input_size, every, out, limit, top, threads, device))
-
-
-def _options(target: str, clip: list[str], arg: list[str] | None, dtype: list[str] | None, *more: Any) -> networks.Options:
-    return networks.Options(target, clip, arg or [], dtype or [], *more)
+    options = running.Options(
+        network,
+        source,
+        sink or [],
+        columns=columns,
+        rate=rate,
+        every=every,
+        gaps=gaps,
+        realtime=realtime,
+        mean=mean,
+        std=std,
+        labels=labels,
+        top=top,
+        limit=limit,
+        end=end,
+        threads=threads,
+        device=device,
+        json=json,
+    )
+    running.run(options)

@@ -10,9 +10,6 @@ from typing import Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import continual as co
 
@@ -20,8 +17,10 @@ from ..export import api as exporting
 from ..export.artefact_digest import beside, digest_in
 from ..export.metadata import END, VALID, Metadata, Port
 from . import state_file
-from .networks import one_line
+from .errors import one_line
 from .stages import Stages
+from .tables import pairs
+from .tables import show as shown
 from .target import BadInput, check_file
 from .zoo import dumped
 
@@ -126,10 +125,7 @@ def show(path: Path, metadata: Metadata) -> None:
 
 
 def _print(path: Path, lines: Iterable[tuple[str, str]]) -> None:
-    table = Table(title=Text(str(path), "bold"), title_justify="left", show_header=False)
-    for name, value in lines:
-        table.add_row(Text(name), Text(value))
-    Console().print(table)
+    shown(pairs(str(path), lines))
 
 
 def _lines(data: dict[str, Any], format: Format) -> Iterator[tuple[str, str]]:
@@ -147,7 +143,7 @@ def _lines(data: dict[str, Any], format: Format) -> Iterator[tuple[str, str]]:
     yield "receptive field", "all steps so far" if data["unbounded"] else f"{data['receptive_field']} steps"
     yield "delay", f"{data['delay']} steps" + ("" if data["delay_ms"] is None else f" = {data['delay_ms']:,.1f} ms")
     yield "stride", str(data["stride"])
-    yield "chunk", f"{data['chunk']} steps a call"
+    yield "chunk", f"{data['chunk']} step{'' if data['chunk'] == 1 else 's'} a call"
     yield "rows (B)", "any number" if data["batch"] is None else str(data["batch"])
     yield "streams may end", "yes" if data["flush"] else "no"
     if data["rate"] is not None:

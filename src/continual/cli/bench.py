@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
 import continual as co
 
-from .networks import one_line
+from .errors import one_line
+from .tables import show
 from .target import BadInput
-from .zoo import InputSize, Name, built, threads
+from .zoo import AsJson, InputSize, Name, alive, built, dumped, threads
 
 SHARE = 0.5  # share of a round for steps
 
@@ -57,6 +57,7 @@ def bench(
         int | None,
         typer.Option(min=1, metavar="N", help="Length of the recomputed clip. Default: as published."),
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Measure a step of a network, and recomputing its clip network on the window of a prediction.
 
@@ -73,19 +74,9 @@ def bench(
             raise BadInput(f"--clip-length {length}: {whole.card.name} gives nothing for a clip of {length} steps; take more")
         with conditions(number):
             times = race(net, whole, batch, length, rounds)
-        Console().print(_table(net, whole, times, batch, length, number))
-
-
-def alive(net: Any) -> Any:
-    """Give batch norms random weights and statistics: with initial ones blocks are zero, and outputs of deep networks vanish."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for module in net.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-                module.weight.uniform_(0.5, 1.5)
-                module.running_mean.normal_(std=0.1)
-                module.running_var.uniform_(0.1, 0.3)  # type: ignore[union-attr]
-    return net
+        if json:
+            return typer.echo(dumped(_data(net, whole, times, batch, length, number)))
+        show(_table(net, whole, times, batch, length, number))
 
 
 @contextmanager
@@ -145,6 +136,14 @@ def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _data(net: Any, whole: Any, times: Times, batch: int, length: int, number: int) -> dict[str, Any]:
+    """The figures as JSON holds them: medians, and all rounds in seconds."""
+    medians = {"step_ms": 1e3 * statistics.median(times.step), "clip_ms": 1e3 * statistics.median(times.clip)}
+    told = {"network": net.card.name, "clip_network": whole.card.name, "step": list(net.step_shape), "clip_length": length}
+    told |= {"batch": batch, "threads": number, "steps_a_prediction": times.steps, "ratio": statistics.median(times.ratios)}
+    return told | medians | {"rounds": {"step": times.step, "clip": times.clip}}
 
 
 def _table(net: Any, whole: Any, times: Times, batch: int, length: int, number: int) -> Table:

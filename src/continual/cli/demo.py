@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from torch import Tensor, nn
 
 import continual as co
@@ -22,6 +22,8 @@ import continual as co
 from .denoise import denoiser, noise, train
 from .figure import Story, draw
 from .recording import BadRecording, Recording, load
+from .tables import pairs, show
+from .zoo import dumped
 
 LEAST = 300  # samples: a few receptive fields of the network
 SEEN = 0.6  # share of the recording for training
@@ -38,6 +40,7 @@ class Options:
     column: str | None
     steps: int
     seed: int
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def run(options: Options) -> None:
         )
     recording = load(options.input, options.rate, options.column, LEAST)
     clean = scaled(recording)
-    console = Console()
+    console = Console(stderr=options.json)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the fastest setting for so small a network
     try:
@@ -117,8 +120,7 @@ def _tell(options: Options, recording: Recording, clean: Tensor, console: Consol
     state = net.get_state()
     gain = _gain(clean[held_out:], noisy[held_out:], streamed.outputs[0, 0, held_out:])
     delay_ms = 1000 * net.delay / recording.rate
-    table = Table(title="The same network, sample by sample", title_justify="left", show_header=False)
-    for name, value in (
+    rows = (
         ("largest difference to the clip network", f"{difference:.1e} of the largest output, over {expected.numel()} samples"),
         ("delay", f"{net.delay} steps = {delay_ms:.0f} ms"),
         ("receptive field", f"{net.receptive_field} steps"),
@@ -129,9 +131,18 @@ def _tell(options: Options, recording: Recording, clean: Tensor, console: Consol
             f"{window:.0f} µs, {window / ours:.1f} times as long (medians of alternating blocks, 1 thread)",
         ),
         ("noise removed", f"{gain:+.1f} dB signal-to-noise on the {100 - 100 * SEEN:.0f} % not seen in training"),
-    ):
-        table.add_row(name, value)
-    console.print(table)
+    )
+    show(pairs("The same network, sample by sample", rows), console)
+    if options.json:
+        told = {
+            "recording": recording.name,
+            "samples": recording.samples.size,
+            "rate": recording.rate,
+            "notes": list(recording.notes),
+        }
+        told |= {"checks_passed": passed, "largest_difference": difference, "delay": net.delay, "delay_ms": delay_ms}
+        told |= {"receptive_field": net.receptive_field, "state_bytes": state.nbytes if state else 0, "gain_db": gain}
+        typer.echo(dumped(told | {"microseconds_a_step": ours, "microseconds_a_window": window, "figure": str(options.out)}))
     facts = (
         f"delay {net.delay} steps = {delay_ms:.0f} ms   ·   largest difference to the clip network {difference:.0e}   ·   "
         f"{ours:.0f} µs a step, recomputing takes {window / ours:.1f}× as long"

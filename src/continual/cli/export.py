@@ -12,15 +12,15 @@ import typer
 import continual as co
 
 from ..export.api import check_path
-from . import networks
+from . import network
 from .artefact import data_of, format_of, show
-from .bench import alive
 from .clips import highest
-from .networks import Subject, check_rate, one_line, step_of, streaming, subject
+from .errors import one_line
+from .network import Subject, check_rate, refuse_files, step_of, streaming, subject
 from .parity import Checked, Example, check, refuse_few
 from .stages import Stages
-from .target import BadInput, check_file
-from .zoo import built, dumped, say_random
+from .target import BadInput
+from .zoo import dumped
 
 STEPS = 1000
 
@@ -31,35 +31,26 @@ class Options:
 
     Attributes:
         network: the network and its example.
-        classes, input_size, pretrained: for a network of the zoo.
         steps: number for the check; ``None`` without a check.
     """
 
-    network: networks.Options
+    network: network.Options
     path: Path
     format: str | None = None
     chunk: int | None = None
     batch: int | None = None
     flush: bool = True
     rate: float | None = None
-    classes: int | None = None
-    input_size: int | None = None
-    pretrained: Path | None = None
     check: bool = False
     steps: int | None = None
     json: bool = False
-
-    @property
-    def of_zoo(self) -> bool:
-        """Whether the network is in the zoo."""
-        return ":" not in self.network.target
 
 
 def export(options: Options) -> None:
     """Write the file, describe it, and check it if requested; status 1 if the check fails."""
     with one_line("export"):
         format = _refused(options)
-        made = _of_zoo(options) if options.of_zoo else subject(options.network, "export")
+        made = subject(options.network, "export")
         with Stages() as stage:
             with stage("converting"):
                 net = streaming(made, options.network)
@@ -67,7 +58,7 @@ def export(options: Options) -> None:
             if options.check:
                 refuse_few(net, options.steps or STEPS)
             with stage("compiling" if format == "pt2" else f"exporting to {format}"):
-                _write(options, net, step, format)
+                _write(options, made, net, step, format)
             with stage("loading"):
                 runner = co.load(options.path)
             checked = _check(options, made, net, runner, length, stage) if options.check else None
@@ -78,41 +69,17 @@ def export(options: Options) -> None:
 
 def _refused(options: Options) -> str:
     """The format. Bad options are refused before the export, which takes minutes."""
-    own, target = options.network, options.network.target
+    refuse_files(options.network, "can't be written in another format")
+    options.network.refuse_foreign()
     format = format_of(options.path, options.format)
     check_path(options.path)
     check_rate(options.rate)
     if options.steps is not None and not options.check:
         raise BadInput(f"--steps {options.steps} is for --check")
-    of_own: dict[str, Any] = {"--clip": own.clips, "--arg": own.arguments, "--dtype": own.dtypes, "--high": own.high}
-    of_own |= {"--time-dim": own.time_dim, "--time-pooling": own.time_pooling}
-    of_zoo: dict[str, Any] = {
-        "--classes": options.classes,
-        "--input-size": options.input_size,
-        "--pretrained": options.pretrained,
-    }
-    wrong = [name for name, value in (of_own if options.of_zoo else of_zoo).items() if value not in (None, [])]
-    if wrong:
-        whose = "networks of your own (package.module:factory)" if options.of_zoo else "networks of the zoo"
-        raise BadInput(f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} for {whose}, and '{target}' is none")
-    if not options.of_zoo and not own.clips:
-        raise BadInput(f"{target} needs an example: --clip with its sizes, such as 1,3,16,112,112 (batch, channels, time, space)")
     return format
 
 
-def _of_zoo(options: Options) -> Subject:
-    if options.pretrained is not None:
-        check_file(options.pretrained)
-    pretrained = None if options.pretrained is None else str(options.pretrained)
-    net = built(options.network.target, options.classes, options.input_size, pretrained)
-    if pretrained is None:
-        alive(net)  # otherwise its outputs vanish, and the check proves nothing
-        say_random("export")
-    return Subject(net, [torch.zeros(1, net.step_shape[0], 1, *net.step_shape[1:])])
-
-
-def _write(options: Options, net: Any, step: Any, format: str) -> None:
-    rate = options.rate if options.rate is not None or not options.of_zoo else net.card.rate
+def _write(options: Options, made: Subject, net: Any, step: Any, format: str) -> None:
     try:
         co.export(
             net,
@@ -122,7 +89,7 @@ def _write(options: Options, net: Any, step: Any, format: str) -> None:
             chunk=options.chunk,
             batch=options.batch,
             flush=options.flush,
-            rate=rate,
+            rate=made.rate if options.rate is None else options.rate,
         )
     except ValueError as error:
         if options.chunk is None or isinstance(error, co.ContinualError):

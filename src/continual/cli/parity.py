@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from ..tools.report import Report
 from .clips import random
 from .networks import print_report
 from .stages import Stages
+from .tables import pairs, show
 from .target import BadInput
 
 FIELDS = 2  # the fewest receptive fields in the clip for the contract
@@ -170,7 +170,6 @@ class Checked:
             console.print(Text("the contract was not checked: it needs streams that end, and this file has none (--no-flush)"))
         else:
             print_report(self.report)
-        table = Table(title=Text(f"{found.steps:,} steps from a cold start", "bold"), title_justify="left", show_header=False)
         rows = {
             "outputs": f"{found.file.outputs:,} of the file, {found.network.outputs:,} of the network",
             "largest difference": f"{found.difference:.1e} of the output's largest value (allowed: {found.tolerance:.0e})",
@@ -178,9 +177,7 @@ class Checked:
             "the file": _speed(found.file),
             "the network, eager": _speed(found.network),
         }
-        for name, value in rows.items():
-            table.add_row(Text(name), Text(value))
-        console.print(table)
+        show(pairs(f"{found.steps:,} steps from a cold start", rows.items()), console)
         verdict = Text("passed: the file computes what the network does", "green")
         console.print(verdict if self.passed else Text("failed: the file does not compute what the network does", "bold red"))
 

@@ -10,6 +10,8 @@ import numpy as np
 import pywt
 import soundfile
 
+from .sources.sound import cut_off
+
 ECG_RATE = 360.0  # samples per second of the ECG
 LONGEST = 20_000  # the most samples of a demonstration
 ASSUMED_RATE = 100.0  # samples per second by default
@@ -80,7 +82,7 @@ def load(path: Path | None, rate: float | None, column: str | None, least: int) 
     if np.ptp(samples) == 0:
         raise BadRecording(f"'{path}': all samples are {samples[0]:g}; there is no signal")
     if samples.size > LONGEST:
-        notes = (*notes, f"only the first {LONGEST} samples are used")
+        notes = (*notes, f"only the first {LONGEST:,} samples are used, which are enough for a demonstration")
         samples = samples[:LONGEST]
     if not rate and not found_rate:
         notes = (*notes, f"{ASSUMED_RATE:g} samples per second are assumed: --rate sets another rate")
@@ -159,8 +161,13 @@ def _npy(path: Path) -> tuple[np.ndarray, float | None, tuple[str, ...]]:
 def _wav(path: Path) -> tuple[np.ndarray, float | None, tuple[str, ...]]:
     try:
         with soundfile.SoundFile(path) as file:
+            count = file.frames
             samples, rate = file.read(LONGEST + 1, dtype="float64", always_2d=True), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise BadRecording(f"'{path}' can't be read as a .wav file ({error})") from error
-    notes = (f"{samples.shape[1]} channels are averaged",) if samples.shape[1] > 1 else ()
-    return samples.mean(1), float(rate), notes
+    if not len(samples):
+        raise BadRecording(f"'{path}' has a header, and no sample")
+    notes = [f"{samples.shape[1]} channels are averaged"] if samples.shape[1] > 1 else []
+    if cut := cut_off(path, count):
+        notes.append(cut)
+    return samples.mean(1), float(rate), tuple(notes)

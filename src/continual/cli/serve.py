@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -13,38 +14,15 @@ import typer
 
 import continual as co
 
-from ..export.api import format_of
-from . import networks, zoo
-from .bench import alive
-from .networks import Subject, check_rate, one_line, step_of, streaming, subject
+from .errors import one_line
+from .network import Options, check_rate, step_of, streaming, subject
+from .network_options import takes_network
 from .target import BadInput, check_file
 
 
+@takes_network
 def serve(
-    target: Annotated[
-        str,
-        typer.Argument(
-            show_default=False,
-            help="A network of the zoo by its name in `continual models list`, your own as package.module:factory or "
-            "path/to/file.py:factory, with --clip, or an exported file (.onnx, .pt2).",
-        ),
-    ],
-    clip: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--clip", metavar="SIZES", help="Sizes of a random example clip, such as 1,3,16,112,112. Repeat for each input."
-        ),
-    ] = None,
-    arg: Annotated[
-        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="An argument for the factory. May be repeated.")
-    ] = None,
-    dtype: Annotated[list[str] | None, typer.Option("--dtype", metavar="TYPE", help="Dtype of the clip.")] = None,
-    time_dim: Annotated[int | None, typer.Option(metavar="N", min=0, help="The dim of time in the clips. Default: 2.")] = None,
-    pretrained: Annotated[
-        Path | None, typer.Option("--pretrained", metavar="FILE", help="Published weights, for the zoo.")
-    ] = None,
-    classes: zoo.Classes = None,
-    input_size: zoo.InputSize = None,
+    network: Options,
     capacity: Annotated[int, typer.Option(min=1, metavar="N", help="The largest number of streams.")] = 256,
     shards: Annotated[int, typer.Option(min=1, metavar="N", help="Programs that the streams are divided among.")] = 1,
     backend: Annotated[
@@ -81,18 +59,18 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="A certificate (PEM), with --tls-key.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of PyTorch.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON with the addresses once it is ready.")] = False,
 ) -> None:
     """Serve the streams of a network by WebSocket. `/` is a page that shows it; Ctrl-C and SIGTERM move the streams and end it.
 
     Example: `continual serve kws_ds_cnn --capacity 256`
     """
-    own = networks.Options(target, clip or [], arg or [], dtype or [], None, 0, time_dim, None)
     with one_line("serve"):
         check_rate(rate)
         tokens, tls = _tokens(token_file), _tls(tls_cert, tls_key)
         if threads is not None:
             torch.set_num_threads(threads)
-        net, step, own_rate = _network(own, classes, input_size, pretrained)
+        net, step, own_rate = _network(network)
         options: dict[str, Any] = {"overload": overload, "finite": finite, "credit": credit, "checkpoint_every": checkpoint_every}
         options |= {"idle": idle, "keep": keep, "max_age": max_age, "store": store, "rate": own_rate if rate is None else rate}
         if step is not None:
@@ -104,27 +82,16 @@ def serve(
             grpc = None if grpc_port is None else co.serve.GrpcServer(engine, host, grpc_port, tokens=tokens, tls=pair)
             return co.serve.Server(engine, host, port, tokens=tokens, origins=origin or [], tls=tls, grpc=grpc, grace=grace)
 
-        _run(made)
+        _run(made, as_json)
 
 
-def _network(own: networks.Options, classes: int | None, input_size: int | None, pretrained: Path | None) -> tuple[Any, Any, Any]:
-    """The network, an example step, and its rate; of a file the opened file and no step."""
-    path = Path(own.target)
-    if path.suffix and format_of(path) is not None and ":" not in own.target:
-        check_file(path)
-        return co.load(path), None, None
-    if ":" in own.target:
-        if not own.clips:
-            raise BadInput(f"{own.target} needs an example: --clip with its sizes, such as 1,3,16,112,112")
-        made = subject(own, "serve")
-    else:
-        net = zoo.built(own.target, classes, input_size, None if pretrained is None else str(pretrained))
-        if pretrained is None:
-            alive(net)
-            zoo.say_random("serve")
-        made = Subject(net, [torch.zeros(1, net.step_shape[0], 1, *net.step_shape[1:])])
-    net = streaming(made, own)
-    return net, step_of(net, made.clips)[0], getattr(getattr(net, "card", None), "rate", None)
+def _network(options: Options) -> tuple[Any, Any, Any]:
+    """The network, an example step, and its rate; of a file the opened file, which knows both."""
+    made = subject(options, "serve")
+    if made.runner is not None:
+        return made.net, None, None
+    net = streaming(made, options)
+    return net, step_of(net, made.clips)[0], made.rate
 
 
 def _tokens(path: Path | None) -> list[str]:
@@ -150,9 +117,14 @@ def _tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def _run(made: Callable[[], co.serve.Server]) -> None:
+def _run(made: Callable[[], co.serve.Server], as_json: bool) -> None:
+    def ready(server: co.serve.Server) -> None:
+        if as_json:
+            typer.echo(json.dumps({"ready": True, "url": server.url}))
+        typer.echo(f"continual serve: ready on {server.url}", err=True)
+
     async def main() -> None:
-        await made().run(lambda server: typer.echo(f"continual serve: ready on {server.url}", err=True))
+        await made().run(ready)
 
     try:
         import uvloop

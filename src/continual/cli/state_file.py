@@ -26,12 +26,14 @@ def data_of(path: Path) -> dict[str, Any]:
     """The content of a state file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # for the table
-        state = co.load_state(path, "cpu")
+        found: Any = co.load_state(path, "cpu")
+    clocked = isinstance(found, co.StreamState)
+    state = found.network if clocked else found
     tensors = [(name, str(t.dtype).removeprefix("torch."), list(t.shape), t.nbytes) for name, t in state.tensors.items()]
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "kind": KINDS[type(state).__name__],
+        "kind": KINDS[type(state).__name__] + " and its clock" * clocked,
         "steps": state.clock,
         "waiting": 0 if isinstance(state, State) else sum(t.nbytes for t in state.pending),
         "tensors": [{"name": n, "dtype": dtype, "shape": shape, "bytes": size} for n, dtype, shape, size in tensors],

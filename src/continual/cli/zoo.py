@@ -9,15 +9,16 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import nn
 
 import continual as co
 
 from ..models import Model, ModelCard
 from ..tools.summary import Summary
-from .networks import one_line
+from .errors import one_line
+from .tables import pairs, show
 from .target import BadInput
 
 models = typer.Typer(
@@ -28,10 +29,14 @@ Name = Annotated[
     str, typer.Argument(metavar="NAME", show_default=False, help="The name of a network in `continual models list`.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
-Classes = Annotated[int | None, typer.Option(min=1, metavar="N", help="Number of logits. Default: the published number.")]
+Classes = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Of the zoo: number of logits. Default: the published number.")
+]
 InputSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Height and width of a frame, joints, or features. Default: the published size."),
+    typer.Option(
+        min=1, metavar="N", help="Of the zoo: height and width of a frame, joints, or features. Default: the published size."
+    ),
 ]
 
 
@@ -61,9 +66,21 @@ def built(name: str, classes: int | None, input_size: int | None, pretrained: st
             raise BadInput(str(error)) from error
 
 
+def alive(net: Any) -> Any:
+    """Give batch norms random weights and statistics: with initial ones blocks are zero, and outputs of deep networks vanish."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                module.weight.uniform_(0.5, 1.5)
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.1, 0.3)  # type: ignore[union-attr]
+    return net
+
+
 def say_random(command: str) -> None:
     """Report that weights are random."""
-    typer.echo(f"continual {command}: no --pretrained FILE: the weights are random, and the predictions mean nothing", err=True)
+    typer.echo(f"continual {command}: no --weights FILE: the weights are random, and the predictions mean nothing", err=True)
 
 
 @contextmanager
@@ -101,7 +118,7 @@ def list_models(json: AsJson = False) -> None:
         for card in cards:
             cells = (card.name, card.title, as_text(card.step(card.input_size)), str(card.classes), card.dataset)
             table.add_row(*(Text(c) for c in cells))
-        Console().print(table)
+        show(table)
 
 
 @models.command()
@@ -123,10 +140,7 @@ def describe(
         known = _known(card, input_size or card.input_size, classes or card.classes) | _cost(found)
         if json:
             return typer.echo(dumped(known | ({"layers": [_layer(r) for r in found.rows]} if layers else {})))
-        table = Table(title=Text(card.title, "bold"), title_justify="left", show_header=False)
-        for title, value in _lines(card, known):
-            table.add_row(Text(title), Text(value))
-        Console().print(table)
+        show(pairs(card.title, _lines(card, known)))
         if layers:
             typer.echo(f"\n{found}")
 
@@ -164,6 +178,11 @@ def _cost(found: Summary) -> dict[str, Any]:
         "macs_per_step": _number(whole.macs_step),
         "state_bytes": whole.state_bytes,
     }
+
+
+def summary_data(found: Summary) -> dict[str, Any]:
+    """A summary as JSON holds it: the whole, and every layer."""
+    return _cost(found) | {"rate": found.rate, "layers": [_layer(r) for r in found.rows]}
 
 
 def _layer(row: Any) -> dict[str, Any]:

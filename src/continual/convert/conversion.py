@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from ..core.module import CoModule
 from ..core.registry import register, register_class, register_refusal, register_window, with_options
 from ..core.step_spec import Inputs
+from ..layers import spiking  # noqa: F401 (it registers its conversions)
 from ..layers.conv import Conv1d, Conv2d, Conv3d
 from ..layers.linear import Linear
+from ..layers.linear_recurrent import hugging_face  # noqa: F401 (it registers its conversions)
 from ..layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,

@@ -29,6 +29,7 @@ _builders: dict[type[nn.Module], Builder] = {}
 _defaults: dict[type[nn.Module], Builder] = {}  # of classes that are local in time; others come first
 _reasons: dict[type[nn.Module], str] = {}
 _chosen: dict[type[nn.Module], type[CoModule]] = {}  # by users
+_named: dict[str, tuple[Builder, Callable[[nn.Module], bool] | None]] = {}  # by the full name of a class
 
 
 def register(torch_class: type[nn.Module], co_class: type[CoModule]) -> None:
@@ -76,6 +77,17 @@ def register_builder(torch_class: type[nn.Module], builder: Builder) -> None:
 def register_default(torch_class: type[nn.Module], builder: Builder) -> None:
     """Register a function that builds the streaming module of a class, where none of its subclasses is registered otherwise."""
     _defaults[torch_class] = builder
+
+
+def register_by_name(name: str, builder: Builder, one_call: Callable[[nn.Module], bool] | None) -> None:
+    """Register a function that builds the streaming module of a class of another package, which is not imported for it.
+
+    Args:
+        name: of the class, with its module's.
+        builder: the function.
+        one_call: whether a module stays one call in a conversion by its graph; ``None``: none does.
+    """
+    _named[name] = builder, one_call
 
 
 def register_refusal(torch_class: type[nn.Module], reason: str) -> None:
@@ -200,8 +212,20 @@ def to_continual(module: nn.Module, memo: dict[int, Any] | None = None, path: st
 
 
 def is_chosen(module: nn.Module) -> bool:
-    """Whether a user has registered a streaming class for the class of a module."""
-    return _lookup(_chosen, type(module)) is not None
+    """Whether a module stays one call in a conversion by its graph: a streaming class is registered for its own, by users or by name."""
+    if _lookup(_chosen, type(module)) is not None:
+        return True
+    one_call = _by_name(type(module))[1]
+    return one_call is not None and one_call(module)
+
+
+def _by_name(cls: type[nn.Module]) -> tuple[Builder | None, Callable[[nn.Module], bool] | None]:
+    """What is registered for the name of a class, or of the base whose computation it has not changed."""
+    for base in cls.__mro__:
+        found = _named.get(f"{base.__module__}.{base.__qualname__}")
+        if found is not None and getattr(base, "forward", None) is cls.forward:
+            return found
+    return None, None
 
 
 def option(memo: dict[int, Any], name: str, default: Any = None) -> Any:
@@ -240,7 +264,7 @@ def _convert(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
     cls = type(module)
     if reason := _unready(module):
         raise NotStreamable(f"{named(path, module)}: {reason}")
-    if builder := _lookup(_builders, cls):
+    if builder := _lookup(_builders, cls) or _by_name(cls)[0]:
         made: CoModule = builder(module, memo, path)
         return made
     if co_class := _lookup(_classes, cls):

@@ -16,6 +16,7 @@ from ..errors import ArtefactMismatch, ExportError
 from ..programs.diagnose import diagnose
 from ..programs.rewrites.passes import rewritten
 from .flat_call import FlatCall
+from .folding import folded
 from .int8 import Calibration, quantised_program
 from .metadata import DIGEST, KEY, Metadata
 from .runtime_streams import OpenStreams, TensorStreams
@@ -28,7 +29,6 @@ def write(call: FlatCall, path: Path, metadata: Metadata, int8: tuple[str, Calib
     with quiet():
         exir = package("executorch.exir", "executorch", "co.export")
         partitioner = package("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch", "co.export")
-        folding = package("executorch.exir.passes.constant_prop_pass", "executorch", "co.export")
     if int8 is None:
         program = call.exported()
     else:
@@ -40,7 +40,7 @@ def write(call: FlatCall, path: Path, metadata: Metadata, int8: tuple[str, Calib
         try:
             program = rewritten(program, "executorch")
             if int8 is None:
-                program = folding.constant_prop_pass(program)  # XNNPACK needs constant weights
+                program = folded(program)
             lowered = exir.to_edge_transform_and_lower(
                 program,
                 partitioner=[partitioner.XnnpackPartitioner()],

@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from ..core.optional_packages import package, quiet
 from ..errors import ExportError
 from .flat_call import FlatCall
+from .folding import folded
 from .metadata import KEY, Metadata
 from .runner import Runner
 from .runtime_streams import OpenStreams, RuntimeStreams, TensorStreams
@@ -197,7 +198,6 @@ def quantised_program(
     with quiet():
         steps = package("torchao.quantization.pt2e.quantize_pt2e", "executorch", "co.export")
         backend = package("executorch.backends.xnnpack.quantizer.xnnpack_quantizer", "executorch", "co.export")
-        folding = package("executorch.exir.passes.constant_prop_pass", "executorch", "co.export")
         version = package("torchao", "executorch", "co.export").__version__
     config = backend.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=mode == "dynamic")
     quantizer = backend.XNNPACKQuantizer().set_global(config)
@@ -205,8 +205,7 @@ def quantised_program(
     quantizer.transform_for_annotation = lambda graph: graph  # the default turns counters of calls into floats
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        folded = folding.constant_prop_pass(call.exported())  # the quantizer needs constant weights
-        prepared = steps.prepare_pt2e(folded.module(check_guards=False), quantizer)
+        prepared = steps.prepare_pt2e(folded(call.exported()).module(check_guards=False), quantizer)
         calibration.stream(_runner(prepared, metadata))
         converted = steps.convert_pt2e(prepared)
     program = call.exported(_Flat(converted))

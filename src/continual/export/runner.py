@@ -221,6 +221,15 @@ class Runner:
         """The file as a program of so many rows, for a :class:`~continual.StreamBatch`. The stream of this runner is none of them."""
         return FileProgram(self.metadata, self._open_streams, rows)
 
+    def new_stream(self) -> Runner:
+        """An independent stream of the same file: cold, in the same runtime."""
+        return Runner(self.metadata, self._open_streams)
+
+    @property
+    def delay_ms(self) -> float | None:
+        """The delay in milliseconds; ``None`` if the file does not say its rate."""
+        return None if self.rate is None else 1000 * self.delay / self.rate
+
     def clean_state(self) -> None:
         """Forget the stream: the next step starts a new one, of any number of rows that the file takes."""
         self._streams = None
@@ -247,8 +256,11 @@ class Runner:
             raise
 
     def __repr__(self) -> str:
-        m = self.metadata
-        return f"Runner({m.network}, {m.format}, receptive_field={m.receptive_field}, delay={m.delay}, stride={m.stride}, chunk={m.chunk})"
+        m, late = self.metadata, f" ({self.delay_ms:g} ms)" if self.delay_ms is not None else ""
+        return (
+            f"Runner({m.network}, {m.format}, receptive_field={m.receptive_field}, delay={m.delay}{late}, stride={m.stride}, "
+            f"chunk={m.chunk})"
+        )
 
 
 def _without(shape: Sequence[Any], dim: int | None) -> tuple[Any, ...]:

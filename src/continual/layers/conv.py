@@ -109,11 +109,19 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
 
     def forward(self, input: Tensor) -> Tensor:
         """The clip computation: that of the ``torch.nn`` convolution."""
+        if input.ndim == self.dims + 1 and input.shape[0] != self.in_channels and input.shape[1] == self.in_channels:
+            self._refuse_step(input)
         if self._plain_forward and self.padding_mode == "zeros":
             return _CONV[self.dims](input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if input.ndim == self.dims + 1:
             return self.windows_of(input.unsqueeze(0)).squeeze(0)
         return self.windows_of(input)
+
+    def _refuse_step(self, input: Tensor) -> None:
+        raise ShapeMismatch(
+            f"{type(self).__name__}({self.in_channels}, …): a clip is (B, {self.in_channels}, T{', *S' * (self.dims > 1)}), got "
+            f"{tuple(input.shape)}, which is a step: write net.forward_step(x), or for a clip of one step net(x.unsqueeze(2))"
+        )
 
     def _pad_space(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pad space where the convolution itself can't; the rest is left to it."""

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import CheckpointMismatch
 from .zoo import Model
@@ -54,13 +55,31 @@ def load_weights(net: Model, checkpoint: str | PathLike[str] | Mapping[str, Any]
     from_file = not isinstance(checkpoint, Mapping)
     source = Path(fspath(checkpoint)).name if from_file else "the checkpoint"  # type: ignore[arg-type]
     given = _unwrapped(_read(Path(checkpoint)) if from_file else checkpoint, source)  # type: ignore[arg-type]
+    names = FORMATS[_format_of(given, net.state_dict())](given, net)
+    _fill(net, names, f"{net.card.name}: {source}")
+    return net
+
+
+def load_plain(net: nn.Module, path: Path) -> None:
+    """Load the weights of a file into any module. Reading it runs no code in it.
+
+    Args:
+        net: the module. It keeps its weights if the file does not fit.
+        path: a ``state_dict`` by ``torch.save`` or as safetensors, also wrapped by a trainer or with a prefix such as ``model.``.
+
+    Raises:
+        CheckpointMismatch: as for :func:`load_weights`.
+    """
+    given = _unwrapped(_read(path), path.name)
+    _fill(net, _without_prefix(given, net.state_dict()), f"{type(net).__name__}: {path.name}")
+
+
+def _fill(net: nn.Module, names: Weights, what: str) -> None:
     own: Weights = net.state_dict()
-    names = FORMATS[_format_of(given, own)](given, net)
-    _check(names, own, f"{net.card.name}: {source}")
+    _check(names, own, what)
     with torch.no_grad():
         for name, value in names.items():
             own[name].copy_(value)
-    return net
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------------
@@ -73,13 +92,29 @@ def _read(path: Path) -> Any:
         if path.suffix == ".pkl":
             with path.open("rb") as file:
                 return _OfArrays(file, encoding="latin1").load()
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            return _safetensors(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions of pickle: what can't be read is an error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, pickle.UnpicklingError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointMismatch(
             f"'{path.name}' can't be read as weights ({why[:200]}). Only tensors are loaded, never code: if the file holds other objects "
             "and you trust it, save its state_dict alone with torch.save"
         ) from error
+
+
+def _safetensors(path: Path) -> Weights:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointMismatch(f"reading '{path.name}' needs safetensors: pip install safetensors") from error
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 class _OfArrays(pickle.Unpickler):

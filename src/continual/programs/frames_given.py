@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core.step_spec import StepSpec
-from ..errors import ShapeMismatch
+from ..errors import MissingFrames, ShapeMismatch
 from .served import Served
 
 
@@ -116,10 +116,22 @@ def check_frame(program: Served, stream: Hashable, frame: Any) -> None:
 
     Raises:
         ShapeMismatch: another shape, dtype or device.
+        MissingFrames: there is none.
     """
+    if frame is None:
+        raise MissingFrames(
+            f"StreamBatch: stream {stream!r} has no frame (None). Leave it out of the call, and it pauses; or say what stands for "
+            "missing frames: co.Streams(batch, gaps='hold').step({…}). No stream has moved"
+        )
     parts, specs = listed(frame), program.frames
-    if len(parts) != len(specs) or not all(isinstance(p, Tensor) for p in parts):
-        raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {len(specs)} tensors a step, got {len(parts)}")
+    if len(parts) != len(specs):
+        said = f"{len(specs)} tensor{'' if len(specs) == 1 else 's'}"
+        raise ShapeMismatch(f"StreamBatch: stream {stream!r}: takes {said} a step, got {len(parts)}")
+    if other := next((type(p) for p in parts if not isinstance(p, Tensor)), None):
+        hint = ": write torch.from_numpy(frame)" if other.__module__ == "numpy" else ""
+        raise ShapeMismatch(
+            f"StreamBatch: stream {stream!r}: a frame is a torch.Tensor, got {other.__module__}.{other.__name__}{hint}"
+        )
     for got, spec in zip(parts, specs, strict=True):
         if tuple(got.shape) != spec.shape or got.dtype != spec.dtype or got.device != spec.device:
             raise ShapeMismatch(

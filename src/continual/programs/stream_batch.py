@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.module import CoModule
 from ..core.state import Wire, rewire
 from ..core.step_spec import Inputs
-from ..errors import CapacityError, ShapeMismatch
+from ..errors import CapacityError, MissingFrames, ShapeMismatch
 from .compile import Backend
 from .frames_given import check_frame, each, stacked
 from .served import ServesBatches, served
@@ -227,6 +227,7 @@ class StreamBatch(StreamRows):
         Raises:
             KeyError: a stream is not open. All streams stay where they are.
             ShapeMismatch: a frame of another shape, dtype or device. All streams stay where they are.
+            MissingFrames: ``None`` for a frame: :class:`~continual.Streams` has policies for frames that are missing.
         """
         found: dict[Any, Any] = dict.fromkeys(inputs)
         rows, frames = self._accepted(inputs, found, return_exceptions)
@@ -252,7 +253,7 @@ class StreamBatch(StreamRows):
             try:
                 row = self._row(stream)
                 check_frame(program, stream, frame)
-            except (KeyError, ShapeMismatch) as error:
+            except (KeyError, ShapeMismatch, MissingFrames) as error:
                 if not keep:
                     raise
                 found[stream] = error

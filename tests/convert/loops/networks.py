@@ -198,6 +198,23 @@ class PCEN(nn.Module):
         return (x.abs() / (1e-6 + smooth.abs()) ** 0.8 + 2) ** 0.5 - 2**0.5
 
 
+class Converting(nn.Module):
+    """Legendre memory: buffers are converted to the dtype of the input in each iteration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(3, 1)
+        self.register_buffer("a", torch.randn(6, 6) / 4)
+        self.register_buffer("b", torch.randn(6, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, 3)
+        memory, outs = torch.zeros(x.shape[0], 6, dtype=x.dtype), []
+        for t in range(x.shape[1]):
+            memory = memory @ self.a.to(x) + self.inputs(x[:, t]) @ self.b.type_as(x).T
+            outs.append(memory)
+        return torch.stack(outs, 1)
+
+
 class TwoMemories(nn.Module):
     """A second memory goes through all layers, and on to the next frame."""
 

@@ -162,3 +162,18 @@ class RunningMean(nn.Module):
                 other = (other * i + x[..., i]) / (i + 1)
             outs.append(mean * 2 - total / (0.5 * i + 2) + (x[..., i] - other) / (3 * i + 1.5))
         return torch.stack(outs, -1)
+
+
+class Sorted(nn.Module):
+    """An operation of two results: the state takes one, and a map behind the loop the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
+        h, outs = x.new_zeros(x.shape[0], 3), []
+        for t in range(x.shape[1]):
+            h, places = (0.5 * h + x[:, t]).sort(1)
+            outs.append(self.out(places.to(x.dtype)))
+        return torch.stack(outs, 1)

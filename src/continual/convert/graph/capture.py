@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram, export
+from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.fx import Node as Fx
 
@@ -23,6 +23,7 @@ from .export_errors import one_row, takes_number, why
 from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
 from .needed_nodes import writes_memory
+from .output_classes import export
 from .recurrent_ops import WholeOps, to_torch_ops
 from .row_pairs import pair_rows, with_more_rows
 from .symbolic_sizes import FormulaLimit, divisions_kept

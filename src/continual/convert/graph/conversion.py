@@ -120,7 +120,9 @@ def _followed(
 def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> Loops:
     """The loops of a module over its frames; registered and streaming modules inside have their own streams."""
     if any(isinstance(part, CoModule) or is_chosen(part) for part in module.modules()):
-        return Loops(module)
+        with registered_calls(module, inputs) as notes:
+            if notes:
+                return Loops(module)
     return loops_of(module, inputs, time_dim, calls_of)
 
 

@@ -335,7 +335,10 @@ class GraphModule(Scoring, ProgramModule):
             entry.slot: entry.number for entry in program.constants
         }
         rows, where = rows_of(program.instructions, entries, program.timing.at, nbytes)
-        names = tuple(f"{name} {own}" for name, own in zip(program.names, self.io_layout.inputs, strict=True))
+        layouts = self.io_layout.inputs
+        shapes = [own.shape for own in layouts] if clip is None else [tuple(x.shape) for x in _as_list(clip)]
+        shown = [own.shape_in_words(shape) for own, shape in zip(layouts, shapes, strict=True)]
+        names = tuple(f"{name} {own}" for name, own in zip(program.names, shown, strict=True))
         return Graph(self.name, rows, tuple(where[out.slot] for out in program.outputs), self.notes, inputs=names)
 
     def _state_for(self, clip: Inputs | None) -> State:

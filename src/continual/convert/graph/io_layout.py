@@ -36,7 +36,11 @@ class Input:
         self.step_rank, self.chunk_rank = len(self.shape_of(chunk=False)), len(self.shape)
 
     def __str__(self) -> str:
-        return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(self.shape)) + ")"
+        return self.shape_in_words(self.shape)
+
+    def shape_in_words(self, shape: Sequence[int]) -> str:
+        """The shape of a clip, such as ``(1, 3, T)``."""
+        return "(" + ", ".join("T" if i == self.time else str(n) for i, n in enumerate(shape)) + ")"
 
     def shape_of(self, chunk: bool) -> tuple[int, ...]:
         """The example's shape, of a clip or of a step."""
@@ -214,8 +218,9 @@ class ModuleLayout(IOLayout):
             if given.ndim != (own.chunk_rank if chunk else own.step_rank):
                 shape = own.shape_of(chunk)
                 what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
+                hint = ". A step goes to net.forward_step(x)" if chunk and given.ndim == own.step_rank else ""
                 raise ShapeMismatch(
-                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}"
+                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}{hint}"
                 )
             streams.append(own.chunk(given) if chunk else own.step(given))
         if chunk:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...core.io_layout import IDENTITY
 from ...core.module import CoModule
 from ...core.naming import named
 from ...core.registry import is_chosen, to_continual
@@ -40,6 +42,7 @@ class RegisteredCall:
         weights: for each parameter and buffer of the layer, the index of the module's.
         out: the output step, by the sizes of the input step.
         unfit: why it is not the layer that streams, by the sizes of the input step.
+        beside: how often the module gives ``None`` beside the output, by the sizes of the input step.
     """
 
     path: str
@@ -47,6 +50,7 @@ class RegisteredCall:
     weights: dict[str, int]
     out: dict[tuple[int, ...], StepSpec] = field(default_factory=dict)
     unfit: dict[tuple[int, ...], str] = field(default_factory=dict)
+    beside: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def notes(self, part: nn.Module) -> list[str]:
         """Which streaming version the module has, or why it is converted by its code."""
@@ -63,9 +67,14 @@ class RegisteredCall:
     def shaped(self, x: Tensor) -> Tensor:
         """A tensor of the output's shape for a clip."""
         out, time = self.out[self.steps(x)], self.layer.time_dim
-        shape = [x.shape[0], *out.shape[1:]]
+        shape = [x.shape[self.batch_dim], *out.shape[1:]]
         shape.insert(time, self._frames(x.shape[time]))
         return x.new_empty(shape, dtype=out.dtype)
+
+    @property
+    def batch_dim(self) -> int:
+        """Where the batch is in its clips."""
+        return 0 if self.layer.time_dim else 1
 
     def _frames(self, given: Any) -> Any:
         """The number of output frames; for windows a formula, where the length is a symbol."""
@@ -74,10 +83,16 @@ class RegisteredCall:
             return (given + timing.start + timing.end - timing.receptive_field) // timing.stride + 1
         return timing.ended(int(given))
 
-    def copy_of_layer(self) -> CoModule:
-        """A copy of the layer, on the same parameters; the converted network binds others."""
+    def copy_of_layer(self, of_clips: bool = False) -> CoModule:
+        """A copy of the layer, on the same parameters; the converted network binds others.
+
+        Args:
+            of_clips: whether it gets clips in the module's layout. In a stream time is dim 2 of all chunks.
+        """
         shared = {id(t): t for t in (*self.layer.parameters(), *self.layer.buffers())}
         made = copy.deepcopy(self.layer, shared)
+        if made.io_layout is not IDENTITY and not of_clips:
+            made._set_time_dim(2)
         made.clean_state()
         return made
 
@@ -159,21 +174,34 @@ def _equal(own: Tensor, copied: Tensor) -> bool:
 
 def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[..., Any]:
     """The forward of a module that stays one call, where an export calls it on an input that fits."""
-    forward = part.forward
+    forward, signature = part.forward, inspect.signature(part.forward)
 
     def routed(*args: Any, **kwargs: Any) -> Any:
-        single = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim > 2
+        x = _only_tensor(signature, args, kwargs)
         if torch.compiler.is_exporting():
-            if single and call.steps(args[0]) in call.out:
+            if x is not None and call.steps(x) in call.out:
                 weights = list(_own(part).values())  # those of now, which torch.export has exchanged
-                return torch.ops.continual.registered_call(args[0], weights, number)
+                found = torch.ops.continual.registered_call(x, weights, number)
+                beside = call.beside.get(call.steps(x), 0)
+                return (found, *(None,) * beside) if beside else found
             return forward(*args, **kwargs)
         y = forward(*args, **kwargs)
-        if single and isinstance(y, Tensor):
-            _note_step(call, args[0], y)
+        first, *rest = y if isinstance(y, tuple) and y else (y,)
+        if x is not None and isinstance(first, Tensor) and not any(r is not None for r in rest):
+            call.beside[call.steps(x)] = len(rest)
+            _note_step(call, x, first)
         return y
 
     return routed
+
+
+def _only_tensor(signature: inspect.Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
+    """The clip that a module is called on, where all other arguments have their defaults."""
+    given = signature.bind(*args, **kwargs).arguments
+    named = [n for n, v in given.items() if v is not signature.parameters[n].default]
+    first = given[named[0]] if named == list(signature.parameters)[:1] else None
+    first = first[0] if isinstance(first, tuple) and len(first) == 1 else first  # of forward(*args)
+    return first if isinstance(first, Tensor) and first.ndim > 2 else None
 
 
 def _note_step(call: RegisteredCall, x: Tensor, y: Tensor) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,24 @@ def converted(program: torch.export.ExportedProgram, who: str, network: str, ops
         ExportError: ONNX lacks an operation.
     """
     program = rewritten(program, "onnx")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _less_talk():
         warnings.simplefilter("ignore")
         try:
             return torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
         except Exception as error:
             raise ExportError(f"{who}: ONNX can't take {network}: {diagnose(error, program, network)}") from error
+
+
+@contextlib.contextmanager
+def _less_talk() -> Iterator[None]:
+    """Keep the exporter from logging which optional packages, such as torchvision, it has no use for here."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def opened(ort: Any, path: Path, threads: int | None) -> Any:

@@ -99,6 +99,17 @@ class ContractRun(Streams):
         self._counts: dict[int, int] = {}
         self._undisturbed: dict[tuple[int, ...], Wire | None] = {}
 
+    @cached_property
+    def takes_nan(self) -> bool:
+        """Whether forward computes with NaN. Integers can't be NaN, and eigenvalues and factors of matrices refuse it."""
+        if not self.floating:
+            return False
+        try:
+            self.truth(rewire(lambda v: torch.full_like(v, torch.nan), self.alone))
+        except Exception:
+            return False
+        return True
+
     def renew(self) -> None:
         """Undo changes of the clip by a wrong module."""
         self.clip = rewire(torch.clone, self._pristine)

@@ -30,7 +30,7 @@ def independent_rows(t: ContractRun) -> str:
     rows = flat(clip)[0].shape[0]
     noise = t.noise(clip)
     tried = [(singles, 0, "other values", noise), (mixed, rows - 1, "other values", noise)]
-    if t.floating:
+    if t.takes_nan:
         lost = rewire(lambda x: torch.full_like(x, torch.nan), clip)
         tried = [(singles, 0, "NaN", lost), (mixed, rows - 1, "NaN", lost), *((s, rows - 1 - r, n, x) for s, r, n, x in tried)]
     if singles[1].outputs is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ class Skipped(Exception):
 
 
 def unnamed(y: Any) -> Any:
-    """Outputs as a list, where some are in a dictionary."""
-    if isinstance(y, dict) or (isinstance(y, (tuple, list)) and any(isinstance(v, dict) for v in y)):
+    """Outputs as a list, where some are in a dictionary or a dataclass."""
+    if any(isinstance(v, dict) or is_dataclass(v) for v in (y, *(y if isinstance(y, (tuple, list)) else ()))):
         return [t for t in tree_leaves(y) if isinstance(t, Tensor)]
     return y
 

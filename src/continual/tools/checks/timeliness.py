@@ -96,12 +96,12 @@ def needed_inputs(t: ContractRun) -> str:
     # small noise: at fifteen times the usual values a float32 softmax of products has an error of 2e-4 itself (CoAGCN)
     others = (_rising(long), t.noise(long, 0.5))[: t.effort.contents]
     contents = [(c, t.truth(c)) for c in others]
-    nothing = rewire(lambda v: torch.full_like(v, torch.nan), long) if t.floating else None
+    nothing = rewire(lambda v: torch.full_like(v, torch.nan), long) if t.takes_nan else None
     unseen = next((type(m).__name__ for m in t.modules() if isinstance(m, _UNSEEN)), "")
     if not unseen and any(map(_repeats, t.modules())) and any(map(_cuts_the_end, t.modules())):
         unseen = "frames that repeat others, where the end is cut"
     if nothing is None:
-        unseen = "an integer input, which can't be NaN"
+        unseen = "NaN, which the network refuses" if t.floating else "an integer input, which can't be NaN"
     elif not unseen:
         with _Comparisons() as comparisons:
             from_nothing = t.truth(nothing)

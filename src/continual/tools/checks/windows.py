@@ -82,7 +82,7 @@ def _tolerance(t: ContractRun, window: Wire, score: Wire) -> float:
 def _nothing_before(t: ContractRun, x: Wire, want: Wire, tolerance: float, length: int, every: int) -> None:
     """NaN and huge values before a window leave no trace."""
     behind = -(-length // every) * every
-    for bad in BAD:
+    for bad in [b for b in BAD if t.takes_nan or b == b]:
         before = rewire(lambda v, bad=bad: torch.full_like(v[:, :, :behind], bad), x)
         before = cut(before, 0, min(behind, frames_in(before)))
         short = frames_in(before)

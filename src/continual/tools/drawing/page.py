@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ...core.op_rows import Graph, Refusal, cells, totals, where
+from ...core.optional_packages import TOGETHER, pip_install
 from . import boxes
 from .diagram import COLOURS, INK, LINE, PAPER, mermaid, svg
 
@@ -77,7 +78,7 @@ def _picture(graph: Graph) -> str:
     try:
         drawn = svg(graph, titled=False)
     except ImportError:
-        advice = "Graphviz is not installed, so the graph is shown as text of Mermaid: pip install 'continual[draw]' draws it."
+        advice = f"Graphviz is not installed, so the graph is shown as text of Mermaid; this installs it: {pip_install(*TOGETHER['draw'])}"
         return f'<p class="dim">{_safe(advice)}</p><details><summary>text</summary><pre>{_safe(mermaid(graph))}</pre></details>'
     kinds = {box.kind for box in boxes.boxes_of(graph)}
     keys = (f'<span class="key" style="background:var(--co-{k})">{said}</span>' for k, said in boxes.LEGEND.items() if k in kinds)

@@ -25,7 +25,7 @@ class Use:
 
     Attributes:
         nodes: the operations of the loop.
-        count: frames of the longest source.
+        count: frames of the longest source; of the shortest one where iterations take several of the clip's.
         outs: what of it is used.
         numbers: those of the outputs that leave the recurrence.
         made: the operation in the graph around it.
@@ -38,6 +38,12 @@ class Use:
     outs: list[Out] = field(default_factory=list)
     numbers: dict[Out, int] = field(default_factory=dict)
     made: list[Fx] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[Tap]:
+        """Where its frames are taken from."""
+        used = (a.tap for key in self.body.keys for a in self.body.args[key] if isinstance(a, Frame))
+        return list(dict.fromkeys(t for t in (*used, *self.graphs.taps) if isinstance(t, Tap)))
 
     def take(self, out: Out) -> None:
         """Note what is used of it."""
@@ -120,9 +126,7 @@ class FrameBatch:
     def _rows_and_steps(self) -> tuple[Fx, Fx]:
         """The rows of the batch, and the number of frames."""
         if self._sizes is None:
-            tap = next(
-                a.tap for k in self._body.keys for a in self._body.args[k] if isinstance(a, Frame) and isinstance(a.tap, Tap)
-            )
+            tap = self._use.sources[0]
             like = self._use.graphs.like(tap)
             own, x = Layout.of(like.meta["val"]), self._around.stream(self._use, tap, like)
             rows = self._call(A.sym_size.int, (x, (own.rows or 0) + 1), like)

@@ -12,7 +12,7 @@ from torch.fx import Node as Fx
 from ..capture import source_line
 from ..op_evaluator import RANDOM
 from .clock import clock_of, takes_tensor
-from .simplify import elements_of, flat, name_of, short, sizes
+from .simplify import WIDE, elements_of, flat, name_of, short, sizes
 from .times import LEAST, Tap, Times
 
 Key = tuple[int, int]  # of an operation within an iteration
@@ -33,8 +33,16 @@ class NumberDiffers(NotALoop):
 class Irregular(NotALoop):
     """Iterations do different things: perhaps the first ones alone, which a longer clip shows."""
 
+
+class Differs(Irregular):
+    """Iterations are wired differently."""
+
     def __init__(self, node: Fx | None, reason: str = "iterations of a loop differ"):
         super().__init__(f"{reason}{line(node)}", "the same operations for each frame", node)
+
+
+class Growing(Irregular):
+    """Iterations use more and more frames."""
 
 
 class Fixed(NamedTuple):
@@ -182,13 +190,13 @@ def _verified(slices: list[list[Fx]], byk: list[dict[Key, Fx]], common: list[Key
     for t in range(first, count - 1):
         odd = next((n for n in slices[t] if n not in where), None)
         if odd is not None:
-            raise Irregular(odd)
+            raise Differs(odd)
     body = Body(common, {}, {k: byk[middle][k] for k in common}, where, first, count, slices)
     for key in common:
         column = [(t, byk[t][key]) for t in range(first, count) if key in byk[t]]
         leaves = [flat([n.args, list(n.kwargs.values())]) for _, n in column]
         if len({len(own) for own in leaves}) > 1:
-            raise Irregular(column[-1][1], "an operation has more arguments in some iterations of a loop")
+            raise Differs(column[-1][1], "an operation has more arguments in some iterations of a loop")
         given = [[(t, n, a) for (t, n), a in zip(column, own, strict=True)] for own in zip(*leaves, strict=True)]
         body.args[key] = [_argument(body, byk, own, times, place) for place, own in enumerate(given)]
     return body
@@ -200,7 +208,7 @@ def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, 
     values = [a for _, _, a in column]
     if not isinstance(last, Fx):
         if any(isinstance(a, Fx) for a in values):
-            raise Irregular(node, "an argument is a tensor in some iterations of a loop alone")
+            raise Differs(node, "an argument is a tensor in some iterations of a loop alone")
         if any(a != last or type(a) is not type(last) for a in values):
             clock = clock_of([(t, a) for t, _, a in column]) if takes_tensor(node, place) else None
             if clock is not None:
@@ -230,7 +238,7 @@ def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, 
                 "a tensor that is the same for all frames, or one that is carried as a state",
                 node,
             )
-        raise Irregular(node)
+        raise Differs(node)
     before, key = body.where[last]
     lag = last_t - before
     for t, own, a in column:
@@ -261,10 +269,10 @@ def _refuse_other_orders(nodes: Sequence[Fx], slices: list[list[Fx]], times: Tim
                 node,
             )
     grown = [max([len(elements_of(n)) for n in own if short(n) in ("cat", "stack")] or [0]) for own in slices]
-    half = range(1, len(slices) // 2)
-    if all(grown[t + 1] > grown[t] for t in half) or all(counts[t + 1] > counts[t] > 0 for t in half):
+    inner = range(1, len(slices) - 3)
+    if all(grown[t + 1] > grown[t] for t in inner) or all(counts[t + 1] > counts[t] > 0 for t in inner):
         node = next((n for n in slices[-2] if short(n) in ("cat", "stack")), slices[-2][-1])
-        raise NotALoop(
+        raise (Growing if len(slices) <= WIDE + 2 else NotALoop)(
             f"the body of a loop grows with every iteration, since it uses all frames so far{line(node)}",
             "attention to the last n frames, or a state of a fixed size",
             node,
@@ -282,4 +290,4 @@ def runs_backward(node: Fx) -> NotALoop:
 
 def _irregular(slices: list[list[Fx]], times: Times) -> NotALoop:
     node = slices[-2][-1] if slices[-2] else slices[-1][-1]
-    return Irregular(node)
+    return Differs(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,13 @@ from .layout import Layout
 from .matching import NotALoop, line, matched, runs_backward
 from .operation import registered
 from .retime import retime
-from .simplify import ANY_LAYOUT, dim_of, elements_of, merge_constants, short, simplify, sizes
+from .simplify import ANY_LAYOUT, REST, dim_of, elements_of, merge_constants, short, simplify, sizes
 from .split import Computed, split
+from .strides import at_stride
 from .times import Tap, Times, components, times_of
 from .traced import Traced, batch_symbol
 
 A = torch.ops.aten
-REST = 9223372036854775807
 
 
 @dataclass
@@ -42,8 +43,12 @@ class Rolled:
     loops: dict[int, Traced]
 
 
-def rolled(captured: Captured) -> Rolled | None:
+def rolled(captured: Captured, pace: int = 1) -> Rolled | None:
     """The graph of a short clip with its loops as single operations; ``None`` if it takes no frames one by one.
+
+    Args:
+        captured: the export.
+        pace: frames of the clip for each iteration.
 
     Raises:
         NotALoop: what it does with them is not a recurrence.
@@ -57,15 +62,16 @@ def rolled(captured: Captured) -> Rolled | None:
     merge_constants(graph, [(n, c) for n, c in constants if isinstance(c, torch.Tensor)])
     plain_fills(graph)
     simplify(graph)
+    at_stride(graph, pace, captured.steps)
     inputs, error = set(signature.user_inputs), None
-    for at_end, evolving in ((True, False), (False, False), (True, True)):
-        times = times_of(graph, inputs, captured.steps, at_end, evolving)
+    for at_end, evolving in ((pace == 1, False), (pace > 1, False), (True, True)):  # clips may end within an iteration
+        times = times_of(graph, inputs, -(-captured.steps // pace), at_end, evolving)
         if not times.taps:
             return None
         if error is not None and not evolving and len({tap.frames for tap, _ in times.taps.values()}) == 1:
             continue  # sources of one length begin and end together
         try:
-            return Rolling(graph, times, batch_symbol(captured)).run()
+            return Rolling(graph, times, batch_symbol(captured), pace).run()
         except NotALoop as found:
             error = error or found
     raise error  # type: ignore[misc]
@@ -78,19 +84,19 @@ class Rolling:
         graph: simplified.
         times: the iterations in it.
         batch: the symbol of the batch.
+        pace: frames of the clip for each iteration.
     """
 
-    def __init__(self, graph: Graph, times: Times, batch: Any):
-        self._graph, self._times = graph, times
+    def __init__(self, graph: Graph, times: Times, batch: Any, pace: int = 1):
+        self._graph, self._times, self._pace = graph, times, pace
         self._uses: list[Use] = []
         self._owner: dict[Fx, Use] = {}
         for nodes in components(graph, times):
             body = matched(nodes, times)
             retime(body)
             own = {n for n in nodes if n in body.where or times.of[n] < body.first}  # others are behind the loop
-            count = max(
-                tap.frames + tap.late for n in own for a in n.all_input_nodes if a in times.taps for tap in [times.taps[a][0]]
-            )
+            taps = {times.taps[a][0] for n in own for a in n.all_input_nodes if a in times.taps}
+            count = (max if pace == 1 else min)(tap.frames + tap.late for tap in taps)
             parts = split(body)
             use = Use(Graphs(body, times, batch, parts), body, own, count)
             self._uses.append(use)
@@ -102,6 +108,7 @@ class Rolling:
         self._new = Graph()
         self._loops: dict[int, Traced] = {}
         self._batches: dict[Use, FrameBatch] = {}
+        self._shortest: dict[Use, Fx] = {}
 
     def _no_loop(self) -> NotALoop:
         """Why no operation belongs to an iteration before the last."""
@@ -281,6 +288,17 @@ class Rolling:
         """What is taken frame by frame, with time in dim 0."""
         if isinstance(tap, Computed):
             return self._batch_of(use).apart(tap.key)
+        x = self._whole(tap, like)
+        sources = use.sources
+        if self._pace == 1 or len(sources) == 1:
+            return x
+        if use not in self._shortest:  # a clip may end within an iteration: some of its frames are there, and others are not
+            counts = [self.call(A.sym_size.int, (self._whole(t, like), 0), like) for t in sources]
+            self._shortest[use] = functools.reduce(lambda a, b: self.call(torch.sym_min, (a, b), like), counts)
+        return self.call(A.slice.Tensor, (x, 0, 0, self._shortest[use]), like)
+
+    def _whole(self, tap: Tap, like: Fx) -> Fx:
+        """All frames of a source, with time in dim 0."""
         x = self.value(tap.source)
         if tap.dim:
             x = self.call(A.movedim.int, (x, tap.dim, 0), like)

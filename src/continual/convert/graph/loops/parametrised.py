@@ -19,13 +19,14 @@ from .simplify import name_of
 NUMBER = "number_that_graphs_differ_in"
 
 
-def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str = "frames") -> Graph:
+def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str = "frames", grows_at: int | None = None) -> Graph:
     """A graph with a further place, of a number that sizes depend on.
 
     Args:
         own, other: what a module computes of clips that differ in that number.
         numbers: the number for each of them.
         what: of what it is the number, for messages.
+        grows_at: a number at which sizes grow, and again after as many as the two numbers differ by; ``None``: they grow with each.
 
     Raises:
         NotALoop: they are not alike.
@@ -48,7 +49,7 @@ def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str =
                 raise _differs(what)
             return [value(x, y) for x, y in zip(a, b, strict=True)]
         if type(a) is int and type(b) is int and a != b:
-            return _affine(graph, number, (a, b), numbers, what)
+            return _affine(graph, number, (a, b), numbers, what, grows_at)
         if isinstance(a, torch.SymInt):
             return a
         if a != b and not (isinstance(a, float) and a != a):
@@ -72,16 +73,21 @@ def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str =
     return graph
 
 
-def _affine(graph: Graph, number: Fx, sizes: tuple[int, int], numbers: tuple[int, int], what: str) -> Any:
+def _affine(graph: Graph, number: Fx, sizes: tuple[int, int], numbers: tuple[int, int], what: str, grows_at: int | None) -> Any:
     """A size, of its values for two numbers."""
-    rate, rest = divmod(sizes[1] - sizes[0], numbers[1] - numbers[0])
-    if rest:
+    growth, distance = sizes[0] - sizes[1], numbers[0] - numbers[1]
+    if grows_at is not None:
+        grown = graph.call_function(operator.sub, (number, grows_at)) if grows_at else number
+        grown = graph.call_function(operator.floordiv, (grown, distance))
+        rate, more = growth, sizes[0] - growth * ((numbers[0] - grows_at) // distance)
+    elif growth % distance:
         raise NotALoop(
             f"a size is {sizes[0]} for clips of {numbers[0]} {what}, {sizes[1]} for {numbers[1]}: it does not grow with the clip alone",
             "sizes that grow with the clip",
         )
-    product = number if rate == 1 else graph.call_function(operator.mul, (number, rate))
-    more = sizes[0] - rate * numbers[0]
+    else:
+        grown, rate, more = number, growth // distance, sizes[0] - growth // distance * numbers[0]
+    product = grown if rate == 1 else graph.call_function(operator.mul, (grown, rate))
     return graph.call_function(operator.add, (product, more)) if more else product
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from .matching import Irregular, NotALoop
 from .open_rows import capture_rows
 from .operation import LOOPS
 from .outer import Rolled, rolled
+from .paces import SHORTEST, Pace, pace_of
 from .parametrised import GraphCall, parametrised
 from .simplify import name_of
 from .whole import WholeLoop
@@ -37,8 +38,16 @@ class RolledModule:
         numbers: those of its loops.
     """
 
-    def __init__(self, module: nn.Module, captured: Captured, own: Rolled, other: Rolled, steps: tuple[int, int]):
-        graph = parametrised(own.graph, other.graph, steps)
+    def __init__(
+        self,
+        module: nn.Module,
+        captured: Captured,
+        own: Rolled,
+        other: Rolled,
+        steps: tuple[int, int],
+        grows_at: int | None = None,
+    ):
+        graph = parametrised(own.graph, other.graph, steps, grows_at=grows_at)
         for mine, others in zip(own.loops.values(), other.loops.values(), strict=True):
             if [code(g) for g in (mine.body, *mine.prologue)] != [code(g) for g in (others.body, *others.prologue)]:
                 raise NotALoop(
@@ -109,51 +118,128 @@ def loops_of(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims, call
     Args:
         calls: gives the number of calls of each line of code on a clip; ``None`` if the module refuses it.
     """
-    inputs, times, batches = tiled(module, clip, time_dim)
-    refusal: NotALoop | None = None
-    for steps in LENGTHS:
-        clips = [clip_of(inputs, times, batches, n, 2) for n in steps]
-        counts = [calls(module, c, MANY) for c in clips]
-        if None in counts:
-            continue
-        if counts[0].total() == counts[1].total():
-            return Loops(module, None, refusal)
-        try:
-            captured = [capture_rows(module, c, time_dim) for c in clips]
-            own, other = map(rolled, captured)
-            if own is None or other is None:
-                return Loops(module)
-            found = RolledModule(module, captured[0], own, other, steps)
-            _compare(module, found, inputs, times, batches)
-            return Loops(module, found)
-        except NotACell as error:
-            why = f"a loop over frames can't be followed: {error}"
-            refusal = refusal or NotALoop(why, "operations that keep the rows of the batch apart")
-        except NotALoop as error:
-            refusal = refusal or error
-            if not isinstance(error, Irregular):
-                break
-        except NotStreamable:
-            return Loops(module)
-    return Loops(module, None, refusal)
+    return _Search(module, clip, time_dim, calls).run()
 
 
-def _compare(module: nn.Module, found: RolledModule, inputs: Any, times: Any, batches: Any) -> None:
-    """Refuse loops that give something else than the module, on a clip as long as the example or longer."""
-    steps = steps_of(inputs, times)
-    for n in (steps, steps + steps // 2 + 3):
-        clip = clip_of(inputs, times, batches, n, 2)
-        with torch.no_grad(), quiet():
-            try:
-                want = tree_leaves(module(*fresh(clip)))
-            except Exception:  # not a length of this module
+class _Search:
+    """Looks for loops in exports of short clips, of which two show what depends on the length.
+
+    Args:
+        module, clip, time_dim, calls: as of :func:`loops_of`.
+    """
+
+    def __init__(self, module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims, calls: Callable[..., Any]):
+        self._module, self._time_dim, self._calls = module, time_dim, calls
+        self._inputs, self._times, self._batches = tiled(module, clip, time_dim)
+        self._steps = steps_of(self._inputs, self._times)
+        self._totals: dict[int, int | None] = {}
+        self._refusal: NotALoop | None = None
+
+    def run(self) -> Loops:
+        """What there is."""
+        found = self._first(LENGTHS)
+        if found is None and self._refusal is None and self._grows():
+            # perhaps an iteration takes several frames, or the loop is behind temporal strides
+            pace = pace_of(self._total, self._steps)
+            found = self._at(pace) if pace is not None and pace.frames > 1 else None
+        return Loops(self._module, found, None if found is not None else self._refusal)
+
+    def _at(self, pace: Pace) -> RolledModule | None:
+        """Loops whose iterations take several frames."""
+        found = self._first(pace.clips(), pace)
+        if found is None and pace.unit < pace.frames and any(self._rolls(steps, pace) for steps in pace.clips(full=True)):
+            why = f"an iteration takes {pace.frames} frames, and the last one fewer if the clip ends within it: a stream has no last one"
+            crop = f"leave the rest out before the loop: x[:, :, : T // {pace.frames} * {pace.frames}] for a clip x of T frames"
+            self._refusal = NotALoop(why, crop)
+        return found
+
+    def _first(self, lengths: Iterable[tuple[int, int]], pace: Pace | None = None) -> RolledModule | None:
+        """The loops that the first of some clips show; ``None`` if none does.
+
+        Args:
+            lengths: of two clips each.
+            pace: of the loop. Without it, clips after one that shows a loop that is no recurrence are left out.
+        """
+        for steps in lengths:
+            long, short = map(self._total, steps)
+            if long is None or short is None:
                 continue
-            got = tree_leaves(found(*fresh(clip)))
-        for a, b in zip(got, want, strict=True):
-            if isinstance(b, Tensor) and (a.shape != b.shape or _off(a, b) > TOLERANCES.get(b.dtype, 5e-2)):
-                raise NotALoop(
-                    f"the module does something else with a clip of {n} frames", "the same operations for all clips and frames"
-                )
+            if long == short:
+                break
+            try:
+                return self._rolled(steps, pace)
+            except NotACell as error:
+                why = f"a loop over frames can't be followed: {error}"
+                self._refusal = self._refusal or NotALoop(why, "operations that keep the rows of the batch apart")
+            except NotALoop as error:
+                self._refusal = self._refusal or error
+                if pace is None and not isinstance(error, Irregular):
+                    break
+            except NotStreamable:
+                break
+        return None
+
+    def _rolls(self, steps: tuple[int, int], pace: Pace) -> bool:
+        """Whether two clips show a loop, whatever other clips show."""
+        if None in map(self._total, steps):
+            return False
+        try:
+            return None not in [rolled(capture_rows(self._module, self._clip(n), self._time_dim), pace.frames) for n in steps]
+        except (NotACell, NotALoop, NotStreamable):
+            return False
+
+    def _total(self, steps: int) -> int | None:
+        """The number of calls on a clip of so many frames."""
+        if steps not in self._totals:
+            calls = self._calls(self._module, self._clip(steps), MANY)
+            self._totals[steps] = None if calls is None else calls.total()
+        return self._totals[steps]
+
+    def _grows(self) -> bool:
+        """Whether the number of calls depends on the length, as far as is known."""
+        known = {total for total in self._totals.values() if total is not None}
+        if len(known) != 1:
+            return True
+        calls = self._calls(self._module, self._clip(max(self._steps, SHORTEST))) or self._calls(self._module, self._inputs)
+        return calls is not None and calls.total() not in known
+
+    def _clip(self, steps: int) -> tuple[Tensor, ...]:
+        return clip_of(self._inputs, self._times, self._batches, steps, 2)
+
+    def _rolled(self, steps: tuple[int, int], pace: Pace | None) -> RolledModule | None:
+        """The module with its loops as single operations; ``None`` if it takes no frames one by one."""
+        frames = 1 if pace is None else pace.frames
+        captured = [capture_rows(self._module, self._clip(n), self._time_dim) for n in steps]
+        own, other = (rolled(c, frames) for c in captured)
+        if own is None or other is None:
+            return None
+        if pace is None:
+            return self._compared(RolledModule(self._module, captured[0], own, other, steps))
+        try:  # two lengths do not tell what grows with each frame from what grows with each iteration
+            return self._compared(RolledModule(self._module, captured[0], own, other, steps, pace.begins % frames), frames)
+        except NotALoop:
+            return self._compared(RolledModule(self._module, captured[0], own, other, steps), frames)
+
+    def _compared(self, made: RolledModule, frames: int = 1) -> RolledModule:
+        """Refuse loops that give something else than the module, on clips that end anywhere in an iteration."""
+        longer = self._steps + self._steps // 2 + 3
+        for n in dict.fromkeys((self._steps, longer, longer + frames // 2, longer + frames - 1)):
+            if not _same(self._module, made, self._clip(n)):
+                why = f"the module does something else with a clip of {n} frames"
+                raise NotALoop(why, "the same operations for all clips and frames")
+        return made
+
+
+def _same(module: nn.Module, found: RolledModule, clip: Sequence[Tensor]) -> bool:
+    """Whether loops give what the module gives; clips that it refuses are no difference."""
+    with torch.no_grad(), quiet():
+        try:
+            want = tree_leaves(module(*fresh(clip)))
+        except Exception:  # not a length of this module
+            return True
+        got = tree_leaves(found(*fresh(clip)))
+    pairs = [(a, b) for a, b in zip(got, want, strict=True) if isinstance(b, Tensor)]
+    return all(a.shape == b.shape and _off(a, b) <= TOLERANCES.get(b.dtype, 5e-2) for a, b in pairs)
 
 
 def _off(a: Tensor, b: Tensor) -> float:

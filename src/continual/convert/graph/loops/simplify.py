@@ -18,11 +18,15 @@ from ..op_evaluator import RANDOM
 
 A = torch.ops.aten
 SAME = ("aten.alias.default", "aten.lift_fresh_copy.default", "aten.detach.default", "aten.clone.default")
+CONVERSIONS = ("to", "_to_copy", "type_as", "contiguous")  # a loop that converts a buffer exports as a chain of them
 ANY_LAYOUT = {
     A.view.default: A.reshape.default,
     A._unsafe_view.default: A.reshape.default,
 }  # copies that a view needs are left out
 WIDE = 8  # frames of a slice that are taken one by one
+WINDOW = "continual_window"  # marks frames of one iteration that were a slice
+PACED = "continual_paced"  # marks a tensor that was made with one frame for each iteration
+REST = 9223372036854775807  # the end of a slice that goes to the end
 
 
 def name_of(node: Any) -> str:
@@ -105,14 +109,18 @@ def simplify(graph: Graph) -> None:
 
 def _passed(node: Fx) -> bool:
     """Leave out an operation that gives what it takes."""
-    source = node.args[0] if node.args else None
+    source: Any = node.args[0] if node.args else None
     name = name_of(node)
-    if name in SAME or (short(node) == "slice" and sizes(node) == sizes(source)):
-        replace(node, source)  # type: ignore[arg-type]
+    if (
+        name in SAME
+        or (short(node) == "slice" and sizes(node) == sizes(source))
+        or (short(node) in CONVERSIONS and _alike(node, source))
+    ):
+        replace(node, source)
     elif name in ("aten.copy.default", "aten.slice_scatter.default") and _alike(node, node.args[1]):
         replace(node, node.args[1])  # type: ignore[arg-type]
-    elif short(node) == short(source) == "permute" and _undoes(node, source):  # type: ignore[arg-type]
-        replace(node, source.args[0])  # type: ignore[union-attr, arg-type]
+    elif short(node) == short(source) == "permute" and _undoes(node, source):
+        replace(node, source.args[0])
     else:
         return False
     return True
@@ -126,7 +134,10 @@ def _undoes(node: Fx, before: Fx) -> bool:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    return isinstance(b, Fx) and sizes(a) == sizes(b) and a.meta["val"].dtype == b.meta["val"].dtype
+    if not isinstance(b, Fx) or sizes(a) != sizes(b):
+        return False
+    own, other = a.meta["val"], b.meta["val"]
+    return own.dtype == other.dtype and own.device == other.device
 
 
 def _parts(graph: Graph, node: Fx) -> None:
@@ -144,7 +155,7 @@ def _parts(graph: Graph, node: Fx) -> None:
             replace(node, put(graph, node, A.slice.Tensor, (maker.args[0], dim, start, start + widths[index]), node))
 
 
-def _range(node: Fx) -> tuple[int, int, int] | None:
+def range_of(node: Fx) -> tuple[int, int, int] | None:
     """Dimension, start and width of a slice without steps whose sizes are numbers."""
     dim = dim_of(node)
     size, width = sizes(node.args[0])[dim], sizes(node)[dim]
@@ -156,7 +167,7 @@ def _range(node: Fx) -> tuple[int, int, int] | None:
 
 def _narrow(graph: Graph, node: Fx) -> None:
     """A slice of one frame as a frame with a dimension of size 1, and the same for writes."""
-    if name_of(node) == "aten.slice.Tensor" and (found := _range(node)) is not None and found[2] == 1:
+    if name_of(node) == "aten.slice.Tensor" and (found := range_of(node)) is not None and found[2] == 1:
         dim, start, _ = found
         frame = put(graph, node, A.select.int, (node.args[0], dim, start), node)
         replace(node, put(graph, node, A.unsqueeze.default, (frame, dim), node))
@@ -183,7 +194,7 @@ def _fold_select(graph: Graph, node: Fx) -> None:
     found: Fx | None = None
     while found is None:
         kind = short(source)
-        if kind == "slice" and dim_of(source) == dim and (at := _range(source)) is not None:
+        if kind == "slice" and dim_of(source) == dim and (at := range_of(source)) is not None:
             source, index = source.args[0], at[1] + index  # type: ignore[assignment]
         elif kind == "select_scatter" and int(source.args[2]) % len(sizes(source)) == dim:  # type: ignore[arg-type]
             if int(source.args[3]) % sizes(source)[dim] == index:  # type: ignore[arg-type]
@@ -249,15 +260,21 @@ def _wide_slices(graph: Graph) -> None:
     """Slices of several frames that begin one frame after another, or of what was written, as frames that are joined."""
     groups: dict[tuple[Any, int, int], list[tuple[Fx, int]]] = {}
     for node in graph.nodes:
-        if name_of(node) == "aten.slice.Tensor" and (found := _range(node)) is not None and 1 < found[2] <= WIDE:
+        if name_of(node) == "aten.slice.Tensor" and (found := range_of(node)) is not None and 1 < found[2] <= WIDE:
             groups.setdefault((node.args[0], found[0], found[2]), []).append((node, found[1]))
+    regular = {(s, dim) for (s, dim, _), own in groups.items() if _one_by_one(sorted({start for _, start in own}))}
     for (source, dim, width), members in groups.items():
-        starts = sorted({start for _, start in members})
-        if not _is_written(source, dim) and (len(starts) < 3 or any(b - a != 1 for a, b in itertools.pairwise(starts))):
+        if (source, dim) not in regular and not _is_written(source, dim):
             continue
-        for node, start in members:
+        for node, start in members:  # the first ones may have fewer frames
             frames = [put(graph, node, A.select.int, (source, dim, start + i), node) for i in range(width)]
-            replace(node, put(graph, node, A.stack.default, (frames, dim), node))
+            made = put(graph, node, A.stack.default, (frames, dim), node)
+            made.meta[WINDOW] = not _is_written(source, dim)
+            replace(node, made)
+
+
+def _one_by_one(starts: list[int]) -> bool:
+    return len(starts) >= 3 and all(b - a == 1 for a, b in itertools.pairwise(starts))
 
 
 def _is_written(source: Any, dim: int) -> bool:

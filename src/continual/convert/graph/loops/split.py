@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ def split(body: Body) -> Parts:
     for key in body.keys:  # of several results, the one that is used is taken where they are computed
         if (
             key in behind
-            and short(body.node[key]) == "getitem"
+            and body.node[key].target is operator.getitem
             and not all(a.key in behind for a in body.args[key] if isinstance(a, Result))
         ):
             behind.discard(key)

@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
-from .simplify import dim_of, elements_of, name_of, short, sizes
+from .simplify import PACED, WINDOW, dim_of, elements_of, name_of, short, sizes
 
 LEAST = 4  # iterations of a loop in a short clip
 
@@ -43,7 +43,7 @@ class Times:
         of: the iteration of an operation: that of the last frame that it has seen.
         taps: for each frame that is taken: where, and which.
         joins: operations that put the results of iterations together.
-        frames: of a clip.
+        frames: of a clip, for one iteration each.
     """
 
     of: dict[Fx, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True, e
     Args:
         graph: simplified.
         inputs: names of the module's inputs.
-        frames: of the clip.
+        frames: of the clip, for one iteration each.
         at_end: shorter sources end with the longest; otherwise they begin with it.
         evolving: values that no frame goes into belong to iterations, too, where each has its own, as the covariance of a Kalman filter.
     """
@@ -109,7 +109,7 @@ def _groups(graph: Graph, frames: int) -> dict[tuple[Fx, int], dict[Fx, int]]:
         if name_of(node) == "aten.select.int" and isinstance(node.args[2], int):
             dim = dim_of(node)
             size = sizes(node.args[0])[dim]
-            if isinstance(size, int) and abs(size - frames) <= 3:
+            if isinstance(size, int) and (abs(size - frames) <= 3 or PACED in node.args[0].meta):
                 groups[node.args[0], dim][node] = node.args[2] % size
     return {
         (source, dim): members
@@ -132,7 +132,7 @@ def _moving(graph: Graph, inputs: set[str]) -> set[Fx]:
 
 def _is_join(node: Fx, found: Times, longest: int) -> bool:
     """Whether it puts the results of almost all iterations together, in their order."""
-    if short(node) not in ("cat", "stack"):
+    if short(node) not in ("cat", "stack") or node.meta.get(WINDOW):
         return False
     own = [found.of[e] for e in elements_of(node) if e in found.of]
     steps = [b - a for a, b in itertools.pairwise(own)]

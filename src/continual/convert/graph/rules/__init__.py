@@ -10,6 +10,7 @@ from . import (  # noqa: F401 (they register themselves)
     index,
     joins,
     loops,
+    matrices,
     norms,
     padding,
     pooling,

@@ -30,6 +30,8 @@ def _tensors(ctx: RuleContext, call: OpCall) -> list[TensorValue]:
 def cat(ctx: RuleContext, call: OpCall) -> Stream:
     """Tensors one after another. Over time: constants before the first and after the last frame."""
     values = _tensors(ctx, call)
+    if len(values) == 1 and isinstance(values[0], Stream):
+        return values[0]
     dim = call.dim(max(len(v.dims) for v in values))
     if any(TIME in v.dims[dim] for v in values if isinstance(v, Stream)):
         return _around(ctx, call, values, dim)

@@ -13,19 +13,20 @@ from ..values import Const, Stream
 def registered(ctx: RuleContext, call: OpCall) -> Stream:
     """The streaming version, on the weights of the module."""
     entry = CALLS[call.integer("number")]
-    x, time, name = call.tensor("input"), entry.layer.time_dim, type(entry.layer).__name__
-    rest = [] if not isinstance(x, Stream) else [d for i, d in enumerate(x.dims) if i not in (0, time)]
+    x, time, batch, name = call.tensor("input"), entry.layer.time_dim, entry.batch_dim, type(entry.layer).__name__
+    rest = [] if not isinstance(x, Stream) else [d for i, d in enumerate(x.dims) if i not in (batch, time)]
     if (
         not isinstance(x, Stream)
         or x.dims[time] != (TIME,)
-        or BATCH not in x.dims[0]
+        or BATCH not in x.dims[batch]
         or any({BATCH, TIME} & set(d) for d in rest)
     ):
-        raise Misfit(f"{name} does not run over time here", f"clips with the batch in dim 0 and time in dim {time}")
+        raise Misfit(f"{name} does not run over time here", f"clips with the batch in dim {batch} and time in dim {time}")
     given = [w for w in call.sequence("weights") if isinstance(w, Const)]
     if len(given) < len(call.sequence("weights")):
         raise Refused(f"the weights of {name} depend on the stream", "parameters")
     weights = {n: given[i] for n, i in entry.weights.items()}
-    out = list(map(dim_of, entry.out[tuple(ctx.shapes.shape(x)[i] for i in range(len(x.dims)) if i not in (0, time))].shape[1:]))
-    out.insert(time - 1, (TIME,))
-    return ctx.emit.layer(call, x, entry.copy_of_layer(), (x.dims[0], *out), weights=weights, label=name)
+    sizes = tuple(ctx.shapes.shape(x)[i] for i in range(len(x.dims)) if i not in (batch, time))
+    out = [x.dims[batch], *map(dim_of, entry.out[sizes].shape[1:])]
+    out.insert(time, (TIME,))
+    return ctx.emit.layer(call, x, entry.copy_of_layer(), tuple(out), weights=weights, label=name)

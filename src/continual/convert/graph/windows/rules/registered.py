@@ -38,5 +38,5 @@ class LayerOfClips:
 def registered(w: Walk, call: Call) -> Any:
     """The layer on the window."""
     entry = CALLS[call["number"]]
-    found = LayerOfClips(entry.copy_of_layer(), dict(entry.weights))
+    found = LayerOfClips(entry.copy_of_layer(of_clips=True), dict(entry.weights))
     return w.window(call, function=found)

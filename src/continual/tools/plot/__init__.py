@@ -1,0 +1,1 @@
+"""`co.plot`: a network on one's own signal, as a picture."""
