@@ -15,6 +15,5 @@ _BY_REASON = {
         "torchaudio/Emformer",
         "vocos/backbone and ISTFT",
     ),
-    "A length at the end of the clip is computed in a form that is not followed.": ("loops/running mean of frames",),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

@@ -34,6 +34,7 @@ from tests.convert.loops.special_networks import (
     Padded,
     RowsAsNumber,
     RunningMean,
+    SoFar,
     Sorted,
 )
 
@@ -77,6 +78,7 @@ CASES = {
     "first frame": Case(FirstFrame, (2, 7, 3), 1),
     "padded": Case(Padded, (2, 3, 9), 2),
     "nodes": Case(Nodes, (2, 6, 5, 3), 1),
+    "so far": Case(SoFar, (2, 7, 3), 1),
     "sorted": Case(Sorted, (2, 7, 3), 1),
     "complex": Case(ComplexStates, (2, 8, 4), 1),
 }

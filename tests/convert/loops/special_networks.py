@@ -177,3 +177,18 @@ class Sorted(nn.Module):
             h, places = (0.5 * h + x[:, t]).sort(1)
             outs.append(self.out(places.to(x.dtype)))
         return torch.stack(outs, 1)
+
+
+class SoFar(nn.Module):
+    """The mean of all frames so far, by longer and longer slices, and a state beside their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, 3)
+        state, outs = x.new_zeros(x.shape[0], 4), []
+        for t in range(x.shape[1]):
+            state = torch.tanh(state + self.fc(x[:, : t + 1].sum(1, keepdim=True)).squeeze(1))
+            outs.append(state + self.fc(x[:, : t + 1].mean(1)))
+        return torch.stack(outs, 1)

@@ -20,8 +20,9 @@ from .graphs import Graphs, Out, Past
 from .layout import Layout
 from .matching import NotALoop, line, matched, runs_backward
 from .operation import registered
+from .prefixes import running
 from .retime import retime
-from .simplify import ANY_LAYOUT, REST, dim_of, elements_of, merge_constants, short, simplify, sizes
+from .simplify import ANY_LAYOUT, REST, dim_of, elements_of, leave_out, merge_constants, short, simplify, sizes
 from .split import Computed, split
 from .strides import at_stride
 from .times import Tap, Times, components, times_of
@@ -61,6 +62,8 @@ def rolled(captured: Captured, pace: int = 1) -> Rolled | None:
     constants = [(n, program.constants[c]) for n, c in signature.inputs_to_lifted_tensor_constants.items()]
     merge_constants(graph, [(n, c) for n, c in constants if isinstance(c, torch.Tensor)])
     plain_fills(graph)
+    leave_out(graph)
+    running(graph)
     simplify(graph)
     at_stride(graph, pace, captured.steps)
     inputs, error = set(signature.user_inputs), None

@@ -87,8 +87,8 @@ def replace(old: Fx, new: Fx) -> None:
     old.replace_all_uses_with(new)
 
 
-def simplify(graph: Graph) -> None:
-    """Simplify a functional graph in place, without changing what it computes."""
+def leave_out(graph: Graph) -> None:
+    """Leave out assertions and operations that give what they take, and take parts apart, in place."""
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -97,6 +97,10 @@ def simplify(graph: Graph) -> None:
         elif not _passed(node):
             _parts(graph, node)
     dead(graph)
+
+
+def simplify(graph: Graph) -> None:
+    """Simplify a functional graph in place, behind :func:`leave_out`, without changing what it computes."""
     for node in list(graph.nodes):
         _narrow(graph, node)
     _fold_selects(graph)
