@@ -22,7 +22,7 @@ GALLERY_ARGS ?=
 OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all costs fuzz lint format bench gallery docs triton-venv clean
+.PHONY: help demo test test-all costs fuzz lint format bench gallery docs pictures triton-venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ $(DOCS_STAMP): pyproject.toml constraints.txt
 docs: $(DOCS_STAMP) ## Build the documentation site into docs/_build/html, in its own environment
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(DOCS_VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+pictures: $(STAMP) ## Draw the pictures of docs/timing.md again
+	$(BIN)/python -m benchmarks.strips docs
 
 # The Python of the server has other versions than constraints.txt: its stub needs numpy 1.
 triton-venv: ## Set up .venv-triton with Triton's server, for tests/triton

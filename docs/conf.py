@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
+from torch import nn
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
@@ -67,9 +68,17 @@ html_theme_options = {
 }
 
 
-def public_bases(app: Sphinx, name: str, obj: object, options: object, bases: list[type]) -> None:
-    """Show the base classes that readers know: no private ones, and not `object`."""
-    bases[:] = [base for base in bases if base is not object and not base.__name__.startswith("_")]
+def public_bases(app: Sphinx, name: str, obj: object, options: object, bases: list[type | str]) -> None:
+    """Show the base classes that readers know: public ones, those of torch by their public name, and built-in ones."""
+    known: list[type | str] = []
+    for base in bases:
+        if not isinstance(base, type):  # Mapping[str, Tensor]
+            known.append(base)
+        elif getattr(nn, base.__name__, None) is base:
+            known.append(f"``torch.nn.{base.__name__}``")
+        elif base is not object and (not base.__module__.startswith("continual.") or base.__name__ in continual.__all__):
+            known.append(base)
+    bases[:] = known or ["``object``"]
 
 
 def setup(app: Sphinx) -> None:
