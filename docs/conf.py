@@ -30,6 +30,7 @@ extensions = [
     "outside_pages",
     "property_docstrings",
     "public_names",
+    "search_words",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_ext", "_templates"]
