@@ -97,8 +97,8 @@ REFUSED = [
         time=1),
     no("learned weights of frames", lambda: Fn(lambda m, x: (x * m.w.softmax(0)).sum(2), w=(13,)), "a value for each of 13 frames",
         "einsum"),
-    no("determinants of the clip", lambda x: torch.linalg.det(x), "no streaming rule", "docs/conversion.md", shape=(2, 8, 8)),
-    no("inverse", lambda x: torch.linalg.inv(x + 5 * torch.eye(8, dtype=x.dtype)), "compares|no streaming rule|fit|one clip length", "",
+    no("determinants of the clip", lambda x: torch.linalg.det(x), "for the rows of a matrix", "a matrix for each frame", shape=(2, 8, 8)),
+    no("inverse", lambda x: torch.linalg.inv(x + 5 * torch.eye(8, dtype=x.dtype)), "for the rows of a matrix|one length alone", "",
         shape=(2, 8, 8)),
 ]  # fmt: skip
 

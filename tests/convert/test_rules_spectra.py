@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from tests.convert.rows import No, Row, check_refused, check_row, fn, no
+import continual as co
+from tests.contract import assert_equal
+from tests.convert.rows import F64, Fn, No, Row, check_refused, check_row, fn, no
 
 SOUND: dict = {"shape": (2, 30), "time": 1}
 ROWS = [
@@ -60,3 +63,33 @@ def test_spectra_and_windows(case: Row) -> None:
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: No) -> None:
     check_refused(case)
+
+
+PADDED = {
+    "as torch.stft pads": (lambda x: F.pad(x.unsqueeze(0), (4, 4), "reflect").squeeze(0), True),
+    "by zeros, on one side": (lambda x: F.pad(x.unsqueeze(0), (3, 0)).squeeze(0), True),
+    "repeated": (lambda x: F.pad(x.unsqueeze(0), (2, 5), "replicate").squeeze(0), True),
+    "by ones": (lambda x: F.pad(x.unsqueeze(0), (3, 3), value=1.0).squeeze(0), False),
+    "used twice": (lambda x: F.pad(x.unsqueeze(0), (3, 3)).squeeze(0), False),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_what_is_padded_before_a_transform_is_its_own(name: str) -> None:
+    pad, own = PADDED[name]
+
+    def spectra(m: nn.Module, x: Tensor) -> Tensor:
+        y = pad(x)
+        found = torch.stft(y, 8, 3, window=m.w, center=False, return_complex=True, normalized=True).abs()
+        return found + y.unfold(1, 8, 3)[..., 0].unsqueeze(1) if name == "used twice" else found
+
+    module, clip = Fn(spectra, {"w": torch.rand(8, dtype=F64)}).eval(), torch.randn(2, 40, dtype=F64)
+    net = co.continual(module, clip, time_dim=1)
+    kinds = [type(layer.module).__name__ for layer in net._program.layers]
+    assert "STFT" in kinds
+    assert any("Pad" in kind for kind in kinds) != own
+    assert co.verify(net, clip, module).passed
+    if own:
+        program = co.compile(net, clip[:, 0], backend="eager")
+        outs = [y.unsqueeze(2) for x in clip.unbind(1) if (y := program.step(x)) is not None]
+        assert_equal(torch.cat([*outs, *filter(lambda y: y is not None, [program.flush()])], 2), module(clip))

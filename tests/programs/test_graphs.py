@@ -19,6 +19,7 @@ import tests.convert
 from tests.convert.networks import NETWORKS, Case
 from tests.convert.rows import Row
 from tests.convert.test_against_containers import Foreign, own_code
+from tests.convert.test_rules_recurrent import PerJoint
 from tests.long import by_turns, in_full
 from tests.programs.refusals import BURST, GIVEN, MIRROR, POSITIONS, documented
 from tests.programs.rows import check_rows
@@ -285,3 +286,10 @@ def test_what_is_given_is_not_known_when_rows_are_made():
     net = co.continual(Edges(0.5).double().eval(), (clip, edges), time_dim=(2, None))
     with pytest.raises(co.NotStreamable, match=GIVEN):
         co.compile(net, (clip[:, :, 0], edges), backend="eager")
+
+
+def test_each_place_starts_with_its_own_state() -> None:
+    """A row of the program is a row for each joint: all of them started with the state of the first."""
+    torch.manual_seed(0)
+    clip = torch.randn(2, 3, 7, 5)
+    check_rows(co.continual(PerJoint(learned=True).eval(), clip), clip)

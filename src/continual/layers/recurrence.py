@@ -179,7 +179,7 @@ class Recurrence(CoModule):
     ) -> Run:
         """The layer in a program, by its functions of a step and, where that is faster, of a chunk."""
         names = ctx.node.names
-        specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()[0]) for n, t in zip(names, ctx.node.tensors, strict=True)]
+        specs = [ctx.state_tensor(n, StepSpec.of(t), None, t.detach()) for n, t in zip(names, ctx.node.tensors, strict=True)]
 
         def step(frame: Any, values: list[Tensor], index: Tensor) -> tuple[Wire, list[Tensor]]:
             y, new = recur(frame, dict(zip(names, values, strict=True)), index)

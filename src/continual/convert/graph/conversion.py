@@ -76,7 +76,7 @@ def convert_graph(
             if every is not None or isinstance(windows, WindowPlan):
                 raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
             try:
-                net = _streamed(module, walked, check, doing)
+                net = _streamed(module, walked, check, doing, windows == "stream")
             except NotStreamable as differs:
                 net, walked = _of_longer(module, walked, differs, (time_dim, time_pooling, loops), doing)
                 inputs = walked.draft.captured.inputs
@@ -167,16 +167,20 @@ def _of_longer(
         raise differs from differs.__cause__
 
 
-def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None]) -> GraphModule:
-    """The network of a stream."""
+def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None], along: bool = False) -> GraphModule:
+    """The network of a stream.
+
+    Args:
+        along: whether frames may see their neighbours across segments that the module takes by themselves.
+    """
     inputs = walked.draft.captured.inputs
     with _as_refusals(module, inputs, "put together"):
         net = assemble(walked, module)
     if check:
         doing("comparing the result with it, on clips of several lengths")
         with _as_refusals(module, inputs, "checked"):
-            note = check_clip(net, net.timing.period, module, walked.draft)
-        net._program.notes += () if note is None else (note,)
+            notes = check_clip(net, net.timing.period, module, walked.draft, along)
+        net._program.notes += notes
     if all(o.windows for o in walked.outputs):
         report, note = of_stream(net, module, walked.draft.captured)
         net.__dict__.update(windows=report, _window_notes=(note,))

@@ -15,13 +15,16 @@ from .capture import fresh
 from .check_lengths import affordable, longest, other_lengths
 from .kept_states import KeptStates
 from .program_draft import ProgramDraft
+from .segments import across_segments
 
 TOLERANCES = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float32: 1e-3, torch.complex64: 1e-3}
 SURE = 1e-5  # what rounding in single precision explains in most modules
 ROUNDINGS = 100  # the largest difference, in those of the module from itself in double precision
 
 
-def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft) -> str | None:
+def check_clip(
+    net: Callable[..., Any], period: int, module: nn.Module, draft: ProgramDraft, along: bool = False
+) -> tuple[str, ...]:
     """Compare clip outputs on the example and on clips of other lengths.
 
     Lengths that the module refuses are skipped, and so are lengths that the network refuses by name.
@@ -31,15 +34,16 @@ def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: P
         period: of its outputs.
         module: the module.
         draft: what the network was made of.
+        along: whether frames may see their neighbours across segments that the module takes by themselves.
 
     Returns:
-        A note on a state that the module keeps, if it keeps one.
+        Notes: on a state that the module keeps, and on such segments.
 
     Raises:
         NotStreamable: they differ.
     """
     if draft.middle:
-        return None
+        return ()
     captured, name, runs = draft.captured, type(module).__name__, KeptStates(module)
     with torch.no_grad():
         try:
@@ -47,13 +51,32 @@ def check_clip(net: Callable[..., Any], period: int, module: nn.Module, draft: P
         except ShapeMismatch as error:
             raise NotStreamable(f"{name}: the converted network can't take the example: {error}") from error
         _compare(module, captured.inputs, got, runs.run(captured.inputs), "the example", draft)
-        refused = [] if draft.windowed else _check_lengths(net, period, runs, draft)
+        try:
+            refused = [] if draft.windowed else _check_lengths(net, period, runs, draft)
+        except NotStreamable as differs:
+            off = across_segments(net, runs.run, captured)
+            if off is None:
+                raise
+            if not along:
+                raise _in_segments(name, captured.steps, off) from differs
+            said = f"frames see their neighbours across segments of {captured.steps}, which the module takes by themselves"
+            return (f"{said}: it differs by {off:.0%} on two of them",)
     if refused:
         raise NotStreamable(
             f"{name}: the converted network takes clips of the example's {captured.steps} steps alone, the module others, such as "
             f"{refused[0]}. Remedies: pad or cut branches that meet by fixed numbers of frames, not by the difference of their lengths"
         )
-    return runs.note
+    return () if runs.note is None else (runs.note,)
+
+
+def _in_segments(name: str, steps: int, off: float) -> NotStreamable:
+    """The refusal of a module that takes segments of the example's length by themselves."""
+    return NotStreamable(
+        f"{name}: takes a clip in segments of {steps} frames, each by itself, since a number such as n_segment={steps} is in its code: "
+        "what a stream gives depends on where segments begin. Remedies: windows='stream', in which frames see their neighbours across "
+        f"segments (on two segments it differs by {off:.0%} of the largest value); or an example of {2 * steps} frames: the stream goes "
+        "segment by segment"
+    )
 
 
 def _check_lengths(net: Callable[..., Any], period: int, runs: KeptStates, draft: ProgramDraft) -> list[str]:

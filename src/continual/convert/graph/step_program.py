@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 from ...core.program.context import CallRows, KernelContext, Run, built
@@ -132,7 +131,7 @@ def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
         return run
     own = range(first, len(held))
     for i in own:
-        held[i] = replace(held[i], shape=(fold, *held[i].shape))
+        held[i] = held[i].of_several(fold)
 
     def folded(x: Wire, rows: CallRows) -> Wire:
         within = rows.repeated(fold, own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,8 @@ class StateSpec:
     Attributes:
         name: its module's path and its own name.
         shape: of a row.
-        fill: its value when a stream starts: a number, or a tensor of the shape of a row.
+        fill: its value when a stream starts: a number; or a tensor, whose first row is that of a row, or of the first of several that
+            a row of the program has.
         keeps_inactive: whether the kernel itself keeps the state of inactive rows.
     """
 
@@ -46,8 +47,13 @@ class StateSpec:
     def cold(self, batch: int) -> Tensor:
         """The tensor for ``batch`` rows that start."""
         if isinstance(self.fill, Tensor):
-            return self.fill.expand(batch, *self.shape).clone()
+            return self.fill[:1].expand(batch, *self.shape).clone()
         return torch.full((batch, *self.shape), self.fill, dtype=self.dtype, device=self.device)
+
+    def of_several(self, rows: int) -> StateSpec:
+        """The state of that many rows as one, which the program keeps for each of its own: each starts with its own value."""
+        fill = self.fill[:rows].unsqueeze(0) if isinstance(self.fill, Tensor) else self.fill
+        return replace(self, shape=(rows, *self.shape), fill=fill)
 
 
 @dataclass(frozen=True)

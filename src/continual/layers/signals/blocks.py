@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 64  # samples; longer ones need more products for a sample, shorter ones more passes over the states
+BLOCK = 160  # samples: 10 ms at 16 kHz are one block; longer ones need more products for a sample, shorter ones more operations
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class Blocks:
 
         What is not finite poisons what comes after it, not what came before it in its block.
         """
-        poison = (x * 0).cumsum(-1)
-        y, state = self._run(x.nan_to_num(0.0, 0.0, 0.0), state)
+        poison = poison_of(x)
+        y, state = self.respond(x.nan_to_num(0.0, 0.0, 0.0), state)
         return y + poison, state + poison[..., -1:]
 
-    def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        first = x.shape[-1] % BLOCK
+    def respond(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of finite samples."""
+        first = x.shape[-1] if x.shape[-1] <= BLOCK else x.shape[-1] % BLOCK
         outs = []
         if first:
             head = x[..., :first]
@@ -76,6 +77,11 @@ class Blocks:
             found = found + F.pad(found[..., :-reach, :] @ power, (0, 0, reach, 0))
             power, reach = power @ power, 2 * reach
         return found
+
+
+def poison_of(x: Tensor) -> Tensor:
+    """Zeros ``(…, n)`` before the first sample that is not finite, and NaN from there on."""
+    return (x * 0).cumsum(-1)
 
 
 def _powers(a: Tensor, most: int) -> Tensor:

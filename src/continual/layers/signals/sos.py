@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blocks import Blocks
+from .blocks import Blocks, poison_of
 from .linear_filter import LinearFilter, signal_package
 
 
@@ -38,11 +38,12 @@ class Sections:
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """A chunk of samples."""
-        states = []
+        states, poison = [], poison_of(x)
+        x = x.nan_to_num(0.0, 0.0, 0.0)
         for blocks, before in zip(self.blocks, state.unflatten(-1, (-1, 2)).unbind(-2), strict=True):
-            x, after = blocks.run(x, before)
+            x, after = blocks.respond(x, before)
             states.append(after)
-        return x, torch.cat(states, -1)
+        return x + poison, torch.cat(states, -1) + poison[..., -1:]
 
 
 def section(row: Tensor) -> tuple[Tensor, Tensor, Tensor]:

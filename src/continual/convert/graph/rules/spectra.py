@@ -58,13 +58,16 @@ def stft(ctx: RuleContext, call: OpCall) -> Any:
     )
 
 
+RESHAPES = ("reshape", "squeeze")  # between a pad, which torch takes for clips (1, B, T), and what takes (B, T)
+
+
 def _padded_in_front(ctx: RuleContext, call: OpCall, x: Stream, layer: STFT) -> Stream:
     """What is padded in front of the windows becomes their own padding, as `center=True` has it: a pad between two reshapes.
 
     Frames that are mirrored at the start come all at once, in no program. The window waits for them.
     """
     shaped = ctx.draft.sole_use(call.node, x.slot)
-    pad = None if not isinstance(shaped, Op) or shaped.label != "reshape" else ctx.draft.sole_use(None, shaped.inputs[0])
+    pad = None if not isinstance(shaped, Op) or shaped.label not in RESHAPES else ctx.draft.sole_use(None, shaped.inputs[0])
     padding = pad.module if isinstance(pad, Layer) else None
     if shaped is None or not isinstance(pad, Layer) or not isinstance(padding, _Pad):
         return x
@@ -72,8 +75,9 @@ def _padded_in_front(ctx: RuleContext, call: OpCall, x: Stream, layer: STFT) -> 
     constant = isinstance(padding, _ConstantPad) and padding.value == 0
     if not (constant or padding.mode in ("replicate", "reflect")) or min(start, end) < 0 or max(start, end) >= layer.n_fft:
         return x
-    if any(padding._pads[:-2]):
+    if any(padding._pads[:-2]) or tuple(d for d in pad.enter.dims if d) != x.dims:
         return x
+    layer.center, layer.pad_mode = True, padding.mode
     layer.set_frames(start, end, "zeros" if constant else padding.mode)
     ctx.draft.instructions.remove(shaped)
     return ctx.emit.undo(pad, replace(x, slot=pad.out))
