@@ -81,7 +81,8 @@ def drawn(strip: Strip) -> str:
     def cell(column: int, row: int, text: str, fill: str, dashed: bool = False) -> str:
         line = f'stroke="{GREY}"' + (' stroke-dasharray="3 3"' if dashed else "")
         box = f'<rect x="{x(column) + 2}" y="{row}" width="{CELL - 4}" height="30" rx="4" fill="{fill}" {line}/>'
-        return box + f'<text x="{x(column) + CELL // 2}" y="{row + 20}" text-anchor="middle">{escape(text)}</text>'
+        size = ' font-size="10"' if len(text) > 3 else ""  # so that 10–11 fits
+        return box + f'<text x="{x(column) + CELL // 2}" y="{row + 20}" text-anchor="middle"{size}>{escape(text)}</text>'
 
     def name(row: int, text: str) -> str:
         return f'<text x="8" y="{row + 20}">{text}</text>'
