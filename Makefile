@@ -83,9 +83,10 @@ $(DOCS_STAMP): pyproject.toml constraints.txt
 	$(DOCS_VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
-# Warnings are errors, also links inside that lead nowhere. docs/_build is not removed: what did not change is not built again.
+# Warnings are errors, also links inside that lead nowhere. Every page is written each time (-a): the search index of a build of some pages
+# lacks the words of the others.
 docs: $(DOCS_STAMP) ## Build the documentation site into docs/_build/html, in its own environment
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(DOCS_VENV)/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(DOCS_VENV)/bin/python -m sphinx -q -a -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 pictures: $(STAMP) ## Draw the pictures of docs/timing.md again
