@@ -9,8 +9,8 @@ _BY_REASON = {
     "An operation of it has no rule.": (
         "sequences/Transformer-XL shift",
         "front ends/torchaudio sliding CMN",
-        "braindecode/MetaNeuromotorHand",
     ),
+    "A constant that is expanded to the length of the clip is not followed.": ("braindecode/MetaNeuromotorHand",),
     "A number that it reads out of a tensor of sizes is not followed.": (
         "torchaudio/Emformer",
         "vocos/backbone and ISTFT",

@@ -15,10 +15,11 @@ LONG = 30.0  # seconds of a conversion that are too many
 COLUMNS = ("network", "result", "windows", "seconds", "delay", "difference", "step", "compiled", "source")
 NUMBERS = ("seconds", "delay", "difference", "step", "compiled")
 STEPS = """
-- **step**: how many times faster steps are than the module on its window (its receptive field; the example, for windows
-  and for recurrent networks), once for each output. Eager, float32, one row, one thread; *compiled*: the same of the
-  compiled program and the compiled module. Most networks are small, so that they convert in seconds: what a call costs
-  by itself counts much in them. [Performance](performance.md) has networks of usual sizes."""
+- **step**: how many times faster a call with the next `net.step_size` frames is than the module on its window (its
+  receptive field; the example, for windows and for recurrent networks), once for each such call. Eager, float32, one
+  row, one thread; *compiled*: the same of the compiled program and the compiled module. Most networks are small, so
+  that they convert in seconds: what a call costs by itself counts much in them. [Performance](performance.md) has
+  networks of usual sizes."""
 PAGE = """\
 # Gallery
 

@@ -58,31 +58,29 @@ def window_of(net: Any, module: nn.Module, network: Network, rows: int | None) -
     return network.inputs(rows=rows)
 
 
-def steps_of(net: Any, network: Network, rows: int | None) -> tuple[Callable[[], object], int, int]:
-    """A period of steps in mid-stream; how many steps and outputs they are."""
-    period, dims = net.timing.period, network.time_dims
-    frames = -(-(net.delay + period + 1) // network.frames) * network.frames
-    warm = network.inputs(frames, rows=rows)
-    frame = [x.clone() for x in one(cut(warm, dims, 0, 1), dims)]
+def feeding(net: Any, network: Network, rows: int | None) -> tuple[Callable[[], object], int]:
+    """A call in mid-stream with the frames that complete the next outputs (:attr:`~continual.CoModule.step_size`); how many frames it has."""
+    chunk, dims = int(net.step_size), network.time_dims
+    before = net.delay + 1 + -(net.delay + 1) % chunk
+    frames = -(-(before + chunk) // network.frames) * network.frames
+    clip = network.inputs(frames, rows=rows)
+    given = [x.clone() for x in cut(clip, dims, before, chunk)]
     with torch.no_grad():
-        net.forward_steps(*cut(warm, dims, 0, net.delay + 1))
-        outputs = sum(net.forward_step(*frame) is not None for _ in range(period))
-
-    def run() -> None:
-        for _ in range(period):
-            net.forward_step(*frame)
-
-    return run, period, max(1, outputs)
+        net.forward_steps(*cut(clip, dims, 0, before))
+    if chunk > 1:
+        return lambda: net.forward_steps(*given), chunk
+    frame = one(given, dims)
+    return lambda: net.forward_step(*frame), chunk
 
 
 def measured(net: Any, module: nn.Module, network: Network) -> tuple[float, float, float]:
-    """Seconds of a step and of the module on its window, and how much faster steps are than a window for each output."""
+    """Seconds for a frame and of the module on its window, and how much faster the calls that bring outputs are than windows for them."""
     rows = rows_of(module, network)
     window = window_of(net, module, network, rows)
-    run, period, outputs = steps_of(net, network, rows)
+    run, frames = feeding(net, network, rows)
     whole, spent = least(lambda: module(*window)), least(run)
     net.clean_state()
-    return spent / period, whole, whole * min(outputs, period) / spent
+    return spent / frames, whole, whole / spent
 
 
 def compiled(net: Any, module: nn.Module, network: Network) -> float:

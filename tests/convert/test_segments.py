@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.convert.graph.capture import capture
+from continual.convert.graph.segments import across_segments
 
 
 class Shifted(nn.Module):
@@ -50,3 +54,13 @@ def test_segment_by_segment() -> None:
     with torch.no_grad():
         torch.testing.assert_close(net.forward_steps(clip), module(clip))
     assert net.delay == 3
+
+
+def test_what_goes_on_across_segments_is_not_in_segments() -> None:
+    captured = capture(nn.Conv1d(3, 3, 1).eval(), torch.randn(2, 3, 4), 2)
+
+    def apart(clip: Sequence[Tensor]) -> Tensor:
+        return clip[0].unflatten(2, (-1, 4)).cumsum(3).flatten(2)
+
+    assert across_segments(lambda x: x.cumsum(2), apart, captured)
+    assert across_segments(lambda x: 2 * x, lambda clip: clip[0].cumsum(2), captured) is None

@@ -50,8 +50,10 @@ def pace_of(total: Total, frames: int) -> Pace | None:
     longer = [n for n in (SHORTEST, 2 * SHORTEST) if n > frames]  # an example may have one window, or two
     for longest in [*shorter, frames, *longer]:
         most = total(longest)
+        if most is None:
+            continue
         unit = next((u for u in UNITS if 2 * u <= longest and total(longest - u) is not None), None)
-        if most is None or unit is None:
+        if unit is None:
             continue
         higher = _below(total, longest, most, unit)
         lower = None if higher is None else _below(total, higher, total(higher), unit)

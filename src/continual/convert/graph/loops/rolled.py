@@ -198,10 +198,11 @@ class _Search:
     def _grows(self) -> bool:
         """Whether the number of calls depends on the length, as far as is known."""
         known = {total for total in self._totals.values() if total is not None}
-        if len(known) != 1:
+        if len(known) > 1:
             return True
-        calls = self._calls(self._module, self._clip(max(self._steps, SHORTEST))) or self._calls(self._module, self._inputs)
-        return calls is not None and calls.total() not in known
+        longer = self._clip(max(self._steps, SHORTEST)) if known else self._inputs
+        calls = self._calls(self._module, longer) or self._calls(self._module, self._inputs)
+        return calls is not None and calls.total() not in known  # None: its calls can't be counted
 
     def _clip(self, steps: int) -> tuple[Tensor, ...]:
         return clip_of(self._inputs, self._times, self._batches, steps, 2)
