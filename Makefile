@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-for-demo
 
 # Further arguments for pytest, e.g. make test PYTEST_ARGS="tests/core/timing/test_timing.py -x"
@@ -20,7 +22,7 @@ GALLERY_ARGS ?=
 OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all costs fuzz lint format bench gallery triton-venv clean
+.PHONY: help demo test test-all costs fuzz lint format bench gallery docs pictures triton-venv clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[.a-zA-Z_-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,11 +78,25 @@ bench: $(STAMP) ## Measure everything and write docs/performance.md, in about an
 gallery: $(STAMP) ## Convert and check the networks of the gallery, and write docs/gallery.md (GALLERY_ARGS="--only video --jobs 2")
 	$(BIN)/python -m gallery --markdown docs/gallery.md $(GALLERY_ARGS)
 
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# Warnings are errors, also links inside that lead nowhere. Every page is written each time (-a): the search index of a build of some pages
+# lacks the words of the others.
+docs: $(DOCS_STAMP) ## Build the documentation site into docs/_build/html, in its own environment
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(DOCS_VENV)/bin/python -m sphinx -q -a -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+pictures: $(STAMP) ## Draw the pictures of docs/timing.md again
+	$(BIN)/python -m benchmarks.strips docs
+
 # The Python of the server has other versions than constraints.txt: its stub needs numpy 1.
 triton-venv: ## Set up .venv-triton with Triton's server, for tests/triton
 	$(PYTHON) -m venv .venv-triton
 	.venv-triton/bin/python -m pip install -q --disable-pip-version-check 'nvidia-pytriton==0.7.0' 'numpy<2' 'onnxruntime>=1.20'
 
 clean: ## Remove the virtual environments, caches and build products
-	rm -rf $(VENV) .venv-triton build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(DOCS_VENV) .venv-triton docs/_build docs/_pages docs/reference/generated build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -59,7 +59,7 @@ def window_of(net: Any, module: nn.Module, network: Network, rows: int | None) -
 
 
 def feeding(net: Any, network: Network, rows: int | None) -> tuple[Callable[[], object], int]:
-    """A call in mid-stream with the frames that complete the next outputs (:attr:`~continual.CoModule.step_size`); how many frames it has."""
+    """A call in mid-stream with the frames that complete the next outputs (``net.step_size`` of them); how many frames it has."""
     chunk, dims = int(net.step_size), network.time_dims
     before = net.delay + 1 + -(net.delay + 1) % chunk
     frames = -(-(before + chunk) // network.frames) * network.frames

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import continual
 from tests.long import in_full, some
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -28,7 +31,8 @@ def test_pages_with_examples_are_found():
     assert "training.md" in PAGES
 
 
-ALL = sorted([*DOCS.glob("*.md"), *DOCS.parent.glob("*.md"), *DOCS.parent.glob("examples/*/*.md")])
+REFERENCE = sorted(DOCS.glob("reference/*.md"))
+ALL = sorted([*DOCS.glob("*.md"), *REFERENCE, *DOCS.parent.glob("*.md"), *DOCS.parent.glob("examples/*/*.md")])
 WIDEST = 120  # characters of a line; a row of a table can't be broken
 
 
@@ -86,3 +90,27 @@ def test_files_and_modules_of_the_package_are_where_the_pages_say():
             place = package.joinpath(*name[1:].split("."))
             missing += [] if place.exists() or place.with_suffix(".py").exists() else [f"{page.name}: continual{name}"]
     assert missing == []
+
+
+def test_every_page_is_in_a_table_of_contents():
+    """Pages that lie outside of docs/ are copied into docs/_pages by docs/_ext/outside_pages.py."""
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    entries = set(
+        re.findall(r"^(?:[^<\n]+ <)?([\w/]+)>?$", "\n".join(re.findall(r"```{toctree}(.*?)```", index, re.DOTALL)), re.MULTILINE)
+    )
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in [*DOCS.glob("*.md"), *REFERENCE]} - {"index"}
+    pages |= {f"_pages/{page.stem.lower()}" for page in DOCS.parent.glob("*.md")}
+    pages |= {f"_pages/example_{page.parent.name}" for page in DOCS.parent.glob("examples/*/README.md")}
+    assert pages == entries
+
+
+def test_every_public_name_is_in_the_reference():
+    """Once, and each name of the reference is there."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE)
+    listed = re.findall(r"^   ([A-Za-z][\w.]*)$", text, re.MULTILINE)
+    assert [name for name in listed if listed.count(name) > 1] == []
+    public = {name for name in continual.__all__ if not isinstance(getattr(continual, name), ModuleType)}
+    public |= {f"{area}.{name}" for area in ("serve", "models", "onnx") for name in getattr(continual, area).__all__}
+    assert public - set(listed) == set()
+    unknown = [name for name in listed if name not in public and pkgutil.resolve_name(f"continual:{name}") is None]
+    assert unknown == []

@@ -102,7 +102,7 @@ class Averaging(Recurrence):
 
         Args:
             x: ``(B, C, *S)`` or ``(B, C, *S, n)``, in float64.
-            mean: gives the average of such values; to be called as often as there are :attr:`means`.
+            mean: gives the average of such values; to be called as often as there are ``means``.
             places: the dimensions of channels and space.
         """
         raise NotImplementedError
