@@ -12,14 +12,13 @@ SUFFIXES = (".py", ".md", ".js", ".html", ".cpp")
 PATH = re.compile(rf"(?<![\w/.:<{{-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)")
 DOCUMENT = re.compile(r"(?<![\w/.-])([A-Z]{3,}\.md)\b")
 LONGEST = 400  # lines of a file of Python
-MADE = {"examples/web/assets"}  # by scripts, and not kept
+MADE = {"examples/web/assets", "docs/_build", "docs/_pages", "docs/reference/generated"}  # by scripts, and not kept
+OTHERS = {"node_modules", "_build", "_pages", "generated"}  # folders with files of others, or made by scripts
 
 
 def texts() -> list[Path]:
     """All files that people read."""
-    found = [
-        p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.suffix in SUFFIXES and "node_modules" not in p.parts
-    ]
+    found = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.suffix in SUFFIXES and not OTHERS & set(p.parts)]
     return [ROOT / "Makefile", *ROOT.glob(".ci/*"), *ROOT.glob("*.md"), *found]
 
 

@@ -23,7 +23,7 @@ def across_segments(net: Callable[..., Any], run: Callable[[Sequence[Tensor]], A
         captured: the export, of one segment.
 
     Returns:
-        The difference on two segments; ``None`` if the module does not take them apart.
+        The difference on two segments; ``None`` if there is none, or the module does not take them apart.
     """
     steps = captured.steps
     clip = captured.of_length(2 * steps)
@@ -40,7 +40,7 @@ def across_segments(net: Callable[..., Any], run: Callable[[Sequence[Tensor]], A
         if not grown or y.shape != own.shape or _off(torch.cat((a, b), grown[0]), own) > SAME:
             return None
         off = max(off, _off(y, own))
-    return off
+    return off if off > SAME else None  # they differ elsewhere
 
 
 def _part(clip: Sequence[Tensor], captured: Captured, start: int, steps: int) -> tuple[Tensor, ...]:
