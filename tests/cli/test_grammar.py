@@ -7,7 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,12 @@ from torch import nn
 
 import continual as co
 from continual.cli import network as networks
-from tests.cli.streamed import NETS, SMOOTH, equal, invoke, lines, network, signal, wanted
+from tests.cli.streamed import SMOOTH, equal, invoke, lines, network, signal, wanted
 
 ZOO = ("kws_ds_cnn", "--input-size", 12, "--classes", 3)
 
 
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CONTINUAL_TRACEBACK", raising=False)
-    Path("nets.py").write_text(NETS)
-    yield
-    for name in [n for n in sys.modules if n == "nets" or n.startswith("_target_nets")]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("nets_folder")
 
 
 @functools.cache

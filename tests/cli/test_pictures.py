@@ -6,7 +6,6 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +14,14 @@ import torch
 
 from continual.cli.fitting import prepared
 from continual.cli.sources.video import Video
-from tests.cli.streamed import NETS, equal, invoke, lines, network
+from tests.cli.streamed import equal, invoke, lines, network
 from tests.cli.test_video import Turned
 from tests.videos import av, decoded, reference, write
 
 IMAGES = ("nets.py:images", "--clip", "1,3,8,24,24")
 
 
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CONTINUAL_TRACEBACK", raising=False)
-    Path("nets.py").write_text(NETS)
-    yield
-    for name in [n for n in sys.modules if n == "nets" or n.startswith("_target_nets")]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("nets_folder")
 
 
 @torch.no_grad()

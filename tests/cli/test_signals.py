@@ -21,19 +21,15 @@ import torch
 
 import continual as co
 from continual.cli.sources import sound
-from tests.cli.streamed import LENGTH, NETS, RATE, SMOOTH, equal, invoke, lines, network, signal, wanted
+from tests.cli.streamed import LENGTH, RATE, SMOOTH, equal, invoke, lines, network, signal, wanted
 from tests.long import one_in
+
+pytestmark = pytest.mark.usefixtures("nets_folder")
 
 
 @pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CONTINUAL_TRACEBACK", raising=False)
+def _path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
-    Path("nets.py").write_text(NETS)
-    yield
-    for name in [n for n in sys.modules if n == "nets" or n.startswith("_target_nets")]:
-        del sys.modules[name]
 
 
 def wav(name: str = "a.wav", frames: np.ndarray | None = None, rate: int = RATE, subtype: str = "FLOAT") -> str:

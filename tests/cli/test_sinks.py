@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +17,9 @@ from continual.cli.sinks.base import About, Result
 from continual.cli.sinks.closer import draw_closer
 from continual.cli.sinks.figure import LONGEST, STRIP, Figure
 from continual.cli.sinks.rows import Parquet
-from tests.cli.streamed import NETS, RATE, SMOOTH, equal, invoke, lines, signal, wanted
+from tests.cli.streamed import RATE, SMOOTH, equal, invoke, lines, signal, wanted
 
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CONTINUAL_TRACEBACK", raising=False)
-    Path("nets.py").write_text(NETS)
-    yield
-    for name in [n for n in sys.modules if n == "nets" or n.startswith("_target_nets")]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("nets_folder")
 
 
 ABOUT = About("a network on a signal", 100.0, 2.0, "4 steps = 40 ms")

@@ -101,6 +101,18 @@ def rms(x: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
+def keys_and_values(name: str, channels: int, num_heads: int, expand_k: float, expand_v: float) -> tuple[int, int]:
+    """The channels of the keys and of the values, of all heads.
+
+    Raises:
+        ValueError: the heads do not divide them.
+    """
+    keys, values = int(channels * expand_k), int(channels * expand_v)
+    if keys % num_heads or values % num_heads:
+        raise ValueError(f"{name}: {num_heads} heads do not divide {keys} channels of keys and {values} of values")
+    return keys, values
+
+
 class HeadNorm(nn.Module):
     """A root-mean-square norm over the last dimension, computed in float32 at least. Source: Zhang and Sennrich (2019)."""
 

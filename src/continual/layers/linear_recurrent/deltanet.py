@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recurrence import States
-from .base import HeadNorm, LinearRecurrence, causal_conv, depthwise
+from .base import HeadNorm, LinearRecurrence, causal_conv, depthwise, keys_and_values
 from .outer import delta_rule
 
 
@@ -52,9 +52,8 @@ class DeltaNet(LinearRecurrence):
         dtype: Any = None,
     ):
         super().__init__()
-        home, keys, values = {"device": device, "dtype": dtype}, int(channels * expand_k), int(channels * expand_v)
-        if keys % num_heads or values % num_heads:
-            raise ValueError(f"DeltaNet: {num_heads} heads do not divide {keys} channels of keys and {values} of values")
+        home = {"device": device, "dtype": dtype}
+        keys, values = keys_and_values("DeltaNet", channels, num_heads, expand_k, expand_v)
         self.channels, self.heads, self.keys, self.values, self.kernel = channels, num_heads, keys, values, conv_size
         self.q_proj, self.k_proj = (nn.Linear(channels, keys, False, **home) for _ in range(2))
         self.v_proj = nn.Linear(channels, values, False, **home)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recurrence import States
-from .base import HeadNorm, LinearRecurrence
+from .base import HeadNorm, LinearRecurrence, keys_and_values
 from .outer import gated_outer
 
 
@@ -54,11 +54,8 @@ class GatedLinearAttention(LinearRecurrence):
         dtype: Any = None,
     ):
         super().__init__()
-        home, keys, values = {"device": device, "dtype": dtype}, int(channels * expand_k), int(channels * expand_v)
-        if keys % num_heads or values % num_heads:
-            raise ValueError(
-                f"GatedLinearAttention: {num_heads} heads do not divide {keys} channels of keys and {values} of values"
-            )
+        home = {"device": device, "dtype": dtype}
+        keys, values = keys_and_values("GatedLinearAttention", channels, num_heads, expand_k, expand_v)
         self.channels, self.heads, self.key_dim, self.value_dim = channels, num_heads, keys // num_heads, values // num_heads
         self.slowness = gate_logit_normalizer
         self.q_proj, self.k_proj = (nn.Linear(channels, keys, False, **home) for _ in range(2))

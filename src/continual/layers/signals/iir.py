@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.program.context import KernelContext
 from ...errors import NotStreamable
+from .blocks import poison_of
 from .linear_filter import Filter, LinearFilter
 from .sos import Sections
 
@@ -54,7 +55,7 @@ class Direct:
 
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """A chunk of samples. What is not finite poisons what comes after it, not what came before it in its block."""
-        poison = (x * 0).cumsum(-1)
+        poison = poison_of(x)
         outs = []
         for block in x.nan_to_num(0.0, 0.0, 0.0).split(BLOCK, -1):
             y, state = self._block(block, state)
@@ -134,8 +135,7 @@ class IIRFilter(LinearFilter):
 
     def _check_rounding(self) -> None:
         """Refuse a filter whose recursion would lose the digits of its outputs."""
-        own = self._plain(self.coefficients())
-        assert isinstance(own, Direct)
+        own = cast(Direct, self._plain(self.coefficients()))  # of this order
         poles = Direct.of(F.pad(own.a[:1], (0, self.order)), own.a)
         impulse = F.pad(own.a.new_ones(1), (0, REACH - 1))
         rings, _ = poles.run(impulse, impulse.new_zeros(self.order))

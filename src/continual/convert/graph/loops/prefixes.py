@@ -9,10 +9,9 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
-from .simplify import argument, name_of, put, range_of, replace, sizes
+from .simplify import argument, earliest, is_regular, name_of, put, range_of, replace, sizes
 
 A = torch.ops.aten
-FEWEST = 3  # slices, of which each has a frame more than the one before
 SUMS = ("aten.mean.dim", "aten.sum.dim_IntList")
 
 
@@ -33,13 +32,12 @@ def running(graph: Graph) -> None:
         elif found is None and isinstance(sizes(source)[dim], int):  # the last iteration takes all frames
             groups[source, dim].append((node, int(sizes(source)[dim])))
     for (source, dim), members in groups.items():
-        widths = sorted({width for _, width in members})
-        if len(widths) >= FEWEST and widths == list(range(widths[0], widths[-1] + 1)):
+        if is_regular(width for _, width in members):  # each slice has a frame more than the one before
             _exchange(graph, source, dim, members)
 
 
 def _exchange(graph: Graph, source: Fx, dim: int, members: list[tuple[Fx, int]]) -> None:
-    before = next(n for n in graph.nodes if any(n is m for m, _ in members))
+    before = earliest(graph, (node for node, _ in members))
     total = put(graph, before, A.cumsum.default, (source, dim), before)
     for node, width in members:
         frame = put(graph, node, A.select.int, (total, dim, width - 1), node)

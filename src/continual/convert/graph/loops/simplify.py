@@ -24,6 +24,7 @@ ANY_LAYOUT = {
     A._unsafe_view.default: A.reshape.default,
 }  # copies that a view needs are left out
 WIDE = 8  # frames of a slice that are taken one by one
+FEWEST = 3  # slices or frames at equal distances that are those of a loop
 WINDOW = "continual_window"  # marks frames of one iteration that were a slice
 PACED = "continual_paced"  # marks a tensor that was made with one frame for each iteration
 REST = 9223372036854775807  # the end of a slice that goes to the end
@@ -266,7 +267,7 @@ def _wide_slices(graph: Graph) -> None:
     for node in graph.nodes:
         if name_of(node) == "aten.slice.Tensor" and (found := range_of(node)) is not None and 1 < found[2] <= WIDE:
             groups.setdefault((node.args[0], found[0], found[2]), []).append((node, found[1]))
-    regular = {(s, dim) for (s, dim, _), own in groups.items() if _one_by_one(sorted({start for _, start in own}))}
+    regular = {(s, dim) for (s, dim, _), own in groups.items() if is_regular(start for _, start in own)}
     for (source, dim, width), members in groups.items():
         if (source, dim) not in regular and not _is_written(source, dim):
             continue
@@ -277,8 +278,16 @@ def _wide_slices(graph: Graph) -> None:
             replace(node, made)
 
 
-def _one_by_one(starts: list[int]) -> bool:
-    return len(starts) >= 3 and all(b - a == 1 for a, b in itertools.pairwise(starts))
+def is_regular(numbers: Iterable[int], distance: int = 1) -> bool:
+    """Whether some numbers, enough for a loop, follow each other at a distance; each may come several times."""
+    found = sorted(set(numbers))
+    return len(found) >= FEWEST and all(b - a == distance for a, b in itertools.pairwise(found))
+
+
+def earliest(graph: Graph, nodes: Iterable[Fx]) -> Fx:
+    """The first of some nodes in a graph."""
+    wanted = set(nodes)
+    return next(n for n in graph.nodes if n in wanted)
 
 
 def _is_written(source: Any, dim: int) -> bool:

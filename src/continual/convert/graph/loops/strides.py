@@ -10,10 +10,9 @@ import torch
 from torch.fx import Graph
 from torch.fx import Node as Fx
 
-from .simplify import PACED, REST, WIDE, dead, dim_of, name_of, put, range_of, replace, sizes
+from .simplify import PACED, REST, WIDE, dead, dim_of, earliest, is_regular, name_of, put, range_of, replace, sizes
 
 A = torch.ops.aten
-FEWEST = 3  # frames at equal distances
 
 
 def at_stride(graph: Graph, pace: int, frames: int) -> None:
@@ -57,7 +56,7 @@ def _regular(graph: Graph, source: Fx, dim: int, width: int | None, stride: int,
     classes: dict[int, list[tuple[Fx, int]]] = defaultdict(list)
     for node, start in members:
         classes[start % stride].append((node, start))
-    found = [own for own in classes.values() if _is_regular({start for _, start in own}, stride)]
+    found = [own for own in classes.values() if is_regular((start for _, start in own), stride)]
     if width is None and len(found) > 1:
         own = sorted(itertools.chain(*found), key=lambda member: member[1])
         first, last = own[0][1], own[-1][1]
@@ -65,7 +64,7 @@ def _regular(graph: Graph, source: Fx, dim: int, width: int | None, stride: int,
         if first + (last - first) // stride * stride + places <= sizes(source)[dim]:
             found, width = [own], places
     for own in found:
-        first, before = min(start for _, start in own), next(n for n in graph.nodes if any(n is m for m, _ in own))
+        first, before = min(start for _, start in own), earliest(graph, (node for node, _ in own))
         made = _of_all(graph, before, source, dim, width, stride, first)
         for node, start in own:
             number, place = divmod(start - first, stride)
@@ -76,10 +75,6 @@ def _regular(graph: Graph, source: Fx, dim: int, width: int | None, stride: int,
                 rank = len(sizes(frame))
                 frame = put(graph, node, A.permute.default, (frame, [*range(dim), rank - 1, *range(dim, rank - 1)]), node)
             replace(node, frame)
-
-
-def _is_regular(starts: set[int], stride: int) -> bool:
-    return len(starts) >= FEWEST and all(b - a == stride for a, b in itertools.pairwise(sorted(starts)))
 
 
 def _of_all(graph: Graph, before: Fx, source: Fx, dim: int, width: int | None, stride: int, first: int) -> Fx:
