@@ -23,7 +23,7 @@ from ..core.timing import Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
 from ..layers.window_program import FILLS, INSIDE, windows_of
 
-HOPS = 64  # places of a ring at which chunks of a hop lie
+CHUNKS = 64  # places of a ring at which chunks lie, of which views are kept
 
 
 def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:
@@ -214,10 +214,10 @@ class SlidingWindow(CoModule):
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
             return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
-        if updates.in_place and self._window.stride > 1 and x is not None and not updates.final:
-            hop = _hop(self, x, node, n_if_ended, updates)
-            if hop is not None:
-                return hop
+        if updates.in_place and x is not None and not updates.final:
+            inside = _inside(self, x, node, n_if_ended, updates)
+            if inside is not None:
+                return inside
         n_in = node.n_in
         n, n_out, ended = self.count(x, node, n_if_ended, updates)
         entered = None if x is None else self.enter(x)
@@ -306,31 +306,37 @@ def _views_of(node: StateNode, layer: SlidingWindow) -> _Views:
     return memo
 
 
-def _hop(layer: SlidingWindow, x: Tensor, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor, int] | None:
-    """The output of a chunk that completes one window of frames that are no padding; ``None`` for all other chunks."""
-    w, n_in, chunk, kept = layer._window, node.n_in, x.shape[2], layer._kept
-    n, stride = n_in + chunk, w.stride
-    first = stride * node.n_out - w.start
-    stop = first + w.receptive_field
-    if not (0 <= first <= n_in < stop <= n < stop + stride and chunk <= kept and n_in - first <= kept):
+def _inside(
+    layer: SlidingWindow, x: Tensor, node: StateNode, n_if_ended: int, updates: StateUpdates
+) -> tuple[Tensor, int] | None:
+    """The outputs of a chunk that completes windows of frames alone, without padding; ``None`` for all other chunks."""
+    w, n_in, kept, sent = layer._window, node.n_in, layer._kept, node.n_out
+    n, first = n_in + x.shape[2], w.stride * sent - w.start
+    count = (n - first - w.receptive_field) // w.stride + 1
+    ended = (n_if_ended + w.start + w.end - w.receptive_field) // w.stride + 1
+    if first < 0 or count <= 0 or n < w.wait or n_if_ended < w.least or ended < sent + count or n_in - first > kept:
         return None
-    memo: _Views | None = node.memo
-    slots, older, fit = (memo or _views_of(node, layer)).hop(n_in, chunk, n_in - first)
-    entered = layer.enter(x)
-    by_time = entered.transpose(1, 2)
-    if len(slots) == 1:
-        updates.slots.append((slots[0], by_time))
-    else:
-        updates.slots += [(slots[0], by_time[:, :fit]), (slots[1], by_time[:, fit:])]
-    updates.ticks.append((node, n, node.n_out + 1))
-    frames = torch.cat((*older, entered if stop == n else entered[:, :, : stop - n_in]), 2)
-    return layer.over_time(frames, first, None), (n_if_ended + w.start + w.end - w.receptive_field) // stride + 1
+    stop = first + w.stride * (count - 1) + w.receptive_field
+    entered, older = layer.enter(x), max(0, n_in - first)
+    if kept:
+        new = entered if n - n_in <= kept else entered.narrow(2, n - n_in - kept, kept)
+        slots, taken, fit = _views_of(node, layer).chunk(n - new.shape[2], new.shape[2], n_in, older)
+        by_time = new.transpose(1, 2)
+        if len(slots) == 1:
+            updates.slots.append((slots[0], by_time))
+        else:
+            updates.slots += [(slots[0], by_time[:, :fit]), (slots[1], by_time[:, fit:])]
+    updates.ticks.append((node, n, sent + count))
+    if first > n_in or stop < n:
+        entered = entered[:, :, max(0, first - n_in) : stop - n_in]
+    frames = torch.cat((*taken, entered), 2) if older else entered
+    return layer.over_time(frames, first, None), ended
 
 
 class _Views:
     """Views of a ring, made once: the slot to overwrite, and the older taps of the window that a new frame completes."""
 
-    __slots__ = ("_hops", "_keep", "_layer", "_parts", "_ring", "_slots")
+    __slots__ = ("_chunks", "_keep", "_layer", "_parts", "_ring", "_slots")
 
     def __init__(self, ring: Tensor, layer: SlidingWindow):
         self._ring, self._layer = ring, layer
@@ -338,7 +344,7 @@ class _Views:
         self._slots: list[Tensor | None] = [None] * size
         self._parts: list[tuple[Tensor, ...] | None] = [None] * size
         self._keep = size <= 256  # views cost memory of their own
-        self._hops: dict[tuple[int, int, int], tuple[list[Tensor], list[Tensor], int]] = {}
+        self._chunks: dict[tuple[int, int, int, int], tuple[list[Tensor], list[Tensor], int]] = {}
 
     def slot(self, position: int) -> Tensor:
         view = self._slots[position]
@@ -356,18 +362,24 @@ class _Views:
                 self._parts[position] = views
         return views
 
-    def hop(self, n_in: int, chunk: int, older: int) -> tuple[list[Tensor], list[Tensor], int]:
-        """For a chunk that completes one window: the places that it overwrites, in order, the older frames that the window sees, and
-        how many frames fit before the ring begins again."""
-        key = n_in % self._ring.shape[1], chunk, older
-        found = self._hops.get(key)
+    def chunk(self, first: int, count: int, n_in: int, older: int) -> tuple[list[Tensor], list[Tensor], int]:
+        """For a chunk: the places that it overwrites, in order, the older frames that its windows see, and how many frames fit before
+        the ring begins again.
+
+        Args:
+            first, count: the frames that are written.
+            n_in: how many frames came before the chunk.
+            older: how many of these its windows see.
+        """
+        size = self._ring.shape[1]
+        key = first % size, count, n_in % size, older
+        found = self._chunks.get(key)
         if found is None:
-            if len(self._hops) >= HOPS:
-                self._hops.clear()
-            size = self._ring.shape[1]
-            fit = min(chunk, size - key[0])
-            slots = [self._ring.narrow(1, key[0], fit)] + ([self._ring.narrow(1, 0, chunk - fit)] if fit < chunk else [])
-            found = self._hops[key] = slots, ring_frames(self._ring, n_in - older, n_in), fit
+            if len(self._chunks) >= CHUNKS:
+                self._chunks.clear()
+            fit = min(count, size - key[0])
+            slots = [self._ring.narrow(1, key[0], fit)] + ([self._ring.narrow(1, 0, count - fit)] if fit < count else [])
+            found = self._chunks[key] = slots, ring_frames(self._ring, n_in - older, n_in), fit
         return found
 
     def _older_taps(self, position: int) -> list[Tensor]:

@@ -185,6 +185,12 @@ class View:
         return tuple(sorted(range(len(self.order)), key=self.order.__getitem__))
 
     @cached_property
+    def in_order(self) -> bool:
+        """Whether a frame ``(B, C, *S)`` has the dimensions of the layout in their order, without time."""
+        rest = [i for i, piece in enumerate(self.pieces) if piece != (TIME,)]
+        return not self._split and not self.lonely and [i for i in self.order if i in rest] == rest
+
+    @cached_property
     def same(self) -> bool:
         """Whether the layout is that of chunks."""
         return not self._split and not self.lonely and self.order == tuple(range(len(self.order)))

@@ -206,8 +206,8 @@ class GraphModule(Scoring, ProgramModule):
             streams, given = streams[:count], self._kept(streams[count:], node, updates)
         m = program.step_context(streams, given, node.children, updates)
         updates.ticks.append((node, node.n_in + 1, 0))
-        for instruction in program.instructions:
-            instruction.step(m)
+        for step in program.steps:
+            step(m)
         if m.env[program.outputs[0].slot] is None:
             return None
         return program.layout.leaving([m.frame(out.slot, out.view) for out in program.outputs])

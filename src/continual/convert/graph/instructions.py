@@ -7,7 +7,7 @@ this library, between two changes of layout. Where branches with different delay
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -25,6 +25,7 @@ from .axes import Dims, View, shape_of
 from .exec_context import Arg, Count, CurrentDevice, Env, ExecContext, Ref, Run, Shape
 from .torch_functions import native
 
+Step = Callable[[ExecContext], None]
 MAX_CACHED = 64  # pairs of batch size and frame count for which an operation keeps its arguments
 
 
@@ -76,6 +77,10 @@ class Instruction:
         """Run on one frame, where the counts have a constant rate."""
         self.chunk(m)
 
+    def stepper(self, framed: frozenset[int]) -> Step:
+        """:meth:`step` for a network in whose steps the slots ``framed`` hold frames: what can be decided once is decided here."""
+        return self.step
+
     def clip(self, m: ExecContext) -> None:
         """Run on a clip."""
         self.chunk(m)
@@ -83,6 +88,16 @@ class Instruction:
     def layer(self) -> CoModule | None:
         """Its streaming layer, if it has one."""
         return None
+
+    @property
+    def taken(self) -> list[tuple[int, View]]:
+        """The slots that it takes chunks from, and their views."""
+        return []
+
+    @property
+    def made(self) -> list[tuple[int, View]]:
+        """The slots that it fills with chunks, and their views."""
+        return []
 
 
 @dataclass(eq=False)
@@ -103,12 +118,20 @@ class Op(Instruction):
     fn: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.fn = native(self.target) or resolve(self.target)
+        self.fn = self._function()
+        self._prepare()
+
+    def _function(self) -> Callable[..., Any]:
+        return native(self.target) or resolve(self.target)
+
+    def _prepare(self) -> None:
         self.outs = (self.out,)
         self._ready: dict[tuple[int, int, torch.device], Run] = {}
+        # the call, where it is the same for all batch sizes, frame counts and devices
+        self._same = None if any(map(_varies, (*self.args, *self.kwargs.values()))) else self._call(self.args, self.kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("fn", "_ready")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("fn", "_ready", "_same")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -119,30 +142,65 @@ class Op(Instruction):
         if self.inputs and env[self.inputs[0]] is None:
             env[self.out] = None
             return
-        key = m.batch, m.frames[self.wire], m.device
-        run = self._ready.get(key) if type(m.batch) is int and type(key[1]) is int else self.prepared(m)
-        if run is None:
-            if len(self._ready) >= MAX_CACHED:
-                self._ready.clear()
-            run = self._ready[key] = self.prepared(m)
-        env[self.out] = run(env)
+        env[self.out] = (self._same or self.prepared(m))(env)
 
     step = chunk
     clip = chunk
 
+    def stepper(self, framed: frozenset[int]) -> Step:
+        run, out = self._same, self.out
+        if run is None or type(self).chunk is not Op.chunk:
+            return self.step
+        if not self.inputs:
+            return lambda m: _put(m.env, out, run(m.env))
+        first = self.inputs[0]
+
+        def step(m: ExecContext) -> None:
+            env = m.env
+            env[out] = None if env[first] is None else run(env)
+
+        return step
+
+    @property
+    def varies(self) -> bool:
+        """Whether its arguments differ from call to call, beside the streams."""
+        return self._same is None
+
     def prepared(self, m: ExecContext) -> Run:
         """The call for the current batch size and frame count, as a function of the slots."""
         frames = m.frames[self.wire]
-        args = [_concrete(a, m, frames) for a in self.args]
-        kwargs = {k: _concrete(v, m, frames) for k, v in self.kwargs.items()}
+        cached = type(m.batch) is int and type(frames) is int
+        run = self._ready.get((m.batch, frames, m.device)) if cached else None
+        if run is None:
+            args, kwargs = (
+                [_concrete(a, m, frames) for a in self.args],
+                {k: _concrete(v, m, frames) for k, v in self.kwargs.items()},
+            )
+            run = self._call(args, kwargs)
+            if cached:
+                if len(self._ready) >= MAX_CACHED:
+                    self._ready.clear()
+                self._ready[m.batch, frames, m.device] = run
+        return run
+
+    def _call(self, args: Sequence[Arg], kwargs: Mapping[str, Arg]) -> Run:
         if any(True for _ in refs(list(kwargs.values()))):
             return _general(self.fn, args, kwargs)
         return _bound(partial(self.fn, **kwargs) if kwargs else self.fn, args)
 
     def rewire(self, args: tuple[Arg, ...], out: int) -> None:
         """Change arguments and result."""
-        self.args, self.out, self.outs = args, out, (out,)
-        self._ready.clear()
+        self.args, self.out = args, out
+        self._prepare()
+
+
+def _varies(arg: Arg) -> bool:
+    """Whether an argument differs from call to call."""
+    return any(map(_varies, arg)) if isinstance(arg, (list, tuple)) else isinstance(arg, (Shape, CurrentDevice, Count))
+
+
+def _put(env: Env, slot: int, value: Any) -> None:
+    env[slot] = value
 
 
 def _concrete(arg: Arg, m: ExecContext, frames: int) -> Any:
@@ -158,7 +216,7 @@ def _concrete(arg: Arg, m: ExecContext, frames: int) -> Any:
     return arg
 
 
-def _bound(fn: Callable[..., Any], args: list[Any]) -> Run:
+def _bound(fn: Callable[..., Any], args: Sequence[Any]) -> Run:
     """A call whose arguments are known but for slots. Most operations take slots first: those calls cost least."""
     slots = [a.slot for a in args if isinstance(a, Ref)]
     count, rest = len(slots), args[len(slots) :]
@@ -175,7 +233,7 @@ def _bound(fn: Callable[..., Any], args: list[Any]) -> Run:
     return lambda env: fn(*rest)
 
 
-def _general(fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Run:
+def _general(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
     """A call with slots anywhere in its arguments."""
     given, named = [_getter(a) for a in args], {k: _getter(v) for k, v in kwargs.items()}
     if named:
@@ -274,12 +332,10 @@ class Layer(Instruction):
 
     @property
     def taken(self) -> list[tuple[int, View]]:
-        """The slots that it takes chunks from, and their views."""
         return [(self.slot, self.enter)]
 
     @property
     def made(self) -> list[tuple[int, View]]:
-        """The slots that it fills, and their views."""
         return [(self.out, self.leave)]
 
     def take(self, taken: Sequence[tuple[int, View]]) -> None:
@@ -310,6 +366,19 @@ class Layer(Instruction):
         if self.late:
             self.bind(m.env)
         self.put_frames(m, self.module.advance_step(self.frames(m), m.nodes[self.state_node], m.call))
+
+    def stepper(self, framed: frozenset[int]) -> Step:
+        plain = type(self).frames is Layer.frames and type(self).put_frames is Layer.put_frames
+        if self.late or not plain or not {self.slot, self.out} <= framed:
+            return self.step
+        slot, out, number, module = self.slot, self.out, self.state_node, self.module
+
+        def step(m: ExecContext) -> None:
+            env = m.env
+            x = env[slot]
+            env[out] = None if x is None else module.advance_step(x, m.nodes[number], m.call)
+
+        return step
 
     def clip(self, m: ExecContext) -> None:
         if self.late:

@@ -152,7 +152,10 @@ class ModuleLayout(IOLayout):
     def __init__(self, name: str, inputs: Sequence[Input], outputs: Sequence[Output], nested: bool):
         self.name, self.inputs, self.outputs, self.nested = name, list(inputs), list(outputs), nested
         self._constant_ranks = [len(i.shape) for i in inputs if i.time is None]
-        self._step_rank = inputs[0].step_rank if len(inputs) == 1 else -1  # of the only input
+        only = inputs[0] if len(inputs) == 1 else None
+        self._step_rank, self._chunk_rank = (
+            (only.step_rank, only.chunk_rank) if only is not None else (-1, -1)
+        )  # of the only input
 
     def step_in(self, x: Inputs) -> Wire:
         if isinstance(x, Tensor) and x.ndim == self._step_rank:
@@ -161,6 +164,8 @@ class ModuleLayout(IOLayout):
         return self._joined([*streams, *map(_with_channels, constants)])
 
     def chunk_in(self, x: Inputs) -> Wire:
+        if isinstance(x, Tensor) and x.ndim == self._chunk_rank:
+            return self.inputs[0].chunk(x)
         streams, constants = self.split(x, chunk=True)
         frames = streams[0].shape[2]
         flat = [g.unsqueeze(2) for g in map(_with_channels, constants)]
@@ -172,6 +177,8 @@ class ModuleLayout(IOLayout):
         return self.as_module([out.step(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def chunk_out(self, y: Wire) -> Wire:
+        if isinstance(y, Tensor) and not self.nested and self.nesting is None:
+            return self.outputs[0].chunk(y)
         return self.as_module([out.chunk(v) for out, v in zip(self.outputs, tensors_of(y), strict=True)])
 
     def rows(self, y: Wire, chunk: bool) -> Any:

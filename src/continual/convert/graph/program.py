@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ...core.state import StateNode, StateUpdates
 from ...core.timing import Wiring
 from .axes import View
 from .exec_context import Arg, Env, ExecContext
-from .instructions import Instruction, Layer, Op
+from .instructions import Instruction, Layer, Op, Step
 from .io_layout import ModuleLayout, Output
 from .parameter_table import ParameterTable
 from .step_frames import framed_slots
@@ -126,6 +126,15 @@ class Program:
         """The slots that hold frames in a step."""
         entries = [(entry.slot, entry.view) for entry in self.streams]
         return framed_slots(self.instructions, entries, [(out.slot, out.view) for out in self.outputs])
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """What one step of every stream runs."""
+        return [instruction.stepper(self.framed) for instruction in self.instructions]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies have instructions of their own."""
+        return {k: v for k, v in self.__dict__.items() if k != "steps"}
 
     def constants_of(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Inputs that are not streams, in their own shapes again."""

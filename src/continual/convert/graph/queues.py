@@ -34,6 +34,14 @@ class AlignDelays(Instruction):
     state_node: int
     note: str = ""
 
+    @property
+    def taken(self) -> list[tuple[int, View]]:
+        return list(zip(self.inputs, self.views, strict=True))
+
+    @property
+    def made(self) -> list[tuple[int, View]]:
+        return list(zip(self.outs, self.views, strict=True))
+
     def depths(self, before: Timing = IDENTITY) -> list[int]:
         """How many frames of each input wait at most, after the timing ``before``."""
         return waiting(self.timings, before)
@@ -78,15 +86,17 @@ class AlignDelays(Instruction):
             m.env[out] = view.leave(y, m.batch, stop - sent)
 
     def step(self, m: ExecContext) -> None:
-        env, call = m.env, m.call
+        env, call, framed = m.env, m.call, m.framed
         queues = m.nodes[self.state_node : self.state_node + len(self.inputs)]
         sent = queues[0].n_out
         values = [env[s] for s in self.inputs]
         stop = sent + all(x is not None or q.n_in > sent for x, q in zip(values, queues, strict=True))
-        for queue, x, view, out in zip(queues, values, self.views, self.outs, strict=True):
+        for queue, x, view, slot, out in zip(queues, values, self.views, self.inputs, self.outs, strict=True):
             seen = queue.n_in
-            if stop > sent and seen == sent:
-                env[out] = x  # arrives and leaves in one step
+            if stop > sent and seen == sent:  # arrives and leaves in one step
+                env[out] = x
+                if (slot in framed) != (out in framed):
+                    m.put_frame(out, view, m.frame(slot, view))
             else:
                 env[out] = None
                 if queue.tensors:
@@ -95,9 +105,9 @@ class AlignDelays(Instruction):
                         ring = queue.tensors[0]
                         rings = queue.memo = [ring.select(1, i) for i in range(ring.shape[1])]
                     if stop > sent:
-                        env[out] = view.leave(rings[sent % len(rings)].clone().unsqueeze(2), m.batch, 1)
+                        m.put_frame(out, view, rings[sent % len(rings)].clone())
                     if x is not None:
-                        call.slots.append((rings[seen % len(rings)], view.enter(x, m.batch, 1).squeeze(2)))
+                        call.slots.append((rings[seen % len(rings)], m.frame(slot, view)))
             call.ticks.append((queue, seen if x is None else seen + 1, stop))
 
     def clip(self, m: ExecContext) -> None:

@@ -1,18 +1,19 @@
 """Changes of layout that a converted network does without.
 
 Layers take chunks ``(B, C, n, *S)`` and give such, between two views of the module's own layout. A permutation before a layer or an output
-goes into its view; and in a step, a slot between layers alone holds the frame ``(B, C, *S)``, which needs no view.
+goes into its view. And in a step, most slots hold the frame ``(B, C, *S)``, which needs no view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 
-from .axes import View
+from .axes import TIME, View
 from .exec_context import Ref
-from .instructions import Instruction, Layer, Op, slots_of
+from .instructions import Instruction, Layer, Op, refs, resolve, slots_of
 
 _PERMUTATIONS = (
     "aten.permute.default",
@@ -60,18 +61,50 @@ def _source(op: Op, view: View) -> Taken | None:
 
 
 def framed_slots(instructions: Sequence[Instruction], inputs: Sequence[Taken], outputs: Sequence[Taken]) -> frozenset[int]:
-    """The slots that hold a frame in a step: only layers and the ends of the network use them, all through the same view.
+    """The slots that hold a frame in a step: all that use them take the same view of them, or work on frames as on chunks.
 
     Args:
         instructions: of a network.
         inputs: the slots of its streams, and their views.
         outputs: those of its outputs.
     """
-    layers = [i for i in instructions if isinstance(i, Layer)]
-    made = dict([*inputs, *(own for layer in layers for own in layer.made)])
-    taken = [*outputs, *(own for layer in layers for own in layer.taken)]
+    alike = [i for i in instructions if isinstance(i, Op) and _takes_frames(i)]
+    made = dict([*inputs, *(own for i in instructions for own in i.made), *((op.out, View(op.dims or ())) for op in alike)])
+    taken = [*outputs, *(own for i in instructions for own in i.taken)]
     unlike = {slot for slot, view in taken if slot in made and view.dims != made[slot].dims}
     for instruction in instructions:
-        others = instruction.weights.values() if isinstance(instruction, Layer) else slots_of(instruction)
-        unlike |= {*others, *instruction.reads}
-    return frozenset(made.keys() - unlike)
+        if instruction not in alike:
+            unlike |= {*slots_of(instruction)} - {slot for slot, _ in instruction.taken} | {*instruction.reads}
+    framed, before = made.keys() - unlike, -1
+    while len(framed) != before:
+        before = len(framed)
+        for op in alike:
+            streams = {op.out, *op.inputs}
+            if not streams <= framed or not _alike_on_frames(op, made):
+                framed -= streams
+    return frozenset(framed)
+
+
+def _takes_frames(op: Op) -> bool:
+    """Whether an operation may be one that computes the same on a frame as on a chunk of one."""
+    if type(op) is not Op or op.dims is None or not op.inputs or op.varies:
+        return False
+    slots = {slot for arg in (*op.args, *op.kwargs.values()) for slot in refs(arg)}
+    return op.target in _ON_FRAMES or (slots == {*op.inputs} and torch.Tag.pointwise in getattr(resolve(op.target), "tags", ()))
+
+
+def _alike_on_frames(op: Op, made: Mapping[int, View]) -> bool:
+    """Whether it is one, for the layouts of what it takes and gives."""
+    views = [made[op.out], *(made[slot] for slot in op.inputs)]
+    kept = _ON_FRAMES.get(op.target)
+    if kept is None:
+        return all(view.dims == views[0].dims for view in views)
+    return len(views) == 2 and all(view.in_order and kept(op, view) for view in views)
+
+
+# Operations with parameters: whether a frame has the dimensions that they belong to where they are, from the front or from the back.
+_ON_FRAMES: dict[str, Callable[[Op, View], bool]] = {
+    "aten.batch_norm.default": lambda op, view: TIME not in view.dims[1],
+    "aten.linear.default": lambda op, view: TIME not in view.dims[-1],
+    "aten.layer_norm.default": lambda op, view: not any(TIME in dim for dim in view.dims[-len(cast(list[int], op.args[1])) :]),
+}

@@ -30,6 +30,7 @@ ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is compu
 LIMITS, ROUGH = {torch.float64: 1e-10, torch.float32: 1e-4}, 5e-2  # of a difference that other orders of sums explain
 MUCH = 2  # times less state, of which a note tells
 ANEW_IS_FASTER = "that is faster here in eager steps (co.fastest_windows measures compiled programs)"
+SLOWER = 0.9  # times as fast as the module, of which a note tells
 WINDOWS = 3  # that are compared with the module's when it is converted
 
 
@@ -151,7 +152,9 @@ def notes_of(window: Windowed, report: WindowReport, *, default: bool, measured:
     found = [f"scores are the module's own of the last {length} frames: the first comes with step {length}, then one {rate}"]
     if report.recomputed or report.plan is None:
         why = "they have nothing in common" if not report.reuse else ANEW_IS_FASTER if measured else "the plan says so"
-        return [*found, f"each window is computed again, since {why}"]
+        own = report.ratio or 1.0
+        cost = f", operation by operation, in {1 / own:.1f} times the module's time" if own < SLOWER else ""
+        return [*found, f"each window is computed again, since {why}{cost}"]
     pace = "" if report.ratio is None else f", and is {report.ratio:.1f} times as fast as the module on its frames"
     found.append(f"a window takes over {report.reuse:.0%} of its multiply-adds from the one before{pace}")
     return [*found, *sharing_notes(window.schedule(report.plan)), *_advice(window, report.plan)]

@@ -52,7 +52,7 @@ def fastest(window: Windowed, net: Any, ways: Sequence[WindowPlan], module: nn.M
     whole, plain, *others = _least([lambda: module(*one), *runs])
     best = min(others, default=plain)
     if best > WORTH * min(whole, plain):
-        return Choice(ways[0], 1.0)
+        return Choice(ways[0], whole / plain)
     return Choice(ways[1 + others.index(best)], whole / best)
 
 

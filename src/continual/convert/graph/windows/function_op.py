@@ -19,9 +19,8 @@ class FunctionOp(Op):
 
     function: Callable[..., Any] = field(kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.fn = self.function
+    def _function(self) -> Callable[..., Any]:
+        return self.function
 
     @staticmethod
     def of(op: Op, function: Callable[..., Any]) -> FunctionOp:

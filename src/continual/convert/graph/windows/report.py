@@ -48,8 +48,8 @@ class WindowReport:
         mode: ``"exact"``: each score is the module's own of its window; ``"stream"``: the module over an endless stream.
         reuse: the share of a window's multiply-adds that windows take over from those before, where they do.
         recomputed: whether windows are computed again instead: since that is faster here, or by the plan.
-        ratio: how much faster a window is than the module on its frames, measured here; 1 where it is recomputed, ``None`` where the plan
-            was given and nothing was measured.
+        ratio: how much faster a window is than the module on its frames, measured here; where nothing was measured 1 for recomputed
+            windows, and ``None`` for others.
         plan: what decides on the state, complete; ``None`` for a stream.
         ways: the plans that there are to choose from.
     """

@@ -44,7 +44,7 @@ def sliding(
     inputs = [x]
     op, slots, _ = w.operation(call, target, args, {}, inputs)
     full, others, _ = w.operation(call, call.name, own, given, inputs)
-    full.args = tuple(moved_slots(a, others[0], slots[0]) for a in full.args)
+    full.rewire(tuple(moved_slots(a, others[0], slots[0]) for a in full.args), full.out)
     more = {"op": op, "full": full, "slots": slots, "entire": (False,), "macs": w.macs(call), "weight": weight_of(call)}
     return w.add(call, Sliding, inputs, made, extent=extent, step=step, start=start, fill=fill, grain=grain, **more)
 
@@ -99,7 +99,7 @@ def _as_product(w: Walk, call: Call, made: Sliding, dilation: int) -> None:
     flat = w.emit.const("aten.flatten.using_ints", [call["weight"], 1])
     x = made.inputs[0]
     op, slots, _ = w.operation(call, "aten.linear.default", [x, flat, call.get("bias")], {}, [x])
-    op.args = tuple(moved_slots(a, slots[0], made.slots[0]) for a in op.args)
+    op.rewire(tuple(moved_slots(a, slots[0], made.slots[0]) for a in op.args), op.out)
     made.product, made.dilation = op, dilation
 
 

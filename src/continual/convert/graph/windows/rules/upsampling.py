@@ -87,6 +87,6 @@ def _raised(w: Walk, call: Call, by: Raise, dims: Dims, args: list[Any]) -> Task
     own, given = w.given_args(call)
     op, slots, _ = w.operation(call, call.name, args, {}, [x])
     full, others, _ = w.operation(call, call.name, own, given, [x])
-    full.args = tuple(moved_slots(a, others[0], slots[0]) for a in full.args)
+    full.rewire(tuple(moved_slots(a, others[0], slots[0]) for a in full.args), full.out)
     more = {"op": op, "full": full, "slots": slots, "entire": (False,), "macs": w.macs(call), "weight": weight_of(call)}
     return w.add(call, Raised, [x], by.wire(x.wire, dims, n), by=by, **more)
