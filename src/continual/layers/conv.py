@@ -21,6 +21,7 @@ from ..layers.conv_program import convolution
 from .folds_norms import FoldsNorms
 from .local import parameter
 from .memory_format import channels_last, is_channels_last
+from .native.depthwise import Depthwise, Geometry, usable
 from .onednn import convolve, convolve_onto, pack, packs
 from .weight_cache import FoldedWeight, check_images
 from .window import SlidingWindow, fill_name, per_dim
@@ -44,6 +45,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
     padding_mode: Any
     bias: Tensor | None
     _pads: list[tuple[int, int]]
+    _geometry: Geometry | None = None  # for the compiled kernel, where it computes such a layer
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         self._depthwise = alone and 1 < self.groups == self.in_channels == self.out_channels  # over time alone
         self._images = self.dims == 3 and self.groups == 1 and not self._over_time_alone and self.in_channels >= FEW_CHANNELS
         self._last = self._images or (self.groups > 1 and self.dims > 1)
+        self._geometry = Geometry.of(self) if self.dims > 1 else None
         self._plain_forward = fill == self.padding_mode and all(a == b for a, b in self._pads)
 
     # ---- clip -------------------------------------------------------------------------------------------------------
@@ -162,9 +165,14 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         return x
 
     def enter(self, x: Tensor) -> Tensor:
-        if self._images and self._kept and x.is_cpu and not torch.is_grad_enabled():
+        if (self._geometry or (self._images and self._kept)) and x.is_cpu and not torch.is_grad_enabled():
             return channels_last(x)
         return x
+
+    def over_pieces(self, pieces: list[Tensor], start: int, ended: int | None) -> Tensor:
+        native = self._native(pieces[0])
+        y = None if native is None else native.windows(pieces, parameter(self, "bias"))
+        return super().over_pieces(pieces, start, ended) if y is None else y
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
         if frames.is_cpu and not torch.is_grad_enabled():
@@ -247,6 +255,10 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
 
     def _grouped_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """Grouped convolutions run on the window as it is, channels-last: folding time into their channels is slow."""
+        if (native := self._native(x)) is not None:
+            y = native.step(parts, x, parameter(self, "bias"))
+            if y is not None:
+                return y
         weighted = self._depthwise and not is_in_torch_dispatch_mode()  # a counter of operations is shown a convolution
         if weighted and self.dims > 1:
             return self._weighted([*(f for p in parts for f in p.unbind(1)), x.movedim(1, -1)]).movedim(-1, 1)
@@ -260,6 +272,14 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         dilation = (1, *self.dilation[1:])
         y = _CONV[self.dims](window, self.weight, self.bias, (1, *self.stride[1:]), (0, *pads), dilation, self.groups)
         return y.squeeze(2)
+
+    def _native(self, x: Tensor) -> Depthwise | None:
+        """The compiled kernel, where there is one for frames like these."""
+        geometry, weight = self._geometry, self._parameters.get("weight")
+        if geometry is None or weight is None or not usable(x, weight, parameter(self, "bias")):
+            return None
+        native: Depthwise | None = self._laid_out("native", weight, lambda w: Depthwise.prepared(geometry, w))
+        return native
 
     def _weighted(self, taps: Sequence[Tensor]) -> Tensor:
         """The sum of frames ``(…, C)``, each channel of each weighed on its own."""

@@ -171,6 +171,10 @@ class SlidingWindow(CoModule):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `over_time`")
 
+    def over_pieces(self, pieces: list[Tensor], start: int, ended: int | None) -> Tensor:
+        """The same of frames that lie in several places, in order. They are joined, unless a layer reads them where they lie."""
+        return self.over_time(one_piece(pieces), start, ended)
+
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """The window that the kept frame ``x`` completes, given its older taps as :meth:`arrange` made them."""
         frames = torch.cat((*(p.transpose(1, 2) for p in parts), x.unsqueeze(2)), 2)
@@ -213,7 +217,7 @@ class SlidingWindow(CoModule):
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
-            return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
+            return (None if x is None else self.over_pieces([self.enter(x)], 0, None)), n_if_ended
         if updates.in_place and self._window.stride > 1 and x is not None and not updates.final:
             hop = _hop(self, x, node, n_if_ended, updates)
             if hop is not None:
@@ -228,14 +232,17 @@ class SlidingWindow(CoModule):
         w = self._window
         first = w.stride * node.n_out - w.start
         stop = w.stride * (n_out - 1) - w.start + w.receptive_field
-        frames = self._gather(entered, node, first, stop, n_if_ended if updates.final else n)
-        return self.over_time(frames, first, n_if_ended if updates.final else None), ended
+        frames = self._pieces(entered, node, first, stop, n_if_ended if updates.final else n)
+        return self.over_pieces(frames, first, n_if_ended if updates.final else None), ended
 
     def _gather(self, entered: Tensor | None, node: StateNode, first: int, stop: int, n: int) -> Tensor:
-        """Frames ``first … stop - 1``; those before 0 and from ``n`` on are padding."""
+        """The frames of :meth:`_pieces`, joined."""
+        return one_piece(self._pieces(entered, node, first, stop, n))
+
+    def _pieces(self, entered: Tensor | None, node: StateNode, first: int, stop: int, n: int) -> list[Tensor]:
+        """Frames ``first … stop - 1``, in order; those before 0 and from ``n`` on are padding."""
         if first >= 0 and stop <= n:
-            pieces = wire_frames(node, 0, entered, node.n_in, first, stop)
-            return one_piece(pieces)
+            return wire_frames(node, 0, entered, node.n_in, first, stop)
         if self._fill in FILLS:
             middle = wire_frames(node, 0, entered, node.n_in, max(first, 0), min(stop, n))
             left = padding(node.kept_spec, min(0, stop) - first, self.fill_value)
@@ -248,7 +255,7 @@ class SlidingWindow(CoModule):
             known = n - real.shape[2]
             middle = [real[:, :, max(first, 0) - known : max(stop, 0) - known]] if first < n else []
         beyond = padding(node.kept_spec, stop - max(first, n + self._padded_end), self.nothing)
-        return torch.cat([p for p in (left, *middle, right, beyond) if p.shape[2]], 2)
+        return [p for p in (left, *middle, right, beyond) if p.shape[2]]
 
     def _mirrored(self, real: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
         """Padding made of the frames at both ends."""
@@ -323,8 +330,8 @@ def _hop(layer: SlidingWindow, x: Tensor, node: StateNode, n_if_ended: int, upda
     else:
         updates.slots += [(slots[0], by_time[:, :fit]), (slots[1], by_time[:, fit:])]
     updates.ticks.append((node, n, node.n_out + 1))
-    frames = torch.cat((*older, entered if stop == n else entered[:, :, : stop - n_in]), 2)
-    return layer.over_time(frames, first, None), (n_if_ended + w.start + w.end - w.receptive_field) // stride + 1
+    frames = [*older, entered if stop == n else entered[:, :, : stop - n_in]]
+    return layer.over_pieces(frames, first, None), (n_if_ended + w.start + w.end - w.receptive_field) // stride + 1
 
 
 class _Views:
