@@ -73,7 +73,7 @@ def test_a_broken_compiler_is_told_of(
     command: str, source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setenv("CXX", command)
-    with caplog.at_level(logging.INFO, "continual.native"):
+    with caplog.at_level(logging.INFO, "continual.layers.native"):
         assert build.built(source) is None
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -84,7 +84,7 @@ def test_a_broken_compiler_is_told_of(
 def test_no_compiler(source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with caplog.at_level(logging.INFO, "continual.native"):
+    with caplog.at_level(logging.INFO, "continual.layers.native"):
         assert build.built(source) is None
     assert "no C++ compiler was found" in caplog.text
 

@@ -23,7 +23,7 @@ FLAGS = (
 )  # sums keep their order, NaN and infinity
 PATIENCE = 120  # seconds for a compiler
 
-log = logging.getLogger("continual.native")
+log = logging.getLogger("continual.layers.native")
 
 
 def built(source: Path) -> Path | None:
