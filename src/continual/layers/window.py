@@ -58,6 +58,7 @@ class SlidingWindow(CoModule):
 
     - :meth:`enter` maps frames to what is kept of them (pooling over space, for instance);
     - :meth:`over_time_step` computes the one window that a new frame completes;
+    - :meth:`over_pieces` computes windows of frames that lie in several places, without joining them;
     - :meth:`check` refuses frames, and says without a computation which frames leave.
 
     Example:
