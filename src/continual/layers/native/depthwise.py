@@ -112,6 +112,14 @@ class Geometry(NamedTuple):
         return Geometry(layer.in_channels, taps, kernel[0], stride[0], pads[0], pads[-1], dilation, time_stride)
 
 
+class _Sizes(NamedTuple):
+    """Of frames that come: the space ``S'`` of those that leave, height and width of both, and the products of one window."""
+
+    out: tuple[int, ...]
+    planes: tuple[int, ...]
+    products: int
+
+
 class Depthwise:
     """The kernel with one layer's weight.
 
@@ -126,9 +134,10 @@ class Depthwise:
         self._c_geometry = (_Long * len(geometry))(*geometry)
         self._c_step = (_Long * len(geometry))(*geometry._replace(time_dilation=1, time_stride=1))  # the taps alone are given
         channels, lanes = geometry.channels, compiled.lanes
-        starts = torch.tensor([*range(0, channels - lanes, lanes), channels - lanes])  # the last block overlaps
-        blocks = weight.detach().flatten(1)[starts.unsqueeze(1) + torch.arange(lanes)]
+        starts = torch.tensor([*range(0, channels - lanes, lanes), channels - lanes], device="cpu")  # the last block overlaps
+        blocks = weight.detach().flatten(1)[starts.unsqueeze(1) + torch.arange(lanes, device="cpu")]
         self._weight = blocks.transpose(1, 2).contiguous()  # (blocks, taps, lanes)
+        self._sizes: dict[tuple[int, ...], _Sizes] = {}
 
     @staticmethod
     def prepared(geometry: Geometry, weight: Tensor) -> Depthwise | None:
@@ -161,22 +170,29 @@ class Depthwise:
 
     def _run(self, geometry: Any, pieces: Sequence[Tensor], outputs: int, bias: Tensor | None) -> Tensor | None:
         """The windows ``(B, outputs, *S', C)`` of consecutive frames, in pieces ``(B, n, *S, C)``."""
-        g, (run, _, parallel) = self._geometry, self._compiled
+        run, _, parallel = self._compiled
         batch, _, *space, channels = pieces[0].shape
-        out = [(s + 2 * p - g.kernel) // g.stride + 1 for s, p in zip(space, (g.pad_h, g.pad_w), strict=False)]
-        threads = torch.get_num_threads()
-        if threads > 1 and parallel is None:
-            return None
-        if batch * outputs * math.prod(out) * self._weight.numel() < ALONE:
-            threads = 1
+        sizes, threads = self._sizes.get(key := tuple(space)), torch.get_num_threads()
+        if sizes is None:
+            sizes = self._sizes[key] = self._sizes_of(key)
+        if threads > 1:
+            if parallel is None:
+                return None
+            if batch * outputs * sizes.products < ALONE:
+                threads = 1
         table, held = _addresses(pieces)
-        y = torch.empty((batch, outputs, *out, channels), dtype=torch.float32, device="cpu")
-        (height, width), (out_h, out_w) = ((1, *s) if len(s) == 1 else s for s in (space, out))
+        y = torch.empty((batch, outputs, *sizes.out, channels), dtype=torch.float32, device="cpu")
         bias_at = None if bias is None else bias.data_ptr()
         addresses = geometry, (_Long * len(table))(*table), self._weight.data_ptr(), bias_at, y.data_ptr()
-        run(*addresses, batch, outputs, height, width, out_h, out_w, parallel, threads)
+        run(*addresses, batch, outputs, *sizes.planes, parallel, threads)
         del held
         return y
+
+    def _sizes_of(self, space: tuple[int, ...]) -> _Sizes:
+        g = self._geometry
+        out = tuple((s + 2 * p - g.kernel) // g.stride + 1 for s, p in zip(space, (g.pad_h, g.pad_w), strict=False))
+        row = (1,) * (2 - len(space))
+        return _Sizes(out, (*row, *space, *row, *out), math.prod(out) * self._weight.numel())
 
 
 def _addresses(pieces: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
