@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import continual as co
+from continual.core.state import frames
 from continual.layers.window import SlidingWindow
 
 from .timing import Local, alternate
@@ -51,7 +52,8 @@ class Limit:
         seconds: a step.
         bound: ``"compute"`` or ``"memory"``.
         operations: multiply-adds of a step.
-        nbytes: weights, and what a step reads of the state.
+        nbytes: that a step moves at least: weights and what it reads of the state, the frame that comes, what is kept of it in each
+            window, and what leaves. What goes from layer to layer need not leave the registers, and is left out.
     """
 
     seconds: float
@@ -65,7 +67,7 @@ class Limit:
         found = co.operations(net, frame)
         mean = found.mean_executed
         operations = float(mean if mean is not None else 0)
-        nbytes = weights_of(net) + state_read(net, frame)
+        nbytes = weights_of(net) + state_read(net, frame) + state_written(net, frame) + passed(net, frame)
         compute, memory = 2 * operations / gemm_peak(threads), copy_time(nbytes, threads) / period
         return Limit(max(compute, memory), "compute" if compute >= memory else "memory", operations, nbytes)
 
@@ -89,3 +91,16 @@ def state_read(net: Any, frame: Any) -> int:
             share = min(1.0, (layer._taps - 1) / layer._kept)
         total += share * tensor.numel() * tensor.element_size()
     return int(total)
+
+
+def state_written(net: Any, frame: Any) -> int:
+    """Bytes that a step writes to the windows of its layers: the frame that comes to each. Other states are left out."""
+    state = net.init_state(frame).tensors
+    windows = [t for name, t in state.items() if name.rpartition(".")[2] == "window"]  # (B, frames, C, *S)
+    return sum(t.numel() * t.element_size() // t.shape[1] for t in windows)
+
+
+def passed(net: Any, frame: Any) -> int:
+    """Bytes of the frame that comes and of the frame that leaves."""
+    state = net.init_state(frame)
+    return sum(f.nbytes for wire in (state.frame, state.node.out) for f in frames(wire))

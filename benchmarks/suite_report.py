@@ -26,8 +26,9 @@ places."""
 
 LIMITS = """\
 *limit*: the least that a step can take on this machine, measured in the same run: its multiply-adds at the speed of the best float32
-product of matrices (*compute*), or moving its weights and the state that it reads once (*memory*), whichever is longer. *of the limit*:
-our best step's time over it. *operations*: multiply-adds of the plain network for the outputs of a step, over ours; *of that*: the
+product of matrices (*compute*), or moving its weights, the state that it reads, the frame that comes, what windows keep of it and the
+frame that leaves (*memory*: a copy of as many bytes, from the caches that they fit into), whichever is longer. *of the limit*: our best
+step's time over it. *operations*: multiply-adds of the plain network for the outputs of a step, over ours; *of that*: the
 share of this that the time has (window over our best step). *p99*: the 99th percentile of single calls of our best step, and of the window.
 *made in*: conversion, or construction of a network of the zoo. *state*: bytes a stream, beside those of the frames that an exact
 method must know (none behind recurrent layers). *peak*: the most that an eager step allocates at once."""

@@ -166,13 +166,15 @@ def test_limits(monkeypatch: pytest.MonkeyPatch):
     frame = torch.randn(1, 8)
     assert limits.state_read(net, frame) == 4 * 8 * (2 + 2)  # of 20 frames that wait the step reads two
     assert limits.weights_of(net) == 4 * 2 * (8 * 8 * 3 + 8)
+    assert limits.state_written(net, frame) == 4 * 8 * (1 + 1)  # the frame that comes to each
+    assert limits.passed(net, frame) == 4 * 8 * 2
     monkeypatch.setattr(limits, "gemm_peak", lambda threads: 1e6)
     for copying, bound, seconds in ((1e-2, "memory", 1e-2), (1e-9, "compute", 2 * 2 * 8 * 8 * 3 / 1e6)):
         monkeypatch.setattr(limits, "copy_time", lambda nbytes, threads, copying=copying: copying)
         found = limits.Limit.of(net, frame, 1)
         assert (found.bound, found.seconds) == (bound, pytest.approx(seconds))
         assert found.operations == 2 * 8 * 8 * 3
-        assert found.nbytes == limits.state_read(net, frame) + limits.weights_of(net)
+        assert found.nbytes == 4 * (8 * (2 + 2) + 2 * (8 * 8 * 3 + 8) + 8 * 2 + 8 * 2)
         if bound == "memory":  # what is at a lower rate is read once in a period
             assert limits.Limit.of(net, frame, 1, period=4).seconds == pytest.approx(seconds / 4)
 

@@ -22,7 +22,7 @@ OWN = {  # a module, the torch.nn module that it stands for, and its further nam
     "SlidingWindow": (
         co.SlidingWindow(),
         nn.Module(),
-        "arrange check cold enter enter_step fill fill_value kept nothing over_time over_time_step set_window taps windows_of",
+        "arrange check cold enter enter_step fill fill_value kept nothing over_pieces over_time over_time_step set_window taps windows_of",
     ),
     "Sequential": (co.Sequential(nn.ReLU()), nn.Sequential(), ""),
     "Parallel": (

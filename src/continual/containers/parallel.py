@@ -16,7 +16,7 @@ from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.program.context import CallRows, DelayLine, KernelContext, Run
 from ..core.program.frame_schedule import FrameSchedule
-from ..core.ring_buffer import ring_zeros
+from ..core.ring_buffer import lie_alike, ring_zeros
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire, frames, rewire
 from ..core.step_spec import Inputs, length
 from ..core.timing import IDENTITY, Timing
@@ -151,7 +151,10 @@ class Parallel(Container):
         ):
             y, ended = run_chunk(child, branch_input, child_node, n_if_ended, updates)
             if y is not None and queue.tensors:
-                for i, t in enumerate(_flat(y)):
+                flat = _flat(y)
+                if queue.n_in == 0:
+                    lie_alike(queue, flat)
+                for i, t in enumerate(flat):
                     updates.ring(queue, i, queue.n_in, t)
             outs.append(y)
             have.append(queue.n_in + length(y))
@@ -198,6 +201,8 @@ class Parallel(Container):
             if stop > first and y is not None and n_in == first:
                 aligned.append(y)  # has just come and leaves at once
             elif queue.tensors:
+                if n_in == 0 and y is not None:
+                    lie_alike(queue, _flat(y))
                 rings = queue.memo or _slots(queue)
                 if stop > first:
                     aligned.append(self._waiting(queue, rings, first))

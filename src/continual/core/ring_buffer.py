@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,17 @@ def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = Fals
             ring = torch.full((batch, depth, *space, channels), fill, dtype=frame.dtype, device=frame.device)
             return ring.movedim(-1, 2)
         return torch.full((batch, depth, channels, *space), fill, dtype=frame.dtype, device=frame.device)
+
+
+def lie_alike(node: StateNode, frames: Sequence[Tensor]) -> None:
+    """Lay the cold rings of a node out as the first frames ``(B, C, …)`` that come to them, if these have their channels last.
+
+    No value changes. Images that have waited then lie as those that have not, and both are added 10 times as fast.
+    """
+    for i, (ring, x) in enumerate(zip(node.tensors, frames, strict=True)):
+        if x.ndim > 3 and x.shape[1] > 1 and x.stride(1) == 1 != ring.stride(2):
+            with torch.inference_mode(False):
+                node.tensors[i], node.memo = ring.movedim(2, -1).contiguous().movedim(-1, 2), None
 
 
 def ring_frames(ring: Tensor, first: int, stop: int) -> list[Tensor]:

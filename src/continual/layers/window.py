@@ -17,13 +17,12 @@ from ..core.kernel import counted_macs
 from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.program.context import KernelContext, Run
-from ..core.ring_buffer import one_piece, ring_frames, ring_zeros, wire_frames
+from ..core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Timing, Window
 from ..errors import NotStreamable, ShapeMismatch
+from ..layers.ring_views import RingViews
 from ..layers.window_program import FILLS, INSIDE, windows_of
-
-CHUNKS = 64  # places of a ring at which chunks lie, of which views are kept
 
 
 def per_dim(value: Any, dims: int, name: str) -> tuple[int, ...]:
@@ -58,6 +57,7 @@ class SlidingWindow(CoModule):
 
     - :meth:`enter` maps frames to what is kept of them (pooling over space, for instance);
     - :meth:`over_time_step` computes the one window that a new frame completes;
+    - :meth:`over_pieces` computes windows of frames that lie in several places, without joining them;
     - :meth:`check` refuses frames, and says without a computation which frames leave.
 
     Example:
@@ -171,6 +171,10 @@ class SlidingWindow(CoModule):
         """
         raise NotStreamable(f"{type(self).__name__} defines no `over_time`")
 
+    def over_pieces(self, pieces: list[Tensor], start: int, ended: int | None) -> Tensor:
+        """The same of frames that lie in several places, in order. They are joined, unless a layer reads them where they lie."""
+        return self.over_time(one_piece(pieces), start, ended)
+
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """The window that the kept frame ``x`` completes, given its older taps as :meth:`arrange` made them."""
         frames = torch.cat((*(p.transpose(1, 2) for p in parts), x.unsqueeze(2)), 2)
@@ -213,7 +217,7 @@ class SlidingWindow(CoModule):
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:
         if self._memoryless:
-            return (None if x is None else self.over_time(self.enter(x), 0, None)), n_if_ended
+            return (None if x is None else self.over_pieces([self.enter(x)], 0, None)), n_if_ended
         if updates.in_place and x is not None and not updates.final:
             inside = _inside(self, x, node, n_if_ended, updates)
             if inside is not None:
@@ -228,14 +232,17 @@ class SlidingWindow(CoModule):
         w = self._window
         first = w.stride * node.n_out - w.start
         stop = w.stride * (n_out - 1) - w.start + w.receptive_field
-        frames = self._gather(entered, node, first, stop, n_if_ended if updates.final else n)
-        return self.over_time(frames, first, n_if_ended if updates.final else None), ended
+        frames = self._pieces(entered, node, first, stop, n_if_ended if updates.final else n)
+        return self.over_pieces(frames, first, n_if_ended if updates.final else None), ended
 
     def _gather(self, entered: Tensor | None, node: StateNode, first: int, stop: int, n: int) -> Tensor:
-        """Frames ``first … stop - 1``; those before 0 and from ``n`` on are padding."""
+        """The frames of :meth:`_pieces`, joined."""
+        return one_piece(self._pieces(entered, node, first, stop, n))
+
+    def _pieces(self, entered: Tensor | None, node: StateNode, first: int, stop: int, n: int) -> list[Tensor]:
+        """Frames ``first … stop - 1``, in order; those before 0 and from ``n`` on are padding."""
         if first >= 0 and stop <= n:
-            pieces = wire_frames(node, 0, entered, node.n_in, first, stop)
-            return one_piece(pieces)
+            return wire_frames(node, 0, entered, node.n_in, first, stop)
         if self._fill in FILLS:
             middle = wire_frames(node, 0, entered, node.n_in, max(first, 0), min(stop, n))
             left = padding(node.kept_spec, min(0, stop) - first, self.fill_value)
@@ -248,7 +255,7 @@ class SlidingWindow(CoModule):
             known = n - real.shape[2]
             middle = [real[:, :, max(first, 0) - known : max(stop, 0) - known]] if first < n else []
         beyond = padding(node.kept_spec, stop - max(first, n + self._padded_end), self.nothing)
-        return torch.cat([p for p in (left, *middle, right, beyond) if p.shape[2]], 2)
+        return [p for p in (left, *middle, right, beyond) if p.shape[2]]
 
     def _mirrored(self, real: Tensor, left: int, right: int) -> tuple[Tensor, Tensor]:
         """Padding made of the frames at both ends."""
@@ -299,10 +306,10 @@ class SlidingWindow(CoModule):
         return lambda x, rows: self.over_time(windows.frames(rows, self.enter(x)), INSIDE, None)
 
 
-def _views_of(node: StateNode, layer: SlidingWindow) -> _Views:
-    memo: _Views | None = node.memo
+def _views_of(node: StateNode, layer: SlidingWindow) -> RingViews:
+    memo: RingViews | None = node.memo
     if memo is None:
-        memo = node.memo = _Views(node.tensors[0], layer)
+        memo = node.memo = RingViews(node.tensors[0], layer._taps, layer._dilation, layer.arrange)
     return memo
 
 
@@ -317,10 +324,10 @@ def _inside(
     if first < 0 or count <= 0 or n < w.wait or n_if_ended < w.least or ended < sent + count or n_in - first > kept:
         return None
     stop = first + w.stride * (count - 1) + w.receptive_field
-    entered, older = layer.enter(x), max(0, n_in - first)
+    entered, older, pieces = layer.enter(x), max(0, n_in - first), list[Tensor]()
     if kept:
         new = entered if n - n_in <= kept else entered.narrow(2, n - n_in - kept, kept)
-        slots, taken, fit = _views_of(node, layer).chunk(n - new.shape[2], new.shape[2], n_in, older)
+        slots, pieces, fit = _views_of(node, layer).chunk(n - new.shape[2], new.shape[2], n_in, older)
         by_time = new.transpose(1, 2)
         if len(slots) == 1:
             updates.slots.append((slots[0], by_time))
@@ -329,70 +336,7 @@ def _inside(
     updates.ticks.append((node, n, sent + count))
     if first > n_in or stop < n:
         entered = entered[:, :, max(0, first - n_in) : stop - n_in]
-    frames = torch.cat((*taken, entered), 2) if older else entered
-    return layer.over_time(frames, first, None), ended
-
-
-class _Views:
-    """Views of a ring, made once: the slot to overwrite, and the older taps of the window that a new frame completes."""
-
-    __slots__ = ("_chunks", "_keep", "_layer", "_parts", "_ring", "_slots")
-
-    def __init__(self, ring: Tensor, layer: SlidingWindow):
-        self._ring, self._layer = ring, layer
-        size = ring.shape[1]
-        self._slots: list[Tensor | None] = [None] * size
-        self._parts: list[tuple[Tensor, ...] | None] = [None] * size
-        self._keep = size <= 256  # views cost memory of their own
-        self._chunks: dict[tuple[int, int, int, int], tuple[list[Tensor], list[Tensor], int]] = {}
-
-    def slot(self, position: int) -> Tensor:
-        view = self._slots[position]
-        if view is None:
-            view = self._ring.select(1, position)
-            if self._keep:
-                self._slots[position] = view
-        return view
-
-    def parts(self, position: int) -> tuple[Tensor, ...]:
-        views = self._parts[position]
-        if views is None:
-            views = self._layer.arrange(self._older_taps(position))
-            if self._keep:
-                self._parts[position] = views
-        return views
-
-    def chunk(self, first: int, count: int, n_in: int, older: int) -> tuple[list[Tensor], list[Tensor], int]:
-        """For a chunk: the places that it overwrites, in order, the older frames that its windows see, and how many frames fit before
-        the ring begins again.
-
-        Args:
-            first, count: the frames that are written.
-            n_in: how many frames came before the chunk.
-            older: how many of these its windows see.
-        """
-        size = self._ring.shape[1]
-        key = first % size, count, n_in % size, older
-        found = self._chunks.get(key)
-        if found is None:
-            if len(self._chunks) >= CHUNKS:
-                self._chunks.clear()
-            fit = min(count, size - key[0])
-            slots = [self._ring.narrow(1, key[0], fit)] + ([self._ring.narrow(1, 0, count - fit)] if fit < count else [])
-            found = self._chunks[key] = slots, ring_frames(self._ring, n_in - older, n_in), fit
-        return found
-
-    def _older_taps(self, position: int) -> list[Tensor]:
-        ring, size = self._ring, self._ring.shape[1]
-        older, step = self._layer._taps - 1, self._layer._dilation
-        oldest = (position - older * step) % size
-        count = min(older, -(-(size - oldest) // step))
-        pieces = [ring[:, oldest : oldest + step * (count - 1) + 1 : step]] if count else []
-        left = older - count
-        if left:
-            wrapped = oldest + count * step - size
-            pieces.append(ring[:, wrapped : wrapped + step * (left - 1) + 1 : step])
-        return pieces
+    return layer.over_pieces([*pieces, entered], first, None), ended
 
 
 def padding(frame: StepSpec, count: int, value: float) -> Tensor:

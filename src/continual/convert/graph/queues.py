@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.alignment import waiting
-from ...core.ring_buffer import ring_zeros
+from ...core.ring_buffer import lie_alike, ring_zeros
 from ...core.state import InitContext, StateNode, StepSpec
 from ...core.timing import IDENTITY, Timing, Wiring
 from ...errors import ShapeMismatch
@@ -77,6 +77,8 @@ class AlignDelays(Instruction):
         m.frames[self.wire] = stop - sent
         for queue, x, view, n, out in zip(queues, given, self.views, have, self.outs, strict=True):
             if x is not None and queue.tensors:
+                if queue.n_in == 0:
+                    lie_alike(queue, [x])
                 call.ring(queue, 0, queue.n_in, x)
             call.tick(queue, n, stop)
             if stop == sent:
@@ -100,14 +102,17 @@ class AlignDelays(Instruction):
             else:
                 env[out] = None
                 if queue.tensors:
+                    frame = None if x is None else m.frame(slot, view)
+                    if seen == 0 and frame is not None:
+                        lie_alike(queue, [frame])
                     rings = queue.memo
                     if rings is None:
                         ring = queue.tensors[0]
                         rings = queue.memo = [ring.select(1, i) for i in range(ring.shape[1])]
                     if stop > sent:
                         m.put_frame(out, view, rings[sent % len(rings)].clone())
-                    if x is not None:
-                        call.slots.append((rings[seen % len(rings)], m.frame(slot, view)))
+                    if frame is not None:
+                        call.slots.append((rings[seen % len(rings)], frame))
             call.ticks.append((queue, seen if x is None else seen + 1, stop))
 
     def clip(self, m: ExecContext) -> None:

@@ -22,6 +22,8 @@ from ..window_program import INSIDE, Windows
 from .program import LONG, Divide, pool
 from .van_herk import windows
 
+FEW_TAPS, SMALL = 2, 1 << 12  # up to so many taps, or from so many numbers on, one tap after another costs less than all at once
+
 
 class _Pool(TorchLayer, SlidingWindow):
     """Base class of average and maximum pooling."""
@@ -169,9 +171,16 @@ class _Pool(TorchLayer, SlidingWindow):
         return y
 
     def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        if self._taps > FEW_TAPS and frames.numel() <= SMALL and not torch.is_grad_enabled():
+            return self.finish(self.at_once(frames), start, ended)
         first, *others = self.taps(frames)
         total = functools.reduce(self.combine, others, first)
         return self.finish(total if others else total.clone(), start, ended)
+
+    def at_once(self, frames: Tensor) -> Tensor:
+        """The reduction of the frames of each window ``(B, C, n, *S)``, in one call."""
+        windows = frames.unfold(2, self._window.receptive_field, self._window.stride)[..., :: self._dilation]
+        return windows.amax(-1) if self.nothing < 0 else windows.sum(-1)
 
     def over_time_step(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         total = functools.reduce(self.combine, (*parts[1:], x), parts[0]) if parts else x

@@ -37,8 +37,8 @@ def _together(layer: Any, frames: Tensor) -> Tensor:
         first, *others = layer.taps(frames)
         y: Tensor = functools.reduce(layer.combine, others, first)
         return y
-    windows = frames.unfold(2, layer._window.receptive_field, layer._window.stride)[..., :: layer._dilation]
-    return windows.amax(-1) if layer.nothing < 0 else windows.sum(-1)
+    y = layer.at_once(frames)
+    return y
 
 
 def counts(ctx: KernelContext, layer: Any, windows: Windows, padded: bool) -> Callable[[Tensor, CallRows], Tensor] | None:

@@ -1,0 +1,102 @@
+"""Builds C++ sources of this package, once for each machine, into the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+FLAGS = (
+    "-O2",
+    "-std=c++17",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-shared",
+)  # sums keep their order, NaN and infinity
+PATIENCE = 120  # seconds for a compiler
+
+log = logging.getLogger("continual.layers.native")
+
+
+def built(source: Path) -> Path | None:
+    """The shared library of a source file, built now where there is none in the cache; ``None`` where it can't be built.
+
+    A name in the cache stands for the source, the flags, the compiler and the processor. Processes that build the same at once each
+    write a file of their own, and the last to finish gives it the name.
+    """
+    compiler = found_compiler()
+    if compiler is None:
+        log.info("no C++ compiler was found ($CXX, c++, g++, clang++): %s is computed by torch's own operations", source.stem)
+        return None
+    library = cache_folder() / f"{source.stem}-{_key(source, compiler)}.so"
+    try:
+        if not library.exists():
+            _build(source, compiler, library)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning(
+            "%s: could not be built, torch's own operations are used (CONTINUAL_NATIVE=0 says so from the start): %s",
+            source.name,
+            _reason(error),
+        )
+        return None
+    return library
+
+
+def found_compiler() -> list[str] | None:
+    """The command of the C++ compiler: ``$CXX`` if it is set, or the first that is there."""
+    if given := shlex.split(os.environ.get("CXX", "")):
+        return given
+    found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    return None if found is None else [found]
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: ``$XDG_CACHE_HOME/continual``, or ``~/.cache/continual``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "continual"
+
+
+def _key(source: Path, compiler: list[str]) -> str:
+    """A digest of all that the library depends on. To ask the compiler for its version would take longer than all the rest."""
+    digest = hashlib.sha256(source.read_bytes())
+    path = shutil.which(compiler[0])
+    about = os.stat(path) if path else None  # of another version, another file
+    parts = (*FLAGS, *compiler, os.path.realpath(path or ""), about and (about.st_size, about.st_mtime_ns), _processor())
+    digest.update(repr(parts).encode())
+    return digest.hexdigest()[:24]
+
+
+def _processor() -> str:
+    """The processor and what it can do: ``-march=native`` makes a library of this machine alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {platform.release()}"
+    told = ("vendor_id", "cpu family", "model", "flags", "CPU implementer", "CPU part", "Features")
+    return platform.machine() + "".join(sorted({line for line in lines if line.startswith(told)}))
+
+
+def _build(source: Path, compiler: list[str], library: Path) -> None:
+    started = time.monotonic()
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
+        command = [*compiler, *FLAGS, str(source), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+        os.replace(made, library)
+    log.info(
+        "%s: built by %s in %.1f s, once for this machine (%s)", source.name, compiler[0], time.monotonic() - started, library
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line that a compiler wrote, or the error."""
+    written = str(getattr(error, "stderr", None) or "").strip()
+    return f"{error}" + (f": {written.splitlines()[0]}" if written else "")
