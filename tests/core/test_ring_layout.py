@@ -73,3 +73,19 @@ def test_a_state_that_is_kept_has_its_own_layout(name: str):
     given = torch.stack([y for y in found if y is not None], 2)
     start = net.delay == 0
     torch.testing.assert_close(given, expected[:, :, start : start + given.shape[2]])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_state_that_has_lost_its_layout_gets_it_back(name: str):
+    net, clip = NETS[name]().eval(), torch.randn(2, 4, 9, 5, 3).contiguous(memory_format=torch.channels_last_3d)
+    with torch.no_grad():
+        net.forward_steps(clip[:, :, :5])
+        lost = net.get_state().map(lambda t: t.contiguous())
+        expected = [net.forward_step(f) for f in clip[:, :, 5:].unbind(2)]
+        net.set_state(lost)
+        assert waiting(net).is_contiguous()
+        found = [net.forward_step(f) for f in clip[:, :, 5:].unbind(2)]
+    assert waiting(net).stride(2) == 1
+    for got, want in zip(found, expected, strict=True):
+        assert torch.equal(got, want)
+        assert got.stride() == want.stride()

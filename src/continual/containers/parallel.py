@@ -152,8 +152,7 @@ class Parallel(Container):
             y, ended = run_chunk(child, branch_input, child_node, n_if_ended, updates)
             if y is not None and queue.tensors:
                 flat = _flat(y)
-                if queue.n_in == 0:
-                    lie_alike(queue, flat)
+                lie_alike(queue, flat)
                 for i, t in enumerate(flat):
                     updates.ring(queue, i, queue.n_in, t)
             outs.append(y)
@@ -201,7 +200,7 @@ class Parallel(Container):
             if stop > first and y is not None and n_in == first:
                 aligned.append(y)  # has just come and leaves at once
             elif queue.tensors:
-                if n_in == 0 and y is not None:
+                if y is not None:
                     lie_alike(queue, _flat(y))
                 rings = queue.memo or _slots(queue)
                 if stop > first:

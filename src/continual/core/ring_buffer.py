@@ -24,12 +24,13 @@ def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = Fals
 
 
 def lie_alike(node: StateNode, frames: Sequence[Tensor]) -> None:
-    """Lay the cold rings of a node out as the first frames ``(B, C, …)`` that come to them, if these have their channels last.
+    """Lay the rings of a node, of images, out as the frames ``(B, C, …)`` that come to them, if these have their channels last.
 
-    No value changes. Images that have waited then lie as those that have not, and both are added 10 times as fast.
+    No value changes. Images that have waited then lie as those that have not, and both are added 10 times as fast. So it is once
+    for a stream; a state from a file has lost its layout.
     """
     for i, (ring, x) in enumerate(zip(node.tensors, frames, strict=True)):
-        if x.ndim > 3 and x.shape[1] > 1 and x.stride(1) == 1 != ring.stride(2):
+        if ring.ndim > 4 and x.stride(1) == 1 != ring.stride(2) and x.shape[1] > 1:
             with torch.inference_mode(False):
                 node.tensors[i], node.memo = ring.movedim(2, -1).contiguous().movedim(-1, 2), None
 

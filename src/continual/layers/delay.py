@@ -42,8 +42,7 @@ class Shift(CoModule):
         n_in = node.n_in
         _, n_out, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            if n_in == 0:
-                lie_alike(node, [x])
+            lie_alike(node, [x])
             updates.ring(node, 0, n_in, x)
         if n_out == node.n_out:
             return None, ended
@@ -58,8 +57,7 @@ class Shift(CoModule):
         updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if not node.tensors:
             return x if emits else None
-        if n_in == 0:
-            lie_alike(node, [x])
+        lie_alike(node, [x])
         ring = node.tensors[0]
         size = ring.shape[1]
         slot = ring[:, n_in % size]

@@ -77,8 +77,7 @@ class AlignDelays(Instruction):
         m.frames[self.wire] = stop - sent
         for queue, x, view, n, out in zip(queues, given, self.views, have, self.outs, strict=True):
             if x is not None and queue.tensors:
-                if queue.n_in == 0:
-                    lie_alike(queue, [x])
+                lie_alike(queue, [x])
                 call.ring(queue, 0, queue.n_in, x)
             call.tick(queue, n, stop)
             if stop == sent:
@@ -103,7 +102,7 @@ class AlignDelays(Instruction):
                 env[out] = None
                 if queue.tensors:
                     frame = None if x is None else m.frame(slot, view)
-                    if seen == 0 and frame is not None:
+                    if frame is not None:
                         lie_alike(queue, [frame])
                     rings = queue.memo
                     if rings is None:
