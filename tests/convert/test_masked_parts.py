@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import continual as co
 from tests.convert.cases import noise
-from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, no
+from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, in_turns, no
+from tests.long import one_in
 from tests.programs.rows import check_rows
 
 BTC: dict = {"shape": (2, 11, 4), "time": 1, "delay": 0}
@@ -112,7 +113,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("case", in_turns(ROWS, 3))
 def test_chosen_elements(case: Row) -> None:
     """They were refused: their number depends on values."""
     check_row(case)
@@ -148,7 +149,10 @@ class Spikes(nn.Module):
         return torch.stack(found, 1)
 
 
+@one_in(4)
 def test_in_a_loop() -> None:
     """The loop was not seen: a run on shapes alone ended at the mask."""
     module = Spikes().eval()
-    co.verify(co.continual(module, noise(2, 6, 4), time_dim=1), noise(2, 21, 4), reference=module, effort="quick")
+    net, clip = co.continual(module, noise(2, 6, 4), time_dim=1), noise(2, 21, 4)
+    assert torch.allclose(net.forward_steps(clip), module(clip), atol=1e-6)
+    assert net.delay == 0

@@ -80,9 +80,9 @@ def _put(node: Fx, mask: _Mask, done: dict[Fx, Fx]) -> None:
         if not _can_be_whole(values, mask, trailing):
             return
         values = _whole(values, mask, trailing, done)
-    chosen = _before(node, aten.where.self, _spread(node, mask, trailing), values, x)
+    chosen = before(node, aten.where.self, _spread(node, mask, trailing), values, x)
     if node.target in IN_PLACE:
-        written = _before(node, aten.copy_.default, x, chosen)
+        written = before(node, aten.copy_.default, x, chosen)
         node.replace_all_uses_with(written)
     else:
         node.replace_all_uses_with(chosen)
@@ -128,10 +128,12 @@ def _writes_between(a: Fx, b: Fx) -> bool:
 
 
 def _is_by_rows(node: Fx, trailing: int) -> bool:
-    target: Any = node.target
-    if target is aten.linear.default:
-        return trailing > 0
-    return target in BY_ROWS or torch.Tag.pointwise in target.tags
+    return trailing > 0 if node.target is aten.linear.default else node.target in BY_ROWS or is_pointwise(node)
+
+
+def is_pointwise(node: Fx) -> bool:
+    """Whether an operation computes each element by itself."""
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
 def _is_weight(node: Fx, given: Fx) -> bool:
@@ -146,11 +148,11 @@ def _whole(node: Fx, mask: _Mask, trailing: int, done: dict[Fx, Fx]) -> Fx:
         x: Any = node.args[0]
         rest: Any = UNCHOSEN if x.meta["val"].is_floating_point() or x.meta["val"].is_complex() else 1
         own: Any = _mask_of(node.args[1])
-        made = _before(node, aten.where.ScalarOther, _spread(node, own, trailing), x, rest)
+        made = before(node, aten.where.ScalarOther, _spread(node, own, trailing), x, rest)
     else:
         chosen = {n for n in node.all_input_nodes if not _is_shared(n, trailing) and not _is_weight(node, n)}
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: _whole(n, mask, trailing, done) if n in chosen else n)
-        made = _before(node, node.target, *args, **kwargs)
+        made = before(node, node.target, *args, **kwargs)
     done[node] = made
     return made
 
@@ -159,11 +161,11 @@ def _spread(node: Fx, mask: _Mask, trailing: int) -> Fx:
     """The mask with dimensions of size 1 behind its own."""
     spread = mask.node
     for _ in range(trailing):
-        spread = _before(node, aten.unsqueeze.default, spread, -1)
+        spread = before(node, aten.unsqueeze.default, spread, -1)
     return spread
 
 
-def _before(node: Fx, target: Any, *args: Any, **kwargs: Any) -> Fx:
+def before(node: Fx, target: Any, *args: Any, **kwargs: Any) -> Fx:
     """A new operation in front of a node."""
     with node.graph.inserting_before(node):
         made = node.graph.call_function(target, args, kwargs)
