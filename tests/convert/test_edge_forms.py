@@ -25,6 +25,7 @@ ROWS = [
     fn("mirrored", lambda x: torch.cat((x[:, :, 1:4].flip(2), x, x[:, :, -3:-1].flip(2)), 2) * 3),
     fn("pre-emphasis", emphasis, delay=0),
     fn("of two frames before, the factor behind", lambda x: torch.cat((x[:, :, :2], x[:, :, 2:] - x[:, :, :-2] * 0.5), 2), delay=1),
+    fn("another factor for each frame", lambda x: torch.cat((x[:, :, :1], x[:, :, 1:] - x[:, :, :-1] * x[:, :, :1]), 2)),
     fn("on waveforms", lambda x: torch.cat((x[:, :1], x[:, 1:] - 0.9 * x[:, :-1]), 1), shape=(2, 13), time=1, delay=0),
 ]  # fmt: skip
 
@@ -45,8 +46,6 @@ REFUSED = [
     no("frames of another tensor", lambda x: torch.cat(((x * 2)[:, :, :1], x), 2), "takes the first frame", "a shift by"),
     no("two frames repeated", lambda x: torch.cat((x[:, :, :2].repeat(1, 1, 2), x), 2), "takes the first 2 frames", "a shift by"),
     no("the edge frame in reverse", lambda x: torch.cat((x[:, :, :3].flip(2), x), 2), "takes the first 3 frames", "a shift by"),
-    no("another factor for each frame", lambda x: torch.cat((x[:, :, :1], x[:, :, 1:] - x[:, :, :-1] * x[:, :, :1]), 2),
-       "takes the first frame", "a shift by"),
 ]  # fmt: skip
 
 

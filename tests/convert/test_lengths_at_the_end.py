@@ -92,6 +92,20 @@ def groups_and_back(x: Tensor) -> Tensor:
     return y
 
 
+def cut_if_longer(x: Tensor) -> Tensor:
+    y = F.interpolate(x[..., ::2].tanh(), scale_factor=2.0)
+    if y.shape[-1] != x.shape[-1]:
+        y = y[..., : x.shape[-1]]
+    return x + y
+
+
+def filled_if_shorter(x: Tensor) -> Tensor:
+    y = F.interpolate(F.max_pool1d(x, 2), scale_factor=2.0)
+    if y.shape != x.shape:
+        y = F.pad(y, (0, x.shape[-1] - y.shape[-1]))
+    return x + y
+
+
 def joined_to_zeros(x: Tensor) -> Tensor:
     more = x.new_zeros(x.shape[0], x.shape[1], -x.shape[2] % 4)
     return F.avg_pool1d(torch.cat((x, more), 2), 4)
@@ -127,6 +141,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
         (to_fours, 1, 0), (shifted_to_threes, 1, 0), (repeated, 1, 1), (mirrored, 3, 2), (groups_cut_off, 4, 3), (rest_cut_off, 3, 2),
         (cut_to_the_clip, 1, 3), (skip_cut, 4, 3), (shortest_of_two, 3, 2), (back_to_the_clip, 4, 3), (twice, 1, 3),
         (evens_and_odds, 2, 1), (groups_if_needed, 1, 3), (groups_and_back, 1, 2), (joined_to_zeros, 1, 3),
+        (cut_if_longer, 1, 0), (filled_if_shorter, 2, 1),
         (between_values, 1, 0), (two_of_seven, 1, 3),
     )
 }  # fmt: skip

@@ -22,6 +22,7 @@ from .constant_numbers import GivenNumbers, constant_numbers
 from .export_errors import one_row, takes_number, why
 from .known_numbers import KnownNumbers
 from .length_asks import asks, is_pinned, reads_values
+from .masked_parts import with_masks
 from .needed_nodes import writes_memory
 from .output_classes import export
 from .recurrent_ops import WholeOps, to_torch_ops
@@ -245,6 +246,7 @@ def _captured(
             with _exporting(module):
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
+    with_masks(program.graph)
     read = given.read | numbers.read
     return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read)
 
@@ -303,6 +305,7 @@ def _window(
         found = None if shapes is None else _arranged(part, shapes)
         program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
         to_torch_ops(program.graph)
+        with_masks(program.graph)
     return program
 
 

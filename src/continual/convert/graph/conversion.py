@@ -75,11 +75,9 @@ def convert_graph(
         if walked is not None and (windows == "stream" or (output is None and not all(o.windows for o in walked.outputs))):
             if every is not None or isinstance(windows, WindowPlan):
                 raise _no_windows(module, f"every={every}" if every is not None else repr(windows))
-            try:
-                net = _streamed(module, walked, check, doing, windows == "stream")
-            except NotStreamable as differs:
-                net, walked = _of_longer(module, walked, differs, (time_dim, time_pooling, loops), doing)
-                inputs = walked.draft.captured.inputs
+            own = walked
+            net, walked = _of_every_length(module, own, (time_dim, time_pooling, loops), check, doing, windows == "stream")
+            inputs = inputs if walked is own else walked.draft.captured.inputs
             again: Callable[..., GraphModule] = partial(reconvert, time_dim=time_dim, time_pooling=time_pooling)
             captured = walked.draft.captured
         else:
@@ -146,25 +144,37 @@ def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStrea
     return NotStreamable(format_refusals(type(module).__name__, found), tuple(found), error.rows)
 
 
-def _of_longer(
+def _of_every_length(
     module: nn.Module,
     walked: Walked,
-    differs: NotStreamable,
     options: tuple[TimeDims, str | None, Loops],
+    check: bool,
     doing: Callable[[str], None],
+    along: bool,
 ) -> tuple[GraphModule, Walked]:
-    """The network of an example that is a frame longer, where that of the example differs from the module at other lengths.
+    """The network of a stream; that of an example that is a frame longer, where the first is not for every length of the module.
 
     A module may do something for all clips but those which a stride divides: ``if T % 4: x = F.pad(…)``. The example shows it or not.
     """
+    net, differs = None, None
+    try:
+        net = _streamed(module, walked, check, doing, along)
+        if not walked.draft.refused:
+            return net, walked
+    except NotStreamable as error:
+        differs = error
     captured = walked.draft.captured
     longer = captured.of_length(captured.steps + 1, captured.batch)
     try:
         doing("exporting it on a longer clip")
         again = walk(module, longer, *options)
-        return _streamed(module, again, True, doing), again
+        other = _streamed(module, again, True, doing)
+        if net is None or not again.draft.refused:
+            return other, again
     except NotStreamable:
-        raise differs from differs.__cause__
+        if differs is not None:
+            raise differs from differs.__cause__
+    return cast(GraphModule, net), walked
 
 
 def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[str], None], along: bool = False) -> GraphModule:

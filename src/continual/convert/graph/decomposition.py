@@ -15,6 +15,7 @@ from torch._guards import detect_fake_mode
 from torch.fx import Graph, GraphModule
 from torch.fx import Node as Fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
 from .instructions import resolve
@@ -43,7 +44,10 @@ def im2col(x: Tensor, kernel_size: list[int], dilation: list[int], padding: list
     """Patches of images as columns, as ``F.unfold``: ``(B, C, H, W)`` to ``(B, C·k·l, h·w)``."""
     y = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
     for i in (0, 1):
-        y = y.unfold(2 + i, dilation[i] * (kernel_size[i] - 1) + 1, stride[i])[..., :: dilation[i]]
+        if dilation[i] == 1 and statically_known_true(kernel_size[i] == y.shape[2 + i]):  # one patch: all there is
+            y = y.unsqueeze(2 + i).movedim(3 + i, -1)
+        else:
+            y = y.unfold(2 + i, dilation[i] * (kernel_size[i] - 1) + 1, stride[i])[..., :: dilation[i]]
     return y.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .capture import TimeDims, layout_of, rates_of, steps_of
 from .recurrent_ops import WholeOps
@@ -61,6 +62,11 @@ class CallCounter(WholeOps):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+def _shapes_alone() -> FakeTensorMode:
+    """Tensors without values. How many elements a mask chooses is a symbol."""
+    return FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+
+
 def calls_of(module: nn.Module, inputs: Sequence[Tensor], enough: int | None = None) -> Calls | None:
     """The number of calls to torch of each line of a module's code, in a run on shapes alone; ``None`` if that run fails.
 
@@ -68,7 +74,7 @@ def calls_of(module: nn.Module, inputs: Sequence[Tensor], enough: int | None = N
         enough: calls by one line after which the run stops; by default ``ENOUGH``.
     """
     calls = CallCounter(ENOUGH if enough is None else enough)
-    with restored(module), quiet(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake, calls:
+    with restored(module), quiet(), torch.no_grad(), _shapes_alone() as fake, calls:
         try:
             module(*(fake.from_tensor(x.detach()) for x in inputs))
         except _Enough:

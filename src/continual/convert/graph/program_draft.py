@@ -40,6 +40,7 @@ class ProgramDraft:
         baked: where a size of the example went into the program.
         windowed: whether an operation looks at a window of the example's length, so that longer clips are a different function.
         divided: whether the program is for clips whose length the strides divide, as a note says.
+        refused: whether the network refuses some lengths that the module takes.
         nested: whether the module gives several outputs.
         nesting: how it nests them, with their numbers in place of them, where that is more than a list.
     """
@@ -63,6 +64,7 @@ class ProgramDraft:
     baked: list[str] = field(default_factory=list)
     windowed: bool = False
     divided: bool = False
+    refused: bool = False
     nested: bool = False
     nesting: Any = None
     slots: int = 0

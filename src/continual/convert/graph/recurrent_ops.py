@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 
-from . import adaptive_pool_ops, max_pool_ops
+from . import adaptive_pool_ops, max_pool_ops, patch_ops
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 OPTIONS = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
@@ -48,18 +48,18 @@ def _defined(kind: str) -> Any:
 
 
 _TORCH_OPS: dict[Any, Any] = {_defined(kind): getattr(torch.ops.aten, kind).input for kind in KINDS}
-_POOLS = adaptive_pool_ops.BY_FUNCTION | max_pool_ops.BY_FUNCTION
+_OWN = adaptive_pool_ops.BY_FUNCTION | max_pool_ops.BY_FUNCTION | patch_ops.BY_FUNCTION
 _BY_FUNCTION = {getattr(torch._VF, kind): own for kind, own in zip(KINDS, _TORCH_OPS, strict=True)}
 _TORCH_OPS |= adaptive_pool_ops.TORCH_OPS | max_pool_ops.TORCH_OPS
 
 
 class WholeOps(TorchFunctionMode):
-    """Keeps recurrent layers and some pools whole in an export, in this thread alone."""
+    """Keeps recurrent layers and some pools whole in an export, and lengths open, in this thread alone."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         own = _BY_FUNCTION.get(func)
-        if func in _POOLS:
-            return _POOLS[func](*args, **(kwargs or {}))
+        if func in _OWN:
+            return _OWN[func](*args, **(kwargs or {}))
         if own is not None and isinstance(args[3], bool):  # packed sequences have other arguments
             return own(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...core.program.context import CallRows, KernelContext
 from ...core.program.frame_schedule import FrameSchedule
-from .axes import BATCH, TIME, Dims, View, where
+from .axes import BATCH, TIME, Dims, View, shape_of, where
 from .exec_context import ExecContext
 from .instructions import Instruction, Layer, Op, refs, slots_of
 from .program import Program
@@ -60,11 +60,11 @@ class RowPositions:
                 why = " in 64 bits, and the runtime computes integers in 32"
         if isinstance(instruction, Op) and (dims := self._layouts.get(instruction.out)) is not None:
             slots = [s for s in dict.fromkeys(refs([*instruction.args, *instruction.kwargs.values()])) if s not in self._of_rows]
-            views = {s: View(own) for s in slots if (own := self._layouts.get(s)) is not None and where(own, BATCH) is not None}
-            if all(where(v.dims, TIME) is not None for v in views.values()):
+            laid = {s: _Laid(own) for s in slots if (own := self._layouts.get(s)) is not None and where(own, BATCH) is not None}
+            if all(where(v.dims, TIME) is not None for v in laid.values()):
                 if where(dims, BATCH) is None:
                     self._of_rows.add(instruction.out)
-                return _by_rows(instruction, views, View(dims) if views else None)
+                return _by_rows(instruction, laid, None if where(dims, BATCH) is None else _Laid(dims))
         raise ctx.refuse(f"'{instruction.path}' numbers the frames of the clip{why}. Use {INSTEAD}")
 
 
@@ -77,24 +77,50 @@ def _numbers(positions: Positions, schedule: FrameSchedule) -> Step:
     return step
 
 
-def _by_rows(op: Op, views: dict[int, View], leaving: View | None) -> Step:
+class _Laid:
+    """A layout whose rows are laid behind each other in time, and back.
+
+    Args:
+        dims: the layout, with batch and time in it.
+    """
+
+    def __init__(self, dims: Dims):
+        self.dims = dims
+        parts = [(d[: d.index(BATCH)], (BATCH,), d[d.index(BATCH) + 1 :]) if BATCH in d else (d,) for d in dims]
+        self._apart = tuple(p for whole in parts for p in whole if p or len(whole) == 1)  # rows in a dimension of their own
+        self._view = View(self._apart)
+
+    def in_time(self, x: Tensor, batch: int, frames: int) -> Tensor:
+        """Rows behind each other in time."""
+        chunk = self._view.enter(x.reshape(shape_of(self._apart, batch, frames)), batch, frames)
+        chunk = chunk.transpose(0, 1).flatten(1, 2).unsqueeze(0)
+        return self._view.leave(chunk, 1, batch * frames).reshape(shape_of(self.dims, 1, batch * frames))
+
+    def in_rows(self, x: Tensor, batch: int, frames: int) -> Tensor:
+        """The inverse of :meth:`in_time`."""
+        chunk = self._view.enter(x.reshape(shape_of(self._apart, 1, batch * frames)), 1, batch * frames)
+        chunk = chunk.squeeze(0).unflatten(1, (batch, frames)).transpose(0, 1)
+        return self._view.leave(chunk, batch, frames).reshape(shape_of(self.dims, batch, frames))
+
+
+def _by_rows(op: Op, laid: dict[int, _Laid], leaving: _Laid | None) -> Step:
     """An operation on a batch of one, in which rows are frames.
 
     Args:
         op: the operation.
-        views: the layouts of those of its slots that have rows.
+        laid: the layouts of those of its slots that have rows.
         leaving: the layout of its result, if that has rows.
     """
 
     def step(m: ExecContext, rows: CallRows) -> None:
         frames = m.frames[op.wire]
         env: Any = list(m.env)
-        for slot, view in views.items():
-            env[slot] = _each(partial(_in_time, view=view, batch=m.batch, frames=frames), env[slot])
+        for slot, own in laid.items():
+            env[slot] = _each(partial(own.in_time, batch=m.batch, frames=frames), env[slot])
         row = ExecContext(env, 0, 1, m.device, [], None)
         row.frames = [n * m.batch for n in m.frames]
         y = op.prepared(row)(env)
-        m.env[op.out] = y if leaving is None else _each(partial(_in_rows, view=leaving, batch=m.batch, frames=frames), y)
+        m.env[op.out] = y if leaving is None else _each(partial(leaving.in_rows, batch=m.batch, frames=frames), y)
 
     return step
 
@@ -113,18 +139,6 @@ def _layouts(program: Program) -> dict[int, Dims]:
         elif isinstance(i, AlignDelays):
             found |= {out: view.dims for out, view in zip(i.outs, i.views, strict=True)}
     return found
-
-
-def _in_time(x: Tensor, view: View, batch: int, frames: int) -> Tensor:
-    """Rows laid behind each other in time."""
-    chunk = view.enter(x, batch, frames).transpose(0, 1).flatten(1, 2).unsqueeze(0)
-    return view.leave(chunk, 1, batch * frames)
-
-
-def _in_rows(x: Tensor, view: View, batch: int, frames: int) -> Tensor:
-    """The inverse of :func:`_in_time`."""
-    chunk = view.enter(x, 1, batch * frames).squeeze(0).unflatten(1, (batch, frames)).transpose(0, 1)
-    return view.leave(chunk, batch, frames)
 
 
 def _each(fn: Callable[[Tensor], Tensor], value: Any) -> Any:

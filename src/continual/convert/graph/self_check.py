@@ -98,6 +98,7 @@ def _check_lengths(net: Callable[..., Any], period: int, runs: KeptStates, draft
         left -= 1
         if not left:
             break
+    draft.refused = bool(refused)
     return [] if agreed else refused
 
 

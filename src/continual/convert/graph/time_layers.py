@@ -150,6 +150,20 @@ class Reduction(Windowed):
         return windows.masked_fill(~there, 0.0).sum(-1) / count
 
 
+class FirstFrame(_Cumulative):
+    """The first frame, for each frame."""
+
+    sums = False
+
+    def reduce(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        return (before.unsqueeze(2) if n_in else x[:, :, :1]).expand_as(x)
+
+    def reduce_step(self, x: Tensor, n_in: int, before: Tensor) -> Tensor:
+        if isinstance(n_in, Tensor):  # one for each row
+            return torch.where(n_in == 0, x, before)
+        return before if n_in else x.clone()
+
+
 class CumulativeProduct(_Cumulative):
     """The product of all frames up to now."""
 

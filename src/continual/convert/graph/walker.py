@@ -19,6 +19,7 @@ from .emitter import Emitter
 from .first_frames import with_choices
 from .frame_groups import FrameGroups
 from .functionalise import Functionaliser
+from .held_frames import with_held
 from .length_constants import LengthConstants
 from .needed_nodes import keep_needed
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
@@ -97,6 +98,7 @@ class GraphWalker:
         outputs: list[Stream] = []
         with_operations(program.graph)
         with_choices(program.graph)
+        with_held(program.graph)
         keep_needed(program.graph)
         for node in program.graph.nodes:
             if node.op == "placeholder":

@@ -6,7 +6,7 @@ from ....layers import cumulative
 from ..axes import BATCH, TIME, with_size
 from ..op_call import Merged, OpCall, Refused, RowsMixed, result_shape, results_of
 from ..rule_context import RuleContext, rule
-from ..time_layers import CumulativeProduct, LogCumulativeSumExp
+from ..time_layers import CumulativeProduct, FirstFrame, LogCumulativeSumExp
 from ..values import NotStreamed, Stream, Value
 from .elementwise import items
 
@@ -52,6 +52,15 @@ def cumulate(ctx: RuleContext, call: OpCall) -> Value:
     if not with_indices:
         return y
     return [y, NotStreamed(x.dims, results_of(call.node)[1].dtype, f"`{call.op}` gives positions in the clip", "its values")]
+
+
+@rule("continual.held.default")
+def held(ctx: RuleContext, call: OpCall) -> Stream:
+    """The first frame of the clip, for each frame."""
+    x = call.stream("x")
+    if x.dims[call.dim(len(x.dims))] != (TIME,):
+        raise Merged("takes the first frame of time merged with another dimension", "do it before the dimensions are merged")
+    return ctx.emit.layer(call, x, FirstFrame(), x.dims)
 
 
 @rule("aten.sort.default", "aten.topk.default", "aten.argsort.default", "aten.sort.stable")

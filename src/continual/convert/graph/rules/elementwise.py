@@ -93,7 +93,7 @@ def _check_constant(ctx: RuleContext, call: OpCall, v: Const, stream: Stream) ->
 
 @rule(
     "pointwise", "aten.where.self", "aten.masked_fill", "aten.to", "aten._to_copy.default",
-    "aten.detach.default", "aten.type_as.default", "aten.float_power", "aten.lerp",
+    "aten.detach.default", "aten.float_power", "aten.lerp",
     "aten.prelu.default", "aten.fill", "aten.log_sigmoid.default", "aten.polar.default",
     "aten.complex.default", "aten.real.default", "aten.imag.default", "aten.conj.default", "aten._conj.default",
     "aten.resolve_conj.default", "aten.resolve_neg.default", "aten.fake_quantize_per_tensor_affine", "aten.positive.default",
@@ -107,6 +107,13 @@ def elementwise(ctx: RuleContext, call: OpCall) -> Value:
         return _prelu(ctx, call)
     y = ctx.emit.local(call, broadcast(ctx, call), lead(call.streams), fill=_one_value(call))
     return y if isinstance(call.node.meta["val"], Tensor) else items(ctx, call, y)
+
+
+@rule("aten.type_as.default", keeps_length_dependent=True)
+def type_as(ctx: RuleContext, call: OpCall) -> Value:
+    """The dtype of another tensor, which may have any shape."""
+    other = call.node.all_input_nodes[-1].meta["val"]
+    return ctx.apply(call.other("aten.to.dtype", self=call["self"], dtype=other.dtype))
 
 
 def _one_value(call: OpCall) -> float | None:

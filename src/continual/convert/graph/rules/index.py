@@ -58,13 +58,15 @@ def _other_dim(ctx: RuleContext, call: OpCall, x: Stream) -> int:
 
 @rule("aten.gather.default", "aten.take_along_dim.default", keeps_length_dependent=True)
 def gather(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected elements of another dimension than time; of time, regular indices of each element."""
+    """Selected elements of another dimension than time, also of a table; of time, regular indices of each element."""
     x, name = call["self"], "indices" if "indices" in call.args else "index"
     if (frames := _regular(ctx, call, call[name], call.get("dim"), each=True)) is not None:
         return frames
     call = ctx.lengths.materialise(call)
     if not isinstance(x, Stream):
-        raise Refused(f"`{call.op}` chooses from a constant by a stream", "embedding, or table[index]")
+        like = call.stream(name)
+        _other_dim(ctx, call, like)
+        return with_streams(ctx, call, {"self": expanded_argument(ctx, call, "self", like)}, like.dims)
     dim = _other_dim(ctx, call, x)
     index = expanded_argument(ctx, call, name, x)
     return with_streams(ctx, call, {name: index}, with_dim(x.dims, dim, index.dims[dim]))

@@ -10,7 +10,7 @@ from ..capture import source_line
 from ..op_call import Misfit, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..shape_queries import FARTHER, LONGER
-from ..values import Size, Stream, TensorValue, as_int
+from ..values import Size, Stream, TensorValue, Value, as_int
 from .elementwise import lead
 from .reduce import only_frame
 
@@ -188,17 +188,28 @@ def _expanded(ctx: RuleContext, call: OpCall, x: TensorValue, dims: Dims, inputs
 @rule("aten.repeat.default", "aten.tile.default")
 def repeat(ctx: RuleContext, call: OpCall) -> Stream:
     """Dimensions are repeated as a whole."""
-    x = call.stream("self")
-    times = [
-        ctx.shapes.integer(v, "a number of repetitions") for v in call.sequence("repeats" if "repeats" in call.args else "dims")
-    ]
-    times = [1] * (len(x.dims) - len(times)) + times
-    own = ((),) * (len(times) - len(x.dims)) + x.dims
+    x, name = call.stream("self"), "repeats" if "repeats" in call.args else "dims"
+    given = [1] * (len(x.dims) - len(call.sequence(name))) + call.sequence(name)
+    own = ((),) * (len(given) - len(x.dims)) + x.dims
+    if rows := {i: d for i, v in enumerate(given) if not own[i] and (d := _of_rows(ctx, v, x)) is not None}:
+        x = ctx.emit.expand(call, x, tuple(rows.get(i, d) for i, d in enumerate(own)), [x], x)
+        given = [1 if i in rows else v for i, v in enumerate(given)]
+        return x if given == [1] * len(given) else repeat(ctx, call.with_args(self=x, **{name: given}))
+    times = [ctx.shapes.integer(v, "a number of repetitions") for v in given]
     if any((TIME in d or BATCH in d) and r != 1 for d, r in zip(own, times, strict=True)):
         raise Refused(
             f"`{call.op}` repeats the clip (or its rows) one after another", "repeat_interleave over time, or torch.stack"
         )
     return ctx.emit.local(call, tuple((d if r == 1 else (r, *d)) for d, r in zip(own, times, strict=True)), x)
+
+
+def _of_rows(ctx: RuleContext, times: Value, x: Stream) -> Dim | None:
+    """The layout of as many entries as there are rows, or some for each row; ``None`` for other numbers."""
+    size = ctx.shapes.sized(times)
+    if not size.varies or any(BATCH in d for d in x.dims):
+        return None
+    (found,) = ctx.shapes.layout([size], x.wire)
+    return found if BATCH in found and TIME not in found else None
 
 
 @rule("aten.flip.default", "aten.roll.default")
