@@ -1,10 +1,10 @@
 """The suite: every workload, by all that can run it, beside what the machine could do. ``make bench`` runs it.
 
-    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled] [--resume FILE]
-                               [--markdown docs/performance.md]
+    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled]
+                               [--without onnxruntime] [--resume FILE] [--markdown docs/performance.md]
 
-Compiled steps need a C++ compiler; onnxruntime (with onnx and onnxscript) is measured where it is installed. The other library is
-installed into an environment of its own at the first run.
+Compiled steps need a C++ compiler; onnxruntime (with onnx and onnxscript) and OpenVINO are measured where they are
+installed. The other library is installed into an environment of its own at the first run.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
-from functools import partial
-from itertools import repeat
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import continual as co
-from continual.export.onnx import read
 
 from . import report, suite_plot, suite_report
+from .candidates import RUNTIMES, Timed, chunked, compiled, copy_of, eager, in_runtime, outputs_of, window
 from .limits import Limit
 from .measure import Effort, WrongResult, require_equal
 from .memory import peak_of
 from .other_library import REPOSITORY, CantRun, OtherLibrary, install
+from .runtimes import written
 from .start import import_seconds
-from .subjects import Subject, last, norms_of, stepped, subjects
+from .subjects import Subject, norms_of, stepped, subjects
 from .timing import Candidate, Local, Timings, alternate, conditions, rest
 from .zoo import Periods
 
 OURS = ("step", "fused", "compiled")
-CHUNK, CHUNK_SECONDS = 64, 0.3  # frames of a chunk, fewer where it takes longer than this
+OTHERS = ("window", "other", *RUNTIMES)
 LATENCIES, LATENCY_SECONDS = 1000, 1.0  # single calls for the 99th percentile, fewer where they take longer
 
 
@@ -84,89 +84,7 @@ class Row:
     @property
     def behind(self) -> list[str]:
         """What is faster than our best step."""
-        return [name for name in ("window", "other", "onnxruntime") if self.ratios.get(name, math.inf) < 1]
-
-
-@dataclass
-class Timed:
-    """A candidate, and how many steps one call of it makes."""
-
-    name: str
-    call: Callable[[], Any]
-    steps: int
-
-
-# ---- candidates ------------------------------------------------------------------------------------------------------------
-
-
-def eager(net: Any, subject: Subject, name: str) -> Timed:
-    """A period of steps, in the middle of a stream."""
-    frame = subject.frame
-    for f in subject.clip.unbind(2):
-        net.forward_step(f)
-
-    def steps() -> None:
-        for _ in repeat(None, subject.period):
-            net.forward_step(frame)
-
-    return Timed(name, steps, subject.period)
-
-
-def compiled(net: Any, subject: Subject) -> Timed:
-    """A call of a program, checked."""
-    program = co.compile(net, subject.frame, backend="aot")
-    agree("compiled", [program.step(f) for f in subject.clip.unbind(2)], subject, program.chunk)
-    state = program.init_state()
-    chunk = torch.stack([subject.frame] * program.chunk, 2)
-
-    def run() -> None:
-        nonlocal state
-        _, _, state = program.run(chunk, state)
-
-    return Timed("compiled", run, program.chunk)
-
-
-def exported(net: Any, subject: Subject, folder: str, threads: int) -> Timed:
-    """A call of onnxruntime on our export, by IO binding and states that change places, checked."""
-    path = co.export(net, subject.frame, Path(folder) / "net.onnx", format="onnx", flush=False)
-    runner = co.load(path, threads=threads)
-    agree("onnxruntime", [runner.forward_step(f) for f in subject.clip.unbind(2)], subject, runner.chunk)
-    _, opened = read(Path(path), threads)
-    rows = opened(1)
-
-    def run() -> None:
-        rows._session.run_with_iobinding(rows._bindings[rows._now])
-        rows._now = 1 - rows._now
-
-    return Timed("onnxruntime", run, runner.chunk)
-
-
-def agree(name: str, outputs: list[Any], subject: Subject, chunk: int) -> None:
-    """Refuse to time what gives something else. Programs give the outputs of a chunk at once."""
-    given = [last(y) for y in outputs if y is not None]
-    found = given[-1]
-    if found.ndim > subject.expected.ndim:
-        found = found[:, :, -1]
-    steps = subject.clip.shape[2]
-    if chunk > 1 and found.shape == subject.expected.shape and steps % chunk:
-        return  # its last outputs are of earlier steps; parity is tested elsewhere
-    require_equal(name, found.unsqueeze(2), subject.expected.unsqueeze(2))
-
-
-def chunked(net: Any, subject: Subject, step: float) -> Timed:
-    """``forward_steps`` on a chunk of a running stream."""
-    most = max(1, min(CHUNK, int(CHUNK_SECONDS / step)) // subject.period) * subject.period
-    chunk = torch.stack([subject.frame] * most, 2)
-    return Timed("chunk", lambda: net.forward_steps(chunk), most)
-
-
-def fastest(subject: Subject, effort: Effort) -> Timed:
-    """The fastest way to recompute the window."""
-    ways = subject.windows
-    name = next(iter(ways))
-    if len(ways) > 1:
-        name = alternate([Local(n, c) for n, c in ways.items()], 3, effort.min_block).fastest(list(ways))
-    return Timed("window", ways[name], subject.period)
+        return [name for name in OTHERS if self.ratios.get(name, math.inf) < 1]
 
 
 # ---- a row -----------------------------------------------------------------------------------------------------------------
@@ -178,9 +96,9 @@ def measure(
     effort: Effort,
     other: OtherLibrary | None,
     why: str,
-    with_compiled: bool,
+    without: Collection[str] = (),
 ) -> Row:
-    """Time all candidates of one workload, under :func:`benchmarks.timing.conditions`."""
+    """Time all candidates of one workload but those ``without``, under :func:`benchmarks.timing.conditions`."""
     row = Row(subject.name, threads, subject.kind, conversion=subject.conversion)
     net = subject.net
     with tempfile.TemporaryDirectory() as folder:
@@ -194,16 +112,22 @@ def measure(
             fused = co.fuse(net) if norms_of(net) else None
             if fused is not None:
                 require_equal("fused", stepped(fused, subject.clip).unsqueeze(2), subject.expected.unsqueeze(2))
-        timed = [eager(net, subject, "step"), fastest(subject, effort)]
+        wanted = outputs_of(net, subject.clip)
+        timed = [eager(net, subject, "step"), window(subject, effort)]
         if fused is not None:
             timed.append(eager(fused, subject, "fused"))
         row.peak = peak_of(timed[0].call)
         best_net = net if fused is None else fused
-        if with_compiled:
-            attempt(row, timed, "compiled", partial(compiled, best_net, subject))
-        else:
+        if "compiled" in without:
             row.missing["compiled"] = "left out"
-        attempt(row, timed, "onnxruntime", partial(exported, best_net, subject, folder, threads))
+        else:
+            attempt(row, timed, "compiled", partial(compiled, best_net, subject, wanted))
+        file = cache(partial(written, best_net, subject.frame, folder))
+        for name in RUNTIMES:
+            if name in without:
+                row.missing[name] = "left out"
+            else:
+                attempt(row, timed, name, lambda name=name: in_runtime(name, file(), subject, wanted, threads, effort))  # type: ignore[misc]
         start = time.perf_counter()
         timed[0].call()
         timed.append(chunked(copy_of(best_net), subject, (time.perf_counter() - start) / subject.period))
@@ -226,15 +150,6 @@ def measure(
         row.ratios = {name: each.ratio(name, row.best).median for name in steps}
         row.late = {t.name: late(t) for t in timed if t.name != "chunk"}
     return row
-
-
-def copy_of(net: Any) -> Any:
-    """A network with a stream of its own."""
-    import copy
-
-    made = copy.deepcopy(net)
-    made.clean_state()
-    return made
 
 
 def attempt(row: Row, timed: list[Timed], name: str, make: Callable[[], Timed]) -> None:
@@ -268,7 +183,10 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--rounds", type=int, default=9, metavar="N", help="rounds of each comparison (default: 9)")
     line.add_argument("--quick", action="store_true", help="3 rounds of short blocks")
     line.add_argument("--no-other", action="store_true", help="leave the other library out, and install nothing")
-    line.add_argument("--no-compiled", action="store_true", help="compile nothing")
+    line.add_argument(
+        "--no-compiled", dest="without", action="append_const", const="compiled", default=[], help="compile nothing"
+    )
+    line.add_argument("--without", action="append", choices=list(RUNTIMES), help="leave a runtime out")
     line.add_argument(
         "--resume", type=Path, metavar="FILE", help="keep the rows in this JSON file: those that are there are not measured"
     )
@@ -315,15 +233,29 @@ def keep(path: Path | None, rows: Iterable[Row]) -> None:
 
 
 def alone(args: argparse.Namespace, name: str, threads: int) -> Row:
-    """A row in a new process. In one that has run many others before, compiled code was up to 1.5 times as slow."""
-    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other", "no_compiled") if getattr(args, f)]
+    """A row in a new process. In one that has run many others before, compiled code was up to 1.5 times as slow.
+
+    A process that a signal ends is tried again without OpenVINO, which has crashed before.
+    """
+    found, status = attempted(args, name, threads, args.without)
+    if found is None and status < 0 and "openvino" not in args.without:
+        found, second = attempted(args, name, threads, [*args.without, "openvino"])
+        if found is not None:
+            found.missing["openvino"] = f"its process ended with status {status}, and not without it"
+        status = second
+    return found or Row(name, threads, error=f"its process ended with status {status}")
+
+
+def attempted(args: argparse.Namespace, name: str, threads: int, without: Collection[str]) -> tuple[Row | None, int]:
+    """A row in a new process, and the status with which that ends."""
+    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other") if getattr(args, f)]
+    flags += ["--no-compiled" if left == "compiled" else f"--without={left}" for left in without]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "row.json"
         options = ["--threads", str(threads), "--rounds", str(args.rounds), "--resume", str(path), *flags]
         command = [sys.executable, "-m", "benchmarks.suite", "--row", name, *options]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
-        found = kept(path).get((name, threads))
-    return found or Row(name, threads, error=f"its process ended with status {done.returncode}")
+        return kept(path).get((name, threads)), done.returncode
 
 
 def here(args: argparse.Namespace, name: str) -> Row:
@@ -339,7 +271,7 @@ def here(args: argparse.Namespace, name: str) -> Row:
                 why = str(error)
         stack.enter_context(conditions(threads))
         try:
-            return measure(subjects()[name](), threads, effort, other, why, not args.no_compiled)
+            return measure(subjects()[name](), threads, effort, other, why, args.without)
         except WrongResult as wrong:
             return Row(name, threads, error=f"wrong result: {wrong}")
         except Exception as error:  # a row that can't be measured is shown as such

@@ -14,7 +14,7 @@ import torch
 import continual as co
 from benchmarks import growth, limits, memory, start, suite, suite_plot, suite_report
 from benchmarks.measure import Effort, WrongResult
-from benchmarks.subjects import of_workload, subjects
+from benchmarks.subjects import subjects
 from benchmarks.timing import conditions
 from benchmarks.workloads import WORKLOADS
 from tests.long import one_in
@@ -39,7 +39,7 @@ def page(tmp_path: Path) -> Path:
 def test_the_command(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     kept = tmp_path / "suite.json"
     monkeypatch.setattr(suite, "LATENCY_SECONDS", 0.01)
-    options = ["--threads", "1", "--quick", "--no-other", "--no-compiled", "--resume", str(kept)]
+    options = ["--threads", "1", "--quick", "--no-other", "--no-compiled", "--without", "openvino", "--resume", str(kept)]
     arguments = ["--only", SMALL.name, *options]
     assert suite.main(["--row", SMALL.name, *options]) == 0
     assert suite.main([*arguments, "--markdown", str(page)]) == 0
@@ -87,14 +87,6 @@ def test_every_workload_of_the_issue_is_there():
         assert any(part in name for name in names), part
 
 
-def test_a_candidate_that_gives_something_else_is_not_timed():
-    subject = of_workload(SMALL)
-    right = [subject.net.forward_step(f) for f in subject.clip.unbind(2)]
-    suite.agree("a copy", right, subject, 1)
-    with pytest.raises(WrongResult, match="a copy: differs from the plain module by"):
-        suite.agree("a copy", [*right[:-1], right[-1] + 1e-3], subject, 1)
-
-
 def test_a_row_that_fails_is_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def broken() -> Any:
         raise WrongResult("forward_step: differs")
@@ -107,20 +99,30 @@ def test_a_row_that_fails_is_shown(page: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_rows_have_processes_of_their_own(monkeypatch: pytest.MonkeyPatch):
-    """One that dies is a row that fails, and the others go on."""
+    """One that dies twice is a row that fails, and the others go on; what runs without OpenVINO is a row that says so."""
     commands = []
 
     def run(command: list[str], **options: Any) -> Any:
-        commands.append(command)
-        if len(commands) == 2:
-            suite.keep(Path(command[command.index("--resume") + 1]), [suite.Row(command[command.index("--row") + 1], 2)])
-        return subprocess.CompletedProcess(command, -9)
+        name, without = command[command.index("--row") + 1], "--without=openvino" in command
+        commands.append((name, without))
+        assert "--no-other" in command
+        assert command[command.index("--rounds") + 1] == "5"
+        good = name == "good" or (name == "with OpenVINO" and without)
+        if good:
+            suite.keep(Path(command[command.index("--resume") + 1]), [suite.Row(name, 2)])
+        return subprocess.CompletedProcess(command, 0 if good else -9)
 
-    monkeypatch.setattr(suite, "subjects", lambda: {"a": None, "b": None})
+    names = ["never", "with OpenVINO", "good"]
+    monkeypatch.setattr(suite, "subjects", lambda: dict.fromkeys(names))
     monkeypatch.setattr(suite.subprocess, "run", run)
-    rows = suite.run(suite.parser().parse_args(["--threads", "2", "--no-other", "--rounds", "5"]), ["a", "b"])
-    assert [(r.name, r.threads, r.error) for r in rows] == [("a", 2, "its process ended with status -9"), ("b", 2, "")]
-    assert all(c[-1] == "--no-other" and c[c.index("--rounds") + 1] == "5" for c in commands)
+    rows = suite.run(suite.parser().parse_args(["--threads", "2", "--no-other", "--rounds", "5"]), names)
+    assert [(r.name, r.threads, r.error) for r in rows] == [
+        ("never", 2, "its process ended with status -9"),
+        ("with OpenVINO", 2, ""),
+        ("good", 2, ""),
+    ]
+    assert [r.missing for r in rows[1:]] == [{"openvino": "its process ended with status -9, and not without it"}, {}]
+    assert commands == [("never", False), ("never", True), ("with OpenVINO", False), ("with OpenVINO", True), ("good", False)]
 
 
 def row(**ratios: float) -> suite.Row:
