@@ -81,6 +81,15 @@ def in_runtime(name: str, path: Path, subject: Subject, wanted: Tensor, threads:
     return Timed(name, ways[way].call, ways[way].file.chunk, ways[way])
 
 
+def hops(net: Any, subject: Subject) -> Timed:
+    """``forward_steps`` on as many steps as bring an output, in the middle of a stream."""
+    size = int(net.step_size)
+    hop = torch.stack([subject.frame] * size, 2)
+    for _ in range(-(-subject.clip.shape[2] // size)):
+        net.forward_steps(hop)
+    return Timed("hop", lambda: net.forward_steps(hop), size)
+
+
 def outputs_of(net: Any, clip: Tensor) -> Tensor:
     """The outputs that a clip brings from a cold start."""
     with torch.inference_mode(False), torch.no_grad():

@@ -25,7 +25,7 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Memory:
-    """What the calls of a file read and write, for one row; the states twice."""
+    """What the calls of a file read and write; the states twice."""
 
     x: Tensor
     y: Tensor
@@ -35,9 +35,10 @@ class Memory:
     @staticmethod
     def of(file: Metadata) -> Memory:
         """Zeros: the start of a stream."""
-        old, new = ([p.zeros(1) for p in file.states] for _ in range(2))
-        valid = Port(VALID, (None, file.per_call), "bool").zeros(1)
-        return Memory(file.inputs[0].zeros(1), file.outputs[0].zeros(1), valid, (old, new))
+        rows = file.batch or 1
+        old, new = ([p.zeros(rows) for p in file.states] for _ in range(2))
+        valid = Port(VALID, (None, file.per_call), "bool").zeros(rows)
+        return Memory(file.inputs[0].zeros(rows), file.outputs[0].zeros(rows), valid, (old, new))
 
     def named(self, file: Metadata, turn: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Inputs and outputs by name, of the calls of every other turn."""
@@ -60,7 +61,7 @@ class Bound:
     call: Call
 
     def outputs(self, clip: Tensor) -> Tensor:
-        """The outputs of a clip ``(1, C, T, *S)`` from a cold start, by whole calls."""
+        """The outputs of a clip ``(B, C, T, *S)`` from a cold start, by whole calls."""
         file, own = self.file, self.memory
         before = clip.new_zeros(*clip.shape[:2], -file.start, *clip.shape[3:])
         found = []
@@ -72,9 +73,9 @@ class Bound:
         return torch.cat(found, 2)
 
 
-def written(net: Any, frame: Tensor, folder: str | Path, **options: Any) -> Path:
-    """Our export for one row, of streams that do not end."""
-    return co.export(net, frame, Path(folder) / "net.onnx", format="onnx", flush=False, batch=1, **options)
+def written(net: Any, frame: Tensor, path: Path, **options: Any) -> Path:
+    """Our export for as many rows as the frame has, of streams that do not end."""
+    return co.export(net, frame, path, format="onnx", flush=False, batch=frame.shape[0], **options)
 
 
 def described(path: Path) -> Metadata:

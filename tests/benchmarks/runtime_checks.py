@@ -16,9 +16,9 @@ from benchmarks.measure import WrongResult
 def test_the_export_in_a_runtime(name: str, tmp_path: Path):
     """Calls of two steps, from a cold start and on: the outputs are the network's, and what gives others is not timed."""
     net = co.Sequential(co.Conv1d(3, 4, 5, stride=2, padding=2), torch.nn.Tanh(), co.Conv1d(4, 2, 2)).eval()
-    clip = torch.randn(1, 3, 31)
+    clip = torch.randn(2, 3, 31)
     wanted = candidates.outputs_of(net, clip)
-    path = runtimes.written(net, clip[:, :, 0], tmp_path)
+    path = runtimes.written(net, clip[:, :, 0], tmp_path / "net.onnx")
     for way, opened in candidates.RUNTIMES[name](path, 1).items():
         found = opened.outputs(clip)
         assert opened.file.chunk == 2
