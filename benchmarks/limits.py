@@ -69,7 +69,7 @@ class Limit:
         """Of a network's steps, the mean over a period of them: what is at a lower rate may be read once in it."""
         found = co.operations(net, frame)
         mean = found.mean_executed
-        operations = float(mean if mean is not None else 0)
+        operations = float(mean if mean is not None else 0) * frame.shape[0]
         nbytes = weights_of(net) + state_read(net, frame)
         compute, memory = 2 * operations / gemm_peak(threads), copy_time(nbytes, threads) / period
         return Limit(max(compute, memory), "compute" if compute >= memory else "memory", operations, nbytes)

@@ -16,7 +16,7 @@ import continual as co
 
 from . import zoo
 from .measure import require_equal
-from .subjects import Subject, last, operations_of, stepped
+from .subjects import Subject, recompute, streaming
 
 
 def block(made: nn.Module, norm: int, *after: nn.Module) -> nn.Sequential:
@@ -131,19 +131,6 @@ def rows() -> dict[str, Callable[[], Subject]]:
     return {name: partial(of_strided, name) for name in NETWORKS}
 
 
-def recompute(module: nn.Module, first: Tensor, hop: Tensor) -> Callable[[], Tensor]:
-    """The caller keeps the window, appends a hop, and computes one output."""
-    window, new = first.clone(), hop.shape[2]
-
-    def call() -> Tensor:
-        nonlocal window
-        window = torch.cat((window[:, :, new:], hop), 2)
-        y: Tensor = module(window)
-        return y
-
-    return call
-
-
 def of_strided(name: str) -> Subject:
     """A row of the suite."""
     torch.manual_seed(0)
@@ -154,14 +141,7 @@ def of_strided(name: str) -> Subject:
         net: Any = co.continual(module, torch.randn(2, *case.frame, EXAMPLE))
         took = time.perf_counter() - start
         hop, field = int(net.step_size), int(net.receptive_field)
-        clip = torch.randn(1, *case.frame, -(-(net.delay + 1) // hop) * hop + 2 * hop)
-        expected, chunk = stepped(net, clip), last(net.forward_steps(clip))
-        require_equal(name, chunk, module(clip)[:, :, : chunk.shape[2]])
-        require_equal("forward_step", expected, chunk[:, :, -1])
-        net.clean_state()
+        clip = torch.randn(1, *case.frame, field + 2 * hop)
         call = recompute(module, clip[:, :, :field], clip[:, :, field : field + hop].clone())
-        require_equal("window", call(), chunk[:, :, 1:2])
-    return Subject(
-        name, net, clip[:, :, 0].clone(), hop, {"window": call}, clip, expected, took, operations_of(call),
-        "it converts registered classes alone",
-    )  # fmt: skip
+        require_equal("window", call(), module(clip)[:, :, 1:2])
+        return streaming(name, net, module, clip, call, took, "it converts registered classes alone")

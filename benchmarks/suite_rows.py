@@ -24,7 +24,7 @@ from torch import Tensor
 
 import continual as co
 
-from . import limits, strided
+from . import limits, strided, uses
 from . import subjects as networks
 from .candidates import RUNTIMES, Timed, chunked, compiled, copy_of, eager, hops, in_runtime, outputs_of, window
 from .limits import Limit
@@ -88,7 +88,7 @@ class Row:
 
 def subjects() -> dict[str, Callable[[], Subject]]:
     """All rows by name."""
-    return networks.subjects() | strided.rows()
+    return networks.subjects() | strided.rows() | uses.rows()
 
 
 LONG = 3.0  # times as long as others

@@ -188,6 +188,7 @@ def test_limits(monkeypatch: pytest.MonkeyPatch):
         assert (found.bound, found.seconds) == (bound, pytest.approx(seconds))
         assert found.operations == 2 * 8 * 8 * 3
         assert found.nbytes == limits.state_read(net, frame) + limits.weights_of(net)
+        assert limits.Limit.of(net, torch.randn(5, 8), 1).operations == 5 * found.operations  # of five streams
         if bound == "memory":  # what is at a lower rate is read once in a period
             assert limits.Limit.of(net, frame, 1, period=4).seconds == pytest.approx(seconds / 4)
 
