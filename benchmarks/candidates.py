@@ -50,8 +50,8 @@ def compiled(net: Any, subject: Subject, wanted: Tensor) -> Timed:
     """A call of a program, checked."""
     program = co.compile(net, subject.frame, backend="aot")
     given = [last(y) for f in subject.clip.unbind(2) if (y := program.step(f)) is not None]
-    several = given[0].ndim > subject.expected.ndim
-    require_start("compiled", torch.cat(given, 2) if several else torch.stack(given, 2), wanted)
+    several = [y if y.ndim == wanted.ndim else y.unsqueeze(2) for y in given]
+    require_start("compiled", torch.cat(several, 2), wanted)
     state = program.init_state()
     chunk = torch.stack([subject.frame] * program.chunk, 2)
 
