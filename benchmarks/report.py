@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -163,14 +164,27 @@ def plain_table(title: str, header: Cells, body: Sequence[Cells]) -> str:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Show on the error stream what is being measured: call the value with the name of what comes next."""
-    count = 0
+def progress(total: int, what: str = "", weights: Sequence[float] = ()) -> Iterator[Callable[[str], None]]:
+    """Show on the error stream what is being measured: call the value with the name of what comes next.
+
+    Args:
+        total: how much there is.
+        what: is done with it.
+        weights: about how long each takes, in any unit, for the time that is left; the same for all by default.
+    """
+    count, begun = 0, time.perf_counter()
+    weights = weights or [1.0] * total
+
+    def said(text: str) -> str:
+        done = sum(weights[:count])
+        left = (time.perf_counter() - begun) * sum(weights[count:]) / done if done else 0
+        return f"{what} {text}".strip() + (f", about {left / 60:.0f} min left" if left > 60 else "")
 
     def plainly(text: str) -> None:
         nonlocal count
+        line = said(text)
         count += 1
-        print(f"[{count}/{total}] {text}", file=sys.stderr, flush=True)
+        print(f"[{count}/{total}] {line}", file=sys.stderr, flush=True)
 
     try:
         from rich.console import Console
@@ -188,7 +202,7 @@ def progress(total: int) -> Iterator[Callable[[str], None]]:
 
         def drawn(text: str) -> None:
             nonlocal count
-            bar.update(task, completed=count, description=text, refresh=True)
+            bar.update(task, completed=count, description=said(text), refresh=True)
             count += 1
 
         yield drawn

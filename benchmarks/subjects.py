@@ -156,6 +156,41 @@ def of_conversion(name: str) -> Subject:
     )  # fmt: skip
 
 
+def streaming(
+    name: str, net: Any, whole: Callable[[Tensor], Tensor], clip: Tensor, call: Callable[[], Any], took: float, theirs: str
+) -> Subject:
+    """A network in hops of the steps that bring an output, checked against a module on whole clips.
+
+    Args:
+        name: of the row.
+        net: ours.
+        whole: all outputs of a clip.
+        clip: ``(B, C, T, *S)``.
+        call: what people do without us for the output of a hop.
+        took: seconds that it took to make the network.
+        theirs: why the other library has no number.
+    """
+    expected, chunk = stepped(net, clip), last(net.forward_steps(clip))
+    require_equal(name, chunk, whole(clip)[:, :, : chunk.shape[2]])
+    require_equal("forward_step", expected, chunk[:, :, -1])
+    net.clean_state()
+    return Subject(
+        name, net, clip[:, :, 0].clone(), int(net.step_size), {"window": call}, clip, expected, took, operations_of(call), theirs
+    )  # fmt: skip
+
+
+def recompute(module: Callable[[Tensor], Tensor], first: Tensor, hop: Tensor) -> Callable[[], Tensor]:
+    """The caller keeps the window, appends a hop, and computes an output."""
+    window, new = first.clone(), hop.shape[2]
+
+    def call() -> Tensor:
+        nonlocal window
+        window = torch.cat((window[:, :, new:], hop), 2)
+        return module(window)
+
+    return call
+
+
 def subjects() -> dict[str, Callable[[], Subject]]:
     """All rows by name; building one takes up to some seconds."""
     rows: dict[str, Callable[[], Subject]] = {w.name: partial(of_workload, w) for w in workloads.WORKLOADS}

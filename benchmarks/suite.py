@@ -1,263 +1,30 @@
 """The suite: every workload, by all that can run it, beside what the machine could do. ``make bench`` runs it.
 
-    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--no-compiled] [--resume FILE]
-                               [--markdown docs/performance.md]
+    python -m benchmarks.suite [--threads 1 2] [--only PATTERN] [--quick] [--no-other] [--without openvino] [--files FOLDER] [--prepare]
+                               [--resume FILE] [--markdown docs/performance.md]
 
-Compiled steps need a C++ compiler; onnxruntime (with onnx and onnxscript) is measured where it is installed. The other library is
+First all programs are compiled and all files exported, on all cores; then each row is measured in a process of its own. Compiled steps
+need a C++ compiler; onnxruntime (with onnx and onnxscript) and OpenVINO are measured where they are installed. The other library is
 installed into an environment of its own at the first run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
+import os
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
-from functools import partial
-from itertools import repeat
 from pathlib import Path
-from typing import Any
 
-import torch
-
-import continual as co
-from continual.export.onnx import read
-
-from . import report, suite_plot, suite_report
-from .limits import Limit
-from .measure import Effort, WrongResult, require_equal
-from .memory import peak_of
-from .other_library import REPOSITORY, CantRun, OtherLibrary, install
+from . import report, suite_plot, suite_report, suite_rows
+from .other_library import REPOSITORY, CantRun, install
 from .start import import_seconds
-from .subjects import Subject, last, norms_of, stepped, subjects
-from .timing import Candidate, Local, Timings, alternate, conditions, rest
-from .zoo import Periods
-
-OURS = ("step", "fused", "compiled")
-CHUNK, CHUNK_SECONDS = 64, 0.3  # frames of a chunk, fewer where it takes longer than this
-LATENCIES, LATENCY_SECONDS = 1000, 1.0  # single calls for the 99th percentile, fewer where they take longer
-
-
-@dataclass
-class Row:
-    """What was measured of one workload; times in seconds a step (of the input), by candidate.
-
-    Attributes:
-        name, threads, kind: of the workload.
-        times: medians.
-        late: 99th percentiles of single calls.
-        ratios: a candidate's time over that of our best step, taken within each round.
-        best: which of ours that is.
-        missing: why a candidate has no number.
-        limit: the least that a step can take here (:class:`benchmarks.limits.Limit`).
-        state, least: bytes of the state, and of the frames that any exact method must know.
-        peak: the most bytes that an eager step allocates.
-        conversion: seconds to make the network ours.
-        operations: multiply-adds of the plain network for a step's outputs, over ours.
-        error: why there are no numbers.
-    """
-
-    name: str
-    threads: int
-    kind: str = ""
-    times: dict[str, float] = field(default_factory=dict)
-    late: dict[str, float] = field(default_factory=dict)
-    ratios: dict[str, float] = field(default_factory=dict)
-    best: str = ""
-    missing: dict[str, str] = field(default_factory=dict)
-    limit: dict[str, Any] = field(default_factory=dict)
-    state: int = 0
-    least: int = 0
-    peak: int = 0
-    conversion: float = 0.0
-    operations: float = 0.0
-    error: str = ""
-
-    @property
-    def behind(self) -> list[str]:
-        """What is faster than our best step."""
-        return [name for name in ("window", "other", "onnxruntime") if self.ratios.get(name, math.inf) < 1]
-
-
-@dataclass
-class Timed:
-    """A candidate, and how many steps one call of it makes."""
-
-    name: str
-    call: Callable[[], Any]
-    steps: int
-
-
-# ---- candidates ------------------------------------------------------------------------------------------------------------
-
-
-def eager(net: Any, subject: Subject, name: str) -> Timed:
-    """A period of steps, in the middle of a stream."""
-    frame = subject.frame
-    for f in subject.clip.unbind(2):
-        net.forward_step(f)
-
-    def steps() -> None:
-        for _ in repeat(None, subject.period):
-            net.forward_step(frame)
-
-    return Timed(name, steps, subject.period)
-
-
-def compiled(net: Any, subject: Subject) -> Timed:
-    """A call of a program, checked."""
-    program = co.compile(net, subject.frame, backend="aot")
-    agree("compiled", [program.step(f) for f in subject.clip.unbind(2)], subject, program.chunk)
-    state = program.init_state()
-    chunk = torch.stack([subject.frame] * program.chunk, 2)
-
-    def run() -> None:
-        nonlocal state
-        _, _, state = program.run(chunk, state)
-
-    return Timed("compiled", run, program.chunk)
-
-
-def exported(net: Any, subject: Subject, folder: str, threads: int) -> Timed:
-    """A call of onnxruntime on our export, by IO binding and states that change places, checked."""
-    path = co.export(net, subject.frame, Path(folder) / "net.onnx", format="onnx", flush=False)
-    runner = co.load(path, threads=threads)
-    agree("onnxruntime", [runner.forward_step(f) for f in subject.clip.unbind(2)], subject, runner.chunk)
-    _, opened = read(Path(path), threads)
-    rows = opened(1)
-
-    def run() -> None:
-        rows._session.run_with_iobinding(rows._bindings[rows._now])
-        rows._now = 1 - rows._now
-
-    return Timed("onnxruntime", run, runner.chunk)
-
-
-def agree(name: str, outputs: list[Any], subject: Subject, chunk: int) -> None:
-    """Refuse to time what gives something else. Programs give the outputs of a chunk at once."""
-    given = [last(y) for y in outputs if y is not None]
-    found = given[-1]
-    if found.ndim > subject.expected.ndim:
-        found = found[:, :, -1]
-    steps = subject.clip.shape[2]
-    if chunk > 1 and found.shape == subject.expected.shape and steps % chunk:
-        return  # its last outputs are of earlier steps; parity is tested elsewhere
-    require_equal(name, found.unsqueeze(2), subject.expected.unsqueeze(2))
-
-
-def chunked(net: Any, subject: Subject, step: float) -> Timed:
-    """``forward_steps`` on a chunk of a running stream."""
-    most = max(1, min(CHUNK, int(CHUNK_SECONDS / step)) // subject.period) * subject.period
-    chunk = torch.stack([subject.frame] * most, 2)
-    return Timed("chunk", lambda: net.forward_steps(chunk), most)
-
-
-def fastest(subject: Subject, effort: Effort) -> Timed:
-    """The fastest way to recompute the window."""
-    ways = subject.windows
-    name = next(iter(ways))
-    if len(ways) > 1:
-        name = alternate([Local(n, c) for n, c in ways.items()], 3, effort.min_block).fastest(list(ways))
-    return Timed("window", ways[name], subject.period)
-
-
-# ---- a row -----------------------------------------------------------------------------------------------------------------
-
-
-def measure(
-    subject: Subject,
-    threads: int,
-    effort: Effort,
-    other: OtherLibrary | None,
-    why: str,
-    with_compiled: bool,
-) -> Row:
-    """Time all candidates of one workload, under :func:`benchmarks.timing.conditions`."""
-    row = Row(subject.name, threads, subject.kind, conversion=subject.conversion)
-    net = subject.net
-    with tempfile.TemporaryDirectory() as folder:
-        with torch.inference_mode(False), torch.no_grad():
-            state = net.init_state(subject.frame)
-            row.state = state.nbytes
-            row.least = (net.receptive_field - 1) * subject.frame.numel() * 4
-            row.limit = asdict(Limit.of(net, subject.frame, threads, subject.period))
-            if subject.clip_operations and row.limit["operations"]:
-                row.operations = subject.clip_operations / (row.limit["operations"] * subject.period)
-            fused = co.fuse(net) if norms_of(net) else None
-            if fused is not None:
-                require_equal("fused", stepped(fused, subject.clip).unsqueeze(2), subject.expected.unsqueeze(2))
-        timed = [eager(net, subject, "step"), fastest(subject, effort)]
-        if fused is not None:
-            timed.append(eager(fused, subject, "fused"))
-        row.peak = peak_of(timed[0].call)
-        best_net = net if fused is None else fused
-        if with_compiled:
-            attempt(row, timed, "compiled", partial(compiled, best_net, subject))
-        else:
-            row.missing["compiled"] = "left out"
-        attempt(row, timed, "onnxruntime", partial(exported, best_net, subject, folder, threads))
-        start = time.perf_counter()
-        timed[0].call()
-        timed.append(chunked(copy_of(best_net), subject, (time.perf_counter() - start) / subject.period))
-        candidates: list[Candidate] = [Local(t.name, t.call) for t in timed]
-        steps = {t.name: t.steps for t in timed}
-        if isinstance(subject.theirs, str) or other is None:
-            row.missing["other"] = why if other is None else str(subject.theirs)
-        else:
-            try:
-                found = other.build(*subject.theirs, subject.clip)
-                require_equal("its forward_step", found[:, :, -1:], subject.expected.unsqueeze(2))
-                candidates.append(Periods(other.candidate("other"), subject.period))
-                steps["other"] = subject.period
-            except (CantRun, WrongResult) as error:
-                row.missing["other"] = str(error)
-        timings = alternate(candidates, effort.rounds, effort.min_block)
-        each = Timings({name: [t / steps[name] for t in rounds] for name, rounds in timings.rounds.items()})
-        row.times = {name: each.stats(name).median for name in steps}
-        row.best = each.fastest([n for n in OURS if n in steps])
-        row.ratios = {name: each.ratio(name, row.best).median for name in steps}
-        row.late = {t.name: late(t) for t in timed if t.name != "chunk"}
-    return row
-
-
-def copy_of(net: Any) -> Any:
-    """A network with a stream of its own."""
-    import copy
-
-    made = copy.deepcopy(net)
-    made.clean_state()
-    return made
-
-
-def attempt(row: Row, timed: list[Timed], name: str, make: Callable[[], Timed]) -> None:
-    """A candidate, or why there is none."""
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            timed.append(make())
-    except Exception as error:  # the table goes on, and says so
-        row.missing[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-
-
-def late(timed: Timed) -> float:
-    """The 99th percentile of single calls, in seconds a step."""
-    rest()
-    found, begun = [], time.perf_counter()
-    while len(found) < LATENCIES and (time.perf_counter() - begun < LATENCY_SECONDS or len(found) < 20):
-        start = time.perf_counter()
-        timed.call()
-        found.append(time.perf_counter() - start)
-    return sorted(found)[min(len(found) - 1, int(0.99 * len(found)))] / timed.steps
-
-
-# ---- the command -----------------------------------------------------------------------------------------------------------
+from .suite_rows import Row, keep, kept
 
 
 def parser() -> argparse.ArgumentParser:
@@ -268,37 +35,34 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--rounds", type=int, default=9, metavar="N", help="rounds of each comparison (default: 9)")
     line.add_argument("--quick", action="store_true", help="3 rounds of short blocks")
     line.add_argument("--no-other", action="store_true", help="leave the other library out, and install nothing")
-    line.add_argument("--no-compiled", action="store_true", help="compile nothing")
+    line.add_argument(
+        "--without", action="append", choices=["compiled", *suite_rows.RUNTIMES], default=[], help="leave a candidate out"
+    )
     line.add_argument(
         "--resume", type=Path, metavar="FILE", help="keep the rows in this JSON file: those that are there are not measured"
     )
-    line.add_argument("--row", metavar="NAME", help="measure this row in this process, and do nothing but write it to --resume")
+    line.add_argument(
+        "--files", type=Path, metavar="FOLDER", help="keep exported files here: those that are there are not made again"
+    )
+    line.add_argument("--prepare", action="store_true", help="export and compile, and measure nothing")
     line.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'suite' of a page, and a plot beside it")
     return line
 
 
-def kept(path: Path | None) -> dict[tuple[str, int], Row]:
-    """Rows of earlier runs."""
-    if path is None or not path.exists():
-        return {}
-    rows = [Row(**row) for row in json.loads(path.read_text())]
-    return {(r.name, r.threads): r for r in rows}
-
-
 def run(args: argparse.Namespace, names: Sequence[str]) -> list[Row]:
-    """Measure the rows that are not there yet, each in a process of its own."""
+    """Measure the rows that are not there yet."""
     rows = kept(args.resume)
-    todo = [(n, t) for t in args.threads for n in names if (n, t) not in rows]
+    todo = {n: left for n in names if (left := [t for t in args.threads if (n, t) not in rows])}
     with ExitStack() as stack:
+        if args.files is None:
+            args.files = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if todo and not args.no_other:
             with suppress(CantRun):  # each row says why
                 install(lambda text: print(text, file=sys.stderr))
-        advance = stack.enter_context(report.progress(len(todo)))
         try:
-            for name, threads in todo:
-                advance(f"{name}, {report.plural(threads, 'thread')}")
-                rows[name, threads] = alone(args, name, threads)
-                keep(args.resume, rows.values())
+            prepare(args, todo)
+            if not args.prepare:
+                measure(args, todo, rows)
         except KeyboardInterrupt:
             print("interrupted: this is what was measured", file=sys.stderr)
     order = {name: i for i, name in enumerate(names)}
@@ -307,63 +71,70 @@ def run(args: argparse.Namespace, names: Sequence[str]) -> list[Row]:
     )
 
 
-def keep(path: Path | None, rows: Iterable[Row]) -> None:
-    """Write rows where :func:`kept` finds them."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([asdict(r) for r in rows], indent=1, ensure_ascii=False))
+def prepare(args: argparse.Namespace, todo: dict[str, list[int]]) -> None:
+    """Compile and export on all cores. What fails here fails again where it is measured, and is told there."""
+    args.files.mkdir(parents=True, exist_ok=True)
+    if todo and not args.prepare:
+        suite_rows.peaks(args.files, args.threads)
+    with report.progress(len(todo), "prepared") as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = {pool.submit(started, args, name, threads, args.without, "--prepare"): name for name, threads in todo.items()}
+        for done in as_completed(made):
+            advance(made[done])
 
 
-def alone(args: argparse.Namespace, name: str, threads: int) -> Row:
-    """A row in a new process. In one that has run many others before, compiled code was up to 1.5 times as slow."""
-    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other", "no_compiled") if getattr(args, f)]
+def measure(args: argparse.Namespace, todo: dict[str, list[int]], rows: dict[tuple[str, int], Row]) -> None:
+    """Measure rows, one after another."""
+    weights = [suite_rows.LONG if name in suite_rows.large() else 1.0 for name in todo]
+    with report.progress(len(todo), "measuring", weights) as advance:
+        for name, threads in todo.items():
+            advance(name)
+            rows.update({(r.name, r.threads): r for r in alone(args, name, threads)})
+            keep(args.resume, rows.values())
+
+
+def alone(args: argparse.Namespace, name: str, threads: list[int]) -> list[Row]:
+    """A row in a new process. One that a signal ends is tried again without OpenVINO, which has crashed before."""
+    found, status = attempted(args, name, threads, args.without)
+    if not found and status < 0 and "openvino" not in args.without:
+        found, second = attempted(args, name, threads, [*args.without, "openvino"])
+        for row in found:
+            row.missing["openvino"] = f"its process ended with status {status}, and not without it"
+        status = second
+    return found or [Row(name, count, error=f"its process ended with status {status}") for count in threads]
+
+
+def attempted(args: argparse.Namespace, name: str, threads: list[int], without: Collection[str]) -> tuple[list[Row], int]:
+    """What a row's process found, and the status with which it ended."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "row.json"
-        options = ["--threads", str(threads), "--rounds", str(args.rounds), "--resume", str(path), *flags]
-        command = [sys.executable, "-m", "benchmarks.suite", "--row", name, *options]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
-        found = kept(path).get((name, threads))
-    return found or Row(name, threads, error=f"its process ended with status {done.returncode}")
+        path = Path(folder) / "rows.json"
+        status = started(args, name, threads, without, "--rows", str(path))
+        return list(kept(path).values()), status
 
 
-def here(args: argparse.Namespace, name: str) -> Row:
-    """A row in this process."""
-    threads, other, why = args.threads[0], None, "left out"
-    effort = Effort(3, 0.002) if args.quick else Effort(args.rounds, 0.02)
-    with ExitStack() as stack:
-        if not args.no_other:
-            try:
-                other = stack.enter_context(OtherLibrary(install()))
-                other.conditions(threads)
-            except CantRun as error:
-                why = str(error)
-        stack.enter_context(conditions(threads))
-        try:
-            return measure(subjects()[name](), threads, effort, other, why, not args.no_compiled)
-        except WrongResult as wrong:
-            return Row(name, threads, error=f"wrong result: {wrong}")
-        except Exception as error:  # a row that can't be measured is shown as such
-            traceback.print_exc()
-            return Row(name, threads, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+def started(args: argparse.Namespace, name: str, threads: list[int], without: Collection[str], *options: str) -> int:
+    """Run a row's process, and return its status."""
+    flags = [f"--{f.replace('_', '-')}" for f in ("quick", "no_other") if getattr(args, f)]
+    flags += [f"--without={left}" for left in without]
+    command = [sys.executable, "-m", "benchmarks.suite_rows", name, "--threads", *map(str, threads)]
+    command += ["--rounds", str(args.rounds), "--files", str(args.files.resolve()), *flags, *options]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, cwd=REPOSITORY).returncode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 1 if a row could not be measured."""
     args = parser().parse_args(argv)
-    every = subjects()
-    if args.row is not None:
-        row = here(args, args.row)
-        keep(args.resume, [row])
-        return int(bool(row.error))
+    every = suite_rows.subjects()
     low = (args.only or "").lower()
     chosen = [n for n in every if not low or low in n.lower() or fnmatch(n.lower(), low)]
-    if not chosen or min(args.threads) < 1 or args.rounds < 1:
-        parser().error(
-            f"no row matches {args.only!r}; the rows are: " + "; ".join(every)
-            if not chosen
-            else "--rounds, --threads: at least 1"
-        )
+    if not chosen:
+        parser().error(f"no row matches {args.only!r}; the rows are: " + "; ".join(every))
+    if min(args.threads) < 1 or args.rounds < 1:
+        parser().error("--rounds, --threads: at least 1")
+    if args.prepare and args.files is None:
+        parser().error("--prepare needs --files, where a later run finds what was made")
     rows = run(args, chosen)
+    if args.prepare:
+        return 0
     text = suite_report.markdown(report.Machine.here(), rows, import_seconds())
     print(text)
     if args.markdown:

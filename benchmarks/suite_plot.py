@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 from .report import plural
 
-COLOURS = {"window": "#d95f02", "other library": "#7570b3", "onnxruntime": "#1b9e77"}
+# Okabe and Ito's, which colour-blind people tell apart, and a marker each for print.
+COLOURS = {"window": "#e69f00", "other library": "#0072b2", "onnxruntime": "#009e73", "OpenVINO": "#cc79a7"}
+MARKERS = {"window": "o", "other library": "s", "onnxruntime": "^", "OpenVINO": "D"}
 EXPLAINED = {
     "window": "window: the plain network on all frames of its receptive field, again for each step\n"
     "(zoo: on the published clip; recurrent layers: one step with the carried state)",
     "other library": "other library: the same layers in continual-inference 1.2.4, step by step",
     "onnxruntime": "onnxruntime: our own export of the network, step by step",
+    "OpenVINO": "OpenVINO: the same file",
 }
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 
@@ -63,8 +66,9 @@ def plot(rows: Sequence[Ratios], threads: int, path: Path) -> Any:
     figure = Figure(figsize=(9.5, 2.4 + 0.32 * len(own)), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(COLOURS):
-        at = [(row.ratios[name], y + 0.2 - 0.2 * i) for y, row in enumerate(own) if name in row.ratios]
-        axes.scatter([x for x, _ in at], [y for _, y in at], s=26, color=COLOURS[name], label=EXPLAINED[name], zorder=3)
+        at = [(row.ratios[name], y + 0.24 - 0.16 * i) for y, row in enumerate(own) if name in row.ratios]
+        style = {"color": COLOURS[name], "marker": MARKERS[name], "label": EXPLAINED[name]}
+        axes.scatter([x for x, _ in at], [y for _, y in at], s=24, zorder=3, **style)
     for y, row in enumerate(own):
         axes.plot([1, max([1, *row.ratios.values()])], [y, y], color="#dddddd", linewidth=1, zorder=1)
     _scale(axes, own)

@@ -10,19 +10,21 @@ from .report import number, plural
 from .suite_plot import Ratios
 
 if TYPE_CHECKING:
-    from .suite import Row
+    from .suite_rows import Row
 
-OTHERS = {"window": "window", "other": "other library", "onnxruntime": "onnxruntime"}
-NAMES = {"step": "step", "fused": "fused", "compiled": "compiled", "chunk": "chunk"} | OTHERS
+OTHERS = {"window": "window", "other": "other library", "onnxruntime": "onnxruntime", "openvino": "OpenVINO"}
+NAMES = {"step": "step", "fused": "fused", "hop": "hop", "compiled": "compiled", "chunk": "chunk"} | OTHERS
 
 LEGEND = """\
 Microseconds for a step of the input (with temporal strides the mean over a period), batch 1, float32, denormals flushed, medians of
 alternating runs in one process tree; in brackets the time over that of our best step, taken within each round: above 1, we are faster.
-*step*: `forward_step`. *fused*: the same of `co.fuse(net)`, where there are norms to fold. *compiled*: a call of
+*step*: `forward_step`. *fused*: the same of `co.fuse(net)`, where there are norms to fold. *hop*:
+`forward_steps` on the steps that bring one output, where these are several. *compiled*: a call of
 `co.compile(net, step, backend="aot")`. *chunk*: `forward_steps` on up to 64 steps at once. *window*: the plain network on its receptive
 field, by the fastest of three ways to shift the buffer (recurrent layers: with the carried state; networks of the zoo: on the
 published clip). *other library*: continual-inference 1.2.4. *onnxruntime*: our export, fused, with IO binding and states that change
-places."""
+places. *OpenVINO*: the same file for one row, in float32 with the hint for latency, with the states inside or in two requests that take
+turns, whichever is faster, on fixed memory. Both runtimes have as many threads as torch."""
 
 LIMITS = """\
 *limit*: the least that a step can take on this machine, measured in the same run: its multiply-adds at the speed of the best float32

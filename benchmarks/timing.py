@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 REST = 0.03  # seconds
+ROUNDS = 3  # at least
 MIN_BLOCK = 0.02  # seconds: six orders of magnitude above what perf_counter resolves
 
 
@@ -99,7 +100,9 @@ def rest() -> None:
         time.sleep(REST)
 
 
-def alternate(candidates: Sequence[Candidate], rounds: int, min_block: float = MIN_BLOCK) -> Timings:
+def alternate(
+    candidates: Sequence[Candidate], rounds: int, min_block: float = MIN_BLOCK, seconds: float = float("inf")
+) -> Timings:
     """Time candidates in turns.
 
     Args:
@@ -107,12 +110,16 @@ def alternate(candidates: Sequence[Candidate], rounds: int, min_block: float = M
             after the same neighbour.
         rounds: rounds that count.
         min_block: seconds of a block, at least.
+        seconds: no further round begins after so long, once there are :data:`ROUNDS`.
     """
     counts = {c.name: calibrate(c, min_block) for c in candidates}
     found: dict[str, list[float]] = {c.name: [] for c in candidates}
     if len(found) != len(candidates):
         raise ValueError(f"candidates need different names, got {[c.name for c in candidates]}")
+    begun = time.perf_counter()
     for i in range(rounds):
+        if i >= ROUNDS and time.perf_counter() - begun > seconds:
+            break
         for candidate in candidates if i % 2 == 0 else reversed(candidates):
             count = counts[candidate.name]
             rest()

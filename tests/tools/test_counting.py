@@ -358,3 +358,17 @@ def test_without_ptflops_the_call_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "ptflops", None)
     with pytest.raises(ImportError, match=r"register_with_ptflops needs ptflops: pip install ptflops"):
         co.counting.register_with_ptflops(co.Conv1d(1, 1, 3))
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_steps_of_exact_windows_are_counted(reuse: bool):
+    """A window that is computed again costs the module's own multiply-adds; one that takes over, less by the share that it reports."""
+    module = nn.Sequential(nn.Conv1d(3, 8, 5, padding=2), nn.Conv1d(8, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()).eval()
+    clip = torch.randn(2, 3, 21)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(clip[:1])
+    net: Any = co.continual(module, clip, windows=co.WindowPlan(every=2, stride=None if reuse else 0))
+    found = co.operations(net, torch.zeros(3, 3))
+    share = 1 - net.windows.reuse if reuse else 1
+    assert sorted(found.executed) == [0, round(share * counter.get_total_flops() / 2)]
+    assert [p.path for p in found.parts] == [""]

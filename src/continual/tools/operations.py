@@ -194,7 +194,7 @@ def _delivered(timing: Timing, steps: range) -> tuple[int, ...]:
 def _parts(net: CoModule, node: StateNode, clip_length: int, phases: range) -> Iterator[Part]:
     for child in node.children:
         yield from _parts(net, child, clip_length, phases)
-    if node.kind in ("queue", "positions"):
+    if node.kind in ("queue", "positions") or node.kind.startswith("windows of "):  # they belong to no module
         return
     module: Any = net.part(node.path) if node.path else net
     pools = module.counts_inputs
