@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import continual as co
+from continual.serving.blobs import packed, unpacked
 from continual.serving.store import MemoryStore
 from tests.long import by_turns, one_in
 from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, through, wanted
@@ -299,6 +300,24 @@ def test_a_damaged_checkpoint_is_refused_and_its_row_is_free():
     assert error["code"] == "unknown_stream"
     assert "is damaged" in error["message"]
     assert damaged == 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_states_that_are_no_whole_number_of_words(channels: int):
+    """Numbers of 4 and of 8 bytes lie one after another in a checkpoint; some of 8 begin at an odd multiple of 4."""
+    net = co.Sequential(co.Conv1d(3, channels, 4, padding=1), co.Conv1d(channels, 2, 2)).eval()
+    batch = co.StreamBatch(net, torch.zeros(1, 3), capacity=4, backend="eager")
+    rows = batch.rows([batch.open() for _ in range(3)])
+    frames = torch.randn(9, 3, 3)
+    for frame in frames[:6]:
+        batch.step_rows(rows, frame)
+    blobs = packed(batch.snapshot_rows(rows))
+    wanted = [batch.step_rows(rows, frame)[0].clone() for frame in frames[6:]]
+    for n in (3, 1):  # as many at once
+        for at in range(0, 3, n):
+            batch.restore_rows(rows[at : at + n], unpacked(blobs[at : at + n], batch.snapshot_rows(rows[:1])))
+    for frame, y in zip(frames[6:], wanted, strict=True):
+        assert torch.equal(batch.step_rows(rows, frame)[0], y)
 
 
 def test_frames_are_kept_until_the_answers_before_a_checkpoint_have_come():
