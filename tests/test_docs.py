@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(p.name for p in DOCS.glob("*.md") if "```python" in p.read_text(encoding="utf-8"))
 
 
-SLOW = ["heartbeats.md", "skeletons.md", "sleep.md"]  # train networks: 10 to 20 s each
+SLOW = ["heartbeats.md", "keywords.md", "skeletons.md", "sleep.md"]  # train networks: 10 to 20 s each
 
 
 @pytest.mark.parametrize("page", some(PAGES, [page for page in SLOW if not in_full(page, 8)]))
