@@ -16,10 +16,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(p.name for p in DOCS.glob("*.md") if "```python" in p.read_text(encoding="utf-8"))
 
 
-SLOW = "heartbeats.md"  # trains a network
+SLOW = ["heartbeats.md", "keywords.md", "skeletons.md", "sleep.md"]  # train networks: 10 to 20 s each
 
 
-@pytest.mark.parametrize("page", some(PAGES, [] if in_full(SLOW, 8) else [SLOW]))
+@pytest.mark.parametrize("page", some(PAGES, [page for page in SLOW if not in_full(page, 8)]))
 def test_the_examples_run(page: str):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}

@@ -1,6 +1,7 @@
 // Where samples come from: async generators of the samples that have come since the last ones.
 
 const PAUSE = 10; // ms between two looks at what has come
+const LOWEST = 8000; // samples a second that every browser gives; for fewer the worklet takes means
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, PAUSE));
 
@@ -15,11 +16,11 @@ export async function* recording({ samples, rate }, signal) {
   }
 }
 
-/** What the microphone hears, at the rate of the network, and scaled to the size of what it was trained on. */
-export async function* microphone(rate, signal) {
+/** What the microphone hears, at the rate of the network: as it is, or scaled to the size of what the network was trained on. */
+export async function* microphone(rate, signal, prepare = scaler(rate)) {
   const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const media = await navigator.mediaDevices.getUserMedia({ audio });
-  const context = new AudioContext();
+  const context = new AudioContext(rate < LOWEST ? {} : { sampleRate: rate });
   try {
     await context.audioWorklet.addModule(new URL("microphone-worklet.js", import.meta.url));
     const means = new AudioWorkletNode(context, "means", { numberOfOutputs: 0, processorOptions: { rate } });
@@ -27,10 +28,9 @@ export async function* microphone(rate, signal) {
     means.port.onmessage = ({ data }) => heard.push(...data);
     context.createMediaStreamSource(media).connect(means);
     await context.resume();
-    const scaled = scaler(rate);
     while (!signal.aborted) {
       await pause();
-      yield heard.splice(0).map(scaled);
+      yield heard.splice(0).map(prepare);
     }
   } finally {
     for (const track of media.getTracks()) track.stop();

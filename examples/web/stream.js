@@ -5,7 +5,7 @@ ort.env.wasm.wasmPaths = new URL("node_modules/onnxruntime-web/dist/", import.me
 ort.env.wasm.numThreads = 1; // more would need a page that is served with headers of its own, and not be faster
 
 const FORMAT_VERSION = 2;
-const ARRAYS = { float32: Float32Array, int64: BigInt64Array, int32: Int32Array, bool: Uint8Array };
+const ARRAYS = { float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, bool: Uint8Array };
 
 /** A file of the server, as it is now; an answer that is no file is an error. */
 export async function fetched(url) {

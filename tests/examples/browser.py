@@ -42,12 +42,17 @@ def program() -> str | None:
 class Browser:
     """A browser with one page, until the end of the ``with`` block.
 
+    Args:
+        profile: a folder of its own.
+        flags: further ones.
+
     Attributes:
         errors: what went wrong in the page: exceptions that nothing caught, errors on the console, requests without an answer.
     """
 
-    def __init__(self, profile: Path):
+    def __init__(self, profile: Path, *flags: str):
         self.errors: list[str] = []
+        self._flags = (*FLAGS, *flags)
         self._profile, self._last, self._unread = profile, 0, b""
 
     def __enter__(self) -> Self:
@@ -58,7 +63,7 @@ class Browser:
         # The protocol is spoken on the descriptors 3 and 4.
         shell = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash"]
         self._process = subprocess.Popen(
-            [*shell, executable, *FLAGS, f"--user-data-dir={self._profile}"],
+            [*shell, executable, *self._flags, f"--user-data-dir={self._profile}"],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import continual as co
-from tests.examples import browser
 from tests.examples.browser import Browser
+from tests.examples.site import EXAMPLE, served, skip_unless_it_can_run
 
 if TYPE_CHECKING:
     from examples.web.make_assets import Assets
 
 for package in ("onnx", "onnxscript", "pywt", "soundfile", "rich", "matplotlib"):
     pytest.importorskip(package, reason=f"needs {package}: make_assets.py makes the page's network and recording by it")
-EXAMPLE = Path(__file__).parents[2] / "examples" / "web"
 SAMPLES = 1024
-
-
-class _Files(SimpleHTTPRequestHandler):
-    """The example's folder, but with assets from another one."""
-
-    def __init__(self, *arguments: Any, assets: Path, **options: Any):
-        self._assets = assets
-        super().__init__(*arguments, directory=str(EXAMPLE), **options)
-
-    def translate_path(self, path: str) -> str:
-        found = Path(super().translate_path(path))
-        inside = found.relative_to(EXAMPLE)
-        return str(self._assets.joinpath(*inside.parts[1:]) if inside.parts[:1] == ("assets",) else found)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Not to the terminal."""
-
-
-def _serve(assets: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, assets=assets))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")
 def needed() -> None:
-    if browser.program() is None:
-        pytest.skip(f"needs a browser: {' or '.join(browser.NAMES)}")
-    if not (EXAMPLE / "node_modules" / "onnxruntime-web").is_dir():
-        pytest.skip("needs onnxruntime-web: npm ci in examples/web")
+    skip_unless_it_can_run()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +42,8 @@ def assets(folder: Path) -> Assets:
 
 @pytest.fixture(scope="module")
 def site(folder: Path) -> Iterator[str]:
-    yield from _serve(folder)
+    with served(folder) as address:
+        yield address
 
 
 @pytest.fixture
@@ -225,12 +193,11 @@ def test_other_networks_are_refused(page: Browser, folder: Path):
 
 def test_a_page_without_its_assets_says_so(needed: None, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    for address in _serve(tmp_path / "empty"):
-        with Browser(tmp_path / "profile") as found:
-            found.open(f"{address}/index.html")
-            found.wait_for("document.querySelector('#status')?.dataset.state === 'failed'", 60)
-            assert _shown(found, "status").startswith("assets/denoiser.json: 404")
-            assert found.evaluate("document.querySelector('button').disabled") is True
+    with served(tmp_path / "empty") as address, Browser(tmp_path / "profile") as found:
+        found.open(f"{address}/index.html")
+        found.wait_for("document.querySelector('#status')?.dataset.state === 'failed'", 60)
+        assert _shown(found, "status").startswith("assets/denoiser.json: 404")
+        assert found.evaluate("document.querySelector('button').disabled") is True
 
 
 def test_the_packages_are_pinned():

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import pytest
 import torch
 
 import continual as co
-from continual.serving.store import MemoryStore
+from continual.serving.blobs import packed, unpacked
+from continual.serving.store import Checkpoint, MemoryStore
 from tests.long import by_turns, one_in
-from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, network, run, server, through, wanted
+from tests.serving.servers import STEP, Proxy, Raw, clip, close_to, engine, network, run, server, through, wanted
 
 MODEL = "tests/serving/servers.py:network"
 
@@ -299,6 +301,46 @@ def test_a_damaged_checkpoint_is_refused_and_its_row_is_free():
     assert error["code"] == "unknown_stream"
     assert "is damaged" in error["message"]
     assert damaged == 1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_states_that_are_no_whole_number_of_words(channels: int):
+    """Numbers of 4 and of 8 bytes lie one after another in a checkpoint; some of 8 begin at an odd multiple of 4."""
+    net = co.Sequential(co.Conv1d(3, channels, 4, padding=1), co.Conv1d(channels, 2, 2)).eval()
+    batch = co.StreamBatch(net, torch.zeros(1, 3), capacity=4, backend="eager")
+    rows = batch.rows([batch.open() for _ in range(3)])
+    frames = torch.randn(9, 3, 3)
+    for frame in frames[:6]:
+        batch.step_rows(rows, frame)
+    blobs = packed(batch.snapshot_rows(rows))
+    wanted = [batch.step_rows(rows, frame)[0].clone() for frame in frames[6:]]
+    for n in (3, 1):  # as many at once
+        for at in range(0, 3, n):
+            batch.restore_rows(rows[at : at + n], unpacked(blobs[at : at + n], batch.snapshot_rows(rows[:1])))
+    for frame, y in zip(frames[6:], wanted, strict=True):
+        assert torch.equal(batch.step_rows(rows, frame)[0], y)
+
+
+def test_a_stream_that_can_not_go_on_leaves_its_row_free(monkeypatch: pytest.MonkeyPatch):
+    """Whatever fails: a device that is out of memory, say. The next try goes on."""
+
+    async def main() -> Any:
+        async with engine(capacity=1, credit=4, checkpoint_every=4) as own:
+            sink = SimpleNamespace(refused=lambda *_: None)
+            (held,) = await own.open(sink)
+            (blob,) = packed(own.streams.snapshot_rows([held.row]))
+            own.checkpoints.store.put([Checkpoint(held.token, held.epoch, 0, own.model.digest, blob)])
+            await own.park(held)
+            with monkeypatch.context() as broken:
+                broken.setattr(own.streams, "restore_rows", fails)
+                with pytest.raises(RuntimeError, match="no memory"):
+                    await own.resume(held.token, -1, sink)
+            return (await own.resume(held.token, -1, sink)).token == held.token
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    assert run(main())
 
 
 def test_frames_are_kept_until_the_answers_before_a_checkpoint_have_come():

@@ -46,7 +46,9 @@ def unpacked(blobs: Sequence[bytes], like: RowsSnapshot) -> RowsSnapshot:
     rows = torch.frombuffer(bytearray(b"".join(blob[4:] for blob in blobs)), dtype=torch.uint8).reshape(len(blobs), -1)
     found = []
     for t, part in zip(specs, rows.split(sizes, 1), strict=True):
-        found.append(part.contiguous().view(t.dtype).reshape(len(blobs), *t.shape[1:]).to(t.device))
+        # Elements of 8 bytes may begin anywhere in the row, and a row is contiguous where it lies: so copy it.
+        own = part.clone(memory_format=torch.contiguous_format)
+        found.append(own.view(t.dtype).reshape(len(blobs), *t.shape[1:]).to(t.device))
     names = sorted(like.tensors)
     tensors = dict(zip(names, found[1 : 1 + len(names)], strict=True))
     return replace(like, steps=found[0], tensors=tensors, chunks=tuple(found[1 + len(names) :]))

@@ -199,8 +199,10 @@ class Engine:
             try:
                 if blob:
                     self.streams.restore_rows([row], unpacked([blob], self.streams.snapshot_rows([row])))
-            except StateMismatch as error:
+            except Exception as error:
                 self.streams.close(token)
+                if not isinstance(error, StateMismatch):
+                    raise
                 self.metrics.resumes["damaged"] += 1
                 raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
             held = Held(token, row, epoch, sink, group, next)
@@ -386,9 +388,8 @@ class Engine:
 
     async def _watch(self) -> None:
         """Close streams that are silent, and move those that are old."""
-        wait = min(self.idle, self.max_age or math.inf, 4.0) / 4
         while True:
-            await asyncio.sleep(wait)
+            await asyncio.sleep(min(self.idle, self.max_age or math.inf, 4.0) / 4)
             now = time.perf_counter()
             for held in list(self.table.by_row.values()):
                 silent = now - max(held.seen, self._inbox.last(held.row)) > self.idle
