@@ -27,6 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "myst_parser",
     "sphinx_copybutton",
+    "glossary_links",
     "outside_pages",
     "property_docstrings",
     "public_names",
