@@ -196,7 +196,7 @@ def measured(seconds: float, backend: str) -> tuple[list[Row], list[str]]:
         f"The first frame of a server that is ready takes {first:.2f} ms, the median of the next 200 {median:.2f} ms.",
         f"Beside a stream, eight others end one after another with a delay of 255: its median latency is {before:.2f} ms without and "
         f"{beside:.2f} ms with them.",
-        f"Beside clients that flood without reading, send NaN, garbage and 4 MB, and vanish, again and again, the p99 of a stream with 50 "
+        f"Clients flood without reading, send NaN, garbage and 4 MB, and vanish, again and again. Beside them the p99 of a stream with 50 "
         f"frames a second is {among:.1f} ms, and {alone:.1f} ms without them.",
     ]
     return rows, notes
