@@ -178,7 +178,7 @@ def continual(
             f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy, windows, every, output and "
             "progress are"
         )
-    from .graph.conversion import convert_graph  # here: torch.export takes its time to import
+    from .graph.conversion import convert_graph  # imported here, because torch.export is slow to import
 
     return convert_graph(
         module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress, windows=windows or "exact",
