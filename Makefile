@@ -89,8 +89,9 @@ docs: $(DOCS_STAMP) ## Build the documentation site into docs/_build/html, in it
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(DOCS_VENV)/bin/python -m sphinx -q -a -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-pictures: $(STAMP) ## Draw the pictures again that pages of docs/ draw by their own code, and those of docs/timing.md
+pictures: $(STAMP) ## Draw the pictures of the pages again, but for those of measured times
 	$(BIN)/python -m benchmarks.strips docs
+	$(BIN)/python -m benchmarks.pictures docs
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m benchmarks.pages docs
 
 # The Python of the server has other versions than constraints.txt: its stub needs numpy 1.

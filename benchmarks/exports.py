@@ -30,11 +30,11 @@ STEPS = 1000
 ALLOWED = 1e-5
 
 LEGEND = """\
-In each cell: the largest difference from the clip network over 1,000 steps from a cold start, relative to its largest output; and the
-time of a step through `co.load(path).forward_step` in µs, with its ratio to the eager `forward_step` of the same network (above 1: faster
-than eager). For networks with strides a step is the mean over a chunk. *compiled*: `co.compile(net, step, backend="aot")`. Batch 1,
-float32, one thread, medians of alternating runs, every format in a process of its own beside eager; compiled ran beside ONNX. Files
-take any number of rows, in ExecuTorch and under *one row* one alone (`batch=1`)."""
+Each cell has the largest difference from the clip network over 1,000 steps from a cold start, relative to its largest output. Behind it
+is the time of a step through `co.load(path).forward_step` in µs, with its ratio to the eager `forward_step` of the same network (above
+1: faster than eager). For networks with strides a step is the mean over a chunk. *compiled*: `co.compile(net, step, backend="aot")`.
+Batch 1, float32, one thread, medians of alternating runs, every format in a process of its own beside eager; compiled ran beside ONNX.
+Files take any number of rows, in ExecuTorch and under *one row* one alone (`batch=1`)."""
 
 
 def difference(net: Any, runner: Any, clip: Tensor) -> float:

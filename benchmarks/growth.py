@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.tools import pictures
 
 from . import memory, report
 from .measure import Effort, shift_by_copy
@@ -162,23 +163,25 @@ PANELS: dict[str, Callable[[Effort, bool], Panel]] = {
 
 def plot(panels: Sequence[Panel], path: Path) -> None:
     """All panels in one picture."""
-    from matplotlib.figure import Figure  # here: it takes its time
-
-    figure = Figure(figsize=(11, 3.6 * -(-len(panels) // 2)), layout="constrained")
+    figure = pictures.figure("benchmarks.growth", 11, 3.6 * -(-len(panels) // 2))
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(-(-len(panels) // 2), 2, i + 1)
         for n, curve in enumerate(panel.curves):
             own, way = curve.name.rpartition(", ")[::2]
-            style = {"linestyle": "--" if way == "window" else "-", "color": f"C{n // 2 if own else n}"}
+            style = {
+                "linestyle": "--" if way == "window" else "-",
+                "color": pictures.CYCLE[(n // 2 if own else n) % len(pictures.CYCLE)],
+            }
             axes.plot(*zip(*curve.points, strict=True), marker=".", label=curve.name, **style)
-        axes.set(title=panel.title, xlabel=panel.axis, ylabel=panel.unit)
+        axes.set_title(panel.title, loc="left")
+        axes.set(xlabel=panel.axis, ylabel=panel.unit)
         if panel.flat:
             axes.set_ylim(bottom=0)
         else:
             axes.set(xscale="log", yscale="log")
-        axes.grid(alpha=0.25)
-        axes.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+        pictures.grid(axes)
+        pictures.legend(axes)
+    pictures.save(figure, path)
 
 
 def table(panel: Panel) -> str:

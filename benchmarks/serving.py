@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 import continual as co
+from continual.tools import pictures
 
 from .report import Machine
 from .serving_loads import an_end, beside_faults, first_frame, multiplexed, sockets
@@ -196,7 +197,7 @@ def measured(seconds: float, backend: str) -> tuple[list[Row], list[str]]:
         f"The first frame of a server that is ready takes {first:.2f} ms, the median of the next 200 {median:.2f} ms.",
         f"Beside a stream, eight others end one after another with a delay of 255: its median latency is {before:.2f} ms without and "
         f"{beside:.2f} ms with them.",
-        f"Beside clients that flood without reading, send NaN, garbage and 4 MB, and vanish, again and again, the p99 of a stream with 50 "
+        f"Clients flood without reading, send NaN, garbage and 4 MB, and vanish, again and again. Beside them the p99 of a stream with 50 "
         f"frames a second is {among:.1f} ms, and {alone:.1f} ms without them.",
     ]
     return rows, notes
@@ -221,19 +222,15 @@ def table(rows: list[Row], notes: list[str]) -> str:
 
 def draw(rows: list[Row], path: Path) -> None:
     """The distributions of latencies."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    figure = pictures.figure("benchmarks.serving", 8, 3.8)
+    axis = figure.subplots()
     for row in rows:
         times = np.sort(row.latencies)
         axis.plot(times, 100 * np.arange(1, len(times) + 1) / len(times), label=f"{row.what} ({row.cpu:.1f} µs of CPU a frame)")
     axis.set(xscale="log", xlabel="milliseconds from a frame to its answer", ylabel="% of frames", ylim=(0, 100))
-    axis.grid(alpha=0.3)
-    figure.legend(fontsize=7, loc="outside lower center", ncols=2)
-    figure.savefig(path, dpi=130, bbox_inches="tight")
+    pictures.grid(axis)
+    pictures.legend(figure, loc="outside lower center", ncols=2)
+    pictures.save(figure, path)
 
 
 def main() -> None:

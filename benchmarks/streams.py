@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.cli.denoise import denoiser, noise, train
+from continual.tools import pictures
 
 from . import report
 
@@ -26,7 +27,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "interpolate": {"gaps": "interpolate"},
     "reset": {"gaps": "reset"},
 }
-COLOURS = {"hold": "#2186eb", "zero": "#d95f02", "interpolate": "#1b9e77", "reset": "#7570b3"}
+COLOURS = dict(zip(("hold", "zero", "interpolate", "reset"), pictures.CYCLE))
 
 
 @dataclass(frozen=True)
@@ -138,37 +139,36 @@ def gaps(own: Signal, path: Path) -> str:
 
 
 def _picture(own: Signal, came: Sequence[bool], found: Sequence[Gapped], path: Path) -> None:
-    from matplotlib.figure import Figure
-
     length = len(came)
     first = next(t for t in range(length // 3, length) if not came[t]) - 90
     part = slice(first, min(length, first + 330))
     with torch.no_grad():
         whole = own.net(own.noisy)[0, 0].tolist()
     seconds = [t / RATE for t in range(length)]
-    figure = Figure(figsize=(11, 8.6), layout="constrained")
+    title = "A tenth of the frames is lost, 25 in a row: what the network gives under each policy"
+    figure = pictures.figure("benchmarks.streams", 11, 8.6, title)
     axes = figure.subplots(1 + len(found), 1, sharex=True, height_ratios=[1.2, *[1] * len(found)])
-    figure.suptitle("A tenth of the frames is lost, 25 in a row: what the network gives under each policy", fontweight="bold")
     noisy = own.noisy[0, 0].tolist()
-    axes[0].plot(seconds[part], [x if c else float("nan") for x, c in zip(noisy, came, strict=True)][part], color="#7b93b0", lw=1)
-    axes[0].set_title("what comes in", loc="left", fontsize=10)
+    axes[0].plot(
+        seconds[part], [x if c else float("nan") for x, c in zip(noisy, came, strict=True)][part], color=pictures.GREY, lw=1
+    )
+    axes[0].set_title("what comes in", loc="left")
     for axis in axes:
         for t in range(part.start, part.stop):
             if not came[t]:
-                axis.axvspan((t - 0.5) / RATE, (t + 0.5) / RATE, color="#d64545", alpha=0.12, lw=0)
-        axis.spines[["top", "right"]].set_visible(False)
+                axis.axvspan((t - 0.5) / RATE, (t + 0.5) / RATE, color=pictures.MARK, alpha=0.12, lw=0)
         axis.set_yticks([])
     for axis, one in zip(axes[1:], found, strict=True):
-        axis.plot(seconds[part], whole[part], color="#1f2933", lw=3, alpha=0.25, label="nothing lost")
+        axis.plot(seconds[part], whole[part], color=pictures.INK, lw=3, alpha=0.25, label="nothing lost")
         at = [(m, v) for m, v in zip(one.moments, one.values, strict=True) if part.start <= m < part.stop]
         values = dict(at)
         line = [values.get(t, float("nan")) for t in range(part.start, part.stop)]
         axis.plot(seconds[part], line, color=COLOURS[one.policy], lw=1.5, label=f"gaps={one.policy!r}")
         said = f"; {one.missing} outputs are missing" if one.missing else ""
-        axis.set_title(f"{one.policy}: error {one.error:.1f} % of the signal{said}", loc="left", fontsize=10)
-        axis.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
+        axis.set_title(f"{one.policy}: error {one.error:.1f} % of the signal{said}", loc="left")
+        pictures.legend(axis, loc="upper right", ncols=2)
     axes[-1].set_xlabel("seconds")
-    figure.savefig(path, dpi=110)
+    pictures.save(figure, path)
 
 
 # ---- a video ----------------------------------------------------------------------------------------------------------------

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.tools.pictures import GREY, INK, ORANGE, PALE, PAPER, SKY
 
-# Of the palette of Okabe and Ito, which colour-blind people can tell apart.
-BLUE, ORANGE, INK, PALE, GREY = "#56b4e9", "#e69f00", "#1c2128", "#eef1f4", "#8a939d"
 CELL, LEFT, ROW = 34, 92, 46
 
 
@@ -91,16 +90,16 @@ def drawn(strip: Strip) -> str:
     parts = [name(top, "input"), name(low, "returned")]
     for column in columns:
         if 0 <= column < strip.steps:
-            parts.append(cell(column, top, str(column), BLUE if column in strip.seen else PALE))
+            parts.append(cell(column, top, str(column), SKY if column in strip.seen else PALE))
         elif column < 0 or column < strip.steps + strip.after:
-            parts.append(cell(column, top, "0", "#ffffff", dashed=True))
+            parts.append(cell(column, top, "0", PAPER, dashed=True))
     for call in range(strip.steps + 1):
         outputs = [j for j, when in enumerate(strip.came) if when == call]
         if outputs:
             text = f"y{outputs[0]}" if len(outputs) == 1 else f"{outputs[0]}–{outputs[-1]}"
             parts.append(cell(call, low, text, ORANGE if strip.marked in outputs else PALE))
         elif call < strip.steps:
-            parts.append(cell(call, low, "–", "#ffffff"))
+            parts.append(cell(call, low, "–", PAPER))
     end = f'<text x="{x(strip.steps) + CELL // 2}" y="{low + 44}" text-anchor="middle" font-size="11" fill="{GREY}">end</text>'
     calls = [
         f'<text x="8" y="{low + 44}" font-size="11" fill="{GREY}">in call</text>',
@@ -112,7 +111,7 @@ def drawn(strip: Strip) -> str:
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="13" fill="{INK}">\n<rect width="{width}" height="{height}" fill="#ffffff"/>\n'
+        f'font-family="sans-serif" font-size="13" fill="{INK}">\n<rect width="{width}" height="{height}" fill="{PAPER}"/>\n'
         + "\n".join(part for part in [*parts, *calls] if part)
         + "\n</svg>\n"
     )

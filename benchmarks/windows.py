@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import continual as co
+from continual.tools import pictures
 
 from .window_networks import NETWORKS, Ecg, Network
 
@@ -91,11 +92,6 @@ def call_of(net: Any, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
 
 def picture(path: Path) -> None:
     """Scores of one network as exact windows and as a stream, and how far they are from each other."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     torch.manual_seed(3)
     module, length = Ecg(width=16).eval(), 1000
     clip = torch.randn(1, 12, length)
@@ -106,16 +102,16 @@ def picture(path: Path) -> None:
     with torch.inference_mode():
         a, b = exact(stream)[0, 0], endless(stream)[0, 0]
     starts = torch.arange(a.shape[0]) * exact.windows.every
-    figure, (top, low) = plt.subplots(2, 1, figsize=(8, 4.5), sharex=True)
+    figure = pictures.figure("benchmarks.windows", 8, 4.5)
+    top, low = figure.subplots(2, 1, sharex=True)
     top.plot(starts, a, label="exact windows: the module's own score", lw=1.5)
     top.plot(starts, b[: len(a)], label='windows="stream"', lw=1)
     top.set_ylabel("score of one class")
-    top.legend(fontsize=8)
-    low.plot(starts, 100 * (b[: len(a)] - a).abs() / a.abs().max(), color="black", lw=1)
-    low.set_ylabel("difference, %")
+    pictures.legend(top)
+    low.plot(starts, 100 * (b[: len(a)] - a).abs() / a.abs().max(), color=pictures.INK, lw=1)
+    low.set_ylabel("difference, % of largest")
     low.set_xlabel("first sample of the window")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    pictures.save(figure, path)
 
 
 def rows(only: str, compiled: bool) -> Iterator[str]:

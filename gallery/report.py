@@ -32,13 +32,13 @@ are skipped where it is not installed.
 - **result**: *converts*: a stream, with outputs as soon as their frames are there. *exact windows*: the module's own
   output of the last frames, as many as the example has ([windows](windows.md)). *refused*: with the reason below.
 - **windows**: their length, the steps from one to the next, and the share of a window's multiply-adds that windows can
-  take over from each other; *recomputed*: computing each window as a whole is faster here.
+  take over from each other. *recomputed*: computing each window as a whole is faster here.
 - **seconds**: CPU time of `co.continual(module, clip)`, its check against the module included. The first
   conversion of a process takes about 1.5 seconds more.
 - **delay**: steps before the first output.
 - **difference**: the largest from the module's outputs, relative to the largest of these, in random chunks and single
-  steps: of a stream on a clip twice as long as the example, of windows against the module on each of them. In float64,
-  where the module runs in it; *f32* marks the others.{steps}
+  steps. A stream runs on a clip twice as long as the example; windows are compared with the module on each of them. In
+  float64, where the module runs in it; *f32* marks the others.{steps}
 
 {tables}
 

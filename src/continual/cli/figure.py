@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-NOISY, CLEAN, STREAM = "#7b93b0", "#1f2933", "#d64545"
-SEEN_NOT, CLOSER = "#f0b429", "#2186eb"
+from ..tools.pictures import BLUE, GREY, INK, MARK, ORANGE, SKY, TITLE, figure, legend, save
+
+NOISY, CLEAN, STREAM = SKY, INK, MARK
+SEEN_NOT, CLOSER = ORANGE, BLUE
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,9 @@ def draw(story: Story, path: Path) -> None:
     seconds = np.arange(story.clean.size) / story.rate
     delay = story.delay / story.rate
     start, stop = _zoom(story)
-    figure = Figure(figsize=(12, 8.5), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 1, 1.5])
-    figure.suptitle(f"{story.title}\n", fontsize=14, fontweight="bold", parse_math=False)  # the name of a file may contain a $
-    figure.text(0.5, 0.945, story.facts, ha="center", fontsize=10, color="#52606d")
+    drawn = figure("the demonstration", 12, 8.5, f"{story.title}\n")
+    top, middle, bottom = drawn.subplots(3, 1, height_ratios=[1, 1, 1.5])
+    drawn.text(0.5, 0.945, story.facts, ha="center", fontsize=TITLE, color=GREY)
 
     top.set_title("What comes in: the recording with noise", loc="left")
     top.plot(seconds, story.clean, color=CLEAN, lw=3, alpha=0.25, label="clean recording")
@@ -53,7 +53,7 @@ def draw(story: Story, path: Path) -> None:
         axis.axvspan(seconds[start], seconds[stop], fill=False, edgecolor=CLOSER, lw=1.2, ls="--")
         axis.set_xlim(0, seconds[-1])
         for second, said in ((0, " seen in training"), (story.held_out / story.rate, " not seen in training")):
-            axis.text(second, 0.93, said, transform=axis.get_xaxis_transform(), color="#8d5a00", va="top")
+            axis.text(second, 0.93, said, transform=axis.get_xaxis_transform(), color=INK, va="top")
 
     bottom.set_title("A closer look (dashed above): each output arrives a fixed delay after the sample it belongs to", loc="left")
     part = slice(start, stop)
@@ -69,10 +69,9 @@ def draw(story: Story, path: Path) -> None:
         bottom.margins(y=0.22)
     bottom.set_xlabel("seconds")
     for axis in (top, middle, bottom):
-        axis.legend(loc="upper right", bbox_to_anchor=(1, 1 if axis is bottom else 1.2), frameon=False, ncols=3)
-        axis.spines[["top", "right"]].set_visible(False)
+        legend(axis, loc="upper right", bbox_to_anchor=(1, 1 if axis is bottom else 1.2), ncols=3)
         axis.set_yticks([])
-    figure.savefig(path, dpi=130)
+    save(drawn, path)
 
 
 def _zoom(story: Story) -> tuple[int, int]:

@@ -324,16 +324,16 @@ class Residual(BroadcastReduce):
 
     The children are named ``"0"`` (the shortcut) and ``"1"`` (the module).
 
-    The shortcut has every frame, so the windows of adaptive pools in the module reach back here: with ``reduce="mul"``, a pool over
-    ``kernel_size`` frames and layers behind it that lose none, each frame meets the gate of the last ``kernel_size`` frames up to its
-    own, at the start of those that there are. It leaves with the step that brings it, and ``forward`` computes the same.
+    The shortcut has every frame, so the windows of adaptive pools in the module reach back here. Take ``reduce="mul"``, a pool over
+    ``kernel_size`` frames, and layers behind it that lose none. Each frame then meets the gate of the last ``kernel_size`` frames up to
+    its own; at the start, of those that exist. It leaves with the step that brings it, and ``forward`` computes the same.
 
     Args:
         module: maps ``(B, C, T, *S)`` to a shape that can be reduced with its input.
         temporal_fill: what :meth:`warm_up` feeds, ``"zeros"`` (also for ``None``) or ``"neg_inf"``.
         reduce: as in :class:`BroadcastReduce`.
-        residual_shrink: how the shortcut loses the frames that the module loses for want of padding: ``"centered"`` (or
-            ``True``) at both ends, ``"lagging"`` at the end, ``"leading"`` at the start; ``False``: it loses none.
+        residual_shrink: how the shortcut loses the frames that the module loses for want of padding. ``"centered"`` (or ``True``): at
+            both ends; ``"lagging"``: at the end; ``"leading"``: at the start; ``False``: it loses none.
 
     Example:
         >>> block = co.Residual(co.Conv1d(4, 4, 3), residual_shrink=True)

@@ -48,9 +48,9 @@ class MhaType(str, Enum):  # noqa: UP042 (a StrEnum prints otherwise)
 class TransformerEncoderLayerFactory:
     """Makes the layers of a :class:`TransformerEncoder`: call it with a kind (:class:`MhaType` or its name).
 
-    ``"single_output"`` gives one token of a sliding window, ``"single_output_forward"`` so in ``forward`` too, ``"retroactive"``
-    the whole window with every step, ``"regular"`` the same of a window that comes as a whole, ``"causal"`` one token that
-    attends to a band of tokens up to its own.
+    ``"single_output"`` gives one token of a sliding window, and ``"single_output_forward"`` does so in ``forward`` too. ``"retroactive"``
+    gives the whole window with every step, and ``"regular"`` the same of a window that comes as a whole. ``"causal"`` gives one token
+    that attends to a band of tokens up to its own.
 
     Args:
         d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, device, dtype, norm_first, bias: as ``torch.nn``.
@@ -106,10 +106,10 @@ class TransformerEncoderLayerFactory:
 class TransformerEncoder(Sequential):
     """An encoder over a sliding window of tokens, or a causal one. Clips are ``(B, E, T)``, steps ``(B, E)``.
 
-    *Over a window* (the default), a step gives what ``nn.TransformerEncoder`` gives for the newest token of the newest
-    ``sequence_len`` tokens, all of which attend to all. The first layer keeps queries, keys and values; its whole window is
-    updated with every step, so the layers after it run on whole windows, and the last for one token alone. ``forward`` on a clip
-    of ``sequence_len`` tokens gives one token ``(B, E, 1)``; on a longer clip one for every window.
+    *Over a window* (the default), a step gives what ``nn.TransformerEncoder`` gives for the newest token of the newest ``sequence_len``
+    tokens, all of which attend to all. The first layer keeps queries, keys and values, and its whole window is updated with every step.
+    So the layers after it run on whole windows, and the last for one token alone. ``forward`` on a clip of ``sequence_len`` tokens gives
+    one token ``(B, E, 1)``; on a longer clip one for every window.
 
     *Causal* (a factory with ``causal=True``), every layer attends to a band of ``sequence_len`` tokens up to its own, as
     ``nn.TransformerEncoder`` does with that band for a mask. A step costs one token in every layer, and every token of a clip has

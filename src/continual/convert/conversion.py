@@ -105,12 +105,14 @@ def continual(
     """The streaming version of a module: same weights, same function, step by step.
 
     **With an example clip** any module in eval mode is converted through its exported graph, which follows its own ``forward``:
-    functions, residual sums, reshapes, merged ``b*t`` … The result has the module's names, parameters (shared, not copied) and layout:
-    ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time. What can't be
+    functions, residual sums, reshapes, merged ``b*t`` and more. The result has the module's names, parameters (shared, not copied) and
+    layout. ``forward_steps`` takes chunks shaped as the module's input, ``forward_step`` the same without the dimension of time. What can't
+    be
     streamed exactly is refused: one error lists all reasons, each with its line of code and a remedy.
 
-    A module with an output for the whole clip (global pooling, flatten and linear, the last time step) becomes **exact windows**: its
-    own output of the last frames, as many as the example has, every so many steps. ``net.windows`` says how they are computed.
+    A module with an output for the whole clip (global pooling, flatten and linear, the last time step) becomes **exact windows**. Its
+    stream gives the module's own output of the last frames, as many as the example has, every so many steps. ``net.windows`` says how
+    they are computed.
 
     **Without a clip** modules of registered classes, and ``nn.Sequential`` of them, are converted layer by layer. Parameters are
     copied. In-place activations become ordinary ones.
@@ -121,11 +123,11 @@ def continual(
         module: the module. A :class:`CoModule` is returned as it is.
         clip: an example input, or a tuple of them for a module with several inputs. Its length is that of the windows of clip-level
             outputs. Its batch is 2 or more where other inputs have rows too.
-        time_dim: the dimension of time in the clip; for several inputs a tuple, with ``None`` for an input that is not a stream (an
+        time_dim: the dimension of time in the clip; for several inputs a tuple. ``None`` is for an input that is not a stream (an
             adjacency matrix, the embedding of a speaker), which every call takes.
-        time_pooling: replaces a mean or maximum over the clip in the middle of the network, as in squeeze-and-excitation: ``None``
-            refuses it, ``"window"`` pools over the last frames (as many as the example has there, at the start those that exist), and
-            ``"frame"`` over each frame alone. The converted network then computes another function than the module, in ``forward``
+        time_pooling: replaces a mean or maximum over the clip in the middle of the network, as in squeeze-and-excitation. ``None``
+            refuses it. ``"window"`` pools over the last frames, as many as the example has there; at the start over those that exist.
+            ``"frame"`` pools over each frame alone. The converted network then computes another function than the module, in ``forward``
             too; its ``notes`` say so.
         copy: copy the parameters, so that module and network do not share them. Only with a clip.
         windows: what becomes of a module with an output for the whole clip. ``"exact"`` (the default): each score is the module's own of
@@ -134,8 +136,8 @@ def continual(
             ``net.notes`` gives the difference on the example. A :class:`~continual.WindowPlan`: exact windows, computed in the way that
             another conversion has chosen, so that states fit both. Only with a clip.
         every: steps from one exact window to the next; by default the stride of what windows have in common. Only with a clip.
-        output: for a module with an output per frame that is not a stream (bidirectional layers, attention to the whole clip): the frame
-            of each window that is given, such as ``-1``. Only with a clip.
+        output: the frame of each window that is given, such as ``-1``. It is for a module with an output per frame that is not a stream
+            (bidirectional layers, attention to the whole clip). Only with a clip.
         progress: report on stderr what takes more than 5 seconds; by default if stderr is a terminal. Only with a clip.
         options: options of some modules, without a clip, such as ``sequence_len`` for attention over a window. For norms over the whole
             clip (``nn.GroupNorm`` and its like): ``time_norm="cumulative"``, or ``time_norm="window", norm_window=frames`` (or first
@@ -176,7 +178,7 @@ def continual(
             f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy, windows, every, output and "
             "progress are"
         )
-    from .graph.conversion import convert_graph  # here: torch.export takes its time to import
+    from .graph.conversion import convert_graph  # imported here, because torch.export is slow to import
 
     return convert_graph(
         module, clip, time_dim=time_dim, time_pooling=time_pooling, copy=copy, progress=progress, windows=windows or "exact",

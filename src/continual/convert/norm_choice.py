@@ -98,7 +98,7 @@ def chosen(memo: dict[int, Any]) -> tuple[str | None, int | None]:
             f"time_norm is 'cumulative' or 'window', not {kind!r}; for fixed statistics: co.continual(co.calibrate(net, clips))"
         )
     if kind == "window" and window is None:
-        raise ValueError("time_norm='window' needs norm_window, the number of frames that norms take their statistics of")
+        raise ValueError("time_norm='window' needs norm_window, the number of frames over which norms take their statistics")
     if kind != "window" and window is not None:
         raise ValueError(f"norm_window={window!r} goes with time_norm='window'")
     return kind, window

@@ -38,10 +38,10 @@ class CoModule(FlatNames, Guarded, StreamOwner):
     An output is returned by the call that brings the last input on which it depends: never later. The state belongs to the
     module on which the call is made. ``step``, ``steps`` and ``init_state`` are the same computation as pure functions.
 
-    **Writing a layer** takes a :attr:`timing` and a kernel. Most layers are a :class:`~continual.layers.window.SlidingWindow`
-    or a :class:`~continual.layers.local.LocalInTime`; otherwise override :meth:`open` (the cold state) and :meth:`advance` (the kernel,
-    pure: it reads ``node.tensors`` and hands every change to ``updates``), and :meth:`advance_step` where a step can be faster
-    than a chunk of one. ``co.verify`` tells whether it is right.
+    **Writing a layer** takes a :attr:`timing` and a kernel. Most layers are a :class:`~continual.layers.window.SlidingWindow` or a
+    :class:`~continual.layers.local.LocalInTime`. Otherwise override :meth:`open` (the cold state) and :meth:`advance` (the kernel, pure:
+    it reads ``node.tensors`` and hands every change to ``updates``). Override :meth:`advance_step` where a step can be faster than a
+    chunk of one. ``co.verify`` tells whether it is right.
     """
 
     runs_kernel = True  # for a class whose own forward_step(s) run its kernel, so that containers may do so too

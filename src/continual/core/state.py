@@ -199,8 +199,9 @@ class Structure:
 class State(Sequence[Tensor]):
     """A stream's whole state: the number of steps seen, and named tensors. Take it as a value: steps never change it.
 
-    It is a sequence of its tensors, in the order of :attr:`tensors`; hidden states of recurrent layers are ``(layers, B, H)`` there, as
-    ``torch.nn`` has them (once a state that was read from a file has been given to its network: ``net.set_state``, ``net.get_state``).
+    It is a sequence of its tensors, in the order of :attr:`tensors`. Hidden states of recurrent layers are ``(layers, B, H)`` there, as
+    ``torch.nn`` has them. A state that was read from a file has them so once it has been given to its network: ``net.set_state``,
+    ``net.get_state``.
 
     Attributes:
         clock: steps that the stream has seen.

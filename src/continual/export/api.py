@@ -47,8 +47,8 @@ def export(
         net: a streaming network, in eval mode.
         step: an example step ``(B, C, *S)``; several inputs as a list. Its values do not matter.
         path: the file. It is replaced atomically when everything is written. OpenVINO's weights go into a second file beside it.
-        format: ``"onnx"`` (any ONNX runtime), ``"pt2"`` (AOTInductor: compiled for this machine's processor; it updates the states in
-            place), ``"executorch"`` (for phones and small devices, with XNNPACK), or ``"openvino"`` (the model contains the states).
+        format: ``"onnx"`` (any ONNX runtime), or ``"pt2"`` (AOTInductor: compiled for this machine's processor; it updates the states in
+            place). Or ``"executorch"`` (for phones and small devices, with XNNPACK), or ``"openvino"`` (the model contains the states).
             ``None``: by the path's suffix, ``.onnx``, ``.pt2``, ``.pte`` or ``.xml``.
         chunk: steps per call, a multiple of what the strides need; ``None``: the fewest.
         batch: rows per call; ``None``: any number, in ExecuTorch that of ``step``. Set it for ``"pt2"`` files of networks with

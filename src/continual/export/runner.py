@@ -98,8 +98,8 @@ class Runner:
             The outputs stacked in time, or ``None`` if there are none.
 
         Raises:
-            ShapeMismatch: a chunk of another shape or dtype, or with another number of rows than the stream; or an end at which branches
-                of the network differ in length, which ``forward`` refuses too.
+            ShapeMismatch: a chunk of another shape or dtype, or with another number of rows than the stream. Or branches of the network
+                differ in length at this end, which ``forward`` refuses too.
             ExportError: ``pad_end`` with a file that has no ``end``.
         """
         if pad_end and not self.metadata.flush:

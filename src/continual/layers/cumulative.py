@@ -112,8 +112,8 @@ class _Cumulative(CoModule):
 class CumulativeSum(_Cumulative):
     """The sum of all frames up to now: ``torch.cumsum(x, 2)`` on clips ``(B, C, T, *S)``, for ever on steps ``(B, C, *S)``.
 
-    The sum is kept in float64 (whole numbers in int64, which is also what leaves), and terms are added in the order of time, so
-    that the sum of a stream is that of a clip of any length. A sum of ever more terms grows by its nature: where that is not meant,
+    The sum is kept in float64 (whole numbers in int64, which is also what leaves). Terms are added in the order of time, so that the sum
+    of a stream is that of a clip of any length. A sum of ever more terms grows by its nature: where that is not meant,
     :class:`CumulativeMean` does not. A NaN stays until :meth:`clean_state`.
 
     Raises:

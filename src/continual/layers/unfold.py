@@ -14,9 +14,9 @@ from .window import SlidingWindow, per_dim
 class Unfold(SlidingWindow):
     """The frames of a sliding window side by side in the channels: ``(B, C, T, *S)`` to ``(B, C*k, T', *S)``.
 
-    Channel ``c*k + i`` is channel ``c`` of the window's frame ``i``, the order of ``nn.Unfold`` and of a convolution's weight: with a
-    linear layer behind it this is a convolution over time. On ``(B, C, T, S)`` it equals ``nn.Unfold((k, 1), (dilation, 1), (padding,
-    0), (stride, 1))`` with its last dimension split into ``(T', S)``.
+    Channel ``c*k + i`` is channel ``c`` of the window's frame ``i``, the order of ``nn.Unfold`` and of a convolution's weight. With a
+    linear layer behind it this is a convolution over time. On ``(B, C, T, S)`` it equals ``nn.Unfold((k, 1), (dilation, 1), (padding, 0),
+    (stride, 1))`` with its last dimension split into ``(T', S)``.
 
     Args:
         kernel_size: frames in a window, ``k``.

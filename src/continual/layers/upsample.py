@@ -49,8 +49,8 @@ class Upsample(TorchLayer, nn.Upsample):
     """Interpolation, ``nn.Upsample`` on clips ``(B, C, T, *S)``, whose first size is time.
 
     A step returns its outputs stacked on dim 2 if there can be several. An output that lies between two inputs comes with the second.
-    Positions are computed exactly. ``torch.nn`` rounds them to single precision for float32 clips, which shows for factors that are
-    no powers of two: by 1e-5 of the step from frame to frame after 100 frames, 1e-4 after 1,000.
+    Positions are computed exactly. ``torch.nn`` rounds them to single precision for float32 clips, which shows for factors that are no
+    powers of two. The error is 1e-5 of the step from frame to frame after 100 frames, and 1e-4 after 1,000.
 
     Args:
         size: refused, since it would make the speed depend on the length of the clip.

@@ -43,7 +43,7 @@ def load_weights(net: Model, checkpoint: str | PathLike[str] | Mapping[str, Any]
         The network.
 
     Raises:
-        CheckpointMismatch: the file can't be read as weights; or weights are missing, extra or of another shape: all of them are in the
+        CheckpointMismatch: the file can't be read as weights, or weights are missing, extra or of another shape. All of them are in the
             lists ``missing``, ``extra`` and ``misshaped`` of the error.
 
     Example:

@@ -21,15 +21,15 @@ def compile(net: CoModule, step: Inputs, *, chunk: int | None = None, backend: B
         step: an example step ``(B, C, *S)``, whose batch size is the number of rows; several inputs as a list. Its values do not matter.
         chunk: steps per call, a multiple of what the strides need; ``None``: the fewest. With more steps per call, each step costs less.
         backend: ``"inductor"`` (``torch.compile``), ``"aot"`` (an AOTInductor package: the least overhead per call), ``"cudagraph"`` (on
-            a GPU), ``"onnxruntime"`` or ``"openvino"`` (these runtimes, on the CPU, without a compiler), or ``"eager"`` (torch operations
+            a GPU). Without a compiler: ``"onnxruntime"`` or ``"openvino"`` (these runtimes, on the CPU), or ``"eager"`` (torch operations
             one by one). The first call compiles.
 
     Returns:
         ``program(x, state, active) → (y, valid, state)``; see :class:`~continual.StepProgram`.
 
     Raises:
-        NotStreamable: the network is in training mode, or its calls can't have a fixed number of outputs: padding by more than the
-            window, or by repeated or mirrored frames before the window; or it contains a :class:`~continual.Conditional`.
+        NotStreamable: the network is in training mode, or it contains a :class:`~continual.Conditional`. Or its calls can't have a fixed
+            number of outputs: padding by more than the window, or by repeated or mirrored frames before the window.
         ValueError: an unknown backend, or a chunk that does not fit the strides.
         ExportError: the compiler, the package or the GPU of the backend is missing, or the backend lacks an operation.
 

@@ -16,10 +16,11 @@ class GrpcServer:
     """Serves the streams of an engine by gRPC, beside or without a :class:`~continual.serving.server.Server`.
 
     A stream is a sequence of requests of one ``ModelStreamInfer`` call with the same ``sequence_id``, of which the first says
-    ``sequence_start`` and the last ``sequence_end``. A request has frames ``(n, C, *S)`` as ``x0``, ``x1`` …; its response has the outputs
-    that they brought as ``y0`` …, ``(count, C', *S')``, and parameters: ``seq`` of the frame that completed the first of them, the
+    ``sequence_start`` and the last ``sequence_end``. A request has frames ``(n, C, *S)`` as ``x0``, ``x1`` … Its response has the outputs
+    that they brought as ``y0`` …, ``(count, C', *S')``. Its parameters are ``seq`` of the frame that completed the first of them, the
     ``token`` of the stream, ``next`` and ``checkpoint``. The response to the last request has the outputs of the end too. A stream is
-    resumed by ``sequence_start`` with the parameters ``token`` and ``have``; its first response says by ``next`` with which frame to go on.
+    resumed by ``sequence_start`` with the parameters ``token`` and ``have``; its first response says by ``next`` with which frame to go
+    on.
 
     Args:
         engine: it is started and stopped by its owner.

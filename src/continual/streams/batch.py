@@ -30,7 +30,7 @@ class Streams:
     """The streams of a :class:`~continual.StreamBatch` on frames as they come: what :class:`~continual.Stream` is for one of them.
 
     A call takes frames of any of the streams. Gaps, late frames and stamps differ from stream to stream, so a call may need several steps
-    of some of them: the batch takes a step of all streams that have one, until none is left. One thread at a time.
+    of some of them. The batch takes a step of all streams that have one, until none is left. One thread at a time.
 
     Args:
         batch: its streams are opened, stepped and closed through this object alone.

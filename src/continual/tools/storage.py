@@ -125,8 +125,8 @@ def load_state(
         TypeError: ``device`` is something else, such as the network.
 
     Warns:
-        UserWarning: the file does not name the weights with which it was made (files of version 1 of the format, which have no digest of
-            their content either); not with ``allow_other_weights``.
+        UserWarning: the file does not name the weights with which it was made; not with ``allow_other_weights``. Such are files of
+            version 1 of the format, which have no digest of their content either.
     """
     if not isinstance(device, (str, torch.device, int, type(None))):
         raise TypeError(

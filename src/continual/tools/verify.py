@@ -29,9 +29,9 @@ def verify(
 ) -> Report:
     """Check the whole contract of this library on a module, as a black box, through its public methods.
 
-    It checks the clip computation; equal outputs for every chunking, for single steps and for a flush at any time; no output late or
-    early; ``update_state=False`` and ``pad_end=True`` without side effects; snapshots; independent rows; constant memory; gradients;
-    weights, copies and pickles; and calls that raise.
+    It checks the clip computation, and equal outputs for every chunking, for single steps and for a flush at any time. No output is late
+    or early. ``update_state=False`` and ``pad_end=True`` have no side effects. Snapshots, independent rows, constant memory and gradients
+    follow; then weights, copies and pickles, and calls that raise.
 
     The module runs in eval mode. Afterwards its stream, training flags, parameters, gradients and random numbers are as before, also
     after Ctrl-C.
@@ -53,15 +53,15 @@ def verify(
             layout, a tuple for several inputs. It should have a few receptive fields, and values that tell right from wrong. A batch
             of 1 becomes 2 rows: the row itself, and the row reversed in time and rolled by ``T // 3``.
         reference: the trained module, or a function of the clip (of the tuple, for several inputs), which ``net.forward`` must equal.
-        effort: ``"full"``, or ``"quick"`` for large networks: 2 random splits instead of 8, 3 phases of a stream instead of 6, 8 lengths
-            of clips instead of up to 24, 4 other lengths instead of 16, gradients through single steps alone and 8 steps past the first
-            output instead of 32, and two contents instead of three in the search for early outputs. Every check runs.
+        effort: ``"full"``, or ``"quick"`` for large networks. Quick takes 2 random splits instead of 8, 3 phases of a stream instead of
+            6, 8 lengths of clips instead of up to 24, and 4 other lengths instead of 16. Its gradients go through single steps alone, 8
+            steps past the first output instead of 32. It searches for early outputs with two contents instead of three. Every check runs.
         splits: the number of random splits into chunks; ``None`` for that of the effort.
         tolerance: largest ``|a - b| / max(1, max|b|)``; ``None`` for 1e-12 in float64, 1e-5 in float32 and 1e-2 in half types.
         raise_on_fail: raise if a check fails.
         seed: for all random choices.
-        progress: ``True`` for a bar on standard error after some seconds (without a terminal, a line now and then), or a function
-            that is called with the number of finished checks, the number of all checks, and the name of the next one.
+        progress: ``True`` for a bar on standard error after some seconds; without a terminal, a line now and then. Or a function that is
+            called with the number of finished checks, the number of all checks, and the name of the next one.
 
     Returns:
         All checks with their measurements; ``print`` shows a table.

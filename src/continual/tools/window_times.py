@@ -50,8 +50,8 @@ def fastest_windows(
 ) -> WindowTimes:
     """Measure the ways to compute exact windows of a module in compiled programs.
 
-    ``co.continual`` measures in eager mode, in which many small operations cost more than a compiler makes of them: there, a module may be
-    faster on each window again, and compiled it is not. Each way is compiled here, which takes its time.
+    ``co.continual`` measures in eager mode, in which many small operations cost more than a compiler makes of them. There, a module may
+    be faster on each window again, and compiled it is not. Each way is compiled here, which takes its time.
 
     Args:
         module, clip, options: as :func:`~continual.continual` takes them, except for ``windows``. The rows of the clip are those of the

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...tools.pictures import GREY, MARK, OURS
+from ...tools.pictures import GREY, MARK, OURS, SEEN, bare, legend
 from .base import About
 
 Curves = tuple[np.ndarray, np.ndarray]  # moments, and numbers (n, channels)
-SEEN = "#f0b429"
 SHOWN = 2000  # frames at most
 
 
@@ -55,12 +54,12 @@ def draw_closer(axis: Any, about: About, inputs: Curves, outputs: Curves, unit: 
         axis.annotate("", (came, 0.94), (moment, 0.94), xycoords=axis.get_xaxis_transform(), arrowprops=arrow)
     axis.set_xlim(begin, end)
     handles = [a.get_legend_handles_labels() for a in (axis, other)]
-    place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "ncols": 4, "frameon": False, "fontsize": 8}
-    axis.legend(handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], **place)
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "ncols": 4}
+    legend(axis, handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], **place)
     axis.margins(y=0.2)
     for own in (axis, other):
         own.set_yticks([])
-        own.spines[["top", "right"]].set_visible(False)
+        bare(own)
     return True
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.optional_packages import pip_install
+from ...tools.pictures import figure, legend, save
 from ..fitting import pixels_of
 from ..target import BadInput
 from .base import About, Result, Sink, safely
@@ -30,10 +31,10 @@ class Figure(Sink):
 
     def __init__(self, name: str, about: About):
         try:
-            import matplotlib.figure
+            import matplotlib  # noqa: F401 - is it there?
         except ImportError as error:
             raise BadInput(f"--sink '{name}' is drawn with matplotlib: {pip_install('matplotlib')} ({error})") from error
-        self.name, self._about, self._library = name, about, matplotlib.figure
+        self.name, self._about = name, about
         self._inputs: deque[tuple[float, np.ndarray]] = deque(maxlen=LONGEST)
         self._outputs: deque[tuple[float, np.ndarray]] = deque(maxlen=LONGEST)
         self._top: dict[int, str] = {}
@@ -72,9 +73,8 @@ class Figure(Sink):
         rows = self._rows(values)
         heights = [0.6 if self._pictures else 1.0, *[1.2 / len(rows) + 0.2] * len(rows)]
         close = 0 if self._pictures else 1  # a closer look
-        figure = self._library.Figure(figsize=(11, 2.2 + 2.2 * (sum(heights) + 1.1 * close)), layout="constrained")
-        axes = list(figure.subplots(len(heights) + close, 1, height_ratios=heights + [1.1] * close))
-        figure.suptitle(self._about.title, fontweight="bold", parse_math=False)
+        drawn = figure(f"--sink '{self.name}'", 11, 2.2 + 2.2 * (sum(heights) + 1.1 * close), self._about.title)
+        axes = list(drawn.subplots(len(heights) + close, 1, height_ratios=heights + [1.1] * close))
         axes[0].set_title("What comes in", loc="left")
         start, end = self._draw_inputs(axes[0], times, unit)
         axes[1].set_title(f"What comes out, at the moment that it is about; {self._late()}", loc="left")
@@ -86,12 +86,11 @@ class Figure(Sink):
                 axis.set_ylim(0, 1)
         for axis in panels:
             axis.set_xlim(start / unit, end / unit)
-            axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelbottom=axis is panels[-1])
         panels[-1].set_xlabel(name)
         if close:
             self._draw_closer(axes[-1], times, values, unit, name)
-        safely(self.name, lambda: figure.savefig(Path(self.name), dpi=100))
+        safely(self.name, lambda: save(drawn, Path(self.name)))
 
     def _rows(self, values: np.ndarray) -> list[tuple[np.ndarray, list[str] | None]]:
         """What stands in the panels of outputs."""
@@ -144,7 +143,7 @@ def _curves(axis: Any, times: np.ndarray, values: np.ndarray, labels: list[str] 
     for k, column in enumerate(values.T):
         axis.plot(times, column, lw=0.4 if dense else 1.1, label=None if labels is None else labels[k])
     if labels is not None:
-        axis.legend(loc="upper right", frameon=False, ncols=min(4, len(labels)))
+        legend(axis, loc="upper right", ncols=min(4, len(labels)))
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def _with_places(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
 def _defined(name: str, result: str, shapes: Callable[..., Any]) -> Any:
     """Define the operation that replaces one of torch's."""
     _library.define(f"sized_{name}(Tensor self, SymInt[] output_size) -> {result}")
-    _library.impl(f"sized_{name}", shapes, "Meta")  # only an export runs it, for shapes
+    _library.impl(f"sized_{name}", shapes, "Meta")  # runs only in an export, for shapes
     return getattr(torch.ops.continual, f"sized_{name}").default
 
 

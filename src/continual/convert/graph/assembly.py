@@ -19,11 +19,11 @@ from .windows.instruction import Windows
 
 
 def assemble(walked: Walked, module: nn.Module) -> GraphModule:
-    """The converted network, of what its outputs need.
+    """Assemble the converted network from what its outputs need.
 
     Args:
-        walked: what the walk through the module's graph gave.
-        module: what the network stands for: the module, or a converted network whose names and weights it takes.
+        walked: the result of the walk through the module's graph.
+        module: the module that the network replaces, or a converted network whose names and weights it takes.
     """
     draft, outputs = walked.draft, walked.outputs
     taken = without_permutations(draft.instructions, [(o.slot, View(o.dims)) for o in outputs])
@@ -76,7 +76,7 @@ def needed(instructions: Sequence[Instruction], wanted: set[int]) -> list[Instru
 
 
 def _number_state(program: Sequence[Instruction]) -> None:
-    """Number the state nodes of the instructions that are left."""
+    """Number the state nodes of the remaining instructions."""
     count = 0
     for instruction in program:
         if isinstance(instruction, (Layer, AlignDelays, Positions, Windows)):

@@ -62,7 +62,7 @@ class Captured:
         return rates_of(self.inputs, self.time_dims)
 
     def cut(self, inputs: Sequence[Tensor], first: int, steps: int) -> tuple[Tensor, ...]:
-        """Steps of a clip, as a clip of its own: modules may ask for elements that lie in order."""
+        """Some steps of a clip, as a contiguous copy, because modules may need contiguous elements."""
         of = zip(inputs, self.time_dims, self.rates, strict=True)
         return tuple(x if t is None else x.narrow(t, first * r, steps * r).contiguous() for x, t, r in of)
 
@@ -99,7 +99,7 @@ def rates_of(inputs: Sequence[Tensor], times: Sequence[int | None]) -> tuple[int
 
 
 def entry_dims(shape: Sequence[int], time: int | None, batch: int | None, rate: int) -> Dims:
-    """The layout of an input, in which the frames of a step have a dimension of their own behind time if there are several."""
+    """The layout of an input. If a step has several frames, they have a dimension of their own after time."""
     dims = list(fixed(shape))
     if batch is not None:
         dims[batch] = (BATCH,)
@@ -186,7 +186,7 @@ def _with_rows(
 
 
 def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDims) -> Captured:
-    """Export a module on an example clip; on one row, where the module takes no more.
+    """Export a module on an example clip, with one row where the module takes no more.
 
     Raises:
         NotStreamable: what the module does depends on its input's values, or `torch.export` can't follow it.
@@ -205,7 +205,7 @@ def capture(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim: TimeDi
 
 
 def _takes_one_row(module: nn.Module, example: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
-    """Whether a module runs on the example of one row, and not on two."""
+    """Whether a module runs on one row of the example, but not on two."""
     if all(a.shape == b.shape for a, b in zip(example, two, strict=True)):
         return False
     ran = []
@@ -254,7 +254,7 @@ def _captured(
 def _open(
     module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any], numbers: KnownNumbers, given: GivenNumbers
 ) -> ExportedProgram:
-    """An export whose length and batch are open."""
+    """An export with symbolic length and batch."""
     with _exporting(module), FormulaLimit(), numbers, WeightWrites(module), given:
         return export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
 
@@ -262,7 +262,7 @@ def _open(
 def _of_bytecode(
     module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None], shapes: Sequence[Any]
 ) -> ExportedProgram | None:
-    """An export that follows the module's bytecode, if its length is open."""
+    """An export that follows the module's bytecode, if its length is symbolic."""
     with contextlib.suppress(Exception), _exporting(module), FormulaLimit():
         program = export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=True)
         if _symbolic(program, times) and not is_pinned(program) and not reads_values(program):
@@ -317,7 +317,7 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
 
 @contextlib.contextmanager
 def _exporting(module: nn.Module) -> Iterator[None]:
-    """What every attempt to export a module needs. An attempt that fails leaves tensors without values in some modules."""
+    """The common part of every attempt to export a module. A failed attempt leaves tensors without values in some modules."""
     with restored(module), quiet(), masks_not_inspected(), divisions_kept(), torch.no_grad():
         yield
 
@@ -350,7 +350,7 @@ def tiled(
 
 
 def _symbolic(program: ExportedProgram, times: Sequence[int | None]) -> bool:
-    """Whether the length is still a symbol: a question of the module may fix it."""
+    """Whether the length is still symbolic. A comparison in the module's code may fix it."""
     return all(isinstance(n, torch.SymInt) and n.node.maybe_as_int() is None for n in lengths_in(program, times))
 
 
@@ -377,7 +377,7 @@ def _with_strides_of(example: Tensor, x: Tensor) -> Tensor:
 
 
 def fresh(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Copies that a module may write into and torch.export may mark. Marks of a failed export would stay on the originals."""
+    """Copies into which a module may write, and which torch.export may mark. On the originals, marks of a failed export would remain."""
     return tuple(x.clone() for x in inputs)
 
 

@@ -48,14 +48,14 @@ def other_lengths(captured: Captured, period: int, divided: bool = False) -> lis
 
 
 def longest(captured: Captured) -> int | None:
-    """The longest clip that the export is for: longer ones take another way through the module's code. ``None``: any."""
+    """The longest clip for which the export is valid. Longer clips take another path through the module's code. ``None``: any."""
     limits, lengths = captured.program.range_constraints, lengths_in(captured.program, captured.time_dims)
     upper = [limits[n.node.expr].upper for n in lengths if isinstance(n, torch.SymInt) and n.node.expr in limits]
     return min((int(n) for n in upper if n != int_oo), default=None)
 
 
 def _beyond(captured: Captured) -> list[int]:
-    """From the example to a clip that is too long for the export, where that is not far."""
+    """From the example to a clip that is slightly too long for the export."""
     limit = longest(captured)
     return [] if limit is None or limit > FAR * captured.steps else [limit + 1 - captured.steps]
 
@@ -66,7 +66,7 @@ def affordable(captured: Captured) -> int:
 
 
 def _groups(captured: Captured) -> list[int]:
-    """Sizes in reshapes that are larger than the lengths tried anyway, and no longer than the clip."""
+    """Sizes in reshapes that exceed the other lengths, but not the clip."""
     found: set[int] = set()
     for node in captured.program.graph.nodes:
         if op_of(node) in SPLITTING:
@@ -75,7 +75,7 @@ def _groups(captured: Captured) -> list[int]:
 
 
 def _work(captured: Captured) -> float:
-    """An estimate of the module's multiply-adds on two rows of the example: elements of results times terms of their sums."""
+    """An estimate of the module's multiply-adds on two rows of the example: the elements of results, times the terms of each sum."""
     total = 0.0
     for node in captured.program.graph.nodes:
         val = node.meta.get("val")

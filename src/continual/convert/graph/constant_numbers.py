@@ -1,4 +1,4 @@
-"""Numbers that a module takes out of tensors which depend on no input: found by running it, and given to torch.export.
+"""Numbers that a module reads from tensors which depend on no input. They are found by running the module, and handed to torch.export.
 
 An export runs on tensors without values, so `self.scale.item()` or `assert (self.window > 0).all()` stops it, although the value is the
 same in every call. Runs of the module, on clips of other lengths and rows, show which numbers these are.
@@ -25,7 +25,7 @@ ITEMS = ("item", "__bool__", "__int__", "__float__", "__index__")
 
 @dataclass(frozen=True)
 class ConstantNumber:
-    """A number that a module takes out of a tensor.
+    """A number that a module reads from a tensor.
 
     Attributes:
         value: as the module gets it.
@@ -37,7 +37,7 @@ class ConstantNumber:
 
 
 class _Recorder(TorchFunctionMode):
-    """Records the numbers that a module takes out of tensors; ``None`` for one that depends on an input or on a parameter."""
+    """Records the numbers that a module reads from tensors; ``None`` for a number that depends on an input or on a parameter."""
 
     def __init__(self, tracer: DependenceTracer, module: nn.Module):
         super().__init__()
@@ -56,7 +56,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def constant_numbers(module: nn.Module, clips: Iterable[Sequence[Tensor]]) -> list[ConstantNumber | None]:
-    """The numbers that a module takes out of tensors, in order; ``None`` for one that is not the same in all calls.
+    """The numbers that a module reads from tensors, in order; ``None`` for a number that differs between calls.
 
     Args:
         module: the module.
@@ -75,7 +75,7 @@ def constant_numbers(module: nn.Module, clips: Iterable[Sequence[Tensor]]) -> li
 
 
 class GivenNumbers(TorchFunctionMode):
-    """Gives a module the numbers that are the same in all calls. An export runs it once or more, from the start to the end.
+    """Hands a module the numbers that are the same in all calls. An export runs it once or more, from the start to the end.
 
     A tensor that is made of sizes which are open in the export is not a constant, whatever it was in the runs.
 

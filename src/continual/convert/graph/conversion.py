@@ -104,7 +104,7 @@ def _followed(
     doing: Callable[[str], None],
     loops: Loops,
 ) -> tuple[Walked | None, NotStreamable | None]:
-    """The module's graph as that of a stream, or why it is none."""
+    """The module's graph as the graph of a stream, or the reason why it is none."""
     try:
         if short is not None:  # a short clip gives the refusals of a long one, in less time
             doing("exporting it on a short clip, since it loops over frames")
@@ -126,7 +126,7 @@ def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> L
 
 @contextlib.contextmanager
 def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims) -> Iterator[None]:
-    """Find the loops of a module again, and export it with them under this context."""
+    """Find the loops of a module again, and export it with these loops under this context."""
     loops = _loops(module, clip, time_dim)
     try:
         with loops.exporting():
@@ -136,7 +136,7 @@ def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDi
 
 
 def _no_loop(module: nn.Module, why: NotALoop, error: NotStreamable) -> NotStreamable:
-    """The refusal of a loop over frames, in the place of those of its operations; others stay."""
+    """The refusal of a loop over frames replaces those of its operations. Other refusals stay."""
     path, source = ("", "") if why.node is None else (module_path(why.node), source_line(why.node))
     remedy = f"{why.remedy}; co.scan(cell, x, state) is a loop that always streams"
     others = [r for r in getattr(error, "refusals", ()) if not r.in_loop]
@@ -199,7 +199,7 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
 
 @contextlib.contextmanager
 def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[None]:
-    """What mixes rows is refused with the lines of code, where the walk of the stream has found them."""
+    """Refuse what mixes rows, with the lines of code if the walk of the stream has found them."""
     try:
         yield
     except NotStreamable as error:
@@ -271,7 +271,7 @@ def reconvert(
 
 
 def _refuse_opaque(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Refuse modules whose operations or values are hidden, before torch.export does in its own words."""
+    """Refuse modules whose operations or values are hidden, before torch.export fails on them with its own message."""
     for path, part in module.named_modules():
         if reason := opaque(part) or valueless(part) or of_inference_mode(part):
             raise NotStreamable(f"{named(path, part)}: {reason}")

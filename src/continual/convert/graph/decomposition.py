@@ -55,7 +55,7 @@ DECOMPOSITIONS: dict[str, Any] = {"aten.stft.default": stft, "aten.stft.center":
 
 
 def decomposed(node: Fx, name: str) -> GraphModule | None:
-    """The graph that torch decomposes an operation into, with the same inputs; ``None`` if it is a basic operation.
+    """The graph into which torch decomposes an operation, with the same inputs; ``None`` if the operation is basic.
 
     Args:
         node: the node that calls it.
@@ -96,7 +96,7 @@ def decomposed(node: Fx, name: str) -> GraphModule | None:
 
 
 def _smaller(graph: Graph, op: Any) -> bool:
-    """Whether the operation itself is not among the parts."""
+    """Whether the parts do not contain the operation itself."""
     return all(n.target is not op for n in graph.nodes)
 
 

@@ -151,7 +151,7 @@ class Origin:
         return self.convert(filled(module, weight), self._clip(key, device), net)
 
     def _module(self) -> nn.Module | str:
-        """The module without weights, or why there is none."""
+        """The module without weights, or the reason why there is none."""
         if isinstance(self.bones, bytes):
             try:
                 self.bones = cast(nn.Module, pickle.loads(self.bones))
@@ -174,7 +174,8 @@ class Origin:
 
 
 class DtypePrograms:
-    """The program of a network, and the dtypes that it is for. Objects never change, so that shallow copies of a network may share one.
+    """The program of a network, and the dtypes for which it is valid. Objects never change, so that shallow copies of a network may share
+    one.
 
     Args:
         net: a network that was just converted.
@@ -241,7 +242,7 @@ class DtypePrograms:
         return tuple(inputs), tuple([None if t is None else moved(t.dtype, t.device) for t in held])
 
     def without_others(self) -> DtypePrograms:
-        """The same without the programs that the network had before."""
+        """The same index, without the former programs of the network."""
         new = copy.copy(self)
         new.others = {}
         return new
@@ -271,7 +272,7 @@ def _home(live: dict[Name, Tensor], clip: Sequence[Tensor | torch.Size]) -> torc
 
 
 def _dtypes(names: Sequence[Name], key: Key) -> dict[Name, torch.dtype]:
-    """The dtype of each weight; a weight that folding has removed gets that of another one."""
+    """The dtype of each weight. A weight that folding has removed gets the dtype of another weight."""
     some = next((d for d in key[1] if d is not None and d.is_floating_point), torch.get_default_dtype())
     return {name: some if dtype is None else dtype for name, dtype in zip(names, key[1], strict=True)}
 
@@ -344,6 +345,6 @@ def _in_that_dtype(key: Key) -> str:
 
 
 def _line(error: Exception) -> str:
-    """The first line of an error, without its remedies, which are for a first conversion."""
+    """The first line of an error. Its remedies are left out: they concern a first conversion."""
     text = (str(error).strip().splitlines() or [""])[0].partition(". Remedies:")[0].rstrip(".")
     return text if text and isinstance(error, ContinualError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 
 def with_operations(graph: Graph) -> None:
-    """Exchange the forms in a graph for operations."""
+    """Replace the forms in a graph by operations."""
     for node in list(graph.nodes):
         if node.target in CATS and isinstance(node.args[0], (list, tuple)):
             parts, dim = list(node.args[0]), node.args[1] if len(node.args) > 1 else 0
@@ -31,7 +31,7 @@ def with_operations(graph: Graph) -> None:
 
 
 def _one_place(node: Fx) -> Fx | None:
-    """The same place of each sliding window, ``x.unfold(2, size, step)[..., k]``: a slice, which waits for no other place."""
+    """The same position of each sliding window, ``x.unfold(2, size, step)[..., k]``: a slice, which needs no other position."""
     windows, dim, index = cast(tuple[Any, ...], node.args)
     if not isinstance(windows, Fx) or windows.target is not aten.unfold.default or not isinstance(index, int):
         return None
@@ -67,7 +67,7 @@ def _padded(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 
 
 def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, int] | None:
-    """How frames beside a tensor are made of its first or last ones, and how many they are."""
+    """How the frames beside a tensor derive from its first or last frames, and how many there are."""
     if node.target is aten.flip.default and [d % rank(node) for d in _numbers(node.args[1])] == [dim]:
         inner: Any = node.args[0]
         bounds = _bounds(inner, x, dim)
@@ -85,7 +85,7 @@ def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, int] | None:
 
 
 def _copies(node: Fx, dim: int) -> int:
-    """How often the only frame of a tensor is repeated, if nothing else is; else 0."""
+    """How often the single frame of a tensor is repeated; 0 if anything else is repeated."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     same = len(before) == len(after) and all(
         i == dim or a is b or a == b for i, (a, b) in enumerate(zip(before, after, strict=True))
@@ -103,7 +103,7 @@ CREATIONS: dict[Any, tuple[int, int | None]] = {
 
 
 def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
-    """Padding by frames of one value, whose number is a formula of the length. (Others are constants like any.)"""
+    """Padding by frames of one value, whose number is a formula of the length. Other padding is an ordinary constant."""
     if not isinstance(dim, int) or not all(isinstance(p, Fx) for p in parts) or len(parts) not in (2, 3):
         return None
     made = [p.target in CREATIONS for p in parts]
@@ -163,7 +163,7 @@ def _emphasised(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 
 
 def _bounds(node: Any, x: Fx, dim: int) -> tuple[int, int] | None:
-    """The bounds in a dimension of a slice of ``x``, which has everything of the others; ``None`` for other nodes."""
+    """The bounds of a slice of ``x`` in one dimension, if it covers the other dimensions; ``None`` for other nodes."""
     source, bounds = cut_of(node, dim, x)
     return bounds if source is x else None
 

@@ -23,7 +23,7 @@ from .values import ITEM, STATIC, Const, Size, Stream, SymScalar, TensorValue, V
 
 
 class Emitter:
-    """Adds to a program what rules decide.
+    """Adds the results of rules to a program.
 
     Args:
         draft: the program.
@@ -42,7 +42,7 @@ class Emitter:
         return Const(op.out, fixed(value.shape), value)
 
     def consts(self, target: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> Const | list[Const]:
-        """The same for an operation that may give several results."""
+        """The same for an operation with several results."""
         op, value = self._const_op(target, args, kwargs)
         if isinstance(value, Tensor):
             return Const(op.out, fixed(value.shape), value)
@@ -62,7 +62,7 @@ class Emitter:
         return op, value
 
     def constant(self, name: str, value: Tensor) -> Const:
-        """A tensor that the conversion has computed."""
+        """A tensor that the conversion computes."""
         self._draft.tensors[name] = value
         return self.from_source("constant", name, value)
 
@@ -213,7 +213,7 @@ class Emitter:
         self, call: OpCall, stream: Stream, module: CoModule, dims: Dims, *, weights: Mapping[str, TensorValue] | None = None,
         label: str = "", windows: bool | None = None, fill: float | None = None,
     ) -> Stream:  # fmt: skip
-        """A layer that works over time: it takes chunks ``(B, C, n, *S)`` of the stream and gives such of the layout ``dims``."""
+        """A layer over time: it takes chunks ``(B, C, n, *S)`` of the stream and returns chunks of the layout ``dims``."""
         if not any(BATCH in d for d in stream.dims):
             raise Misfit(
                 f"`{call.op}` works over time on positions alone, which have no rows", "positions by torch.arange(x.shape[time])"
@@ -248,7 +248,7 @@ class Emitter:
         return made
 
     def undo(self, layer: Layer, stream: Stream) -> Stream:
-        """Remove a layer that nothing needs any more. Returns its input."""
+        """Remove a layer that is no longer needed. Returns its input."""
         self._draft.instructions.remove(layer)
         return replace(stream, slot=layer.slot, wire=layer.before, dims=layer.enter.dims, fill=None)
 

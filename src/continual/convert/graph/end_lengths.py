@@ -1,4 +1,4 @@
-"""Streams with as many frames at the end as a formula of the clip's length says."""
+"""Streams whose number of frames at the end is a formula of the clip's length."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Found:
 def fitted(
     ctx: RuleContext, call: OpCall, x: Stream, length: Size, what: str, mode: str = "constant", value: float = 0.0, least: int = 1
 ) -> Stream | None:
-    """A stream that has ``length`` frames when it ends: cut off, or padded. ``None`` where this would hold back more and more frames.
+    """A stream that is cut or padded to ``length`` frames when it ends. ``None`` where this would hold back ever more frames.
 
     Args:
         ctx: what rules work with.
@@ -92,7 +92,7 @@ def _found(ctx: RuleContext, timing: Wiring, length: Size, formula: Formula, wir
 
 
 def _value(formula: Formula, clip: Lengths) -> int | None:
-    """What a formula gives; ``None`` for a clip so short that the module divides by zero."""
+    """The value of a formula; ``None`` for a clip so short that the module divides by zero."""
     try:
         return max(0, int(formula(clip)))
     except ZeroDivisionError:
@@ -126,7 +126,7 @@ class _Clips:
         return self._seen[steps]
 
     def of_own(self, length: int) -> int | None:
-        """The value for a length of the wire. Lengths that no clip gives come before all others, and give 0."""
+        """The value for a length of the wire. Lengths that no clip gives are shorter than all others, and have the value 0."""
         while self.agree and self._seen[-1][0] < length:
             self(len(self._seen))
         if self.agree and length not in self._by_own:

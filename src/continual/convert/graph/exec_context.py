@@ -1,4 +1,4 @@
-"""One run of a converted network's program: the values of its slots, and what arguments stand for that differ from run to run."""
+"""One run of a converted network's program: the values of its slots, and of the arguments that differ from run to run."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ class ExecContext:
         return x if slot in self.framed else view.enter(x, self.batch, 1).squeeze(2)
 
     def put_frame(self, slot: int, view: View, y: Tensor | None) -> None:
-        """Fill a slot with a frame, or with nothing, in a step."""
+        """Set a slot to a frame, or to nothing, in a step."""
         self.env[slot] = y if y is None or slot in self.framed else view.leave(y.unsqueeze(2), self.batch, 1)

@@ -1,4 +1,4 @@
-"""Explains errors of `torch.export`: which number a module takes out of a tensor, and what that tensor depends on."""
+"""Explains errors of `torch.export`: which number a module reads from a tensor, and what that tensor depends on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INTERNAL = (AssertionError, AttributeError, IndexError, KeyError, TypeError)
 
 @dataclass(frozen=True)
 class NumberRead:
-    """A number that a module takes out of a tensor.
+    """A number that a module reads from a tensor.
 
     Attributes:
         of: what it depends on: the indices of inputs, and ``WEIGHTS``.
@@ -41,7 +41,7 @@ class NumberRead:
 
 
 class DependenceTracer(TorchDispatchMode):
-    """Tracks what tensors depend on, and records where numbers are taken out of them."""
+    """Tracks what tensors depend on, and records where numbers are read from them."""
 
     def __init__(self, inputs: Sequence[Tensor], module: nn.Module):
         super().__init__()
@@ -67,7 +67,7 @@ class DependenceTracer(TorchDispatchMode):
         return out
 
     def note(self, tensors: Sequence[Tensor]) -> None:
-        """Record a number taken out of tensors, at the innermost line outside of torch and of this file."""
+        """Record a number that is read from tensors, at the innermost line outside of torch and of this file."""
         of = frozenset().union(*(self._of.get(t, frozenset()) for t in tensors))
         mine = [(f, line) for f, line in traceback.walk_stack(None) if f.f_code.co_filename != __file__]
         users = [(f, line) for f, line in mine if f"{'torch'}/" not in f.f_code.co_filename]
@@ -78,7 +78,7 @@ class DependenceTracer(TorchDispatchMode):
 
 
 class ListTracer(TorchFunctionMode):
-    """Records where tensors become lists or arrays: no operation does that."""
+    """Records where tensors become lists or arrays, which no operation shows."""
 
     def __init__(self, tracer: DependenceTracer):
         super().__init__()
@@ -95,7 +95,7 @@ def _short(file: str, line: Any) -> str:
 
 
 def takes_number(error: Exception) -> bool:
-    """Whether an export has failed since the module takes a number out of a tensor."""
+    """Whether an export has failed because the module reads a number from a tensor."""
     return "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__
 
 
@@ -145,7 +145,7 @@ def raised(module: nn.Module, inputs: Sequence[Tensor]) -> str:
 
 
 def one_row(module: nn.Module, example: Sequence[Tensor]) -> NotStreamable:
-    """The refusal of a module that takes a batch of one alone."""
+    """The refusal of a module that takes only a batch of one."""
     held = [n for m in module.modules() for n, v in vars(m).items() if isinstance(v, Tensor) and n not in ("weight", "bias")]
     state = f" It keeps tensors as attributes ({', '.join(held[:3])}), a state perhaps: a stream has its own." if held else ""
     return NotStreamable(

@@ -1,6 +1,6 @@
 """Operations that make a tensor of one value, by name; ``None``: the value is an argument.
 
-What is not initialised may have any value, and has zeros here.
+Uninitialised tensors may have any value; here they are zero.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Forms of code in which the first frames are others than the rest: differences of neighbours, deltas, shifts that are written in place.
+"""Forms of code in which the first frames differ from the rest: differences of neighbours, deltas, shifts that are written in place.
 
-``F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))`` computes on one frame less than the clip has and puts one before it. A stream would wait for
-the frame that the cut may concern, and give two at once. The exported graph has the same for all frames, and a choice by position instead:
-``torch.where(torch.arange(T) < 1, 0, x - shifted)``.
+``F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))`` computes on one frame fewer than the clip has, and puts one before the result. A stream
+would wait for the frame that may be cut, and return two at once. The exported graph has the same for all frames, and a choice by position
+instead: ``torch.where(torch.arange(T) < 1, 0, x - shifted)``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ELEMENTWISE = {
 
 
 def with_choices(graph: Graph) -> None:
-    """Exchange the forms in a graph for operations on all frames."""
+    """Replace the forms in a graph by operations on all frames."""
     for node in list(graph.nodes):
         new = _of_cat(node) if node.target in CATS else _of_pad(node) if node.target in PADS else _of_diff(node)
         if new is not None:
@@ -74,7 +74,7 @@ def _of_diff(node: Fx) -> Fx | None:
 
 
 def _written(base: Fx) -> None:
-    """A new tensor whose later frames are overwritten, ``out[:, k:] = the rest``, and which is read behind the last write alone."""
+    """A new tensor whose later frames are overwritten, ``out[:, k:] = the rest``, and which is read only after the last write."""
     through = {user: _write_through(user) for user in base.users}
     if not any(through.values()):
         return
@@ -101,7 +101,7 @@ def _written(base: Fx) -> None:
 
 
 def _write_through(view: Fx) -> Fx | None:
-    """The write into a slice of a tensor, where that is all that the slice is for."""
+    """The write into a slice of a tensor, if the slice has no other use."""
     while view.target is aten.slice.Tensor and len(view.users) == 1:
         view = next(iter(view.users))
     alone = view.target is aten.copy_.default and not view.users
@@ -109,7 +109,8 @@ def _write_through(view: Fx) -> Fx | None:
 
 
 def _later_frames(view: Fx, base: Fx) -> tuple[int, int]:
-    """The dimension, and the first frame, of a slice that has all later frames and everything else; 0 for the frame of others."""
+    """The dimension and the first frame of a slice that has all later frames and covers the other dimensions; 0 for the frame of other
+    slices."""
     for at in range(rank(base)):
         source, (count, end) = cut_of(view, at, base)
         if source is base and end == END and count > 0:
@@ -145,20 +146,22 @@ def _chosen(node: Fx, at: int, count: int, first: Fx | float, rest: Any) -> Fx |
 
 
 def _plan(node: Fx, at: int, count: int, rest: Any, like: Fx) -> Callable[[], Any] | None:
-    """What computes the rest for all frames, in front of a node; ``None`` where that is not known, or where it is a slice: a shift."""
+    """The node that computes the rest for all frames, inserted before a node. ``None`` where it is unknown, or where it is a slice, which
+    is a shift."""
     if count < 1 or not isinstance(rest, Fx) or not _moves(like, at) or not _is_followed(rest):
         return None
     return _whole(rest, at, count, _Maker(node, at, like))
 
 
 def _is_followed(node: Fx) -> bool:
-    """Whether it computes something of frames that can be done on more of them."""
+    """Whether it computes frames by an operation that can run on more frames."""
     packet = getattr(node.target, "overloadpacket", None)
     return node.target is aten.diff.default or (packet in ELEMENTWISE and not node.kwargs)
 
 
 def _whole(rest: Any, at: int, count: int, make: _Maker) -> Callable[[], Any] | None:
-    """What makes a tensor of all frames, whose frames from ``count`` on are those of another one; ``None`` if that is not known."""
+    """The node that makes a tensor of all frames, whose frames from ``count`` on are those of another tensor; ``None`` if it is
+    unknown."""
     if not isinstance(rest, Fx) or not _has_frames(rest, make.like, at):
         return lambda: rest
     if not _alike(rest, make.like, at):
@@ -182,7 +185,7 @@ def _whole(rest: Any, at: int, count: int, make: _Maker) -> Callable[[], Any] | 
 
 
 class _Maker:
-    """Makes operations in front of a node, on tensors of all frames.
+    """Inserts operations before a node, on tensors of all frames.
 
     Args:
         node: which is exchanged.
@@ -202,14 +205,14 @@ class _Maker:
         return made
 
     def shifted(self, x: Fx, count: int) -> Fx:
-        """Each frame ``count`` frames later, behind zeros."""
+        """A shift by ``count`` frames, filled with zeros."""
         val, at = x.meta["val"], self._at
         longer = [n + count if i == at else n for i, n in enumerate(val.shape)]
         padded = self(aten.pad.default, x, pad_amounts(x, at, count), val=val.new_empty(longer))
         return self(aten.slice.Tensor, padded, at, 0, -count, val=padded.meta["val"].narrow(at, 0, val.shape[at]))
 
     def choice(self, count: int, first: Fx | float, rest: Fx) -> Fx:
-        """``first`` for so many frames, and ``rest`` behind them."""
+        """``first`` for a number of frames, and then ``rest``."""
         val, at = self.like.meta["val"], self._at
         size = self(aten.sym_size.int, rest, at, val=val.shape[at])
         place = val.new_zeros((val.shape[at],), dtype=torch.int64)
@@ -233,13 +236,13 @@ def _moves(node: Fx, at: int) -> bool:
 
 
 def _has_frames(node: Fx, like: Fx, at: int) -> bool:
-    """Whether a tensor has frames where another one has them, counted from the last dimension."""
+    """Whether two tensors have time in the same dimension, counted from the last one."""
     val, back = node.meta.get("val"), rank(like) - at
     return isinstance(val, torch.Tensor) and val.ndim >= back and isinstance(val.shape[val.ndim - back], torch.SymInt)
 
 
 def _alike(node: Fx, like: Fx, at: int) -> bool:
-    """Whether a tensor has the shape of another one but for its frames, and its type."""
+    """Whether two tensors have the same type, and the same shape except for time."""
     a, b = node.meta["val"], like.meta["val"]
     return (
         a.dtype == b.dtype

@@ -1,4 +1,4 @@
-"""Ends that follow from a length: the last frames are cut off, or padding follows them, when the stream ends."""
+"""Ends that follow from a length. When the stream ends, its last frames are cut off, or padding follows them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FitEnd(SlidingWindow):
 
     @property
     def timing(self) -> Timing:
-        """Of the stream alone: another wire's length is known in the graph."""
+        """For the stream by itself; the length of another wire is known only in the graph."""
         return IDENTITY if self.beside else self.fitted
 
     @property
@@ -100,7 +100,7 @@ class FitEnd(SlidingWindow):
         return self.advance_fitted(x, node, (n_if_ended, n_if_ended), updates)
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
-        """Where no frame waits: each leaves as it comes."""
+        """The case without waiting frames: each leaves when it comes."""
         seen = node.n_in
         updates.ticks.append((node, seen + 1, seen + 1))
         if node.tensors:
@@ -111,7 +111,7 @@ class FitEnd(SlidingWindow):
         return None if self.fitted.cuts else super().plan(node, None)
 
     def program_on(self, ctx: KernelContext, leaves: FrameSchedule) -> Run:
-        """The end of each row. How many frames there are is asked where they leave."""
+        """The end of each row. The number of frames is decided where they leave."""
         ctx.out_schedule = leaves
         fill = self.value if self.mode == "constant" else self.mode
         windows = Windows(ctx, self._window, ctx.node.in_spec, fill, self.most)

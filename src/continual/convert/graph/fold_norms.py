@@ -36,7 +36,7 @@ class NormFolding:
         self.uses.update(out.slot for out in self.program.outputs)
 
     def run(self) -> None:
-        """Fold norms where possible, and drop what is no longer needed."""
+        """Fold norms where possible, and drop what becomes unused."""
         makers = {slot: i for i in self.program.instructions for slot in i.outs}
         for norm in [i for i in self.program.instructions if isinstance(i, Op) and i.target in _NORMS]:
             maker = makers.get(norm.inputs[0]) if norm.inputs else None
@@ -89,7 +89,7 @@ class NormFolding:
         return found[0] if len(found) == 1 and isinstance(found[0][0][found[0][1]], nn.Parameter) else None
 
     def _clear(self) -> None:
-        """Drop parameters and buffers that nothing reads any more."""
+        """Drop parameters and buffers that are no longer read."""
         read = {slot for i in (*self.program.instructions, *self.table.constants) for slot in slots_of(i)}
         gone = [s for s in self.table.sources if s[0] not in read]
         self.table.sources = [s for s in self.table.sources if s[0] in read]

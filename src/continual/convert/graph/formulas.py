@@ -1,4 +1,4 @@
-"""Numbers as formulas of the clip's length: what a module computes of ``x.shape[time]``, for any length."""
+"""Numbers as formulas of the clip's length: what a module computes from ``x.shape[time]``, for any length."""
 
 from __future__ import annotations
 

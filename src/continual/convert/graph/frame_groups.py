@@ -1,4 +1,4 @@
-"""Frames taken together, and taken apart: one layout of a tensor has several rates.
+"""Grouping and splitting of frames: one layout of a tensor has several rates.
 
 A dimension of ``T`` frames holds the same elements, in the same order, as one of ``T / s`` frames of ``s`` parts. Reshapes that split time
 take frames together: their stream has one frame for ``s``. Where later parts lie behind time in one dimension, and an operation can't do
@@ -18,7 +18,7 @@ from .values import STATIC, Stream, exchanged
 
 
 class FrameGroups:
-    """Takes frames together and apart.
+    """Groups and splits frames.
 
     Args:
         emit: adds instructions.
@@ -38,7 +38,7 @@ class FrameGroups:
         return replace(emit.reshape(call, made, grouped(x.dims, size)), fill=x.fill)
 
     def apart(self, call: OpCall, x: Stream) -> Stream | None:
-        """A stream in which what lies behind time in its dimension are frames too; ``None`` if there is nothing."""
+        """A stream in which the factors after time in its dimension are frames too; ``None`` if there are none."""
         parts = _behind_time(x.dims)
         if x.windows or x.wire == STATIC or not parts:
             return None
@@ -64,14 +64,14 @@ class FrameGroups:
         return emit.squeeze_dummy(call, replace(made, dtype=x.dtype), rank - 1)
 
     def finer(self, call: OpCall) -> OpCall | None:
-        """A call of which the streams are taken apart as far as possible; ``None`` if none of them can be."""
+        """A call whose streams are split as far as possible; ``None`` if none can be split."""
         found = {s.slot: self.apart(call, s) for s in call.streams}
         new = {slot: s for slot, s in found.items() if s is not None}
         return call.with_args(**{n: exchanged(v, new) for n, v in call.args.items()}) if new else None
 
 
 def _behind_time(dims: Dims) -> Dim:
-    """What lies behind time in its dimension, if these are numbers alone."""
+    """The factors after time in its dimension, if they are plain numbers."""
     dim = next((d for d in dims if TIME in d), ())
     behind = dim[dim.index(TIME) + 1 :] if dim else ()
     return behind if all(isinstance(f, int) for f in behind) else ()

@@ -1,4 +1,4 @@
-"""Detects loops over frames before the export, which takes a second for some tens of such frames."""
+"""Detects loops over frames before the export, because an export takes a second for some tens of iterations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 class _Enough(Exception):
-    """A line of code has made so many calls."""
+    """Raised when a line of code has made too many calls."""
 
 
 class Calls(Counter[tuple[str, int]]):

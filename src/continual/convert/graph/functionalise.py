@@ -84,7 +84,7 @@ def base_of(node: Fx) -> Fx | None:
 
 
 class Functionaliser:
-    """Evaluates nodes, of which some are written into later.
+    """Evaluates nodes, some of which are overwritten later.
 
     Args:
         values: the values of nodes.
@@ -177,7 +177,7 @@ class Functionaliser:
         return self._lengths.size(of, dim)
 
     def _stride(self, of: Value, dim: int, node: Fx) -> Value:
-        """The elements from one index of a dimension to the next, of a tensor whose elements lie in order."""
+        """The stride of a dimension of a contiguous tensor, in elements."""
         x: Tensor = node.meta["val"]
         if not x.is_contiguous():
             raise Refused(
@@ -221,7 +221,7 @@ class Functionaliser:
         return new
 
     def invalidate(self, node: Fx, result: Value) -> None:
-        """A refused operation would have written into a tensor without time: that tensor may have time now.
+        """A refused operation would have written into a tensor without time, so this tensor may have time now.
 
         Args:
             node: the refused operation.
@@ -236,7 +236,7 @@ class Functionaliser:
             self._writes[root] = self._writes.get(root, 0) + 1
 
     def _mutate(self, node: Fx, new: Value, by: Fx) -> None:
-        """Give a view another value, and so its base."""
+        """Replace the value of a view, and with it part of its base."""
         root, views = self._views(node)
         if root.op == "placeholder" and not isinstance(self._values[root], Stream):
             raise Refused(
@@ -263,7 +263,7 @@ class Functionaliser:
         return node, found[::-1]
 
     def _view_key(self, node: object) -> object:
-        """What two nodes have in common that are the same view."""
+        """The key that nodes of the same view share."""
         if not isinstance(node, Fx):
             return None
         root, views = self._views(node)
@@ -279,7 +279,7 @@ class Functionaliser:
         return [v for _, v in sorted(zip(dims, views, strict=True), key=lambda pair: pair[0] == time)]
 
     def _scattered(self, base: Value, views: list[Fx], new: Value, by: Fx) -> Value:
-        """A tensor in which a view has another value."""
+        """A tensor in which one view is replaced."""
         if not views:
             return new
         view, *rest = views
@@ -307,7 +307,7 @@ class Functionaliser:
         return as_sequence(found)[as_int(self.current(view.args[1]))] if view.target is operator.getitem else found
 
     def _place(self, view: Fx) -> tuple[str, dict[str, Value]]:
-        """The operation that writes into the place of a view, and its arguments."""
+        """The operation that writes into a view, and its arguments."""
         maker = _node(view.args[0]) if view.target is operator.getitem else view
         call = self.bound(maker)
         dim = call.get("dim", 0)

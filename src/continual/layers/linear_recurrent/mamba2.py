@@ -31,8 +31,8 @@ class GatedNorm(nn.Module):
 class Mamba2(LinearRecurrence):
     """A state-space dual layer: ``S = exp(Δ A) S + B (Δ x)ᵀ``, ``y = Sᵀ C + D x`` in each head; Δ, B and C depend on the input.
 
-    Around it: one map to the gate, to what a causal depthwise convolution with SiLU makes x, B and C of, and to Δ; a gated norm and a
-    map back. Names and shapes of parameters are those of ``Mamba2Mixer`` of transformers and of ``mamba_ssm``.
+    Around it: one map to the gate, to Δ, and to what a causal depthwise convolution with SiLU makes x, B and C of. Behind it: a gated
+    norm and a map back. Names and shapes of parameters are those of ``Mamba2Mixer`` of transformers and of ``mamba_ssm``.
 
     Args:
         channels: of the steps ``(B, C)`` and clips ``(B, C, T)``, and of the outputs.

@@ -138,7 +138,7 @@ class CumulativeLayerNorm(UpToNow, _Layer):
     """Normalise by the statistics of all channels (and space) in all frames up to now, with a weight and a bias per channel.
 
     With ``x`` of shape ``(B, C, T, *S)``, frame ``t`` is normalised by the mean and the variance of ``x[:, :, : t + 1]`` over all
-    dimensions but the batch: :class:`CumulativeGroupNorm` with one group, and the causal counterpart of ``nn.GroupNorm(1, C)``.
+    dimensions but the batch. It is :class:`CumulativeGroupNorm` with one group, and the causal counterpart of ``nn.GroupNorm(1, C)``.
     (``nn.LayerNorm`` over channels alone sees one frame at a time, and needs none of this.)
 
     Args:

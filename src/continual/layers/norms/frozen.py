@@ -79,9 +79,9 @@ def calibrate(net: nn.Module, clips: Tensor | Iterable[Tensor]) -> nn.Module:
     """A copy of a network whose norms over time have fixed statistics: those that they take of the given clips, on average.
 
     Replaced by :class:`FrozenNorm`, with their weights: ``nn.GroupNorm``, ``nn.InstanceNorm`` without running statistics, and
-    ``nn.LayerNorm`` without weights where it covers time. The copy streams exactly (``co.continual(co.calibrate(net, clips))``),
-    but **it is another function than the network**: they agree on a clip only where its own statistics are the measured ones, as
-    they are on a single clip that is all it is calibrated on. So look at the accuracy, or train it further.
+    ``nn.LayerNorm`` without weights where it covers time. The copy streams exactly (``co.continual(co.calibrate(net, clips))``), but **it
+    is another function than the network**. They agree on a clip only where its own statistics are the measured ones, as on a single clip
+    that is all it is calibrated on. So look at the accuracy, or train it further.
 
     Args:
         net: any network, run in eval mode; it is not changed. At its norms clips are ``(B, C, T, *S)``.

@@ -20,9 +20,9 @@ from ..window_program import windows_of
 class SlidingWindowCmn(SlidingWindow):
     """Mean (and variance) normalisation over a sliding window, as ``torchaudio.transforms.SlidingWindowCmn``: ``(B, C, T, *S)``.
 
-    Each channel and place apart. With ``center=False`` a frame is normalised over itself and the ``cmn_window`` frames before it, and
-    the first ones over ``min_cmn_window`` frames: they come all at once, with the last of these. With ``center=True`` the window
-    lies around the frame, and is moved inside where it would reach beyond an end. Sums are float64.
+    Each channel and place apart. With ``center=False`` a frame is normalised over itself and the ``cmn_window`` frames before it, and the
+    first ones over ``min_cmn_window`` frames. They come all at once, with the last of these. With ``center=True`` the window lies around
+    the frame, and is moved inside where it would reach beyond an end. Sums are float64.
 
     Args:
         cmn_window, min_cmn_window, center, norm_vars: as in torchaudio, whose defaults they have. ``min_cmn_window=1`` gives every frame at

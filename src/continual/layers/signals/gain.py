@@ -71,7 +71,7 @@ class PCEN(Averaging):
 class AutomaticGain(Averaging):
     """Automatic gain control: each frame of ``(B, C, T, *S)`` times what brings its size of late to a target.
 
-    The size is the root of an exponential average of the mean square over all channels and places of a row; it includes the frame itself,
+    The size is the root of an exponential average of the mean square over all channels and places of a row. It includes the frame itself,
     so that a loud start is held down at once.
 
     Args:

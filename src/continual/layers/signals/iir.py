@@ -94,8 +94,8 @@ class IIRFilter(LinearFilter):
 
     ``a[0]·y_t = b[0]·x_t + b[1]·x_{t-1} + … - a[1]·y_{t-1} - …``. Each channel and place is filtered apart. The state is float64 whatever
     the dtype of the module; outputs have the dtype of the inputs. A filter of order 1 or 2 is a section of :class:`SOSFilter`. Those of
-    higher order solve a system of equations for 128 samples at a time (and run sample by sample in runtimes without that operation);
-    they are better given as sections, since rounding of these coefficients moves poles that lie close together.
+    higher order solve a system of equations for 128 samples at a time (and run sample by sample in runtimes without that operation). They
+    are better given as sections, since rounding of these coefficients moves poles that lie close together.
 
     Args:
         b, a: the polynomials, numbers, arrays or tensors. They are buffers, or parameters where ``nn.Parameter`` are given.

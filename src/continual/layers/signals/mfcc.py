@@ -16,8 +16,8 @@ DB_FLOOR, LOG_OFFSET = 1e-10, 1e-6  # of torchaudio
 class MFCC(MelSpectrogram):
     """Mel-frequency cepstral coefficients, as ``torchaudio.transforms.MFCC``: ``(B, C, T)`` to ``(B, C·n_mfcc, frames)``.
 
-    The coefficients are channels. torchaudio lifts bands that lie 80 dB below the loudest one of the clip (``top_db``), which a stream has
-    not seen; here no band is lifted, which is that function for clips whose bands lie within 80 dB.
+    The coefficients are channels. torchaudio lifts bands that lie 80 dB below the loudest one of the clip (``top_db``), which a stream
+    has not seen. Here no band is lifted, which is that function for clips whose bands lie within 80 dB.
 
     Args:
         sample_rate: of the signal.

@@ -44,8 +44,8 @@ def bench(
         step: an example step ``(B, C, *S)``, a list for several inputs. Real numbers are replaced by noise.
         rate: steps per second, by default that of a file: adds the real-time factor, and how many streams one core keeps up with.
         forms: ``"eager"`` (``forward_step``), ``"fused"`` (of ``co.fuse(net)``), ``"compiled"`` (``co.compile``, which takes seconds to
-            minutes), the exported forms ``"onnxruntime"``, ``"openvino"`` and ``"executorch"``; ``"window"``: the clip network on the
-            last ``receptive_field`` steps, for each output; ``"clip"``: the clip network on a whole clip. ``None``: all for which the
+            minutes), and the exported forms ``"onnxruntime"``, ``"openvino"`` and ``"executorch"``. ``"window"``: the clip network on the
+            last ``receptive_field`` steps, for each output. ``"clip"``: the clip network on a whole clip. ``None``: all for which the
             compiler and the packages are here.
         clip_length: steps of the clip; ``None``: 64, or two windows if that is more.
         threads: of PyTorch and of the runtimes.

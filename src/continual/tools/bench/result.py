@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..pictures import FAINT, GREY, INK, MARK, OURS, THEIRS, bare, figure
+from ..pictures import GREY, INK, MARK, OURS, TEXT, THEIRS, figure, grid, save
 
 WITHOUT = ("window", "clip")  # what is done without streaming
 
@@ -161,22 +161,22 @@ class Benchmark:
                 axes.plot([1e3 * form.p99], [y], "|", color=colour, ms=9)
             axes.plot([1e3 * form.step], [y], "o", color=colour, ms=8, zorder=3)
             ratio = "" if form.ratio is None or form.name in WITHOUT else f": {form.ratio:.3g}× the speed of the window"
-            axes.text(1e3 * end, y, f"   {seconds(form.step)}{ratio}", va="center", fontsize=9, color=INK)
+            axes.text(1e3 * end, y, f"   {seconds(form.step)}{ratio}", va="center", fontsize=TEXT, color=INK)
         if self.rate is not None:
             axes.axvline(1e3 / self.rate, color=MARK, lw=1.2)
-            axes.text(1e3 / self.rate, len(forms) - 0.4, f" a step comes every {seconds(1 / self.rate)}", color=MARK, fontsize=9)
+            axes.text(
+                1e3 / self.rate, len(forms) - 0.4, f" a step comes every {seconds(1 / self.rate)}", color=MARK, fontsize=TEXT
+            )
         axes.set(xscale="log", yticks=range(len(forms)), yticklabels=[form.name for form in forms])
         axes.set_ylim(-0.6, len(forms) - 0.05)
         low, high = axes.get_xlim()
         axes.set_xlim(low, high * (high / low) ** 0.45)
         axes.xaxis.set_major_formatter(lambda value, _: seconds(1e-3 * value))
         axes.set_xlabel("for each step (dot), and from the median to the 99th percentile of single calls (line)")
-        axes.set_title(self.title, loc="left", fontsize=9, color=GREY)
-        axes.grid(axis="x", color=FAINT, lw=0.5)
-        axes.set_axisbelow(True)
-        bare(axes)
+        axes.set_title(self.title, loc="left", fontsize=TEXT, color=GREY)
+        grid(axes, "x")
         if path is not None:
-            made.savefig(path, dpi=130)
+            save(made, path)
         return made
 
 

@@ -11,14 +11,13 @@ from torch import Tensor
 from ...core.module import CoModule
 from ...core.step_spec import Inputs
 from ...errors import ShapeMismatch
-from ..pictures import GREY, INK, MARK, OURS, bare, figure
+from ..pictures import GREY, MARK, OURS, SEEN, SMALL, bare, figure, legend, save
 from .story import FEW, Story, probabilities, story_of
 
 if TYPE_CHECKING:
     from ...export.runner import Runner
 
 FRAMES = 10  # of a video
-SEEN = "#f0b429"  # what an output sees
 
 
 def plot(
@@ -62,16 +61,15 @@ def plot(
     story = story_of(net, clip, rate)
     chosen = None if labels is None else _classes(story, labels, top)
     video = story.kind == "video"
-    made = figure("co.plot", 11, 7.6 if video else 8.2)
+    made = figure("co.plot", 11, 7.6 if video else 8.2, title or f"{story.name}, step by step")
     above, middle, below = made.subplots(3, 1, height_ratios=[0.8 if video else 1, 1, 1.25])
-    made.suptitle(title or f"{story.name}, step by step", fontsize=13, fontweight="bold", color=INK, parse_math=False)
     end = len(story.inputs) * story.unit
     _inputs(above, story, end)
     _outputs(middle, story, end, chosen)
     _closer(below, story, chosen)
     below.set_xlabel("steps" if story.rate is None else "seconds")
     if path is not None:
-        made.savefig(path, dpi=130)
+        save(made, path)
     return made
 
 
@@ -92,7 +90,7 @@ def _classes(story: Story, labels: Sequence[str], top: int) -> Classes:
 
 
 def _inputs(axes: Any, story: Story, end: float) -> None:
-    axes.set_title("What comes in", loc="left", fontsize=10)
+    axes.set_title("What comes in", loc="left")
     if story.kind == "video":
         _strip(axes, story, end)
     else:
@@ -103,7 +101,7 @@ def _inputs(axes: Any, story: Story, end: float) -> None:
 def _outputs(axes: Any, story: Story, end: float, chosen: Classes | None) -> None:
     late = story.duration(story.lookahead)
     said = f", at the moment that it is about; it came {late} later" if story.lookahead else ", at the moment that it is about"
-    axes.set_title(f"What comes out{said}", loc="left", fontsize=10)
+    axes.set_title(f"What comes out{said}", loc="left")
     times = [m * story.unit for m in story.about]
     if chosen is None:
         _signal(axes, story.outputs, times, story.unit, OURS)
@@ -112,8 +110,8 @@ def _outputs(axes: Any, story: Story, end: float, chosen: Classes | None) -> Non
         for i, name in chosen:
             axes.plot(times, scores[:, i].tolist(), lw=1.6, label=name)
         axes.set_ylim(-0.02, 1.05)
-        axes.set_ylabel("probability", fontsize=9)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), fontsize=8, frameon=False, ncols=min(6, len(chosen)))
+        axes.set_ylabel("probability")
+        legend(axes, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=min(6, len(chosen)))
     first = min(times, default=0.0)
     if story.about[0] > 0:
         axes.axvspan(0, first, color=GREY, alpha=0.12, lw=0)
@@ -122,7 +120,7 @@ def _outputs(axes: Any, story: Story, end: float, chosen: Classes | None) -> Non
             0.5,
             f"  no output yet: {story.duration(story.delay)}",
             transform=axes.get_xaxis_transform(),
-            fontsize=8,
+            fontsize=SMALL,
             color=GREY,
         )
     axes.set_xlim(0, end)
@@ -137,7 +135,7 @@ def _closer(axes: Any, story: Story, chosen: Classes | None) -> None:
     begin, end = first - max(2, 0.15 * field), max(last, came) + max(2, 0.3 * field)
     unit, line = story.unit, _line(story.inputs)
     shown = [t for t in range(len(line)) if begin <= t <= end]
-    axes.set_title("A closer look at one output", loc="left", fontsize=10)
+    axes.set_title("A closer look at one output", loc="left")
     axes.axvspan((first - 0.5) * unit, (last + 0.5) * unit, color=SEEN, alpha=0.18, lw=0, label=f"sees {story.duration(field)}")
     marker = "o" if len(shown) < 80 else None
     axes.plot([t * unit for t in shown], [line[t] for t in shown], color=GREY, lw=1, marker=marker, ms=3, label="input")
@@ -165,10 +163,14 @@ def _closer(axes: Any, story: Story, chosen: Classes | None) -> None:
         axes.annotate("", (came * unit, 0.94), (about * unit, 0.94), xycoords=axes.get_xaxis_transform(), arrowprops=arrow)
     axes.set_xlim(begin * unit, end * unit)
     handles = [a.get_legend_handles_labels() for a in (axes, other)]
-    axes.legend(
-        handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4,
-        fontsize=8, frameon=False,
-    )  # fmt: skip
+    legend(
+        axes,
+        handles[0][0] + handles[1][0],
+        handles[0][1] + handles[1][1],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=4,
+    )
     for own in (axes, other):
         own.set_yticks([])
         bare(own)
@@ -197,7 +199,7 @@ def _signal(axes: Any, values: Tensor, times: list[float], unit: float, colour: 
     else:
         span = (times[0] - unit / 2, times[-1] + unit / 2, 0, channels)
         axes.imshow(flat.T.numpy(), aspect="auto", origin="lower", extent=span, cmap="viridis", interpolation="nearest")
-        axes.set_ylabel(f"{channels:,} values", fontsize=9)
+        axes.set_ylabel(f"{channels:,} values")
     axes.set_yticks([])
     bare(axes)
 

@@ -39,24 +39,24 @@ class History:
 
     @property
     def round(self) -> int:
-        """Entries of a buffer, of which whole windows' ones are overwritten."""
+        """Entries of a buffer. Those of old windows are overwritten."""
         return -(-self.size // self.new) * self.new
 
     def place(self, hop: int) -> int:
-        """Where in the buffer the window of a hop puts what it adds."""
+        """Where the window of a hop writes its new entries in the buffer."""
         return hop * self.new % self.round
 
     def old(self, buffer: Tensor, hop: int) -> Tensor:
-        """What a window finds, as it is kept: the last entries of a buffer that is mirrored."""
+        """The entries that a window reads: the last ones of a mirrored buffer."""
         return buffer.narrow(self.layout.at, self.place(hop) + self.round - self.size, self.size)
 
     def slots(self, buffer: Tensor, hop: int) -> tuple[Tensor, ...]:
-        """Where the window of a hop writes what it adds."""
+        """Where the window of a hop writes its new entries."""
         at, place = self.layout.at, self.place(hop)
         return buffer.narrow(at, place, self.new), buffer.narrow(at, place + self.round, self.new)
 
     def buffer(self, entries: Tensor, hops: int) -> Tensor:
-        """A mirrored buffer that the last entries are in, after so many hops."""
+        """A mirrored buffer that holds the last entries after this many hops."""
         at, lost = self.layout.at, self.round - self.size
         if lost:
             shape = [*entries.shape[:at], lost, *entries.shape[at + 1 :]]
@@ -71,7 +71,7 @@ class History:
 
     @property
     def hops(self) -> int:
-        """How many whole windows before it hold all that a window takes over."""
+        """How many earlier windows together hold everything that a window reuses."""
         return self.rate
 
     def added(self, value: Any, m: ExecContext) -> Tensor:
@@ -80,7 +80,7 @@ class History:
         return axis.split(value, m.batch).narrow(axis.apart, self.at, self.new)
 
     def pushed(self, kept: Tensor, x: Tensor, at: int) -> Tensor:
-        """The last entries, with what a window has added; positions are dimension ``at``."""
+        """The last entries, including the new ones of a window; positions are dimension ``at``."""
         if self.size <= self.new:
             return x.narrow(at, self.new - self.size, self.size)
         return torch.cat((kept.narrow(at, self.new, self.size - self.new), x), at)

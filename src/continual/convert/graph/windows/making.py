@@ -42,7 +42,7 @@ def _named(call: Call) -> OpCall:
 
 
 def _uniform(call: Call, inputs: Sequence[Task]) -> float | None:
-    """The value of all elements of what an operation gives."""
+    """The one value that all elements of a result have."""
     if not inputs:
         value = {"zeros": 0.0, "ones": 1.0}.get(call.op, call.get("fill_value"))
         return float(value) if isinstance(value, (int, float)) else None
@@ -79,7 +79,7 @@ class Making:
         return tuple(value.value.shape)
 
     def result_shape(self, call: Call, item: int | None = None) -> tuple[int, ...]:
-        """The shape of what an operation gives, for :data:`ROWS` rows."""
+        """The shape of a result, for :data:`ROWS` rows."""
         return tuple(map(number, sizes_of(call.node, item)))
 
     def result_dims(self, node: Fx, item: int | None = None) -> Dims:
@@ -141,7 +141,7 @@ class Making:
         return op, tuple(slots), tuple(given)
 
     def given_args(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of an operation as they are called."""
+        """The arguments with which an operation is called."""
         args = [call.args[n] for n in call.positional]
         return args, {n: call.args[n] for n in call.node.kwargs}
 
@@ -185,7 +185,7 @@ class Making:
         return self.items(call, parent)
 
     def items(self, call: Call, parent: Task) -> list[Task]:
-        """The results of an operation that gives several."""
+        """The results of an operation with several outputs."""
         return [self.add(call, Item, [parent], w, index=i, result=i) for i, w in enumerate(parent.items)]
 
     def _window_wire(self, node: Fx, item: int | None, dims: Dims | None, like: Wire | None, steady: bool) -> Wire:
@@ -239,7 +239,7 @@ class Making:
         return self.items(call, self.add(call, OpTask, inputs, wires[0], items=wires, **more))
 
     def filled_beside(self, call: Call, task: Task, like: Task) -> Task:
-        """A value whose elements are all the same, at the positions of another one."""
+        """A value with equal elements, at the positions of another value."""
         wire, sizes = like.wire, self.shape(task)
         own = [wire.dims[i - len(sizes)] if len(sizes) - i <= len(wire.dims) else () for i in range(len(sizes))]
         dims = tuple(d if size_of(d, ROWS, wire.n) == s else ((s,) if s != 1 else ()) for d, s in zip(own, sizes, strict=True))
@@ -275,7 +275,7 @@ class Making:
         return axis
 
     def varies(self, const: Const, dim: int, n: int, dims: Any) -> tuple[int, int]:
-        """The margins outside of which a constant is the same at all positions."""
+        """The margins of a constant: outside of them it is the same at all positions."""
         axis = self.table_axis(const, dim, n, dims)
         if self.origin.can_change(const):  # it may be another one tomorrow
             return n, 0

@@ -1,4 +1,5 @@
-"""What is computed of a window, and what is kept of it for the next: decided once, from the outputs back to the frames."""
+"""The schedule of a window: what is computed, and what is kept for the next window. It is planned once, from the outputs back to the
+frames."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from .wire import Axis, Ranges, Wire, count, cut, merged
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of what an operation takes: of the computed values, of a history, or filled."""
+    """A range of an operation's input: computed values, entries of a history, or a fill value."""
 
     kind: str  # "computed" | "kept" | "fill"
     start: int
@@ -29,7 +30,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Gather:
-    """How the positions that an operation needs of an input are put together."""
+    """How the input positions that an operation needs are assembled."""
 
     task: int
     item: int | None
@@ -155,12 +156,12 @@ Shared = Callable[[Task], bool]
 
 
 def in_step(wire: Wire, every: int) -> bool:
-    """Whether values move by whole positions from a window to the next, or windows by whole strides."""
+    """Whether values move by whole positions from one window to the next, or windows by whole strides."""
     return every % wire.stride == 0 or wire.stride % every == 0
 
 
 def reusable(task: Task, every: int) -> bool:
-    """Whether windows can take over values from those before."""
+    """Whether windows can reuse values of earlier windows."""
     wire = task.wire
     if not wire.timed or task.items or task.whole or not in_step(wire, every):
         return False
@@ -211,7 +212,7 @@ class Planner:
         made.warm = self._needed_for_histories(made.steps)
 
     def _roll(self, index: int, asked: Ranges) -> None:
-        """Compute of a recurrent layer its end alone, or let windows go on together, where nothing else is asked for."""
+        """Of a recurrent layer compute the end alone, or run the open windows as one batch, where nothing else is needed."""
         task = self.tasks[index]
         if not isinstance(task, Recurrent):
             return
@@ -228,7 +229,7 @@ class Planner:
             self.schedule.histories.append(carry_of(index, rolled))
 
     def _start(self, task: Task, count: int) -> Start:
-        """How the first positions of a task are computed of the frames that a window begins with."""
+        """How the first positions of a task are computed from the first frames of a window."""
         wire = Wire(task.wire.dims, count, task.wire.stride)
         head = Slice(task.path, "first positions", task.source, (task,), wire, dtype=task.dtype)
         own = Planner([*self.tasks[: self.number[id(task)] + 1], head], [head], self.every, None)
@@ -244,7 +245,7 @@ class Planner:
         known += real or ([(n - 1, n)] if blocks else [])  # what is filled alone takes its shape of something
 
     def _computed(self, index: int, task: Task, asked: Ranges) -> Ranges:
-        """Which positions are computed; the others that are asked for are kept."""
+        """Which positions are computed. The other positions that are needed come from a history."""
         wire = task.wire
         if index in self.carry_of:
             return ((wire.n - 1, wire.n),)
@@ -268,7 +269,7 @@ class Planner:
         return ranges
 
     def _gather(self, task: Task, blocks: Sequence[Block] | None, item: int | None, fill: float) -> Gather:
-        """How some positions of a value are put together."""
+        """How some positions of a value are assembled."""
         index = self.number[id(task)]
         if blocks is None:
             return Gather(index, item, NOWHERE)
@@ -311,7 +312,7 @@ class Planner:
         return found
 
     def _freed(self, steps: list[Step]) -> list[Step]:
-        """Steps that let go of values as soon as nothing needs them."""
+        """Steps that release a value after its last use."""
         kept = {h.task for h in self.schedule.histories} | {g.task for g in self.schedule.outputs} | {Kept.task}
         found: list[Step] = []
         for step in reversed(steps):

@@ -42,7 +42,7 @@ class Raise:
         return self.size * self.factor
 
     def entries(self, lo: int, hi: int) -> tuple[int, int]:
-        """From and to which entry of the input some positions of the result reach."""
+        """The first and the last input entry that some positions of the result read."""
         return up(lo * self.own + self.start - self.extent + 1, self.factor), (hi * self.own - 1 + self.start) // self.factor + 1
 
     def wire(self, x: Wire, dims: tuple[tuple[int | str, ...], ...], n: int) -> Wire:

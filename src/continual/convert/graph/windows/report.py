@@ -12,8 +12,8 @@ class WindowPlan:
     ``net.windows.plan`` is the plan of a network; ``co.continual(module, clip, windows=plan)`` builds another one like it.
 
     Args:
-        stride: later windows take over the values of operations whose outputs are up to so many frames apart; ``0``: none, every window is
-            computed again; ``None``: all that windows have in common.
+        stride: later windows take over the values of operations whose outputs are up to so many frames apart. ``0``: none, every window
+            is computed again. ``None``: all that windows have in common.
         every: frames from one window to the next; ``None``: the stride of what windows have in common.
         length: frames of a window; ``None``: those of the example. Another example is refused.
 

@@ -78,7 +78,7 @@ class Schedules(Protocol):
         """Multiply-adds of a window and row."""
 
     def run(self, m: ExecContext, frames: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The outputs of a window, and what is added to each history."""
+        """The outputs of a window, and the new entries of each history."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Rolling(Task):
         return (*items, torch.stack(states, 2).flatten(2))
 
     def _over(self, x: Tensor, state: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The outputs of one window at some positions, from its states ``(B, size)`` on, and its states then."""
+        """The outputs of one window at some positions, starting from its states ``(B, size)``, and its new states."""
         layer = self.layer
         count = layer.layers * (2 if layer.kind == "lstm" else 1)
         before = state.unflatten(1, (count, layer.width)).transpose(0, 1).contiguous()
@@ -214,13 +214,13 @@ class StateLayout:
 
 @dataclass(frozen=True)
 class Carry(History):
-    """The states of windows that have begun: each hop gives all of them again."""
+    """The states of the open windows. Each hop returns all of them."""
 
     windows: int = 1
 
     @property
     def hops(self) -> int:
-        """After how many hops what came before has left."""
+        """The number of hops after which earlier frames no longer matter."""
         return self.windows
 
     def old(self, buffer: Tensor, hop: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A shift around the edges of the window, by entries of which each position has several."""
+"""A circular shift of the window by a number of entries; each position has several entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rotation:
     size: int
 
     def groups(self, lo: int, hi: int) -> tuple[int, int]:
-        """From and to which position of the input some positions of the result reach, also beyond the edges."""
+        """The first and the last input position that some positions of the result read, also beyond the edges."""
         return (lo * self.size - self.shift) // self.size, up(hi * self.size - self.shift, self.size)
 
     def wire(self, x: Wire, dims: Dims) -> Wire:
@@ -48,7 +48,7 @@ class Rotated(Task):
     by: Rotation = Rotation(0, 1)
 
     def _blocks(self, lo: int, hi: int) -> list[Block]:
-        """The positions of the input that some positions need, those from beyond an edge at their places inside."""
+        """The input positions that some positions need. Positions beyond an edge are wrapped around."""
         n, (first, last) = self.wire.n, self.by.groups(lo, hi)
         edges = sorted({first, last, *(e for e in (0, n) if first < e < last)})
         return [Block(a % n, a % n + b - a) for a, b in pairwise(edges)]

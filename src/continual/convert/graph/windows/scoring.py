@@ -1,4 +1,4 @@
-"""What a converted module knows of the windows that it scores."""
+"""The windows that a converted module scores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Scoring(CoModule):
         return () if all(found) else tuple(i for i, windows in enumerate(found) if windows)
 
     def _after_clip(self, outputs: Any) -> Any:
-        """Outputs as the module gives them: of those that are values of the clip so far, the value after its end."""
+        """Outputs as the module gives them. For values of the clip so far, this is the value after the end of the clip."""
         layout = self.io_layout
         if not self.running:
             return outputs
@@ -52,7 +52,7 @@ class Scoring(CoModule):
         return tree_map(after, numbers, outputs)
 
     def _is_single(self, m: ExecContext, wire: int) -> bool:
-        """Whether a clip is one window, whose score has no dimension for windows then."""
+        """Whether a clip is one window. Its score then has no dimension for windows."""
         if self.windows is not None and self.windows.mode == "exact":
             return m.frames[0] == self.windows.length
         return m.frames[wire] == 1

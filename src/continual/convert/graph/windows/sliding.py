@@ -1,4 +1,4 @@
-"""Operations that slide over time: convolutions, pools, frames of spectra. A position may be a group of entries one after another."""
+"""Operations that slide over time: convolutions, pools, frames of spectra. A position may be a group of consecutive entries."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Sliding(OpTask):
         return [tuple(b._replace(more=f) for b, f in zip(blocks, fill, strict=True)), *others]
 
     def _entries(self, lo: int, hi: int) -> tuple[int, int]:
-        """From and to which entry of its input some positions reach."""
+        """The first and the last input entry that some positions read."""
         own = self.grain[1]
         return self.step * lo * own - self.start, self.step * (hi * own - 1) - self.start + self.extent
 
@@ -109,7 +109,7 @@ class Sliding(OpTask):
         return y.transpose(1, 2)
 
     def _in_groups(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Tensor:
-        """Range by range, each on the very entries that it needs of the groups that are there."""
+        """Computes range by range, each on exactly the entries that it needs."""
         found, at, dim, (size, _) = list[Tensor](), 0, self.inputs[0].wire.dim, self.grain
         for (lo, hi), block in zip(ranges, self.reach(ranges)[0], strict=True):
             first, last = self._entries(lo, hi)
@@ -132,7 +132,7 @@ def grain_of(x: Wire, step: int) -> tuple[int, int]:
 
 
 def sliding_wire(x: Wire, dims: Any, n: int, extent: int, step: int, start: int, grain: tuple[int, int] = (1, 1)) -> Wire:
-    """The wire behind a window that slides over entries, of which each position has some."""
+    """The wire of the result of a window that slides over entries, where a position has several entries."""
     size, own = grain
     last = ((x.n - x.b) * size - extent + start - step * (own - 1)) // (step * own)
     first = up(x.a * size + start, step * own)

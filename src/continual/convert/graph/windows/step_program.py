@@ -1,4 +1,4 @@
-"""Exact windows in step programs: a call brings whole hops, and what windows take over from each other is a tensor of the state."""
+"""Exact windows in step programs. A call takes whole hops, and the values that windows share are tensors of the state."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def window_step(ctx: KernelContext, made: Windows) -> Step:
 
 
 def _sparse(history: History) -> bool:
-    """Whether a window needs some entries of many alone: they are not moved then."""
+    """Whether a window reads only few of many entries. The entries are then not moved."""
     return history.rate > 1
 
 
@@ -75,7 +75,7 @@ class Slots:
     batch: int
 
     def pick(self, start: int, length: int, step: int) -> Tensor:
-        """Entries ``start, start + step, …``, oldest first, as values with their positions apart."""
+        """Entries ``start, start + step, …``, oldest first, as values with the positions in a dimension of their own."""
         offsets = torch.arange(start, start + length * step, step, device=self.tensor.device)
         slots = (self.count.unsqueeze(1) + offsets).remainder(self.history.size)
         rows = torch.arange(self.tensor.shape[0], device=self.tensor.device).unsqueeze(1)
@@ -84,7 +84,7 @@ class Slots:
         return found
 
     def pushed(self, x: Tensor, active: Tensor | None) -> Tensor:
-        """The state tensor with a new entry in the place of the oldest; rows that are not active keep theirs."""
+        """The state tensor with the oldest entry replaced by a new one. Inactive rows keep their entries."""
         rows, slots = torch.arange(self.tensor.shape[0], device=self.tensor.device), self.count.remainder(self.history.size)
         x = x.select(self.history.layout.at, 0)
         if active is not None:

@@ -1,4 +1,4 @@
-"""Exact windows in tables and in words: what is taken over, the margins, and where the window is computed as a whole."""
+"""Exact windows as tables and as text: what is reused, the margins, and where the window is computed as a whole."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def state_bytes_of(task: int, schedule: Schedule, batch: int) -> int:
 
 
 def state_bytes(schedule: Schedule) -> int:
-    """What is kept for one row, in mirrored buffers."""
+    """The bytes of state for one row, in mirrored buffers."""
     return sum(state_bytes_of(h.task, schedule, 1) for h in schedule.histories)
 
 
@@ -77,7 +77,7 @@ def described(step: Step) -> str:
 
 
 def ends_of_sharing(schedule: Schedule) -> list[Task]:
-    """The operations of whose results windows share nothing, although they do of what these take."""
+    """The operations whose inputs are shared between windows, but whose results are not."""
     kept = {h.task for h in schedule.histories if not isinstance(h, Carry)}
     found = []
     for step in schedule.steps:
@@ -88,7 +88,7 @@ def ends_of_sharing(schedule: Schedule) -> list[Task]:
 
 
 def sharing_notes(schedule: Schedule) -> list[str]:
-    """Where sharing ends, the margins there, and the state, in words."""
+    """Where sharing ends, the margins there, and the state, as text."""
     notes = []
     ends = ends_of_sharing(schedule)
     if ends:

@@ -65,11 +65,11 @@ class Task:
         return [whole_of(t.wire) for t in self.inputs]
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
-        """The values at some positions, of those of the inputs that they need, one after another."""
+        """The values at some positions, computed from the input positions that they need."""
         raise TypeError(f"{type(self).__name__} '{self.path}' is given, not computed")
 
     def share(self, ranges: Ranges) -> float:
-        """How much of its multiply-adds some positions take."""
+        """The multiply-adds of some positions."""
         return count(ranges) / self.wire.n if self.wire.timed else 1.0
 
     def item(self, index: int | None) -> Wire:
@@ -78,7 +78,7 @@ class Task:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """The slots of constants that it reads, and some of its own."""
+        """The slots of the constants that it reads, and its own slots."""
         return ()
 
 
@@ -96,7 +96,7 @@ class WindowInput(Task):
 
 @dataclass(eq=False)
 class StaticInput(Task):
-    """An input that is not a stream: the same for all frames of a window, and perhaps another one in the next call."""
+    """An input that is not a stream. It is the same for all frames of a window and may change from call to call."""
 
     slot: int = 0
 
@@ -110,7 +110,7 @@ class StaticInput(Task):
 
 @dataclass(frozen=True)
 class Table:
-    """A constant that varies over time: of it the positions that are computed are taken."""
+    """A constant that varies over time. The computed positions select its entries."""
 
     of: int  # its slot
     slot: int  # where the operation finds them
@@ -118,7 +118,7 @@ class Table:
     n: int
 
     def fetch(self, m: ExecContext, ranges: Ranges) -> None:
-        """Put the positions where the operation looks for them."""
+        """Move the positions to the dimension that the operation expects."""
         table, axis = m.env[self.of], self.axis
         if ranges != ((0, self.n),):
             apart = axis.split(table, 1)
@@ -210,7 +210,7 @@ class Select(Task):
 
 @dataclass(eq=False)
 class Padded(Task):
-    """Positions of one value at the start; what is padded at the end stands beyond the edge."""
+    """Positions at the start that have one value. Padding at the end lies beyond the edge."""
 
     start: int = 0
 
@@ -234,7 +234,7 @@ class Concat(Task):
     sizes: tuple[int, ...] = ()
 
     def _pieces(self, ranges: Ranges) -> list[tuple[int, int, int]]:
-        """Which part, and from and to which of its positions, one after another."""
+        """Each part in order, with the first and the last of its positions."""
         found = []
         for lo, hi in ranges:
             for number, (start, size) in enumerate(zip(self.parts, self.sizes, strict=True)):

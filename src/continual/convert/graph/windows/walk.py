@@ -1,4 +1,4 @@
-"""From the exported graph of one window to tasks: every operation is looked at once, by its rule or as it is."""
+"""From the exported graph of one window to tasks. Each operation is visited once and becomes a task by its rule, or as a whole."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def copied_constant(call: Call) -> Const | None:
-    """The constant of an operation that repeats one: what it gives is the constant, expanded."""
+    """The constant that an operation repeats. Its result is this constant, expanded."""
     x = call.get("self")
     if not isinstance(x, Const) or call.op not in ("expand", "repeat"):
         return None
@@ -81,7 +81,7 @@ class Walk(Making):
         self.unexpected: list[tuple[Fx, Exception]] = []
 
     def follow(self) -> list[Task]:
-        """Walk the graph; returns the tasks whose values leave."""
+        """Walk the graph and return the tasks of its outputs."""
         program = self.captured.program
         signature, numbers = program.graph_signature, iter(range(len(self.captured.inputs)))
         if signature.buffers_to_mutate:

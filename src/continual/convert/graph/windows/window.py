@@ -76,7 +76,7 @@ class Windowed:
 
     @property
     def apart(self) -> Task | None:
-        """The first of some operations that take the frames of a value apart, one by one or in groups; ``None``: nothing does."""
+        """The first operation that splits the frames of a value, one by one or in groups. ``None``: there is none."""
         taken: dict[int, list[Select | Slice]] = {}
         for task in self.tasks:
             if isinstance(task, (Select, Slice)) and all(disjoint(task, other) for other in taken.get(id(task.inputs[0]), [])):
@@ -84,7 +84,7 @@ class Windowed:
         return next((found[0] for found in taken.values() if len(found) > 1), None)
 
     def every(self) -> int:
-        """Frames from a window to the next: the largest that is the common stride of what windows take over then."""
+        """Frames from one window to the next: the largest number that is the common stride of the shared values."""
         strides = self.strides
         candidates = sorted({math.lcm(*strides[i:]) for i in range(len(strides))} | set(strides), reverse=True)
         for every in candidates:
@@ -94,7 +94,7 @@ class Windowed:
 
     @property
     def strides(self) -> list[int]:
-        """From the largest on, the strides of values that later windows have too."""
+        """The strides of values that later windows share, the largest first."""
         return sorted({t.wire.stride for t in self.tasks if t.wire.timed and t.wire.clean}, reverse=True)
 
     def check_length(self, plan: WindowPlan) -> None:
@@ -123,16 +123,16 @@ class Windowed:
         return [WindowPlan(0, every, self.length), *(p for p in dict.fromkeys(plans) if p.stride)]
 
     def schedule(self, plan: WindowPlan) -> Schedule:
-        """A window as a sequence of operations that follows other windows; of a complete plan."""
+        """The schedule of a window that follows other windows, by a complete plan."""
         most, every = plan.stride or 0, plan.every or 1
         return planned(self.tasks, self.outputs, every, lambda task: task.wire.stride <= most)
 
     def by_itself(self, every: int) -> Schedule:
-        """A window as a sequence of operations that follows none."""
+        """The schedule of a window that follows no other."""
         return planned(self.tasks, self.outputs, every, None)
 
     def of(self, schedule: Schedule) -> Schedule:
-        """Whole windows, of which the values are given that a schedule's windows take over from each other."""
+        """Whole windows, and the values that the windows of a schedule share."""
         own = [schedule.tasks[h.task] for h in schedule.histories if not isinstance(h, Carry)]
         return planned(self.tasks, own, schedule.every, None)
 
@@ -142,7 +142,7 @@ class Windowed:
         return max(0.0, 1 - self.schedule(self.complete(WindowPlan(every=every))).macs / whole) if whole else 0.0
 
     def program(self, plan: WindowPlan) -> Walked:
-        """A program of one instruction, as a walk of a stream gives it; of a complete plan."""
+        """A program of one instruction, like that of a converted stream, by a complete plan."""
         made, streams = self._instruction(plan)
         draft = self.walk.draft
         draft.instructions = [made]
@@ -178,7 +178,7 @@ def windowed(captured: Captured, module: nn.Module) -> Windowed:
 
 
 def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
-    """The tasks that outputs need, each behind its inputs; and the streams, whatever needs them."""
+    """The tasks that the outputs need, each after its inputs, and all streams."""
     wanted = {id(t) for t in outputs}
     found = []
     for task in reversed(tasks):

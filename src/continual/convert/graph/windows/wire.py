@@ -1,4 +1,4 @@
-"""Values over the positions of a window: how they lie in a tensor, and which of them later windows have too."""
+"""Values over the positions of a window: their layout in a tensor, and which of them later windows share."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Wire:
 
     @property
     def alone(self) -> bool:
-        """Whether that dimension is time and nothing else."""
+        """Whether this dimension is time alone."""
         return self.axis.alone
 
     @property
@@ -89,7 +89,7 @@ class Axis:
 
     @property
     def apart(self) -> int:
-        """The dimension of the positions, once they are apart from what they are merged with."""
+        """The dimension of the positions after it has been split from the dimensions with which it is merged."""
         return self.at + bool(self.outer)
 
     def split(self, x: Tensor, batch: int) -> Tensor:
@@ -144,7 +144,7 @@ class HistoryLayout:
 
     @cached_property
     def at(self) -> int:
-        """The dimension of the positions in what is kept."""
+        """The dimension of the positions in a history."""
         return self.order.index(self.pieces.index((TIME,)))
 
     def shape(self, batch: int, count: int) -> tuple[int, ...]:
@@ -158,7 +158,7 @@ class HistoryLayout:
         return x if self.order == tuple(range(len(self.order))) else x.permute(self.order)
 
     def take(self, x: Tensor, batch: int) -> Tensor:
-        """What is kept as values, with the positions in a dimension of their own: as :meth:`Axis.split` gives them."""
+        """Entries of a history as values with the positions in a dimension of their own, like the result of :meth:`Axis.split`."""
         if self.order != tuple(range(len(self.order))):
             x = x.permute([self.order.index(i) for i in range(len(self.order))])
         if len(self.pieces) == len(self.dims):
@@ -181,7 +181,7 @@ def sized(size: int) -> Dim:
 
 
 def merged(ranges: list[tuple[int, int]]) -> Ranges:
-    """Ranges of positions in order, those that touch as one."""
+    """Sorted ranges of positions. Ranges that touch are joined."""
     found: list[tuple[int, int]] = []
     for lo, hi in sorted(r for r in ranges if r[0] < r[1]):
         if found and lo <= found[-1][1]:

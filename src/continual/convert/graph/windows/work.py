@@ -1,4 +1,4 @@
-"""How much work an operation is: multiply-adds, and the numbers that it reads of weights."""
+"""The work of an operation: multiply-adds, and how many numbers of weights it reads."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def _einsum(call: Call, shape: Callable[[Any], Shape]) -> int:
 
 
 def weight_of(call: Call) -> int:
-    """Numbers in the constants that an operation takes."""
+    """How many numbers the constants of an operation hold."""
     return sum(v.value.numel() for v in leaves(list(call.args.values())) if isinstance(v, Const))

@@ -1,4 +1,4 @@
-"""What becomes of positions in each operation. Importing this registers all rules."""
+"""What each operation does to positions. Importing this registers all rules."""
 
 from . import (
     convolution,

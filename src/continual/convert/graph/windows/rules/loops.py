@@ -1,4 +1,4 @@
-"""Loops over frames, which begin with the window: their outputs have positions, and windows share none of them."""
+"""Loops over frames. They start with the window, so windows share none of their outputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rolled(w: Walk, call: Call) -> Any:
 
 
 def looped(w: Walk, call: Call, traced: Traced, states: bool) -> Any:
-    """All iterations one after another; ``states``: the states behind them come first."""
+    """All iterations in order. ``states``: the final states are returned first."""
     given = [call["same"][i] for i in traced.same]
     own = Call(call.node, call.name, {"xs": call["xs"], "init": call["init"], "same": given}, ("xs", "init", "same"))
     try:

@@ -45,7 +45,7 @@ def max_pool(w: Walk, call: Call) -> Any:
 
 @rule("aten.avg_pool1d.default", "aten.avg_pool2d.default", "aten.avg_pool3d.default")
 def avg_pool(w: Walk, call: Call) -> Any:
-    """The mean of a window; at the edges its divisor is another one."""
+    """The mean of a window. At the edges its divisor differs."""
     x: Task = call["self"]
     wire, sizes = alike(timed([x])), w.result_shape(call)
     space, size, strides, pads = _geometry(w, call, x)
@@ -69,7 +69,7 @@ def avg_pool(w: Walk, call: Call) -> Any:
 
 
 def _at_edges(w: Walk, call: Call, made: Sliding, geometry: Any, more: tuple[int, int]) -> None:
-    """Multiply the results by what their divisor is off where the window reaches beyond the edges."""
+    """Correct the divisor of results whose window reaches beyond the edges."""
     space, j, size, strides, inside = geometry
     x: Task = call["self"]
     counted = bool(call["count_include_pad"])

@@ -15,7 +15,7 @@ from .pointwise import alike, timed
 
 
 def still(dim: Dim, n: int) -> Dim:
-    """A dimension of which all positions are needed: they are so many numbers."""
+    """A dimension of which all positions are needed; it is treated as numbers."""
     return tuple(n if f == TIME else f for f in dim)
 
 
@@ -108,7 +108,7 @@ def _tables(w: Walk, value: Any, place: int) -> list[tuple[Const, int]]:
 
 @rule("aten.scaled_dot_product_attention.default")
 def attention(w: Walk, call: Call) -> Any:
-    """Query by query; of keys and values all, or frame by frame."""
+    """Computes query by query, on all keys and values, or frame by frame."""
     q, k, v = call["query"], call["key"], call["value"]
     mask = call.get("attn_mask")
     if not all(isinstance(t, Task) for t in (q, k, v)):
@@ -140,7 +140,7 @@ def attention(w: Walk, call: Call) -> Any:
 
 @rule("aten.einsum.default")
 def einsum(w: Walk, call: Call) -> Any:
-    """Sums of products, in which time is a letter that stays."""
+    """Sums of products whose result keeps the letter of time."""
     equation, tensors = str(call["equation"]).replace(" ", ""), call["tensors"]
     if "." in equation or "->" not in equation:
         raise Unfollowed("an equation without a result")

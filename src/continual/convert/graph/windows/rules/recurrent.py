@@ -1,4 +1,4 @@
-"""Recurrent layers, which begin with the window: their outputs have positions, and windows share none of them."""
+"""Recurrent layers. They start with the window, so windows share none of their outputs."""
 
 from __future__ import annotations
 

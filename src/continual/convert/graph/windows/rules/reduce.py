@@ -20,7 +20,7 @@ REDUCTIONS = (
 
 @rule(*REDUCTIONS)
 def reduction(w: Walk, call: Call) -> Any:
-    """Over other dimensions than time; over time it has to see the window."""
+    """Reduces other dimensions than time. Over time it needs the whole window."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     rank, given, keep = len(wire.dims), call.get("dim"), bool(call.get("keepdim", False))

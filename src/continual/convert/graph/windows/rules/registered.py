@@ -1,4 +1,4 @@
-"""Modules that stay one call: of registered classes, whose code torch.export can't follow or would follow through many frames."""
+"""Modules of registered classes that stay one call: torch.export can't follow their code, or would unroll many frames."""
 
 from __future__ import annotations
 

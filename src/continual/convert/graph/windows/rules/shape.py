@@ -28,7 +28,7 @@ def reshape(w: Walk, call: Call) -> Any:
 
 
 def _in_groups(wire: Wire, sizes: tuple[int, ...]) -> tuple[Dims, int]:
-    """The layout after a reshape that takes each group of so many positions as one: ``n`` becomes ``n/k`` and ``k``."""
+    """The layout after a reshape that joins each group of ``k`` positions into one: ``n`` becomes ``n/k`` and ``k``."""
     behind = math.prod(_size(d, wire.n) for d in wire.dims[wire.dim + 1 :])
     inner = math.prod(int(f) for f in wire.axis.inner) * behind
     below = 1

@@ -1,4 +1,4 @@
-"""Parts of a tensor, of time and of other dimensions; and writing into them."""
+"""Slices of a tensor, over time and over other dimensions, and writes into slices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bounds(size: int, start: Any, end: Any) -> tuple[int, int]:
 
 
 def sliced(w: Walk, call: Call, x: Task, first: int, count: int, step: int = 1) -> Task:
-    """Positions ``first, first + step, …`` of a task, so many."""
+    """A number of positions ``first, first + step, …`` of a task."""
     wire = x.wire
     if (first, count, step) == (0, wire.n, 1):
         return x
@@ -90,7 +90,7 @@ def select(w: Walk, call: Call) -> Any:
 @rule("aten.split.Tensor", "aten.split_with_sizes.default", "aten.chunk.default", "aten.tensor_split.sections", "aten.unbind.int",
       "aten.unsafe_split.Tensor", "aten.unsafe_chunk.default")  # fmt: skip
 def parts(w: Walk, call: Call) -> Any:
-    """All stretches of a dimension, or all its entries."""
+    """All ranges of a dimension, or all its entries."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     dim = call["dim"] % len(wire.dims)
@@ -123,7 +123,7 @@ def _part(w: Walk, call: Call, x: Task, dim: int, at: int, size: int, result: in
 
 @rule("aten.index_select.default", "aten.index.Tensor")
 def index(w: Walk, call: Call) -> Any:
-    """Entries by their numbers, which are constants."""
+    """Entries by constant indices."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     if call.op == "index":
