@@ -91,8 +91,7 @@ docs: $(DOCS_STAMP) ## Build the documentation site into docs/_build/html, in it
 
 pictures: $(STAMP) ## Draw the pictures of the pages again, but for those of measured times
 	$(BIN)/python -m benchmarks.strips docs
-	$(BIN)/python -m benchmarks.pictures docs
-	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m benchmarks.pages docs
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(BIN)/python -m benchmarks.pictures docs
 
 # The Python of the server has other versions than constraints.txt: its stub needs numpy 1.
 triton-venv: ## Set up .venv-triton with Triton's server, for tests/triton

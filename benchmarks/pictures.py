@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -56,11 +55,8 @@ def running(docs: Path) -> None:
 
 
 def pages(docs: Path) -> None:
-    """Those that the examples of a page draw: it runs as its reader runs it."""
-    for page in ("heartbeats", "signals"):
-        text = (docs / f"{page}.md").read_text(encoding="utf-8")
-        code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
-        _run("-c", code, PICTURES=str(docs))
+    """Those that pages draw by their own code."""
+    _run("-m", "benchmarks.pages", str(docs))
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
