@@ -50,7 +50,7 @@ def running(graph: Graph) -> None:
 
 def _is_value(user: Fx) -> bool:
     """Whether this takes the values of an operation that gives values and places."""
-    return user.target is operator.getitem and user.args[1] == 0
+    return user.target is operator.getitem and user.args[1:] == (0,)
 
 
 def _exchange(graph: Graph, source: Fx, dim: int, total: Any, members: list[tuple[Fx, int]]) -> None:
