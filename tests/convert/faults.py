@@ -133,7 +133,7 @@ def pairs(s: Fault, x: Tensor) -> Tensor:
 
 def twice(s: Fault, x: Tensor) -> Tensor:
     """One constant part of the clip, used at three places."""
-    first = x[:, :, :1]
+    first = x[:, :, 1:2]
     return torch.tanh((x - first) * first).flip(2) + first
 
 
@@ -166,7 +166,7 @@ SEVERAL: dict[str, Several] = {
     "an adjacency of the clip": Several(adjacency, (("matmul", "sums over the frames"), ("flip", "flips"))),
     "a spectrum, then a mean": Several(spectrum, (("fft_rfft", "spectrum"), ("mean", "whole clip"))),
     "all pairs, then a norm": Several(pairs, (("sub", "with each other"), ("group_norm", "statistics"))),
-    "the first frame, three times": Several(twice, (("slice", "the first frame"), ("flip", "flips"))),
+    "the second frame, three times": Several(twice, (("slice", "frame 1 of the clip"), ("flip", "flips"))),
     "twice as long": Several(cat_of_halves, (("flip", "flips"), ("cat", "behind the other"), ("group_norm", "statistics"))),
     "a token before merged ones": Several(class_token, (("cat", "merged"), ("scaled_dot_product_attention", "bidirectional"))),
 }  # fmt: skip

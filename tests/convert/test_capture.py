@@ -141,3 +141,23 @@ def test_windows_are_traced_again_only_where_something_is_written(in_place: bool
     captured = capture_window(Scaled(in_place).eval(), torch.randn(2, 3, 9), 2)
     assert len(traced) == in_place
     assert not [n for n in captured.program.graph.nodes if "mul_." in str(n.target)]
+
+
+class Packed(nn.Module):
+    """A recurrent layer on rows of given lengths, which are those of the clip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        lengths = torch.full((x.shape[0],), x.shape[1])
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+
+def test_packed_rows_are_the_reason() -> None:
+    """torch.export fails inside of the layer, by an error that says nothing of them."""
+    module = Packed().eval()
+    with pytest.raises(co.NotStreamable, match=r"pack_padded_sequence.*self\.rnn\(x\)"):
+        co.continual(module, torch.randn(2, 9, 3), time_dim=1)

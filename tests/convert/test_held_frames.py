@@ -23,7 +23,14 @@ def of_a_layer(m: nn.Module, x: Tensor) -> Tensor:
     return x * torch.sigmoid(context)[:, None] + context.abs().unsqueeze(1) * m.g
 
 
+def written_before(x: Tensor) -> Tensor:
+    y = x * 2
+    y[..., 1:] *= 3
+    return y - y[:, :1]
+
+
 ROWS = [
+    fn("written before", written_before, **BTC),
     fn("relative to it", lambda x: x - x[:, :1], **BTC),
     fn("by its size", lambda x: x / (x[..., :1].abs() + 1), shape=(2, 4, 11), delay=0),
     fn("selected", lambda x: x - x[:, 0].unsqueeze(1) * 2, **BTC),

@@ -106,6 +106,21 @@ def filled_if_shorter(x: Tensor) -> Tensor:
     return x + y
 
 
+def last_frame_repeated(x: Tensor) -> Tensor:
+    more = -x.shape[2] % 3
+    if more:
+        x = torch.cat((x, x[:, :, -1:].expand(-1, -1, more)), 2)
+    return F.avg_pool1d(x, 3)
+
+
+def frames_together(x: Tensor) -> Tensor:
+    """The frames of a group side by side, and back; the last group is filled up with the last frame if it needs it."""
+    more = -x.shape[2] % 3
+    y = torch.cat((x, x[:, :, -1:].repeat(1, 1, more)), 2) if more else x
+    y = y.reshape(x.shape[0], 3, -1, 3).cumsum(3)[..., 2:].expand(-1, -1, -1, 3).reshape(x.shape[0], 3, -1)
+    return x + y[..., : x.shape[2]]
+
+
 def joined_to_zeros(x: Tensor) -> Tensor:
     more = x.new_zeros(x.shape[0], x.shape[1], -x.shape[2] % 4)
     return F.avg_pool1d(torch.cat((x, more), 2), 4)
@@ -141,6 +156,7 @@ ENDS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
         (to_fours, 1, 0), (shifted_to_threes, 1, 0), (repeated, 1, 1), (mirrored, 3, 2), (groups_cut_off, 4, 3), (rest_cut_off, 3, 2),
         (cut_to_the_clip, 1, 3), (skip_cut, 4, 3), (shortest_of_two, 3, 2), (back_to_the_clip, 4, 3), (twice, 1, 3),
         (evens_and_odds, 2, 1), (groups_if_needed, 1, 3), (groups_and_back, 1, 2), (joined_to_zeros, 1, 3),
+        (last_frame_repeated, 1, 2), (frames_together, 1, 2),
         (cut_if_longer, 1, 0), (filled_if_shorter, 2, 1),
         (between_values, 1, 0), (two_of_seven, 1, 3),
     )
@@ -178,7 +194,7 @@ def check_lengths(net: Any, module: nn.Module, shape: tuple[int, ...], time: int
     return taken
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", by_turns(ENDS, 2, of="lengths"))
 @pytest.mark.parametrize("example", [12, 13])
 def test_every_length(name: str, example: int) -> None:
     body, least, delay = ENDS[name]

@@ -126,6 +126,7 @@ REFUSED = [
     no("the first frames alone, used", lambda x: x[:, :, :4] * 2, "takes the first 4 frames of the clip alone", "zeros before"),
     no("the last three frames", lambda x: x[:, :, -3:], "takes the last 3 frames", "the last one alone.*window", op="slice"),
     no("the last frames, more than there are", lambda x: x[:, :, -1000:] * 2, "takes the last 1000 frames", "window"),
+    no("a cut at the start by the length", lambda x: x[:, :, x.shape[2] // 2 :], "cuts 6 of 13 frames off the start", "fixed number"),
     no("split in time", lambda x: x.chunk(2, 2)[0], "splits the clip in time", "windows", shape=(2, 3, 12)),
     no("frames one behind the other", lambda x: torch.cat((x, x * 2), 2), "one stream behind the other in time", "over channels"),
     no("mirrored by hand", lambda x: torch.cat((x.flip(2), x), 2), "flips the clip|behind the other", "", shape=(2, 3, 13)),

@@ -176,6 +176,15 @@ def two_dimensions(x: Tensor) -> Tensor:
     return y[..., :1] * 2
 
 
+def shift_of_a_token(x: Tensor) -> Tensor:
+    """Channels of one token go to the neighbouring frames; the last write is between frames of a stream, of a cut that waits."""
+    y = torch.zeros_like(x)
+    y[:, :, 1:, :1] = x[:, :, :-1, :1]
+    y[:, 2:, :-1, :1] = x[:, 2:, 1:, :1] * 2
+    y[:, :, :, 1:] = x[:, :, :, 1:]
+    return y
+
+
 class Residual(nn.Module):
     """In-place activations and additions, as torchvision writes them."""
 
@@ -205,6 +214,7 @@ ROWS = [
     fn("temporal shift", shift, shape=FOUR, delay=1),
     fn("causal shift", causal_shift, delay=0),
     fn("temporal shift of segments", shift_of_segments, shape=(2, 7, 4, 3, 2), time=1, delay=1),
+    fn("temporal shift of a token", shift_of_a_token, shape=(2, 4, 9, 5), delay=1),
     fn("into neighbouring frames", neighbours, shape=FOUR, delay=2),
     fn("into the middle of a clip", middle, shape=FOUR, delay=3),
     fn("masked", masked, delay=0),

@@ -66,7 +66,7 @@ def _padded(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
     return None
 
 
-def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, int] | None:
+def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, Any] | None:
     """How the frames beside a tensor derive from its first or last frames, and how many there are."""
     if node.target is aten.flip.default and [d % rank(node) for d in _numbers(node.args[1])] == [dim]:
         inner: Any = node.args[0]
@@ -81,16 +81,18 @@ def _edge(node: Fx, x: Fx, dim: int, last: bool) -> tuple[str, int] | None:
         copies = _copies(node, dim)
         node = node.args[0]  # type: ignore[assignment]
     wanted = (-1, END) if last else (0, 1)
-    return ("replicate", copies) if copies and _bounds(node, x, dim) == wanted else None
+    return ("replicate", copies) if copies != 0 and _bounds(node, x, dim) == wanted else None
 
 
-def _copies(node: Fx, dim: int) -> int:
-    """How often the single frame of a tensor is repeated; 0 if anything else is repeated."""
+def _copies(node: Fx, dim: int) -> Any:
+    """How often the single frame of a tensor is repeated, perhaps a formula of the length; 0 if anything else is repeated."""
     before, after = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     same = len(before) == len(after) and all(
         i == dim or a is b or a == b for i, (a, b) in enumerate(zip(before, after, strict=True))
     )
-    return after[dim] if same and isinstance(after[dim], int) else 0
+    if not same or before[dim] != 1:
+        return 0
+    return after[dim] if isinstance(after[dim], int) else node.args[1][dim]  # type: ignore[index]
 
 
 # ---- frames of one value, as many as the length says ------------------------------------------------------------------------

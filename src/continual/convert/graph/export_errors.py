@@ -124,11 +124,34 @@ def why(module: nn.Module, inputs: Sequence[Tensor], times: Sequence[int | None]
     own = raised(module, inputs)
     if own:
         return own
+    if isinstance(error, INTERNAL) and _packs(module, inputs):
+        return (
+            f"{name}: it packs rows by their lengths (pack_padded_sequence), and what it does next depends on these values. Remedy: give "
+            "the recurrent layer the frames as they are, self.rnn(x): a row of a stream has no padding, and ends when its frames end"
+        )
     said = "it fails in torch.export itself" if isinstance(error, INTERNAL) else f"{type(error).__name__}: {_first(error)}"
     return (
         f"{name}: torch.export can't follow it{user}: {said}. Remedies: see that module(clip) runs; rewrite what "
         "the message names; or convert its parts by co.continual and join them in co.Sequential"
     )
+
+
+class _Packing(TorchDispatchMode):
+    """Sees whether rows are packed by their lengths."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= str(func).startswith("aten._pack_padded_sequence")
+        return func(*args, **(kwargs or {}))
+
+
+def _packs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a module, which runs on the example, packs rows by their lengths."""
+    packing = _Packing()
+    with restored(module), torch.no_grad(), packing:
+        module(*(x.clone() for x in inputs))
+    return packing.seen
 
 
 def raised(module: nn.Module, inputs: Sequence[Tensor]) -> str:

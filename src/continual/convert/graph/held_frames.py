@@ -35,14 +35,14 @@ def with_held(graph: Graph) -> None:
         x: Any = node.args[0]
         at = cast(int, node.args[1]) % rank(x)
         found = _Region(rank(x) - 1 - at)
-        if isinstance(x.meta["val"].shape[at], torch.SymInt) and not _is_written(x) and found.meets(node, selected):
+        if isinstance(x.meta["val"].shape[at], torch.SymInt) and not _is_written_later(x, node) and found.meets(node, selected):
             found.exchange(node, before(node, HELD, x, at))
 
 
-def _is_written(x: Fx) -> bool:
-    """Whether anything is written into a tensor: its first frame would be another one later."""
+def _is_written_later(x: Fx, node: Fx) -> bool:
+    """Whether anything is written into a tensor behind a node, which is a view of it."""
     memory = x.meta["val"].untyped_storage()._cdata
-    writes = (n for n in x.graph.nodes if writes_memory(n))
+    writes = (n for n in x.graph.nodes if n > node and writes_memory(n))
     return any(n.args[0].meta["val"].untyped_storage()._cdata == memory for n in writes)
 
 

@@ -10,7 +10,7 @@ from torch.fx import Node as Fx
 
 from ...core.timing_graph import Wires
 from .capture import Captured, module_path
-from .instructions import Instruction, Layer, Op
+from .instructions import Instruction, Layer, Op, slots_of
 from .op_call import OpCall
 from .parameter_table import Source
 from .values import LengthDependent, Stream, Value
@@ -101,4 +101,6 @@ class ProgramDraft:
         last = next((i for i in reversed(self.instructions) if stream.slot in i.outs), None)
         same = {n for n, value in self.values.items() if value == stream}  # a slice of everything is the stream itself
         users = {user for n in same for user in n.users} - same
-        return last if users == {call.node} and isinstance(last, Layer) else None
+        if users != {call.node} or any(stream.slot in slots_of(i) for i in self.instructions):  # a rule has used it already
+            return None
+        return last if isinstance(last, Layer) else None

@@ -98,8 +98,17 @@ def _check_lengths(net: Callable[..., Any], period: int, runs: KeptStates, draft
         left -= 1
         if not left:
             break
-    draft.refused = bool(refused)
+    draft.refused = bool(refused) or (draft.divided and _takes(runs, captured.of_length(captured.steps + 1)))
     return [] if agreed else refused
+
+
+def _takes(runs: KeptStates, clip: Sequence[Tensor]) -> bool:
+    """Whether the module takes a clip."""
+    try:
+        runs.run(clip)
+    except Exception:  # of the module
+        return False
+    return True
 
 
 def _compare(module: nn.Module, clip: Sequence[Tensor], got: Any, want: Any, what: str, draft: ProgramDraft) -> None:

@@ -102,7 +102,9 @@ class StreamAligner:
             rates = ", ".join(dict.fromkeys(f"1 frame in {timing(w).stride}" for w in wires))
             raise Misfit(
                 f"`{call.op}` joins streams of different rates ({rates} steps)",
-                "bring them to one rate by a stride or by upsampling",
+                "a network for each rate, of a module that gives outputs of that rate alone"
+                if call.op == "output"
+                else "bring them to one rate by a stride or by upsampling",
             ) from None
         lengths = {self._shapes.length(w).now for w in wires}
         if len(lengths) > 1 and call.op == "output" and 0 < sum(s.windows for s in moving) < len(moving):

@@ -70,6 +70,11 @@ def _of_time(ctx: RuleContext, call: OpCall, x: Stream, dim: int, bounds: tuple[
         size = length.combine(lambda n, f: n - f, first)
         if size.constant and size.now == 1 and not any(cut.values):
             return at_frame(ctx, call, x, dim, first, keep=True)
+        if size.values[1] != size.values[2]:
+            raise Refused(
+                f"cuts {first.now} of {length.now} frames off the start, a number that depends on the length of the clip",
+                "a cut of a fixed number of frames at the start; at the end it may depend on the length",
+            )
         raise Misfit(
             f"takes the last {size.values[1]} frames of the clip",
             "the last one alone (x[:, :, -1:]), or a window: AvgPool1d, unfold",
