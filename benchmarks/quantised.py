@@ -40,7 +40,7 @@ NETWORKS: dict[str, tuple[Callable[[], Subject], int]] = {
     "TCN of 8 × Conv1d 64 k3": (partial(of_workload, next(w for w in WORKLOADS if w.name.startswith("TCN of 8"))), 200),
     "cox3d_s, 64²": (partial(of_zoo, "cox3d_s", input_size=64), 16),
 }
-SECONDS = 10.0  # of the rounds of a network, after the first three
+SECONDS = 8.0  # of the rounds of a network, after the first three
 HEADER = ["network", "form", "µs a step", "over ours", "8-bit weights", "relative error", "same class"]
 LEGEND = """\
 *ours*: the compiled step in float32, which all others are compared with; *over ours*: the time over its time, taken within each round.

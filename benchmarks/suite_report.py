@@ -31,7 +31,7 @@ LIMITS = """\
 product of matrices (*compute*), or moving its weights and the state that it reads once (*memory*), whichever is longer. *of the limit*:
 our best step's time over it. *operations*: multiply-adds of the plain network for the outputs of a step, over ours; *of that*: the
 share of this that the time has (window over our best step). *p99*: the 99th percentile of single calls of our best step, and of the
-window: of as many as fit into half a second, 10 to 1,000. *made in*: conversion, or construction of a network of the zoo. *state*: bytes
+window: of as many as fit into half a second, 5 to 1,000. *made in*: conversion, or construction of a network of the zoo. *state*: bytes
 of it, beside those of the frames that an exact method must know (none behind recurrent layers). *peak*: the most that an eager step
 allocates at once."""
 
