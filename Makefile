@@ -70,10 +70,12 @@ format: $(STAMP) ## Sort imports, apply safe fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## Measure everything and write docs/performance.md, in about an hour (BENCH_ARGS="--quick --only conv" for less)
+bench: $(STAMP) ## Measure everything and write docs/performance.md, in about 45 minutes (BENCH_ARGS="--quick --only conv" for less)
 	$(BIN)/python -m benchmarks.suite --markdown docs/performance.md $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.quantised --markdown docs/performance.md
 	$(BIN)/python -m benchmarks.growth --markdown docs/performance.md
 	$(BIN)/python -m benchmarks --memory --markdown docs/performance.md
+	$(BIN)/python -m benchmarks.linear_recurrent --markdown docs/performance.md
 
 gallery: $(STAMP) ## Convert and check the networks of the gallery, and write docs/gallery.md (GALLERY_ARGS="--only video --jobs 2")
 	$(BIN)/python -m gallery --markdown docs/gallery.md $(GALLERY_ARGS)

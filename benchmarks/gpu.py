@@ -1,6 +1,6 @@
 """One prepared run on a CUDA machine, in less than eight minutes: a TCN and CoX3D-S for 1, 64 and 1,000 streams, against recomputing.
 
-    python -m benchmarks.gpu [--seconds 450] [--json FILE] [--markdown FILE]
+    python -m benchmarks.gpu [--seconds 400] [--json FILE] [--markdown FILE]
     python -m benchmarks.gpu --device cpu --tiny     # the same run, of small networks and few streams, without CUDA
 
 What is proved without a GPU is the run itself: the networks, the checks against the clip network, the deadline, the files. CUDA graphs,
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Streams on a GPU, in one prepared run.")
     line.add_argument("--device", default="cuda", help="default: cuda")
     line.add_argument("--tiny", action="store_true", help="small networks and few streams: whether the run works")
-    line.add_argument("--seconds", type=float, default=450.0, help="nothing begins after so long (default: 450)")
+    line.add_argument("--seconds", type=float, default=400.0, help="nothing begins after so long (default: 400)")
     line.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     line.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     args = line.parse_args(argv)

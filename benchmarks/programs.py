@@ -1,6 +1,6 @@
 """Step programs: one small network against onnxruntime, recomputing, the other library and the machine; many streams in one program.
 
-    python -m benchmarks.programs [--threads 1] [--only tcn] [--quick] [--markdown docs/performance.md]
+    python -m benchmarks.programs [--threads 1] [--only tcn] [--quick] [--markdown FILE]
 
 Needs a C++ compiler; onnxruntime (with onnx and onnxscript) where it is installed. The other library is installed into an environment of
 its own at the first run.

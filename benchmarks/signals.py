@@ -1,6 +1,6 @@
-"""Front ends in steps of a hop, beside recomputing the window with torch: a table of docs/performance.md.
+"""Front ends in steps of a hop, beside recomputing the window with torch.
 
-    python -m benchmarks.signals [--no-compiled] [--rounds N] [--markdown docs/performance.md]
+    python -m benchmarks.signals [--no-compiled] [--rounds N] [--markdown FILE]
 
 Log-mel of 80 bands, 512 samples and a hop of 160, alone and before three convolutions. The window is kept by its caller, who appends the
 hop (`torch.cat`), and computed with `torch.stft`. Candidates take turns; ratios are taken within each round. One thread.

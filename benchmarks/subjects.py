@@ -106,14 +106,19 @@ def of_workload(workload: Workload) -> Subject:
     )  # fmt: skip
 
 
-def of_zoo(name: str) -> Subject:
-    """A network of the model zoo; the clip is the published one, of the network that the papers compare with."""
+def of_zoo(name: str, **options: Any) -> Subject:
+    """A network of the model zoo; the clip is the published one, of the network that the papers compare with.
+
+    Args:
+        name: of the network.
+        options: of ``co.models.create``.
+    """
     torch.manual_seed(0)
     with torch.inference_mode(False), torch.no_grad():
         start = time.perf_counter()
-        net = zoo.alive(co.models.create(name))
+        net = zoo.alive(co.models.create(name, **options))
         took = time.perf_counter() - start
-        whole = zoo.alive(co.models.create(net.card.clip_network)) if net.card.clip_network else copy.deepcopy(net)
+        whole = zoo.alive(co.models.create(net.card.clip_network, **options)) if net.card.clip_network else copy.deepcopy(net)
         stride = net.stride[0]
         published = torch.randn(1, net.step_shape[0], whole.card.frames, *net.step_shape[1:])
         clip = torch.randn(1, net.step_shape[0], net.delay + 2 * stride, *net.step_shape[1:])

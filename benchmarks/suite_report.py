@@ -16,24 +16,25 @@ OTHERS = {"window": "window", "other": "other library", "onnxruntime": "onnxrunt
 NAMES = {"step": "step", "fused": "fused", "hop": "hop", "compiled": "compiled", "chunk": "chunk"} | OTHERS
 
 LEGEND = """\
-Microseconds for a step of the input (with temporal strides the mean over a period), batch 1, float32, denormals flushed, medians of
-alternating runs in one process tree; in brackets the time over that of our best step, taken within each round: above 1, we are faster.
-*step*: `forward_step`. *fused*: the same of `co.fuse(net)`, where there are norms to fold. *hop*:
+Microseconds for a step of the input (with temporal strides the mean over a period; of a thousand streams all of them), batch 1, float32,
+denormals flushed, medians of alternating runs in one process; in brackets the time over that of our best step, taken within each round:
+above 1, we are faster. *step*: `forward_step`. *fused*: the same of `co.fuse(net)`, where there are norms to fold. *hop*:
 `forward_steps` on the steps that bring one output, where these are several. *compiled*: a call of
-`co.compile(net, step, backend="aot")`. *chunk*: `forward_steps` on up to 64 steps at once. *window*: the plain network on its receptive
-field, by the fastest of three ways to shift the buffer (recurrent layers: with the carried state; networks of the zoo: on the
-published clip). *other library*: continual-inference 1.2.4. *onnxruntime*: our export, fused, with IO binding and states that change
-places. *OpenVINO*: the same file for one row, in float32 with the hint for latency, with the states inside or in two requests that take
-turns, whichever is faster, on fixed memory. Both runtimes have as many threads as torch."""
+`co.compile(net, step, backend="aot")`. *chunk*: `forward_steps` on up to 64 steps at once. *window*: what people do without us, again
+for each output: the plain network on its receptive field, by the fastest of three ways to shift the buffer; recurrent layers with the
+carried state; loops by hand; networks of the zoo on the published clip. *other library*: continual-inference 1.2.4. *onnxruntime*: our
+export, fused, with IO binding and states that change places. *OpenVINO*: the same file, in float32 with the hint for latency, with the
+states inside or in two requests that take turns, whichever is faster, on fixed memory. Both runtimes have as many threads as torch."""
 
 LIMITS = """\
 *limit*: the least that a step can take on this machine, measured in the same run: its multiply-adds at the speed of the best float32
 product of matrices (*compute*), or moving its weights, the state that it reads, the frame that comes, what windows keep of it and the
 frame that leaves (*memory*: a copy of as many bytes, from the caches that they fit into), whichever is longer. *of the limit*: our best
 step's time over it. *operations*: multiply-adds of the plain network for the outputs of a step, over ours; *of that*: the
-share of this that the time has (window over our best step). *p99*: the 99th percentile of single calls of our best step, and of the window.
-*made in*: conversion, or construction of a network of the zoo. *state*: bytes a stream, beside those of the frames that an exact
-method must know (none behind recurrent layers). *peak*: the most that an eager step allocates at once."""
+share of this that the time has (window over our best step). *p99*: the 99th percentile of single calls of our best step, and of the
+window: of as many as fit into half a second, 5 to 1,000. *made in*: conversion, or construction of a network of the zoo. *state*: bytes
+of it, beside those of the frames that an exact method must know (none behind recurrent layers). *peak*: the most that an eager step
+allocates at once."""
 
 
 def cell(row: Row, name: str) -> str:

@@ -38,8 +38,8 @@ from .zoo import Periods
 
 OURS = ("step", "fused", "hop", "compiled")
 OTHERS = ("window", "other", *RUNTIMES)
-LATENCIES, LATENCY_SECONDS, LEAST_LATENCIES = 1000, 0.5, 10  # single calls for the 99th percentile
-SECONDS = 15.0  # of the rounds of a row, after the first three
+LATENCIES, LATENCY_SECONDS, LEAST_LATENCIES = 1000, 0.5, 5  # single calls for the 99th percentile
+SECONDS = 8.0  # of the rounds of a row, after the first three
 PEAKS = "peaks.json"  # the speed of products of matrices, by threads
 
 
