@@ -130,3 +130,14 @@ def test_what_is_given_stays_as_it_is():
         assert co.Residual(other)[1] is other
         with pytest.raises(co.ShapeMismatch, match="the branches have"):
             co.Residual(other).double()(torch.zeros(2, 3, 15, 5, dtype=torch.float64))
+
+
+def test_a_clip_too_short_for_the_module_beside_the_shortcut():
+    """A step let the shortcut give a frame that the clip does not have if it ends there: its end asked for less than nothing."""
+    net = co.Sequential(
+        co.Conv1d(2, 2, 1), co.BroadcastReduce(co.Residual(co.Conv1d(2, 2, 2), residual_shrink=True), reduce="sum")
+    )
+    clip = torch.randn(2, 2, 4)
+    with torch.no_grad():
+        assert net.forward_steps(clip[:, :, :1], pad_end=True) is None
+        torch.testing.assert_close(net.forward_steps(clip[:, :, 1:], pad_end=True), net(clip))

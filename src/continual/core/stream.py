@@ -27,6 +27,11 @@ Self = TypeVar("Self", bound="StreamOwner")
 _OF_THE_STREAM = frozenset({"_turn", "_structure", "_watchers"})  # what a copy of a module has again
 
 
+def _is_causal(module: torch.nn.Module) -> bool:
+    """Whether what a layer has delivered follows from what has come. The timing of a network does not show all that is cut off inside."""
+    return not isinstance(module, Kernel) or bool(module._modules) or module.timing.causal_counts
+
+
 class StreamOwner(Kernel):
     """A module with a stream of its own."""
 
@@ -158,7 +163,7 @@ class StreamOwner(Kernel):
             fast_path=rate is not None,
             fast_path_from=fast_path_from,
             bursts=bursts,
-            causal_counts=timing.causal_counts,
+            causal_counts=timing.causal_counts and all(map(_is_causal, self.modules())),
         )
         state.owned = not any(t.requires_grad for n in node.walk() for t in n.tensors)
         state.structure = self._structure_now()
