@@ -1,4 +1,4 @@
-"""Sums and means of all frames so far, taken of longer and longer slices, as running sums: one frame for each iteration."""
+"""Sums and means over growing slices, ``x[:, : t + 1]``, as running sums with one frame for each iteration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUMS = ("aten.mean.dim", "aten.sum.dim_IntList")
 
 
 def running(graph: Graph) -> None:
-    """Exchange sums and means of ``x[:, : t + 1]`` for frames of a running sum, in place."""
+    """Replace sums and means of ``x[:, : t + 1]`` by frames of a running sum, in place."""
     groups: dict[tuple[Fx, int], list[tuple[Fx, int]]] = defaultdict(list)
     for node in graph.nodes:
         source = node.args[0] if name_of(node) in SUMS else None
