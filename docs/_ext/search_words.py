@@ -9,7 +9,7 @@ import re
 
 from sphinx.application import Sphinx
 
-COMMENT = re.compile(r"^<!-- search: (.*?) -->$", re.MULTILINE)
+COMMENT = re.compile(r"^<!-- search: (.*?) -->$", re.MULTILINE | re.DOTALL)
 
 
 def entries(app: Sphinx, docname: str, source: list[str]) -> None:

@@ -103,7 +103,7 @@ class Clock:
         axis: of the steps; ``None`` before the first frame.
         next: the next step.
         last: the position up to which frames have been taken.
-        held: the position of the last frame that was taken, and the frame.
+        previous: the position of the last frame that was taken, and the frame.
         newest: the largest number that has come.
         waiting: numbers and frames that have come, and wait for earlier ones; ``None``: known to be missing.
         recent: positions of frames that were taken.
@@ -115,7 +115,7 @@ class Clock:
     axis: Axis | None = None
     next: int = 0
     last: Number = -1
-    held: tuple[Number, Any] | None = None
+    previous: tuple[Number, Any] | None = None
     newest: Number = 0
     waiting: list[tuple[Number, Any]] = field(default_factory=list)
     recent: deque[Number] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -149,7 +149,7 @@ class Clock:
                 return  # a stream starts at its first frame
             number = 0 if number is None else number
             yield self._started(Axis(kind, self.policy, number, number))
-        number = self.newest + (self.held is not None) if number is None else number
+        number = self.newest + (self.previous is not None) if number is None else number
         self.counters["frames"] += frame is not None
         at = self._position(number)
         if frame is not None and self.last - at > self.policy.longest:  # the source counts from another number
@@ -167,8 +167,8 @@ class Clock:
         """The steps of all frames that wait: nothing earlier will come."""
         yield from self._drained(-math.inf)
         until = math.floor(self.last)
-        if self.held is not None and self.policy.gaps == "interpolate" and until >= self.next:  # no frame follows
-            yield self._missing(until - self.next + 1, self.held[1])
+        if self.previous is not None and self.policy.gaps == "interpolate" and until >= self.next:  # no frame follows
+            yield self._missing(until - self.next + 1, self.previous[1])
             self.broken = False
 
     def _check(self, kind: Kind, number: Number | None) -> None:
@@ -185,7 +185,7 @@ class Clock:
 
     def _started(self, axis: Axis) -> Start:
         """Start at a frame."""
-        self.axis, self.next, self.last, self.held, self.broken = axis, 0, -1, None, False
+        self.axis, self.next, self.last, self.previous, self.broken = axis, 0, -1, None, False
         self.newest = max([axis.origin, *(n for n, _ in self.waiting)])
         self.recent.clear()
         return Start(axis)
@@ -233,47 +233,47 @@ class Clock:
 
     def _apart(self, at: Number) -> bool:
         """Whether frames are missing before a position."""
-        return self.held is not None and at - self.last > APART * self.policy.spacing
+        return self.previous is not None and at - self.last > APART * self.policy.spacing
 
     def _skipped(self, at: Number, known: Number) -> Iterator[Segment]:
         """Frames up to a position are missing. What is known next lies at ``known``."""
-        held, gaps = self.held, self.policy.gaps
-        if held is None:
+        previous, gaps = self.previous, self.policy.gaps
+        if previous is None:
             return
         if gaps == "error":
             raise self._error(known)
         self.last, self.broken = at, True
         count = math.floor(at) + 1 - self.next
-        if gaps not in ("interpolate", "reset") and count > 0 and known - held[0] <= self.policy.longest:
-            yield self._missing(count, held[1])
+        if gaps not in ("interpolate", "reset") and count > 0 and known - previous[0] <= self.policy.longest:
+            yield self._missing(count, previous[1])
 
     def _taken(self, number: Number, at: Number, frame: Any) -> Iterator[Event]:
         """A frame that has come, and the steps before it."""
-        held, gap = self.held, self.broken or self._apart(at)
-        if held is not None and gap and (self.policy.gaps == "reset" or at - held[0] > self.policy.longest):
+        previous, gap = self.previous, self.broken or self._apart(at)
+        if previous is not None and gap and (self.policy.gaps == "reset" or at - previous[0] > self.policy.longest):
             self.counters["missing"] += math.ceil(at) - self.next
             yield self._restarted(number)
-            held, at = None, 0
-        if held is not None and (count := math.ceil(at) - self.next) > 0:
+            previous, at = None, 0
+        if previous is not None and (count := math.ceil(at) - self.next) > 0:
             if gap and self.policy.gaps == "error":
                 raise self._error(at)
-            yield self._between(count, held, at, frame, gap)
+            yield self._between(count, previous, at, frame, gap)
         if at == self.next:
             self.next += 1
             yield Segment(1, frame)
-        self.held, self.last, self.broken = (at, frame), at, False
+        self.previous, self.last, self.broken = (at, frame), at, False
         self.recent.append(at)
 
-    def _between(self, count: int, held: tuple[Number, Any], at: Number, frame: Any, gap: bool) -> Segment:
+    def _between(self, count: int, previous: tuple[Number, Any], at: Number, frame: Any, gap: bool) -> Segment:
         """The steps between two frames."""
         if gap and self.policy.gaps != "interpolate":
-            return self._missing(count, held[1])
-        wide = at - held[0]
-        weights = float((self.next - held[0]) / wide), float(1 / wide)
+            return self._missing(count, previous[1])
+        wide = at - previous[0]
+        weights = float((self.next - previous[0]) / wide), float(1 / wide)
         self.next += count
         self.counters["interpolated"] += count
         self.counters["missing"] += count * gap
-        return Segment(count, held[1], frame, weights, gap)
+        return Segment(count, previous[1], frame, weights, gap)
 
     def _missing(self, count: int, frame: Any) -> Segment:
         """Steps without frames of their own."""
@@ -282,7 +282,7 @@ class Clock:
         return Segment(count, frame, gap=True, blank=self.policy.gaps in ("zero", "value"))
 
     def _error(self, at: Number) -> MissingFrames:
-        axis, last = cast(Axis, self.axis), cast(tuple[Number, Any], self.held)[0]
+        axis, last = cast(Axis, self.axis), cast(tuple[Number, Any], self.previous)[0]
         shown = [f"{axis.time_of(p):g} s" if axis.kind == "time" else f"frame {axis.index_of(p):g}" for p in (last, at)]
         return MissingFrames(
             f"Stream: frames are missing between {shown[0]} and {shown[1]}, and gaps='error'. Say what stands for them: "

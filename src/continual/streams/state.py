@@ -43,9 +43,9 @@ class StreamState:
 
 def state_of(network: Any, clock: Clock, numbering: Numbering, outputs: int) -> StreamState:
     """The state of a stream that has started."""
-    axis, held = numbering.axis, clock.held
+    axis, previous = numbering.axis, clock.previous
     frames: list[Tensor] = []
-    for frame in ([] if held is None else [held[1]]) + [f for _, f in clock.waiting if f is not None]:
+    for frame in ([] if previous is None else [previous[1]]) + [f for _, f in clock.waiting if f is not None]:
         frames += [t.clone() for t in frame]
     facts: dict[str, Any] = {
         "rules": rules(clock.policy),
@@ -54,7 +54,7 @@ def state_of(network: Any, clock: Clock, numbering: Numbering, outputs: int) -> 
         "origin": _out(axis.origin),
         "next": clock.next,
         "last": _out(clock.last),
-        "held": None if held is None else _out(held[0]),
+        "held": None if previous is None else _out(previous[0]),
         "newest": _out(clock.newest),
         "waiting": [[_out(number), frame is not None] for number, frame in clock.waiting],
         "recent": [_out(p) for p in clock.recent],
@@ -97,11 +97,11 @@ def _restored(facts: Mapping[str, Any], tensors: list[Tensor], policy: Policy, i
         raise ValueError(f"{len(given_frames)} frames")
     frames = iter(given_frames)
     axis = Axis(facts["kind"], policy, _in(facts["first"]), _in(facts["origin"]))
-    held = None if facts["held"] is None else (_in(facts["held"]), _cloned(next(frames)))
+    previous = None if facts["held"] is None else (_in(facts["held"]), _cloned(next(frames)))
     waiting = [(_in(number), _cloned(next(frames)) if there else None) for number, there in facts["waiting"]]
     recent = deque((_in(p) for p in facts["recent"]), REMEMBERED)
     clock = Clock(
-        policy, axis, int(facts["next"]), _in(facts["last"]), held, _in(facts["newest"]), waiting, recent, bool(facts["broken"]),
+        policy, axis, int(facts["next"]), _in(facts["last"]), previous, _in(facts["newest"]), waiting, recent, bool(facts["broken"]),
         {name: int(n) for name, n in facts["counters"].items()},
     )  # fmt: skip
     given, outputs = (int(n) for n in facts["outputs"])

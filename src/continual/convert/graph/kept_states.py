@@ -1,4 +1,4 @@
-"""Tensors that a module keeps as attributes from call to call: a state, with which somebody streams it by hand."""
+"""Tensors that a module keeps as attributes from call to call: a state with which users stream the module by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class KeptStates:
         self._module, self.found = module, list[str]()
 
     def run(self, inputs: Sequence[Tensor]) -> Any:
-        """What the module gives. Tensors in its attributes are as before then; other attributes are left as the run leaves them."""
+        """The module's outputs. Afterwards the tensors in its attributes are as before; other attributes keep what the run has set."""
         before = [(path, m, dict(m.__dict__)) for path, m in self._module.named_modules()]
         try:
             return self._module(*fresh(inputs))

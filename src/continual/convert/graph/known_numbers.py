@@ -193,7 +193,7 @@ def _each(fn: Callable[[Any], Any], numbers: Any) -> Any:
 
 
 def _combined(fn: Callable[[Any, Any], Any], a: Any, b: Any, of: frozenset[str]) -> Known | None:
-    """A function of two tensors' numbers, of which one may be a single number."""
+    """A function of the numbers of two tensors, one of which may be a single number."""
     many = [isinstance(v, (list, tuple)) for v in (a, b)]
     if not any(many):
         return Known(fn(a, b), of)

@@ -76,7 +76,7 @@ def _before(timing: Wiring, own: bool, n: int) -> int:
 
 
 def _is_left_out(timing: Wiring, own: bool, rest: int, period: int, call: OpCall, draft: ProgramDraft) -> bool:
-    """Whether the module does not come to the line of an operation for a clip of a doubtful length."""
+    """Whether the module skips the line of an operation for a clip of a doubtful length."""
     captured = draft.captured
     first, done = captured.steps + 1, (call.op.replace("narrow", "slice"), source_line(call.node).partition("  ")[0])
     lengths = (t for t in range(first, first + 2 * timing.period * period) if (timing.ended(t) if own else t) % period == rest)
@@ -88,7 +88,7 @@ def _is_left_out(timing: Wiring, own: bool, rest: int, period: int, call: OpCall
 
 
 def _lines(draft: ProgramDraft, steps: int) -> set[tuple[str, str]] | None:
-    """The operations and lines to which the module comes for a clip of so many steps; ``None`` if it refuses that clip."""
+    """The operations and lines that the module reaches for a clip of this many steps; ``None`` if it refuses the clip."""
     lines = Lines()
     with restored(draft.module), quiet(), torch.no_grad():
         try:

@@ -1,4 +1,4 @@
-"""Tensors that depend on the clip's length alone: positions and tables. They are built beside the streams that they meet."""
+"""Tensors that depend on the clip's length alone: positions and tables. They are built for the streams that they are combined with."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class LengthConstants:
         return made
 
     def limit(self, stream: Stream, rows: int) -> None:
-        """Record that positions index a table of so many rows: the stream ends there. Other indices are left alone."""
+        """Record that positions index a table with this number of rows, where the stream ends. Other indices are ignored."""
         makers, offset = {slot: i for i in self._draft.instructions for slot in i.outs}, 0
         maker = makers.get(stream.slot)
         while isinstance(maker, Op) and maker.target in OFFSETS_ONLY and maker.inputs:

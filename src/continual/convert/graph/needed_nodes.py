@@ -1,4 +1,4 @@
-"""The part of an exported graph that outputs depend on."""
+"""The part of an exported graph on which outputs depend."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def asserts(name: str) -> bool:
 
 
 def _is_aside(node: Fx) -> bool:
-    """Whether it has effects which outputs may not need."""
+    """Whether it has side effects that outputs may not need."""
     return writes_memory(node) or asserts(str(node.target))
 
 
@@ -57,7 +57,7 @@ def writes_memory(node: Fx) -> bool:
 
 
 def _memory(node: Fx) -> Iterator[int]:
-    """Where the tensors that a node gives, or writes into, lie."""
+    """The memory of the tensors that a node returns or writes into."""
     for value in (node, *(node.all_input_nodes if writes_memory(node) else ())):
         val = value.meta.get("val")
         for v in val if isinstance(val, (list, tuple)) else [val]:

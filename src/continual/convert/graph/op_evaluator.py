@@ -1,4 +1,4 @@
-"""Evaluates one operation: by its rule, as a constant, or by the operations that torch decomposes it into."""
+"""Evaluates one operation: by its rule, as a constant, or by its decomposition in torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rule_of(name: str) -> Rule | None:
 
 
 def example_only(value: Value) -> Value:
-    """A value beside windows of the clip, which are as long as the example: sizes are those of the example."""
+    """A value used with windows of the clip. They are as long as the example, so sizes are those of the example."""
     if isinstance(value, (list, tuple)):
         return [example_only(v) for v in value]
     return value.values[0] if isinstance(value, (Size, SymScalar)) else value
@@ -108,7 +108,7 @@ class OpEvaluator:
         return None if any(isinstance(v, Stream) and v.windows for v in leaves(value)) else value
 
     def _by_rule(self, found: Rule, call: OpCall) -> Value:
-        """The value that a rule gives, of streams that are aligned."""
+        """The result of a rule on aligned streams."""
         name = call.name
         if name not in UNALIGNED:
             call = self._context.streams.align(call)
@@ -118,7 +118,7 @@ class OpEvaluator:
         return found(self._context, call if keeps else self._context.lengths.materialise(call))
 
     def _number(self, value: Value) -> Value:
-        """A number taken out of a tensor. It is known for constants alone."""
+        """A number read from a tensor. It is known only for constants."""
         origin = self._context.origin
         if isinstance(value, Const) and not origin.can_change(value):
             return value.value.item()
@@ -155,7 +155,7 @@ class OpEvaluator:
         return self._context.emit.static(full, like.dims, (Shape(like.dims), value), kwargs, like.dtype, value)
 
     def _decomposed(self, call: OpCall) -> Value:
-        """An operation without a rule: what torch makes of it, operation by operation."""
+        """An operation without a rule: its decomposition, operation by operation."""
         node, values = call.node, self._context.draft.values
         no_rule = NoRule(call.op.strip("_"))
         parts = decomposed(node, call.name)

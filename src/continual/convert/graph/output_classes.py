@@ -1,4 +1,4 @@
-"""Modules whose outputs are instances of dataclasses, which `torch.export` takes once it knows the class."""
+"""Modules whose outputs are instances of dataclasses. `torch.export` accepts these once their class is registered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN = "in output, which is not a known type"  # torch.export's words
 
 
 def export(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> ExportedProgram:
-    """``torch.export.export``, which learns the dataclasses among the outputs when it meets one."""
+    """``torch.export.export``, which registers the dataclasses among the outputs."""
     try:
         return torch.export.export(module, inputs, **options)
     except Exception as error:

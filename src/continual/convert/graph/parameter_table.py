@@ -19,7 +19,7 @@ from .skeleton import Table
 
 @dataclass
 class Source:
-    """Where the value of a slot comes from.
+    """The source of the value of a slot.
 
     Attributes:
         slot: the slot.
@@ -51,7 +51,7 @@ class ParameterTable:
         self._computed: tuple[list[tuple[int, int, int]], Env, list[Tensor]] | None = None
 
     def new_slot(self) -> int:
-        """A slot more."""
+        """Add a slot."""
         self.slots += 1
         return self.slots - 1
 

@@ -1,4 +1,4 @@
-"""Placeholders for the results of refused operations, guessed from sizes, so that the operations behind them are checked too."""
+"""Placeholders for the results of refused operations, guessed from sizes, so that later operations are checked too."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StandIn:
 def stand_in(
     shapes: ShapeQueries, op: str, given: Sequence[Stream], shape: tuple[int, ...], before: Sequence[Stream] = ()
 ) -> StandIn | None:
-    """The layout that the result of an operation seems to have.
+    """The probable layout of an operation's result.
 
     Args:
         shapes: answers questions on sizes.

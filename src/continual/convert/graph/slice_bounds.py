@@ -1,4 +1,4 @@
-"""What slices in an exported graph take, and of which tensor."""
+"""The bounds of slices in an exported graph, and their tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CATS = (aten.cat.default, aten.concat.default, aten.concatenate.default)
 
 
 def cut_of(node: Any, dim: int, source: Fx | None = None) -> tuple[Any, tuple[int, int]]:
-    """The tensor of which a node is a slice in one dimension, with everything of the others, and the bounds of that slice.
+    """The tensor that a node slices in one dimension, covering the other dimensions, and the bounds of the slice.
 
     Args:
         source: goes no further than to this tensor.

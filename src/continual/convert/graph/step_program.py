@@ -123,7 +123,7 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
 
 def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
-    """Run on frames of which a row of the program has several: the module has merged joints or pixels with the batch."""
+    """Run on several rows of frames for each row of the program: the module has merged joints or pixels with the batch."""
     held = ctx.plan.state_specs
     first, streams = len(held), frames(ctx.node.in_spec)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams

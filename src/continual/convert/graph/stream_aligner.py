@@ -1,4 +1,4 @@
-"""Brings the streams that an operation takes to the same frame."""
+"""Aligns the input streams of an operation to the same frame."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class StreamAligner:
         return self._queued(call, streams, list({s.slot: s for s in moving}.values()), wire)
 
     def _at_one_rate(self, call: OpCall, streams: Sequence[Stream]) -> list[Stream]:
-        """Values of windows that come at several rates, at the lowest of them: of the others, those of the same windows."""
+        """Values of windows at several rates, reduced to the lowest rate: those of the same windows."""
         strides = {s.slot: Fraction(self._draft.wires.timing(s.wire).stride) for s in streams if s.wire != STATIC}
         most = max(strides.values())
         if not all(s.windows for s in streams if s.wire != STATIC) or any(most % stride for stride in strides.values()):
@@ -164,7 +164,7 @@ class StreamAligner:
         raise found[0] if found else Misfit(f"a value of the whole clip {again}", WINDOWS)
 
     def _refilled(self, call: OpCall, moving: dict[int, Stream]) -> OpCall:
-        """Streams of one value are made again beside the streams that they meet, so that nothing waits for them."""
+        """Streams of one value are created again for the streams that they are combined with, so that nothing waits for them."""
         beside, length = next(s for s in moving.values() if s.fill is None), self._shapes.length
         new: dict[int, Stream] = {}
         for s in moving.values():
@@ -178,6 +178,6 @@ def _moving(streams: Sequence[Stream]) -> dict[int, Stream]:
 
 
 def _delay_and_stride(timing: Wiring) -> tuple[int, int] | None:
-    """Delay and stride of a wire whose counts are that simple from the start. Wires that agree in both, and in length, never wait."""
+    """Delay and stride of a wire that has a constant rate from the start. Wires with equal delay, stride and length never wait."""
     constant = timing.constant_rate()
     return None if constant is None or constant.lookahead is None else (constant.delay, constant.stride)

@@ -61,7 +61,7 @@ class Switches:
         return self
 
     def watch(self, buffers: Iterable[str]) -> Switches:
-        """Look at the values of buffers too: those that the module's code has asked for."""
+        """Compare the values of buffers too, of those that the module's code has read."""
         module = self._module()
         if module is not None:
             self._buffers = {name: _seen(module.get_buffer(name)) for name in buffers}
@@ -106,12 +106,12 @@ class Switches:
 
 
 def _seen(buffer: Tensor) -> tuple[Any, int, Any]:
-    """A buffer, how often it was written into, and its values."""
+    """A buffer, the number of writes into it, and its values."""
     return weakref.ref(buffer), _version(buffer), buffer.tolist()
 
 
 def _version(buffer: Tensor) -> int:
-    """How often a tensor was written into; always another number where that is not counted."""
+    """The number of writes into a tensor; where writes are not counted, a new number at each call."""
     return -1 if buffer.is_inference() else buffer._version
 
 

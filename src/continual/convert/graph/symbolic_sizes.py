@@ -16,11 +16,11 @@ LARGEST = 60  # operations in the formula of a size; strided networks of practic
 
 
 class TooSymbolic(Exception):
-    """The formula of a size is so long that torch's solver takes minutes for every question about it."""
+    """The formula of a size is so long that torch's solver takes minutes for each comparison."""
 
 
 class FormulaLimit(WholeOps):
-    """Stops an export where the size of a tensor has too long a formula.
+    """Stops an export where the formula of a tensor's size becomes too long.
 
     Sizes that are divided, floored and multiplied again (``view(b * t // n, n, …)`` in each of several blocks) nest deeper with every
     block, and the time of torch's solver grows exponentially. The length of a formula is the same on every machine; a time is not.

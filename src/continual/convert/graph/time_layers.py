@@ -92,7 +92,7 @@ class Windowed(SlidingWindow):
         return not self.trailing
 
     def program(self, ctx: KernelContext) -> Run:
-        """Functions of whole windows, and of those that begin before the clip."""
+        """Functions of whole windows, and of windows that begin before the clip."""
         windows = windows_of(ctx, self)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:

@@ -1,4 +1,4 @@
-"""Detects modules that compute something else in training mode: the export captures eval mode."""
+"""Detects modules that differ in training mode. The export captures eval mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run or an export of a module changes, and what is undone after it."""
+"""Changes that a run or an export makes to a module, and how they are undone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def masks_not_inspected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence torch.export's messages: on references to weights, which recurrent layers keep, and on code that it can't follow."""
+    """Silence messages of torch.export: about references to weights, which recurrent layers keep, and about code that it can't follow."""
     loud = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("torch")]
     loud = [log for log in loud if not log.disabled]
     for log in loud:

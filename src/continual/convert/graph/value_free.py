@@ -1,4 +1,4 @@
-"""Results that depend on no value of the streams, but on their lengths alone: masks by ``x.new_ones(…).cumsum(1)`` and the like."""
+"""Results that depend on the lengths of streams but on none of their values: masks by ``x.new_ones(…).cumsum(1)`` and the like."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ValueFree:
         self._found: dict[Fx, Value] = {}
 
     def rescued(self, call: OpCall, refused: Refused) -> LengthDependent | None:
-        """The result of an operation that is refused since it compares frames, if it depends on lengths alone."""
+        """The result of an operation that is refused because it combines frames, if it depends on lengths alone."""
         if not refused.reason.endswith(COMPARES) or call.name != str(call.node.target):
             return None
         given = {v.slot for n in call.node.all_input_nodes if isinstance(v := self._draft.values[n], Stream)}
@@ -55,7 +55,7 @@ class ValueFree:
         return found if isinstance(found, LengthDependent) else None
 
     def _of(self, node: Fx) -> Value:
-        """A value without streams; ``None`` if it depends on one's values."""
+        """A value without streams; ``None`` if it depends on the values of a stream."""
         if node not in self._found:
             self._found[node] = self._built(node)
         return self._found[node]

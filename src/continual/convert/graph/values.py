@@ -55,7 +55,7 @@ class Size:
 
     @property
     def constant(self) -> bool:
-        """Whether it is the same for all clips."""
+        """Whether it is equal for all clips."""
         return not self.varies
 
     def combine(self, fn: Callable[..., int], *others: Size | int) -> Size:
@@ -97,7 +97,7 @@ class Const:
 
 @dataclass(frozen=True)
 class Stream:
-    """A tensor with frames: one frame for every so many input steps.
+    """A tensor with frames, one for every ``n`` input steps.
 
     Attributes:
         slot: where the program keeps it.
@@ -269,14 +269,14 @@ def leaves(value: Value) -> list[Value]:
 
 
 def exchanged(value: Value, new: Mapping[int, Value]) -> Value:
-    """A value in which some streams are exchanged for others, by their slots."""
+    """A value with some streams replaced, by their slots."""
     if isinstance(value, (list, tuple)):
         return [exchanged(v, new) for v in value]
     return new.get(value.slot, value) if isinstance(value, Stream) else value
 
 
 def streams_of(value: Value) -> Iterator[Stream]:
-    """The streams in nested lists, and those that a length-dependent value is computed from."""
+    """The streams in nested lists, and those from which a length-dependent value is computed."""
     if isinstance(value, Stream):
         yield value
     elif isinstance(value, (list, tuple)):

@@ -28,7 +28,7 @@ OF_A_WRITE = 10  # times as long it takes where calls write into tensors: torch.
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for: as :func:`continual.continual` takes it."""
+    """The options, as :func:`continual.continual` takes them."""
 
     time_dim: Any
     every: int | None
@@ -41,7 +41,7 @@ class Options:
 
 
 def check_options(windows: str | WindowPlan, every: int | None, output: int | None) -> None:
-    """Refuse options that make no sense, or none together."""
+    """Refuse options that have no meaning, alone or together."""
     if not isinstance(windows, WindowPlan) and windows not in MODES:
         raise ValueError(f"continual: windows is 'exact', 'stream' or a WindowPlan, not {windows!r}")
     if isinstance(windows, WindowPlan) and every is not None:
@@ -91,7 +91,7 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
 
 
 def _check_loop(module: nn.Module, clip: Sequence[Tensor], options: Options, refusal: NotStreamable) -> None:
-    """Refuse a loop over so many frames that its window takes minutes to export; and a sequence by a short clip, in less time."""
+    """Refuse a loop over so many frames that exporting its window takes minutes. Refuse a sequence on a short clip, which is faster."""
     short = options.short or clip
     times, _ = layout_of(clip, options.time_dim)
     steps, few = steps_of(clip, times), steps_of(short, times)
@@ -113,7 +113,7 @@ def _check_loop(module: nn.Module, clip: Sequence[Tensor], options: Options, ref
 def exact_windows(
     module: nn.Module, window: Windowed, options: Options, doing: Callable[[str], None]
 ) -> tuple[GraphModule, Callable[..., GraphModule]]:
-    """The module on windows, and how it is made again for other types."""
+    """The module on windows, and how it is converted again for other dtypes."""
     net, plan = converted(module, window, options.plan, options.every, doing)
     return net, partial(remade, time_dim=options.time_dim, output=options.output, plan=plan, exporting=options.exporting_anew)
 
@@ -128,7 +128,7 @@ def remade(
     plan: WindowPlan,
     exporting: Callable[[nn.Module, Any], AbstractContextManager[None]] | None = None,
 ) -> GraphModule:
-    """The windows of a module in other types, on the names and weights of the converted module that there is."""
+    """The windows of a module in other dtypes, on the names and weights of the existing converted module."""
     with nullcontext() if exporting is None else exporting(module, clip):
         window = window_of(module, clip if len(clip) > 1 else clip[0], time_dim, output)
     return assembled(window, onto, window.complete(plan))
@@ -137,7 +137,7 @@ def remade(
 def refuse_sequence(
     module: nn.Module, window: Windowed, refusal: NotStreamable | None, length: int | None = None, shorter: bool = False
 ) -> None:
-    """Refuse outputs for each frame, of which a window would give all at once.
+    """Refuse outputs for each frame: a window would return all of them at once.
 
     Args:
         refusal: why they are no stream; ``None``: the walk has taken them for values of the whole clip, as it takes frames that are taken
@@ -163,7 +163,7 @@ def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
 def with_remedy(
     refusal: NotStreamable, window: Windowed, module: nn.Module, length: int | None = None, shorter: bool = False
 ) -> NotStreamable:
-    """A refusal of a sequence, with what windows would give."""
+    """The refusal of a sequence, which names what windows would return."""
     try:
         reuse = one_frame(window, module, -1).reuse(1)
     except (NotStreamable, IndexError):

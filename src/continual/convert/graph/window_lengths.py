@@ -20,9 +20,8 @@ Shapes = list[tuple[int, ...]]
 
 
 class Lengths:
-    """The outputs of a module for clips of other lengths.
-
-    Only shapes are worked out. A module that looks at values can't run on shapes alone: its clips are computed then.
+    """The outputs of a module for clips of other lengths. Only shapes are computed, except for modules that read values: they run on real
+    clips.
 
     Args:
         window: the module's window.
@@ -74,7 +73,7 @@ class Lengths:
         return (y for steps in lengths if (y := self.of(steps)) is not None)
 
     def _grown(self, other: Shapes) -> bool:
-        """Whether an output has another size in a dimension without rows."""
+        """Whether the size of an output differs in a dimension without rows."""
         now = self.of(self._captured.steps) or other
         if len(now) != len(other):
             return True
@@ -108,7 +107,7 @@ class Lengths:
 
 
 def _grown_dims(now: Shapes, other: Shapes) -> list[list[int]]:
-    """The dimensions in which outputs have other sizes; all, where an output has another number of them."""
+    """The dimensions in which the sizes of outputs differ; all dimensions, where their number differs."""
     if len(now) != len(other):
         return [[] for _ in now]
     return [

@@ -1,4 +1,4 @@
-"""What there is to know of a module for clips that runs as an endless stream: how far it is from the module on each window."""
+"""A clip module that runs as an endless stream: how much it differs from the module on each window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that depend on the iteration, as in running means: a state counts the iterations, and they are computed of it."""
+"""Numbers that depend on the iteration, as in running means. A state counts the iterations, and the numbers are computed from it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Clock = Ratio | Power
 
 
 def clock_of(numbers: Sequence[tuple[int, Any]]) -> Clock | None:
-    """The function that numbers are of their iterations; ``None`` if it is another one.
+    """The function of the iteration that gives these numbers; ``None`` if it is of no known kind.
 
     Args:
         numbers: iterations, and the number in each of them.
@@ -87,7 +87,7 @@ def _ratio(numbers: Sequence[tuple[int, float]]) -> Ratio:
 
 
 def _power(numbers: Sequence[tuple[int, float]]) -> Power | None:
-    """Three of the numbers, one after another, give it. It has no bounds in an endless stream unless it decays."""
+    """Three consecutive numbers determine it. In an endless stream it is unbounded unless it decays."""
     (t, x), (_, y), (_, z) = numbers[:3]
     if x == y or [n - t for n, _ in numbers] != list(range(len(numbers))):
         return None
@@ -122,7 +122,7 @@ def counted(count: Fx) -> Fx:
 
 
 def number(clock: Clock, count: Fx, result: Any) -> Fx | None:
-    """The number, to be joined with what gives a result; ``None`` if that has other rows.
+    """The number as a frame beside a result; ``None`` if the rows differ.
 
     Args:
         clock: the function.

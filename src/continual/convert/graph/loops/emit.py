@@ -1,4 +1,4 @@
-"""Puts loops into programs."""
+"""Adds loops to programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEN = "a stream has not seen all of them"
 
 
 def as_streams(values: Sequence[Value], time: int) -> list[Stream]:
-    """What a loop takes apart frame by frame.
+    """The streams that a loop reads frame by frame.
 
     Raises:
         Refused: it is not a stream.
@@ -67,7 +67,7 @@ def with_rows(
 
 
 def same_for_all(values: Sequence[Value]) -> list[TensorValue]:
-    """What all iterations use.
+    """The values that all iterations use.
 
     Raises:
         Refused: it has frames.
@@ -85,7 +85,7 @@ def same_for_all(values: Sequence[Value]) -> list[TensorValue]:
 def seeds_of(
     values: Sequence[Value], states: Sequence[tuple[Layout, torch.dtype]], like: Stream, first: int
 ) -> tuple[list[Seed], list[TensorValue]]:
-    """The states before the first iteration, and what of them is given.
+    """The states before the first iteration, and which of them the module provides.
 
     Args:
         values: what the module begins with.

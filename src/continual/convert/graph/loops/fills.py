@@ -1,4 +1,4 @@
-"""Tensors of one value in the graph of a clip, in one form: they depend on sizes alone, not on the frames that they are made like."""
+"""Tensors of one value in one form: as functions of sizes, not of the frames after which they are modelled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ A = torch.ops.aten
 
 
 def plain_fills(graph: Graph) -> None:
-    """Replace what makes a tensor like another one by what makes it of sizes, in place."""
+    """Replace ``zeros_like`` and its like by operations on sizes, in place."""
     sizes = _Sizes(graph)
     for node in [n for n in graph.nodes if short(n) in EVERY]:
         try:

@@ -1,4 +1,4 @@
-"""The graphs of a loop that was found: of an iteration, and of the first ones where they differ."""
+"""The graphs of a loop: of an iteration, and of the first iterations where these differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ COUNT = "iterations"  # what a state is of that counts them
 
 @dataclass(frozen=True)
 class Past:
-    """A state: what an operation gave, or a frame, ``lag`` iterations ago; ``lag`` 0: a result of the first iterations that is kept."""
+    """A state: the result of an operation, or a frame, ``lag`` iterations ago. ``lag`` 0: a result of the first iterations that is
+    kept."""
 
     of: Any  # Key | Tap | Fx | COUNT
     lag: int
@@ -127,7 +128,7 @@ class Graphs:
     # ---- graphs -----------------------------------------------------------------------------------------------------
 
     def traced(self) -> Traced:
-        """The graphs, once it is known what leaves.
+        """The graphs, given the outputs.
 
         Raises:
             NotALoop: a state begins with something that comes later.
@@ -138,7 +139,7 @@ class Graphs:
         return Traced(self._body(), tuple(prologue), len(self.states), len(self.taps), self.batch)
 
     def begins(self) -> list[Fx | Past]:
-        """What states begin with; a state itself, where that is zeros or never used: zeros like it."""
+        """The initial states. Where these are zeros or unused: zeros like the state."""
         found: list[Fx | Past] = []
         for state in self.states:
             value = self.body.seeds.get((state.of, -state.lag)) if isinstance(state.of, tuple) and state.lag else None
@@ -289,7 +290,7 @@ class Graphs:
         return self._state(env, state.of, state.lag - 1) if state.lag > 1 else env[state]
 
     def _blank(self, graph: Graph, like: Fx) -> Fx:
-        """What stands for a result that nothing uses."""
+        """The placeholder for an unused result."""
         val = like.meta["val"]
         shape = [self._size(n) for n in val.shape]
         made = graph.call_function(torch.ops.aten.zeros.default, (shape,), {"dtype": val.dtype, "device": val.device})

@@ -20,7 +20,7 @@ from .layout import Layout
 
 @dataclass(frozen=True)
 class Seed:
-    """What a state is before the first iteration.
+    """The initial value of a state.
 
     Attributes:
         layout: of the state.
@@ -104,7 +104,7 @@ class LoopLayer(Recurrence):
         return y, dict(zip(self._names, new, strict=True))
 
     def _iteration(self, x: Any, state: Iterable[Tensor], index: int | Tensor) -> tuple[Any, list[Tensor]]:
-        """Iteration number ``index``: an integer, or one for each row. What leaves, and the new states."""
+        """Run iteration ``index``, an integer or one for each row. Returns the outputs and the new states."""
         loop, steps = self.loop, x if isinstance(x, list) else [x]
         given = [*steps, *state, *list(self._parameters.values())[: loop.given]]
         batch, device = steps[0].shape[0], steps[0].device
@@ -119,7 +119,7 @@ class LoopLayer(Recurrence):
         return (outs if len(outs) > 1 else outs[0]), new
 
     def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
-        """One iteration. Its operations give what they gave when the stream was opened, so that nothing is left to check."""
+        """One iteration. Shapes are those that were checked when the stream was opened."""
         return leaving(node, *self._iteration(x, node.tensors, node.n_in), updates)
 
     def blank(self, x: Tensor) -> States:
@@ -130,7 +130,7 @@ class LoopLayer(Recurrence):
         return {name: torch.zeros(shape, dtype=seed.dtype, device=x.device) for name, shape, seed in kinds}
 
     def results(self, x: list[Tensor], state: States) -> list[Tensor]:
-        """All that a step gives, of streams that go on for long."""
+        """All results of a step, for long streams."""
         y, new = self._recur_at(x, state, len(self.loop.prologue))
         return [*(y if isinstance(y, list) else [y]), *new.values()]
 
@@ -155,5 +155,5 @@ class LoopLayer(Recurrence):
 
 
 def _chosen(here: Tensor, first: list[Tensor], others: list[Tensor]) -> list[Tensor]:
-    """Of some rows the first, of the others the others."""
+    """The first value in some rows, the second in the others."""
     return [torch.where(here.view(-1, *(1,) * (b.ndim - 1)), a, b) for a, b in zip(first, others, strict=True)]

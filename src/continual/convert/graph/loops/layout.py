@@ -1,4 +1,4 @@
-"""Where the rows are in the tensors of a loop: they are carried and given with the rows first."""
+"""The place of the rows in the tensors of a loop. States and outputs have the rows first."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Layout:
         return shape if self.rate == unit else (self.rate // unit, *shape)
 
     def dims(self, rows: Dim) -> Dims:
-        """The layout as the conversion knows it; ``rows``: what is merged in the dimension of the rows."""
+        """The layout for the conversion; ``rows``: the factors that are merged in the dimension of the rows."""
         more = self.rate // merged(rows)
         own = (*rows, more) if more > 1 else rows
         return tuple(own if i == self.rows else dim_of(s) for i, s in enumerate(self.sizes))

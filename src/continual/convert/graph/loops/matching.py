@@ -1,4 +1,5 @@
-"""Finds what all iterations of a loop have in common: the same operations on frames, on constants, and on results of earlier ones."""
+"""Finds the common form of all iterations of a loop: the same operations on frames, on constants, and on results of earlier
+iterations."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ Key = tuple[int, int]  # of an operation within an iteration
 
 
 class NotALoop(Exception):
-    """Frames are taken one by one, and what is done with them is not a recurrence: the reason, and what to write instead."""
+    """Frames are taken one by one, but their processing is not a recurrence. Holds the reason and what to write instead."""
 
     def __init__(self, reason: str, remedy: str, node: Fx | None = None):
         super().__init__(reason)
@@ -141,7 +142,7 @@ def matched(nodes: Sequence[Fx], times: Times) -> Body:
 
 
 def _found(slices: list[list[Fx]], times: Times, strict: bool) -> Body:
-    """The loop; ``strict``: operations with other numbers are other operations."""
+    """The loop. ``strict``: operations with different numbers are different operations."""
     byk = [_keyed(own, times, strict) for own in slices]
     middle = len(slices) - (4 if len(slices) >= 6 else 3)
     common = [k for k in byk[middle] if k in byk[middle + 1]]
@@ -158,7 +159,7 @@ def _found(slices: list[list[Fx]], times: Times, strict: bool) -> Body:
 
 
 def _keyed(own: Sequence[Fx], times: Times, strict: bool) -> dict[Key, Fx]:
-    """The operations of an iteration, under names that those of other iterations have too."""
+    """The operations of an iteration, under names that are shared by all iterations."""
     hashes: dict[Fx, int] = {}
     seen: Counter[int] = Counter()
     found: dict[Key, Fx] = {}
@@ -184,7 +185,7 @@ def _keyed(own: Sequence[Fx], times: Times, strict: bool) -> dict[Key, Fx]:
 
 
 def _verified(slices: list[list[Fx]], byk: list[dict[Key, Fx]], common: list[Key], first: int, middle: int, times: Times) -> Body:
-    """The loop, if from an iteration on all of them are wired alike."""
+    """The loop, if all iterations from one on are wired alike."""
     count = len(slices)
     where = {byk[t][k]: (t, k) for t in range(first, count) for k in common if k in byk[t]}
     for t in range(first, count - 1):
@@ -203,7 +204,7 @@ def _verified(slices: list[list[Fx]], byk: list[dict[Key, Fx]], common: list[Key
 
 
 def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, Any]], times: Times, place: int) -> Any:
-    """What an argument is in all iterations: the one in this place."""
+    """The common form of the argument in this place, over all iterations."""
     last_t, node, last = column[-1]
     values = [a for _, _, a in column]
     if not isinstance(last, Fx):

@@ -40,7 +40,7 @@ def _shapes(xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]
 
 
 def _run(xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor], number: int) -> list[Tensor]:
-    """What leaves: to compare a module with what became of its loops."""
+    """The outputs, to compare a module with its converted loops."""
     return WholeLoop.of(LOOPS[number], False)(xs, init, same)
 
 

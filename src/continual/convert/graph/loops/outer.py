@@ -1,4 +1,4 @@
-"""The graph around loops: each of them one operation, and the sizes of the clip apart from other numbers."""
+"""The graph around loops. Each loop is one operation, and sizes of the clip are distinguished from other numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Rolled:
 
 
 def rolled(captured: Captured, pace: int = 1) -> Rolled | None:
-    """The graph of a short clip with its loops as single operations; ``None`` if it takes no frames one by one.
+    """The graph of a short clip with its loops as single operations; ``None`` if no frames are taken one by one.
 
     Args:
         captured: the export.
@@ -149,7 +149,7 @@ class Rolling:
                 use.take(use.out_of(a))
 
     def _runs(self, found: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        """What is joined: results of iterations one after another, frames one after another, and others."""
+        """The joined parts: consecutive results of iterations, consecutive frames, and others."""
         i = 0
         while i < len(found):
             e = found[i]
@@ -254,7 +254,7 @@ class Rolling:
         return self._batches[use]
 
     def carried(self, use: Use, out: Out) -> Fx:
-        """The same of what carries a state."""
+        """The same for the part that carries a state."""
         if not use.made:
             use.made = [self._loop(use)]
         found = use.made[0]
@@ -272,7 +272,7 @@ class Rolling:
         return self.call(torch.ops.continual.loop.default, (xs, init, same, number), like)
 
     def _refuse_itself(self, use: Use) -> None:
-        """Refuse a loop that needs what it gives."""
+        """Refuse a loop that depends on its own results."""
         seen: set[Fx] = set()
         todo = (
             [t.source for t in use.graphs.taps if isinstance(t, Tap)]
@@ -288,7 +288,7 @@ class Rolling:
                 todo += node.all_input_nodes
 
     def stream(self, use: Use, tap: Any, like: Fx) -> Fx:
-        """What is taken frame by frame, with time in dim 0."""
+        """A source that is read frame by frame, with time in dim 0."""
         if isinstance(tap, Computed):
             return self._batch_of(use).apart(tap.key)
         x = self._whole(tap, like)
@@ -311,7 +311,7 @@ class Rolling:
         return x
 
     def _begin(self, value: Fx | Past, first: Fx, frame_like: Fx, like: Fx) -> Fx:
-        """What a state begins with."""
+        """The initial value of a state."""
         if isinstance(value, Fx):
             return self.value(value)
         val, frame = value.like.meta["val"], Layout.of(frame_like.meta["val"])

@@ -1,4 +1,4 @@
-"""How many frames an iteration of a loop takes, and on which clips such a loop shows."""
+"""The number of frames that an iteration takes, and the clips that reveal the loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ITERATIONS = (7, 11, 16, 24, 33)  # of clips that are exported; wide windows are
 
 
 class Pace(NamedTuple):
-    """How a loop goes on.
+    """The pace of a loop.
 
     Attributes:
         frames: that an iteration takes.

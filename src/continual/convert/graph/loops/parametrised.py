@@ -1,4 +1,4 @@
-"""A graph for clips of any length, or with any number of rows, of two graphs for one of them."""
+"""A graph for any length or any number of rows, made from two graphs for one number each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBER = "number_that_graphs_differ_in"
 
 
 def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str = "frames", grows_at: int | None = None) -> Graph:
-    """A graph with a further place, of a number that sizes depend on.
+    """A graph with one more placeholder: the number on which sizes depend.
 
     Args:
         own, other: what a module computes of clips that differ in that number.
@@ -74,7 +74,7 @@ def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str =
 
 
 def _affine(graph: Graph, number: Fx, sizes: tuple[int, int], numbers: tuple[int, int], what: str, grows_at: int | None) -> Any:
-    """A size, of its values for two numbers."""
+    """A size, from its values for two numbers."""
     growth, distance = sizes[0] - sizes[1], numbers[0] - numbers[1]
     if grows_at is not None:
         grown = graph.call_function(operator.sub, (number, grows_at)) if grows_at else number

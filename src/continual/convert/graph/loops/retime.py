@@ -1,4 +1,4 @@
-"""Moves operations from the end of an iteration to the begin of the next one, where the state becomes smaller for it."""
+"""Moves operations from the end of an iteration to the beginning of the next one, where this makes the state smaller."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def retime(body: Body) -> None:
 
 
 def _moved(body: Body, key: Key) -> dict[tuple[Key, int], Any] | None:
-    """Move one operation; what the new states begin with, or ``None`` if it stays."""
+    """Move one operation. Returns the initial values of the new states, or ``None`` if the operation stays."""
     uses = _uses(body, key)
     lag, own = _sources(body, key)
     if not own:

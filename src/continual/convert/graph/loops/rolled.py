@@ -80,7 +80,7 @@ def code(graph: Graph) -> list[Any]:
 
 
 class Loops:
-    """What is known of the loops of a module.
+    """The known facts about the loops of a module.
 
     Attributes:
         rolled: what the module computes, with its loops as single operations; ``None`` if it has none, or they can't be.
@@ -222,7 +222,7 @@ class _Search:
             return self._compared(RolledModule(self._module, captured[0], own, other, steps), frames)
 
     def _compared(self, made: RolledModule, frames: int = 1) -> RolledModule:
-        """Refuse loops that give something else than the module, on clips that end anywhere in an iteration."""
+        """Refuse loops whose outputs differ from the module's, on clips that end anywhere in an iteration."""
         longer = self._steps + self._steps // 2 + 3
         for n in dict.fromkeys((self._steps, longer, longer + frames // 2, longer + frames - 1)):
             if not _same(self._module, made, self._clip(n)):
@@ -232,7 +232,7 @@ class _Search:
 
 
 def _same(module: nn.Module, found: RolledModule, clip: Sequence[Tensor]) -> bool:
-    """Whether loops give what the module gives; clips that it refuses are no difference."""
+    """Whether loops have the outputs of the module. Clips that the module refuses are ignored."""
     with torch.no_grad(), quiet():
         try:
             want = tree_leaves(module(*fresh(clip)))

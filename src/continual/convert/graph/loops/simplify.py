@@ -1,4 +1,4 @@
-"""Brings an exported graph into a form in which frames are taken by ``select`` alone, and joined by ``stack`` and ``cat`` alone."""
+"""Simplifies an exported graph: frames are taken only by ``select``, and joined only by ``stack`` and ``cat``."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def replace(old: Fx, new: Fx) -> None:
 
 
 def leave_out(graph: Graph) -> None:
-    """Leave out assertions and operations that give what they take, and take parts apart, in place."""
+    """Remove assertions and identity operations, and split multiple results, in place."""
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -113,7 +113,7 @@ def simplify(graph: Graph) -> None:
 
 
 def _passed(node: Fx) -> bool:
-    """Leave out an operation that gives what it takes."""
+    """Remove an operation that returns its input."""
     source: Any = node.args[0] if node.args else None
     name = name_of(node)
     if (
@@ -191,7 +191,7 @@ def _fold_selects(graph: Graph) -> None:
 
 
 def _fold_select(graph: Graph, node: Fx) -> None:
-    """Take a frame where it comes from: out of a slice, of frames that are joined, of what was written."""
+    """Take a frame from its source, through slices, joins and writes."""
     dim = dim_of(node)
     if not isinstance(node.args[0], Fx) or not isinstance(sizes(node.args[0])[dim], int) or not isinstance(node.args[2], int):
         return
@@ -298,14 +298,14 @@ def _is_written(source: Any, dim: int) -> bool:
 
 
 def dead(graph: Graph) -> None:
-    """Leave out what nothing uses."""
+    """Remove unused operations."""
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not node.users:
             graph.erase_node(node)
 
 
 def _merge_equal(graph: Graph) -> None:
-    """Compute equal things once."""
+    """Compute equal operations once."""
     seen: dict[Any, Fx] = {}
     for node in list(graph.nodes):
         if node.op == "call_function" and short(node) not in RANDOM and "dropout" not in short(node):

@@ -1,4 +1,4 @@
-"""Parts of a loop that need no state: they are computed for all frames at once, before and behind what carries it."""
+"""The parts of a loop that need no state. They are computed for all frames at once, before and after the part that carries the state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Computed:
 
 @dataclass(frozen=True)
 class Parts:
-    """What of a loop needs no state.
+    """The stateless parts of a loop.
 
     Attributes:
         before: operations on frames alone.

@@ -1,4 +1,4 @@
-"""Frames that a loop takes at strides, and windows of several frames, as frames of a tensor that has one for each iteration."""
+"""Strided frames and windows of several frames, as frames of a tensor that has one frame for each iteration."""
 
 from __future__ import annotations
 

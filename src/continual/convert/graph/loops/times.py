@@ -17,7 +17,7 @@ LEAST = 4  # iterations of a loop in a short clip
 
 
 class Tap(NamedTuple):
-    """Where frames are taken from.
+    """A source of frames.
 
     Attributes:
         source: a tensor.
@@ -53,7 +53,7 @@ class Times:
 
 
 def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True, evolving: bool = False) -> Times:
-    """Find the frames that are taken one by one, and the iterations that they belong to.
+    """Find the frames that are taken one by one, and their iterations.
 
     Args:
         graph: simplified.
@@ -103,7 +103,7 @@ def _evolving(graph: Graph, of: dict[Fx, int], moving: set[Fx]) -> dict[Fx, int]
 
 
 def _groups(graph: Graph, frames: int) -> dict[tuple[Fx, int], dict[Fx, int]]:
-    """Frames that are taken of a tensor, almost all of them."""
+    """Frames of a tensor, almost all of which are taken."""
     groups: dict[tuple[Fx, int], dict[Fx, int]] = defaultdict(dict)
     for node in graph.nodes:
         if name_of(node) == "aten.select.int" and isinstance(node.args[2], int):

@@ -1,4 +1,4 @@
-"""Loops of an exported graph: what an iteration computes, as it was traced."""
+"""Loops of an exported graph, with the traced graph of an iteration."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Traced:
 
     @property
     def places(self) -> list[Fx]:
-        """What the body takes."""
+        """The inputs of the body."""
         return [n for n in self.body.nodes if n.op == "placeholder"]
 
     @property
     def results(self) -> list[Fx]:
-        """What the body gives."""
+        """The outputs of the body."""
         return results_of(self.body)
 
     @property
     def same(self) -> list[int]:
-        """Which of what is the same for all iterations are tensors."""
+        """Which of the values common to all iterations are tensors."""
         given = self.places[self.states + self.frames :]
         return [i for i, n in enumerate(given) if isinstance(n.meta["val"], Tensor)]
 

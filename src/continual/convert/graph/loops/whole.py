@@ -1,4 +1,4 @@
-"""A loop on a whole clip at once: tensors lie as the module's code has them, with time in dim 0."""
+"""A loop on a whole clip at once. Tensors have the layout of the module's code, with time in dim 0."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WholeLoop:
         return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, given[0][0].rate, given, ends)
 
     def __call__(self, xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]) -> list[Tensor]:
-        """What leaves, ``(T, …)``.
+        """The outputs, ``(T, …)``.
 
         Args:
             xs: the streams ``(T, …)``.

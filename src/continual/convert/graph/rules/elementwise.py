@@ -117,7 +117,7 @@ def type_as(ctx: RuleContext, call: OpCall) -> Value:
 
 
 def _one_value(call: OpCall) -> float | None:
-    """The value of all elements of a result for all frames, where all that it is computed of has one value."""
+    """The value of all elements of a result for all frames, where each of its inputs has one value."""
     streams = call.streams
     if any(s.fill is None or s.wire != STATIC for s in streams):
         return None
@@ -195,7 +195,7 @@ def passed_on(ctx: RuleContext, call: OpCall) -> Value:
 
 @rule("aten.copy.default", keeps_length_dependent=True)
 def copy(ctx: RuleContext, call: OpCall) -> Value:
-    """The source takes the place of the tensor that it is written into."""
+    """The source replaces the tensor into which it is written."""
     x, src = call["self"], call["src"]
     if isinstance(src, Stream) and (not isinstance(x, Stream) or src.dims == x.dims):
         return src
@@ -225,7 +225,7 @@ def refuse_dropout(call: OpCall) -> None:
 
 
 def _fill(call: OpCall) -> float | None:
-    """The value of all elements that a function of creation states."""
+    """The value with which a creation function fills a tensor."""
     value = call.get("fill_value")
     known = {"zeros": 0.0, "ones": 1.0}.get(call.op.removeprefix("new_").removesuffix("_like"))
     return known if known is not None else value if isinstance(value, (int, float)) else None

@@ -48,7 +48,7 @@ def filtered(ctx: RuleContext, call: OpCall) -> Spectrum:
 
 
 def _taps(value: Value, length: Size) -> Const | None:
-    """The filter, of whose spectrum a value is made: it has as many values as that of the clip."""
+    """The filter whose spectrum a value is. It has as many values as the spectrum of the clip."""
     if not isinstance(value, LengthDependent) or value.name != "aten.fft_rfft.default":
         return None
     taps, n = value.args["self"], value.args.get("n")
@@ -75,7 +75,7 @@ def irfft(ctx: RuleContext, call: OpCall) -> Spectrum:
 
 @spectrum_rule("slice", "narrow")
 def taken(ctx: RuleContext, call: OpCall) -> Value:
-    """As many frames of the convolution as the clip has, from a fixed one on: a convolution over time."""
+    """A slice of the convolution with as many frames as the clip: a convolution over time."""
     spectrum, sized = call["self"], ctx.shapes.sized
     if not isinstance(spectrum, Spectrum) or not spectrum.inverted or call.get("step", 1) != 1:
         raise Refused(*WHOLE)

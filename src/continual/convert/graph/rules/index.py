@@ -139,14 +139,14 @@ def _whole(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) -> St
 
 
 def _unfolded(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) -> Stream:
-    """Windows that hold all offsets, in a last dimension."""
+    """Windows that cover all offsets, in a last dimension."""
     layer, y = UnfoldTime(index.extent, index.step), ctx.emit.unsqueeze_dummy(call, x)
     y = ctx.emit.layer(call, y, layer, (*y.dims, dim_of(index.extent)), label=f"unfold {index.extent}, {index.step}")
     return ctx.emit.squeeze_dummy(call, y, len(x.dims) + 1)
 
 
 def _elements(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
-    """An element of each window for every place in a frame."""
+    """One element of each window for every position in a frame."""
     (at, index), rank = place, len(x.dims)
     for d in (at, rank):
         held = ctx.emit.const("aten.unsqueeze.default", [held, d])

@@ -1,4 +1,5 @@
-"""Masks of attention that hide keys by themselves, beside a band: frames behind the length of a row, frames that an input marks."""
+"""Attention masks that hide keys independently of the query, beside a band: frames after the length of a row, frames that an input
+marks."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ KeyMask = LengthDependent | Stream
 
 @dataclass(frozen=True)
 class Keys:
-    """What hides keys by themselves.
+    """A mask of keys.
 
     Attributes:
         added: to all scores of each key, as frames ``(B, T, 1)`` or ``(B, 1, T, 1)``: 0, or what hides it.
@@ -36,7 +37,7 @@ class Keys:
 
 
 def apart(ctx: RuleContext, call: OpCall, mask: Mask | None, q: Stream) -> tuple[Mask | None, Keys | None]:
-    """What a mask says of distances, and of keys.
+    """The parts of a mask that depend on distances, and on keys.
 
     Raises:
         Refused: it depends on streams in another way.
@@ -88,7 +89,7 @@ def _dtype(key: KeyMask) -> torch.dtype:
 
 
 def _exchanged(value: Value, key: KeyMask, new: Value) -> Value:
-    """A mask in which the mask of keys is another one."""
+    """A mask with the mask of keys replaced."""
     if value is key:
         return new
     if isinstance(value, (list, tuple)):

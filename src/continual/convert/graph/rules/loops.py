@@ -34,7 +34,7 @@ def rolled(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
 
 
 def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) -> list[Value]:
-    """The states behind a loop, of those that are used, and what leaves it."""
+    """The used final states of a loop, and its outputs."""
     streams = as_streams(call.sequence("xs"), 0)
     given = call.sequence("same")
     same = same_for_all([given[i] for i in traced.same])
@@ -66,13 +66,13 @@ def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) 
 
 
 def _used_ends(node: Node, states: int) -> list[int]:
-    """Which states behind the last frame are used."""
+    """Which states after the last frame are used."""
     found = [user.args[1] for user in node.users if user.users]
     return sorted({i for i in found if isinstance(i, int) and i < states})
 
 
 def _as_traced(ctx: RuleContext, call: OpCall, y: Stream, own: Layout, rows: Dim) -> Stream:
-    """What leaves a loop, in the layout of the module's code: rows that the layer keeps apart are merged again."""
+    """The outputs of a loop in the layout of the module's code. Rows that the layer splits are merged again."""
     if own.rate == merged(rows):
         return y
     at = own.rows or 0

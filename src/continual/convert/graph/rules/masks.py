@@ -1,4 +1,4 @@
-"""Masks of attention, read as functions of the places of query and key: what they are counts, not how they were written."""
+"""Attention masks, read as functions of the positions of query and key, however they were written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Band:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a mask does with the scores: it is added to them, or multiplies them."""
+    """The effect of a mask on the scores: it is added, or it multiplies them."""
 
     does: str
     nothing: float
@@ -93,7 +93,7 @@ def factors_of(ctx: RuleContext, q: Stream, factors: Mask) -> tuple[Band, bool]:
 
 
 def _geometric(band: Band) -> bool:
-    """Whether factors are those of a decay: of each frame the same part of those of the next."""
+    """Whether factors decay geometrically: each is the same fraction of the next."""
     row = band.row.flip(-1)
     decay, d = (row[:, 1] / row[:, 0]).unsqueeze(1), torch.arange(row.shape[1])
     expected = row[:, :1] * decay**d
@@ -215,7 +215,7 @@ def _rounding(mask: Tensor) -> float:
 
 
 def _two_frames(kind: _Kind, query: int, key: int, own: float, expected: float) -> str:
-    """Why a mask is none of distances."""
+    """The reason why a mask is not a function of distances."""
     distance = f"{abs(query - key)} {'before' if key < query else 'after'} it"
     start = f"a mask that is not the same for every frame (seen from the frame): frame {query}"
     if (own == kind.nothing) != (expected == kind.nothing):

@@ -40,7 +40,7 @@ def _rows(call: OpCall, x: TensorValue) -> Dims:
 
 
 def _results(ctx: RuleContext, call: OpCall, rows: Dims, like: Stream) -> Value:
-    """What an operation gives: each result has the dimensions before the matrices, and sizes of its own behind them."""
+    """The layouts of the results. Each has the dimensions before the matrices, followed by sizes of its own."""
     found = results_of(call.node)
 
     def dims(value: Tensor) -> Dims:

@@ -12,7 +12,7 @@ from .elementwise import joined
 
 
 def remedies(ctx: RuleContext, call: OpCall, *more: str) -> str:
-    """What to do about statistics of the clip: freeze them, where the norm's module allows it; or train with other statistics."""
+    """The remedies for statistics of the clip: freeze them, where the norm's module allows it, or train with other statistics."""
     found = [*more, "BatchNorm, to train with: in eval mode its statistics are fixed"]
     if freezable(ctx.draft.module.get_submodule(module_path(call.node))):
         found.insert(0, "co.calibrate(module, clips) before: it freezes the statistics of these clips")

@@ -24,7 +24,7 @@ LAYERS: dict[str, Callable[..., CoModule]] = {
 
 @rule("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input", keeps_length_dependent=True)
 def recurrent(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
-    """A streaming recurrent layer. Its hidden state after the clip is that of a sliding end."""
+    """A streaming recurrent layer. Its hidden state after the clip follows the stream."""
     x, time = call.tensor("input"), 1 if call["batch_first"] else 0
     if isinstance(x, Stream) and len(x.dims) == 3 and not any(f in x.dims[i] for i in (time, 2) for f in (TIME, BATCH)):
         return _within_frames(ctx, call, x, 1 - time)
@@ -53,7 +53,7 @@ def _parameters(call: OpCall) -> list[Const]:
 
 
 def _within_frames(ctx: RuleContext, call: OpCall, x: Stream, rows: int) -> list[Stream]:
-    """The layer itself where its sequence is no time: frames are among its rows, and it may run both ways."""
+    """The layer itself, where its sequence is not time. Frames are among its rows, and it may be bidirectional."""
     _parameters(call)
     sizes = [[hint(n) for n in y.shape] for y in results_of(call.node)]
     sequences = (*x.dims[:2], dim_of(sizes[0][2]))

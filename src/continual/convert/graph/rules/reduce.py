@@ -74,7 +74,7 @@ def rows_first(ctx: RuleContext, call: OpCall, y: Stream) -> Stream:
 
 
 def need_rows(call: OpCall, x: Stream) -> None:
-    """Refuse a reduction of positions: a clip has all of them, a stream has not."""
+    """Refuse a reduction of positions: a stream never has all of them."""
     if where(x.dims, BATCH) is None:
         raise Refused(
             f"`{call.op}` over positions depends on the length of the clip", "make it a fixed number: a stream has no length"
@@ -82,7 +82,7 @@ def need_rows(call: OpCall, x: Stream) -> None:
 
 
 def at_frame(ctx: RuleContext, call: OpCall, x: Stream, dim: int, at: Size, keep: bool) -> Stream:
-    """One frame of a window of the clip's length; or the last frame so far."""
+    """One frame of a window of the clip's length, or the latest frame."""
     need_rows(call, x)
     length = ctx.shapes.length(x.wire)
     size, index = length.now, at.now

@@ -125,7 +125,7 @@ def scaled(ctx: RuleContext, call: OpCall) -> Value:
 
 @score_rule("tanh")
 def capped(ctx: RuleContext, call: OpCall) -> Value:
-    """A soft cap: scores that do not grow beyond a number."""
+    """A soft cap, which bounds the scores."""
     s = as_scores(call["self"])
     plain = s.bias is None and s.gate is None and s.cap is None and not s.weights
     return replace(s, cap=1.0) if plain else lost(call)
