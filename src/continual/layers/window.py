@@ -318,6 +318,8 @@ def _inside(
 ) -> tuple[Tensor, int] | None:
     """The outputs of a chunk that completes windows of frames alone, without padding; ``None`` for all other chunks."""
     w, n_in, kept, sent = layer._window, node.n_in, layer._kept, node.n_out
+    if layer.timing is not w:  # padding that cuts, and ends of another length
+        return None
     n, first = n_in + x.shape[2], w.stride * sent - w.start
     count = (n - first - w.receptive_field) // w.stride + 1
     ended = (n_if_ended + w.start + w.end - w.receptive_field) // w.stride + 1

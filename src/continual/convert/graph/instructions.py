@@ -7,10 +7,8 @@ this library, between two changes of layout. Where branches with different delay
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -21,8 +19,9 @@ from ...core.module import CoModule
 from ...core.state import InitContext, StateNode, StepSpec, rewire
 from ...core.step_spec import length
 from ...core.stream import shallow
-from .axes import Dims, View, shape_of
-from .exec_context import Arg, Count, CurrentDevice, Env, ExecContext, Ref, Run, Shape
+from .axes import Dims, View
+from .bound_calls import bound, concrete, refs, varies
+from .exec_context import Arg, Env, ExecContext, Run
 from .torch_functions import native
 
 Step = Callable[[ExecContext], None]
@@ -128,7 +127,7 @@ class Op(Instruction):
         self.outs = (self.out,)
         self._ready: dict[tuple[int, int, torch.device], Run] = {}
         # the call, where it is the same for all batch sizes, frame counts and devices
-        self._same = None if any(map(_varies, (*self.args, *self.kwargs.values()))) else self._call(self.args, self.kwargs)
+        self._same = None if any(map(varies, (*self.args, *self.kwargs.values()))) else bound(self.fn, self.args, self.kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("fn", "_ready", "_same")}
@@ -173,20 +172,15 @@ class Op(Instruction):
         run = self._ready.get((m.batch, frames, m.device)) if cached else None
         if run is None:
             args, kwargs = (
-                [_concrete(a, m, frames) for a in self.args],
-                {k: _concrete(v, m, frames) for k, v in self.kwargs.items()},
+                [concrete(a, m, frames) for a in self.args],
+                {k: concrete(v, m, frames) for k, v in self.kwargs.items()},
             )
-            run = self._call(args, kwargs)
+            run = bound(self.fn, args, kwargs)
             if cached:
                 if len(self._ready) >= MAX_CACHED:
                     self._ready.clear()
                 self._ready[m.batch, frames, m.device] = run
         return run
-
-    def _call(self, args: Sequence[Arg], kwargs: Mapping[str, Arg]) -> Run:
-        if any(True for _ in refs(list(kwargs.values()))):
-            return _general(self.fn, args, kwargs)
-        return _bound(partial(self.fn, **kwargs) if kwargs else self.fn, args)
 
     def rewire(self, args: tuple[Arg, ...], out: int) -> None:
         """Change arguments and result."""
@@ -194,64 +188,8 @@ class Op(Instruction):
         self._prepare()
 
 
-def _varies(arg: Arg) -> bool:
-    """Whether an argument differs from call to call."""
-    return any(map(_varies, arg)) if isinstance(arg, (list, tuple)) else isinstance(arg, (Shape, CurrentDevice, Count))
-
-
 def _put(env: Env, slot: int, value: Any) -> None:
     env[slot] = value
-
-
-def _concrete(arg: Arg, m: ExecContext, frames: int) -> Any:
-    """An argument with current sizes; slots stay."""
-    if isinstance(arg, Shape):
-        return shape_of(arg.dims, m.batch, frames)
-    if isinstance(arg, CurrentDevice):
-        return m.device
-    if isinstance(arg, Count):
-        return arg.rate * m.batch + arg.more
-    if isinstance(arg, (list, tuple)):
-        return type(arg)(_concrete(a, m, frames) for a in arg)
-    return arg
-
-
-def _bound(fn: Callable[..., Any], args: Sequence[Any]) -> Run:
-    """A call whose arguments are known but for slots. Most operations take slots first: those calls cost least."""
-    slots = [a.slot for a in args if isinstance(a, Ref)]
-    count, rest = len(slots), args[len(slots) :]
-    if not all(isinstance(a, Ref) for a in args[:count]) or any(True for _ in refs(rest)):
-        return _general(fn, args, {})
-    if count == 1:
-        (slot,) = slots
-        return (lambda env: fn(env[slot], *rest)) if rest else lambda env: fn(env[slot])
-    if count == 2:
-        first, second = slots
-        return (lambda env: fn(env[first], env[second], *rest)) if rest else lambda env: fn(env[first], env[second])
-    if count:
-        return lambda env: fn(*[env[slot] for slot in slots], *rest)  # no itemgetter: torch.compile can't trace one
-    return lambda env: fn(*rest)
-
-
-def _general(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
-    """A call with slots anywhere in its arguments."""
-    given, named = [_getter(a) for a in args], {k: _getter(v) for k, v in kwargs.items()}
-    if named:
-        return lambda env: fn(*[get(env) for get in given], **{k: get(env) for k, get in named.items()})
-    return lambda env: fn(*[get(env) for get in given])
-
-
-def _getter(arg: Any) -> Run:
-    if isinstance(arg, Ref):
-        return itemgetter(arg.slot)
-    if isinstance(arg, (list, tuple)) and any(isinstance(a, Ref) for a in arg):
-        slots = [a.slot for a in arg if isinstance(a, Ref)]
-        if len(slots) == len(arg) > 1:
-            get = itemgetter(*slots)
-            return lambda env: list(get(env))
-        inner = [_getter(a) for a in arg]
-        return lambda env: [get(env) for get in inner]
-    return lambda env: arg
 
 
 @dataclass(eq=False)
@@ -386,15 +324,6 @@ class Layer(Instruction):
         y = run_clip(self.module, self.arriving(m, m.frames[self.before]))
         m.frames[self.wire] = length(y)
         self.leaving(m, y, length(y))
-
-
-def refs(value: Arg) -> Iterator[int]:
-    """The slots in an argument."""
-    if isinstance(value, Ref):
-        yield value.slot
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from refs(v)
 
 
 def slots_of(instruction: Instruction) -> tuple[int, ...]:

@@ -17,8 +17,9 @@ from torch import Tensor
 from ...core.program.context import CallRows, KernelContext
 from ...core.program.frame_schedule import FrameSchedule
 from .axes import BATCH, TIME, Dims, View, shape_of, where
+from .bound_calls import refs
 from .exec_context import ExecContext
-from .instructions import Instruction, Layer, Op, refs, slots_of
+from .instructions import Instruction, Layer, Op, slots_of
 from .program import Program
 from .queues import AlignDelays, Positions
 

@@ -12,8 +12,9 @@ from typing import cast
 import torch
 
 from .axes import TIME, View
+from .bound_calls import refs
 from .exec_context import Ref
-from .instructions import Instruction, Layer, Op, refs, resolve, slots_of
+from .instructions import Instruction, Layer, Op, resolve, slots_of
 
 _PERMUTATIONS = (
     "aten.permute.default",
