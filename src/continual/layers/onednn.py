@@ -1,4 +1,4 @@
-"""Convolutions over images by oneDNN, on weights that are laid out for it once.
+"""Convolutions over images, and linear maps of many rows, by oneDNN on weights that are laid out for it once.
 
 Torch's own ``conv3d`` lays a weight out again in every call, and on small inputs or one thread does without oneDNN: 2 to 8 times
 slower on short chunks (measured in docs/performance.md).
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+MANY_ROWS = 64  # from which a linear map takes half of the time of torch's own on an AMD EPYC; below 32 it takes more
 HAS_PACKED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
 
 
@@ -48,3 +49,20 @@ def convolve_onto(
     """Add the convolution of ``x`` to ``y``, without a tensor in between."""
     add: Any = torch.ops.mkldnn._convolution_pointwise_.binary
     add(y, x, packed, None, pads, stride, dilation, 1, "add", 1.0, None, [], "")
+
+
+def is_wide(x: Tensor, weight: Tensor) -> bool:
+    """Whether a linear map of ``x`` by a weight ``(O, I)`` has many rows, and may run on a packed weight."""
+    return x.numel() >= MANY_ROWS * weight.shape[1] and packs(x, weight)
+
+
+def pack_linear(weight: Tensor) -> Tensor:
+    """A weight ``(O, I)`` as oneDNN wants it for many rows."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, MANY_ROWS)
+    return packed
+
+
+def linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """The linear map of ``(…, I)``."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return y

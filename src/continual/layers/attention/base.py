@@ -231,7 +231,11 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
 
     def whole(self, x: Wire) -> Tensor:
         """Attention of all tokens ``(B, n, E)`` to all, as ``torch.nn`` has it, before the output projection."""
-        q, k, v = self.project(x)
+        return self.of_packed(self.pack(x))
+
+    def of_packed(self, packed: Tensor) -> Tensor:
+        """The same of queries, keys and values side by side, ``(B, n, 3E)``."""
+        q, k, v = self.split(packed)
         return self.attend(q, k, v, self._mask_for(q.shape[2]))
 
     def _mask_row(self, place: int) -> Tensor | None:

@@ -19,8 +19,10 @@ from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import IDENTITY, Timing
 from ...errors import NotStreamable, ShapeMismatch
 from ...layers.attention.program import Attended, sliding, windows
+from .. import onednn
 from ..attention.base import Attention
 from ..delay import queued
+from ..onednn import is_wide, pack_linear
 from ..weight_cache import PackedWeight
 
 _PLAIN = (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear)
@@ -145,13 +147,24 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
             return y
         own: dict[str, Any] = linear._parameters
         weight = own["weight"]
+        if in_stream and is_wide(x, weight):
+            return self._wide(name, x, weight, own["bias"])
         if in_stream and weight.is_cpu:  # for 32 tokens the product then takes 0.7 to 0.8 of the time
             weight = self._laid_out(name, weight, _inputs_outermost)
         return F.linear(x, weight, own["bias"])
 
+    def _wide(self, name: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """A linear map of many tokens."""
+        return onednn.linear(x, self._laid_out(f"{name} packed", weight, pack_linear), bias)
+
     def whole(self, x: Tensor, in_stream: bool = False) -> Tensor:
         """``torch.nn``'s layer: all tokens ``(B, n, E)`` attend to all."""
-        return self.after(x, self.heads.whole(self.before(x)), in_stream)
+        heads, asking = self.heads, self.before(x)
+        weight = heads._parameters.get("in_proj_weight")
+        if in_stream and weight is not None and is_wide(asking, weight):
+            packed = self._wide("in_proj", asking, weight, heads._parameters.get("in_proj_bias"))
+            return self.after(x, heads.of_packed(packed), in_stream)
+        return self.after(x, heads.whole(asking), in_stream)
 
     def of_windows(self, x: Tensor, in_stream: bool = False) -> Tensor:
         """Windows ``(B, L, E)``, each alone, to the outputs of the layer for each."""
