@@ -6,6 +6,8 @@ slower on short chunks (measured in docs/performance.md).
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-MANY_ROWS = 64  # from which a linear map takes half of the time of torch's own on an AMD EPYC; below 32 it takes more
+MANY_ROWS = 64  # from which a linear map on a packed weight may be faster; below, a call costs more
+CLEARLY = 0.8  # of the time
 HAS_PACKED = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
 
 
@@ -51,14 +54,33 @@ def convolve_onto(
     add(y, x, packed, None, pads, stride, dilation, 1, "add", 1.0, None, [], "")
 
 
+@functools.cache
+def packed_is_faster() -> bool:
+    """Whether products of many rows are clearly faster on packed weights here, measured once (1 ms): twice on an AMD EPYC, not on a Xeon.
+
+    torch's own products are MKL's, which is slower on other processors than Intel's.
+    """
+    if not HAS_PACKED:
+        return False
+    with torch.inference_mode():
+        x, weight = torch.ones(2 * MANY_ROWS, 256, device="cpu"), torch.ones(256, 256, device="cpu")
+        packed, spent = pack_linear(weight), [float("inf")] * 2
+        for _ in range(8):
+            for i, run in enumerate((lambda: torch.mm(x, weight), lambda: linear(x, packed, None))):
+                start = time.perf_counter()
+                run()
+                spent[i] = min(spent[i], time.perf_counter() - start)
+    return spent[1] < CLEARLY * spent[0]
+
+
 def is_wide(x: Tensor, weight: Tensor) -> bool:
-    """Whether a linear map of ``x`` by a weight ``(O, I)`` has many rows, and may run on a packed weight."""
-    return x.numel() >= MANY_ROWS * weight.shape[1] and packs(x, weight)
+    """Whether a linear map of ``x`` by a weight ``(O, I)`` has many rows, and is faster on a packed weight."""
+    return x.numel() >= MANY_ROWS * weight.shape[1] and packs(x, weight) and packed_is_faster()
 
 
 def pack_linear(weight: Tensor) -> Tensor:
     """A weight ``(O, I)`` as oneDNN wants it for many rows."""
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, MANY_ROWS)
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 2 * MANY_ROWS)
     return packed
 
 

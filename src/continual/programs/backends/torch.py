@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...core.program.context import INLINE_ROWS, SUMMED
 from ...core.state import Wire, rewire
 from ...errors import ExportError
+from ...layers.onednn import MANY_ROWS, packed_is_faster
 from ..layouts import flat, nested
 from ..planning import Planned
 from .base import CompiledCall, exported
@@ -78,6 +79,8 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
     _sum_small_products(program.graph)
+    if not clock.is_cuda and packed_is_faster():
+        _convolve_wide_products(program.graph)
     program.graph_module.recompile()
     return program, tensors
 
@@ -113,6 +116,36 @@ def _sum_small_products(graph: torch.fx.Graph) -> None:
         graph.erase_node(node)
 
 
+def _convolve_wide_products(graph: torch.fx.Graph) -> None:
+    """Write linear layers of many rows as convolutions with a kernel of 1: the compiler lets oneDNN run these, on packed weights."""
+    ops = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.target is not ops.linear.default:
+            continue
+        x, weight, bias = (*node.args, None)[:3]
+        *rows, size = x.meta["val"].shape
+        if math.prod(rows) < 2 * MANY_ROWS or weight.meta["val"].dtype != torch.float32:
+            continue
+        with graph.inserting_before(node):
+            image = graph.call_function(ops.reshape.default, (x, [1, math.prod(rows), 1, size]))
+            image = graph.call_function(ops.permute.default, (image, [0, 3, 1, 2]))
+            kernel = graph.call_function(ops.reshape.default, (weight, [*weight.meta["val"].shape, 1, 1]))
+            y = graph.call_function(ops.conv2d.default, (image, kernel, bias))
+            y = graph.call_function(ops.permute.default, (y, [0, 2, 3, 1]))
+            y = graph.call_function(ops.reshape.default, (y, [*rows, weight.meta["val"].shape[0]]))
+        node.replace_all_uses_with(y)
+        y.meta = dict(node.meta)
+        graph.erase_node(node)
+
+
+def _prepare_packing(options: dict[str, Any]) -> None:
+    """Let the compiler know how weights are packed. By itself it decides that once in a process, by the first program."""
+    if options["cpp.weight_prepack"] and torch.backends.mkldnn.is_available():
+        from torch._inductor.fx_passes.mkldnn_fusion import _mkldnn_weight_pack_init  # here: it loads the compiler
+
+        _mkldnn_weight_pack_init()
+
+
 def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """Compile by ``torch.compile``, as one graph without guards: :class:`StepProgram` checks shapes."""
     needs_compiler(example[1].device)
@@ -126,6 +159,7 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
         "cpp_wrapper": not example[1].is_cuda,
         "guard_filter_fn": lambda guards: [False] * len(guards),
     }
+    _prepare_packing(options)
     compiled = torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
     return _returning_state(planned, lambda tensors: compiled(*tensors))
 
@@ -172,6 +206,7 @@ def aot(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     options = compiler_options(program, example[1].numel() * planned.plan.chunk)
 
     def compile(path: str) -> str:
+        _prepare_packing(options)
         return torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=options)
 
     with warnings.catch_warnings(), torch.no_grad():
