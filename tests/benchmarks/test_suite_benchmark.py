@@ -167,7 +167,8 @@ def test_the_picture_is_drawn_again_from_the_page(tmp_path: Path):
     assert len(found) > 25
     assert all(f"| {r.name} |" in page for r in found)
     axes = suite_plot.plot(found, threads, tmp_path / "performance.png").axes[0]
-    assert [tick.get_text() for tick in axes.get_xticklabels()][:4] == ["1×", "2×", "5×", "10×"]
+    ticks = [tick.get_text() for tick in axes.get_xticklabels()]  # from below 1 where a peer is ahead
+    assert ticks[ticks.index("1×") :][:4] == ["1×", "2×", "5×", "10×"]
     assert [text.get_text().strip() for text in axes.texts] == ["slower", "faster"]
     with pytest.raises(ValueError, match="no table"):
         suite_plot.recorded("# Performance\n")
