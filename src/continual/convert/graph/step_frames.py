@@ -69,19 +69,20 @@ def framed_slots(instructions: Sequence[Instruction], inputs: Sequence[Taken], o
         inputs: the slots of its streams, and their views.
         outputs: those of its outputs.
     """
-    alike = [i for i in instructions if isinstance(i, Op) and _takes_frames(i)]
+    alike = {i for i in instructions if isinstance(i, Op) and _takes_frames(i)}
     made = dict([*inputs, *(own for i in instructions for own in i.made), *((op.out, View(op.dims or ())) for op in alike)])
     taken = [*outputs, *(own for i in instructions for own in i.taken)]
     unlike = {slot for slot, view in taken if slot in made and view.dims != made[slot].dims}
     for instruction in instructions:
         if instruction not in alike:
             unlike |= {*slots_of(instruction)} - {slot for slot, _ in instruction.taken} | {*instruction.reads}
+    together = [{op.out, *op.inputs} for op in alike]
+    unlike = unlike.union(*({op.out, *op.inputs} for op in alike if not _alike_on_frames(op, made)))
     framed, before = made.keys() - unlike, -1
-    while len(framed) != before:
+    while len(framed) != before:  # a slot without a frame takes those that meet it along
         before = len(framed)
-        for op in alike:
-            streams = {op.out, *op.inputs}
-            if not streams <= framed or not _alike_on_frames(op, made):
+        for streams in together:
+            if not streams <= framed:
                 framed -= streams
     return frozenset(framed)
 
@@ -96,6 +97,8 @@ def _takes_frames(op: Op) -> bool:
 
 def _alike_on_frames(op: Op, made: Mapping[int, View]) -> bool:
     """Whether it is one, for the layouts of what it takes and gives."""
+    if not {*op.inputs} <= made.keys():
+        return False
     views = [made[op.out], *(made[slot] for slot in op.inputs)]
     kept = _ON_FRAMES.get(op.target)
     if kept is None:

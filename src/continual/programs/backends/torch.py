@@ -6,11 +6,12 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ...core.program.context import INLINE_ROWS, SUMMED
@@ -97,45 +98,49 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     return {"freezing": True, "cpp.weight_prepack": images} | ({"cpp.threads": 1} if small else {})
 
 
-def _sum_small_products(graph: torch.fx.Graph) -> None:
+def _linear_layers(graph: Graph) -> Iterator[tuple[Node, Node, Node, Node | None, list[int]]]:
+    """The linear layers of a graph: each with its input, weight, bias and the sizes of its rows."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.linear.default:
+            x, weight, bias = (*node.args, None)[:3]
+            yield node, x, weight, bias, list(x.meta["val"].shape[:-1])
+
+
+def _exchange(node: Node, y: Node) -> None:
+    """Put another node in the place of one."""
+    node.replace_all_uses_with(y)
+    y.meta = dict(node.meta)
+    node.graph.erase_node(node)
+
+
+def _sum_small_products(graph: Graph) -> None:
     """Write linear layers of a few rows as sums: compilers fuse these with their neighbours, and a library call costs more."""
     ops = torch.ops.aten
-    for node in list(graph.nodes):
-        if node.target is not ops.linear.default or node.args[0].meta["val"].is_cuda:
-            continue
-        x, weight, bias = (*node.args, None)[:3]
-        shape = x.meta["val"].shape
-        if math.prod(shape[:-1]) > INLINE_ROWS or weight.meta["val"].numel() > SUMMED:
+    for node, x, weight, bias, rows in _linear_layers(graph):
+        if x.meta["val"].is_cuda or math.prod(rows) > INLINE_ROWS or weight.meta["val"].numel() > SUMMED:
             continue
         with graph.inserting_before(node):
             product = graph.call_function(ops.mul.Tensor, (graph.call_function(ops.unsqueeze.default, (x, -2)), weight))
             total = graph.call_function(ops.sum.dim_IntList, (product, [-1]))
             y = total if bias is None else graph.call_function(ops.add.Tensor, (total, bias))
-        node.replace_all_uses_with(y)
-        y.meta = dict(node.meta)
-        graph.erase_node(node)
+        _exchange(node, y)
 
 
-def _convolve_wide_products(graph: torch.fx.Graph) -> None:
+def _convolve_wide_products(graph: Graph) -> None:
     """Write linear layers of many rows as convolutions with a kernel of 1: the compiler lets oneDNN run these, on packed weights."""
     ops = torch.ops.aten
-    for node in list(graph.nodes):
-        if node.target is not ops.linear.default:
-            continue
-        x, weight, bias = (*node.args, None)[:3]
-        *rows, size = x.meta["val"].shape
+    for node, x, weight, bias, rows in _linear_layers(graph):
         if math.prod(rows) < 2 * MANY_ROWS or weight.meta["val"].dtype != torch.float32:
             continue
+        out, size = weight.meta["val"].shape
         with graph.inserting_before(node):
             image = graph.call_function(ops.reshape.default, (x, [1, math.prod(rows), 1, size]))
             image = graph.call_function(ops.permute.default, (image, [0, 3, 1, 2]))
-            kernel = graph.call_function(ops.reshape.default, (weight, [*weight.meta["val"].shape, 1, 1]))
+            kernel = graph.call_function(ops.reshape.default, (weight, [out, size, 1, 1]))
             y = graph.call_function(ops.conv2d.default, (image, kernel, bias))
             y = graph.call_function(ops.permute.default, (y, [0, 2, 3, 1]))
-            y = graph.call_function(ops.reshape.default, (y, [*rows, weight.meta["val"].shape[0]]))
-        node.replace_all_uses_with(y)
-        y.meta = dict(node.meta)
-        graph.erase_node(node)
+            y = graph.call_function(ops.reshape.default, (y, [*rows, out]))
+        _exchange(node, y)
 
 
 def _prepare_packing(options: dict[str, Any]) -> None:
