@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, baddbmm, bmm, nn  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
+from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..core.module import PaddingMode
@@ -21,7 +21,9 @@ from ..layers.conv_program import convolution
 from .folds_norms import FoldsNorms
 from .local import parameter
 from .memory_format import channels_last, is_channels_last
-from .native.depthwise import Depthwise, Geometry, usable
+from .native import product
+from .native.conditions import usable
+from .native.depthwise import Depthwise, Geometry
 from .onednn import convolve, convolve_onto, pack, packs
 from .tap_sums import are_few, depthwise, depthwise_step, few_windows, whole_frames
 from .weight_cache import FoldedWeight, check_images
@@ -197,8 +199,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
 
     def _product(self, windows: Tensor) -> Tensor:
         """The convolution of windows ``(B, k*I, n)``, side by side, as one matrix product."""
-        folded, bias = self._folded().expand(windows.shape[0], -1, -1), parameter(self, "bias")
-        return bmm(folded, windows) if bias is None else baddbmm(bias.unsqueeze(1), folded, windows)
+        return product.multiply(self._folded(), windows, parameter(self, "bias"))
 
     def arrange(self, pieces: list[Tensor]) -> tuple[Tensor, ...]:
         if self._images and pieces[0][0, 0].numel() >= LARGE and self._space_pads is not None:
@@ -225,7 +226,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
                 parts = [f.movedim(-1, 1) for p in parts for f in p.unbind(1)]
         window = torch.cat((*parts, x), 1) if parts else x
         if self.dims == 1:
-            return F.linear(window, self._folded(), parameter(self, "bias"))
+            return product.linear(window, self._folded(), parameter(self, "bias"))
         if self._over_time_alone:  # a matrix product, 1.1 to 4 times as fast as a convolution with a kernel of 1
             if not parts and is_channels_last(x):
                 if self._packs(x):

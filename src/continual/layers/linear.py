@@ -13,6 +13,7 @@ from ..core.state import StateNode, StepSpec
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
 from .local import LocalInTime, check_parameters
+from .native import product
 
 
 class Linear(TorchLayer, LocalInTime, FoldsNorms, nn.Linear):
@@ -65,7 +66,7 @@ class Linear(TorchLayer, LocalInTime, FoldsNorms, nn.Linear):
 
     def local_step(self, x: Tensor) -> Tensor:
         if x.ndim == 2 or self.channel_dim == -1:
-            return F.linear(x, self.weight, self.bias)
+            return product.linear(x, self.weight, self.bias)
         return super().local_step(x)
 
     def check(self, frame: StepSpec, path: str) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, bmm  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
 
 from ..core.timing import Window
+from .native import product
 
 FEW_WINDOWS = 16  # of all rows, below which they are rows of one matrix product
 SMALL = 1 << 12  # numbers in a chunk's outputs, up to which a sum over their windows at once costs less
@@ -29,7 +29,7 @@ def few_windows(frames: Tensor, window: Window, dilation: int, weight: Tensor, b
     For few windows torch's own convolution costs up to 30 times as much, since it lays the weight out again in each call.
     """
     rows = frames.unfold(2, window.receptive_field, window.stride)[..., ::dilation].transpose(1, 2).flatten(2)
-    return F.linear(rows, weight.flatten(1), bias).transpose(1, 2).contiguous()  # what follows is twice as fast so
+    return product.linear(rows, weight.flatten(1), bias).transpose(1, 2).contiguous()  # what follows is twice as fast so
 
 
 def depthwise(frames: Tensor, window: Window, dilation: int, weights: Tensor, bias: Tensor | None) -> Tensor:
@@ -56,7 +56,7 @@ def whole_frames(frames: Tensor, weight: Tensor, bias: Tensor | None, groups: in
     batch, _, n, *space = frames.shape
     rows = frames.movedim(2, 1).reshape(batch * n, groups, -1)
     if groups == 1:
-        y = F.linear(rows.squeeze(1), weight.flatten(1), bias)
+        y = product.linear(rows.squeeze(1), weight.flatten(1), bias)
     else:
         y = bmm(rows.transpose(0, 1), weight.view(groups, weight.shape[0] // groups, -1).transpose(1, 2))
         y = _with(bias, y.transpose(0, 1).flatten(1))

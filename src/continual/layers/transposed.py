@@ -26,6 +26,7 @@ from ..core.timing import Timing
 from ..errors import NotStreamable, ShapeMismatch
 from .folds_norms import FoldsNorms
 from .local import parameter
+from .native import product
 from .weight_cache import FoldedWeight, check_images
 from .window import per_dim
 
@@ -229,11 +230,9 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
         if bias is not None:
             bias = bias.unsqueeze(1).expand(-1, weight.shape[0 if self._over_time_alone else 1] // self.out_channels).flatten()
         if self.dims == 1:
-            return F.linear(window, weight, bias).unflatten(1, by_channel)
+            return product.linear(window, weight, bias).unflatten(1, by_channel)
         if self._over_time_alone:
-            flat, many = window.flatten(2), weight.expand(window.shape[0], -1, -1)
-            y = torch.bmm(many, flat) if bias is None else torch.baddbmm(bias.unsqueeze(1), many, flat)
-            return y.unflatten(2, window.shape[2:]).unflatten(1, by_channel)
+            return product.multiply(weight, window.flatten(2), bias).unflatten(2, window.shape[2:]).unflatten(1, by_channel)
         space = (self._steps[1:], self.padding[1:], self.output_padding[1:], 1, self.dilation[1:])
         folded: Tensor = _CONV[self.dims - 1](window, weight, bias, *space)
         return folded.unflatten(1, by_channel)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..containers.parallel import BroadcastReduce, shrinking
@@ -18,6 +17,7 @@ from ..core.state import StateNode, StepSpec
 from ..errors import ShapeMismatch
 from ..layers.closure import Identity
 from ..layers.local import LocalInTime
+from ..layers.native import product
 
 
 def norm(channels: int) -> nn.BatchNorm3d:
@@ -131,8 +131,8 @@ class SqueezeExcite(LocalInTime):
 
     def _weights(self, means: Tensor) -> Tensor:
         """Means ``(…, C)`` to factors ``(…, C)``."""
-        hidden = torch.relu(F.linear(means, self.fc1.weight.flatten(1), self.fc1.bias))
-        return torch.sigmoid(F.linear(hidden, self.fc2.weight.flatten(1), self.fc2.bias))
+        hidden = torch.relu(product.linear(means, self.fc1.weight.flatten(1), self.fc1.bias))
+        return torch.sigmoid(product.linear(hidden, self.fc2.weight.flatten(1), self.fc2.bias))
 
     def check(self, frame: StepSpec, path: str) -> None:
         if len(frame.shape) != 4 or frame.shape[1] != self.fc1.in_channels:

@@ -16,6 +16,7 @@ from ..errors import NotStreamable, ShapeMismatch
 from ..layers import norm_refusals
 from ..layers.folds_norms import scaled
 from ..layers.local import LocalInTime
+from ..layers.native import product
 from ..layers.weight_cache import PackedWeight
 from .skeleton_graphs import adjacency
 
@@ -77,14 +78,12 @@ class _AcrossJoints(PackedWeight, LocalInTime):
 
 def mapped(x: Tensor, conv: Any) -> Tensor:
     """A convolution with a kernel of 1, as a matrix product over channels."""
-    weight = conv.weight.flatten(1).expand(x.shape[0], -1, -1)
-    y = weight @ x.flatten(2) if conv.bias is None else torch.baddbmm(conv.bias.unsqueeze(1), weight, x.flatten(2))
-    return y.unflatten(2, x.shape[2:])
+    return product.multiply(conv.weight.flatten(1), x.flatten(2), conv.bias).unflatten(2, x.shape[2:])
 
 
 def _joined(weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Weights and biases in alternation, to one weight and one bias."""
-    return torch.cat([w.flatten(1) for w in weights[::2]], 1), torch.stack(list(weights[1::2])).sum(0).unsqueeze(1)
+    return torch.cat([w.flatten(1) for w in weights[::2]], 1), torch.stack(list(weights[1::2])).sum(0)
 
 
 class GraphConv(_AcrossJoints):
@@ -117,7 +116,7 @@ class GraphConv(_AcrossJoints):
         else:  # one product instead of three and two sums
             weight, bias = self._side_by_side()
             groups = torch.cat(list(gathered), 1).flatten(2)
-            total = torch.baddbmm(bias, weight.expand(groups.shape[0], -1, -1), groups).unflatten(2, input.shape[2:])
+            total = product.multiply(weight, groups, bias).unflatten(2, input.shape[2:])
         around = input
         if self.in_channels != self.out_channels:
             conv, bn = self.gcn_residual
@@ -125,15 +124,14 @@ class GraphConv(_AcrossJoints):
         return torch.relu(self.bn(total) + around)
 
     def _side_by_side(self) -> tuple[Tensor, Tensor]:
-        """The groups' weights ``(out, 3 * in)`` as one, made once per version, and their biases ``(out, 1)`` added."""
+        """The groups' weights ``(out, 3 * in)`` as one, made once per version, and their biases ``(out)`` added."""
         weights = [p for conv in self.g_conv for p in conv._parameters.values() if p is not None]
         return self._laid_out_together("groups", weights, _joined)
 
     def gathered(self, x: Tensor) -> Sequence[Tensor]:
         """The inputs from the three groups of neighbours of each joint: three tensors like ``x``."""
         links = self.A * self.graph_attn
-        by_skeleton = x.reshape(-1, self.num_joints).expand(3, -1, -1)
-        return torch.bmm(by_skeleton, links).unflatten(1, (*x.shape[:-1], -1)).flatten(-2)
+        return product.multiply(x.reshape(-1, self.num_joints), links).unflatten(1, (*x.shape[:-1], -1)).flatten(-2)
 
 
 @fold.register

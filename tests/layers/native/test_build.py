@@ -115,7 +115,7 @@ def test_without_a_compiler_torch_computes(source: Path, monkeypatch: pytest.Mon
 def test_the_variable_turns_it_off(value: str, is_used: bool, monkeypatch: pytest.MonkeyPatch):
     asked = []
     monkeypatch.setenv("CONTINUAL_NATIVE", value)
-    monkeypatch.setattr(depthwise, "built", lambda path: asked.append(path))
+    monkeypatch.setattr(build, "built", lambda path: asked.append(path))
     assert depthwise.library.__wrapped__() is None
     assert bool(asked) == is_used
 
@@ -124,6 +124,6 @@ def test_a_library_that_is_no_library(tmp_path: Path, monkeypatch: pytest.Monkey
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"nothing")
     monkeypatch.delenv("CONTINUAL_NATIVE", raising=False)
-    monkeypatch.setattr(depthwise, "built", lambda path: broken)
+    monkeypatch.setattr(build, "built", lambda path: broken)
     assert depthwise.library.__wrapped__() is None
     assert f"{broken} can't be loaded" in caplog.text

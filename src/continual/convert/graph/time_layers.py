@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.module import CoModule
@@ -16,6 +15,7 @@ from ...core.state import StateNode, StateUpdates, StepSpec
 from ...core.timing import Window
 from ...errors import NotStreamable
 from ...layers.cumulative import _Cumulative
+from ...layers.native import product
 from ...layers.window import SlidingWindow
 from ...layers.window_program import Windows, windows_of
 from .instructions import resolve
@@ -211,9 +211,9 @@ class WindowLinear(Windowed):
 
     def of_windows(self, windows: Tensor, present: Tensor | None) -> Tensor:
         if not self.flat:  # (B, C, n, L) → (B, C, n, K)
-            return F.linear(windows, self.weight, self.bias)
+            return product.linear(windows, self.weight, self.bias)
         by_time = windows.movedim(2, 1).movedim(-1, 2 if self.time_first else 3)  # (B, n, C, L, *S)
-        return F.linear(by_time.flatten(2), self.weight, self.bias).transpose(1, 2)
+        return product.linear(by_time.flatten(2), self.weight, self.bias).transpose(1, 2)
 
     def macs_per_output(self, node: StateNode, frame: StepSpec) -> int:
         return self.weight.numel() * (1 if self.flat else frame.shape[1])

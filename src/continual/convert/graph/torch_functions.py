@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.exact_gradients import batch_norm, instance_norm
+from ...layers.native import product
 from .values import ITEM
 
 # Operations whose Python function takes the same arguments in the same order.
@@ -45,7 +46,7 @@ _OTHERS: dict[str, Callable[..., Any]] = {
     "aten.batch_norm.default": batch_norm,
     "aten.instance_norm.default": instance_norm,
     ITEM: operator.getitem,
-    "aten.linear.default": F.linear,
+    "aten.linear.default": product.linear,
     "aten.scaled_dot_product_attention.default": F.scaled_dot_product_attention,
     "aten.view.default": Tensor.view,
     "aten._unsafe_view.default": Tensor.view,

@@ -20,6 +20,7 @@ from ...core.state import StateNode, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
+from ..native import product
 
 _LAYOUTS = ("(L, N, E)", "(N, L, E)", "(N, E, L)")  # by the dimension that is time
 Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, H, n, D)
@@ -141,13 +142,13 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         if self._qkv_same_embed_dim:
             weight = parameter(self, "in_proj_weight")
             if isinstance(x, Tensor):
-                return F.linear(x, weight, bias)
+                return product.linear(x, weight, bias)
             weights = weight.chunk(3)
         else:
             weights = [parameter(self, name) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")]
         biases = (None,) * 3 if bias is None else bias.chunk(3)
         inputs: Sequence[Any] = (x, x, x) if isinstance(x, Tensor) else x
-        return torch.cat([F.linear(t, w, b) for t, w, b in zip(inputs, weights, biases, strict=True)], -1)
+        return torch.cat([product.linear(t, w, b) for t, w, b in zip(inputs, weights, biases, strict=True)], -1)
 
     def split(self, packed: Tensor, parts: int = 3) -> tuple[Tensor, ...]:
         """What lies side by side, ``(B, n, parts * E)``, as heads ``(B, H, n, D)`` each."""
@@ -170,7 +171,7 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
             q, k, v = self.project(x)
             return self.attend(q[:, :, place : place + 1], k, v, mask).squeeze(1)
         weight, bias, keys, values, value_bias = self._parts()
-        q = F.linear(x[:, place], weight, bias).view(-1, self.num_heads, 1, self.head_dim)
+        q = product.linear(x[:, place], weight, bias).view(-1, self.num_heads, 1, self.head_dim)
         asked = torch.matmul(q, keys).transpose(1, 2)  # (B, 1, H, E); a key's bias adds the same to all scores
         x = x.unsqueeze(1)
         mean = F.scaled_dot_product_attention(asked, x, x, mask, scale=self.head_dim**-0.5)  # (B, 1, H, E)
@@ -227,7 +228,7 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
     def leave(self, attended: Tensor) -> Tensor:
         """The output projection."""
         own = self._modules["out_proj"]
-        return F.linear(attended, parameter(own, "weight"), parameter(own, "bias"))  # type: ignore[arg-type]
+        return product.linear(attended, parameter(own, "weight"), parameter(own, "bias"))  # type: ignore[arg-type]
 
     def whole(self, x: Wire) -> Tensor:
         """Attention of all tokens ``(B, n, E)`` to all, as ``torch.nn`` has it, before the output projection."""

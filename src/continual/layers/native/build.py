@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
 import logging
 import os
@@ -48,6 +50,32 @@ def built(source: Path) -> Path | None:
         )
         return None
     return library
+
+
+def library(source: Path) -> ctypes.CDLL | None:
+    """The library of a source file, loaded: built at the first use on a machine (2 to 3 s); ``None`` where that can't be.
+
+    ``CONTINUAL_NATIVE=0`` in the environment turns all libraries off.
+    """
+    if os.environ.get("CONTINUAL_NATIVE") == "0":
+        return None
+    path = built(source)
+    if path is None:
+        return None
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        log.warning("%s can't be loaded, torch's own operations are used: %s. Delete the file to build it again", path, error)
+        return None
+
+
+@functools.cache
+def openmp() -> int | None:
+    """The address of ``GOMP_parallel`` of the OpenMP runtime that torch uses, so that both share their threads; or ``None``."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except (AttributeError, OSError, TypeError):  # not on this system, or not of this runtime
+        return None
 
 
 def found_compiler() -> list[str] | None:

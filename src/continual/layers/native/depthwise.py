@@ -5,21 +5,18 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...core.tracing_guard import in_dispatch, is_dynamo_compiling, is_tracing
-from .build import built, log
+from . import build
 
 MOST_TAPS = 32  # of which the kernel keeps the rows
 ALONE = 1 << 19  # products, below which a second thread costs more than it does
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
-_in_transform: Callable[[], Any] = torch._C._functorch.peek_interpreter_stack
 
 
 class Library(NamedTuple):
@@ -40,45 +37,13 @@ class Library(NamedTuple):
 @functools.cache
 def library() -> Library | None:
     """The kernel, built at the first use on a machine (2 to 3 s); ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    if os.environ.get("CONTINUAL_NATIVE") == "0":
-        return None
-    path = built(Path(__file__).with_suffix(".cpp"))
-    if path is None:
-        return None
-    try:
-        loaded = ctypes.CDLL(str(path))
-    except OSError as error:
-        log.warning("%s can't be loaded, torch's own operations are used: %s. Delete the file to build it again", path, error)
+    loaded = build.library(Path(__file__).with_suffix(".cpp"))
+    if loaded is None:
         return None
     loaded.continual_lanes.restype = _Long
     run = loaded.continual_depthwise
     run.argtypes, run.restype = [_Pointer] * 5 + [_Long] * 6 + [_Pointer, _Long], None
-    return Library(run, loaded.continual_lanes(), _openmp())
-
-
-def _openmp() -> int | None:
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, _Pointer).value
-    except (AttributeError, OSError, TypeError):  # not on this system, or not of this runtime
-        return None
-
-
-def usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether nothing but the result is asked for: float32 on a CPU, without gradients, and nobody watches or transforms operations."""
-    return (
-        type(x) is Tensor
-        and x.dtype == weight.dtype == torch.float32
-        and x.is_cpu
-        and weight.is_cpu
-        and (bias is None or (bias.dtype == torch.float32 and bias.is_contiguous()))
-        and not x.is_neg()
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and not in_dispatch()
-        and not is_dynamo_compiling()
-        and not is_tracing()
-        and _in_transform() is None
-    )
+    return Library(run, loaded.continual_lanes(), build.openmp())
 
 
 class Geometry(NamedTuple):

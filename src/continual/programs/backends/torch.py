@@ -17,11 +17,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...core.program.context import INLINE_ROWS, SUMMED
 from ...core.state import Wire, rewire
 from ...errors import ExportError
-from ...layers.onednn import MANY_ROWS, packed_is_faster
 from ..layouts import flat, nested
 from ..planning import Planned
 from .base import CompiledCall, exported
 from .package_cache import loaded
+from .products import code, use_products
 
 ONE_THREAD = 1 << 18  # products of a call up to which one thread is faster than two
 
@@ -80,8 +80,7 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
     _sum_small_products(program.graph)
-    if not clock.is_cuda and packed_is_faster():
-        _convolve_wide_products(program.graph)
+    use_products(program)
     program.graph_module.recompile()
     return program, tensors
 
@@ -95,7 +94,8 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.convolution.default)
     images = any(node.target in convolutions for node in program.graph.nodes)
     small = not images and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
-    return {"freezing": True, "cpp.weight_prepack": images} | ({"cpp.threads": 1} if small else {})
+    options = {"freezing": True, "cpp.weight_prepack": images} | ({"cpp.threads": 1} if small else {})
+    return options | code(1 if small else torch.get_num_threads())
 
 
 def _linear_layers(graph: Graph) -> Iterator[tuple[Node, Node, Node, Node | None, list[int]]]:
@@ -126,31 +126,6 @@ def _sum_small_products(graph: Graph) -> None:
         _exchange(node, y)
 
 
-def _convolve_wide_products(graph: Graph) -> None:
-    """Write linear layers of many rows as convolutions with a kernel of 1: the compiler lets oneDNN run these, on packed weights."""
-    ops = torch.ops.aten
-    for node, x, weight, bias, rows in _linear_layers(graph):
-        if math.prod(rows) < 2 * MANY_ROWS or weight.meta["val"].dtype != torch.float32:
-            continue
-        out, size = weight.meta["val"].shape
-        with graph.inserting_before(node):
-            image = graph.call_function(ops.reshape.default, (x, [1, math.prod(rows), 1, size]))
-            image = graph.call_function(ops.permute.default, (image, [0, 3, 1, 2]))
-            kernel = graph.call_function(ops.reshape.default, (weight, [out, size, 1, 1]))
-            y = graph.call_function(ops.conv2d.default, (image, kernel, bias))
-            y = graph.call_function(ops.permute.default, (y, [0, 2, 3, 1]))
-            y = graph.call_function(ops.reshape.default, (y, [*rows, out]))
-        _exchange(node, y)
-
-
-def _prepare_packing(options: dict[str, Any]) -> None:
-    """Let the compiler know how weights are packed. By itself it decides that once in a process, by the first program."""
-    if options["cpp.weight_prepack"] and torch.backends.mkldnn.is_available():
-        from torch._inductor.fx_passes.mkldnn_fusion import _mkldnn_weight_pack_init  # here: it loads the compiler
-
-        _mkldnn_weight_pack_init()
-
-
 def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     """Compile by ``torch.compile``, as one graph without guards: :class:`StepProgram` checks shapes."""
     needs_compiler(example[1].device)
@@ -164,7 +139,6 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
         "cpp_wrapper": not example[1].is_cuda,
         "guard_filter_fn": lambda guards: [False] * len(guards),
     }
-    _prepare_packing(options)
     compiled = torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
     return _returning_state(planned, lambda tensors: compiled(*tensors))
 
@@ -211,7 +185,6 @@ def aot(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     options = compiler_options(program, example[1].numel() * planned.plan.chunk)
 
     def compile(path: str) -> str:
-        _prepare_packing(options)
         return torch._inductor.aoti_compile_and_package(program, package_path=path, inductor_configs=options)
 
     with warnings.catch_warnings(), torch.no_grad():

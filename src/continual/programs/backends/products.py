@@ -1,0 +1,171 @@
+"""Products with constant weights in compiled programs: by the kernel of this library, whose source becomes part of the code."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Graph, Node
+
+from ...layers.native import product
+
+_SHIM = """
+AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
+  int64_t *shape, *of, dim, sizes[16], strides[16];
+  void *at, *other, *bias_at = nullptr, *to;
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim({x}, &dim));
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes({x}, &shape));
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes({weight}, &of));
+  for (int64_t i = 0; i < dim; ++i) sizes[i] = shape[i];
+  {sizes}
+  for (int64_t i = dim - 1, step = 1; i >= 0; step *= sizes[i--]) strides[i] = step;
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dim, sizes, strides, aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0, ret));
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr({a}, &at));
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr({b}, &other));
+  AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*ret, &to));
+  {bias}
+  const continual_product::Call call{{(const float *)at, (const float *)other, (const float *)bias_at, (float *)to, {call}}};
+  const int64_t rows = call.batch * {rows}, busy = (rows < {fewest} ? {fewest} : rows) * call.k * {features} >= {alone};
+  continual_product::run(call, {parallel}, busy ? {threads} : 1);
+  return AOTI_TORCH_SUCCESS;
+}}"""
+
+
+@functools.cache
+def _library() -> torch.library.Library:
+    """The operations that stand for the kernel in graphs."""
+    made = torch.library.Library("continual", "FRAGMENT")
+    made.define("linear(Tensor x, Tensor panels, Tensor? bias, int features) -> Tensor")
+    made.define("multiply(Tensor weight, Tensor x) -> Tensor")
+    made.impl("linear", product.by_panels, "CPU")
+    made.impl("multiply", lambda weight, x: product.multiply(weight, x), "CPU")
+
+    @torch.library.register_fake("continual::linear", lib=made)
+    def _(x: Tensor, panels: Tensor, bias: Tensor | None, features: int) -> Tensor:
+        return x.new_empty((*x.shape[:-1], features))
+
+    @torch.library.register_fake("continual::multiply", lib=made)
+    def _(weight: Tensor, x: Tensor) -> Tensor:
+        return x.new_empty((x.shape[0], weight.shape[0], x.shape[2]))
+
+    return made
+
+
+def code(threads: int) -> dict[str, Any]:
+    """Options of inductor: the kernel's source and the functions in C that stand for its operations, for so many threads."""
+    kernel = product.library()
+    if kernel is None:
+        return {}
+    _library()
+    source = "".join(line for line in product.SOURCE.read_text().splitlines(True) if not line.startswith("#include"))
+    check = f'static_assert(continual_product::LANES == {kernel.lanes}, "weights are laid out for vectors of {kernel.lanes}");'
+    several = threads > 1 and kernel.parallel is not None
+    runtime = 'extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);' if several else ""
+    shared = {
+        "fewest": product.FEWEST_ROWS,
+        "alone": product.ALONE,
+        "parallel": "GOMP_parallel" if several else "nullptr",
+        "threads": threads if several else 1,
+    }
+    linear = _SHIM.format(
+        name="linear",
+        arguments="AtenTensorHandle x, AtenTensorHandle panels, AtenTensorHandle* bias, int64_t features",
+        x="x",
+        weight="panels",
+        sizes="int64_t m = 1; for (int64_t i = 0; i < dim - 1; ++i) m *= sizes[i]; sizes[dim - 1] = features;",
+        a="x",
+        b="panels",
+        bias="if (bias) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*bias, &bias_at));",
+        call="m, of[1], features, of[2] / continual_product::LANES, 0, 1",
+        rows="m",
+        features="features",
+        **shared,
+    )
+    multiply = _SHIM.format(
+        name="multiply",
+        arguments="AtenTensorHandle weight, AtenTensorHandle x",
+        x="x",
+        weight="weight",
+        sizes="sizes[1] = of[0];",
+        a="weight",
+        b="x",
+        bias="",
+        call="of[0], of[1], sizes[2], 0, 0, sizes[0]",
+        rows="call.n",
+        features="call.m",
+        **shared,
+    )
+    text = f'"C++" {{\n#define CONTINUAL_IN_PACKAGE\n{runtime}\n{source}\n{check}\n}}'
+    ops = torch.ops.continual
+    return {"aot_inductor.custom_ops_to_c_shims": {ops.linear.default: [text, linear], ops.multiply.default: [multiply]}}
+
+
+def use_products(program: ExportedProgram) -> None:
+    """Write the products with constant weights of a program as operations of the kernel, where one is."""
+    kernel = product.library()
+    if kernel is None:
+        return
+    _library()
+    constant = _constants(program)
+    for node in list(program.graph.nodes):
+        with program.graph.inserting_before(node):
+            y = _by_kernel(program.graph, node, constant, kernel.lanes)
+        if y is not None:
+            node.replace_all_uses_with(y)
+            y.meta = dict(node.meta)
+            program.graph.erase_node(node)
+
+
+def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
+    """An operation of the kernel for a node; ``None`` where it is no product with a constant matrix on one side."""
+    aten, own = torch.ops.aten, torch.ops.continual
+    if node.target not in (aten.linear.default, aten.matmul.default):
+        return None
+    operands: tuple[Any, ...] = (*node.args, None, None)
+    left, right, bias = operands[:3]
+    if not (_is_float(left) and _is_float(right)) or constant.issuperset((left, right)) or constant.isdisjoint((left, right)):
+        return None
+    left_dims, right_dims = left.meta["val"].ndim, right.meta["val"].ndim
+    if node.target is aten.matmul.default and (left_dims, right_dims) == (2, 3):
+        return graph.call_function(own.multiply.default, (_whole(graph, left), _whole(graph, right)))
+    if right not in constant or left_dims < 2 or right_dims != 2:
+        return None
+    features, panels = right.meta["val"].shape[0], right
+    if node.target is aten.matmul.default:
+        features, panels = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
+    return graph.call_function(own.linear.default, (_whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
+
+
+def _whole(graph: Graph, node: Node) -> Node:
+    """A tensor in one piece of memory."""
+    return node if node.meta["val"].is_contiguous() else graph.call_function(torch.ops.aten.contiguous.default, (node,))
+
+
+def _panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
+    """As :func:`~continual.layers.native.product.packed`: the compiler computes it once."""
+    aten = torch.ops.aten
+    width = product.panel_vectors(features, lanes) * lanes
+    full = graph.call_function(aten.constant_pad_nd.default, (weight, [0, 0, 0, -features % width]))
+    panels = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
+    panels = graph.call_function(aten.permute.default, (panels, [0, 2, 1]))
+    return graph.call_function(aten.clone.default, (panels,), {"memory_format": torch.contiguous_format})
+
+
+def _is_float(node: Any) -> bool:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
+
+
+def _constants(program: ExportedProgram) -> set[Node]:
+    """What depends on parameters and buffers alone."""
+    signature, found = program.graph_signature, set[Node]()
+    kept = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    for node in program.graph.nodes:
+        inputs = node.all_input_nodes
+        if node.name in kept if node.op == "placeholder" else inputs and found.issuperset(inputs):
+            found.add(node)
+    return found
