@@ -38,9 +38,9 @@ class Access:
         """
         if not self._tokens:
             return True
-        kind, _, given = authorization.partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else token
-        return any([hmac.compare_digest(given.encode(), own) for own in self._tokens])
+        kind, _, found = authorization.partition(" ")
+        sent = found.strip() if kind.lower() == "bearer" else token
+        return any([hmac.compare_digest(sent.encode(), own) for own in self._tokens])
 
     def allows_page(self, origin: str | None, host: str | None) -> bool:
         """Whether a page may open a stream.

@@ -160,7 +160,7 @@ class AsgiSocket:
         await asyncio.gather(self._writer, return_exceptions=True)
 
     async def messages(self, take: Take) -> AsyncIterator[bytes | str]:
-        """As of a wire: all of them are given."""
+        """As :class:`~continual.serving.websocket.Wire` says; ``take`` is not used: every message is yielded."""
         gone = asyncio.ensure_future(self._gone.wait())
         try:
             while True:
