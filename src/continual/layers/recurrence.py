@@ -123,10 +123,10 @@ class Recurrence(CoModule):
         if x is None:
             return None, ended
         y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.n_in, node.path)
-        held = _memory(node.tensors)
+        storages = _memory(node.tensors)
         for index, name in enumerate(node.names):
-            updates.put(node, index, _apart(held, new[name]))
-        return _apart(held, y), ended
+            updates.put(node, index, _apart(storages, new[name]))
+        return _apart(storages, y), ended
 
     def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
         state = dict(zip(node.names, node.tensors, strict=True))
@@ -244,13 +244,13 @@ def _shown(value: Any) -> str:
 
 def leaving(node: StateNode, y: Any, new: list[Tensor], updates: StateUpdates) -> Any:
     """End a step: note the new state, in the order of the node, and give the output."""
-    held = node.memo
-    if held is None:
-        held = node.memo = _memory(node.tensors)
+    storages = node.memo
+    if storages is None:
+        storages = node.memo = _memory(node.tensors)
     for old, value in zip(node.tensors, new, strict=True):
-        updates.slots.append((old, value.clone() if value.untyped_storage().data_ptr() in held else value))
+        updates.slots.append((old, value.clone() if value.untyped_storage().data_ptr() in storages else value))
     updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
-    return _apart(held, y)
+    return _apart(storages, y)
 
 
 def _memory(state: list[Tensor]) -> list[int]:
@@ -258,8 +258,8 @@ def _memory(state: list[Tensor]) -> list[int]:
     return [t.untyped_storage().data_ptr() for t in state]
 
 
-def _apart(held: list[int], value: Any) -> Any:
+def _apart(storages: list[int], value: Any) -> Any:
     """A value as it is, or a copy of one that lies in the memory of the state, into which new values are written."""
     if isinstance(value, list):
-        return [_apart(held, v) for v in value]
-    return value.clone() if value.untyped_storage().data_ptr() in held else value
+        return [_apart(storages, v) for v in value]
+    return value.clone() if value.untyped_storage().data_ptr() in storages else value

@@ -63,11 +63,11 @@ def convert_graph(
     if copy:
         module = copying.deepcopy(module)
     switches = Switches(module)
-    with contextlib.ExitStack() as held, Progress(f"converting {type(module).__name__}", progress) as doing:
-        held.enter_context(weights_kept(module))
+    with contextlib.ExitStack() as stack, Progress(f"converting {type(module).__name__}", progress) as doing:
+        stack.enter_context(weights_kept(module))
         doing("looking for loops over its frames")
         loops = _loops(module, inputs, time_dim)
-        held.callback(loops.close)
+        stack.callback(loops.close)
         short = shortened(module, inputs, time_dim) if loops.rolled is None else None
         walked, refusal = _followed(module, inputs, short, time_dim, time_pooling, doing, loops)
         if walked is None and windows == "stream":

@@ -26,7 +26,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self.digest, self.numbers = hashlib.sha256(), dict[int, int]()
-        self.held: list[Tensor] = []  # kept alive, so that no other tensor gets the same id
+        self.kept: list[Tensor] = []  # kept alive, so that no other tensor gets the same id
         self.note(known)
 
     def note(self, values: Iterable[Any]) -> None:
@@ -35,8 +35,8 @@ class _Recorder(TorchDispatchMode):
         for value in values:
             if isinstance(value, Tensor):
                 if id(value) not in self.numbers:
-                    self.numbers[id(value)] = len(self.held)
-                    self.held.append(value)
+                    self.numbers[id(value)] = len(self.kept)
+                    self.kept.append(value)
                 shown.append(f"{self.numbers[id(value)]} {tuple(value.shape)}")
             elif not isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
                 shown.append(repr(value))

@@ -109,13 +109,13 @@ class ParameterTable:
             self._computed = None
             self._run(env)
             return True
-        held: list[Tensor] = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
-        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in held]
+        tensors: list[Tensor] = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
+        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
         new = self._computed is None or self._computed[0] != key
         if new:
             with torch.inference_mode(False), torch.no_grad():
                 self._run(env)
-            self._computed = key, [env[op.out] for op in self.constants], held
+            self._computed = key, [env[op.out] for op in self.constants], tensors
         elif self._computed is not None:
             for op, value in zip(self.constants, self._computed[1], strict=True):
                 env[op.out] = value

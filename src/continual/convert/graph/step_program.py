@@ -124,14 +124,14 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
 
 def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
     """Run on several rows of frames for each row of the program: the module has merged joints or pixels with the batch."""
-    held = ctx.plan.state_specs
-    first, streams = len(held), frames(ctx.node.in_spec)[0].shape[0]
+    specs = ctx.plan.state_specs
+    first, streams = len(specs), frames(ctx.node.in_spec)[0].shape[0]
     run, fold = build(), frames(given)[0].shape[0] // streams
     if fold == 1:
         return run
-    own = range(first, len(held))
+    own = range(first, len(specs))
     for i in own:
-        held[i] = held[i].of_several(fold)
+        specs[i] = specs[i].of_several(fold)
 
     def folded(x: Wire, rows: CallRows) -> Wire:
         within = rows.repeated(fold, own)

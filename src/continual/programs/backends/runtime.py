@@ -24,7 +24,7 @@ BINDINGS = 16  # bindings of pairs of old and new states in the cache
 
 
 class _Flat(nn.Module):
-    """A program as a function of a flat list: ``x …, calls, end, [active], held … → valid, y …, held …``."""
+    """A program as a function of a flat list: ``x …, calls, end, [active], state … → valid, y …, new state …``."""
 
     def __init__(self, planned: Planned, x: Wire, masked: bool):
         super().__init__()

@@ -254,10 +254,10 @@ class Graphs:
             if a in self.times.of:
                 if self.times.of[a] > t:
                     raise NotALoop(f"a state begins with a later iteration{line(a)}", "states that begin before the loop", a)
-                held = self._carried(a, t) or next((s for s in self.states if s.of is a), None)
-                if held is None:  # computed again
+                kept = self._carried(a, t) or next((s for s in self.states if s.of is a), None)
+                if kept is None:  # computed again
                     made[a] = copied(graph, a, map(value, leaves_of(a)))
-                return made[a] if held is None else env[held]
+                return made[a] if kept is None else env[kept]
             if a not in env:
                 self.same.append(a)
                 env[a] = _place(graph, f"same{len(self.same) - 1}", a)
