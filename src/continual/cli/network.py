@@ -52,8 +52,8 @@ class Options:
     @property
     def conversion(self) -> dict[str, Any]:
         """The options of ``co.continual``."""
-        given = {"time_dim": self.time_dim, "time_pooling": self.time_pooling}
-        return {name: value for name, value in given.items() if value is not None}
+        named = {"time_dim": self.time_dim, "time_pooling": self.time_pooling}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def kind(self) -> Literal["file", "code", "zoo"]:

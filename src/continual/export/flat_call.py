@@ -179,11 +179,11 @@ class FlatCall(nn.Module):
         )
 
 
-def _inputs_of(net: CoModule, given: int) -> list[tuple[int | None, bool]]:
+def _inputs_of(net: CoModule, count: int) -> list[tuple[int | None, bool]]:
     """The dimension of time in a chunk of each input, and whether it has rows."""
     if isinstance(net, GraphModule):
         return [(i.time, i.batch is not None) for i in net.io_layout.inputs]
-    return [(net.time_dim, True)] * given
+    return [(net.time_dim, True)] * count
 
 
 def _plain(structure: Any) -> Any:

@@ -348,9 +348,9 @@ def _rational(given: float) -> Fraction:
     return factor
 
 
-def _stays_whole(given: float, exact: Fraction, bits: int) -> bool:
+def _stays_whole(factor: float, exact: Fraction, bits: int) -> bool:
     """Whether ``n * given``, rounded to so many bits, is never below a whole number ``n * exact``."""
-    return exact - Fraction(given) <= exact / 2 ** (bits + 1)
+    return exact - Fraction(factor) <= exact / 2 ** (bits + 1)
 
 
 def _first_wrong(scale: float, factor: Fraction, kind: str) -> int:
@@ -363,8 +363,8 @@ def _first_wrong(scale: float, factor: Fraction, kind: str) -> int:
 
 
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
-    given: Any = module
-    if given.size is None and isinstance(given.scale_factor, tuple) and given.scale_factor[0] == 1:
+    source: Any = module
+    if source.size is None and isinstance(source.scale_factor, tuple) and source.scale_factor[0] == 1:
         return wrap(module, memo=memo)  # over space alone
     try:
         made: CoModule = streaming_copy(module, memo, Upsample)

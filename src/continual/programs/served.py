@@ -164,8 +164,8 @@ class NetworkProgram:
     def frames_in(self, parts: list[Tensor], chunk: bool) -> list[Tensor]:
         layout = self.net.io_layout
         dim = layout.chunk_batch_dim if chunk else layout.step_batch_dim
-        given = tuple(x if not dim(i) else x.movedim(0, dim(i) or 0) for i, x in enumerate(parts))
-        wire = internal_layout(self.net, given, chunk)
+        frames = tuple(x if not dim(i) else x.movedim(0, dim(i) or 0) for i, x in enumerate(parts))
+        wire = internal_layout(self.net, frames, chunk)
         return [x.movedim(2, 1) if chunk else x.unsqueeze(1) for x in flat(wire)]
 
     def select(self, y: Wire, rows: Tensor) -> Wire:

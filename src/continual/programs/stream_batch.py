@@ -14,7 +14,7 @@ from ..core.state import Wire, rewire
 from ..core.step_spec import Inputs
 from ..errors import CapacityError, MissingFrames, ShapeMismatch
 from .compile import Backend
-from .frames_given import check_frame, each, stacked
+from .frame_arrays import check_frame, each, stacked
 from .served import ServesBatches, served
 from .snapshot import StreamSnapshot, check_snapshot
 from .stream_records import Ended, Statistics

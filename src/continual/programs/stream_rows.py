@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core.state import Wire, rewire
-from .frames_given import array_of, given, is_array, listed, tensor_of, written
+from .frame_arrays import array_of, checked_frames, is_array, listed, tensor_of, written
 from .served import Served
 from .shard import Shard
 from .snapshot import RowsSnapshot, check_rows_snapshot
@@ -127,7 +127,7 @@ class StreamRows:
             ShapeMismatch: frames of another shape or dtype. No stream has moved.
         """
         index, numpy = self._checked(rows), is_array(listed(frames)[0])
-        parts, count, chunk = given(self.served, frames, len(index))
+        parts, count, chunk = checked_frames(self.served, frames, len(index))
         found, valid = self._found(*self._advance(index, parts, count), chunk)
         if out is not None:
             return written(found, out), array_of(valid) if numpy else valid

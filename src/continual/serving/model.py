@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..programs.frames_given import array_of
+from ..programs.frame_arrays import array_of
 from ..programs.stream_batch import StreamBatch
 from .protocol import Array, Format, Spec
 

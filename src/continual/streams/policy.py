@@ -48,9 +48,9 @@ class Policy:
         if self.gaps not in GAPS:
             raise ValueError(f"Stream: gaps is one of {', '.join(map(repr, GAPS))}, not {self.gaps!r}")
         for name in ("rate", "source_rate", "reset_after"):
-            given = getattr(self, name)
-            if given is not None and not (0 < given < math.inf):
-                raise ValueError(f"Stream: {name} is above 0, got {given!r}")
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise ValueError(f"Stream: {name} is above 0, got {value!r}")
         if self.source_rate is not None and self.rate is None:
             raise ValueError("Stream: source_rate is the rate of the frames, which needs rate, that of the network's steps")
         if not 0 <= self.lateness < math.inf:

@@ -163,8 +163,8 @@ class Stream:
         numbers = [None] * len(each) if indices is None else [int(i) for i in indices]
         track, policy = self._track, self.policy
         with self._all_or_nothing():
-            given = (track.give(x, *placed(t, i, policy)) for x, t, i in zip(each, stamps, numbers, strict=True))
-            return self._run(chain.from_iterable(given))
+            moments = (track.give(x, *placed(t, i, policy)) for x, t, i in zip(each, stamps, numbers, strict=True))
+            return self._run(chain.from_iterable(moments))
 
     def finish(self) -> list[StreamOutput]:
         """End the stream, and return the outputs that its end brings. The next frame starts another stream.

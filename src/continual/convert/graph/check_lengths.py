@@ -86,9 +86,9 @@ def _work(captured: Captured) -> float:
 
 def _depths(node: Fx) -> Iterator[int]:
     """The number of terms in each element of a result, by the weights of an operation."""
-    for given in node.all_input_nodes:
-        weight = given.meta.get("val")
-        if given.op == "placeholder" and isinstance(weight, Tensor) and weight.ndim > 1 and not _symbolic(weight):
+    for source in node.all_input_nodes:
+        weight = source.meta.get("val")
+        if source.op == "placeholder" and isinstance(weight, Tensor) and weight.ndim > 1 and not _symbolic(weight):
             yield weight.numel() // max(1, weight.shape[0])
 
 

@@ -209,9 +209,9 @@ def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[
         raise NotStreamable(format_refusals(type(module).__name__, lines), tuple(lines), refusal.rows) from error  # type: ignore[union-attr]
 
 
-def _no_windows(module: nn.Module, given: str) -> ValueError:
+def _no_windows(module: nn.Module, option: str) -> ValueError:
     return ValueError(
-        f"continual: {given} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
+        f"continual: {option} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
         "streams. Leave it out; or take windows all the same: output=-1 for the last frame of each"
     )
 

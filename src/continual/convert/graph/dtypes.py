@@ -134,9 +134,9 @@ class Origin:
 
     def _clip(self, key: Key, device: torch.device) -> tuple[Tensor, ...]:
         of = dict(zip(self.order, key[0], strict=True))
-        given = enumerate(self.clip)
+        inputs = enumerate(self.clip)
         return tuple(
-            x.to(device, of[i]) if isinstance(x, Tensor) else torch.zeros(x, dtype=of[i], device=device) for i, x in given
+            x.to(device, of[i]) if isinstance(x, Tensor) else torch.zeros(x, dtype=of[i], device=device) for i, x in inputs
         )
 
     def _converted(
@@ -217,11 +217,11 @@ class DtypePrograms:
         except NotStreamable as error:
             raise ShapeMismatch(str(error)) from error
 
-    def are_of(self, given: StepSpec | list[StepSpec]) -> bool:
+    def are_of(self, specs: StepSpec | list[StepSpec]) -> bool:
         """Whether the steps of a stream have these dtypes."""
-        if isinstance(given, StepSpec):
-            return given.dtype is self.now[0][0]
-        return all(f.dtype is dtype for f, dtype in zip(given, self.now[0], strict=False))
+        if isinstance(specs, StepSpec):
+            return specs.dtype is self.now[0][0]
+        return all(f.dtype is dtype for f, dtype in zip(specs, self.now[0], strict=False))
 
     def check_move(self, net: ProgramModule, fn: Callable[[Tensor], Tensor]) -> None:
         """Refuse a move of the weights to dtypes in which the module can't run."""

@@ -68,9 +68,9 @@ def behaviour(bones: nn.Module, inputs: Sequence[Tensor], dtype_of: Callable[[Na
             return torch.empty_strided(t.shape, t.stride(), dtype=dtype, device=device)
 
     module = filled(bones, lambda name, t: fake(t, dtype_of(name)))
-    given = [fake(x, x.dtype) for x in inputs]
-    recorder = _Recorder([*weights(module).values(), *given])
+    fakes = [fake(x, x.dtype) for x in inputs]
+    recorder = _Recorder([*weights(module).values(), *fakes])
     with restored(module), quiet(), masks_not_inspected(), torch.no_grad(), mode, recorder:
-        found = module(*given)
+        found = module(*fakes)
     recorder.note(tree_leaves(found))
     return recorder.digest.hexdigest()

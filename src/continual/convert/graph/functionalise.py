@@ -76,10 +76,10 @@ def base_of(node: Fx) -> Fx | None:
         return _node(node.args[0])
     own = node.meta.get("val")
     first = own[0] if isinstance(own, (list, tuple)) and own else own
-    for given in node.all_input_nodes if isinstance(first, Tensor) else ():
-        other = given.meta.get("val")
+    for source in node.all_input_nodes if isinstance(first, Tensor) else ():
+        other = source.meta.get("val")
         if isinstance(other, Tensor) and torch._C._is_alias_of(first, other):  # type: ignore[attr-defined]
-            return given
+            return source
     return None
 
 
@@ -188,8 +188,8 @@ class Functionaliser:
 
     def _function(self, node: Fx) -> Value:
         if isinstance(node.target, HigherOrderOperator) and node.target.name() == "scan":
-            given = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
-            return self._apply(OpCall(node, "higher_order.scan", given, tuple(given)))
+            operands = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
+            return self._apply(OpCall(node, "higher_order.scan", operands, tuple(operands)))
         if isinstance(node.target, HigherOrderOperator):
             raise Refused(f"`{node.target}` is control flow, which torch.export keeps as it is", "plain operations on tensors")
         args = [self.current(a) for a in node.args]

@@ -86,8 +86,8 @@ class _Pair:
             a, b = [a], [b]
         if not isinstance(a, (list, tuple)):
             return None
-        given = zip(a, b, strict=True)
-        return [tuple(map(self.number, map(_plain, x.shape), map(_plain, y.shape))) for x, y in given if isinstance(x, Tensor)]
+        pairs = zip(a, b, strict=True)
+        return [tuple(map(self.number, map(_plain, x.shape), map(_plain, y.shape))) for x, y in pairs if isinstance(x, Tensor)]
 
     @staticmethod
     def _same(a: Any, b: Any) -> Any:

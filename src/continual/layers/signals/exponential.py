@@ -40,11 +40,11 @@ class Exponential:
     def chunk(self, x: Tensor, total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The means after the values of a chunk ``(B, …, n)``, and the state."""
         own = torch.where(weight == 0, torch.full_like(weight, self.first), 1.0)
-        given = torch.cat((x[..., :1] * _rows(own, x), x[..., 1:]), -1)
+        inputs = torch.cat((x[..., :1] * _rows(own, x), x[..., 1:]), -1)
         blocks = Blocks(
             *(t.to(x.device) for t in (self.blocks.response, self.blocks.ringing, self.blocks.entering, self.blocks.powers))
         )
-        totals, _ = blocks.run(given, (total * self.keep).unsqueeze(-1))
+        totals, _ = blocks.run(inputs, (total * self.keep).unsqueeze(-1))
         faded = self.keep ** torch.arange(x.shape[-1], dtype=x.dtype, device=x.device)
         begun = (weight * self.keep + own).unsqueeze(1) * faded  # of the first value and what came before
         weights = begun + (1 - faded) / self.alpha

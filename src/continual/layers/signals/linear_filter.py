@@ -74,15 +74,15 @@ class LinearFilter(Recurrence, PackedWeight):
 
     def _filter(self) -> Filter:
         """The matrices, made once unless gradients flow into them."""
-        given = self.coefficients()
-        if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-            return self.made(given)
-        found: Filter = self._laid_out_together("filter", given, self._plain)
+        coefficients = self.coefficients()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in coefficients):
+            return self.made(coefficients)
+        found: Filter = self._laid_out_together("filter", coefficients, self._plain)
         return found
 
-    def _plain(self, given: Sequence[Tensor]) -> Filter:
+    def _plain(self, coefficients: Sequence[Tensor]) -> Filter:
         with torch.inference_mode(False), torch.no_grad():
-            return self.made([t.detach() for t in given])
+            return self.made([t.detach() for t in coefficients])
 
     # ---- recurrence -------------------------------------------------------------------------------------------------
 

@@ -139,10 +139,10 @@ class FrameBatch:
         if key not in self._made:
             node = self._body.node[key]
             if key in self._use.graphs.parts.all:
-                given = iter([self._argument(a, node) for a in self._body.args[key]])
+                arguments = iter([self._argument(a, node) for a in self._body.args[key]])
 
                 def build(value: Any) -> Any:
-                    return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(given)
+                    return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(arguments)
 
                 args, kwargs = tuple(build(a) for a in node.args), {k: build(v) for k, v in node.kwargs.items()}
                 self._made[key] = self._call(node.target, args, node, kwargs)

@@ -45,18 +45,18 @@ class Cell:
     outs: tuple[int, ...]
     new: tuple[int, ...]
 
-    def __call__(self, given: Sequence[Tensor], batch: Any, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(self, inputs: Sequence[Tensor], batch: Any, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
         """Run it.
 
         Args:
-            given: the tensors of :attr:`given`.
+            inputs: the tensors of :attr:`given`.
             batch: rows of the network.
             device: of the frames.
 
         Returns:
             What leaves, and the states.
         """
-        env: list[Any] = [*given, *self._blank]
+        env: list[Any] = [*inputs, *self._blank]
         for slot, run in self._runs(batch, device):
             env[slot] = run(env)
         return [env[slot] for slot in self.outs], [env[slot] for slot in self.new]
@@ -151,14 +151,14 @@ class CellMaker:
     def _made(self, node: Fx, target: str, args: Any, kwargs: Any, replaced: Any) -> None:
         numbers = iter(range(1 << 30))
 
-        def given(value: Any) -> Any:
+        def argument(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
-                return [given(v) for v in value]
+                return [argument(v) for v in value]
             number = next(numbers)
             return self._arg(value if replaced is None else replaced(value, number))
 
-        positional = tuple(given(a) for a in args)
-        named = {k: given(v) for k, v in kwargs.items() if k != "pin_memory"}
+        positional = tuple(argument(a) for a in args)
+        named = {k: argument(v) for k, v in kwargs.items() if k != "pin_memory"}
         out = self._slot[node] = self.new_slot()
         self._ops.append(Op("", operation(node), source_line(node), target, positional, named, (), out, 0))
 

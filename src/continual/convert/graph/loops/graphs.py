@@ -268,8 +268,8 @@ class Graphs:
         new = [self._new_first(state, t, env, made, value) for state in self.states]
         outs = []
         for out in self.outs:
-            given = dict(out.first).get(t)
-            outs.append(self._blank(graph, self.body.node[out.key]) if given is None else value(given))
+            first = dict(out.first).get(t)
+            outs.append(self._blank(graph, self.body.node[out.key]) if first is None else value(first))
         graph.output((*new, *outs))
         return graph
 
@@ -305,10 +305,10 @@ def leaves_of(node: Fx) -> list[Any]:
 
 def copied(graph: Graph, node: Fx, leaves: Any) -> Fx:
     """A copy of a node with other arguments."""
-    given = iter(leaves)
+    replaced = iter(leaves)
 
     def build(value: Any) -> Any:
-        return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(given)
+        return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(replaced)
 
     args = tuple(build(a) for a in node.args)
     target: Any = node.target

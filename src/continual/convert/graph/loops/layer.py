@@ -82,10 +82,10 @@ class LoopLayer(Recurrence):
             x: a step of each stream.
         """
         first = x[0] if isinstance(x, list) else x
-        rows, given, found = first.shape[0], list(self._parameters.values()), States()
+        rows, parameters, found = first.shape[0], list(self._parameters.values()), States()
         for name, seed in zip(self._names, self.loop.seeds, strict=True):
             if seed.fill is None:
-                own = seed.layout.rows_first(given[seed.given], rows // self.loop.rate, self.loop.rate)  # type: ignore[arg-type]
+                own = seed.layout.rows_first(parameters[seed.given], rows // self.loop.rate, self.loop.rate)  # type: ignore[arg-type]
             else:
                 dtype = first.dtype if seed.follows else seed.dtype
                 own = torch.full((rows, *seed.layout.row_shape(self.loop.rate)), seed.fill, dtype=dtype, device=first.device)
@@ -106,15 +106,15 @@ class LoopLayer(Recurrence):
     def _iteration(self, x: Any, state: Iterable[Tensor], index: int | Tensor) -> tuple[Any, list[Tensor]]:
         """Run iteration ``index``, an integer or one for each row. Returns the outputs and the new states."""
         loop, steps = self.loop, x if isinstance(x, list) else [x]
-        given = [*steps, *state, *list(self._parameters.values())[: loop.given]]
+        inputs = [*steps, *state, *list(self._parameters.values())[: loop.given]]
         batch, device = steps[0].shape[0], steps[0].device
         batch = batch if loop.rate == 1 else batch // loop.rate
         if isinstance(index, int):
-            outs, new = (loop.prologue[index] if index < len(loop.prologue) else loop.body)(given, batch, device)
+            outs, new = (loop.prologue[index] if index < len(loop.prologue) else loop.body)(inputs, batch, device)
         else:
-            outs, new = loop.body(given, batch, device)
+            outs, new = loop.body(inputs, batch, device)
             for t, cell in enumerate(loop.prologue):
-                first = cell(given, batch, device)
+                first = cell(inputs, batch, device)
                 outs, new = _chosen(index == t, first[0], outs), _chosen(index == t, first[1], new)
         return (outs if len(outs) > 1 else outs[0]), new
 

@@ -176,9 +176,9 @@ def _keyed(own: Sequence[Fx], times: Times, strict: bool) -> dict[Key, Fx]:
         return type(value).__name__, str(value) if strict or not isinstance(value, (int, float)) else ""
 
     for node in own:
-        given = known(node.args), tuple((k, known(v)) for k, v in sorted(node.kwargs.items()))
+        arguments = known(node.args), tuple((k, known(v)) for k, v in sorted(node.kwargs.items()))
         shape = tuple(str(s) for s in sizes(node))
-        hashes[node] = own_hash = hash((node.meta.get("stack_trace"), name_of(node), shape, given))
+        hashes[node] = own_hash = hash((node.meta.get("stack_trace"), name_of(node), shape, arguments))
         found[own_hash, seen[own_hash]] = node
         seen[own_hash] += 1
     return found
@@ -198,8 +198,8 @@ def _verified(slices: list[list[Fx]], byk: list[dict[Key, Fx]], common: list[Key
         leaves = [flat([n.args, list(n.kwargs.values())]) for _, n in column]
         if len({len(own) for own in leaves}) > 1:
             raise Differs(column[-1][1], "an operation has more arguments in some iterations of a loop")
-        given = [[(t, n, a) for (t, n), a in zip(column, own, strict=True)] for own in zip(*leaves, strict=True)]
-        body.args[key] = [_argument(body, byk, own, times, place) for place, own in enumerate(given)]
+        columns = [[(t, n, a) for (t, n), a in zip(column, own, strict=True)] for own in zip(*leaves, strict=True)]
+        body.args[key] = [_argument(body, byk, own, times, place) for place, own in enumerate(columns)]
     return body
 
 

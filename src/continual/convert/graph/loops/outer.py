@@ -331,8 +331,8 @@ class Rolling:
         stacked = short(node) == "stack"
         for kind, *found in self._pieces[node]:
             if kind == "other":
-                given = self._mapped(found[0])
-                pieces.append(self.call(A.unsqueeze.default, (given, dim), node) if stacked else given)
+                piece = self._mapped(found[0])
+                pieces.append(self.call(A.unsqueeze.default, (piece, dim), node) if stacked else piece)
                 continue
             if kind == "results":
                 use, out, first, last = found

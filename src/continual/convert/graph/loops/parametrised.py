@@ -118,13 +118,13 @@ class GraphCall:
             number: that the graph depends on.
             inputs: of the module.
         """
-        given, captured = iter(inputs), self._captured
+        remaining, captured = iter(inputs), self._captured
         values: list[Any] = [number]
         for node in self._machine.graph.nodes:
             if node.op != "placeholder" or node.target == NUMBER:
                 continue
             if node.target in self._inputs:
-                values.append(next(given))
+                values.append(next(remaining))
             elif node.target in self._of:
                 values.append(_tensor(self._module, self._of[str(node.target)].removeprefix(captured.prefix)))
             else:

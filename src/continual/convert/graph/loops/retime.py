@@ -65,10 +65,10 @@ def _uses(body: Body, key: Key) -> list[tuple[Key, int, Result]]:
 def _sources(body: Body, key: Key) -> tuple[int, set[Key]]:
     """How many iterations later an operation's results are used, and of which results it is computed; nothing, if it can't move."""
     lags = {a.lag for _, _, a in _uses(body, key)}
-    given = [a for a in body.args[key] if not isinstance(a, Fixed)]
-    if len(lags) != 1 or lags == {0} or _used_outside(body, key) or not all(isinstance(a, Result) and not a.lag for a in given):
+    sources = [a for a in body.args[key] if not isinstance(a, Fixed)]
+    if len(lags) != 1 or lags == {0} or _used_outside(body, key) or not all(isinstance(a, Result) and not a.lag for a in sources):
         return 0, set()
-    return lags.pop(), {a.key for a in given}
+    return lags.pop(), {a.key for a in sources}
 
 
 def _begins(body: Body, key: Key, before: int) -> dict[tuple[Key, int], Any] | None:
@@ -76,11 +76,11 @@ def _begins(body: Body, key: Key, before: int) -> dict[tuple[Key, int], Any] | N
     seed, args = body.seeds.get((key, before)), body.args[key]
     if not isinstance(seed, Fx) or name_of(seed) != name_of(body.node[key]):
         return None
-    given = flat([seed.args, list(seed.kwargs.values())])
-    if len(given) != len(args):
+    values = flat([seed.args, list(seed.kwargs.values())])
+    if len(values) != len(args):
         return None
     found: dict[tuple[Key, int], Any] = {}
-    for a, value in zip(args, given, strict=True):
+    for a, value in zip(args, values, strict=True):
         if isinstance(a, Fixed):
             if value is not a.value and (isinstance(value, Fx) or value != a.value):
                 return None

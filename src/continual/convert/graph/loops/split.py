@@ -60,8 +60,8 @@ def split(body: Body) -> Parts:
     needed = _needed(body)
     behind: set[Key] = set()
     for key in reversed(body.keys):
-        given = body.args[key]
-        here = all(_of_frame(a) or (isinstance(a, Result) and not a.lag) for a in given)
+        arguments = body.args[key]
+        here = all(_of_frame(a) or (isinstance(a, Result) and not a.lag) for a in arguments)
         if here and key in free - needed - before and all(other in behind for other in _users(body, key)):
             behind.add(key)
     for key in body.keys:  # of several results, the one that is used is taken where they are computed

@@ -50,8 +50,8 @@ class Traced:
     @property
     def same(self) -> list[int]:
         """Which of the values common to all iterations are tensors."""
-        given = self.places[self.states + self.frames :]
-        return [i for i, n in enumerate(given) if isinstance(n.meta["val"], Tensor)]
+        same = self.places[self.states + self.frames :]
+        return [i for i, n in enumerate(same) if isinstance(n.meta["val"], Tensor)]
 
     @property
     def rate(self) -> int:

@@ -44,8 +44,8 @@ class WholeLoop:
         traced.rate  # noqa: B018 (it refuses other rows)
         states, frames = traced.places[: traced.states], traced.places[traced.states : traced.states + traced.frames]
         vals = [n.meta["val"] for n in (*frames, *states)]
-        given = tuple((Layout.of(v), v.dtype) for v in vals)
-        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, given[0][0].rate, given, ends)
+        inputs = tuple((Layout.of(v), v.dtype) for v in vals)
+        return WholeLoop(body, tuple(prologue), inputs[0][0].rows or 0, inputs[0][0].rate, inputs, ends)
 
     def __call__(self, xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, ``(T, …)``.

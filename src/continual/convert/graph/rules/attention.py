@@ -77,8 +77,8 @@ def attend(
     if keys is not None and keys.spills and behind + 1 < ctx.shapes.length(q.wire).now:
         raise Refused(SPILLS, SPILLED)
     layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax, keys is not None, cap)
-    given = {} if row is None else {"bias": row}
-    return in_heads(ctx, call, joined, layer, given, f"attention −{behind} … +{ahead}")
+    weights = {} if row is None else {"bias": row}
+    return in_heads(ctx, call, joined, layer, weights, f"attention −{behind} … +{ahead}")
 
 
 def joined_heads(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[Stream]:

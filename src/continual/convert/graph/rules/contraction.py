@@ -26,9 +26,9 @@ def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: 
     flat = merged != (TIME,) or len(x.dims) == 2
     layer = WindowLinear(size, flat, time_first=merged[0] == TIME and len(merged) > 1)
     out = (*((*d, TIME) if i == batch else d for i, d in enumerate(x.dims[:-1])), dim_of(weight.value.shape[0]))
-    given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
+    weights = {"weight": weight} | ({"bias": bias} if bias is not None else {})
     ctx.draft.window_note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
-    y = ctx.emit.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True)
+    y = ctx.emit.layer(call, x, layer, out, weights=weights, label=f"linear over {size} frames", windows=True)
     return ctx.origin.reduced(rows_first(ctx, call, y), call, f"`{call.op}`")
 
 

@@ -182,10 +182,10 @@ def scatter(ctx: RuleContext, call: OpCall) -> Stream:
 @rule("aten.index.Tensor", keeps_length_dependent=True)
 def index(ctx: RuleContext, call: OpCall) -> Stream:
     """Advanced indexing of other dimensions than time, by constants; of tables, by streams; of time, by regular indices."""
-    given = call.sequence("indices")
-    if sum(v is not None for v in given) == 1:
-        at = next(i for i, v in enumerate(given) if v is not None)
-        if (frames := _regular(ctx, call, given[at], at)) is not None:
+    indices = call.sequence("indices")
+    if sum(v is not None for v in indices) == 1:
+        at = next(i for i, v in enumerate(indices) if v is not None)
+        if (frames := _regular(ctx, call, indices[at], at)) is not None:
             return frames
     call = ctx.lengths.materialise(call)
     x = call.tensor("self")

@@ -41,15 +41,15 @@ def cat(w: Walk, call: Call) -> Any:
     moving = timed(call["tensors"])
     if moving and call["dim"] % len(moving[0].wire.dims) != moving[0].wire.dim:
         call = grouped(w, positioned(w, call))
-    given = [p for p in call["tensors"] if 0 not in w.shape(p) or len(w.shape(p)) > 1]
-    moving = timed(given)
+    tensors = [p for p in call["tensors"] if 0 not in w.shape(p) or len(w.shape(p)) > 1]
+    moving = timed(tensors)
     wire = alike(moving[:1])
     rank = len(wire.dims)
     dim = call["dim"] % rank
     if dim == wire.dim:
-        return in_a_row(w, call, given, dim)
+        return in_a_row(w, call, tensors, dim)
     alike(moving)
-    if len(moving) < len(given):
+    if len(moving) < len(tensors):
         raise Unfollowed("beside a value of the window")
     for part in moving:
         if any(a != b for i, (a, b) in enumerate(zip(part.wire.dims, wire.dims, strict=True)) if i != dim):
@@ -58,19 +58,19 @@ def cat(w: Walk, call: Call) -> Any:
         raise Unfollowed("rows one after another")
     size = w.result_shape(call)[dim]
     dims = resized(wire.dims, {dim: size})
-    return w.positionwise(call, dims, wire, args=[given, dim], kwargs={})
+    return w.positionwise(call, dims, wire, args=[tensors, dim], kwargs={})
 
 
 @rule("aten.stack.default")
 def stack(w: Walk, call: Call) -> Any:
     """Side by side in a new dimension."""
-    given = call["tensors"]
-    moving = timed(given)
+    tensors = call["tensors"]
+    moving = timed(tensors)
     wire = alike(moving)
-    if len(moving) != len(given) or any(t.wire.dims != wire.dims for t in moving):
+    if len(moving) != len(tensors) or any(t.wire.dims != wire.dims for t in moving):
         raise Unfollowed("beside a value of the window")
     dim = call["dim"] % (len(wire.dims) + 1)
-    size = (len(given),) if len(given) > 1 else ()
+    size = (len(tensors),) if len(tensors) > 1 else ()
     return w.positionwise(call, (*wire.dims[:dim], size, *wire.dims[dim:]), wire)
 
 

@@ -40,8 +40,8 @@ def batch_norm(w: Walk, call: Call) -> Any:
         raise Unfollowed("over the window")
     if not several:
         return w.positionwise(call, wire.dims, wire)
-    given = [call[n] for n in ("weight", "bias", "running_mean", "running_var")]
-    args = [x, *given, False, call["momentum"], call["eps"], False]
+    params = [call[n] for n in ("weight", "bias", "running_mean", "running_var")]
+    args = [x, *params, False, call["momentum"], call["eps"], False]
     if any(user.args[1] for user in call.node.users):
         raise Unfollowed("with its statistics")
     return [w.positionwise(call, wire.dims, wire, target="aten.batch_norm.default", args=args, kwargs={})]

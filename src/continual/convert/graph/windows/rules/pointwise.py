@@ -157,8 +157,8 @@ def along(w: Walk, call: Call) -> Any:
     """Along some dimensions, which stay."""
     x: Task = next(iter(call.args.values()))
     wire = alike(timed([x]))
-    given = call.get("dims", call.get("dim", -1))
-    along = {d % len(wire.dims) for d in (given if isinstance(given, (list, tuple)) else [given])}
+    dim = call.get("dims", call.get("dim", -1))
+    along = {d % len(wire.dims) for d in (dim if isinstance(dim, (list, tuple)) else [dim])}
     val = call.node.meta["val"]
     many = isinstance(val, (list, tuple))
     dims = tuple(() if i in along else d for i, d in enumerate(wire.dims))

@@ -127,10 +127,10 @@ def index(w: Walk, call: Call) -> Any:
     x: Task = call["self"]
     wire = alike(timed([x]))
     if call.op == "index":
-        given = [(d, i) for d, i in enumerate(call["indices"]) if i is not None]
-        if len(given) != 1:
+        present = [(d, i) for d, i in enumerate(call["indices"]) if i is not None]
+        if len(present) != 1:
             raise Unfollowed("several dimensions at once")
-        dim, numbers = given[0]
+        dim, numbers = present[0]
     else:
         dim, numbers = call["dim"] % len(wire.dims), call["index"]
     if not isinstance(numbers, Const) or numbers.value.ndim != 1 or numbers.value.dtype == torch.bool:

@@ -47,5 +47,5 @@ def stft(w: Walk, call: Call) -> Any:
     size = call["n_fft"]
     hop = call.get("hop_length") or size // 4
     dims = (wire.dims[0], sized(sizes[1]), (TIME,), *(sized(s) for s in sizes[3:]))
-    args, _ = w.given_args(call)
+    args, _ = w.call_args(call)
     return sliding(w, call, dims, target=call.name, args=args, extent=size, step=hop, start=0)
