@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -83,7 +84,7 @@ def feed_of(source: str, layout: Layout, wanted: Wanted) -> Feed:
         raise
 
 
-class Feed:
+class Feed(ABC):
     """A source as steps of a network.
 
     Attributes:
@@ -117,8 +118,9 @@ class Feed:
         if self._clocked is None or self._clocked.close():
             self.source.close()
 
+    @abstractmethod
     def __iter__(self) -> Iterator[Steps]:
-        raise NotImplementedError
+        """The steps, until the source ends."""
 
 
 class SignalFeed(Feed):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.inputs import time_second
 from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
@@ -98,10 +99,11 @@ class Recurrence(CoModule):
         return IDENTITY
 
     def forward(self, input: Tensor) -> Tensor:
-        """The recurrence over a clip ``(B, C, T, *S)``, from the initial state."""
-        name = type(self).__name__
-        y: Tensor = self._chunk_of(input, self._initial(rewire(StepSpec.of_chunk, input), name), 0, name)[0]
-        return y
+        """The recurrence over a clip ``(B, C, T, *S)``, from the initial state. Time is in dim ``time_dim``, of the output too."""
+        name, dim = type(self).__name__, self.time_dim
+        x = input if dim == 2 else rewire(lambda t: time_second(t, dim), input)
+        y: Tensor = self._chunk_of(x, self._initial(rewire(StepSpec.of_chunk, x), name), 0, name)[0]
+        return y if dim == 2 else y.movedim(2, dim)
 
     def open(self, frame: Any, init: InitContext) -> StateNode:
         name = named(init.path, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def _rows(value: Tensor, like: Tensor) -> Tensor:
     return value.view(-1, *(1,) * (like.ndim - 1))
 
 
-class Averaging(Recurrence):
+class Averaging(Recurrence, ABC):
     """Base class of layers that carry exponential averages, in float64. A subclass defines :meth:`averaged`."""
 
     has_products = False
@@ -97,6 +98,7 @@ class Averaging(Recurrence):
 
         return self.averaged(wide, mean, [*places]).to(x.dtype), new
 
+    @abstractmethod
     def averaged(self, x: Tensor, mean: Any, places: Sequence[int]) -> Tensor:
         """What leaves, of a step or of a chunk.
 
@@ -105,7 +107,6 @@ class Averaging(Recurrence):
             mean: gives the average of such values; to be called as often as there are ``means``.
             places: the dimensions of channels and space.
         """
-        raise NotImplementedError
 
 
 class ExponentialMean(Averaging):
