@@ -15,7 +15,7 @@ from .functionalise import op_of
 
 SMALL = 8  # the longest period, and the largest group of frames, for which every length is tried
 MOST = 9  # lengths that are compared, at most
-FAR = 8  # examples' lengths: a clip that is longer is not tried
+FAR = 8  # times the example's length: longer clips are not tried
 AFFORDED = 2e10  # multiply-adds of the module, for all lengths together: about a second of one core
 SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
 

@@ -41,7 +41,7 @@ class GraphModule(Scoring, ProgramModule):
     """
 
     runs_kernel = True
-    # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
+    # lengths for which forward equals the module: "any"; those with the "same rest" as the example's when divided; its "own"
     lengths: str = "any"
     _dtypes: DtypePrograms | None = None
 
@@ -109,7 +109,7 @@ class GraphModule(Scoring, ProgramModule):
         return self._after_clip(self._sequences(*inputs))
 
     def _sequences(self, *inputs: Any) -> Any:
-        """The clip computation, of which values of the clip so far are those of each step, stacked."""
+        """The clip computation, with the running values, such as states, of all steps stacked."""
         wire: Inputs = inputs if len(inputs) != 1 else inputs[0]
         streams, constants = self.io_layout.split(wire, chunk=True)
         self._refuse_edits()
@@ -219,7 +219,7 @@ class GraphModule(Scoring, ProgramModule):
         return self._program.constants_of(constants)
 
     def _without_frames(self, node: StateNode, updates: StateUpdates) -> ExecContext:
-        """A run that nothing enters, at the end of a stream."""
+        """A run without new frames, at the end of a stream."""
         program, out = self._program, _as_list(node.out)[0]
         env = program.environment(program.constants_of(node.tensors))
         return ExecContext(env, program.wires, out.shape[0], out.device, node.children, updates)

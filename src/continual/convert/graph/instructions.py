@@ -77,7 +77,8 @@ class Instruction:
         self.chunk(m)
 
     def stepper(self, framed: frozenset[int]) -> Step:
-        """:meth:`step` for a network in whose steps the slots ``framed`` hold frames: what can be decided once is decided here."""
+        """:meth:`step` as a function, for a network whose slots ``framed`` hold frames in a step. What is the same in all steps is
+        decided here."""
         return self.step
 
     def clip(self, m: ExecContext) -> None:

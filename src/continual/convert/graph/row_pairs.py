@@ -1,6 +1,6 @@
-"""Exports for two numbers of rows, of a module that asks for it as a plain number: ``y.reshape(len(x), -1)``.
+"""Two exports of a module that reads the batch size as a plain number, ``y.reshape(len(x), -1)``: for two batch sizes.
 
-Such an export is for so many rows alone. A number in which two exports differ is a multiple of the rows, and something more.
+Each is valid for its batch size alone. A number in which they differ is a multiple of the batch size, plus a constant.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def pair_rows(program: ExportedProgram, other: ExportedProgram, rows: int, other
 
 
 class _Pair:
-    """Joins what stands at one place in two exports.
+    """Compares corresponding nodes and arguments of two exports.
 
     Args:
         node_of: for each node of the second, that of the first.

@@ -17,7 +17,7 @@ from .values import Const, LengthDependent, Size, Stream, SymScalar, Value, exch
 
 
 class ValueFree:
-    """Rebuilds such results as functions of the clip's length. Most of them are streams, of which no two frames may meet.
+    """Rebuilds such results as functions of the clip's length. As streams, their frames could not be combined with each other.
 
     Args:
         draft: the program.

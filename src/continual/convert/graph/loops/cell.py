@@ -35,8 +35,8 @@ class Cell:
         ops: the operations.
         slots: their number.
         given: how many slots, the first ones, are for the frames, then the states, then what is the same in all iterations.
-        outs: the slots of what leaves.
-        new: the slots of the states behind the iteration.
+        outs: the slots of the outputs.
+        new: the slots of the states after the iteration.
     """
 
     ops: tuple[Op, ...]
@@ -54,7 +54,7 @@ class Cell:
             device: of the frames.
 
         Returns:
-            What leaves, and the states.
+            The outputs and the new states.
         """
         env: list[Any] = [*inputs, *self._blank]
         for slot, run in self._runs(batch, device):
@@ -111,11 +111,11 @@ class CellMaker:
         return self._count - 1
 
     def name(self, node: Any, slot: int) -> None:
-        """Say where the value of a node is."""
+        """Set the slot of a node's value."""
         self._slot[node] = slot
 
     def slot(self, node: Any) -> int:
-        """Where the value of a node is."""
+        """The slot of a node's value."""
         if node not in self._slot:
             raise NotACell(f"an iteration uses {node}, which is none of its operations")
         return self._slot[node]

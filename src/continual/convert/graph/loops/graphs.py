@@ -18,7 +18,7 @@ from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
 
-COUNT = "iterations"  # what a state is of that counts them
+COUNT = "iterations"  # ``of`` of the state that counts them
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Out:
-    """What leaves a loop: an operation's results, in the first iterations those of other ones."""
+    """An output of a loop: the results of one operation; in the first iterations, those of other operations."""
 
     key: Key
     first: tuple[tuple[int, Fx], ...] = ()
@@ -50,10 +50,10 @@ class Graphs:
         parts: operations that are computed apart from it.
 
     Attributes:
-        taps: what is taken frame by frame: a :class:`Tap`, or a :class:`Computed`.
-        states: what is carried.
+        taps: the inputs that are read frame by frame: :class:`Tap` or :class:`Computed`.
+        states: the states.
         same: what is the same for all iterations.
-        outs: what leaves.
+        outs: the outputs.
     """
 
     body: Body
@@ -147,7 +147,8 @@ class Graphs:
         return found
 
     def _there(self, node: Fx, t: int) -> bool:
-        """Whether one of the first iterations has a value: of its own, as a state, or computed of these again."""
+        """Whether one of the first iterations has a value: it computes it, has it as a state, or can compute it again from
+        these."""
         if node not in self.times.of or self.times.of[node] >= t or any(s.of is node for s in self.states):
             return True
         if node in self.times.taps:
@@ -274,7 +275,7 @@ class Graphs:
         return graph
 
     def _new_first(self, state: Past, t: int, env: dict[Any, Fx], made: dict[Fx, Fx], value: Any) -> Fx:
-        """A state behind one of the first iterations."""
+        """A state after one of the first iterations."""
         if state.of is COUNT:
             return counted(env[state])
         if state.lag == 0:

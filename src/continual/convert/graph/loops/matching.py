@@ -75,7 +75,7 @@ class Body:
         args: the arguments of each, one after another.
         node: one of the iterations, as an example.
         where: all operations of iterations: the number of the iteration, and which operation it is.
-        first: the first iteration of which this is true; those before are a prologue.
+        first: the first iteration of this form; earlier ones are a prologue.
         count: iterations.
         seeds: results of iterations before the first, by their numbers.
         slices: all operations of each iteration.

@@ -13,10 +13,10 @@ from .simplify import flat, name_of, sizes
 
 
 def retime(body: Body) -> None:
-    """Carry what operations are computed of, rather than their results.
+    """Carry the inputs of operations as states, rather than their results.
 
-    An operation on results of an iteration alone, such as the product with a recurrent weight, has seen no frame of a later iteration,
-    which uses it: it counts as one of the earlier iteration, and its results as the state.
+    An operation on results of one iteration, such as the product with a recurrent weight, reads no frame of the next iteration,
+    which uses its result. So it counts as part of the earlier iteration, and its result as the state.
     """
     moved = True
     while moved:
@@ -72,7 +72,8 @@ def _sources(body: Body, key: Key) -> tuple[int, set[Key]]:
 
 
 def _begins(body: Body, key: Key, before: int) -> dict[tuple[Key, int], Any] | None:
-    """What the states begin with of which an operation gives what its results began with, at one of the iterations before the first."""
+    """The initial states from which an operation computes the initial values of its results, for one of the iterations before the
+    first."""
     seed, args = body.seeds.get((key, before)), body.args[key]
     if not isinstance(seed, Fx) or name_of(seed) != name_of(body.node[key]):
         return None

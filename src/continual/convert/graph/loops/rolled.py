@@ -232,7 +232,7 @@ class _Search:
 
 
 def _same(module: nn.Module, found: RolledModule, clip: Sequence[Tensor]) -> bool:
-    """Whether loops have the outputs of the module. Clips that the module refuses are ignored."""
+    """Whether the module with single loops has the outputs of the module. Clips that the module refuses are ignored."""
     with torch.no_grad(), quiet():
         try:
             want = tree_leaves(module(*fresh(clip)))

@@ -20,8 +20,8 @@ from .layout import Layout
 class Traced:
     """A loop, as graphs.
 
-    Each graph takes the states, then a frame of each stream, then what is the same for all iterations; it gives the new states, then
-    what leaves.
+    Each graph takes the states, then a frame of each stream, then what is the same for all iterations; it gives the new states,
+    then the outputs.
 
     Attributes:
         body: what an iteration computes.

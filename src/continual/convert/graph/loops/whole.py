@@ -23,7 +23,7 @@ class WholeLoop:
         rows: the dimension of the rows in a frame of the first stream.
         rate: rows of that frame for each entry of the batch.
         given: layout and type of a frame of each stream, and of the states.
-        ends: whether it gives the states behind the clip, too, before what leaves.
+        ends: whether it also returns the states after the clip, before the outputs.
     """
 
     body: Cell

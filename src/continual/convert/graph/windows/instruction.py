@@ -1,4 +1,4 @@
-"""Exact windows as one instruction of a converted module: every so many frames the module on the last ones."""
+"""Exact windows as one instruction of a converted module: it runs the module on the last frames, at regular intervals."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .wire import HistoryLayout
 
 @dataclass(eq=False)
 class Windows(Instruction):
-    """Windows of ``length`` frames, ``every`` so many.
+    """Windows of ``length`` frames, one for each ``every`` frames.
 
-    Between calls it keeps the frames of a hop that is not complete yet, and what the schedule's windows take over from each other: in
-    mirrored buffers, in which what is new is written twice, so that the last values are always one stretch.
+    Between calls it keeps the frames of an incomplete hop, and the values that windows take over from each other. These are in
+    mirrored buffers: each new value is written twice, so that the last values are always contiguous.
 
     Attributes:
-        plan: what the schedule was made by, complete.
-        schedule: how a window is computed that follows another one.
-        alone: how it is computed by itself.
+        plan: the complete plan of the schedule.
+        schedule: how a window is computed after another one.
+        alone: how a window is computed alone.
         streams: the layouts of the streams.
-        leaving: the layouts of the outputs, windows in the rows.
+        leaving: the layouts of the outputs, with windows in the batch dimension.
         dtypes: of the outputs.
         rows: for how many rows the module's graph is; ``None``: any.
     """
@@ -97,7 +97,7 @@ class Windows(Instruction):
     def _in_groups(
         self, m: ExecContext, schedule: Schedule, frames: Sequence[Tensor], kept: Sequence[Tensor], warm: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """A graph that is for so many rows alone, on some of them after the other; the last ones stand for those that are missing."""
+        """Run a graph of a fixed batch size on one group of rows after another. The last row fills an incomplete group."""
         rows, batch, found = self.rows or 1, m.batch, []
         try:
             for first in range(0, batch, rows):
@@ -216,7 +216,7 @@ class Windows(Instruction):
     def _waited(
         self, m: ExecContext, node: StateNode, chunk: list[Tensor], waiting: int, hops: int, in_place: bool
     ) -> list[Tensor]:
-        """The frames that have waited, and those that come; those that are left wait."""
+        """The waiting frames followed by the new ones. The incomplete hop at their end waits."""
         if self.every == 1:
             return chunk
         whole = []
@@ -261,7 +261,7 @@ class Tape:
 
 
 class Latest(Tape):
-    """The same of what each window gives again as a whole."""
+    """What windows take over, for values that each window replaces as a whole."""
 
     def __init__(self, history: History, old: Tensor, hops: int):
         self.history, self.entries = history, old

@@ -159,9 +159,9 @@ class Making:
         """An operation on the whole window, as it is.
 
         Args:
-            dims: the layout of what it gives (of several results, of each), where it has positions still.
+            dims: the layout of the result (of each, if there are several), if it still has positions.
             like: their wire.
-            cls, own: the class of the task where it gives several results, and what that has beside others.
+            cls, own: the class of the task, if it gives several results, and its own fields.
             function: what runs in place of an operation of torch, on its arguments.
         """
         args, kwargs = self.call_args(call)

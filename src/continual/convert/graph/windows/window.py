@@ -189,7 +189,7 @@ def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
 
 
 def disjoint(a: Select | Slice, b: Select | Slice) -> bool:
-    """Whether two tasks take no frame both."""
+    """Whether two tasks read no frame in common."""
     (own, *_), *_ = a.reach(((0, a.wire.n),))
     (other, *_), *_ = b.reach(((0, b.wire.n),))
     return own.hi <= other.lo or other.hi <= own.lo

@@ -77,7 +77,7 @@ def stack(w: Walk, call: Call) -> Any:
 @rule("aten.constant_pad_nd.default", "aten.pad.default",
       *(f"aten.{kind}_pad{n}d.default" for kind in ("reflection", "replication") for n in (1, 2, 3)))  # fmt: skip
 def pad(w: Walk, call: Call) -> Any:
-    """More at the edges."""
+    """Padding."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     amounts = list(call.get("pad", call.get("padding")))
@@ -110,7 +110,7 @@ def pad(w: Walk, call: Call) -> Any:
 
 
 def _mirrored(w: Walk, call: Call, x: Task, left: int, right: int, others: bool) -> Task:
-    """Padding of time by the frames at the edges: those, and then the positions themselves."""
+    """Reflected, replicated or circular padding of time: the frames at the edges joined with the positions."""
     if others or left < 0 or right < 0:
         raise Unfollowed("pads time and other dimensions")
     n, reflect = x.wire.n, "reflect" in call.op or call.get("mode") == "reflect"
@@ -149,7 +149,7 @@ def roll(w: Walk, call: Call) -> Any:
 
 @rule("aten.slice_scatter.default")
 def slice_scatter(w: Walk, call: Call) -> Any:
-    """A tensor with a stretch of another one in it."""
+    """A slice of a tensor is replaced by another tensor."""
     x, y = call["self"], call["src"]
     rank = len(w.result_shape(call))
     dim = call["dim"] % rank
@@ -185,7 +185,7 @@ def slice_scatter(w: Walk, call: Call) -> Any:
 
 @rule("aten.select_scatter.default")
 def select_scatter(w: Walk, call: Call) -> Any:
-    """A tensor with another one as one of its entries."""
+    """One entry of a dimension is replaced by a tensor."""
     x, y = call["self"], call["src"]
     wire = alike(timed([x]))
     dim = call["dim"] % len(wire.dims)

@@ -15,7 +15,7 @@ from .pointwise import alike, timed
 
 
 def still(dim: Dim, n: int) -> Dim:
-    """A dimension of which all positions are needed; it is treated as numbers."""
+    """A dimension with its positions as plain entries: all of them are needed."""
     return tuple(n if f == TIME else f for f in dim)
 
 

@@ -19,7 +19,7 @@ FAR = 2**62
 
 
 def bounds(size: int, start: Any, end: Any) -> tuple[int, int]:
-    """From and to where a slice goes."""
+    """The start and the end of a slice."""
     i = 0 if start is None else start
     j = size if end is None else end
     i = min(size, max(0, i + size if i < 0 else i))
@@ -40,7 +40,7 @@ def sliced(w: Walk, call: Call, x: Task, first: int, count: int, step: int = 1) 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")
 def slices(w: Walk, call: Call) -> Any:
-    """A stretch of a dimension."""
+    """A slice of a dimension."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     dim = call["dim"] % len(wire.dims)

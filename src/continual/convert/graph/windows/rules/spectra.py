@@ -28,7 +28,7 @@ def fft(w: Walk, call: Call) -> Any:
 
 @rule("aten.view_as_real.default", "aten.view_as_complex.default")
 def real_and_imaginary(w: Walk, call: Call) -> Any:
-    """A last dimension of two, or none."""
+    """Complex numbers as real and imaginary parts in a last dimension, and back."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     dims = (*wire.dims, (2,)) if call.op == "view_as_real" else wire.dims[:-1]
