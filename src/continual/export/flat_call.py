@@ -187,7 +187,7 @@ def _inputs_of(net: CoModule, count: int) -> list[tuple[int | None, bool]]:
 
 
 def _plain(structure: Any) -> Any:
-    """Nested numbers as a file can hold them: tuples of any class as lists, and what has names as a dictionary."""
+    """Nested numbers as JSON has them: lists for tuples, dictionaries for mappings and dataclasses."""
     if isinstance(structure, Mapping):
         return {str(name): _plain(part) for name, part in structure.items()}
     if dataclasses.is_dataclass(structure):

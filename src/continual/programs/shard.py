@@ -16,7 +16,7 @@ from .lanes import Lanes
 from .served import Served
 from .step_program import ProgramState
 
-ALL = None  # in the place of an index: all rows that were asked for
+ALL = None  # in place of an index: all requested rows
 
 
 @dataclass

@@ -36,7 +36,7 @@ class StreamRows:
     """Rows of streams, divided among shards.
 
     Args:
-        make: a program with so many rows.
+        make: makes a program with a number of rows.
         capacity: rows of all shards.
         shards: their number.
 
@@ -119,8 +119,8 @@ class StreamRows:
 
         Returns:
             The outputs ``(n, C', *S')``, and which of them exist ``(n,)``. Of chunks, and of networks that give several outputs per call,
-            ``(n, C', m, *S')`` and ``(n, m)``, with an output for each of the calls; others than those that exist mean nothing. Numpy for
-            numpy. What streams give that were finished is in :meth:`ended`.
+            ``(n, C', m, *S')`` and ``(n, m)``, with the outputs of all calls; outputs that do not exist have no meaning. Numpy for
+            numpy. Outputs of finished streams are in :meth:`ended`.
 
         Raises:
             KeyError: a row is that of no open stream, or occurs twice. No stream has moved.

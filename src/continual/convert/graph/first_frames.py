@@ -1,5 +1,4 @@
-"""Replaces code that computes the first frames in another way than the rest: differences of neighbours, deltas, shifts written in
-place.
+"""Replaces code that computes the first frames otherwise than the rest: differences of neighbours, deltas, shifts in place.
 
 ``F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))`` computes on one frame fewer than the clip has, and puts one before the result. As
 written, a stream would hold back a frame that may be cut, and return two at once. So the operation is computed for all frames,

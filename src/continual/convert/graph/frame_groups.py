@@ -38,8 +38,7 @@ class FrameGroups:
         return replace(emit.reshape(call, made, grouped(x.dims, size)), fill=x.fill)
 
     def apart(self, call: OpCall, x: Stream) -> Stream | None:
-        """A stream whose groups are split: the factors after time in its dimension become frames. ``None`` if there are no such
-        factors."""
+        """A stream whose groups are split: factors after time in its dimension become frames. ``None`` if there are none."""
         parts = _behind_time(x.dims)
         if x.windows or x.wire == STATIC or not parts:
             return None

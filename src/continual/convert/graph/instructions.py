@@ -77,8 +77,7 @@ class Instruction:
         self.chunk(m)
 
     def stepper(self, framed: frozenset[int]) -> Step:
-        """:meth:`step` as a function, for a network whose slots ``framed`` hold frames in a step. What is the same in all steps is
-        decided here."""
+        """:meth:`step` for a network whose slots ``framed`` hold frames in a step. What does not change is decided here."""
         return self.step
 
     def clip(self, m: ExecContext) -> None:

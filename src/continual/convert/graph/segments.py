@@ -15,8 +15,7 @@ SAME = 1e-4  # of two outputs, relative to the largest value
 
 
 def across_segments(net: Callable[..., Any], run: Callable[[Sequence[Tensor]], Any], captured: Captured) -> float | None:
-    """How much a network whose frames depend on neighbours in other segments differs from its module, relative to the largest
-    value.
+    """The difference to the module of a network whose frames depend on other segments, relative to the largest value.
 
     Args:
         net: the converted network.

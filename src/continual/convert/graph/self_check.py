@@ -134,8 +134,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def _rounding(module: nn.Module, clip: Sequence[Tensor], want: Tensor, index: int) -> float:
-    """The difference that rounding explains in an output, by a copy of the module in double precision; infinite if the copy can't
-    run."""
+    """The difference that rounding explains in an output, by a module in double precision; infinite if that can't run."""
     try:
         exact = copy.deepcopy(module).double()(*(x.double() if x.is_floating_point() else x.clone() for x in clip))
         return ROUNDINGS * _difference(want, tensors_in(exact)[index])

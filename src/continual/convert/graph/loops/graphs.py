@@ -147,8 +147,7 @@ class Graphs:
         return found
 
     def _there(self, node: Fx, t: int) -> bool:
-        """Whether one of the first iterations has a value: it computes it, has it as a state, or can compute it again from
-        these."""
+        """Whether one of the first iterations has a value: computed, as a state, or computed again from these."""
         if node not in self.times.of or self.times.of[node] >= t or any(s.of is node for s in self.states):
             return True
         if node in self.times.taps:

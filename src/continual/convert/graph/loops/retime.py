@@ -72,8 +72,7 @@ def _sources(body: Body, key: Key) -> tuple[int, set[Key]]:
 
 
 def _begins(body: Body, key: Key, before: int) -> dict[tuple[Key, int], Any] | None:
-    """The initial states from which an operation computes the initial values of its results, for one of the iterations before the
-    first."""
+    """The initial states from which an operation computes those of its results, for one of the iterations before the first."""
     seed, args = body.seeds.get((key, before)), body.args[key]
     if not isinstance(seed, Fx) or name_of(seed) != name_of(body.node[key]):
         return None

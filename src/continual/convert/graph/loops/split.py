@@ -22,8 +22,7 @@ PIECES = ("slice", "select", "unsqueeze", "squeeze", "view", "permute", "transpo
 
 @dataclass(frozen=True)
 class Computed:
-    """An input that a loop reads frame by frame: the results of one operation of its iterations, computed for all frames before the
-    loop."""
+    """An input that a loop reads frame by frame: results of one operation of its iterations, computed for all frames before."""
 
     key: Key
 
@@ -125,8 +124,7 @@ def _has_products(body: Body, keys: set[Key]) -> bool:
 
 
 def _without_pieces(body: Body, before: set[Key], behind: set[Key]) -> set[Key]:
-    """The operations computed before, without pieces of a result that the loop alone uses: it reads the whole tensor, and takes the
-    pieces."""
+    """The operations before the loop, without those that only split a result for it: the loop reads the whole tensor."""
     kept = set(before)
     for key in reversed(body.keys):
         users = _users(body, key)

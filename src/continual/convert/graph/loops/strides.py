@@ -16,8 +16,7 @@ A = torch.ops.aten
 
 
 def at_stride(graph: Graph, pace: int, frames: int) -> None:
-    """Take frames one by one out of ``x[:, r::stride]`` and ``x.unfold(dim, width, stride)``, where an iteration advances by
-    several frames.
+    """Take frames out of ``x[:, r::stride]`` and ``x.unfold(dim, width, stride)``, where an iteration advances by several frames.
 
     Args:
         graph: simplified, in place.
@@ -53,8 +52,7 @@ def _stride(starts: list[int], size: int, pace: int, frames: int) -> int:
 
 
 def _regular(graph: Graph, source: Fx, dim: int, width: int | None, stride: int, members: list[tuple[Fx, int]]) -> None:
-    """Take frames or slices at equal distances out of one strided tensor for each offset; frames at several offsets out of one
-    window."""
+    """Take what lies at equal distances out of one strided tensor for each offset; frames at several offsets out of windows."""
     classes: dict[int, list[tuple[Fx, int]]] = defaultdict(list)
     for node, start in members:
         classes[start % stride].append((node, start))

@@ -1,2 +1,1 @@
-"""Exact windows: at regular intervals, the module's own output for the last frames, computed from the values that windows have in
-common."""
+"""Exact windows: at intervals, the module's own output for the last frames, computed from values that windows share."""

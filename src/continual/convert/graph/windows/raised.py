@@ -1,5 +1,4 @@
-"""Operations that raise the rate: transposed convolutions and interpolation. They compute several entries from each entry of their
-input.
+"""Operations that raise the rate: transposed convolutions and interpolation. Each entry of the input becomes several.
 
 These entries differ by their phase, so a window that begins one frame later has other entries. A position of the result is
 therefore a group of entries, with the stride of the input.
