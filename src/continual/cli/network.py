@@ -1,4 +1,4 @@
-"""The network that a command is given: a name of the zoo, code of the user's, or an exported file. All commands take the same."""
+"""The network of a command: a name of the zoo, code of the user's, or an exported file. All commands take the same."""
 
 from __future__ import annotations
 

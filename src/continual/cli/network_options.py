@@ -1,4 +1,4 @@
-"""The options by which every command is given its network. One decorator adds them to a command."""
+"""The options that name the network of a command. One decorator adds them to a command."""
 
 from __future__ import annotations
 

@@ -214,16 +214,16 @@ class Clock:
         while self.waiting:
             number, frame = self.waiting[0]
             at = self._position(number)
-            if (given_up := self._given_up(at, patience)) is not None:
-                if given_up <= self.last:
+            if (abandoned := self._abandoned(at, patience)) is not None:
+                if abandoned <= self.last:
                     return
-                yield from self._skipped(given_up, at)
+                yield from self._skipped(abandoned, at)
                 continue
             del self.waiting[0]
             yield from self._skipped(at, at) if frame is None else self._taken(number, at, frame)
 
-    def _given_up(self, at: Number, patience: float) -> Number | None:
-        """Up to where frames are given up that are missing before a position; ``None`` if none are missing."""
+    def _abandoned(self, at: Number, patience: float) -> Number | None:
+        """The position up to which missing frames are no longer waited for; ``None`` if none are missing."""
         if not self._apart(at):
             return None
         spacing = self.policy.spacing

@@ -69,7 +69,7 @@ class Numbering:
     Attributes:
         axis: of the steps.
         steps: taken.
-        outputs: given.
+        outputs: returned.
         gaps, between: the first and the last of steps that stand for missing frames, and of steps between two frames, as far as outputs to
             come see them.
     """

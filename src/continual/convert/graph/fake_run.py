@@ -1,4 +1,4 @@
-"""A digest of a module's operations in given dtypes, without computing them."""
+"""A digest of a module's operations in chosen dtypes, without computing them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Task:
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         """The values at some positions, computed from the input positions that they need."""
-        raise TypeError(f"{type(self).__name__} '{self.path}' is given, not computed")
+        raise TypeError(f"{type(self).__name__} '{self.path}' is an input, which is not computed")
 
     def share(self, ranges: Ranges) -> float:
         """The multiply-adds of some positions."""
