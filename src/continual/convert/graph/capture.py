@@ -45,7 +45,7 @@ class Captured:
         batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
-        numbers: buffers whose values the module's code has asked for: the export is for these values.
+        numbers: buffers whose values the module's code reads: the export is valid for these values.
     """
 
     program: ExportedProgram

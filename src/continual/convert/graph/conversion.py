@@ -104,7 +104,7 @@ def _followed(
     doing: Callable[[str], None],
     loops: Loops,
 ) -> tuple[Walked | None, NotStreamable | None]:
-    """The module's graph as the graph of a stream, or the reason why it is none."""
+    """The module's graph as the graph of a stream, or the reason why it can't be one."""
     try:
         if short is not None:  # a short clip gives the refusals of a long one, in less time
             doing("exporting it on a short clip, since it loops over frames")

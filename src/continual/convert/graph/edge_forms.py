@@ -126,7 +126,7 @@ def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 
 
 def _made(node: Fx, dim: int, like: Fx) -> tuple[Any, float] | None:
-    """How many frames of which value a tensor has, if it has the dtype of another one."""
+    """The number of frames and the value of a tensor of one value, if it has the dtype of another tensor."""
     sizes, value = CREATIONS[node.target]
     constant = 1.0 if "ones" in str(node.target) else 0.0
     fill: Any = constant if value is None else node.args[value]

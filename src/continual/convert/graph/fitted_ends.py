@@ -60,7 +60,7 @@ class FitEnd(SlidingWindow):
         return self.value
 
     def fit(self, x: Tensor, count: int) -> Tensor:
-        """A clip ``(B, C, T, *S)`` with so many frames."""
+        """A clip ``(B, C, T, *S)``, cut or padded to ``count`` frames."""
         more = count - x.shape[2]
         if more <= 0:
             return x[:, :, :count]

@@ -84,7 +84,7 @@ class KnownNumbers(TorchFunctionMode):
         module: the module, whose buffers of a few integers are constants.
 
     Attributes:
-        read: the buffers whose values the module's code has asked for.
+        read: the buffers whose values the module's code reads.
     """
 
     def __init__(self, module: nn.Module):

@@ -52,7 +52,7 @@ def where_done(length: LengthFunction, timing: Wiring, own: bool, call: OpCall, 
     """The length of a wire after an operation that the module may skip where it would add or cut a whole group of frames.
 
     Args:
-        length: behind the operation, wherever it is done.
+        length: after the operation, if the module does not skip it.
         timing: of the wire before it.
         own: whether the length is a function of that wire's own, not of the clip's.
         call: the operation.

@@ -257,7 +257,8 @@ class LengthConstants:
     def restored(self, call: OpCall, stream: Stream) -> OpCall:
         """A call in which constants that the export has made for one length have the frames of a stream.
 
-        Where an operation of the module fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant of so many values.
+        Where an operation of the module fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant with that
+        many values.
         """
         if not self._shapes.clip_is_fixed or stream.wire == STATIC:
             return call

@@ -19,7 +19,7 @@ def keep_needed(graph: Graph) -> None:
 
 
 def needed_nodes(graph: Graph) -> set[Fx]:
-    """The nodes on which outputs depend, also by writes into tensors. A loss that nobody asks for need not stream.
+    """The nodes on which outputs depend, also by writes into tensors. A loss that is not returned need not stream.
 
     A write is needed if another needed node has the same memory, since that node may read what was written. Nodes with side effects
     are needed, except assertions: these hold for the example alone.

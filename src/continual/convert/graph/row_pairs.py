@@ -26,7 +26,7 @@ def pair_rows(program: ExportedProgram, other: ExportedProgram, rows: int, other
     """Note the numbers of an export that grow with the rows, as :class:`Count`; nothing is noted if the exports differ otherwise.
 
     Args:
-        program: for so many rows; its nodes get the notes.
+        program: for one number of rows; its nodes get the notes.
         other: for others.
     """
     nodes, counterparts = list(program.graph.nodes), list(other.graph.nodes)

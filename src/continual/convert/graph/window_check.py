@@ -95,8 +95,8 @@ def converted(
     """The converted module that scores windows, and its plan.
 
     Args:
-        wanted: the plan, if it was given; ``None``: what is measured to be the fastest.
-        every: frames from one window to the next, if that was given.
+        wanted: the user's plan; ``None``: the plan that is measured to be the fastest.
+        every: frames from one window to the next, if the user has set it.
     """
     anew = window.complete(WindowPlan(0, every) if wanted is None else replace(wanted, stride=0))
     ways = tuple(window.ways(anew.every or 1)) if window.walk.rows is None else (anew,)
@@ -128,8 +128,8 @@ def _chosen(
     module: nn.Module,
     said: Callable[[str], None],
 ) -> Choice:
-    """The plan that was given, or the fastest one here."""
-    if window.walk.rows is not None:  # the graph is for so many rows alone
+    """The user's plan, or the fastest one here."""
+    if window.walk.rows is not None:  # the graph has a fixed number of rows
         return Choice(ways[0], 1.0)
     if wanted is not None:
         plan = window.complete(wanted)

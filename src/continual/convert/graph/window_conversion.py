@@ -63,7 +63,7 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
     """The window of a module that becomes exact windows.
 
     Args:
-        refusal: why it is not a stream, if it is none.
+        refusal: why it can't be a stream; ``None`` if it can.
 
     Raises:
         NotStreamable: it returns a sequence that can't be streamed, or its window can't be followed either.

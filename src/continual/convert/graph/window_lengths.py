@@ -64,7 +64,7 @@ class Lengths:
         return [grown[0] if len(grown) == 1 else None for grown in _grown_dims(now, other)]
 
     def of(self, steps: int) -> Shapes | None:
-        """The shapes for a clip of so many steps; ``None`` if the module takes none."""
+        """The shapes for a clip of ``steps`` steps; ``None`` if the module refuses it."""
         if steps not in self._known:
             self._known[steps] = self._run(steps, self._on_shapes)
         return self._known[steps]

@@ -156,7 +156,7 @@ class Graphs:
         return self._carried(node, t) is not None or all(self._there(a, t) for a in node.all_input_nodes)
 
     def _carried(self, node: Fx, t: int) -> Past | None:
-        """The state that holds a result of one of the first iterations in another one of them."""
+        """The state by which one of the first iterations gets a result of another of them."""
         for (key, i), seed in self.body.seeds.items():
             if seed is node and i == self.times.of[node]:
                 return next((s for s in self.states if s.of == key and s.lag == t - i), None)

@@ -119,7 +119,7 @@ def matched(nodes: Sequence[Fx], times: Times) -> Body:
     """The loop that some operations are.
 
     Raises:
-        NotALoop: they are none.
+        NotALoop: they are no loop.
     """
     count = max(times.of[n] for n in nodes) + 1
     slices = [[n for n in nodes if times.of[n] == t] for t in range(count)]
@@ -257,7 +257,7 @@ def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, 
 
 
 def _refuse_other_orders(nodes: Sequence[Fx], slices: list[list[Fx]], times: Times) -> None:
-    """Refuse what is not a loop from the first frame to the last."""
+    """Refuse a loop in another order than from the first frame to the last."""
     counts = [len(own) for own in slices]
     if counts[-1] > 3 * max(1, *counts[:-1]):
         raise runs_backward(slices[-1][0])

@@ -63,7 +63,7 @@ def _uses(body: Body, key: Key) -> list[tuple[Key, int, Result]]:
 
 
 def _sources(body: Body, key: Key) -> tuple[int, set[Key]]:
-    """How many iterations later an operation's results are used, and of which results it is computed; nothing, if it can't move."""
+    """How many iterations later an operation's results are used, and which results it reads; nothing, if it can't move."""
     lags = {a.lag for _, _, a in _uses(body, key)}
     sources = [a for a in body.args[key] if not isinstance(a, Fixed)]
     if len(lags) != 1 or lags == {0} or _used_outside(body, key) or not all(isinstance(a, Result) and not a.lag for a in sources):

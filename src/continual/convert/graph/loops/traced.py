@@ -78,7 +78,7 @@ class Traced:
 
         Args:
             ends: states that leave, too, behind the outputs.
-            steps: tensors have their rows first, and frames a dimension beside them; otherwise they lie as they were traced.
+            steps: tensors have their rows first, and frames one more dimension; otherwise they have the layout of the trace.
 
         Raises:
             NotACell: they can't be followed.

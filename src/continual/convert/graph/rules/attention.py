@@ -130,7 +130,7 @@ def _repeated(ctx: RuleContext, call: OpCall, s: Stream, times: int) -> Stream:
 
 
 def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValue, v: TensorValue) -> Stream:
-    """Attention within each frame, or from each frame to what is not a stream."""
+    """Attention within each frame, or from each frame to tensors that are not streams."""
     mask, over_frames = call.get("attn_mask"), TIME in q.dims[-2]
     if isinstance(mask, LengthDependent) or (over_frames and isinstance(mask, Const)):
         mask = of_all_frames(ctx, mask, len(q.dims))

@@ -16,7 +16,7 @@ from .score_einsum import einsum_scores
 
 
 def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: Const | None) -> Stream:
-    """A linear map of the clip's frames (and of what is merged with them): of a sliding window of as many."""
+    """A linear map of the clip's frames and what is merged with them: in a stream, of a sliding window of that length."""
     size, merged, batch = ctx.shapes.length(x.wire).now, x.dims[-1], where(x.dims, BATCH)
     others = [d for d in x.dims[:-1] if BATCH not in d and d != ()]
     if merged != (TIME,) and others:

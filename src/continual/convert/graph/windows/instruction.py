@@ -122,7 +122,7 @@ class Windows(Instruction):
         return -self.length % self.every
 
     def hops(self, frames: int) -> int:
-        """How many hops are complete after so many frames."""
+        """How many hops are complete after a number of frames."""
         return (frames + self.before) // self.every
 
     def full(self, hop: int) -> bool:
@@ -171,7 +171,7 @@ class Windows(Instruction):
         self._leave(m, found)
 
     def _hops(self, m: ExecContext, node: StateNode, chunk: list[Tensor], in_place: bool) -> list[list[Tensor]]:
-        """The scores of the windows that frames complete; what is to be kept goes to the call."""
+        """The scores of the windows that frames complete. The new state goes to the call."""
         waiting = (node.n_in + self.before) % self.every
         first = self.hops(node.n_in)
         count = self.hops(node.n_in + chunk[0].shape[_time(self.streams[0])]) - first
@@ -197,7 +197,7 @@ class Windows(Instruction):
         return found
 
     def _one(self, m: ExecContext, frames: list[Tensor], buffers: Sequence[Tensor], hop: int) -> list[list[Tensor]]:
-        """One window, of which what is new is written into the buffers."""
+        """One window, whose new values are written into the buffers."""
         histories, full = self.schedule.histories, self.full(hop)
         kept = [h.layout.take(h.old(b, hop), m.batch) for h, b in zip(histories, buffers, strict=True)]
         scores, added = self.computed(m, self.schedule, self._last(frames, 0), kept, warm=not full)
@@ -209,7 +209,7 @@ class Windows(Instruction):
         return [scores] if full else []
 
     def _last(self, whole: list[Tensor], hop: int) -> list[Tensor]:
-        """The frames of a hop, of which a window sees its length at most."""
+        """The frames of a hop; of a hop longer than a window, the last frames."""
         new = min(self.every, self.length)
         return [_narrow(x, d, (hop + 1) * self.every - new, new) for x, d in zip(whole, self.streams, strict=True)]
 
@@ -249,7 +249,7 @@ class Tape:
             self.entries = old
 
     def now(self, hop: int) -> Tensor:
-        """The last entries, after so many hops."""
+        """The last entries, after a number of hops."""
         return self.entries.narrow(self.at, hop * self.history.new, self.history.size)
 
     def add(self, hop: int, x: Tensor) -> None:

@@ -87,7 +87,7 @@ class Making:
         found: list[Any] = []
         try:
             sizes = sizes_of(node, item) if self.rows is None else ()
-        except Unfollowed:  # rows against rows: the graph is one for so many rows
+        except Unfollowed:  # two dimensions of rows: the graph has a fixed number of them
             self.rows, sizes = self.captured.batch, ()
         for size in sizes:
             rate, more = (size.rate, size.more) if isinstance(size, Count) else (0, size)
@@ -277,7 +277,7 @@ class Making:
     def varies(self, const: Const, dim: int, n: int, dims: Any) -> tuple[int, int]:
         """The margins of a constant: outside of them it is the same at all positions."""
         axis = self.table_axis(const, dim, n, dims)
-        if self.origin.can_change(const):  # it may be another one tomorrow
+        if self.origin.can_change(const):  # its value may change later
             return n, 0
         rows = axis.split(const.value, 1).movedim(axis.apart, 0).reshape(n, -1)
         middle = n // 2

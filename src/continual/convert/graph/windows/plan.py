@@ -76,7 +76,7 @@ NOWHERE = Axis(0, (), ())  # of a value that is not needed
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of an operation, as it is."""
+    """The value of an operation that is read from a history as it is."""
 
     history: int
     task: int = -1
@@ -126,7 +126,7 @@ class Schedule:
             m: constants and the number of rows.
             frames: of each stream those that are new, in the module's layout.
             kept: the histories, with their positions apart.
-            warm: only what is to be kept: the window is not full yet, and has no outputs.
+            warm: compute only what is kept: the window is not full yet, and has no outputs.
         """
         values: list[Value] = [None] * len(self.tasks)
         for step in self.warm if warm else self.steps:

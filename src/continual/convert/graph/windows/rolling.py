@@ -193,7 +193,7 @@ class Rolling(Task):
 
 @dataclass(frozen=True)
 class StateLayout:
-    """How states are kept: as they are."""
+    """The layout of kept states: that of the states themselves."""
 
     windows: int
     size: int
@@ -204,11 +204,11 @@ class StateLayout:
         return (batch, self.windows, self.size)
 
     def put(self, x: Tensor, batch: int, count: int) -> Tensor:
-        """States as they are kept."""
+        """States in the layout of the history."""
         return x
 
     def take(self, x: Tensor, batch: int) -> Tensor:
-        """What is kept as states."""
+        """The history as states."""
         return x
 
 
@@ -245,5 +245,5 @@ class Carry(History):
 
 
 def carry_of(task: int, rolling: Rolling) -> Carry:
-    """What is kept of a recurrent layer."""
+    """The history of a recurrent layer."""
     return Carry(task, 0, 1, 1, rolling.size, 0, rolling.wire, rolling.dtype, windows=rolling.windows)

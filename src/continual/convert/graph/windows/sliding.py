@@ -21,7 +21,7 @@ FEW = 32  # positions up to which a convolution over time is a product
 
 @dataclass(eq=False)
 class Sliding(OpTask):
-    """A convolution or a pool over time, of which :attr:`op` has no padding of time. Its first input has time in a dimension of its own.
+    """A convolution or a pool over time. :attr:`op` does not pad time. Its first input has time in a dimension of its own.
 
     Attributes:
         full: the operation with its own padding, for all positions at once.

@@ -199,7 +199,7 @@ def in_rows(task: Task, rows: int | None = None) -> Dims:
     """The layout of a score, windows in the rows.
 
     Args:
-        rows: how many there are, where the graph is for so many alone: they are the first dimension then.
+        rows: the number of rows, if the graph has a fixed one: then they are the first dimension.
     """
     if rows is not None and task.wire.dims and task.wire.dims[0] in ((rows,), (BATCH,)):
         return ((BATCH, TIME), *task.wire.dims[1:])

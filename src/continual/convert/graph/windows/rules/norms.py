@@ -24,7 +24,7 @@ def layer_norm(w: Walk, call: Call) -> Any:
 
 @rule("aten.group_norm.default", "aten.instance_norm.default")
 def group_norm(w: Walk, call: Call) -> Any:
-    """Over groups of channels and all that is behind them."""
+    """Over groups of channels and all later dimensions."""
     x: Task = call["input"]
     wire = alike(timed([x]))
     return w.positionwise(call, wire.dims, wire) if wire.dim == 0 else w.window(call, wire.dims, wire)
