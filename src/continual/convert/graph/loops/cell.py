@@ -34,14 +34,14 @@ class Cell:
     Attributes:
         ops: the operations.
         slots: their number.
-        given: how many slots, the first ones, are for the frames, then the states, then what is the same in all iterations.
+        arguments: the number of argument slots. They come first: the frames, the states, then what is the same in all iterations.
         outs: the slots of the outputs.
         new: the slots of the states after the iteration.
     """
 
     ops: tuple[Op, ...]
     slots: int
-    given: int
+    arguments: int
     outs: tuple[int, ...]
     new: tuple[int, ...]
 
@@ -49,7 +49,7 @@ class Cell:
         """Run it.
 
         Args:
-            inputs: the tensors of :attr:`given`.
+            inputs: the values of the argument slots.
             batch: rows of the network.
             device: of the frames.
 
@@ -62,7 +62,7 @@ class Cell:
         return [env[slot] for slot in self.outs], [env[slot] for slot in self.new]
 
     def __post_init__(self) -> None:
-        self._blank = [None] * (self.slots - self.given)
+        self._blank = [None] * (self.slots - self.arguments)
         self._ready: dict[tuple[int, torch.device], list[tuple[int, Run]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,12 +97,12 @@ class CellMaker:
         self._ops: list[Op] = []
         self._slot: dict[Any, int] = {}
         self._count = 0
-        self._given = 0
+        self._arguments = 0
 
     def take(self, node: Any) -> int:
-        """A tensor that is given: its slot. All of these come before the operations."""
+        """The slot of an argument. Arguments come before the operations."""
         slot = self._slot[node] = self.new_slot()
-        self._given += 1
+        self._arguments += 1
         return slot
 
     def new_slot(self) -> int:
@@ -190,7 +190,7 @@ class CellMaker:
             if op.out in wanted:
                 kept.append(op)
                 wanted |= set(_read([*op.args, *op.kwargs.values()]))
-        return Cell(tuple(kept[::-1]), self._count, self._given, outs, new)
+        return Cell(tuple(kept[::-1]), self._count, self._arguments, outs, new)
 
 
 def _stretch(node: Any) -> tuple[int, int, int] | None:

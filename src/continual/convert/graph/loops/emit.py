@@ -91,7 +91,7 @@ def seeds_of(
         values: what the module begins with.
         states: their layouts and types.
         like: a stream whose type states of the same type follow.
-        first: the number of the first tensor that is given.
+        first: the index of the first initial value among the tensors of the loop.
 
     Raises:
         Refused: they depend on the clip.
@@ -133,7 +133,7 @@ def put_loop(
     draft.instructions.append(
         LoopCall(
             path, "loop", source, layer, streams[0].slot, made[0].slot, before, wire, first, last, draft.new_state_node(), weights,
-            any(isinstance(v, Stream) for v in tensors), given=tuple((s.slot, View(s.dims)) for s in streams),
+            any(isinstance(v, Stream) for v in tensors), takes=tuple((s.slot, View(s.dims)) for s in streams),
             gives=tuple((s.slot, View(s.dims)) for s in made),
         )
     )  # fmt: skip

@@ -22,7 +22,7 @@ class WholeLoop:
         body, prologue: what iterations compute.
         rows: the dimension of the rows in a frame of the first stream.
         rate: rows of that frame for each entry of the batch.
-        given: layout and type of a frame of each stream, and of the states.
+        layouts: layout and type of a frame of each stream, and of each state.
         ends: whether it also returns the states after the clip, before the outputs.
     """
 
@@ -30,7 +30,7 @@ class WholeLoop:
     prologue: tuple[Cell, ...]
     rows: int
     rate: int
-    given: tuple[tuple[Layout, torch.dtype], ...]
+    layouts: tuple[tuple[Layout, torch.dtype], ...]
     ends: bool
 
     @staticmethod
@@ -64,5 +64,5 @@ class WholeLoop:
 
     def macs(self, frames: int, same: Sequence[Tensor]) -> int:
         """Multiply-adds of a row on a clip of so many frames."""
-        zeros = [torch.zeros(own.sizes, dtype=dtype, device=same[0].device if same else None) for own, dtype in self.given]
+        zeros = [torch.zeros(own.sizes, dtype=dtype, device=same[0].device if same else None) for own, dtype in self.layouts]
         return frames * counted_macs(lambda: self.body([*zeros, *same], 1, zeros[0].device))
