@@ -19,10 +19,10 @@ def keep_needed(graph: Graph) -> None:
 
 
 def needed_nodes(graph: Graph) -> set[Fx]:
-    """The nodes on which outputs depend, also by writes into tensors. A loss that is not returned need not stream.
+    """The nodes on which outputs depend, also by writes into tensors. A loss that nobody asks for need not stream.
 
-    A write is needed if another needed node has the same memory, since that node may read what was written. Nodes with side effects
-    are needed, except assertions: these hold for the example alone.
+    A write is needed where another needed node has the same memory: it may read what was written. Of what has effects of its own assertions
+    alone are not needed: they are of the example.
     """
     needed, memory = set[Fx](), set[int]()
     writes = [node for node in graph.nodes if writes_memory(node)]
