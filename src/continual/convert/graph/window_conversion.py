@@ -154,7 +154,7 @@ def refuse_sequence(
 
 
 def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
-    reason = "takes frames by their numbers, and the module gives an output for each of them: in the clip of the example they are so many"
+    reason = "selects frames by number, and the module gives an output for each of them: only as many as the example clip has"
     remedy = "slices of time for all of them at once, such as x[:, :, ::2]; or a loop over all frames"
     found = Refusal(apart.path, apart.label, apart.source, reason, remedy)
     return NotStreamable(format_refusals(type(module).__name__, [found]), (found,))
