@@ -1,4 +1,4 @@
-"""Checkpoints of an engine's streams: written in a thread, and told to the client when they are kept."""
+"""Checkpoints of an engine's streams: they are written in a thread, and reported to the client once stored."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ log = logging.getLogger("continual.serve")
 
 
 class Checkpoints:
-    """Writes to a store, one thing after another.
+    """Writes to a store, one batch after another.
 
     Args:
         store: where checkpoints are kept.
-        keep: seconds after which streams of nobody are forgotten.
-        lost: is called with streams that another engine has taken over.
+        keep: seconds after which streams without a client are forgotten.
+        lost: called with the streams that another engine has taken over.
     """
 
     def __init__(self, store: Store, keep: float, lost: Callable[[Sequence[OpenStream]], None]):
@@ -80,7 +80,7 @@ class Checkpoints:
             self.store.drop(tokens)
 
     async def expire(self, open: Callable[[], Sequence[str]]) -> None:
-        """Forget streams of nobody, for ever and ever."""
+        """Forget streams without a client, again and again, until cancelled."""
         while True:
             self.known = await self.call(self.store.expire, self.keep, open())
             await asyncio.sleep(min(10.0, max(0.1, self.keep / 4)))

@@ -1,4 +1,4 @@
-"""Outputs of a step, and of the ends of streams, to those that wait for them."""
+"""Delivery of the outputs of a step, and of ends of streams, to their streams."""
 
 from __future__ import annotations
 

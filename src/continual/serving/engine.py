@@ -49,7 +49,7 @@ class Engine:
             (``"drop-oldest"``), or they are refused (``"refuse"``).
         finite: whether frames with NaN or infinities close their stream (``"refuse"``) or pass (``"pass"``).
         checkpoint_every: frames between checkpoints of a stream, at least ``credit``.
-        pace: seconds between steps for which frames of other streams that send are waited for; not for those of a quarter of them.
+        pace: seconds from step to step for which a step waits until a quarter of the active streams have a frame.
         idle: seconds of silence after which a stream is closed, which can be resumed.
         keep: seconds for which a stream can be resumed.
         max_age: seconds after which a stream is moved; ``None``: never.
@@ -141,7 +141,7 @@ class Engine:
             await self._move([s for s in self.table.by_row.values() if s.ended is None])
 
     async def _move(self, streams: Sequence[OpenStream]) -> None:
-        """Keep the present states of some streams, say to their clients that another server goes on, and close them."""
+        """Store the current states of streams, tell their clients to continue on another server, and close the streams."""
         if not streams:
             return
         await self.checkpoints.settled()
@@ -177,7 +177,7 @@ class Engine:
         return streams
 
     async def _stored(self, method: Callable[..., Any], *args: Any) -> Any:
-        """A method of the store, which may be out of reach."""
+        """Call a method of the store, which may be unreachable."""
         try:
             return await self.checkpoints.call(method, *args)
         except Exception as error:
@@ -207,7 +207,7 @@ class Engine:
                 raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
             stream = OpenStream(token, row, epoch, sink, group, next)
             self._inbox.clear(row)
-            self.table.add(stream, have, saved=next - (row * 97) % self.every)  # not all streams are kept at once
+            self.table.add(stream, have, saved=next - (row * 97) % self.every)  # checkpoints are spread over time
             return stream
 
     async def resume(self, token: str, have: int, sink: Sink, group: Group | None = None) -> OpenStream:
@@ -291,7 +291,7 @@ class Engine:
         self._stepper.arrived()
 
     def _taken_over(self, streams: Sequence[OpenStream]) -> None:
-        """Streams that another engine goes on with."""
+        """Close streams that another engine continues."""
         for s in streams:
             if self.table.is_open(s):
                 s.sink.refused(s, Refused("unknown_stream", "another server has resumed this stream"))
@@ -339,7 +339,7 @@ class Engine:
         return found
 
     def _ends(self) -> None:
-        """Begin and go on with the ends of streams."""
+        """Start the ends of finished streams, and deliver outputs of ends."""
         for stream in list(self._finishing):
             if not self._inbox.waiting(stream.row):
                 self._finishing.discard(stream)
@@ -360,7 +360,7 @@ class Engine:
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, taken: Taken | None) -> None:
-        """Keep the states of streams that have gone far since their last checkpoint."""
+        """Write checkpoints of the streams that have taken enough frames since their last one."""
         if taken is None:
             return
         due = taken.seq + 1 - self.table.saved[taken.rows] >= self.every
@@ -374,7 +374,7 @@ class Engine:
             self.checkpoints.write(found, self._checkpoints_of(found))
 
     def _checkpoints_of(self, streams: Sequence[OpenStream]) -> Any:
-        """The checkpoints of streams as they are now, made of a copy when they are asked for."""
+        """A function that makes the checkpoints of streams, from a copy of their current states."""
         rows = np.array([s.row for s in streams])
         snapshot = self.streams.snapshot_rows(rows)
         nexts = self._inbox.first(rows, self.table.next[rows]).tolist()
@@ -387,7 +387,7 @@ class Engine:
         return made
 
     async def _watch(self) -> None:
-        """Close streams that are silent, and move those that are old."""
+        """Close idle streams, and move old ones."""
         while True:
             await asyncio.sleep(min(self.idle, self.max_age or math.inf, 4.0) / 4)
             now = time.perf_counter()

@@ -145,7 +145,7 @@ class Call:
         return parts
 
     async def _wrong(self, request: Any, error: Refused) -> None:
-        """Answer what is refused; the stream that it was for is closed."""
+        """Answer a refused request, and close its stream."""
         self._engine.metrics.refused[error.code] += 1
         own = self._sequences.pop(value(request.parameters, "sequence_id"), None)
         self._say(request.id, error)
@@ -158,7 +158,7 @@ class Call:
         return next(((id, s) for id, s in self._sequences.items() if s.stream is stream), (None, None))
 
     def answer(self, stream: OpenStream, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
-        """As :class:`~continual.serving.streams.Sink`. The last request is answered when the end has brought its outputs."""
+        """As :class:`~continual.serving.streams.Sink`. The last request is answered together with the outputs of the end."""
         _, own = self._of(stream)
         if own is None:
             return
@@ -185,7 +185,7 @@ class Call:
         """As :class:`~continual.serving.streams.Sink`; no stream here is multiplexed."""
 
     def control(self, stream: OpenStream | None, message: dict[str, Any]) -> None:
-        """As :class:`~continual.serving.streams.Sink`. What is said goes with the next response."""
+        """As :class:`~continual.serving.streams.Sink`. Messages become parameters of the next response."""
         id, own = self._of(stream)
         if own is None:
             return

@@ -1,4 +1,4 @@
-"""The frames that clients send: what fits waits in the inbox, and what does not is refused, stream by stream."""
+"""The frames that clients send: frames within the credit go into the inbox, others are refused, stream by stream."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Intake:
     # ---- frames ---------------------------------------------------------------------------------------------------------
 
     def take(self, stream: OpenStream, seq: int, parts: Sequence[Array]) -> bool:
-        """Take the next frames ``(n, C, *S)`` of one stream, if there is room for them; for all else there is :meth:`put`."""
+        """Take the next frames ``(n, C, *S)`` of one stream, if there is room for them. All other cases are for :meth:`put`."""
         if seq != stream.next or stream.finishing or not self._table.is_open(stream) or self._over(stream, len(parts[0])) > 0:
             return False
         stream.hear()
@@ -76,7 +76,7 @@ class Intake:
             Refused: ``sequence``, ``overrun``.
         """
         count = len(parts[0])
-        if not self._table.is_open(stream):  # what still comes of a stream that is closed, whose row another one may have
+        if not self._table.is_open(stream):  # late frames of a closed stream, whose row may belong to another stream
             return
         stream.hear()
         if stream.finishing:
@@ -104,7 +104,7 @@ class Intake:
                     self._put_newest(stream, seq, parts, self._over(stream, count))
 
     def _had(self, row: int, seq: int) -> bool:
-        """Whether the client has the answer to the oldest frame that waits, or that comes: the frame is replayed, and is never dropped."""
+        """Whether the client has the answer to the oldest waiting or arriving frame: a replayed frame, which is never dropped."""
         own = np.array([row])
         return bool(self._inbox.first(own, np.array([seq]))[0] <= self._table.have[row])
 
@@ -120,7 +120,7 @@ class Intake:
         self._wake()
 
     async def _put_by_and_by(self, stream: OpenStream, seq: int, parts: Sequence[Array]) -> None:
-        """Frames for which there is no room yet. Their connection reads nothing meanwhile."""
+        """Put frames for which there is no room yet, as room appears. The connection reads nothing meanwhile."""
         at = 0
         while at < len(parts[0]):
             while self._over(stream, 1) > 0 and self._table.is_open(stream):

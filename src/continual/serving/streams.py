@@ -1,4 +1,4 @@
-"""What an engine keeps of a stream, and of the connections that serve streams."""
+"""The data of open streams, and of the connections that use them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Sink(Protocol):
         """A control message, of a stream or of the connection."""
 
     def refused(self, stream: OpenStream | None, error: Refused) -> None:
-        """A stream is closed for an error; or what is not of an open stream is refused."""
+        """A stream is closed by an error; or a message that belongs to no open stream is refused."""
 
 
 class Group:
     """The multiplexed streams of one connection.
 
     Attributes:
-        markers: each waits for the answers to the last frames of some streams; with what is sent back then.
+        markers: for each marker the streams and frames whose answers it waits for, and the message to send back then.
     """
 
     def __init__(self, number: int, sink: Sink):
@@ -69,7 +69,7 @@ class OpenStream:
         self._first = -1  # the frame of the first of these outputs
 
     def hear(self) -> None:
-        """The client is there."""
+        """Note that the client is active."""
         self.seen = time.perf_counter()
 
     def message(self, first: int, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The open streams of an engine: by token, by row, and as arrays over rows for what is done to many at once."""
+"""The open streams of an engine: by token, by row, and as arrays over rows for operations on many of them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Table:
         self.next[row], self.done[row], self.have[row], self.saved[row] = stream.next, stream.next - 1, have, saved
 
     def reset(self, stream: OpenStream) -> None:
-        """A stream begins anew."""
+        """A stream restarts."""
         row, stream.next = stream.row, 0
         self.next[row], self.done[row], self.have[row], self.saved[row] = 0, -1, -1, 0
 
@@ -63,7 +63,7 @@ class Table:
             self.answer_markers(stream.group)
 
     def is_open(self, stream: OpenStream) -> bool:
-        """Whether it is this stream that its token means."""
+        """Whether the stream is open: its token still belongs to it."""
         return self.by_token.get(stream.token) is stream
 
     def members(self, group: Group) -> list[OpenStream]:
@@ -90,7 +90,7 @@ class Table:
         self.answer_markers(group)
 
     def answer_markers(self, group: Group) -> None:
-        """Send the markers back that wait for nothing any more, in their order."""
+        """Send back the markers that no longer wait, in their order."""
         while group.markers:
             waits, stream, id = group.markers[0]
             waits[:] = [(s, last) for s, last in waits if self.is_open(s) and self.done[s.row] < last]

@@ -40,7 +40,7 @@ class Wire(Protocol):
         """Close in good order."""
 
     def messages(self, take: Take) -> AsyncIterator[bytes | str]:
-        """The messages of the client, until it is gone, in whatever way.
+        """The messages of the client, until it disconnects.
 
         Args:
             take: may be called with a binary message before it is yielded, while no earlier one is under way; then it is done if that
@@ -135,7 +135,7 @@ class Connection:
             self._engine.table.groups.pop(self.group.number, None)
 
     def _taken(self, message: bytes) -> bool:
-        """Take frames that come as they should and have room; all others are for :meth:`_data`, which may wait or refuse."""
+        """Take frames that are in order and have room. All others are for :meth:`_data`, which may wait or refuse."""
         if self.stream is None or not HEADER.size < len(message) <= self._limit:
             return False
         kind, flags, _, count, seq = HEADER.unpack_from(message)

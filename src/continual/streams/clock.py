@@ -123,7 +123,7 @@ class Clock:
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
 
     def copy(self) -> Clock:
-        """A clock that goes on from here by itself."""
+        """An independent copy of the clock."""
         made = Clock.__new__(Clock)  # copy.copy takes 5 µs, in each step
         own = {"waiting": list(self.waiting), "recent": self.recent.copy(), "counters": dict(self.counters)}
         made.__dict__.update(self.__dict__, **own)
@@ -210,7 +210,7 @@ class Clock:
     # ---- what becomes of it ---------------------------------------------------------------------------------------------
 
     def _drained(self, patience: float) -> Iterator[Event]:
-        """The steps of frames that wait no longer, and of those that nobody waits for any more."""
+        """The steps of frames that need not wait any longer, and of frames that are no longer waited for."""
         while self.waiting:
             number, frame = self.waiting[0]
             at = self._position(number)

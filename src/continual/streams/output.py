@@ -81,7 +81,7 @@ class Numbering:
     between: deque[tuple[int, int]] = field(default_factory=deque)
 
     def copy(self) -> Numbering:
-        """The same, by itself."""
+        """An independent copy."""
         return Numbering(self.axis, self.steps, self.outputs, deque(self.gaps), deque(self.between))
 
     def took(self, count: int, gap: bool, between: bool) -> None:

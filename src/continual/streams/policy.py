@@ -1,4 +1,4 @@
-"""What a stream makes of frames that are missing, late or between the steps."""
+"""The rules of a stream for frames that are missing, late or between the steps."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ class Policy:
 
     @cached_property
     def longest(self) -> float:
-        """Steps between two frames that the stream goes on over."""
+        """The longest distance of two frames, in steps, without a restart."""
         return math.inf if self.reset_after is None else float(self.reset_after * self.steps_per_second)
