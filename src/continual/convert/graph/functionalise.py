@@ -188,8 +188,8 @@ class Functionaliser:
 
     def _function(self, node: Fx) -> Value:
         if isinstance(node.target, HigherOrderOperator) and node.target.name() == "scan":
-            operands = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
-            return self._apply(OpCall(node, "higher_order.scan", operands, tuple(operands)))
+            given = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
+            return self._apply(OpCall(node, "higher_order.scan", given, tuple(given)))
         if isinstance(node.target, HigherOrderOperator):
             raise Refused(f"`{node.target}` is control flow, which torch.export keeps as it is", "plain operations on tensors")
         args = [self.current(a) for a in node.args]

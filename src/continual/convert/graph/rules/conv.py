@@ -69,13 +69,13 @@ def weights(call: OpCall) -> dict[str, Const]:
     return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
-def _time_first(ctx: RuleContext, params: dict[str, Const], at: int, n: int) -> tuple[dict[str, Const], list[int]]:
+def _time_first(ctx: RuleContext, given: dict[str, Const], at: int, n: int) -> tuple[dict[str, Const], list[int]]:
     """Weights whose first kernel dimension is time's, and the order of the kernel's dimensions."""
     order = [at, *(i for i in range(n) if i != at)]
     if at:
-        weight = ctx.emit.const("aten.permute.default", [params["weight"], [0, 1, *(i + 2 for i in order)]])
-        params = params | {"weight": weight}
-    return params, order
+        weight = ctx.emit.const("aten.permute.default", [given["weight"], [0, 1, *(i + 2 for i in order)]])
+        given = given | {"weight": weight}
+    return given, order
 
 
 def _one_row(ctx: RuleContext, call: OpCall) -> OpCall | None:
@@ -99,14 +99,14 @@ def conv(ctx: RuleContext, call: OpCall) -> Stream:
     if (own := _one_row(ctx, call)) is not None:
         y = conv(ctx, own)
         return ctx.emit.reshape(call, y, ((), (BATCH, *y.dims[1]), *y.dims[2:]))
-    params, x = weights(call), call.stream("input")
-    n = len(params["weight"].dims) - 2
-    at, channels, groups = time_place(call, x, n), params["weight"].value.shape[0], call.integer("groups")
+    given, x = weights(call), call.stream("input")
+    n = len(given["weight"].dims) - 2
+    at, channels, groups = time_place(call, x, n), given["weight"].value.shape[0], call.integer("groups")
     out = with_dim(spatial(x.dims, result_shape(call.node)), 1, dim_of(channels))
     if at is None:
         return ctx.emit.local(call, out, x)
-    params, order = _time_first(ctx, params, at, n)
-    size, options = params["weight"].value.shape, _options(ctx, call, order, ("stride", "dilation"))
+    given, order = _time_first(ctx, given, at, n)
+    size, options = given["weight"].value.shape, _options(ctx, call, order, ("stride", "dilation"))
     same = call["padding"] if isinstance(call["padding"], str) else _options(ctx, call, order, ("padding",))["padding"]
     made = CONVS[n - 1](
         size[1] * groups,
@@ -116,11 +116,11 @@ def conv(ctx: RuleContext, call: OpCall) -> Stream:
         same,
         options["dilation"],
         groups,
-        "bias" in params,
+        "bias" in given,
         device="meta",
     )
     x = absorb_padding(ctx, call, x, made)
-    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=params, label=described(made))
+    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
 
 
 def _options(ctx: RuleContext, call: OpCall, order: Sequence[int], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -174,17 +174,17 @@ def without_end(ctx: RuleContext, call: OpCall, x: Stream, cut: int) -> Stream |
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def conv_transpose(ctx: RuleContext, call: OpCall) -> Stream:
     """A streaming transposed convolution."""
-    params, x = weights(call), call.stream("input")
-    n = len(params["weight"].dims) - 2
+    given, x = weights(call), call.stream("input")
+    n = len(given["weight"].dims) - 2
     at, groups = time_place(call, x, n), call.integer("groups")
-    channels = params["weight"].value.shape[1] * groups
+    channels = given["weight"].value.shape[1] * groups
     out = with_dim(spatial(x.dims, result_shape(call.node)), 1, dim_of(channels))
     if at is None:
         return ctx.emit.local(call, out, x)
-    params, order = _time_first(ctx, params, at, n)
-    size, options = params["weight"].value.shape, _options(ctx, call, order, ("stride", "padding", "output_padding", "dilation"))
-    made = TRANSPOSED[n - 1](size[0], channels, tuple(size[2:]), groups=groups, bias="bias" in params, device="meta", **options)
-    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=params, label=described(made))
+    given, order = _time_first(ctx, given, at, n)
+    size, options = given["weight"].value.shape, _options(ctx, call, order, ("stride", "padding", "output_padding", "dilation"))
+    made = TRANSPOSED[n - 1](size[0], channels, tuple(size[2:]), groups=groups, bias="bias" in given, device="meta", **options)
+    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
 
 
 def described(module: nn.Module) -> str:
