@@ -12,6 +12,9 @@ from torch import nn
 
 import continual as co
 
+if len(sys.argv) != 2:
+    sys.exit("usage: python stream.py RESULTS (a file: the first run writes it, the second compares with it)")
+
 
 def norm_relu(module):
     return co.Sequential(module, nn.BatchNorm3d(module.out_channels), nn.ReLU())

@@ -1,4 +1,5 @@
 // The page of the key word spotter: samples of the microphone in, the probabilities of words out.
+import { byId, notLoaded, startAndStop } from "./page.js";
 import { microphone } from "./sources.js";
 import { Stream, fetched } from "./stream.js";
 
@@ -7,17 +8,8 @@ const SILENCE = 0.5; // seconds below it, after which a word is a new one
 const KEPT = 10; // words that are shown
 const TRACED = 20; // seconds
 
-/** The first seconds of what the stream has been given and of what has come, and the last words: for whoever wants to look. */
+/** The first inputs and outputs of the stream, and the last words: for tests, and for the console. */
 export const trace = { inputs: [], outputs: [], heard: [] };
-
-const button = document.querySelector("button");
-const byId = (id) => document.getElementById(id);
-let stop = null; // ends what is streaming
-
-function show(state, text = state) {
-  byId("status").dataset.state = state;
-  byId("status").textContent = text;
-}
 
 /** A bar for each word. Returns what sets them. */
 function bars(words) {
@@ -43,13 +35,13 @@ export function listener(rate) {
   };
 }
 
-async function listen(stream, draw) {
+async function listen(stream, draw, signal) {
   Object.assign(trace, { inputs: [], outputs: [], heard: [] });
   stream.begin();
   const { rate, words } = stream.about;
   const hear = listener(rate);
   let busy = 0;
-  for await (const samples of microphone(rate, stop.signal, (sample) => sample)) {
+  for await (const samples of microphone(rate, signal, (sample) => sample)) {
     for (const sample of samples) {
       const before = performance.now();
       const outputs = await stream.step([sample]); // computes with the last sample of a chunk
@@ -72,23 +64,7 @@ async function listen(stream, draw) {
 async function main() {
   const stream = await Stream.open("assets/keywords.onnx", "assets/keywords.json");
   const draw = bars(stream.about.words);
-  byId("controls").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (stop) return stop.abort();
-    stop = new AbortController();
-    button.textContent = "Stop";
-    show("listening");
-    try {
-      await listen(stream, draw);
-      show("finished");
-    } catch (error) {
-      show("failed", error.message);
-    }
-    stop = null;
-    button.textContent = "Listen";
-  });
-  button.disabled = false;
-  show("ready");
+  startAndStop("listening", (signal) => listen(stream, draw, signal));
 }
 
-main().catch((error) => show("failed", `${error.message} – were the assets made, and npm's packages installed? See README.md`));
+main().catch(notLoaded);

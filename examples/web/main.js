@@ -1,20 +1,11 @@
 // The page: a source, the network, a picture.
+import { byId, notLoaded, startAndStop } from "./page.js";
 import { draw } from "./plot.js";
 import { microphone, recording } from "./sources.js";
 import { Stream, fetched } from "./stream.js";
 
-/** What the stream has been given so far, and what has come. */
+/** The inputs and the outputs of the stream so far. */
 export const trace = { inputs: [], outputs: [] };
-
-const controls = document.querySelector("#controls");
-const button = controls.querySelector("button");
-const byId = (id) => document.getElementById(id);
-let stop = null; // ends what is streaming
-
-function show(state, text = state) {
-  byId("status").dataset.state = state;
-  byId("status").textContent = text;
-}
 
 async function play(stream, source) {
   trace.inputs = [];
@@ -48,28 +39,14 @@ async function main() {
     recording: (signal) => recording(recorded, signal),
     microphone: (signal) => microphone(rate, signal),
   };
-  controls.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    if (stop) return stop.abort();
-    stop = new AbortController();
-    button.textContent = "Stop";
-    show("streaming");
-    try {
-      await play(stream, sources[controls.elements.source.value](stop.signal));
-      show("finished", `finished: ${trace.inputs.length} samples in, ${trace.outputs.length} out`);
-    } catch (error) {
-      show("failed", error.message);
-    }
-    stop = null;
-    button.textContent = "Start";
-  });
-
   requestAnimationFrame(function frame() {
     draw(byId("plot"), trace, stream.about);
     requestAnimationFrame(frame);
   });
-  button.disabled = false;
-  show("ready");
+  startAndStop("streaming", async (signal) => {
+    await play(stream, sources[byId("controls").elements.source.value](signal));
+    return `finished: ${trace.inputs.length} samples in, ${trace.outputs.length} out`;
+  });
 }
 
-main().catch((error) => show("failed", `${error.message} – were the assets made, and npm's packages installed? See README.md`));
+main().catch(notLoaded);

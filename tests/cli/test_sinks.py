@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from continual.cli import tables
-from continual.cli.sinks.base import About, Result
+from continual.cli.feeds import Feed
+from continual.cli.sinks.base import About, Result, Sink
 from continual.cli.sinks.closer import draw_closer
 from continual.cli.sinks.figure import LONGEST, STRIP, Figure
 from continual.cli.sinks.rows import Parquet
@@ -152,3 +153,9 @@ def test_tables_are_text_where_there_is_no_room(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines() == wanted
     tables.show(table, Console(width=100, force_terminal=True, color_system=None))
     assert "│" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("base, method", [(Sink, "write"), (Feed, "__iter__")])
+def test_a_class_without_its_method_can_not_be_made(base: type, method: str):
+    with pytest.raises(TypeError, match=f"abstract.*{method}"):
+        type("Incomplete", (base,), {})()

@@ -32,3 +32,9 @@ def test_it_gives_what_it_gave_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(got, torch.tensor(OF_1_2_4[name]), rtol=0, atol=2e-6)
     runpy.run_path(str(SCRIPT), run_name="__main__")  # compares with the file
     assert "'clip': 0.0, 'chunk': 0.0" in capsys.readouterr().out
+
+
+def test_without_a_file_it_says_how_it_is_called(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", [SCRIPT.name])
+    with pytest.raises(SystemExit, match=r"usage: python stream\.py RESULTS"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")

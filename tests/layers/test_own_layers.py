@@ -82,6 +82,17 @@ def test_in_branches():
     assert report, str(report)
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("name", ["leaky", "gated", "sums"])
+def test_clips_with_time_in_another_dim(name: str, dim: int):
+    """`forward` ignored the dimension of time: each layer moved it for itself."""
+    layer = MADE[name]()
+    expected = layer(CLIP)
+    layer._set_time_dim(dim)
+    torch.testing.assert_close(layer(CLIP.movedim(2, dim)), expected.movedim(2, dim))
+    torch.testing.assert_close(layer.forward_steps(CLIP.movedim(2, dim)), expected.movedim(2, dim))
+
+
 @LAYERS
 def test_in_programs(name: str):
     net = network(name)

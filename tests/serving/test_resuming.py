@@ -327,15 +327,15 @@ def test_a_stream_that_can_not_go_on_leaves_its_row_free(monkeypatch: pytest.Mon
     async def main() -> Any:
         async with engine(capacity=1, credit=4, checkpoint_every=4) as own:
             sink = SimpleNamespace(refused=lambda *_: None)
-            (held,) = await own.open(sink)
-            (blob,) = packed(own.streams.snapshot_rows([held.row]))
-            own.checkpoints.store.put([Checkpoint(held.token, held.epoch, 0, own.model.digest, blob)])
-            await own.park(held)
+            (stream,) = await own.open(sink)
+            (blob,) = packed(own.streams.snapshot_rows([stream.row]))
+            own.checkpoints.store.put([Checkpoint(stream.token, stream.epoch, 0, own.model.digest, blob)])
+            await own.park(stream)
             with monkeypatch.context() as broken:
                 broken.setattr(own.streams, "restore_rows", fails)
                 with pytest.raises(RuntimeError, match="no memory"):
-                    await own.resume(held.token, -1, sink)
-            return (await own.resume(held.token, -1, sink)).token == held.token
+                    await own.resume(stream.token, -1, sink)
+            return (await own.resume(stream.token, -1, sink)).token == stream.token
 
     def fails(*_: Any) -> None:
         raise RuntimeError("no memory")

@@ -34,15 +34,15 @@ def check(forms: list[str], out: Path | None) -> None:
         raise BadInput(f"can't save as '{out}': give a file in a folder that is there, ending in {', '.join(ENDINGS)}")
 
 
-def bench(options: Options, given: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def bench(options: Options, arguments: dict[str, Any], out: Path | None, as_json: bool) -> None:
     """Find the network, measure, print the table or JSON, and save the picture."""
     with one_line("bench"):
-        check_rate(given["rate"])
-        check(given["forms"] or [], out)
+        check_rate(arguments["rate"])
+        check(arguments["forms"] or [], out)
         made = subject(options, "bench")
         net = streaming(made, options)
         name = None if options.kind == "code" else Path(options.target).name
-        wanted = given | {"rate": given["rate"] or made.rate, "name": name}
+        wanted = arguments | {"rate": arguments["rate"] or made.rate, "name": name}
         measure(net, step_of(net, made.clips)[0], {key: value for key, value in wanted.items() if value}, out, as_json)
 
 

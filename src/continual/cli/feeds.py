@@ -1,7 +1,8 @@
-"""What a network is given: steps made of the frames of a source, one by one for pictures and in chunks for signals."""
+"""The inputs of a network: steps made of the frames of a source, one by one for pictures and in chunks for signals."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,8 +24,8 @@ TOLERATED = 0.01  # by which the rates of a source and of a network may differ
 
 
 @dataclass(frozen=True)
-class Given:
-    """Some steps.
+class Steps:
+    """Consecutive steps for a network.
 
     Attributes:
         steps: ``(n, *step)``.
@@ -83,7 +84,7 @@ def feed_of(source: str, layout: Layout, wanted: Wanted) -> Feed:
         raise
 
 
-class Feed:
+class Feed(ABC):
     """A source as steps of a network.
 
     Attributes:
@@ -117,8 +118,9 @@ class Feed:
         if self._clocked is None or self._clocked.close():
             self.source.close()
 
-    def __iter__(self) -> Iterator[Given]:
-        raise NotImplementedError
+    @abstractmethod
+    def __iter__(self) -> Iterator[Steps]:
+        """The steps, until the source ends."""
 
 
 class SignalFeed(Feed):
@@ -139,7 +141,7 @@ class SignalFeed(Feed):
         if wanted.realtime and self.period is None:
             raise BadInput(f"--realtime: '{self.facts.name}' does not say how many frames it has in a second: --rate says it")
 
-    def __iter__(self) -> Iterator[Given]:
+    def __iter__(self) -> Iterator[Steps]:
         blocks: Iterable[Block] = self.source.blocks()
         if self.wanted.realtime and not self.facts.live:
             blocks = self._clocked = Clocked(blocks, lambda b: b.end, lambda b: b.count, pace=True)
@@ -150,7 +152,7 @@ class SignalFeed(Feed):
                 raise BadInput(f"'{self.facts.name}': frame {self.seen + bad + 1} is not a finite number")
             steps = steps_of(frames, self.layout, self.facts)
             self.seen += block.count
-            yield Given(steps, [None] * block.count if block.times is None else block.times.tolist(), frames)
+            yield Steps(steps, [None] * block.count if block.times is None else block.times.tolist(), frames)
 
 
 class PictureFeed(Feed):
@@ -176,7 +178,7 @@ class PictureFeed(Feed):
     def frames(self, steps: int) -> int:
         return frames_for(steps - 1, self.period or Fraction(1), self._every, self.source.rate or Fraction(1))
 
-    def __iter__(self) -> Iterator[Given]:
+    def __iter__(self) -> Iterator[Steps]:
         pictures: Iterable[Picture] = self.source.pictures()
         if self.facts.live or self.wanted.realtime:
             pictures = self._clocked = Clocked(pictures, lambda p: float(p.time), lambda p: 1, pace=not self.facts.live)
@@ -185,7 +187,7 @@ class PictureFeed(Feed):
             step = prepared(picture.frame, self.layout.step[1:], self.wanted.mean, self.wanted.std)  # type: ignore[arg-type]
             if self.layout.step[0] == 1:
                 step = step.mean(1, keepdim=True)
-            yield Given(step, [float(picture.time) if timed else None], picture=picture)
+            yield Steps(step, [float(picture.time) if timed else None], picture=picture)
 
     def _counted(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         for picture in pictures:

@@ -1,4 +1,4 @@
-"""The network that a command is given: a name of the zoo, code of the user's, or an exported file. All commands take the same."""
+"""The network of a command: a name of the zoo, code of the user's, or an exported file. All commands take the same."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Options:
     @property
     def conversion(self) -> dict[str, Any]:
         """The options of ``co.continual``."""
-        given = {"time_dim": self.time_dim, "time_pooling": self.time_pooling}
-        return {name: value for name, value in given.items() if value is not None}
+        named = {"time_dim": self.time_dim, "time_pooling": self.time_pooling}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def kind(self) -> Literal["file", "code", "zoo"]:

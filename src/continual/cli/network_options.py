@@ -1,4 +1,4 @@
-"""The options by which every command is given its network. One decorator adds them to a command."""
+"""The options that name the network of a command. One decorator adds them to a command."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def takes_network(command: Callable[..., None]) -> Callable[..., None]:
     ordered = sorted([*shared, *(p.replace(kind=keyword) for p in own)], key=lambda p: p.default is not needed)
 
     @functools.wraps(command)
-    def called(**given: Any) -> None:
-        network = {_FIELDS.get(name, name): value for name in _OPTIONS if (value := given.pop(name)) is not None}
-        command(Options(**network), **given)
+    def called(**arguments: Any) -> None:
+        network = {_FIELDS.get(name, name): value for name in _OPTIONS if (value := arguments.pop(name)) is not None}
+        command(Options(**network), **arguments)
 
     called.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in ordered}

@@ -141,9 +141,9 @@ class ClockedOutputs:
         """The outputs that some frames ``(n, *step)`` complete."""
         frames = self._layout.chunk(steps).to(self._device).unbind(self._layout.time)
         whole = steps.isfinite().flatten(1).all(1).tolist()
-        given = [frame if kept else None for frame, kept in zip(frames, whole, strict=True)]
+        inputs = [frame if kept else None for frame, kept in zip(frames, whole, strict=True)]
         stamps = [at for at in times if at is not None]
-        found = self._stream.steps(given, times=stamps if len(stamps) == len(times) else None)  # without stamps: in their order
+        found = self._stream.steps(inputs, times=stamps if len(stamps) == len(times) else None)  # without stamps: in their order
         self.steps += len(times)
         return [Output(row_of(out.value), out.index, out.time, out.flags) for out in found]
 

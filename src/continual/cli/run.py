@@ -14,7 +14,7 @@ import torch
 import typer
 
 from .errors import one_line
-from .feeds import Feed, Given, Wanted, feed_of
+from .feeds import Feed, Steps, Wanted, feed_of
 from .fitting import Layout
 from .live import LiveTable, Shown
 from .network import Options as Network
@@ -108,12 +108,12 @@ def _run(options: Options) -> None:
         for note in feed.facts.notes:
             typer.echo(f"continual run: {note}", err=True)
         stream = Stream(options, made, net, feed)
-        given = iter(feed)
-        first = next(given, None)  # a source without frames is refused before a file is written
+        steps = iter(feed)
+        first = next(steps, None)  # a source without frames is refused before a file is written
         if first is None:
             raise BadInput(f"'{feed.facts.name}' has no frames")
         sinks = [stack.enter_context(closing(sink_of(name, stream.about()))) for name in options.sinks]
-        _stream(stream, first, given, sinks)
+        _stream(stream, first, steps, sinks)
 
 
 def _wanted(options: Options, made: Subject) -> Wanted:
@@ -204,9 +204,9 @@ class Stream:
     def _weights(self) -> str:
         return "random" if self.options.network.weights is None else str(self.options.network.weights)
 
-    def results(self, first: Given, given: Iterator[Given]) -> Iterator[tuple[Given | None, list[Result]]]:
+    def results(self, first: Steps, steps: Iterator[Steps]) -> Iterator[tuple[Steps | None, list[Result]]]:
         """Stream the steps through the network: what each brings. The last of a file brings what its end does."""
-        now: Given | None = first
+        now: Steps | None = first
         last = first
         while now is not None:
             count = len(now.steps) if self.options.limit is None else min(len(now.steps), self.options.limit - self.tally.steps)
@@ -214,7 +214,7 @@ class Stream:
             yield now, self._taken(now, count)
             if self.tally.steps == self.options.limit:
                 return
-            last, now = now, next(given, None)
+            last, now = now, next(steps, None)
         self.tally.frames = self.feed.seen  # including those after the last step
         runner = self.made.runner
         if self.options.end and not self.feed.facts.live and (runner is None or runner.metadata.flush):
@@ -222,7 +222,7 @@ class Stream:
             self.tally.outputs += len(rest)
             yield None, self._results(rest, last)
 
-    def _taken(self, now: Given, count: int) -> list[Result]:
+    def _taken(self, now: Steps, count: int) -> list[Result]:
         started = time.perf_counter()
         found = self.outputs.take(now.steps[:count], now.times[:count])
         if found and found[0].value.is_cuda:
@@ -230,7 +230,7 @@ class Stream:
         self.tally.count(count, len(found), time.perf_counter() - started)
         return self._results(found, now)
 
-    def _results(self, found: list[Output], now: Given) -> list[Result]:
+    def _results(self, found: list[Output], now: Steps) -> list[Result]:
         """Outputs as sinks take them: one transfer and one check for all of them."""
         if not found:
             return []
@@ -303,12 +303,12 @@ class Stream:
         }
 
 
-def _stream(stream: Stream, first: Given, given: Iterator[Given], sinks: Sequence[Sink]) -> None:
+def _stream(stream: Stream, first: Steps, steps: Iterator[Steps], sinks: Sequence[Sink]) -> None:
     options, tally = stream.options, stream.tally
     to_stdout = "-" in options.sinks
     with LiveTable(stream.shown(), quiet=to_stdout or options.json) as table:
         try:
-            for now, results in stream.results(first, given):
+            for now, results in stream.results(first, steps):
                 for sink in sinks:
                     if now is not None and now.signal is not None:
                         sink.saw(now.signal, now.times)

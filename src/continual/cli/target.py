@@ -47,17 +47,17 @@ def load(target: str, arguments: Sequence[str] = ()) -> nn.Module:
     found: Any = _imported(place)
     for part in name.split("."):
         found = _attribute(found, part, place)
-    given = dict(_argument(a) for a in arguments)
+    options = dict(_argument(a) for a in arguments)
     if isinstance(found, nn.Module):
-        if given:
-            raise BadInput(f"{target} is a module, no factory: it takes no --arg {', '.join(given)}")
+        if options:
+            raise BadInput(f"{target} is a module, no factory: it takes no --arg {', '.join(options)}")
         return found
     if not callable(found):
         raise BadInput(
             f"{target} is of type {type(found).__name__}; it must be an nn.Module, or a function or class that gives one"
         )
     try:
-        made = found(**given)
+        made = found(**options)
     except Exception as error:
         hint = " (give arguments with --arg name=value)" if isinstance(error, TypeError) and "argument" in str(error) else ""
         raise BadInput(f"{target} can't be called: {_said(error)}{hint}") from error

@@ -175,8 +175,8 @@ def continual(
         return with_options(module, **options)
     if options:
         raise TypeError(
-            f"continual: with a clip there is no option {', '.join(options)}; time_dim, time_pooling, copy, windows, every, output and "
-            "progress are"
+            f"continual: with a clip there is no option {', '.join(options)}. The options are time_dim, time_pooling, copy, windows, "
+            "every, output and progress"
         )
     from .graph.conversion import convert_graph  # imported here, because torch.export is slow to import
 

@@ -47,14 +47,14 @@ class LayerNormOverTime(TimeNorm, nn.LayerNorm):
         return 1 if len(self.normalized_shape) == len(shape) else shape[1]
 
     def check(self, frame: StepSpec, path: str) -> None:
-        given, own, rank = tuple(frame.shape), tuple(self.normalized_shape), len(frame.shape)
+        sizes, own, rank = tuple(frame.shape), tuple(self.normalized_shape), len(frame.shape)
         if len(own) > rank:
             raise NotStreamable(f"{path}: normalises the last {len(own)} of {rank + 1} dimensions, the batch among them")
         if not self._is_local_in_time(rank):
             time = len(own) - (rank - 1)
             own = own[:time] + own[time + 1 :]
-        if given[rank - len(own) :] != own:
-            raise ShapeMismatch(f"{path}: normalises the dimensions {own} of a step, got steps {given}")
+        if sizes[rank - len(own) :] != own:
+            raise ShapeMismatch(f"{path}: normalises the dimensions {own} of a step, got steps {sizes}")
         if not frame.dtype.is_floating_point:
             raise ShapeMismatch(f"{path}: takes floating point numbers, got steps {frame}")
 

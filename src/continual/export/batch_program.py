@@ -30,7 +30,7 @@ class FileProgram:
         batch: rows.
 
     Raises:
-        ExportError: files of this format keep their states to themselves.
+        ExportError: the states of files of this format are inside of the runtime.
         NotStreamable: an input has no dimension for the batch.
         ValueError: the file was exported for another number of rows.
     """
@@ -82,7 +82,7 @@ class FileProgram:
         state[END][row] = steps
 
     def run(self, buffers: list[Tensor], state: State, active: Tensor) -> tuple[Wire, State]:
-        """As :class:`~continual.programs.served.Served`. The file advances all rows: those that take no part are put back."""
+        """As :class:`~continual.programs.served.Served`. The file advances all rows; inactive ones get their old state back."""
         states, idle = [state[n] for n in self._names], (~active).nonzero().flatten()
         kept = [t.index_select(0, idle) for t in states] if len(idle) else []
         y, states = self._streams.call_rows(buffers, state[END], states)

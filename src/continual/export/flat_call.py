@@ -179,15 +179,15 @@ class FlatCall(nn.Module):
         )
 
 
-def _inputs_of(net: CoModule, given: int) -> list[tuple[int | None, bool]]:
+def _inputs_of(net: CoModule, count: int) -> list[tuple[int | None, bool]]:
     """The dimension of time in a chunk of each input, and whether it has rows."""
     if isinstance(net, GraphModule):
         return [(i.time, i.batch is not None) for i in net.io_layout.inputs]
-    return [(net.time_dim, True)] * given
+    return [(net.time_dim, True)] * count
 
 
 def _plain(structure: Any) -> Any:
-    """Nested numbers as a file can hold them: tuples of any class as lists, and what has names as a dictionary."""
+    """Nested numbers as JSON has them: lists for tuples, dictionaries for mappings and dataclasses."""
     if isinstance(structure, Mapping):
         return {str(name): _plain(part) for name, part in structure.items()}
     if dataclasses.is_dataclass(structure):

@@ -96,8 +96,8 @@ class OnnxStreams:
     def _binding(self, old: list[Tensor], new: list[Tensor]) -> Any:
         """A call from these states to those."""
         names = [p.name for p in self._metadata.states]
-        given = [*self._fixed_in, *zip(names, old, strict=True)]
-        return bound(self._session, given, [*self._fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)])
+        inputs = [*self._fixed_in, *zip(names, old, strict=True)]
+        return bound(self._session, inputs, [*self._fixed_out, *zip((f"new_{n}" for n in names), new, strict=True)])
 
     def call_rows(self, inputs: list[Tensor], ends: Tensor, states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """As :class:`~continual.export.runtime_streams.RowStreams`. The states that are handed over become the spare ones."""

@@ -1,4 +1,4 @@
-"""One step as a pure function of tensors, for an export of one's own: what `OnnxWrapper` of continual-inference is."""
+"""One step as a pure function of tensors, for export by the user's own code: the `OnnxWrapper` of continual-inference."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
     shape = ops.shape_of(inputs[rows.name], output_type="i64")
     batch = ops.gather(shape, ops.constant(np.array([rows.batch]), np.int64), ops.constant(np.int64(0)))
     for port in metadata.states:
-        given, result = inputs[port.name], results[f"new_{port.name}"]
-        own = given.get_element_type()
+        parameter, result = inputs[port.name], results[f"new_{port.name}"]
+        own = parameter.get_element_type()
         kind = ov.Type.i32 if own == ov.Type.i64 else own  # variables of the CPU have no int64
         rest = ops.constant(np.array(port.sized(1)[1:], np.int64))
         size = ops.concat([batch, rest], 0) if port.shape[1:] else batch
@@ -65,13 +65,13 @@ def _move_states_inside(model: Any, metadata: Metadata) -> None:
         zeros = ops.constant(np.zeros(port.sized(1)), dtype=kind)
         stored = ops.broadcast(ops.read_value(zeros, variable), size)  # all rows start with the same row of zeros
         value = ops.convert(stored, own.get_type_name())  # OpenVINO removes conversions to the same type
-        for target in given.output(0).get_target_inputs():
+        for target in parameter.output(0).get_target_inputs():
             target.replace_source_output(value.output(0))
         model.add_variables([variable])
         source = ops.convert(result.input_value(0), kind.get_type_name())
         model.add_sinks([ops.assign(source, variable)])
         model.remove_result(result)
-        model.remove_parameter(given)
+        model.remove_parameter(parameter)
     model.validate_nodes_and_infer_types()
 
 
@@ -105,10 +105,10 @@ class OpenvinoStreams:
 
     def call(self, inputs: list[Tensor], end: int) -> list[Tensor]:
         names = [p.name for p in self._metadata.inputs]
-        given = {name: x.detach().contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
+        arrays = {name: x.detach().contiguous().numpy() for name, x in zip(names, inputs, strict=True)}
         if self._metadata.flush:
-            given[END] = self._end.fill_(end).numpy()
-        self._request.infer(given, share_inputs=True)
+            arrays[END] = self._end.fill_(end).numpy()
+        self._request.infer(arrays, share_inputs=True)
         self._fresh = False
         return [torch.from_numpy(self._request.get_tensor(p.name).data.copy()) for p in self._metadata.outputs]
 
@@ -121,8 +121,8 @@ class OpenvinoStreams:
 
     def load(self, states: list[Tensor]) -> None:
         ov = package("openvino", "openvino", "co.load")
-        given = dict(zip((p.name for p in self._metadata.states), states, strict=True))
+        values = dict(zip((p.name for p in self._metadata.states), states, strict=True))
         for state in self._request.query_state():
-            value = given[state.name]
+            value = values[state.name]
             state.state = ov.Tensor((value.int() if value.dtype == torch.int64 else value).contiguous().numpy().copy())
         self._fresh = False

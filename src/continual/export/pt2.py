@@ -97,6 +97,6 @@ class Pt2Streams(TensorStreams):
     def call_rows(self, inputs: list[Tensor], ends: Tensor, states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """As :class:`~continual.export.runtime_streams.RowStreams`."""
         with torch.no_grad():
-            given = [*(x.contiguous() for x in inputs), *([ends] if self._metadata.flush else []), *states]
-            found: list[Tensor] = self._run(given)
+            args = [*(x.contiguous() for x in inputs), *([ends] if self._metadata.flush else []), *states]
+            found: list[Tensor] = self._run(args)
         return found[: len(self._metadata.outputs)], states

@@ -218,7 +218,7 @@ class Runner:
         self._chunker.open(lambda: [t.clone() for t in state.pending])
 
     def batch_program(self, rows: int) -> FileProgram:
-        """The file as a program of so many rows, for a :class:`~continual.StreamBatch`. The stream of this runner is none of them."""
+        """The file as a program with ``rows`` streams of its own, for a :class:`~continual.StreamBatch`."""
         return FileProgram(self.metadata, self._open_streams, rows)
 
     def new_stream(self) -> Runner:

@@ -34,7 +34,7 @@ class RowStreams(Protocol):
         Args:
             inputs: chunks.
             ends: the number of steps of each row's stream, 0 while it goes on.
-            states: they are handed over: go on with those that are returned.
+            states: the call takes them over: continue with those that it returns.
 
         Returns:
             The outputs, which the caller may keep, and the states.

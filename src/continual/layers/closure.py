@@ -114,15 +114,15 @@ class _WithConstant(LocalFunction):
 
     def _aligned(self, ndim: int, path: str = "") -> Tensor:
         """A tensor with a dimension for each one of clips with so many, of which those of rows and of time have size 1."""
-        given: Tensor = self.number
-        shape = (1,) * (ndim - given.ndim) + tuple(given.shape)
+        number: Tensor = self.number
+        shape = (1,) * (ndim - number.ndim) + tuple(number.shape)
         if len(shape) > ndim or shape[0] != 1 or shape[2] != 1:
             clip = ("1", "C", "1", *"SHW"[-max(0, ndim - 3) :]) if ndim > 3 else ("1", "C", "1")
             raise ShapeMismatch(
-                f"{path or type(self).__name__}: a constant of size {tuple(given.shape)} is to meet clips of {ndim} dimensions, and has "
+                f"{path or type(self).__name__}: a constant of size {tuple(number.shape)} is to meet clips of {ndim} dimensions, and has "
                 f"to be the same for all rows and all moments: give it the size ({', '.join(clip)}), where each one may be 1"
             )
-        return given.view(shape)
+        return number.view(shape)
 
     def constant_for(self, x: Tensor) -> Any:
         """What meets a step."""

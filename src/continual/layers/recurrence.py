@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.inputs import time_second
 from ..core.kernel import counted_macs
 from ..core.module import CoModule
 from ..core.naming import named
@@ -98,10 +99,11 @@ class Recurrence(CoModule):
         return IDENTITY
 
     def forward(self, input: Tensor) -> Tensor:
-        """The recurrence over a clip ``(B, C, T, *S)``, from the initial state."""
-        name = type(self).__name__
-        y: Tensor = self._chunk_of(input, self._initial(rewire(StepSpec.of_chunk, input), name), 0, name)[0]
-        return y
+        """The recurrence over a clip ``(B, C, T, *S)``, from the initial state. Time is in dim ``time_dim``, of the output too."""
+        name, dim = type(self).__name__, self.time_dim
+        x = input if dim == 2 else rewire(lambda t: time_second(t, dim), input)
+        y: Tensor = self._chunk_of(x, self._initial(rewire(StepSpec.of_chunk, x), name), 0, name)[0]
+        return y if dim == 2 else y.movedim(2, dim)
 
     def open(self, frame: Any, init: InitContext) -> StateNode:
         name = named(init.path, self)
@@ -123,10 +125,10 @@ class Recurrence(CoModule):
         if x is None:
             return None, ended
         y, new = self._chunk_of(x, dict(zip(node.names, node.tensors, strict=True)), node.n_in, node.path)
-        held = _memory(node.tensors)
+        storages = _memory(node.tensors)
         for index, name in enumerate(node.names):
-            updates.put(node, index, _apart(held, new[name]))
-        return _apart(held, y), ended
+            updates.put(node, index, _apart(storages, new[name]))
+        return _apart(storages, y), ended
 
     def advance_step(self, x: Any, node: StateNode, updates: StateUpdates) -> Any:
         state = dict(zip(node.names, node.tensors, strict=True))
@@ -244,13 +246,13 @@ def _shown(value: Any) -> str:
 
 def leaving(node: StateNode, y: Any, new: list[Tensor], updates: StateUpdates) -> Any:
     """End a step: note the new state, in the order of the node, and give the output."""
-    held = node.memo
-    if held is None:
-        held = node.memo = _memory(node.tensors)
+    storages = node.memo
+    if storages is None:
+        storages = node.memo = _memory(node.tensors)
     for old, value in zip(node.tensors, new, strict=True):
-        updates.slots.append((old, value.clone() if value.untyped_storage().data_ptr() in held else value))
+        updates.slots.append((old, value.clone() if value.untyped_storage().data_ptr() in storages else value))
     updates.ticks.append((node, node.n_in + 1, node.n_out + 1))
-    return _apart(held, y)
+    return _apart(storages, y)
 
 
 def _memory(state: list[Tensor]) -> list[int]:
@@ -258,8 +260,8 @@ def _memory(state: list[Tensor]) -> list[int]:
     return [t.untyped_storage().data_ptr() for t in state]
 
 
-def _apart(held: list[int], value: Any) -> Any:
+def _apart(storages: list[int], value: Any) -> Any:
     """A value as it is, or a copy of one that lies in the memory of the state, into which new values are written."""
     if isinstance(value, list):
-        return [_apart(held, v) for v in value]
-    return value.clone() if value.untyped_storage().data_ptr() in held else value
+        return [_apart(storages, v) for v in value]
+    return value.clone() if value.untyped_storage().data_ptr() in storages else value

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.inputs import time_second
 from ..core.module import CoModule
 from ..core.naming import named
 from ..core.registry import register_by_name
@@ -85,11 +84,6 @@ class IntegrateAndFire(Recurrence):
             return v + x
         above = v - self.reset if self.reset else v
         return v + (x - above) * rate if self.decay_input else v - above * rate + x
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The neurons over a clip ``(B, C, T, *S)``, from their rest."""
-        dim = self.time_dim
-        return super().forward(input) if dim == 2 else super().forward(time_second(input, dim)).movedim(2, dim)
 
 
 def _fits(module: Any) -> bool:

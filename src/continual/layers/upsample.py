@@ -105,7 +105,7 @@ class Upsample(TorchLayer, nn.Upsample):
             self._indices = [[i for i, _ in taps] for taps in filled]
             self._weights = [[float(w) for _, w in taps] for taps in filled]
 
-    def _over_time(self, given: Any) -> Interpolation:
+    def _over_time(self, scale: Any) -> Interpolation:
         """How time is interpolated. Refuses what depends on the clip's length."""
         kind, identity = _MODES[self.mode][0], "Over space alone give scale_factor=(1, …)"
         if self.size is not None:
@@ -118,10 +118,10 @@ class Upsample(TorchLayer, nn.Upsample):
                 f"Upsample(mode={self.mode!r}) averages over bins that the length of the clip divides. Remedies: mode='nearest', or "
                 f"co.AvgPool1d | 2d | 3d to go down. {identity}"
             )
-        factor = _rational(given)
+        factor = _rational(scale)
         if self.align_corners:
             raise NotStreamable(
-                f"Upsample(align_corners=True) puts the last output on the last input, so with {given} frames for one all places depend "
+                f"Upsample(align_corners=True) puts the last output on the last input, so with {scale} frames for one all places depend "
                 f"on the length of the clip, which a stream has not seen. Remedy: align_corners=False. {identity}"
             )
         if self.recompute_scale_factor and factor.denominator > 1:
@@ -131,19 +131,19 @@ class Upsample(TorchLayer, nn.Upsample):
             )
         if kind == "linear" and 1 < factor < Fraction(3, 2):
             raise NotStreamable(
-                f"Upsample(scale_factor={given}, mode={self.mode!r}): torch.nn copies clips whose length stays what it is, those of up to "
+                f"Upsample(scale_factor={scale}, mode={self.mode!r}): torch.nn copies clips whose length stays what it is, those of up to "
                 f"{math.ceil(1 / (factor - 1)) - 1} steps, and interpolates longer ones, so the first outputs depend on the clip's "
                 "length. Remedies: a factor from 1.5 on, or mode='nearest'"
             )
         made = Interpolation(factor, kind)
-        single = float(torch.tensor(1 / given, dtype=torch.float32))
+        single = float(torch.tensor(1 / scale, dtype=torch.float32))
         hits = kind == "nearest" or (
             kind == "nearest-exact" and factor.denominator % 2 == 0
         )  # positions on the border of two frames
         if hits and not _stays_whole(single, 1 / factor, 24):
             first = _first_wrong(single, factor, kind)
             raise NotStreamable(
-                f"Upsample(scale_factor={given}, mode={self.mode!r}): torch.nn rounds its places in single precision and takes a wrong "
+                f"Upsample(scale_factor={scale}, mode={self.mode!r}): torch.nn rounds its places in single precision and takes a wrong "
                 f"frame for output {first}, and for others. Remedies: another factor, or two steps whose factors multiply to it"
             )
         return made
@@ -337,20 +337,20 @@ def _filled(taps: list[tuple[int, Fraction]], size: int) -> list[tuple[int, Frac
 # ---- factors ---------------------------------------------------------------------------------------------------------
 
 
-def _rational(given: float) -> Fraction:
+def _rational(scale: float) -> Fraction:
     """The fraction that a factor stands for. Refuses one with which torch would round the length of some clip wrongly."""
-    factor = Fraction(given).limit_denominator(1000)
-    if factor == 0 or float(factor) != given or not _stays_whole(given, factor, 53):
+    factor = Fraction(scale).limit_denominator(1000)
+    if factor == 0 or float(factor) != scale or not _stays_whole(scale, factor, 53):
         raise NotStreamable(
-            f"Upsample(scale_factor={given}) is not a fraction over time of which torch computes every length exactly. Remedies: a whole "
+            f"Upsample(scale_factor={scale}) is not a fraction over time of which torch computes every length exactly. Remedies: a whole "
             "number, a number of quarters, eighths …, or 1/3, 2/3 …"
         )
     return factor
 
 
-def _stays_whole(given: float, exact: Fraction, bits: int) -> bool:
-    """Whether ``n * given``, rounded to so many bits, is never below a whole number ``n * exact``."""
-    return exact - Fraction(given) <= exact / 2 ** (bits + 1)
+def _stays_whole(factor: float, exact: Fraction, bits: int) -> bool:
+    """Whether ``n * factor``, rounded to so many bits, is never below a whole number ``n * exact``."""
+    return exact - Fraction(factor) <= exact / 2 ** (bits + 1)
 
 
 def _first_wrong(scale: float, factor: Fraction, kind: str) -> int:
@@ -363,8 +363,8 @@ def _first_wrong(scale: float, factor: Fraction, kind: str) -> int:
 
 
 def _build(module: nn.Module, memo: dict[int, Any], path: str) -> CoModule:
-    given: Any = module
-    if given.size is None and isinstance(given.scale_factor, tuple) and given.scale_factor[0] == 1:
+    source: Any = module
+    if source.size is None and isinstance(source.scale_factor, tuple) and source.scale_factor[0] == 1:
         return wrap(module, memo=memo)  # over space alone
     try:
         made: CoModule = streaming_copy(module, memo, Upsample)

@@ -212,7 +212,7 @@ class SlidingWindow(CoModule):
         return StateNode(init, self.kind, out, self.cold(kept_spec), kept_spec=kept_spec)
 
     def cold(self, kept_spec: StepSpec) -> dict[str, Tensor]:
-        """The cold state tensors, for kept frames like ``held``."""
+        """The cold state tensors, for kept frames like ``kept_spec``."""
         return {"window": ring_zeros(kept_spec, self._kept, self.fill_value, self._last)} if self._kept else {}
 
     def advance(self, x: Tensor | None, node: StateNode, n_if_ended: int, updates: StateUpdates) -> tuple[Tensor | None, int]:

@@ -54,8 +54,8 @@ def load_weights(net: Model, checkpoint: str | PathLike[str] | Mapping[str, Any]
     """
     from_file = not isinstance(checkpoint, Mapping)
     source = Path(fspath(checkpoint)).name if from_file else "the checkpoint"  # type: ignore[arg-type]
-    given = _unwrapped(_read(Path(checkpoint)) if from_file else checkpoint, source)  # type: ignore[arg-type]
-    names = FORMATS[_format_of(given, net.state_dict())](given, net)
+    loaded = _unwrapped(_read(Path(checkpoint)) if from_file else checkpoint, source)  # type: ignore[arg-type]
+    names = FORMATS[_format_of(loaded, net.state_dict())](loaded, net)
     _fill(net, names, f"{net.card.name}: {source}")
     return net
 
@@ -70,8 +70,8 @@ def load_plain(net: nn.Module, path: Path) -> None:
     Raises:
         CheckpointMismatch: as for :func:`load_weights`.
     """
-    given = _unwrapped(_read(path), path.name)
-    _fill(net, _without_prefix(given, net.state_dict()), f"{type(net).__name__}: {path.name}")
+    loaded = _unwrapped(_read(path), path.name)
+    _fill(net, _without_prefix(loaded, net.state_dict()), f"{type(net).__name__}: {path.name}")
 
 
 def _fill(net: nn.Module, names: Weights, what: str) -> None:
@@ -164,8 +164,8 @@ NOT_WEIGHTS = re.compile(r"num_batches_tracked$")  # counts of training steps, w
 OF_CAFFE2 = re.compile(r"^(conv1_w|res_conv1_bn_\w+|res\d_\d+_branch\w+|pred_[wb])$")
 
 
-def _format_of(given: Iterable[str], own: Iterable[str]) -> str:
-    names = set(given)
+def _format_of(loaded: Iterable[str], own: Iterable[str]) -> str:
+    names = set(loaded)
     if "conv1_w" in names:
         return "Caffe2 I3D"
     tail = any(name.endswith("blocks.0.conv.conv_t.weight") for name in names)
@@ -176,18 +176,18 @@ def _format_of(given: Iterable[str], own: Iterable[str]) -> str:
     return "own names"
 
 
-def _own_names(given: Weights, net: Model) -> Weights:
-    return _without_prefix(given, net.state_dict())
+def _own_names(loaded: Weights, net: Model) -> Weights:
+    return _without_prefix(loaded, net.state_dict())
 
 
-def _without_prefix(given: Weights, own: Iterable[str]) -> Weights:
+def _without_prefix(loaded: Weights, own: Iterable[str]) -> Weights:
     """Names without the common prefix of a trainer, if more of them fit then."""
     expected = set(own)
-    parts = next(iter(given)).split(".")
+    parts = next(iter(loaded)).split(".")
     prefixes = [".".join(parts[:i]) + "." for i in range(1, len(parts))]
-    shared = ["", *(p for p in prefixes if all(name.startswith(p) for name in given))]
-    best = max(shared, key=lambda p: sum(name[len(p) :] in expected for name in given))
-    return {name[len(best) :]: value for name, value in given.items()}
+    shared = ["", *(p for p in prefixes if all(name.startswith(p) for name in loaded))]
+    best = max(shared, key=lambda p: sum(name[len(p) :] in expected for name in loaded))
+    return {name[len(best) :]: value for name, value in loaded.items()}
 
 
 # Longest first: each name is rewritten by the first rule that fits.
@@ -224,9 +224,9 @@ def _x3d_name(name: str) -> str:
     return name
 
 
-def _of_pytorchvideo_x3d(given: Weights, net: Model) -> Weights:
-    prefix = next(name for name in given if name.endswith("blocks.0.conv.conv_t.weight"))[: -len("blocks.0.conv.conv_t.weight")]
-    names = {_x3d_name(name.removeprefix(prefix)): value for name, value in given.items()}
+def _of_pytorchvideo_x3d(loaded: Weights, net: Model) -> Weights:
+    prefix = next(name for name in loaded if name.endswith("blocks.0.conv.conv_t.weight"))[: -len("blocks.0.conv.conv_t.weight")]
+    names = {_x3d_name(name.removeprefix(prefix)): value for name, value in loaded.items()}
     path = "s2.pathway0_res0.branch1_bn"
     if not any(name.startswith(path) for name in names):  # it has no norm where the number of channels stays
         norm: Any = net.get_submodule(path)
@@ -256,13 +256,13 @@ def _caffe2_name(name: str) -> str:
     return name
 
 
-def _of_caffe2(given: Weights, net: Model) -> Weights:
-    weights = {name: value for name, value in given.items() if OF_CAFFE2.match(name) and not name.endswith("_momentum")}
+def _of_caffe2(loaded: Weights, net: Model) -> Weights:
+    weights = {name: value for name, value in loaded.items() if OF_CAFFE2.match(name) and not name.endswith("_momentum")}
     return {_caffe2_name(name): value for name, value in weights.items()}  # the rest belongs to the optimiser
 
 
-def _of_continual_skeletons(given: Weights, net: Model) -> Weights:
-    names = {re.sub(r"(layer\d+)\.0\.(1|0(?=\.residual))\.", r"\1.", name): value for name, value in given.items()}
+def _of_continual_skeletons(loaded: Weights, net: Model) -> Weights:
+    names = {re.sub(r"(layer\d+)\.0\.(1|0(?=\.residual))\.", r"\1.", name): value for name, value in loaded.items()}
     return _without_prefix(names, net.state_dict())
 
 
@@ -277,11 +277,11 @@ FORMATS: dict[str, Callable[[Weights, Model], Weights]] = {
 # ---- checking ---------------------------------------------------------------------------------------------------------
 
 
-def _check(given: Weights, own: Weights, what: str) -> None:
+def _check(loaded: Weights, own: Weights, what: str) -> None:
     """Refuse weights that do not fit, with a list of all differences."""
-    missing = [name for name in own if name not in given and not NOT_WEIGHTS.search(name)]
-    extra = [name for name in given if name not in own]
-    shapes = [(name, tuple(value.shape), tuple(own[name].shape)) for name, value in given.items() if name in own]
+    missing = [name for name in own if name not in loaded and not NOT_WEIGHTS.search(name)]
+    extra = [name for name in loaded if name not in own]
+    shapes = [(name, tuple(value.shape), tuple(own[name].shape)) for name, value in loaded.items() if name in own]
     misshaped = [f"{name} {got}, expected {expected}" for name, got, expected in shapes if got != expected]
     if not (missing or extra or misshaped):
         return

@@ -109,7 +109,7 @@ class Chunker(Generic[W]):
     # ---- outputs --------------------------------------------------------------------------------------------------------
 
     def _apart(self, y: W) -> W:
-        """Outputs of a call on the buffer, which is written again: a network that hands frames on gives it back."""
+        """Outputs of a call, copied where they are views of the buffer, which is written again: some networks pass frames on."""
         return cast(W, rewire(lambda t: t.clone() if _memory(t) in self._memory else t, y))
 
     def existing(self, y: W, call: int, steps: int = OPEN) -> list[W]:

@@ -166,8 +166,8 @@ def _dtypes(frame: Any) -> list[torch.dtype]:
 def _phased(timing: Timing, wires: list[Timing], plan: ProgramPlan) -> ProgramPlan:
     """The plan with the start at which the fewest wires have outputs in a burst.
 
-    By default the last frame of a chunk completes an output. Padding that mirrors frames may need a frame more for the first output: where
-    chunks end that much later, each call has the outputs that it brings.
+    By default the last frame of a chunk completes an output. With reflect padding, the first output may need more frames. If chunks
+    end that much later, each call returns all outputs that its frames complete.
     """
     rates = [rate for wire in wires if (rate := wire.eventually_constant()) is not None and rate.bursts]
     later = sorted({0, *(rate.first - rate.delay - 1 for rate in rates)})

@@ -1,4 +1,4 @@
-"""What a batch of streams needs of a program, and what it gets from that of a network. Exported files have another one."""
+"""The interface of a program that serves a batch of streams, and its implementation for networks. Exported files have their own."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ class Served(Protocol):
 
 
 class ServesBatches(Protocol):
-    """What else than a network a batch of streams can be made of: an opened file of :func:`continual.export`."""
+    """The interface of other sources of a batch of streams than networks: opened files of :func:`continual.export`."""
 
     def batch_program(self, rows: int) -> Served:
-        """A program with so many rows."""
+        """A program with ``rows`` rows."""
 
 
 class NetworkProgram:
@@ -164,8 +164,8 @@ class NetworkProgram:
     def frames_in(self, parts: list[Tensor], chunk: bool) -> list[Tensor]:
         layout = self.net.io_layout
         dim = layout.chunk_batch_dim if chunk else layout.step_batch_dim
-        given = tuple(x if not dim(i) else x.movedim(0, dim(i) or 0) for i, x in enumerate(parts))
-        wire = internal_layout(self.net, given, chunk)
+        frames = tuple(x if not dim(i) else x.movedim(0, dim(i) or 0) for i, x in enumerate(parts))
+        wire = internal_layout(self.net, frames, chunk)
         return [x.movedim(2, 1) if chunk else x.unsqueeze(1) for x in flat(wire)]
 
     def select(self, y: Wire, rows: Tensor) -> Wire:

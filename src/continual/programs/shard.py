@@ -16,7 +16,7 @@ from .lanes import Lanes
 from .served import Served
 from .step_program import ProgramState
 
-ALL = None  # in the place of an index: all rows that were asked for
+ALL = None  # in place of an index: all requested rows
 
 
 @dataclass
@@ -123,8 +123,8 @@ class Shard:
                 n = min(count - taken[i], schedule.chunk - slot)
                 own = rows if index is ALL else rows[index]
                 whole = index is ALL and n == count
-                given = parts if whole else [(x if index is ALL else x[index]).narrow(1, taken[i], n) for x in parts]
-                self.lanes.put(own.to(self.program.device), slot, given)
+                chunk = parts if whole else [(x if index is ALL else x[index]).narrow(1, taken[i], n) for x in parts]
+                self.lanes.put(own.to(self.program.device), slot, chunk)
                 taken[i] += n
                 moved.append((own, n))
                 if slot + n == schedule.chunk:

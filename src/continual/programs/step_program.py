@@ -177,7 +177,7 @@ class StepProgram:
             )
 
     def export(self) -> torch.export.ExportedProgram:
-        """The program by ``torch.export``, as a pure function ``(x, clock, end, active, held) → (y, valid, clock, held)``."""
+        """The program by ``torch.export``, as a pure function ``(x, clock, end, active, state) → (y, valid, clock, state)``."""
         state = self.init_state()
         x = rewire(lambda f: f.zeros(self.chunk), self.frame)
         active = torch.ones(self.batch, dtype=torch.bool, device=self.device)

@@ -14,7 +14,7 @@ from ..core.state import Wire, rewire
 from ..core.step_spec import Inputs
 from ..errors import CapacityError, MissingFrames, ShapeMismatch
 from .compile import Backend
-from .frames_given import check_frame, each, stacked
+from .frame_arrays import check_frame, each, stacked
 from .served import ServesBatches, served
 from .snapshot import StreamSnapshot, check_snapshot
 from .stream_records import Ended, Statistics
@@ -140,7 +140,7 @@ class StreamBatch(StreamRows):
 
     @locked
     def close(self, stream: Hashable) -> None:
-        """Close a stream; its row is free for another one. Of a stream that was finished, what is still to come is given up.
+        """Close a stream; its row is free for another one. The remaining outputs of a finished stream are dropped.
 
         Raises:
             KeyError: no such stream is open.
@@ -281,7 +281,7 @@ class StreamBatch(StreamRows):
     @locked
     @torch.no_grad()
     def finish(self, stream: Hashable) -> None:
-        """End a stream. What its end brings comes with the results of later steps of any streams, beside theirs.
+        """End a stream. Its remaining outputs come with the results of later steps, of any streams.
 
         :meth:`step` returns it, or :meth:`ended` after :meth:`step_rows`. The stream takes no more frames. Its row is free, and its id too,
         when its last outputs have been returned.
@@ -304,7 +304,7 @@ class StreamBatch(StreamRows):
 
     @locked
     def ended(self) -> list[Ended]:
-        """What the ends of finished streams have brought since this, or :meth:`step`, was last called."""
+        """The outputs of finished streams since this, or :meth:`step`, was last called."""
         if not self._ending:
             return []
         found = []

@@ -1,4 +1,4 @@
-"""What a batch of streams tells of itself."""
+"""Records that a batch of streams returns: statistics, and the outputs of finished streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a batch has done.
+    """Counters of a batch of streams.
 
     Attributes:
         streams: open streams.
@@ -27,7 +27,7 @@ class Statistics:
 
 
 class Ended(NamedTuple):
-    """What a stream that was finished has given since it was last asked for.
+    """The outputs of a finished stream since they were last returned.
 
     Attributes:
         stream: its id.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core.state import Wire, rewire
-from .frames_given import array_of, given, is_array, listed, tensor_of, written
+from .frame_arrays import array_of, checked_frames, is_array, listed, tensor_of, written
 from .served import Served
 from .shard import Shard
 from .snapshot import RowsSnapshot, check_rows_snapshot
@@ -36,7 +36,7 @@ class StreamRows:
     """Rows of streams, divided among shards.
 
     Args:
-        make: a program with so many rows.
+        make: makes a program with a number of rows.
         capacity: rows of all shards.
         shards: their number.
 
@@ -119,15 +119,15 @@ class StreamRows:
 
         Returns:
             The outputs ``(n, C', *S')``, and which of them exist ``(n,)``. Of chunks, and of networks that give several outputs per call,
-            ``(n, C', m, *S')`` and ``(n, m)``, with an output for each of the calls; others than those that exist mean nothing. Numpy for
-            numpy. What streams give that were finished is in :meth:`ended`.
+            ``(n, C', m, *S')`` and ``(n, m)``, with the outputs of all calls; outputs that do not exist have no meaning. Numpy for
+            numpy. Outputs of finished streams are in :meth:`ended`.
 
         Raises:
             KeyError: a row is that of no open stream, or occurs twice. No stream has moved.
             ShapeMismatch: frames of another shape or dtype. No stream has moved.
         """
         index, numpy = self._checked(rows), is_array(listed(frames)[0])
-        parts, count, chunk = given(self.served, frames, len(index))
+        parts, count, chunk = checked_frames(self.served, frames, len(index))
         found, valid = self._found(*self._advance(index, parts, count), chunk)
         if out is not None:
             return written(found, out), array_of(valid) if numpy else valid

@@ -1,4 +1,4 @@
-"""Who may talk to a server: everyone on this machine, or those elsewhere who have a token; and which pages in browsers."""
+"""Access to a server: from this machine without a token, from others with one; and the web pages that may open streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Access:
 
     Args:
         host: the server binds to.
-        tokens: one of them is needed; without tokens nobody is asked for one.
+        tokens: a request needs one of them; without tokens, requests need none.
         origins: pages of these sites may open streams, as ``https://example.com``, beside the server's own.
 
     Raises:
@@ -38,15 +38,15 @@ class Access:
         """
         if not self._tokens:
             return True
-        kind, _, given = authorization.partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else token
-        return any([hmac.compare_digest(given.encode(), own) for own in self._tokens])
+        kind, _, found = authorization.partition(" ")
+        sent = found.strip() if kind.lower() == "bearer" else token
+        return any([hmac.compare_digest(sent.encode(), own) for own in self._tokens])
 
     def allows_page(self, origin: str | None, host: str | None) -> bool:
         """Whether a page may open a stream.
 
         Args:
-            origin: of the page; ``None``: it is no page.
-            host: by which it has called the server.
+            origin: of the page; ``None``: the client is not a page.
+            host: of the server, in the request.
         """
         return origin is None or urlsplit(origin).netloc == host or origin in self._origins

@@ -1,4 +1,4 @@
-"""An engine as an ASGI application: for Ray Serve, and for any other server that runs such applications."""
+"""An engine as an ASGI application, for Ray Serve and other ASGI servers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Asgi:
-    """The streams of an engine as an ASGI application, with what :class:`~continual.serving.server.Server` answers.
+    """The streams of an engine as an ASGI application, with all responses of :class:`~continual.serving.server.Server`.
 
-    The engine starts and stops with the application's lifespan. Which addresses are bound is up to the server that runs it: give tokens if
-    others than this machine reach it.
+    The engine starts and stops with the application's lifespan. The server that runs it binds the addresses: give tokens if other
+    machines can reach it.
 
     Args:
         engine: it serves the streams.
@@ -145,7 +145,7 @@ class AsgiSocket:
         self._gone.set()
 
     async def close(self, code: int, reason: str) -> None:
-        """As of a wire. A client that is done closes by itself: servers complain of what is sent to it then."""
+        """As :class:`~continual.serving.websocket.Wire`. A done client closes by itself: sending to it may raise."""
         if code == DONE and not self.closing:
             with contextlib.suppress(TimeoutError):
                 self.closing = (await asyncio.wait_for(self._receive(), 1.0))["type"] == "websocket.disconnect"
@@ -160,7 +160,7 @@ class AsgiSocket:
         await asyncio.gather(self._writer, return_exceptions=True)
 
     async def messages(self, take: Take) -> AsyncIterator[bytes | str]:
-        """As of a wire: all of them are given."""
+        """As :class:`~continual.serving.websocket.Wire` says; ``take`` is not used: every message is yielded."""
         gone = asyncio.ensure_future(self._gone.wait())
         try:
             while True:

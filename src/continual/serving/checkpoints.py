@@ -1,4 +1,4 @@
-"""Checkpoints of an engine's streams: written in a thread, and told to the client when they are kept."""
+"""Checkpoints of an engine's streams: they are written in a thread, and reported to the client once stored."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .store import Checkpoint, Store
-from .streams import Held
+from .streams import OpenStream
 
 Make = Callable[[], Sequence[Checkpoint]]  # of a copy of the states
 log = logging.getLogger("continual.serve")
 
 
 class Checkpoints:
-    """Writes to a store, one thing after another.
+    """Writes to a store, one batch after another.
 
     Args:
         store: where checkpoints are kept.
-        keep: seconds after which streams of nobody are forgotten.
-        lost: is called with streams that another engine has taken over.
+        keep: seconds after which streams without a client are forgotten.
+        lost: called with the streams that another engine has taken over.
     """
 
-    def __init__(self, store: Store, keep: float, lost: Callable[[Sequence[Held]], None]):
+    def __init__(self, store: Store, keep: float, lost: Callable[[Sequence[OpenStream]], None]):
         self.store, self.keep, self._lost = store, keep, lost
         self._pool = ThreadPoolExecutor(1, "continual-store")
-        self._due: list[tuple[Sequence[Held], Make]] = []
+        self._due: list[tuple[Sequence[OpenStream], Make]] = []
         self._writer: asyncio.Task[None] | None = None
         self.pending: set[str] = set()  # tokens whose checkpoint is not written yet
         self.known = 0
@@ -39,7 +39,7 @@ class Checkpoints:
             return method(*args)
         return await asyncio.get_running_loop().run_in_executor(self._pool, method, *args)
 
-    def write(self, streams: Sequence[Held], made: Make) -> None:
+    def write(self, streams: Sequence[OpenStream], made: Make) -> None:
         """Keep checkpoints of some streams, and tell their clients afterwards. While some are written, others are collected."""
         self.pending |= {h.token for h in streams}
         self._due.append((streams, made))
@@ -52,7 +52,7 @@ class Checkpoints:
             makers = [made for _, made in due]
             await self.written([h for streams, _ in due for h in streams], functools.partial(_all_of, makers))
 
-    async def written(self, streams: Sequence[Held], made: Make, tell: bool = True) -> None:
+    async def written(self, streams: Sequence[OpenStream], made: Make, tell: bool = True) -> None:
         """As :meth:`write`, and wait for it."""
         tokens = {h.token for h in streams}
         try:
@@ -64,9 +64,9 @@ class Checkpoints:
             self.pending -= tokens
         self._lost([h for h in streams if h.token in lost])
         if tell:
-            for held, checkpoint in zip(streams, checkpoints, strict=True):
-                if held.token not in lost:
-                    held.sink.control(held, {"type": "checkpoint", "next": checkpoint.next})
+            for stream, checkpoint in zip(streams, checkpoints, strict=True):
+                if stream.token not in lost:
+                    stream.sink.control(stream, {"type": "checkpoint", "next": checkpoint.next})
 
     def _put(self, made: Make) -> tuple[Sequence[Checkpoint], set[str]]:
         checkpoints = made()
@@ -80,7 +80,7 @@ class Checkpoints:
             self.store.drop(tokens)
 
     async def expire(self, open: Callable[[], Sequence[str]]) -> None:
-        """Forget streams of nobody, for ever and ever."""
+        """Forget streams without a client, again and again, until cancelled."""
         while True:
             self.known = await self.call(self.store.expire, self.keep, open())
             await asyncio.sleep(min(10.0, max(0.1, self.keep / 4)))

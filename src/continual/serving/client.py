@@ -37,11 +37,11 @@ class ServedStream:
     """A stream on a server. Made by :func:`connect`.
 
     Attributes:
-        token: with which any server of the same store goes on.
+        token: with it, any server of the same store continues the stream.
         inputs, outputs: formats of frames and of outputs.
-        facts: what the server says of the network: ``delay``, ``receptive_field``, ``stride``, ``rate`` …
+        facts: properties of the network: ``delay``, ``receptive_field``, ``stride``, ``rate`` …
         resumed: how often the stream has changed its connection.
-        dropped: how many frames the server has dropped, where a client has more under way than its credit.
+        dropped: how many frames the server has dropped, because the client had sent more than its credit.
     """
 
     def __init__(self, url: str, token: str | None, tls: ssl.SSLContext | None, patience: float):
@@ -125,7 +125,7 @@ class ServedStream:
         return found
 
     async def close(self) -> None:
-        """Give the stream up."""
+        """Close the stream. It can't be resumed."""
         self._over = True
         self._say(json.dumps({"type": "close", "token": self.token}))
         for task in self._tasks:

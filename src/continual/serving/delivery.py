@@ -1,4 +1,4 @@
-"""Outputs of a step, and of the ends of streams, to those that wait for them."""
+"""Delivery of the outputs of a step, and of ends of streams, to their streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from .inbox import Taken
 from .protocol import END, Array
-from .streams import Group, Held
+from .streams import Group, OpenStream
 from .table import Table
 
 
@@ -20,13 +20,13 @@ def deliver(table: Table, taken: Taken, y: list[Array], valid: Array) -> None:
     groups = table.group[rows]
     counts, moments = valid.sum(1).tolist(), valid.shape[1]
     for i, row in enumerate(rows.tolist()):
-        held = table.by_row.get(row)
-        if held is None or held.group is not None:
+        stream = table.by_row.get(row)
+        if stream is None or stream.group is not None:
             continue
         found = None
         if counts[i]:
             found = [t[i] for t in y] if counts[i] == moments else [t[i][valid[i]] for t in y]
-        held.took(int(seq[i]), found)
+        stream.took(int(seq[i]), found)
     if groups.any():
         for number in np.unique(groups[groups > 0]).tolist():
             if (group := table.groups.get(number)) is not None:
@@ -40,19 +40,19 @@ def _deliver_group(group: Group, own: Array, rows: Array, seq: Array, y: list[Ar
     group.sink.answers(rows[places], seq[places], [t[places, moments] for t in y], 0, int(own.sum()))
 
 
-def deliver_end(table: Table, held: Held, outputs: list[Array], done: bool) -> None:
+def deliver_end(table: Table, stream: OpenStream, outputs: list[Array], done: bool) -> None:
     """Give outputs of the end of a stream, which follow its last frame in number."""
-    total = int(table.next[held.row])
+    total = int(table.next[stream.row])
     count = len(outputs[0]) if outputs else 0
-    first = total + (held.ended or 0)
-    skip = min(count, max(0, int(table.have[held.row]) + 1 - first))
-    held.ended = (held.ended or 0) + count
+    first = total + (stream.ended or 0)
+    skip = min(count, max(0, int(table.have[stream.row]) + 1 - first))
+    stream.ended = (stream.ended or 0) + count
     if count > skip:
         rest = [x[skip:] for x in outputs]
-        if held.group is None:
-            held.sink.answer(held, first + skip, rest, count - skip, END, 0)
+        if stream.group is None:
+            stream.sink.answer(stream, first + skip, rest, count - skip, END, 0)
         else:
-            held.group.sink.answers(np.full(count - skip, held.row), first + skip + np.arange(count - skip), rest, END, 0)
+            stream.group.sink.answers(np.full(count - skip, stream.row), first + skip + np.arange(count - skip), rest, END, 0)
     if done:
-        table.remove(held)
-        held.sink.control(held, {"type": "ended"})
+        table.remove(stream)
+        stream.sink.control(stream, {"type": "ended"})

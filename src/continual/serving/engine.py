@@ -28,7 +28,7 @@ from .model import Served
 from .protocol import Refused
 from .stepper import Stepper
 from .store import Checkpoint, Store, store_of
-from .streams import Group, Held, Sink
+from .streams import Group, OpenStream, Sink
 from .table import Table
 
 log = logging.getLogger("continual.serve")
@@ -49,7 +49,7 @@ class Engine:
             (``"drop-oldest"``), or they are refused (``"refuse"``).
         finite: whether frames with NaN or infinities close their stream (``"refuse"``) or pass (``"pass"``).
         checkpoint_every: frames between checkpoints of a stream, at least ``credit``.
-        pace: seconds between steps for which frames of other streams that send are waited for; not for those of a quarter of them.
+        pace: seconds from step to step for which a step waits until a quarter of the active streams have a frame.
         idle: seconds of silence after which a stream is closed, which can be resumed.
         keep: seconds for which a stream can be resumed.
         max_age: seconds after which a stream is moved; ``None``: never.
@@ -94,9 +94,9 @@ class Engine:
         self.table, self._wake, self._between = Table(capacity), asyncio.Event(), asyncio.Lock()
         self._inbox = Inbox(capacity, credit, self.model.inputs.specs)
         self.intake = Intake(self.table, self._inbox, overload, finite, self.metrics, self._between, self._arrived, self.refuse)
-        given = store_of(store, keep) if store is None or isinstance(store, (str, Path)) else store
-        self.checkpoints = Checkpoints(given, keep, self._taken_over)
-        self._finishing: set[Held] = set()
+        opened = store_of(store, keep) if store is None or isinstance(store, (str, Path)) else store
+        self.checkpoints = Checkpoints(opened, keep, self._taken_over)
+        self._finishing: set[OpenStream] = set()
         self._pool = ThreadPoolExecutor(1, "continual-step")
         self._tasks: list[asyncio.Task[Any]] = []
         self._stepper = Stepper(self.model, self._inbox, self.metrics, self._pool, pace)
@@ -138,19 +138,19 @@ class Engine:
         while (self._inbox.busy or self.streams.ending or self._finishing) and time.monotonic() < until - grace / 2:
             await asyncio.sleep(0.005)
         async with self._between:
-            await self._move([h for h in self.table.by_row.values() if h.ended is None])
+            await self._move([s for s in self.table.by_row.values() if s.ended is None])
 
-    async def _move(self, held: Sequence[Held]) -> None:
-        """Keep the present states of some streams, say to their clients that another server goes on, and close them."""
-        if not held:
+    async def _move(self, streams: Sequence[OpenStream]) -> None:
+        """Store the current states of streams, tell their clients to continue on another server, and close the streams."""
+        if not streams:
             return
         await self.checkpoints.settled()
-        made = self._checkpoints_of(held)
-        await self.checkpoints.written(held, made, tell=False)
-        for h, checkpoint in zip(held, made(), strict=True):
-            if self.table.is_open(h):
-                h.sink.control(h, {"type": "moved", "token": h.token, "next": checkpoint.next})
-                self._release(h)
+        made = self._checkpoints_of(streams)
+        await self.checkpoints.written(streams, made, tell=False)
+        for s, checkpoint in zip(streams, made(), strict=True):
+            if self.table.is_open(s):
+                s.sink.control(s, {"type": "moved", "token": s.token, "next": checkpoint.next})
+                self._release(s)
 
     # ---- streams --------------------------------------------------------------------------------------------------------
 
@@ -159,25 +159,25 @@ class Engine:
         parked = max(0, self.checkpoints.known - len(self.table.by_row))
         return {"open": len(self.table.by_row), "parked": parked, "capacity": self.capacity}
 
-    async def open(self, sink: Sink, group: Group | None = None, count: int = 1) -> list[Held]:
+    async def open(self, sink: Sink, group: Group | None = None, count: int = 1) -> list[OpenStream]:
         """Open streams.
 
         Raises:
             Refused: ``full`` or ``draining``. Then none is open.
         """
-        held: list[Held] = []
+        streams: list[OpenStream] = []
         try:
             for _ in range(count):
-                held.append(await self._open(secrets.token_hex(16), 0, sink, group, None, 0, -1))
-            await self._stored(self.checkpoints.store.create, [h.token for h in held], self.model.digest)
+                streams.append(await self._open(secrets.token_hex(16), 0, sink, group, None, 0, -1))
+            await self._stored(self.checkpoints.store.create, [s.token for s in streams], self.model.digest)
         except Refused:
-            for h in held:
-                await self.park(h)
+            for s in streams:
+                await self.park(s)
             raise
-        return held
+        return streams
 
     async def _stored(self, method: Callable[..., Any], *args: Any) -> Any:
-        """A method of the store, which may be out of reach."""
+        """Call a method of the store, which may be unreachable."""
         try:
             return await self.checkpoints.call(method, *args)
         except Exception as error:
@@ -186,7 +186,7 @@ class Engine:
 
     async def _open(
         self, token: str, epoch: int, sink: Sink, group: Group | None, blob: bytes | None, next: int, have: int
-    ) -> Held:
+    ) -> OpenStream:
         async with self._between:
             if self.draining:
                 raise Refused("draining", "this server is about to stop", 1.0)
@@ -205,12 +205,12 @@ class Engine:
                     raise
                 self.metrics.resumes["damaged"] += 1
                 raise Refused("unknown_stream", f"stream {token[:8]}… can't go on: {error}") from error
-            held = Held(token, row, epoch, sink, group, next)
+            stream = OpenStream(token, row, epoch, sink, group, next)
             self._inbox.clear(row)
-            self.table.add(held, have, saved=next - (row * 97) % self.every)  # not all streams are kept at once
-            return held
+            self.table.add(stream, have, saved=next - (row * 97) % self.every)  # checkpoints are spread over time
+            return stream
 
-    async def resume(self, token: str, have: int, sink: Sink, group: Group | None = None) -> Held:
+    async def resume(self, token: str, have: int, sink: Sink, group: Group | None = None) -> OpenStream:
         """Go on with a stream, whoever served it. The newest connection wins.
 
         Args:
@@ -237,72 +237,72 @@ class Engine:
             self.metrics.resumes["other_model"] += 1
             raise Refused("other_model", f"stream {token[:8]}… is of another network or of other weights")
         epoch = await self._stored(store.claim, token, fitting[0].next)
-        held = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
+        stream = await self._open(token, epoch, sink, group, fitting[0].blob, fitting[0].next, have)
         self.metrics.resumes["resumed"] += 1
-        return held
+        return stream
 
-    async def park(self, held: Held) -> None:
+    async def park(self, stream: OpenStream) -> None:
         """A client is gone: free the row. The stream can be resumed from its checkpoints."""
         async with self._between:
-            self._release(held)
+            self._release(stream)
 
-    async def close(self, held: Held) -> None:
+    async def close(self, stream: OpenStream) -> None:
         """A client is done with a stream: free the row, and forget the stream."""
-        await self.park(held)
-        self.checkpoints.forget([held.token])
+        await self.park(stream)
+        self.checkpoints.forget([stream.token])
 
-    def _release(self, held: Held) -> None:
-        if not self.table.is_open(held):
+    def _release(self, stream: OpenStream) -> None:
+        if not self.table.is_open(stream):
             return
-        self.table.remove(held)
-        self._finishing.discard(held)
-        held.forget()
-        self._inbox.clear(held.row)
-        self.streams.close(held.token)
+        self.table.remove(stream)
+        self._finishing.discard(stream)
+        stream.forget()
+        self._inbox.clear(stream.row)
+        self.streams.close(stream.token)
         self.intake.space.set()
 
-    async def reset(self, held: Held) -> None:
+    async def reset(self, stream: OpenStream) -> None:
         """Restart a stream at frame 0.
 
         Raises:
             Refused: ``unknown_stream``: it is closed.
         """
         async with self._between:
-            if not self.table.is_open(held):
+            if not self.table.is_open(stream):
                 raise Refused("unknown_stream", "the stream is closed: open another one")
-            held.forget()
-            self._inbox.clear(held.row)
-            self.streams.reset(held.token)
-            self.table.reset(held)
+            stream.forget()
+            self._inbox.clear(stream.row)
+            self.streams.reset(stream.token)
+            self.table.reset(stream)
         store = self.checkpoints.store
-        await self._stored(store.drop, [held.token])
-        await self._stored(store.create, [held.token], self.model.digest)
-        held.epoch = 0
+        await self._stored(store.drop, [stream.token])
+        await self._stored(store.create, [stream.token], self.model.digest)
+        stream.epoch = 0
 
-    def finish(self, held: Held) -> None:
+    def finish(self, stream: OpenStream) -> None:
         """No more frames come: when those that wait have taken their steps, the stream ends."""
-        if not held.finishing and self.table.is_open(held):
-            held.finishing = True
-            self._finishing.add(held)
+        if not stream.finishing and self.table.is_open(stream):
+            stream.finishing = True
+            self._finishing.add(stream)
             self._wake.set()
 
     def _arrived(self) -> None:
         self._wake.set()
         self._stepper.arrived()
 
-    def _taken_over(self, held: Sequence[Held]) -> None:
-        """Streams that another engine goes on with."""
-        for h in held:
-            if self.table.is_open(h):
-                h.sink.refused(h, Refused("unknown_stream", "another server has resumed this stream"))
-                asyncio.get_running_loop().create_task(self.park(h))
+    def _taken_over(self, streams: Sequence[OpenStream]) -> None:
+        """Close streams that another engine continues."""
+        for s in streams:
+            if self.table.is_open(s):
+                s.sink.refused(s, Refused("unknown_stream", "another server has resumed this stream"))
+                asyncio.get_running_loop().create_task(self.park(s))
 
-    def refuse(self, held: Held, error: Refused) -> None:
+    def refuse(self, stream: OpenStream, error: Refused) -> None:
         """Close a stream for an error. It can be resumed from its last checkpoint."""
         self.metrics.refused[error.code] += 1
-        held.sink.refused(held, error)
-        self.table.group[held.row] = 0  # takes no more frames
-        asyncio.get_running_loop().create_task(self.park(held))
+        stream.sink.refused(stream, error)
+        self.table.group[stream.row] = 0  # takes no more frames
+        asyncio.get_running_loop().create_task(self.park(stream))
 
     # ---- the model loop -------------------------------------------------------------------------------------------------
 
@@ -334,33 +334,33 @@ class Engine:
         """Close the streams whose frames have NaN or infinities. Returns the frames of the others."""
         found, bad = taken.finite()
         for row, seq in bad:
-            if (held := self.table.by_row.get(row)) is not None:
-                self.refuse(held, Refused("not_finite", f"frame {seq} has NaN or infinities"))
+            if (stream := self.table.by_row.get(row)) is not None:
+                self.refuse(stream, Refused("not_finite", f"frame {seq} has NaN or infinities"))
         return found
 
     def _ends(self) -> None:
-        """Begin and go on with the ends of streams."""
-        for held in list(self._finishing):
-            if not self._inbox.waiting(held.row):
-                self._finishing.discard(held)
+        """Start the ends of finished streams, and deliver outputs of ends."""
+        for stream in list(self._finishing):
+            if not self._inbox.waiting(stream.row):
+                self._finishing.discard(stream)
                 try:
-                    self.streams.finish(held.token)
-                    held.ended = 0
+                    self.streams.finish(stream.token)
+                    stream.ended = 0
                 except ShapeMismatch as error:
-                    self.refuse(held, Refused("sequence", str(error)))
+                    self.refuse(stream, Refused("sequence", str(error)))
         for ended in self.streams.ended():
-            held = self.table.by_token[str(ended.stream)]
-            deliver_end(self.table, held, self.model.end(ended.y), ended.done)
+            stream = self.table.by_token[str(ended.stream)]
+            deliver_end(self.table, stream, self.model.end(ended.y), ended.done)
 
     def _failed(self, taken: Taken | None, error: Exception) -> None:
         for row in [] if taken is None else taken.rows.tolist():
-            if (held := self.table.by_row.get(int(row))) is not None:
-                self.refuse(held, Refused("internal", f"{type(error).__name__}: {error}"))
+            if (stream := self.table.by_row.get(int(row))) is not None:
+                self.refuse(stream, Refused("internal", f"{type(error).__name__}: {error}"))
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, taken: Taken | None) -> None:
-        """Keep the states of streams that have gone far since their last checkpoint."""
+        """Write checkpoints of the streams that have taken enough frames since their last one."""
         if taken is None:
             return
         due = taken.seq + 1 - self.table.saved[taken.rows] >= self.every
@@ -368,17 +368,17 @@ class Engine:
             return
         rows = taken.rows[due]
         self.table.saved[rows] = taken.seq[due] + 1
-        found = [h for row in rows.tolist() if (h := self.table.by_row.get(row)) is not None and h.ended is None]
-        found = [h for h in found if h.token not in self.checkpoints.pending]
+        found = [s for row in rows.tolist() if (s := self.table.by_row.get(row)) is not None and s.ended is None]
+        found = [s for s in found if s.token not in self.checkpoints.pending]
         if found:
             self.checkpoints.write(found, self._checkpoints_of(found))
 
-    def _checkpoints_of(self, held: Sequence[Held]) -> Any:
-        """The checkpoints of streams as they are now, made of a copy when they are asked for."""
-        rows = np.array([h.row for h in held])
+    def _checkpoints_of(self, streams: Sequence[OpenStream]) -> Any:
+        """A function that makes the checkpoints of streams, from a copy of their current states."""
+        rows = np.array([s.row for s in streams])
         snapshot = self.streams.snapshot_rows(rows)
         nexts = self._inbox.first(rows, self.table.next[rows]).tolist()
-        known, model = [(h.token, h.epoch, next) for h, next in zip(held, nexts, strict=True)], self.model.digest
+        known, model = [(s.token, s.epoch, next) for s, next in zip(streams, nexts, strict=True)], self.model.digest
         self.metrics.snapshots += len(rows)
 
         def made() -> list[Checkpoint]:
@@ -387,14 +387,14 @@ class Engine:
         return made
 
     async def _watch(self) -> None:
-        """Close streams that are silent, and move those that are old."""
+        """Close idle streams, and move old ones."""
         while True:
             await asyncio.sleep(min(self.idle, self.max_age or math.inf, 4.0) / 4)
             now = time.perf_counter()
-            for held in list(self.table.by_row.values()):
-                silent = now - max(held.seen, self._inbox.last(held.row)) > self.idle
-                if silent and held.ended is None and not self._inbox.waiting(held.row):
-                    self.refuse(held, Refused("idle", f"no message for {self.idle:g} s", 0.0))
+            for stream in list(self.table.by_row.values()):
+                silent = now - max(stream.seen, self._inbox.last(stream.row)) > self.idle
+                if silent and stream.ended is None and not self._inbox.waiting(stream.row):
+                    self.refuse(stream, Refused("idle", f"no message for {self.idle:g} s", 0.0))
             if self.max_age is not None:
                 async with self._between:
-                    await self._move([h for h in self.table.by_row.values() if now - h.opened > self.max_age and h.ended is None])
+                    await self._move([s for s in self.table.by_row.values() if now - s.opened > self.max_age and s.ended is None])

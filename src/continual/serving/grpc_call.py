@@ -12,7 +12,7 @@ import numpy as np
 from .engine import Engine
 from .kserve import datatype, messages, set_value, value
 from .protocol import END, Array, Refused
-from .streams import Held
+from .streams import OpenStream
 
 INPUT, RESULT = "x", "y"  # and a number: the names of inputs and outputs
 OUTPUT = 8 << 20  # bytes that a call may have unsent
@@ -29,16 +29,16 @@ class Requests:
     """The stream of one sequence of requests.
 
     Attributes:
-        held: the stream.
+        stream: the open stream.
         ids: of the requests that are not answered.
         said: parameters of the next response.
         last: outputs and ``seq`` of the last request, which wait for those of the end.
     """
 
-    def __init__(self, held: Held):
-        self.held = held
+    def __init__(self, stream: OpenStream):
+        self.stream = stream
         self.ids: deque[str] = deque()
-        self.said: dict[str, Any] = {"token": held.token, "next": held.next}
+        self.said: dict[str, Any] = {"token": stream.token, "next": stream.next}
         self.last: list[tuple[int, Sequence[Array]]] = []
         self.ending = False
 
@@ -73,7 +73,7 @@ class Call:
         finally:
             writer.cancel()
             for own in list(self._sequences.values()):
-                await self._engine.park(own.held)
+                await self._engine.park(own.stream)
 
     async def _write(self) -> None:
         while (response := await self._out.get()) is not None:
@@ -101,21 +101,21 @@ class Call:
             raise Refused("unknown_stream", f"sequence {id} has not begun: sequence_start")
         own.ids.append(request.id)
         own.ending = bool(value(request.parameters, "sequence_end", False))
-        held = own.held
-        seq = _number(request.parameters, "seq", held.next)  # later than the next one: frames were left out
-        await self._engine.intake.put(held, seq, self._frames(request), seq > held.next)
+        stream = own.stream
+        seq = _number(request.parameters, "seq", stream.next)  # later than the next one: frames were left out
+        await self._engine.intake.put(stream, seq, self._frames(request), seq > stream.next)
         if own.ending:
-            self._engine.finish(held)
+            self._engine.finish(stream)
 
     async def _start(self, id: Any, request: Any) -> None:
         if (before := self._sequences.pop(id, None)) is not None:
-            await self._engine.park(before.held)
+            await self._engine.park(before.stream)
         token = value(request.parameters, "token")
         if token is None:
-            [held] = await self._engine.open(self)
+            [stream] = await self._engine.open(self)
         else:
-            held = await self._engine.resume(str(token), _number(request.parameters, "have", -1), self)
-        self._sequences[id] = Requests(held)
+            stream = await self._engine.resume(str(token), _number(request.parameters, "have", -1), self)
+        self._sequences[id] = Requests(stream)
 
     def _frames(self, request: Any) -> list[Array]:
         """The inputs of a request. A request without inputs has no frames."""
@@ -145,21 +145,21 @@ class Call:
         return parts
 
     async def _wrong(self, request: Any, error: Refused) -> None:
-        """Answer what is refused; the stream that it was for is closed."""
+        """Answer a refused request, and close its stream."""
         self._engine.metrics.refused[error.code] += 1
         own = self._sequences.pop(value(request.parameters, "sequence_id"), None)
         self._say(request.id, error)
         if own is not None:
-            await self._engine.park(own.held)
+            await self._engine.park(own.stream)
 
     # ---- responses ------------------------------------------------------------------------------------------------------
 
-    def _of(self, held: Held | None) -> tuple[Any, Requests | None]:
-        return next(((id, s) for id, s in self._sequences.items() if s.held is held), (None, None))
+    def _of(self, stream: OpenStream | None) -> tuple[Any, Requests | None]:
+        return next(((id, s) for id, s in self._sequences.items() if s.stream is stream), (None, None))
 
-    def answer(self, held: Held, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
-        """As :class:`~continual.serving.streams.Sink`. The last request is answered when the end has brought its outputs."""
-        _, own = self._of(held)
+    def answer(self, stream: OpenStream, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
+        """As :class:`~continual.serving.streams.Sink`. The last request is answered together with the outputs of the end."""
+        _, own = self._of(stream)
         if own is None:
             return
         if flags & END or (own.ending and len(own.ids) == 1):
@@ -172,8 +172,8 @@ class Call:
         found = m.ModelStreamInferResponse()
         response, model = found.infer_response, self._engine.model
         response.id, response.model_name = own.ids.popleft() if own.ids else "", model.facts["network"]
-        for name, given in {**own.said, "seq": seq}.items():
-            set_value(response.parameters, name, given)
+        for name, parameter in {**own.said, "seq": seq}.items():
+            set_value(response.parameters, name, parameter)
         own.said = {}
         for i, spec in enumerate(model.outputs.specs):
             part = np.ascontiguousarray(outputs[i], spec.dtype) if count else np.zeros((0, *spec.shape), spec.dtype)
@@ -184,9 +184,9 @@ class Call:
     def answers(self, rows: Array, seqs: Array, outputs: Sequence[Array], flags: int, credit: int) -> None:
         """As :class:`~continual.serving.streams.Sink`; no stream here is multiplexed."""
 
-    def control(self, held: Held | None, message: dict[str, Any]) -> None:
-        """As :class:`~continual.serving.streams.Sink`. What is said goes with the next response."""
-        id, own = self._of(held)
+    def control(self, stream: OpenStream | None, message: dict[str, Any]) -> None:
+        """As :class:`~continual.serving.streams.Sink`. Messages become parameters of the next response."""
+        id, own = self._of(stream)
         if own is None:
             return
         if message["type"] == "checkpoint":
@@ -197,19 +197,21 @@ class Call:
             self._ended(id, own)
         elif message["type"] == "moved":
             self._sequences.pop(id)
-            self._say("", Refused("draining", f"stream {own.held.token} goes on in another server from frame {message['next']}"))
+            self._say(
+                "", Refused("draining", f"stream {own.stream.token} goes on in another server from frame {message['next']}")
+            )
 
     def _ended(self, id: Any, own: Requests) -> None:
         last, own.last = own.last, []
         self._sequences.pop(id)
         own.said["ended"] = True
         joined = [np.concatenate(parts) for parts in zip(*(outputs for _, outputs in last), strict=True)]
-        self._respond(own, last[0][0] if last else own.held.next, joined, len(joined[0]) if joined else 0)
-        self._engine.checkpoints.forget([own.held.token])
+        self._respond(own, last[0][0] if last else own.stream.next, joined, len(joined[0]) if joined else 0)
+        self._engine.checkpoints.forget([own.stream.token])
 
-    def refused(self, held: Held | None, error: Refused) -> None:
+    def refused(self, stream: OpenStream | None, error: Refused) -> None:
         """As :class:`~continual.serving.streams.Sink`."""
-        id, own = self._of(held)
+        id, own = self._of(stream)
         if own is not None:
             self._sequences.pop(id)
             self._say(own.ids.popleft() if own.ids else "", error)

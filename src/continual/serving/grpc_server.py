@@ -108,8 +108,8 @@ class GrpcServer:
 
     async def _let_in(self, context: Any) -> None:
         """End a call without a token."""
-        given = next((v for k, v in context.invocation_metadata() if k == "authorization"), "")
-        if not self._access.allows(str(given)):
+        authorization = next((v for k, v in context.invocation_metadata() if k == "authorization"), "")
+        if not self._access.allows(str(authorization)):
             await context.abort(self._grpc.StatusCode.UNAUTHENTICATED, "a bearer token is needed")
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:

@@ -62,7 +62,7 @@ class Inbox:
         return self._tail[rows] - self._head[rows]
 
     def first(self, rows: Array, otherwise: Array) -> Array:
-        """The number of the oldest frame of each row that waits; of a row without one what is given."""
+        """The number of the oldest frame of each row that waits; of a row without one its entry of ``otherwise``."""
         oldest = self._seq[rows, self._head[rows] % self.depth]
         return np.where(self.waiting(rows) > 0, oldest, otherwise)
 

@@ -1,4 +1,4 @@
-"""The frames that clients send: what fits waits in the inbox, and what does not is refused, stream by stream."""
+"""The frames that clients send: frames within the credit go into the inbox, others are refused, stream by stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from .inbox import Inbox
 from .metrics import Metrics
 from .protocol import GAP, LOW, Array, Refused
-from .streams import Group, Held
+from .streams import Group, OpenStream
 from .table import Table
 
 Overload = Literal["block", "drop-oldest", "refuse"]
@@ -46,7 +46,7 @@ class Intake:
         metrics: Metrics,
         between: asyncio.Lock,
         wake: Callable[[], None],
-        refuse: Callable[[Held, Refused], None],
+        refuse: Callable[[OpenStream, Refused], None],
     ):
         for name, value, allowed in (
             ("overload", overload, ("block", "drop-oldest", "refuse")),
@@ -60,86 +60,88 @@ class Intake:
 
     # ---- frames ---------------------------------------------------------------------------------------------------------
 
-    def take(self, held: Held, seq: int, parts: Sequence[Array]) -> bool:
-        """Take the next frames ``(n, C, *S)`` of one stream, if there is room for them; for all else there is :meth:`put`."""
-        if seq != held.next or held.finishing or not self._table.is_open(held) or self._over(held, len(parts[0])) > 0:
+    def take(self, stream: OpenStream, seq: int, parts: Sequence[Array]) -> bool:
+        """Take the next frames ``(n, C, *S)`` of one stream, if there is room for them. All other cases are for :meth:`put`."""
+        if seq != stream.next or stream.finishing or not self._table.is_open(stream) or self._over(stream, len(parts[0])) > 0:
             return False
-        held.hear()
-        self._message(held, seq, len(parts[0]))
-        self._put(held, seq, parts)
+        stream.hear()
+        self._message(stream, seq, len(parts[0]))
+        self._put(stream, seq, parts)
         return True
 
-    async def put(self, held: Held, seq: int, parts: Sequence[Array], gap: bool = False) -> None:
+    async def put(self, stream: OpenStream, seq: int, parts: Sequence[Array], gap: bool = False) -> None:
         """Frames ``(n, C, *S)`` of one stream, the first of which is ``seq``.
 
         Raises:
             Refused: ``sequence``, ``overrun``.
         """
         count = len(parts[0])
-        if not self._table.is_open(held):  # what still comes of a stream that is closed, whose row another one may have
+        if not self._table.is_open(stream):  # late frames of a closed stream, whose row may belong to another stream
             return
-        held.hear()
-        if held.finishing:
+        stream.hear()
+        if stream.finishing:
             raise Refused("sequence", "frames after finish")
-        if seq != held.next and not (gap and seq > held.next):
-            raise Refused("sequence", f"frame {held.next} is next, got {seq}; frames that were left out are said by the flag gap")
+        if seq != stream.next and not (gap and seq > stream.next):
+            raise Refused(
+                "sequence", f"frame {stream.next} is next, got {seq}; frames that were left out are said by the flag gap"
+            )
         if not count:
-            held.sink.answer(held, held.next, NOTHING, 0, 0, 0)
+            stream.sink.answer(stream, stream.next, NOTHING, 0, 0, 0)
             return
-        over = self._over(held, count)
+        over = self._over(stream, count)
         if over <= 0:
-            self._message(held, seq, count)
-            self._put(held, seq, parts)
+            self._message(stream, seq, count)
+            self._put(stream, seq, parts)
         elif self.overload == "refuse":
-            raise Refused("overrun", f"{over} frames more than the credit of {self.credit}", 0.0, next=held.next)
-        elif self.overload == "block" or self._had(held.row, seq):
-            self._message(held, seq, count)
-            await self._put_by_and_by(held, seq, parts)
+            raise Refused("overrun", f"{over} frames more than the credit of {self.credit}", 0.0, next=stream.next)
+        elif self.overload == "block" or self._had(stream.row, seq):
+            self._message(stream, seq, count)
+            await self._put_by_and_by(stream, seq, parts)
         else:
             async with self._between:  # a frame of this stream that is in a step is answered before those that are dropped
-                if self._table.is_open(held):
-                    self._message(held, seq, count)
-                    self._put_newest(held, seq, parts, self._over(held, count))
+                if self._table.is_open(stream):
+                    self._message(stream, seq, count)
+                    self._put_newest(stream, seq, parts, self._over(stream, count))
 
     def _had(self, row: int, seq: int) -> bool:
-        """Whether the client has the answer to the oldest frame that waits, or that comes: the frame is replayed, and is never dropped."""
+        """Whether the client has the answer to the oldest waiting or arriving frame: a replayed frame, which is never dropped."""
         own = np.array([row])
         return bool(self._inbox.first(own, np.array([seq]))[0] <= self._table.have[row])
 
-    def _over(self, held: Held, count: int) -> int:
-        return int(self._inbox.waiting(held.row)) + count - self.credit
+    def _over(self, stream: OpenStream, count: int) -> int:
+        return int(self._inbox.waiting(stream.row)) + count - self.credit
 
-    def _message(self, held: Held, seq: int, count: int) -> None:
-        held.message(seq, count)
-        self._table.next[held.row] = held.next
+    def _message(self, stream: OpenStream, seq: int, count: int) -> None:
+        stream.message(seq, count)
+        self._table.next[stream.row] = stream.next
 
-    def _put(self, held: Held, seq: int, parts: Sequence[Array]) -> None:
-        self._inbox.put_many(held.row, seq, parts, time.perf_counter())
+    def _put(self, stream: OpenStream, seq: int, parts: Sequence[Array]) -> None:
+        self._inbox.put_many(stream.row, seq, parts, time.perf_counter())
         self._wake()
 
-    async def _put_by_and_by(self, held: Held, seq: int, parts: Sequence[Array]) -> None:
-        """Frames for which there is no room yet. Their connection reads nothing meanwhile."""
+    async def _put_by_and_by(self, stream: OpenStream, seq: int, parts: Sequence[Array]) -> None:
+        """Put frames for which there is no room yet, as room appears. The connection reads nothing meanwhile."""
         at = 0
         while at < len(parts[0]):
-            while self._over(held, 1) > 0 and self._table.is_open(held):
+            while self._over(stream, 1) > 0 and self._table.is_open(stream):
                 self.space.clear()
                 await self.space.wait()
-            if not self._table.is_open(held):
+            if not self._table.is_open(stream):
                 return
-            end = at + 1 - self._over(held, 1)
-            self._put(held, seq + at, [x[at:end] for x in parts])
+            end = at + 1 - self._over(stream, 1)
+            self._put(stream, seq + at, [x[at:end] for x in parts])
             at = min(end, len(parts[0]))
 
-    def _put_newest(self, held: Held, seq: int, parts: Sequence[Array], over: int) -> None:
+    def _put_newest(self, stream: OpenStream, seq: int, parts: Sequence[Array], over: int) -> None:
         """Drop as many frames of a stream as are too many: those that wait, then the first of a message that has more than the credit."""
-        old = min(max(0, over), int(self._inbox.waiting(held.row)))
+        old = min(max(0, over), int(self._inbox.waiting(stream.row)))
         new = max(0, over) - old
         self._metrics.dropped["overload"] += old + new
-        for first, last in self._inbox.drop(held.row, old):
-            held.dropped(first, last)
+        for first, last in self._inbox.drop(stream.row, old):
+            stream.dropped(first, last)
         if new:
-            held.dropped(seq, seq + new - 1)
-        self._put(held, seq + new, [x[new:] for x in parts])
+            stream.dropped(seq, seq + new - 1)
+        self._put(stream, seq + new, [x[new:] for x in parts])
 
     async def put_group(self, group: Group, entries: Array, gap: bool = False) -> None:
         """Frames of multiplexed streams. Each error closes the stream that it is of."""
@@ -206,8 +208,8 @@ class Intake:
     def _refuse_some(self, group: Group, rows: Array, wrong: Array, code: str, message: str) -> None:
         for row in rows[wrong].tolist():
             error = Refused(code, message, stream=row)
-            held = self._table.by_row.get(row)
-            if held is None or held.group is not group:
+            stream = self._table.by_row.get(row)
+            if stream is None or stream.group is not group:
                 group.sink.refused(None, error)
             else:
-                self._refuse(held, error)
+                self._refuse(stream, error)

@@ -118,10 +118,10 @@ def value(parameters: Any, name: str, default: Any = None) -> Any:
     return default if choice is None else getattr(found, choice)
 
 
-def set_value(parameters: Any, name: str, given: Any) -> None:
+def set_value(parameters: Any, name: str, new: Any) -> None:
     """A parameter of a response."""
-    kind = "bool_param" if isinstance(given, bool) else "int64_param" if isinstance(given, int) else "string_param"
-    setattr(parameters[name], kind, given)
+    kind = "bool_param" if isinstance(new, bool) else "int64_param" if isinstance(new, int) else "string_param"
+    setattr(parameters[name], kind, new)
 
 
 def datatype(dtype: np.dtype[Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a server counts and times, and how Prometheus reads it."""
+"""The counters and timings of a server, and their form for Prometheus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECENT = 4096  # values of which percentiles are taken
 
 
 class Durations:
-    """A histogram of many values, and percentiles of the latest ones. Values are counted when somebody asks."""
+    """A histogram of many values, and percentiles of the latest ones. Values are sorted into the histogram when it is read."""
 
     def __init__(self, bounds: Array = BOUNDS):
         self.bounds, self._counts, self._total = bounds, np.zeros(len(bounds) + 1, np.int64), 0.0
@@ -59,7 +59,7 @@ class Durations:
 
 
 class Metrics:
-    """What an engine counts.
+    """The counters of an engine.
 
     Attributes:
         frames, snapshots: their numbers.
@@ -86,7 +86,7 @@ def text(metrics: Metrics, gauges: Callable[[], dict[str, float]]) -> tuple[byte
 
 
 class _Collector:
-    """Makes families of the figures."""
+    """Makes Prometheus's metric families."""
 
     def __init__(self, metrics: Metrics, gauges: Callable[[], dict[str, float]], core: Any):
         self._metrics, self._gauges, self._core = metrics, gauges, core

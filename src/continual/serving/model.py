@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ..programs.frames_given import array_of
+from ..programs.frame_arrays import array_of
 from ..programs.stream_batch import StreamBatch
 from .protocol import Array, Format, Spec
 
@@ -18,7 +18,7 @@ PROBE = (2, 3)  # moments: the dimension in which two results differ is that of 
 
 
 class Served:
-    """What an engine needs of its streams.
+    """The streams of a network, in the form that an engine needs.
 
     Args:
         streams: of the network.
@@ -71,7 +71,7 @@ class Served:
         return [self._moments(t, dim) for t, dim in zip(leaves, self._times, strict=True)], array_of(valid)
 
     def try_out(self) -> None:
-        """A step of a stream that nobody sees."""
+        """A step of a temporary stream."""
         self._streams.open("")
         self.step(self._streams.rows([""]).numpy(), [np.zeros((1, *s.shape), s.dtype) for s in self.inputs.specs])
         self._streams.close("")

@@ -1,4 +1,4 @@
-"""What a server answers by HTTP, whatever transport asks: health, metrics, the model's card, and the page with its files."""
+"""The HTTP responses of a server, for any transport: health, metrics, the model's card, and the page with its files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHARED = (("Access-Control-Allow-Origin", "*"),)  # pages of other sites may loa
 
 
 class Request(NamedTuple):
-    """What is asked.
+    """An HTTP request.
 
     Attributes:
         path, query: of the address.
@@ -66,14 +66,14 @@ class Pages:
         self._engine, self._access = engine, access
 
     def answer(self, request: Request) -> Answer | None:
-        """The answer; ``None``: a stream is asked for, and may be opened."""
+        """The answer; ``None`` for the request of a stream that may be opened."""
         engine, path = self._engine, request.path
         if path == "/livez":
             return Answer(HTTPStatus.OK, b"ok\n")
         if path == "/readyz":
             ready = engine.ready and not engine.draining
             return Answer(HTTPStatus.OK, b"ready\n") if ready else _not_ready()
-        if path in FILES:  # which hold no secrets: what they show needs the token
+        if path in FILES:  # without secrets: the data that they show needs the token
             name, kind = FILES[path]
             return Answer(HTTPStatus.OK, resources.files(__package__).joinpath("page", name).read_bytes(), kind, SHARED)
         if not self._access.allows(request.authorization, next(iter(parse_qs(request.query).get("token", [])), "")):

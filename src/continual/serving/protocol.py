@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Refused(Exception):
-    """What a server refuses, with the code of the protocol.
+    """A refusal of a server, with the code of the protocol.
 
     Attributes:
         code: one of :data:`CODES`.

@@ -11,7 +11,7 @@ from .asgi import Asgi
 from .engine import Engine
 from .ray_keeper import KeeperStore
 
-SPARE = 16  # requests beside the streams of a replica: health, metrics, and those that hear that it is full
+SPARE = 16  # requests beside the streams of a replica: health, metrics, and streams that are refused when it is full
 
 
 def ray_app(
@@ -31,8 +31,8 @@ def ray_app(
     """An application for ``ray.serve.run``: replicas that serve streams, which outlive the replicas.
 
     A WebSocket stays with its replica. Checkpoints go by value to an actor that keeps them for all replicas. When a replica is killed, its
-    clients come to another one, send again at most the frames since their last checkpoint, and get each output once. A replica that Ray
-    Serve takes away is not told of it: its streams have been moved after ``max_age`` seconds, for which Ray Serve waits.
+    clients come to another one, send again at most the frames since their last checkpoint, and get each output once. Ray Serve does
+    not tell a replica that it is going to be removed, but waits: all its streams are moved within ``max_age`` seconds.
 
     Args:
         make_net: makes the streaming network in each replica, or opens an exported file by :func:`continual.load`.

@@ -1,4 +1,4 @@
-"""Where the replicas of a Ray Serve application keep checkpoints: an actor, which has them by value."""
+"""The store of checkpoints for the replicas of a Ray Serve application: an actor, which holds them by value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Keeper(MemoryStore):
     """The checkpoints, in the actor's memory. Objects of a replica would be lost with it; bytes in calls are copies."""
 
     def put(self, checkpoints: Sequence[Checkpoint]) -> set[str]:
-        """As :class:`MemoryStore`. A keeper that has started again takes streams that it does not know from those that serve them."""
+        """As :class:`MemoryStore`. A restarted keeper accepts unknown streams from the replicas that serve them."""
         for c in checkpoints:
             epoch, _, kept = self._streams.get(c.token, (-1, 0.0, []))
             if c.epoch > epoch:
@@ -37,7 +37,7 @@ class KeeperStore:
     def __init__(self, name: str):
         self._ray = package("ray", "ray", "co.serve.ray_app")
         options = {"name": name, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached"}
-        # The calls of a keeper that dies are made again to the next one.
+        # Calls that fail because a keeper dies are repeated with the next one.
         self._keeper = self._ray.remote(Keeper).options(**options, num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
 
     def _call(self, method: str, *args: Any) -> Any:
@@ -70,4 +70,4 @@ class KeeperStore:
         return int(self._call("expire", seconds, list(open)))
 
     def close(self) -> None:
-        """The keeper stays: other replicas have it."""
+        """The keeper stays: other replicas use it."""

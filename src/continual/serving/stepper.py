@@ -27,7 +27,7 @@ class Stepper:
         inbox: where frames wait.
         metrics: counts steps.
         pool: of one thread.
-        pace: seconds between steps for which frames of other streams are waited for.
+        pace: seconds from one step to the next for which a step waits for frames of other streams.
     """
 
     def __init__(self, model: Served, inbox: Inbox, metrics: Metrics, pool: Executor, pace: float):
@@ -38,7 +38,7 @@ class Stepper:
         self._waiting: asyncio.Future[None] | None = None
 
     def first(self) -> None:
-        """A step of a stream that nobody sees: the first frame of a client pays for nothing that happens once."""
+        """A step of a temporary stream, so that one-time costs do not delay the first frame of a client."""
         self._model.try_out()
 
     async def company(self, ends: bool) -> None:

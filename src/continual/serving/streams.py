@@ -1,4 +1,4 @@
-"""What an engine keeps of a stream, and of the connections that serve streams."""
+"""The data of open streams, and of the connections that use them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .protocol import GAP, Array, Refused
 class Sink(Protocol):
     """Where the answers of streams go: a connection of a client. No method waits."""
 
-    def answer(self, held: Held, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
+    def answer(self, stream: OpenStream, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
         """The answer to a message of one stream: ``count`` outputs ``(count, C', *S')``, and the frames that it had.
 
         Without outputs ``seq`` is that of the last frame.
@@ -24,26 +24,26 @@ class Sink(Protocol):
     def answers(self, rows: Array, seqs: Array, outputs: Sequence[Array], flags: int, credit: int) -> None:
         """Outputs ``(n, C', *S')`` of multiplexed streams, and how many of their frames have taken their step."""
 
-    def control(self, held: Held | None, message: dict[str, Any]) -> None:
+    def control(self, stream: OpenStream | None, message: dict[str, Any]) -> None:
         """A control message, of a stream or of the connection."""
 
-    def refused(self, held: Held | None, error: Refused) -> None:
-        """A stream is closed for an error; or what is not of an open stream is refused."""
+    def refused(self, stream: OpenStream | None, error: Refused) -> None:
+        """A stream is closed by an error; or a message that belongs to no open stream is refused."""
 
 
 class Group:
     """The multiplexed streams of one connection.
 
     Attributes:
-        markers: each waits for the answers to the last frames of some streams; with what is sent back then.
+        markers: for each marker the streams and frames whose answers it waits for, and the message to send back then.
     """
 
     def __init__(self, number: int, sink: Sink):
         self.number, self.sink = number, sink
-        self.markers: deque[tuple[list[tuple[Held, int]], Held | None, Any]] = deque()
+        self.markers: deque[tuple[list[tuple[OpenStream, int]], OpenStream | None, Any]] = deque()
 
 
-class Held:
+class OpenStream:
     """A stream that is open.
 
     Attributes:
@@ -69,7 +69,7 @@ class Held:
         self._first = -1  # the frame of the first of these outputs
 
     def hear(self) -> None:
-        """The client is there."""
+        """Note that the client is active."""
         self.seen = time.perf_counter()
 
     def message(self, first: int, count: int) -> None:

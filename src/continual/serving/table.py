@@ -1,4 +1,4 @@
-"""The open streams of an engine: by token, by row, and as arrays over rows for what is done to many at once."""
+"""The open streams of an engine: by token, by row, and as arrays over rows for operations on many of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .protocol import Refused
-from .streams import Group, Held, Sink
+from .streams import Group, OpenStream, Sink
 
 
 class Table:
@@ -27,8 +27,8 @@ class Table:
     """
 
     def __init__(self, rows: int):
-        self.by_token: dict[str, Held] = {}
-        self.by_row: dict[int, Held] = {}
+        self.by_token: dict[str, OpenStream] = {}
+        self.by_row: dict[int, OpenStream] = {}
         self.groups: dict[int, Group] = {}
         self.group, self.have = np.zeros(rows, np.int64), np.full(rows, -1, np.int64)
         self.next, self.saved, self.done = (np.zeros(rows, np.int64) for _ in range(3))
@@ -43,57 +43,57 @@ class Table:
         group = self.groups[self._number] = Group(self._number, sink)
         return group
 
-    def add(self, held: Held, have: int, saved: int) -> None:
+    def add(self, stream: OpenStream, have: int, saved: int) -> None:
         """A stream opens."""
-        row = held.row
-        self.by_token[held.token] = self.by_row[row] = held
-        self.group[row] = held.group.number if held.group else 0
-        self.next[row], self.done[row], self.have[row], self.saved[row] = held.next, held.next - 1, have, saved
+        row = stream.row
+        self.by_token[stream.token] = self.by_row[row] = stream
+        self.group[row] = stream.group.number if stream.group else 0
+        self.next[row], self.done[row], self.have[row], self.saved[row] = stream.next, stream.next - 1, have, saved
 
-    def reset(self, held: Held) -> None:
-        """A stream begins anew."""
-        row, held.next = held.row, 0
+    def reset(self, stream: OpenStream) -> None:
+        """A stream restarts."""
+        row, stream.next = stream.row, 0
         self.next[row], self.done[row], self.have[row], self.saved[row] = 0, -1, -1, 0
 
-    def remove(self, held: Held) -> None:
+    def remove(self, stream: OpenStream) -> None:
         """A stream is gone from its row."""
-        del self.by_token[held.token], self.by_row[held.row]
-        self.group[held.row] = 0
-        if held.group is not None:
-            self.answer_markers(held.group)
+        del self.by_token[stream.token], self.by_row[stream.row]
+        self.group[stream.row] = 0
+        if stream.group is not None:
+            self.answer_markers(stream.group)
 
-    def is_open(self, held: Held) -> bool:
-        """Whether it is this stream that its token means."""
-        return self.by_token.get(held.token) is held
+    def is_open(self, stream: OpenStream) -> bool:
+        """Whether the stream is open: its token still belongs to it."""
+        return self.by_token.get(stream.token) is stream
 
-    def members(self, group: Group) -> list[Held]:
+    def members(self, group: Group) -> list[OpenStream]:
         """The open streams of a connection."""
-        return [h for h in self.by_row.values() if h.group is group]
+        return [s for s in self.by_row.values() if s.group is group]
 
-    def of_row(self, group: Group, row: int) -> Held:
+    def of_row(self, group: Group, row: int) -> OpenStream:
         """A stream of a connection, by its number.
 
         Raises:
             Refused: ``unknown_stream``.
         """
-        held = self.by_row.get(row)
-        if held is None or held.group is not group:
+        stream = self.by_row.get(row)
+        if stream is None or stream.group is not group:
             raise Refused("unknown_stream", f"no stream {row} of this connection is open", stream=row)
-        return held
+        return stream
 
     # ---- markers of multiplexed streams ---------------------------------------------------------------------------------
 
-    def marker(self, group: Group, stream: Held | None, id: Any) -> None:
+    def marker(self, group: Group, stream: OpenStream | None, id: Any) -> None:
         """A marker has come: it is sent back when all earlier frames of a stream, or of all of them, have been answered."""
         streams = self.members(group) if stream is None else [stream]
-        group.markers.append(([(h, int(self.next[h.row]) - 1) for h in streams], stream, id))
+        group.markers.append(([(s, int(self.next[s.row]) - 1) for s in streams], stream, id))
         self.answer_markers(group)
 
     def answer_markers(self, group: Group) -> None:
-        """Send the markers back that wait for nothing any more, in their order."""
+        """Send back the markers that no longer wait, in their order."""
         while group.markers:
             waits, stream, id = group.markers[0]
-            waits[:] = [(h, last) for h, last in waits if self.is_open(h) and self.done[h.row] < last]
+            waits[:] = [(s, last) for s, last in waits if self.is_open(s) and self.done[s.row] < last]
             if waits:
                 return
             group.markers.popleft()

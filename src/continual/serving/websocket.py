@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .engine import Engine
 from .protocol import DATA, END, GAP, HEADER, MULTIPLEXED, Array, Refused, header, parsed
-from .streams import Group, Held
+from .streams import Group, OpenStream
 
 LARGEST = 16 << 20  # bytes of a message, unless the credit's frames have more
 OUTPUT = 8 << 20  # bytes that a connection may have unsent
@@ -40,10 +40,10 @@ class Wire(Protocol):
         """Close in good order."""
 
     def messages(self, take: Take) -> AsyncIterator[bytes | str]:
-        """The messages of the client, until it is gone, in whatever way.
+        """The messages of the client, until it disconnects.
 
         Args:
-            take: may be called with a binary message before it is given, while no earlier one is under way; then it is done if that
+            take: may be called with a binary message before it is yielded, while no earlier one is under way; then it is done if that
                 returns true.
         """
 
@@ -60,7 +60,7 @@ class Connection:
 
     def __init__(self, engine: Engine, wire: Wire, limit: int, output: int):
         self._engine, self._wire, self._limit, self._output = engine, wire, limit, output
-        self.held: Held | None = None
+        self.stream: OpenStream | None = None
         self.group: Group | None = None
         self._inputs, self._outputs = engine.model.inputs, engine.model.outputs
         self._closing: asyncio.Task[None] | None = None
@@ -77,13 +77,13 @@ class Connection:
             return
         self._wire.send(message)
 
-    def control(self, held: Held | None, message: dict[str, Any]) -> None:
+    def control(self, stream: OpenStream | None, message: dict[str, Any]) -> None:
         """As :class:`~continual.serving.streams.Sink`. Of a multiplexed stream it says which one."""
-        self._sent(json.dumps(message | ({"stream": held.row} if held is not None and held.group is not None else {})))
+        self._sent(json.dumps(message | ({"stream": stream.row} if stream is not None and stream.group is not None else {})))
         if self.group is None and message["type"] == "moved":
             self._close(1001, "moved")
 
-    def answer(self, held: Held, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
+    def answer(self, stream: OpenStream, seq: int, outputs: Sequence[Array], count: int, flags: int, credit: int) -> None:
         """As :class:`~continual.serving.streams.Sink`."""
         self._sent(self._outputs.message(seq, outputs, flags, min(credit, 0xFFFF), count))
 
@@ -91,9 +91,9 @@ class Connection:
         """As :class:`~continual.serving.streams.Sink`."""
         self._sent(self._outputs.multiplexed(rows, seqs, outputs, flags, credit))
 
-    def refused(self, held: Held | None, error: Refused) -> None:
+    def refused(self, stream: OpenStream | None, error: Refused) -> None:
         """As :class:`~continual.serving.streams.Sink`. A connection without multiplexed streams is closed."""
-        self.control(held, error.message())
+        self.control(stream, error.message())
         if self.group is None:
             self._close(1008, error.code)
 
@@ -118,30 +118,30 @@ class Connection:
 
     async def _refuse(self, error: Refused) -> None:
         self._engine.metrics.refused[error.code] += 1
-        stream = error.more.get("stream")
-        held = self.held if self.group is None else self._engine.table.by_row.get(-1 if stream is None else stream)
+        row = error.more.get("stream")
+        stream = self.stream if self.group is None else self._engine.table.by_row.get(-1 if row is None else row)
         if error.code == "overrun":  # the frames are refused, and not the stream
-            self.control(held, error.message())
+            self.control(stream, error.message())
             return
         self.refused(None, error)
-        if held is not None and held.group is self.group:
-            await self._engine.park(held)
+        if stream is not None and stream.group is self.group:
+            await self._engine.park(stream)
 
     async def _gone(self) -> None:
         members = self._engine.table.members(self.group) if self.group is not None else []
-        for held in [*members, *([self.held] if self.held is not None else [])]:
-            await self._engine.park(held)
+        for stream in [*members, *([self.stream] if self.stream is not None else [])]:
+            await self._engine.park(stream)
         if self.group is not None:
             self._engine.table.groups.pop(self.group.number, None)
 
     def _taken(self, message: bytes) -> bool:
-        """Take frames that come as they should and have room; all others are for :meth:`_data`, which may wait or refuse."""
-        if self.held is None or not HEADER.size < len(message) <= self._limit:
+        """Take frames that are in order and have room. All others are for :meth:`_data`, which may wait or refuse."""
+        if self.stream is None or not HEADER.size < len(message) <= self._limit:
             return False
         kind, flags, _, count, seq = HEADER.unpack_from(message)
         if kind != DATA or flags & (END | GAP) or len(message) != HEADER.size + count * self._inputs.nbytes:
             return False
-        return self._engine.intake.take(self.held, seq, self._inputs.data(message, count))
+        return self._engine.intake.take(self.stream, seq, self._inputs.data(message, count))
 
     async def _data(self, message: bytes) -> None:
         kind, flags, _, count, seq = header(message)
@@ -153,11 +153,11 @@ class Connection:
             if count:
                 await self._engine.intake.put_group(self.group, self._inputs.entries(message, count), bool(flags & GAP))
             return
-        if self.held is None or kind != DATA:
+        if self.stream is None or kind != DATA:
             raise Refused("protocol", "open or resume a stream before its frames")
-        await self._engine.intake.put(self.held, seq, self._inputs.data(message, count), bool(flags & GAP))
+        await self._engine.intake.put(self.stream, seq, self._inputs.data(message, count), bool(flags & GAP))
         if flags & END:
-            self._engine.finish(self.held)
+            self._engine.finish(self.stream)
 
     async def _control(self, message: dict[str, Any]) -> None:
         match message["type"]:
@@ -170,43 +170,43 @@ class Connection:
             case "close":
                 await self._closed(message)
             case "reset":
-                held = self._stream(message)
-                await self._engine.reset(held)
-                self._opened(held)
+                stream = self._stream(message)
+                await self._engine.reset(stream)
+                self._opened(stream)
             case "marker" if self.group is not None:
-                stream = self._stream(message) if "stream" in message else None
-                self._engine.table.marker(self.group, stream, message.get("id"))
+                one = self._stream(message) if "stream" in message else None
+                self._engine.table.marker(self.group, one, message.get("id"))
             case "marker":
                 self._stream(message).marker(message.get("id"))
             case "keepalive":
-                for held in self._engine.table.members(self.group) if self.group is not None else [self._stream(message)]:
-                    held.hear()
+                for stream in self._engine.table.members(self.group) if self.group is not None else [self._stream(message)]:
+                    stream.hear()
             case other:
                 raise Refused("protocol", f"no message {other!r} here")
 
-    def _stream(self, message: dict[str, Any]) -> Held:
+    def _stream(self, message: dict[str, Any]) -> OpenStream:
         """The open stream that a control message is about."""
         if self.group is not None:
-            stream = message.get("stream")
-            if not isinstance(stream, int):
+            row = message.get("stream")
+            if not isinstance(row, int):
                 raise Refused("protocol", 'a message about a multiplexed stream names it: "stream"')
-            return self._engine.table.of_row(self.group, stream)
-        if self.held is None:
+            return self._engine.table.of_row(self.group, row)
+        if self.stream is None:
             raise Refused("protocol", "no stream is open: send open or resume")
-        self.held.hear()
-        return self.held
+        self.stream.hear()
+        return self.stream
 
     async def _open(self, streams: Any) -> None:
         if streams is None:
-            if self.held is not None or self.group is not None:
+            if self.stream is not None or self.group is not None:
                 raise Refused("protocol", "this connection has a stream: take another connection, or open several by streams")
-            [self.held] = await self._engine.open(self)
-            self._opened(self.held)
+            [self.stream] = await self._engine.open(self)
+            self._opened(self.stream)
             return
-        if self.held is not None or not isinstance(streams, int) or streams < 1:
+        if self.stream is not None or not isinstance(streams, int) or streams < 1:
             raise Refused("protocol", "streams is the number of multiplexed streams to open, from 1 up")
-        for held in await self._engine.open(self, self._group(), streams):
-            self._opened(held)
+        for stream in await self._engine.open(self, self._group(), streams):
+            self._opened(stream)
 
     def _group(self) -> Group:
         self.group = self.group or self._engine.table.new_group(self)
@@ -216,12 +216,12 @@ class Connection:
         token, have = message.get("token"), message.get("have", -1)
         if not isinstance(token, str) or not isinstance(have, int):
             raise Refused("protocol", "resume names the token, and by have the last frame that was answered")
-        if self.held is not None or (self.group is not None and not message.get("multiplexed")):
+        if self.stream is not None or (self.group is not None and not message.get("multiplexed")):
             raise Refused("protocol", "this connection has a stream: take another connection")
         group = self._group() if message.get("multiplexed") else None
-        held = await self._engine.resume(token, have, self, group)
-        self.held = held if group is None else None
-        self._opened(held)
+        stream = await self._engine.resume(token, have, self, group)
+        self.stream = stream if group is None else None
+        self._opened(stream)
 
     async def _closed(self, message: dict[str, Any]) -> None:
         """The client is done with a stream, which may have ended."""
@@ -232,13 +232,13 @@ class Connection:
             elif isinstance(token, str):
                 self._engine.checkpoints.forget([token])
             return
-        held, self.held = self.held, None
-        if held is not None:
-            await self._engine.close(held)
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            await self._engine.close(stream)
         await self._wire.close(1000, "")
 
-    def _opened(self, held: Held) -> None:
+    def _opened(self, stream: OpenStream) -> None:
         model = self._engine.model
         outputs = {"outputs": model.outputs.described(), "credit": self._engine.credit}
-        found = {"type": "opened", "token": held.token, "next": held.next}
-        self.control(held, found | model.inputs.described() | outputs | model.facts)
+        found = {"type": "opened", "token": stream.token, "next": stream.next}
+        self.control(stream, found | model.inputs.described() | outputs | model.facts)

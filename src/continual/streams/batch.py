@@ -105,7 +105,7 @@ class Streams:
         return opened
 
     def close(self, stream: Hashable) -> None:
-        """Close a stream. What its end would bring is given up.
+        """Close a stream. Its remaining outputs are dropped.
 
         Raises:
             KeyError: no such stream is open.

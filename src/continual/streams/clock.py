@@ -123,7 +123,7 @@ class Clock:
     counters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
 
     def copy(self) -> Clock:
-        """A clock that goes on from here by itself."""
+        """An independent copy of the clock."""
         made = Clock.__new__(Clock)  # copy.copy takes 5 µs, in each step
         own = {"waiting": list(self.waiting), "recent": self.recent.copy(), "counters": dict(self.counters)}
         made.__dict__.update(self.__dict__, **own)
@@ -210,20 +210,20 @@ class Clock:
     # ---- what becomes of it ---------------------------------------------------------------------------------------------
 
     def _drained(self, patience: float) -> Iterator[Event]:
-        """The steps of frames that wait no longer, and of those that nobody waits for any more."""
+        """The steps of frames that need not wait any longer, and of frames that are no longer waited for."""
         while self.waiting:
             number, frame = self.waiting[0]
             at = self._position(number)
-            if (given_up := self._given_up(at, patience)) is not None:
-                if given_up <= self.last:
+            if (abandoned := self._abandoned(at, patience)) is not None:
+                if abandoned <= self.last:
                     return
-                yield from self._skipped(given_up, at)
+                yield from self._skipped(abandoned, at)
                 continue
             del self.waiting[0]
             yield from self._skipped(at, at) if frame is None else self._taken(number, at, frame)
 
-    def _given_up(self, at: Number, patience: float) -> Number | None:
-        """Up to where frames are given up that are missing before a position; ``None`` if none are missing."""
+    def _abandoned(self, at: Number, patience: float) -> Number | None:
+        """The position up to which missing frames are no longer waited for; ``None`` if none are missing."""
         if not self._apart(at):
             return None
         spacing = self.policy.spacing

@@ -27,7 +27,7 @@ class Frames:
         self.times, self.several, self.policy, self.shape = list(times), list(several), policy, shape
 
     def kept(self, frame: Any) -> list[Tensor]:
-        """A copy of a frame, one tensor an input: the caller may write to his own.
+        """A copy of a frame, one tensor an input: the caller may write into the original.
 
         Raises:
             ShapeMismatch: not as many tensors as inputs.

@@ -69,7 +69,7 @@ class Numbering:
     Attributes:
         axis: of the steps.
         steps: taken.
-        outputs: given.
+        outputs: returned.
         gaps, between: the first and the last of steps that stand for missing frames, and of steps between two frames, as far as outputs to
             come see them.
     """
@@ -81,7 +81,7 @@ class Numbering:
     between: deque[tuple[int, int]] = field(default_factory=deque)
 
     def copy(self) -> Numbering:
-        """The same, by itself."""
+        """An independent copy."""
         return Numbering(self.axis, self.steps, self.outputs, deque(self.gaps), deque(self.between))
 
     def took(self, count: int, gap: bool, between: bool) -> None:

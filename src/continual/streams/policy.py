@@ -1,4 +1,4 @@
-"""What a stream makes of frames that are missing, late or between the steps."""
+"""The rules of a stream for frames that are missing, late or between the steps."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Policy:
         if self.gaps not in GAPS:
             raise ValueError(f"Stream: gaps is one of {', '.join(map(repr, GAPS))}, not {self.gaps!r}")
         for name in ("rate", "source_rate", "reset_after"):
-            given = getattr(self, name)
-            if given is not None and not (0 < given < math.inf):
-                raise ValueError(f"Stream: {name} is above 0, got {given!r}")
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise ValueError(f"Stream: {name} is above 0, got {value!r}")
         if self.source_rate is not None and self.rate is None:
             raise ValueError("Stream: source_rate is the rate of the frames, which needs rate, that of the network's steps")
         if not 0 <= self.lateness < math.inf:
@@ -81,5 +81,5 @@ class Policy:
 
     @cached_property
     def longest(self) -> float:
-        """Steps between two frames that the stream goes on over."""
+        """The longest distance of two frames, in steps, without a restart."""
         return math.inf if self.reset_after is None else float(self.reset_after * self.steps_per_second)

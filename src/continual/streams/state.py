@@ -92,10 +92,10 @@ def _restored(facts: Mapping[str, Any], tensors: list[Tensor], policy: Policy, i
         raise StateMismatch(f"Stream: this state is of a stream with {facts['rules']}, and this one has {own}: make it alike")
     if facts["kind"] not in ("order", "index", "time") or set(facts["counters"]) != set(COUNTERS):
         raise ValueError(facts["kind"])
-    given_frames = [tensors[i : i + inputs] for i in range(0, len(tensors), inputs)]
-    if len(given_frames) != (facts["held"] is not None) + sum(bool(there) for _, there in facts["waiting"]):
-        raise ValueError(f"{len(given_frames)} frames")
-    frames = iter(given_frames)
+    stored = [tensors[i : i + inputs] for i in range(0, len(tensors), inputs)]
+    if len(stored) != (facts["held"] is not None) + sum(bool(there) for _, there in facts["waiting"]):
+        raise ValueError(f"{len(stored)} frames")
+    frames = iter(stored)
     axis = Axis(facts["kind"], policy, _in(facts["first"]), _in(facts["origin"]))
     previous = None if facts["held"] is None else (_in(facts["held"]), _cloned(next(frames)))
     waiting = [(_in(number), _cloned(next(frames)) if there else None) for number, there in facts["waiting"]]
@@ -104,9 +104,9 @@ def _restored(facts: Mapping[str, Any], tensors: list[Tensor], policy: Policy, i
         policy, axis, int(facts["next"]), _in(facts["last"]), previous, _in(facts["newest"]), waiting, recent, bool(facts["broken"]),
         {name: int(n) for name, n in facts["counters"].items()},
     )  # fmt: skip
-    given, outputs = (int(n) for n in facts["outputs"])
+    sent, outputs = (int(n) for n in facts["outputs"])
     gaps, between = (deque((int(a), int(b)) for a, b in facts[name]) for name in ("gaps", "between"))
-    return clock, Numbering(axis, int(facts["steps"]), given, gaps, between), outputs
+    return clock, Numbering(axis, int(facts["steps"]), sent, gaps, between), outputs
 
 
 def rules(policy: Policy) -> str:

@@ -37,7 +37,7 @@ class Stream:
         rate: steps per second of the network. Time stamps need it. By default, that of the file's metadata.
         gaps: what stands for a missing frame: ``"hold"`` (the last frame), ``"zero"``, ``"value"`` (``value``), ``"interpolate"``
             (between the frames around the gap: its outputs wait for the next frame), or ``"error"``. ``"reset"``: nothing does. The
-            network starts again at the next frame, and what waits in it is given up.
+            network starts again at the next frame, and the frames that wait in it are dropped.
         value: for ``gaps="value"``: a number, or a tensor that broadcasts to a frame ``(B, C, *S)``.
         lateness: how long missing frames are waited for, in seconds by the stamps of frames that come; without a rate, in steps. Frames
             that come later are dropped and counted.
@@ -163,8 +163,8 @@ class Stream:
         numbers = [None] * len(each) if indices is None else [int(i) for i in indices]
         track, policy = self._track, self.policy
         with self._all_or_nothing():
-            given = (track.give(x, *placed(t, i, policy)) for x, t, i in zip(each, stamps, numbers, strict=True))
-            return self._run(chain.from_iterable(given))
+            moments = (track.give(x, *placed(t, i, policy)) for x, t, i in zip(each, stamps, numbers, strict=True))
+            return self._run(chain.from_iterable(moments))
 
     def finish(self) -> list[StreamOutput]:
         """End the stream, and return the outputs that its end brings. The next frame starts another stream.

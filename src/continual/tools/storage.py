@@ -26,7 +26,7 @@ FORMAT = "continual.state"
 STREAM = "continual.stream"  # of a snapshot of a StreamBatch
 RUNNER = "continual.runner"  # of the stream of an exported file
 PENDING = "pending "  # prefix of steps that wait for the rest of their chunk
-CLOCK, HELD = "stream", "held "  # of a co.Stream: the key of its clock, and the prefix of its frames
+CLOCK, FRAME = "stream", "held "  # of a co.Stream: the key of its clock, and the prefix of its frames
 VERSION = "2"
 FIRST = "1"  # without digests
 UNSEALED = ", and has no digest of its content, so that damage can't be detected: it is of version 1 of the format"
@@ -60,7 +60,7 @@ def save_state(state: State | StreamSnapshot | RunnerState | StreamState, path: 
     clock: dict[str, str] = {}
     tensors: dict[str, torch.Tensor] = {}
     if isinstance(state, StreamState):
-        clock, tensors = {CLOCK: json.dumps(state.facts)}, {f"{HELD}{i}": t for i, t in enumerate(state.frames)}
+        clock, tensors = {CLOCK: json.dumps(state.facts)}, {f"{FRAME}{i}": t for i, t in enumerate(state.frames)}
         state = state.network
     own, of_network, weights = _parts(state)
     header = own | clock | {"version": VERSION, "weights": weights, "digest": BLANK}
@@ -155,12 +155,12 @@ def load_state(
             stacklevel=2,
         )
     try:
-        moved, held = _mover(name, device), {key: tensors.pop(key) for key in list(tensors) if key.startswith(HELD)}
+        moved, frames = _mover(name, device), {key: tensors.pop(key) for key in list(tensors) if key.startswith(FRAME)}
         network = (_state if header["format"] == FORMAT else _snapshot)(header, tensors, moved, weights)
         if CLOCK not in header:
             return network
         return StreamState(
-            network, dict(json.loads(header[CLOCK])), tuple(moved(held[f"{HELD}{i}"], None) for i in range(len(held)))
+            network, dict(json.loads(header[CLOCK])), tuple(moved(frames[f"{FRAME}{i}"], None) for i in range(len(frames)))
         )
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, StateMismatch):

@@ -44,7 +44,7 @@ class Summary:
     Attributes:
         rows: in the order of the network.
         steps: length of the clip that ``macs_clip`` is for.
-        rate: steps per second, if given.
+        rate: steps per second; ``None`` if not known.
     """
 
     rows: tuple[Row, ...]

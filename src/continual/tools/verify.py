@@ -88,10 +88,10 @@ def verify(
 
     if effort not in EFFORTS:
         raise ValueError(f"co.verify: effort is one of {', '.join(map(repr, EFFORTS))}, got {effort!r}")
-    given: Any = clip
+    wire: Any = clip
     with Progress(f"verifying {type(net).__name__}", progress is True) as doing:
         say = progress if callable(progress) else doing.part
-        report = run_checks(net, given, reference, EFFORTS[effort], splits, tolerance, seed, say)
+        report = run_checks(net, wire, reference, EFFORTS[effort], splits, tolerance, seed, say)
     if raise_on_fail and not report.passed:
         subject = report.subject.split(", tolerance")[0]
         more = f"\n\n{report}" if len(report.failures) > 1 else ""

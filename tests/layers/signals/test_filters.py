@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import continual as co
+from continual.layers.signals.exponential import Averaging
+from continual.layers.signals.linear_filter import LinearFilter
 from tests.contract import assert_equal, check_gradients
 from tests.layers.signals.chunks import streamed
 from tests.long import by_turns, in_full
@@ -235,3 +237,10 @@ def test_refused(name: str) -> None:
     make, kind, match = REFUSED[name]
     with pytest.raises(kind, match=match):
         make()
+
+
+@pytest.mark.parametrize("base, method", [(LinearFilter, "coefficients"), (LinearFilter, "made"), (Averaging, "averaged")])
+def test_a_class_without_its_method_can_not_be_made(base: type, method: str) -> None:
+    others = {name: lambda *_: None for name in base.__abstractmethods__ - {method}}  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=f"abstract.*{method}"):
+        type("Incomplete", (base,), others)()

@@ -1,7 +1,8 @@
-"""What a sink is: it is given each output as it comes, and may look at the frames of the source."""
+"""The base class of sinks. A sink gets each output as it comes, and may look at the frames of the source."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class About:
         return f"{shown} = {duration(steps / self.rate)}"
 
 
-class Sink:
+class Sink(ABC):
     """Takes outputs. Each kind is a small file.
 
     Attributes:
@@ -95,14 +96,14 @@ class Sink:
 
     name: str
 
-    def saw(self, frames: np.ndarray, times: list[float | None]) -> None:
+    def saw(self, frames: np.ndarray, times: list[float | None]) -> None:  # noqa: B027 (most sinks need no frames)
         """Some frames of a signal, ``(n, …)``, before the outputs that they bring."""
 
+    @abstractmethod
     def write(self, result: Result) -> None:
         """The next output."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (some have nothing left)
         """Write what is left."""
 
 

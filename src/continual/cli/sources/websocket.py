@@ -33,9 +33,9 @@ def connected(address: str) -> tuple[Any, Callable[[], None]]:
         from websockets.sync.client import connect
     except ImportError as error:
         raise BadInput(f"'{address}' needs websockets: {pip_install('websockets')} ({error})") from error
-    held = ExitStack()
+    stack = ExitStack()
     try:
-        return held.enter_context(connect(address, max_size=None, proxy=None)), held.close
+        return stack.enter_context(connect(address, max_size=None, proxy=None)), stack.close
     except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as error:
         raise BadInput(f"can't connect to '{address}' ({' '.join(str(error).split())})") from error
 

@@ -46,9 +46,9 @@ TORCH_OPS: dict[Any, Any] = {own: getattr(torch.ops.aten, f"adaptive_max_pool{n}
 TORCH_OPS[_AVERAGE] = torch.ops.aten.adaptive_avg_pool1d.default
 
 
-def _sizes(x: Tensor, given: Sizes, n: int) -> list[int]:
+def _sizes(x: Tensor, output_size: Sizes, n: int) -> list[int]:
     """A size for each of the last dimensions; ``None`` keeps a dimension."""
-    each = list(given) if isinstance(given, Sequence) else [given] * n
+    each = list(output_size) if isinstance(output_size, Sequence) else [output_size] * n
     return [now if size is None else size for size, now in zip(each, x.shape[-n:], strict=True)]
 
 

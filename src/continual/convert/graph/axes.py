@@ -53,7 +53,7 @@ def where(dims: Dims, factor: str) -> int | None:
 
 
 def grouped(dims: Dims, size: int) -> Dims:
-    """The same elements with ``size`` frames taken for one, of which they are the major part."""
+    """The layout in which one frame stands for ``size`` frames: time stays major, and a factor ``size`` follows it."""
     return tuple(tuple(g for f in dim for g in ((f, size) if f == TIME and size > 1 else (f,))) for dim in dims)
 
 

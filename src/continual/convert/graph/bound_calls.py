@@ -55,10 +55,10 @@ def _bound(fn: Callable[..., Any], args: Sequence[Any]) -> Run:
 
 def _general(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run:
     """A call with slots anywhere in its arguments."""
-    given, named = [_getter(a) for a in args], {k: _getter(v) for k, v in kwargs.items()}
+    positional, named = [_getter(a) for a in args], {k: _getter(v) for k, v in kwargs.items()}
     if named:
-        return lambda env: fn(*[get(env) for get in given], **{k: get(env) for k, get in named.items()})
-    return lambda env: fn(*[get(env) for get in given])
+        return lambda env: fn(*[get(env) for get in positional], **{k: get(env) for k, get in named.items()})
+    return lambda env: fn(*[get(env) for get in positional])
 
 
 def _getter(arg: Any) -> Run:

@@ -45,7 +45,7 @@ class Captured:
         batch_dims: the dimension of the batch in each input; ``None`` for constants without one.
         symbolic: whether the length of the streams is a symbol in the export.
         prefix: before the names of parameters and buffers in the export.
-        numbers: buffers whose values the module's code has asked for: the export is for these values.
+        numbers: buffers whose values the module's code reads: the export is valid for these values.
     """
 
     program: ExportedProgram
@@ -113,12 +113,12 @@ def clip_of(
 ) -> tuple[Tensor, ...]:
     """A clip of another length: as :meth:`Captured.of_length`."""
     found = []
-    for given, t, b, rate in zip(inputs, times, batches, rates_of(inputs, times), strict=True):
-        x = given
+    for example, t, b, rate in zip(inputs, times, batches, rates_of(inputs, times), strict=True):
+        x = example
         if t is not None:
             frames = steps * rate
             x = torch.cat([x.flip(t) if i % 2 else x for i in range(-(-frames // x.shape[t]))], t).narrow(t, 0, frames)
-        found.append(_with_strides_of(given, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
+        found.append(_with_strides_of(example, x if b is None else x.narrow(b, 0, min(rows, x.shape[b]))))
     return tuple(found)
 
 
@@ -226,16 +226,16 @@ def _captured(
     shapes: list[dict[int, Any] | None] = [
         {d: Dim.AUTO for d in (t, b) if d is not None} or None for t, b in zip(times, batches, strict=True)
     ]
-    numbers, given = KnownNumbers(module), GivenNumbers()
+    numbers, assumed = KnownNumbers(module), GivenNumbers()
     try:
         try:
-            program = _open(module, inputs, shapes, numbers, given)
+            program = _open(module, inputs, shapes, numbers, assumed)
         except Exception as error:
             clips = (clip_of(inputs, times, batches, n * steps_of(inputs, times), rows) for n, rows in ((1, 2), (2, 2), (1, 1)))
-            given = GivenNumbers(constant_numbers(module, clips) if takes_number(error) else ())
-            if not given:
+            assumed = GivenNumbers(constant_numbers(module, clips) if takes_number(error) else ())
+            if not assumed:
                 raise
-            program = _open(module, inputs, shapes, numbers, given)
+            program = _open(module, inputs, shapes, numbers, assumed)
         if is_pinned(program) or (asks(program) and not _symbolic(program, times)):
             program = _of_bytecode(module, inputs, times, shapes) or program
     except Exception as first:
@@ -247,15 +247,15 @@ def _captured(
                 raise NotStreamable(why(module, inputs, times, first)) from first
     to_torch_ops(program.graph)
     with_masks(program.graph)
-    read = given.read | numbers.read
+    read = assumed.read | numbers.read
     return Captured(program, inputs, times, batches, _symbolic(program, times), numbers=read)
 
 
 def _open(
-    module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any], numbers: KnownNumbers, given: GivenNumbers
+    module: nn.Module, inputs: Sequence[Tensor], shapes: Sequence[Any], numbers: KnownNumbers, assumed: GivenNumbers
 ) -> ExportedProgram:
     """An export with symbolic length and batch."""
-    with _exporting(module), FormulaLimit(), numbers, WeightWrites(module), given:
+    with _exporting(module), FormulaLimit(), numbers, WeightWrites(module), assumed:
         return export(module, fresh(inputs), dynamic_shapes=_arranged(module, shapes), strict=False)
 
 
@@ -278,30 +278,32 @@ def capture_window(module: nn.Module, clip: Tensor | Sequence[Tensor], time_dim:
     """
     inputs, times, batches = tiled(module, clip, time_dim)
     rows: list[Any] = [None if b is None else {b: Dim.AUTO} for b in batches]  # a symbol, unless the module asks for the number
-    prefixed, first, numbers, given = _Prefixed(module), None, KnownNumbers(module), GivenNumbers()
+    prefixed, first, numbers, assumed = _Prefixed(module), None, KnownNumbers(module), GivenNumbers()
     for part, shapes in ((module, rows), (prefixed, rows), (module, None)):  # torch can't export some names, such as `graph`
         try:
-            program = _window(module, part, inputs, shapes, numbers, given)
+            program = _window(module, part, inputs, shapes, numbers, assumed)
             if shapes is not None and not _symbolic(program, batches):
                 with contextlib.suppress(Exception):  # it takes no more rows
-                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers, given)
+                    more = _window(module, part, with_more_rows(inputs, batches), None, numbers, assumed)
                     pair_rows(program, more, rows_of(inputs, batches), rows_of(inputs, batches) + 1)
             prefix = "module." if part is prefixed else ""
-            return Captured(program, inputs, times, batches, False, prefix, given.read | numbers.read)
+            return Captured(program, inputs, times, batches, False, prefix, assumed.read | numbers.read)
         except Exception as error:
             if first is None and takes_number(error):
                 steps = steps_of(inputs, times)
-                given = GivenNumbers(constant_numbers(module, (clip_of(inputs, times, batches, steps, rows) for rows in (2, 1))))
+                assumed = GivenNumbers(
+                    constant_numbers(module, (clip_of(inputs, times, batches, steps, rows) for rows in (2, 1)))
+                )
             first = first or error
     with _exporting(module):
         raise NotStreamable(why(module, inputs, times, first)) from first  # type: ignore[arg-type]
 
 
 def _window(
-    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Any, numbers: KnownNumbers, given: GivenNumbers
+    module: nn.Module, part: nn.Module, inputs: Sequence[Tensor], shapes: Any, numbers: KnownNumbers, assumed: GivenNumbers
 ) -> ExportedProgram:
     """Export a module as ``part`` calls it, in which no operation writes into a tensor."""
-    with _exporting(module), WholeOps(), numbers, WeightWrites(module), given:
+    with _exporting(module), WholeOps(), numbers, WeightWrites(module), assumed:
         found = None if shapes is None else _arranged(part, shapes)
         program = _functional(export(part, fresh(inputs), dynamic_shapes=found, strict=False))
         to_torch_ops(program.graph)

@@ -15,7 +15,7 @@ from .functionalise import op_of
 
 SMALL = 8  # the longest period, and the largest group of frames, for which every length is tried
 MOST = 9  # lengths that are compared, at most
-FAR = 8  # examples' lengths: a clip that is longer is not tried
+FAR = 8  # times the example's length: longer clips are not tried
 AFFORDED = 2e10  # multiply-adds of the module, for all lengths together: about a second of one core
 SPLITTING = {"view", "reshape", "unflatten", "_unsafe_view"}
 
@@ -86,9 +86,9 @@ def _work(captured: Captured) -> float:
 
 def _depths(node: Fx) -> Iterator[int]:
     """The number of terms in each element of a result, by the weights of an operation."""
-    for given in node.all_input_nodes:
-        weight = given.meta.get("val")
-        if given.op == "placeholder" and isinstance(weight, Tensor) and weight.ndim > 1 and not _symbolic(weight):
+    for source in node.all_input_nodes:
+        weight = source.meta.get("val")
+        if source.op == "placeholder" and isinstance(weight, Tensor) and weight.ndim > 1 and not _symbolic(weight):
             yield weight.numel() // max(1, weight.shape[0])
 
 

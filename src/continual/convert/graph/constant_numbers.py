@@ -60,7 +60,7 @@ def constant_numbers(module: nn.Module, clips: Iterable[Sequence[Tensor]]) -> li
 
     Args:
         module: the module.
-        clips: its inputs; other ones than the first may be refused by it.
+        clips: its inputs; the module may refuse any but the first.
     """
     runs = []
     for clip in clips:

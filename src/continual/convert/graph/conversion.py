@@ -63,11 +63,11 @@ def convert_graph(
     if copy:
         module = copying.deepcopy(module)
     switches = Switches(module)
-    with contextlib.ExitStack() as held, Progress(f"converting {type(module).__name__}", progress) as doing:
-        held.enter_context(weights_kept(module))
+    with contextlib.ExitStack() as stack, Progress(f"converting {type(module).__name__}", progress) as doing:
+        stack.enter_context(weights_kept(module))
         doing("looking for loops over its frames")
         loops = _loops(module, inputs, time_dim)
-        held.callback(loops.close)
+        stack.callback(loops.close)
         short = shortened(module, inputs, time_dim) if loops.rolled is None else None
         walked, refusal = _followed(module, inputs, short, time_dim, time_pooling, doing, loops)
         if walked is None and windows == "stream":
@@ -104,7 +104,7 @@ def _followed(
     doing: Callable[[str], None],
     loops: Loops,
 ) -> tuple[Walked | None, NotStreamable | None]:
-    """The module's graph as the graph of a stream, or the reason why it is none."""
+    """The module's graph as the graph of a stream, or the reason why it can't be one."""
     try:
         if short is not None:  # a short clip gives the refusals of a long one, in less time
             doing("exporting it on a short clip, since it loops over frames")
@@ -126,7 +126,7 @@ def _loops(module: nn.Module, inputs: Sequence[Tensor], time_dim: TimeDims) -> L
 
 @contextlib.contextmanager
 def _exporting_loops(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims) -> Iterator[None]:
-    """Find the loops of a module again, and export it with these loops under this context."""
+    """A context in which exports of the module have its loops over frames as single operations. The loops are found again."""
     loops = _loops(module, clip, time_dim)
     try:
         with loops.exporting():
@@ -152,9 +152,10 @@ def _of_every_length(
     doing: Callable[[str], None],
     along: bool,
 ) -> tuple[GraphModule, Walked]:
-    """The network of a stream; that of an example that is a frame longer, where the first is not for every length of the module.
+    """The streaming network, converted again from an example one frame longer if it refuses lengths that the module takes.
 
-    A module may do something for all clips but those which a stride divides: ``if T % 4: x = F.pad(…)``. The example shows it or not.
+    A module may do something for all clips but those which a stride divides: ``if T % 4: x = F.pad(…)``. One example shows only one
+    of the two cases.
     """
     net, differs = None, None
     try:
@@ -181,7 +182,7 @@ def _streamed(module: nn.Module, walked: Walked, check: bool, doing: Callable[[s
     """The network of a stream.
 
     Args:
-        along: whether frames may see their neighbours across segments that the module takes by themselves.
+        along: whether frames may depend on neighbours in other segments, where the module computes each segment alone.
     """
     inputs = walked.draft.captured.inputs
     with _as_refusals(module, inputs, "put together"):
@@ -209,9 +210,9 @@ def _naming_lines(module: nn.Module, refusal: NotStreamable | None) -> Iterator[
         raise NotStreamable(format_refusals(type(module).__name__, lines), tuple(lines), refusal.rows) from error  # type: ignore[union-attr]
 
 
-def _no_windows(module: nn.Module, given: str) -> ValueError:
+def _no_windows(module: nn.Module, option: str) -> ValueError:
     return ValueError(
-        f"continual: {given} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
+        f"continual: {option} is for scores of whole windows, and {type(module).__name__} gives an output for each frame, which "
         "streams. Leave it out; or take windows all the same: output=-1 for the last frame of each"
     )
 
@@ -246,7 +247,8 @@ def walk(
 def _walked(captured: Captured, module: nn.Module, time_pooling: str | None) -> Walked:
     """Walk a graph, again where reductions in the middle of the network are to be pooled as `time_pooling` says.
 
-    And again where values of the clip leave beside its frames: such as the state after it, which a stream has after each step.
+    It also walks again where the module returns values of the whole clip beside frames, such as a final state. A stream has such a
+    value after each step.
     """
     middle: frozenset[str] = frozenset()
     while True:

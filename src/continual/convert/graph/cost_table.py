@@ -49,12 +49,12 @@ def rows_of(
             origin.update({s: (at[g.task], 0, 0) for s, g in zip(instruction.outs, instruction.schedule.outputs, strict=True)})
             continue
         own = nbytes.get(instruction.state_node, 0) if isinstance(instruction, (Layer, Positions)) else 0
-        given = [origin[s] for s in slots_of(instruction) if s in origin]
+        sources = [origin[s] for s in slots_of(instruction) if s in origin]
         after = timing(instruction.wire)
         rows.append(
             Row(
-                instruction.path, instruction.label, tuple(g[0] for g in given), tuple(g[1] for g in given), 1 / Fraction(after.stride),
-                after.receptive_field, after.delay, own + sum(g[2] for g in given), instruction.source, instruction.note,
+                instruction.path, instruction.label, tuple(g[0] for g in sources), tuple(g[1] for g in sources), 1 / Fraction(after.stride),
+                after.receptive_field, after.delay, own + sum(g[2] for g in sources), instruction.source, instruction.note,
             )
         )  # fmt: skip
         origin.update(dict.fromkeys(instruction.outs, (len(rows) - 1, 0, 0)))

@@ -76,8 +76,8 @@ def decomposed(node: Fx, name: str) -> GraphModule | None:
         return None
 
     def call(*values: Any) -> Any:
-        given = dict(zip(inputs, values, strict=True))
-        args, kwargs = map_arg(node.args, given.__getitem__), map_arg(node.kwargs, given.__getitem__)
+        values_of = dict(zip(inputs, values, strict=True))
+        args, kwargs = map_arg(node.args, values_of.__getitem__), map_arg(node.kwargs, values_of.__getitem__)
         return fn(*args, **kwargs)
 
     try:
@@ -100,10 +100,10 @@ def _smaller(graph: Graph, op: Any) -> bool:
     return all(n.target is not op for n in graph.nodes)
 
 
-def paired(given: object, value: Value) -> Iterator[tuple[Fx, Value]]:
+def paired(arg: object, value: Value) -> Iterator[tuple[Fx, Value]]:
     """The nodes in an argument, and their values."""
-    if isinstance(given, Fx):
-        yield given, value
-    elif isinstance(given, (list, tuple)):
-        for g, v in zip(given, as_sequence(value), strict=True):
-            yield from paired(g, v)
+    if isinstance(arg, Fx):
+        yield arg, value
+    elif isinstance(arg, (list, tuple)):
+        for a, v in zip(arg, as_sequence(value), strict=True):
+            yield from paired(a, v)

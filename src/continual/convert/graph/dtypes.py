@@ -134,9 +134,9 @@ class Origin:
 
     def _clip(self, key: Key, device: torch.device) -> tuple[Tensor, ...]:
         of = dict(zip(self.order, key[0], strict=True))
-        given = enumerate(self.clip)
+        inputs = enumerate(self.clip)
         return tuple(
-            x.to(device, of[i]) if isinstance(x, Tensor) else torch.zeros(x, dtype=of[i], device=device) for i, x in given
+            x.to(device, of[i]) if isinstance(x, Tensor) else torch.zeros(x, dtype=of[i], device=device) for i, x in inputs
         )
 
     def _converted(
@@ -198,8 +198,8 @@ class DtypePrograms:
 
     def _key(self, inputs: Sequence[torch.dtype]) -> Key:
         """The dtypes of inputs, and of the current weights."""
-        held = [table.get(name) for table, name in self.weights]
-        return tuple(inputs), tuple([None if t is None else t.dtype for t in held])
+        weights = [table.get(name) for table, name in self.weights]
+        return tuple(inputs), tuple([None if t is None else t.dtype for t in weights])
 
     def for_inputs(self, net: ProgramModule, inputs: Sequence[Tensor | StepSpec]) -> DtypePrograms:
         """Give a network the program for its inputs and weights.
@@ -217,11 +217,11 @@ class DtypePrograms:
         except NotStreamable as error:
             raise ShapeMismatch(str(error)) from error
 
-    def are_of(self, given: StepSpec | list[StepSpec]) -> bool:
+    def are_of(self, specs: StepSpec | list[StepSpec]) -> bool:
         """Whether the steps of a stream have these dtypes."""
-        if isinstance(given, StepSpec):
-            return given.dtype is self.now[0][0]
-        return all(f.dtype is dtype for f, dtype in zip(given, self.now[0], strict=False))
+        if isinstance(specs, StepSpec):
+            return specs.dtype is self.now[0][0]
+        return all(f.dtype is dtype for f, dtype in zip(specs, self.now[0], strict=False))
 
     def check_move(self, net: ProgramModule, fn: Callable[[Tensor], Tensor]) -> None:
         """Refuse a move of the weights to dtypes in which the module can't run."""
@@ -236,10 +236,10 @@ class DtypePrograms:
                 after[dtype, device] = fn(torch.empty(0, dtype=dtype, device=device)).dtype
             return after[dtype, device]
 
-        held = [table.get(name) for table, name in self.weights]
-        home = next((t.device for t in held if t is not None), torch.device("cpu"))
+        weights = [table.get(name) for table, name in self.weights]
+        home = next((t.device for t in weights if t is not None), torch.device("cpu"))
         inputs = [moved(d, home) if d.is_floating_point or d.is_complex else d for d in self.now[0]]
-        return tuple(inputs), tuple([None if t is None else moved(t.dtype, t.device) for t in held])
+        return tuple(inputs), tuple([None if t is None else moved(t.dtype, t.device) for t in weights])
 
     def without_others(self) -> DtypePrograms:
         """The same index, without the former programs of the network."""
@@ -314,12 +314,12 @@ def _detached(net: ProgramModule) -> DetachedProgram:
 
 def _attached(detached: DetachedProgram, net: ProgramModule) -> Program:
     """A copy of a program for a network."""
-    held = detached.program.table.tensors
-    new = copy.deepcopy(detached.program, {id(t): t for t in held.values()})
+    tensors = detached.program.table.tensors
+    new = copy.deepcopy(detached.program, {id(t): t for t in tensors.values()})
     own = {(path, kind): table for path, kind, table in tables(net)}
     home = next((t.device for t in weights(net).values()), None)
     if home is not None:
-        new.table.tensors.update({name: t.to(home) for name, t in held.items() if t is not None})
+        new.table.tensors.update({name: t.to(home) for name, t in tensors.items() if t is not None})
     for slot, path, kind, name in detached.weights:
         new.table.add(slot, new.table.tensors if kind == "constant" else own[path, kind], name, f"{path}.{name}".lstrip("."))
     new.layout.name = net.name

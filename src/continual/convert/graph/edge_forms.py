@@ -1,7 +1,7 @@
-"""Forms of code for what one operation says: padding by `cat`, a pre-emphasis that begins with `cat`, one place of all windows.
+"""Replaces code that spells out one operation: padding by `cat`, pre-emphasis by `cat`, one position of every window by `unfold`.
 
-``torch.cat((x[:, :, :1].repeat(1, 1, 3), x), 2)`` is padding by replication. As written, it takes a frame of the clip alone, which a stream
-has once; as padding it streams. The exported graph has the operation instead.
+``torch.cat((x[:, :, :1].repeat(1, 1, 3), x), 2)`` is padding by replication. As written, it reads the first frame of the clip,
+which a stream has only once, so it would be refused; as padding it streams.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _filled(node: Fx, parts: list[Any], dim: Any) -> Fx | None:
 
 
 def _made(node: Fx, dim: int, like: Fx) -> tuple[Any, float] | None:
-    """How many frames of which value a tensor has, if it has the dtype of another one."""
+    """The number of frames and the value of a tensor of one value, if it has the dtype of another tensor."""
     sizes, value = CREATIONS[node.target]
     constant = 1.0 if "ones" in str(node.target) else 0.0
     fill: Any = constant if value is None else node.args[value]

@@ -54,8 +54,8 @@ class Emitter:
         return found
 
     def _const_op(self, target: str, args: Sequence[Value], kwargs: Mapping[str, Value]) -> tuple[Op, Any]:
-        given, named = tuple(map(self.template, args)), {k: self.template(v) for k, v in kwargs.items()}
-        op = Op("", target, "", target, given, named, (), self._draft.new_slot(), 0)
+        positional, named = tuple(map(self.template, args)), {k: self.template(v) for k, v in kwargs.items()}
+        op = Op("", target, "", target, positional, named, (), self._draft.new_slot(), 0)
         with torch.no_grad():
             value = op.fn(*map(self.example, args), **{k: self.example(v) for k, v in kwargs.items()})
         self._draft.constants.append(op)
@@ -92,8 +92,8 @@ class Emitter:
 
     def arguments(self, call: OpCall) -> tuple[list[Arg], dict[str, Arg]]:
         """The arguments of a call for an instruction, positional and by name."""
-        given = {name: self.template(v) for name, v in call.args.items()}
-        return [given[n] for n in call.positional], {n: v for n, v in given.items() if n not in call.positional}
+        arguments = {name: self.template(v) for name, v in call.args.items()}
+        return [arguments[n] for n in call.positional], {n: v for n, v in arguments.items() if n not in call.positional}
 
     # ---- instructions -----------------------------------------------------------------------------------------------
 
@@ -223,10 +223,10 @@ class Emitter:
         made = Stream(self._draft.new_slot(), dims, wire, self.dtype(call), windowed, fill)
         path, name, source = self._names.label(call)
         module.eval()
-        given = weights or {}
+        bound = weights or {}
         self._draft.instructions.append(
             Layer(path, label or name, source, module, stream.slot, made.slot, stream.wire, wire, View(stream.dims), View(dims),
-                  self._draft.new_state_node(), {n: w.slot for n, w in given.items()}, any(isinstance(w, Stream) for w in given.values()))
+                  self._draft.new_state_node(), {n: w.slot for n, w in bound.items()}, any(isinstance(w, Stream) for w in bound.values()))
         )  # fmt: skip
         return made
 

@@ -38,7 +38,7 @@ def fitted(
         call: the operation.
         x: the stream.
         length: how many frames the result has.
-        what: that does so, for errors.
+        what: the operation in words, for errors.
         mode, value: of the padding.
         least: a clip with fewer frames of the stream is refused.
 

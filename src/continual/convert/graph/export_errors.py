@@ -169,8 +169,8 @@ def raised(module: nn.Module, inputs: Sequence[Tensor]) -> str:
 
 def one_row(module: nn.Module, example: Sequence[Tensor]) -> NotStreamable:
     """The refusal of a module that takes only a batch of one."""
-    held = [n for m in module.modules() for n, v in vars(m).items() if isinstance(v, Tensor) and n not in ("weight", "bias")]
-    state = f" It keeps tensors as attributes ({', '.join(held[:3])}), a state perhaps: a stream has its own." if held else ""
+    kept = [n for m in module.modules() for n, v in vars(m).items() if isinstance(v, Tensor) and n not in ("weight", "bias")]
+    state = f" It keeps tensors as attributes ({', '.join(kept[:3])}), a state perhaps: a stream has its own." if kept else ""
     return NotStreamable(
         f"{type(module).__name__}: it takes clips of one row alone, such as {tuple(example[0].shape)}: a tensor in it is made for a batch "
         f"of 1.{state} Remedies: expand such tensors, h0.expand(-1, x.shape[0], -1); leave out initial states of zeros; keep no state in "

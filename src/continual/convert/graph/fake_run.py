@@ -1,4 +1,4 @@
-"""A digest of a module's operations in given dtypes, without computing them."""
+"""A digest of a module's operations in chosen dtypes, without computing them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self.digest, self.numbers = hashlib.sha256(), dict[int, int]()
-        self.held: list[Tensor] = []  # kept alive, so that no other tensor gets the same id
+        self.kept: list[Tensor] = []  # kept alive, so that no other tensor gets the same id
         self.note(known)
 
     def note(self, values: Iterable[Any]) -> None:
@@ -35,8 +35,8 @@ class _Recorder(TorchDispatchMode):
         for value in values:
             if isinstance(value, Tensor):
                 if id(value) not in self.numbers:
-                    self.numbers[id(value)] = len(self.held)
-                    self.held.append(value)
+                    self.numbers[id(value)] = len(self.kept)
+                    self.kept.append(value)
                 shown.append(f"{self.numbers[id(value)]} {tuple(value.shape)}")
             elif not isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
                 shown.append(repr(value))
@@ -68,9 +68,9 @@ def behaviour(bones: nn.Module, inputs: Sequence[Tensor], dtype_of: Callable[[Na
             return torch.empty_strided(t.shape, t.stride(), dtype=dtype, device=device)
 
     module = filled(bones, lambda name, t: fake(t, dtype_of(name)))
-    given = [fake(x, x.dtype) for x in inputs]
-    recorder = _Recorder([*weights(module).values(), *given])
+    fakes = [fake(x, x.dtype) for x in inputs]
+    recorder = _Recorder([*weights(module).values(), *fakes])
     with restored(module), quiet(), masks_not_inspected(), torch.no_grad(), mode, recorder:
-        found = module(*given)
+        found = module(*fakes)
     recorder.note(tree_leaves(found))
     return recorder.digest.hexdigest()

@@ -1,8 +1,8 @@
-"""Forms of code in which the first frames differ from the rest: differences of neighbours, deltas, shifts that are written in place.
+"""Replaces code that computes the first frames otherwise than the rest: differences of neighbours, deltas, shifts in place.
 
-``F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))`` computes on one frame fewer than the clip has, and puts one before the result. A stream
-would wait for the frame that may be cut, and return two at once. The exported graph has the same for all frames, and a choice by position
-instead: ``torch.where(torch.arange(T) < 1, 0, x - shifted)``.
+``F.pad(x[:, 1:] - x[:, :-1], (0, 0, 1, 0))`` computes on one frame fewer than the clip has, and puts one before the result. As
+written, a stream would hold back a frame that may be cut, and return two at once. So the operation is computed for all frames,
+followed by a choice by position: ``torch.where(torch.arange(T) < 1, 0, x - shifted)``.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def _chosen(node: Fx, at: int, count: int, first: Fx | float, rest: Any) -> Fx |
 
 
 def _plan(node: Fx, at: int, count: int, rest: Any, like: Fx) -> Callable[[], Any] | None:
-    """The node that computes the rest for all frames, inserted before a node. ``None`` where it is unknown, or where it is a slice, which
-    is a shift."""
+    """A function that inserts, before a node, the computation of the rest for all frames. ``None`` where there is none, or for a
+    slice: that is a shift."""
     if count < 1 or not isinstance(rest, Fx) or not _moves(like, at) or not _is_followed(rest):
         return None
     return _whole(rest, at, count, _Maker(node, at, like))

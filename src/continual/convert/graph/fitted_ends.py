@@ -1,4 +1,4 @@
-"""Ends that follow from a length. When the stream ends, its last frames are cut off, or padding follows them."""
+"""Ends of streams whose number of frames is a function of a length: the last frames are cut off, or padding follows them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .instructions import Layer
 
 
 class FitEnd(SlidingWindow):
-    """The frames of a stream, as many as a function of a length says.
+    """Cuts or pads a stream, when it ends, to the number of frames that a function of a length gives.
 
     Args:
         fitted: the function. The length is that of the stream itself, or of another wire of the graph.
@@ -60,7 +60,7 @@ class FitEnd(SlidingWindow):
         return self.value
 
     def fit(self, x: Tensor, count: int) -> Tensor:
-        """A clip ``(B, C, T, *S)`` with so many frames."""
+        """A clip ``(B, C, T, *S)``, cut or padded to ``count`` frames."""
         more = count - x.shape[2]
         if more <= 0:
             return x[:, :, :count]

@@ -1,8 +1,8 @@
-"""Grouping and splitting of frames: one layout of a tensor has several rates.
+"""Grouping and splitting of frames: one tensor as streams of several rates.
 
-A dimension of ``T`` frames holds the same elements, in the same order, as one of ``T / s`` frames of ``s`` parts. Reshapes that split time
-take frames together: their stream has one frame for ``s``. Where later parts lie behind time in one dimension, and an operation can't do
-with that, they are taken for frames again.
+A dimension of ``T`` frames has the same elements, in the same order, as one of ``T / s`` groups of ``s`` frames. A reshape that
+splits time makes groups: its stream has one frame for every ``s`` before. For an operation that can't work on groups in the
+dimension of time, the groups are split into frames again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FrameGroups:
         return replace(emit.reshape(call, made, grouped(x.dims, size)), fill=x.fill)
 
     def apart(self, call: OpCall, x: Stream) -> Stream | None:
-        """A stream in which the factors after time in its dimension are frames too; ``None`` if there are none."""
+        """A stream whose groups are split: factors after time in its dimension become frames. ``None`` if there are none."""
         parts = _behind_time(x.dims)
         if x.windows or x.wire == STATIC or not parts:
             return None
@@ -64,7 +64,7 @@ class FrameGroups:
         return emit.squeeze_dummy(call, replace(made, dtype=x.dtype), rank - 1)
 
     def finer(self, call: OpCall) -> OpCall | None:
-        """A call whose streams are split as far as possible; ``None`` if none can be split."""
+        """The call on streams whose groups are split; ``None`` if no stream has groups."""
         found = {s.slot: self.apart(call, s) for s in call.streams}
         new = {slot: s for slot, s in found.items() if s is not None}
         return call.with_args(**{n: exchanged(v, new) for n, v in call.args.items()}) if new else None

@@ -76,10 +76,10 @@ def base_of(node: Fx) -> Fx | None:
         return _node(node.args[0])
     own = node.meta.get("val")
     first = own[0] if isinstance(own, (list, tuple)) and own else own
-    for given in node.all_input_nodes if isinstance(first, Tensor) else ():
-        other = given.meta.get("val")
+    for source in node.all_input_nodes if isinstance(first, Tensor) else ():
+        other = source.meta.get("val")
         if isinstance(other, Tensor) and torch._C._is_alias_of(first, other):  # type: ignore[attr-defined]
-            return given
+            return source
     return None
 
 

@@ -41,7 +41,7 @@ class GraphModule(Scoring, ProgramModule):
     """
 
     runs_kernel = True
-    # clips on which forward is the module's: of "any" length, of the "same rest" of a division, of its "own" alone
+    # lengths for which forward equals the module: "any"; those with the "same rest" as the example's when divided; its "own"
     lengths: str = "any"
     _dtypes: DtypePrograms | None = None
 
@@ -109,13 +109,13 @@ class GraphModule(Scoring, ProgramModule):
         return self._after_clip(self._sequences(*inputs))
 
     def _sequences(self, *inputs: Any) -> Any:
-        """The clip computation, of which values of the clip so far are those of each step, stacked."""
-        given_inputs: Inputs = inputs if len(inputs) != 1 else inputs[0]
-        streams, given = self.io_layout.split(given_inputs, chunk=True)
+        """The clip computation, with the running values, such as states, of all steps stacked."""
+        wire: Inputs = inputs if len(inputs) != 1 else inputs[0]
+        streams, constants = self.io_layout.split(wire, chunk=True)
         self._refuse_edits()
-        self.fit([*streams, *given])
+        self.fit([*streams, *constants])
         program, frames = self._program, streams[0].shape[2]
-        m = program.context(streams, given, frames, [], None)
+        m = program.context(streams, constants, frames, [], None)
         m.frames[0] = frames
         for instruction in program.instructions:
             instruction.clip(m)
@@ -152,8 +152,8 @@ class GraphModule(Scoring, ProgramModule):
         if len(frames) != len(self.io_layout.inputs):
             raise ShapeMismatch(f"{self.name}: takes {len(self.io_layout.inputs)} inputs, as the module does; got {len(frames)}")
         count = len(program.streams)
-        given = program.constants_of([f.zeros() for f in frames[count:]])
-        m = program.context([f.zeros(1) for f in frames[:count]], given, 1, [], StateUpdates())
+        constants = program.constants_of([f.zeros() for f in frames[count:]])
+        m = program.context([f.zeros(1) for f in frames[:count]], constants, 1, [], StateUpdates())
         m.frames = [1] * program.wires
         return m
 
@@ -182,8 +182,8 @@ class GraphModule(Scoring, ProgramModule):
             m = self._without_frames(node, updates)
         else:
             tensors, count = tensors_of(x), len(program.streams)
-            given = self._kept([g[:, :, -1] for g in tensors[count:]], node, updates)
-            m = program.context(tensors[:count], given, tensors[0].shape[2], node.children, updates)
+            constants = self._kept([g[:, :, -1] for g in tensors[count:]], node, updates)
+            m = program.context(tensors[:count], constants, tensors[0].shape[2], node.children, updates)
             m.frames[0] = tensors[0].shape[2]
         m.ends[0] = n_if_ended
         updates.tick(node, node.n_in + m.frames[0], 0)
@@ -200,11 +200,11 @@ class GraphModule(Scoring, ProgramModule):
         if self._dtypes is not None and not self._dtypes.are_of(node.kept_spec):
             self._fit_stream(node.kept_spec)
         program = self._program
-        streams, given = tensors_of(x), _NONE
+        streams, constants = tensors_of(x), _NONE
         if program.constants:
             count = len(program.streams)
-            streams, given = streams[:count], self._kept(streams[count:], node, updates)
-        m = program.step_context(streams, given, node.children, updates)
+            streams, constants = streams[:count], self._kept(streams[count:], node, updates)
+        m = program.step_context(streams, constants, node.children, updates)
         updates.ticks.append((node, node.n_in + 1, 0))
         for step in program.steps:
             step(m)
@@ -212,14 +212,14 @@ class GraphModule(Scoring, ProgramModule):
             return None
         return program.layout.leaving([m.frame(out.slot, out.view) for out in program.outputs])
 
-    def _kept(self, given: list[Tensor], node: StateNode, updates: StateUpdates) -> list[Tensor]:
+    def _kept(self, constants: list[Tensor], node: StateNode, updates: StateUpdates) -> list[Tensor]:
         """The inputs that are not streams, in their own shapes. They are kept for a flush, which has no inputs."""
-        for i, g in enumerate(given):
+        for i, g in enumerate(constants):
             updates.put(node, i, g)
-        return self._program.constants_of(given)
+        return self._program.constants_of(constants)
 
     def _without_frames(self, node: StateNode, updates: StateUpdates) -> ExecContext:
-        """A run that nothing enters, at the end of a stream."""
+        """A run without new frames, at the end of a stream."""
         program, out = self._program, _as_list(node.out)[0]
         env = program.environment(program.constants_of(node.tensors))
         return ExecContext(env, program.wires, out.shape[0], out.device, node.children, updates)
@@ -281,11 +281,11 @@ class GraphModule(Scoring, ProgramModule):
         if self._dtypes is not None:
             self.__dict__["_dtypes"] = self._dtypes.for_inputs(self, inputs)
 
-    def _fit_stream(self, given: StepSpec | list[StepSpec]) -> None:
+    def _fit_stream(self, specs: StepSpec | list[StepSpec]) -> None:
         """The same for a running stream: a module without weights may have streams of several dtypes."""
         own = self._dtypes
-        if own is not None and not own.are_of(given):
-            self.fit(_as_list(given))
+        if own is not None and not own.are_of(specs):
+            self.fit(_as_list(specs))
 
     def _ready_for(self, fn: Callable[[Tensor], Tensor]) -> None:
         if self._dtypes is not None:

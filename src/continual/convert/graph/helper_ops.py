@@ -62,10 +62,10 @@ def item(values: Sequence[Tensor], index: int) -> Tensor:
 
 
 def mask_rows(mask: Tensor, rows: Sequence[int]) -> Tensor:
-    """Rows of a mask ``(…, T, T)`` as what is added to the scores, ``(1 or H, n, T)``, less what is added at the query's own place.
+    """Rows of an additive mask ``(…, T, T)``, as ``(1 or H, n, T)``, minus the value at the query's own position.
 
-    The softmax of a query does not change with what is added to all of its scores: so biases by the place of the key, such as
-    ALiBi's in many models, are biases by distance. ``-inf`` hides a key.
+    Softmax does not change if the same number is added to all scores of a query. So a bias by the position of the key, as many
+    models write ALiBi, becomes a bias by distance. ``-inf`` hides a key.
     """
     x = mask[..., list(rows), :]
     x = x if x.ndim == 3 else x.unsqueeze(0)
@@ -88,7 +88,7 @@ def band_row(mask: Tensor, behind: int, ahead: int) -> Tensor:
 
 
 def factor_row(factors: Tensor, behind: int, ahead: int) -> Tensor:
-    """By what factors ``(…, T, T)`` multiply scores, for the distances in a band: ``(1 or H, behind + ahead + 1)``."""
+    """The factors of a multiplicative mask ``(…, T, T)`` for the distances in a band: ``(1 or H, behind + ahead + 1)``."""
     size = factors.shape[-1]
     return by_distance(factor_rows(factors, (-1, 0)))[:, size - 1 - behind : size + ahead]
 

@@ -77,7 +77,7 @@ class Instruction:
         self.chunk(m)
 
     def stepper(self, framed: frozenset[int]) -> Step:
-        """:meth:`step` for a network in whose steps the slots ``framed`` hold frames: what can be decided once is decided here."""
+        """:meth:`step` for a network whose slots ``framed`` hold frames in a step. What does not change is decided here."""
         return self.step
 
     def clip(self, m: ExecContext) -> None:

@@ -216,20 +216,20 @@ class ModuleLayout(IOLayout):
             raise ShapeMismatch(f"{self.name}: takes {len(self.inputs)} inputs, as the module does; got {len(inputs)}")
         streams: list[Tensor] = []  # not list[Tensor](): torch.compile can't trace that
         constants: list[Tensor] = []
-        for number, (own, given) in enumerate(zip(self.inputs, inputs, strict=True)):
-            if not isinstance(given, Tensor):
-                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(given).__name__}")
+        for number, (own, value) in enumerate(zip(self.inputs, inputs, strict=True)):
+            if not isinstance(value, Tensor):
+                raise ShapeMismatch(f"{self.name}: input {number} is a tensor, not {type(value).__name__}")
             if own.time is None:
-                constants.append(given)
+                constants.append(value)
                 continue
-            if given.ndim != (own.chunk_rank if chunk else own.step_rank):
+            if value.ndim != (own.chunk_rank if chunk else own.step_rank):
                 shape = own.shape_of(chunk)
                 what = f"a chunk, with time in dim {own.time}," if chunk else "a step"
-                hint = ". A step goes to net.forward_step(x)" if chunk and given.ndim == own.step_rank else ""
+                hint = ". A step goes to net.forward_step(x)" if chunk and value.ndim == own.step_rank else ""
                 raise ShapeMismatch(
-                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(given.shape)}{hint}"
+                    f"{self.name}: {what} has {len(shape)} dimensions here, as the example {shape} had; got {tuple(value.shape)}{hint}"
                 )
-            streams.append(own.chunk(given) if chunk else own.step(given))
+            streams.append(own.chunk(value) if chunk else own.step(value))
         if chunk:
             check_lengths(self.name, streams, True)
         return streams, constants

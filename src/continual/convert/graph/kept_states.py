@@ -33,10 +33,10 @@ class KeptStates:
         finally:
             for path, m, own in before:
                 for name, value in list(m.__dict__.items()):
-                    held = own.get(name)
-                    if value is not held and name in own and (_has_tensors(value) or _has_tensors(held)):
-                        m.__dict__[name] = held
-                        if not _equal(value, held):  # a weight that hooks compute again is not a state
+                    kept = own.get(name)
+                    if value is not kept and name in own and (_has_tensors(value) or _has_tensors(kept)):
+                        m.__dict__[name] = kept
+                        if not _equal(value, kept):  # a weight that hooks compute again is not a state
                             self.found.append(f"'{name}' of {named(path, m)}" if path else f"'{name}'")
 
     @property

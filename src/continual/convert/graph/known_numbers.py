@@ -84,7 +84,7 @@ class KnownNumbers(TorchFunctionMode):
         module: the module, whose buffers of a few integers are constants.
 
     Attributes:
-        read: the buffers whose values the module's code has asked for.
+        read: the buffers whose values the module's code reads.
     """
 
     def __init__(self, module: nn.Module):
@@ -97,17 +97,17 @@ class KnownNumbers(TorchFunctionMode):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "").strip("_")
         if name not in CONCERNED:
             return func(*args, **kwargs)
-        given = self._of(args[0]) if args and isinstance(args[0], Tensor) else None
-        if given is not None and name in ASKS and (not args[0].ndim or isinstance(given.numbers, (list, tuple))):
-            self.read |= given.of
-            return bool(given.numbers) if name == "bool" else given.numbers
+        known = self._of(args[0]) if args and isinstance(args[0], Tensor) else None
+        if known is not None and name in ASKS and (not args[0].ndim or isinstance(known.numbers, (list, tuple))):
+            self.read |= known.of
+            return bool(known.numbers) if name == "bool" else known.numbers
         if name in TAKES_NUMBERS:
             args = tuple(self._plain(a) if i or not isinstance(a, Tensor) else a for i, a in enumerate(args))
             kwargs = {k: self._plain(v) for k, v in kwargs.items()}
         made = func(*args, **kwargs)
-        if name == "unbind" and given is not None and isinstance(given.numbers, (list, tuple)):
-            for part, number in zip(made, given.numbers, strict=True):
-                self._known[part] = Known(number, given.of)
+        if name == "unbind" and known is not None and isinstance(known.numbers, (list, tuple)):
+            for part, number in zip(made, known.numbers, strict=True):
+                self._known[part] = Known(number, known.of)
         if isinstance(made, Tensor):
             found = self._result(name, args, kwargs, made)
             if found is not None:

@@ -1,7 +1,7 @@
 """Operations that a module leaves out for clips of some lengths: ``if T % 4: x = F.pad(x, (0, 4 - T % 4))``.
 
-The export has the operation, or has it not, as the example's length decides. Its formula then says that a whole group of frames is padded
-to clips that need none. Such a group is doubtful: whether the module pads it is seen by running the module on a clip of such a length.
+Whether the export has the operation depends on the example's length. If it has, its formula pads a whole group of frames to clips
+that need no padding. So the module is run on a clip of such a length, to see whether it pads.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Lines(TorchFunctionMode):
 
 
 def where_done(length: LengthFunction, timing: Wiring, own: bool, call: OpCall, draft: ProgramDraft) -> LengthFunction | None:
-    """The length of a wire behind an operation, which the module may leave out where it would add or cut a whole group.
+    """The length of a wire after an operation that the module may skip where it would add or cut a whole group of frames.
 
     Args:
-        length: behind the operation, wherever it is done.
+        length: after the operation, if the module does not skip it.
         timing: of the wire before it.
         own: whether the length is a function of that wire's own, not of the clip's.
         call: the operation.

@@ -257,7 +257,8 @@ class LengthConstants:
     def restored(self, call: OpCall, stream: Stream) -> OpCall:
         """A call in which constants that the export has made for one length have the frames of a stream.
 
-        Where an operation of the module fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant of so many values.
+        Where an operation of the module fixes the length in the export, ``torch.arange(x.shape[time])`` is a constant with that
+        many values.
         """
         if not self._shapes.clip_is_fixed or stream.wire == STATIC:
             return call
@@ -303,12 +304,12 @@ class LengthConstants:
         if not isinstance(value, LengthDependent):
             return value
         target: Any = resolve(value.name)
-        given = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
+        arguments = {n: self.concrete(v, sample, shape) for n, v in value.args.items()}
         if shape and value.name != ITEM and any(a.name == "device" for a in target._schema.arguments):
-            given["device"] = torch.device("meta")
-        kwargs = _keywords(value, given, "device")
+            arguments["device"] = torch.device("meta")
+        kwargs = _keywords(value, arguments, "device")
         with torch.no_grad():
-            return target(*(given[n] for n in value.positional), **kwargs)
+            return target(*(arguments[n] for n in value.positional), **kwargs)
 
     def constant(self, value: TensorValue | LengthDependent, sample: int = 0) -> Const:
         """A tensor as a constant for a sample length. It is computed again when parameters change."""
@@ -327,9 +328,9 @@ class LengthConstants:
             return value
         key = value, sample
         if key not in self._constants:
-            given = {n: self._as_constant(v, sample) for n, v in value.args.items()}
-            kwargs = _keywords(value, given)
-            self._constants[key] = self._emit.const(value.name, [given[n] for n in value.positional], kwargs)
+            arguments = {n: self._as_constant(v, sample) for n, v in value.args.items()}
+            kwargs = _keywords(value, arguments)
+            self._constants[key] = self._emit.const(value.name, [arguments[n] for n in value.positional], kwargs)
         return self._constants[key]
 
     def size(self, value: TensorValue | LengthDependent, dim: int) -> Size:
@@ -339,9 +340,9 @@ class LengthConstants:
         return Size(tuple(int(self.concrete(value, i, shape=True).shape[dim]) for i in range(len(self._shapes.lengths))))
 
 
-def _keywords(value: LengthDependent, given: dict[str, T], *more: str) -> dict[str, T]:
+def _keywords(value: LengthDependent, arguments: dict[str, T], *more: str) -> dict[str, T]:
     """The arguments that the call passes by name."""
-    return {n: v for n, v in given.items() if n not in value.positional and (n in value.keywords or n in more)}
+    return {n: v for n, v in arguments.items() if n not in value.positional and (n in value.keywords or n in more)}
 
 
 def _refuse_input(value: Value) -> None:

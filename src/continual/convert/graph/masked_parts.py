@@ -56,10 +56,10 @@ def with_masks(graph: Graph) -> None:
 
 def _mask_of(indices: Any) -> _Mask | None:
     """The mask that is the only index of a tensor."""
-    given = [(i, v) for i, v in enumerate(indices) if v is not None]
-    if len(given) != 1 or not isinstance(given[0][1], Fx):
+    present = [(i, v) for i, v in enumerate(indices) if v is not None]
+    if len(present) != 1 or not isinstance(present[0][1], Fx):
         return None
-    at, node = given[0]
+    at, node = present[0]
     val = node.meta.get("val")
     return _Mask(node, at, val.ndim) if isinstance(val, Tensor) and val.dtype == torch.bool and val.ndim else None
 
@@ -136,8 +136,8 @@ def is_pointwise(node: Fx) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
 
 
-def _is_weight(node: Fx, given: Fx) -> bool:
-    return node.target is aten.linear.default and given in node.args[1:]
+def _is_weight(node: Fx, arg: Fx) -> bool:
+    return node.target is aten.linear.default and arg in node.args[1:]
 
 
 def _whole(node: Fx, mask: _Mask, trailing: int, done: dict[Fx, Fx]) -> Fx:
@@ -169,12 +169,12 @@ def before(node: Fx, target: Any, *args: Any, **kwargs: Any) -> Fx:
     """A new operation in front of a node."""
     with node.graph.inserting_before(node):
         made = node.graph.call_function(target, args, kwargs)
-    given, named = map_arg((args, kwargs), lambda n: n.meta["val"])
+    positional, named = map_arg((args, kwargs), lambda n: n.meta["val"])
     fake = detect_fake_mode([n.meta["val"] for n in made.all_input_nodes])
     made.meta = dict(node.meta)
     if target is aten.copy_.default:
         made.meta["val"] = args[0].meta["val"]
     elif fake is not None:
         with fake:
-            made.meta["val"] = target(*given, **named)
+            made.meta["val"] = target(*positional, **named)
     return made

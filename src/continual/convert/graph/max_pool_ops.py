@@ -54,8 +54,8 @@ def _maximum(
 ) -> Any:
     if return_indices:
         return F.max_pool1d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)  # type: ignore[arg-type]
-    given = ([_one(v)] for v in (kernel_size, stride or kernel_size, padding, dilation))
-    return _WHOLE(input, *given, ceil_mode)
+    options = ([_one(v)] for v in (kernel_size, stride or kernel_size, padding, dilation))
+    return _WHOLE(input, *options, ceil_mode)
 
 
 BY_FUNCTION: dict[Any, Callable[..., Any]] = {F.max_pool1d: _maximum, torch.max_pool1d: _maximum}

@@ -32,7 +32,7 @@ class Refused(Exception):
         remedy: what to write instead.
         at: the operation that is the cause, where another operation found it.
         mixes_rows: whether the reason is that rows of the batch, which are streams of their own, depend on each other.
-        in_loop: whether it is one of as many operations as the clip has frames.
+        in_loop: whether the code repeats it for every frame of the clip.
     """
 
     mixes_rows = in_loop = False

@@ -162,12 +162,12 @@ class OpEvaluator:
         if parts is None:
             raise no_rule
         names = [a.name for a in resolve(call.name)._schema.arguments]  # type: ignore[attr-defined]
-        given = dict(paired([*node.args], [call[n] for n in names[: len(node.args)]]))
-        given |= dict(paired([*node.kwargs.values()], [call[n] for n in node.kwargs]))
+        values_of = dict(paired([*node.args], [call[n] for n in names[: len(node.args)]]))
+        values_of |= dict(paired([*node.kwargs.values()], [call[n] for n in node.kwargs]))
         inputs = iter(node.all_input_nodes)
         for inner in parts.graph.nodes:
             if inner.op == "placeholder":
-                values[inner] = given[next(inputs)]
+                values[inner] = values_of[next(inputs)]
             elif inner.op == "get_attr":
                 values[inner] = self._context.emit.constant(inner.name, getattr(parts, inner.target))
             elif inner.op == "call_function":
@@ -181,8 +181,8 @@ class OpEvaluator:
 
     def _constant(self, call: OpCall) -> Value:
         """An operation on constants alone."""
-        given = [call[n] for n in call.positional]
-        made = self._context.emit.consts(call.name, given, {n: v for n, v in call.args.items() if n not in call.positional})
+        positional = [call[n] for n in call.positional]
+        made = self._context.emit.consts(call.name, positional, {n: v for n, v in call.args.items() if n not in call.positional})
         if not isinstance(made, Const):
             return made
         made = replace(made, fill=_fill_of(call))

@@ -43,7 +43,7 @@ class OpNames:
         return Label(self.unique(self.path(call)), call.op.strip("_"), source_line(call.node))
 
     def path(self, call: OpCall) -> str:
-        """The path of the module, if its class is one of torch.nn and so a single operation; otherwise with the operation."""
+        """The path of the module, followed by the operation unless the module is one operation, as those of torch.nn are."""
         path = module_path(call.node)
         return path if path in self._single else f"{path}.{call.op}".lstrip(".")
 

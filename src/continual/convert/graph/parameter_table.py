@@ -61,12 +61,12 @@ class ParameterTable:
         known, shape = self._known.get(slot, ("", _shape(table.get(name))))
         self._known[slot] = f"{known}' and '{path}" if known else path, shape
 
-    def environment(self, slots: Sequence[int], given: Sequence[Tensor]) -> tuple[Env, bool]:
+    def environment(self, slots: Sequence[int], inputs: Sequence[Tensor]) -> tuple[Env, bool]:
         """All slots, with current values in those that depend on no stream, and whether some of these changed.
 
         Args:
             slots: of the inputs that are not streams.
-            given: these inputs.
+            inputs: these inputs.
         """
         base, changed = self._base, False
         if base is None:
@@ -84,7 +84,7 @@ class ParameterTable:
             self._check(*next(source for source in self.sources if source[2] not in source[1]))  # raises, with what became of it
             raise
         env = base.copy()
-        for slot, value in zip(slots, given, strict=True):
+        for slot, value in zip(slots, inputs, strict=True):
             env[slot] = value
         return env, self._compute(env) or changed if self.constants else changed
 
@@ -109,13 +109,13 @@ class ParameterTable:
             self._computed = None
             self._run(env)
             return True
-        held: list[Tensor] = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
-        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in held]
+        tensors: list[Tensor] = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
+        key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
         new = self._computed is None or self._computed[0] != key
         if new:
             with torch.inference_mode(False), torch.no_grad():
                 self._run(env)
-            self._computed = key, [env[op.out] for op in self.constants], held
+            self._computed = key, [env[op.out] for op in self.constants], tensors
         elif self._computed is not None:
             for op, value in zip(self.constants, self._computed[1], strict=True):
                 env[op.out] = value

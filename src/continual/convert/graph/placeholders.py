@@ -44,21 +44,21 @@ class StandIn:
 
 
 def stand_in(
-    shapes: ShapeQueries, op: str, given: Sequence[Stream], shape: tuple[int, ...], before: Sequence[Stream] = ()
+    shapes: ShapeQueries, op: str, inputs: Sequence[Stream], shape: tuple[int, ...], before: Sequence[Stream] = ()
 ) -> StandIn | None:
     """The probable layout of an operation's result.
 
     Args:
         shapes: answers questions on sizes.
         op: the operation's name.
-        given: the streams that it takes.
+        inputs: the streams that it takes.
         shape: of its result for the example.
         before: streams behind its unknown arguments.
 
     Returns:
         The layout, from the stream that needs the least change; ``None`` where batch or time can't be located.
     """
-    whole = [s for s in (*given, *before) if where(s.dims, TIME) is not None and where(s.dims, BATCH) is not None]
+    whole = [s for s in (*inputs, *before) if where(s.dims, TIME) is not None and where(s.dims, BATCH) is not None]
     if any(_pairs(shapes.shape(s), where(s.dims, TIME) or 0, shape) for s in whole):
         return None  # a value for each pair of frames
     streams = sorted(whole, key=lambda s: s.windows)  # streams of frames before streams of windows
@@ -66,7 +66,7 @@ def stand_in(
         dims = regrouped(s.dims, shape, shapes.batches[0], shapes.length(s.wire).now)
         if dims is not None and where(dims, TIME) is not None and where(dims, BATCH) is not None:
             return StandIn(s, dims)
-    found = [g for s in streams for g in _matched(shapes, op, s, shape) if g[1].change is None or s in given]
+    found = [g for s in streams for g in _matched(shapes, op, s, shape) if g[1].change is None or s in inputs]
     return max(found, key=lambda g: g[0])[1] if found else None
 
 

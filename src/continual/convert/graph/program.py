@@ -80,13 +80,13 @@ class Program:
     def __post_init__(self) -> None:
         self.layers = [i for i in self.instructions if isinstance(i, Layer)]
 
-    def environment(self, given: Sequence[Tensor]) -> Env:
+    def environment(self, constants: Sequence[Tensor]) -> Env:
         """All slots, with the current parameters and constants.
 
         Args:
-            given: the inputs that are not streams, in their own shapes.
+            constants: the inputs that are not streams, in their own shapes.
         """
-        env, changed = self.table.environment([c.slot for c in self.constants], given)
+        env, changed = self.table.environment([c.slot for c in self.constants], constants)
         if changed:
             for layer in self.layers:
                 if not layer.late:
@@ -94,28 +94,33 @@ class Program:
         return env
 
     def context(
-        self, streams: Sequence[Tensor], given: Sequence[Tensor], frames: int, nodes: list[StateNode], call: StateUpdates | None
+        self,
+        streams: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        frames: int,
+        nodes: list[StateNode],
+        call: StateUpdates | None,
     ) -> ExecContext:
         """A run on so many frames of every stream.
 
         Args:
             streams: as chunks ``(B, C, n, *S)``.
-            given: the inputs that are not streams, in their own shapes.
+            constants: the inputs that are not streams, in their own shapes.
             frames: ``n``.
             nodes: the state nodes of the instructions.
             call: takes changes of state.
         """
         batch = streams[0].shape[0]
-        m = ExecContext(self.environment(given), self.wires, batch, streams[0].device, nodes, call)
+        m = ExecContext(self.environment(constants), self.wires, batch, streams[0].device, nodes, call)
         for entry, x in zip(self.streams, streams, strict=True):
             m.env[entry.slot] = entry.view.leave(x, batch, frames)
         return m
 
     def step_context(
-        self, streams: Sequence[Tensor], given: Sequence[Tensor], nodes: list[StateNode], call: StateUpdates
+        self, streams: Sequence[Tensor], constants: Sequence[Tensor], nodes: list[StateNode], call: StateUpdates
     ) -> ExecContext:
         """A run on one step of every stream, ``(B, C, *S)``; the other arguments are those of :meth:`context`."""
-        m = ExecContext(self.environment(given), self.wires, streams[0].shape[0], streams[0].device, nodes, call)
+        m = ExecContext(self.environment(constants), self.wires, streams[0].shape[0], streams[0].device, nodes, call)
         m.framed, m.frames = self.framed, [1] * self.wires
         for entry, x in zip(self.streams, streams, strict=True):
             m.put_frame(entry.slot, entry.view, x)

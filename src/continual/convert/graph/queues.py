@@ -60,11 +60,11 @@ class AlignDelays(Instruction):
 
     def chunk(self, m: ExecContext) -> None:
         queues = m.nodes[self.state_node : self.state_node + len(self.inputs)]
-        given = []
+        chunks = []
         for slot, view, wire in zip(self.inputs, self.views, self.before, strict=True):
             x = m.env[slot]
-            given.append(None if x is None else view.enter(x, m.batch, m.frames[wire]))
-        have = [q.n_in + (0 if x is None else x.shape[2]) for q, x in zip(queues, given, strict=True)]
+            chunks.append(None if x is None else view.enter(x, m.batch, m.frames[wire]))
+        have = [q.n_in + (0 if x is None else x.shape[2]) for q, x in zip(queues, chunks, strict=True)]
         ends = [m.ends[w] for w in self.before]
         call, sent = m.call, queues[0].n_out
         if call.final and len(set(ends)) > 1 and min(ends) > 0:
@@ -75,7 +75,7 @@ class AlignDelays(Instruction):
         m.ends[self.wire] = min(ends)
         stop = sent if call.final and min(ends) == 0 else min(have)
         m.frames[self.wire] = stop - sent
-        for queue, x, view, n, out in zip(queues, given, self.views, have, self.outs, strict=True):
+        for queue, x, view, n, out in zip(queues, chunks, self.views, have, self.outs, strict=True):
             if x is not None and queue.tensors:
                 lie_alike(queue, [x])
                 call.ring(queue, 0, queue.n_in, x)

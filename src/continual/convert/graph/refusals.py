@@ -109,17 +109,17 @@ class RefusalCollector:
         return self._names.unique(self._names.path(OpCall(node, f"aten.{operation(node)}.default", {})))
 
     def _results(self, node: Fx, values: list[Value], row: str) -> Value:
-        given = [v for v in values if isinstance(v, Stream)]
+        inputs = [v for v in values if isinstance(v, Stream)]
         unknown = [v for v in values if isinstance(v, Unknown)]
         before = [v.like for v in unknown if v.like is not None]
         until = next((v.until for v in unknown if not operation(node).startswith(v.until)), "")
         if not until and not unknown and operation(node).startswith(SPECTRUM):
             until = SPECTRUM
         val, slot = node.meta.get("val"), self._draft.new_slot()
-        found = [self._result(node, (given, before), until, slot, v) for v in (val if isinstance(val, (list, tuple)) else [val])]
+        found = [self._result(node, (inputs, before), until, slot, v) for v in (val if isinstance(val, (list, tuple)) else [val])]
         made = next((v for v in found if isinstance(v, Stream)), None)
         if made is not None:
-            slots, wire = tuple(s.slot for s in (*given, *before)), max(made.wire, 0)
+            slots, wire = tuple(s.slot for s in (*inputs, *before)), max(made.wire, 0)
             self._draft.instructions.append(
                 Op(row, operation(node), source_line(node), "aten.alias.default", (), {}, slots, slot, wire)
             )
@@ -129,8 +129,8 @@ class RefusalCollector:
         self, node: Fx, streams: tuple[list[Stream], list[Stream]], until: str, slot: int, val: object
     ) -> Stream | Unknown:
         """One result, as far as its shape tells."""
-        given, before = streams
-        like = max((*given, *before), key=lambda s: (where(s.dims, TIME) is not None, len(s.dims)), default=None)
+        inputs, before = streams
+        like = max((*inputs, *before), key=lambda s: (where(s.dims, TIME) is not None, len(s.dims)), default=None)
         try:
             shape = tuple(hint(s) for s in val.shape) if isinstance(val, Tensor) else ()
         except Refused:
@@ -138,7 +138,7 @@ class RefusalCollector:
         if not isinstance(val, Tensor) or until:
             guess = None
         else:
-            guess = stand_in(self._shapes, operation(node), given, shape, before)
+            guess = stand_in(self._shapes, operation(node), inputs, shape, before)
         if guess is None or not guess.sure:
             self._guesses.add(node)
         if guess is None or not isinstance(val, Tensor):

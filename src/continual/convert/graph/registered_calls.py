@@ -76,12 +76,12 @@ class RegisteredCall:
         """Where the batch is in its clips."""
         return 0 if self.layer.time_dim else 1
 
-    def _frames(self, given: Any) -> Any:
+    def _frames(self, length: Any) -> Any:
         """The number of output frames; for windows a formula, where the length is a symbol."""
         timing = self.layer.timing
         if isinstance(timing, Window):
-            return (given + timing.start + timing.end - timing.receptive_field) // timing.stride + 1
-        return timing.ended(int(given))
+            return (length + timing.start + timing.end - timing.receptive_field) // timing.stride + 1
+        return timing.ended(int(length))
 
     def copy_of_layer(self, of_clips: bool = False) -> CoModule:
         """A copy of the layer, on the same parameters; the converted network binds others.
@@ -197,9 +197,9 @@ def _routed(part: nn.Module, call: RegisteredCall, number: int) -> Callable[...,
 
 def _only_tensor(signature: inspect.Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     """The clip that a module is called on, where all other arguments have their defaults."""
-    given = signature.bind(*args, **kwargs).arguments
-    named = [n for n, v in given.items() if v is not signature.parameters[n].default]
-    first = given[named[0]] if named == list(signature.parameters)[:1] else None
+    arguments = signature.bind(*args, **kwargs).arguments
+    named = [n for n, v in arguments.items() if v is not signature.parameters[n].default]
+    first = arguments[named[0]] if named == list(signature.parameters)[:1] else None
     first = first[0] if isinstance(first, tuple) and len(first) == 1 else first  # of forward(*args)
     return first if isinstance(first, Tensor) and first.ndim > 2 else None
 

@@ -76,7 +76,7 @@ def _ends(samples: Sequence[Sample], dim: int, step: int, offsets: Tensor) -> Re
 
 
 def _places(index: Tensor, dim: int, step: int, offsets: Tensor) -> Tensor:
-    """The regular indices, as many as an index has, whatever the length of the clip."""
+    """The regular indices, as many as ``index`` has, before they are limited to the clip."""
     places = step * torch.arange(index.shape[dim], device=index.device)
     return places.view([-1 if i == dim else 1 for i in range(index.ndim)]) + offsets.unsqueeze(dim)
 

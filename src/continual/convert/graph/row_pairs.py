@@ -1,6 +1,6 @@
-"""Exports for two numbers of rows, of a module that asks for it as a plain number: ``y.reshape(len(x), -1)``.
+"""Two exports of a module that reads the batch size as a plain number, ``y.reshape(len(x), -1)``: for two batch sizes.
 
-Such an export is for so many rows alone. A number in which two exports differ is a multiple of the rows, and something more.
+Each is valid for its batch size alone. A number in which they differ is a multiple of the batch size, plus a constant.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pair_rows(program: ExportedProgram, other: ExportedProgram, rows: int, other
     """Note the numbers of an export that grow with the rows, as :class:`Count`; nothing is noted if the exports differ otherwise.
 
     Args:
-        program: for so many rows; its nodes get the notes.
+        program: for one number of rows; its nodes get the notes.
         other: for others.
     """
     nodes, counterparts = list(program.graph.nodes), list(other.graph.nodes)
@@ -48,7 +48,7 @@ def pair_rows(program: ExportedProgram, other: ExportedProgram, rows: int, other
 
 
 class _Pair:
-    """Joins what stands at one place in two exports.
+    """Compares corresponding nodes and arguments of two exports.
 
     Args:
         node_of: for each node of the second, that of the first.
@@ -86,8 +86,8 @@ class _Pair:
             a, b = [a], [b]
         if not isinstance(a, (list, tuple)):
             return None
-        given = zip(a, b, strict=True)
-        return [tuple(map(self.number, map(_plain, x.shape), map(_plain, y.shape))) for x, y in given if isinstance(x, Tensor)]
+        pairs = zip(a, b, strict=True)
+        return [tuple(map(self.number, map(_plain, x.shape), map(_plain, y.shape))) for x, y in pairs if isinstance(x, Tensor)]
 
     @staticmethod
     def _same(a: Any, b: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Positions in step programs, where every row is at another frame: what depends on them takes the rows for frames.
+"""Positions in step programs, where each row has a clock of its own.
 
-In a stream positions have no rows, ``(T,)``, since all rows are at the same frame. Operations of the module are local in time. So one on
-positions alone runs here on as many frames as all rows have together, ``(B·T,)``; and where positions meet a stream, its rows are laid
-behind each other in time, as a batch of one.
+In a stream positions have no batch dimension, ``(T,)``, since all rows are at the same frame; here they differ between rows.
+Operations of the module are local in time. So an operation on positions alone runs on the frames of all rows together, ``(B·T,)``.
+Where positions meet a stream, the rows of the stream are concatenated in time, as a batch of one.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class RowPositions:
 
     def __init__(self, program: Program):
         self._layouts = _layouts(program)
-        self._of_rows: set[int] = set()  # slots of what is computed from positions alone: rows behind each other in time
+        self._of_rows: set[int] = set()  # slots computed from positions alone: rows concatenated in time
 
     def concerns(self, instruction: Instruction) -> bool:
-        """Whether an instruction gives or takes what has frames and no rows."""
+        """Whether an instruction reads or computes a tensor with time and without a batch dimension."""
         if isinstance(instruction, Positions) or self._of_rows.intersection(slots_of(instruction)):
             return True
         dims = instruction.dims if isinstance(instruction, Op) else None
@@ -79,7 +79,7 @@ def _numbers(positions: Positions, schedule: FrameSchedule) -> Step:
 
 
 class _Laid:
-    """A layout whose rows are laid behind each other in time, and back.
+    """Concatenates the rows of a layout in time, and separates them again.
 
     Args:
         dims: the layout, with batch and time in it.
@@ -92,7 +92,7 @@ class _Laid:
         self._view = View(self._apart)
 
     def in_time(self, x: Tensor, batch: int, frames: int) -> Tensor:
-        """Rows behind each other in time."""
+        """The rows concatenated in time."""
         chunk = self._view.enter(x.reshape(shape_of(self._apart, batch, frames)), batch, frames)
         chunk = chunk.transpose(0, 1).flatten(1, 2).unsqueeze(0)
         return self._view.leave(chunk, 1, batch * frames).reshape(shape_of(self.dims, 1, batch * frames))

@@ -15,7 +15,7 @@ SAME = 1e-4  # of two outputs, relative to the largest value
 
 
 def across_segments(net: Callable[..., Any], run: Callable[[Sequence[Tensor]], Any], captured: Captured) -> float | None:
-    """By how much a network whose frames see their neighbours in other segments differs from its module, relative to the largest value.
+    """The difference to the module of a network whose frames depend on other segments, relative to the largest value.
 
     Args:
         net: the converted network.
@@ -23,7 +23,7 @@ def across_segments(net: Callable[..., Any], run: Callable[[Sequence[Tensor]], A
         captured: the export, of one segment.
 
     Returns:
-        The difference on two segments; ``None`` if there is none, or the module does not take them apart.
+        The difference on two segments; ``None`` if there is none, or if the module does not compute segments alone.
     """
     steps = captured.steps
     clip = captured.of_length(2 * steps)

@@ -19,7 +19,7 @@ from .segments import across_segments
 
 TOLERANCES = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float32: 1e-3, torch.complex64: 1e-3}
 SURE = 1e-5  # what rounding in single precision explains in most modules
-ROUNDINGS = 100  # the largest difference, in those of the module from itself in double precision
+ROUNDINGS = 100  # times the module's own rounding error, measured in double precision: a larger difference is refused
 
 
 def check_clip(
@@ -34,7 +34,7 @@ def check_clip(
         period: of its outputs.
         module: the module.
         draft: what the network was made of.
-        along: whether frames may see their neighbours across segments that the module takes by themselves.
+        along: whether frames may depend on neighbours in other segments, where the module computes each segment alone.
 
     Returns:
         Notes: on a state that the module keeps, and on such segments.
@@ -70,7 +70,7 @@ def check_clip(
 
 
 def _in_segments(name: str, steps: int, off: float) -> NotStreamable:
-    """The refusal of a module that takes segments of the example's length by themselves."""
+    """The refusal of a module that computes segments of the example's length, each alone."""
     return NotStreamable(
         f"{name}: takes a clip in segments of {steps} frames, each by itself, since a number such as n_segment={steps} is in its code: "
         "what a stream gives depends on where segments begin. Remedies: windows='stream', in which frames see their neighbours across "
@@ -134,7 +134,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def _rounding(module: nn.Module, clip: Sequence[Tensor], want: Tensor, index: int) -> float:
-    """What rounding explains in an output of the module, by a copy in double precision; anything where there can be none."""
+    """The difference that rounding explains in an output, by a module in double precision; infinite if that can't run."""
     try:
         exact = copy.deepcopy(module).double()(*(x.double() if x.is_floating_point() else x.clone() for x in clip))
         return ROUNDINGS * _difference(want, tensors_in(exact)[index])

@@ -150,8 +150,8 @@ class ShapeQueries:
         both = tuple(b * t for b, t in zip(self.batches, length.values, strict=True))
         moving = [((BATCH,), self.batches), *([((TIME,), length.values), ((BATCH, TIME), both)] if length.varies else [])]
         dims: list[Dim] = []
-        for given in sizes:
-            size = self.sized(given)
+        for dim in sizes:
+            size = self.sized(dim)
             found = [(own, size.values[1] // values[1]) for own, values in moving if _is_multiple(size, values)]
             if self.clip_is_fixed and size.constant and size.now == length.now > 1 and length.varies:
                 dims.append((TIME,))  # the export knows one length alone

@@ -38,9 +38,9 @@ def replica(module: nn.Module, exchange: dict[int, Tensor]) -> nn.Module:
     """
     new: dict[int, Any] = {id(part): object.__new__(type(part)) for part in module.modules()}
     for part in module.modules():
-        held = {name: _exchanged(value, exchange, new, DEEP) for name, value in part.__dict__.items()}
-        held["_modules"] = {name: None if child is None else new[id(child)] for name, child in part._modules.items()}
-        new[id(part)].__dict__.update(held)
+        attributes = {name: _exchanged(value, exchange, new, DEEP) for name, value in part.__dict__.items()}
+        attributes["_modules"] = {name: None if child is None else new[id(child)] for name, child in part._modules.items()}
+        new[id(part)].__dict__.update(attributes)
     return cast(nn.Module, new[id(module)])
 
 

@@ -31,8 +31,8 @@ def cut_of(node: Any, dim: int, source: Fx | None = None) -> tuple[Any, tuple[in
 
 def limits(node: Fx) -> tuple[int, int] | None:
     """Start and end of a slice with plain numbers and without steps."""
-    given: list[Any] = [*node.args[2:], None, None, None]
-    start, end, step = given[:3]
+    bounds: list[Any] = [*node.args[2:], None, None, None]
+    start, end, step = bounds[:3]
     if not all(v is None or isinstance(v, int) for v in (start, end)) or step not in (None, 1):
         return None
     return start or 0, END if end is None or end >= END else end

@@ -40,8 +40,8 @@ def step_program(ctx: KernelContext, program: Program, current: Callable[[], Pro
     def run(x: Wire, rows: CallRows) -> Wire:
         own, tensors = current(), tensors_of(x)
         count = len(own.streams)
-        given = own.constants_of([g[:, :, -1] for g in tensors[count:]])
-        m = own.context(tensors[:count], given, schedules[0].frames, [], None)
+        constants = own.constants_of([g[:, :, -1] for g in tensors[count:]])
+        m = own.context(tensors[:count], constants, schedules[0].frames, [], None)
         m.frames = [s.frames for s in schedules]
         for step in steps:
             step(m, rows)
@@ -122,16 +122,16 @@ def _align(ctx: KernelContext, instruction: AlignDelays, schedules: list[FrameSc
     return step
 
 
-def _by_rows(ctx: KernelContext, given: Any, build: Callable[[], Run]) -> Run:
+def _by_rows(ctx: KernelContext, example: Any, build: Callable[[], Run]) -> Run:
     """Run on several rows of frames for each row of the program: the module has merged joints or pixels with the batch."""
-    held = ctx.plan.state_specs
-    first, streams = len(held), frames(ctx.node.in_spec)[0].shape[0]
-    run, fold = build(), frames(given)[0].shape[0] // streams
+    specs = ctx.plan.state_specs
+    first, streams = len(specs), frames(ctx.node.in_spec)[0].shape[0]
+    run, fold = build(), frames(example)[0].shape[0] // streams
     if fold == 1:
         return run
-    own = range(first, len(held))
+    own = range(first, len(specs))
     for i in own:
-        held[i] = held[i].of_several(fold)
+        specs[i] = specs[i].of_several(fold)
 
     def folded(x: Wire, rows: CallRows) -> Wire:
         within = rows.repeated(fold, own)

@@ -47,13 +47,13 @@ class Switches:
     """
 
     def __init__(self, module: nn.Module):
-        self._held = [(weakref.ref(m), path, _switches(m), _children(m)) for path, m in module.named_modules()]
+        self._modules = [(weakref.ref(m), path, _switches(m), _children(m)) for path, m in module.named_modules()]
         self._name, self._module = type(module).__name__, weakref.ref(module)
         self._buffers: dict[str, tuple[Any, int, Any]] = {}  # the tensor, how often it was written into, and its values
 
     def settle(self) -> Switches:
         """Leave out attributes that a run changes: caches and counters."""
-        for ref, _, before, _ in self._held:
+        for ref, _, before, _ in self._modules:
             module = ref()
             now = {} if module is None else _switches(module)
             for name in [n for n, (_, value) in before.items() if n not in now or now[n][1] != value]:
@@ -82,7 +82,7 @@ class Switches:
         """Refuse to run if the module has changed."""
         if self._buffers and (whole := self._module()) is not None:
             self._check_buffers(whole)
-        for ref, path, before, children in self._held:
+        for ref, path, before, children in self._modules:
             module = ref()
             if module is None:
                 continue
@@ -92,7 +92,7 @@ class Switches:
                     change = f"'{name}' was {_shown(value)} when it was converted, and is {_shown(now)} now"
                     raise NotStreamable(f"{self._where(path, module)}: {change}. {_AGAIN}")
             own = module._modules
-            if len(own) != len(children) or any(own.get(name, _NONE) is not held() for name, held in children):
+            if len(own) != len(children) or any(own.get(name, _NONE) is not child() for name, child in children):
                 raise NotStreamable(f"{self._where(path, module)}: has other children than when it was converted. {_AGAIN}")
 
     def _where(self, path: str, module: nn.Module) -> str:

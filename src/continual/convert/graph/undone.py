@@ -17,7 +17,7 @@ from torch.nn.modules import transformer
 def restored(module: nn.Module) -> Iterator[None]:
     """Undo what a run or an export sets on the modules, and the `.data` of their tensors, also after an error."""
     tables = ("_parameters", "_buffers", "_modules")
-    held = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
+    kept = [(m, dict(m.__dict__), {name: dict(m.__dict__[name]) for name in tables}) for m in module.modules()]
     weights = [(t, t.data) for t in (*module.parameters(), *module.buffers()) if type(t) in (Tensor, nn.Parameter)]
     try:
         yield
@@ -25,7 +25,7 @@ def restored(module: nn.Module) -> Iterator[None]:
         for t, data in weights:
             if (t.device, t.shape) != (data.device, data.shape) or t.data_ptr() != data.data_ptr():
                 t.data = data
-        for m, before, entries in held:
+        for m, before, entries in kept:
             for name in [n for n in m.__dict__ if n not in before]:
                 del m.__dict__[name]
             m.__dict__.update(before)

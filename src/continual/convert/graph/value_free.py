@@ -17,7 +17,7 @@ from .values import Const, LengthDependent, Size, Stream, SymScalar, Value, exch
 
 
 class ValueFree:
-    """Rebuilds such results as functions of the clip's length. Most of them are streams, of which no two frames may meet.
+    """Rebuilds such results as functions of the clip's length. As streams, their frames could not be combined with each other.
 
     Args:
         draft: the program.
@@ -32,8 +32,8 @@ class ValueFree:
         """The result of an operation that is refused because it combines frames, if it depends on lengths alone."""
         if not refused.reason.endswith(COMPARES) or call.name != str(call.node.target):
             return None
-        given = {v.slot for n in call.node.all_input_nodes if isinstance(v := self._draft.values[n], Stream)}
-        if any(s.slot not in given for s in call.streams):  # built beside a stream: it was rescued before
+        inputs = {v.slot for n in call.node.all_input_nodes if isinstance(v := self._draft.values[n], Stream)}
+        if any(s.slot not in inputs for s in call.streams):  # built beside a stream: it was rescued before
             return None
         if (op := op_of(call.node)) in SIZED:  # nothing was written into it yet
             return self._created(call.node, op)
@@ -74,8 +74,8 @@ class ValueFree:
         args: dict[str, Value] = {}
         schema: Any = node.target._schema
         names = [a.name for a in schema.arguments]
-        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-        for name, arg in given.items():
+        arguments = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        for name, arg in arguments.items():
             args[name] = found = self._argument(arg)
             if found is None and arg is not None:
                 return None

@@ -250,17 +250,17 @@ def computed(fn: Callable[..., Value], *args: Value) -> Value:
 
 def formula_of(fn: Callable[..., Any], args: Sequence[Value | int]) -> Formula | None:
     """The formula of a function of sizes and numbers; ``None`` where that of a size is not known."""
-    given: list[Any] = []
+    arguments: list[Any] = []
     for a in args:
         if not isinstance(a, (Size, SymScalar)):
-            given.append(a)
+            arguments.append(a)
         elif len(set(a.values)) == 1 and a.formula is None:
-            given.append(a.values[0])
+            arguments.append(a.values[0])
         elif a.formula is None:
             return None
         else:
-            given.append(a.formula)
-    return Formula(fn, tuple(given))
+            arguments.append(a.formula)
+    return Formula(fn, tuple(arguments))
 
 
 def leaves(value: Value) -> list[Value]:

@@ -1,4 +1,4 @@
-"""Exact windows of a module: what becomes one, how it is checked, and what is said of it."""
+"""Exact windows of a module: the window as tasks, the check against the module, and the notes for users."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ from .windows.rolling import Carry
 from .windows.table import sharing_notes, state_bytes
 from .windows.window import Windowed, windowed
 
-ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # of a row that is computed again
-LIMITS, ROUGH = {torch.float64: 1e-10, torch.float32: 1e-4}, 5e-2  # of a difference that other orders of sums explain
-MUCH = 2  # times less state, of which a note tells
+ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6}  # relative, of a row that is computed a second time
+LIMITS, ROUGH = (
+    {torch.float64: 1e-10, torch.float32: 1e-4},
+    5e-2,
+)  # relative, of a difference that another order of summation explains
+MUCH = 2  # a note names another number of steps if that needs so many times less state
 ANEW_IS_FASTER = "that is faster here in eager steps (co.fastest_windows measures compiled programs)"
-SLOWER = 0.9  # times as fast as the module, of which a note tells
-WINDOWS = 3  # that are compared with the module's when it is converted
+SLOWER = 0.9  # a note says so if windows have less than this share of the module's speed
+WINDOWS = 3  # windows that are compared with the module's output at the conversion
 
 
 def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None, called: bool = False) -> Windowed:
     """The module's window as tasks.
 
     Args:
-        output: the frame of it that is asked for.
-        called: whether modules of registered classes stay one call, since their code loops over many frames. They do also where
-            torch.export can't follow them. Of others windows may share what is inside.
+        output: the frame of each output that is wanted.
+        called: whether modules of registered classes stay one call, since their code loops over many frames. Those that
+            torch.export can't follow always stay one call. Windows may share values inside the others.
 
     Raises:
         NotStreamable: the module can't be exported, draws random numbers, or mixes rows.
@@ -61,7 +64,7 @@ def window_of(module: nn.Module, clip: Any, time_dim: Any, output: int | None, c
 
 
 def one_frame(window: Windowed, module: nn.Module, output: int) -> Windowed:
-    """The window of which one frame of each output is asked for.
+    """The window with one frame of each output.
 
     Raises:
         NotStreamable: the outputs have no frames.
@@ -92,8 +95,8 @@ def converted(
     """The converted module that scores windows, and its plan.
 
     Args:
-        wanted: the plan, if it was given; ``None``: what is measured to be the fastest.
-        every: frames from one window to the next, if that was given.
+        wanted: the user's plan; ``None``: the plan that is measured to be the fastest.
+        every: frames from one window to the next, if the user has set it.
     """
     anew = window.complete(WindowPlan(0, every) if wanted is None else replace(wanted, stride=0))
     ways = tuple(window.ways(anew.every or 1)) if window.walk.rows is None else (anew,)
@@ -125,8 +128,8 @@ def _chosen(
     module: nn.Module,
     said: Callable[[str], None],
 ) -> Choice:
-    """The plan that was given, or the fastest one here."""
-    if window.walk.rows is not None:  # the graph is for so many rows alone
+    """The user's plan, or the fastest one here."""
+    if window.walk.rows is not None:  # the graph has a fixed number of rows
         return Choice(ways[0], 1.0)
     if wanted is not None:
         plan = window.complete(wanted)
@@ -136,10 +139,10 @@ def _chosen(
 
 
 def notes_of(window: Windowed, report: WindowReport, *, default: bool, measured: bool) -> list[str]:
-    """What people should know of windows.
+    """The notes on windows for users.
 
     Args:
-        default: whether nobody has said how many steps there are from one window to the next.
+        default: whether the number of steps between windows is the default.
         measured: whether the plan was chosen by measurement.
     """
     length, every = report.length, report.every
@@ -170,10 +173,10 @@ def _advice(window: Windowed, plan: WindowPlan) -> list[str]:
 
 
 def check_anew(module: nn.Module, net: Any, window: Windowed) -> None:
-    """Refuse a module whose score of one row depends on the others; and see that windows by themselves have the module's scores.
+    """Check that the score of a row does not depend on other rows, and that windows computed alone have the module's scores.
 
     Raises:
-        NotStreamable: either is not so.
+        NotStreamable: one of the checks fails.
     """
     captured, name = window.walk.captured, type(module).__name__
     clip = captured.of_length(captured.steps)
@@ -196,7 +199,7 @@ def check_anew(module: nn.Module, net: Any, window: Windowed) -> None:
 
 
 def _spoiled(x: Tensor, batch: int | None) -> Tensor:
-    """The same with other values in the rows behind the first."""
+    """The inputs with other values in all rows but the first."""
     if batch is None:
         return x
     x = x.clone()
@@ -206,9 +209,10 @@ def _spoiled(x: Tensor, batch: int | None) -> Tensor:
 
 
 def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module) -> float | None:
-    """By how much scores differ from the module's own, relative to the largest, where that is more than rounding.
+    """How much scores differ from the module's own, relative to the largest, where that is more than rounding.
 
-    What the first of some windows takes over is taken from whole windows before it: what they have in common is the same in all of them.
+    The first window needs the histories of earlier ones. These are read from earlier windows that are computed as a whole, since
+    shared values are the same in all windows that have them.
     """
     captured, length, every = window.walk.captured, window.length, schedule.every
     before = max((h.rate for h in schedule.histories), default=1)
@@ -240,7 +244,7 @@ def difference(net: Any, window: Windowed, schedule: Schedule, module: nn.Module
 def _first_kept(
     window: Windowed, schedule: Schedule, m: ExecContext, frames: Callable[[int], list[Tensor]], before: int
 ) -> list[Tensor]:
-    """What a window takes over, from whole windows before it; recurrent layers begin with zeros."""
+    """The histories for a window, from earlier windows that are computed as a whole. States of recurrent layers are zeros."""
     whole = window.of(schedule)
     past = [whole.run(m, frames(back), [])[0] for back in range(1, before + 1)]
     numbers, found = iter(range(len(schedule.histories))), []
@@ -254,7 +258,7 @@ def _first_kept(
 
 
 def _taken_over(h: History, past: list[Tensor], rows: int) -> Tensor:
-    """A history, of the same values in whole windows before: the one ``j`` hops back is ``past[j - 1]``."""
+    """A history, made of the same values in earlier windows: the window ``j`` hops back is ``past[j - 1]``."""
     axis = h.wire.axis
     if h.rate == 1:
         return axis.split(past[0], rows).narrow(axis.apart, h.first + h.new, h.size)

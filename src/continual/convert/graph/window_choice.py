@@ -80,7 +80,7 @@ def _run_of(net: Any, schedule: Schedule) -> Callable[[], object]:
 
 
 def context_of(net: Any, rows: int, inputs: Sequence[Tensor] | None = None) -> ExecContext:
-    """A moment of a converted module: with its constants, for so many rows.
+    """The execution context of a converted module, with its constants, for a number of rows.
 
     Args:
         inputs: the inputs that are not streams; by default of zeros.
@@ -92,7 +92,7 @@ def context_of(net: Any, rows: int, inputs: Sequence[Tensor] | None = None) -> E
 
 
 def _least(runs: Sequence[Callable[[], object]]) -> list[float]:
-    """The least time of each of some runs, which take turns, so that whatever else the machine does meets all of them."""
+    """The minimum time of each run. The runs alternate, so that other load on the machine affects all of them."""
     spent, now = [float("inf")] * len(runs), clock()
     end = time.perf_counter() + ENOUGH * len(runs)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def _least(runs: Sequence[Callable[[], object]]) -> list[float]:
             for i, run in enumerate(runs):
                 start = now()
                 run()
-                if torch.cuda.is_initialized():  # which has only taken the work so far
+                if torch.cuda.is_initialized():  # so far, the work was only queued
                     torch.cuda.synchronize()
                 spent[i] = min(spent[i], now() - start)
     return spent

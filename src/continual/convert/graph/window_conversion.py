@@ -22,8 +22,8 @@ from .windows.tasks import Task
 from .windows.window import Windowed
 
 MODES = ("exact", "stream")
-MOST_CALLS = 2000  # to torch, of a loop whose window is exported: that takes some milliseconds each
-OF_A_WRITE = 10  # times as long it takes where calls write into tensors: torch.export goes through them again
+MOST_CALLS = 2000  # calls of torch in a loop whose window is exported; the export takes some milliseconds for each
+OF_A_WRITE = 10  # times longer for calls that write into tensors: torch.export traces them again
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
     """The window of a module that becomes exact windows.
 
     Args:
-        refusal: why it is not a stream, if it is none.
+        refusal: why it can't be a stream; ``None`` if it can.
 
     Raises:
-        NotStreamable: it gives a sequence that is not a stream; or even a window of it can't be followed.
+        NotStreamable: it returns a sequence that can't be streamed, or its window can't be followed either.
         ValueError: `time_pooling`, which has no meaning for windows; or a plan for windows of another length.
     """
     if options.short is not None and refusal is not None:
@@ -77,7 +77,7 @@ def window_for(module: nn.Module, clip: Any, options: Options, refusal: NotStrea
     except NotStreamable:
         if refusal is None or options.output is not None:
             raise
-        raise refusal from refusal.__cause__  # what stands in the way of windows is said by it too
+        raise refusal from refusal.__cause__  # it names what is in the way of windows too
     if options.output is None:
         refuse_sequence(module, window, refusal)
     if options.time_pooling is not None:
@@ -140,8 +140,8 @@ def refuse_sequence(
     """Refuse outputs for each frame: a window would return all of them at once.
 
     Args:
-        refusal: why they are no stream; ``None``: the walk has taken them for values of the whole clip, as it takes frames that are taken
-            apart by their numbers.
+        refusal: why they are no stream; ``None``: the walk has taken them for values of the whole clip, as happens to frames that
+            the code selects by number.
         length: of the windows that are recommended, if not of this one.
         shorter: whether the example is longer than that.
     """
@@ -154,7 +154,7 @@ def refuse_sequence(
 
 
 def _by_number(module: nn.Module, apart: Task) -> NotStreamable:
-    reason = "takes frames by their numbers, and the module gives an output for each of them: in the clip of the example they are so many"
+    reason = "selects frames by number, and the module gives an output for each of them: only as many as the example clip has"
     remedy = "slices of time for all of them at once, such as x[:, :, ::2]; or a loop over all frames"
     found = Refusal(apart.path, apart.label, apart.source, reason, remedy)
     return NotStreamable(format_refusals(type(module).__name__, [found]), (found,))

@@ -38,10 +38,10 @@ class Lengths:
 
     @property
     def sequence(self) -> bool:
-        """Whether the module gives more of a longer clip and less of a shorter one, as far as it takes them.
+        """Whether outputs grow with the clip: more for a longer clip and less for a shorter one, as far as the module takes them.
 
-        Where no shorter clip gives less, the example is as long as one score needs: a longer clip has several of them. Rows are not
-        counted: a module that takes clips apart by a fixed number of frames gives a row for each part.
+        If no shorter clip gives less, the example has the length of one score, and a longer clip has several scores. The batch
+        dimension does not count: a module that splits clips into parts of fixed length returns a row for each part.
         """
         longer = next(self._taken(self._longer), None)
         if longer is not None and not self._grown(longer):
@@ -52,7 +52,8 @@ class Lengths:
     def frame_dims(self) -> list[int | None]:
         """The dimension in which each output grows with the clip, where it is one.
 
-        Of a module that takes clips of one length alone, it is the only one as long as its fastest stream, or as a slower one.
+        If the module takes clips of one length only, it is the only dimension as long as the module's fastest stream, or as a
+        slower one.
         """
         now = self.of(self._captured.steps)
         others = self._taken((*self._longer, *self._shorter))
@@ -63,7 +64,7 @@ class Lengths:
         return [grown[0] if len(grown) == 1 else None for grown in _grown_dims(now, other)]
 
     def of(self, steps: int) -> Shapes | None:
-        """The shapes for a clip of so many steps; ``None`` if the module takes none."""
+        """The shapes for a clip of ``steps`` steps; ``None`` if the module refuses it."""
         if steps not in self._known:
             self._known[steps] = self._run(steps, self._on_shapes)
         return self._known[steps]

@@ -90,8 +90,8 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         self, query: Inputs, key: Tensor | None = None, value: Tensor | None = None, update_state: bool = True
     ) -> Tensor | None:
         """One token of each stream, ``(N, E)``; with one argument it attends to itself."""
-        given: Any = self.wire(query, key, value)
-        return cast(Tensor | None, super().forward_step(given, update_state))
+        wire: Any = self.wire(query, key, value)
+        return cast(Tensor | None, super().forward_step(wire, update_state))
 
     def forward_steps(  # type: ignore[override]
         self,
@@ -102,8 +102,8 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         update_state: bool = True,
     ) -> Tensor | None:
         """A chunk of tokens of each stream, in the layout of clips; with one argument it attends to itself."""
-        given: Any = self.wire(query, key, value)
-        return cast(Tensor | None, super().forward_steps(given, pad_end, update_state))
+        wire: Any = self.wire(query, key, value)
+        return cast(Tensor | None, super().forward_steps(wire, pad_end, update_state))
 
     def tokens(self, clip: Wire) -> Wire:
         """Clips in the module's layout as tokens ``(B, n, E)``."""
@@ -121,17 +121,17 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
 
     def check(self, frame: Any, path: str) -> StepSpec:
         """Refuse steps that the layer can't take; return the frame that leaves."""
-        name, given = named(path, self), frame if isinstance(frame, list) else [frame] * 3
+        name, specs = named(path, self), frame if isinstance(frame, list) else [frame] * 3
         sizes = (self.embed_dim, self.kdim, self.vdim)
-        if len(given) != 3 or any(isinstance(f, list) for f in given):
-            raise ShapeMismatch(f"{name}: takes one stream, or three (queries, keys, values), got {len(given)}")
-        for what, f, size in zip(("query", "key", "value"), given, sizes, strict=True):
+        if len(specs) != 3 or any(isinstance(f, list) for f in specs):
+            raise ShapeMismatch(f"{name}: takes one stream, or three (queries, keys, values), got {len(specs)}")
+        for what, f, size in zip(("query", "key", "value"), specs, sizes, strict=True):
             if len(f.shape) != 2 or f.shape[1] != size:
                 alone = not isinstance(frame, list) and sizes != (self.embed_dim,) * 3
                 more = ". Its kdim and vdim need streams of their own: give query, key and value" if alone else ""
                 raise ShapeMismatch(f"{name}: expects {what} steps (N, {size}), got {tuple(f.shape)}{more}")
             check_home(self.out_proj.weight, f, name, mixed=torch.is_autocast_enabled(f.device.type))
-        found: StepSpec = given[0]
+        found: StepSpec = specs[0]
         return found
 
     # ---- projections ----------------------------------------------------------------------------------------------------

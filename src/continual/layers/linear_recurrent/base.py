@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.inputs import time_second
 from ...core.kernel import counted_macs
 from ...core.state import StepSpec
 from ...errors import NotStreamable, ShapeMismatch
@@ -61,13 +60,6 @@ class LinearRecurrence(Recurrence):
             y, state = self.mix(piece, state)
             outs.append(y)
         return (torch.cat(outs, 1) if len(outs) > 1 else outs[0]).transpose(1, 2), state
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The layer on a clip ``(B, C, T)``, from a state of zeros."""
-        dim = self.time_dim
-        if dim == 2 or input.ndim != 3:
-            return super().forward(input)
-        return super().forward(time_second(input, dim)).movedim(2, dim)
 
     def macs(self, x: Tensor) -> int | Fraction:
         """Those of the products in a chunk of one, and one for each number of a diagonal state."""

@@ -102,13 +102,13 @@ def _sums_between(x: Tensor) -> Tensor:
     return sums.masked_fill(later.transpose(0, 1), float("-inf"))
 
 
-def without_nan(*given: Tensor) -> tuple[Tensor, list[Tensor]]:
+def without_nan(*tensors: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The same tensors ``(B, T, H, …)`` with 0 for what is not finite, and what to add to outputs: NaN from the first such frame on.
 
     Products over a block have zeros for the frames that come later, and 0 times NaN is NaN.
     """
-    found = sum((t.detach() * 0).sum(-1, keepdim=True) for t in given)
-    return torch.as_tensor(found).cumsum(1), [torch.nan_to_num(t, 0.0, 0.0, 0.0) for t in given]
+    found = sum((t.detach() * 0).sum(-1, keepdim=True) for t in tensors)
+    return torch.as_tensor(found).cumsum(1), [torch.nan_to_num(t, 0.0, 0.0, 0.0) for t in tensors]
 
 
 def _blocks(x: Tensor, size: int) -> Tensor:

@@ -80,8 +80,8 @@ def openmp() -> int | None:
 
 def found_compiler() -> list[str] | None:
     """The command of the C++ compiler: ``$CXX`` if it is set, or the first that is there."""
-    if given := shlex.split(os.environ.get("CXX", "")):
-        return given
+    if command := shlex.split(os.environ.get("CXX", "")):
+        return command
     found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     return None if found is None else [found]
 

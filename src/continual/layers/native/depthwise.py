@@ -145,12 +145,12 @@ class Depthwise:
                 return None
             if batch * outputs * sizes.products < ALONE:
                 threads = 1
-        table, held = _addresses(pieces)
+        table, kept = _addresses(pieces)
         y = torch.empty((batch, outputs, *sizes.out, channels), dtype=torch.float32, device="cpu")
         bias_at = None if bias is None else bias.data_ptr()
         addresses = geometry, (_Long * len(table))(*table), self._weight.data_ptr(), bias_at, y.data_ptr()
         run(*addresses, batch, outputs, *sizes.planes, parallel, threads)
-        del held
+        del kept
         return y
 
     def _sizes_of(self, space: tuple[int, ...]) -> _Sizes:
@@ -165,7 +165,7 @@ def _addresses(pieces: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
     *space, channels = pieces[0].shape[2:]
     within = (channels, 1) if len(space) == 1 else (space[-1] * channels, channels, 1)
     table: list[int] = []
-    held: list[Tensor] = []
+    kept: list[Tensor] = []
     for piece in pieces:
         batch_stride, stride, *inside = piece.stride()
         if tuple(inside) != within:
@@ -174,5 +174,5 @@ def _addresses(pieces: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:
         start = piece.data_ptr()
         for i in range(piece.shape[1]):
             table += start + 4 * stride * i, batch_stride
-        held.append(piece)
-    return table, held
+        kept.append(piece)
+    return table, kept

@@ -154,9 +154,9 @@ class _Measured:
         self.mean: Any = 0.0
         self.variance: Any = 0.0
 
-    def take(self, norm: nn.Module, given: tuple[Tensor]) -> None:
+    def take(self, norm: nn.Module, args: tuple[Tensor]) -> None:
         """Add the statistics of the clips in a batch."""
-        x = given[0]
+        x = args[0]
         groups = self._groups(x)
         if groups is None:
             self.is_local = True

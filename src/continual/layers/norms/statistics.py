@@ -1,6 +1,6 @@
 """Means and variances of frames as they arrive: of one frame, of all frames up to now, of the last ones.
 
-They are given in the widest floating type (:mod:`continual.core.precision`). No sum is ever subtracted from another: variances are
+They are in the widest floating type (:mod:`continual.core.precision`). No sum is ever subtracted from another: variances are
 sums of squares about a mean, weighted by counts (B. P. Welford, "Note on a method for calculating corrected sums of squares and
 products", Technometrics 4 (1962); T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a pairwise algorithm for
 computing sample variances", COMPSTAT (1982)). So a mean much larger than the deviations costs no digits, means stay within the

@@ -210,10 +210,10 @@ class Recurrent(TorchLayer):
         state.owned = not any(t.requires_grad for t in state.node.tensors)
         return state
 
-    def _checked_hidden(self, given: Any, batch: int | None, error: type[ContinualError]) -> Hidden:
+    def _checked_hidden(self, state: Any, batch: int | None, error: type[ContinualError]) -> Hidden:
         """A user's hidden state as tensors ``(layers, B, H)``, checked; ``batch`` where it is known."""
         names, weight = RECURRENCES[self.mode].names, self.weights(0)[0]
-        hidden = list(given) if isinstance(given, (tuple, list)) else [given]
+        hidden = list(state) if isinstance(state, (tuple, list)) else [state]
         fits = len(hidden) == len(names) and all(isinstance(h, Tensor) for h in hidden)
         fits = fits and all(h.dtype == weight.dtype and h.device == weight.device for h in hidden)
         if fits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,11 +41,11 @@ class Exponential:
     def chunk(self, x: Tensor, total: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The means after the values of a chunk ``(B, …, n)``, and the state."""
         own = torch.where(weight == 0, torch.full_like(weight, self.first), 1.0)
-        given = torch.cat((x[..., :1] * _rows(own, x), x[..., 1:]), -1)
+        inputs = torch.cat((x[..., :1] * _rows(own, x), x[..., 1:]), -1)
         blocks = Blocks(
             *(t.to(x.device) for t in (self.blocks.response, self.blocks.ringing, self.blocks.entering, self.blocks.powers))
         )
-        totals, _ = blocks.run(given, (total * self.keep).unsqueeze(-1))
+        totals, _ = blocks.run(inputs, (total * self.keep).unsqueeze(-1))
         faded = self.keep ** torch.arange(x.shape[-1], dtype=x.dtype, device=x.device)
         begun = (weight * self.keep + own).unsqueeze(1) * faded  # of the first value and what came before
         weights = begun + (1 - faded) / self.alpha
@@ -56,7 +57,7 @@ def _rows(value: Tensor, like: Tensor) -> Tensor:
     return value.view(-1, *(1,) * (like.ndim - 1))
 
 
-class Averaging(Recurrence):
+class Averaging(Recurrence, ABC):
     """Base class of layers that carry exponential averages, in float64. A subclass defines :meth:`averaged`."""
 
     has_products = False
@@ -97,6 +98,7 @@ class Averaging(Recurrence):
 
         return self.averaged(wide, mean, [*places]).to(x.dtype), new
 
+    @abstractmethod
     def averaged(self, x: Tensor, mean: Any, places: Sequence[int]) -> Tensor:
         """What leaves, of a step or of a chunk.
 
@@ -105,7 +107,6 @@ class Averaging(Recurrence):
             mean: gives the average of such values; to be called as often as there are ``means``.
             places: the dimensions of channels and space.
         """
-        raise NotImplementedError
 
 
 class ExponentialMean(Averaging):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -36,7 +37,7 @@ class Filter(Protocol):
     def run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class LinearFilter(Recurrence, PackedWeight):
+class LinearFilter(Recurrence, PackedWeight, ABC):
     """Base class of filters along time, each channel and place apart. A subclass defines :meth:`coefficients` and :meth:`made`.
 
     Coefficients and state are float64, and stay so when the module moves to another dtype: what a filter rings on to may last a million
@@ -48,13 +49,13 @@ class LinearFilter(Recurrence, PackedWeight):
     order: int
     zi: Tensor | None
 
+    @abstractmethod
     def coefficients(self) -> Sequence[Tensor]:
         """The tensors that the matrices are made of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def made(self, coefficients: Sequence[Tensor]) -> Filter:
         """The matrices."""
-        raise NotImplementedError
 
     def _keep(self, name: str, value: Any) -> None:
         """Keep a tensor: a parameter if it is one, else a buffer, in float64."""
@@ -74,15 +75,15 @@ class LinearFilter(Recurrence, PackedWeight):
 
     def _filter(self) -> Filter:
         """The matrices, made once unless gradients flow into them."""
-        given = self.coefficients()
-        if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-            return self.made(given)
-        found: Filter = self._laid_out_together("filter", given, self._plain)
+        coefficients = self.coefficients()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in coefficients):
+            return self.made(coefficients)
+        found: Filter = self._laid_out_together("filter", coefficients, self._plain)
         return found
 
-    def _plain(self, given: Sequence[Tensor]) -> Filter:
+    def _plain(self, coefficients: Sequence[Tensor]) -> Filter:
         with torch.inference_mode(False), torch.no_grad():
-            return self.made([t.detach() for t in given])
+            return self.made([t.detach() for t in coefficients])
 
     # ---- recurrence -------------------------------------------------------------------------------------------------
 

@@ -149,9 +149,9 @@ class OverlapAdd(CoModule):
         patches_of = self.patches_in_program(ctx)
 
         def run(x: Tensor, rows: CallRows) -> Tensor:
-            given = patches_of(x)
-            given = ctx.gated(rows, given, 0.0) if self._kept else given
-            patches = past.extend(rows, given)[:, :, : last - first + 1]
+            frames = patches_of(x)
+            frames = ctx.gated(rows, frames, 0.0) if self._kept else frames
+            patches = past.extend(rows, frames)[:, :, : last - first + 1]
             return self.joined_in_rows(patches, first, start, stop, ctx, rows)
 
         return run

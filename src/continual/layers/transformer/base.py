@@ -81,8 +81,8 @@ class EncoderLayer(TorchLayer, PackedWeight, nn.TransformerEncoderLayer):  # typ
         **own: Any,
     ) -> None:
         init: Any = super().__init__
-        given: Any = activation
-        init(d_model, nhead, dim_feedforward, dropout, given, layer_norm_eps, True, norm_first, bias, device, dtype)
+        function: Any = activation
+        init(d_model, nhead, dim_feedforward, dropout, function, layer_norm_eps, True, norm_first, bias, device, dtype)
         self.configure(**own)
 
     def configure(self, sequence_len: int | None = None, mask: Tensor | None = None, **own: Any) -> None:

@@ -40,8 +40,8 @@ def onnxruntime(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
         names = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
 
         def bind(inputs: list[Tensor], outputs: list[Tensor]) -> Callable[[], Any]:
-            given, made = (zip(n, tensors, strict=True) for n, tensors in zip(names, (inputs, outputs), strict=True))
-            binding = bound(session, given, made)
+            bound_inputs, made = (zip(n, tensors, strict=True) for n, tensors in zip(names, (inputs, outputs), strict=True))
+            binding = bound(session, bound_inputs, made)
             return lambda: session.run_with_iobinding(binding)
 
         return bind

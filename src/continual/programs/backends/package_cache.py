@@ -1,4 +1,4 @@
-"""Compiled AOTInductor packages on disk, by all that their code depends on: a second start of a server compiles nothing."""
+"""A cache of compiled AOTInductor packages on disk. Its key is a digest of all that the code depends on."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ BINDINGS = 16  # bindings of pairs of old and new states in the cache
 
 
 class _Flat(nn.Module):
-    """A program as a function of a flat list: ``x …, calls, end, [active], held … → valid, y …, held …``."""
+    """A program as a function of a flat list: ``x …, calls, end, [active], state … → valid, y …, new state …``."""
 
     def __init__(self, planned: Planned, x: Wire, masked: bool):
         super().__init__()
@@ -58,9 +58,9 @@ class Runtime:
         x, clock, _, active, state = example
         self._name, self._plan = type(planned.net).__name__, planned.plan
         own = [*flat(x), clock, clock, *([] if active is None else [active])]
-        self._given = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
+        self._inputs = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in own]
         module = _Flat(planned, x, active is not None)
-        tensors = (*self._given, *state)
+        tensors = (*self._inputs, *state)
         with torch.no_grad():
             valid, *rest = module(*tensors)
         y = rest[: len(rest) - len(state)]
@@ -81,7 +81,7 @@ class Runtime:
             calls = clock - plan.start
             calls = calls.div_(plan.chunk, rounding_mode="floor") if plan.chunk > 1 else calls
             ends = torch.where(end >= plan.far, -1, end)  # negative: the stream goes on
-            for own, t in zip(self._given, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
+            for own, t in zip(self._inputs, [*flat(x), calls, ends, *([] if active is None else [active])], strict=True):
                 own.copy_(t)
             state = [t.contiguous() for t in state]
             self._call(state)
@@ -97,7 +97,7 @@ class Runtime:
         if run is None:
             if len(self._bound) == BINDINGS:
                 self._bound.clear()
-            run = self._bound[where] = self._bind([*self._given, *state], [*self._out, *self._spare])
+            run = self._bound[where] = self._bind([*self._inputs, *state], [*self._out, *self._spare])
         run()
 
 

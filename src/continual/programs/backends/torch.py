@@ -156,26 +156,26 @@ class _Recorded:
     """A call whose tensors have fixed addresses."""
 
     def __init__(self, run: CompiledCall, example: tuple[Any, ...]):
-        self._given = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, example)
+        self._inputs = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, example)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # the preparations of the first calls stay out of the graph
             for _ in range(3):
-                run(*self._given)
+                run(*self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._result = run(*self._given)
+            self._result = run(*self._inputs)
 
     def __call__(self, x: Wire, clock: Tensor, end: Tensor, active: Tensor | None, state: list[Tensor]) -> Any:
 
         inputs = (x, clock, end, active, state)
-        for own, new in zip(tree_leaves(self._given), tree_leaves(inputs), strict=True):
+        for own, new in zip(tree_leaves(self._inputs), tree_leaves(inputs), strict=True):
             if isinstance(own, Tensor) and own is not new:
                 own.copy_(new, non_blocking=True)
         self._graph.replay()
         y, valid = tree_map(lambda t: t.clone(), self._result[:2])
-        return y, valid, self._given[1], self._given[4]
+        return y, valid, self._inputs[1], self._inputs[4]
 
 
 def aot(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:

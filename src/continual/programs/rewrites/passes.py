@@ -24,8 +24,8 @@ def _with_options(dims: int, *args: Any, **options: Any) -> Any:
 
 
 def _has_options(op: Any, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
-    given = {a.name: v for a, v in zip(op._schema.arguments, args, strict=False)} | options
-    return bool(given.get("ceil_mode")) or given.get("divisor_override") is not None
+    arguments = {a.name: v for a, v in zip(op._schema.arguments, args, strict=False)} | options
+    return bool(arguments.get("ceil_mode")) or arguments.get("divisor_override") is not None
 
 
 _PLAIN: dict[Any, Callable[..., Any]] = {op: functools.partial(_with_options, n) for n, op in enumerate(_AVERAGES, 1)}

@@ -59,7 +59,7 @@ class ContractRun(Streams):
         seed: for all random choices.
 
     Attributes:
-        given: the clip of the user.
+        user_clip: the clip with which `co.verify` was called.
         clip: two rows at least, long enough for outputs, and short enough for memory.
         allowed: bytes of tensors that may be there at any time.
         notes: what was changed of the clip, and what was cut short, in words.
@@ -80,8 +80,8 @@ class ContractRun(Streams):
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.notes: list[str] = []
-        self.given: Wire = rewire(torch.clone, self.layout.clip)
-        self.floating = all(t.is_floating_point() for t in flat(self.given))
+        self.user_clip: Wire = rewire(torch.clone, self.layout.clip)
+        self.floating = all(t.is_floating_point() for t in flat(self.user_clip))
         raw, self.forward_bytes = self._measured()
         self.allowed = self.forward_bytes + MORE
         self._pristine = self._clip_to_use(raw)
@@ -131,17 +131,17 @@ class ContractRun(Streams):
             raise TypeError(f"co.verify: {type(self.net).__name__} has no `forward`; give the clip computation as `reference`")
         try:
             with Meter() as meter:
-                y = self.raw_forward(self.given)
+                y = self.raw_forward(self.user_clip)
         except Exception as error:
             raise ShapeMismatch(
-                f"co.verify: forward refuses the clip {shapes(self.given)} ({type(error).__name__}: {error}). "
+                f"co.verify: forward refuses the clip {shapes(self.user_clip)} ({type(error).__name__}: {error}). "
                 "Give one that it takes, a few receptive fields long"
             ) from error
         return y, meter.peak
 
     def _clip_to_use(self, y: Any) -> Wire:
         """At least two rows, some steps more than the delay, and no more of both than fit into memory."""
-        clip = self.given
+        clip = self.user_clip
         rows, length = flat(clip)[0].shape[0], frames_in(clip)
         each = self.forward_bytes / (rows * length)  # bytes per step and row
         each += (8 * bytes_in(clip) + 10 * sum(t.numel() * t.element_size() for t in flat(y) if t.ndim > 1)) / (rows * length)
@@ -362,7 +362,7 @@ class ContractRun(Streams):
 
     def affords(self, steps: int) -> bool:
         """Whether ``forward`` of so many steps of a row fits into memory."""
-        rows, length = flat(self.given)[0].shape[0], frames_in(self.given)
+        rows, length = flat(self.user_clip)[0].shape[0], frames_in(self.user_clip)
         return steps * self.forward_bytes / (rows * length) <= self.allowed
 
 

@@ -32,22 +32,22 @@ class Layout:
         self.outputs: tuple[int, ...] | None = None if outputs is None else tuple(outputs)
         batch = getattr(net, "output_batch_dims", None)
         self._rows = tuple(int(d == 0) for d in self.outputs or ()) if batch is None else tuple(batch)
-        self._given: dict[int, Tensor] = {}
+        self._constants: dict[int, Tensor] = {}
         if self.inputs is None:
             self._ranks = [99]
             self.clip: Wire = _each(lambda t, _: t.detach().movedim(self.time_dim, 2), clip)
             return
-        given = list(clip) if isinstance(clip, (list, tuple)) else [clip]
-        streams = [(x, d) for x, d in zip(given, self.inputs, strict=True) if d is not None]
-        self._given = {i: x for i, (x, d) in enumerate(zip(given, self.inputs, strict=True)) if d is None}
+        inputs = list(clip) if isinstance(clip, (list, tuple)) else [clip]
+        streams = [(x, d) for x, d in zip(inputs, self.inputs, strict=True) if d is not None]
+        self._constants = {i: x for i, (x, d) in enumerate(zip(inputs, self.inputs, strict=True)) if d is None}
         self._batched = {
-            i for i, x in self._given.items() if x.ndim and x.shape[0] == streams[0][0].shape[0 if streams[0][1] else 1] > 1
+            i for i, x in self._constants.items() if x.ndim and x.shape[0] == streams[0][0].shape[0 if streams[0][1] else 1] > 1
         }
         self._ranks = [x.ndim for x, _ in streams]
-        rates = getattr(net, "frames_per_step", (1,) * len(given))
+        rates = getattr(net, "frames_per_step", (1,) * len(inputs))
         self._rates = [r for r, d in zip(rates, self.inputs, strict=True) if d is not None]
         found: list[Wire] = [_apart(_second(x.detach(), d), r) for (x, d), r in zip(streams, self._rates, strict=True)]
-        self.clip = found if len(given) > 1 else found[0]
+        self.clip = found if len(inputs) > 1 else found[0]
 
     @property
     def bare(self) -> bool:
@@ -61,11 +61,11 @@ class Layout:
         if self.inputs is None:
             return x if self.time_dim == 2 else _each(lambda t, _: t.movedim(2, self.time_dim), x)
         dims = [d for d in self.inputs if d is not None]
-        return self._with_given(_each(lambda t, i: _back(_together(t, self._rates[i]), dims[i], self._ranks[i]), x))
+        return self._with_constants(_each(lambda t, i: _back(_together(t, self._rates[i]), dims[i], self._ranks[i]), x))
 
     def step(self, x: Wire) -> Any:
         """A chunk of one as a step in the module's layout."""
-        return self._with_given(_each(self._one, x))
+        return self._with_constants(_each(self._one, x))
 
     def _one(self, t: Tensor, i: int) -> Tensor:
         """The only step of a chunk, of one input."""
@@ -77,8 +77,8 @@ class Layout:
     def _rank(self, i: int) -> int:
         return self._ranks[i] if self.inputs is not None else 99
 
-    def _with_given(self, x: Any) -> Any:
-        if not self._given:
+    def _with_constants(self, x: Any) -> Any:
+        if not self._constants:
             return x
         streams, found = iter(x), []
         rows = x[0].shape[0 if next(d for d in self.inputs or () if d is not None) else 1] if x[0].ndim else 0
@@ -86,9 +86,11 @@ class Layout:
             if dim is not None:
                 found.append(next(streams))
             elif i in self._batched:  # the same row for all, so that any selection of rows fits
-                found.append(self._given[i][:1].expand(rows, *self._given[i].shape[1:]).to(_like(found or x, self._given[i])))
+                found.append(
+                    self._constants[i][:1].expand(rows, *self._constants[i].shape[1:]).to(_like(found or x, self._constants[i]))
+                )
             else:
-                found.append(self._given[i].to(_like(found or x, self._given[i])))
+                found.append(self._constants[i].to(_like(found or x, self._constants[i])))
         return found
 
     # ---- what comes out ---------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def reference(t: ContractRun) -> str:
         raise Skipped("no reference was given")
     if not t.has_forward:
         return "the reference is the clip computation"
-    x = t.given if t.fixed_batch is not None or flat(t.given)[0].shape[0] > 1 else rewire(two_rows, t.given)
+    x = t.user_clip if t.fixed_batch is not None or flat(t.user_clip)[0].shape[0] > 1 else rewire(two_rows, t.user_clip)
     if (report := getattr(t.net, "windows", None)) is not None and report.mode == "exact":
         x = cut(x, 0, report.length)  # whose score is one; those of longer clips are compared window by window
     got, want = _forward(t, x), _reference(t, x)
@@ -37,11 +37,11 @@ def other_lengths(t: ContractRun) -> str:
     lengths = getattr(t.net, "lengths", "any")
     if lengths == "own":
         raise Skipped("its notes say that it uses windows with the length of the example, so that longer clips do not compare")
-    own = frames_in(t.given)
+    own = frames_in(t.user_clip)
     longest = own + max(8, t.period)
-    if not t.affords(longest * flat(t.given)[0].shape[0]):
+    if not t.affords(longest * flat(t.user_clip)[0].shape[0]):
         raise Skipped(f"{longest} steps take too much memory")
-    x = lengthened(t.given, longest, t.generator)
+    x = lengthened(t.user_clip, longest, t.generator)
     count = min(max(8, t.period), t.effort.lengths)
     tried = [n for d in range(1, count // 2 + 1) for n in (own - d, own + d) if n > 0]
     if mismatch(_forward(t, cut(x, 0, own)), want := _reference(t, cut(x, 0, own)), t.tolerance):

@@ -25,10 +25,10 @@ class Use:
 
     Attributes:
         nodes: the operations of the loop.
-        count: frames of the longest source; of the shortest one where iterations take several of the clip's.
-        outs: what of it is used.
-        numbers: those of the outputs that leave the recurrence.
-        made: the operation in the graph around it.
+        count: frames of the longest source; of the shortest one, if an iteration takes several frames of the clip.
+        outs: the results that are used outside of it.
+        numbers: the output numbers of the results of the recurrence.
+        made: the node of the loop in the outer graph.
     """
 
     graphs: Graphs
@@ -41,17 +41,17 @@ class Use:
 
     @property
     def sources(self) -> list[Tap]:
-        """Where its frames are taken from."""
+        """The sources of its frames."""
         used = (a.tap for key in self.body.keys for a in self.body.args[key] if isinstance(a, Frame))
         return list(dict.fromkeys(t for t in (*used, *self.graphs.taps) if isinstance(t, Tap)))
 
     def take(self, out: Out) -> None:
-        """Note what is used of it."""
+        """Record that a result is used outside."""
         if out not in self.outs:
             self.outs.append(out)
 
     def number_outputs(self) -> None:
-        """Number what leaves the recurrence: what is used outside, or by what is computed behind it."""
+        """Number the results of the recurrence that are used outside, or by operations computed after it."""
         parts, body = self.graphs.parts, self.body
         found = [out for out in self.outs if out.key not in parts.all]
         for key in body.keys:
@@ -71,7 +71,7 @@ class Use:
 
 
 class Around(Protocol):
-    """What makes the graph around loops."""
+    """Builds the graph outside of loops."""
 
     def call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
         """A new operation."""
@@ -80,10 +80,10 @@ class Around(Protocol):
         """A node in the new graph."""
 
     def stream(self, use: Use, tap: Any, like: Fx) -> Fx:
-        """What is taken frame by frame, with time in dim 0."""
+        """A source that a loop reads frame by frame, with time in dim 0."""
 
     def carried(self, use: Use, out: Out) -> Fx:
-        """Results of what carries a state."""
+        """Results of the part of a loop that carries the state."""
 
 
 class FrameBatch:
@@ -139,10 +139,10 @@ class FrameBatch:
         if key not in self._made:
             node = self._body.node[key]
             if key in self._use.graphs.parts.all:
-                given = iter([self._argument(a, node) for a in self._body.args[key]])
+                arguments = iter([self._argument(a, node) for a in self._body.args[key]])
 
                 def build(value: Any) -> Any:
-                    return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(given)
+                    return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(arguments)
 
                 args, kwargs = tuple(build(a) for a in node.args), {k: build(v) for k, v in node.kwargs.items()}
                 self._made[key] = self._call(node.target, args, node, kwargs)

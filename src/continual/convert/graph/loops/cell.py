@@ -34,35 +34,35 @@ class Cell:
     Attributes:
         ops: the operations.
         slots: their number.
-        given: how many slots, the first ones, are for the frames, then the states, then what is the same in all iterations.
-        outs: the slots of what leaves.
-        new: the slots of the states behind the iteration.
+        arguments: the number of argument slots. They come first: the frames, the states, then what is the same in all iterations.
+        outs: the slots of the outputs.
+        new: the slots of the states after the iteration.
     """
 
     ops: tuple[Op, ...]
     slots: int
-    given: int
+    arguments: int
     outs: tuple[int, ...]
     new: tuple[int, ...]
 
-    def __call__(self, given: Sequence[Tensor], batch: Any, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(self, inputs: Sequence[Tensor], batch: Any, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
         """Run it.
 
         Args:
-            given: the tensors of :attr:`given`.
+            inputs: the values of the argument slots.
             batch: rows of the network.
             device: of the frames.
 
         Returns:
-            What leaves, and the states.
+            The outputs and the new states.
         """
-        env: list[Any] = [*given, *self._blank]
+        env: list[Any] = [*inputs, *self._blank]
         for slot, run in self._runs(batch, device):
             env[slot] = run(env)
         return [env[slot] for slot in self.outs], [env[slot] for slot in self.new]
 
     def __post_init__(self) -> None:
-        self._blank = [None] * (self.slots - self.given)
+        self._blank = [None] * (self.slots - self.arguments)
         self._ready: dict[tuple[int, torch.device], list[tuple[int, Run]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,12 +97,12 @@ class CellMaker:
         self._ops: list[Op] = []
         self._slot: dict[Any, int] = {}
         self._count = 0
-        self._given = 0
+        self._arguments = 0
 
     def take(self, node: Any) -> int:
-        """A tensor that is given: its slot. All of these come before the operations."""
+        """The slot of an argument. Arguments come before the operations."""
         slot = self._slot[node] = self.new_slot()
-        self._given += 1
+        self._arguments += 1
         return slot
 
     def new_slot(self) -> int:
@@ -111,11 +111,11 @@ class CellMaker:
         return self._count - 1
 
     def name(self, node: Any, slot: int) -> None:
-        """Say where the value of a node is."""
+        """Set the slot of a node's value."""
         self._slot[node] = slot
 
     def slot(self, node: Any) -> int:
-        """Where the value of a node is."""
+        """The slot of a node's value."""
         if node not in self._slot:
             raise NotACell(f"an iteration uses {node}, which is none of its operations")
         return self._slot[node]
@@ -151,14 +151,14 @@ class CellMaker:
     def _made(self, node: Fx, target: str, args: Any, kwargs: Any, replaced: Any) -> None:
         numbers = iter(range(1 << 30))
 
-        def given(value: Any) -> Any:
+        def argument(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
-                return [given(v) for v in value]
+                return [argument(v) for v in value]
             number = next(numbers)
             return self._arg(value if replaced is None else replaced(value, number))
 
-        positional = tuple(given(a) for a in args)
-        named = {k: given(v) for k, v in kwargs.items() if k != "pin_memory"}
+        positional = tuple(argument(a) for a in args)
+        named = {k: argument(v) for k, v in kwargs.items() if k != "pin_memory"}
         out = self._slot[node] = self.new_slot()
         self._ops.append(Op("", operation(node), source_line(node), target, positional, named, (), out, 0))
 
@@ -190,7 +190,7 @@ class CellMaker:
             if op.out in wanted:
                 kept.append(op)
                 wanted |= set(_read([*op.args, *op.kwargs.values()]))
-        return Cell(tuple(kept[::-1]), self._count, self._given, outs, new)
+        return Cell(tuple(kept[::-1]), self._count, self._arguments, outs, new)
 
 
 def _stretch(node: Any) -> tuple[int, int, int] | None:

@@ -115,7 +115,7 @@ def counter(vals: Sequence[Any]) -> Fx:
 
 
 def counted(count: Fx) -> Fx:
-    """The count behind an iteration."""
+    """The count after an iteration."""
     made = count.graph.call_function(A.add.Scalar, (count, 1))
     made.meta["val"] = count.meta["val"]
     return made

@@ -91,12 +91,12 @@ def seeds_of(
         values: what the module begins with.
         states: their layouts and types.
         like: a stream whose type states of the same type follow.
-        first: the number of the first tensor that is given.
+        first: the index of the first initial value among the tensors of the loop.
 
     Raises:
         Refused: they depend on the clip.
     """
-    seeds, given = list[Seed](), list[TensorValue]()
+    seeds, initial = list[Seed](), list[TensorValue]()
     for value, (layout, dtype) in zip(values, states, strict=True):
         if isinstance(value, Stream) and value.wire != STATIC:
             raise Refused(
@@ -106,13 +106,13 @@ def seeds_of(
         if fill is not None:
             seeds.append(Seed(layout, dtype, fill, follows=dtype == like.dtype))
         else:
-            seeds.append(Seed(layout, dtype, None, first + len(given)))
-            given += same_for_all([value])
-    return seeds, given
+            seeds.append(Seed(layout, dtype, None, first + len(initial)))
+            initial += same_for_all([value])
+    return seeds, initial
 
 
 def put_loop(
-    ctx: RuleContext, call: OpCall, loop: Loop, streams: Sequence[Stream], given: Sequence[TensorValue],
+    ctx: RuleContext, call: OpCall, loop: Loop, streams: Sequence[Stream], tensors: Sequence[TensorValue],
     outs: Sequence[tuple[Dims, torch.dtype]],
 ) -> list[Stream]:  # fmt: skip
     """Add a loop to the program.
@@ -120,7 +120,7 @@ def put_loop(
     Args:
         loop: the loop.
         streams: what it takes, frame by frame.
-        given: what is the same for all iterations, and what states begin with.
+        tensors: what is the same for all iterations, and what states begin with.
         outs: layout and type of what it gives.
     """
     draft, layer = ctx.draft, LoopLayer(loop).eval()
@@ -129,11 +129,11 @@ def put_loop(
     made = [Stream(draft.new_slot(), dims, wire, dtype, streams[0].windows) for dims, dtype in outs]
     path, _, source = ctx.emit.label(call)
     first, last = View(streams[0].dims), View(made[0].dims)
-    weights = {f"given{i}": value.slot for i, value in enumerate(given)}
+    weights = {f"given{i}": value.slot for i, value in enumerate(tensors)}
     draft.instructions.append(
         LoopCall(
             path, "loop", source, layer, streams[0].slot, made[0].slot, before, wire, first, last, draft.new_state_node(), weights,
-            any(isinstance(v, Stream) for v in given), given=tuple((s.slot, View(s.dims)) for s in streams),
+            any(isinstance(v, Stream) for v in tensors), takes=tuple((s.slot, View(s.dims)) for s in streams),
             gives=tuple((s.slot, View(s.dims)) for s in made),
         )
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tensors of one value in one form: as functions of sizes, not of the frames after which they are modelled."""
+"""Rewrites the creation of tensors of one value, such as ``zeros_like(frame)``, as a function of sizes alone, not of a frame."""
 
 from __future__ import annotations
 

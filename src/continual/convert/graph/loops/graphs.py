@@ -18,7 +18,7 @@ from .split import Computed, Parts
 from .times import Tap, Times
 from .traced import Traced
 
-COUNT = "iterations"  # what a state is of that counts them
+COUNT = "iterations"  # ``of`` of the state that counts them
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Out:
-    """What leaves a loop: an operation's results, in the first iterations those of other ones."""
+    """An output of a loop: the results of one operation; in the first iterations, those of other operations."""
 
     key: Key
     first: tuple[tuple[int, Fx], ...] = ()
@@ -50,10 +50,10 @@ class Graphs:
         parts: operations that are computed apart from it.
 
     Attributes:
-        taps: what is taken frame by frame: a :class:`Tap`, or a :class:`Computed`.
-        states: what is carried.
+        taps: the inputs that are read frame by frame: :class:`Tap` or :class:`Computed`.
+        states: the states.
         same: what is the same for all iterations.
-        outs: what leaves.
+        outs: the outputs.
     """
 
     body: Body
@@ -147,7 +147,7 @@ class Graphs:
         return found
 
     def _there(self, node: Fx, t: int) -> bool:
-        """Whether one of the first iterations has a value: of its own, as a state, or computed of these again."""
+        """Whether one of the first iterations has a value: computed, as a state, or computed again from these."""
         if node not in self.times.of or self.times.of[node] >= t or any(s.of is node for s in self.states):
             return True
         if node in self.times.taps:
@@ -156,7 +156,7 @@ class Graphs:
         return self._carried(node, t) is not None or all(self._there(a, t) for a in node.all_input_nodes)
 
     def _carried(self, node: Fx, t: int) -> Past | None:
-        """The state that holds a result of one of the first iterations in another one of them."""
+        """The state by which one of the first iterations gets a result of another of them."""
         for (key, i), seed in self.body.seeds.items():
             if seed is node and i == self.times.of[node]:
                 return next((s for s in self.states if s.of == key and s.lag == t - i), None)
@@ -254,10 +254,10 @@ class Graphs:
             if a in self.times.of:
                 if self.times.of[a] > t:
                     raise NotALoop(f"a state begins with a later iteration{line(a)}", "states that begin before the loop", a)
-                held = self._carried(a, t) or next((s for s in self.states if s.of is a), None)
-                if held is None:  # computed again
+                kept = self._carried(a, t) or next((s for s in self.states if s.of is a), None)
+                if kept is None:  # computed again
                     made[a] = copied(graph, a, map(value, leaves_of(a)))
-                return made[a] if held is None else env[held]
+                return made[a] if kept is None else env[kept]
             if a not in env:
                 self.same.append(a)
                 env[a] = _place(graph, f"same{len(self.same) - 1}", a)
@@ -268,13 +268,13 @@ class Graphs:
         new = [self._new_first(state, t, env, made, value) for state in self.states]
         outs = []
         for out in self.outs:
-            given = dict(out.first).get(t)
-            outs.append(self._blank(graph, self.body.node[out.key]) if given is None else value(given))
+            first = dict(out.first).get(t)
+            outs.append(self._blank(graph, self.body.node[out.key]) if first is None else value(first))
         graph.output((*new, *outs))
         return graph
 
     def _new_first(self, state: Past, t: int, env: dict[Any, Fx], made: dict[Fx, Fx], value: Any) -> Fx:
-        """A state behind one of the first iterations."""
+        """A state after one of the first iterations."""
         if state.of is COUNT:
             return counted(env[state])
         if state.lag == 0:
@@ -305,10 +305,10 @@ def leaves_of(node: Fx) -> list[Any]:
 
 def copied(graph: Graph, node: Fx, leaves: Any) -> Fx:
     """A copy of a node with other arguments."""
-    given = iter(leaves)
+    replaced = iter(leaves)
 
     def build(value: Any) -> Any:
-        return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(given)
+        return [build(v) for v in value] if isinstance(value, (list, tuple)) else next(replaced)
 
     args = tuple(build(a) for a in node.args)
     target: Any = node.target

@@ -16,25 +16,25 @@ class LoopCall(Layer):
     """A layer of several streams, of one wire.
 
     Attributes:
-        given: the slots and layouts of what it takes.
-        gives: the slots and layouts of what it gives.
+        takes: the slots and layouts of its inputs.
+        gives: the slots and layouts of its outputs.
     """
 
-    given: tuple[tuple[int, View], ...] = ()
+    takes: tuple[tuple[int, View], ...] = ()
     gives: tuple[tuple[int, View], ...] = ()
     has_dtypes = True
 
     def __post_init__(self) -> None:
-        self.inputs, self.outs = tuple(slot for slot, _ in self.given), tuple(slot for slot, _ in self.gives)
+        self.inputs, self.outs = tuple(slot for slot, _ in self.takes), tuple(slot for slot, _ in self.gives)
 
     def arriving(self, m: ExecContext, count: int) -> Any:
-        found = [view.enter(m.env[slot], m.batch, count) for slot, view in self.given]
+        found = [view.enter(m.env[slot], m.batch, count) for slot, view in self.takes]
         return found if len(found) > 1 else found[0]
 
     def frames(self, m: ExecContext) -> Any:
-        if len(self.given) == 1:
+        if len(self.takes) == 1:
             return m.frame(self.slot, self.enter)
-        return [m.frame(slot, view) for slot, view in self.given]
+        return [m.frame(slot, view) for slot, view in self.takes]
 
     def put_frames(self, m: ExecContext, y: Any) -> None:
         if len(self.gives) == 1:
@@ -45,14 +45,14 @@ class LoopCall(Layer):
 
     @property
     def taken(self) -> list[tuple[int, View]]:
-        return list(self.given)
+        return list(self.takes)
 
     @property
     def made(self) -> list[tuple[int, View]]:
         return list(self.gives)
 
     def take(self, taken: Sequence[tuple[int, View]]) -> None:
-        self.given = tuple(taken)
+        self.takes = tuple(taken)
         self.slot, self.enter = taken[0]
         self.inputs = tuple(slot for slot, _ in taken)
 

@@ -25,15 +25,15 @@ class Seed:
     Attributes:
         layout: of the state.
         dtype: of the state.
-        fill: the value of all its elements; ``None``: it is given.
-        given: the number among what is given.
+        fill: the value of all its elements; ``None``: a tensor of the loop.
+        index: which one of the tensors of the loop.
         follows: whether its type is that of the frames.
     """
 
     layout: Layout
     dtype: torch.dtype
     fill: float | None = None
-    given: int = -1
+    index: int = -1
     follows: bool = False
 
 
@@ -43,16 +43,16 @@ class Loop:
 
     Attributes:
         body: what an iteration computes.
-        prologue: what the first iterations compute, where that is something else. Each takes and gives what the body does.
-        seeds: what the states are before the first iteration.
-        given: how many tensors are the same for all iterations.
+        prologue: what the first iterations compute, where that is something else. Each has the inputs and outputs of the body.
+        seeds: the initial values of the states.
+        same: how many tensors are the same for all iterations. They come before the initial values among the tensors of the loop.
         rate: rows for each entry of the batch.
     """
 
     body: Cell
     prologue: tuple[Cell, ...]
     seeds: tuple[Seed, ...]
-    given: int
+    same: int
     rate: int = 1
 
 
@@ -68,7 +68,7 @@ class LoopLayer(Recurrence):
         self.loop = loop
         self._names = tuple(f"state{i}" for i in range(len(loop.seeds)))
         seeds = sum(seed.fill is None for seed in loop.seeds)
-        for i in range(loop.given + seeds):  # bound by the program
+        for i in range(loop.same + seeds):  # bound by the program
             self.register_parameter(f"given{i}", None)
 
     @property
@@ -76,16 +76,16 @@ class LoopLayer(Recurrence):
         return f"Loop of {len(self.loop.body.ops)} operations"
 
     def initial_state(self, x: Any) -> States:
-        """Zeros, or what the module begins with.
+        """The initial values: zeros, or those of the module.
 
         Args:
             x: a step of each stream.
         """
         first = x[0] if isinstance(x, list) else x
-        rows, given, found = first.shape[0], list(self._parameters.values()), States()
+        rows, parameters, found = first.shape[0], list(self._parameters.values()), States()
         for name, seed in zip(self._names, self.loop.seeds, strict=True):
             if seed.fill is None:
-                own = seed.layout.rows_first(given[seed.given], rows // self.loop.rate, self.loop.rate)  # type: ignore[arg-type]
+                own = seed.layout.rows_first(parameters[seed.index], rows // self.loop.rate, self.loop.rate)  # type: ignore[arg-type]
             else:
                 dtype = first.dtype if seed.follows else seed.dtype
                 own = torch.full((rows, *seed.layout.row_shape(self.loop.rate)), seed.fill, dtype=dtype, device=first.device)
@@ -93,7 +93,7 @@ class LoopLayer(Recurrence):
         return found
 
     def _initial(self, frame: Any, name: str) -> States:
-        """The states; what they are computed of has no values of frames in it."""
+        """The states. They are computed from the shape of a frame, and from no values of frames."""
         first = frames(frame)[0]
         if first.shape[0] % self.loop.rate:
             raise ShapeMismatch(f"{name}: takes {self.loop.rate} rows for each of the batch, got {first.shape[0]}")
@@ -106,15 +106,15 @@ class LoopLayer(Recurrence):
     def _iteration(self, x: Any, state: Iterable[Tensor], index: int | Tensor) -> tuple[Any, list[Tensor]]:
         """Run iteration ``index``, an integer or one for each row. Returns the outputs and the new states."""
         loop, steps = self.loop, x if isinstance(x, list) else [x]
-        given = [*steps, *state, *list(self._parameters.values())[: loop.given]]
+        inputs = [*steps, *state, *list(self._parameters.values())[: loop.same]]
         batch, device = steps[0].shape[0], steps[0].device
         batch = batch if loop.rate == 1 else batch // loop.rate
         if isinstance(index, int):
-            outs, new = (loop.prologue[index] if index < len(loop.prologue) else loop.body)(given, batch, device)
+            outs, new = (loop.prologue[index] if index < len(loop.prologue) else loop.body)(inputs, batch, device)
         else:
-            outs, new = loop.body(given, batch, device)
+            outs, new = loop.body(inputs, batch, device)
             for t, cell in enumerate(loop.prologue):
-                first = cell(given, batch, device)
+                first = cell(inputs, batch, device)
                 outs, new = _chosen(index == t, first[0], outs), _chosen(index == t, first[1], new)
         return (outs if len(outs) > 1 else outs[0]), new
 
@@ -138,7 +138,7 @@ class LoopLayer(Recurrence):
         if first == 0 and torch.is_grad_enabled():  # gradients reach what the states begin with
             state = self.initial_state(x[0].select(2, 0) if isinstance(x, list) else x.select(2, 0))
         loop, streams, values = self.loop, x if isinstance(x, list) else [x], list(state.values())
-        same: list[Any] = list(self._parameters.values())[: loop.given]
+        same: list[Any] = list(self._parameters.values())[: loop.same]
         batch, device, found = streams[0].shape[0] // loop.rate, streams[0].device, list[list[Tensor]]()
         for t, steps in enumerate(zip(*(s.unbind(2) for s in streams), strict=True), first):
             cell = loop.prologue[t] if t < len(loop.prologue) else loop.body

@@ -51,7 +51,7 @@ class Layout:
         return 1 if self.rows is None else self.sizes[self.rows]
 
     def row_shape(self, unit: int) -> tuple[int, ...]:
-        """The shape of a row of a tensor of which each entry of the batch has ``unit`` rows."""
+        """The shape of a row, in a tensor with ``unit`` rows for each entry of the batch."""
         shape = tuple(s for i, s in enumerate(self.sizes) if i != self.rows)
         return shape if self.rate == unit else (self.rate // unit, *shape)
 

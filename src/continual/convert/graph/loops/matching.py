@@ -75,7 +75,7 @@ class Body:
         args: the arguments of each, one after another.
         node: one of the iterations, as an example.
         where: all operations of iterations: the number of the iteration, and which operation it is.
-        first: the first iteration of which this is true; those before are a prologue.
+        first: the first iteration of this form; earlier ones are a prologue.
         count: iterations.
         seeds: results of iterations before the first, by their numbers.
         slices: all operations of each iteration.
@@ -119,7 +119,7 @@ def matched(nodes: Sequence[Fx], times: Times) -> Body:
     """The loop that some operations are.
 
     Raises:
-        NotALoop: they are none.
+        NotALoop: they are no loop.
     """
     count = max(times.of[n] for n in nodes) + 1
     slices = [[n for n in nodes if times.of[n] == t] for t in range(count)]
@@ -176,9 +176,9 @@ def _keyed(own: Sequence[Fx], times: Times, strict: bool) -> dict[Key, Fx]:
         return type(value).__name__, str(value) if strict or not isinstance(value, (int, float)) else ""
 
     for node in own:
-        given = known(node.args), tuple((k, known(v)) for k, v in sorted(node.kwargs.items()))
+        arguments = known(node.args), tuple((k, known(v)) for k, v in sorted(node.kwargs.items()))
         shape = tuple(str(s) for s in sizes(node))
-        hashes[node] = own_hash = hash((node.meta.get("stack_trace"), name_of(node), shape, given))
+        hashes[node] = own_hash = hash((node.meta.get("stack_trace"), name_of(node), shape, arguments))
         found[own_hash, seen[own_hash]] = node
         seen[own_hash] += 1
     return found
@@ -198,8 +198,8 @@ def _verified(slices: list[list[Fx]], byk: list[dict[Key, Fx]], common: list[Key
         leaves = [flat([n.args, list(n.kwargs.values())]) for _, n in column]
         if len({len(own) for own in leaves}) > 1:
             raise Differs(column[-1][1], "an operation has more arguments in some iterations of a loop")
-        given = [[(t, n, a) for (t, n), a in zip(column, own, strict=True)] for own in zip(*leaves, strict=True)]
-        body.args[key] = [_argument(body, byk, own, times, place) for place, own in enumerate(given)]
+        columns = [[(t, n, a) for (t, n), a in zip(column, own, strict=True)] for own in zip(*leaves, strict=True)]
+        body.args[key] = [_argument(body, byk, own, times, place) for place, own in enumerate(columns)]
     return body
 
 
@@ -257,7 +257,7 @@ def _argument(body: Body, byk: list[dict[Key, Fx]], column: list[tuple[int, Fx, 
 
 
 def _refuse_other_orders(nodes: Sequence[Fx], slices: list[list[Fx]], times: Times) -> None:
-    """Refuse what is not a loop from the first frame to the last."""
+    """Refuse a loop in another order than from the first frame to the last."""
     counts = [len(own) for own in slices]
     if counts[-1] > 3 * max(1, *counts[:-1]):
         raise runs_backward(slices[-1][0])

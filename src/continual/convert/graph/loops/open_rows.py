@@ -19,8 +19,8 @@ from .traced import batch_symbol
 def capture_rows(module: nn.Module, clip: Sequence[Tensor], time_dim: TimeDims) -> Captured:
     """The export of a module on a clip of one length, with a symbolic batch.
 
-    A module that compares the number of rows with one that it has kept, or takes it for a number, is exported with another row, too:
-    perhaps nothing is kept for so many; otherwise, sizes that differ grow with the rows.
+    A module may compare the number of rows with a stored number, or use it as a plain number. It is then exported with one more row
+    too: either nothing is stored for that number, or the sizes in which the exports differ grow with the rows.
 
     Args:
         module: the module.

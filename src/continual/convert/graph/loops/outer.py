@@ -36,7 +36,7 @@ class Rolled:
     """A graph whose loops are single operations.
 
     Attributes:
-        graph: with the places of the exported graph.
+        graph: with the placeholders of the exported graph.
         loops: its loops, by their numbers.
     """
 
@@ -52,7 +52,7 @@ def rolled(captured: Captured, pace: int = 1) -> Rolled | None:
         pace: frames of the clip for each iteration.
 
     Raises:
-        NotALoop: what it does with them is not a recurrence.
+        NotALoop: the module computes something else than a recurrence on them.
     """
     program = captured.program
     graph = Graph()
@@ -225,7 +225,7 @@ class Rolling:
         return made
 
     def call(self, target: Any, args: tuple[Any, ...], like: Fx, kwargs: dict[str, Any] | None = None) -> Fx:
-        """A new operation. What moves time to the front and back again is none."""
+        """A new operation. Moving time to the front right after moving it from there is no operation, or a single one."""
         if target is A.movedim.int and args[1:2] == (0,) and args[0].target is target and args[0].args[2:] == (0,):
             source, dim, _ = args[0].args
             if dim == args[2]:
@@ -254,7 +254,7 @@ class Rolling:
         return self._batches[use]
 
     def carried(self, use: Use, out: Out) -> Fx:
-        """The same for the part that carries a state."""
+        """The results of all iterations of an operation in the part that carries the state."""
         if not use.made:
             use.made = [self._loop(use)]
         found = use.made[0]
@@ -331,8 +331,8 @@ class Rolling:
         stacked = short(node) == "stack"
         for kind, *found in self._pieces[node]:
             if kind == "other":
-                given = self._mapped(found[0])
-                pieces.append(self.call(A.unsqueeze.default, (given, dim), node) if stacked else given)
+                piece = self._mapped(found[0])
+                pieces.append(self.call(A.unsqueeze.default, (piece, dim), node) if stacked else piece)
                 continue
             if kind == "results":
                 use, out, first, last = found

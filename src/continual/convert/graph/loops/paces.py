@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 Total = Callable[[int], int | None]  # calls of torch on a clip of so many frames; None: the module refuses it
-UNITS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 100, 128, 256, 512)  # by which lengths may differ that a module takes
+UNITS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 100, 128, 256, 512)  # steps between the clip lengths that a module takes
 SHORTEST = 32  # the first length on which a pace is looked for
 ITERATIONS = (7, 11, 16, 24, 33)  # of clips that are exported; wide windows are fewer than their strides
 
@@ -18,7 +18,7 @@ class Pace(NamedTuple):
     Attributes:
         frames: that an iteration takes.
         begins: the length of a clip that has an iteration more than shorter ones.
-        unit: by which lengths of clips differ that the module takes.
+        unit: the module takes clip lengths that differ by multiples of it.
     """
 
     frames: int
@@ -38,9 +38,10 @@ class Pace(NamedTuple):
 
 
 def pace_of(total: Total, frames: int) -> Pace | None:
-    """How a loop goes on; ``None`` if none is seen.
+    """The pace of a loop; ``None`` if no loop is found.
 
-    The number of calls grows with each iteration: two lengths of clips between which it grows once are as far apart as iterations are.
+    The number of calls grows with each iteration. So the distance between two lengths at which it grows is the number of frames of
+    an iteration.
 
     Args:
         total: the number of calls on a clip of some length, from the first frame on.
@@ -64,7 +65,7 @@ def pace_of(total: Total, frames: int) -> Pace | None:
 
 def _below(total: Total, frames: int, most: int | None, unit: int) -> int | None:
     """The longest clip with fewer calls, in steps of the unit."""
-    few, many = (frames - 1) // unit, 0  # units to leave out, of which it is known that these leave fewer calls, and as many
+    few, many = (frames - 1) // unit, 0  # units to drop: known to make fewer calls, and known to make as many
     found = None
     for step in range(1, few.bit_length() + 1):  # first the lengths nearby: iterations take few frames
         units = min(few, 1 << (step - 1))

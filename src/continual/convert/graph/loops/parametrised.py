@@ -26,7 +26,8 @@ def parametrised(own: Graph, other: Graph, numbers: tuple[int, int], what: str =
         own, other: what a module computes of clips that differ in that number.
         numbers: the number for each of them.
         what: of what it is the number, for messages.
-        grows_at: a number at which sizes grow, and again after as many as the two numbers differ by; ``None``: they grow with each.
+        grows_at: a number at which sizes grow; they grow again after each difference of the two numbers. ``None``: sizes grow with
+            every number.
 
     Raises:
         NotALoop: they are not alike.
@@ -96,7 +97,7 @@ def _differs(what: str) -> NotALoop:
 
 
 class GraphCall:
-    """Runs such a graph on a module's own parameters.
+    """Runs a graph with a number as its argument, on a module's own parameters.
 
     Args:
         module: whose parameters they are.
@@ -118,13 +119,13 @@ class GraphCall:
             number: that the graph depends on.
             inputs: of the module.
         """
-        given, captured = iter(inputs), self._captured
+        remaining, captured = iter(inputs), self._captured
         values: list[Any] = [number]
         for node in self._machine.graph.nodes:
             if node.op != "placeholder" or node.target == NUMBER:
                 continue
             if node.target in self._inputs:
-                values.append(next(given))
+                values.append(next(remaining))
             elif node.target in self._of:
                 values.append(_tensor(self._module, self._of[str(node.target)].removeprefix(captured.prefix)))
             else:

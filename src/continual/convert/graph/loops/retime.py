@@ -13,10 +13,10 @@ from .simplify import flat, name_of, sizes
 
 
 def retime(body: Body) -> None:
-    """Carry what operations are computed of, rather than their results.
+    """Carry the inputs of operations as states, rather than their results.
 
-    An operation on results of an iteration alone, such as the product with a recurrent weight, has seen no frame of a later iteration,
-    which uses it: it counts as one of the earlier iteration, and its results as the state.
+    An operation on results of one iteration, such as the product with a recurrent weight, reads no frame of the next iteration,
+    which uses its result. So it counts as part of the earlier iteration, and its result as the state.
     """
     moved = True
     while moved:
@@ -63,24 +63,24 @@ def _uses(body: Body, key: Key) -> list[tuple[Key, int, Result]]:
 
 
 def _sources(body: Body, key: Key) -> tuple[int, set[Key]]:
-    """How many iterations later an operation's results are used, and of which results it is computed; nothing, if it can't move."""
+    """How many iterations later an operation's results are used, and which results it reads; nothing, if it can't move."""
     lags = {a.lag for _, _, a in _uses(body, key)}
-    given = [a for a in body.args[key] if not isinstance(a, Fixed)]
-    if len(lags) != 1 or lags == {0} or _used_outside(body, key) or not all(isinstance(a, Result) and not a.lag for a in given):
+    sources = [a for a in body.args[key] if not isinstance(a, Fixed)]
+    if len(lags) != 1 or lags == {0} or _used_outside(body, key) or not all(isinstance(a, Result) and not a.lag for a in sources):
         return 0, set()
-    return lags.pop(), {a.key for a in given}
+    return lags.pop(), {a.key for a in sources}
 
 
 def _begins(body: Body, key: Key, before: int) -> dict[tuple[Key, int], Any] | None:
-    """What the states begin with of which an operation gives what its results began with, at one of the iterations before the first."""
+    """The initial states from which an operation computes those of its results, for one of the iterations before the first."""
     seed, args = body.seeds.get((key, before)), body.args[key]
     if not isinstance(seed, Fx) or name_of(seed) != name_of(body.node[key]):
         return None
-    given = flat([seed.args, list(seed.kwargs.values())])
-    if len(given) != len(args):
+    values = flat([seed.args, list(seed.kwargs.values())])
+    if len(values) != len(args):
         return None
     found: dict[tuple[Key, int], Any] = {}
-    for a, value in zip(args, given, strict=True):
+    for a, value in zip(args, values, strict=True):
         if isinstance(a, Fixed):
             if value is not a.value and (isinstance(value, Fx) or value != a.value):
                 return None

@@ -136,7 +136,7 @@ class _Search:
         self._refusal: NotALoop | None = None
 
     def run(self) -> Loops:
-        """What there is."""
+        """The loops that are found, or the refusal."""
         found = self._first(LENGTHS)
         if found is None and self._refusal is None and self._grows():
             # perhaps an iteration takes several frames, or the loop is behind temporal strides
@@ -154,7 +154,7 @@ class _Search:
         return found
 
     def _first(self, lengths: Iterable[tuple[int, int]], pace: Pace | None = None) -> RolledModule | None:
-        """The loops that the first of some clips show; ``None`` if none does.
+        """The loops that are found on the first lengths that show any; ``None`` if no length does.
 
         Args:
             lengths: of two clips each.
@@ -232,7 +232,7 @@ class _Search:
 
 
 def _same(module: nn.Module, found: RolledModule, clip: Sequence[Tensor]) -> bool:
-    """Whether loops have the outputs of the module. Clips that the module refuses are ignored."""
+    """Whether the module with single loops has the outputs of the module. Clips that the module refuses are ignored."""
     with torch.no_grad(), quiet():
         try:
             want = tree_leaves(module(*fresh(clip)))

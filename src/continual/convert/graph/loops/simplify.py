@@ -31,7 +31,7 @@ REST = 9223372036854775807  # the end of a slice that goes to the end
 
 
 def name_of(node: Any) -> str:
-    """The operation of a node; ``""`` for what is none."""
+    """The operation of a node; ``""`` for nodes that call none."""
     return str(node.target) if isinstance(node, Fx) and node.op == "call_function" else ""
 
 

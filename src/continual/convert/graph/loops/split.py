@@ -22,7 +22,7 @@ PIECES = ("slice", "select", "unsqueeze", "squeeze", "view", "permute", "transpo
 
 @dataclass(frozen=True)
 class Computed:
-    """What a loop takes frame by frame and what was computed of all frames before it: results of an operation of its iterations."""
+    """An input that a loop reads frame by frame: results of one operation of its iterations, computed for all frames before."""
 
     key: Key
 
@@ -46,9 +46,9 @@ class Parts:
 
 
 def split(body: Body) -> Parts:
-    """Split a loop, and let what is left take what is computed before it.
+    """Split a loop. What remains reads the results of the part that is computed before it.
 
-    Operations without products stay where a state is carried: they cost less than to put frames apart and together again.
+    Operations without products stay in the loop: they cost less than to separate frames and join them again.
     """
     if body.first:
         return Parts()
@@ -60,8 +60,8 @@ def split(body: Body) -> Parts:
     needed = _needed(body)
     behind: set[Key] = set()
     for key in reversed(body.keys):
-        given = body.args[key]
-        here = all(_of_frame(a) or (isinstance(a, Result) and not a.lag) for a in given)
+        arguments = body.args[key]
+        here = all(_of_frame(a) or (isinstance(a, Result) and not a.lag) for a in arguments)
         if here and key in free - needed - before and all(other in behind for other in _users(body, key)):
             behind.add(key)
     for key in body.keys:  # of several results, the one that is used is taken where they are computed
@@ -82,7 +82,7 @@ def split(body: Body) -> Parts:
 
 
 def _rows_alone(node: Fx) -> bool:
-    """Whether rows of the batch are one dimension of what an operation gives."""
+    """Whether the rows of the batch are one dimension of each result of an operation."""
     val = node.meta.get("val")
     try:
         return all(Layout.of(v).rows is not None for v in (val if isinstance(val, (list, tuple)) else [val]))
@@ -124,7 +124,7 @@ def _has_products(body: Body, keys: set[Key]) -> bool:
 
 
 def _without_pieces(body: Body, before: set[Key], behind: set[Key]) -> set[Key]:
-    """Pieces of a result are taken where they are used, so that one tensor goes there."""
+    """The operations before the loop, without those that only split a result for it: the loop reads the whole tensor."""
     kept = set(before)
     for key in reversed(body.keys):
         users = _users(body, key)
@@ -135,7 +135,7 @@ def _without_pieces(body: Body, before: set[Key], behind: set[Key]) -> set[Key]:
 
 
 def _rewired(body: Body, parts: Parts) -> None:
-    """Let what carries a state take results of what is computed before it as frames."""
+    """Let the part that carries the state read the results of the part before it as frames."""
     for key in body.keys:
         if key not in parts.all:
             own = body.args[key]

@@ -16,7 +16,7 @@ A = torch.ops.aten
 
 
 def at_stride(graph: Graph, pace: int, frames: int) -> None:
-    """Take frames one by one of ``x[:, r::stride]`` and of ``x.unfold(dim, width, stride)``, where a loop goes on by several frames.
+    """Take frames out of ``x[:, r::stride]`` and ``x.unfold(dim, width, stride)``, where an iteration advances by several frames.
 
     Args:
         graph: simplified, in place.
@@ -41,7 +41,7 @@ def at_stride(graph: Graph, pace: int, frames: int) -> None:
 
 
 def _stride(starts: list[int], size: int, pace: int, frames: int) -> int:
-    """By how many of a tensor's frames an iteration goes on: where it takes several of them, as its length tells."""
+    """By how many frames of a tensor an iteration advances. Where the frames used do not show it, the tensor's length does."""
     if pace == 1:
         return 1
     distances = {b - a for a, b in itertools.pairwise(sorted(set(starts)))}
@@ -52,7 +52,7 @@ def _stride(starts: list[int], size: int, pace: int, frames: int) -> int:
 
 
 def _regular(graph: Graph, source: Fx, dim: int, width: int | None, stride: int, members: list[tuple[Fx, int]]) -> None:
-    """Take what begins at equal distances, for each place within them: frames at several places out of one window."""
+    """Take what lies at equal distances out of one strided tensor for each offset; frames at several offsets out of windows."""
     classes: dict[int, list[tuple[Fx, int]]] = defaultdict(list)
     for node, start in members:
         classes[start % stride].append((node, start))

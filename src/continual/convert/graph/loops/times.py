@@ -60,7 +60,8 @@ def times_of(graph: Graph, inputs: set[str], frames: int, at_end: bool = True, e
         inputs: names of the module's inputs.
         frames: of the clip, for one iteration each.
         at_end: shorter sources end with the longest; otherwise they begin with it.
-        evolving: values that no frame goes into belong to iterations, too, where each has its own, as the covariance of a Kalman filter.
+        evolving: whether values that depend on no frame also belong to iterations, if each has its own, as the covariance of a
+            Kalman filter.
     """
     found = Times(frames=frames)
     groups = _groups(graph, frames)

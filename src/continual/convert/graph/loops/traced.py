@@ -20,8 +20,8 @@ from .layout import Layout
 class Traced:
     """A loop, as graphs.
 
-    Each graph takes the states, then a frame of each stream, then what is the same for all iterations; it gives the new states, then
-    what leaves.
+    Each graph takes the states, then a frame of each stream, then what is the same for all iterations; it gives the new states,
+    then the outputs.
 
     Attributes:
         body: what an iteration computes.
@@ -50,8 +50,8 @@ class Traced:
     @property
     def same(self) -> list[int]:
         """Which of the values common to all iterations are tensors."""
-        given = self.places[self.states + self.frames :]
-        return [i for i, n in enumerate(given) if isinstance(n.meta["val"], Tensor)]
+        same = self.places[self.states + self.frames :]
+        return [i for i, n in enumerate(same) if isinstance(n.meta["val"], Tensor)]
 
     @property
     def rate(self) -> int:
@@ -78,7 +78,7 @@ class Traced:
 
         Args:
             ends: states that leave, too, behind the outputs.
-            steps: tensors have their rows first, and frames a dimension beside them; otherwise they lie as they were traced.
+            steps: tensors have their rows first, and frames one more dimension; otherwise they have the layout of the trace.
 
         Raises:
             NotACell: they can't be followed.

@@ -22,15 +22,15 @@ class WholeLoop:
         body, prologue: what iterations compute.
         rows: the dimension of the rows in a frame of the first stream.
         rate: rows of that frame for each entry of the batch.
-        given: layout and type of a frame of each stream, and of the states.
-        ends: whether it gives the states behind the clip, too, before what leaves.
+        layouts: layout and type of a frame of each stream, and of each state.
+        ends: whether it also returns the states after the clip, before the outputs.
     """
 
     body: Cell
     prologue: tuple[Cell, ...]
     rows: int
     rate: int
-    given: tuple[tuple[Layout, torch.dtype], ...]
+    layouts: tuple[tuple[Layout, torch.dtype], ...]
     ends: bool
 
     @staticmethod
@@ -44,8 +44,8 @@ class WholeLoop:
         traced.rate  # noqa: B018 (it refuses other rows)
         states, frames = traced.places[: traced.states], traced.places[traced.states : traced.states + traced.frames]
         vals = [n.meta["val"] for n in (*frames, *states)]
-        given = tuple((Layout.of(v), v.dtype) for v in vals)
-        return WholeLoop(body, tuple(prologue), given[0][0].rows or 0, given[0][0].rate, given, ends)
+        inputs = tuple((Layout.of(v), v.dtype) for v in vals)
+        return WholeLoop(body, tuple(prologue), inputs[0][0].rows or 0, inputs[0][0].rate, inputs, ends)
 
     def __call__(self, xs: Sequence[Tensor], init: Sequence[Tensor], same: Sequence[Tensor]) -> list[Tensor]:
         """The outputs, ``(T, …)``.
@@ -64,5 +64,5 @@ class WholeLoop:
 
     def macs(self, frames: int, same: Sequence[Tensor]) -> int:
         """Multiply-adds of a row on a clip of so many frames."""
-        zeros = [torch.zeros(own.sizes, dtype=dtype, device=same[0].device if same else None) for own, dtype in self.given]
+        zeros = [torch.zeros(own.sizes, dtype=dtype, device=same[0].device if same else None) for own, dtype in self.layouts]
         return frames * counted_macs(lambda: self.body([*zeros, *same], 1, zeros[0].device))

@@ -77,8 +77,8 @@ def attend(
     if keys is not None and keys.spills and behind + 1 < ctx.shapes.length(q.wire).now:
         raise Refused(SPILLS, SPILLED)
     layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax, keys is not None, cap)
-    given = {} if row is None else {"bias": row}
-    return in_heads(ctx, call, joined, layer, given, f"attention −{behind} … +{ahead}")
+    weights = {} if row is None else {"bias": row}
+    return in_heads(ctx, call, joined, layer, weights, f"attention −{behind} … +{ahead}")
 
 
 def joined_heads(ctx: RuleContext, call: OpCall, parts: Sequence[Stream]) -> list[Stream]:
@@ -130,7 +130,7 @@ def _repeated(ctx: RuleContext, call: OpCall, s: Stream, times: int) -> Stream:
 
 
 def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValue, v: TensorValue) -> Stream:
-    """Attention within each frame, or from each frame to what is not a stream."""
+    """Attention within each frame, or from each frame to tensors that are not streams."""
     mask, over_frames = call.get("attn_mask"), TIME in q.dims[-2]
     if isinstance(mask, LengthDependent) or (over_frames and isinstance(mask, Const)):
         mask = of_all_frames(ctx, mask, len(q.dims))

@@ -16,7 +16,7 @@ from .score_einsum import einsum_scores
 
 
 def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: Const | None) -> Stream:
-    """A linear map of the clip's frames (and of what is merged with them): of a sliding window of as many."""
+    """A linear map of the clip's frames and what is merged with them: in a stream, of a sliding window of that length."""
     size, merged, batch = ctx.shapes.length(x.wire).now, x.dims[-1], where(x.dims, BATCH)
     others = [d for d in x.dims[:-1] if BATCH not in d and d != ()]
     if merged != (TIME,) and others:
@@ -26,9 +26,9 @@ def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: 
     flat = merged != (TIME,) or len(x.dims) == 2
     layer = WindowLinear(size, flat, time_first=merged[0] == TIME and len(merged) > 1)
     out = (*((*d, TIME) if i == batch else d for i, d in enumerate(x.dims[:-1])), dim_of(weight.value.shape[0]))
-    given = {"weight": weight} | ({"bias": bias} if bias is not None else {})
+    weights = {"weight": weight} | ({"bias": bias} if bias is not None else {})
     ctx.draft.window_note(call, f"maps the {size} frames of a clip; in a stream those of a sliding window")
-    y = ctx.emit.layer(call, x, layer, out, weights=given, label=f"linear over {size} frames", windows=True)
+    y = ctx.emit.layer(call, x, layer, out, weights=weights, label=f"linear over {size} frames", windows=True)
     return ctx.origin.reduced(rows_first(ctx, call, y), call, f"`{call.op}`")
 
 

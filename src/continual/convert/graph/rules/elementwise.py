@@ -62,16 +62,17 @@ def with_explicit(ctx: RuleContext, call: OpCall) -> OpCall:
 
 def broadcast(ctx: RuleContext, call: OpCall) -> Dims:
     """The layout of an elementwise result."""
-    given = [v for v in call.leaves if isinstance(v, (Stream, Const))]
-    dims = joined_dims([v.dims for v in given])
+    tensors = [v for v in call.leaves if isinstance(v, (Stream, Const))]
+    dims = joined_dims([v.dims for v in tensors])
     if dims is not None:
         return dims
-    largest = max((v for v in given if isinstance(v, Stream)), key=lambda v: len(v.dims))
-    for v in given:
+    largest = max((v for v in tensors if isinstance(v, Stream)), key=lambda v: len(v.dims))
+    for v in tensors:
         if isinstance(v, Const):
             _check_constant(ctx, call, v, largest)
     raise Misfit(
-        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(map(ctx.shapes.described, given))}", "reshape one"
+        f"`{call.op}` joins tensors whose dimensions do not fit: {' and '.join(map(ctx.shapes.described, tensors))}",
+        "reshape one",
     )
 
 
@@ -124,10 +125,8 @@ def _one_value(call: OpCall) -> float | None:
     if not all(isinstance(v, (Stream, int, float, torch.dtype, type(None))) for v in call.leaves):
         return None
     values: dict[int, Any] = {s.slot: torch.full((), s.fill or 0.0, dtype=s.dtype) for s in streams}
-    given = {n: exchanged(v, values) for n, v in call.args.items()}
-    found = resolve(call.name)(
-        *(given[n] for n in call.positional), **{n: v for n, v in given.items() if n not in call.positional}
-    )
+    args = {n: exchanged(v, values) for n, v in call.args.items()}
+    found = resolve(call.name)(*(args[n] for n in call.positional), **{n: v for n, v in args.items() if n not in call.positional})
     return float(found) if isinstance(found, Tensor) and not found.is_complex() else None
 
 

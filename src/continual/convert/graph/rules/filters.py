@@ -59,7 +59,7 @@ def _taps(value: Value, length: Size) -> Const | None:
 
 @spectrum_rule("fft_irfft")
 def irfft(ctx: RuleContext, call: OpCall) -> Spectrum:
-    """Back: the convolution, whose frames are taken by a slice."""
+    """The inverse transform: the convolution, of which a slice takes the frames."""
     spectrum = call["self"]
     if not isinstance(spectrum, Spectrum) or spectrum.taps is None or spectrum.inverted:
         raise Refused(*WHOLE)

@@ -104,8 +104,8 @@ def _regular(ctx: RuleContext, call: OpCall, index: Value, dim: Value, each: boo
             if regular.step == 1
             else ctx.emit.layer(call, y, Subsample(regular.step), y.dims, label=f"every {regular.step}th frame")
         )
-    held = _offsets(ctx, index, regular)
-    return _elements(ctx, call, y, (at, regular), held) if each else _windows(ctx, call, y, (at, regular), held)
+    offsets = _offsets(ctx, index, regular)
+    return _elements(ctx, call, y, (at, regular), offsets) if each else _windows(ctx, call, y, (at, regular), offsets)
 
 
 def _offsets(ctx: RuleContext, index: LengthDependent, regular: RegularIndex) -> Const:
@@ -145,23 +145,23 @@ def _unfolded(ctx: RuleContext, call: OpCall, x: Stream, index: RegularIndex) ->
     return ctx.emit.squeeze_dummy(call, y, len(x.dims) + 1)
 
 
-def _elements(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
+def _elements(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], offsets: Const) -> Stream:
     """One element of each window for every position in a frame."""
     (at, index), rank = place, len(x.dims)
     for d in (at, rank):
-        held = ctx.emit.const("aten.unsqueeze.default", [held, d])
+        offsets = ctx.emit.const("aten.unsqueeze.default", [offsets, d])
     y = _unfolded(ctx, call, x, index)
-    y = ctx.emit.op(call, "aten.take_along_dim.default", y, (*x.dims, ()), Ref(held.slot), rank)
+    y = ctx.emit.op(call, "aten.take_along_dim.default", y, (*x.dims, ()), Ref(offsets.slot), rank)
     return ctx.emit.squeeze(call, y, [rank])
 
 
-def _windows(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], held: Const) -> Stream:
+def _windows(ctx: RuleContext, call: OpCall, x: Stream, place: tuple[int, RegularIndex], offsets: Const) -> Stream:
     """Some frames of each window, or all of them, in the dimensions that the indices have."""
     (at, index), emit, rank = place, ctx.emit, len(x.dims)
     y, flat = _unfolded(ctx, call, x, index), index.offsets.flatten()
     if flat.tolist() != list(range(index.extent)):
-        held = emit.const("aten.reshape.default", [held, [-1]])
-        y = emit.op(call, "aten.index_select.default", y, with_size(y.dims, rank, len(flat)), rank, Ref(held.slot))
+        offsets = emit.const("aten.reshape.default", [offsets, [-1]])
+        y = emit.op(call, "aten.index_select.default", y, with_size(y.dims, rank, len(flat)), rank, Ref(offsets.slot))
     y = emit.reshape(call, y, (*y.dims[:-1], *fixed(index.offsets.shape)))
     before = [rank + i for i in range(index.dim)]
     behind = [rank + i for i in range(index.dim, index.offsets.ndim)]
@@ -182,10 +182,10 @@ def scatter(ctx: RuleContext, call: OpCall) -> Stream:
 @rule("aten.index.Tensor", keeps_length_dependent=True)
 def index(ctx: RuleContext, call: OpCall) -> Stream:
     """Advanced indexing of other dimensions than time, by constants; of tables, by streams; of time, by regular indices."""
-    given = call.sequence("indices")
-    if sum(v is not None for v in given) == 1:
-        at = next(i for i, v in enumerate(given) if v is not None)
-        if (frames := _regular(ctx, call, given[at], at)) is not None:
+    indices = call.sequence("indices")
+    if sum(v is not None for v in indices) == 1:
+        at = next(i for i, v in enumerate(indices) if v is not None)
+        if (frames := _regular(ctx, call, indices[at], at)) is not None:
             return frames
     call = ctx.lengths.materialise(call)
     x = call.tensor("self")

@@ -120,8 +120,8 @@ def _hides(ctx: RuleContext, call: OpCall, mask: LengthDependent, key: KeyMask, 
     every = _added(ctx.lengths.concrete(_without(ctx, call, mask, key, kept)))
     *rows, size = (ctx.lengths.size(key, d).now for d in range(_rank(key)))
     marks = torch.arange(size) * 7 % 5 < 3
-    given = Const(-1, (), (marks == kept).expand(*rows, size))
-    some = _added(ctx.lengths.concrete(_exchanged(mask, key, given)))
+    constant = Const(-1, (), (marks == kept).expand(*rows, size))
+    some = _added(ctx.lengths.concrete(_exchanged(mask, key, constant)))
     every, marks = every.expand_as(some), marks.expand_as(some)
     seen = every > HIDDEN
     found = (some - every)[seen & ~marks].unique().tolist()

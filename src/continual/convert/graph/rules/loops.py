@@ -36,8 +36,8 @@ def rolled(ctx: RuleContext, call: OpCall) -> Sequence[Value]:
 def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) -> list[Value]:
     """The used final states of a loop, and its outputs."""
     streams = as_streams(call.sequence("xs"), 0)
-    given = call.sequence("same")
-    same = same_for_all([given[i] for i in traced.same])
+    same_args = call.sequence("same")
+    same = same_for_all([same_args[i] for i in traced.same])
     try:
         unit = traced.rate
         body, *prologue = traced.cells(ends)

@@ -23,7 +23,7 @@ OTHERS = "the mask of attention to what is not a stream is another one for each 
 ALIKE = "a mask that is the same for all frames"
 OTHER_LENGTH = 4  # the index of a sample length that is a little more than the example's
 MANY = 1 << 25  # pairs of frames for which a mask is not computed to see how it goes on
-ROUNDING = 8  # units in the last place between what is equal
+ROUNDING = 8  # units in the last place by which equal values may differ
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,14 @@ def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
 
 
 def of_all_frames(ctx: RuleContext, mask: Mask, rank: int) -> Const:
-    """A mask of attention from each frame to what is not a stream, for one frame: ``(…, 1, S)``.
+    """One row ``(…, 1, S)`` of the mask of an attention from each frame to tensors that are not streams.
 
     Args:
         mask: any shape that broadcasts to the scores.
         rank: of the queries, whose first dimension has the rows of the batch.
 
     Raises:
-        Refused: it is another one for other frames or rows, or for clips of another length.
+        Refused: it differs between frames, between rows, or between clips of different lengths.
     """
     samples = (0, OTHER_LENGTH) if isinstance(mask, LengthDependent) else (0,)
     first, *others = (ctx.lengths.constant(mask, sample) for sample in samples)
@@ -230,7 +230,7 @@ def _going_on(band: Band, longer: Band, kind: _Kind) -> Band:
     """The band, where the example may be too short to show its end.
 
     Raises:
-        Refused: it is another one for longer clips.
+        Refused: it differs for longer clips.
     """
     for side, whole, here, there in (
         ("before", band.whole_past, band.behind, longer.behind),

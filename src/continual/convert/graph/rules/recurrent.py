@@ -68,12 +68,12 @@ def _first_state(ctx: RuleContext, call: OpCall, h: Value, dims: Dims, x: Stream
     """The hidden state before the sequence, for all rows of the frames."""
     if _is_zero(ctx, h):
         return ctx.emit.filled(call, dims, x, 0.0, x.dtype)
-    given = as_tensor(ctx.lengths.beside(h, x) if isinstance(h, LengthDependent) else h)
-    if joined_dims([given.dims, dims]) != dims:
+    first = as_tensor(ctx.lengths.beside(h, x) if isinstance(h, LengthDependent) else h)
+    if joined_dims([first.dims, dims]) != dims:
         raise Misfit(f"`{call.op}` begins with a hidden state of other rows than its input", "one state, expanded to the rows")
-    if given.dims == dims:
-        return given
-    return ctx.emit.expand(call, given, dims, [s for s in (x, given) if isinstance(s, Stream)], x)
+    if first.dims == dims:
+        return first
+    return ctx.emit.expand(call, first, dims, [s for s in (x, first) if isinstance(s, Stream)], x)
 
 
 def _layers(ctx: RuleContext, call: OpCall, x: Stream, params: Sequence[Const], separate: bool) -> list[Stream]:

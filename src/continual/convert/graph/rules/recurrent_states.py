@@ -38,10 +38,10 @@ def over_cells(ctx: RuleContext, call: OpCall, x: Stream, time: int, params: Seq
     width, unit = params[1].value.shape[1], merged(rows)
     layout = Layout((unit, width), 0)
     begins = [_of_layer(ctx, call, x, h, i, rows) for h in call.sequence("hx") for i in range(layers)]
-    seeds, given = seeds_of(begins, [(layout, x.dtype)] * (kinds * layers), x, len(params))
+    seeds, initial = seeds_of(begins, [(layout, x.dtype)] * (kinds * layers), x, len(params))
     body = _cell(call.op, layers, per, kinds)
     outs = [((*x.dims[:2], dim_of(width)), x.dtype)] * (1 + kinds * layers)
-    return put_loop(ctx, call, Loop(body, (), tuple(seeds), len(params), unit), [x], [*same_for_all(params), *given], outs)
+    return put_loop(ctx, call, Loop(body, (), tuple(seeds), len(params), unit), [x], [*same_for_all(params), *initial], outs)
 
 
 def _of_layer(ctx: RuleContext, call: OpCall, x: Stream, h: Value, layer: int, rows: Dim) -> Value:

@@ -162,10 +162,10 @@ def _pooled(ctx: RuleContext, call: OpCall, x: Stream, dim: int, what: str) -> S
 
 def chosen_dims(call: OpCall, rank: int) -> list[int]:
     """The dimensions that are reduced."""
-    given = call.get("dim")
-    if given is None or given == []:
+    dim = call.get("dim")
+    if dim is None or dim == []:
         return list(range(rank))
-    return sorted({as_int(d) % rank for d in as_sequence(given)})
+    return sorted({as_int(d) % rank for d in as_sequence(dim)})
 
 
 @rule(*KINDS)
@@ -183,12 +183,12 @@ def reduce(ctx: RuleContext, call: OpCall) -> Stream:
 def _of_other_dims(ctx: RuleContext, call: OpCall, x: Stream, dims: list[int], keep: bool) -> Stream:
     if any(BATCH in x.dims[d] for d in dims):
         raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "dim=… without the batch's")
-    given = {n: ctx.emit.template(v) for n, v in call.args.items() if n != "self"}
-    given["dim"] = dims if isinstance(call.get("dim"), (list, tuple)) or call.get("dim") is None else dims[0]
-    if "keepdim" in given or keep:
-        given["keepdim"] = keep
+    kwargs = {n: ctx.emit.template(v) for n, v in call.args.items() if n != "self"}
+    kwargs["dim"] = dims if isinstance(call.get("dim"), (list, tuple)) or call.get("dim") is None else dims[0]
+    if "keepdim" in kwargs or keep:
+        kwargs["keepdim"] = keep
     out = tuple(() if i in dims else d for i, d in enumerate(x.dims) if keep or i not in dims)
-    return ctx.emit.local(call, out, x, args=(Ref(x.slot),), kwargs=given, inputs=[x])
+    return ctx.emit.local(call, out, x, args=(Ref(x.slot),), kwargs=kwargs, inputs=[x])
 
 
 def _with_time(
@@ -207,8 +207,8 @@ def _with_time(
         x = _of_other_dims(ctx, call, x, others, keep=True)
     elif others and isinstance(call.get("dim"), int):  # torch takes one dimension, in which others are merged with time
         raise Misfit(f"`{call.op}` over time merged with another dimension", "do it before the dimensions are merged")
-    given = {n: v for n, v in call.args.items() if n in call.positional or n in call.node.kwargs}
-    options = {n: ctx.emit.template(v) for n, v in given.items() if n not in ("self", "dim", "keepdim")}
+    args = {n: v for n, v in call.args.items() if n in call.positional or n in call.node.kwargs}
+    options = {n: ctx.emit.template(v) for n, v in args.items() if n not in ("self", "dim", "keepdim")}
     y = over_clip(ctx, call, x, at, Reducer(what, options, pick, () if what in SEPARABLE else others))
     y = ctx.emit.squeeze(call, y, [d - (d > at) for d in others])
     for d in dims if keep else ():

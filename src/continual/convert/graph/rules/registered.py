@@ -22,10 +22,10 @@ def registered(ctx: RuleContext, call: OpCall) -> Stream:
         or any({BATCH, TIME} & set(d) for d in rest)
     ):
         raise Misfit(f"{name} does not run over time here", f"clips with the batch in dim {batch} and time in dim {time}")
-    given = [w for w in call.sequence("weights") if isinstance(w, Const)]
-    if len(given) < len(call.sequence("weights")):
+    constants = [w for w in call.sequence("weights") if isinstance(w, Const)]
+    if len(constants) < len(call.sequence("weights")):
         raise Refused(f"the weights of {name} depend on the stream", "parameters")
-    weights = {n: given[i] for n, i in entry.weights.items()}
+    weights = {n: constants[i] for n, i in entry.weights.items()}
     sizes = tuple(ctx.shapes.shape(x)[i] for i in range(len(x.dims)) if i not in (batch, time))
     out = [x.dims[batch], *map(dim_of, entry.out[sizes].shape[1:])]
     out.insert(time, (TIME,))

@@ -189,13 +189,13 @@ def _expanded(ctx: RuleContext, call: OpCall, x: TensorValue, dims: Dims, inputs
 def repeat(ctx: RuleContext, call: OpCall) -> Stream:
     """Dimensions are repeated as a whole."""
     x, name = call.stream("self"), "repeats" if "repeats" in call.args else "dims"
-    given = [1] * (len(x.dims) - len(call.sequence(name))) + call.sequence(name)
-    own = ((),) * (len(given) - len(x.dims)) + x.dims
-    if rows := {i: d for i, v in enumerate(given) if not own[i] and (d := _of_rows(ctx, v, x)) is not None}:
+    repeats = [1] * (len(x.dims) - len(call.sequence(name))) + call.sequence(name)
+    own = ((),) * (len(repeats) - len(x.dims)) + x.dims
+    if rows := {i: d for i, v in enumerate(repeats) if not own[i] and (d := _of_rows(ctx, v, x)) is not None}:
         x = ctx.emit.expand(call, x, tuple(rows.get(i, d) for i, d in enumerate(own)), [x], x)
-        given = [1 if i in rows else v for i, v in enumerate(given)]
-        return x if given == [1] * len(given) else repeat(ctx, call.with_args(self=x, **{name: given}))
-    times = [ctx.shapes.integer(v, "a number of repetitions") for v in given]
+        repeats = [1 if i in rows else v for i, v in enumerate(repeats)]
+        return x if repeats == [1] * len(repeats) else repeat(ctx, call.with_args(self=x, **{name: repeats}))
+    times = [ctx.shapes.integer(v, "a number of repetitions") for v in repeats]
     if any((TIME in d or BATCH in d) and r != 1 for d, r in zip(own, times, strict=True)):
         raise Refused(
             f"`{call.op}` repeats the clip (or its rows) one after another", "repeat_interleave over time, or torch.stack"

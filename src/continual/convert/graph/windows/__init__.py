@@ -1,1 +1,1 @@
-"""Exact windows: every so many frames the module's own output of the last ones, computed of what windows have in common."""
+"""Exact windows: at intervals, the module's own output for the last frames, computed from values that windows share."""

@@ -1,7 +1,7 @@
-"""Recurrent layers in both directions of which one end alone is asked for: there, one of the directions has taken a single step.
+"""Bidirectional recurrent layers of which only one end is needed: there, one of the directions has taken a single step.
 
-``layer(x)[0][:, -1]`` is the last state of the direction that goes forwards, and the first one of the direction that goes backwards, which
-has seen the last frame alone. So the uppermost layer goes in one direction over the window; those below it go in both.
+``layer(x)[0][:, -1]`` is the last state of the forward direction, and the first state of the backward direction, which has read the
+last frame alone. So the top layer runs over the window in one direction; the layers below it run in both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .wire import Ranges
 
 @dataclass(eq=False)
 class Ending(Task):
-    """The output of a recurrent layer in both directions, at one end of the window.
+    """The output of a bidirectional recurrent layer, at one end of the window.
 
     Attributes:
         layer: what it computes.
@@ -38,7 +38,7 @@ class Ending(Task):
     def share(self, ranges: Ranges) -> float:
         sizes = self.layer.sizes
         each, n = len(sizes) // (2 * self.layer.layers), self.wire.n
-        once, upper = sum(sizes[-each:]), sum(sizes[-2 * each :])  # a direction of the uppermost layer, and both
+        once, upper = sum(sizes[-each:]), sum(sizes[-2 * each :])  # one direction of the top layer, and both
         return (sum(sizes) - upper + once + once / n) / sum(sizes)
 
     def reach(self, ranges: Ranges) -> list[tuple[Block, ...]]:
@@ -71,7 +71,7 @@ class Ending(Task):
 
 
 def ended(task: Recurrent, asked: Ranges) -> Ending | None:
-    """A recurrent layer at the end that is asked for, where that is less than the whole of it."""
+    """A recurrent layer at the end that is needed, if that costs less than the whole layer."""
     n = task.wire.n
     if not task.both or asked not in (((0, 1),), ((n - 1, n),)) or n < 2:
         return None

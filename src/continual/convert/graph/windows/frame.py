@@ -70,7 +70,7 @@ def frame_of(walk: Walk, out: Task, dim: int, index: int) -> tuple[Task, Frame]:
     name = (f"{out.path}.frame", f"frame {index}", "")
 
     def added(cls: Any, x: Task, left: Dim | None, **more: Any) -> Task:
-        """A task that leaves so much of the dimension; ``None``: nothing."""
+        """A task after which ``left`` remains of the dimension; ``None``: the dimension is dropped."""
         dims = (*out.wire.dims[:dim], *([] if left is None else [left]), *out.wire.dims[dim + 1 :])
         made: Task = walk.keep(cls(*name, (x,), Wire(dims), dtype=out.dtype, **more))
         return made

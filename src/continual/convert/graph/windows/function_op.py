@@ -25,5 +25,5 @@ class FunctionOp(Op):
     @staticmethod
     def of(op: Op, function: Callable[..., Any]) -> FunctionOp:
         """The same operation with a function."""
-        given: dict[str, Any] = {f.name: getattr(op, f.name) for f in fields(op) if f.init}
-        return FunctionOp(**given, function=function)
+        values: dict[str, Any] = {f.name: getattr(op, f.name) for f in fields(op) if f.init}
+        return FunctionOp(**values, function=function)

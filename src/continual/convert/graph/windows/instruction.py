@@ -1,4 +1,4 @@
-"""Exact windows as one instruction of a converted module: every so many frames the module on the last ones."""
+"""Exact windows as one instruction of a converted module: it runs the module on the last frames, at regular intervals."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .wire import HistoryLayout
 
 @dataclass(eq=False)
 class Windows(Instruction):
-    """Windows of ``length`` frames, ``every`` so many.
+    """Windows of ``length`` frames, one for each ``every`` frames.
 
-    Between calls it keeps the frames of a hop that is not complete yet, and what the schedule's windows take over from each other: in
-    mirrored buffers, in which what is new is written twice, so that the last values are always one stretch.
+    Between calls it keeps the frames of an incomplete hop, and the values that windows take over from each other. These are in
+    mirrored buffers: each new value is written twice, so that the last values are always contiguous.
 
     Attributes:
-        plan: what the schedule was made by, complete.
-        schedule: how a window is computed that follows another one.
-        alone: how it is computed by itself.
+        plan: the complete plan of the schedule.
+        schedule: how a window is computed after another one.
+        alone: how a window is computed alone.
         streams: the layouts of the streams.
-        leaving: the layouts of the outputs, windows in the rows.
+        leaving: the layouts of the outputs, with windows in the batch dimension.
         dtypes: of the outputs.
         rows: for how many rows the module's graph is; ``None``: any.
     """
@@ -97,7 +97,7 @@ class Windows(Instruction):
     def _in_groups(
         self, m: ExecContext, schedule: Schedule, frames: Sequence[Tensor], kept: Sequence[Tensor], warm: bool
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """A graph that is for so many rows alone, on some of them after the other; the last ones stand for those that are missing."""
+        """Run a graph of a fixed batch size on one group of rows after another. The last row fills an incomplete group."""
         rows, batch, found = self.rows or 1, m.batch, []
         try:
             for first in range(0, batch, rows):
@@ -122,7 +122,7 @@ class Windows(Instruction):
         return -self.length % self.every
 
     def hops(self, frames: int) -> int:
-        """How many hops are complete after so many frames."""
+        """How many hops are complete after a number of frames."""
         return (frames + self.before) // self.every
 
     def full(self, hop: int) -> bool:
@@ -171,7 +171,7 @@ class Windows(Instruction):
         self._leave(m, found)
 
     def _hops(self, m: ExecContext, node: StateNode, chunk: list[Tensor], in_place: bool) -> list[list[Tensor]]:
-        """The scores of the windows that frames complete; what is to be kept goes to the call."""
+        """The scores of the windows that frames complete. The new state goes to the call."""
         waiting = (node.n_in + self.before) % self.every
         first = self.hops(node.n_in)
         count = self.hops(node.n_in + chunk[0].shape[_time(self.streams[0])]) - first
@@ -197,7 +197,7 @@ class Windows(Instruction):
         return found
 
     def _one(self, m: ExecContext, frames: list[Tensor], buffers: Sequence[Tensor], hop: int) -> list[list[Tensor]]:
-        """One window, of which what is new is written into the buffers."""
+        """One window, whose new values are written into the buffers."""
         histories, full = self.schedule.histories, self.full(hop)
         kept = [h.layout.take(h.old(b, hop), m.batch) for h, b in zip(histories, buffers, strict=True)]
         scores, added = self.computed(m, self.schedule, self._last(frames, 0), kept, warm=not full)
@@ -209,14 +209,14 @@ class Windows(Instruction):
         return [scores] if full else []
 
     def _last(self, whole: list[Tensor], hop: int) -> list[Tensor]:
-        """The frames of a hop, of which a window sees its length at most."""
+        """The frames of a hop; of a hop longer than a window, the last frames."""
         new = min(self.every, self.length)
         return [_narrow(x, d, (hop + 1) * self.every - new, new) for x, d in zip(whole, self.streams, strict=True)]
 
     def _waited(
         self, m: ExecContext, node: StateNode, chunk: list[Tensor], waiting: int, hops: int, in_place: bool
     ) -> list[Tensor]:
-        """The frames that have waited, and those that come; those that are left wait."""
+        """The waiting frames followed by the new ones. The incomplete hop at their end waits."""
         if self.every == 1:
             return chunk
         whole = []
@@ -249,7 +249,7 @@ class Tape:
             self.entries = old
 
     def now(self, hop: int) -> Tensor:
-        """The last entries, after so many hops."""
+        """The last entries, after a number of hops."""
         return self.entries.narrow(self.at, hop * self.history.new, self.history.size)
 
     def add(self, hop: int, x: Tensor) -> None:
@@ -261,7 +261,7 @@ class Tape:
 
 
 class Latest(Tape):
-    """The same of what each window gives again as a whole."""
+    """What windows take over, for values that each window replaces as a whole."""
 
     def __init__(self, history: History, old: Tensor, hops: int):
         self.history, self.entries = history, old

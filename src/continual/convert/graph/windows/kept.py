@@ -25,7 +25,7 @@ class History:
         rate: entries from one position to the next.
         new: entries that each window adds.
         size: how many there are.
-        at: the position, and in the computed ones the place, of the first that this window adds.
+        at: the position of the first entry that this window adds, and its index among the computed ones.
     """
 
     task: int

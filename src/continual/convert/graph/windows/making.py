@@ -87,7 +87,7 @@ class Making:
         found: list[Any] = []
         try:
             sizes = sizes_of(node, item) if self.rows is None else ()
-        except Unfollowed:  # rows against rows: the graph is one for so many rows
+        except Unfollowed:  # two dimensions of rows: the graph has a fixed number of them
             self.rows, sizes = self.captured.batch, ()
         for size in sizes:
             rate, more = (size.rate, size.more) if isinstance(size, Count) else (0, size)
@@ -124,8 +124,8 @@ class Making:
     def operation(self, call: Call, target: str, args: Sequence[Any], kwargs: dict[str, Any], inputs: Sequence[Task],
                   tables: Sequence[Const] = ()) -> tuple[Op, tuple[int, ...], tuple[int, ...]]:  # fmt: skip
         """An operation on slots, the slots of its inputs, and those of its tables."""
-        slots, given = [self.draft.new_slot() for _ in inputs], [self.draft.new_slot() for _ in tables]
-        of = {id(t): s for t, s in zip(inputs, slots, strict=True)} | {id(c): s for c, s in zip(tables, given, strict=True)}
+        slots, table_slots = [self.draft.new_slot() for _ in inputs], [self.draft.new_slot() for _ in tables]
+        of = {id(t): s for t, s in zip(inputs, slots, strict=True)} | {id(c): s for c, s in zip(tables, table_slots, strict=True)}
 
         def template(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
@@ -138,9 +138,9 @@ class Making:
         kw = {k: template(v) for k, v in kwargs.items() if k != "pin_memory"}
         run = ANY_LAYOUT.get(target, target)
         op = Op(path, label, source, run, tuple(template(a) for a in args), kw, (), self.draft.new_slot(), WIRE)
-        return op, tuple(slots), tuple(given)
+        return op, tuple(slots), tuple(table_slots)
 
-    def given_args(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    def call_args(self, call: Call) -> tuple[list[Any], dict[str, Any]]:
         """The arguments with which an operation is called."""
         args = [call.args[n] for n in call.positional]
         return args, {n: call.args[n] for n in call.node.kwargs}
@@ -159,12 +159,12 @@ class Making:
         """An operation on the whole window, as it is.
 
         Args:
-            dims: the layout of what it gives (of several results, of each), where it has positions still.
+            dims: the layout of the result (of each, if there are several), if it still has positions.
             like: their wire.
-            cls, own: the class of the task where it gives several results, and what that has beside others.
+            cls, own: the class of the task, if it gives several results, and its own fields.
             function: what runs in place of an operation of torch, on its arguments.
         """
-        args, kwargs = self.given_args(call)
+        args, kwargs = self.call_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *kwargs.values()])}.values())
         op, slots, _ = self.operation(call, call.name if function is None else ITEM, args, kwargs, inputs)
         op = op if function is None else FunctionOp.of(op, function)
@@ -211,7 +211,7 @@ class Making:
             inner: whether it is a step on the way to the operation.
         """
         if args is None:
-            args, kwargs = self.given_args(call)
+            args, kwargs = self.call_args(call)
         inputs = list({id(t): t for t in tasks_in([*args, *(kwargs or {}).values()])}.values())
         wide = {id(t) for t in entire}
         margins = [(t.wire.a, t.wire.b) for t in inputs if t.wire.timed and id(t) not in wide]
@@ -277,7 +277,7 @@ class Making:
     def varies(self, const: Const, dim: int, n: int, dims: Any) -> tuple[int, int]:
         """The margins of a constant: outside of them it is the same at all positions."""
         axis = self.table_axis(const, dim, n, dims)
-        if self.origin.can_change(const):  # it may be another one tomorrow
+        if self.origin.can_change(const):  # its value may change later
             return n, 0
         rows = axis.split(const.value, 1).movedim(axis.apart, 0).reshape(n, -1)
         middle = n // 2

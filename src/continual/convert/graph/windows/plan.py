@@ -63,7 +63,7 @@ class Gather:
 
 
 def picked(kept: Any, at: int, start: int, length: int, step: int) -> Tensor:
-    """Entries ``start, start + step, …`` of a history: of a tensor in dimension ``at``, or of what knows itself where they are."""
+    """Entries ``start, start + step, …`` of a history: of a tensor in dimension ``at``, or by the history's own ``pick``."""
     if not isinstance(kept, Tensor):
         found: Tensor = kept.pick(start, length, step)
         return found
@@ -76,7 +76,7 @@ NOWHERE = Axis(0, (), ())  # of a value that is not needed
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of an operation, as it is."""
+    """The value of an operation that is read from a history as it is."""
 
     history: int
     task: int = -1
@@ -103,7 +103,7 @@ class Schedule:
     Attributes:
         tasks: all operations; values are known by their numbers.
         steps: those that run.
-        warm: those without which what is kept would not be known.
+        warm: the steps that compute what is kept.
         histories: what is kept.
         outputs: how the outputs are put together.
         entries: the numbers of the streams that come in, and how many of the last frames of the window come again.
@@ -126,7 +126,7 @@ class Schedule:
             m: constants and the number of rows.
             frames: of each stream those that are new, in the module's layout.
             kept: the histories, with their positions apart.
-            warm: only what is to be kept: the window is not full yet, and has no outputs.
+            warm: compute only what is kept: the window is not full yet, and has no outputs.
         """
         values: list[Value] = [None] * len(self.tasks)
         for step in self.warm if warm else self.steps:
@@ -175,8 +175,8 @@ class Planner:
         tasks: all operations, each behind its inputs.
         outputs: those whose values leave.
         every: frames from one window to the next.
-        shared: which operations' values windows take over, of those where that is possible; ``None``: of none, and all frames of the
-            window are given.
+        shared: which operations' values windows take over, among those where that is possible; ``None``: none, and the input is all
+            frames of the window.
     """
 
     def __init__(self, tasks: Sequence[Task], outputs: Sequence[Task], every: int, shared: Shared | None):
@@ -242,7 +242,7 @@ class Planner:
             return
         n, known = task.wire.n, self.asked.setdefault(self.number[id(task)], [])
         real = [(max(0, b.lo), min(n, b.hi)) for b in blocks if max(0, b.lo) < min(n, b.hi)]
-        known += real or ([(n - 1, n)] if blocks else [])  # what is filled alone takes its shape of something
+        known += real or ([(n - 1, n)] if blocks else [])  # fill alone needs a real position for its shape
 
     def _computed(self, index: int, task: Task, asked: Ranges) -> Ranges:
         """Which positions are computed. The other positions that are needed come from a history."""

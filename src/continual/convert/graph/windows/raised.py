@@ -1,7 +1,7 @@
-"""Operations that raise the rate: transposed convolutions and interpolation. Of one entry of their input they make several.
+"""Operations that raise the rate: transposed convolutions and interpolation. Each entry of the input becomes several.
 
-These differ by their phase, and a window that begins one frame later has other ones. So a position of the result is a group of entries,
-and has the stride of the input.
+These entries differ by their phase, so a window that begins one frame later has other entries. A position of the result is
+therefore a group of entries, with the stride of the input.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Raise:
 
 @dataclass(eq=False)
 class Raised(OpTask):
-    """An operation that raises the rate. Of its first input it takes the entries that it needs, and :attr:`op` pads no time.
+    """An operation that raises the rate. It reads the entries of its first input that it needs, and :attr:`op` does not pad time.
 
     Attributes:
         full: the operation as it is, for all positions at once.

@@ -1,4 +1,4 @@
-"""What there is to know of exact windows: the report, and the plan by which they are computed."""
+"""The report on exact windows, and the plan by which they are computed."""
 
 from __future__ import annotations
 

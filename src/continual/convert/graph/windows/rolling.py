@@ -1,10 +1,10 @@
-"""Recurrent layers whose last state alone is asked for: all windows that have begun go on together, as rows of one batch.
+"""Recurrent layers of which only the last state is needed: all open windows advance together, as rows of one batch.
 
-A recurrent layer begins with the window, so that windows share none of its states. But each frame is projected once for all of them, and
-one product of matrices moves them on, where a window by itself reads the weights once for each of its frames.
+A recurrent layer starts with the window, so windows share none of its states. But each frame is projected once for all windows, and
+one matrix product advances them all. A window alone would read the weights once for each of its frames.
 
-Where padding makes the first and last positions those of the window alone (the margins of the layer's input), a window enters the batch
-when its first positions have been taken, which are computed of the frames that it begins with; and it takes its last ones when it ends.
+Padding may make the first and last positions different in each window (the margins of the layer's input). A window then enters the
+batch after its first positions, which are computed from its own first frames, and takes its last positions when it ends.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Recurrent(OpTask):
     both: bool = False
 
     def rolled(self, every: int, first: Callable[[Task, int], Start]) -> Rolling | None:
-        """The same for windows that go on together, where that is possible.
+        """The layer for windows that advance together, where that is possible.
 
         Args:
-            first: how so many first positions of a task are computed of the frames that a window begins with.
+            first: computes a number of first positions of a task from the first frames of a window.
         """
         wire = self.inputs[0].wire
         new = max(1, every // wire.stride)
@@ -83,10 +83,10 @@ class Schedules(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """How the first positions of a value are computed of the frames that a window begins with.
+    """How the first positions of a value are computed from the first frames of a window.
 
     Attributes:
-        schedule: of the frames of each stream; ``None``: there are none that are its own.
+        schedule: computes them; ``None``: no position is different in each window.
         entries: the streams, in their order.
         frames: how many that takes.
     """
@@ -193,7 +193,7 @@ class Rolling(Task):
 
 @dataclass(frozen=True)
 class StateLayout:
-    """How states are kept: as they are."""
+    """The layout of kept states: that of the states themselves."""
 
     windows: int
     size: int
@@ -204,11 +204,11 @@ class StateLayout:
         return (batch, self.windows, self.size)
 
     def put(self, x: Tensor, batch: int, count: int) -> Tensor:
-        """States as they are kept."""
+        """States in the layout of the history."""
         return x
 
     def take(self, x: Tensor, batch: int) -> Tensor:
-        """What is kept as states."""
+        """The history as states."""
         return x
 
 
@@ -245,5 +245,5 @@ class Carry(History):
 
 
 def carry_of(task: int, rolling: Rolling) -> Carry:
-    """What is kept of a recurrent layer."""
+    """The history of a recurrent layer."""
     return Carry(task, 0, 1, 1, rolling.size, 0, rolling.wire, rolling.dtype, windows=rolling.windows)

@@ -21,12 +21,12 @@ FEW = 32  # positions up to which a convolution over time is a product
 
 @dataclass(eq=False)
 class Sliding(OpTask):
-    """A convolution or a pool over time, of which :attr:`op` has no padding of time. Its first input has time in a dimension of its own.
+    """A convolution or a pool over time. :attr:`op` does not pad time. Its first input has time in a dimension of its own.
 
     Attributes:
         full: the operation with its own padding, for all positions at once.
         extent, step, start: the length of its window, from one to the next, and padded positions at the start.
-        edges: by what its results are multiplied, position by position, where they are not all computed at once.
+        edges: the factor of each result, where not all positions are computed at once.
         product: the same as a product of matrices, on windows side by side: on few positions it reads its weights faster.
         dilation: positions from tap to tap.
         grain: entries of a position of its input, and of its own. Behind a layer that raises the rate, entries differ by their phase, and
@@ -75,7 +75,7 @@ class Sliding(OpTask):
         return y * m.env[self.edges.slot]
 
     def _plain(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Tensor:
-        """Without what is special at the edges."""
+        """The results, without the factors at the edges."""
         if self.product is not None and count(ranges) <= FEW:
             return self._multiplied(m, self.product, ranges, xs)
         if self.grain != (1, 1):

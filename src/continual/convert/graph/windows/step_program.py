@@ -60,7 +60,7 @@ def _sparse(history: History) -> bool:
 
 @dataclass(frozen=True)
 class Slots:
-    """A history of which a window needs some entries: ``(B, size, …)``, that of hop ``c`` in slot ``c % size`` of each row.
+    """A history of which a window reads few entries: ``(B, size, …)``, that of hop ``c`` in slot ``c % size`` of each row.
 
     Args:
         history: what is kept.

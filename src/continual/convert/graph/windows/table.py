@@ -54,7 +54,7 @@ def rows_of_windows(
 
 
 def state_bytes_of(task: int, schedule: Schedule, batch: int) -> int:
-    """What is kept of a task, in mirrored buffers."""
+    """The bytes of the history of a task, in mirrored buffers."""
     found = [h for h in schedule.histories if h.task == task]
     return sum(torch.Size(h.layout.shape(batch, 2 * h.round)).numel() * h.dtype.itemsize for h in found)
 

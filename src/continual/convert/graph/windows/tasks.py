@@ -40,9 +40,9 @@ class Task:
         macs: multiply-adds for all positions of a row.
         weight: numbers that it reads of weights.
         dtype: of what it gives.
-        uniform: the value of all its elements, where they have one that the module's code says.
-        copies: the constant that it repeats along its dimensions, where it is nothing else.
-        single: whether it is the only position that there is: it is not a position for what takes it.
+        uniform: the value of all its elements, where the module's code states one.
+        copies: the constant that it repeats along its dimensions, if it does nothing else.
+        single: whether it is the value's only position: operations on the result see no positions.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Task:
 
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         """The values at some positions, computed from the input positions that they need."""
-        raise TypeError(f"{type(self).__name__} '{self.path}' is given, not computed")
+        raise TypeError(f"{type(self).__name__} '{self.path}' is an input, which is not computed")
 
     def share(self, ranges: Ranges) -> float:
         """The multiply-adds of some positions."""

@@ -164,7 +164,7 @@ class Walk(Making):
         if node.target is operator.getitem:
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         if str(node.target) == "scan":
-            args = {n: self._given(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
+            args = {n: self._argument(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
             return RULES["higher_order.scan"](self, Call(node, "higher_order.scan", args, tuple(args)))
         if not hasattr(node.target, "_schema"):
             return self._refuse(node, name, f"`{name}` is a function of Python", "plain operations on tensors")
@@ -182,8 +182,8 @@ class Walk(Making):
                 if isinstance(found, Task):
                     found.copies = copied_constant(call)
                 return found
-            given = [call.args[n] for n in call.positional]
-            return self.emit.consts(name, given, {n: v for n, v in call.args.items() if n not in call.positional})
+            positional = [call.args[n] for n in call.positional]
+            return self.emit.consts(name, positional, {n: v for n, v in call.args.items() if n not in call.positional})
         return self.apply(call)
 
     def _refuse(self, node: Fx, op: str, reason: str, remedy: str) -> None:
@@ -195,19 +195,19 @@ class Walk(Making):
         own, named = node.meta.get(ROW_ARGS) or (node.args, node.kwargs)
         for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
             if i < len(own):
-                args[argument.name] = self._given(own[i])
+                args[argument.name] = self._argument(own[i])
                 positional.append(argument.name)
             elif argument.name in named:
-                args[argument.name] = self._given(named[argument.name])
+                args[argument.name] = self._argument(named[argument.name])
             elif argument.has_default_value() and not argument.kwarg_only:
                 args[argument.name] = argument.default_value
         return Call(node, name, args, tuple(positional))
 
-    def _given(self, arg: Any) -> Any:
+    def _argument(self, arg: Any) -> Any:
         if isinstance(arg, Fx):
             return self.values[arg]
         if isinstance(arg, (list, tuple)):
-            return [self._given(a) for a in arg]
+            return [self._argument(a) for a in arg]
         return arg
 
     def apply(self, call: Call) -> Any:

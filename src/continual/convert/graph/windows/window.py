@@ -189,7 +189,7 @@ def needed(tasks: Sequence[Task], outputs: Sequence[Task]) -> list[Task]:
 
 
 def disjoint(a: Select | Slice, b: Select | Slice) -> bool:
-    """Whether two tasks take no frame both."""
+    """Whether two tasks read no frame in common."""
     (own, *_), *_ = a.reach(((0, a.wire.n),))
     (other, *_), *_ = b.reach(((0, b.wire.n),))
     return own.hi <= other.lo or other.hi <= own.lo
@@ -199,7 +199,7 @@ def in_rows(task: Task, rows: int | None = None) -> Dims:
     """The layout of a score, windows in the rows.
 
     Args:
-        rows: how many there are, where the graph is for so many alone: they are the first dimension then.
+        rows: the number of rows, if the graph has a fixed one: then they are the first dimension.
     """
     if rows is not None and task.wire.dims and task.wire.dims[0] in ((rows,), (BATCH,)):
         return ((BATCH, TIME), *task.wire.dims[1:])

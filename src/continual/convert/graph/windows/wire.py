@@ -61,7 +61,7 @@ class Wire:
         return max(0, self.n - self.a - self.b)
 
     def edged(self) -> Wire:
-        """The same, of which windows share nothing."""
+        """The same wire, with all positions in the margins: windows share none."""
         return replace(self, a=self.n, b=0)
 
 
@@ -176,7 +176,7 @@ def resized(dims: Dims, sizes: dict[int, int]) -> Dims:
 
 
 def sized(size: int) -> Dim:
-    """A dimension of so many numbers."""
+    """A dimension of ``size`` numbers."""
     return (size,) if size != 1 else ()
 
 

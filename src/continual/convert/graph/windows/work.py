@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 def macs_of(call: Call, shape: Callable[[Any], Shape], result: Callable[[int | None], Shape], rows: int) -> int:
-    """Multiply-adds of an operation on a window, for one row; 0 for what is not a product.
+    """Multiply-adds of an operation on a window, for one row; 0 for operations without products.
 
     Args:
         shape: of an argument.

@@ -19,8 +19,8 @@ from .pointwise import alike, timed
 
 def spread(value: Any, count: int) -> list[int]:
     """One number for each dimension."""
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
-    return given * count if len(given) == 1 else given
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * count if len(values) == 1 else values
 
 
 def with_sizes(dims: Any, first: int, sizes: tuple[int, ...], keep: int) -> Any:
@@ -40,10 +40,10 @@ def sliding(
         raise Unfollowed("groups of entries that are not full")
     dims = tuple((TIME, *sized(grain[1])) if i == at else d for i, d in enumerate(dims))
     made = sliding_wire(wire, dims, n, extent, step, start, grain)
-    own, given = w.given_args(call)
+    call_args, call_kwargs = w.call_args(call)
     inputs = [x]
     op, slots, _ = w.operation(call, target, args, {}, inputs)
-    full, others, _ = w.operation(call, call.name, own, given, inputs)
+    full, others, _ = w.operation(call, call.name, call_args, call_kwargs, inputs)
     full.rewire(tuple(moved_slots(a, others[0], slots[0]) for a in full.args), full.out)
     more = {"op": op, "full": full, "slots": slots, "entire": (False,), "macs": w.macs(call), "weight": weight_of(call)}
     return w.add(call, Sliding, inputs, made, extent=extent, step=step, start=start, fill=fill, grain=grain, **more)

@@ -41,15 +41,15 @@ def cat(w: Walk, call: Call) -> Any:
     moving = timed(call["tensors"])
     if moving and call["dim"] % len(moving[0].wire.dims) != moving[0].wire.dim:
         call = grouped(w, positioned(w, call))
-    given = [p for p in call["tensors"] if 0 not in w.shape(p) or len(w.shape(p)) > 1]
-    moving = timed(given)
+    tensors = [p for p in call["tensors"] if 0 not in w.shape(p) or len(w.shape(p)) > 1]
+    moving = timed(tensors)
     wire = alike(moving[:1])
     rank = len(wire.dims)
     dim = call["dim"] % rank
     if dim == wire.dim:
-        return in_a_row(w, call, given, dim)
+        return in_a_row(w, call, tensors, dim)
     alike(moving)
-    if len(moving) < len(given):
+    if len(moving) < len(tensors):
         raise Unfollowed("beside a value of the window")
     for part in moving:
         if any(a != b for i, (a, b) in enumerate(zip(part.wire.dims, wire.dims, strict=True)) if i != dim):
@@ -58,26 +58,26 @@ def cat(w: Walk, call: Call) -> Any:
         raise Unfollowed("rows one after another")
     size = w.result_shape(call)[dim]
     dims = resized(wire.dims, {dim: size})
-    return w.positionwise(call, dims, wire, args=[given, dim], kwargs={})
+    return w.positionwise(call, dims, wire, args=[tensors, dim], kwargs={})
 
 
 @rule("aten.stack.default")
 def stack(w: Walk, call: Call) -> Any:
     """Side by side in a new dimension."""
-    given = call["tensors"]
-    moving = timed(given)
+    tensors = call["tensors"]
+    moving = timed(tensors)
     wire = alike(moving)
-    if len(moving) != len(given) or any(t.wire.dims != wire.dims for t in moving):
+    if len(moving) != len(tensors) or any(t.wire.dims != wire.dims for t in moving):
         raise Unfollowed("beside a value of the window")
     dim = call["dim"] % (len(wire.dims) + 1)
-    size = (len(given),) if len(given) > 1 else ()
+    size = (len(tensors),) if len(tensors) > 1 else ()
     return w.positionwise(call, (*wire.dims[:dim], size, *wire.dims[dim:]), wire)
 
 
 @rule("aten.constant_pad_nd.default", "aten.pad.default",
       *(f"aten.{kind}_pad{n}d.default" for kind in ("reflection", "replication") for n in (1, 2, 3)))  # fmt: skip
 def pad(w: Walk, call: Call) -> Any:
-    """More at the edges."""
+    """Padding."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     amounts = list(call.get("pad", call.get("padding")))
@@ -110,7 +110,7 @@ def pad(w: Walk, call: Call) -> Any:
 
 
 def _mirrored(w: Walk, call: Call, x: Task, left: int, right: int, others: bool) -> Task:
-    """Padding of time by the frames at the edges: those, and then the positions themselves."""
+    """Reflected, replicated or circular padding of time: the frames at the edges joined with the positions."""
     if others or left < 0 or right < 0:
         raise Unfollowed("pads time and other dimensions")
     n, reflect = x.wire.n, "reflect" in call.op or call.get("mode") == "reflect"
@@ -149,7 +149,7 @@ def roll(w: Walk, call: Call) -> Any:
 
 @rule("aten.slice_scatter.default")
 def slice_scatter(w: Walk, call: Call) -> Any:
-    """A tensor with a stretch of another one in it."""
+    """A slice of a tensor is replaced by another tensor."""
     x, y = call["self"], call["src"]
     rank = len(w.result_shape(call))
     dim = call["dim"] % rank
@@ -185,7 +185,7 @@ def slice_scatter(w: Walk, call: Call) -> Any:
 
 @rule("aten.select_scatter.default")
 def select_scatter(w: Walk, call: Call) -> Any:
-    """A tensor with another one as one of its entries."""
+    """One entry of a dimension is replaced by a tensor."""
     x, y = call["self"], call["src"]
     wire = alike(timed([x]))
     dim = call["dim"] % len(wire.dims)

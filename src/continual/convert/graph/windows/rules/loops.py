@@ -34,17 +34,17 @@ def rolled(w: Walk, call: Call) -> Any:
 
 def looped(w: Walk, call: Call, traced: Traced, states: bool) -> Any:
     """All iterations in order. ``states``: the final states are returned first."""
-    given = [call["same"][i] for i in traced.same]
-    own = Call(call.node, call.name, {"xs": call["xs"], "init": call["init"], "same": given}, ("xs", "init", "same"))
+    same_args = [call["same"][i] for i in traced.same]
+    own = Call(call.node, call.name, {"xs": call["xs"], "init": call["init"], "same": same_args}, ("xs", "init", "same"))
     try:
         loop = WholeLoop.of(traced, states)
     except NotACell as error:
         raise NotStreamable(
             f"{w.names.path(OpCall(call.node, call.name, {}))}: a loop over frames can't be followed: {error}"
         ) from error
-    same = [g.value for g in given if isinstance(g, Const)]
+    same = [g.value for g in same_args if isinstance(g, Const)]
     frames = int(call.node.meta["val"][-1].shape[0])
-    macs = loop.macs(frames, same) if len(same) == len(given) else 0
+    macs = loop.macs(frames, same) if len(same) == len(same_args) else 0
     wire, dims = _timed(own, traced, states) if w.rows is None else (None, None)
     return w.window(own, dims, wire, function=loop, macs=macs)
 

@@ -24,7 +24,7 @@ def layer_norm(w: Walk, call: Call) -> Any:
 
 @rule("aten.group_norm.default", "aten.instance_norm.default")
 def group_norm(w: Walk, call: Call) -> Any:
-    """Over groups of channels and all that is behind them."""
+    """Over groups of channels and all later dimensions."""
     x: Task = call["input"]
     wire = alike(timed([x]))
     return w.positionwise(call, wire.dims, wire) if wire.dim == 0 else w.window(call, wire.dims, wire)
@@ -40,8 +40,8 @@ def batch_norm(w: Walk, call: Call) -> Any:
         raise Unfollowed("over the window")
     if not several:
         return w.positionwise(call, wire.dims, wire)
-    given = [call[n] for n in ("weight", "bias", "running_mean", "running_var")]
-    args = [x, *given, False, call["momentum"], call["eps"], False]
+    params = [call[n] for n in ("weight", "bias", "running_mean", "running_var")]
+    args = [x, *params, False, call["momentum"], call["eps"], False]
     if any(user.args[1] for user in call.node.users):
         raise Unfollowed("with its statistics")
     return [w.positionwise(call, wire.dims, wire, target="aten.batch_norm.default", args=args, kwargs={})]

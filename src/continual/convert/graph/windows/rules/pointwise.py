@@ -42,7 +42,7 @@ def alike(tasks: Sequence[Task]) -> Wire:
 
 
 def joined(w: Walk, values: Sequence[Any], rank: int) -> tuple[Dims, list[tuple[Const, int]]]:
-    """The layout of values of which elements meet, and the constants among them that vary over time."""
+    """The layout of an elementwise result, and the constants among its inputs that vary over time."""
     moving = timed(values)
     alike(moving)
     out: list[Dim] = []
@@ -144,7 +144,7 @@ def _repeated(w: Walk, call: Call, value: Task, like: Task) -> Task:
 
 @rule(*HANDED_ON)
 def handed_on(w: Walk, call: Call) -> Any:
-    """What stays as it is."""
+    """Operations that return their input."""
     if call.name == "aten.clone.default" and call.get("memory_format") is not None and w.rows is not None:
         return w.window(call)
     return next(iter(call.args.values()))
@@ -154,11 +154,11 @@ def handed_on(w: Walk, call: Call) -> Any:
       "aten.cumsum.default", "aten.cumprod.default", "aten.flip.default", "aten.sort.default", "aten.topk.default",
       "aten.logcumsumexp.default", "aten.cummax.default")  # fmt: skip
 def along(w: Walk, call: Call) -> Any:
-    """Along some dimensions, which stay."""
+    """Operations along dimensions that remain: softmax, cumulative sums, sorting."""
     x: Task = next(iter(call.args.values()))
     wire = alike(timed([x]))
-    given = call.get("dims", call.get("dim", -1))
-    along = {d % len(wire.dims) for d in (given if isinstance(given, (list, tuple)) else [given])}
+    dim = call.get("dims", call.get("dim", -1))
+    along = {d % len(wire.dims) for d in (dim if isinstance(dim, (list, tuple)) else [dim])}
     val = call.node.meta["val"]
     many = isinstance(val, (list, tuple))
     dims = tuple(() if i in along else d for i, d in enumerate(wire.dims))

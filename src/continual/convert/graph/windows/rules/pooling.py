@@ -109,11 +109,11 @@ def _evenly(w: Walk, call: Call, x: Task, space: int) -> Any:
     """Pools of equal size that do not overlap are an ordinary pool."""
     wire, sizes = x.wire, w.result_shape(call)
     first = len(wire.dims) - space
-    given = w.shape(x)[first:]
+    sizes_of_input = w.shape(x)[first:]
     target = sizes[first:]
-    if not wire.alone or sizes[wire.dim] == 1 or any(g % t for g, t in zip(given, target, strict=True)):
+    if not wire.alone or sizes[wire.dim] == 1 or any(g % t for g, t in zip(sizes_of_input, target, strict=True)):
         raise Unfollowed("over the window")
-    size = [g // t for g, t in zip(given, target, strict=True)]
+    size = [g // t for g, t in zip(sizes_of_input, target, strict=True)]
     dims = with_sizes(wire.dims, first, sizes, wire.dim)
     j = wire.dim - first
     args = [x, size, size, [0] * space, False, True]

@@ -15,7 +15,7 @@ from .pointwise import alike, timed
 
 
 def still(dim: Dim, n: int) -> Dim:
-    """A dimension of which all positions are needed; it is treated as numbers."""
+    """A dimension with its positions as plain entries: all of them are needed."""
     return tuple(n if f == TIME else f for f in dim)
 
 
@@ -144,8 +144,8 @@ def einsum(w: Walk, call: Call) -> Any:
     equation, tensors = str(call["equation"]).replace(" ", ""), call["tensors"]
     if "." in equation or "->" not in equation:
         raise Unfollowed("an equation without a result")
-    given, out = equation.split("->")
-    letters = given.split(",")
+    terms, out = equation.split("->")
+    letters = terms.split(",")
     moving = [(name, t) for name, t in zip(letters, tensors, strict=True) if isinstance(t, Task) and t.wire.timed]
     wire = alike([t for _, t in moving])
     times = {name[t.wire.dim] for name, t in moving}

@@ -23,8 +23,8 @@ def reduction(w: Walk, call: Call) -> Any:
     """Reduces other dimensions than time. Over time it needs the whole window."""
     x: Task = call["self"]
     wire = alike(timed([x]))
-    rank, given, keep = len(wire.dims), call.get("dim"), bool(call.get("keepdim", False))
-    dims = sorted({int(d) % rank for d in (given if isinstance(given, (list, tuple)) else [given])}) if given is not None else []
+    rank, dim, keep = len(wire.dims), call.get("dim"), bool(call.get("keepdim", False))
+    dims = sorted({int(d) % rank for d in (dim if isinstance(dim, (list, tuple)) else [dim])}) if dim is not None else []
     if not dims or wire.dim in dims or any(isinstance(f, str) for d in dims for f in wire.dims[d]):
         raise Unfollowed("over the window")
     out = tuple(() if i in dims else d for i, d in enumerate(wire.dims) if keep or i not in dims)

@@ -66,7 +66,7 @@ def permute(w: Walk, call: Call) -> Any:
 
 
 def order_of(call: Call, rank: int) -> list[int]:
-    """Which dimension comes where."""
+    """The order of the dimensions."""
     if call.op == "permute":
         return [d % rank for d in call["dims"]]
     order = list(range(rank))
@@ -84,7 +84,7 @@ def order_of(call: Call, rank: int) -> list[int]:
 
 @rule("aten.expand.default", "aten.repeat.default")
 def expand(w: Walk, call: Call) -> Any:
-    """Dimensions of size 1, or all, several times."""
+    """Repeat dimensions."""
     x: Task = call["self"]
     wire, sizes = alike(timed([x])), w.result_shape(call)
     before = len(sizes) - len(wire.dims)

@@ -19,7 +19,7 @@ FAR = 2**62
 
 
 def bounds(size: int, start: Any, end: Any) -> tuple[int, int]:
-    """From and to where a slice goes."""
+    """The start and the end of a slice."""
     i = 0 if start is None else start
     j = size if end is None else end
     i = min(size, max(0, i + size if i < 0 else i))
@@ -40,7 +40,7 @@ def sliced(w: Walk, call: Call, x: Task, first: int, count: int, step: int = 1) 
 
 @rule("aten.slice.Tensor", "aten.narrow.default")
 def slices(w: Walk, call: Call) -> Any:
-    """A stretch of a dimension."""
+    """A slice of a dimension."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     dim = call["dim"] % len(wire.dims)
@@ -127,10 +127,10 @@ def index(w: Walk, call: Call) -> Any:
     x: Task = call["self"]
     wire = alike(timed([x]))
     if call.op == "index":
-        given = [(d, i) for d, i in enumerate(call["indices"]) if i is not None]
-        if len(given) != 1:
+        present = [(d, i) for d, i in enumerate(call["indices"]) if i is not None]
+        if len(present) != 1:
             raise Unfollowed("several dimensions at once")
-        dim, numbers = given[0]
+        dim, numbers = present[0]
     else:
         dim, numbers = call["dim"] % len(wire.dims), call["index"]
     if not isinstance(numbers, Const) or numbers.value.ndim != 1 or numbers.value.dtype == torch.bool:

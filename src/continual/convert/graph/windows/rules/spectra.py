@@ -28,7 +28,7 @@ def fft(w: Walk, call: Call) -> Any:
 
 @rule("aten.view_as_real.default", "aten.view_as_complex.default")
 def real_and_imaginary(w: Walk, call: Call) -> Any:
-    """A last dimension of two, or none."""
+    """Complex numbers as real and imaginary parts in a last dimension, and back."""
     x: Task = call["self"]
     wire = alike(timed([x]))
     dims = (*wire.dims, (2,)) if call.op == "view_as_real" else wire.dims[:-1]
@@ -47,5 +47,5 @@ def stft(w: Walk, call: Call) -> Any:
     size = call["n_fft"]
     hop = call.get("hop_length") or size // 4
     dims = (wire.dims[0], sized(sizes[1]), (TIME,), *(sized(s) for s in sizes[3:]))
-    args, _ = w.given_args(call)
+    args, _ = w.call_args(call)
     return sliding(w, call, dims, target=call.name, args=args, extent=size, step=hop, start=0)

@@ -63,9 +63,9 @@ def interpolated(w: Walk, call: Call) -> Any:
     rest = [*corners, None]
     if wire.dim < first:
         return w.positionwise(call, dims, wire, args=[x, list(sizes[first:]), *rest], kwargs={})
-    given = w.shape(x)[wire.dim]
-    factor, kind = sizes[wire.dim] // given, call.op.removeprefix("upsample_")[:-2]
-    if sizes[wire.dim] != factor * given or factor < 2 or any(corners):
+    frames = w.shape(x)[wire.dim]
+    factor, kind = sizes[wire.dim] // frames, call.op.removeprefix("upsample_")[:-2]
+    if sizes[wire.dim] != factor * frames or factor < 2 or any(corners):
         raise Unfollowed("another length than a multiple")
     around = AROUND[kind] * factor
     by = Raise(factor, 2 * around + 1, around, _entries_of(wire), clipped=True)
@@ -84,9 +84,9 @@ def _raised(w: Walk, call: Call, by: Raise, dims: Dims, args: list[Any]) -> Task
     if rest:
         raise Unfollowed("a length that is not a multiple of the factor")
     dims = tuple((TIME, by.own) if i == x.wire.dim else d for i, d in enumerate(dims))
-    own, given = w.given_args(call)
+    own, kwargs = w.call_args(call)
     op, slots, _ = w.operation(call, call.name, args, {}, [x])
-    full, others, _ = w.operation(call, call.name, own, given, [x])
+    full, others, _ = w.operation(call, call.name, own, kwargs, [x])
     full.rewire(tuple(moved_slots(a, others[0], slots[0]) for a in full.args), full.out)
     more = {"op": op, "full": full, "slots": slots, "entire": (False,), "macs": w.macs(call), "weight": weight_of(call)}
     return w.add(call, Raised, [x], by.wire(x.wire, dims, n), by=by, **more)

@@ -1,4 +1,4 @@
-"""What callers give to and get from a batch of streams: arrays of numpy or tensors, one frame a stream or a chunk."""
+"""The frames that callers of a batch of streams pass and receive: tensors or numpy arrays, one frame or one chunk for each stream."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def array_of(t: Tensor) -> Any:
     return t.cpu().numpy()
 
 
-def given(program: Served, frames: Any, rows: int) -> tuple[list[Tensor], int, bool]:
-    """Frames of some rows for a program, checked once.
+def checked_frames(program: Served, frames: Any, rows: int) -> tuple[list[Tensor], int, bool]:
+    """Check the frames of some rows, and bring them into the layout of a program.
 
     Args:
         program: takes them.
