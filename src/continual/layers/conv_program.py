@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ..core.program.context import SUMMED, CallRows, KernelContext, Run
 from .local import parameter
+from .native.product import computes_products
 from .window_program import FILLS, windows_of
 
 _CONV: Any = (None, F.conv1d, F.conv2d, F.conv3d)
 SMALL = 1 << 15  # products of a convolution for an output, up to which calling a library for them costs more
 MOVED = 256  # numbers that may be moved in every step before a ring costs less
+KERNEL_ROWS = 12  # of one product, up to which they are its rows and not its columns
 LARGE = 512  # numbers in a frame from which a ring costs less
 
 
@@ -89,12 +91,13 @@ def _over_time_alone(layer: Any, frames: Tensor, outputs: int, inline_rows: int)
 
 def _product(flat: Tensor, weight: Tensor, bias: Tensor | None, inline_rows: int) -> Tensor:
     """The product of a weight ``(O, I)`` with ``(B, I, n)``; of a few columns as a sum, where that fuses with what is around."""
-    if flat.shape[0] * flat.shape[2] <= inline_rows and weight.numel() <= SUMMED:
+    by_kernel = inline_rows > 0 and computes_products(flat)
+    if flat.shape[0] * flat.shape[2] <= (1 if by_kernel else inline_rows) and weight.numel() <= SUMMED:
         y = (weight.unsqueeze(0).unsqueeze(2) * flat.transpose(1, 2).unsqueeze(1)).sum(3)
         return y if bias is None else y + bias.unsqueeze(1)
     if inline_rows == 0 and flat.shape[2] == 1:
         return F.linear(flat.squeeze(2), weight, bias).unsqueeze(2)
-    if flat.shape[2] <= inline_rows:  # rows of a product that reads the weight once
+    if flat.shape[2] <= (KERNEL_ROWS if by_kernel else inline_rows):  # rows of a product that reads the weight once
         y = F.linear(flat.transpose(1, 2), weight).transpose(1, 2)
     else:
         y = torch.matmul(weight, flat)

@@ -58,6 +58,11 @@ def library() -> Library | None:
     return Library(run, lanes, build.openmp())
 
 
+def computes_products(x: Tensor) -> bool:
+    """Whether compiled programs compute products with such a tensor by the kernel."""
+    return x.dtype == torch.float32 and x.is_cpu and library() is not None
+
+
 def panel_vectors(features: int, lanes: int) -> int:
     """Vectors of a panel for so many outputs: the number that wastes least, the largest of these."""
     return min(range(MOST_VECTORS, 0, -1), key=lambda v: -(-features // (v * lanes)) * v)

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ...core.program.context import INLINE_ROWS, SUMMED
 from ...core.state import Wire, rewire
 from ...errors import ExportError
+from ...layers.native.product import computes_products
 from ..layouts import flat, nested
 from ..planning import Planned
 from .base import CompiledCall, exported
@@ -117,7 +118,8 @@ def _sum_small_products(graph: Graph) -> None:
     """Write linear layers of a few rows as sums: compilers fuse these with their neighbours, and a library call costs more."""
     ops = torch.ops.aten
     for node, x, weight, bias, rows in _linear_layers(graph):
-        if x.meta["val"].is_cuda or math.prod(rows) > INLINE_ROWS or weight.meta["val"].numel() > SUMMED:
+        few = 1 if computes_products(x.meta["val"]) else INLINE_ROWS
+        if x.meta["val"].is_cuda or math.prod(rows) > few or weight.meta["val"].numel() > SUMMED:
             continue
         with graph.inserting_before(node):
             product = graph.call_function(ops.mul.Tensor, (graph.call_function(ops.unsqueeze.default, (x, -2)), weight))
