@@ -13,7 +13,6 @@ _BY_REASON = {
     "A constant that is expanded to the length of the clip is not followed.": ("braindecode/MetaNeuromotorHand",),
     "A number that it reads out of a tensor of sizes is not followed.": (
         "torchaudio/Emformer",
-        "vocos/backbone and ISTFT",
     ),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

@@ -127,11 +127,7 @@ REFUSED = [
     no("positions backwards", lambda x: x + torch.arange(x.shape[2] - 1, -1, -1), "depends on the length of the clip", "fixed number"),
     no("positions relative to the length", lambda x: x + torch.arange(x.shape[2]) / x.shape[2], "depends on the length of the clip",
         "no length"),
-    no("ones cumulated", lambda x: x + torch.ones(x.shape[2], dtype=x.dtype).cumsum(0), "on positions alone, which have no rows",
-        "torch.arange"),
     no("a table of one length", lambda: Fn(lambda m, x: x + m.p, p=(1, 3, 13)), "a value for each of 13 frames", "positions that go on"),
-    no("twice as many positions", lambda x: x + torch.arange(2 * x.shape[2])[::2],
-       "positions alone, which have no rows", "arange"),
     no("a random mask", lambda x: x * (torch.rand(x.shape[0], 1, x.shape[2]) > 0.5), "random numbers", "leave it out"),
 ]  # fmt: skip
 
