@@ -13,7 +13,8 @@ def linspace(start: Any, end: Any, steps: Any, **options: Any) -> Tensor:
     dtype = options.get("dtype") or torch.get_default_dtype()
     if not isinstance(steps, torch.SymInt) or isinstance(start, Tensor) or isinstance(end, Tensor) or not dtype.is_floating_point:
         return torch.linspace(start, end, steps, **options)
-    return torch.arange(steps, **options | {"dtype": dtype}) * ((end - start) / (steps - 1)) + start
+    count: Any = steps
+    return torch.arange(count, **options | {"dtype": dtype}) * ((end - start) / (steps - 1)) + start
 
 
 BY_FUNCTION: dict[Any, Any] = {torch.linspace: linspace}
