@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import continual as co
+from tests.contract import assert_equal
 from tests.convert.rows import Fn, Row, check_row, fn, in_turns, row
 from tests.convert.speech import Synthesis
+from tests.long import LONG
 
 
 def tokens(m: nn.Module, x: Tensor) -> Tensor:
@@ -63,3 +67,14 @@ def test_values_by_frame(case: Row) -> None:
 def test_a_choice_by_the_length_is_refused() -> None:
     with pytest.raises(co.NotStreamable, match="takes a number out of a tensor that it has made of constants and sizes"):
         co.continual(Fn(chosen).eval(), torch.randn(2, 3, 13))
+
+
+@LONG
+def test_exported(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    module, clip = Synthesis().eval(), torch.randn(2, 5, 19)
+    net = co.continual(module, clip[:, :, :11])
+    file = co.load(co.export(net, clip[:, :, 0], tmp_path / "net.onnx"))
+    with torch.no_grad():
+        assert_equal(torch.as_tensor(file.forward_steps(clip, pad_end=True)), module(clip), "a file")
