@@ -6,14 +6,14 @@ A row leaves this table when it converts, or when it turns out that it can't: th
 from __future__ import annotations
 
 _BY_REASON = {
-    "An operation of it has no rule.": (
+    "Scores of a query and a table of relative positions, which a view shifts against each other, are not followed.": (
         "sequences/Transformer-XL shift",
-        "front ends/torchaudio sliding CMN",
     ),
-    "A constant that is expanded to the length of the clip is not followed.": ("braindecode/MetaNeuromotorHand",),
-    "A number that it reads out of a tensor of sizes is not followed.": (
+    "A mask with a row for each window, which is repeated for the rows of the batch and for heads, is not followed.": (
+        "braindecode/MetaNeuromotorHand",
+    ),
+    "The frames ahead of each segment, copied in front of the clip by one slice for each, are not followed.": (
         "torchaudio/Emformer",
-        "vocos/backbone and ISTFT",
     ),
 }
 GAPS: dict[str, str] = {name: reason for reason, names in _BY_REASON.items() for name in names}

@@ -360,7 +360,7 @@ NETWORKS = [
     row("torchaudio pre-emphasis", ta("Preemphasis"), OPP, **AUDIO),
     row("torchaudio mu-law", ta("MuLawEncoding"), "ITU-T G.711", **AUDIO),
     row("torchaudio spectral centroid", ta("SpectralCentroid", 8000, 64), "Grey 1978, JASA", **AUDIO),
-    row("torchaudio sliding CMN", ta("SlidingWindowCmn", 20), "Povey 2011, ASRU", clip=(2, 60, 8), package="torchaudio"),
+    row("torchaudio sliding CMN", ta("SlidingWindowCmn", 20, 10), "Povey 2011, ASRU", clip=(2, 60, 8), package="torchaudio"),
     row(
         "torchaudio Griffin-Lim",
         lambda: Fn(lambda m, x: m.net(x**2), net=cls("torchaudio.transforms.GriffinLim")(32, n_iter=2, rand_init=False)),

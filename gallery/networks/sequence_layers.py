@@ -83,7 +83,7 @@ def row(
     return Network(f"sequences/{name}", build, clip, expected, source, time_dim=time_dim, **more)
 
 
-LONG = "Its kernel is as long as the clip, so an output needs all frames before it; as a recurrence it is a stream."
+LONG = "Its kernel is as long as the clip, so an output needs all frames before it; its recurrence is a stream (co.S4D)."
 LAST: dict[str, Any] = {"options": {"output": -1}}
 NETWORKS = [
     row("S4D by FFT", lambda: LongConv(True), "Gu 2022, NeurIPS", "refused", (2, 4, 32), 2, why=LONG),

@@ -168,3 +168,32 @@ class RawAudio(nn.Module):
 def raw_audio(frames: int = 83, batch: int = 2, channels: int = 6) -> Case:
     """A network on raw samples."""
     return Case(seeded(lambda: RawAudio(channels)), noise(batch, frames), {"time_dim": 1}, out_time=1)
+
+
+class Synthesis(nn.Module):
+    """Frames of a spectrum as overlapping windows, divided by the windows that lie there: ``(B, F, T)``.
+
+    Args:
+        hop: frames from window to window.
+        checked: whether the module asserts that no sum of windows is zero.
+    """
+
+    def __init__(self, hop: int = 3, checked: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(8, periodic=False) + 0.1)
+        self.hop, self.checked, self.mix = hop, checked, nn.Conv1d(5, 10, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, (re, im) = self.window.shape[0], self.mix(x).chunk(2, 1)
+        waves = torch.fft.irfft(torch.complex(re, im), size, dim=1) * self.window[None, :, None]
+        added = self.added(waves)
+        envelope = self.added(self.window.square().expand(1, x.shape[2], -1).transpose(1, 2)).squeeze()
+        if self.checked:
+            assert (envelope > 1e-11).all()
+        return added[:, 0] / envelope
+
+    def added(self, waves: Tensor) -> Tensor:
+        size = self.window.shape[0]
+        length, cut = (waves.shape[2] - 1) * self.hop + size, (size - self.hop) // 2
+        y = F.fold(waves, output_size=(1, length), kernel_size=(1, size), stride=(1, self.hop))
+        return y[:, 0, :, cut:-cut]

@@ -42,6 +42,20 @@ def of_a_list(x: Tensor) -> Tensor:
     return first * 2
 
 
+def kept_state(x: Tensor) -> Tensor:
+    """A state of zeros, written behind its last use: nothing reads what was written."""
+    state = torch.zeros_like(x[:, :1])
+    y = torch.cat((state, x), 1)
+    state.copy_(y[:, -1:].sin())
+    return y.cos()
+
+
+def kept_state_of_an_input(x: Tensor) -> Tensor:
+    y = x.cos()
+    x.copy_(y.sin())
+    return y
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -51,6 +65,8 @@ def of_a_list(x: Tensor) -> Tensor:
         (lambda x: written(x, False), {"exp", "select", "add_"}),
         (through_a_view, set()),
         (of_a_list, set()),
+        (kept_state, {"slice", "sin", "copy_"}),
+        (kept_state_of_an_input, set()),
         (checked, {"sum", "item", "_assert_scalar"}),
     ],
     ids=[
@@ -60,6 +76,8 @@ def of_a_list(x: Tensor) -> Tensor:
         "a write that is not",
         "a write behind a view",
         "parts of one memory",
+        "a write behind the last use",
+        "a write into an input",
         "a condition on the example",
     ],
 )

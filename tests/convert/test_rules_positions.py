@@ -94,6 +94,9 @@ ROWS = [
     fn("x + arange", lambda x: x + torch.arange(x.shape[2]), delay=0),
     fn("a ramp from one, in steps", lambda x: x * torch.arange(1, 2 * x.shape[2] + 1, 2, dtype=x.dtype), delay=0),
     fn("arange backwards in value", lambda x: x + torch.arange(0, -x.shape[2], -1), delay=0),
+    fn("positions by linspace", lambda x: x + torch.linspace(1, x.shape[2], x.shape[2], dtype=x.dtype), delay=0),
+    fn("positions by linspace, two apart", lambda x: x * torch.linspace(-3, 2 * x.shape[2] - 5, x.shape[2]).unsqueeze(0).exp().log(),
+        delay=0),
     fn("the parity of a frame", lambda x: torch.where(torch.arange(x.shape[2]) % 2 == 0, x, -x), delay=0),
     fn("the first three frames are others", lambda x: x.masked_fill(torch.arange(x.shape[2]) < 3, 0.0), delay=0),
     fn("positions behind a stride", lambda x: (lambda y: y * torch.arange(y.shape[2], dtype=x.dtype))(x[:, :, ::2]), delay=0),
@@ -122,16 +125,12 @@ ROWS = [
 
 REFUSED = [
     no("the length itself", lambda x: x * x.shape[2], "depends on the length of the clip", "a stream has no length"),
-    no("positions from 0 to 1", lambda x: x + torch.linspace(0, 1, x.shape[2], dtype=x.dtype), "for each of 13 frames",
-        "positions that go on"),
+    no("positions from 0 to 1", lambda x: x + torch.linspace(0, 1, x.shape[2], dtype=x.dtype), "depends on the length of the clip",
+        "fixed number"),
     no("positions backwards", lambda x: x + torch.arange(x.shape[2] - 1, -1, -1), "depends on the length of the clip", "fixed number"),
     no("positions relative to the length", lambda x: x + torch.arange(x.shape[2]) / x.shape[2], "depends on the length of the clip",
         "no length"),
-    no("ones cumulated", lambda x: x + torch.ones(x.shape[2], dtype=x.dtype).cumsum(0), "on positions alone, which have no rows",
-        "torch.arange"),
     no("a table of one length", lambda: Fn(lambda m, x: x + m.p, p=(1, 3, 13)), "a value for each of 13 frames", "positions that go on"),
-    no("twice as many positions", lambda x: x + torch.arange(2 * x.shape[2])[::2],
-       "positions alone, which have no rows", "arange"),
     no("a random mask", lambda x: x * (torch.rand(x.shape[0], 1, x.shape[2]) > 0.5), "random numbers", "leave it out"),
 ]  # fmt: skip
 

@@ -22,6 +22,15 @@ def whole(x: Tensor) -> Tensor:
     return y + z + x
 
 
+def kept(m: nn.Module, x: Tensor) -> Tensor:
+    """A causal convolution with a state of its own, which begins with every clip: what is written into it at the end is for the next."""
+    state, known = torch.zeros(x.shape[0], 3, 4, dtype=x.dtype), torch.ones(x.shape[0], dtype=torch.bool)
+    y = torch.cat((state, x), 2)
+    z = F.conv1d(y, m.w)
+    state[:] = torch.where(known.view(-1, 1, 1), y[..., -4:], state)
+    return z
+
+
 def views(x: Tensor) -> Tensor:
     y = x * 1
     first = y[:, 0]
@@ -203,6 +212,7 @@ FOUR = (2, 4, 9)
 ROWS = [
     fn("a tensor itself", whole, delay=0),
     fn("seen through views", views, delay=0),
+    fn("a state that nothing reads", kept, params={"w": (2, 3, 5)}, delay=0, field=5),
     fn("through chunks", through_chunks, shape=FOUR, delay=0),
     fn("through unbind", through_unbind, delay=0),
     fn("through split", through_split, shape=FOUR, delay=0),

@@ -115,12 +115,6 @@ REFUSED: dict[str, dict[str, set[str]]] = {
         },
         BURST: {"an earlier frame by take_along_dim", "windows, mirrored at the start"},
     },
-    "test_rules_overlaps": {
-        MIRROR: {
-            "masked spectra, to a length that leaves a rest",
-            "masked spectra, to the length of the clip",
-        }
-    },
     "test_rules_recurrent": {POSITIONS: {"positions, a recurrent layer and a head"}},
     "test_rules_padding": {
         BURST: {

@@ -29,6 +29,7 @@ from ..layers.pooling import (
     MaxPool3d,
 )
 from ..layers.positions.encodings import RotaryPositionalEncoding
+from ..layers.signals import cmn  # noqa: F401 (it registers its conversions)
 from ..layers.wrapped import forward_stepping
 from . import norm_choice  # noqa: F401 (it registers its conversions)
 from .graph.windows.report import WindowPlan

@@ -1,14 +1,19 @@
 """Numbers that a module reads from tensors which depend on no input. They are found by running the module, and handed to torch.export.
 
 An export runs on tensors without values, so `self.scale.item()` or `assert (self.window > 0).all()` stops it, although the value is the
-same in every call. Runs of the module, on clips of other lengths and rows, show which numbers these are.
+same in every call. Runs of the module, on clips of other lengths and rows, show which numbers these are. What an
+`assert` says of a tensor that is as long as the clip is given too, if it is true in all runs: nothing else comes of it.
 """
 
 from __future__ import annotations
 
+import dis
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,6 +26,8 @@ from .export_errors import DependenceTracer
 from .undone import quiet, restored
 
 ITEMS = ("item", "__bool__", "__int__", "__float__", "__index__")
+SILENT = ("CACHE", "NOT_TAKEN", "TO_BOOL", "PRECALL")  # instructions that do nothing with a truth value
+JUMP = 2  # the jump is among so many instructions: it asks for the value itself, or the call before it does
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def constant_numbers(module: nn.Module, clips: Iterable[Sequence[Tensor]]) -> li
 class GivenNumbers(TorchFunctionMode):
     """Hands a module the numbers that are the same in all calls. An export runs it once or more, from the start to the end.
 
-    A tensor that is made of sizes which are open in the export is not a constant, whatever it was in the runs.
+    A tensor that is made of sizes which are open in the export is not a constant, whatever it was in the runs. A number that is taken out
+    of it is given to `assert` alone, and to an `if` around an error.
 
     Args:
         numbers: those of :func:`constant_numbers`.
@@ -106,7 +114,9 @@ class GivenNumbers(TorchFunctionMode):
         if getattr(func, "__name__", "") in ITEMS:
             number = self._numbers[self._count % len(self._numbers)]
             self._count += 1
-            if number is not None and args[0] not in self._sized:
+            if number is not None and (
+                args[0] not in self._sized or (isinstance(number.value, bool) and _is_checked(sys._getframe(1)))
+            ):
                 return number.value
         made = func(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves(made if made is not None else args[:1]) if isinstance(t, Tensor)]
@@ -119,3 +129,18 @@ class GivenNumbers(TorchFunctionMode):
         if isinstance(value, Tensor):
             return value in self._sized or any(isinstance(n, torch.SymInt) for n in value.shape)
         return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def _is_checked(frame: FrameType | None) -> bool:
+    """Whether the running line of a user's code jumps over an error by the value that it asks for: ``assert v``, ``if not v: raise``."""
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "torch":
+        frame = frame.f_back
+    if frame is None:
+        return False
+    last = frame.f_lasti
+    code = [i for i in dis.get_instructions(frame.f_code) if i.offset >= last and i.opname not in SILENT]
+    jump = next((n for n, i in enumerate(code[:JUMP]) if "JUMP" in i.opname), None)
+    if jump is None:
+        return False
+    block = takewhile(lambda i: "JUMP" not in i.opname and not i.opname.startswith(("RETURN", "STORE")), code[jump + 1 :])
+    return any(i.opname == "RAISE_VARARGS" for i in block)

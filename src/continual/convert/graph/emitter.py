@@ -20,6 +20,7 @@ from .parameter_table import Source
 from .program_draft import ProgramDraft
 from .shape_queries import ShapeQueries
 from .values import ITEM, STATIC, Const, Size, Stream, SymScalar, TensorValue, Value
+from .without_rows import with_rows
 
 
 class Emitter:
@@ -215,9 +216,14 @@ class Emitter:
     ) -> Stream:  # fmt: skip
         """A layer over time: it takes chunks ``(B, C, n, *S)`` of the stream and returns chunks of the layout ``dims``."""
         if not any(BATCH in d for d in stream.dims):
-            raise Misfit(
-                f"`{call.op}` works over time on positions alone, which have no rows", "positions by torch.arange(x.shape[time])"
-            )
+            if windows:
+                raise Misfit(
+                    f"`{call.op}` works over time on positions alone, which have no rows",
+                    "positions by torch.arange(x.shape[time])",
+                )
+            taken, left = with_rows(stream.dims, dims)
+            made = self.layer(call, self.in_rows(call, stream, taken), module, left, weights=weights, label=label, fill=fill)
+            return self.one_row(call, made, dims)
         wire = self._draft.wires.then(stream.wire, module.timing)
         windowed = stream.windows if windows is None else windows
         made = Stream(self._draft.new_slot(), dims, wire, self.dtype(call), windowed, fill)
@@ -228,6 +234,20 @@ class Emitter:
             Layer(path, label or name, source, module, stream.slot, made.slot, stream.wire, wire, View(stream.dims), View(dims),
                   self._draft.new_state_node(), {n: w.slot for n, w in bound.items()}, any(isinstance(w, Stream) for w in bound.values()))
         )  # fmt: skip
+        return made
+
+    def in_rows(self, call: OpCall, x: Stream, dims: Dims) -> Stream:
+        """What has frames and no rows, as rows that are all alike."""
+        return self.expand(call, x, dims, [x], x)
+
+    def one_row(self, call: OpCall, x: Stream, dims: Dims) -> Stream:
+        """One of rows that are all alike, in a layout without rows."""
+        made = replace(x, slot=self._draft.new_slot(), dims=dims)
+        path, label, source = self._names.label(call)
+        target, args = ("aten.select.int", (0, 0)) if len(x.dims) > len(dims) else ("aten.narrow.default", (0, 0, 1))
+        self._draft.instructions.append(
+            Op(path, label, source, target, (Ref(x.slot), *args), {}, (x.slot,), made.slot, x.wire, dims=dims)
+        )
         return made
 
     def label(self, call: OpCall) -> Label:
@@ -254,11 +274,14 @@ class Emitter:
 
     def unsqueeze_dummy(self, call: OpCall, x: Stream) -> Stream:
         """A stream with a dimension beside batch and time, of size 1 if it has none."""
-        return x if len(View(x.dims).order) > 2 else self.unsqueeze(call, x, 1)
+        bare = not any(BATCH in d for d in x.dims)
+        if len(View(with_rows(x.dims, x.dims)[0] if bare else x.dims).order) > 2:
+            return x
+        return self.unsqueeze(call, self.unsqueeze(call, x, 0) if x.dims[0] == (TIME,) and bare else x, 1)
 
     def squeeze_dummy(self, call: OpCall, x: Stream, rank: int) -> Stream:
-        """Without the dimension that :meth:`unsqueeze_dummy` has added."""
-        return x if len(x.dims) == rank else self.squeeze(call, x, [1])
+        """Without the dimensions that :meth:`unsqueeze_dummy` has added."""
+        return self.squeeze(call, x, {0: [], 1: [1], 2: [0, 1]}[len(x.dims) - rank])
 
     def dtype(self, call: OpCall) -> torch.dtype:
         """The dtype of the result in the export."""

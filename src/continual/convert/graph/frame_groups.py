@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...layers.signals.overlap import OverlapAdd
-from .axes import TIME, Dim, Dims, View, dim_of, grouped, size_of, with_dim
+from .axes import BATCH, TIME, Dim, Dims, View, dim_of, grouped, size_of, where, with_dim
 from .emitter import Emitter
 from .op_call import OpCall
 from .time_layers import UnfoldTime
@@ -58,10 +58,13 @@ class FrameGroups:
 
     def added(self, call: OpCall, x: Stream, size: int, hop: int, label: str) -> Stream:
         """Patches of ``size`` frames in the last dimension, ``hop`` frames apart, added where they overlap."""
-        emit, rank = self._emit, len(x.dims)
-        y = emit.unsqueeze(call, x, 1) if rank == 3 else x
+        emit, y, new = self._emit, x, list[int]()
+        if len(x.dims) < 4:  # channels before time, and rows in front
+            new = [1] if where(x.dims, BATCH) is not None else [*range(x.dims.index((TIME,)), 2)]
+        for dim in new:
+            y = emit.unsqueeze(call, y, dim)
         made = emit.layer(call, y, OverlapAdd(size, hop), y.dims[:-1], label=label)
-        return emit.squeeze_dummy(call, replace(made, dtype=x.dtype), rank - 1)
+        return emit.squeeze(call, replace(made, dtype=x.dtype), new)
 
     def finer(self, call: OpCall) -> OpCall | None:
         """The call on streams whose groups are split; ``None`` if no stream has groups."""

@@ -16,6 +16,7 @@ from .exec_context import Arg, Ref, Shape
 from .instructions import Op, resolve
 from .op_call import CAUSAL, Apply, Misfit, OpCall, Refused
 from .op_names import OpNames
+from .over_frames import over_frames, parts_of
 from .program_draft import ProgramDraft
 from .queues import Positions
 from .shape_queries import ShapeQueries
@@ -55,7 +56,8 @@ class LengthConstants:
 
     def __init__(self, draft: ProgramDraft, shapes: ShapeQueries, emit: Emitter, names: OpNames, apply: Apply):
         self._draft, self._shapes, self._emit, self._names, self._apply = draft, shapes, emit, names, apply
-        self._streams: dict[tuple[LengthDependent, int], Value] = {}
+        self._streams: dict[tuple[LengthDependent, int, bool], Value] = {}
+        self._framed: set[LengthDependent] = set()  # values of which an operation takes several frames
         self._positions: dict[tuple[Fx, int], Stream] = {}
         self._constants: dict[tuple[LengthDependent, int], Value] = {}
 
@@ -75,7 +77,9 @@ class LengthConstants:
 
     def beside(self, value: LengthDependent, stream: Stream) -> Value:
         """A length-dependent tensor with the frames of a stream."""
-        key = value, stream.slot
+        if over_frames(value):
+            self._framed.update(parts_of(value))
+        key = value, stream.slot, value in self._framed
         if key not in self._streams:
             try:
                 self._streams[key] = self._built(value, stream)
@@ -86,13 +90,13 @@ class LengthConstants:
 
     def _built(self, value: LengthDependent, stream: Stream) -> Value:
         call = OpCall(value.node, value.name, value.args, value.positional)
+        source, framed = call.get("self"), value in self._framed
         if call.name in ARANGE:
-            return self._arange(call, stream)
+            return self._arange(call, self._as_long(call, stream, framed))
         if call.name in CREATION:
-            return self._created(call, stream)
-        source = call.get("self")
+            return self._created(call, self._as_long(call, stream, framed))
         if call.name in REPEATS and isinstance(source, Const):
-            return self._expanded(call, source, stream)
+            return self._expanded(call, source, self._as_long(call, stream, framed) if framed else stream, framed)
         if call.name in ("aten.slice.Tensor", "aten.narrow.default") and isinstance(source, Const):
             return self._rows(call, source, stream)
         call = call.with_args(**{n: self._materialised(v, stream) for n, v in call.args.items()})
@@ -102,6 +106,15 @@ class LengthConstants:
         if isinstance(found, LengthDependent):
             raise Misfit(f"`{call.op}` depends on the length of the clip", "make it a fixed number: a stream has no length")
         return found
+
+    def _as_long(self, call: OpCall, stream: Stream, framed: bool) -> Stream:
+        """A stream with as many frames as an operation makes: that which they meet, or the first, from which layers lead to it."""
+        wanted = {v.values for v in call.leaves if isinstance(v, Size) and v.varies} - {self._shapes.batches}
+        own = self._shapes.length(stream.wire).values
+        if not wanted or (not framed and any(v[:3] == tuple(v[1] // max(1, own[1]) * n for n in own[:3]) for v in wanted)):
+            return stream
+        known = (v for v in self._draft.values.values() if isinstance(v, Stream) and v.wire != STATIC and not v.windows)
+        return next((v for v in known if self._shapes.length(v.wire).values in wanted), stream)
 
     def _arange(self, call: OpCall, stream: Stream) -> Stream:
         start, step, length = call.get("start") or 0, call.get("step") or 1, self._shapes.length(stream.wire)
@@ -186,30 +199,34 @@ class LengthConstants:
         dims = self._shapes.layout(call.sequence("size"), stream.wire)
         given = {n: Shape(dims) if n == "size" else self._emit.template(v) for n, v in call.args.items()}
         value = {"zeros": 0.0, "ones": 1.0}.get(call.op, call.get("fill_value"))
-        wire = stream.wire if any(TIME in d for d in dims) else STATIC
         fill = value if isinstance(value, (int, float)) else None
-        made = Stream(self._draft.new_slot(), dims, wire, call.node.meta["val"].dtype, fill=fill)
-        path, label, source = self._names.label(call)
         args = tuple(given[n] for n in call.positional)
         kwargs = {n: v for n, v in given.items() if n not in call.positional}
+        return self._alike(call, dims, args, kwargs, stream, call.node.meta["val"].dtype, fill)
+
+    def _alike(
+        self, call: OpCall, dims: Dims, args: Sequence[Arg], kwargs: dict[str, Arg], stream: Stream, dtype: torch.dtype, fill: float | None
+    ) -> Stream:  # fmt: skip
+        """An operation on constants alone, which gives as many frames as a stream has, where its layout has time."""
+        wire = stream.wire if any(TIME in d for d in dims) else STATIC
+        made = Stream(self._draft.new_slot(), dims, wire, dtype, fill=fill)
+        path, label, source = self._names.label(call)
         slots = () if wire == STATIC else (stream.slot,)
         self._draft.instructions.append(
-            Op(path, label, source, call.name, args, kwargs, slots, made.slot, max(wire, 0), dims=dims)
+            Op(path, label, source, call.name, tuple(args), kwargs, slots, made.slot, max(wire, 0), dims=dims)
         )
         return made
 
-    def _expanded(self, call: OpCall, source: Const, stream: Stream) -> Stream:
-        """A constant repeated for every row of the batch. Over time one frame stays, which broadcasts, unless frames are rows."""
+    def _expanded(self, call: OpCall, source: Const, stream: Stream, framed: bool) -> Stream:
+        """A constant repeated for every row of the batch. Over time one frame stays, which broadcasts, unless frames are rows or
+        an operation takes several of them."""
         sizes = [self._shapes.sized(v) for v in as_sequence(call.get("size") or call["repeats"])]
-        dims = self._expanded_dims(source, sizes, stream, call.name == "aten.repeat.default")
+        dims = self._expanded_dims(source, sizes, stream, call.name == "aten.repeat.default", framed)
         expand = OpCall(call.node, "aten.expand.default", {})
         args = Ref(source.slot), Shape(dims)
-        if any(TIME in d for d in dims):
-            made = self._emit.local(expand, dims, stream, args=args, inputs=[stream], dtype=source.dtype, windows=False)
-            return replace(made, fill=source.fill)
-        return self._emit.static(expand, dims, args, {}, source.dtype, source.fill)
+        return self._alike(expand, dims, args, {}, stream, source.dtype, source.fill)
 
-    def _expanded_dims(self, source: Const, sizes: Sequence[Size], stream: Stream, repeats: bool) -> Dims:
+    def _expanded_dims(self, source: Const, sizes: Sequence[Size], stream: Stream, repeats: bool, framed: bool) -> Dims:
         new, dims = len(sizes) - len(source.dims), list[Dim]()
         for i, size in enumerate(sizes):
             own = source.dims[i - new] if i >= new else ()
@@ -222,7 +239,7 @@ class LengthConstants:
                         f"a constant is repeated {size.now} times, as often as there are {'rows' if rows else 'frames'} in the clip",
                         "expand it over a dimension of size 1, or leave it to broadcasting; keep the batch a dimension of its own",
                     )
-                dims.append(())
+                dims.append(self._shapes.layout([size], stream.wire)[0] if framed else ())
             elif size.varies:
                 dims.append((BATCH,))
             elif repeats and size.now != 1 and own:

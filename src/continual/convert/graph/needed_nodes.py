@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +22,11 @@ def keep_needed(graph: Graph) -> None:
 def needed_nodes(graph: Graph) -> set[Fx]:
     """The nodes on which outputs depend, also by writes into tensors. A loss that nobody asks for need not stream.
 
-    A write is needed where another needed node has the same memory: it may read what was written. Of what has effects of its own assertions
-    alone are not needed: they are of the example.
+    A write is needed where a needed node reads the same memory later, or an input of the graph has it. Of what has effects of its own
+    assertions alone are not needed: they are of the example.
     """
-    needed, memory = set[Fx](), set[int]()
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    needed, read = set[Fx](), dict[int, int]()  # where memory is read last by needed nodes
     writes = [node for node in graph.nodes if writes_memory(node)]
     todo = [
         n for n in graph.nodes if n.op in ("output", "placeholder") or (n.is_impure(impure_random=False) and not _is_aside(n))
@@ -34,9 +36,11 @@ def needed_nodes(graph: Graph) -> set[Fx]:
             node = todo.pop()
             if node not in needed:
                 needed.add(node)
-                memory.update(_memory(node))
+                for source in (node, *node.all_input_nodes):
+                    at = len(order) if source.op == "placeholder" else order[node]
+                    read |= {m: max(at, read.get(m, -1)) for m in _memory(source)}
                 todo += node.all_input_nodes
-        todo = [w for w in writes if w not in needed and not memory.isdisjoint(_memory(w))]
+        todo = [w for w in writes if w not in needed and any(read.get(m, -1) > order[w] for m in _written(w))]
     return needed
 
 
@@ -56,10 +60,21 @@ def writes_memory(node: Fx) -> bool:
     return schema is not None and schema.is_mutable
 
 
+def _written(node: Fx) -> Iterator[int]:
+    """The memory that a node writes into."""
+    arguments: Any = node.target._schema.arguments  # type: ignore[union-attr]
+    given = dict(zip((a.name for a in arguments), node.args, strict=False)) | dict(node.kwargs)
+    for argument in arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            found = given.get(argument.name)
+            for source in found if isinstance(found, (list, tuple)) else [found]:
+                if isinstance(source, Fx):
+                    yield from _memory(source)
+
+
 def _memory(node: Fx) -> Iterator[int]:
-    """The memory of the tensors that a node returns or writes into."""
-    for value in (node, *(node.all_input_nodes if writes_memory(node) else ())):
-        val = value.meta.get("val")
-        for v in val if isinstance(val, (list, tuple)) else [val]:
-            if isinstance(v, Tensor) and v.layout == torch.strided:
-                yield v.untyped_storage()._cdata
+    """The memory of the tensors that a node returns."""
+    val = node.meta.get("val")
+    for v in val if isinstance(val, (list, tuple)) else [val]:
+        if isinstance(v, Tensor) and v.layout == torch.strided:
+            yield v.untyped_storage()._cdata

@@ -114,8 +114,11 @@ class OpEvaluator:
             call = self._context.streams.align(call)
         if (moving := [s for s in call.streams if s.wire != STATIC]) and all(s.windows for s in moving):
             call = call.with_args(**{n: example_only(v) for n, v in call.args.items()})
-        keeps = KEEPS_LENGTH_DEPENDENT.intersection((name, name.rpartition(".")[0]))
-        return found(self._context, call if keeps else self._context.lengths.materialise(call))
+        if KEEPS_LENGTH_DEPENDENT.intersection((name, name.rpartition(".")[0])):
+            return found(self._context, call)
+        made = self._context.lengths.materialise(call)
+        # what is made of the length may come on a wire of its own
+        return found(self._context, made if made is call or name in UNALIGNED else self._context.streams.align(made))
 
     def _number(self, value: Value) -> Value:
         """A number read from a tensor. It is known only for constants."""

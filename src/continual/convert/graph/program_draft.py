@@ -94,6 +94,8 @@ class ProgramDraft:
         made = next((i for i in reversed(self.instructions) if slot in i.outs), None)
         same = {n for n, value in self.values.items() if getattr(value, "slot", None) == slot}
         users = {user for n in same for user in n.users} - same
+        # a size that goes with it
+        users -= {u for u in users if str(u.target) == "aten.sym_size.int" and u.users.keys() <= users}
         return made if len(users) == 1 and (by is None or users == {by}) else None
 
     def sole_producer(self, call: OpCall, stream: Stream) -> Layer | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 
-from . import adaptive_pool_ops, max_pool_ops, patch_ops
+from . import adaptive_pool_ops, linspace_ops, max_pool_ops, patch_ops
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 OPTIONS = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
@@ -48,7 +48,7 @@ def _defined(kind: str) -> Any:
 
 
 _TORCH_OPS: dict[Any, Any] = {_defined(kind): getattr(torch.ops.aten, kind).input for kind in KINDS}
-_OWN = adaptive_pool_ops.BY_FUNCTION | max_pool_ops.BY_FUNCTION | patch_ops.BY_FUNCTION
+_OWN = adaptive_pool_ops.BY_FUNCTION | max_pool_ops.BY_FUNCTION | patch_ops.BY_FUNCTION | linspace_ops.BY_FUNCTION
 _BY_FUNCTION = {getattr(torch._VF, kind): own for kind, own in zip(KINDS, _TORCH_OPS, strict=True)}
 _TORCH_OPS |= adaptive_pool_ops.TORCH_OPS | max_pool_ops.TORCH_OPS
 

@@ -61,12 +61,16 @@ class RegisteredCall:
     def steps(self, x: Tensor) -> tuple[int, ...]:
         """The sizes of a step of a clip, without the batch."""
         sizes = list(x.shape)
-        del sizes[self.layer.time_dim]
+        del sizes[self.time_dim(x.ndim)]
         return tuple(sizes[1:])
+
+    def time_dim(self, rank: int) -> int:
+        """Where time is in clips of so many dimensions; some layers count it from the last one."""
+        return self.layer.time_dim % rank
 
     def shaped(self, x: Tensor) -> Tensor:
         """A tensor of the output's shape for a clip."""
-        out, time = self.out[self.steps(x)], self.layer.time_dim
+        out, time = self.out[self.steps(x)], self.time_dim(x.ndim)
         shape = [x.shape[self.batch_dim], *out.shape[1:]]
         shape.insert(time, self._frames(x.shape[time]))
         return x.new_empty(shape, dtype=out.dtype)

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from ...core.timing import Wiring
 from ...errors import ShapeMismatch
-from .axes import View
+from .axes import BATCH, View, where
 from .capture import source_line
 from .emitter import Emitter
 from .op_call import Misfit, OpCall, Refused, operation
@@ -21,6 +21,7 @@ from .refusals import RefusalCollector
 from .shape_queries import ShapeQueries
 from .time_layers import Subsample
 from .values import STATIC, Stream, exchanged
+from .without_rows import with_rows
 
 POOLING = (
     'co.continual(…, time_pooling="window") for a sliding window of the example\'s length, or time_pooling="frame" for each frame alone; '
@@ -136,6 +137,9 @@ class StreamAligner:
         return [found.get(s.slot, s) for s in streams]
 
     def _queued(self, call: OpCall, streams: Sequence[Stream], moving: Sequence[Stream], wire: int) -> list[Stream]:
+        bare = {s.slot: s for s in moving if where(s.dims, BATCH) is None}
+        rows = {slot: self._emit.in_rows(call, s, with_rows(s.dims, s.dims)[0]) for slot, s in bare.items()}
+        moving = [rows.get(s.slot, s) for s in moving]
         outs = {s.slot: Stream(self._draft.new_slot(), s.dims, wire, s.dtype, s.windows) for s in moving}
         self._draft.instructions.append(
             AlignDelays(
@@ -151,7 +155,8 @@ class StreamAligner:
                 self._draft.new_state_node(len(moving)),
             )
         )
-        return [outs.get(s.slot, s) for s in streams]
+        found = outs | {slot: self._emit.one_row(call, outs[row.slot], bare[slot].dims) for slot, row in rows.items()}
+        return [found.get(s.slot, s) for s in streams]
 
     def _refuse_clip_level(self, call: OpCall, makers: list[Reduced]) -> None:
         """Refuse reductions over the whole clip whose results meet the clip's frames. Each is reported at its own operation."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...core.inputs import time_second
+from ...core.module import CoModule
 from ...core.naming import named
 from ...core.precision import widest
 from ...core.program.context import CallRows, KernelContext, Run
+from ...core.registry import register_by_name
 from ...core.state import StepSpec
-from ...errors import ShapeMismatch
+from ...errors import NotStreamable, ShapeMismatch
 from ..norms.statistics import over_last
 from ..window import SlidingWindow
 from ..window_program import windows_of
@@ -59,6 +63,11 @@ class SlidingWindowCmn(SlidingWindow):
         self.set_window(size + ahead, 1, size - 1, ahead)  # windows at the end reach further back, if they lie around
         self._size, self._ahead, self._low = size, ahead, (size if center else min_cmn_window) - 1
         self._window = replace(self._window, wait=self._low + 1 if self._low else 0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The frames of a clip, each less the mean of its window."""
+        dim = self.time_dim
+        return self.windows_of(input) if dim == 2 else self.windows_of(time_second(input, dim)).movedim(2, dim)
 
     def _step_is_plain(self) -> bool:
         return False
@@ -116,3 +125,23 @@ def _scaled(y: Tensor, variance: Tensor) -> Tensor:
     """Values by their deviation; 0 where they do not vary."""
     varies = variance > 0
     return torch.where(varies | variance.isnan(), y * torch.where(varies, variance, 1.0).rsqrt(), 0.0)
+
+
+def _fits(module: Any) -> bool:
+    """Whether a module's first frames are normalised over no more frames than the others."""
+    return bool(module.center) or module.min_cmn_window <= module.cmn_window + 1
+
+
+def _build(module: Any, memo: dict[int, Any], path: str) -> CoModule:
+    if not _fits(module):
+        raise NotStreamable(
+            f"{named(path, module)}: normalises the first {module.min_cmn_window} frames over more frames than its window of "
+            f"{module.cmn_window} holds. Remedy: min_cmn_window={module.cmn_window} at most (another function of the first frames)"
+        )
+    made = SlidingWindowCmn(module.cmn_window, module.min_cmn_window, module.center, module.norm_vars)
+    made._set_time_dim(-2)  # (…, T, F)
+    return made.train(module.training)
+
+
+# A loop over frames, which adds one to the sums of a window and takes one away: the layer gives the same.
+register_by_name("torchaudio.transforms._transforms.SlidingWindowCmn", _build, _fits)

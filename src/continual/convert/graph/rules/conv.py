@@ -22,6 +22,10 @@ TRANSPOSED: tuple[Callable[..., CoModule], ...] = (
     transposed.ConvTranspose2d,
     transposed.ConvTranspose3d,
 )
+LONG_KERNEL = (
+    "has a kernel as long as the clip, so each output needs all frames before it",
+    "its recurrence, which is a stream: co.S4D for a state-space model, co.Recurrence or co.scan for others; or a kernel of fixed length",
+)
 
 
 def per_dim(value: Value, dims: int) -> list[Value]:
@@ -93,12 +97,21 @@ def _one_row(ctx: RuleContext, call: OpCall) -> OpCall | None:
     return call.with_args(input=y, weight=own, groups=channels)
 
 
+def _refuse_long(ctx: RuleContext, weight: Value) -> None:
+    """Refuse a kernel whose size follows from the length of the clip."""
+    if isinstance(weight, LengthDependent):
+        rank = ctx.lengths.concrete(weight, shape=True).ndim
+        if any(ctx.lengths.size(weight, dim).varies for dim in range(2, rank)):
+            raise Refused(*LONG_KERNEL)
+
+
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d", keeps_length_dependent=True)
 def conv(ctx: RuleContext, call: OpCall) -> Stream:
     """A streaming convolution, or an ordinary one on frames that lie in the batch."""
     if (own := _one_row(ctx, call)) is not None:
         y = conv(ctx, own)
         return ctx.emit.reshape(call, y, ((), (BATCH, *y.dims[1]), *y.dims[2:]))
+    _refuse_long(ctx, call["weight"])
     given, x = weights(call), call.stream("input")
     n = len(given["weight"].dims) - 2
     at, channels, groups = time_place(call, x, n), given["weight"].value.shape[0], call.integer("groups")

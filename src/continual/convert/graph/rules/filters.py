@@ -11,7 +11,7 @@ from ..formulas import Formula, Lengths
 from ..op_call import OpCall, Refused, RowsMixed, as_stream, result_shape
 from ..rule_context import RuleContext, rule, spectrum_rule
 from ..values import Const, LengthDependent, Size, Spectrum, Stream, Value
-from .conv import absorb_padding
+from .conv import LONG_KERNEL, absorb_padding
 
 WHOLE = (
     "takes the spectrum of the whole clip, of which a stream has seen a part",
@@ -41,7 +41,10 @@ def filtered(ctx: RuleContext, call: OpCall) -> Spectrum:
     """The spectrum times that of a filter of as many values."""
     pair = [call["self"], call["other"]]
     spectrum = next(v for v in pair if isinstance(v, Spectrum))
-    taps = _taps(next((v for v in pair if v is not spectrum), None), spectrum.length)
+    other = next((v for v in pair if v is not spectrum), None)
+    if isinstance(other, LengthDependent) and isinstance(other.args.get("self"), LengthDependent):
+        raise Refused(*LONG_KERNEL)
+    taps = _taps(other, spectrum.length)
     if taps is None or spectrum.taps is not None or spectrum.inverted:
         raise Refused(spectrum.reason, FILTER)
     return replace(spectrum, taps=taps)

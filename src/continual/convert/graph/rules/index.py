@@ -15,7 +15,7 @@ from ..regular_index import RegularIndex, regular_index
 from ..rule_context import RuleContext, rule
 from ..shape_queries import LONGER
 from ..time_layers import Subsample, UnfoldTime
-from ..values import STATIC, Const, LengthDependent, Stream, TensorValue, Value
+from ..values import STATIC, Const, LengthDependent, Stream, TensorValue, Value, as_int
 from .elementwise import joined, lead
 from .padding import pad_time
 from .parts import expanded_argument, is_time, with_streams
@@ -243,9 +243,9 @@ def _indices(ctx: RuleContext, call: OpCall, x: TensorValue) -> tuple[list[int],
 def repeat_interleave(ctx: RuleContext, call: OpCall) -> Stream:
     """Every element is repeated in place."""
     x = call.stream("self")
-    if call.get("dim") is None:
+    if call.get("dim") is None and len(x.dims) > 1:
         raise Refused("repeat_interleave without dim flattens the clip", "dim=…")
-    dim, times = call.dim(len(x.dims)), ctx.shapes.integer(call["repeats"])
+    dim, times = as_int(call.get("dim") or 0) % len(x.dims), ctx.shapes.integer(call["repeats"])
     if not is_time(ctx, call, x, dim, "repeats"):
         return ctx.emit.local(call, with_size(x.dims, dim, ctx.shapes.shape(x)[dim] * times), x)
     return over_time(ctx, call, x, times, "nearest")

@@ -13,7 +13,8 @@ from ..values import Const, Stream
 def registered(ctx: RuleContext, call: OpCall) -> Stream:
     """The streaming version, on the weights of the module."""
     entry = CALLS[call.integer("number")]
-    x, time, batch, name = call.tensor("input"), entry.layer.time_dim, entry.batch_dim, type(entry.layer).__name__
+    x, batch, name = call.tensor("input"), entry.batch_dim, type(entry.layer).__name__
+    time = entry.time_dim(len(x.dims))
     rest = [] if not isinstance(x, Stream) else [d for i, d in enumerate(x.dims) if i not in (batch, time)]
     if (
         not isinstance(x, Stream)

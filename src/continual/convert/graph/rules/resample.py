@@ -6,11 +6,12 @@ from fractions import Fraction
 
 from ....errors import ContinualError
 from ....layers.upsample import Upsample
-from ..axes import BATCH, TIME, View, dim_of
+from ..axes import BATCH, TIME, View, dim_of, where
 from ..exec_context import Arg, Ref, Shape
 from ..op_call import Merged, Misfit, OpCall, Refused, RowsMixed, result_shape
 from ..rule_context import RuleContext, rule
 from ..values import Stream, as_number
+from ..without_rows import with_rows
 from .elementwise import joined
 from .parts import expanded_argument, with_streams
 
@@ -91,7 +92,7 @@ def _factor(ctx: RuleContext, call: OpCall, x: Stream, at: int) -> Fraction | fl
 
 def over_time(ctx: RuleContext, call: OpCall, x: Stream, factor: Fraction | float, kind: str) -> Stream:
     """Upsampling of time alone."""
-    n = max(1, len(View(x.dims).order) - 2)
+    n = max(1, len(View(with_rows(x.dims, x.dims)[0] if where(x.dims, BATCH) is None else x.dims).order) - 2)
     mode = MODES[kind][n] if n < 4 else ""
     if not mode:
         raise Refused(f"interpolation ({kind}) of time on {n + 2} dimensions", "interpolate (B, C, T)")
