@@ -229,9 +229,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
             return product.linear(window, self._folded(), parameter(self, "bias"))
         if self._over_time_alone:  # a matrix product, 1.1 to 4 times as fast as a convolution with a kernel of 1
             if not parts and is_channels_last(x):
-                if self._packs(x):
-                    return self._pixel_by_pixel(x)
-                return F.linear(x.movedim(1, -1), self._folded(), parameter(self, "bias")).movedim(-1, 1)
+                return self._pixel_by_pixel(x)
             return self._product(window.flatten(2)).unflatten(2, x.shape[2:])
         window, pads = self._pad_space(window)
         stride, dilation = self.stride[1:], self.dilation[1:]
@@ -255,9 +253,12 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         return convolve(frames, packed, parameter(self, "bias"), pads, self.stride, dilations)
 
     def _pixel_by_pixel(self, x: Tensor) -> Tensor:
-        """A convolution with a kernel of 1, of one frame: 1.1 to 2 times as fast as torch's product of the same matrices."""
-        packed = self._laid_out("pixel", self.weight, lambda w: pack(w.squeeze(2), x, (0, 0), (1, 1), (1, 1)))
-        return convolve(x, packed, parameter(self, "bias"), (0, 0), (1, 1), (1, 1))
+        """A convolution with a kernel of 1, channels last: 1.5 times as fast as oneDNN's of an image."""
+        pixels, weight, bias = x.movedim(1, -1), self._parameters.get("weight"), parameter(self, "bias")
+        if weight is None or not product.computes_products(x) or not usable(x, weight, bias):
+            return F.linear(pixels, self._folded(), bias).movedim(-1, 1)
+        panels = self._laid_out("pixel", weight, lambda w: product.packed(w.flatten(1)))
+        return product.by_panels(pixels, panels, bias, self.out_channels).movedim(-1, 1)
 
     def _joined(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
         """One window, as a clip of its frames."""

@@ -17,11 +17,10 @@ from continual.layers.native import product
 from continual.layers.native.build import found_compiler
 
 pytestmark = pytest.mark.skipif(found_compiler() is None, reason="no C++ compiler on this machine")
-LANES = 1 if found_compiler() is None else product.library().lanes
 
 
 def by_panels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return product.by_panels(x, product.packed(weight, LANES), bias, len(weight))
+    return product.by_panels(x, product.packed(weight), bias, len(weight))
 
 
 def by_columns(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -118,11 +117,10 @@ def last_of_memory(t):  # a copy that ends where no memory is
     return numbers.copy_(t.flatten()).view(t.shape)
 
 rooms = []
-lanes = product.library().lanes
 with torch.no_grad():
     for rows, size, features in [(1, 50, 5), (3, 67, 33), (25, 49, 64), (13, 1, 17), (2, 48, 16), (7, 3, 1)]:
         x, weight, bias = (last_of_memory(torch.randn(s)) for s in ((rows, size), (features, size), (features,)))
-        panels = last_of_memory(product.packed(weight, lanes))
+        panels = last_of_memory(product.packed(weight))
         y = torch.nn.functional.linear(x, weight, bias)
         columns = last_of_memory(x.t().contiguous().unsqueeze(0))
         assert torch.allclose(product.by_panels(x, panels, bias, features), y, atol=1e-4)

@@ -68,10 +68,11 @@ def panel_vectors(features: int, lanes: int) -> int:
     return min(range(MOST_VECTORS, 0, -1), key=lambda v: -(-features // (v * lanes)) * v)
 
 
-def packed(weight: Tensor, lanes: int) -> Tensor:
+def packed(weight: Tensor) -> Tensor:
     """A weight ``(O, I)`` in panels ``(n, I, width)``, its last outputs filled up by zeros."""
     features, size = weight.shape
-    width = panel_vectors(features, lanes) * lanes
+    kernel = library()
+    width = 1 if kernel is None else panel_vectors(features, kernel.lanes) * kernel.lanes
     return F.pad(weight, (0, 0, 0, -features % width)).view(-1, width, size).transpose(1, 2).contiguous()
 
 

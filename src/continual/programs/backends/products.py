@@ -123,6 +123,8 @@ def use_products(program: ExportedProgram) -> None:
 def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
     """An operation of the kernel for a node; ``None`` where it is no product with a constant matrix on one side."""
     aten, own = torch.ops.aten, torch.ops.continual
+    if node.target in (aten.conv2d.default, aten.conv3d.default):
+        return _pixel_by_pixel(graph, node, constant, lanes)
     if node.target not in (aten.linear.default, aten.matmul.default):
         return None
     operands: tuple[Any, ...] = (*node.args, None, None)
@@ -138,6 +140,25 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
     if node.target is aten.matmul.default:
         features, panels = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
     return graph.call_function(own.linear.default, (_whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
+
+
+def _pixel_by_pixel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
+    """A convolution with a kernel of 1: each pixel is a row of a product, as images lie in compiled programs, channels last."""
+    aten, operands = torch.ops.aten, [*node.args, None][:3]
+    x, weight, bias = operands
+    if not (_is_float(x) and _is_float(weight)) or weight not in constant:
+        return None
+    features, size, *kernel = weight.meta["val"].shape
+    plain = node.meta["val"].shape[2:] == x.meta["val"].shape[2:] and size == x.meta["val"].shape[1] and set(kernel) == {1}
+    if not plain:  # strides, padding or groups
+        return None
+    rank = len(kernel) + 2
+    flat = graph.call_function(aten.reshape.default, (weight, [features, size]))
+    pixels = graph.call_function(aten.permute.default, (x, [0, *range(2, rank), 1]))
+    pixels = graph.call_function(aten.contiguous.default, (pixels,))
+    mapped = (pixels, _panels(graph, flat, features, lanes), bias, features)
+    y = graph.call_function(torch.ops.continual.linear.default, mapped)
+    return graph.call_function(aten.permute.default, (y, [0, rank - 1, *range(1, rank - 1)]))
 
 
 def _whole(graph: Graph, node: Node) -> Node:
