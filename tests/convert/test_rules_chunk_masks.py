@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import continual as co
 from tests.contract import assert_equal
 from tests.convert.cases import noise
 from tests.convert.rows import Fn, No, Row, check_refused, check_row, fn, in_turns, no
+from tests.export.artefacts import needs
+from tests.long import LONG
 from tests.programs.rows import check_rows
 
 WEIGHTS = {"qkv": (18, 6), "b": (18,), "out": (6, 6), "conv": (6, 6, 3)}
@@ -112,6 +115,16 @@ def test_programs_and_all_chunks_before() -> None:
     assert "all chunks of 3 frames" in str(whole.notes)
     x = noise(2, 14, 6)
     assert_equal(torch.cat([whole.forward_steps(x[:, :5]), whole.forward_steps(x[:, 5:], pad_end=True)], 1), module(x))
+
+
+@LONG
+def test_in_onnx(tmp_path: Path) -> None:
+    """Its attention has four dimensions, as exporters know it."""
+    needs("onnx")
+    torch.manual_seed(0)
+    net = co.continual(Fn(of(3, 1), **WEIGHTS).eval(), noise(2, 14, 6), time_dim=1)
+    file = co.export(net, noise(2, 6), tmp_path / "chunks.onnx", format="onnx")
+    assert co.verify(co.load(file, threads=1), noise(2, 20, 6), reference=net, splits=1).passed
 
 
 def uneven(m: nn.Module, x: Tensor) -> Tensor:

@@ -119,10 +119,13 @@ def in_chunks(ctx: RuleContext, call: OpCall, parts: Sequence[Stream], chunks: C
     key, value = (_part(ctx, call, rest, a, n) for a, n in zip(at[:2], widths[1:3], strict=True))
     mask = _mask(ctx, call, [_part(ctx, call, rest, a, 1) for a in at[2:-1]], chunks)
     dims = (*own.dims[:-1], v.dims[-1])
+    own, key, value, mask = (_as_rows(ctx, call, s) for s in (own, key, value, mask))
     args = Ref(own.slot), Ref(key.slot), Ref(value.slot), Ref(mask.slot), 0.0, False
     target = "aten.scaled_dot_product_attention.default"
     kwargs = {} if scale is None else {"scale": scale}
-    y = emit.local(call, dims, own, target=target, args=args, kwargs=kwargs, inputs=[own, key, value, mask], dtype=q.dtype)
+    inputs = [own, key, value, mask]
+    y = emit.local(call, (*own.dims[:-1], dims[-1]), own, target=target, args=args, kwargs=kwargs, inputs=inputs, dtype=q.dtype)
+    y = emit.permute(call, emit.reshape(call, y, (dims[0], dims[2], dims[1], *dims[3:])), [0, 2, 1, 3, 4])
     merged = emit.reshape(call, y, (*dims[:2], (*dims[2], *dims[3]), dims[-1]))
     y = ctx.groups.apart(call, merged) or merged
     return fitted(ctx, call, y, length, "cuts the end") or y
@@ -145,6 +148,12 @@ def _windows(ctx: RuleContext, call: OpCall, x: Stream, size: int, step: int) ->
     label = f"{size} frames, {step} apart"
     y = ctx.emit.layer(call, x, UnfoldTime(size, step), (*x.dims, dim_of(size)), label=label)
     return ctx.emit.permute(call, y, [0, 1, 2, 4, 3])
+
+
+def _as_rows(ctx: RuleContext, call: OpCall, x: Stream) -> Stream:
+    """Chunks among the rows: ``(B, H, T, n, E)`` becomes ``(B · T, H, n, E)``, as kernels of attention take it."""
+    y = ctx.emit.permute(call, x, [0, 2, 1, 3, 4])
+    return ctx.emit.reshape(call, y, ((*y.dims[0], *y.dims[1]), *y.dims[2:]))
 
 
 def _mask(ctx: RuleContext, call: OpCall, columns: Sequence[Stream], chunks: Chunks) -> Stream:
