@@ -55,6 +55,8 @@ REFUSED = [
     no("among channels", lambda x: x + x[:, :1].flatten(1).mean(1)[:, None, None], "first frame of the clip", "shift", shape=(2, 11, 4),
        time=1),
     no("written later", written_later, "first frame of the clip", "shift", shape=(2, 11, 4), time=1),
+    no("with sizes of its own", lambda x: x + x[:, 0].reshape(x.shape[0], 1, 4), "frame 0 of the whole clip", "last n frames",
+       shape=(2, 11, 4), time=1),
     no("the second", lambda x: x - x[:, 1:2], "frame 1 of the clip alone", "windows", shape=(2, 11, 4), time=1),
 ]  # fmt: skip
 

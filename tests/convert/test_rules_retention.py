@@ -122,6 +122,8 @@ REFUSED = [
     no("zeros before a softmax", lambda x: (x @ x.mT).tril().softmax(-1) @ x, "multiplied by 0, which does not hide them",
        "a mask that is added", **TOKENS),
     no("all frames", lambda x: (x @ x.mT) @ x, "attention to all frames of the clip", "is_causal=True", **TOKENS),
+    no("decays by data", lambda x: ((x @ x.mT) * ((c := x.sigmoid().log().sum(-1).cumsum(1))[:, :, None] - c[:, None]).tril().exp()) @ x,
+       "`sub` compares all frames", "co.scan", **TOKENS),
     no("a sum and a bias", lambda x: ((x @ x.mT).tril() + powers(x)[0]) @ x, "compares all frames", "attention", **TOKENS),
 ]  # fmt: skip
 

@@ -22,13 +22,20 @@ class Products(nn.Module):
         super().__init__()
         self.linear, self.plain = nn.Linear(19, 33), nn.Linear(33, 5, bias=False)
         self.joints, self.links = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.randn(4, 7, 3))
+        self.square = nn.Parameter(torch.randn(6, 11))
+        self.pixels, self.strided = nn.Conv2d(6, 5, 1), nn.Conv2d(5, 3, 1, stride=2)
+        self.padded = nn.Conv2d(5, 3, 1, padding=1)
         self.register_buffer("mixing", torch.randn(11, 2, 3))
 
     def forward(self, x: Tensor) -> Tensor:  # (2, 3, 19)
         y = self.plain(self.linear(x).relu()) @ self.joints.t()  # (2, 3, 7)
         y = y[0] @ self.links  # (4, 3, 3)
         y = self.mixing[:, 1] @ y.transpose(1, 2)  # (4, 11, 3)
-        return y @ y.transpose(1, 2)  # of two streams: torch's
+        y = torch.bmm(self.square.expand(4, -1, -1), y)  # (4, 6, 3)
+        y = torch.baddbmm(self.square[:, :1], self.square[:, :6].expand(4, -1, -1), y)  # (4, 6, 3)
+        y = y @ y.transpose(1, 2)  # (4, 6, 6); of two streams: torch's
+        images = self.pixels(y.unsqueeze(0).transpose(1, 2))  # (1, 5, 4, 6)
+        return self.strided(images) + self.padded(images)[..., :2, :3]
 
 
 def test_which_products_the_kernel_computes() -> None:
@@ -39,8 +46,9 @@ def test_which_products_the_kernel_computes() -> None:
         use_products(program)
         program.graph_module.recompile()
         used = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
-        assert used.count("continual.linear.default") == 3
-        assert used.count("continual.multiply.default") == 2
+        assert used.count("continual.linear.default") == 4
+        assert used.count("continual.multiply.default") == 4
+        assert used.count("aten.conv2d.default") == 2
         assert used.count("aten.matmul.default") == 1
         torch.testing.assert_close(program.module()(x), expected, rtol=1e-4, atol=1e-4)
 

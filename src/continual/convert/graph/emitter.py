@@ -14,7 +14,7 @@ from .axes import BATCH, TIME, Dims, View, fixed
 from .exec_context import Arg, CurrentDevice, Ref, Shape
 from .fitted_ends import FitEnd, FittedEnd
 from .instructions import Layer, Op
-from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused, RowsMixed, results_of
+from .op_call import BANDED, COMPARES, DECAYS, Misfit, OpCall, Refused, RowsMixed, results_of
 from .op_names import Label, OpNames
 from .parameter_table import Source
 from .program_draft import ProgramDraft
@@ -129,7 +129,7 @@ class Emitter:
         inputs = list(inputs) or [like]
         moving = [s for s in inputs if s.wire != STATIC]
         if sum(f == TIME for dim in dims for f in dim) > 1:
-            raise Refused(f"`{call.op}` {COMPARES}", BANDED)
+            raise Refused(f"`{call.op}` {COMPARES}", DECAYS if call.op == "sub" else BANDED)
         if any(BATCH in d for s in inputs for d in s.dims) and not any(BATCH in dim for dim in dims):
             raise RowsMixed(f"`{call.op}` mixes the rows of the batch", "keep the batch as a dimension of its own")
         wire = moving[0].wire if moving else STATIC

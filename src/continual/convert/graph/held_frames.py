@@ -82,7 +82,8 @@ class _Region:
             self._passed.append(user)
             return cast(int, user.args[1]) % val.ndim == val.ndim - 1 - self._behind and self.meets(user, False)
         if selected:
-            fits = all(n is node or n.meta["val"].ndim <= self._behind for n in user.all_input_nodes)
+            given = (n.meta["val"] for n in user.all_input_nodes if n is not node)
+            fits = all(isinstance(v, Tensor) and v.ndim <= self._behind for v in given)
             return self._is_local(user) and (fits or user.target is aten.linear.default) and self._computes(user, True)
         time = val.shape[-1 - self._behind]
         if user.target in REPEATS and isinstance(time, torch.SymInt):

@@ -76,6 +76,11 @@ def mask_rows(mask: Tensor, rows: Sequence[int]) -> Tensor:
     return x - own.unsqueeze(-1) if bool(own.isfinite().all()) else x
 
 
+def plus_table(x: Tensor, table: Tensor) -> Tensor:
+    """A mask of attention and a table, in the mask's dtype."""
+    return x + table.to(x.dtype)
+
+
 def by_distance(rows: Tensor) -> Tensor:
     """The values for all distances of a key from its query, ``(1 or H, 2T - 1)``, of the last and the first query ``(1 or H, 2, T)``."""
     return torch.cat((rows[:, 0, :-1], rows[:, 1]), -1)

@@ -18,6 +18,10 @@ PLAIN_NUMBER = (
 )
 COMPARES = "compares all frames of the clip with each other"
 BANDED = "attention: F.scaled_dot_product_attention with is_causal=True, or a mask that is a causal band"
+DECAYS = (
+    f"{BANDED}; weights that decay by sums of data, exp(c[i] - c[j]), are a recurrence: co.GatedLinearAttention, or co.scan over "
+    "its state"
+)
 CAUSAL = (
     "is_causal=True, or a mask that is a causal band: it then looks at a window of the past. A model that was trained with attention to "
     "the whole clip has to be trained for that, or to run on exact windows, output=k"

@@ -275,12 +275,19 @@ def exchanged(value: Value, new: Mapping[int, Value]) -> Value:
     return new.get(value.slot, value) if isinstance(value, Stream) else value
 
 
-def streams_of(value: Value) -> Iterator[Stream]:
-    """The streams in nested lists, and those from which a length-dependent value is computed."""
+def streams_of(value: Value, seen: set[int] | None = None) -> Iterator[Stream]:
+    """The streams in nested lists, and those from which a length-dependent value is computed.
+
+    Args:
+        seen: the length-dependent values that are left out; takes those that are met. A mask that a loop fills is computed of each of its
+            states twice.
+    """
+    seen = set() if seen is None else seen
     if isinstance(value, Stream):
         yield value
     elif isinstance(value, (list, tuple)):
         for v in value:
-            yield from streams_of(v)
-    elif isinstance(value, LengthDependent):
-        yield from streams_of(list(value.args.values()))
+            yield from streams_of(v, seen)
+    elif isinstance(value, LengthDependent) and id(value) not in seen:
+        seen.add(id(value))
+        yield from streams_of(list(value.args.values()), seen)

@@ -21,6 +21,7 @@ from .frame_groups import FrameGroups
 from .functionalise import Functionaliser
 from .held_frames import with_held
 from .length_constants import LengthConstants
+from .loops.first_states import with_first_states
 from .needed_nodes import keep_needed
 from .op_call import BANDED, COMPARES, Misfit, OpCall, Refused
 from .op_evaluator import OpEvaluator
@@ -98,6 +99,7 @@ class GraphWalker:
         outputs: list[Stream] = []
         with_operations(program.graph)
         with_choices(program.graph)
+        with_first_states(draft.captured)
         with_held(program.graph)
         keep_needed(program.graph)
         for node in program.graph.nodes:

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, baddbmm, bmm, matmul  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
+from torch import Tensor, baddbmm, bmm  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
 
-from ...core.tracing_guard import in_dispatch
 from . import build
 from .conditions import usable
 
@@ -115,9 +114,6 @@ def multiply(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def by_torch(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
     """As :func:`multiply`."""
-    if in_dispatch():  # graphs of programs: compilers and runtimes know how to broadcast
-        y = matmul(weight, x)
-        return y if bias is None else y + bias.unsqueeze(1)
     many = weight.expand(x.shape[0], -1, -1)
     return bmm(many, x) if bias is None else baddbmm(bias.unsqueeze(1), many, x)
 

@@ -123,18 +123,21 @@ def use_products(program: ExportedProgram) -> None:
 def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
     """An operation of the kernel for a node; ``None`` where it is no product with a constant matrix on one side."""
     aten, own = torch.ops.aten, torch.ops.continual
+    operands: list[Any] = [*node.args, None, None]
     if node.target in (aten.conv2d.default, aten.conv3d.default):
-        return _pixel_by_pixel(graph, node, constant, lanes)
+        return _pixel_by_pixel(graph, node, operands, constant, lanes)
+    if node.target is aten.baddbmm.default and not node.kwargs:
+        return _one_by_many(graph, *operands[1:3], constant, operands[0])
+    if node.target is aten.bmm.default:
+        return _one_by_many(graph, *operands[:2], constant)
     if node.target not in (aten.linear.default, aten.matmul.default):
         return None
-    operands: tuple[Any, ...] = (*node.args, None, None)
     left, right, bias = operands[:3]
-    if not (_is_float(left) and _is_float(right)) or constant.issuperset((left, right)) or constant.isdisjoint((left, right)):
+    if not (_is_float(left) and _is_float(right)):
         return None
-    left_dims, right_dims = left.meta["val"].ndim, right.meta["val"].ndim
-    if node.target is aten.matmul.default and (left_dims, right_dims) == (2, 3):
-        return graph.call_function(own.multiply.default, (_whole(graph, left), _whole(graph, right)))
-    if right not in constant or left_dims < 2 or right_dims != 2:
+    if node.target is aten.matmul.default and right.meta["val"].ndim == 3:
+        return _one_by_many(graph, left, right, constant)
+    if right not in constant or left in constant or left.meta["val"].ndim < 2 or right.meta["val"].ndim != 2:
         return None
     features, panels = right.meta["val"].shape[0], right
     if node.target is aten.matmul.default:
@@ -142,10 +145,22 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
     return graph.call_function(own.linear.default, (_whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
 
 
-def _pixel_by_pixel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
+def _one_by_many(graph: Graph, left: Any, right: Any, constant: set[Node], bias: Node | None = None) -> Node | None:
+    """Products of one matrix with several, one side of which is constant."""
+    aten = torch.ops.aten
+    if isinstance(left, Node) and left.target is aten.expand.default and left.args[0].meta["val"].ndim == 2:  # type: ignore[union-attr]
+        left = left.args[0]
+    if not (_is_float(left) and _is_float(right)) or (left in constant) == (right in constant):
+        return None
+    if (left.meta["val"].ndim, right.meta["val"].ndim) != (2, 3):
+        return None
+    y = graph.call_function(torch.ops.continual.multiply.default, (_whole(graph, left), _whole(graph, right)))
+    return y if bias is None else graph.call_function(aten.add.Tensor, (y, bias))
+
+
+def _pixel_by_pixel(graph: Graph, node: Node, operands: list[Any], constant: set[Node], lanes: int) -> Node | None:
     """A convolution with a kernel of 1: each pixel is a row of a product, as images lie in compiled programs, channels last."""
-    aten, operands = torch.ops.aten, [*node.args, None][:3]
-    x, weight, bias = operands
+    aten, (x, weight, bias) = torch.ops.aten, operands[:3]
     if not (_is_float(x) and _is_float(weight)) or weight not in constant:
         return None
     features, size, *kernel = weight.meta["val"].shape

@@ -140,10 +140,14 @@ def put_loop(
     return made
 
 
-def mixes_rows(loop: Loop, streams: Sequence[Stream], same: Sequence[TensorValue]) -> bool:
-    """Whether a step's results for one row depend on other rows, on random numbers."""
+def mixes_rows(loop: Loop, streams: Sequence[Stream], same: Sequence[TensorValue], unknown: bool) -> bool:
+    """Whether a step's results for one row depend on other rows, on random numbers.
+
+    Args:
+        unknown: the answer where a step takes inputs that are not streams.
+    """
     if not all(isinstance(v, Const) for v in same):
-        return True
+        return unknown
     layer = LoopLayer(loop)
     layer._parameters.update({f"given{i}": v.value for i, v in enumerate(same) if isinstance(v, Const)})  # type: ignore[misc]
     generator = torch.Generator().manual_seed(0)
@@ -159,6 +163,8 @@ def mixes_rows(loop: Loop, streams: Sequence[Stream], same: Sequence[TensorValue
         state = {name: filled(value) for name, value in layer.blank(steps[0]).items()}
         found = [layer.results(steps, state)]
         for x in (*steps, *state.values()):
-            x[x.shape[0] // 2 :] += 1
+            if x.is_floating_point():  # others may be indices
+                x[x.shape[0] // 2 :] += 1
         found.append(layer.results(steps, state))
-    return any(not torch.equal(a[: a.shape[0] // 2], b[: b.shape[0] // 2]) for a, b in zip(*found, strict=True))
+    halves = [[y[: y.shape[0] // 2].nan_to_num() for y in ys] for ys in found]
+    return not all(map(torch.equal, *halves))

@@ -130,9 +130,12 @@ class LoopLayer(Recurrence):
         return {name: torch.zeros(shape, dtype=seed.dtype, device=x.device) for name, shape, seed in kinds}
 
     def results(self, x: list[Tensor], state: States) -> list[Tensor]:
-        """All results of a step, for long streams."""
-        y, new = self._recur_at(x, state, len(self.loop.prologue))
-        return [*(y if isinstance(y, list) else [y]), *new.values()]
+        """All results of each of the first steps, and of a step of a long stream."""
+        found = list[Tensor]()
+        for index in range(len(self.loop.prologue) + 1):
+            y, new = self._recur_at(x, state, index)
+            found += [*(y if isinstance(y, list) else [y]), *new.values()]
+        return found
 
     def _chunk_from(self, x: Any, state: States, first: int) -> tuple[Any, States]:
         if first == 0 and torch.is_grad_enabled():  # gradients reach what the states begin with

@@ -14,6 +14,7 @@ from ..exec_context import Ref
 from ..op_call import CAUSAL, Misfit, OpCall, Refused, RowsMisfit, as_tensor
 from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
+from .chunk_masks import Chunks, chunks_of, in_chunks
 from .key_masks import DEPENDS, apart
 from .masks import ALIKE, FULL, OTHERS, Mask, band_of, of_all_frames
 from .parts import with_streams
@@ -73,7 +74,13 @@ def attend(
     joined = joined_heads(ctx, call, [*parts, *([] if keys is None else [keys.added])])
     q, _, v = joined[:3]
     size, value_size = ctx.shapes.shape(q)[-1], ctx.shapes.shape(v)[-1]
-    behind, ahead, row = _band(ctx, call, q, mask)
+    try:
+        behind, ahead, row = _band(ctx, call, q, mask)
+    except Refused:
+        chunks = None if mask is None or softmax is not None or cap is not None else chunks_of(ctx, q, mask)
+        if chunks is None or (keys is not None and keys.spills):
+            raise
+        return _in_chunks(ctx, call, joined, chunks, scale)
     if keys is not None and keys.spills and behind + 1 < ctx.shapes.length(q.wire).now:
         raise Refused(SPILLS, SPILLED)
     layer = BandAttention(behind, ahead, size, value_size, scale, row is not None, softmax, keys is not None, cap)
@@ -98,6 +105,13 @@ def in_heads(
     args, dims = ([Ref(s.slot) for s in four], 3), (*four[0].dims[:3], dim_of(width))
     joined = ctx.emit.local(call, dims, four[0], target="aten.cat.default", args=args, inputs=four, dtype=q.dtype)
     y = ctx.emit.layer(call, joined, layer, four[2].dims, weights=weights, label=label)
+    return ctx.emit.reshape(call, y, (*q.dims[:-2], (TIME,), v.dims[-1]))
+
+
+def _in_chunks(ctx: RuleContext, call: OpCall, parts: Sequence[Stream], chunks: Chunks, scale: float | None) -> Stream:
+    """Attention by chunks of frames, in the layout of the queries."""
+    q, v = parts[0], parts[2]
+    y = in_chunks(ctx, call, [_with_heads(ctx, call, s) for s in parts], chunks, scale)
     return ctx.emit.reshape(call, y, (*q.dims[:-2], (TIME,), v.dims[-1]))
 
 

@@ -13,7 +13,7 @@ from ..loops.layer import Loop
 from ..loops.layout import Layout, merged
 from ..loops.operation import LOOPS
 from ..loops.traced import Traced, traced_scan
-from ..op_call import Misfit, OpCall
+from ..op_call import Misfit, OpCall, RowsMixed
 from ..rule_context import RuleContext, rule
 from ..values import Stream, Value
 from .reduce import at_end
@@ -53,8 +53,11 @@ def looped(ctx: RuleContext, call: OpCall, traced: Traced, ends: Sequence[int]) 
     results = [n.meta["val"] for n in traced.results]
     leaving = [*results[traced.states :], *(results[i] for i in ends)]
     layouts = [Layout.of(val) for val in leaving]
-    if any(own.rate != unit for own in (*frames, *layouts, *(own for own, _ in states))) and mixes_rows(loop, streams, same):
-        raise Misfit("the states of a loop mix rows of the batch", "the batch before what is merged with it: x.flatten(0, 1)")
+    merged_rows = any(own.rate != unit for own in (*frames, *layouts, *(own for own, _ in states)))
+    if mixes_rows(loop, streams, same, merged_rows):
+        if merged_rows:
+            raise Misfit("the states of a loop mix rows of the batch", "the batch before what is merged with it: x.flatten(0, 1)")
+        raise RowsMixed("a loop mixes the rows of the batch", "operations that keep the rows apart")
     outs = [(((TIME,), *own.apart(rows)), val.dtype) for own, val in zip(layouts, leaving, strict=True)]
     found = put_loop(ctx, call, loop, streams, [*same, *begins], outs)
     made = [_as_traced(ctx, call, y, own, rows) for y, own in zip(found, layouts, strict=True)]

@@ -109,7 +109,7 @@ def _band_of(ctx: RuleContext, q: Stream, mask: Mask, kind: _Kind) -> tuple[Band
     """
     sizes = ctx.shapes.length(q.wire).values
     band = longer = read_band(of_all_rows(ctx, mask, q, 0), sizes[0], kind)
-    if isinstance(mask, LengthDependent) and (found := _for_longer(ctx, q, mask)) is not None:
+    if isinstance(mask, LengthDependent) and (found := for_longer(ctx, q, mask)) is not None:
         other, size = found
         rows = sorted({*range(0, size, max(1, size // 16)), *range(min(3, size)), *range(max(0, size - 3), size)})
         longer = read_band(other, size, kind, rows)
@@ -119,7 +119,7 @@ def _band_of(ctx: RuleContext, q: Stream, mask: Mask, kind: _Kind) -> tuple[Band
     return band, longer
 
 
-def _for_longer(ctx: RuleContext, q: Stream, mask: LengthDependent) -> tuple[Const, int] | None:
+def for_longer(ctx: RuleContext, q: Stream, mask: LengthDependent) -> tuple[Const, int] | None:
     """A mask for clips that are longer than the example, and their frames; ``None`` where the module has none, as by a table that ends."""
     sizes = ctx.shapes.length(q.wire).values
     for sample in (LONGER, OTHER_LENGTH):
@@ -193,7 +193,7 @@ def read_band(mask: Const, size: int, kind: _Kind, queries: Sequence[int] | None
     row, found = kind.row(mask.value, size - 1, size - 1), kind.rows(mask.value, queries)
     i = torch.tensor(list(queries)).unsqueeze(1)
     expected = row[:, torch.arange(size) - i + size - 1].expand_as(found)
-    rounding = _rounding(mask.value)
+    rounding = rounding_of(mask.value)
     same = (expected == found) | ((expected - found).abs() <= rounding)
     if not bool(same.all()):
         head, query, key = (int(n) for n in (~same).nonzero()[0])
@@ -207,7 +207,8 @@ def read_band(mask: Const, size: int, kind: _Kind, queries: Sequence[int] | None
     return Band(mask, size, behind, ahead, row[:, size - 1 - behind : size + ahead], rounding)
 
 
-def _rounding(mask: Tensor) -> float:
+def rounding_of(mask: Tensor) -> float:
+    """By which values of a mask that are equal may differ."""
     if not mask.is_floating_point():
         return 0.0
     largest = mask.masked_fill(mask <= HIDDEN, 0.0).nan_to_num(0.0, 0.0, 0.0).abs().max()

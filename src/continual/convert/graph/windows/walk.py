@@ -76,6 +76,7 @@ class Walk(Making):
         super().__init__(captured, module)
         self.values: dict[Fx, Any] = {}
         self.refusals: list[Refusal] = []
+        self._refused: set[Fx] = set()
         self.entry_slots: list[tuple[int, int]] = []
         self.why: dict[str, str] = {}
         self.unexpected: list[tuple[Fx, Exception]] = []
@@ -99,7 +100,10 @@ class Walk(Making):
             elif node.op == "output":
                 found = self._leaving(node.args[0])
             elif node.op == "call_function":
-                self.values[node] = self._value(node)
+                if self._refused.isdisjoint(node.all_input_nodes):
+                    self.values[node] = self._value(node)
+                else:  # a consequence, which is not reported
+                    self._refused.add(node)
         return found
 
     # ---- what comes in and what leaves ----------------------------------------------------------------------------------
@@ -143,6 +147,8 @@ class Walk(Making):
         self.draft.nested = spec is not None and not spec.is_leaf()
         found = []
         for i, node in enumerate(nodes):
+            if node in self._refused:
+                continue
             value = self.values.get(node) if isinstance(node, Fx) else node
             if not isinstance(value, Task):
                 said = "does not depend on the stream" if isinstance(value, (Const, Tensor)) else f"is {value!r}"
@@ -187,6 +193,7 @@ class Walk(Making):
         return self.apply(call)
 
     def _refuse(self, node: Fx, op: str, reason: str, remedy: str) -> None:
+        self._refused.add(node)
         self.refusals.append(Refusal(module_path(node), op, source_line(node), reason, remedy))
 
     def _bound(self, node: Fx, name: str) -> Call:
