@@ -127,9 +127,9 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
     if node.target in (aten.conv2d.default, aten.conv3d.default):
         return _pixel_by_pixel(graph, node, operands, constant, lanes)
     if node.target is aten.baddbmm.default and not node.kwargs:
-        return _one_by_many(graph, *operands[1:3], constant, operands[0])
+        return _one_by_many(graph, operands[1], operands[2], constant, operands[0])
     if node.target is aten.bmm.default:
-        return _one_by_many(graph, *operands[:2], constant)
+        return _one_by_many(graph, operands[0], operands[1], constant)
     if node.target not in (aten.linear.default, aten.matmul.default):
         return None
     left, right, bias = operands[:3]
