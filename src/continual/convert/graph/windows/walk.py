@@ -15,6 +15,7 @@ from ....core.op_rows import Refusal
 from ..axes import TIME
 from ..capture import Captured, entry_dims, module_path, source_line
 from ..exec_context import Count
+from ..export_regions import why_region
 from ..library_errors import is_mistake
 from ..needed_nodes import asserts, keep_needed
 from ..op_call import OTHER_VALUES, PLAIN_NUMBER
@@ -39,6 +40,7 @@ def _without(signature: Any, prefix: str) -> Any:
     return SimpleNamespace(user_inputs=signature.user_inputs, inputs_to_lifted_tensor_constants=constants, **names)
 
 
+REFUSED = object()  # what a refused operation gives, and what is computed of it
 Rule = Callable[["Walk", Call], Any]
 RULES: dict[str, Rule] = {}
 
@@ -144,6 +146,8 @@ class Walk(Making):
         found = []
         for i, node in enumerate(nodes):
             value = self.values.get(node) if isinstance(node, Fx) else node
+            if value is REFUSED:
+                continue
             if not isinstance(value, Task):
                 said = "does not depend on the stream" if isinstance(value, (Const, Tensor)) else f"is {value!r}"
                 self.refusals.append(Refusal("", "output", "", f"output {i} {said}", "return what does"))
@@ -161,11 +165,15 @@ class Walk(Making):
             except Unfollowed:
                 self.rows = self.captured.batch
                 return int(val.node.hint) if isinstance(val, torch.SymInt) else val
+        if any(self.values.get(n) is REFUSED for n in node.all_input_nodes):
+            return REFUSED
         if node.target is operator.getitem:
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         if str(node.target) == "scan":
             args = {n: self._given(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
             return RULES["higher_order.scan"](self, Call(node, "higher_order.scan", args, tuple(args)))
+        if (reason := why_region(node)) is not None:
+            return self._refuse(node, "autocast", *reason)
         if not hasattr(node.target, "_schema"):
             return self._refuse(node, name, f"`{name}` is a function of Python", "plain operations on tensors")
         if asserts(name):
@@ -186,8 +194,9 @@ class Walk(Making):
             return self.emit.consts(name, given, {n: v for n, v in call.args.items() if n not in call.positional})
         return self.apply(call)
 
-    def _refuse(self, node: Fx, op: str, reason: str, remedy: str) -> None:
+    def _refuse(self, node: Fx, op: str, reason: str, remedy: str) -> object:
         self.refusals.append(Refusal(module_path(node), op, source_line(node), reason, remedy))
+        return REFUSED
 
     def _bound(self, node: Fx, name: str) -> Call:
         args: dict[str, Any] = {}
