@@ -1,4 +1,4 @@
-"""Code under autocast, and under other modes of gradients, within a module's forward."""
+"""Code under autocast, under other modes of gradients and in vmap, within a module's forward."""
 
 from __future__ import annotations
 
@@ -63,6 +63,25 @@ def lower(m: Region, x: Tensor) -> Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = m.mix(x)
     return y.float().cumsum(1)
+
+
+def of_rows(m: Region, x: Tensor) -> Tensor:
+    return torch.vmap(lambda row, rate: m.mix(row).cumsum(0) * rate, (0, None))(x, m.rates)
+
+
+def masked(m: Region, x: Tensor) -> Tensor:
+    """A mask as transformers write it: a function of two positions."""
+    i = torch.arange(x.shape[1])
+    mask = torch.vmap(torch.vmap(lambda q, k: (k <= q) & (k > q - 4), (None, 0)), (0, None))(i, i)
+    y = m.mix(x)
+    return nn.functional.scaled_dot_product_attention(y, x, y, attn_mask=mask)
+
+
+@pytest.mark.parametrize("run", [of_rows, masked])
+def test_vmap_streams(run: Callable[[Region, Tensor], Tensor]):
+    module = Region(run).double().eval()
+    net = co.continual(module, torch.randn(2, 9, 6).double(), time_dim=1)
+    co.verify(net, torch.randn(3, 23, 6).double(), reference=module, effort="quick")
 
 
 @pytest.mark.parametrize("run", [turned, blocks, loop, pytest.param(other_device, marks=pytest.mark.filterwarnings("ignore"))])

@@ -1,4 +1,4 @@
-"""Code under ``torch.autocast`` and under other modes of gradients, which `torch.export` keeps as graphs of their own."""
+"""Code under ``torch.autocast``, under other modes of gradients or in ``torch.vmap``, which `torch.export` keeps apart."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def without_regions(program: ExportedProgram) -> ExportedProgram:
             if isinstance(spec.arg, TensorArgument) and isinstance(node, Fx):
                 spec.arg = dataclasses.replace(spec.arg, name=node.name)
     return program
+
+
+def without_vmap(program: ExportedProgram) -> ExportedProgram:
+    """The program with operations on whole tensors in the place of those that ``torch.vmap`` does on parts of them."""
+    found = any(getattr(node.target, "__name__", "") == "_add_batch_dim" for node in program.graph.nodes)
+    return program.run_decompositions({}) if found else program
 
 
 def why_region(node: Fx) -> tuple[str, str] | None:
