@@ -43,6 +43,7 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "zeros before": lambda x: torch.cat((torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]), 1),
     "the first frame before": lambda x: torch.cat((x[:, :1], x[:, 1:] - x[:, :-1]), 1),
     "two frames before": lambda x: torch.cat((x[:, :2], 0.5 * (x[:, 2:] + x[:, :-2]) - x[:, 1:-1]), 1),
+    "nothing before, as empty caches are": lambda x: torch.cat((x.new_zeros(0), x.tanh()), 1),
     "prepended": lambda x: torch.diff(x, dim=1, prepend=x[:, :1]),
     "written": written,
     "emphasised": emphasised,

@@ -51,6 +51,8 @@ ROWS = [
     fn("distances to a code book", lambda m, x: torch.cdist(x, m.w.expand(x.shape[0], -1, -1)), params={"w": (1, 6, 5)}, **TOKENS),
     fn("nearest code", lambda m, x: m.w[torch.cdist(x, m.w.unsqueeze(0)).argmin(-1)], params={"w": (6, 5)}, verify=False, **TOKENS),
     row("embedding", lambda: nn.Embedding(7, 4), shape=(2, 8), time=1, classes=7, delay=0),
+    fn("embedding of counts, as position ids are made of masks", lambda m, x: x
+       + F.embedding(x.new_ones(x.shape[0], x.shape[2]).long().cumsum(1) - 1, m.p).mT, params={"p": (150, 3)}, delay=0),
     row("embedding with padding", lambda: nn.Embedding(7, 4, padding_idx=0), shape=(2, 3, 8), classes=7, delay=0),
     row("embedding, width 1", lambda: nn.Embedding(7, 1), shape=(2, 8), time=1, classes=7, delay=0),
     fn("one hot and a product", lambda m, x: F.one_hot(x, 7).to(m.w.dtype) @ m.w, params={"w": (7, 4)}, shape=(2, 8), time=1, classes=7,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tests.convert.rows import No, Row, check_refused, check_row, fn, no, row
@@ -53,6 +54,12 @@ ROWS = [
     fn("tile", lambda x: x.tile(1, 3, 1).tile(1), delay=0),
     fn("repeat_interleave of channels", lambda x: x.repeat_interleave(2, 1), delay=0),
     fn("repeat_interleave of time", lambda x: x.repeat_interleave(3, 2), delay=0),
+    fn("repeat_interleave of b*t", lambda x: (x.movedim(1, 2).reshape(-1, 3).repeat_interleave(2, 0) * x.movedim(1,
+        2).reshape(-1, 3).topk(2).values.reshape(-1, 1)).view(x.shape[0], -1, 2, 3)[:, :, 0].tanh().mT, delay=0),
+    fn("repeat_interleave of t*b", lambda m, x: (x.permute(2, 0, 1).flatten(0, 1).repeat_interleave(2, 0).view(x.shape[2], -1, 2, 3)
+        * m.p).sum(2).permute(1, 2, 0), params={"p": (2, 3)}, delay=0),
+    fn("repeat_interleave of rows", lambda m, x: F.conv1d(x.repeat_interleave(2, 0), m.p).view(x.shape[0], -1, x.shape[2] - 2),
+        params={"p": (4, 3, 3)}, delay=2),
     fn("repeat_interleave by a list", lambda x: x.repeat_interleave(torch.tensor([1, 0, 2]), 1, output_size=3), delay=0),
     fn("flips of space", lambda x: x.flip(3).flip((1, 4)) + torch.fliplr(x) + x.flip(-1), **VIDEO),
     fn("roll of channels", lambda x: x.roll(1, 1) + x.roll((1, 2), (3, 4)), **VIDEO),

@@ -45,6 +45,8 @@ def _of_cat(node: Fx) -> Fx | None:
     if len(parts) != 2 or not all(isinstance(p, Fx) for p in parts) or not isinstance(at, int):
         return None
     first, rest = parts
+    if rank(first) != rank(node):  # nothing at all, torch.tensor([]), has one dimension beside any tensor
+        return None
     at %= rank(node)
     count = first.meta["val"].shape[at]
     return _chosen(node, at, count, first, rest) if isinstance(count, int) else None

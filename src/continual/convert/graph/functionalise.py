@@ -12,6 +12,7 @@ from torch._ops import HigherOrderOperator
 from torch.fx import Node as Fx
 
 from .axes import TIME, where
+from .export_regions import why_region
 from .instructions import resolve
 from .length_constants import LengthConstants
 from .needed_nodes import asserts
@@ -190,6 +191,8 @@ class Functionaliser:
         if isinstance(node.target, HigherOrderOperator) and node.target.name() == "scan":
             given = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
             return self._apply(OpCall(node, "higher_order.scan", given, tuple(given)))
+        if (reason := why_region(node)) is not None:
+            raise Refused(*reason)
         if isinstance(node.target, HigherOrderOperator):
             raise Refused(f"`{node.target}` is control flow, which torch.export keeps as it is", "plain operations on tensors")
         args = [self.current(a) for a in node.args]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from ...containers.base import open_child, run_chunk, run_clip
 from ...core.kernel import only_frame
@@ -25,6 +26,7 @@ from .exec_context import Arg, Env, ExecContext, Run
 from .torch_functions import native
 
 Step = Callable[[ExecContext], None]
+INDICES = (torch.int64, torch.int32)
 MAX_CACHED = 64  # pairs of batch size and frame count for which an operation keeps its arguments
 
 
@@ -65,8 +67,12 @@ class Instruction:
     has_dtypes = False  # whether dtypes of the example may be in it
 
     def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
-        """The cold state. The environment gets a frame of zeros as the result."""
+        """The cold state. The environment gets the result for zeros; integers are 0 in it, since a table has this index always."""
         self.chunk(m)
+        for slot in self.outs:
+            y = m.env[slot]
+            if isinstance(y, Tensor) and y.dtype in INDICES:
+                m.env[slot] = torch.zeros_like(y)
         return []
 
     def chunk(self, m: ExecContext) -> None:

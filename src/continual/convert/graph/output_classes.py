@@ -1,4 +1,4 @@
-"""Modules whose outputs are instances of dataclasses. `torch.export` accepts these once their class is registered."""
+"""Export of modules whose outputs are instances of dataclasses: `torch.export` accepts these once their class is registered."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
+from .export_regions import without_regions, without_vmap
 from .undone import quiet, restored
 
 UNKNOWN = "in output, which is not a known type"  # torch.export's words
 
 
 def export(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> ExportedProgram:
-    """``torch.export.export``, which registers the dataclasses among the outputs."""
+    """``torch.export.export``, which registers the dataclasses among the outputs, and without regions that change nothing."""
     try:
-        return torch.export.export(module, inputs, **options)
+        return without_vmap(without_regions(torch.export.export(module, inputs, **options)))
     except Exception as error:
         found = _classes_of(module, inputs) if UNKNOWN in str(error) else []
         if not found:
@@ -28,7 +29,7 @@ def export(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> Export
     for cls in found:
         with contextlib.suppress(ValueError):  # it is known by now
             torch.export.register_dataclass(cls)
-    return torch.export.export(module, inputs, **options)
+    return without_vmap(without_regions(torch.export.export(module, inputs, **options)))
 
 
 def _classes_of(module: nn.Module, inputs: Sequence[Any]) -> list[type]:

@@ -15,7 +15,6 @@ from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 
 from . import adaptive_pool_ops, linspace_ops, max_pool_ops, patch_ops
-from .autocast_parts import inline_parts
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 OPTIONS = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
@@ -68,6 +67,5 @@ class WholeOps(TorchFunctionMode):
 
 def to_torch_ops(graph: Graph) -> None:
     """Replace the operations of this library by torch's."""
-    inline_parts(graph)
     for node in graph.nodes:
         node.target = _TORCH_OPS.get(node.target, node.target)

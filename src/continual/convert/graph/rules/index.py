@@ -241,11 +241,14 @@ def _indices(ctx: RuleContext, call: OpCall, x: TensorValue) -> tuple[list[int],
 
 @rule("aten.repeat_interleave.self_int")
 def repeat_interleave(ctx: RuleContext, call: OpCall) -> Stream:
-    """Every element is repeated in place."""
+    """Every element is repeated in place; each row, and each frame of the rows, too: the copies are the minor part of the dimension."""
     x = call.stream("self")
     if call.get("dim") is None and len(x.dims) > 1:
         raise Refused("repeat_interleave without dim flattens the clip", "dim=…")
     dim, times = as_int(call.get("dim") or 0) % len(x.dims), ctx.shapes.integer(call["repeats"])
-    if not is_time(ctx, call, x, dim, "repeats"):
-        return ctx.emit.local(call, with_size(x.dims, dim, ctx.shapes.shape(x)[dim] * times), x)
-    return over_time(ctx, call, x, times, "nearest")
+    own = x.dims[dim]
+    if own == (TIME,):
+        return over_time(ctx, call, x, times, "nearest")
+    if TIME in own or BATCH in own:
+        return ctx.emit.local(call, with_dim(x.dims, dim, (*own, *dim_of(times))), x)
+    return ctx.emit.local(call, with_size(x.dims, dim, ctx.shapes.shape(x)[dim] * times), x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....layers.delay import Trim
-from ..axes import BATCH, TIME, Dims, View, dim_of, joined_dims, with_dim, with_size
+from ..axes import BATCH, TIME, Dims, View, dim_of, fixed, joined_dims, with_dim, with_size
 from ..op_call import Misfit, OpCall, Refused, as_tensor
 from ..rule_context import RuleContext, rule
 from ..time_layers import ConstantPadTime
@@ -16,12 +16,11 @@ from .parts import refuse_merged
 
 
 def _tensors(ctx: RuleContext, call: OpCall) -> list[TensorValue]:
-    """The tensors to join, all of them with time in the same dimension."""
-    values = [
-        as_tensor(v)
-        for v in call.sequence("tensors")
-        if not (call.op != "stack" and isinstance(v, Const) and not v.value.numel())
-    ]
+    """The tensors to join, all of them with time in the same dimension. Tensors without elements join nothing."""
+    given = call.sequence("tensors")
+    if call.op != "stack":
+        given = [v for v in given if not (isinstance(v, Const) and not v.value.numel())]
+    values = [v for v in map(as_tensor, given) if call.op == "stack" or v.dims != fixed((0,))]
     new = explicit(ctx, call, [v for v in values if isinstance(v, Stream)])
     return [new.get(v.slot, v) if isinstance(v, Stream) else v for v in values]
 

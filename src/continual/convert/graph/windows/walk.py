@@ -15,6 +15,7 @@ from ....core.op_rows import Refusal
 from ..axes import TIME
 from ..capture import Captured, entry_dims, module_path, source_line
 from ..exec_context import Count
+from ..export_regions import why_region
 from ..library_errors import is_mistake
 from ..needed_nodes import asserts, keep_needed
 from ..op_call import OTHER_VALUES, PLAIN_NUMBER
@@ -172,6 +173,8 @@ class Walk(Making):
         if str(node.target) == "scan":
             args = {n: self._argument(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
             return RULES["higher_order.scan"](self, Call(node, "higher_order.scan", args, tuple(args)))
+        if (reason := why_region(node)) is not None:
+            return self._refuse(node, "autocast", *reason)
         if not hasattr(node.target, "_schema"):
             return self._refuse(node, name, f"`{name}` is a function of Python", "plain operations on tensors")
         if asserts(name):
