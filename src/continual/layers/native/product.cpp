@@ -152,6 +152,8 @@ void one_row(const Call &call, const float *b, int64_t column, int64_t panels, f
   for (int64_t i = 0; i < panels; ++i, column += V * LANES, b += call.k * V * LANES) tile<1, V, 1>(call, call.a, b, 0, column, c + column);
 }
 
+#ifndef CONTINUAL_IN_PACKAGE  // weights of packages are laid out in panels
+
 // ---- columns: products of vectors along k, whose lanes are summed in the end ----
 
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -263,6 +265,8 @@ inline void by_columns(const Call &call, int64_t first, int64_t last, int64_t co
   }
 }
 
+#endif
+
 struct Work {
   const Call *call;
   std::atomic<int64_t> next;
@@ -283,10 +287,12 @@ inline void work(void *data) {
   const int64_t groups = (w.panels + w.together - 1) / w.together;
   for (int64_t i; (i = w.next.fetch_add(1)) < w.units;) {
     const int64_t first = i % groups * w.together, block = i / groups % w.blocks, image = i / groups / w.blocks;
+#ifndef CONTINUAL_IN_PACKAGE
     if (call.panel == COLUMNS) {
       by_columns(call, block * w.height, (block + 1) * w.height < call.m ? (block + 1) * w.height : call.m, first * w.width);
       continue;
     }
+#endif
     const float *b = call.b + image * call.k * call.n;
     float *c = call.c + image * call.m * call.n;
     const int64_t left = call.n - first * w.width;

@@ -96,6 +96,8 @@ def linear_or_none(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | N
     features, size = weight.shape
     if x.shape[-1] != size or x.numel() == 0 or (size < LEAST_SUM and x.numel() > FEWEST_ROWS * size):
         return None
+    if not _shares(x.numel() * features):
+        return None
     x = x.contiguous()
     y = torch.empty((*x.shape[:-1], features), dtype=torch.float32, device="cpu")
     _run(x, weight.contiguous(), bias, y, x.numel() // size, size, features, COLUMNS)
@@ -104,12 +106,18 @@ def linear_or_none(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | N
 
 def multiply(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """The products of a weight ``(O, I)`` with matrices ``(B, I, n)``: ``(B, O, n)``. A bias ``(O)`` is added."""
-    if not usable(x, weight, bias) or library() is None:
+    if not usable(x, weight, bias) or library() is None or not _shares(x.numel() * len(weight)):
         return by_torch(weight, x, bias)
     x, (batch, size, columns), features = x.contiguous(), x.shape, len(weight)
     y = torch.empty((batch, features, columns), dtype=torch.float32, device="cpu")
     _run(weight.contiguous(), x, bias, y, features, size, columns, 0, batch)
     return y
+
+
+def _shares(products: int) -> bool:
+    """Whether the kernel runs on as many threads as torch does, where it takes more than one."""
+    kernel = library()
+    return products < ALONE or torch.get_num_threads() == 1 or (kernel is not None and kernel.parallel is not None)
 
 
 def by_torch(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch.fx import Graph, Node
 
 from ...layers.native import product
 
+NAMESPACE = "continual"
 _SHIM = """
 AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
   int64_t *shape, *of, dim, sizes[16], strides[16];
@@ -38,7 +39,7 @@ AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
 @functools.cache
 def _library() -> torch.library.Library:
     """The operations that stand for the kernel in graphs."""
-    made = torch.library.Library("continual", "FRAGMENT")
+    made = torch.library.Library(NAMESPACE, "FRAGMENT")
     made.define("linear(Tensor x, Tensor panels, Tensor? bias, int features) -> Tensor")
     made.define("multiply(Tensor weight, Tensor x) -> Tensor")
     made.impl("linear", product.by_panels, "CPU")
@@ -55,12 +56,14 @@ def _library() -> torch.library.Library:
     return made
 
 
-def code(threads: int) -> dict[str, Any]:
-    """Options of inductor: the kernel's source and the functions in C that stand for its operations, for so many threads."""
+def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
+    """Options of inductor: the kernel's source and the functions in C that stand for its operations, for so many threads.
+
+    Empty for a program that :func:`use_products` has left as it was.
+    """
     kernel = product.library()
-    if kernel is None:
+    if kernel is None or not any(getattr(node.target, "namespace", "") == NAMESPACE for node in program.graph.nodes):
         return {}
-    _library()
     source = "".join(line for line in product.SOURCE.read_text().splitlines(True) if not line.startswith("#include"))
     check = f'static_assert(continual_product::LANES == {kernel.lanes}, "weights are laid out for vectors of {kernel.lanes}");'
     several = threads > 1 and kernel.parallel is not None

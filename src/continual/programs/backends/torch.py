@@ -96,7 +96,7 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     images = any(node.target in convolutions for node in program.graph.nodes)
     small = not images and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
     options = {"freezing": True, "cpp.weight_prepack": images} | ({"cpp.threads": 1} if small else {})
-    return options | code(1 if small else torch.get_num_threads())
+    return options | code(program, 1 if small else torch.get_num_threads())
 
 
 def _linear_layers(graph: Graph) -> Iterator[tuple[Node, Node, Node, Node | None, list[int]]]:
