@@ -234,7 +234,8 @@ def streams_in_time(net: co.CoModule, step: Tensor, clip: Tensor) -> None:
     reveal_type(streams.open())  # -> int
     reveal_type(streams.open("camera", gaps="zero"))  # -> str
     streams.open("door", gap="zero")  # type: ignore[call-overload]
-    reveal_type(streams.step({"camera": step, "door": None}, times=0.1))  # -> dict[str, list[StreamOutput]]
+    frames: dict[str, Tensor | None] = {"camera": step, "door": None}
+    reveal_type(streams.step(frames, times=0.1))  # -> dict[str, list[StreamOutput]]
     reveal_type(streams.finish("camera"))  # -> list[StreamOutput]
     reveal_type(streams.snapshot("camera"))  # -> StreamState | None
 
