@@ -24,7 +24,7 @@ def test_steps_of_many_tokens_are_those_of_the_encoder(norm_first: bool, bias: b
     net: Any = co.continual(encoder, sequence_len=TOKENS)
     clip = torch.randn(2, 16, TOKENS + 2)
     calls = []
-    monkeypatch.setattr(base, "linear_or_none", lambda *_: None)  # as without a compiler
+    monkeypatch.setattr(base.product, "library", lambda: None)  # as without a compiler
     monkeypatch.setattr(base, "is_wide", lambda x, weight: x.shape[1] == TOKENS and onednn.packs(x, weight))  # not measured
     with torch.no_grad(), patch.object(onednn, "linear", lambda *given, run=onednn.linear: calls.append(1) or run(*given)):
         steps = [y for y in map(net.forward_step, clip.unbind(2)) if y is not None]

@@ -255,7 +255,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
     def _pixel_by_pixel(self, x: Tensor) -> Tensor:
         """A convolution with a kernel of 1, channels last: 1.5 times as fast as oneDNN's of an image."""
         pixels, weight, bias = x.movedim(1, -1), self._parameters.get("weight"), parameter(self, "bias")
-        if weight is None or not product.computes_products(x) or not usable(x, weight, bias):
+        if weight is None or not product.runs(x, weight, bias):
             return F.linear(pixels, self._folded(), bias).movedim(-1, 1)
         panels = self._laid_out("pixel", weight, lambda w: product.packed(w.flatten(1)))
         return product.by_panels(pixels, panels, bias, self.out_channels).movedim(-1, 1)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, baddbmm, bmm  # by name: ptflops counts what is called as torch.bmm, beside the layer itself
 
+from ...core.tracing_guard import is_tracing
 from . import build
 from .conditions import usable
 
@@ -23,7 +24,9 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 MOST_VECTORS = 3  # of a panel
 ALONE = 1 << 20  # products, below which a second thread costs more than it does
 FEWEST_ROWS = 8  # that the products of fewer rows are counted as: these wait for the weight
-LEAST_SUM = 48  # products in a sum, below which to add the lanes of vectors costs more than is gained
+LEAST_SUM = 128  # products in a sum, below which to add the lanes of vectors costs more than is gained
+LEAST_ROWS = 4  # from which reading a weight as it lies, and the call, cost less than torch's product
+LEAST_COLUMNS = 8  # of a matrix on the right, below which a vector of them is mostly empty
 COLUMNS = -1  # the layout of weights as torch keeps them
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
 
@@ -91,12 +94,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_or_none(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
     """The linear map by the kernel; ``None`` where torch's is the faster one, or the only one."""
-    if not usable(x, weight, bias) or weight.ndim != 2 or library() is None:
+    if torch.is_grad_enabled() or is_tracing() or weight.ndim != 2:
         return None
     features, size = weight.shape
-    if x.shape[-1] != size or x.numel() == 0 or (size < LEAST_SUM and x.numel() > FEWEST_ROWS * size):
-        return None
-    if not _shares(x.numel() * features):
+    if size < LEAST_SUM or x.numel() < LEAST_ROWS * size or x.shape[-1] != size or not runs(x, weight, bias):
         return None
     x = x.contiguous()
     y = torch.empty((*x.shape[:-1], features), dtype=torch.float32, device="cpu")
@@ -106,7 +107,7 @@ def linear_or_none(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | N
 
 def multiply(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """The products of a weight ``(O, I)`` with matrices ``(B, I, n)``: ``(B, O, n)``. A bias ``(O)`` is added."""
-    if not usable(x, weight, bias) or library() is None or not _shares(x.numel() * len(weight)):
+    if torch.is_grad_enabled() or is_tracing() or x.shape[2] < LEAST_COLUMNS or not runs(x, weight, bias):
         return by_torch(weight, x, bias)
     x, (batch, size, columns), features = x.contiguous(), x.shape, len(weight)
     y = torch.empty((batch, features, columns), dtype=torch.float32, device="cpu")
@@ -114,10 +115,12 @@ def multiply(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     return y
 
 
-def _shares(products: int) -> bool:
-    """Whether the kernel runs on as many threads as torch does, where it takes more than one."""
-    kernel = library()
-    return products < ALONE or torch.get_num_threads() == 1 or (kernel is not None and kernel.parallel is not None)
+def runs(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernel computes a product with a weight ``(O, I)``, on as many threads as torch would."""
+    kernel = library() if usable(x, weight, bias) else None
+    if kernel is None:
+        return False
+    return kernel.parallel is not None or torch.get_num_threads() == 1 or x.numel() * len(weight) < ALONE
 
 
 def by_torch(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
