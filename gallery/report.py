@@ -19,7 +19,7 @@ STEPS = """
   receptive field; the example, for windows and for recurrent networks), once for each such call. Eager, float32, one
   row, one thread; *compiled*: the same of the compiled program and the compiled module. Most networks are small, so
   that they convert in seconds: what a call costs by itself counts much in them. [Performance](performance.md) has
-  networks of usual sizes."""
+  networks of usual sizes. Rows without a figure were not timed."""
 PAGE = """\
 # Gallery
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..network import Network
 from ..packages import cls
 from .transformers_language import GROUPED, WIDTH, causal
-from .transformers_signals import part
 
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 PLAIN = GROUPED | TOKENS
@@ -60,25 +59,5 @@ NETWORKS = [
         "Chen 2021, NeurIPS",
         package="transformers",
         time_dim=(1, 1, 1),
-    ),
-    Network(
-        "transformers/SpeechT5 HiFi-GAN",
-        part(
-            "SpeechT5HifiGan",
-            {
-                "model_in_dim": 10,
-                "upsample_initial_channel": 16,
-                "upsample_rates": [4, 2],
-                "upsample_kernel_sizes": [8, 4],
-                "resblock_kernel_sizes": [3],
-                "resblock_dilation_sizes": [[1, 3]],
-            },
-            own="",
-        ),
-        (2, 9, 10),
-        "stream",
-        "Kong 2020, NeurIPS",
-        package="transformers",
-        time_dim=1,
     ),
 ]

@@ -1,7 +1,7 @@
-"""Products of float32 matrices of the sizes that steps have, on weights that are laid out for them once.
+"""Products of float32 matrices of the sizes that steps have: weights in panels, as torch keeps them, or on the left of frames.
 
-torch's own products (MKL's) run these at 60 to 110 GFLOP/s on an AMD processor where this kernel runs at 120 to 260, and a call costs 1 µs
-instead of 3 (measured in docs/performance.md).
+torch's own products (MKL's) run these at 60 to 110 GFLOP/s on an AMD processor where this kernel runs at 120 to 260 (measured in
+docs/performance.md).
 """
 
 from __future__ import annotations
