@@ -256,7 +256,10 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         """A convolution with a kernel of 1, channels last: 1.5 times as fast as oneDNN's of an image."""
         pixels, weight, bias = x.movedim(1, -1), self._parameters.get("weight"), parameter(self, "bias")
         if weight is None or not product.runs(x, weight, bias):
-            return F.linear(pixels, self._folded(), bias).movedim(-1, 1)
+            if not self._packs(x):
+                return F.linear(pixels, self._folded(), bias).movedim(-1, 1)
+            packed = self._laid_out("packed pixel", self.weight, lambda w: pack(w.squeeze(2), x, (0, 0), (1, 1), (1, 1)))
+            return convolve(x, packed, bias, (0, 0), (1, 1), (1, 1))
         panels = self._laid_out("pixel", weight, lambda w: product.packed(w.flatten(1)))
         return product.by_panels(pixels, panels, bias, self.out_channels).movedim(-1, 1)
 
