@@ -49,7 +49,7 @@ class Links:
         if page == PAGE:
             return
         seen: set[str] = set()
-        for text in [node for node in doctree.findall(nodes.Text) if not inside(node, NOWHERE)]:
+        for text in [node for node in doctree.findall(nodes.Text) if not inside(node, NOWHERE) and not names_a_parameter(node)]:
             uses = terms.first_uses(str(text), self.terms, self.pattern, seen)
             if uses:
                 text.parent.replace(text, with_links(str(text), uses, app.builder.get_relative_uri(page, PAGE)))
@@ -83,6 +83,12 @@ def inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
             return True
         node = node.parent
     return False
+
+
+def names_a_parameter(text: nodes.Text) -> bool:
+    """Whether a text is the name of a parameter, or of several: bold, at the start of an entry of a list of fields."""
+    strong = text.parent
+    return isinstance(strong, nodes.strong) and strong.parent[0] is strong and inside(strong, (nodes.field,))
 
 
 def with_links(text: str, uses: list[terms.Use], page: str) -> list[nodes.Node]:

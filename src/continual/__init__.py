@@ -8,128 +8,131 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import (
-    closure,
-    container,
-    conv,
-    convert,
-    delay,
-    linear,
-    module,
-    multihead_attention,
-    pooling,
-    positional_encoding,
-    rnn,
-    shape,
-    skip,
-    transformer,
-    utils,
-)
-from .__about__ import __copyright__ as __copyright__
-from .__about__ import __license__ as __license__
-from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
-from .containers.transformer_encoder import (
-    CausalTransformerEncoderLayer,
-    RetroactiveTransformerEncoderLayer,
-    SingleOutputTransformerEncoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayerFactory,
-)
-from .convert.conversion import continual, forward_stepping
-from .convert.fuse import fuse
-from .convert.graph.windows.report import WindowPlan
-from .core import name_clash
-from .core.module import CoModule, PaddingMode, call_mode
-from .core.state import State
-from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
-from .core.timing import Timing
-from .core.version import __version__ as __version__
-from .errors import (
-    ArtefactMismatch,
-    CapacityError,
-    CheckpointMismatch,
-    ContinualError,
-    ExportError,
-    MissingFrames,
-    NotStreamable,
-    ShapeMismatch,
-    StateMismatch,
-    StreamInUse,
-    StreamMismatch,
-)
-from .export.api import export, load
-from .layers.attention.multihead import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
-from .layers.closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
-from .layers.conv import Conv1d, Conv2d, Conv3d
-from .layers.cumulative import CumulativeMax, CumulativeMean, CumulativeSum
-from .layers.delay import Delay, Trim
-from .layers.embedding import Embedding
-from .layers.linear import Linear
-from .layers.linear_recurrent.deltanet import DeltaNet
-from .layers.linear_recurrent.gla import GatedLinearAttention
-from .layers.linear_recurrent.mamba import Mamba
-from .layers.linear_recurrent.mamba2 import Mamba2
-from .layers.linear_recurrent.mingru import minGRU
-from .layers.linear_recurrent.rglru import RGLRU
-from .layers.linear_recurrent.rwkv import RWKV
-from .layers.linear_recurrent.s4d import S4D
-from .layers.norms.causal import (
-    CumulativeGroupNorm,
-    CumulativeInstanceNorm1d,
-    CumulativeInstanceNorm2d,
-    CumulativeInstanceNorm3d,
-    CumulativeLayerNorm,
-    WindowedGroupNorm,
-    WindowedInstanceNorm1d,
-    WindowedInstanceNorm2d,
-    WindowedInstanceNorm3d,
-    WindowedLayerNorm,
-)
-from .layers.norms.frozen import FrozenNorm, calibrate
-from .layers.padding import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
-    ConstantPad1d,
-    ConstantPad2d,
-    ConstantPad3d,
-    ReflectionPad1d,
-    ReflectionPad2d,
-    ReflectionPad3d,
-    ReplicationPad1d,
-    ReplicationPad2d,
-    ReplicationPad3d,
-    ZeroPad1d,
-    ZeroPad2d,
-    ZeroPad3d,
-)
-from .layers.pooling.power_average import LPPool1d, LPPool2d, LPPool3d
-from .layers.positions.encodings import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
-from .layers.recurrence import Recurrence
-from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
-from .layers.recurrent.stacked import GRU, LSTM, RNN
-from .layers.scan import scan
-from .layers.shape import Reshape
-from .layers.skip import Skip
-from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from .layers.unfold import Unfold
-from .layers.upsample import Upsample
-from .layers.window import SlidingWindow
-from .pooling import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from .programs.compile import compile
+from .core.collector import without_collections
+
+with without_collections():  # a pass over the objects of torch would take longer than all of these imports
+    from . import (
+        closure,
+        container,
+        conv,
+        convert,
+        delay,
+        linear,
+        module,
+        multihead_attention,
+        pooling,
+        positional_encoding,
+        rnn,
+        shape,
+        skip,
+        transformer,
+        utils,
+    )
+    from .__about__ import __copyright__ as __copyright__
+    from .__about__ import __license__ as __license__
+    from .container import Broadcast, BroadcastReduce, Conditional, Parallel, ParallelDispatch, Reduce, Residual, Sequential
+    from .containers.transformer_encoder import (
+        CausalTransformerEncoderLayer,
+        RetroactiveTransformerEncoderLayer,
+        SingleOutputTransformerEncoderLayer,
+        TransformerEncoder,
+        TransformerEncoderLayerFactory,
+    )
+    from .convert.conversion import continual, forward_stepping
+    from .convert.fuse import fuse
+    from .convert.graph.windows.report import WindowPlan
+    from .core import name_clash
+    from .core.module import CoModule, PaddingMode, call_mode
+    from .core.state import State
+    from .core.state_dicts import flat_state_dict, load_state_dict, state_dict
+    from .core.timing import Timing
+    from .core.version import __version__ as __version__
+    from .errors import (
+        ArtefactMismatch,
+        CapacityError,
+        CheckpointMismatch,
+        ContinualError,
+        ExportError,
+        MissingFrames,
+        NotStreamable,
+        ShapeMismatch,
+        StateMismatch,
+        StreamInUse,
+        StreamMismatch,
+    )
+    from .export.api import export, load
+    from .layers.attention.multihead import MultiheadAttention, RetroactiveMultiheadAttention, SingleOutputMultiheadAttention
+    from .layers.closure import Add, Constant, Identity, Lambda, Multiply, One, Zero
+    from .layers.conv import Conv1d, Conv2d, Conv3d
+    from .layers.cumulative import CumulativeMax, CumulativeMean, CumulativeSum
+    from .layers.delay import Delay, Trim
+    from .layers.embedding import Embedding
+    from .layers.linear import Linear
+    from .layers.linear_recurrent.deltanet import DeltaNet
+    from .layers.linear_recurrent.gla import GatedLinearAttention
+    from .layers.linear_recurrent.mamba import Mamba
+    from .layers.linear_recurrent.mamba2 import Mamba2
+    from .layers.linear_recurrent.mingru import minGRU
+    from .layers.linear_recurrent.rglru import RGLRU
+    from .layers.linear_recurrent.rwkv import RWKV
+    from .layers.linear_recurrent.s4d import S4D
+    from .layers.norms.causal import (
+        CumulativeGroupNorm,
+        CumulativeInstanceNorm1d,
+        CumulativeInstanceNorm2d,
+        CumulativeInstanceNorm3d,
+        CumulativeLayerNorm,
+        WindowedGroupNorm,
+        WindowedInstanceNorm1d,
+        WindowedInstanceNorm2d,
+        WindowedInstanceNorm3d,
+        WindowedLayerNorm,
+    )
+    from .layers.norms.frozen import FrozenNorm, calibrate
+    from .layers.padding import (
+        CircularPad1d,
+        CircularPad2d,
+        CircularPad3d,
+        ConstantPad1d,
+        ConstantPad2d,
+        ConstantPad3d,
+        ReflectionPad1d,
+        ReflectionPad2d,
+        ReflectionPad3d,
+        ReplicationPad1d,
+        ReplicationPad2d,
+        ReplicationPad3d,
+        ZeroPad1d,
+        ZeroPad2d,
+        ZeroPad3d,
+    )
+    from .layers.pooling.power_average import LPPool1d, LPPool2d, LPPool3d
+    from .layers.positions.encodings import RecyclingPositionalEncoding, RotaryPositionalEncoding, SinusoidalPositionalEncoding
+    from .layers.recurrence import Recurrence
+    from .layers.recurrent.cells import GRUCell, LSTMCell, RNNCell
+    from .layers.recurrent.stacked import GRU, LSTM, RNN
+    from .layers.scan import scan
+    from .layers.shape import Reshape
+    from .layers.skip import Skip
+    from .layers.transposed import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+    from .layers.unfold import Unfold
+    from .layers.upsample import Upsample
+    from .layers.window import SlidingWindow
+    from .pooling import (
+        AdaptiveAvgPool1d,
+        AdaptiveAvgPool2d,
+        AdaptiveAvgPool3d,
+        AdaptiveMaxPool1d,
+        AdaptiveMaxPool2d,
+        AdaptiveMaxPool3d,
+        AvgPool1d,
+        AvgPool2d,
+        AvgPool3d,
+        MaxPool1d,
+        MaxPool2d,
+        MaxPool3d,
+    )
+    from .programs.compile import compile
 
 if TYPE_CHECKING:
     from . import logging as logging

@@ -1,16 +1,18 @@
 """The benchmark suite: its runner, its workloads and checks, its page. Nothing here asserts how fast anything is."""
 
 import json
+import operator
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import continual as co
-from benchmarks import bursts, memory, report
+from benchmarks import bursts, memory, report, timing
 from benchmarks.__main__ import main
 from benchmarks.bursts import Burst
 from benchmarks.measure import CHUNK, Effort, Rival, Row, WrongResult, check, measure, require_equal
@@ -27,12 +29,16 @@ TREE = {"PYTHONPATH": str(Path(co.__file__).parents[1])}  # where the worker fin
 # ---- the runner --------------------------------------------------------------------------------------------------------
 
 
-def test_runner_finds_a_known_ratio() -> None:
-    # Sleeps rather than loops: on a busy machine a loop loses its core for longer than it runs.
-    short, long = Local("short", lambda: time.sleep(0.005)), Local("long", lambda: time.sleep(0.02))
-    timings = alternate([short, long], rounds=9, min_block=0.001)
-    assert 2 < timings.ratio("long", "short").median < 8  # 4, and a wide margin: the tests of others run beside this one
-    assert timings.stats("short").median >= 0.005
+def test_runner_finds_a_known_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]  # the clock: calls set it forward
+
+    def takes(seconds: float) -> Callable[[], None]:
+        return lambda: operator.setitem(now, 0, now[0] + seconds)
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    timings = alternate([Local("short", takes(0.005)), Local("long", takes(0.02))], rounds=9, min_block=0.001)
+    assert timings.ratio("long", "short").median == pytest.approx(4)
+    assert timings.stats("short").median == pytest.approx(0.005)
     assert timings.fastest(["long", "short"]) == "short"
 
 

@@ -108,7 +108,7 @@ def other_rows(s: Fault, x: Tensor) -> Tensor:
 
 def test_a_mask_that_is_another_one_for_each_row():
     (only,) = refused(other_rows).refusals
-    assert "another one for each row" in only.reason
+    assert "differs between the rows" in only.reason
 
 
 # ---- the clip's maximum, loops, positions ------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ REFUSED = [
     no("frames that all see", lambda x: F.scaled_dot_product_attention(x, x, x, (places(x)[0] >= places(x)[1]) | (places(x)[1] < 3)),
        "frame 1 does not see frame 3, 2 after it, and others see", "causal band", **TOKENS),
     no("other learned keys for later frames", lambda: Fn(lambda m, x: F.scaled_dot_product_attention(x, m.k.expand(x.shape[0], -1, -1),
-        m.k.expand(x.shape[0], -1, -1), torch.arange(4) <= places(x)[0]), k=(1, 4, 6)), "is another one for each frame",
+        m.k.expand(x.shape[0], -1, -1), torch.arange(4) <= places(x)[0]), k=(1, 4, 6)), "differs from frame to frame",
        "the same for all frames", **TOKENS),
     no("counted, all seen", lambda x: F.scaled_dot_product_attention(x, x, x, counted(torch.ones_like(x[..., 0]))[:, 0] >= 0),
        "attention to all frames of the clip", "is_causal=True", **TOKENS),

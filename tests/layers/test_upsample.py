@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "recomputed": (
         {"scale_factor": 1.5, "recompute_scale_factor": True},
-        "factor 3/2 a clip of 3 steps.*recompute_scale_factor=False",
+        "with 3/2, clips of 2 and of 3 steps.*recompute_scale_factor=False",
     ),
     "area": ({"scale_factor": 2, "mode": "area"}, "averages over bins.*mode='nearest'.*AvgPool"),
     "no fraction": ({"scale_factor": 2**0.5}, r"1.414.* is not a fraction.*whole number"),

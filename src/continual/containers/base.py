@@ -61,7 +61,7 @@ def is_frame(x: Any) -> TypeGuard[Tensor]:
 
 
 def runs_as_step(child: CoModule, node: StateNode) -> bool:
-    """Whether a child may run a chunk of one as a step, which can be much faster: its rate is constant, and nothing looks on."""
+    """Whether a child may run a chunk of one as a step, which can be much faster: its rate is constant, and no hook observes it."""
     steps = node.steps
     if steps is None:
         constant = not node.children and child.timing.constant_rate(None) is not None

@@ -16,7 +16,7 @@ from ..core.module import CoModule, PaddingMode
 from ..core.naming import named
 from ..core.program.context import CallRows, DelayLine, KernelContext, Run
 from ..core.program.frame_schedule import FrameSchedule
-from ..core.ring_buffer import lie_alike, ring_zeros
+from ..core.ring_buffer import match_memory_format, ring_zeros
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec, Wire, frames, rewire
 from ..core.step_spec import Inputs, length
 from ..core.timing import IDENTITY, Timing
@@ -152,7 +152,7 @@ class Parallel(Container):
             y, ended = run_chunk(child, branch_input, child_node, n_if_ended, updates)
             if y is not None and queue.tensors:
                 flat = _flat(y)
-                lie_alike(queue, flat)
+                match_memory_format(queue, flat)
                 for i, t in enumerate(flat):
                     updates.ring(queue, i, queue.n_in, t)
             outs.append(y)
@@ -201,7 +201,7 @@ class Parallel(Container):
                 aligned.append(y)  # has just come and leaves at once
             elif queue.tensors:
                 if y is not None:
-                    lie_alike(queue, _flat(y))
+                    match_memory_format(queue, _flat(y))
                 rings = queue.memo or _slots(queue)
                 if stop > first:
                     aligned.append(self._waiting(queue, rings, first))

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from torch import nn
 
 
-def that_see_calls(net: nn.Module) -> list[nn.Module]:
-    """Such modules in a network. Then no call is split, and what the end of a stream brings is computed with the chunk before it."""
+def call_dependent(net: nn.Module) -> list[nn.Module]:
+    """The modules of a network whose outputs depend on which frames come in one call.
+
+    Calls of such a network are not split, and the outputs at the end of a stream are computed with the chunk before it.
+    """
     return [module for module in net.modules() if getattr(module, "_sees_call", False)]
 
 
 @contextmanager
-def learned_before(modules: list[nn.Module]) -> Iterator[None]:
-    """Run a chunk again, for the state that it leaves: the statistics that modules have learned of it stay as they are."""
+def restored_buffers(modules: list[nn.Module]) -> Iterator[None]:
+    """Restore the buffers of modules afterwards: a chunk that is run again, for the state after it, is not learned twice."""
     kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""How callers lay out what a module takes and gives. Inside the library a chunk is ``(B, C, n, *S)`` and a step ``(B, C, *S)``."""
+"""The layout of the inputs and outputs of callers. Inside the library a chunk is ``(B, C, n, *S)`` and a step ``(B, C, *S)``."""
 
 from __future__ import annotations
 

@@ -230,9 +230,9 @@ def _by_name(cls: type[nn.Module]) -> tuple[Builder | None, Callable[[nn.Module]
 
 def option(memo: dict[int, Any], name: str, default: Any = None) -> Any:
     """A keyword argument of :func:`continual.continual`, for a builder. It is then known to be used."""
-    given, used = memo.setdefault("options", ({}, set()))  # type: ignore[call-overload]
+    options, used = memo.setdefault("options", ({}, set()))  # type: ignore[call-overload]
     used.add(name)
-    return given.get(name, default)
+    return options.get(name, default)
 
 
 def with_options(module: nn.Module, **options: Any) -> CoModule:

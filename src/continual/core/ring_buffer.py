@@ -23,8 +23,8 @@ def ring_zeros(frame: StepSpec, depth: int, fill: float = 0.0, last: bool = Fals
         return torch.full((batch, depth, channels, *space), fill, dtype=frame.dtype, device=frame.device)
 
 
-def lie_alike(node: StateNode, frames: Sequence[Tensor]) -> None:
-    """Lay the rings of a node, of images, out as the frames ``(B, C, …)`` that come to them, if these have their channels last.
+def match_memory_format(node: StateNode, frames: Sequence[Tensor]) -> None:
+    """Store the rings of a node channels last, if the frames ``(B, C, …)`` that come to them are images stored so.
 
     No value changes. Images that have waited then lie as those that have not, and both are added 10 times as fast. So it is once
     for a stream; a state from a file has lost its layout.

@@ -182,7 +182,7 @@ class StateUpdates:
 
 
 class Structure:
-    """What a network was like when streams of it were opened; all of them, and their snapshots, have the same one.
+    """The identity of a network. All of its streams and their snapshots share one, until the network changes.
 
     Attributes:
         changed: whether some container in the network has other children since.
@@ -261,7 +261,7 @@ class State(Sequence[Tensor]):
         return head + ":" * bool(rows) + "".join(rows) + ")"
 
     def resembles(self, other: State) -> bool:
-        """Whether two states are of steps that differ in their rows alone."""
+        """Whether two states are of equal steps, apart from the batch size."""
         mine, theirs = frames(self.frame), frames(other.frame)
         return len(mine) == len(theirs) and all(
             a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device for a, b in zip(mine, theirs, strict=True)
@@ -278,7 +278,7 @@ class State(Sequence[Tensor]):
 
     @property
     def plan(self) -> str:
-        """How the network computes, as code, where it can in several ways with other states; ``""`` for all others."""
+        """A code for the way in which the network computes, if it has several ways with different states; otherwise ``""``."""
         return next((node.plan for node in self.node.walk() if node.plan), "")
 
     @property
@@ -300,7 +300,7 @@ class State(Sequence[Tensor]):
 
     @property
     def parts(self) -> list[str]:
-        """The network in words: its steps, and what stands where in it with which tensors."""
+        """A description of the network: its steps, and the kind and the tensors of each module."""
         if self.stored_signature:
             return list(self.stored_parts) or [f"{sorted(self.tensors)} in a file"]
         steps = [f"a step (*, {', '.join(map(str, f.shape[1:]))}) {f.dtype}" for f in frames(self.frame)]

@@ -73,8 +73,8 @@ class FlatNames(nn.Module):
     ) -> _IncompatibleKeys:
         """As ``torch.nn.Module.load_state_dict``; with ``flatten=True`` as :func:`load_state_dict`."""
         with flat_state_dict if flatten else nullcontext():
-            given = _with_full_names(self, state_dict) if flatten else state_dict
-            return super().load_state_dict(given, strict, assign)
+            entries = _with_full_names(self, state_dict) if flatten else state_dict
+            return super().load_state_dict(entries, strict, assign)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if _local.depth:  # torch hands on a dictionary of its own, and what is renamed here the children see
@@ -144,12 +144,12 @@ def load_state_dict(
 
 def _with_full_names(module: nn.Module, state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
     """A copy of a state dict in which a module's flat names are full."""
-    given = OrderedDict(state_dict)
+    entries = OrderedDict(state_dict)
     metadata = getattr(state_dict, "_metadata", None)
-    _renamed(given, _full_for(module, given))
+    _renamed(entries, _full_for(module, entries))
     if metadata is not None:  # the versions of the modules: a copied dictionary has lost them
-        given._metadata = metadata  # type: ignore[attr-defined]
-    return given
+        entries._metadata = metadata  # type: ignore[attr-defined]
+    return entries
 
 
 @contextmanager
@@ -170,13 +170,13 @@ def _renamed(found: Any, names: dict[str, str]) -> Any:
     return found
 
 
-def _full_for(module: nn.Module, given: Iterable[str], prefix: str = "") -> dict[str, str]:
-    """The full names of those given names that are a module's flat ones, or that continual-inference gave to its parameters."""
+def _full_for(module: nn.Module, keys: Iterable[str], prefix: str = "") -> dict[str, str]:
+    """The full name of each key that is a flat name of the module, or that continual-inference gave to a parameter."""
     with _full_names():
         own = module.state_dict(prefix=prefix, keep_vars=True)
-    given = set(given)
+    found = set(keys)
     earlier = earlier_names(module, own, prefix)
     for names in (earlier, without_any_numbers(earlier)):
-        if given == set(names.values()) and (names is earlier or given != own.keys()):
+        if found == set(names.values()) and (names is earlier or found != own.keys()):
             return {name: full for full, name in names.items()}
-    return {flat: full for full, flat in flat_names(own, prefix).items() if flat not in own and full not in given}
+    return {flat: full for full, flat in flat_names(own, prefix).items() if flat not in own and full not in found}

@@ -1,4 +1,4 @@
-"""What arrives and leaves: the shape, dtype and device of steps, and wires of one or several tensors."""
+"""What wires carry: the shape, dtype and device of steps, and wires of one or several tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who keeps a stream: the module on which steps are asked for. It opens the stream, runs the kernel on it and takes snapshots."""
+"""The stream of a module. The module on which a step is called opens it, runs the kernel on it and takes snapshots of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ContinualError, ShapeMismatch, StateMismatch, StreamInUse
-from .call_statistics import learned_before, that_see_calls
+from .call_statistics import call_dependent, restored_buffers
 from .edits import compute_weights
 from .inputs import check_lengths, frame_of, join, pieces
 from .kernel import Kernel
@@ -25,11 +25,6 @@ from .weights_digest import Weights
 
 Self = TypeVar("Self", bound="StreamOwner")
 _OF_THE_STREAM = frozenset({"_turn", "_structure", "_watchers"})  # what a copy of a module has again
-
-
-def _is_causal(module: torch.nn.Module) -> bool:
-    """Whether what a layer has delivered follows from what has come. The timing of a network does not show all that is cut off inside."""
-    return not isinstance(module, Kernel) or bool(module._modules) or module.timing.causal_counts
 
 
 class StreamOwner(Kernel):
@@ -164,7 +159,7 @@ class StreamOwner(Kernel):
             fast_path=rate is not None,
             fast_path_from=fast_path_from,
             bursts=bursts,
-            causal_counts=timing.causal_counts and all(map(_is_causal, self.modules())),
+            causal_counts=timing.causal_counts,
         )
         state.owned = not any(t.requires_grad for n in node.walk() for t in n.tensors)
         state.structure = self._structure_now()
@@ -202,7 +197,7 @@ class StreamOwner(Kernel):
         return self._adopt(fresh, state.clone())
 
     def _fresh_like(self, state: State) -> State:
-        """A cold state of this network for the steps of a given one, which must be of the same network."""
+        """A cold state of this network for steps like those of `state`, which must be of the same network."""
         try:
             fresh = self._open(state.frame)
         except (ContinualError, RuntimeError) as error:
@@ -213,9 +208,9 @@ class StreamOwner(Kernel):
 
     def _adopt(self, fresh: State, state: State) -> State:
         """Put a state's tensors and clock on a freshly opened tree."""
-        given = state.tensors
+        tensors = state.tensors
         for node in fresh.node.walk():
-            node.tensors = [given[f"{node.path}.{name}".lstrip(".")] for name in node.names]
+            node.tensors = [tensors[f"{node.path}.{name}".lstrip(".")] for name in node.names]
         fresh.clock = state.clock
         if state.node.kind != STORED:
             for new, old in zip(fresh.node.walk(), state.node.walk(), strict=True):
@@ -274,11 +269,11 @@ class StreamOwner(Kernel):
         """The general path: any chunk, any counts, gradients."""
         in_place = not torch.is_grad_enabled()
         parts = pieces(x, state.largest) if in_place else [x]
-        if (pad_end or len(parts) > 1) and (around := that_see_calls(self)):
+        if (pad_end or len(parts) > 1) and (around := call_dependent(self)):
             if pad_end:
                 y = self._ended(x, state)
                 if update_state:
-                    with learned_before(around):
+                    with restored_buffers(around):
                         self._run(state, x, False, True)
                 return y
             parts = [x]
@@ -312,9 +307,9 @@ class StreamOwner(Kernel):
             state = self._adopt(self._fresh_like(state), state)
         elif not self._owns(state):
             state = replace(state, structure=self._fresh_like(state).structure)  # refuses the state of another network
-        if pad_end and (around := that_see_calls(self)):
+        if pad_end and (around := call_dependent(self)):
             y = self._ended(x, state)
-            with learned_before(around):
+            with restored_buffers(around):
                 return y, self._pure(x, state, False)[1]
         new = state.branched()
         new.weights = self

@@ -84,7 +84,7 @@ class Timing(ABC):
 
     @property
     def fits(self) -> Hashable:
-        """Which function says how many frames there are, if one does."""
+        """The function that gives the number of frames; ``None`` where the closed form gives it."""
         return None
 
     @property

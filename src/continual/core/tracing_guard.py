@@ -1,4 +1,4 @@
-"""Steps meet torch's tracers: they run outside of the graphs of `torch.compile`, and refuse tools that would freeze their state.
+"""Steps under torch's tracers: they run outside of the graphs of `torch.compile`, and refuse tools that would freeze their state.
 
 `forward_step` and `forward_steps` keep the state of the stream in the module, which no graph can hold. Graphs of steps are made of pure
 functions, by `co.compile` and `co.export`.

@@ -43,38 +43,38 @@ class Weights:
 
     @property
     def changed(self) -> bool:
-        """Whether they are others now."""
+        """Whether the weights have changed since."""
         return _versions(self._module) != self._versions
 
 
 def fingerprint_of(weights: Weights | nn.Module | str) -> str:
-    """The digest of weights, or one that is known; empty where it can't be told any more."""
+    """The digest of weights, or one that is known already; empty if the weights have changed since the state was taken."""
     if isinstance(weights, Weights):
         return "" if weights.changed else fingerprint(weights._module)
     return fingerprint(weights) if isinstance(weights, nn.Module) else weights
 
 
-def check_fingerprint(who: str, own: nn.Module | str, given: str, remedy: str) -> None:
-    """Refuse a state of other weights. What is of weights that nobody knows is taken.
+def check_fingerprint(who: str, own: nn.Module | str, recorded: str, remedy: str) -> None:
+    """Refuse a state that was made with other weights. A state without a digest is accepted.
 
     Args:
-        who: takes it.
+        who: what takes the state, for the error.
         own: the network that takes it, or its digest.
-        given: the digest of the weights that the state was made with.
+        recorded: the digest of the weights that the state was made with.
         remedy: how to take it nevertheless.
 
     Raises:
-        StateMismatch: the weights are others.
+        StateMismatch: the digests differ.
     """
-    if given and (mine := fingerprint_of(own)) and mine != given:
+    if recorded and (mine := fingerprint_of(own)) and mine != recorded:
         raise StateMismatch(
-            f"{who}: this state was made with other weights (their digest is {given[:SHORT]}…, that of the weights here {mine[:SHORT]}…). "
-            f"Load the weights that it was made with, or, if it is meant to go on with these, {remedy}"
+            f"{who}: this state was made with other weights (their digest is {recorded[:SHORT]}…, that of the weights here "
+            f"{mine[:SHORT]}…). Load the weights that it was made with, or, if it is meant to go on with these, {remedy}"
         )
 
 
 def _versions(module: nn.Module) -> list[tuple[int, int]]:
-    """Which tensors there are, and in which version: in a microsecond for three of them."""
+    """The identity and the version of each parameter and buffer. It takes a microsecond for three of them."""
     tables = [table for m in module.modules() for table in (m._parameters, m._buffers)]
     held = [t for table in tables for t in table.values() if t is not None]
     return [(id(t), -1 if t.is_inference() else t._version) for t in held]

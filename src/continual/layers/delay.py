@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.module import CoModule, PaddingMode
 from ..core.program.context import KernelContext, Run
-from ..core.ring_buffer import lie_alike, ring_zeros, wire_frames
+from ..core.ring_buffer import match_memory_format, ring_zeros, wire_frames
 from ..core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ..core.timing import Crop, Timing, Window
 from ..errors import ShapeMismatch
@@ -42,7 +42,7 @@ class Shift(CoModule):
         n_in = node.n_in
         _, n_out, ended = self.count(x, node, n_if_ended, updates)
         if x is not None and node.tensors:
-            lie_alike(node, [x])
+            match_memory_format(node, [x])
             updates.ring(node, 0, n_in, x)
         if n_out <= node.n_out:  # fewer: a frame has left that the clip would not have if it ended now
             return None, ended
@@ -57,7 +57,7 @@ class Shift(CoModule):
         updates.ticks.append((node, n_in + 1, node.n_out + emits))
         if not node.tensors:
             return x if emits else None
-        lie_alike(node, [x])
+        match_memory_format(node, [x])
         ring = node.tensors[0]
         size = ring.shape[1]
         slot = ring[:, n_in % size]

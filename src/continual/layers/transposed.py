@@ -91,8 +91,8 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
                 f"{type(self).__name__}: kernel_size, stride and dilation are at least 1 and padding and output_padding at least 0 "
                 f"over time, got {taps}, {rate}, {dilation}, {padding} and {beyond}"
             )
-        for given, s, d in zip(self.output_padding, (rate, *space), self.dilation, strict=True):
-            if given >= max(s, d):
+        for extra, s, d in zip(self.output_padding, (rate, *space), self.dilation, strict=True):
+            if extra >= max(s, d):
                 raise ValueError(
                     f"{type(self).__name__}: output_padding must be smaller than stride or dilation, got output_padding "
                     f"{self.output_padding}, stride {(rate, *space)}, dilation {self.dilation}"
@@ -286,8 +286,8 @@ class _ConvTranspose(TorchLayer, FoldedWeight, FoldsNorms):
 
 def _apart(layer: Any, frames: Tensor) -> Tensor:
     """Outputs that see one frame each, as one product for all of them."""
-    given = frames.flatten(2).transpose(1, 2)  # (B, n * S, I)
-    y = torch.matmul(given, layer.weight.flatten(1)).unflatten(2, (layer.out_channels, -1))  # (B, n * S, O, k)
+    rows = frames.flatten(2).transpose(1, 2)  # (B, n * S, I)
+    y = torch.matmul(rows, layer.weight.flatten(1)).unflatten(2, (layer.out_channels, -1))  # (B, n * S, O, k)
     y = y.unflatten(1, frames.shape[2:]).movedim((-2, -1), (1, 3)).flatten(2, 3)
     return y if layer.bias is None else y + layer.bias.view(-1, *(1,) * layer.dims)
 

@@ -126,8 +126,8 @@ class Upsample(TorchLayer, nn.Upsample):
             )
         if self.recompute_scale_factor and factor.denominator > 1:
             raise NotStreamable(
-                f"Upsample(recompute_scale_factor=True) divides lengths: with factor {factor} a clip of {factor.denominator + 1} "
-                f"steps has another one than a clip of {factor.denominator}. Remedy: recompute_scale_factor=False"
+                f"Upsample(recompute_scale_factor=True) computes the factor from the length of the clip: with {factor}, clips of "
+                f"{factor.denominator} and of {factor.denominator + 1} steps have different factors. Remedy: recompute_scale_factor=False"
             )
         if kind == "linear" and 1 < factor < Fraction(3, 2):
             raise NotStreamable(

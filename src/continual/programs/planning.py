@@ -152,7 +152,7 @@ def planned(
     run = built(plan, net, node)
     if target.real and any(t.is_complex for t in (*_dtypes(frame), *_dtypes(node.out), *(s.dtype for s in plan.state_specs))):
         raise NotStreamable(
-            f"co.compile: {type(net).__name__} takes, gives or keeps complex numbers, which this runtime has not. Remedies: their parts in "
+            f"co.compile: {type(net).__name__} takes, gives or keeps complex numbers, which this runtime lacks. Remedies: their parts in "
             "a last dimension of 2 (co.STFT(…, return_complex=False), torch.view_as_real); or backend='aot', format 'pt2'"
         )
     return Planned(net, plan, run, node)

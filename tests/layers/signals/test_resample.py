@@ -96,7 +96,7 @@ def test_counts(down: int, up: int, reach: Fraction) -> None:
         ((1, 2.5), "whole numbers"),
         ((1, 2, "linear"), "not 'linear'"),
         ((1, 2, "sinc_interp_hann", 0), "at least 1"),
-        ((1, 2, "sinc_interp_hann", 6, 0.99, 3.0), "beta is of"),
+        ((1, 2, "sinc_interp_hann", 6, 0.99, 3.0), "beta is for"),
     ],
 )
 def test_refused(options: Any, match: str) -> None:

@@ -1,8 +1,8 @@
 """Numbers that a module reads from tensors which depend on no input. They are found by running the module, and handed to torch.export.
 
 An export runs on tensors without values, so `self.scale.item()` or `assert (self.window > 0).all()` stops it, although the value is the
-same in every call. Runs of the module, on clips of other lengths and rows, show which numbers these are. What an
-`assert` says of a tensor that is as long as the clip is given too, if it is true in all runs: nothing else comes of it.
+same in every call. Runs of the module, on clips of other lengths and rows, show which numbers these are. An
+`assert` about a tensor that is as long as the clip is answered too, if it held in all runs: the answer has no other effect.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class GivenNumbers(TorchFunctionMode):
     """Hands a module the numbers that are the same in all calls. An export runs it once or more, from the start to the end.
 
     A tensor that is made of sizes which are open in the export is not a constant, whatever it was in the runs. A number that is taken out
-    of it is given to `assert` alone, and to an `if` around an error.
+    of it reaches nothing but an `assert`, or an `if` around an error.
 
     Args:
         numbers: those of :func:`constant_numbers`.

@@ -82,7 +82,7 @@ class Origin:
         """The index of the program for some dtypes.
 
         Raises:
-            NotStreamable: the module can't run in them, or is another network there.
+            NotStreamable: the module can't run in them, or computes with other layers in them.
         """
         if key not in self.found:
             self.found[key] = self._find(key, net)
@@ -111,7 +111,7 @@ class Origin:
                 raise
             return f"{net.name} can't be converted with {_said(key)}: {_line(error)}. {CAST}"
         if difference := _difference(net._program, made._program):
-            return f"with {_said(key)} {net.name} is another network: {difference}. {_in_that_dtype(key)}"
+            return f"with {_said(key)} {net.name} converts to another network: {difference}. {_in_that_dtype(key)}"
         self.programs.append(_detached(made))
         return len(self.programs) - 1
 

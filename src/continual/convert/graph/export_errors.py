@@ -199,13 +199,13 @@ def _asks(asked: NumberRead | None, times: Sequence[int | None], user: str) -> s
     others = sorted(i for i in of if i != WEIGHTS and times[i] is None)
     if asked is None or any(i != WEIGHTS and times[i] is not None for i in of):
         return (
-            f"what it does next depends on values of its input{user}, so it is another network for every clip. Remedies: "
+            f"what it does next depends on values of its input{user}, so its operations differ from clip to clip. Remedies: "
             "torch.where instead of `if`; or co.Conditional around the branches"
         )
     if others:
         which = " and ".join(f"input {i}" for i in others)
         return (
-            f"what it does next depends on the values of {which}, which is not a stream{user}: it is another network for other values. "
+            f"what it does next depends on the values of {which}, which is not a stream{user}: its operations differ with them. "
             "Remedies: keep the number in the module as a plain int, set in __init__; or compare tensors, as in "
             "torch.arange(x.shape[time]) < lengths[:, None], and multiply by the mask"
         )

@@ -25,8 +25,8 @@ def without_regions(program: ExportedProgram) -> ExportedProgram:
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
     devices = {v.device.type for v in values if isinstance(v, torch.Tensor)}
     if _inlined(program.graph_module, devices):
-        given = program.graph.output_node().args[0]
-        for spec, node in zip(program.graph_signature.output_specs, given, strict=True):
+        outputs = program.graph.output_node().args[0]
+        for spec, node in zip(program.graph_signature.output_specs, outputs, strict=True):
             if isinstance(spec.arg, TensorArgument) and isinstance(node, Fx):
                 spec.arg = dataclasses.replace(spec.arg, name=node.name)
     return program
@@ -54,12 +54,12 @@ def _inlined(module: GraphModule, devices: Collection[str]) -> bool:
         if node.target not in BODY or (node.target is AUTOCAST and node.args[2] and node.args[0] in devices):
             continue
         place = BODY[node.target]
-        body, given = node.args[place], node.args[place + 1 :]
+        body, operands = node.args[place], node.args[place + 1 :]
         part = getattr(module, body.target)
         _inlined(part, devices)
         arrive = [n for n in part.graph.nodes if n.op == "placeholder"]
         with graph.inserting_before(node):
-            values: Any = graph.graph_copy(part.graph, dict(zip(arrive, given, strict=True)))
+            values: Any = graph.graph_copy(part.graph, dict(zip(arrive, operands, strict=True)))
         for user in list(node.users):
             if user.target is operator.getitem:
                 user.replace_all_uses_with(values[user.args[1]])

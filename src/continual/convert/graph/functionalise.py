@@ -189,8 +189,8 @@ class Functionaliser:
 
     def _function(self, node: Fx) -> Value:
         if isinstance(node.target, HigherOrderOperator) and node.target.name() == "scan":
-            given = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
-            return self._apply(OpCall(node, "higher_order.scan", given, tuple(given)))
+            arguments = {n: self.current(a) for n, a in zip(("init", "xs", "same"), node.args[1:4], strict=True)}
+            return self._apply(OpCall(node, "higher_order.scan", arguments, tuple(arguments)))
         if (reason := why_region(node)) is not None:
             raise Refused(*reason)
         if isinstance(node.target, HigherOrderOperator):

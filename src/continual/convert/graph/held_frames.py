@@ -71,8 +71,8 @@ class _Region:
         """Compute the same of the first frame that is there for each frame."""
         node.replace_all_uses_with(held)
         for inner in (n for n in held.graph.nodes if n in self._computed or n in self._passed):
-            given: Any = inner.args[0] if inner in self._passed else before(inner, inner.target, *inner.args, **inner.kwargs)
-            inner.replace_all_uses_with(given)
+            value: Any = inner.args[0] if inner in self._passed else before(inner, inner.target, *inner.args, **inner.kwargs)
+            inner.replace_all_uses_with(value)
 
     def _goes_on(self, node: Fx, user: Fx, selected: bool) -> bool:
         val, own = user.meta.get("val"), node.meta["val"]
@@ -82,8 +82,8 @@ class _Region:
             self._passed.append(user)
             return cast(int, user.args[1]) % val.ndim == val.ndim - 1 - self._behind and self.meets(user, False)
         if selected:
-            given = (n.meta["val"] for n in user.all_input_nodes if n is not node)
-            fits = all(isinstance(v, Tensor) and v.ndim <= self._behind for v in given)
+            values = (n.meta["val"] for n in user.all_input_nodes if n is not node)
+            fits = all(isinstance(v, Tensor) and v.ndim <= self._behind for v in values)
             return self._is_local(user) and (fits or user.target is aten.linear.default) and self._computes(user, True)
         time = val.shape[-1 - self._behind]
         if user.target in REPEATS and isinstance(time, torch.SymInt):

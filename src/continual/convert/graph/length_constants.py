@@ -197,11 +197,11 @@ class LengthConstants:
     def _created(self, call: OpCall, stream: Stream) -> Stream:
         """zeros, ones, full … with a dimension of time."""
         dims = self._shapes.layout(call.sequence("size"), stream.wire)
-        given = {n: Shape(dims) if n == "size" else self._emit.template(v) for n, v in call.args.items()}
+        arguments = {n: Shape(dims) if n == "size" else self._emit.template(v) for n, v in call.args.items()}
         value = {"zeros": 0.0, "ones": 1.0}.get(call.op, call.get("fill_value"))
         fill = value if isinstance(value, (int, float)) else None
-        args = tuple(given[n] for n in call.positional)
-        kwargs = {n: v for n, v in given.items() if n not in call.positional}
+        args = tuple(arguments[n] for n in call.positional)
+        kwargs = {n: v for n, v in arguments.items() if n not in call.positional}
         return self._alike(call, dims, args, kwargs, stream, call.node.meta["val"].dtype, fill)
 
     def _alike(

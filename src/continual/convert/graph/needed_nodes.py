@@ -63,10 +63,10 @@ def writes_memory(node: Fx) -> bool:
 def _written(node: Fx) -> Iterator[int]:
     """The memory that a node writes into."""
     arguments: Any = node.target._schema.arguments  # type: ignore[union-attr]
-    given = dict(zip((a.name for a in arguments), node.args, strict=False)) | dict(node.kwargs)
+    by_name = dict(zip((a.name for a in arguments), node.args, strict=False)) | dict(node.kwargs)
     for argument in arguments:
         if argument.alias_info is not None and argument.alias_info.is_write:
-            found = given.get(argument.name)
+            found = by_name.get(argument.name)
             for source in found if isinstance(found, (list, tuple)) else [found]:
                 if isinstance(source, Fx):
                     yield from _memory(source)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.alignment import waiting
-from ...core.ring_buffer import lie_alike, ring_zeros
+from ...core.ring_buffer import match_memory_format, ring_zeros
 from ...core.state import InitContext, StateNode, StepSpec
 from ...core.timing import IDENTITY, Timing, Wiring
 from ...errors import ShapeMismatch
@@ -77,7 +77,7 @@ class AlignDelays(Instruction):
         m.frames[self.wire] = stop - sent
         for queue, x, view, n, out in zip(queues, chunks, self.views, have, self.outs, strict=True):
             if x is not None and queue.tensors:
-                lie_alike(queue, [x])
+                match_memory_format(queue, [x])
                 call.ring(queue, 0, queue.n_in, x)
             call.tick(queue, n, stop)
             if stop == sent:
@@ -103,7 +103,7 @@ class AlignDelays(Instruction):
                 if queue.tensors:
                     frame = None if x is None else m.frame(slot, view)
                     if frame is not None:
-                        lie_alike(queue, [frame])
+                        match_memory_format(queue, [frame])
                     rings = queue.memo
                     if rings is None:
                         ring = queue.tensors[0]

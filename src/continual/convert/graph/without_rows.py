@@ -8,7 +8,7 @@ from __future__ import annotations
 from .axes import BATCH, Dims
 
 
-def with_rows(taken: Dims, given: Dims) -> tuple[Dims, Dims]:
+def with_rows(taken: Dims, made: Dims) -> tuple[Dims, Dims]:
     """The layouts that a layer takes and gives, with rows: where both begin with a dimension of size 1, as the batch of one that it is."""
-    first = int(taken[:1] == given[:1] == ((),))
-    return ((BATCH,), *taken[first:]), ((BATCH,), *given[first:])
+    first = int(taken[:1] == made[:1] == ((),))
+    return ((BATCH,), *taken[first:]), ((BATCH,), *made[first:])

@@ -123,50 +123,50 @@ def end_of(timing: Timing) -> tuple[End, Joins]:
 
 
 @functools.singledispatch
-def _after(timing: Timing, given: End, joins: set[tuple[End, ...]]) -> End:
+def _after(timing: Timing, end: End, joins: set[tuple[End, ...]]) -> End:
     """The count behind a timing."""
     raise NotStreamable(f"step programs do not know how a wire of {type(timing).__name__} ends")
 
 
 @_after.register
-def _(timing: Window, given: End, joins: set[tuple[End, ...]]) -> End:
+def _(timing: Window, end: End, joins: set[tuple[End, ...]]) -> End:
     more = timing.start + timing.end - timing.receptive_field + timing.stride
     second = timing.stride - more + timing.stride  # the first length with two outputs
     if timing.short and second > timing.stride + 1:
-        return fitted(given, LengthFunction((Step(1, 1), Step(second, 1, timing.stride))), 1)
-    return counted(given, max(1, timing.least), 1, more, timing.stride)
+        return fitted(end, LengthFunction((Step(1, 1), Step(second, 1, timing.stride))), 1)
+    return counted(end, max(1, timing.least), 1, more, timing.stride)
 
 
 @_after.register
-def _(timing: Crop, given: End, joins: set[tuple[End, ...]]) -> End:
-    return counted(given, 1, 1, -timing.first - timing.last, 1)
+def _(timing: Crop, end: End, joins: set[tuple[End, ...]]) -> End:
+    return counted(end, 1, 1, -timing.first - timing.last, 1)
 
 
 @_after.register
-def _(timing: Upsampling, given: End, joins: set[tuple[End, ...]]) -> End:
+def _(timing: Upsampling, end: End, joins: set[tuple[End, ...]]) -> End:
     more = timing.extent + timing.output_padding - 2 * timing.padding - timing.rate
-    return counted(given, 1, timing.rate, more, 1)
+    return counted(end, 1, timing.rate, more, 1)
 
 
 @_after.register
-def _(timing: Interpolation, given: End, joins: set[tuple[End, ...]]) -> End:
-    return counted(given, 1, timing.factor.numerator, 0, timing.factor.denominator)
+def _(timing: Interpolation, end: End, joins: set[tuple[End, ...]]) -> End:
+    return counted(end, 1, timing.factor.numerator, 0, timing.factor.denominator)
 
 
 @_after.register
-def _(timing: Polyphase, given: End, joins: set[tuple[End, ...]]) -> End:
-    return counted(given, 1, timing.up, timing.down - 1, timing.down)
+def _(timing: Polyphase, end: End, joins: set[tuple[End, ...]]) -> End:
+    return counted(end, 1, timing.up, timing.down - 1, timing.down)
 
 
 @_after.register
-def _(timing: Fitted, given: End, joins: set[tuple[End, ...]]) -> End:
-    return fitted(given, timing.length, timing.least)
+def _(timing: Fitted, end: End, joins: set[tuple[End, ...]]) -> End:
+    return fitted(end, timing.length, timing.least)
 
 
 @_after.register
-def _(timing: Wiring, given: End, joins: set[tuple[End, ...]]) -> End:
+def _(timing: Wiring, end: End, joins: set[tuple[End, ...]]) -> End:
     """A wire that determines the length is the last input of a timing."""
-    ends = timing.fold(given, lambda part, *ends: _after(part, ends[-1], joins), lambda parts: _joined(parts, joins))
+    ends = timing.fold(end, lambda part, *ends: _after(part, ends[-1], joins), lambda parts: _joined(parts, joins))
     return ends[timing.out]
 
 

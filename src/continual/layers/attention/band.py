@@ -160,7 +160,9 @@ def band_of(mask: Tensor, sequence_len: int | None) -> tuple[int, int]:
         )
     if behind == size - 1:  # the clip was too short for the band to end
         if sequence_len is None:
-            raise ValueError(f"the mask lets its last token see all {size} tokens, so it tells no window: give sequence_len=…")
+            raise ValueError(
+                f"the mask lets its last token see all {size} tokens, so no window follows from it: give sequence_len=…"
+            )
         return sequence_len, ahead
     if sequence_len not in (None, behind + ahead + 1):
         raise ValueError(f"the mask is a band of {behind + ahead + 1} tokens, sequence_len says {sequence_len}")

@@ -64,7 +64,7 @@ class _Instance(TimeNorm):
         super().configure()
         if getattr(self, "track_running_stats", False):
             raise ValueError(
-                f"{type(self).__name__}: the module has running statistics, so it needs none over time; in eval mode "
+                f"{type(self).__name__}: the module has running statistics and takes none from clips; in eval mode "
                 "co.continual(module) streams it as it is"
             )
 

@@ -126,7 +126,7 @@ class InverseSTFT(OverlapAdd, PackedWeight):
     def program(self, ctx: KernelContext) -> Run:
         if ctx.target.real and (self.return_complex or ctx.node.in_spec.dtype.is_complex):
             raise ctx.refuse(
-                "takes or gives complex numbers, which this runtime has not. Use STFT with return_complex=False before it, whose parts are "
+                "takes or gives complex numbers, which this runtime lacks. Use STFT with return_complex=False before it, whose parts are "
                 "a last dimension of 2, and return_complex=False here; or the format 'pt2'"
             )
         return super().program(ctx)

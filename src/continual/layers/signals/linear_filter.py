@@ -26,7 +26,7 @@ def signal_package(who: str) -> Any:
     try:
         return importlib.import_module("scipy.signal")
     except ImportError as error:
-        raise ImportError(f"{who} needs scipy: pip install scipy. Coefficients of another tool do without it") from error
+        raise ImportError(f"{who} needs scipy: pip install scipy. Or give coefficients that another tool has computed") from error
 
 
 class Filter(Protocol):

@@ -90,7 +90,7 @@ class Resample(CoModule):
                 f"Resample: lowpass_filter_width is at least 1 and rolloff above 0, got {lowpass_filter_width} and {rolloff}"
             )
         if beta is not None and resampling_method != "sinc_interp_kaiser":
-            raise ValueError("Resample: beta is of resampling_method='sinc_interp_kaiser'")
+            raise ValueError("Resample: beta is for resampling_method='sinc_interp_kaiser' alone")
         self.orig_freq, self.new_freq, self.resampling_method = int(orig_freq), int(new_freq), resampling_method
         self.lowpass_filter_width, self.rolloff, self.beta = lowpass_filter_width, rolloff, beta
         common = math.gcd(self.orig_freq, self.new_freq)

@@ -16,7 +16,7 @@ from ..rule_context import RuleContext, rule
 from ..values import Const, LengthDependent, Stream, TensorValue, as_number
 from .chunk_masks import Chunks, chunks_of, in_chunks
 from .key_masks import DEPENDS, apart
-from .masks import ALIKE, FULL, OTHERS, Mask, band_of, of_all_frames
+from .masks import DIFFERS, FULL, SAME, Mask, band_of, of_all_frames
 from .parts import with_streams
 
 SPILLS = "a frame of which all keys are hidden becomes a mean over all hidden frames of the clip"
@@ -151,7 +151,7 @@ def _within_frames(ctx: RuleContext, call: OpCall, q: TensorValue, k: TensorValu
         call = call.with_args(attn_mask=mask)
     other_rows = isinstance(mask, Stream) and ctx.shapes.shape(mask)[-2] != 1
     if over_frames and (call.get("is_causal") or other_rows):
-        raise Refused(OTHERS, ALIKE)
+        raise Refused(DIFFERS, SAME)
     if any(BATCH in d for s in (q, k, v) for d in s.dims[-2:]) or any(TIME in s.dims[-1] for s in (q, k, v)):
         raise RowsMisfit("attention among the rows of the batch, or over channels that are time", "(B, heads, tokens, channels)")
     rows = joined_dims([s.dims[:-2] for s in (q, k, v)])

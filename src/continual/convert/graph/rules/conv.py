@@ -73,13 +73,13 @@ def weights(call: OpCall) -> dict[str, Const]:
     return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
-def _time_first(ctx: RuleContext, given: dict[str, Const], at: int, n: int) -> tuple[dict[str, Const], list[int]]:
+def _time_first(ctx: RuleContext, constants: dict[str, Const], at: int, n: int) -> tuple[dict[str, Const], list[int]]:
     """Weights whose first kernel dimension is time's, and the order of the kernel's dimensions."""
     order = [at, *(i for i in range(n) if i != at)]
     if at:
-        weight = ctx.emit.const("aten.permute.default", [given["weight"], [0, 1, *(i + 2 for i in order)]])
-        given = given | {"weight": weight}
-    return given, order
+        weight = ctx.emit.const("aten.permute.default", [constants["weight"], [0, 1, *(i + 2 for i in order)]])
+        constants = constants | {"weight": weight}
+    return constants, order
 
 
 def _one_row(ctx: RuleContext, call: OpCall) -> OpCall | None:
@@ -112,14 +112,14 @@ def conv(ctx: RuleContext, call: OpCall) -> Stream:
         y = conv(ctx, own)
         return ctx.emit.reshape(call, y, ((), (BATCH, *y.dims[1]), *y.dims[2:]))
     _refuse_long(ctx, call["weight"])
-    given, x = weights(call), call.stream("input")
-    n = len(given["weight"].dims) - 2
-    at, channels, groups = time_place(call, x, n), given["weight"].value.shape[0], call.integer("groups")
+    constants, x = weights(call), call.stream("input")
+    n = len(constants["weight"].dims) - 2
+    at, channels, groups = time_place(call, x, n), constants["weight"].value.shape[0], call.integer("groups")
     out = with_dim(spatial(x.dims, result_shape(call.node)), 1, dim_of(channels))
     if at is None:
         return ctx.emit.local(call, out, x)
-    given, order = _time_first(ctx, given, at, n)
-    size, options = given["weight"].value.shape, _options(ctx, call, order, ("stride", "dilation"))
+    constants, order = _time_first(ctx, constants, at, n)
+    size, options = constants["weight"].value.shape, _options(ctx, call, order, ("stride", "dilation"))
     same = call["padding"] if isinstance(call["padding"], str) else _options(ctx, call, order, ("padding",))["padding"]
     made = CONVS[n - 1](
         size[1] * groups,
@@ -129,11 +129,11 @@ def conv(ctx: RuleContext, call: OpCall) -> Stream:
         same,
         options["dilation"],
         groups,
-        "bias" in given,
+        "bias" in constants,
         device="meta",
     )
     x = absorb_padding(ctx, call, x, made)
-    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
+    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=constants, label=described(made))
 
 
 def _options(ctx: RuleContext, call: OpCall, order: Sequence[int], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -187,17 +187,22 @@ def without_end(ctx: RuleContext, call: OpCall, x: Stream, cut: int) -> Stream |
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def conv_transpose(ctx: RuleContext, call: OpCall) -> Stream:
     """A streaming transposed convolution."""
-    given, x = weights(call), call.stream("input")
-    n = len(given["weight"].dims) - 2
+    constants, x = weights(call), call.stream("input")
+    n = len(constants["weight"].dims) - 2
     at, groups = time_place(call, x, n), call.integer("groups")
-    channels = given["weight"].value.shape[1] * groups
+    channels = constants["weight"].value.shape[1] * groups
     out = with_dim(spatial(x.dims, result_shape(call.node)), 1, dim_of(channels))
     if at is None:
         return ctx.emit.local(call, out, x)
-    given, order = _time_first(ctx, given, at, n)
-    size, options = given["weight"].value.shape, _options(ctx, call, order, ("stride", "padding", "output_padding", "dilation"))
-    made = TRANSPOSED[n - 1](size[0], channels, tuple(size[2:]), groups=groups, bias="bias" in given, device="meta", **options)
-    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=given, label=described(made))
+    constants, order = _time_first(ctx, constants, at, n)
+    size, options = (
+        constants["weight"].value.shape,
+        _options(ctx, call, order, ("stride", "padding", "output_padding", "dilation")),
+    )
+    made = TRANSPOSED[n - 1](
+        size[0], channels, tuple(size[2:]), groups=groups, bias="bias" in constants, device="meta", **options
+    )
+    return ctx.emit.layer(call, x, made, with_dim(out, at + 2, (TIME,)), weights=constants, label=described(made))
 
 
 def described(module: nn.Module) -> str:

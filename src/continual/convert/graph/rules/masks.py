@@ -19,8 +19,8 @@ from ..values import Const, LengthDependent, Stream
 
 Mask = Const | LengthDependent
 FULL = "attention to all frames of the clip (bidirectional): each output would wait for the last of them"
-OTHERS = "the mask of attention to what is not a stream is another one for each frame"
-ALIKE = "a mask that is the same for all frames"
+DIFFERS = "the mask of attention to a sequence that is not a stream differs from frame to frame"
+SAME = "a mask that is the same for all frames"
 OTHER_LENGTH = 4  # the index of a sample length that is a little more than the example's
 MANY = 1 << 25  # pairs of frames for which a mask is not computed to see how it goes on
 ROUNDING = 8  # units in the last place by which equal values may differ
@@ -151,7 +151,7 @@ def of_all_rows(ctx: RuleContext, mask: Mask, q: Stream, sample: int) -> Const:
         found = emit.const("aten.reshape.default", [found, [rows, heads, *shape[1:]]])
     if len(found.dims) == 4:
         if not torch.equal(found.value, found.value[:1].expand_as(found.value)):
-            raise Refused("a mask of attention that is another one for each row of the batch", CAUSAL)
+            raise Refused("a mask of attention that differs between the rows of the batch", CAUSAL)
         found = emit.const("aten.select.int", [found, 0, 0])
     if tuple(found.value.shape[-2:]) != (size, size):
         found = emit.const("aten.expand.default", [found, [*found.value.shape[:-2], size, size]])
@@ -173,7 +173,7 @@ def of_all_frames(ctx: RuleContext, mask: Mask, rank: int) -> Const:
     one = first if first.value.ndim < 2 else ctx.emit.const("aten.slice.Tensor", [first, -2, 0, 1])
     one = one if one.value.ndim < rank else ctx.emit.const("aten.slice.Tensor", [one, 0, 0, 1])  # of all rows of the batch
     if any(v.value.shape[-1:] != one.value.shape[-1:] or not bool((v.value == one.value).all()) for v in (first, *others)):
-        raise Refused(OTHERS, ALIKE)
+        raise Refused(DIFFERS, SAME)
     return one
 
 
