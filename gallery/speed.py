@@ -18,13 +18,14 @@ SECONDS = 0.25  # for each of the two
 LEAST, MOST = 3, 300
 
 
-def least(run: Callable[[], object], seconds: float = SECONDS) -> float:
-    """The least time of some runs."""
+def least(run: Callable[[], object], seconds: float = SECONDS, before: Callable[[], object] = lambda: None) -> float:
+    """The least time of some runs; what comes before each of them takes no part in it."""
     spent: list[float] = []
-    end = time.perf_counter() + seconds
     with torch.no_grad():
+        before()
         run()
-        while len(spent) < LEAST or (len(spent) < MOST and time.perf_counter() < end):
+        while len(spent) < LEAST or (len(spent) < MOST and sum(spent) < seconds):
+            before()
             start = time.perf_counter()
             run()
             spent.append(time.perf_counter() - start)
@@ -48,6 +49,8 @@ def window_of(net: Any, module: nn.Module, network: Network, rows: int | None) -
     if getattr(net, "windows", None) is None and not net.unbounded_memory and net.receptive_field < 2 * network.frames:
         field = net.receptive_field
         for frames in [field, *(-(-field // n) * n for n in (4, 16, 64))]:
+            if net.lengths == "own" and frames > network.frames:
+                break  # a module for no longer clips may keep tables of the longest one
             inputs = network.inputs(frames, rows=rows)
             try:
                 with torch.no_grad():
@@ -58,29 +61,68 @@ def window_of(net: Any, module: nn.Module, network: Network, rows: int | None) -
     return network.inputs(rows=rows)
 
 
-def feeding(net: Any, network: Network, rows: int | None) -> tuple[Callable[[], object], int]:
-    """A call in mid-stream with the frames that complete the next outputs (``net.step_size`` of them); how many frames it has."""
-    chunk, dims = int(net.step_size), network.time_dims
-    before = net.delay + 1 + -(net.delay + 1) % chunk
-    frames = -(-(before + chunk) // network.frames) * network.frames
-    clip = network.inputs(frames, rows=rows)
-    given = [x.clone() for x in cut(clip, dims, before, chunk)]
-    with torch.no_grad():
-        net.forward_steps(*cut(clip, dims, 0, before))
-    if chunk > 1:
-        return lambda: net.forward_steps(*given), chunk
-    frame = one(given, dims)
-    return lambda: net.forward_step(*frame), chunk
+class Feeding:
+    """Calls in mid-stream with the frames that complete the next outputs, ``net.step_size`` of them.
+
+    They begin where the example ends, or behind the first output if that comes later. Tables of positions may end there, too: the
+    stream begins anew before it has had twice the example, or the example if the module is for no longer clips.
+
+    Args:
+        net: the converted network.
+        module: the module that it stands for.
+        network: its row.
+        rows: of the batch; ``None``: those of the example.
+
+    Attributes:
+        frames: of each call.
+    """
+
+    def __init__(self, net: Any, module: nn.Module, network: Network, rows: int | None):
+        dims, own, self.frames = network.time_dims, network.frames, int(net.step_size)
+        longest = own if _is_short(net, module, network) else 2 * own
+        opening = -(-(net.delay + 1) // self.frames) * self.frames
+        opening = max(opening, (own if longest > own else own - self.frames) // self.frames * self.frames)
+        clip = network.inputs(-(-(opening + self.frames) // own) * own, rows=rows)
+        self._net, self._opening = net, [x.clone() for x in cut(clip, dims, 0, opening)]
+        self._chunk = [x.clone() for x in cut(clip, dims, opening, self.frames)]
+        self._frame = one(self._chunk, dims)
+        self._most = max(1, (longest - opening) // self.frames)
+        self._calls = self._most
+
+    def ready(self) -> None:
+        """Begin the stream anew, if the next call would be the first one, or go too far."""
+        if self._calls == self._most:
+            self._net.clean_state()
+            self._net.forward_steps(*self._opening)
+            self._calls = 0
+
+    def __call__(self) -> object:
+        self._calls += 1
+        return self._net.forward_steps(*self._chunk) if self.frames > 1 else self._net.forward_step(*self._frame)
+
+
+def _is_short(net: Any, module: nn.Module, network: Network) -> bool:
+    """Whether a stream ends with the example, since the module is for no longer clips. Exact windows are of the example's length anyway."""
+    if net.windows is not None:
+        return False
+    if net.lengths == "own":
+        return True
+    try:
+        with torch.no_grad():
+            module(*network.inputs(2 * network.frames))
+    except Exception:  # whatever people's modules raise on a length that they are not for
+        return True
+    return False
 
 
 def measured(net: Any, module: nn.Module, network: Network) -> tuple[float, float, float]:
     """Seconds for a frame and of the module on its window, and how much faster the calls that bring outputs are than windows for them."""
     rows = rows_of(module, network)
     window = window_of(net, module, network, rows)
-    run, frames = feeding(net, network, rows)
-    whole, spent = least(lambda: module(*window)), least(run)
+    run = Feeding(net, module, network, rows)
+    whole, spent = least(lambda: module(*window)), least(run, before=run.ready)
     net.clean_state()
-    return spent / frames, whole, whole / spent
+    return spent / run.frames, whole, whole / spent
 
 
 def compiled(net: Any, module: nn.Module, network: Network) -> float:

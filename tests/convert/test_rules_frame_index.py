@@ -42,6 +42,13 @@ class LearnedShift(nn.Module):
         return torch.lerp(earlier, later, (self.shift - low)[:, None])
 
 
+def quantised(m: nn.Module, x: Tensor) -> Tensor:
+    """The nearest code of each frame, by a table that is expanded to the rows."""
+    codes = m.e[None].expand(x.shape[0], -1, -1)
+    nearest = torch.cdist(x, codes).argmin(-1)
+    return codes.gather(1, nearest[..., None].expand(-1, -1, x.shape[2])) * 0.5 + x
+
+
 def positions(x: Tensor, dim: int = 2) -> Tensor:
     return torch.arange(x.shape[dim])
 
@@ -67,6 +74,7 @@ ROWS = [
         delay=0),
     fn("another shift for each channel and joint, by take_along_dim", lambda m, x: torch.take_along_dim(F.pad(x, (0, 0, 2, 2)),
         positions(x).view(1, 1, -1, 1) + m.by, 2), buffers=lambda: {"by": torch.randint(5, (1, 3, 1, 4))}, shape=(2, 3, 11, 4)),
+    fn("a codebook that rows share", quantised, params={"e": (8, 3)}, shape=(2, 9, 3), time=1, delay=0),
     row("learned shifts, between frames", LearnedShift, shape=(2, 5, 9)),
     fn("all but the first frames", lambda x: x[:, :, torch.arange(3, x.shape[2])], delay=3),
     fn("every other frame", lambda x: x[:, :, torch.arange(0, x.shape[2], 2)] * 2, delay=0),

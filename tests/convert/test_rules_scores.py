@@ -135,6 +135,12 @@ def einsum(m: nn.Module, x: Tensor) -> Tensor:
     return torch.einsum("bhij,bjhd->bihd", weights, v).flatten(2)
 
 
+def shared_keys(m: nn.Module, x: Tensor) -> Tensor:
+    """Multi-query attention: keys and values have no dimension of heads."""
+    scores = torch.einsum("bihd,bjd->bhij", (x @ m.q).unflatten(-1, (2, 3)), x @ m.k) * 3**-0.5
+    return torch.einsum("bhij,bjd->bihd", scores.masked_fill(hide(x), -torch.inf).softmax(-1), x @ m.v).flatten(2)
+
+
 def einsum_channels_first(m: nn.Module, x: Tensor) -> Tensor:
     """Attention of skeletons: over time, of channels and joints at once."""
     scores = torch.einsum("nctv,ncsv->nts", x * m.q, x) / 5
@@ -195,6 +201,7 @@ ROWS = [
     fn("a look ahead", written(lambda m, s, x: s.masked_fill(~band(x.shape[1], 2, 1), -torch.inf)), params=PROJECTIONS,
         **(TOKENS | {"delay": 1})),
     fn("einsum", einsum, params=PROJECTIONS, **TOKENS),
+    fn("einsum, keys that heads share", shared_keys, params={"q": (6, 6), "k": (6, 3), "v": (6, 3)}, **TOKENS),
     fn("einsum over time of joints", einsum_channels_first, params={"q": (3, 1, 4)}, shape=(2, 3, 8, 4), delay=0, field=4),
     fn("a learned temperature", temperature, params=PROJECTIONS | {"t": (2, 1, 1)}, **TOKENS),
     fn("a mask behind the softmax too", after_softmax, params={"p": (1,)}, **TOKENS),

@@ -55,6 +55,25 @@ REFUSED = [
 ]  # fmt: skip
 
 
+class Plain(nn.Module):
+    """A window that is no buffer: it stays in float32 when the module moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = torch.hann_window(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stft(x, 8, 4, window=self.window, center=False, return_complex=True).abs()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["module moves", "stream moves"])
+def test_a_window_that_is_no_buffer_follows_the_dtype_of_the_clip(before: bool) -> None:
+    module, clip = Plain().eval(), torch.randn(2, 30, dtype=torch.float64)
+    net = co.continual(module.double(), clip, time_dim=1) if before else co.continual(module, clip.float(), time_dim=1).double()
+    outs = [net.forward_steps(clip[:, :9]), net.forward_steps(clip[:, 9:], pad_end=True)]
+    assert_equal(torch.cat([y for y in outs if y is not None], 2), module.double()(clip))
+
+
 @pytest.mark.parametrize("case", ROWS)
 def test_spectra_and_windows(case: Row) -> None:
     check_row(case)

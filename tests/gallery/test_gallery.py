@@ -61,6 +61,26 @@ def row(build: Any = Frames, expected: Any = "stream", **more: Any) -> Network:
 # ---- the table ----------------------------------------------------------------------------------------------------------
 
 
+class Placed(nn.Module):
+    """A table of positions for clips of the example's length and no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.mix = nn.Embedding(12, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.mix(x) + self.places(torch.arange(x.shape[1]))
+        q = y @ y.transpose(1, 2)
+        return q.masked_fill(torch.ones(x.shape[1], x.shape[1]).triu(1).bool(), float("-inf")).softmax(-1) @ y  # type: ignore[no-any-return]
+
+
+def test_steps_are_timed_within_a_table_of_positions() -> None:
+    found = measure.measure(Network("a/places", Placed, (2, 12, 4), "stream", SIZES, time_dim=1))
+    assert found.outcome == "stream", found.message
+    assert found.ratio is not None
+    assert found.ratio > 0
+
+
 def test_the_table_has_hundreds_of_networks_and_a_sentence_for_each_refusal():
     rows = list(catalogue.everything().values())
     assert len(rows) >= 500

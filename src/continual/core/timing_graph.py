@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import ShapeMismatch
+from .count_table import CountTable
 from .timing import IDENTITY, Entry, Timing, Wiring
+
+AHEAD = 1 << 40  # more frames than any stream is known to have
 
 
 def aligned(*timings: Timing) -> Timing:
@@ -21,19 +24,22 @@ def aligned(*timings: Timing) -> Timing:
 
 
 class Wires:
-    """A graph of timings while it is built. Equal timings are one wire."""
+    """A graph of timings while it is built. Equal timings are one wire.
+
+    Attributes:
+        entries: of the wires so far.
+        clips: the counts of all wires for clips that end, by their length.
+        streams: the same while a stream goes on.
+    """
 
     def __init__(self) -> None:
+        self.entries: list[Entry] = [(None, ())]
         self._wires: dict[Entry, int] = {(None, ()): 0}
-
-    @property
-    def entries(self) -> list[Entry]:
-        """The entries so far."""
-        return list(self._wires)
+        self.clips, self.streams = CountTable(self.entries), CountTable(self.entries, AHEAD)
 
     def timing(self, wire: int) -> Wiring:
         """The timing of a wire, from the network's input on."""
-        return Wiring(tuple(self._wires)[: wire + 1], wire)
+        return Wiring(tuple(self.entries[: wire + 1]), wire)
 
     def then(self, wire: int, timing: Timing) -> int:
         """The wire behind a module; the graph of a composed timing becomes part of this one."""
@@ -68,7 +74,11 @@ class Wires:
         return self._add(None, tuple(timings))
 
     def _add(self, timing: Timing | None, inputs: tuple[int, ...]) -> int:
-        return self._wires.setdefault((timing, inputs), len(self._wires))
+        entry = timing, inputs
+        if entry not in self._wires:
+            self._wires[entry] = len(self.entries)
+            self.entries.append(entry)
+        return self._wires[entry]
 
 
 def _covers(slow: Wiring, fast: Wiring) -> bool:

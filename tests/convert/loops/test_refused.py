@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import continual as co
+from continual.convert.graph.loops import rolled
 
 
 class Code(nn.Module):
@@ -135,6 +136,24 @@ def test_the_reason(code: Callable[[Any, Tensor], Tensor], reason: str) -> None:
         co.continual(Code(code).eval(), torch.randn(2, 3, 24), windows="stream")
     assert re.search(re.escape(reason), str(refused.value)), str(refused.value)
     assert "Remedy: " in str(refused.value)
+
+
+def twice(m: Any, x: Tensor) -> Tensor:
+    return torch.stack([x[:, :, i // 2] for i in range(2 * x.shape[2])], 2)
+
+
+def chunks_twice(m: Any, x: Tensor) -> Tensor:
+    y = x.unfold(2, 8, 8).mean(3)
+    return torch.stack([y[:, :, i // 2] for i in range(2 * y.shape[2])], 2)
+
+
+@pytest.mark.parametrize("code", [twice, chunks_twice], ids=lambda v: v.__name__)
+def test_a_loop_that_does_nothing_with_frames_is_exported_once(code: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, exports = rolled.capture_rows, []
+    monkeypatch.setattr(rolled, "capture_rows", lambda *args: exports.append(1) or whole(*args))
+    with pytest.raises(co.NotStreamable, match="put together again, and nothing is done with each"):
+        co.continual(Code(code).eval(), torch.randn(2, 3, 40), windows="stream")
+    assert len(exports) == 1
 
 
 class FixedType(nn.Module):

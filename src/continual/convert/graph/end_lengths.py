@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
+from ...core.count_table import CountTable
 from ...core.fitted import Fitted
 from ...core.length_function import LengthFunction
 from ...core.timing import Wiring
+from ...core.timing_graph import Wires
 from .fitted_ends import FitEnd
 from .formulas import Formula, Lengths
 from .left_out import where_done
@@ -16,7 +19,6 @@ from .op_call import Misfit, OpCall
 from .rule_context import RuleContext
 from .values import Size, Stream
 
-AHEAD = 1 << 40  # more frames than any stream is known to have
 FIXED = "make it a fixed number of frames, or let the number of frames grow with that of the clip"
 
 
@@ -60,7 +62,7 @@ def fitted(
         )
     if Fraction(*function.growth) * (1 if own else Fraction(timing.stride)) != 1:
         return None
-    counts = list(_counted(timing, function, own, least))
+    counts = list(_counted(ctx.draft.wires, timing, function, own, least))
     short = [n for n, _, e in counts if e < least or not function(n) or (mode == "reflect" and function(n) - e >= e)]
     if short != [n for n, _, _ in counts][: len(short)]:
         raise Misfit(f"{what} by more frames than some of the longer clips have", FIXED)
@@ -83,7 +85,7 @@ def _found(ctx: RuleContext, timing: Wiring, length: Size, formula: Formula, wir
             lambda n: _value(formula, Lengths(rows, lambda w: n)), formula.period // timing.period, of_own
         )
         return None if function is None else Found(wire, function)
-    clips = _Clips(timing, formula, rows)
+    clips = _Clips(ctx.draft.wires.clips, timing, formula, rows)
     own = LengthFunction.of(clips.of_own, clips.own_period, of_own)
     if own is not None and clips.agree:
         return Found(wire, own)
@@ -106,9 +108,8 @@ class _Clips:
         agree: whether clips for which the wire has one length have had one value each so far.
     """
 
-    def __init__(self, timing: Wiring, formula: Formula, rows: int):
-        entries = timing.entries[: max(timing.out, *formula.wires) + 1]
-        self._all = Wiring((*entries, (None, (timing.out, *formula.wires))), len(entries))
+    def __init__(self, table: CountTable, timing: Wiring, formula: Formula, rows: int):
+        self._table = table
         self._wire, self._formula, self._rows = timing.out, formula, rows
         period = Fraction(formula.period) / Fraction(timing.stride)
         self.own_period, self.agree = period.numerator, True
@@ -118,9 +119,9 @@ class _Clips:
     def __call__(self, steps: int) -> tuple[int, int | None]:
         """The wire's length and the value; both 0 where the clip is too short for the wire."""
         while len(self._seen) <= steps:
-            ends = {w: e for w, (_, e) in self._all.all_counts(len(self._seen), len(self._seen)).items()}
-            own = ends[self._wire]
-            value = _value(self._formula, Lengths(self._rows, ends.__getitem__)) if own else 0
+            n = len(self._seen)
+            own = self._table.ended(self._wire, n)
+            value = _value(self._formula, Lengths(self._rows, partial(self._table.ended, steps=n))) if own else 0
             self._seen.append((own, value))
             self.agree = self.agree and self._by_own.setdefault(own, value) == value
         return self._seen[steps]
@@ -134,14 +135,13 @@ class _Clips:
         return self._by_own.get(length, 0)
 
 
-def _counted(timing: Wiring, length: LengthFunction, own: bool, least: int) -> Iterator[tuple[int, int, int]]:
+def _counted(wires: Wires, timing: Wiring, length: LengthFunction, own: bool, least: int) -> Iterator[tuple[int, int, int]]:
     """The length that decides, the frames that have come on a wire at most, and its length, for all clips that differ."""
     if own:
         longest = max(length.transient, least, length.more[1]) + length.period  # mirrored frames are more than a short clip has
         yield from ((n, n, n) for n in range(1, longest + 1))
         return
-    for n in range(
-        1, max(timing.transient, length.transient, least * int(timing.stride)) + 2 * max(timing.period, length.period) + 1
-    ):
-        come, ended = timing.counts(n, n)
-        yield n, come if timing.causal_counts else max(come, timing.counts(n, AHEAD)[0]), ended
+    wire, table = timing.out, wires.clips if timing.causal_counts else wires.streams
+    settled = max(wires.clips.settled(wire), length.transient, least * int(timing.stride))
+    for n in range(1, settled + 2 * max(timing.period, length.period) + 1):
+        yield n, max(wires.clips.come(wire, n), table.come(wire, n)), wires.clips.ended(wire, n)

@@ -31,6 +31,16 @@ class NumberDiffers(NotALoop):
     """Iterations compute with different numbers."""
 
 
+class NothingDone(NotALoop):
+    """Frames are taken one by one and put together again, for clips of any length."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "frames are taken one by one and put together again, and nothing is done with each",
+            "operations on the clip: x.repeat_interleave(2, dim) for frames twice, x[:, ::2] for every second one",
+        )
+
+
 class Irregular(NotALoop):
     """Iterations do different things: perhaps the first ones alone, which a longer clip shows."""
 

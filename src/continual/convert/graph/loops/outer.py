@@ -18,7 +18,7 @@ from .batch import FrameBatch, Use
 from .fills import plain_fills
 from .graphs import Graphs, Out, Past
 from .layout import Layout
-from .matching import NotALoop, line, matched, runs_backward
+from .matching import NotALoop, NothingDone, line, matched, runs_backward
 from .operation import registered
 from .prefixes import running
 from .retime import retime
@@ -117,7 +117,7 @@ class Rolling:
         """Why no operation belongs to an iteration before the last."""
         node = next((n for n in self._times.of if n not in self._times.taps), None)
         if node is None:
-            return NotALoop("frames are taken one by one, and nothing is done with each", "operations on the clip")
+            return NothingDone()
         return runs_backward(node)
 
     def run(self) -> Rolled:

@@ -17,7 +17,7 @@ from ....errors import NotStreamable
 from ..capture import Captured, TimeDims, clip_of, fresh, steps_of, tiled
 from ..undone import quiet, replaced_forward
 from .cell import NotACell
-from .matching import Irregular, NotALoop
+from .matching import Irregular, NotALoop, NothingDone
 from .open_rows import capture_rows
 from .operation import LOOPS
 from .outer import Rolled, rolled
@@ -147,7 +147,13 @@ class _Search:
     def _at(self, pace: Pace) -> RolledModule | None:
         """Loops whose iterations take several frames."""
         found = self._first(pace.clips(), pace)
-        if found is None and pace.unit < pace.frames and any(self._rolls(steps, pace) for steps in pace.clips(full=True)):
+        known = isinstance(self._refusal, NothingDone)
+        if (
+            found is None
+            and not known
+            and pace.unit < pace.frames
+            and any(self._rolls(steps, pace) for steps in pace.clips(full=True))
+        ):
             why = f"an iteration takes {pace.frames} frames, and the last one fewer if the clip ends within it: a stream has no last one"
             crop = f"leave the rest out before the loop: x[:, :, : T // {pace.frames} * {pace.frames}] for a clip x of T frames"
             self._refusal = NotALoop(why, crop)
@@ -173,7 +179,7 @@ class _Search:
                 self._refusal = self._refusal or NotALoop(why, "operations that keep the rows of the batch apart")
             except NotALoop as error:
                 self._refusal = self._refusal or error
-                if pace is None and not isinstance(error, Irregular):
+                if isinstance(error, NothingDone) or (pace is None and not isinstance(error, Irregular)):
                     break
             except NotStreamable:
                 break
@@ -210,16 +216,17 @@ class _Search:
     def _rolled(self, steps: tuple[int, int], pace: Pace | None) -> RolledModule | None:
         """The module with its loops as single operations; ``None`` if it takes no frames one by one."""
         frames = 1 if pace is None else pace.frames
-        captured = [capture_rows(self._module, self._clip(n), self._time_dim) for n in steps]
-        own, other = (rolled(c, frames) for c in captured)
+        captured = capture_rows(self._module, self._clip(steps[0]), self._time_dim)
+        own = rolled(captured, frames)  # first: exports take long, and where this one shows no loop, the other is not made
+        other = None if own is None else rolled(capture_rows(self._module, self._clip(steps[1]), self._time_dim), frames)
         if own is None or other is None:
             return None
         if pace is None:
-            return self._compared(RolledModule(self._module, captured[0], own, other, steps))
+            return self._compared(RolledModule(self._module, captured, own, other, steps))
         try:  # two lengths do not tell what grows with each frame from what grows with each iteration
-            return self._compared(RolledModule(self._module, captured[0], own, other, steps, pace.begins % frames), frames)
+            return self._compared(RolledModule(self._module, captured, own, other, steps, pace.begins % frames), frames)
         except NotALoop:
-            return self._compared(RolledModule(self._module, captured[0], own, other, steps), frames)
+            return self._compared(RolledModule(self._module, captured, own, other, steps), frames)
 
     def _compared(self, made: RolledModule, frames: int = 1) -> RolledModule:
         """Refuse loops whose outputs differ from the module's, on clips that end anywhere in an iteration."""

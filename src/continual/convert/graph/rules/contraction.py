@@ -13,6 +13,7 @@ from ..values import Const, Stream, TensorValue, Value
 from .elementwise import lead
 from .reduce import rows_first
 from .score_einsum import einsum_scores
+from .time_filters import filtered_by_einsum
 
 
 def over_window(ctx: RuleContext, call: OpCall, x: Stream, weight: Const, bias: Const | None) -> Stream:
@@ -48,9 +49,12 @@ def over_frames(ctx: RuleContext, call: OpCall, x: TensorValue, y: TensorValue) 
     return None
 
 
-@rule("aten.einsum.default")
+@rule("aten.einsum.default", keeps_length_dependent=True)
 def einsum(ctx: RuleContext, call: OpCall) -> Value:
-    """Sums over other dimensions than time and batch."""
+    """Sums over other dimensions than time and batch; sums over time with weights for all pairs of frames."""
+    if (filtered := filtered_by_einsum(ctx, call)) is not None:
+        return filtered
+    call = ctx.lengths.materialise(call)
     operands = [as_tensor(v) for v in call.sequence("tensors")]
     equation, terms, right = _with_letters(str(call["equation"]).replace(" ", ""), [len(v.dims) for v in operands])
     if (scores := einsum_scores(ctx, call, terms, right, operands)) is not None:

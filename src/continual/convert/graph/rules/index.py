@@ -58,14 +58,17 @@ def _other_dim(ctx: RuleContext, call: OpCall, x: Stream) -> int:
 
 @rule("aten.gather.default", "aten.take_along_dim.default", keeps_length_dependent=True)
 def gather(ctx: RuleContext, call: OpCall) -> Stream:
-    """Selected elements of another dimension than time, also of a table; of time, regular indices of each element."""
+    """Selected elements of another dimension than time, also of a table that rows share; of time, regular indices of each element."""
     x, name = call["self"], "indices" if "indices" in call.args else "index"
     if (frames := _regular(ctx, call, call[name], call.get("dim"), each=True)) is not None:
         return frames
     call = ctx.lengths.materialise(call)
     if not isinstance(x, Stream):
-        like = call.stream(name)
-        _other_dim(ctx, call, like)
+        like, dim = call.stream(name), call.dim(len(call.stream(name).dims))
+        if like.dims[dim] != (TIME,):  # else each frame chooses from a table: a codebook, expanded to (B, codes, C)
+            _other_dim(ctx, call, like)
+        elif isinstance(x, Const):
+            ctx.lengths.limit(like, x.value.shape[dim])
         return with_streams(ctx, call, {"self": expanded_argument(ctx, call, "self", like)}, like.dims)
     dim = _other_dim(ctx, call, x)
     index = expanded_argument(ctx, call, name, x)

@@ -9,6 +9,7 @@ from ..values import Const, Stream, TensorValue, Value
 from .contraction import over_frames, over_window
 from .elementwise import joined, lead, with_explicit
 from .scores import masked_product, scores_of
+from .time_filters import product_over_time
 
 BATCHES = "`{}` joins batches that do not fit"
 
@@ -50,10 +51,19 @@ def _tensors(call: OpCall, count: int) -> list[TensorValue]:
     return [v for v in call.args.values() if isinstance(v, (Stream, Const))][:count]
 
 
-@rule("aten.matmul.default", "aten.bmm.default", "aten.mm.default", "aten.mv.default", "aten.dot.default")
+@rule(
+    "aten.matmul.default",
+    "aten.bmm.default",
+    "aten.mm.default",
+    "aten.mv.default",
+    "aten.dot.default",
+    keeps_length_dependent=True,
+)
 def matmul(ctx: RuleContext, call: OpCall) -> Value:
-    """A product in which time is among the rows or the batch."""
-    call = with_explicit(ctx, call)
+    """A product in which time is among the rows or the batch; one with weights for all pairs of frames."""
+    if (filtered := product_over_time(ctx, call, *[*call.args.values()][:2])) is not None:
+        return filtered
+    call = with_explicit(ctx, ctx.lengths.materialise(call))
     x, y = _tensors(call, 2)
     scores = scores_of(ctx, call, x, y)
     return scores or over_frames(ctx, call, x, y) or ctx.emit.local(call, _product(call, x, y), lead(call.streams))

@@ -22,12 +22,22 @@ def einsum_scores(ctx: RuleContext, call: OpCall, terms: list[str], right: str, 
     rows, found = right[:-2], dict[str, Stream]()
     for term, time, x in zip(terms, times, streams, strict=True):
         summed = [c for c in terms[0] if c in terms[1] and c not in right]
-        if sorted(term) != sorted([*rows, time, *summed]):
+        if (y := _in_order(ctx, call, x, term, [*rows, time, *summed], rows)) is None:
             return None
-        y = ctx.emit.permute(call, x, [term.index(c) for c in (*rows, time, *summed)])
         found[time] = _flat_from(ctx, call, y, len(rows) + 1)
     q, k = found[right[-2]], found[right[-1]]
     return Scores(q, k, q.dims[:-2], q.dtype) if joined_dims([q.dims[:-2], k.dims[:-2]]) else None
+
+
+def _in_order(ctx: RuleContext, call: OpCall, x: Stream, term: str, order: Sequence[str], shared: Sequence[str]) -> Stream | None:
+    """A stream in another order of its dimensions. Those of ``shared`` that it lacks have size 1: keys that all heads share."""
+    lacking = [c for c in order if c not in term and c in shared]
+    if sorted([*term, *lacking]) != sorted(order):
+        return None
+    y = ctx.emit.permute(call, x, [term.index(c) for c in order if c in term])
+    for c in lacking:
+        y = ctx.emit.unsqueeze(call, y, order.index(c))
+    return y
 
 
 def _flat_from(ctx: RuleContext, call: OpCall, x: Stream, start: int) -> Stream:
@@ -49,9 +59,9 @@ def einsum(ctx: RuleContext, call: OpCall) -> Value:
     query, key = (names[-1], names[-2]) if s.transposed else (names[-2], names[-1])
     rest = [c for c in other if c not in names]
     order = [*names[:-2], key, *rest]
-    if not isinstance(v, Stream) or key in right or sorted(other) != sorted(order):
+    values = _in_order(ctx, call, v, other, order, names[:-2]) if isinstance(v, Stream) and key not in right else None
+    if values is None:
         return lost(call)
-    values = ctx.emit.permute(call, v, [other.index(c) for c in order])
     y = attention_of(ctx, call, s, _flat_from(ctx, call, values, len(names) - 1))
     y = ctx.emit.reshape(call, y, (*y.dims[:-1], *values.dims[len(names) - 1 :]))
     letters = [*names[:-2], query, *rest]

@@ -48,6 +48,8 @@ def stft(ctx: RuleContext, call: OpCall) -> Any:
     hop, size = ctx.shapes.integer(call.get("hop_length") or n // 4), ctx.shapes.integer(call.get("win_length") or n)
     if window is None:
         window = ctx.emit.const("aten.ones.default", [[size]], {"dtype": x.dtype, "device": results_of(call.node)[0].device})
+    elif window.value.dtype != x.dtype:  # an attribute that is no buffer keeps its dtype when the module moves
+        window = ctx.emit.const("aten._to_copy.default", [window], {"dtype": x.dtype})
     one, pairs = call.get("onesided") is not False, not call.get("return_complex")
     layer = STFT(n, hop, window=torch.empty(window.value.shape, device="meta"), center=False, normalized=bool(call.get("normalized")),
                  onesided=one, return_complex=not pairs)  # fmt: skip
