@@ -78,3 +78,11 @@ def test_compiled_programs_compute_with_it(backend: str, threads: int) -> None:
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(torch.stack(steps, 2), net(clip), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no GCC on this machine")
+@torch.no_grad()
+def test_a_program_rounds_as_the_kernel_does() -> None:
+    net, x = co.Linear(131, 67, channel_dim=1).eval(), torch.randn(9, 131)
+    y = co.compile(net, x, backend="aot").step(x)
+    assert torch.equal(y, product.by_panels(x, product.packed(net.weight), net.bias, 67))
