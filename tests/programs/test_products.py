@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import continual as co
 from continual.layers.native import product
 from continual.programs.backends.products import use_products
+from tests.long import one_in
 
 pytestmark = pytest.mark.skipif(product.library() is None, reason="no kernel: no compiler, or a processor without AVX")
 
@@ -80,6 +81,7 @@ def test_compiled_programs_compute_with_it(backend: str, threads: int) -> None:
     torch.testing.assert_close(torch.stack(steps, 2), net(clip), rtol=1e-4, atol=1e-5)
 
 
+@one_in(3)
 @pytest.mark.skipif(not shutil.which("g++"), reason="no GCC on this machine")
 @torch.no_grad()
 def test_a_program_rounds_as_the_kernel_does() -> None:

@@ -11,14 +11,8 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from ...layers.native import product
+from .native_code import NAMESPACE, Shims, calls, embedded, is_float, openmp, whole
 
-NAMESPACE = "continual"
-# What surrounds the loops of a compiled program is compiled at -O1, and without fused products and sums: so would the kernel be.
-# As its library is, it takes 3 to 11 % less (encoders of 4 layers, CoOadTR-b2), and rounds as eager steps do.
-_AS_BUILT = """
-#pragma GCC push_options
-#pragma GCC optimize("O2,fp-contract=fast")
-"""
 _SHIM = """
 AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
   int64_t *shape, *of, dim, sizes[16], strides[16];
@@ -62,24 +56,17 @@ def _library() -> torch.library.Library:
     return made
 
 
-def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
-    """Options of inductor: the kernel's source and the functions in C that stand for its operations, for so many threads.
+def code(program: ExportedProgram, threads: int) -> Shims:
+    """The kernel's source and the functions in C that stand for its operations, for so many threads.
 
     Empty for a program that :func:`use_products` has left as it was.
     """
-    kernel = product.library()
-    if kernel is None or not any(getattr(node.target, "namespace", "") == NAMESPACE for node in program.graph.nodes):
+    kernel, ops = product.library(), torch.ops.continual
+    if kernel is None or not calls(program, "linear", "multiply"):
         return {}
-    source = "".join(line for line in product.SOURCE.read_text().splitlines(True) if not line.startswith("#include"))
     check = f'static_assert(continual_product::LANES == {kernel.lanes}, "weights are laid out for vectors of {kernel.lanes}");'
-    several = threads > 1 and kernel.parallel is not None
-    runtime = 'extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);' if several else ""
-    shared = {
-        "fewest": product.FEWEST_ROWS,
-        "alone": product.ALONE,
-        "parallel": "GOMP_parallel" if several else "nullptr",
-        "threads": threads if several else 1,
-    }
+    parallel, several = openmp(kernel.parallel, threads)
+    shared = {"fewest": product.FEWEST_ROWS, "alone": product.ALONE, "parallel": parallel, "threads": several}
     linear = _SHIM.format(
         name="linear",
         arguments="AtenTensorHandle x, AtenTensorHandle panels, AtenTensorHandle* bias, int64_t features",
@@ -108,9 +95,7 @@ def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
         features="call.m",
         **shared,
     )
-    text = f'"C++" {{\n#define CONTINUAL_IN_PACKAGE\n{_AS_BUILT}\n{runtime}\n{source}\n{check}\n#pragma GCC pop_options\n}}'
-    ops = torch.ops.continual
-    return {"aot_inductor.custom_ops_to_c_shims": {ops.linear.default: [text, linear], ops.multiply.default: [multiply]}}
+    return {ops.linear.default: [embedded(product.SOURCE, check), linear], ops.multiply.default: [multiply]}
 
 
 def use_products(program: ExportedProgram) -> None:
@@ -142,7 +127,7 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
     if node.target not in (aten.linear.default, aten.matmul.default):
         return None
     left, right, bias = operands[:3]
-    if not (_is_float(left) and _is_float(right)):
+    if not (is_float(left) and is_float(right)):
         return None
     if node.target is aten.matmul.default and right.meta["val"].ndim == 3:
         return _one_by_many(graph, left, right, constant)
@@ -151,7 +136,7 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
     features, panels = right.meta["val"].shape[0], right
     if node.target is aten.matmul.default:
         features, panels = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
-    return graph.call_function(own.linear.default, (_whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
+    return graph.call_function(own.linear.default, (whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
 
 
 def _one_by_many(graph: Graph, left: Any, right: Any, constant: set[Node], bias: Node | None = None) -> Node | None:
@@ -159,18 +144,18 @@ def _one_by_many(graph: Graph, left: Any, right: Any, constant: set[Node], bias:
     aten = torch.ops.aten
     if isinstance(left, Node) and left.target is aten.expand.default and left.args[0].meta["val"].ndim == 2:  # type: ignore[union-attr]
         left = left.args[0]
-    if not (_is_float(left) and _is_float(right)) or (left in constant) == (right in constant):
+    if not (is_float(left) and is_float(right)) or (left in constant) == (right in constant):
         return None
     if (left.meta["val"].ndim, right.meta["val"].ndim) != (2, 3):
         return None
-    y = graph.call_function(torch.ops.continual.multiply.default, (_whole(graph, left), _whole(graph, right)))
+    y = graph.call_function(torch.ops.continual.multiply.default, (whole(graph, left), whole(graph, right)))
     return y if bias is None else graph.call_function(aten.add.Tensor, (y, bias))
 
 
 def _pixel_by_pixel(graph: Graph, node: Node, operands: list[Any], constant: set[Node], lanes: int) -> Node | None:
     """A convolution with a kernel of 1: each pixel is a row of a product, as images lie in compiled programs, channels last."""
     aten, (x, weight, bias) = torch.ops.aten, operands[:3]
-    if not (_is_float(x) and _is_float(weight)) or weight not in constant:
+    if not (is_float(x) and is_float(weight)) or weight not in constant:
         return None
     features, size, *kernel = weight.meta["val"].shape
     plain = node.meta["val"].shape[2:] == x.meta["val"].shape[2:] and size == x.meta["val"].shape[1] and set(kernel) == {1}
@@ -185,11 +170,6 @@ def _pixel_by_pixel(graph: Graph, node: Node, operands: list[Any], constant: set
     return graph.call_function(aten.permute.default, (y, [0, rank - 1, *range(1, rank - 1)]))
 
 
-def _whole(graph: Graph, node: Node) -> Node:
-    """A tensor in one piece of memory."""
-    return node if node.meta["val"].is_contiguous() else graph.call_function(torch.ops.aten.contiguous.default, (node,))
-
-
 def _panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
     """As :func:`~continual.layers.native.product.packed`: the compiler computes it once."""
     aten = torch.ops.aten
@@ -198,11 +178,6 @@ def _panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
     panels = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
     panels = graph.call_function(aten.permute.default, (panels, [0, 2, 1]))
     return graph.call_function(aten.clone.default, (panels,), {"memory_format": torch.contiguous_format})
-
-
-def _is_float(node: Any) -> bool:
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
 
 
 def _constants(program: ExportedProgram) -> set[Node]:
