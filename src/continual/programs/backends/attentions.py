@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from ...layers.native import attention
-from .native_code import NAMESPACE, Shims, calls, embedded, is_float, openmp
+from .native_code import NAMESPACE, Shims, calls, embedded, emit, is_float, openmp
 
 _SHIM = """
 AOTITorchError aoti_torch_cpu_attention(AtenTensorHandle q, AtenTensorHandle k, AtenTensorHandle v, AtenTensorHandle* mask,
@@ -146,11 +146,11 @@ def _read_once(node: Any, target: Any) -> bool:
 def _by_kernel(graph: Graph, parts: Parts) -> Node | None:
     """The operation of the kernel, ``(B, H, n, E)``; ``None`` where the shapes are not ones for it."""
     aten, mask = torch.ops.aten, parts.mask
-    k = _with_value(graph, aten.transpose.int, parts.k, -2, -1) if parts.across else parts.k
+    k = emit(graph, aten.transpose.int, parts.k, -2, -1) if parts.across else parts.k
     single = _value(parts.q).ndim == 3
-    q, k, v = (_with_value(graph, aten.unsqueeze.default, t, 1) if single else t for t in (parts.q, k, parts.v))
+    q, k, v = (emit(graph, aten.unsqueeze.default, t, 1) if single else t for t in (parts.q, k, parts.v))
     if single and mask is not None and _value(mask).ndim == 3:
-        mask = _with_value(graph, aten.unsqueeze.default, mask, 1)
+        mask = emit(graph, aten.unsqueeze.default, mask, 1)
     if not attention.fits(_value(q), _value(k), _value(v), None if mask is None else _value(mask)):
         return None
     added = None if mask is None else _as_added(graph, mask, _value(k).shape[2])
@@ -164,25 +164,18 @@ def _as_added(graph: Graph, mask: Node, keys: int) -> Node:
     """What is added to the scores, with four dimensions, for each key."""
     aten = torch.ops.aten
     if _value(mask).dtype == torch.bool:
-        mask = _with_value(graph, aten.where.Scalar, mask, 0.0, -math.inf)  # of torch's default dtype
-        mask = _with_value(graph, aten.to.dtype, mask, torch.float32)
+        mask = emit(graph, aten.where.Scalar, mask, 0.0, -math.inf)  # of torch's default dtype
+        mask = emit(graph, aten.to.dtype, mask, torch.float32)
     while _value(mask).ndim < 4:
-        mask = _with_value(graph, aten.unsqueeze.default, mask, 0)
+        mask = emit(graph, aten.unsqueeze.default, mask, 0)
     if _value(mask).shape[3] != keys:
-        mask = _with_value(graph, aten.expand.default, mask, [*_value(mask).shape[:3], keys])
+        mask = emit(graph, aten.expand.default, mask, [*_value(mask).shape[:3], keys])
     return _in_rows(graph, mask)
 
 
 def _value(node: Node) -> Tensor:
     found: Tensor = node.meta["val"]
     return found
-
-
-def _with_value(graph: Graph, operation: Any, node: Node, *args: Any) -> Node:
-    """An operation of a tensor, whose result is asked for its shape."""
-    y = graph.call_function(operation, (node, *args))
-    y.meta["val"] = operation(_value(node), *args)
-    return y
 
 
 def _in_rows(graph: Graph, node: Node) -> Node:

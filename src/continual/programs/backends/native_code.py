@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 
 NAMESPACE = "continual"
 Shims = dict[Any, list[str]]  # of operations, in the form of inductor's option ``aot_inductor.custom_ops_to_c_shims``
@@ -49,6 +50,13 @@ def is_float(node: Any) -> bool:
     """Whether a node gives float32 on the CPU."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
+
+
+def emit(graph: Graph, operation: Any, *args: Any) -> Node:
+    """Write an operation whose result will be asked for its shape."""
+    node = graph.call_function(operation, args)
+    node.meta["val"] = operation(*map_arg(args, lambda n: n.meta["val"]))
+    return node
 
 
 def whole(graph: Graph, node: Node) -> Node:

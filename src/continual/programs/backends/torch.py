@@ -22,6 +22,7 @@ from ..layouts import flat, nested
 from ..planning import Planned
 from . import attentions, products
 from .base import CompiledCall, exported
+from .cells import write_out_cells
 from .package_cache import loaded
 
 ONE_THREAD = 1 << 18  # products of a call up to which one thread is faster than two
@@ -80,6 +81,7 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     x, clock, end, active, state = example
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
+    write_out_cells(program)
     _sum_small_products(program.graph)
     use_kernels(program)
     program.graph_module.recompile()
