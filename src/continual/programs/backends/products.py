@@ -40,13 +40,13 @@ AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
 def _library() -> torch.library.Library:
     """The operations that stand for the kernel in graphs."""
     made = torch.library.Library(NAMESPACE, "FRAGMENT")
-    made.define("linear(Tensor x, Tensor panels, Tensor? bias, int features) -> Tensor")
+    made.define("linear(Tensor x, Tensor panels, Tensor? bias, int features, bool relu=False) -> Tensor")
     made.define("multiply(Tensor weight, Tensor x) -> Tensor")
     made.impl("linear", product.by_panels, "CPU")
     made.impl("multiply", lambda weight, x: product.multiply(weight, x), "CPU")
 
     @torch.library.register_fake("continual::linear", lib=made)
-    def _(x: Tensor, panels: Tensor, bias: Tensor | None, features: int) -> Tensor:
+    def _(x: Tensor, panels: Tensor, bias: Tensor | None, features: int, relu: bool = False) -> Tensor:
         return x.new_empty((*x.shape[:-1], features))
 
     @torch.library.register_fake("continual::multiply", lib=made)
@@ -69,14 +69,14 @@ def code(program: ExportedProgram, threads: int) -> Shims:
     shared = {"fewest": product.FEWEST_ROWS, "alone": product.ALONE, "parallel": parallel, "threads": several}
     linear = _SHIM.format(
         name="linear",
-        arguments="AtenTensorHandle x, AtenTensorHandle panels, AtenTensorHandle* bias, int64_t features",
+        arguments="AtenTensorHandle x, AtenTensorHandle panels, AtenTensorHandle* bias, int64_t features, int32_t relu",
         x="x",
         weight="panels",
         sizes="int64_t m = 1; for (int64_t i = 0; i < dim - 1; ++i) m *= sizes[i]; sizes[dim - 1] = features;",
         a="x",
         b="panels",
         bias="if (bias) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*bias, &bias_at));",
-        call="m, of[1], features, of[2] / continual_product::LANES, 0, 1",
+        call="m, of[1], features, of[2] / continual_product::LANES, 0, 1, relu",
         rows="m",
         features="features",
         **shared,
@@ -90,7 +90,7 @@ def code(program: ExportedProgram, threads: int) -> Shims:
         a="weight",
         b="x",
         bias="",
-        call="of[0], of[1], sizes[2], 0, 0, sizes[0]",
+        call="of[0], of[1], sizes[2], 0, 0, sizes[0], 0",
         rows="call.n",
         features="call.m",
         **shared,
@@ -112,6 +112,20 @@ def use_products(program: ExportedProgram) -> None:
             node.replace_all_uses_with(y)
             y.meta = dict(node.meta)
             program.graph.erase_node(node)
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten.relu.default:
+            _join_relu(node)
+
+
+def _join_relu(node: Node) -> None:
+    """Leave a ReLU to the product before it, which has the numbers in registers."""
+    before: Any = node.args[0]
+    turned = before.target is torch.ops.aten.permute.default and len(before.users) == 1
+    mapped = before.args[0] if turned else before
+    if mapped.target is torch.ops.continual.linear.default and len(mapped.users) == 1:
+        mapped.args = (*mapped.args[:4], True)
+        node.replace_all_uses_with(before)
+        node.graph.erase_node(node)
 
 
 def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
