@@ -40,7 +40,7 @@ constexpr int SUMS = 12;  // out of 16
 constexpr int64_t ROWS = 0, COLUMNS = -1;
 
 constexpr int MOST_VECTORS = 3;       // of a panel
-constexpr int64_t BLOCK = 32 * 1024;  // numbers of `a` that stay in the cache while panels go by
+constexpr int64_t BLOCK = 64 * 1024;  // numbers of `a` that stay in the cache while panels go by
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
