@@ -130,20 +130,17 @@ inline Lanes exponential(Lanes x) {
   return x < -87.33654f ? filled(0) : p * power;
 }
 
-// Scores of a row to what the values are multiplied by, but for the factor that it returns. `scores` has whole vectors, of which the
-// first `count` numbers are seen.
-inline float softmax(float *scores, int64_t count, int64_t all, const float *mask, float scale) {
-  Lanes most = filled(NONE), sum = {};
+// Scores of a row, of which the first `count` are seen, times their scale and with the mask: the largest of them. There are whole vectors.
+inline float scaled(float *scores, int64_t count, const float *mask, float scale) {
+  Lanes most = filled(NONE);
   const int64_t whole = count / LANES * LANES;
-  for (int64_t i = whole + (whole < count ? LANES : 0); i < all; i += LANES) store(scores + i, filled(0));
   if (whole < count) {
-    float last[LANES] = {};
-    for (int64_t i = whole; i < count; ++i) last[i - whole] = mask ? mask[i] : 0;
-    for (int64_t i = count - whole; i < LANES; ++i) last[i] = NONE;
+    float last[LANES];
+    for (int64_t i = 0; i < LANES; ++i) last[i] = whole + i < count ? mask ? mask[whole + i] : 0 : NONE;
     for (int64_t i = count; i < whole + LANES; ++i) scores[i] = 0;
-    const Lanes score = load(scores + whole) * scale + load(last);
-    store(scores + whole, score);
-    most = larger(score, most);
+    most = load(scores + whole) * scale + load(last);
+    store(scores + whole, most);
+    most = larger(most, filled(NONE));  // a number, if there is one
   }
   for (int64_t i = 0; i < whole; i += LANES) {
     Lanes score = load(scores + i) * scale;
@@ -151,13 +148,20 @@ inline float softmax(float *scores, int64_t count, int64_t all, const float *mas
     store(scores + i, score);
     most = larger(score, most);
   }
-  float top = across(most, larger);
+  return across(most, larger);
+}
+
+// Scores to what the values are multiplied by, but for the factor that it returns. Those behind `count` become 0, `all` in all.
+inline float exponentials(float *scores, int64_t count, int64_t all, float top) {
+  Lanes sum = {};
   if (top == NONE) top = 0;  // nothing is seen: zeros, as torch has it
-  for (int64_t i = 0; i < count; i += LANES) {
+  int64_t i = 0;
+  for (; i < count; i += LANES) {
     const Lanes p = exponential(load(scores + i) - top);
     store(scores + i, p);
     sum += p;
   }
+  for (; i < all; i += LANES) store(scores + i, filled(0));
   const float total = across(sum, [](Lanes a, Lanes b) { return a + b; });
   return total == 0 ? 0 : 1 / total;
 }
@@ -239,16 +243,19 @@ inline void rows_of(const Call &call, const float *q, const float *mask, int64_t
   const int64_t across_keys = up(call.keys, LANES), across_values = up(call.features, LANES), last = row + count;
   const int64_t seen = call.causal && last < call.keys ? last : call.keys;
   const int64_t columns = up(seen, WIDTH) < across_keys ? up(seen, WIDTH) : across_keys;  // whole panels
-  float factor[ROWS];
+  const auto own = [&](int64_t i) { return call.causal && row + i + 1 < seen ? row + i + 1 : seen; };
+  float top[ROWS], factor[ROWS];
   products<ROWS>(count, q + row * call.of_q.row, call.of_q.row, keys, call.size, call.size, columns, scores, across_keys);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t own = call.causal && row + i + 1 < seen ? row + i + 1 : seen;
-    factor[i] = softmax(scores + i * across_keys, own, columns, mask ? mask + (row + i) * call.of_mask.row : nullptr, call.scale);
-  }
+  for (int64_t i = 0; i < count; ++i)
+    top[i] = scaled(scores + i * across_keys, own(i), mask ? mask + (row + i) * call.of_mask.row : nullptr, call.scale);
+  for (int64_t i = 0; i < count; ++i) factor[i] = exponentials(scores + i * across_keys, own(i), columns, top[i]);
   products<ROWS>(count, scores, across_keys, values, seen, call.keys, call.features, mean, across_values);
   for (int64_t i = 0; i < count; ++i) {
+    const float *from = mean + i * across_values;
     float *to = y + (row + i) * call.heads * call.features;
-    for (int64_t j = 0; j < call.features; ++j) to[j] = mean[i * across_values + j] * factor[i];
+    int64_t j = 0;
+    for (; j + LANES <= call.features; j += LANES) store(to + j, load(from + j) * factor[i]);
+    for (; j < call.features; ++j) to[j] = from[j] * factor[i];
   }
 }
 
