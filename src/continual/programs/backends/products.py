@@ -56,8 +56,8 @@ def _library() -> torch.library.Library:
     return made
 
 
-def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
-    """Options of inductor: the kernel's source and the functions in C that stand for its operations, for so many threads.
+def code(program: ExportedProgram, threads: int) -> dict[Any, list[str]]:
+    """The kernel's source and the functions in C that stand for its operations, for so many threads.
 
     Empty for a program that :func:`use_products` has left as it was.
     """
@@ -104,7 +104,7 @@ def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
     )
     text = f'"C++" {{\n#define CONTINUAL_IN_PACKAGE\n{runtime}\n{source}\n{check}\n}}'
     ops = torch.ops.continual
-    return {"aot_inductor.custom_ops_to_c_shims": {ops.linear.default: [text, linear], ops.multiply.default: [multiply]}}
+    return {ops.linear.default: [text, linear], ops.multiply.default: [multiply]}
 
 
 def use_products(program: ExportedProgram) -> None:

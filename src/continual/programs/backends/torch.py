@@ -20,9 +20,9 @@ from ...errors import ExportError
 from ...layers.native.product import computes_products
 from ..layouts import flat, nested
 from ..planning import Planned
+from . import depthwise, products
 from .base import CompiledCall, exported
 from .package_cache import loaded
-from .products import code, use_products
 
 ONE_THREAD = 1 << 18  # products of a call up to which one thread is faster than two
 
@@ -81,7 +81,7 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
     _sum_small_products(program.graph)
-    use_products(program)
+    products.use_products(program)
     program.graph_module.recompile()
     return program, tensors
 
@@ -96,7 +96,13 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     images = any(node.target in convolutions for node in program.graph.nodes)
     small = not images and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
     options = {"freezing": True, "cpp.weight_prepack": images} | ({"cpp.threads": 1} if small else {})
-    return options | code(program, 1 if small else torch.get_num_threads())
+    return options | _kernels(program, 1 if small else torch.get_num_threads())
+
+
+def _kernels(program: torch.export.ExportedProgram, threads: int) -> dict[str, Any]:
+    """The option of inductor that makes kernels of this library part of the code."""
+    shims = products.code(program, threads) | depthwise.code(program, threads)
+    return {"aot_inductor.custom_ops_to_c_shims": shims} if shims else {}
 
 
 def _linear_layers(graph: Graph) -> Iterator[tuple[Node, Node, Node, Node | None, list[int]]]:
