@@ -150,17 +150,22 @@ class KernelContext:
 
     def ring(self, name: str, like: StepSpec, depth: int, fill: float = 0.0) -> Ring:
         """The last ``depth`` frames; a call of one frame reads some of them and writes one. Images are stored channels last."""
+        return self._ring(name, like, depth, self.in_schedule, fill)
+
+    def _ring(self, name: str, like: StepSpec, depth: int, wire: FrameSchedule, fill: float = 0.0) -> Ring:
         _, channels, *space = like.shape
         last = len(space) > 1
         shape = (depth, *space, channels) if last else (depth, channels, *space)
-        return Ring(self.state_of_shape(name, like, shape, fill, keeps_inactive=True), self.in_schedule, depth, last)
+        return Ring(self.state_of_shape(name, like, shape, fill, keeps_inactive=True), wire, depth, last)
 
     def delay_line(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
         """Frames that wait: from ``first`` on (relative to the first frame of a call)."""
         wire = self.in_schedule if wire is None else wire
         if self.target.compiler_fuses and wire.frames == 1 and -first >= SHORT:
-            spec = self.state_of_shape(name, like, (-first, *like.shape[1:]), 0.0, keeps_inactive=True)
-            return DelayLine(None, Ring(spec, wire, -first))
+            return DelayLine(None, self._ring(name, like, -first, wire))
+        _, channels, *space = like.shape
+        if self.target.compiler_fuses and first < 0 and len(space) > 1:  # images lie channels last, as convolutions want them
+            return DelayLine(History(self.state_of_shape(name, like, (-first, *space, channels), 0.0), -first, last=True), None)
         return DelayLine(self.history(name, like, first), None)
 
     def history(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
@@ -206,6 +211,7 @@ class History:
 
     spec: StateSpec | None
     depth: int  # their number; negative: the module skips so many of the new frames
+    last: bool = False  # whether frames are stored channels last, ``(B, depth, *S, C)``
 
     def extend(self, rows: CallRows, x: Tensor, new: Tensor | None = None) -> Tensor:
         """The earlier and the new frames, ``(B, C, depth + n, *S)``. Stores the last of them for the next call.
@@ -216,9 +222,11 @@ class History:
         if self.spec is None:
             return x[:, :, -self.depth :] if self.depth else x
         kept = rows.state[self.spec.index]
+        kept = kept.movedim(-1, 1) if self.last else kept
         whole = torch.cat((kept, x), 2)
         later = whole if new is None else torch.cat((kept, new), 2)
-        rows.keep(self.spec, later[:, :, later.shape[2] - self.depth :])
+        later = later[:, :, later.shape[2] - self.depth :]
+        rows.keep(self.spec, later.movedim(1, -1) if self.last else later)
         return whole
 
 

@@ -20,7 +20,7 @@ from ...errors import ExportError
 from ...layers.native.product import computes_products
 from ..layouts import flat, nested
 from ..planning import Planned
-from . import attentions, products
+from . import attentions, depthwise, products
 from .base import CompiledCall, exported
 from .cells import write_out_cells
 from .package_cache import loaded
@@ -109,7 +109,7 @@ def use_kernels(program: torch.export.ExportedProgram) -> None:
 
 def _kernels(program: torch.export.ExportedProgram, threads: int) -> dict[str, Any]:
     """The option of inductor that makes kernels of this library part of the code."""
-    shims = products.code(program, threads) | attentions.code(program, threads)
+    shims = products.code(program, threads) | attentions.code(program, threads) | depthwise.code(program, threads)
     return {"aot_inductor.custom_ops_to_c_shims": shims} if shims else {}
 
 
