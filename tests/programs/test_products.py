@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.layers.native import product
+from continual.programs.backends.native_code import join_relus
 from continual.programs.backends.products import use_products
 from tests.long import one_in
 
@@ -74,6 +75,7 @@ def test_a_relu_joins_the_product_before_it() -> None:
     program = torch.export.export(module, (x,))
     with torch.no_grad():
         use_products(program)
+        join_relus(program)
         program.graph_module.recompile()
         assert [str(n.target) for n in program.graph.nodes].count("aten.relu.default") == 3
         for found, wanted in zip(program.module()(x), module(x), strict=True):

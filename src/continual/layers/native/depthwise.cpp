@@ -56,6 +56,7 @@ struct Call {
   const float *bias;    // (C), or null
   float *out;           // (B, outputs, out_h, out_w, C)
   int64_t outputs, height, width, out_h, out_w;
+  bool relu = false;  // whether numbers below 0 become 0
 };
 
 inline Lanes load(const float *p) { return *reinterpret_cast<const Lanes *>(p); }
@@ -96,7 +97,10 @@ inline void tile(const Call &call, const float *const *rows, int64_t column, int
 #pragma GCC unroll 2
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) store(y + (r * call.out_w + p) * C, sums[r][p]);
+    for (int p = 0; p < P; ++p) {
+      if (call.relu) sums[r][p] = sums[r][p] < 0 ? Lanes{} : sums[r][p];
+      store(y + (r * call.out_w + p) * C, sums[r][p]);
+    }
 }
 
 // R rows of an output. The last tile, and the last channels of each, reach back over what is done, and compute it again.

@@ -13,7 +13,7 @@ from . import depthwise
 
 SCHEMA = (
     "depthwise(Tensor? ring, Tensor? index, Tensor x, Tensor weight, Tensor? bias, "
-    "int kernel, int stride, int pad_h, int pad_w, int dilation) -> Tensor"
+    "int kernel, int stride, int pad_h, int pad_w, int dilation, bool relu=False) -> Tensor"
 )
 
 
@@ -34,7 +34,7 @@ def of_images(
     Returns:
         ``(B, H', W', C)``.
     """
-    _library()
+    operation()
     kernel = depthwise.library()
     if kernel is None:
         raise AssertionError("asked for before")
@@ -45,7 +45,7 @@ def of_images(
 
 
 @functools.cache
-def _library() -> torch.library.Library:
+def operation() -> torch.library.Library:
     """The operation that stands for the kernel in graphs."""
     made = torch.library.Library("continual", "FRAGMENT")
     made.define(SCHEMA)
@@ -53,7 +53,7 @@ def _library() -> torch.library.Library:
 
     @torch.library.register_fake("continual::depthwise", lib=made)
     def _(ring: Any, index: Any, x: Tensor, weight: Tensor, bias: Any, *numbers: int) -> Tensor:
-        return x.new_empty(_shape(x, *numbers))
+        return x.new_empty(_shape(x, *numbers[:5]))
 
     return made
 
@@ -65,7 +65,7 @@ def _shape(x: Tensor, kernel: int, stride: int, pad_h: int, pad_w: int, dilation
 
 def _run(ring: Tensor | None, index: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor | None, *numbers: int) -> Tensor:
     """The operation, where it runs by itself. Its form in compiled code is in ``programs/backends/depthwise.py``."""
-    kernel, stride, pad_h, pad_w, dilation = numbers
+    kernel, _, _, _, dilation, *relu = numbers
     taps, (batch, height, width, channels) = weight.shape[1] // kernel**2, x.shape
     frame, older = 4 * math.prod(x.shape[1:]), range(dilation * (taps - 1), 0, -dilation)
     table: list[int] = []
@@ -78,12 +78,12 @@ def _run(ring: Tensor | None, index: Tensor | None, x: Tensor, weight: Tensor, b
                 table += ring.data_ptr() + frame * (row * depth + (i - back) % depth), 0
         table += x.data_ptr() + frame * row, 0
     compiled: Any = depthwise.library()
-    y = torch.empty(_shape(x, *numbers), dtype=torch.float32, device="cpu")
+    y = torch.empty(_shape(x, *numbers[:5]), dtype=torch.float32, device="cpu")
     long = depthwise._Long
-    geometry = (long * 8)(channels, taps, kernel, stride, pad_h, pad_w, 1, taps)
+    geometry = (long * 8)(channels, taps, *numbers[:4], 1, taps)
     bias_at = None if bias is None else bias.data_ptr()
     busy = compiled.parallel is not None and math.prod(y.shape[:3]) * weight.numel() >= depthwise.ALONE
     addresses = geometry, (long * len(table))(*table), weight.data_ptr(), bias_at, y.data_ptr()
     threads = torch.get_num_threads() if busy else 1
     compiled.run(*addresses, 1, batch, height, width, *y.shape[1:3], compiled.parallel, threads)
-    return y
+    return y.relu_() if any(relu) else y

@@ -10,7 +10,8 @@ from .native_code import Shims, calls, embedded, openmp
 
 _SHIM = """
 AOTITorchError aoti_torch_cpu_depthwise(AtenTensorHandle* ring, AtenTensorHandle* index, AtenTensorHandle x, AtenTensorHandle weight,
-    AtenTensorHandle* bias, int64_t kernel, int64_t stride, int64_t pad_h, int64_t pad_w, int64_t dilation, AtenTensorHandle* ret) {{
+    AtenTensorHandle* bias, int64_t kernel, int64_t stride, int64_t pad_h, int64_t pad_w, int64_t dilation,
+    int32_t relu, AtenTensorHandle* ret) {{
   using namespace continual_depthwise;
   int64_t *of, *shape;
   void *frame, *weights, *kept = nullptr, *place = nullptr, *bias_at = nullptr, *to;
@@ -40,7 +41,7 @@ AOTITorchError aoti_torch_cpu_depthwise(AtenTensorHandle* ring, AtenTensorHandle
   }}
   const Geometry geometry{{channels, taps, kernel, stride, pad_h, pad_w, 1, taps}};
   const Call call{{&geometry, frames.data(), (const float *)weights, (const float *)bias_at, (float *)to,
-                   batch, height, width, out_h, out_w}};
+                   batch, height, width, out_h, out_w, relu != 0}};
   const bool busy = batch * out_h * out_w * of[0] * of[1] * of[2] >= {alone};
   run(call, 1, {parallel}, busy ? {threads} : 1);
   return AOTI_TORCH_SUCCESS;

@@ -62,3 +62,29 @@ def emit(graph: Graph, operation: Any, *args: Any) -> Node:
 def whole(graph: Graph, node: Node) -> Node:
     """A tensor in one piece of memory."""
     return node if node.meta["val"].is_contiguous() else graph.call_function(torch.ops.aten.contiguous.default, (node,))
+
+
+def join_relus(program: ExportedProgram) -> None:
+    """Leave a ReLU to the product or depthwise convolution before it, which has the numbers in registers."""
+    places = {f"{NAMESPACE}.linear.default": 4, f"{NAMESPACE}.depthwise.default": 10}  # of `relu` among the arguments
+    for node in list(program.graph.nodes):
+        if node.target is not torch.ops.aten.relu.default:
+            continue
+        before: Any = node.args[0]
+        turned = before.target is torch.ops.aten.permute.default and len(before.users) == 1
+        kernel = before.args[0] if turned else before
+        if str(kernel.target) in places and len(kernel.users) == 1:
+            kernel.args = (*kernel.args[: places[str(kernel.target)]], True)
+            node.replace_all_uses_with(before)
+            program.graph.erase_node(node)
+
+
+def constants(program: ExportedProgram) -> set[Node]:
+    """What depends on parameters and buffers alone."""
+    signature, found = program.graph_signature, set[Node]()
+    kept = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    for node in program.graph.nodes:
+        inputs = node.all_input_nodes
+        if node.name in kept if node.op == "placeholder" else inputs and found.issuperset(inputs):
+            found.add(node)
+    return found

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from ...layers.native import product
-from .native_code import NAMESPACE, Shims, calls, embedded, is_float, openmp, whole
+from .native_code import NAMESPACE, Shims, calls, constants, embedded, is_float, openmp, whole
 
 _SHIM = """
 AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
@@ -104,7 +104,7 @@ def use_products(program: ExportedProgram) -> None:
     if kernel is None:
         return
     _library()
-    constant = _constants(program)
+    constant = constants(program)
     for node in list(program.graph.nodes):
         with program.graph.inserting_before(node):
             y = _by_kernel(program.graph, node, constant, kernel.lanes)
@@ -112,20 +112,6 @@ def use_products(program: ExportedProgram) -> None:
             node.replace_all_uses_with(y)
             y.meta = dict(node.meta)
             program.graph.erase_node(node)
-    for node in list(program.graph.nodes):
-        if node.target is torch.ops.aten.relu.default:
-            _join_relu(node)
-
-
-def _join_relu(node: Node) -> None:
-    """Leave a ReLU to the product before it, which has the numbers in registers."""
-    before: Any = node.args[0]
-    turned = before.target is torch.ops.aten.permute.default and len(before.users) == 1
-    mapped = before.args[0] if turned else before
-    if mapped.target is torch.ops.continual.linear.default and len(mapped.users) == 1:
-        mapped.args = (*mapped.args[:4], True)
-        node.replace_all_uses_with(before)
-        node.graph.erase_node(node)
 
 
 def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Node | None:
@@ -192,14 +178,3 @@ def _panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
     panels = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
     panels = graph.call_function(aten.permute.default, (panels, [0, 2, 1]))
     return graph.call_function(aten.clone.default, (panels,), {"memory_format": torch.contiguous_format})
-
-
-def _constants(program: ExportedProgram) -> set[Node]:
-    """What depends on parameters and buffers alone."""
-    signature, found = program.graph_signature, set[Node]()
-    kept = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
-    for node in program.graph.nodes:
-        inputs = node.all_input_nodes
-        if node.name in kept if node.op == "placeholder" else inputs and found.issuperset(inputs):
-            found.add(node)
-    return found

@@ -23,6 +23,9 @@ from ..planning import Planned
 from . import attentions, depthwise, products
 from .base import CompiledCall, exported
 from .cells import write_out_cells
+from .channel_images import use_depthwise
+from .native_code import join_relus
+from .norms import fold_norms
 from .package_cache import loaded
 
 ONE_THREAD = 1 << 18  # products of a call up to which one thread is faster than two
@@ -103,8 +106,11 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
 
 def use_kernels(program: torch.export.ExportedProgram) -> None:
     """Write a program with the operations of this library's kernels, which :func:`compiler_options` makes part of the code."""
+    fold_norms(program)
     attentions.use_attention(program)
     products.use_products(program)
+    use_depthwise(program)
+    join_relus(program)
 
 
 def _kernels(program: torch.export.ExportedProgram, threads: int) -> dict[str, Any]:
