@@ -163,14 +163,19 @@ class KernelContext:
         wire = self.in_schedule if wire is None else wire
         if self.target.compiler_fuses and wire.frames == 1 and -first >= SHORT:
             return DelayLine(None, self._ring(name, like, -first, wire))
-        _, channels, *space = like.shape
-        if self.target.compiler_fuses and first < 0 and len(space) > 1:  # images lie channels last, as convolutions want them
-            return DelayLine(History(self.state_of_shape(name, like, (-first, *space, channels), 0.0), -first, last=True), None)
-        return DelayLine(self.history(name, like, first), None)
+        images = len(like.shape) > 3  # as convolutions want them
+        return DelayLine(self.frames_in_order(name, like, first) if images else self.history(name, like, first), None)
 
     def history(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
         """The frames of earlier calls from ``first`` on (relative to the first frame of a call)."""
         return History(self.state_tensor(name, like, -first, fill) if first < 0 else None, -first)
+
+    def frames_in_order(self, name: str, like: StepSpec, first: int) -> History:
+        """The same, where compilers fuse with the channels of a frame side by side: what reads frames whole reads them as they lie."""
+        if not self.target.compiler_fuses or first >= 0:
+            return self.history(name, like, first)
+        _, channels, *space = like.shape
+        return History(self.state_of_shape(name, like, (-first, *space, channels), 0.0), -first, last=True)
 
     # ---- gates ----------------------------------------------------------------------------------------------------------
 
@@ -221,13 +226,13 @@ class History:
         """
         if self.spec is None:
             return x[:, :, -self.depth :] if self.depth else x
-        kept = rows.state[self.spec.index]
-        kept = kept.movedim(-1, 1) if self.last else kept
-        whole = torch.cat((kept, x), 2)
-        later = whole if new is None else torch.cat((kept, new), 2)
-        later = later[:, :, later.shape[2] - self.depth :]
-        rows.keep(self.spec, later.movedim(1, -1) if self.last else later)
-        return whole
+        kept, dim = rows.state[self.spec.index], 1 if self.last else 2
+        x = x.movedim(1, -1) if self.last else x
+        whole = later = torch.cat((kept, x), dim)
+        if new is not None:
+            later = torch.cat((kept, new.movedim(1, -1) if self.last else new), dim)
+        rows.keep(self.spec, later.narrow(dim, later.shape[dim] - self.depth, self.depth))
+        return whole.movedim(-1, 1) if self.last else whole
 
 
 @dataclass(frozen=True)
