@@ -1,4 +1,4 @@
-"""Batch norms behind convolutions, and depthwise convolutions of images, in compiled programs."""
+"""Batch norms behind convolutions, and convolutions of images, in the graphs of compiled programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from continual.layers.native import depthwise
-from continual.programs.backends.channel_images import use_depthwise
+from continual.layers.native import convolution
+from continual.programs.backends.image_graphs import use_images
 from continual.programs.backends.native_code import join_relus
 from continual.programs.backends.norms import fold_norms
 
@@ -47,33 +47,34 @@ def test_norms_become_part_of_the_convolution_before_them() -> None:
     assert rewritten(Normed(), torch.randn(2, 5, 9, 8), fold_norms).count("aten.batch_norm.default") == 1
 
 
-class Depthwise(nn.Module):
-    """Convolutions for the kernel, and others."""
+class Images(nn.Module):
+    """Convolutions for the kernels, and others."""
 
     def __init__(self) -> None:
         super().__init__()
         self.images = nn.Conv2d(35, 35, 3, padding=(1, 0), groups=35)
         self.strided = nn.Conv2d(35, 35, 3, 2, padding=1, groups=35, bias=False)
-        self.others = nn.ModuleList(
-            [
-                nn.Conv2d(35, 35, (3, 1), padding=(1, 0), groups=35),
-                nn.Conv2d(35, 35, 3, padding=2, dilation=2, groups=35),
-                nn.Conv2d(35, 70, 3, padding=1, groups=35),
-                nn.Conv2d(70, 35, 3, padding=1, groups=35),
-            ]
-        )
+        self.dense = nn.Conv2d(35, 21, (3, 2), (1, 2), padding=(0, 1), dilation=(2, 1))
+        self.others = nn.ModuleList([
+            nn.Conv2d(21, 21, (3, 1), padding=(1, 0), groups=21),
+            nn.Conv2d(21, 21, 3, padding=2, dilation=2, groups=21),
+            nn.Conv2d(21, 42, 3, padding=1, groups=21),
+            nn.Conv2d(42, 3, 3, padding=1, groups=3),
+            nn.Conv2d(3, 5, 3, padding=1),
+        ])  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.strided(self.images(x).relu())
+        y = self.dense(self.strided(self.images(x).relu()))
         for other in self.others:
             y = other(y)
         return y.relu() + y
 
 
-@pytest.mark.skipif(depthwise.library() is None, reason="no kernel: no compiler")
-def test_depthwise_convolutions_of_images_are_the_kernels() -> None:
-    used = rewritten(Depthwise(), torch.randn(2, 35, 17, 21), use_depthwise, join_relus)
-    assert used.count("continual.depthwise.default") == 2
-    assert used.count("aten.conv2d.default") == 4
+@pytest.mark.skipif(convolution.library() is None, reason="no kernel: no compiler, or a processor without AVX")
+def test_convolutions_of_images_are_the_kernels() -> None:
+    used = rewritten(Images(), torch.randn(2, 35, 17, 21), use_images, join_relus)
+    assert used.count("continual.image_depthwise.default") == 2
+    assert used.count("continual.image_convolution.default") == 1
+    assert used.count("aten.conv2d.default") == 5
     assert used.count("aten.relu.default") == 1
-    assert "continual.depthwise.default" not in rewritten(Depthwise().double(), torch.randn(1, 35, 9, 9).double(), use_depthwise)
+    assert rewritten(Images().double(), torch.randn(1, 35, 9, 9).double(), use_images).count("aten.conv2d.default") == 8

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.program.context import SUMMED, CallRows, KernelContext, Run
-from . import depthwise_program
+from .image_program import depthwise_images, images
 from .local import parameter
 from .native.product import computes_products
 from .window_program import FILLS, windows_of
@@ -57,6 +57,8 @@ def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         x = _entered(ctx, layer, rows, x)
+        if layer.dims == 3 and not layer._over_time_alone and (y := images(layer, ring, rows, x)) is not None:
+            return y
         stacked = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
         ring.push(rows, x)
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
@@ -79,7 +81,7 @@ def _depthwise_images(ctx: KernelContext, layer: Any) -> Run | None:
     if layer.dims < 3 or layer._geometry is None or not _comes_last(ctx, layer) or size < LARGE or _is_small(ctx, layer):
         return None
     ring = ctx.ring("window", ctx.node.kept_spec, depth, layer.fill_value) if depth else None
-    return lambda x, rows: depthwise_program.compute(layer, ring, rows, _entered(ctx, layer, rows, x))
+    return lambda x, rows: depthwise_images(layer, ring, rows, _entered(ctx, layer, rows, x))
 
 
 def _comes_last(ctx: KernelContext, layer: Any) -> bool:

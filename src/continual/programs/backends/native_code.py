@@ -66,7 +66,7 @@ def whole(graph: Graph, node: Node) -> Node:
 
 def join_relus(program: ExportedProgram) -> None:
     """Leave a ReLU to the product or depthwise convolution before it, which has the numbers in registers."""
-    places = {f"{NAMESPACE}.linear.default": 4, f"{NAMESPACE}.depthwise.default": 10}  # of `relu` among the arguments
+    places = {f"{NAMESPACE}.linear.default": 4, f"{NAMESPACE}.image_depthwise.default": 10}  # of `relu` among the arguments
     for node in list(program.graph.nodes):
         if node.target is not torch.ops.aten.relu.default:
             continue

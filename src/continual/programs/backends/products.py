@@ -133,10 +133,10 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
         return _one_by_many(graph, left, right, constant)
     if right not in constant or left in constant or left.meta["val"].ndim < 2 or right.meta["val"].ndim != 2:
         return None
-    features, panels = right.meta["val"].shape[0], right
+    features, weight = right.meta["val"].shape[0], right
     if node.target is aten.matmul.default:
-        features, panels = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
-    return graph.call_function(own.linear.default, (whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
+        features, weight = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
+    return graph.call_function(own.linear.default, (whole(graph, left), panels(graph, weight, features, lanes), bias, features))
 
 
 def _one_by_many(graph: Graph, left: Any, right: Any, constant: set[Node], bias: Node | None = None) -> Node | None:
@@ -165,16 +165,16 @@ def _pixel_by_pixel(graph: Graph, node: Node, operands: list[Any], constant: set
     flat = graph.call_function(aten.reshape.default, (weight, [features, size]))
     pixels = graph.call_function(aten.permute.default, (x, [0, *range(2, rank), 1]))
     pixels = graph.call_function(aten.contiguous.default, (pixels,))
-    mapped = (pixels, _panels(graph, flat, features, lanes), bias, features)
+    mapped = (pixels, panels(graph, flat, features, lanes), bias, features)
     y = graph.call_function(torch.ops.continual.linear.default, mapped)
     return graph.call_function(aten.permute.default, (y, [0, rank - 1, *range(1, rank - 1)]))
 
 
-def _panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
+def panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
     """As :func:`~continual.layers.native.product.packed`: the compiler computes it once."""
     aten = torch.ops.aten
     width = product.panel_vectors(features, lanes) * lanes
     full = graph.call_function(aten.constant_pad_nd.default, (weight, [0, 0, 0, -features % width]))
-    panels = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
-    panels = graph.call_function(aten.permute.default, (panels, [0, 2, 1]))
-    return graph.call_function(aten.clone.default, (panels,), {"memory_format": torch.contiguous_format})
+    laid_out = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
+    laid_out = graph.call_function(aten.permute.default, (laid_out, [0, 2, 1]))
+    return graph.call_function(aten.clone.default, (laid_out,), {"memory_format": torch.contiguous_format})
