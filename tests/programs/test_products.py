@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import continual as co
 from continual.layers.native import product
+from continual.programs.backends.native_code import join_relus
 from continual.programs.backends.products import use_products
+from tests.long import one_in
 
 pytestmark = pytest.mark.skipif(product.library() is None, reason="no kernel: no compiler, or a processor without AVX")
 
@@ -53,6 +55,33 @@ def test_which_products_the_kernel_computes() -> None:
         torch.testing.assert_close(program.module()(x), expected, rtol=1e-4, atol=1e-4)
 
 
+class Rectified(nn.Module):
+    """Products with a ReLU behind them, of which the kernel may take two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.pixels = nn.Linear(6, 9), nn.Conv2d(9, 5, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # (1, 7, 3, 6)
+        y = self.linear(x).relu()
+        y = self.pixels(y.permute(0, 3, 1, 2)).relu()
+        z = self.linear(x)
+        turned = z.permute(0, 2, 3, 1)
+        return y, z.relu(), z, turned.relu(), turned, x.relu()
+
+
+def test_a_relu_joins_the_product_before_it() -> None:
+    module, x = Rectified().eval(), torch.randn(1, 7, 3, 6)
+    program = torch.export.export(module, (x,))
+    with torch.no_grad():
+        use_products(program)
+        join_relus(program)
+        program.graph_module.recompile()
+        assert [str(n.target) for n in program.graph.nodes].count("aten.relu.default") == 3
+        for found, wanted in zip(program.module()(x), module(x), strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
 def test_other_dtypes_are_torchs() -> None:
     module, x = nn.Linear(19, 33).double(), torch.randn(2, 19).double()
     program = torch.export.export(module, (x,))
@@ -66,6 +95,7 @@ def test_compiled_programs_compute_with_it(backend: str, threads: int) -> None:
     net = co.Sequential(
         co.Conv2d(33, 70, (5, 1)),  # a weight from the left, on frames of seven joints
         co.Conv2d(70, 65, (1, 1)),
+        nn.ReLU(),
         co.Lambda(lambda x: x.mean(-1)),
         co.Conv1d(65, 401, 3),  # rows, and an odd number of outputs
         co.Linear(401, 259, channel_dim=1),
@@ -78,3 +108,12 @@ def test_compiled_programs_compute_with_it(backend: str, threads: int) -> None:
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(torch.stack(steps, 2), net(clip), rtol=1e-4, atol=1e-5)
+
+
+@one_in(3)
+@pytest.mark.skipif(not shutil.which("g++"), reason="no GCC on this machine")
+@torch.no_grad()
+def test_a_program_rounds_as_the_kernel_does() -> None:
+    net, x = co.Linear(131, 67, channel_dim=1).eval(), torch.randn(9, 131)
+    y = co.compile(net, x, backend="aot").step(x)
+    assert torch.equal(y, product.by_panels(x, product.packed(net.weight), net.bias, 67))

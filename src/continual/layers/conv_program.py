@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.program.context import SUMMED, CallRows, KernelContext, Run
+from .image_program import depthwise_images, images
 from .local import parameter
 from .native.product import computes_products
 from .window_program import FILLS, windows_of
@@ -25,9 +26,10 @@ def convolution(ctx: KernelContext) -> Run:
     """Convolutions: one matrix product or one convolution over space for a step."""
     layer: Any = ctx.module
     outputs = ctx.out_schedule.frames
-    ring = _in_ring(ctx, layer) if ctx.target.compiler_fuses and layer.groups == outputs == ctx.in_schedule.frames == 1 else None
-    if ring is not None:
-        return ring
+    if ctx.target.compiler_fuses and outputs == ctx.in_schedule.frames == 1:
+        ring = _in_ring(ctx, layer) if layer.groups == 1 else _depthwise_images(ctx, layer)
+        if ring is not None:
+            return ring
     windows = None if layer._memoryless else windows_of(ctx, layer)
     compute = _over_time_alone if layer._over_time_alone and layer.groups == 1 else _by_taps
     if compute is _by_taps and (layer.groups > 1 or outputs > 1):
@@ -45,19 +47,18 @@ def convolution(ctx: KernelContext) -> Run:
 
 def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
     """Convolutions whose frames are large, or whose taps lie far apart: taps are taken from a ring. ``None`` where that is no gain."""
-    dilation, taps, window = layer._dilation, layer._taps, layer._window
+    dilation, taps = layer._dilation, layer._taps
     depth, size = dilation * (taps - 1), math.prod(ctx.node.kept_spec.shape[1:])
-    whole = (
-        ctx.out_schedule.first - window.start == ctx.in_schedule.first - depth
-    )  # outputs are completed by the frame that comes
     moved = (depth - taps) * size  # frames that would only be moved
-    if not whole or depth == 0 or layer._fill not in FILLS or (moved < MOVED and (layer.dims == 1 or size < LARGE)):
+    if not _comes_last(ctx, layer) or depth == 0 or (moved < MOVED and (layer.dims == 1 or size < LARGE)):
         return None
     ring = ctx.ring("window", ctx.node.kept_spec, depth, layer.fill_value)
     older = [dilation * i for i in range(taps - 1, 0, -1)]
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
-        x = ctx.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
+        x = _entered(ctx, layer, rows, x)
+        if layer.dims == 3 and not layer._over_time_alone and (y := images(layer, ring, rows, x)) is not None:
+            return y
         stacked = torch.cat([*(ring.before(rows, offset) for offset in older), x], 1)  # taps side by side
         ring.push(rows, x)
         weight = layer.weight.transpose(1, 2).flatten(1, 2)
@@ -74,6 +75,27 @@ def _in_ring(ctx: KernelContext, layer: Any) -> Run | None:
     return run
 
 
+def _depthwise_images(ctx: KernelContext, layer: Any) -> Run | None:
+    """Depthwise convolutions of images, for the kernel that reads frames where a ring holds them; ``None`` where that is no gain."""
+    depth, size = layer._dilation * (layer._taps - 1), math.prod(ctx.node.kept_spec.shape[1:])
+    if layer.dims < 3 or layer._geometry is None or not _comes_last(ctx, layer) or size < LARGE or _is_small(ctx, layer):
+        return None
+    ring = ctx.ring("window", ctx.node.kept_spec, depth, layer.fill_value) if depth else None
+    return lambda x, rows: depthwise_images(layer, ring, rows, _entered(ctx, layer, rows, x))
+
+
+def _comes_last(ctx: KernelContext, layer: Any) -> bool:
+    """Whether the frame that comes completes an output of each call."""
+    depth = layer._dilation * (layer._taps - 1)
+    return layer._fill in FILLS and ctx.out_schedule.first - layer._window.start == ctx.in_schedule.first - depth
+
+
+def _entered(ctx: KernelContext, layer: Any, rows: CallRows, x: Tensor) -> Tensor:
+    """The frame that comes, ``(B, C, *S)``, or padding in its place."""
+    window = layer._window
+    return ctx.gated(rows, x, layer.fill_value, start=window.start > 0, end=window.end > 0).squeeze(2)
+
+
 def _taps(layer: Any, frames: Tensor, outputs: int) -> Tensor:
     """The frames of each window, ``(B, C, outputs, k, *S)``."""
     stride = layer._window.stride
@@ -83,9 +105,18 @@ def _taps(layer: Any, frames: Tensor, outputs: int) -> Tensor:
 
 
 def _over_time_alone(layer: Any, frames: Tensor, outputs: int, inline_rows: int) -> Tensor:
-    """A matrix product: channels and taps of each window with the weight as it lies in memory."""
+    """A matrix product: channels and taps of each window with the weight as it lies in memory; of images pixel by pixel."""
+    bias = parameter(layer, "bias")
+    if (
+        layer.dims == 3
+        and layer._taps == 1
+        and inline_rows > 0
+        and frames[:, 0].numel() > KERNEL_ROWS
+        and computes_products(frames)
+    ):
+        return F.linear(frames.movedim(1, -1), layer.weight.flatten(1), bias).movedim(-1, 1)  # channels last, as around it
     taps = _taps(layer, frames, outputs).movedim(3, 2).flatten(1, 2)  # (B, C * k, n, *S)
-    y = _product(taps.flatten(2), layer.weight.flatten(1), parameter(layer, "bias"), inline_rows)
+    y = _product(taps.flatten(2), layer.weight.flatten(1), bias, inline_rows)
     return y.unflatten(2, taps.shape[2:])
 
 

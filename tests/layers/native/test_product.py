@@ -93,6 +93,15 @@ def test_what_is_no_number_stays_in_its_row(way: Any) -> None:
 
 
 @torch.no_grad()
+def test_what_is_below_zero_becomes_zero() -> None:
+    x, weight, bias = torch.randn(13, 33), torch.randn(37, 33), torch.randn(37)
+    x[3, 5] = torch.nan
+    y = product.by_panels(x, product.packed(weight), bias, 37, relu=True)
+    assert y[3].isnan().all()
+    assert torch.equal(y.nan_to_num(), by_panels(x, weight, bias).relu().nan_to_num())
+
+
+@torch.no_grad()
 def test_several_matrices_with_one_weight() -> None:
     weight, x, bias = torch.randn(29, 65), torch.randn(4, 65, 25), torch.randn(29)
     expected = (weight.double() @ x.double() + bias.double().unsqueeze(1)).float()

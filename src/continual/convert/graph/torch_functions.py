@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.exact_gradients import batch_norm, instance_norm
-from ...layers.native import product
+from ...layers.native import attention, product
 from .values import ITEM
 
 # Operations whose Python function takes the same arguments in the same order.
@@ -47,7 +46,7 @@ _OTHERS: dict[str, Callable[..., Any]] = {
     "aten.instance_norm.default": instance_norm,
     ITEM: operator.getitem,
     "aten.linear.default": product.linear,
-    "aten.scaled_dot_product_attention.default": F.scaled_dot_product_attention,
+    "aten.scaled_dot_product_attention.default": attention.scaled_dot_product_attention,
     "aten.view.default": Tensor.view,
     "aten._unsafe_view.default": Tensor.view,
 }

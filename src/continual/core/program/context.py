@@ -150,22 +150,32 @@ class KernelContext:
 
     def ring(self, name: str, like: StepSpec, depth: int, fill: float = 0.0) -> Ring:
         """The last ``depth`` frames; a call of one frame reads some of them and writes one. Images are stored channels last."""
+        return self._ring(name, like, depth, self.in_schedule, fill)
+
+    def _ring(self, name: str, like: StepSpec, depth: int, wire: FrameSchedule, fill: float = 0.0) -> Ring:
         _, channels, *space = like.shape
         last = len(space) > 1
         shape = (depth, *space, channels) if last else (depth, channels, *space)
-        return Ring(self.state_of_shape(name, like, shape, fill, keeps_inactive=True), self.in_schedule, depth, last)
+        return Ring(self.state_of_shape(name, like, shape, fill, keeps_inactive=True), wire, depth, last)
 
     def delay_line(self, name: str, like: StepSpec, first: int, wire: FrameSchedule | None = None) -> DelayLine:
         """Frames that wait: from ``first`` on (relative to the first frame of a call)."""
         wire = self.in_schedule if wire is None else wire
         if self.target.compiler_fuses and wire.frames == 1 and -first >= SHORT:
-            spec = self.state_of_shape(name, like, (-first, *like.shape[1:]), 0.0, keeps_inactive=True)
-            return DelayLine(None, Ring(spec, wire, -first))
-        return DelayLine(self.history(name, like, first), None)
+            return DelayLine(None, self._ring(name, like, -first, wire))
+        images = len(like.shape) > 3  # as convolutions want them
+        return DelayLine(self.frames_in_order(name, like, first) if images else self.history(name, like, first), None)
 
     def history(self, name: str, like: StepSpec, first: int, fill: float = 0.0) -> History:
         """The frames of earlier calls from ``first`` on (relative to the first frame of a call)."""
         return History(self.state_tensor(name, like, -first, fill) if first < 0 else None, -first)
+
+    def frames_in_order(self, name: str, like: StepSpec, first: int) -> History:
+        """The same, where compilers fuse with the channels of a frame side by side: what reads frames whole reads them as they lie."""
+        if not self.target.compiler_fuses or first >= 0:
+            return self.history(name, like, first)
+        _, channels, *space = like.shape
+        return History(self.state_of_shape(name, like, (-first, *space, channels), 0.0), -first, last=True)
 
     # ---- gates ----------------------------------------------------------------------------------------------------------
 
@@ -206,6 +216,7 @@ class History:
 
     spec: StateSpec | None
     depth: int  # their number; negative: the module skips so many of the new frames
+    last: bool = False  # whether frames are stored channels last, ``(B, depth, *S, C)``
 
     def extend(self, rows: CallRows, x: Tensor, new: Tensor | None = None) -> Tensor:
         """The earlier and the new frames, ``(B, C, depth + n, *S)``. Stores the last of them for the next call.
@@ -215,11 +226,13 @@ class History:
         """
         if self.spec is None:
             return x[:, :, -self.depth :] if self.depth else x
-        kept = rows.state[self.spec.index]
-        whole = torch.cat((kept, x), 2)
-        later = whole if new is None else torch.cat((kept, new), 2)
-        rows.keep(self.spec, later[:, :, later.shape[2] - self.depth :])
-        return whole
+        kept, dim = rows.state[self.spec.index], 1 if self.last else 2
+        x = x.movedim(1, -1) if self.last else x
+        whole = later = torch.cat((kept, x), dim)
+        if new is not None:
+            later = torch.cat((kept, new.movedim(1, -1) if self.last else new), dim)
+        rows.keep(self.spec, later.narrow(dim, later.shape[dim] - self.depth, self.depth))
+        return whole.movedim(-1, 1) if self.last else whole
 
 
 @dataclass(frozen=True)

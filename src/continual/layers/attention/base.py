@@ -20,7 +20,7 @@ from ...core.state import StateNode, StepSpec, Wire, rewire
 from ...core.step_spec import Inputs
 from ...errors import NotStreamable, ShapeMismatch
 from ..local import check_home, parameter
-from ..native import product
+from ..native import attention, product
 
 _LAYOUTS = ("(L, N, E)", "(N, L, E)", "(N, E, L)")  # by the dimension that is time
 Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, H, n, D)
@@ -174,7 +174,7 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
         q = product.linear(x[:, place], weight, bias).view(-1, self.num_heads, 1, self.head_dim)
         asked = torch.matmul(q, keys).transpose(1, 2)  # (B, 1, H, E); a key's bias adds the same to all scores
         x = x.unsqueeze(1)
-        mean = F.scaled_dot_product_attention(asked, x, x, mask, scale=self.head_dim**-0.5)  # (B, 1, H, E)
+        mean = attention.scaled_dot_product_attention(asked, x, x, mask, scale=self.head_dim**-0.5)  # (B, 1, H, E)
         y = torch.matmul(mean.transpose(1, 2), values).flatten(1)
         return y if value_bias is None else y + value_bias
 
@@ -216,7 +216,7 @@ class Attention(TorchLayer, nn.MultiheadAttention):  # type: ignore[misc]
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention of heads ``(B, H, n, D)``, merged to ``(B, n, E)``. In a mask ``True`` lets a key be seen."""
         k, v, mask = self._with_constants(k, v, mask)
-        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
+        y = attention.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
         return y.transpose(1, 2).flatten(2)
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -148,7 +148,9 @@ def _scores(layer: Any, band: Band, rows: CallRows, like: Tensor) -> Tensor | No
 def windows(ctx: KernelContext, layer: Any, attending: KernelContext) -> Attended:
     """The attention of all tokens of each window to all of it, up to the output projection: ``(B, W, L, E)``."""
     in_spec = ctx.node.in_spec[0] if isinstance(ctx.node.in_spec, list) else ctx.node.in_spec
-    past = attending.history("projected", in_spec.resized(1, 3 * layer.embed_dim), ctx.out_schedule.first - ctx.in_schedule.first)
+    past = attending.frames_in_order(
+        "projected", in_spec.resized(1, 3 * layer.embed_dim), ctx.out_schedule.first - ctx.in_schedule.first
+    )
 
     def attend(x: Wire, rows: CallRows) -> Tensor:
         packed = past.extend(rows, layer.pack(x).transpose(1, 2))

@@ -14,6 +14,7 @@ from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing, Window
 from ...layers.attention.program import Band
+from ..native import attention
 from ..ring_views import RingViews
 from .band import are_finite, band_attention
 
@@ -116,7 +117,7 @@ class BandAttention(CoModule):
     def weigh(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """The weighted values ``(B, H, n, V)``. ``mask``: where keys are seen, or what is added for them."""
         if self.softmax is None and self.cap is None:
-            return F.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
+            return attention.scaled_dot_product_attention(q, k, v, mask, scale=self.scale)
         scores = q @ k.mT * (self.size**-0.5 if self.scale is None else self.scale)
         if self.cap is not None:
             scores = self.cap * scores.tanh()

@@ -2,18 +2,11 @@
 //
 // Frames are (H, W, C), channels last, wherever they lie: nothing is concatenated, and padding is never written. A tile of R rows and P
 // columns of the output, of LANES channels, is summed in registers: each number that comes is loaded once for all outputs that it is part
-// of. A load of channels that begins anywhere costs as much as two products, so that loads, not products, bound this kernel.
+// of. A load of channels that begins anywhere costs as much as two products, so that loads, not products, bound this kernel. This file is
+// a library of its own for eager steps, and is part of the code of compiled programs.
 
 #include <atomic>
 #include <cstdint>
-
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
 
 // A number that was loaded stays in its register. Compilers would load it again in each product.
 #if defined(__AVX512F__)
@@ -26,7 +19,16 @@
 #define KEEP(v)
 #endif
 
+namespace continual_depthwise {
 namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int WIDEST = 8;  // columns of a tile: 2 * 8 sums in 32 registers
@@ -54,6 +56,7 @@ struct Call {
   const float *bias;    // (C), or null
   float *out;           // (B, outputs, out_h, out_w, C)
   int64_t outputs, height, width, out_h, out_w;
+  bool relu = false;  // whether numbers below 0 become 0
 };
 
 inline Lanes load(const float *p) { return *reinterpret_cast<const Lanes *>(p); }
@@ -94,7 +97,10 @@ inline void tile(const Call &call, const float *const *rows, int64_t column, int
 #pragma GCC unroll 2
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int p = 0; p < P; ++p) store(y + (r * call.out_w + p) * C, sums[r][p]);
+    for (int p = 0; p < P; ++p) {
+      if (call.relu) sums[r][p] = sums[r][p] < 0 ? Lanes{} : sums[r][p];
+      store(y + (r * call.out_w + p) * C, sums[r][p]);
+    }
 }
 
 // R rows of an output. The last tile, and the last channels of each, reach back over what is done, and compute it again.
@@ -170,7 +176,7 @@ struct Work {
   int64_t units, grain;
 };
 
-void work(void *data) {
+inline void work(void *data) {
   Work &w = *static_cast<Work *>(data);
   const Call &call = *w.call;
   for (;;) {
@@ -188,19 +194,26 @@ void work(void *data) {
   }
 }
 
-}  // namespace
-
-extern "C" int64_t continual_lanes() { return LANES; }
-
 // `parallel` is the OpenMP runtime's GOMP_parallel, or null. It may run the work in fewer threads than asked for.
-extern "C" void continual_depthwise(const Geometry *geometry, const Frame *frames, const float *weight, const float *bias, float *out,
-                                    int64_t batch, int64_t outputs, int64_t height, int64_t width, int64_t out_h, int64_t out_w,
-                                    Parallel parallel, int64_t threads) {
-  const Call call{geometry, frames, weight, bias, out, outputs, height, width, out_h, out_w};
-  const int64_t together = geometry->kernel == 1 ? 1 : 2, units = batch * outputs * ((out_h + together - 1) / together);
+inline void run(const Call &call, int64_t batch, Parallel parallel, int64_t threads) {
+  const int64_t together = call.geometry->kernel == 1 ? 1 : 2, units = batch * call.outputs * ((call.out_h + together - 1) / together);
   Work all{&call, {0}, units, (units + 4 * threads - 1) / (4 * threads)};
   if (threads > 1 && parallel)
     parallel(work, &all, unsigned(threads), 0);
   else
     work(&all);
 }
+
+}  // namespace
+}  // namespace continual_depthwise
+
+#ifndef CONTINUAL_IN_PACKAGE
+extern "C" int64_t continual_lanes() { return continual_depthwise::LANES; }
+
+extern "C" void continual_depthwise_run(const continual_depthwise::Geometry *geometry, const continual_depthwise::Frame *frames,
+                                        const float *weight, const float *bias, float *out, int64_t batch, int64_t outputs,
+                                        int64_t height, int64_t width, int64_t out_h, int64_t out_w,
+                                        continual_depthwise::Parallel parallel, int64_t threads) {
+  continual_depthwise::run({geometry, frames, weight, bias, out, outputs, height, width, out_h, out_w}, batch, parallel, threads);
+}
+#endif

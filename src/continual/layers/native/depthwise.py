@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import build
 
+SOURCE = Path(__file__).with_suffix(".cpp")
 MOST_TAPS = 32  # of which the kernel keeps the rows
 ALONE = 1 << 19  # products, below which a second thread costs more than it does
 _Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
@@ -23,7 +24,7 @@ class Library(NamedTuple):
     """The compiled kernel.
 
     Attributes:
-        run: the function ``continual_depthwise``.
+        run: the function ``continual_depthwise_run``.
         lanes: channels that it computes together.
         parallel: the address of ``GOMP_parallel`` of the OpenMP runtime that torch uses, so that both share their threads; ``None``
             where torch has another runtime.
@@ -37,11 +38,11 @@ class Library(NamedTuple):
 @functools.cache
 def library() -> Library | None:
     """The kernel, built at the first use on a machine (2 to 3 s); ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    loaded = build.library(Path(__file__).with_suffix(".cpp"))
+    loaded = build.library(SOURCE)
     if loaded is None:
         return None
     loaded.continual_lanes.restype = _Long
-    run = loaded.continual_depthwise
+    run = loaded.continual_depthwise_run
     run.argtypes, run.restype = [_Pointer] * 5 + [_Long] * 6 + [_Pointer, _Long], None
     return Library(run, loaded.continual_lanes(), build.openmp())
 
@@ -98,10 +99,7 @@ class Depthwise:
         self._geometry, self._compiled = geometry, compiled
         self._c_geometry = (_Long * len(geometry))(*geometry)
         self._c_step = (_Long * len(geometry))(*geometry._replace(time_dilation=1, time_stride=1))  # the taps alone are given
-        channels, lanes = geometry.channels, compiled.lanes
-        starts = torch.tensor([*range(0, channels - lanes, lanes), channels - lanes], device="cpu")  # the last block overlaps
-        blocks = weight.detach().flatten(1)[starts.unsqueeze(1) + torch.arange(lanes, device="cpu")]
-        self._weight = blocks.transpose(1, 2).contiguous()  # (blocks, taps, lanes)
+        self._weight = in_blocks(weight.detach(), compiled.lanes)
         self._sizes: dict[tuple[int, ...], _Sizes] = {}
 
     @staticmethod
@@ -158,6 +156,16 @@ class Depthwise:
         out = tuple((s + 2 * p - g.kernel) // g.stride + 1 for s, p in zip(space, (g.pad_h, g.pad_w), strict=False))
         row = (1,) * (2 - len(space))
         return _Sizes(out, (*row, *space, *row, *out), math.prod(out) * self._weight.numel())
+
+
+def in_blocks(weight: Tensor, lanes: int) -> Tensor:
+    """A weight ``(C, 1, k, *K)`` as the kernel reads it, ``(blocks, k * K, lanes)``; the last block reaches back over the one before."""
+    flat = weight.flatten(1)
+    whole = len(flat) // lanes
+    blocks = flat[: whole * lanes].unflatten(0, (whole, lanes))
+    if len(flat) > whole * lanes:
+        blocks = torch.cat((blocks, flat[-lanes:].unsqueeze(0)))
+    return blocks.transpose(1, 2).contiguous()
 
 
 def _addresses(pieces: Sequence[Tensor]) -> tuple[list[int], list[Tensor]]:

@@ -40,7 +40,7 @@ constexpr int SUMS = 12;  // out of 16
 constexpr int64_t ROWS = 0, COLUMNS = -1;
 
 constexpr int MOST_VECTORS = 3;       // of a panel
-constexpr int64_t BLOCK = 32 * 1024;  // numbers of `a` that stay in the cache while panels go by
+constexpr int64_t BLOCK = 64 * 1024;  // numbers of `a` that stay in the cache while panels go by
 
 typedef float Lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
@@ -70,6 +70,7 @@ struct Call {
   int64_t panel;       // vectors of a panel of `b`; ROWS: `b` lies in rows of n, COLUMNS: in columns of k
   int64_t bias_by_row; // of c, not by its columns
   int64_t batch;       // products with the same `a`, on one `b` and c after the other
+  int64_t relu;        // numbers of c below 0 become 0
 };
 
 // R rows of c from P panels of V vectors each.
@@ -116,6 +117,7 @@ void tile(const Call &call, const float *a, const float *b, int64_t row, int64_t
 #pragma GCC unroll 16
     for (int j = 0; j < V * P; ++j) {
       const int64_t left = n - column - j * LANES;
+      if (call.relu) sums[r][j] = sums[r][j] < 0 ? Lanes{} : sums[r][j];
       if (left >= LANES)
         store(c + r * n + j * LANES, sums[r][j]);
       else
@@ -329,8 +331,8 @@ inline void run(const Call &call, Parallel parallel, int64_t threads) {
 extern "C" int64_t continual_lanes() { return continual_product::LANES; }
 
 extern "C" void continual_product_run(const float *a, const float *b, const float *bias, float *c, int64_t m, int64_t k, int64_t n,
-                                      int64_t panel, int64_t bias_by_row, int64_t batch, continual_product::Parallel parallel,
-                                      int64_t threads) {
-  continual_product::run({a, b, bias, c, m, k, n, panel, bias_by_row, batch}, parallel, threads);
+                                      int64_t panel, int64_t bias_by_row, int64_t batch, int64_t relu,
+                                      continual_product::Parallel parallel, int64_t threads) {
+  continual_product::run({a, b, bias, c, m, k, n, panel, bias_by_row, batch, relu}, parallel, threads);
 }
 #endif

@@ -56,7 +56,7 @@ def library() -> Library | None:
     if lanes < 8 and platform.machine().lower() in ("x86_64", "amd64"):
         return None  # of processors without AVX torch knows more
     run = loaded.continual_product_run
-    run.argtypes, run.restype = [_Pointer] * 4 + [_Long] * 6 + [_Pointer, _Long], None
+    run.argtypes, run.restype = [_Pointer] * 4 + [_Long] * 7 + [_Pointer, _Long], None
     return Library(run, lanes, build.openmp())
 
 
@@ -78,11 +78,11 @@ def packed(weight: Tensor) -> Tensor:
     return F.pad(weight, (0, 0, 0, -features % width)).view(-1, width, size).transpose(1, 2).contiguous()
 
 
-def by_panels(x: Tensor, panels: Tensor, bias: Tensor | None, features: int) -> Tensor:
-    """The linear map of ``(…, I)`` to ``(…, features)``, by a weight in panels."""
+def by_panels(x: Tensor, panels: Tensor, bias: Tensor | None, features: int, relu: bool = False) -> Tensor:
+    """The linear map of ``(…, I)`` to ``(…, features)``, by a weight in panels. With ``relu`` what is below 0 becomes 0."""
     x, size = x.contiguous(), panels.shape[1]
     y = torch.empty((*x.shape[:-1], features), dtype=torch.float32, device="cpu")
-    _run(x, panels, bias, y, x.numel() // size, size, features, panels.shape[2])
+    _run(x, panels, bias, y, x.numel() // size, size, features, panels.shape[2], relu=relu)
     return y
 
 
@@ -130,7 +130,16 @@ def by_torch(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _run(
-    a: Tensor, b: Tensor, bias: Tensor | None, y: Tensor, rows: int, size: int, columns: int, layout: int, batch: int = 1
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    rows: int,
+    size: int,
+    columns: int,
+    layout: int,
+    batch: int = 1,
+    relu: bool = False,
 ) -> None:
     """Call the kernel: ``layout`` is the width of panels, 0 for rows, or ``COLUMNS``. Of a batch, a bias is that of a row."""
     kernel = library()
@@ -142,4 +151,5 @@ def _run(
         threads = 1
     bias_at = None if bias is None else bias.data_ptr()
     panel = layout // lanes if layout > 0 else layout
-    run(a.data_ptr(), b.data_ptr(), bias_at, y.data_ptr(), rows, size, columns, panel, int(layout == 0), batch, parallel, threads)
+    where = a.data_ptr(), b.data_ptr(), bias_at, y.data_ptr()
+    run(*where, rows, size, columns, panel, int(layout == 0), batch, int(relu), parallel, threads)

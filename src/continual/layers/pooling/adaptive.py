@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.module import PaddingMode
-from .base import _Pool
+from .base import _Pool, quick
 from .windowed import _AvgPool, _MaxPool
 
 Size = int | None | Sequence[int | None]
@@ -81,13 +81,13 @@ class _AdaptiveAvg(AdaptivePool, _AvgPool):
 
     def over_space(self, x: Tensor) -> Tensor:
         pool: Any = F.adaptive_avg_pool2d if self.dims == 3 else F.adaptive_avg_pool1d
-        return pool(x, self.output_size[1:] if self.dims == 3 else self.output_size[1])
+        return pool(quick(x), self.output_size[1:] if self.dims == 3 else self.output_size[1])
 
 
 class _AdaptiveMax(AdaptivePool, _MaxPool):
     def over_space(self, x: Tensor) -> Tensor:
         pool: Any = F.adaptive_max_pool2d if self.dims == 3 else F.adaptive_max_pool1d
-        return pool(x, self.output_size[1:] if self.dims == 3 else self.output_size[1])
+        return pool(quick(x), self.output_size[1:] if self.dims == 3 else self.output_size[1])
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvg, nn.AdaptiveAvgPool1d):

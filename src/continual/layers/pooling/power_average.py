@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...core.program.context import KernelContext
 from ...core.registry import register_class
 from ..window_program import Windows
-from .base import _Pool
+from .base import _Pool, quick
 from .program import Divide, counts
 from .van_herk import cumulative_max, cumulative_sum, older_max
 
@@ -74,7 +74,7 @@ class _LPPool(_Pool):
 
     def over_space(self, x: Tensor) -> Tensor:
         pool, kernel, stride = (_MAX if self._extreme else _AVG)[self.dims - 1], self.kernel_size[1:], self.stride[1:]
-        y: Tensor = pool(x, kernel, stride, 0, ceil_mode=self.ceil_mode)
+        y: Tensor = pool(quick(x), kernel, stride, 0, ceil_mode=self.ceil_mode)
         return y
 
     def combine(self, older: Tensor, newer: Tensor) -> Tensor:

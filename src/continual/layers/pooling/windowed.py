@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ...core.module import PaddingMode
 from ...core.program.context import KernelContext
 from ..memory_format import unwatched
+from ..native import pool as native
 from ..window_program import Windows
-from .base import _Pool
+from .base import _Pool, quick
 from .maxima import max_over_axes
 from .program import Divide, counts
 from .van_herk import cumulative_max, cumulative_sum, older_max
@@ -54,6 +55,11 @@ class _MaxPool(_Pool):
     def over_space(self, x: Tensor) -> Tensor:
         pool: Any = _MAX[self.dims - 1]
         geometry = [v[1:] for v in (self.kernel_size, self.stride, self.padding, self.dilation)]
+        if self._last and not self.ceil_mode and set(self.dilation[1:]) == {1}:
+            by_kernel = native.pooled_or_none(x, geometry[0], geometry[1], geometry[2], maximum=True)
+            if by_kernel is not None:
+                return by_kernel
+        x = quick(x)
         if self._last and not self.ceil_mode and unwatched(x):
             by_axes = max_over_axes(x, *geometry)
             if by_axes is not None:
@@ -120,7 +126,12 @@ class _AvgPool(_Pool):
         return pool(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, *override)
 
     def over_space(self, x: Tensor) -> Tensor:
-        ones = (1,) * (3 - self.dims)
+        counted = self.count_include_pad or not any(self.padding[1:])
+        if self._last and counted and not self.ceil_mode and self.divisor_override is None:
+            by_kernel = native.pooled_or_none(x, self.kernel_size[1:], self.stride[1:], self.padding[1:], maximum=False)
+            if by_kernel is not None:
+                return by_kernel
+        x, ones = quick(x), (1,) * (3 - self.dims)
         k, s, p = ones + self.kernel_size[1:], ones + self.stride[1:], (0,) * (3 - self.dims) + self.padding[1:]
         plane = x.unsqueeze(2) if self.dims == 2 else x
         divisor = None if self.divisor_override is None else 1

@@ -350,7 +350,7 @@ register_window(nn.TransformerEncoderLayer, EncoderLayer)
 
 
 def _retroactive_layer(ctx: KernelContext, layer: Any, attend: Attended) -> Run:
-    past: History = ctx.history("tokens", ctx.node.in_spec, ctx.out_schedule.first - ctx.in_schedule.first)
+    past: History = ctx.frames_in_order("tokens", ctx.node.in_spec, ctx.out_schedule.first - ctx.in_schedule.first)
 
     def run(x: Tensor, rows: CallRows) -> Tensor:
         attended = attend(layer.before(x.transpose(1, 2)), rows)

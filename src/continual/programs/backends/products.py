@@ -11,8 +11,8 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from ...layers.native import product
+from .native_code import NAMESPACE, Shims, calls, constants, embedded, is_float, openmp, whole
 
-NAMESPACE = "continual"
 _SHIM = """
 AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
   int64_t *shape, *of, dim, sizes[16], strides[16];
@@ -40,13 +40,13 @@ AOTITorchError aoti_torch_cpu_{name}({arguments}, AtenTensorHandle* ret) {{
 def _library() -> torch.library.Library:
     """The operations that stand for the kernel in graphs."""
     made = torch.library.Library(NAMESPACE, "FRAGMENT")
-    made.define("linear(Tensor x, Tensor panels, Tensor? bias, int features) -> Tensor")
+    made.define("linear(Tensor x, Tensor panels, Tensor? bias, int features, bool relu=False) -> Tensor")
     made.define("multiply(Tensor weight, Tensor x) -> Tensor")
     made.impl("linear", product.by_panels, "CPU")
     made.impl("multiply", lambda weight, x: product.multiply(weight, x), "CPU")
 
     @torch.library.register_fake("continual::linear", lib=made)
-    def _(x: Tensor, panels: Tensor, bias: Tensor | None, features: int) -> Tensor:
+    def _(x: Tensor, panels: Tensor, bias: Tensor | None, features: int, relu: bool = False) -> Tensor:
         return x.new_empty((*x.shape[:-1], features))
 
     @torch.library.register_fake("continual::multiply", lib=made)
@@ -56,34 +56,27 @@ def _library() -> torch.library.Library:
     return made
 
 
-def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
-    """Options of inductor: the kernel's source and the functions in C that stand for its operations, for so many threads.
+def code(program: ExportedProgram, threads: int) -> Shims:
+    """The kernel's source and the functions in C that stand for its operations, for so many threads.
 
     Empty for a program that :func:`use_products` has left as it was.
     """
-    kernel = product.library()
-    if kernel is None or not any(getattr(node.target, "namespace", "") == NAMESPACE for node in program.graph.nodes):
+    kernel, ops = product.library(), torch.ops.continual
+    if kernel is None or not calls(program, "linear", "multiply"):
         return {}
-    source = "".join(line for line in product.SOURCE.read_text().splitlines(True) if not line.startswith("#include"))
     check = f'static_assert(continual_product::LANES == {kernel.lanes}, "weights are laid out for vectors of {kernel.lanes}");'
-    several = threads > 1 and kernel.parallel is not None
-    runtime = 'extern "C" void GOMP_parallel(void (*)(void *), void *, unsigned, unsigned);' if several else ""
-    shared = {
-        "fewest": product.FEWEST_ROWS,
-        "alone": product.ALONE,
-        "parallel": "GOMP_parallel" if several else "nullptr",
-        "threads": threads if several else 1,
-    }
+    parallel, several = openmp(kernel.parallel, threads)
+    shared = {"fewest": product.FEWEST_ROWS, "alone": product.ALONE, "parallel": parallel, "threads": several}
     linear = _SHIM.format(
         name="linear",
-        arguments="AtenTensorHandle x, AtenTensorHandle panels, AtenTensorHandle* bias, int64_t features",
+        arguments="AtenTensorHandle x, AtenTensorHandle panels, AtenTensorHandle* bias, int64_t features, int32_t relu",
         x="x",
         weight="panels",
         sizes="int64_t m = 1; for (int64_t i = 0; i < dim - 1; ++i) m *= sizes[i]; sizes[dim - 1] = features;",
         a="x",
         b="panels",
         bias="if (bias) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*bias, &bias_at));",
-        call="m, of[1], features, of[2] / continual_product::LANES, 0, 1",
+        call="m, of[1], features, of[2] / continual_product::LANES, 0, 1, relu",
         rows="m",
         features="features",
         **shared,
@@ -97,14 +90,12 @@ def code(program: ExportedProgram, threads: int) -> dict[str, Any]:
         a="weight",
         b="x",
         bias="",
-        call="of[0], of[1], sizes[2], 0, 0, sizes[0]",
+        call="of[0], of[1], sizes[2], 0, 0, sizes[0], 0",
         rows="call.n",
         features="call.m",
         **shared,
     )
-    text = f'"C++" {{\n#define CONTINUAL_IN_PACKAGE\n{runtime}\n{source}\n{check}\n}}'
-    ops = torch.ops.continual
-    return {"aot_inductor.custom_ops_to_c_shims": {ops.linear.default: [text, linear], ops.multiply.default: [multiply]}}
+    return {ops.linear.default: [embedded(product.SOURCE, check), linear], ops.multiply.default: [multiply]}
 
 
 def use_products(program: ExportedProgram) -> None:
@@ -113,7 +104,7 @@ def use_products(program: ExportedProgram) -> None:
     if kernel is None:
         return
     _library()
-    constant = _constants(program)
+    constant = constants(program)
     for node in list(program.graph.nodes):
         with program.graph.inserting_before(node):
             y = _by_kernel(program.graph, node, constant, kernel.lanes)
@@ -136,16 +127,16 @@ def _by_kernel(graph: Graph, node: Node, constant: set[Node], lanes: int) -> Nod
     if node.target not in (aten.linear.default, aten.matmul.default):
         return None
     left, right, bias = operands[:3]
-    if not (_is_float(left) and _is_float(right)):
+    if not (is_float(left) and is_float(right)):
         return None
     if node.target is aten.matmul.default and right.meta["val"].ndim == 3:
         return _one_by_many(graph, left, right, constant)
     if right not in constant or left in constant or left.meta["val"].ndim < 2 or right.meta["val"].ndim != 2:
         return None
-    features, panels = right.meta["val"].shape[0], right
+    features, weight = right.meta["val"].shape[0], right
     if node.target is aten.matmul.default:
-        features, panels = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
-    return graph.call_function(own.linear.default, (_whole(graph, left), _panels(graph, panels, features, lanes), bias, features))
+        features, weight = right.meta["val"].shape[1], graph.call_function(aten.permute.default, (right, [1, 0]))
+    return graph.call_function(own.linear.default, (whole(graph, left), panels(graph, weight, features, lanes), bias, features))
 
 
 def _one_by_many(graph: Graph, left: Any, right: Any, constant: set[Node], bias: Node | None = None) -> Node | None:
@@ -153,18 +144,18 @@ def _one_by_many(graph: Graph, left: Any, right: Any, constant: set[Node], bias:
     aten = torch.ops.aten
     if isinstance(left, Node) and left.target is aten.expand.default and left.args[0].meta["val"].ndim == 2:  # type: ignore[union-attr]
         left = left.args[0]
-    if not (_is_float(left) and _is_float(right)) or (left in constant) == (right in constant):
+    if not (is_float(left) and is_float(right)) or (left in constant) == (right in constant):
         return None
     if (left.meta["val"].ndim, right.meta["val"].ndim) != (2, 3):
         return None
-    y = graph.call_function(torch.ops.continual.multiply.default, (_whole(graph, left), _whole(graph, right)))
+    y = graph.call_function(torch.ops.continual.multiply.default, (whole(graph, left), whole(graph, right)))
     return y if bias is None else graph.call_function(aten.add.Tensor, (y, bias))
 
 
 def _pixel_by_pixel(graph: Graph, node: Node, operands: list[Any], constant: set[Node], lanes: int) -> Node | None:
     """A convolution with a kernel of 1: each pixel is a row of a product, as images lie in compiled programs, channels last."""
     aten, (x, weight, bias) = torch.ops.aten, operands[:3]
-    if not (_is_float(x) and _is_float(weight)) or weight not in constant:
+    if not (is_float(x) and is_float(weight)) or weight not in constant:
         return None
     features, size, *kernel = weight.meta["val"].shape
     plain = node.meta["val"].shape[2:] == x.meta["val"].shape[2:] and size == x.meta["val"].shape[1] and set(kernel) == {1}
@@ -174,37 +165,16 @@ def _pixel_by_pixel(graph: Graph, node: Node, operands: list[Any], constant: set
     flat = graph.call_function(aten.reshape.default, (weight, [features, size]))
     pixels = graph.call_function(aten.permute.default, (x, [0, *range(2, rank), 1]))
     pixels = graph.call_function(aten.contiguous.default, (pixels,))
-    mapped = (pixels, _panels(graph, flat, features, lanes), bias, features)
+    mapped = (pixels, panels(graph, flat, features, lanes), bias, features)
     y = graph.call_function(torch.ops.continual.linear.default, mapped)
     return graph.call_function(aten.permute.default, (y, [0, rank - 1, *range(1, rank - 1)]))
 
 
-def _whole(graph: Graph, node: Node) -> Node:
-    """A tensor in one piece of memory."""
-    return node if node.meta["val"].is_contiguous() else graph.call_function(torch.ops.aten.contiguous.default, (node,))
-
-
-def _panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
+def panels(graph: Graph, weight: Node, features: int, lanes: int) -> Node:
     """As :func:`~continual.layers.native.product.packed`: the compiler computes it once."""
     aten = torch.ops.aten
     width = product.panel_vectors(features, lanes) * lanes
     full = graph.call_function(aten.constant_pad_nd.default, (weight, [0, 0, 0, -features % width]))
-    panels = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
-    panels = graph.call_function(aten.permute.default, (panels, [0, 2, 1]))
-    return graph.call_function(aten.clone.default, (panels,), {"memory_format": torch.contiguous_format})
-
-
-def _is_float(node: Any) -> bool:
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    return isinstance(value, Tensor) and value.dtype == torch.float32 and value.device.type == "cpu"
-
-
-def _constants(program: ExportedProgram) -> set[Node]:
-    """What depends on parameters and buffers alone."""
-    signature, found = program.graph_signature, set[Node]()
-    kept = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
-    for node in program.graph.nodes:
-        inputs = node.all_input_nodes
-        if node.name in kept if node.op == "placeholder" else inputs and found.issuperset(inputs):
-            found.add(node)
-    return found
+    laid_out = graph.call_function(aten.reshape.default, (full, [-(-features // width), width, -1]))
+    laid_out = graph.call_function(aten.permute.default, (laid_out, [0, 2, 1]))
+    return graph.call_function(aten.clone.default, (laid_out,), {"memory_format": torch.contiguous_format})

@@ -20,9 +20,13 @@ from ...errors import ExportError
 from ...layers.native.product import computes_products
 from ..layouts import flat, nested
 from ..planning import Planned
+from . import attentions, images, products
 from .base import CompiledCall, exported
+from .cells import write_out_cells
+from .image_graphs import use_images
+from .native_code import join_relus
+from .norms import fold_norms
 from .package_cache import loaded
-from .products import code, use_products
 
 ONE_THREAD = 1 << 18  # products of a call up to which one thread is faster than two
 
@@ -80,8 +84,9 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     x, clock, end, active, state = example
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
+    write_out_cells(program)
     _sum_small_products(program.graph)
-    use_products(program)
+    use_kernels(program)
     program.graph_module.recompile()
     return program, tensors
 
@@ -93,10 +98,26 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     channels). ``frames`` is the number of frames per call in all rows, ``None`` if unknown.
     """
     convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.convolution.default)
-    images = any(node.target in convolutions for node in program.graph.nodes)
-    small = not images and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
-    options = {"freezing": True, "cpp.weight_prepack": images} | ({"cpp.threads": 1} if small else {})
-    return options | code(program, 1 if small else torch.get_num_threads())
+    own = ("continual.image_depthwise.default", "continual.image_convolution.default")
+    over_space = any(node.target in convolutions or str(node.target) in own for node in program.graph.nodes)
+    small = not over_space and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
+    options = {"freezing": True, "cpp.weight_prepack": over_space} | ({"cpp.threads": 1} if small else {})
+    return options | _kernels(program, 1 if small else torch.get_num_threads())
+
+
+def use_kernels(program: torch.export.ExportedProgram) -> None:
+    """Write a program with the operations of this library's kernels, which :func:`compiler_options` makes part of the code."""
+    fold_norms(program)
+    attentions.use_attention(program)
+    products.use_products(program)
+    use_images(program)
+    join_relus(program)
+
+
+def _kernels(program: torch.export.ExportedProgram, threads: int) -> dict[str, Any]:
+    """The option of inductor that makes kernels of this library part of the code."""
+    shims = products.code(program, threads) | attentions.code(program, threads) | images.code(program, threads)
+    return {"aot_inductor.custom_ops_to_c_shims": shims} if shims else {}
 
 
 def _linear_layers(graph: Graph) -> Iterator[tuple[Node, Node, Node, Node | None, list[int]]]:
