@@ -150,9 +150,10 @@ def _sum_small_products(graph: Graph) -> None:
 
 
 def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
-    """Compile by ``torch.compile``, as one graph without guards: :class:`StepProgram` checks shapes."""
+    """Compile by inductor, the compiler of ``torch.compile``, without its guards, which cost more than a small call: :class:`StepProgram`
+    checks shapes."""
     needs_compiler(example[1].device)
-    program, _ = _flattened(planned, example)
+    program, tensors = _flattened(planned, example)
     graph = program.module(check_guards=False)
     graph._forward_pre_hooks.clear()  # they check shapes again
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
@@ -160,9 +161,9 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
     options: dict[str, Any] = {
         **compiler_options(program, example[1].numel() * planned.plan.chunk),
         "cpp_wrapper": not example[1].is_cuda,
-        "guard_filter_fn": lambda guards: [False] * len(guards),
     }
-    compiled = torch.compile(graph.forward, fullgraph=True, dynamic=False, options=options)
+    with torch.no_grad():
+        compiled = torch._inductor.compile(graph, tensors, options=options)
     return _returning_state(planned, lambda tensors: compiled(*tensors))
 
 
