@@ -174,8 +174,22 @@ def test_bursts_that_nothing_swallows():
     ):
         net, clip = net.double(), torch.randn(2, 3, 19, dtype=torch.float64)
         assert net.timing.bursts
-        assert not net.init_state(clip[:, :, 0]).fast_path
+        state = net.init_state(clip[:, :, 0])
+        assert not state.fast_path or state.fast_path_from > 0  # single steps are fast once the bursts are over
         check_contract(net, clip)
+
+
+def test_single_steps_are_fast_once_the_bursts_are_over():
+    """As of a stream without bursts: the general path is asked for the first steps alone, and outputs stay stacked."""
+    net = co.Sequential(co.Conv1d(3, 3, 1), co.ReflectionPad1d((1, 0)), co.Conv1d(3, 3, 2)).double()
+    clip = torch.randn(2, 3, 9, dtype=torch.float64)
+    with torch.no_grad():
+        first = net.forward_steps(clip[:, :, :4])
+        general = []
+        net.__dict__["advance"] = lambda *args: general.append(args)
+        steps = [net.forward_step(clip[:, :, t]) for t in range(4, 9)]
+        assert not general
+        torch.testing.assert_close(torch.cat((first, *steps), 2), net(clip))
 
 
 # ---- values, dtypes, ranks, refusals --------------------------------------------------------------------------------

@@ -131,6 +131,8 @@ class CoModule(FlatNames, Guarded, StreamOwner):
                     call.apply_in_place()
                     state.clock += 1
                     self.__dict__["_stream"] = state
+                if state.bursts and y is not None:
+                    y = rewire(chunk_of_one, y)
             else:
                 y = self._run(state, rewire(chunk_of_one, x), False, update_state)
                 y = y if y is None or state.bursts else rewire(only_frame, y)

@@ -154,8 +154,9 @@ class StreamOwner(Kernel):
                 raise ShapeMismatch(f"{type(self).__name__}: a step has the shape (B, C, *S), got {tuple(f.shape)}")
         node = self.open(frame, InitContext())
         timing = self.timing
-        rate = None if self.plan(node, 0) is None else timing.constant_rate()
-        bursts, fast_path_from = (timing.bursts, 0) if rate is None else (False, rate.after)
+        rate = None if self.plan(node, 0) is None else timing.eventually_constant()
+        bursts = timing.bursts if rate is None or rate.bursts else False
+        fast_path_from = 0 if rate is None else rate.after
         state = State(
             0,
             frame,

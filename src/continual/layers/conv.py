@@ -25,7 +25,7 @@ from .native import product
 from .native.conditions import usable
 from .native.depthwise import Depthwise, Geometry
 from .onednn import convolve, convolve_onto, pack, packs
-from .tap_sums import are_few, depthwise, depthwise_step, few_windows, whole_frames
+from .tap_sums import are_few, depthwise, depthwise_step, few_windows, is_light, whole_frames
 from .weight_cache import FoldedWeight, check_images
 from .window import SlidingWindow, fill_name, per_dim
 
@@ -174,7 +174,7 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
         return x
 
     def over_pieces(self, pieces: list[Tensor], start: int, ended: int | None) -> Tensor:
-        native = self._native(pieces[0])
+        native = None if self._geometry is None else self._native(pieces[0])
         y = None if native is None else native.windows(pieces, parameter(self, "bias"))
         return super().over_pieces(pieces, start, ended) if y is None else y
 
@@ -190,12 +190,19 @@ class _Conv(TorchLayer, FoldedWeight, FoldsNorms, SlidingWindow):
                     by_time, bias = frames.movedim(1, -1), parameter(self, "bias")
                     return depthwise(by_time, self._window, self._dilation, self._folded(), bias).movedim(-1, 1)
             elif self.dims == 1 and self.groups == 1:
-                if are_few(frames, self._window):
-                    return few_windows(frames, self._window, self._dilation, self.weight, parameter(self, "bias"))
-                if self._dilation > 1 or frames.shape[0] > 1:
-                    return self._product(torch.cat(self.taps(frames), 1))  # torch's own loop is slow for dilations and batches
+                return self._over_sequences(frames)
         frames, pads = self._pad_space(frames)
         return _CONV[self.dims](frames, self.weight, self.bias, self.stride, (0, *pads), self.dilation, self.groups)
+
+    def _over_sequences(self, frames: Tensor) -> Tensor:
+        """All windows of frames without space, ``(B, C, n)``, in one group."""
+        weight, bias = parameter(self, "weight"), parameter(self, "bias")
+        if self._dilation > 1 or not is_light(frames, weight):
+            if are_few(frames, self._window):
+                return few_windows(frames, self._window, self._dilation, weight, bias)
+            if self._dilation > 1 or frames.shape[0] > 1:
+                return self._product(torch.cat(self.taps(frames), 1))  # torch's own loop is slow for dilations and batches
+        return _CONV[1](frames, weight, bias, self.stride, 0, self.dilation)
 
     def _product(self, windows: Tensor) -> Tensor:
         """The convolution of windows ``(B, k*I, n)``, side by side, as one matrix product."""

@@ -13,14 +13,20 @@ from torch import Tensor, bmm  # by name: ptflops counts what is called as torch
 from ..core.timing import Window
 from .native import product
 
-FEW_WINDOWS = 16  # of all rows, below which they are rows of one matrix product
+FEW_WINDOWS = 16  # of a row, below which all windows are rows of one matrix product
+LIGHT = 1 << 13  # numbers in a weight, up to which torch's own convolution of one row costs less than that
 SMALL = 1 << 12  # numbers in a chunk's outputs, up to which a sum over their windows at once costs less
 LARGE = 1 << 17  # numbers in a window, from which one tap after another costs less
 
 
 def are_few(frames: Tensor, window: Window) -> bool:
     """Whether frames ``(B, C, n)`` have few windows."""
-    return frames.shape[0] * ((frames.shape[2] - window.receptive_field) // window.stride + 1) < FEW_WINDOWS
+    return (frames.shape[2] - window.receptive_field) // window.stride + 1 < FEW_WINDOWS
+
+
+def is_light(frames: Tensor, weight: Tensor) -> bool:
+    """Whether torch's own convolution of frames ``(B, C, n)`` with a weight ``(O, I, k)`` costs little more than its call."""
+    return frames.shape[0] == 1 and weight.numel() <= LIGHT
 
 
 def few_windows(frames: Tensor, window: Window, dilation: int, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -28,7 +34,8 @@ def few_windows(frames: Tensor, window: Window, dilation: int, weight: Tensor, b
 
     For few windows torch's own convolution costs up to 30 times as much, since it lays the weight out again in each call.
     """
-    rows = frames.unfold(2, window.receptive_field, window.stride)[..., ::dilation].transpose(1, 2).flatten(2)
+    windows = frames.unfold(2, window.receptive_field, window.stride)
+    rows = (windows if dilation == 1 else windows[..., ::dilation]).transpose(1, 2).flatten(2)
     return product.linear(rows, weight.flatten(1), bias).transpose(1, 2).contiguous()  # what follows is twice as fast so
 
 

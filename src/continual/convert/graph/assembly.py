@@ -13,6 +13,7 @@ from .io_layout import Input, ModuleLayout, Output
 from .parameter_table import ParameterTable
 from .program import Program, ProgramOutput
 from .queues import AlignDelays, Positions
+from .repeats import without_repeats
 from .step_frames import without_permutations
 from .walker import Walked
 from .windows.instruction import Windows
@@ -26,11 +27,12 @@ def assemble(walked: Walked, module: nn.Module) -> GraphModule:
         module: the module that the network replaces, or a converted network whose names and weights it takes.
     """
     draft, outputs = walked.draft, walked.outputs
-    taken = without_permutations(draft.instructions, [(o.slot, View(o.dims)) for o in outputs])
+    instructions, constants, where = without_repeats(draft.instructions, draft.constants, draft.sources, draft.wires)
+    taken = without_permutations(instructions, [(where.slot(o.slot), View(o.dims)) for o in outputs])
     leaving_slots = {slot for slot, _ in taken}
-    instructions = needed(draft.instructions, leaving_slots)
+    instructions = needed(instructions, leaving_slots)
     used = {slot for i in instructions for slot in slots_of(i)} | leaving_slots
-    constants = [c for c in needed(draft.constants, used) if isinstance(c, Op)]
+    constants = [c for c in needed(constants, used) if isinstance(c, Op)]
     used |= {slot for c in constants for slot in slots_of(c)}
     _number_state(instructions)
     captured = draft.captured

@@ -15,6 +15,7 @@ BATCH, TIME = "B", "T"
 Factor = int | str
 Dim = tuple[Factor, ...]  # major first; no factor of 1, so that a dimension of size 1 is ()
 Dims = tuple[Dim, ...]
+MAX_SHAPES = 64  # of chunks, that a view keeps
 
 
 def fixed(shape: Sequence[int]) -> Dims:
@@ -185,6 +186,11 @@ class View:
         return tuple(sorted(range(len(self.order)), key=self.order.__getitem__))
 
     @cached_property
+    def _straight(self) -> bool:
+        """Whether the pieces are in a chunk's order."""
+        return self.order == tuple(range(len(self.order)))
+
+    @cached_property
     def in_order(self) -> bool:
         """Whether a frame ``(B, C, *S)`` has the dimensions of the layout in their order, without time."""
         rest = [i for i, piece in enumerate(self.pieces) if piece != (TIME,)]
@@ -193,15 +199,15 @@ class View:
     @cached_property
     def same(self) -> bool:
         """Whether the layout is that of chunks."""
-        return not self._split and not self.lonely and self.order == tuple(range(len(self.order)))
+        return not self._split and not self.lonely and self._straight
 
     def enter(self, x: Tensor, batch: int, time: int) -> Tensor:
         """A tensor of ``time`` frames, as a chunk."""
         if self.same:
             return x
         if self._split:
-            x = x.reshape(shape_of(self.pieces, batch, time))
-        if self._back != self.order or self.order != tuple(range(len(self.order))):
+            x = x.reshape(self._shape(True, batch, time))
+        if not self._straight:
             x = x.permute(self.order)
         return x.unsqueeze(1) if self.lonely else x
 
@@ -211,6 +217,21 @@ class View:
             return x
         if self.lonely:
             x = x.squeeze(1)
-        if self.order != tuple(range(len(self.order))):
+        if not self._straight:
             x = x.permute(self._back)
-        return x.reshape(shape_of(self.dims, batch, time)) if self._split else x
+        return x.reshape(self._shape(False, batch, time)) if self._split else x
+
+    def _shape(self, apart: bool, batch: int, time: int) -> tuple[int, ...]:
+        """The shape in this layout, with time split off or not. A few are kept: chunks come in few sizes."""
+        if type(batch) is not int or type(time) is not int:  # symbolic
+            return shape_of(self.pieces if apart else self.dims, batch, time)
+        key, known = (apart, batch, time), self._shapes
+        if key not in known:
+            if len(known) >= MAX_SHAPES:
+                known.clear()
+            known[key] = shape_of(self.pieces if apart else self.dims, batch, time)
+        return known[key]
+
+    @cached_property
+    def _shapes(self) -> dict[tuple[bool, int, int], tuple[int, ...]]:
+        return {}

@@ -147,7 +147,11 @@ class Op(Instruction):
         if self.inputs and env[self.inputs[0]] is None:
             env[self.out] = None
             return
-        env[self.out] = (self._same or self.prepared(m))(env)
+        env[self.out] = self.call(m)
+
+    def call(self, m: ExecContext) -> Any:
+        """Its result, of the values that are in the slots."""
+        return (self._same or self.prepared(m))(m.env)
 
     step = chunk
     clip = chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from ...errors import NotStreamable
 from .axes import View
 from .exec_context import Env, ExecContext
-from .instructions import Op
+from .instructions import Op, slots_of
 from .skeleton import Table
 
 
@@ -109,7 +110,8 @@ class ParameterTable:
             self._computed = None
             self._run(env)
             return True
-        tensors: list[Tensor] = [t for t in env if t is not None]  # kept alive, so that no other tensor gets the same id
+        read = [env[slot] for slot in self._read]
+        tensors: list[Tensor] = [t for t in read if t is not None]  # kept alive, so that no other tensor gets the same id
         key = [(id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors]
         new = self._computed is None or self._computed[0] != key
         if new:
@@ -120,6 +122,12 @@ class ParameterTable:
             for op, value in zip(self.constants, self._computed[1], strict=True):
                 env[op.out] = value
         return new
+
+    @cached_property
+    def _read(self) -> tuple[int, ...]:
+        """The slots on which the operations depend."""
+        found = {slot for op in self.constants for slot in slots_of(op)}
+        return tuple(sorted(found - {op.out for op in self.constants}))
 
     def _run(self, env: Env) -> None:
         device = next((t.device for t in env if isinstance(t, Tensor)), torch.device("cpu"))
@@ -146,6 +154,7 @@ class ParameterTable:
     def forget(self) -> None:
         """Look up everything again at the next call."""
         self._base = self._computed = None
+        self.__dict__.pop("_read", None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_base": None, "_computed": None}

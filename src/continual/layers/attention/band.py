@@ -33,7 +33,7 @@ def band_attention(
     count, size = q.shape[2], k.shape[2]
     if count == 1 and slopes is None and offset <= behind and size - 1 - offset <= ahead:
         return attend(q, k, v, None)
-    if _finite(k, v):
+    if are_finite(k, v):
         return _masked(attend, q, k, v, offset, behind, ahead, slopes)
     # a hidden key has the weight 0, and 0 * NaN is NaN: so what is not finite is left out, and put back where it is seen
     broken = ~(k.isfinite().all(-1) & v.isfinite().all(-1))
@@ -45,7 +45,7 @@ def band_attention(
     return y.masked_fill(seen.transpose(1, 2).repeat_interleave(v.shape[3], 2), torch.nan)
 
 
-def _finite(k: Tensor, v: Tensor) -> bool:
+def are_finite(k: Tensor, v: Tensor) -> bool:
     """Whether all values are known to be finite. They are read on the CPU alone: elsewhere that would wait for the device."""
     if torch.compiler.is_compiling() or not k.is_cpu:
         return False

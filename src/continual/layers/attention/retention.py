@@ -127,3 +127,6 @@ class BandProduct(BandAttention):
 
     def weigh(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return (q @ k.mT * cast(float, self.scale) * cast(Tensor, mask)) @ v
+
+    def weigh_one(self, q: Tensor, k: Tensor, v: Tensor, added: Tensor) -> Tensor:
+        return self.weigh(q, k, v, added)

@@ -20,7 +20,7 @@ from ..memory_format import MANY, channels_last, unwatched
 from ..window import FILLS, SlidingWindow, fill_name, padding, per_dim
 from ..window_program import INSIDE, Windows
 from .program import LONG, Divide, pool
-from .van_herk import windows
+from .van_herk import windows, windows_in_block
 
 FEW_TAPS, SMALL = 2, 1 << 12  # up to so many taps, or from so many numbers on, one tap after another costs less than all at once
 
@@ -88,15 +88,32 @@ class _Pool(TorchLayer, SlidingWindow):
         frames = torch.cat(chunk, 2) if len(chunk) > 1 else chunk[0] if chunk else None
         if frames is None or frames.shape[2] == 0:
             return None, ended
-        y, ring, prefix = windows(node.tensors[0], frames, n_in, self._taps, self.nothing, self.combine, self.cumulate)
-        updates.put(node, 0, ring)
-        updates.put(node, 1, prefix)
+        if updates.in_place and n_in % self._taps + frames.shape[2] <= self._taps:
+            y = self._in_block(frames, node, updates)
+        else:
+            y, ring, prefix = windows(node.tensors[0], frames, n_in, self._taps, self.nothing, self.combine, self.cumulate)
+            updates.put(node, 0, ring)
+            updates.put(node, 1, prefix)
         if n_out <= node.n_out:
             return None, ended
         first = w.stride * node.n_out - w.start
         last = first + w.receptive_field - 1 - n_in
         y = y[:, :, last : last + w.stride * (n_out - node.n_out - 1) + 1 : w.stride]
         return self.finish(y, first, n_if_ended if updates.final else None), ended
+
+    def _in_block(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor:
+        """The windows of a chunk that ends in the block in which it begins."""
+        ring, prefix = node.tensors
+        at = node.n_in % self._taps
+        stop = at + x.shape[2]
+        y, prefixes = windows_in_block(ring, prefix, x, at, self.combine, self.cumulate)
+        updates.slots.append((prefix, prefixes[:, :, -1]))
+        if stop < self._taps:
+            updates.slots.append((ring[:, at:stop], x.transpose(1, 2)))
+        else:
+            block = torch.cat((ring[:, :at], x.transpose(1, 2)), 1) if at else x.transpose(1, 2)
+            updates.slots.append((ring, self.cumulate(block, 1, True)))
+        return y
 
     def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
         if not self._by_blocks:

@@ -54,6 +54,31 @@ def windows(
     return y, new_ring, prefix.flatten(2, 3)[:, :, total - 1]
 
 
+def windows_in_block(
+    ring: Tensor, prefix: Tensor, x: Tensor, at: int, combine: Combine, cumulate: Cumulate
+) -> tuple[Tensor, Tensor]:
+    """The same for a chunk that ends in the block in which it begins: with a few operations on its own frames.
+
+    Args:
+        ring, prefix: the state.
+        x: the chunk ``(B, C, n, *S)``.
+        at: the place of its first frame in the block; ``at + n`` is at most the window's length.
+        combine, cumulate: as above.
+
+    Returns:
+        The windows ``(B, C, n, *S)``, and the prefix ``(B, C, *S)`` after each frame.
+    """
+    prefixes = cumulate(x, 2, False)
+    if at:
+        prefixes = combine(prefix.unsqueeze(2), prefixes)
+    stop = at + x.shape[2]
+    suffixes = ring[:, at + 1 : stop + 1].transpose(1, 2)  # of the block before, from the next position on
+    if stop < ring.shape[1]:
+        return combine(suffixes, prefixes), prefixes
+    last = prefixes.shape[2] - 1  # the window that is this block
+    return torch.cat((combine(suffixes, prefixes[:, :, :last]), prefixes[:, :, last:]), 2), prefixes
+
+
 def cumulative_sum(x: Tensor, dim: int, reverse: bool) -> Tensor:
     """Sums of all beginnings, or of all endings."""
     return x.flip(dim).cumsum(dim).flip(dim) if reverse else x.cumsum(dim)

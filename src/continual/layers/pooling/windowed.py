@@ -23,6 +23,7 @@ from .maxima import max_over_axes
 from .program import Divide, counts
 from .van_herk import cumulative_max, cumulative_sum, older_max
 
+FEW = 1 << 11  # numbers in a chunk's frames, up to which torch's own average of one dimension is the fastest
 _AVG = (None, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 _MAX = (None, F.max_pool1d, F.max_pool2d, F.max_pool3d)
 
@@ -58,6 +59,11 @@ class _MaxPool(_Pool):
             if by_axes is not None:
                 return by_axes
         return pool(x, *geometry, self.ceil_mode)
+
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        if frames.ndim == 3 and frames.is_floating_point() and not torch.is_grad_enabled():
+            return torch.max_pool1d(frames, self._taps, self._window.stride, 0, self._dilation)
+        return super().over_time(frames, start, ended)
 
     def combine(self, older: Tensor, newer: Tensor) -> Tensor:
         return older_max(older, newer)
@@ -123,6 +129,14 @@ class _AvgPool(_Pool):
 
     def _step_is_plain(self) -> bool:
         return self.count_include_pad or not self._window.start
+
+    def over_time(self, frames: Tensor, start: int, ended: int | None) -> Tensor:
+        few = frames.ndim == 3 and frames.numel() <= FEW and frames.is_floating_point() and not torch.is_grad_enabled()
+        if few and self._dilation == 1:
+            windows = (frames.shape[2] - self._taps) // self._window.stride + 1
+            if self._counts(start, windows, ended) == self._taps:
+                return torch.avg_pool1d(frames, self._taps, self._window.stride)
+        return super().over_time(frames, start, ended)
 
     def combine(self, older: Tensor, newer: Tensor) -> Tensor:
         return older + newer

@@ -13,7 +13,7 @@ from ....errors import ShapeMismatch
 from ..axes import BATCH, TIME, Dims, View, shape_of, where
 from ..exec_context import ExecContext
 from ..instructions import Instruction
-from .kept import History
+from .kept import BufferViews, History
 from .plan import Schedule
 from .report import WindowPlan
 from .rolling import Carry
@@ -180,7 +180,7 @@ class Windows(Instruction):
             return []
         buffers = node.tensors[len(self.streams) * (self.every > 1) :]
         if count == 1 and in_place:
-            return self._one(m, whole, buffers, first)
+            return self._one(m, node, whole, buffers, first)
         kinds = [Latest if isinstance(h, Carry) else Tape for h in self.schedule.histories]
         tapes = [t(h, h.old(b, first), count) for t, h, b in zip(kinds, self.schedule.histories, buffers, strict=True)]
         found = []
@@ -196,16 +196,19 @@ class Windows(Instruction):
             m.call.put(node, i + len(self.streams) * (self.every > 1), tape.history.buffer(tape.now(count), first + count))
         return found
 
-    def _one(self, m: ExecContext, frames: list[Tensor], buffers: Sequence[Tensor], hop: int) -> list[list[Tensor]]:
+    def _one(
+        self, m: ExecContext, node: StateNode, frames: list[Tensor], buffers: Sequence[Tensor], hop: int
+    ) -> list[list[Tensor]]:
         """One window, whose new values are written into the buffers."""
-        histories, full = self.schedule.histories, self.full(hop)
-        kept = [h.layout.take(h.old(b, hop), m.batch) for h, b in zip(histories, buffers, strict=True)]
+        if node.memo is None:
+            node.memo = BufferViews(self.schedule.histories, buffers, m.batch)
+        views, full = node.memo, self.full(hop)
+        kept, slots = views.at(hop)
         scores, added = self.computed(m, self.schedule, self._last(frames, 0), kept, warm=not full)
-        memory = {b.untyped_storage().data_ptr() for b in buffers}
-        scores = [_apart(y, memory) for y in scores]
-        for h, buffer, x in zip(histories, buffers, added, strict=True):
-            own = _apart(h.layout.put(x, m.batch, h.new), memory)
-            m.call.slots.extend((slot, own) for slot in h.slots(buffer, hop))
+        scores = [views.apart(y) for y in scores]
+        for h, places, x in zip(self.schedule.histories, slots, added, strict=True):
+            own = views.apart(h.layout.put(x, m.batch, h.new))
+            m.call.slots.extend([(place, own) for place in places])
         return [scores] if full else []
 
     def _last(self, whole: list[Tensor], hop: int) -> list[Tensor]:
@@ -217,8 +220,8 @@ class Windows(Instruction):
         self, m: ExecContext, node: StateNode, chunk: list[Tensor], waiting: int, hops: int, in_place: bool
     ) -> list[Tensor]:
         """The waiting frames followed by the new ones. The incomplete hop at their end waits."""
-        if self.every == 1:
-            return chunk
+        if not waiting and chunk[0].shape[_time(self.streams[0])] == hops * self.every:
+            return chunk  # complete hops alone: nothing waits, before or after them
         whole = []
         for i, (x, dims) in enumerate(zip(chunk, self.streams, strict=True)):
             layout, buffer, count = HistoryLayout(dims), node.tensors[i], x.shape[_time(dims)]
@@ -271,11 +274,6 @@ class Latest(Tape):
 
     def add(self, hop: int, x: Tensor) -> None:
         self.entries = x
-
-
-def _apart(x: Tensor, memory: set[int]) -> Tensor:
-    """A tensor that is not a view of a buffer, which is about to be written into."""
-    return x.clone() if x.untyped_storage().data_ptr() in memory else x
 
 
 def _time(dims: Dims) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....layers.ring_views import STEPS
 from ..exec_context import ExecContext
 from .wire import HistoryLayout, Wire
 
@@ -84,3 +87,38 @@ class History:
         if self.size <= self.new:
             return x.narrow(at, self.new - self.size, self.size)
         return torch.cat((kept.narrow(at, self.new, self.size - self.new), x), at)
+
+
+class BufferViews:
+    """Views of the buffers of histories, made once for each place where a window begins: views cost as much as small operations.
+
+    Args:
+        histories: what windows take over.
+        buffers: where.
+        batch: the number of rows.
+    """
+
+    def __init__(self, histories: Sequence[History], buffers: Sequence[Tensor], batch: int):
+        self._histories, self._buffers, self._batch = list(histories), list(buffers), batch
+        self._memory = {_storage(b) for b in buffers}
+        self._places = math.lcm(*(h.round // h.new for h in histories))
+        self._known: dict[int, tuple[list[Tensor], list[tuple[Tensor, ...]]]] = {}
+
+    def at(self, hop: int) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+        """What the window of a hop takes over from each history, and where it writes what it adds."""
+        found = self._known.get(hop % self._places)
+        if found is None:
+            pairs = list(zip(self._histories, self._buffers, strict=True))
+            kept = [h.layout.take(h.old(b, hop), self._batch) for h, b in pairs]
+            found = kept, [h.slots(b, hop) for h, b in pairs]
+            if self._places <= STEPS and all(_storage(x) in self._memory for x in kept):  # no copies, which would be old
+                self._known[hop % self._places] = found
+        return found
+
+    def apart(self, x: Tensor) -> Tensor:
+        """A tensor that is not a view of a buffer, which is about to be written into."""
+        return x.clone() if _storage(x) in self._memory else x
+
+
+def _storage(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..exec_context import ExecContext
 from .ending import Ending, ended
 from .kept import History
 from .rolling import Recurrent, Start, carry_of
-from .tasks import Block, Item, Slice, Task, Value, WindowInput
+from .tasks import Block, Get, Item, Slice, Task, Value, WindowInput
 from .wire import Axis, Ranges, Wire, count, cut, merged
 
 
@@ -61,6 +62,22 @@ class Gather:
                 found.append(picked(kept[self.history], axis.apart, part.start, part.length, part.step))
         return axis.merge(found[0] if len(found) == 1 else torch.cat(found, axis.apart), batch)
 
+    def bound(self) -> Get:
+        """:meth:`__call__`, with all decided that is the same in every window."""
+        number, item, axis = self.task, self.item, self.axis
+        if axis is None:
+            return (lambda m, values, kept: values[number]) if item is None else lambda m, values, kept: values[number][item]
+        if not self.parts:
+            return lambda m, values, kept: None
+        if len(self.parts) > 1 or self.parts[0].kind == "fill" or item is not None or not axis.alone:
+            return self
+        part, at = self.parts[0], axis.apart
+        start, size, step = part.start, part.length, part.step
+        if part.kind == "computed":
+            return lambda m, values, kept: values[number].narrow(at, start, size)
+        history = self.history
+        return lambda m, values, kept: picked(kept[history], at, start, size, step)
+
 
 def picked(kept: Any, at: int, start: int, length: int, step: int) -> Tensor:
     """Entries ``start, start + step, …`` of a history: of a tensor in dimension ``at``, or by the history's own ``pick``."""
@@ -94,6 +111,13 @@ class Step:
     ranges: Ranges
     gathers: tuple[Gather | Kept, ...]
     frees: tuple[int, ...]  # values that nothing needs behind it
+
+    def bound(self) -> Get:
+        """How its value is computed, with all decided that is the same in every window."""
+        return self.task.bound(self.ranges, [g.bound() if isinstance(g, Gather) else g for g in self.gathers])
+
+
+Bound = tuple[int, Get, tuple[int, ...]]  # a value's number, how it is computed, and which values are not needed any more
 
 
 @dataclass
@@ -129,17 +153,31 @@ class Schedule:
             warm: compute only what is kept: the window is not full yet, and has no outputs.
         """
         values: list[Value] = [None] * len(self.tasks)
-        for step in self.warm if warm else self.steps:
-            task = step.task
-            if isinstance(task, WindowInput):
-                values[step.index] = frames[task.number]
-            else:
-                values[step.index] = task.run(m, step.ranges, [g(m, values, kept) for g in step.gathers])
-            if not warm:
-                for index in step.frees:
-                    values[index] = None
+        for index, number in self._entries:
+            values[index] = frames[number]
+        for index, run, frees in self._warm_runs if warm else self._runs:
+            values[index] = run(m, values, kept)
+            for freed in frees:
+                values[freed] = None
         added = [h.added(values[h.task], m) for h in self.histories]
         return ([] if warm else [g(m, values, kept) for g in self.outputs]), added
+
+    @cached_property
+    def _entries(self) -> list[tuple[int, int]]:
+        """The values that are frames which come in, and of which stream."""
+        return [(i, task.number) for i, task in enumerate(self.tasks) if isinstance(task, WindowInput)]
+
+    @cached_property
+    def _runs(self) -> list[Bound]:
+        return [(step.index, step.bound(), step.frees) for step in self.steps if not isinstance(step.task, WindowInput)]
+
+    @cached_property
+    def _warm_runs(self) -> list[Bound]:
+        return [(step.index, step.bound(), ()) for step in self.warm if not isinstance(step.task, WindowInput)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies bind their operations themselves."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_runs", "_warm_runs")}
 
     @property
     def takes_over(self) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .wire import Axis, Ranges, Wire, count
 
 WIRE = 1  # of the numbers of frames of a moment, that which operations of windows read
 Value = Any  # a tensor, or a tuple of them
+Get: TypeAlias = "Callable[[ExecContext, list[Value], Sequence[Tensor]], Value]"  # from what is computed so far, and what is kept
 
 
 class Block(NamedTuple):
@@ -67,6 +68,10 @@ class Task:
     def run(self, m: ExecContext, ranges: Ranges, xs: Sequence[Value]) -> Value:
         """The values at some positions, computed from the input positions that they need."""
         raise TypeError(f"{type(self).__name__} '{self.path}' is an input, which is not computed")
+
+    def bound(self, ranges: Ranges, gets: Sequence[Get]) -> Get:
+        """:meth:`run` at some positions, as a function of a window's values; ``gets`` find what it takes among them."""
+        return lambda m, values, kept: self.run(m, ranges, [get(m, values, kept) for get in gets])
 
     def share(self, ranges: Ranges) -> float:
         """The multiply-adds of some positions."""
@@ -158,16 +163,32 @@ class OpTask(Task):
             table.fetch(m, ranges)
         return self.apply(m, self.op, count(ranges), xs)
 
+    def bound(self, ranges: Ranges, gets: Sequence[Get]) -> Get:
+        if type(self).run is not OpTask.run or self.tables:
+            return super().bound(ranges, gets)
+        op, positions, taken = self.op, count(ranges), list(zip(self.slots, gets, strict=True))
+
+        def run(m: ExecContext, values: list[Value], kept: Sequence[Tensor]) -> Value:
+            env = m.env
+            for slot, get in taken:
+                env[slot] = get(m, values, kept)
+            m.frames[WIRE] = positions
+            y = op.call(m)
+            for slot, _ in taken:
+                env[slot] = None
+            return y
+
+        return run
+
     def apply(self, m: ExecContext, op: Op, positions: int, xs: Sequence[Value]) -> Value:
         """The operation on values."""
         env = m.env
         for slot, x in zip(self.slots, xs, strict=True):
             env[slot] = x
         m.frames[WIRE] = positions
-        op.chunk(m)
+        y = op.call(m)
         for slot in self.slots:
             env[slot] = None
-        y, env[op.out] = env[op.out], None
         return y
 
 
