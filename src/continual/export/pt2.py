@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..core.file_digest import BLANK
 from ..core.progress import Progress
 from ..errors import ArtefactMismatch, ExportError
-from ..programs.backends.products import use_products
-from ..programs.backends.torch import compiler_options, needs_compiler
+from ..programs.backends.torch import compiler_options, needs_compiler, use_kernels
 from .flat_call import FlatCall
 from .metadata import Metadata
 from .runtime_streams import OpenStreams, TensorStreams
@@ -41,7 +40,7 @@ def write(call: FlatCall, path: Path, metadata: Metadata) -> None:
     """Compile a call and write the package."""
     needs_compiler(call.example()[0].device, "co.export")
     program = call.exported(InPlace(call, len(metadata.outputs) + 1))
-    use_products(program)
+    use_kernels(program)
     with warnings.catch_warnings(), torch.no_grad(), Progress(f"compiling {metadata.network} for {path.name}"):
         warnings.simplefilter("ignore")
         try:

@@ -81,7 +81,7 @@ def _flattened(planned: Planned, example: tuple[Any, ...]) -> tuple[torch.export
     tensors = [*flat(x), clock, end, *([] if active is None else [active]), *state]
     program = exported(planned, tuple(tensors), _InPlace(planned, x, active is not None))
     _sum_small_products(program.graph)
-    products.use_products(program)
+    use_kernels(program)
     program.graph_module.recompile()
     return program, tensors
 
@@ -93,11 +93,16 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     channels). ``frames`` is the number of frames per call in all rows, ``None`` if unknown.
     """
     convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.convolution.default)
-    own = ("continual.image_depthwise.default", "continual.image_convolution.default")
-    over_space = any(node.target in convolutions or str(node.target) in own for node in program.graph.nodes)
+    over_space = any(node.target in convolutions or str(node.target) in images.OWN for node in program.graph.nodes)
     small = not over_space and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
     options = {"freezing": True, "cpp.weight_prepack": over_space} | ({"cpp.threads": 1} if small else {})
     return options | _kernels(program, 1 if small else torch.get_num_threads())
+
+
+def use_kernels(program: torch.export.ExportedProgram) -> None:
+    """Write a program with the operations of this library's kernels, which :func:`compiler_options` makes part of the code."""
+    images.use_images(program)
+    products.use_products(program)
 
 
 def _kernels(program: torch.export.ExportedProgram, threads: int) -> dict[str, Any]:
