@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import continual as co
 from continual.layers.native import convolution, depthwise, image_operations
+from continual.programs.backends.images import use_images
 from continual.programs.step_program import StepProgram
 from tests.long import by_turns
 from tests.programs.rows import check_rows
@@ -64,7 +66,7 @@ def test_other_dense_convolutions_are_computed_by_torch(name: str) -> None:
 GUARDED = """
 import ctypes, mmap, torch, continual as co
 from continual.layers.native import convolution, depthwise
-from continual.layers.native.image_operations import operations
+from continual.layers.native.image_operations import define
 libc, page = ctypes.CDLL(None), mmap.PAGESIZE
 
 def last_of_memory(t):  # a copy that ends where no memory is
@@ -76,7 +78,7 @@ def last_of_memory(t):  # a copy that ends where no memory is
     rooms.append(room)
     return numbers.copy_(t.flatten()).view(t.shape)
 
-rooms, _ = [], operations()
+rooms, _ = [], define()
 with torch.no_grad():
     for inputs, outputs, groups in [(17, 17, 17), (19, 35, 1), (8, 1, 1)]:
         layer = co.Conv3d(inputs, outputs, (1, 3, 3), padding=(0, 1, 1), groups=groups)
@@ -166,8 +168,8 @@ def test_all_others_are_computed_by_torch(name: str) -> None:
 
 def block() -> co.Sequential:
     """What surrounds such layers: products of pixels, norms, and a shortcut, whose frames wait channels last."""
-    width = co.Sequential(co.Conv3d(17, 33, 1), torch.nn.BatchNorm3d(33), torch.nn.SiLU())
-    inner = co.Sequential(width, layer(kernel_size=3, padding=1), torch.nn.ReLU(), co.Conv3d(33, 17, 1, bias=False))
+    width = co.Sequential(co.Conv3d(17, 33, 1), nn.BatchNorm3d(33), nn.SiLU())
+    inner = co.Sequential(width, layer(kernel_size=3, padding=1), nn.ReLU(), co.Conv3d(33, 17, 1, bias=False))
     waits = co.Delay(6)  # in a ring
     return co.Sequential(
         co.Residual(inner), waits, layer(17, kernel_size=(1, 3, 3), stride=(1, 2, 2)), co.Conv3d(17, 35, 3, padding=1)
@@ -180,7 +182,7 @@ def test_compiled_programs_compute_with_it(way: str, threads: int, tmp_path: Pat
     net, clip, before = block(), torch.randn(3, 17, 14, 45, 47), torch.get_num_threads()
     assert 3 * clip[0, :, 0].numel() * 27 > depthwise.ALONE  # two threads take part
     with torch.no_grad():
-        for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm3d)):
+        for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm3d)):
             norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2), norm.weight.uniform_(0.5, 2)
         expected = net(clip)
     torch.set_num_threads(threads)
@@ -197,3 +199,56 @@ def test_compiled_programs_compute_with_it(way: str, threads: int, tmp_path: Pat
     y = torch.stack([torch.as_tensor(s) for s in steps], 2)
     torch.testing.assert_close(y, expected[:, :, : y.shape[2]], rtol=1e-4, atol=2e-5)
     assert y.shape[2] == 6
+
+
+# ---- single images ------------------------------------------------------------------------------------------------------
+
+
+class Images(nn.Module):
+    """Convolutions that become operations of the kernels, and such as do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Conv2d(3, 35, (3, 4), (1, 2), (2, 1), (2, 1))
+        self.even, self.odd = nn.Conv2d(35, 32, 2, bias=False), nn.Conv2d(32, 33, 3, padding="same")
+        self.by_channel, self.strided = nn.Conv2d(32, 32, 3, padding=(0, 2), groups=32), nn.Conv2d(33, 33, 3, 2, 1, groups=33)
+        self.pixel, self.wide = nn.Conv2d(33, 33, 1), nn.Conv2d(33, 33, 5, groups=33)
+        self.grouped = nn.Conv2d(33, 66, 3, groups=11)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.by_channel(self.even(self.dense(x)).relu())
+        y = self.pixel(self.strided(self.odd(y)))
+        return self.grouped(y)[:, :, :4, :4] + torch.cat([self.wide(y)] * 2, 1)[:, :, :4, :4]
+
+
+@pytest.mark.skipif(convolution.library() is None, reason="no kernel: no compiler, or a processor without AVX")
+def test_which_convolutions_of_single_images_the_kernels_compute() -> None:
+    module, x = Images().eval(), torch.randn(2, 3, 23, 37)
+    program = torch.export.export(module, (x,))
+    with torch.no_grad():
+        expected = program.module()(x)
+        use_images(program)
+        program.graph_module.recompile()
+        used = [str(n.target) for n in program.graph.nodes if n.op == "call_function"]
+        assert used.count("continual.image_convolution.default") == 2  # padding by a word is another operation
+        assert used.count("continual.image_depthwise.default") == 2
+        assert used.count("aten.conv2d.default") == 3
+        torch.testing.assert_close(program.module()(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["large", "double", "many weights", "no constant"])
+def test_other_single_images_are_computed_by_torch(what: str) -> None:
+    inputs, size = (128, 8) if what == "many weights" else (8, 64 if what == "large" else 8)
+    module = nn.Conv2d(inputs, 120, 3, padding=1)
+    x = torch.randn(1, inputs, size, size)
+    if what == "double":
+        module, x = module.double(), x.double()
+    given = (x, module.weight.detach()) if what == "no constant" else (x,)
+    program = torch.export.export(Given() if what == "no constant" else module, given)
+    use_images(program)
+    assert "aten.conv2d.default" in [str(n.target) for n in program.graph.nodes]
+
+
+class Given(nn.Module):
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, weight)

@@ -39,7 +39,7 @@ def depthwise_of(
     Returns:
         ``(B, H', W', C)``.
     """
-    operations()
+    define()
     compiled: Any = depthwise.library()
     numbers = geometry.kernel, geometry.stride, geometry.pad_h, geometry.pad_w, geometry.time_dilation
     blocks = depthwise.in_blocks(weight, compiled.lanes)
@@ -69,15 +69,15 @@ def convolution_of(
     Returns:
         ``(B, H', W', O)``.
     """
-    operations()
+    define()
     panels = convolution.packed(weight)
     y: Tensor = torch.ops.continual.image_convolution(ring, index, x.contiguous(), panels, bias, len(weight), *geometry, dilation)
     return y
 
 
 @functools.cache
-def operations() -> torch.library.Library:
-    """The operations that stand for the kernels in graphs."""
+def define() -> torch.library.Library:
+    """Define the operations that stand for the kernels in graphs."""
     made = torch.library.Library("continual", "FRAGMENT")
     for schema in SCHEMAS:
         made.define(schema)

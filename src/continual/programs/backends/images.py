@@ -1,12 +1,23 @@
-"""Convolutions of images in compiled programs: the kernels' sources, and the functions in C that stand for their operations."""
+"""Convolutions of images in compiled programs: by kernels of this library, whose sources become part of the code.
+
+Layers that wait for their window write its operation themselves (``layers/image_program.py``); here are convolutions of single images.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Graph, Node
 
-from ...layers.native import convolution, depthwise
-from .native_code import Shims, calls, embedded, openmp
+from ...layers.native import convolution, depthwise, product
+from ...layers.native.image_operations import define
+from .native_code import Shims, calls, constants, embedded, is_float, openmp
+
+LARGEST = 1 << 17  # numbers in an output, above which oneDNN's convolution, and what it does with its sums, costs less
+OWN = ("continual.image_depthwise.default", "continual.image_convolution.default")
 
 _SHIM = """
 AOTITorchError aoti_torch_cpu_image_{name}(AtenTensorHandle* ring, AtenTensorHandle* index, AtenTensorHandle x, AtenTensorHandle weight,
@@ -82,3 +93,82 @@ def code(program: ExportedProgram, threads: int) -> Shims:
         source = embedded(module.SOURCE, check)
         found[getattr(torch.ops.continual, f"image_{name}").default] = [source, _SHIM.format(**parts)]
     return found
+
+
+def use_images(program: ExportedProgram) -> None:
+    """Write the convolutions of images that the kernels compute faster as their operations."""
+    constant, aten = constants(program), torch.ops.aten
+    for node in list(program.graph.nodes):
+        if node.target is not aten.conv2d.default or node.kwargs or node.args[1] not in constant:
+            continue
+        with program.graph.inserting_before(node):
+            y = _by_kernel(program.graph, node)
+        if y is not None:
+            node.replace_all_uses_with(y)
+            y.meta = dict(node.meta)
+            program.graph.erase_node(node)
+
+
+def _by_kernel(graph: Graph, node: Node) -> Node | None:
+    """An operation of a kernel for a convolution with a constant weight; ``None`` where oneDNN's is the faster one."""
+    operands: list[Any] = [*node.args, *(None, 1, 0, 1, 1)[len(node.args) - 2 :]]
+    x, weight, bias, stride, padding, dilation, groups = operands
+    image, numbers, out = x.meta["val"], weight.meta["val"], node.meta["val"]
+    if image.ndim != 4 or not (is_float(x) and is_float(weight)) or math.prod(out.shape[1:]) > LARGEST:
+        return None
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    features, inputs, *kernel = numbers.shape
+    aten, own = torch.ops.aten, torch.ops.continual
+    if groups == 1:
+        if convolution.library() is None or kernel == [1, 1] or numbers.numel() > convolution.MOST_WEIGHTS:
+            return None
+        define()
+        operation, packed = own.image_convolution.default, _panels(graph, weight, features, kernel)
+        rest = [features, *kernel, *stride, *padding, *dilation, 1]
+    else:
+        compiled = depthwise.library()
+        plain = kernel == [3, 3] and stride in ([1, 1], [2, 2]) and dilation == [1, 1] and inputs == 1 and groups == features
+        if compiled is None or not plain or features < compiled.lanes:
+            return None
+        define()
+        operation, packed = own.image_depthwise.default, _blocks(graph, weight, features, compiled.lanes)
+        rest = [3, stride[0], *padding, 1]
+    pixels = graph.call_function(aten.permute.default, (x, [0, 2, 3, 1]))
+    pixels = graph.call_function(aten.contiguous.default, (pixels,))
+    y = graph.call_function(operation, (None, None, pixels, packed, bias, *rest))
+    return graph.call_function(aten.permute.default, (y, [0, 3, 1, 2]))
+
+
+def _pair(value: Any) -> list[int]:
+    found = list(value) if isinstance(value, (list, tuple)) else [value]
+    return found * 2 if len(found) == 1 else found
+
+
+def _panels(graph: Graph, weight: Any, features: int, kernel: list[int]) -> Node:
+    """As :func:`~continual.layers.native.convolution.packed`, of one tap: the compiler computes it once."""
+    aten, compiled = torch.ops.aten, convolution.library()
+    width = product.panel_vectors(features, compiled.lanes) * compiled.lanes  # type: ignore[union-attr]
+    rows = graph.call_function(aten.permute.default, (weight, [0, 2, 3, 1]))
+    rows = graph.call_function(aten.reshape.default, (rows, [features, -1]))
+    rows = graph.call_function(aten.constant_pad_nd.default, (rows, [0, 0, 0, -features % width]))
+    panels = graph.call_function(aten.reshape.default, (rows, [-(-features // width), width, -1]))
+    return _turned(graph, panels)
+
+
+def _blocks(graph: Graph, weight: Any, channels: int, lanes: int) -> Node:
+    """As :func:`~continual.layers.native.depthwise.in_blocks`."""
+    aten, whole = torch.ops.aten, channels // lanes
+    rows = graph.call_function(aten.reshape.default, (weight, [channels, -1]))
+    blocks = graph.call_function(aten.slice.Tensor, (rows, 0, 0, whole * lanes))
+    blocks = graph.call_function(aten.reshape.default, (blocks, [whole, lanes, -1]))
+    if channels > whole * lanes:
+        last = graph.call_function(aten.slice.Tensor, (rows, 0, channels - lanes, channels))
+        blocks = graph.call_function(aten.cat.default, ([blocks, graph.call_function(aten.unsqueeze.default, (last, 0))],))
+    return _turned(graph, blocks)
+
+
+def _turned(graph: Graph, panels: Node) -> Node:
+    """The numbers of a vector side by side."""
+    aten = torch.ops.aten
+    turned = graph.call_function(aten.permute.default, (panels, [0, 2, 1]))
+    return graph.call_function(aten.clone.default, (turned,), {"memory_format": torch.contiguous_format})

@@ -23,7 +23,6 @@ from ..planning import Planned
 from . import attentions, images, products
 from .base import CompiledCall, exported
 from .cells import write_out_cells
-from .image_graphs import use_images
 from .native_code import join_relus
 from .norms import fold_norms
 from .package_cache import loaded
@@ -98,8 +97,7 @@ def compiler_options(program: torch.export.ExportedProgram, frames: int | None =
     channels). ``frames`` is the number of frames per call in all rows, ``None`` if unknown.
     """
     convolutions = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default, torch.ops.aten.convolution.default)
-    own = ("continual.image_depthwise.default", "continual.image_convolution.default")
-    over_space = any(node.target in convolutions or str(node.target) in own for node in program.graph.nodes)
+    over_space = any(node.target in convolutions or str(node.target) in images.OWN for node in program.graph.nodes)
     small = not over_space and frames is not None and frames * sum(p.numel() for p in program.parameters()) <= ONE_THREAD
     options = {"freezing": True, "cpp.weight_prepack": over_space} | ({"cpp.threads": 1} if small else {})
     return options | _kernels(program, 1 if small else torch.get_num_threads())
@@ -109,8 +107,8 @@ def use_kernels(program: torch.export.ExportedProgram) -> None:
     """Write a program with the operations of this library's kernels, which :func:`compiler_options` makes part of the code."""
     fold_norms(program)
     attentions.use_attention(program)
+    images.use_images(program)
     products.use_products(program)
-    use_images(program)
     join_relus(program)
 
 
