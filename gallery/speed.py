@@ -130,7 +130,7 @@ def compiled(net: Any, module: nn.Module, network: Network) -> float:
     rows = rows_of(module, network)
     window = window_of(net, module, network, rows)
     frame = one(cut(network.inputs(rows=rows), network.time_dims, 0, 1), network.time_dims)
-    program: Any = co.compile(net, frame[0] if len(frame) == 1 else tuple(frame))
+    program: Any = co.compile(net, frame[0] if len(frame) == 1 else tuple(frame), backend="aot")
     state = [program.init_state()]
     frames = -(-program.chunk // network.frames) * network.frames
     chunk = cut(network.inputs(frames, rows=rows), network.time_dims, 0, program.chunk)

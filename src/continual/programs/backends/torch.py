@@ -161,7 +161,7 @@ def inductor(planned: Planned, example: tuple[Any, ...]) -> CompiledCall:
         "cpp_wrapper": not example[1].is_cuda,
     }
     with torch.no_grad():
-        compiled = torch._inductor.compile(graph, tensors, options=options)
+        compiled: Any = torch._inductor.compile(graph, [*tensors], options=options)
     return _returning_state(planned, lambda tensors: compiled(*tensors))
 
 
