@@ -129,3 +129,47 @@ def test_the_shorter_table_ends_the_stream() -> None:
         net.forward_steps(torch.randn(2, 12, 3, dtype=torch.float64))
         with pytest.raises(co.ShapeMismatch, match="positions for 12"):
             net.forward_step(torch.randn(2, 3, dtype=torch.float64))
+
+
+class Delayed(nn.Module):
+    """The numbers of frames before and behind a convolution that looks ahead, and of every second frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same, self.halved = nn.Conv1d(3, 3, 3, padding=1), nn.Conv1d(3, 3, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + torch.arange(x.shape[2]).cos()
+        x = self.same(x)
+        x = self.halved(x + torch.arange(x.shape[2]).cos())
+        return x * torch.arange(x.shape[2]).cos()
+
+
+def test_numbers_of_frames_behind_a_delay_or_a_stride_are_others() -> None:
+    module = Delayed().double().eval()
+    net: Any = co.continual(module, torch.randn(2, 3, 12, dtype=torch.float64), progress=False)
+    assert sum(isinstance(i, Positions) for i in net._program.instructions) == 3
+    co.verify(net, torch.randn(2, 3, 16, dtype=torch.float64))
+
+
+class Computed(nn.Module):
+    """A weight that is computed from a parameter, beside one that is not read for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.other = nn.Parameter(torch.randn(3, 3)), nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.own.softmax(1) * 2) + F.linear(x, self.other)
+
+
+def test_what_is_computed_from_a_parameter_follows_it() -> None:
+    module = Computed()
+    net = converted(module, 2, 5, 3)
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(2):
+            module.own.add_(torch.randn(3, 3))  # in place
+            assert_equal(net.forward_steps(x), module(x))
+            module.own.data = torch.randn(3, 3, dtype=torch.float64)  # other memory
+            assert_equal(net.forward_steps(x), module(x))

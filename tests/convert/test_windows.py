@@ -378,3 +378,19 @@ def test_a_summary_counts_a_window(shared):
     row = next(r for r in found.rows if r.type == "windows")
     assert (row.receptive_field, row.delay, row.stride) == (40, 39, 4)
     assert found.rows[0].macs_step < found.rows[0].macs_clip / 4, "a step takes over what windows have in common"
+
+
+class FirstFrame(nn.Module):
+    """A score that is a frame of the window, which may lie in the stream's own memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, 0]
+
+
+def test_scores_stay_as_they_were_when_the_stream_goes_on() -> None:
+    clip = noise(2, 3, 30)
+    net: Any = co.continual(FirstFrame(), clip[:, :, :8], progress=False)
+    with torch.no_grad():
+        scores = [net.forward_step(frame) for frame in clip.unbind(2)]
+    found = torch.stack([y for y in scores if y is not None], 2)
+    torch.testing.assert_close(found, clip[:, :, : found.shape[2]])
