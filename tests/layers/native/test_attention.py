@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import continual as co
 from continual.layers.native import attention
 from continual.layers.native.build import found_compiler
+from tests.long import one_in
 
 pytestmark = pytest.mark.skipif(
     found_compiler() is None or attention.library() is None, reason="no C++ compiler, or a processor without AVX"
@@ -121,6 +122,7 @@ print("read nothing else")
 """
 
 
+@one_in(3)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for memory that can't be read")
 def test_nothing_is_read_behind_a_tensor() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", GUARDED], capture_output=True, text=True, timeout=120)

@@ -14,6 +14,7 @@ import continual as co
 from continual.layers.native import pool
 from continual.layers.native.build import found_compiler
 from tests.layers.native.test_attention import GUARDED
+from tests.long import one_in
 
 pytestmark = pytest.mark.skipif(
     found_compiler() is None or pool.library() is None, reason="no C++ compiler, or a processor without AVX"
@@ -72,6 +73,7 @@ print("read nothing else")
 """
 
 
+@one_in(3)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for memory that can't be read")
 def test_nothing_is_read_behind_an_image() -> None:
     code = GUARDED[: GUARDED.index("with torch.no_grad()")] + IMAGES
