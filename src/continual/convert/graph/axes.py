@@ -221,6 +221,23 @@ class View:
             x = x.permute(self._back)
         return x.reshape(self._shape(False, batch, time)) if self._split else x
 
+    def enter_frame(self, x: Tensor, batch: int) -> Tensor:
+        """A tensor of one frame, as a frame ``(B, C, *S)``."""
+        if self._time_alone is not None:
+            return x.squeeze(self._time_alone)
+        return self.enter(x, batch, 1).squeeze(2)
+
+    def leave_frame(self, x: Tensor, batch: int) -> Tensor:
+        """A frame, as a tensor of one frame in this layout."""
+        if self._time_alone is not None:
+            return x.unsqueeze(self._time_alone)
+        return self.leave(x.unsqueeze(2), batch, 1)
+
+    @cached_property
+    def _time_alone(self) -> int | None:
+        """The dimension of time, if it is all that a frame lacks."""
+        return self.dims.index((TIME,)) if self.in_order else None
+
     def _shape(self, apart: bool, batch: int, time: int) -> tuple[int, ...]:
         """The shape in this layout, with time split off or not. A few are kept: chunks come in few sizes."""
         if type(batch) is not int or type(time) is not int:  # symbolic

@@ -75,8 +75,8 @@ class ExecContext:
     def frame(self, slot: int, view: View) -> Tensor:
         """The frame ``(B, C, *S)`` in a slot, in a step."""
         x: Tensor = self.env[slot]
-        return x if slot in self.framed else view.enter(x, self.batch, 1).squeeze(2)
+        return x if slot in self.framed else view.enter_frame(x, self.batch)
 
     def put_frame(self, slot: int, view: View, y: Tensor | None) -> None:
         """Set a slot to a frame, or to nothing, in a step."""
-        self.env[slot] = y if y is None or slot in self.framed else view.leave(y.unsqueeze(2), self.batch, 1)
+        self.env[slot] = y if y is None or slot in self.framed else view.leave_frame(y, self.batch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,7 @@ from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing, Window
 from ...layers.attention.program import Band
+from ..ring_views import RingViews
 from .band import are_finite, band_attention
 
 
@@ -74,6 +77,31 @@ class BandAttention(CoModule):
         window = one_piece(wire_frames(node, 0, kv, n_in, first, min(n, n_out + self.ahead)))
         keys, values = window.split(self._parts[1:], 3)
         return self._attend(queries, keys, values, node.n_out - first), ended
+
+    def advance_step(self, x: Tensor, node: StateNode, updates: StateUpdates) -> Tensor | None:
+        if self.ahead:
+            return cast("Tensor | None", super().advance_step(x, node, updates))
+        n_in = node.n_in
+        q, pair = x.split((self.size, sum(self._parts[1:])), 2)
+        updates.ticks.append((node, n_in + 1, n_in + 1))
+        window = pair.unsqueeze(2)
+        if self.behind:
+            views, place = self._views_of(node), n_in % self.behind
+            updates.slots.append((views.slot(place), pair))
+            if n_in >= self.behind:
+                window = torch.cat((*views.parts(place), window), 2)
+            elif n_in:
+                window = torch.cat((node.tensors[0].narrow(1, 0, n_in).transpose(1, 2), window), 2)
+        k, v = window.split(self._parts[1:], 3)
+        q = q.unsqueeze(2)
+        y = self._attend_biased(q, k, v, k.shape[2] - 1) if self.biased or self.marked else self.weigh(q, k, v, None)
+        return y.squeeze(2)
+
+    def _views_of(self, node: StateNode) -> RingViews:
+        memo: RingViews | None = node.memo
+        if memo is None:
+            memo = node.memo = RingViews(node.tensors[0], self.behind + 1, 1, _as_heads)
+        return memo
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         """Queries of which the first is key ``offset``."""
@@ -180,3 +208,8 @@ class BandAttention(CoModule):
             return self.weigh(q, k, v, mask)
 
         return run
+
+
+def _as_heads(pieces: list[Tensor]) -> tuple[Tensor, ...]:
+    """Views ``(B, n, H, D)`` as those of heads, ``(B, H, n, D)``."""
+    return tuple(p.transpose(1, 2) for p in pieces)

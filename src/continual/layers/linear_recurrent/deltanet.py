@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..recurrence import States
-from .base import HeadNorm, LinearRecurrence, causal_conv, depthwise, keys_and_values
+from .base import HeadNorm, LinearRecurrence, Projection, causal_conv, depthwise, keys_and_values
 from .outer import delta_rule
 
 
@@ -55,13 +55,13 @@ class DeltaNet(LinearRecurrence):
         home = {"device": device, "dtype": dtype}
         keys, values = keys_and_values("DeltaNet", channels, num_heads, expand_k, expand_v)
         self.channels, self.heads, self.keys, self.values, self.kernel = channels, num_heads, keys, values, conv_size
-        self.q_proj, self.k_proj = (nn.Linear(channels, keys, False, **home) for _ in range(2))
-        self.v_proj = nn.Linear(channels, values, False, **home)
-        self.b_proj = nn.Linear(channels, num_heads, False, **home)
+        self.q_proj, self.k_proj = (Projection(channels, keys, False, **home) for _ in range(2))
+        self.v_proj = Projection(channels, values, False, **home)
+        self.b_proj = Projection(channels, num_heads, False, **home)
         self.q_conv1d, self.k_conv1d = (depthwise(keys, conv_size, False, **home) for _ in range(2))
         self.v_conv1d = depthwise(values, conv_size, False, **home)
         self.o_norm = HeadNorm(values // num_heads, norm_eps, **home)
-        self.o_proj = nn.Linear(values, channels, False, **home)
+        self.o_proj = Projection(values, channels, False, **home)
 
     def extra_repr(self) -> str:
         return (

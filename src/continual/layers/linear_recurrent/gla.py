@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recurrence import States
-from .base import HeadNorm, LinearRecurrence, keys_and_values
+from .base import HeadNorm, LinearRecurrence, Projection, keys_and_values
 from .outer import gated_outer
 
 
@@ -58,12 +58,12 @@ class GatedLinearAttention(LinearRecurrence):
         keys, values = keys_and_values("GatedLinearAttention", channels, num_heads, expand_k, expand_v)
         self.channels, self.heads, self.key_dim, self.value_dim = channels, num_heads, keys // num_heads, values // num_heads
         self.slowness = gate_logit_normalizer
-        self.q_proj, self.k_proj = (nn.Linear(channels, keys, False, **home) for _ in range(2))
-        self.v_proj, self.g_proj = (nn.Linear(channels, values, False, **home) for _ in range(2))
-        low = nn.Linear(channels, gate_low_rank_dim, False, **home)
-        self.gk_proj = nn.Sequential(low, nn.Linear(gate_low_rank_dim, keys, True, **home))
+        self.q_proj, self.k_proj = (Projection(channels, keys, False, **home) for _ in range(2))
+        self.v_proj, self.g_proj = (Projection(channels, values, False, **home) for _ in range(2))
+        low = Projection(channels, gate_low_rank_dim, False, **home)
+        self.gk_proj = nn.Sequential(low, Projection(gate_low_rank_dim, keys, True, **home))
         self.g_norm = HeadNorm(self.value_dim, norm_eps, **home)
-        self.o_proj = nn.Linear(values, channels, False, **home)
+        self.o_proj = Projection(values, channels, False, **home)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, num_heads={self.heads}, keys of {self.key_dim}, values of {self.value_dim}"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recurrence import States
-from .base import LinearRecurrence, causal_conv, depthwise, rms
+from .base import LinearRecurrence, Projection, causal_conv, depthwise, rms
 from .diagonal import diagonal
 
 IN_CACHE = 1 << 17  # numbers of states that are made at a time
@@ -64,13 +64,13 @@ class Mamba(LinearRecurrence):
         home, inner = {"device": device, "dtype": dtype}, int(channels * expand)
         rank = math.ceil(channels / 16) if time_step_rank is None else time_step_rank
         self.channels, self.inner, self.state_size, self.rank, self.norm_eps = channels, inner, state_size, rank, norm_eps
-        self.in_proj = nn.Linear(channels, 2 * inner, bias, **home)
+        self.in_proj = Projection(channels, 2 * inner, bias, **home)
         self.conv1d = depthwise(inner, conv_kernel, conv_bias, **home)
-        self.x_proj = nn.Linear(inner, rank + 2 * state_size, False, **home)
-        self.dt_proj = nn.Linear(rank, inner, True, **home)
+        self.x_proj = Projection(inner, rank + 2 * state_size, False, **home)
+        self.dt_proj = Projection(rank, inner, True, **home)
         self.A_log = nn.Parameter(torch.arange(1, state_size + 1, **home).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner, **home))
-        self.out_proj = nn.Linear(inner, channels, bias, **home)
+        self.out_proj = Projection(inner, channels, bias, **home)
         start_steps(self.dt_proj.bias)
 
     def extra_repr(self) -> str:
@@ -99,7 +99,7 @@ class Mamba(LinearRecurrence):
         chunks = [(step, x, b, c)] if step.ndim == 2 else zip(*(t.split(frames, 1) for t in (step, x, b, c)), strict=True)
         for dt, u, to, of in chunks:
             states, h = diagonal(torch.exp(dt.unsqueeze(-1) * a), (dt * u).unsqueeze(-1) * to.unsqueeze(-2), h)
-            outs.append((states @ of.unsqueeze(-1)).squeeze(-1))
+            outs.append((of.unsqueeze(-2) @ states.mT).squeeze(-2))  # a row, which torch multiplies four times as fast
         return (outs[0] if len(outs) == 1 else torch.cat(outs, 1)), h
 
 

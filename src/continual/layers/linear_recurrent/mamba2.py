@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..recurrence import States
-from .base import LinearRecurrence, causal_conv, depthwise, rms
+from .base import LinearRecurrence, Projection, causal_conv, depthwise, rms
 from .mamba import start_steps
 from .outer import gated_outer
 
@@ -81,13 +81,13 @@ class Mamba2(LinearRecurrence):
         home, inner, outer = {"device": device, "dtype": dtype}, heads * head_dim, groups * state_size
         self.channels, self.heads, self.head_dim, self.state_size, self.groups = channels, heads, head_dim, state_size, groups
         self.limit, self.sizes = (float(time_step_limit[0]), float(time_step_limit[1])), (inner, outer, outer)
-        self.in_proj = nn.Linear(channels, 2 * inner + 2 * outer + heads, bias, **home)
+        self.in_proj = Projection(channels, 2 * inner + 2 * outer + heads, bias, **home)
         self.conv1d = depthwise(inner + 2 * outer, conv_kernel, conv_bias, **home)
         self.dt_bias = nn.Parameter(torch.empty(heads, **home))
         self.A_log = nn.Parameter(torch.arange(1, heads + 1, **home).log())
         self.D = nn.Parameter(torch.ones(heads, **home))
         self.norm = GatedNorm(inner, groups, norm_eps, **home)
-        self.out_proj = nn.Linear(inner, channels, bias, **home)
+        self.out_proj = Projection(inner, channels, bias, **home)
         start_steps(self.dt_bias)
 
     def extra_repr(self) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..recurrence import States
-from .base import LinearRecurrence
+from .base import LinearRecurrence, Projection
 from .diagonal import diagonal
 
 
@@ -38,8 +38,8 @@ class minGRU(LinearRecurrence):
     def __init__(self, channels: int, hidden_size: int | None = None, bias: bool = True, device: Any = None, dtype: Any = None):
         super().__init__()
         self.channels, self.hidden_size = channels, channels if hidden_size is None else hidden_size
-        self.linear_z = nn.Linear(channels, self.hidden_size, bias, device, dtype)
-        self.linear_h = nn.Linear(channels, self.hidden_size, bias, device, dtype)
+        self.linear_z = Projection(channels, self.hidden_size, bias, device, dtype)
+        self.linear_h = Projection(channels, self.hidden_size, bias, device, dtype)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, {self.hidden_size}"

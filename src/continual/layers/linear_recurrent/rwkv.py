@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..recurrence import States
-from .base import LinearRecurrence
+from .base import LinearRecurrence, Projection
 from .diagonal import diagonal
 
 LEAST = -1e38  # below all exponents
@@ -53,8 +53,8 @@ class RWKV(LinearRecurrence):
         self.time_first = nn.Parameter(torch.full((hidden,), math.log(0.3), **home))
         for name in ("key", "value", "receptance"):
             setattr(self, f"time_mix_{name}", nn.Parameter(torch.linspace(0, 1, channels, **home).view(1, 1, -1)))
-        self.key, self.value, self.receptance = (nn.Linear(channels, hidden, False, **home) for _ in range(3))
-        self.output = nn.Linear(hidden, channels, False, **home)
+        self.key, self.value, self.receptance = (Projection(channels, hidden, False, **home) for _ in range(3))
+        self.output = Projection(hidden, channels, False, **home)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, {self.hidden_size}"

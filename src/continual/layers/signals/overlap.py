@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ...core.resampling import Upsampling
 from ...core.ring_buffer import one_piece, ring_zeros, wire_frames
 from ...core.state import InitContext, StateNode, StateUpdates, StepSpec
 from ...core.timing import Timing
+from ...core.tracing_guard import is_tracing
 from ...errors import ShapeMismatch
 
 
@@ -88,6 +90,11 @@ class OverlapAdd(CoModule):
 
     def joined(self, patches: Tensor, first: int, start: int, stop: int) -> Tensor:
         """The frames ``start … stop - 1``, before the cut, of patches ``first, first + 1, …``, among them all that lie there."""
+        low, high = start // self.hop, (stop - 1) // self.hop  # hops
+        inside = first <= low - self._older and high < first + patches.shape[2]
+        if self._older and inside and not torch.is_grad_enabled() and not is_tracing():
+            own = patches.narrow(2, low - self._older - first, high - low + 1 + self._older)
+            return self._summed(own).narrow(2, start - low * self.hop, stop - start)
         return self.added(patches).narrow(2, start - first * self.hop, stop - start)
 
     def added(self, patches: Tensor) -> Tensor:
@@ -101,6 +108,20 @@ class OverlapAdd(CoModule):
         for i in range(1, self._older + 1):
             total = total + F.pad(parts[i], (*behind, i, self._older - i))
         return total.flatten(2, 3)
+
+    def _summed(self, patches: Tensor) -> Tensor:
+        """The hops that all of their patches are there for: those of the last patches, but for the first ``older`` of them.
+
+        Hop ``j`` is a sum over part ``p`` of patch ``j - p``: these lie one patch less one part apart.
+        """
+        parts, hop = self._older + 1, self.hop
+        x = patches if self.size == parts * hop else F.pad(patches, (0, parts * hop - self.size))
+        x = x.contiguous()
+        (batch, channels, count, *space), (*outer, apart) = x.shape[:-1], x.stride()[:3]
+        inner = x.stride()[3:-1]
+        shape, strides = (batch, channels, count - self._older, parts, *space, hop), (*outer, apart, apart - hop, *inner, 1)
+        total = x.as_strided(shape, strides, x.storage_offset() + self._older * hop).sum(3)
+        return total.movedim(-1, 3).flatten(2, 3)
 
     # ---- kernel -----------------------------------------------------------------------------------------------------
 
