@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from .timing import IDENTITY, Timing
+from .count_table import CountTable
+from .timing import IDENTITY, Entry, Timing
 from .timing_graph import aligned
 
 
@@ -28,9 +29,25 @@ def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int
         slowest = max(r.delay for r in rates if r)
         return [math.ceil((slowest - r.delay) / r.stride) for r in rates if r]
     depths = [0] * len(branches)
-    whole = before.then(aligned(*branches))
-    for t in range(whole.transient + 2 * whole.period + 1):
-        wire = before.counts(t, t)
-        delivered = [b.counts(*wire)[0] for b in branches]
+    entries, wires = _side_by_side(branches, before)
+    table, period = CountTable(entries), before.then(aligned(*branches)).period
+    for t in range(max(map(table.settled, wires)) + 2 * period + 1):
+        delivered = [table.come(wire, t) for wire in wires]
         depths = [max(d, n - min(delivered)) for d, n in zip(depths, delivered, strict=True)]
     return depths
+
+
+def _side_by_side(branches: tuple[Timing, ...], before: Timing) -> tuple[list[Entry], list[int]]:
+    """A graph of some branches, in which what they have in common is one wire; and the wires of their ends."""
+    places: dict[Entry, int] = {(None, ()): 0}
+
+    def added(timing: Timing, start: int) -> int:
+        graph, at = timing.graph, {0: start}
+        for i in graph.order[1:]:
+            own, inputs = graph.entries[i]
+            at[i] = places.setdefault((own, tuple(at[j] for j in inputs)), len(places))
+        return at[graph.out]
+
+    start = added(before, 0)
+    ends = [added(branch, start) for branch in branches]
+    return list(places), ends

@@ -6,11 +6,12 @@ import random
 
 import pytest
 
+from continual.core.alignment import waiting
 from continual.core.fitted import Fitted
 from continual.core.length_function import LengthFunction, Step
 from continual.core.resampling import Upsampling
 from continual.core.timing import Crop, Timing, Window
-from continual.core.timing_graph import AHEAD, Wires
+from continual.core.timing_graph import AHEAD, Wires, aligned
 
 FOURS = Fitted(LengthFunction((Step(1, 4, 4),)))  # padding to a multiple of 4
 
@@ -62,3 +63,15 @@ def test_a_deep_network_settles_as_early_as_its_parts() -> None:
         at = wires.meet([at, wires.fit(pooled, 0, Fitted(LengthFunction((Step(1, 1, 1),)), cuts=True))])
     assert wires.timing(at).transient > 20_000
     assert wires.clips.settled(at) < 1000
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_queues_are_as_deep_as_the_counts_of_all_lengths_say(seed: int) -> None:
+    wires, found = network(seed, 7)
+    ends = [w for w in found if wires.timing(w).stride == wires.timing(found[-1]).stride]
+    branches = tuple(wires.timing(w) for w in (ends[0], ends[-1]))
+    whole, deepest = aligned(*branches), [0, 0]
+    for n in range(whole.transient + 2 * whole.period + 1):
+        come = [b.delivered(n) for b in branches]
+        deepest = [max(d, c - min(come)) for d, c in zip(deepest, come, strict=True)]
+    assert waiting(branches) == deepest
