@@ -389,7 +389,7 @@ class FirstFrame(nn.Module):
 
 def test_scores_stay_as_they_were_when_the_stream_goes_on() -> None:
     clip = noise(2, 3, 30)
-    net: Any = co.continual(FirstFrame(), clip[:, :, :8], progress=False)
+    net: Any = co.continual(FirstFrame().eval(), clip[:, :, :8], progress=False)
     with torch.no_grad():
         scores = [net.forward_step(frame) for frame in clip.unbind(2)]
     found = torch.stack([y for y in scores if y is not None], 2)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .count_table import CountTable
 from .timing import IDENTITY, Entry, Timing
 from .timing_graph import aligned
 
 
-def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int]:
+def waiting(
+    branches: tuple[Timing, ...], before: Timing = IDENTITY, shared: tuple[CountTable, Sequence[int]] | None = None
+) -> list[int]:
     """The depth of each branch's queue: the most frames of it that wait for the slowest branch, for any chunks.
 
     Args:
         branches: the branches' timings.
         before: the timing from the network's input to the wire that feeds the branches.
+        shared: the counts of a graph in which the branches end on these wires, where they are fed by the network's input. A table
+            for each of many queues would take time that grows with the square of the network's depth.
 
     Example:
         >>> from continual.core.timing import Window
@@ -29,8 +34,10 @@ def waiting(branches: tuple[Timing, ...], before: Timing = IDENTITY) -> list[int
         slowest = max(r.delay for r in rates if r)
         return [math.ceil((slowest - r.delay) / r.stride) for r in rates if r]
     depths = [0] * len(branches)
-    entries, wires = _side_by_side(branches, before)
-    table, period = CountTable(entries), before.then(aligned(*branches)).period
+    if shared is None:
+        entries, ends = _side_by_side(branches, before)
+        shared = CountTable(entries), ends
+    (table, wires), period = shared, before.then(aligned(*branches)).period
     for t in range(max(map(table.settled, wires)) + 2 * period + 1):
         delivered = [table.come(wire, t) for wire in wires]
         depths = [max(d, n - min(delivered)) for d, n in zip(depths, delivered, strict=True)]

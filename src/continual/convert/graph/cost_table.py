@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -33,7 +34,7 @@ def rows_of(
     Returns:
         The rows, and for every slot the index of its row (``-1 - k`` for input ``k``).
     """
-    nbytes = nbytes or {}
+    nbytes, timing = nbytes or {}, functools.cache(timing)  # a timing searches for its delay once
     origin = {slot: (-1 - number, 0, 0) for slot, number in entries.items()}  # row, frames that wait, bytes of the queue
     rows: list[Row] = []
     for instruction in program:

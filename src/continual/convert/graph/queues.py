@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.alignment import waiting
+from ...core.count_table import CountTable
 from ...core.ring_buffer import match_memory_format, ring_zeros
 from ...core.state import InitContext, StateNode, StepSpec
 from ...core.timing import IDENTITY, Timing, Wiring
@@ -20,7 +21,12 @@ from .instructions import Instruction
 
 @dataclass(eq=False)
 class AlignDelays(Instruction):
-    """Queues in which streams of smaller delays wait for the others."""
+    """Queues in which streams of smaller delays wait for the others.
+
+    Attributes:
+        timings: of the inputs, from the network's input on.
+        counts: of all wires of the network, until the depths are known.
+    """
 
     path: str
     label: str
@@ -30,9 +36,11 @@ class AlignDelays(Instruction):
     before: tuple[int, ...]
     wire: int
     views: tuple[View, ...]
-    timings: tuple[Wiring, ...]  # of the inputs, from the network's input on
+    timings: tuple[Wiring, ...]
     state_node: int
     note: str = ""
+    counts: CountTable | None = None
+    known_depths: list[int] | None = None
 
     @property
     def taken(self) -> list[tuple[int, View]]:
@@ -44,7 +52,12 @@ class AlignDelays(Instruction):
 
     def depths(self, before: Timing = IDENTITY) -> list[int]:
         """How many frames of each input wait at most, after the timing ``before``."""
-        return waiting(self.timings, before)
+        if before != IDENTITY:
+            return waiting(self.timings, before)
+        if self.known_depths is None:
+            self.known_depths = waiting(self.timings, shared=None if self.counts is None else (self.counts, self.before))
+            self.counts = None
+        return self.known_depths
 
     def open(self, m: ExecContext, init: InitContext) -> list[StateNode]:
         nodes = []

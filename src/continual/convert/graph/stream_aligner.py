@@ -153,6 +153,7 @@ class StreamAligner:
                 tuple(View(s.dims) for s in moving),
                 tuple(self._draft.wires.timing(s.wire) for s in moving),
                 self._draft.new_state_node(len(moving)),
+                counts=self._draft.wires.clips,
             )
         )
         found = outs | {slot: self._emit.one_row(call, outs[row.slot], bare[slot].dims) for slot, row in rows.items()}

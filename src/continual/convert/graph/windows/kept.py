@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,20 +98,24 @@ class BufferViews:
     """
 
     def __init__(self, histories: Sequence[History], buffers: Sequence[Tensor], batch: int):
-        self._histories, self._buffers, self._batch = list(histories), list(buffers), batch
-        self._memory = {_storage(b) for b in buffers}
-        self._places = math.lcm(*(h.round // h.new for h in histories))
-        self._known: dict[int, tuple[list[Tensor], list[tuple[Tensor, ...]]]] = {}
+        self._parts = [(h, b, dict[int, tuple[Tensor, tuple[Tensor, ...]]]()) for h, b in zip(histories, buffers, strict=True)]
+        self._batch, self._memory = batch, {_storage(b) for b in buffers}
 
     def at(self, hop: int) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """What the window of a hop takes over from each history, and where it writes what it adds."""
-        found = self._known.get(hop % self._places)
+        found = [self._of(hop, *part) for part in self._parts]
+        return [kept for kept, _ in found], [slots for _, slots in found]
+
+    def _of(
+        self, hop: int, history: History, buffer: Tensor, known: dict[int, tuple[Tensor, tuple[Tensor, ...]]]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        place = history.place(hop)
+        found = known.get(place)
         if found is None:
-            pairs = list(zip(self._histories, self._buffers, strict=True))
-            kept = [h.layout.take(h.old(b, hop), self._batch) for h, b in pairs]
-            found = kept, [h.slots(b, hop) for h, b in pairs]
-            if self._places <= STEPS and all(_storage(x) in self._memory for x in kept):  # no copies, which would be old
-                self._known[hop % self._places] = found
+            kept = history.layout.take(history.old(buffer, hop), self._batch)
+            found = kept, history.slots(buffer, hop)
+            if len(known) < STEPS and _storage(kept) in self._memory:  # no copy, which would be old
+                known[place] = found
         return found
 
     def apart(self, x: Tensor) -> Tensor:
