@@ -75,7 +75,7 @@ def use_attention(program: ExportedProgram) -> None:
     if attention.library() is None:
         return
     _library()
-    readers = {torch.ops.aten.scaled_dot_product_attention.default: _given, torch.ops.aten.matmul.default: _written_out}
+    readers = {torch.ops.aten.scaled_dot_product_attention.default: _of_operation, torch.ops.aten.matmul.default: _written_out}
     for node in list(program.graph.nodes):
         parts = readers[node.target](node) if node.target in readers else None
         if parts is None:
@@ -100,10 +100,10 @@ class Parts(NamedTuple):
     across: bool = False
 
 
-def _given(node: Node) -> Parts | None:
+def _of_operation(node: Node) -> Parts | None:
     """The parts of an operation of torch."""
-    given: list[Any] = [*node.args, *(None, 0.0, False)[len(node.args) - 3 :]]
-    q, k, v, mask, dropout, causal = given
+    operands: list[Any] = [*node.args, *(None, 0.0, False)[len(node.args) - 3 :]]
+    q, k, v, mask, dropout, causal = operands
     if dropout or node.kwargs.get("enable_gqa") or not set(node.kwargs) <= {"scale", "enable_gqa"}:
         return None
     scale: Any = node.kwargs.get("scale")

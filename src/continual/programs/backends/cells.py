@@ -37,8 +37,8 @@ def write_out_cells(program: ExportedProgram) -> None:
 
 def _gates(graph: Graph, node: Node, h: Any) -> tuple[Node, Node]:
     """What the input and the state add to the gates ``(B, gates * H)``."""
-    linear, given = torch.ops.aten.linear.default, [*node.args, None, None]
-    x, _, from_x, from_h, x_bias, h_bias = given[:6]
+    linear, operands = torch.ops.aten.linear.default, [*node.args, None, None]
+    x, _, from_x, from_h, x_bias, h_bias = operands[:6]
     return emit(graph, linear, x, from_x, x_bias), emit(graph, linear, h, from_h, h_bias)
 
 

@@ -32,8 +32,8 @@ def fold_norms(program: ExportedProgram) -> None:
 def _scaled(graph: Graph, convolution: Node, numbers: list[Any], eps: Any) -> tuple[Node, Node]:
     """The weight and the bias of a convolution with the norm in them."""
     aten, (gain, offset, mean, variance) = torch.ops.aten, numbers
-    given: list[Any] = [*convolution.args, None]
-    weight, bias = given[1:3]
+    operands: list[Any] = [*convolution.args, None]
+    weight, bias = operands[1:3]
     factor = emit(graph, aten.rsqrt.default, emit(graph, aten.add.Tensor, variance, eps))
     factor = factor if gain is None else emit(graph, aten.mul.Tensor, factor, gain)
     by_output = emit(graph, aten.reshape.default, factor, [-1, *[1] * (weight.meta["val"].ndim - 1)])
