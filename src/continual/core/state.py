@@ -187,12 +187,14 @@ class Structure:
     Attributes:
         changed: whether some container in the network has other children since.
         moved: whether some module was moved to another dtype or device since.
+        causal: whether what each module has delivered follows from what has come; ``None``: not asked yet.
     """
 
-    __slots__ = ("__weakref__", "changed", "moved")
+    __slots__ = ("__weakref__", "causal", "changed", "moved")
 
     def __init__(self) -> None:
         self.changed = self.moved = False
+        self.causal: bool | None = None
 
 
 @dataclass(repr=False, eq=False)

@@ -27,6 +27,10 @@ Self = TypeVar("Self", bound="StreamOwner")
 _OF_THE_STREAM = frozenset({"_turn", "_structure", "_watchers"})  # what a copy of a module has again
 
 
+def _is_causal(module: torch.nn.Module) -> bool:
+    return not isinstance(module, Kernel) or bool(module._modules) or module.timing.causal_counts
+
+
 class StreamOwner(Kernel):
     """A module with a stream of its own."""
 
@@ -159,12 +163,19 @@ class StreamOwner(Kernel):
             fast_path=rate is not None,
             fast_path_from=fast_path_from,
             bursts=bursts,
-            causal_counts=timing.causal_counts,
+            causal_counts=timing.causal_counts and self._is_causal_inside(),
         )
         state.owned = not any(t.requires_grad for n in node.walk() for t in n.tensors)
         state.structure = self._structure_now()
         state.largest = max((f.nbytes for n in node.walk() if n.out is not None for f in frames(n.out)), default=0)
         return state
+
+    def _is_causal_inside(self) -> bool:
+        """Whether what each layer has delivered follows from what has come. A network's timing does not show all that is cut off inside."""
+        structure = self._structure_now()
+        if structure.causal is None:  # asked once for all streams
+            structure.causal = all(map(_is_causal, self.modules()))
+        return structure.causal
 
     def _structure_now(self) -> Structure:
         """The identity of this network as it is now, which its states carry. Every module inside reports changes to it."""

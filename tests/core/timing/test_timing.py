@@ -156,16 +156,6 @@ def test_transposed_convolution_of_rate_1_is_a_window(extent: int, crop: int, be
     assert (timing.stride, timing.receptive_field) == (1, same.receptive_field)
 
 
-def test_a_branch_that_is_cut_off_shows_in_the_timing_though_another_is_as_late():
-    """Whether the crop has delivered a frame depends on the end of the stream. A network must not be taken for one without crops."""
-    conv, cut = Window(3), Crop(1, 1)
-    both = Window(1, wait=0).then(aligned(conv, cut)).then(Window(2))
-    assert [both.counts(n, n) for n in range(9)] == [conv.then(Window(2)).counts(n, n) for n in range(9)]
-    assert (both.receptive_field, both.delay) == (4, 3)
-    assert not both.causal_counts
-    assert aligned(conv, Window(3, start=1, end=1)).causal_counts
-
-
 @given(case=st.lists(st.one_of(ordinary, rates), min_size=1, max_size=3).map(lambda found: sequence(*found)))
 @settings(max_examples=settings().max_examples // 2)
 def test_receptive_field_is_the_widest_span_of_a_period(case: Case):
