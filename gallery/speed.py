@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from .network import Network
 
 SECONDS = 0.25  # for each of the two
 LEAST, MOST = 3, 300
+ENDLESS = 1 << 40  # frames
 
 
 def least(run: Callable[[], object], seconds: float = SECONDS, before: Callable[[], object] = lambda: None) -> float:
@@ -64,29 +66,29 @@ def window_of(net: Any, module: nn.Module, network: Network, rows: int | None) -
 class Feeding:
     """Calls in mid-stream with the frames that complete the next outputs, ``net.step_size`` of them.
 
-    They begin where the example ends, or behind the first output if that comes later. Tables of positions may end there, too: the
-    stream begins anew before it has had twice the example, or the example if the module is for no longer clips.
+    They begin where the example ends, or behind the first output if that comes later. Where tables end, at the end of the
+    example or later, the stream begins anew.
 
     Args:
         net: the converted network.
-        module: the module that it stands for.
         network: its row.
         rows: of the batch; ``None``: those of the example.
+        longest: begin anew after so many frames at the latest.
 
     Attributes:
         frames: of each call.
     """
 
-    def __init__(self, net: Any, module: nn.Module, network: Network, rows: int | None):
+    def __init__(self, net: Any, network: Network, rows: int | None, longest: int = ENDLESS):
         dims, own, self.frames = network.time_dims, network.frames, int(net.step_size)
-        longest = own if _is_short(net, module, network) else 2 * own
+        longest = own if _is_short(net, network, rows) else min(longest, _limit(net))
         opening = -(-(net.delay + 1) // self.frames) * self.frames
         opening = max(opening, (own if longest > own else own - self.frames) // self.frames * self.frames)
         clip = network.inputs(-(-(opening + self.frames) // own) * own, rows=rows)
         self._net, self._opening = net, [x.clone() for x in cut(clip, dims, 0, opening)]
         self._chunk = [x.clone() for x in cut(clip, dims, opening, self.frames)]
         self._frame = one(self._chunk, dims)
-        self._most = max(1, (longest - opening) // self.frames)
+        self._most = max(1, (min(longest, ENDLESS) - opening) // self.frames)
         self._calls = self._most
 
     def ready(self) -> None:
@@ -101,17 +103,22 @@ class Feeding:
         return self._net.forward_steps(*self._chunk) if self.frames > 1 else self._net.forward_step(*self._frame)
 
 
-def _is_short(net: Any, module: nn.Module, network: Network) -> bool:
-    """Whether a stream ends with the example, since the module is for no longer clips. Exact windows are of the example's length anyway."""
-    if net.windows is not None:
-        return False
-    if net.lengths == "own":
-        return True
+def _limit(net: Any) -> int:
+    """The frames after which the stream ends, as the notes of the conversion say."""
+    return min(
+        (int(found[1]) for note in net.notes if (found := re.search(r"positions for (\d+) frames", note))), default=ENDLESS
+    )
+
+
+def _is_short(net: Any, network: Network, rows: int | None) -> bool:
+    """Whether a stream ends with the example: there are tables of this length in it."""
     try:
         with torch.no_grad():
-            module(*network.inputs(2 * network.frames))
-    except Exception:  # whatever people's modules raise on a length that they are not for
+            net.forward_steps(*network.inputs(2 * network.frames, rows=rows))
+    except Exception:  # whatever people's operations raise behind the end of a table
         return True
+    finally:
+        net.clean_state()
     return False
 
 
@@ -119,8 +126,15 @@ def measured(net: Any, module: nn.Module, network: Network) -> tuple[float, floa
     """Seconds for a frame and of the module on its window, and how much faster the calls that bring outputs are than windows for them."""
     rows = rows_of(module, network)
     window = window_of(net, module, network, rows)
-    run = Feeding(net, module, network, rows)
-    whole, spent = least(lambda: module(*window)), least(run, before=run.ready)
+    whole, run = least(lambda: module(*window)), Feeding(net, network, rows)
+    try:
+        spent = least(run, before=run.ready)
+    except (
+        IndexError,
+        RuntimeError,
+    ):  # behind the end of a table that the conversion does not know of: positions summed up from a mask
+        run = Feeding(net, network, rows, 2 * network.frames)
+        spent = least(run, before=run.ready)
     net.clean_state()
     return spent / run.frames, whole, whole / spent
 

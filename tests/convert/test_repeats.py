@@ -131,6 +131,28 @@ def test_the_shorter_table_ends_the_stream() -> None:
             net.forward_step(torch.randn(2, 3, dtype=torch.float64))
 
 
+class Late(nn.Module):
+    """Positions that begin at a number, as language models count on from a cache."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first, self.table = first, nn.Embedding(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table(torch.arange(x.shape[1]) + self.first)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_table_whose_positions_begin_late_ends_the_stream(first: int) -> None:
+    net = converted(Late(first), 2, 7, 3)
+    assert any(f"positions for {12 - first} frames" in note for note in net.notes)
+    net.clean_state()
+    with torch.no_grad():
+        net.forward_steps(torch.randn(2, 12 - first, 3, dtype=torch.float64))
+        with pytest.raises(co.ShapeMismatch, match=f"positions for {12 - first}"):
+            net.forward_step(torch.randn(2, 3, dtype=torch.float64))
+
+
 class Delayed(nn.Module):
     """The numbers of frames before and behind a convolution that looks ahead, and of every second frame."""
 

@@ -38,7 +38,8 @@ from .values import (
 
 T = TypeVar("T")
 REPEATS = ("aten.expand.default", "aten.broadcast_to.default", "aten.repeat.default")
-OFFSETS_ONLY = ("aten.add.Scalar", "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
+ADDITIONS = ("aten.add.Scalar", "aten.add.Tensor")
+OFFSETS_ONLY = (*ADDITIONS, "aten.unsqueeze.default", "aten.expand.default", "aten.reshape.default", "aten.squeeze.dims")
 ARANGE = ("aten.arange.default", "aten.arange.start", "aten.arange.start_step")
 CREATION = ("aten.zeros.default", "aten.ones.default", "aten.full.default", "aten.empty.memory_format")
 
@@ -177,7 +178,9 @@ class LengthConstants:
         makers, offset = {slot: i for i in self._draft.instructions for slot in i.outs}, 0
         maker = makers.get(stream.slot)
         while isinstance(maker, Op) and maker.target in OFFSETS_ONLY and maker.inputs:
-            if maker.target == "aten.add.Scalar" and isinstance(added := maker.args[1], int):
+            if maker.target in ADDITIONS:
+                if not isinstance(added := maker.args[1], int):
+                    return
                 offset += added
             maker = makers.get(maker.inputs[0])
         if isinstance(maker, Positions):
