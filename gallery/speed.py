@@ -111,7 +111,9 @@ def _limit(net: Any) -> int:
 
 
 def _is_short(net: Any, network: Network, rows: int | None) -> bool:
-    """Whether a stream ends with the example: there are tables of this length in it."""
+    """Whether a stream ends with the example: there are tables of this length in it. Exact windows are of the example's length anyway."""
+    if net.windows is not None:
+        return False
     try:
         with torch.no_grad():
             net.forward_steps(*network.inputs(2 * network.frames, rows=rows))
