@@ -5,12 +5,9 @@ Takes half of the time of torch's, whose products are MKL's, on an AMD processor
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
-import platform
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,38 +15,18 @@ from torch import Tensor
 
 from ...core.tracing_guard import is_tracing
 from . import build
+from .build import FLOAT, LONG, POINTER
 from .conditions import usable
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 ALONE = 1 << 19  # products, below which a second thread costs more than it does
 LEAST = 1 << 19  # products, below which the call from Python costs more than is gained
-_Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
-
-
-class Library(NamedTuple):
-    """The compiled kernel.
-
-    Attributes:
-        run: the function ``continual_attention_run``.
-        parallel: see :func:`~continual.layers.native.build.openmp`.
-    """
-
-    run: Any
-    parallel: int | None
 
 
 @functools.cache
-def library() -> Library | None:
+def library() -> build.Kernel | None:
     """The kernel; ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    loaded = build.library(SOURCE)
-    if loaded is None:
-        return None
-    loaded.continual_lanes.restype = _Long
-    if loaded.continual_lanes() < 8 and platform.machine().lower() in ("x86_64", "amd64"):
-        return None  # of processors without AVX torch knows more
-    run = loaded.continual_attention_run
-    run.argtypes, run.restype = [_Pointer] * 7 + [ctypes.c_float, _Long, _Pointer, _Long], _Long
-    return Library(run, build.openmp())
+    return build.kernel(SOURCE, [POINTER] * 7 + [FLOAT, LONG, POINTER, LONG], LONG)
 
 
 def scaled_dot_product_attention(
@@ -117,8 +94,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, s
         v.data_ptr(),
         None if mask is None else mask.data_ptr(),
         y.data_ptr(),
-        (_Long * 6)(batch, heads, rows, keys, size, features),
-        (_Long * 12)(*strides),
+        (LONG * 6)(batch, heads, rows, keys, size, features),
+        (LONG * 12)(*strides),
         size**-0.5 if scale is None else scale,
         int(causal),
         kernel.parallel,

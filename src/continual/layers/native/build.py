@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 FLAGS = (
     "-O2",
@@ -24,6 +26,7 @@ FLAGS = (
     "-shared",
 )  # sums keep their order, NaN and infinity
 PATIENCE = 120  # seconds for a compiler
+POINTER, LONG, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 log = logging.getLogger("continual.layers.native")
 
@@ -67,6 +70,40 @@ def library(source: Path) -> ctypes.CDLL | None:
     except OSError as error:
         log.warning("%s can't be loaded, torch's own operations are used: %s. Delete the file to build it again", path, error)
         return None
+
+
+class Kernel(NamedTuple):
+    """A function of a library, and what its caller has to know.
+
+    Attributes:
+        run: the function.
+        lanes: numbers of a vector.
+        parallel: see :func:`openmp`.
+    """
+
+    run: Any
+    lanes: int
+    parallel: int | None
+
+
+def kernel(source: Path, arguments: Sequence[Any], result: Any = None, avx: bool = True) -> Kernel | None:
+    """The function ``continual_NAME_run`` of the source ``NAME.cpp``; ``None`` where there is no library.
+
+    Args:
+        source: the source file.
+        arguments, result: their types in C.
+        avx: whether torch knows more of x86 processors without AVX, so that there is no kernel on these.
+    """
+    loaded = library(source)
+    if loaded is None:
+        return None
+    loaded.continual_lanes.restype = LONG
+    lanes: int = loaded.continual_lanes()
+    if avx and lanes < 8 and platform.machine().lower() in ("x86_64", "amd64"):
+        return None
+    run = getattr(loaded, f"continual_{source.stem}_run")
+    run.argtypes, run.restype = list(arguments), result
+    return Kernel(run, lanes, openmp())
 
 
 @functools.cache

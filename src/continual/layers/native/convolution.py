@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from . import build, product
-from .depthwise import Library, _Long, _Pointer
+from .build import LONG, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 ALONE = 1 << 20  # products, below which a second thread costs more than it does
@@ -50,15 +50,11 @@ class Geometry(NamedTuple):
 
 
 @functools.cache
-def library() -> Library | None:
+def library() -> build.Kernel | None:
     """The kernel, where that for products is there as well; ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    loaded = None if product.library() is None else build.library(SOURCE)
-    if loaded is None:
+    if product.library() is None:
         return None
-    loaded.continual_lanes.restype = _Long
-    run = loaded.continual_convolution_run
-    run.argtypes, run.restype = [_Pointer] * 5 + [_Long] * 9 + [_Pointer, _Long], None
-    return Library(run, loaded.continual_lanes(), build.openmp())
+    return build.kernel(SOURCE, [POINTER] * 5 + [LONG] * 9 + [POINTER, LONG], avx=False)
 
 
 def packed(weight: Tensor) -> Tensor:

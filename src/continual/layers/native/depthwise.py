@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 from collections.abc import Sequence
@@ -13,38 +12,17 @@ import torch
 from torch import Tensor
 
 from . import build
+from .build import LONG, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 MOST_TAPS = 32  # of which the kernel keeps the rows
 ALONE = 1 << 19  # products, below which a second thread costs more than it does
-_Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
-
-
-class Library(NamedTuple):
-    """The compiled kernel.
-
-    Attributes:
-        run: the function ``continual_depthwise_run``.
-        lanes: channels that it computes together.
-        parallel: the address of ``GOMP_parallel`` of the OpenMP runtime that torch uses, so that both share their threads; ``None``
-            where torch has another runtime.
-    """
-
-    run: Any
-    lanes: int
-    parallel: int | None
 
 
 @functools.cache
-def library() -> Library | None:
+def library() -> build.Kernel | None:
     """The kernel, built at the first use on a machine (2 to 3 s); ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    loaded = build.library(SOURCE)
-    if loaded is None:
-        return None
-    loaded.continual_lanes.restype = _Long
-    run = loaded.continual_depthwise_run
-    run.argtypes, run.restype = [_Pointer] * 5 + [_Long] * 6 + [_Pointer, _Long], None
-    return Library(run, loaded.continual_lanes(), build.openmp())
+    return build.kernel(SOURCE, [POINTER] * 5 + [LONG] * 6 + [POINTER, LONG], avx=False)
 
 
 class Geometry(NamedTuple):
@@ -95,10 +73,10 @@ class Depthwise:
         compiled: the kernel.
     """
 
-    def __init__(self, geometry: Geometry, weight: Tensor, compiled: Library):
+    def __init__(self, geometry: Geometry, weight: Tensor, compiled: build.Kernel):
         self._geometry, self._compiled = geometry, compiled
-        self._c_geometry = (_Long * len(geometry))(*geometry)
-        self._c_step = (_Long * len(geometry))(*geometry._replace(time_dilation=1, time_stride=1))  # the taps alone are given
+        self._c_geometry = (LONG * len(geometry))(*geometry)
+        self._c_step = (LONG * len(geometry))(*geometry._replace(time_dilation=1, time_stride=1))  # the taps alone are given
         self._weight = in_blocks(weight.detach(), compiled.lanes)
         self._sizes: dict[tuple[int, ...], _Sizes] = {}
 
@@ -146,7 +124,7 @@ class Depthwise:
         table, kept = _addresses(pieces)
         y = torch.empty((batch, outputs, *sizes.out, channels), dtype=torch.float32, device="cpu")
         bias_at = None if bias is None else bias.data_ptr()
-        addresses = geometry, (_Long * len(table))(*table), self._weight.data_ptr(), bias_at, y.data_ptr()
+        addresses = geometry, (LONG * len(table))(*table), self._weight.data_ptr(), bias_at, y.data_ptr()
         run(*addresses, batch, outputs, *sizes.planes, parallel, threads)
         del kept
         return y

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import convolution, depthwise, product
+from . import build, convolution, depthwise, product
 
 _KEPT = "Tensor? ring, Tensor? index, Tensor x, Tensor weight, Tensor? bias"
 SCHEMAS = (
@@ -112,7 +112,7 @@ def _frames(ring: Tensor | None, index: Tensor | None, x: Tensor, dilation: int)
     return found
 
 
-def _threads(compiled: depthwise.Library, products: int, alone: int) -> int:
+def _threads(compiled: build.Kernel, products: int, alone: int) -> int:
     return torch.get_num_threads() if compiled.parallel is not None and products >= alone else 1
 
 
@@ -123,7 +123,7 @@ def _depthwise(
     kernel, stride, pad_h, pad_w, dilation, *relu = numbers
     y = torch.empty(_depthwise_shape(x, *numbers[:5]), dtype=torch.float32, device="cpu")
     table = [number for frame in _frames(ring, index, x, dilation) for number in (frame, 0)]
-    long, taps = depthwise._Long, weight.shape[1] // kernel**2
+    long, taps = build.LONG, weight.shape[1] // kernel**2
     geometry = (long * 8)(x.shape[3], taps, kernel, stride, pad_h, pad_w, 1, taps)  # each row is an output of its own
     addresses = geometry, (long * len(table))(*table), weight.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr()
     threads = _threads(compiled, math.prod(y.shape[:3]) * weight.numel(), depthwise.ALONE)
@@ -137,7 +137,7 @@ def _convolution(
     compiled: Any = convolution.library()
     geometry = convolution.Geometry(*numbers[:-1])
     y = torch.empty((len(x), *geometry.out(*x.shape[1:3]), features), dtype=torch.float32, device="cpu")
-    table, long = _frames(ring, index, x, numbers[-1]), depthwise._Long
+    table, long = _frames(ring, index, x, numbers[-1]), build.LONG
     addresses = (long * 8)(*geometry), (long * len(table))(*table), weight.data_ptr(), None if bias is None else bias.data_ptr()
     threads = _threads(compiled, math.prod(y.shape[:3]) * weight.numel(), convolution.ALONE)
     sizes = len(x), len(table) // len(x), *x.shape[1:], *y.shape[1:3], features, product.panel_vectors(features, compiled.lanes)

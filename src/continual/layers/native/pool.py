@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import build
+from .build import LONG, POINTER
 from .conditions import usable
 
 ROOM = 512  # numbers of a row with its padding
 LEAST = 1 << 14  # numbers of a call, below which torch's costs less
 ALONE = 1 << 17  # numbers, below which a second thread costs more than it does
-_Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
-
-
-class Library(NamedTuple):
-    """The compiled kernel.
-
-    Attributes:
-        run: the function ``continual_pool_run``.
-        lanes: numbers of a vector.
-        parallel: see :func:`~continual.layers.native.build.openmp`.
-    """
-
-    run: Any
-    lanes: int
-    parallel: int | None
 
 
 @functools.cache
-def library() -> Library | None:
+def library() -> build.Kernel | None:
     """The kernel; ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    loaded = build.library(Path(__file__).with_suffix(".cpp"))
-    if loaded is None:
-        return None
-    loaded.continual_lanes.restype = _Long
-    lanes: int = loaded.continual_lanes()
-    if lanes < 8 and platform.machine().lower() in ("x86_64", "amd64"):
-        return None  # of processors without AVX torch knows more
-    run = loaded.continual_pool_run
-    run.argtypes, run.restype = [_Pointer] * 4 + [_Long], None
-    return Library(run, lanes, build.openmp())
+    return build.kernel(Path(__file__).with_suffix(".cpp"), [POINTER] * 4 + [LONG])
 
 
 def pooled_or_none(
@@ -68,7 +42,7 @@ def pooled_or_none(
     if min(out) < 1 or max(read * stride[1] + kernel[1], written + padding[1]) + 2 * lanes > ROOM:
         return None
     y = torch.empty((batch, *out, channels), dtype=torch.float32, device="cpu")
-    sizes = (_Long * 15)(batch, channels, *size, *out, *kernel, *stride, *padding, *x.stride()[:2], int(maximum))
+    sizes = (LONG * 15)(batch, channels, *size, *out, *kernel, *stride, *padding, *x.stride()[:2], int(maximum))
     threads = torch.get_num_threads() if x.numel() >= ALONE else 1
     found.run(x.data_ptr(), y.data_ptr(), sizes, found.parallel, threads)
     return y.permute(0, 3, 1, 2)

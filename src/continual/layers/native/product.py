@@ -6,11 +6,8 @@ docs/performance.md).
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import platform
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +15,7 @@ from torch import Tensor, baddbmm, bmm  # by name: ptflops counts what is called
 
 from ...core.tracing_guard import is_tracing
 from . import build
+from .build import LONG, POINTER
 from .conditions import usable
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -28,36 +26,12 @@ LEAST_SUM = 128  # products in a sum, below which to add the lanes of vectors co
 LEAST_ROWS = 4  # from which reading a weight as it lies, and the call, cost less than torch's product
 LEAST_COLUMNS = 8  # of a matrix on the right, below which a vector of them is mostly empty
 COLUMNS = -1  # the layout of weights as torch keeps them
-_Pointer, _Long = ctypes.c_void_p, ctypes.c_int64
-
-
-class Library(NamedTuple):
-    """The compiled kernel.
-
-    Attributes:
-        run: the function ``continual_product_run``.
-        lanes: numbers of a vector.
-        parallel: see :func:`~continual.layers.native.build.openmp`.
-    """
-
-    run: Any
-    lanes: int
-    parallel: int | None
 
 
 @functools.cache
-def library() -> Library | None:
+def library() -> build.Kernel | None:
     """The kernel; ``None`` where there is no compiler, or with ``CONTINUAL_NATIVE=0``."""
-    loaded = build.library(SOURCE)
-    if loaded is None:
-        return None
-    loaded.continual_lanes.restype = _Long
-    lanes: int = loaded.continual_lanes()
-    if lanes < 8 and platform.machine().lower() in ("x86_64", "amd64"):
-        return None  # of processors without AVX torch knows more
-    run = loaded.continual_product_run
-    run.argtypes, run.restype = [_Pointer] * 4 + [_Long] * 7 + [_Pointer, _Long], None
-    return Library(run, lanes, build.openmp())
+    return build.kernel(SOURCE, [POINTER] * 4 + [LONG] * 7 + [POINTER, LONG])
 
 
 def computes_products(x: Tensor) -> bool:
