@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from continual.layers.native import attention
 
-from . import report
+from . import kernel_table
 from .measure import Effort, require_equal
-from .timing import Local, alternate, conditions
+from .timing import Local, alternate
 
 HEADER = ("heads × queries × keys × size", "kernel, µs", "torch, µs", "torch", "GFLOP/s")
 SIZES = [
@@ -42,25 +41,8 @@ def row(heads: int, rows: int, keys: int, size: int, effort: Effort) -> list[str
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print the numbers in Markdown."""
-    line = argparse.ArgumentParser(prog="python -m benchmarks.attention", description=__doc__)
-    line.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
-    line.add_argument("--quick", action="store_true", help="short blocks")
-    line.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'attention' of a page")
-    args = line.parse_args(argv)
-    if attention.library() is None:
-        print("no kernel: there is no compiler here, or it is turned off", file=sys.stderr)
-        return 1
-    effort = Effort(3, 0.002) if args.quick else Effort()
-    with conditions(args.threads), torch.no_grad():
-        rows = [row(*sizes, effort) for sizes in SIZES]
-    text = (
-        f"Measured: {report.Machine.here()}; {args.threads} thread{'s' * (args.threads > 1)}, medians of alternating blocks, calls from "
-        f"Python included.\n\n{report.markdown_table(HEADER, rows)}"
-    )
-    print(text)
-    if args.markdown:
-        report.write_markdown(args.markdown, "attention", text)
-    return 0
+    rows = [partial(row, *sizes) for sizes in SIZES]
+    return kernel_table.run("attention", __doc__, attention.library(), HEADER, rows, argv)
 
 
 if __name__ == "__main__":

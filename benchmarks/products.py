@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -13,9 +12,9 @@ from torch.nn import functional as F
 from continual.layers import onednn
 from continual.layers.native import product
 
-from . import report
+from . import kernel_table
 from .measure import Effort, require_equal
-from .timing import Local, alternate, conditions
+from .timing import Local, alternate
 
 HEADER = ("rows × sum → outputs", "panels, µs", "as it lies, µs", "from the left, µs", "torch", "oneDNN", "GFLOP/s")
 SIZES = [
@@ -48,25 +47,8 @@ def row(rows: int, size: int, features: int, effort: Effort) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print the numbers in Markdown."""
-    line = argparse.ArgumentParser(prog="python -m benchmarks.products", description=__doc__)
-    line.add_argument("--threads", type=int, default=1, metavar="N", help="of torch (default: 1)")
-    line.add_argument("--quick", action="store_true", help="short blocks")
-    line.add_argument("--markdown", type=Path, metavar="FILE", help="write the section 'products' of a page")
-    args = line.parse_args(argv)
-    if product.library() is None:
-        print("no kernel: there is no compiler here, or it is turned off", file=sys.stderr)
-        return 1
-    effort = Effort(3, 0.002) if args.quick else Effort()
-    with conditions(args.threads), torch.no_grad():
-        rows = [row(*sizes, effort) for sizes in SIZES]
-    text = (
-        f"Measured: {report.Machine.here()}; {args.threads} thread{'s' * (args.threads > 1)}, medians of alternating blocks, calls from "
-        f"Python included.\n\n{report.markdown_table(HEADER, rows)}"
-    )
-    print(text)
-    if args.markdown:
-        report.write_markdown(args.markdown, "products", text)
-    return 0
+    rows = [partial(row, *sizes) for sizes in SIZES]
+    return kernel_table.run("products", __doc__, product.library(), HEADER, rows, argv)
 
 
 if __name__ == "__main__":
